@@ -1,0 +1,1 @@
+"""How layers become a root filesystem: kernel overlayfs, fuse-overlayfs, plain copy."""
