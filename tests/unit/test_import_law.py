@@ -1,0 +1,100 @@
+"""The law of the house: imports go down only, ctypes stays in kernel, and the start-up path stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "rootless"
+BASE = {"errors", "paths", "output"}
+ALLOWED = {
+    "kernel": set(),
+    "host": {"kernel"},
+    "image": {"host", "kernel"},
+    "storage": {"host", "kernel", "image"},
+    "network": {"host", "kernel"},
+    "runtime": {"host", "kernel"},
+    "monitor": {"network", "runtime", "storage", "host", "kernel"},
+    "engine": {"image", "storage", "network", "runtime", "host", "kernel", "monitor"},
+    "cli": {"engine", "image", "storage", "network", "runtime", "host", "kernel"},
+}
+# engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
+ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
+HOT = ("errors", "paths", "kernel", "host", "runtime", "network", "monitor", "storage/drivers", "storage/removal")
+HEAVY = {"dataclasses", "typing", "inspect", "subprocess", "logging", "argparse", "pathlib", "contextlib", "click",
+         "tempfile", "shutil", "enum", "urllib", "sh", "rich", "urllib3", "tomllib"}  # fmt: skip
+# Commands of their own or done in the foreground only: not on the way of `run`.
+NOT_HOT = ("runtime/oci", "host/doctor", "host/probes", "runtime/seccomp_profile")
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(tree: ast.AST, *, top_level: bool) -> set[str]:
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.add(child.module)
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                for other in child.orelse:
+                    visit(other)
+            elif top_level and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            else:
+                visit(child)
+
+    visit(tree)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[0] if len(relative.parts) > 1 else relative.stem
+    for name in imports(ast.parse(path.read_text()), top_level=False):
+        if name == "ctypes" or name.startswith("ctypes."):
+            assert room == "kernel", f"{relative} imports ctypes; only rootless.kernel may"
+        if not name.startswith("rootless."):
+            continue
+        other = name.split(".")[1]
+        if other in BASE or other == room or other == "__version__" or room in BASE | {"__init__"}:
+            assert room not in BASE or other in BASE, f"{relative} (base) imports {name}"
+            continue
+        assert other in ALLOWED[room], f"{relative} imports {name}: {room} may see only {sorted(ALLOWED[room])}"
+        if room == "engine" and other == "monitor" and name.count(".") == 2:
+            assert name.split(".")[2] in ENGINE_SEES_OF_MONITOR, f"{relative} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_way_of_run_imports_nothing_heavy(path: Path) -> None:
+    relative = str(path.relative_to(PACKAGE).with_suffix(""))
+    if not relative.startswith(HOT) or relative.startswith(NOT_HOT):
+        return
+    heavy = {name for name in imports(ast.parse(path.read_text()), top_level=True) if name.split(".")[0] in HEAVY}
+    assert not heavy, f"{relative} imports {sorted(heavy)} at module level; the monitor and init of each container pay"
+
+
+def test_the_command_line_starts_light() -> None:
+    """`rootless run` pays for click and our own modules, not for libraries that only pulls or progress bars use."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import rootless.cli.main; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(PACKAGE.parent)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"urllib3", "rich", "sh", "zstandard", "isal", "tomllib", "ssl", "logging"} & set(loaded)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_says_what_it_owns_and_stays_one_room(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+    assert text.count("\n") <= 450, f"{path} wants to be two modules"
