@@ -46,20 +46,23 @@ def has_range() -> bool:
     return owns_range()
 
 
+def _entry_point(name: str, module: str) -> list[str]:
+    boot = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); sys.argv[0] = {name!r}; from {module} import main; "
+    return [sys.executable, "-I", "-c", boot + "sys.exit(main())"]
+
+
 def command_path() -> list[str]:
     """The `rootless` command under test, in an isolated interpreter as its console script has."""
-    return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); sys.argv[0] = 'rootless'; "
-            "from rootless.cli.main import main; sys.exit(main())"]  # fmt: skip
+    return _entry_point("rootless", "rootless.cli.main")
 
 
 def oci_command_path() -> list[str]:
     """The `rootless-oci` command under test."""
-    return [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); sys.argv[0] = 'rootless-oci'; "
-            "from rootless.runtime.oci.main import main; sys.exit(main())"]  # fmt: skip
+    return _entry_point("rootless-oci", "rootless.runtime.oci.main")
 
 
 def make_private_directory(prefix: str) -> Path:
-    """A directory on a disk file system (not /tmp, which may be tmpfs) below the user's home, short for socket paths."""
+    """A directory on a disk file system below the user's home (/tmp may be tmpfs), short for socket paths."""
     base = Path(os.environ.get("ROOTLESS_TEST_DIR") or Path.home() / ".rootless-tests")
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
@@ -103,7 +106,7 @@ def make_runner(root: Path) -> Runner:
 
     def run(
         *arguments: str,
-        input: str | bytes | None = None,  # noqa: A002 - subprocess's own word
+        input: str | bytes | None = None,
         check: bool = True,
         env: dict[str, str] | None = None,
         timeout: float = 120,
