@@ -1,0 +1,139 @@
+"""The user's terminal: raw mode, its size, and the keys that detach. It knows nothing of containers or sockets."""
+
+from __future__ import annotations
+
+import os
+import termios
+from types import TracebackType
+
+from rootless.errors import UsageError
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+# ctrl-X is X with its upper three bits cleared; docker allows these names besides the letters
+_CONTROL_NAMES = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
+
+
+def is_terminal(fd: int) -> bool:
+    """Whether `fd` is open and a terminal."""
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def size(fd: int) -> tuple[int, int] | None:
+    """(rows, columns) of the terminal at `fd`; None when it has no size."""
+    try:
+        rows, cols = termios.tcgetwinsize(fd)
+    except (OSError, termios.error):
+        return None
+    return (rows, cols) if rows and cols else None
+
+
+class RawMode:
+    """`with RawMode(fd):` hands every key to the container, and gives the terminal back as it was.
+
+    A descriptor that is no terminal is left alone.
+    """
+
+    __slots__ = ("_saved", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._saved: list[object] | None = None
+
+    def __enter__(self) -> RawMode:
+        if not is_terminal(self.fd):
+            return self
+        mode = termios.tcgetattr(self.fd)
+        self._saved = list(mode)
+        iflag, oflag, cflag, lflag = mode[:4]
+        iflag &= ~(
+            termios.IGNBRK
+            | termios.BRKINT
+            | termios.PARMRK
+            | termios.ISTRIP
+            | termios.INLCR
+            | termios.IGNCR
+            | termios.ICRNL
+            | termios.IXON
+        )
+        oflag &= ~termios.OPOST
+        lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        control = list(mode[6])
+        control[termios.VMIN], control[termios.VTIME] = 1, 0
+        termios.tcsetattr(self.fd, termios.TCSADRAIN, [iflag, oflag, cflag, lflag, mode[4], mode[5], control])
+        return self
+
+    def restore(self) -> None:
+        """Give the terminal its old mode back; harmless when that was done."""
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            try:
+                termios.tcsetattr(self.fd, termios.TCSADRAIN, saved)
+            except (OSError, termios.error):
+                pass  # the terminal is gone: nothing to restore
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """The byte sequence of docker's `--detach-keys` ("ctrl-p,ctrl-q", "a", "ctrl-@"); empty text: no detaching.
+
+    Raises UsageError for anything else.
+    """
+    sequence = bytearray()
+    for key in text.split(",") if text else ():
+        name = key.lower()
+        if len(key) == 1 and key.isascii() and key.isprintable():
+            sequence += key.encode()
+        elif name.startswith("ctrl-") and len(name) == 6 and "a" <= name[5] <= "z":
+            sequence.append(ord(name[5]) - ord("a") + 1)
+        elif name.startswith("ctrl-") and name[5:] in _CONTROL_NAMES:
+            sequence.append(_CONTROL_NAMES[name[5:]])
+        else:
+            raise UsageError(
+                f"detach key '{key}' is not known",
+                hint="use single characters and ctrl-a to ctrl-z, ctrl-@, ctrl-[, ctrl-\\, ctrl-], ctrl-^ or ctrl-_, "
+                "separated by commas",
+            )
+    return bytes(sequence)
+
+
+class DetachKeys:
+    """Watches what is typed for the detach sequence, and lets everything else through.
+
+    A part of the sequence is held back until the next key shows that it was not meant.
+    """
+
+    __slots__ = ("_held", "sequence")
+
+    def __init__(self, sequence: bytes) -> None:
+        self.sequence = sequence
+        self._held = 0
+
+    def filter(self, typed: bytes) -> tuple[bytes, bool]:
+        """(bytes for the container, whether the sequence was completed)."""
+        sequence = self.sequence
+        if not sequence:
+            return typed, False
+        passed = bytearray()
+        held = self._held
+        for key in typed:
+            # after a mismatch, what is held may still end in a shorter start of the sequence: ctrl-p ctrl-p ctrl-q
+            pending = sequence[:held] + bytes((key,))
+            held += 1
+            while pending and not sequence.startswith(pending):
+                passed.append(pending[0])
+                pending = pending[1:]
+            held = len(pending)
+            if held == len(sequence):
+                self._held = 0
+                return bytes(passed), True
+        self._held = held
+        return bytes(passed), False
