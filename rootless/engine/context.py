@@ -1,0 +1,91 @@
+"""The engine: one user's directories and settings, and the four groups of verbs over them. No verb lives here.
+
+Every group and every verb is imported when first used: `rootless run` must not pay for what `pull` needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.containers import Containers
+    from rootless.engine.images import Images
+    from rootless.engine.settings import Settings
+    from rootless.engine.system import System
+    from rootless.engine.volumes import Volumes
+    from rootless.paths import Directories
+    from rootless.storage.store import Store
+
+
+class Engine:
+    """`Engine(directories()).containers.run(...)`: what the command line and the API call.
+
+    overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
+    which win over config.toml. warn: called with one line of text for each thing that is lost or ignored.
+    """
+
+    def __init__(
+        self,
+        directories: Directories,
+        *,
+        overrides: dict[str, str] | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        self.directories = directories
+        self._overrides = overrides or {}
+        self._warn = warn
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+
+    def warn(self, text: str) -> None:
+        """Tell the user, in one line, what is lost or ignored."""
+        if self._warn is not None:
+            self._warn(text)
+
+    @property
+    def settings(self) -> Settings:
+        """The user's settings, read once."""
+        if self._settings is None:
+            from rootless.engine.settings import load_settings
+
+            self._settings = load_settings(self.directories.config, self._overrides)
+        return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The opened store, made at first use."""
+        if self._store is None:
+            from rootless.storage.store import Store
+
+            self._store = Store(self.directories)
+        return self._store
+
+    @property
+    def containers(self) -> Containers:
+        """Verbs of containers."""
+        from rootless.engine.containers import Containers
+
+        return Containers(self)
+
+    @property
+    def images(self) -> Images:
+        """Verbs of images."""
+        from rootless.engine.images import Images
+
+        return Images(self)
+
+    @property
+    def volumes(self) -> Volumes:
+        """Verbs of volumes."""
+        from rootless.engine.volumes import Volumes
+
+        return Volumes(self)
+
+    @property
+    def system(self) -> System:
+        """Verbs of the whole: info, version, doctor, unshare, prune."""
+        from rootless.engine.system import System
+
+        return System(self)
