@@ -1,0 +1,235 @@
+"""Files by fd: openat2 and its checked fallback, directories made in a root, renames, reflinks, xattrs, whiteouts."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+
+from rootless.kernel.libc import check, libc, number, syscall
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+
+_OPENAT2 = 437
+_FICLONE = 0x40049409
+if os.uname().machine.startswith("ppc"):
+    _FICLONE = 0x80049409
+_MAX_LINKS = 40  # the kernel's MAXSYMLINKS
+_RETRIES = 32
+# what FICLONE says when this pair of files cannot share blocks
+_NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.ETXTBSY)
+
+
+def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2), Linux 5.6: close-on-exec fd of `path` under the RESOLVE_* rules.
+
+    EAGAIN and EINTR (a rename or mount raced with a `..`) are retried. ENOSYS on older kernels.
+    ROOTLESS_NO_OPENAT2=1 in the environment forces it, so that tests reach the fallback.
+    """
+    if os.environ.get("ROOTLESS_NO_OPENAT2") == "1":
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), path)
+    if not flags & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY):
+        mode = 0  # EINVAL otherwise
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    encoded = os.fsencode(path)
+    for attempt in range(_RETRIES):
+        try:
+            return syscall(_OPENAT2, dirfd, encoded, how, len(how))
+        except OSError as e:
+            if e.errno in (errno.EAGAIN, errno.EINTR) and attempt < _RETRIES - 1:
+                continue
+            e.filename = path
+            raise
+    raise AssertionError("unreachable")
+
+
+def open_in_root(rootfd: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` as a process chrooted to `rootfd` would: no link and no `..` ever leads out. Close-on-exec.
+
+    Links of /proc that jump (magic links) are refused. Without openat2 the walk is done here, one name at a time.
+    """
+    try:
+        return openat2(rootfd, path or ".", flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+    return _Walk(rootfd).open(path, flags, mode)
+
+
+def walk_beneath(dirfd: int, path: str, flags: int) -> int:
+    """Open `path` below `dirfd` name by name, refusing every symbolic link (ELOOP) and `..` (EXDEV)."""
+    names = [n for n in path.split("/") if n not in ("", ".")]
+    if ".." in names or not names:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+    fd = os.dup(dirfd)
+    for name in names[:-1]:
+        try:
+            inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    try:
+        return os.open(names[-1], flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def mkdirs_in_root(rootfd: int, path: str, mode: int) -> int:
+    """Make directory `path` and its missing parents inside `rootfd`; O_PATH fd of the directory.
+
+    Links are followed as in a chroot; a dangling one gets its target made, inside the root too.
+    Raises NotADirectoryError when a name on the way is something else.
+    """
+    try:
+        return open_in_root(rootfd, path, os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return _Walk(rootfd).open(path, os.O_PATH | os.O_DIRECTORY, mode, make_directories=True)
+
+
+class _Walk:
+    """Path resolution in a root by fds only.
+
+    The directories from the root down to the current one are all held open, so `..` is a pop and not a look-up:
+    a directory that somebody moves out of the root meanwhile cannot lead us out. Every name is opened with O_NOFOLLOW.
+    """
+
+    __slots__ = ("links", "root", "stack")
+
+    def __init__(self, rootfd: int) -> None:
+        self.root = rootfd
+        self.stack: list[int] = []
+        self.links = 0
+
+    def open(self, path: str, flags: int, mode: int, *, make_directories: bool = False) -> int:
+        try:
+            return self._open(path, flags, mode, make_directories)
+        except OSError as e:
+            e.filename = path
+            raise
+        finally:
+            self._reset()
+
+    def _open(self, path: str, flags: int, mode: int, make_directories: bool) -> int:
+        todo = _names(path)
+        if path.endswith("/"):
+            flags |= os.O_DIRECTORY
+        while todo:
+            name = todo.pop()
+            if name == "..":
+                if self.stack:
+                    os.close(self.stack.pop())
+                continue
+            last = not todo
+            fd = self._look(name, mode if make_directories else None, missing_ok=last and bool(flags & os.O_CREAT))
+            if fd is None:
+                return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self._here())
+            if stat.S_ISLNK(os.fstat(fd).st_mode) and not (last and flags & os.O_NOFOLLOW):
+                self._follow(fd, todo)
+            elif last and not (make_directories and flags & os.O_DIRECTORY):
+                os.close(fd)
+                # a link put here since ends in ELOOP
+                return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self._here())
+            else:
+                self.stack.append(fd)
+        if flags & os.O_CREAT:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return os.open(".", flags | os.O_CLOEXEC, dir_fd=self._here())
+
+    def _here(self) -> int:
+        return self.stack[-1] if self.stack else self.root
+
+    def _look(self, name: str, mode: int | None, *, missing_ok: bool) -> int | None:
+        """O_PATH fd of `name`; None when it is missing and may be; with a mode a missing directory is made."""
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(name, flags, dir_fd=self._here())
+        except FileNotFoundError:
+            if missing_ok:
+                return None
+            if mode is None:
+                raise
+        try:
+            os.mkdir(name, mode, dir_fd=self._here())
+        except FileExistsError:
+            pass
+        return os.open(name, flags, dir_fd=self._here())
+
+    def _follow(self, fd: int, todo: list[str]) -> None:
+        from rootless.kernel.mounts import PROC_SUPER_MAGIC, fs_magic
+
+        try:
+            self.links += 1
+            if self.links > _MAX_LINKS or fs_magic(fd) == PROC_SUPER_MAGIC:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            target = os.readlink("", dir_fd=fd)
+        finally:
+            os.close(fd)
+        if target.startswith("/"):
+            self._reset()
+        todo += _names(target)
+
+    def _reset(self) -> None:
+        while self.stack:
+            os.close(self.stack.pop())
+
+
+def _names(path: str) -> list[str]:
+    """The names of `path`, last first."""
+    return [n for n in reversed(path.split("/")) if n not in ("", ".")]
+
+
+def renameat2(olddirfd: int, old: str, newdirfd: int, new: str, flags: int = 0) -> None:
+    """renameat2(2) with RENAME_NOREPLACE (EEXIST) or RENAME_EXCHANGE; EINVAL where the filesystem cannot."""
+    result = libc.syscall(number("renameat2"), olddirfd, os.fsencode(old), newdirfd, os.fsencode(new), flags)
+    check(result, "renameat2", old, new, flags)
+
+
+def clone_file(src_fd: int, dst_fd: int) -> bool:
+    """Make `dst_fd` share the blocks of `src_fd` (FICLONE); False where these two cannot."""
+    try:
+        fcntl.ioctl(dst_fd, _FICLONE, src_fd)
+    except OSError as e:
+        if e.errno in _NO_CLONE:
+            return False
+        raise
+    return True
+
+
+def lsetxattr(dirfd: int, name: str, attribute: str, value: bytes, flags: int = 0) -> None:
+    """Set an extended attribute of `name` in directory `dirfd`, itself when it is a link."""
+    os.setxattr(f"/proc/self/fd/{dirfd}/{name}", attribute, value, flags, follow_symlinks=False)
+
+
+def lgetxattr(dirfd: int, name: str, attribute: str) -> bytes:
+    """Value of an extended attribute of `name` in directory `dirfd`, itself when it is a link."""
+    return os.getxattr(f"/proc/self/fd/{dirfd}/{name}", attribute, follow_symlinks=False)
+
+
+def llistxattr(dirfd: int, name: str) -> list[str]:
+    """Names of the extended attributes of `name` in directory `dirfd`, itself when it is a link."""
+    return os.listxattr(f"/proc/self/fd/{dirfd}/{name}", follow_symlinks=False)
+
+
+def syncfs(fd: int) -> None:
+    """Write the whole filesystem of `fd` to its disk: one call in place of an fsync per file."""
+    check(libc.syncfs(fd), "syncfs", fd)
+
+
+def make_whiteout(dirfd: int, name: str) -> None:
+    """Character device 0:0, overlayfs's mark of a deleted name: the one device that needs no CAP_MKNOD (Linux 5.8)."""
+    os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=dirfd)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Is this the status of a whiteout?"""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

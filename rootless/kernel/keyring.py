@@ -1,0 +1,30 @@
+"""keyctl(2): the session keyring. When to join a new one, and what a failure means, is decided elsewhere."""
+
+from __future__ import annotations
+
+from rootless.kernel.libc import number, syscall
+
+_JOIN_SESSION_KEYRING, _SETPERM, _DESCRIBE = 1, 5, 6
+SESSION_KEYRING = -3
+
+
+def join_session_keyring(name: str | None) -> int:
+    """Join (or make) session keyring `name`, an anonymous new one for None; return its serial number.
+
+    EDQUOT: the user has too many keys; ENOSYS or EPERM: keys are forbidden here.
+    """
+    return syscall(number("keyctl"), _JOIN_SESSION_KEYRING, None if name is None else name.encode(), 0, 0, 0)
+
+
+def set_permissions(key: int, mask: int) -> None:
+    """KEYCTL_SETPERM."""
+    syscall(number("keyctl"), _SETPERM, key, mask, 0, 0)
+
+
+def describe(key: int) -> str:
+    """KEYCTL_DESCRIBE: "type;uid;gid;permissions in hex;name"."""
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(512)
+    syscall(number("keyctl"), _DESCRIBE, key, buffer, len(buffer), 0)
+    return buffer.value.decode(errors="replace")

@@ -1,0 +1,178 @@
+"""prctl, capabilities, pidfds, scheduling and fd ranges of this process. Which of them to use is decided elsewhere."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from rootless.kernel.libc import check, libc, number, syscall
+
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NAME = 1, 3, 4, 8, 15
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_GET_SECUREBITS, _PR_SET_SECUREBITS = 23, 24, 27, 28
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
+_PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
+_PIDFD_SEND_SIGNAL, _PIDFD_OPEN, _CLOSE_RANGE = 424, 434, 436
+_CLOSE_RANGE_CLOEXEC = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+SECBIT_NOROOT = 1 << 0
+SECBIT_NO_SETUID_FIXUP = 1 << 2
+SECBIT_KEEP_CAPS = 1 << 4
+
+libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+libc.personality.argtypes = (ctypes.c_ulong,)
+
+
+def _prctl(what: str, option: int, *args: int) -> int:
+    words = (*args, 0, 0, 0, 0)[:4]
+    return check(libc.prctl(option, *words), what, *args)
+
+
+def set_no_new_privs() -> None:
+    """PR_SET_NO_NEW_PRIVS: no exec from here on gains privileges."""
+    _prctl("PR_SET_NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_pdeathsig(signal: int) -> None:
+    """Ask for `signal` when the parent thread ends (0: none). Cleared by setuid programs and by changes of uid."""
+    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, signal)
+
+
+def set_dumpable(value: bool) -> None:
+    """PR_SET_DUMPABLE. A process that is not dumpable has its /proc files owned by root, so no helper of ours can write its maps."""
+    _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, int(value))
+
+
+def is_dumpable() -> bool:
+    """PR_GET_DUMPABLE is 1."""
+    return _prctl("PR_GET_DUMPABLE", _PR_GET_DUMPABLE) == 1
+
+
+def set_child_subreaper(value: bool = True) -> None:
+    """Adopt orphaned descendants instead of the init process."""
+    _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, int(value))
+
+
+def set_keepcaps(value: bool) -> None:
+    """Keep the permitted capabilities when all user ids change from 0."""
+    _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(value))
+
+
+def set_name(name: str) -> None:
+    """The thread's name in ps, cut by the kernel to 15 bytes."""
+    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
+    _prctl("PR_SET_NAME", _PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def get_securebits() -> int:
+    """SECBIT_* of this thread."""
+    return _prctl("PR_GET_SECUREBITS", _PR_GET_SECUREBITS)
+
+
+def set_securebits(bits: int) -> None:
+    """Set the SECBIT_* of this thread (needs CAP_SETPCAP)."""
+    _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, bits)
+
+
+def cap_bound_read(capability: int) -> bool:
+    """Is the capability in the bounding set? EINVAL above the kernel's last one."""
+    return _prctl("PR_CAPBSET_READ", _PR_CAPBSET_READ, capability) == 1
+
+
+def cap_bound_drop(capability: int) -> None:
+    """Drop one capability from the bounding set. EINVAL above the kernel's last one."""
+    _prctl("PR_CAPBSET_DROP", _PR_CAPBSET_DROP, capability)
+
+
+def cap_ambient_clear() -> None:
+    """Empty the ambient set."""
+    _prctl("PR_CAP_AMBIENT_CLEAR_ALL", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def cap_ambient_raise(capability: int) -> None:
+    """Put one capability, which must be permitted and inheritable, into the ambient set."""
+    _prctl("PR_CAP_AMBIENT_RAISE", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+
+
+def capget(pid: int = 0) -> tuple[int, int, int]:
+    """(effective, permitted, inheritable) as 64-bit masks."""
+    buffer = ctypes.create_string_buffer(24)
+    check(libc.capget(struct.pack("=Ii", _CAPABILITY_VERSION_3, pid), buffer), "capget", pid)
+    low = struct.unpack_from("=III", buffer, 0)
+    high = struct.unpack_from("=III", buffer, 12)
+    return low[0] | high[0] << 32, low[1] | high[1] << 32, low[2] | high[2] << 32
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set this thread's three sets, given as 64-bit masks."""
+    sets = (effective, permitted, inheritable)
+    words = [s & 0xFFFFFFFF for s in sets] + [s >> 32 for s in sets]
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    check(libc.capset(header, struct.pack("=6I", *words)), "capset", *(hex(s) for s in sets))
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, *, cloexec: bool = False) -> None:
+    """Close fds first..last (both included), or mark them close-on-exec. Linux 5.9 and 5.11; else one by one."""
+    import errno
+
+    try:
+        syscall(_CLOSE_RANGE, first, last, _CLOSE_RANGE_CLOEXEC if cloexec else 0)
+    except OSError as e:
+        if e.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM):
+            raise
+        _close_range_slowly(first, last, cloexec)
+
+
+def _close_range_slowly(first: int, last: int, cloexec: bool) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if first <= fd <= last:
+            try:
+                if cloexec:
+                    os.set_inheritable(fd, False)
+                else:
+                    os.close(fd)
+            except OSError:
+                pass  # the fd of the listing itself, closed by now
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2), Linux 5.3. Close-on-exec."""
+    return syscall(_PIDFD_OPEN, pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """pidfd_send_signal(2): to the very process, never to one that got its number later."""
+    syscall(_PIDFD_SEND_SIGNAL, pidfd, signal, None, 0)
+
+
+def personality(value: int) -> int:
+    """personality(2): set the execution domain, return the former one."""
+    return check(libc.personality(value), "personality", value)
+
+
+def ioprio_set(which: int, who: int, priority: int) -> None:
+    """ioprio_set(2)."""
+    syscall(number("ioprio_set"), which, who, priority)
+
+
+def sched_setattr(
+    pid: int,
+    *,
+    policy: int,
+    flags: int = 0,
+    nice: int = 0,
+    priority: int = 0,
+    runtime: int = 0,
+    deadline: int = 0,
+    period: int = 0,
+) -> None:
+    """sched_setattr(2), struct sched_attr of its first version; times in nanoseconds."""
+    attributes = struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period)
+    syscall(number("sched_setattr"), pid, attributes, 0)
+
+
+def fork() -> int:
+    """os.fork; here so that a recorder can stand in for all of the kernel room."""
+    return os.fork()

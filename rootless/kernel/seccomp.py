@@ -1,0 +1,43 @@
+"""Loading of a finished seccomp filter. It compiles nothing and knows no profile."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+from rootless.kernel.libc import number, syscall
+
+_SET_MODE_FILTER = 1
+_GET_ACTION_AVAIL = 2
+FILTER_FLAG_TSYNC = 1
+FILTER_FLAG_LOG = 2
+FILTER_FLAG_SPEC_ALLOW = 4
+FILTER_FLAG_NEW_LISTENER = 8
+FILTER_FLAG_TSYNC_ESRCH = 16
+FILTER_FLAG_WAIT_KILLABLE_RECV = 32
+_INSTRUCTION = 8  # sizeof(struct sock_filter)
+
+
+def load_filter(bpf: bytes, flags: int = 0) -> int | None:
+    """Load BPF program `bpf` (struct sock_filter each) on this thread; the listener fd with FILTER_FLAG_NEW_LISTENER.
+
+    Needs no_new_privs or CAP_SYS_ADMIN in the user namespace (EACCES).
+    """
+    program = ctypes.create_string_buffer(bpf, len(bpf))
+    # struct sock_fprog { unsigned short len; struct sock_filter *filter; } with native alignment
+    header = struct.pack("@HP", len(bpf) // _INSTRUCTION, ctypes.addressof(program))
+    result = syscall(number("seccomp"), _SET_MODE_FILTER, flags, header)
+    return result if flags & FILTER_FLAG_NEW_LISTENER else None
+
+
+def is_action_available(action: int) -> bool:
+    """Does the kernel know SECCOMP_RET_* `action`? Raises OSError ENOSYS without seccomp."""
+    import errno
+
+    try:
+        syscall(number("seccomp"), _GET_ACTION_AVAIL, 0, struct.pack("=I", action))
+    except OSError as e:
+        if e.errno == errno.EOPNOTSUPP:
+            return False
+        raise
+    return True
