@@ -1,0 +1,228 @@
+"""The verbs of images: what the command line and the API call. Each verb's work is in its own engine.image_* module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import BinaryIO
+
+    from rootless.engine.context import Engine
+    from rootless.engine.options import PruneReport
+
+
+class PullEvent(NamedTuple):
+    """One step of a pull, load or import, for the progress display.
+
+    id: short digest of the layer (12 hex), or "" for a line about the whole image. status: docker's words
+    ("Pulling fs layer", "Already exists", "Waiting", "Downloading", "Extracting", "Pull complete", or a free line such
+    as "Pulling from library/debian" when id is ""). current, total: bytes; total 0 = unknown.
+    """
+
+    id: str
+    status: str
+    current: int = 0
+    total: int = 0
+
+
+class ImageSummary(NamedTuple):
+    """One image as `image ls` shows it; one row per name (untagged: one row with "<none>").
+
+    created: seconds since the epoch (0.0 = unknown). size: bytes of the unpacked layers.
+    """
+
+    id: str  # sha256:<hex> of the config
+    repository: str  # familiar ("debian", "ghcr.io/a/b") or "<none>"
+    tag: str  # or "<none>"
+    digest: str  # manifest digest sha256:<hex>
+    created: float
+    size: int
+    labels: dict[str, str]
+    containers: int  # containers made from it
+    architecture: str
+    os: str
+
+
+class HistoryEntry(NamedTuple):
+    """One row of `image history`, newest first."""
+
+    id: str  # image id on the newest row, "<missing>" below, as docker
+    created: float
+    created_by: str
+    size: int
+    comment: str
+    empty_layer: bool
+
+
+class RemovedImage(NamedTuple):
+    """What `rm` did: names untagged ("debian:12", "debian@sha256:...") and image or layer ids deleted, in order."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+class LoadedImage(NamedTuple):
+    """One image that `load` brought: its names now (empty: loaded by id) and the names taken from another image."""
+
+    id: str
+    names: tuple[str, ...]
+    replaced: tuple[tuple[str, str], ...] = ()  # (name, id of the image that had it)
+
+
+class RegistryOptions(NamedTuple):
+    """How to talk to the registry of one command.
+
+    tls_verify: None = registries.conf decides; False = this registry's certificate is not checked, and plain HTTP is
+    tried when it speaks no TLS. authfile: path of a docker config.json (None: the usual places). credentials:
+    "user:password". certificates: directory with *.crt, *.cert and *.key.
+    """
+
+    tls_verify: bool | None = None
+    authfile: str | None = None
+    credentials: str | None = None
+    certificates: str | None = None
+
+
+class Images:
+    """`engine.images`. References are what the user typed; results and errors carry the familiar form."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | None = None,
+        policy: str = "always",
+        progress: Callable[[PullEvent], None] | None = None,
+        registry: RegistryOptions | None = None,
+    ) -> str:
+        """Bring an image here; its id ("sha256:<hex>").
+
+        policy: always | missing | never | newer. progress is called from this thread only.
+        Raises ImageNotFound, RegistryError, AuthenticationError, InvalidInput, HostLimit (disk full).
+        """
+        from rootless.engine.pull import pull
+
+        return pull(self._engine, reference, platform=platform, policy=policy, progress=progress, registry=registry)
+
+    def import_(
+        self,
+        source: str | BinaryIO,
+        reference: str | None = None,
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
+    ) -> str:
+        """Make an image of a root file system tar (path, "-" or an open binary stream; gz, zst, xz, bz2 or plain).
+
+        changes: Dockerfile lines (CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME,
+        WORKDIR). Returns the image id. Raises UsageError for a bad change, InvalidInput for a bad tar.
+        """
+        from rootless.engine.image_import import import_root
+
+        return import_root(
+            self._engine,
+            source,
+            reference,
+            changes=changes,
+            message=message,
+            platform=platform,
+            progress=progress,
+        )
+
+    def load(
+        self,
+        source: str | BinaryIO,
+        *,
+        platform: str | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
+    ) -> list[LoadedImage]:
+        """Bring every image of an archive: docker-archive, oci-archive (path, "-" or stream) or OCI layout directory."""
+        from rootless.engine.image_load import load
+
+        return load(self._engine, source, platform=platform, progress=progress)
+
+    def save(self, names: Sequence[str], output: str | BinaryIO, *, format: str = "docker-archive") -> None:
+        """Write images to `output` (path, "-" = standard output, or stream; a directory for oci-dir).
+
+        format: docker-archive | oci-archive | oci-dir. Raises ImageNotFound before anything is written.
+        """
+        from rootless.engine.image_save import save
+
+        save(self._engine, names, output, format=format)
+
+    def ls(
+        self, *, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False, names: Sequence[str] = ()
+    ) -> list[ImageSummary]:
+        """Images, newest first.
+
+        filters: dangling (true|false), label, reference (glob), before, since, until, as docker. names: only these
+        repositories or repository:tag (`image ls debian`). all: accepted for docker's sake, there are no hidden images.
+        """
+        from rootless.engine.image_list import list_images
+
+        return list_images(self._engine, filters=filters or {}, names=names)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """One image in docker's shape. Raises ImageNotFound."""
+        from rootless.engine.image_list import inspect
+
+        return inspect(self._engine, name)
+
+    def history(self, name: str) -> list[HistoryEntry]:
+        """How the image was made, newest step first."""
+        from rootless.engine.image_list import history
+
+        return history(self._engine, name)
+
+    def tag(self, source: str, target: str) -> None:
+        """Give the image `source` the further name `target`, which may move there from another image, as docker."""
+        from rootless.engine.image_remove import tag
+
+        tag(self._engine, source, target)
+
+    def untag(self, name: str) -> RemovedImage:
+        """Take one name away; the image stays, untagged when it was the last one."""
+        from rootless.engine.image_remove import untag
+
+        return untag(self._engine, name)
+
+    def rm(self, name: str, *, force: bool = False) -> RemovedImage:
+        """Remove a name, and the image with its last name; by id: the image with its only name.
+
+        Raises InvalidState when a container uses the image (force: stopped containers' image loses its names, nothing
+        a container needs is deleted) or, by id, when several names point to it.
+        """
+        from rootless.engine.image_remove import remove
+
+        return remove(self._engine, name, force=force)
+
+    def prune(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
+        """Remove untagged images (all: every image that no container uses; filters: label, label!, until)."""
+        from rootless.engine.image_remove import prune
+
+        return prune(self._engine, all=all, filters=filters or {})
+
+    def bootstrap(
+        self,
+        what: str,
+        *,
+        tag: str | None = None,
+        mirror: str | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
+    ) -> str:
+        """Make a base image with no registry: "busybox" or "debian[:suite]"; the image id.
+
+        tag: name of the image (default: docker.io/library/busybox:latest, docker.io/library/debian:SUITE). mirror: for
+        debian, the archive to use instead of the host's apt sources. Raises HostLimit with the remedy.
+        """
+        from rootless.engine.bootstrap import bootstrap
+
+        return bootstrap(self._engine, what, tag=tag, mirror=mirror, progress=progress)
