@@ -1,0 +1,231 @@
+"""Carries out the tree of a Go template over dicts, lists and plain values. It never reads attributes of objects:
+what a template can reach is what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rootless.cli.template import functions, printing
+from rootless.cli.template.lexer import TemplateError, fail
+from rootless.cli.template.nodes import (
+    Action,
+    Block,
+    Chain,
+    Command,
+    Dot,
+    Function,
+    Jump,
+    Literal,
+    Node,
+    Operand,
+    Pipeline,
+    Text,
+    Variable,
+)
+from rootless.cli.template.parser import parse
+
+Scope = list[tuple[str, Any]]
+
+
+class Row(dict[str, Any]):
+    """A struct: a map whose unknown field is an error, and whose callable fields are methods."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class Template:
+    """A parsed template. Raises TemplateError for what is wrong in its text."""
+
+    def __init__(self, source: str, *, heading: bool = False) -> None:
+        self.source = source
+        self._functions = functions.HEADING_FUNCTIONS if heading else functions.FUNCTIONS
+        self._body = parse(source, self._functions.keys())
+
+    def execute(self, value: Any) -> str:
+        """The text that the template makes of `value`. Raises TemplateError with the place that failed."""
+        run = _Run(self.source, self._functions)
+        run.walk(self._body, value, [("$", value)])
+        return "".join(run.printed)
+
+
+class _LoopJump(Exception):
+    def __init__(self, keyword: str) -> None:
+        super().__init__(keyword)
+        self.keyword = keyword
+
+
+_NOTHING = object()  # "no last argument": nil is a value
+
+
+class _Run:
+    def __init__(self, source: str, known: Mapping[str, Callable[..., Any]]) -> None:
+        self.source = source
+        self.functions = known
+        self.printed: list[str] = []
+
+    def fail(self, node: Operand, problem: str) -> TemplateError:
+        return fail(self.source, node.position, f"executing at <{node.text}>: {problem}")
+
+    # nodes
+
+    def walk(self, nodes: Sequence[Node], dot: Any, scope: Scope) -> None:
+        for node in nodes:
+            if isinstance(node, Text):
+                self.printed.append(node.text)
+            elif isinstance(node, Action):
+                value = self.pipeline(node.pipeline, dot, scope)
+                if not node.pipeline.variables:
+                    self.printed.append("<no value>" if value is None else printing.text(value))
+            elif isinstance(node, Jump):
+                raise _LoopJump(node.keyword)
+            else:
+                inner = list(scope)
+                try:
+                    if node.keyword == "range":
+                        self.loop(node, dot, inner)
+                    else:
+                        self.branch(node, dot, inner)
+                finally:
+                    self.keep(scope, inner)
+
+    @staticmethod
+    def keep(scope: Scope, inner: Scope) -> None:
+        """Take what `=` changed inside a block; what `:=` declared there ends with it."""
+        scope[:] = inner[: len(scope)]
+
+    def branch(self, node: Block, dot: Any, scope: Scope) -> None:
+        value = self.pipeline(node.pipeline, dot, scope)
+        if functions.is_true(value):
+            self.walk(node.body, value if node.keyword == "with" else dot, scope)
+        else:
+            self.walk(node.otherwise, dot, scope)
+
+    def loop(self, node: Block, dot: Any, scope: Scope) -> None:
+        pipeline = node.pipeline
+        value = self.pipeline(Pipeline(pipeline.commands), dot, scope)
+        pairs = self.pairs(node, value)
+        if not pairs:
+            self.walk(node.otherwise, dot, scope)
+            return
+        for key, item in pairs:
+            inner = list(scope)
+            names = pipeline.variables
+            for name, bound in zip(names, (item,) if len(names) == 1 else (key, item), strict=False):
+                self.bind(inner, name, bound, assigns=pipeline.assigns)
+            try:
+                self.walk(node.body, item, inner)
+            except _LoopJump as jump:
+                if jump.keyword == "break":
+                    break
+            finally:
+                self.keep(scope, inner)
+
+    def pairs(self, node: Block, value: Any) -> list[tuple[Any, Any]]:
+        if isinstance(value, Mapping):
+            return [(key, value[key]) for key in sorted(value)]
+        if isinstance(value, list | tuple):
+            return list(enumerate(value))
+        if value is None:
+            return []
+        if isinstance(value, int) and not isinstance(value, bool):
+            return [(number, number) for number in range(value)]
+        raise fail(self.source, node.position, f"range can't iterate over {printing.text(value)}")
+
+    # pipelines
+
+    @staticmethod
+    def bind(scope: Scope, name: str, value: Any, *, assigns: bool) -> None:
+        if assigns:
+            for at in range(len(scope) - 1, -1, -1):
+                if scope[at][0] == name:
+                    scope[at] = (name, value)
+                    return
+        scope.append((name, value))
+
+    def pipeline(self, pipeline: Pipeline, dot: Any, scope: Scope) -> Any:
+        value: Any = _NOTHING
+        for command in pipeline.commands:
+            value = self.command(command, dot, scope, value)
+        for name in pipeline.variables:
+            self.bind(scope, name, value, assigns=pipeline.assigns)
+        return value
+
+    def command(self, command: Command, dot: Any, scope: Scope, last: Any) -> Any:
+        first, arguments = command.operands[0], command.operands[1:]
+        if isinstance(first, Function):
+            return self.call(first, arguments, dot, scope, last)
+        values = [self.operand(argument, dot, scope) for argument in arguments]
+        if last is not _NOTHING:
+            values.append(last)
+        if isinstance(first, Literal) and first.text == "nil":
+            raise self.fail(first, "nil is not a command")
+        return self.operand(first, dot, scope, values)
+
+    def call(self, node: Function, arguments: Sequence[Operand], dot: Any, scope: Scope, last: Any) -> Any:
+        if node.name in ("and", "or"):
+            return self.decide(node, arguments, dot, scope, last)
+        values = [self.operand(argument, dot, scope) for argument in arguments]
+        if last is not _NOTHING:
+            values.append(last)
+        return self.apply(node, self.functions[node.name], values)
+
+    def decide(self, node: Function, arguments: Sequence[Operand], dot: Any, scope: Scope, last: Any) -> Any:
+        value: Any = _NOTHING
+        for argument in arguments:
+            value = self.operand(argument, dot, scope)
+            if functions.is_true(value) == (node.name == "or"):
+                return value
+        if last is not _NOTHING:
+            value = last
+        if value is _NOTHING:
+            raise self.fail(node, f"wrong number of args for {node.name}: want at least 1 got 0")
+        return value
+
+    def apply(self, node: Operand, function: Callable[..., Any], values: list[Any]) -> Any:
+        name = node.text
+        try:
+            return function(*values)
+        except functions.FunctionError as e:
+            raise self.fail(node, f"error calling {name}: {e}") from None
+        except TypeError:
+            raise self.fail(node, f"wrong number of args for {name}: got {len(values)}") from None
+
+    def operand(self, node: Operand, dot: Any, scope: Scope, arguments: list[Any] | None = None) -> Any:
+        if isinstance(node, Literal):
+            return node.value
+        if isinstance(node, Function):
+            return self.call(node, (), dot, scope, _NOTHING)
+        if isinstance(node, Dot):
+            value = dot
+        elif isinstance(node, Variable):
+            value = next(bound for name, bound in reversed(scope) if name == node.name)
+        else:
+            value = self.pipeline(node.pipeline, dot, scope)
+        names = node.names
+        if not names and arguments:
+            raise self.fail(node, f"can't give argument to non-function {node.text}")
+        for at, name in enumerate(names):
+            value = self.field(node, value, name, (arguments or []) if at == len(names) - 1 else [])
+        return value
+
+    def field(self, node: Dot | Variable | Chain, value: Any, name: str, arguments: list[Any]) -> Any:
+        if isinstance(value, Row) and name not in value:
+            import difflib
+
+            close = difflib.get_close_matches(name, value, 1, 0.5)
+            error = self.fail(node, f"can't evaluate field {name}")
+            error.hint = f"did you mean '.{close[0]}'?" if close else f"fields are {', '.join(sorted(value))}"
+            raise error
+        if not isinstance(value, Mapping):
+            if value is None:
+                raise self.fail(node, f"nil pointer evaluating field {name}")
+            raise self.fail(node, f"can't evaluate field {name} in type {printing.type_name(value)}")
+        found = value.get(name)
+        if callable(found):
+            return self.apply(node, found, arguments)
+        if arguments:
+            raise self.fail(node, f"{name} is not a method but has arguments")
+        return found

@@ -1,0 +1,107 @@
+"""The tree of a parsed Go template: nouns only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """`.`, and `.A.B` when `names` is not empty."""
+
+    names: tuple[str, ...]
+    position: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """`$x` or `$x.A.B`."""
+
+    name: str
+    names: tuple[str, ...]
+    position: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function's name, in command position or as an argument."""
+
+    name: str
+    position: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant."""
+
+    value: Any
+    position: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """`(pipeline).A.B`."""
+
+    pipeline: Pipeline
+    names: tuple[str, ...]
+    position: int
+    text: str
+
+
+Operand = Dot | Variable | Function | Literal | Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An operand and its arguments."""
+
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Commands joined by `|`; `variables` are declared (`:=`), or set when `assigns` (`=`)."""
+
+    commands: tuple[Command, ...]
+    variables: tuple[str, ...] = ()
+    assigns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Literal text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`{{pipeline}}`."""
+
+    pipeline: Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`if`, `with` or `range` (the `keyword`), its body and its `else` part."""
+
+    keyword: str
+    pipeline: Pipeline
+    body: tuple[Node, ...]
+    otherwise: tuple[Node, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """`break` or `continue`."""
+
+    keyword: str
+
+
+Node = Text | Action | Block | Jump
