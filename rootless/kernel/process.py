@@ -40,7 +40,7 @@ def set_pdeathsig(signal: int) -> None:
 
 
 def set_dumpable(value: bool) -> None:
-    """PR_SET_DUMPABLE. A process that is not dumpable has its /proc files owned by root, so no helper of ours can write its maps."""
+    """PR_SET_DUMPABLE. The /proc files of a process that is not belong to root: no helper can write its maps."""
     _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, int(value))
 
 

@@ -144,7 +144,7 @@ def is_procfs(fd: int) -> bool:
 def write_proc(procroot_fd: int, path: str, data: bytes) -> None:
     """Write `data` in one call to `path` below the proc filesystem whose root is `procroot_fd`.
 
-    CVE-2025-52881, CVE-2019-16884: a mount placed over /proc redirects such writes (LSM labels, sysctls) to other files,
+    CVE-2025-52881, CVE-2019-16884: a mount placed over /proc redirects such writes (labels, sysctls) to other files,
     so no link and no other mount is crossed, and what is opened must be procfs. Raises OSError EXDEV otherwise.
     """
     from rootless.kernel.files import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2, walk_beneath

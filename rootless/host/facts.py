@@ -1,0 +1,67 @@
+"""Facts of the host and the caller that are read, not tried: helper programs, user name, sysctls. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+
+FIXED_DIRECTORIES = (
+    "/usr/bin",
+    "/bin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/local/bin",
+    "/usr/libexec/podman",
+    "/usr/lib/podman",
+)
+
+
+def find_helper(name: str) -> str | None:
+    """Absolute path of host program `name`: the system's directories first, then the caller's PATH; None: not there.
+
+    Only absolute PATH entries count, and it is to be called before any root changes: a program of an image must never
+    run with the host's files before it (CVE-2026-41567).
+    """
+    for directory in (*FIXED_DIRECTORIES, *os.environ.get("PATH", "").split(":")):
+        path = f"{directory}/{name}"
+        if directory.startswith("/") and os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
+
+
+def user_name(uid: int | None = None) -> str:
+    """Login name of `uid` (default: the caller), or the number when the user database has none."""
+    import pwd
+
+    number = os.geteuid() if uid is None else uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def sysctl(name: str) -> str | None:
+    """Value of sysctl `name` with slashes (`user/max_user_namespaces`), None where the kernel has none."""
+    try:
+        with open(f"/proc/sys/{name}") as f:
+            return f.read().strip()
+    except OSError:
+        return None
+
+
+def is_privileged() -> bool:
+    """May this process write any id map for its children: CAP_SETUID and CAP_SETGID effective in its namespace?"""
+    from rootless.kernel.process import capget
+
+    wanted = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
+    return capget()[0] & wanted == wanted
+
+
+def kernel_version() -> tuple[int, int]:
+    """(major, minor) of the running kernel."""
+    major, _, rest = os.uname().release.partition(".")
+    digits = ""
+    for character in rest:
+        if not character.isdigit():
+            break
+        digits += character
+    return int(major), int(digits or 0)

@@ -1,0 +1,113 @@
+"""Reads which subordinate ids a user owns: /etc/subuid, /etc/subgid, or nsswitch's subid database. Never edits them."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.host.facts import find_helper, user_name
+from rootless.host.idmap import MAX_ID, SubordinateIds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def subordinate_ids(user: int | None = None, *, etc: str = "/etc") -> SubordinateIds | None:
+    """The ranges of the user with uid `user` (default: the caller); None unless there are uids and gids.
+
+    When nsswitch.conf names a source other than files for `subid` (FreeIPA's sss), `getsubids` of shadow is asked, as
+    newuidmap itself would. Lines that make no sense are passed over, as newuidmap does.
+    """
+    uid = os.geteuid() if user is None else user
+    name = user_name(uid)
+    if _uses_nss(f"{etc}/nsswitch.conf"):
+        uids, gids = _getsubids(name, group=False), _getsubids(name, group=True)
+    else:
+        uids, gids = _read(f"{etc}/subuid", name, uid), _read(f"{etc}/subgid", name, uid, os.getegid())
+    return SubordinateIds(uids, gids) if uids and gids else None
+
+
+def _uses_nss(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            for line in f:
+                database, _, sources = line.partition("#")[0].partition(":")
+                if database.strip() == "subid":
+                    return sources.split()[:1] not in ([], ["files"])
+    except OSError:
+        pass
+    return False
+
+
+def _read(path: str, name: str, uid: int, own: int | None = None) -> list[tuple[int, int]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return parse_ranges(f, name, uid, own)
+    except OSError:
+        return []
+
+
+def parse_ranges(lines: Iterable[str], name: str, uid: int, own: int | None = None) -> list[tuple[int, int]]:
+    """(start, count) of the lines `owner:start:count` (subuid(5)) whose owner is the login name or the uid.
+
+    own: the id that the caller maps besides them (default: the uid); it is cut out of the ranges.
+
+    Ranges that overlap one another are cut to what is new: the kernel refuses a map with an id in two lines.
+    """
+    found: list[tuple[int, int]] = []
+    for line in lines:
+        fields = line.strip().split(":")
+        if len(fields) != 3 or fields[0] not in (name, str(uid)):
+            continue
+        if not (fields[1].isdigit() and fields[2].isdigit() and fields[1].isascii() and fields[2].isascii()):
+            continue
+        start, count = int(fields[1]), int(fields[2])
+        if count > 0 and start + count - 1 <= MAX_ID:
+            found.append((start, count))
+    return without_overlaps(found, uid if own is None else own)
+
+
+def without_overlaps(ranges: Iterable[tuple[int, int]], own: int) -> list[tuple[int, int]]:
+    """The ranges in their order, each cut so that no id comes twice and the user's `own` id not at all."""
+    taken = [(own, own + 1)]
+    result = []
+    for start, count in ranges:
+        pieces = [(start, start + count)]
+        for low, high in taken:
+            pieces = [
+                piece for a, b in pieces for piece in ((a, min(b, low)), (max(a, high), b)) if piece[0] < piece[1]
+            ]
+        taken += pieces
+        result += [(a, b - a) for a, b in pieces]
+    return result
+
+
+def _getsubids(name: str, *, group: bool) -> list[tuple[int, int]]:
+    """Ask shadow's getsubids: lines `0: alice 100000 65536`."""
+    program = find_helper("getsubids")
+    if program is None:
+        return []
+    read_end, write_end = os.pipe()
+    try:
+        argv = [program, *(["-g"] if group else []), name]
+        actions = [
+            (os.POSIX_SPAWN_DUP2, write_end, 1),
+            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+        ]
+        child = os.posix_spawn(program, argv, {"PATH": "/usr/bin:/bin"}, file_actions=actions)
+    finally:
+        os.close(write_end)
+    with open(read_end, encoding="utf-8", errors="replace") as f:
+        lines = f.read(1 << 16).splitlines()
+    os.waitpid(child, 0)
+    return parse_getsubids(lines)
+
+
+def parse_getsubids(lines: Iterable[str]) -> list[tuple[int, int]]:
+    """(start, count) of the lines that getsubids prints."""
+    found = []
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 4 and fields[-2].isdigit() and fields[-1].isdigit() and int(fields[-1]) > 0:
+            found.append((int(fields[-2]), int(fields[-1])))
+    return without_overlaps(found, -1)

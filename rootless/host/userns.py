@@ -1,0 +1,338 @@
+"""Enters user namespaces: this process, a child with a function or a program, an existing one by fd. No policy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from rootless import errors
+from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, RootlessError
+from rootless.host.idmap import Extent, IdMap, default_map, identity_map, single_map
+from rootless.host.mapping import write_maps
+from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
+from rootless.kernel.process import set_dumpable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
+
+__all__ = [
+    "call",
+    "call_in",
+    "default_id_map",
+    "enter",
+    "join",
+    "read_map",
+    "run",
+    "run_in_place",
+    "worker_command",
+    "write_maps",
+]
+
+_INITIAL_COUNT = 0xFFFFFFFF
+
+
+def read_map(name: str) -> list[Extent]:
+    """The extents of this process's own namespace; name: `uid_map` or `gid_map`."""
+    with open(f"/proc/self/{name}") as f:
+        return [Extent(*map(int, line.split())) for line in f]
+
+
+def default_id_map() -> IdMap:
+    """The best map this caller can have: his ranges, else (root inside a container) all ids of it, else one id.
+
+    The ranges count only where newuidmap and newgidmap are there to write them, or we may write any map ourselves.
+    """
+    from rootless.host.facts import find_helper, is_privileged
+    from rootless.host.subid import subordinate_ids
+
+    uid, gid = os.geteuid(), os.getegid()
+    privileged = is_privileged()
+    ids = subordinate_ids()
+    if privileged:
+        uids, gids = read_map("uid_map"), read_map("gid_map")
+        initial = len(uids) == 1 and uids[0].size == _INITIAL_COUNT
+        if ids is not None and (initial or (_are_inside(ids.uids, uids) and _are_inside(ids.gids, gids))):
+            return default_map(ids, uid, gid)
+        if not initial and sum(e.size for e in uids) > 1 and sum(e.size for e in gids) > 1:
+            return identity_map(uids, gids)
+    elif ids is not None and find_helper("newuidmap") and find_helper("newgidmap"):
+        return default_map(ids, uid, gid)
+    return single_map(0, 0, uid, gid)
+
+
+def _are_inside(ranges: Sequence[tuple[int, int]], extents: Sequence[Extent]) -> bool:
+    return all(
+        any(e.container <= start and start + count <= e.container + e.size for e in extents) for start, count in ranges
+    )
+
+
+def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
+    """Move this process into a new user namespace (and mount namespace) and become its root, or its lowest id.
+
+    A child that stays outside writes the maps, so nobody else is needed. The process must have one thread. Host mounts
+    still arrive in the new mount namespace and none of ours goes back: the kernel makes all copies slaves when the user
+    namespace changes. The process stays dumpable. Raises HostLimit.
+    """
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise RuntimeError("a process with several threads cannot enter a user namespace")
+    flags = CLONE_NEWUSER | CLONE_NEWNS if mount_namespace else CLONE_NEWUSER
+    set_dumpable(True)
+    go_read, go_write = os.pipe()
+    answer_read, answer_write = os.pipe()
+    writer = os.fork()
+    if writer == 0:
+        os.close(go_write)
+        _end_with_answer(answer_write, lambda: _write_when_told(go_read, id_map))
+    os.close(go_read)
+    os.close(answer_write)
+    try:
+        try:
+            unshare(flags)
+        except OSError as e:
+            from rootless.host.remedies import namespace_error
+
+            raise namespace_error(e) from e
+        os.write(go_write, b"!")
+        _read_answer(answer_read)
+    finally:
+        os.close(go_write)
+        os.close(answer_read)
+        os.waitpid(writer, 0)
+    _become(id_map.first_uid(), id_map.first_gid())
+
+
+def _write_when_told(go: int, id_map: IdMap) -> bytes:
+    if os.read(go, 1):  # end of file: the unshare failed
+        write_maps(os.getppid(), id_map)
+    return b""
+
+
+def _become(uid: int, gid: int) -> None:
+    """Take the ids inside. With keep-id the caller is another user there and has to become root."""
+    if os.getresgid() != (gid, gid, gid):
+        os.setresgid(gid, gid, gid)
+    if os.getresuid() != (uid, uid, uid):
+        # all capabilities are kept: none of the ids is 0 before (capabilities(7), effect of user id changes)
+        os.setresuid(uid, uid, uid)
+        set_dumpable(True)
+
+
+def join(userns_fd: int, *, mount_namespace_fd: int | None = None) -> None:
+    """Move this process, which has one thread, into an existing user namespace (and mount namespace) as its root.
+
+    Only the namespace's owner may, that is the user who made it. Raises HostLimit.
+    """
+    try:
+        setns(userns_fd, CLONE_NEWUSER)
+        if mount_namespace_fd is not None:
+            setns(mount_namespace_fd, CLONE_NEWNS)
+        first_uid = min(e.container for e in read_map("uid_map"))
+        first_gid = min(e.container for e in read_map("gid_map"))
+        _become(first_uid, first_gid)
+    except OSError as e:
+        raise HostLimit(f"cannot join the user namespace: {e.strerror}") from e
+
+
+def call(id_map: IdMap, function: Callable[[], bytes], *, mount_namespace: bool = True) -> bytes:
+    """Run `function` in a forked child as root of a new namespace and return its result.
+
+    A RootlessError or OSError raised there is raised here, with the same class. Not for a process with threads whose
+    locks the function may need: start a `worker_command` there, which calls `enter` itself.
+    """
+
+    def inside() -> bytes:
+        enter(id_map, mount_namespace=mount_namespace)
+        return function()
+
+    return fork_and_read(inside)
+
+
+def call_in(userns_fd: int, function: Callable[[], bytes]) -> bytes:
+    """Like `call`, in the existing user namespace of `userns_fd`."""
+
+    def inside() -> bytes:
+        join(userns_fd)
+        return function()
+
+    return fork_and_read(inside)
+
+
+def fork_and_read(function: Callable[[], bytes]) -> bytes:
+    """Run `function` in a forked child and return its result; its error, or its death by a signal, is raised here."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        _end_with_answer(write_end, function)
+    os.close(write_end)
+    try:
+        return _read_answer(read_end)
+    finally:
+        os.close(read_end)
+        os.waitpid(child, 0)
+
+
+def _end_with_answer(fd: int, function: Callable[[], bytes]) -> NoReturn:
+    """The whole life of a forked child: a byte for success or failure, then the result or the error as JSON."""
+    status = 1
+    try:
+        try:
+            answer = b"+" + function()
+            status = 0
+        except BaseException as e:
+            answer = b"-" + _encode_error(e)
+        view = memoryview(answer)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        os._exit(status)  # no atexit, no flush of the parent's buffers
+
+
+def _encode_error(error: BaseException) -> bytes:
+    import json
+
+    value: dict[str, str | int | None]
+    if isinstance(error, RootlessError):
+        value = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+    elif isinstance(error, OSError):
+        name = error.filename if isinstance(error.filename, str) else None
+        value = {"errno": error.errno, "strerror": error.strerror, "filename": name}
+    else:
+        import traceback
+
+        value = {"class": "RootlessError", "message": "".join(traceback.format_exception(error)).strip(), "hint": None}
+    return json.dumps(value).encode()
+
+
+def _read_all(fd: int) -> bytes:
+    chunks = []
+    while chunk := os.read(fd, 1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _read_answer(fd: int) -> bytes:
+    return _decode(_read_all(fd))
+
+
+def _decode(answer: bytes) -> bytes:
+    """The result in a child's answer, or its error raised."""
+    if answer[:1] == b"+":
+        return answer[1:]
+    if not answer:
+        raise HostLimit("a child process was killed before it could answer")
+    import json
+
+    value = json.loads(answer[1:])
+    if "errno" in value:
+        raise OSError(value["errno"], value["strerror"], value["filename"])
+    raise getattr(errors, value["class"])(value["message"], hint=value["hint"])
+
+
+def run(
+    id_map: IdMap,
+    argv: Sequence[str],
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    pass_fds: Sequence[int] = (),
+    env: dict[str, str] | None = None,
+) -> int:
+    """Run host program `argv` as root of a new user and mount namespace; its exit status, 128+n for signal n.
+
+    The fds given replace the standard ones; those of pass_fds keep their numbers. Raises CommandNotFound,
+    CommandNotExecutable, HostLimit.
+    """
+    program = _find(argv[0])
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+
+        def inside() -> bytes:
+            enter(id_map)
+            for number, fd in enumerate((stdin, stdout, stderr)):
+                if fd is not None:
+                    os.dup2(fd, number)
+            for fd in pass_fds:
+                os.set_inheritable(fd, True)
+            _exec(program, argv, env)
+
+        _end_with_answer(write_end, inside)
+    os.close(write_end)
+    handlers = _ignore_keys()
+    try:
+        answer = _read_all(read_end)  # end of file is the success of execve: the fd is close-on-exec
+        os.close(read_end)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+    if answer:
+        _decode(answer)
+    return code if code >= 0 else 128 - code
+
+
+def _ignore_keys() -> list[tuple[int, Any]]:
+    """As system(3): Ctrl-C is for the program, while we stay to tell its exit status."""
+    try:
+        return [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)]
+    except ValueError:
+        return []  # only the main thread has a say over signals
+
+
+def run_in_place(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None) -> NoReturn:
+    """Become `argv` as root of a new user and mount namespace: `rootless unshare CMD`. Returns only by an exception."""
+    program = _find(argv[0])
+    enter(id_map)
+    _exec(program, argv, env)
+
+
+def _find(name: str) -> str:
+    """Path of host program `name`, looked up in PATH before anything changes."""
+    if "/" in name:
+        if not os.path.exists(name):
+            raise CommandNotFound(f"cannot run '{name}': no such file")
+        return name
+    denied = False
+    for directory in os.environ.get("PATH", os.defpath).split(":"):
+        path = f"{directory or '.'}/{name}"
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK):
+                return path
+            denied = True
+    if denied:
+        raise CommandNotExecutable(f"cannot run '{name}': permission denied")
+    raise CommandNotFound(f"cannot run '{name}': not found in PATH")
+
+
+def _exec(program: str, argv: Sequence[str], env: dict[str, str] | None) -> NoReturn:
+    # Python ignores these two and children would inherit that: `yes | head` must end
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        os.execve(program, list(argv), os.environ if env is None else env)  # noqa: S606 - no shell is the point
+    except OSError as e:
+        kind = CommandNotFound if isinstance(e, FileNotFoundError) else CommandNotExecutable
+        raise kind(f"cannot run '{program}': {e.strerror}") from e
+
+
+_BOOT = "import sys;sys.path+=sys.argv.pop(1).split(':');from {} import main;sys.exit(main())"
+
+
+def worker_command(module: str, *args: str, site_packages: bool = False) -> list[str]:
+    """The argv of a fresh interpreter that runs `main()` of `module`, which finds `args` in sys.argv[1:].
+
+    Isolated (-I: no PYTHON* variables, no current directory; -S: no site, no .pth files), so that nothing of a hostile
+    directory or environment is imported. The package's own parent directory goes behind the standard library in sys.path;
+    site_packages: the directories of installed packages too. Everybody can read argv: pass secrets by fd.
+    """
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [here]
+    if site_packages:
+        paths += [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and p != here]
+    return [sys.executable, "-I", "-S", "-c", _BOOT.format(module), ":".join(paths), *args]
