@@ -1,0 +1,198 @@
+"""The kernel's overlayfs, mounted inside the container's user and mount namespace (Linux 5.11, `userxattr`).
+
+The mount dies with its namespace. On kernels before 6.7 all options must fit in one page, so the lower directories get
+one-character names there: links in a tmpfs that exists only while mounting.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rootless.errors import HostLimit, RootlessError, RuntimeFailure
+from rootless.kernel import mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.host.idmap import IdMap
+
+    Plan = dict[str, Any]
+
+MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
+# what the fs context says on kernels that do not know a key of ours
+_UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
+
+
+def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+    """Make `upper` and `work` in the container's directory. Raises HostLimit."""
+    if len(lowerdirs) > MAX_LAYERS:
+        raise HostLimit(f"the image has {len(lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
+    make_directories(container_dir, "upper", "work")
+    return {
+        "driver": "overlay",
+        "lowerdirs": lowerdirs,
+        "upper": f"{container_dir}/upper",
+        "work": f"{container_dir}/work",
+        "volatile": volatile,
+        "options": [],
+        "directory": container_dir,
+    }
+
+
+def make_directories(container_dir: str, upper: str, *others: str) -> None:
+    """The directory that becomes the container's / (0755 whatever the umask) and private ones beside it."""
+    try:
+        os.mkdir(f"{container_dir}/{upper}", 0o755)
+        os.chmod(f"{container_dir}/{upper}", 0o755)  # noqa: S103 - its parent is 0700
+        for name in others:
+            os.mkdir(f"{container_dir}/{name}", 0o700)
+    except OSError as e:
+        raise HostLimit(f"cannot make '{e.filename}': {e.strerror}") from e
+
+
+class Overlay:
+    """Mounts one plan."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __call__(self, target: str) -> None:
+        """Mount on directory `target`. Raises RuntimeFailure with the kernel's own words."""
+        plan = self._plan
+        if plan["volatile"]:
+            _forget_incompatible(plan["work"])
+        try:
+            fd = overlay_fd(plan["lowerdirs"], plan["upper"], plan["work"], volatile=plan["volatile"])
+            if fd is not None:
+                try:
+                    mounts.move_mount_to(fd, mounts.AT_FDCWD, target)
+                finally:
+                    os.close(fd)
+            else:
+                mount_by_page(plan["lowerdirs"], plan["upper"], plan["work"], target, volatile=plan["volatile"])
+        except OSError as e:
+            words = "; ".join(getattr(e, "__notes__", ()))
+            raise RuntimeFailure(
+                f"cannot mount overlay of {len(plan['lowerdirs'])} layers on '{target}': {words or e.strerror}",
+                hint="try `--storage-driver fuse-overlayfs`, and see `rootless doctor`",
+            ) from e
+
+    def close(self) -> None:
+        """Nothing is held outside of the namespaces."""
+
+
+def mounter(plan: Plan) -> Overlay:
+    """What mounts the plan."""
+    return Overlay(plan)
+
+
+def unmount(plan: Plan) -> None:
+    """Nothing: the kernel drops the mount with its namespace."""
+
+
+def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -> int | None:
+    """A detached overlay mount, or None where the kernel has no `lowerdir+` or no mount file descriptors.
+
+    `lowerdir+` takes a path as it is; upper and work would be unescaped by some kernels, so they are given as names
+    relative to their directory.
+    """
+    try:
+        fs = mounts.fsopen("overlay")
+    except OSError as e:
+        if e.errno in (errno.ENOSYS, errno.EPERM):
+            return None
+        raise
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            mounts.fsconfig_string(fs, "source", "overlay")
+            for directory in lowerdirs:
+                mounts.fsconfig_string(fs, "lowerdir+", directory)
+        except OSError as e:
+            if e.errno in _UNKNOWN_KEY:
+                return None
+            raise
+        os.chdir(os.path.dirname(upper))
+        mounts.fsconfig_string(fs, "upperdir", os.path.basename(upper))
+        mounts.fsconfig_string(fs, "workdir", os.path.relpath(work))
+        for flag in ("userxattr", *(["volatile"] if volatile else [])):
+            mounts.fsconfig_flag(fs, flag)
+        mounts.fsconfig_string(fs, "index", "off")
+        mounts.fsconfig_create(fs)
+        return mounts.fsmount(fs)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        os.close(fs)
+
+
+def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, volatile: bool) -> None:
+    """Mount with mount(2): names of one to three digits, relative to a tmpfs that is detached again at once."""
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mounts.mount("tmpfs", target, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=0700")
+        try:
+            os.chdir(target)
+            for position, directory in enumerate(lowerdirs):
+                os.symlink(directory, str(position))
+            os.symlink(upper, "u")
+            os.symlink(work, "w")
+        finally:
+            mounts.umount(target, mounts.MNT_DETACH)
+        lower = ":".join(str(position) for position in range(len(lowerdirs)))
+        options = f"lowerdir={lower},upperdir=u,workdir=w,userxattr,index=off{',volatile' if volatile else ''}"
+        mounts.mount("overlay", target, "overlay", 0, options)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _forget_incompatible(work: str) -> None:
+    """A volatile overlay leaves a mark so that it is not mounted again after a crash of the host. A restart of the
+    same container is no crash: the page cache still has everything."""
+    for name in ("work/incompat/volatile", "work/incompat"):
+        try:
+            os.rmdir(f"{work}/{name}")
+        except OSError:
+            pass
+
+
+def probe(directory: str, id_map: IdMap) -> str:
+    """Empty when a file of a lower layer can be replaced and deleted through a real overlay below `directory`."""
+    from rootless.host import userns
+    from rootless.storage.removal import delete
+
+    base = f"{directory}/.probe-{os.urandom(8).hex()}"
+
+    def attempt() -> bytes:
+        plan = prepare(base, [f"{base}/lower"], id_map)
+        target = f"{base}/merged"
+        os.mkdir(target)
+        Overlay(plan)(target)
+        try:
+            os.unlink(f"{target}/deleted")
+            with open(f"{target}/kept", "w", encoding="ascii") as file:
+                file.write("new")
+            if os.listdir(target) != ["kept"]:
+                return b"a deleted file is still there"
+        finally:
+            mounts.umount(target, mounts.MNT_DETACH)
+        return b""
+
+    try:
+        os.mkdir(base, 0o700)
+        os.mkdir(f"{base}/lower", 0o755)
+        for name in ("deleted", "kept"):
+            with open(f"{base}/lower/{name}", "w", encoding="ascii") as file:
+                file.write("old")
+        return userns.call(id_map, attempt).decode()
+    except RootlessError as e:
+        return e.message
+    except OSError as e:
+        return f"{e.filename or directory}: {e.strerror}"
+    finally:
+        delete(base, id_map)

@@ -1,0 +1,171 @@
+"""What is garbage, and its removal: half-made things, trash, blobs and layers that no image and no container needs.
+
+It never decides that an image or a container may go: names do. It needs the exclusive store lock, so it never sees an
+object whose name is still to be written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rootless.errors import InvalidInput, NotFound, RootlessError
+from rootless.image.manifest import chain_ids
+from rootless.paths import Lock
+from rootless.storage.blobs import hex_of
+from rootless.storage.records import read_record
+from rootless.storage.removal import delete, remove_tree
+
+if TYPE_CHECKING:
+    from rootless.storage.store import Store
+
+_POLL = 0.02
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one collection found. freed: bytes of blobs and layers; busy: somebody was using the store, so nothing was
+    done."""
+
+    blobs: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)
+    temporaries: list[str] = field(default_factory=list)
+    freed: int = 0
+    busy: bool = False
+
+
+class Gc:
+    """Garbage collection of one store."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self, *, dry_run: bool = False, wait: float = 2.0) -> Collected:
+        """Remove all garbage and say what it was. dry_run: only say.
+
+        wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
+        does the work. Raises HostLimit when something cannot be removed.
+        """
+        lock = self._store.exclusive()
+        deadline = time.monotonic() + wait
+        while not lock.acquire(blocking=False):
+            if time.monotonic() >= deadline:
+                return Collected(busy=True)
+            time.sleep(_POLL)
+        try:
+            return self._collect(dry_run)
+        finally:
+            lock.release()
+
+    def _collect(self, dry_run: bool) -> Collected:
+        found = Collected()
+        self._find_temporaries(found)
+        self._find_containers(found)
+        self._find_unreferenced(found)
+        if not dry_run:
+            self._remove(found)
+        return found
+
+    def _find_temporaries(self, found: Collected) -> None:
+        store = self._store
+        for part in ("incoming", "trash"):
+            found.temporaries += [store.path(part, name) for name in os.listdir(store.path(part))]
+        for part in ("layers", "volumes"):
+            found.temporaries += [
+                store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")
+            ]
+
+    def _find_containers(self, found: Collected) -> None:
+        published = set(self._store.containers.list())
+        for name in os.listdir(self._store.containers.directory):
+            directory = self._store.containers.path(name)
+            if name in published:
+                continue
+            # A container that runs while its name is gone is being removed by its own monitor
+            lock_path = f"{directory}/monitor.lock"
+            if os.path.exists(lock_path):
+                lock = Lock(lock_path)
+                if not lock.acquire(blocking=False):
+                    continue
+                lock.release()
+            found.containers.append(name)
+
+    def _find_unreferenced(self, found: Collected) -> None:
+        """Blobs and layers that nothing leads to. When something that leads cannot be read, none are garbage."""
+        try:
+            blobs, layers = self._roots()
+        except RootlessError:
+            return  # `doctor` reports the damaged image; deleting what it may need would lose more
+        store = self._store
+        for digest in store.blobs.digests():
+            if digest not in blobs:
+                found.blobs.append(digest)
+                found.freed += store.blobs.size(digest)
+        for chain_id in store.layers.list():
+            if chain_id not in layers:
+                found.layers.append(chain_id)
+                try:
+                    found.freed += store.layers.size(chain_id)
+                except (NotFound, InvalidInput, KeyError):
+                    pass
+
+    def _roots(self) -> tuple[set[str], set[str]]:
+        """Digests of blobs and chain ids that images and containers need."""
+        store = self._store
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        manifests = set(store.index.manifest_digests())
+        for container_id in store.containers.list():
+            record = store.containers.read(container_id)
+            layers.update(str(chain_id) for chain_id in record.get("layers") or ())
+            layers.update(self._mounted(container_id))
+            digest = record.get("manifest_digest")
+            if digest and store.blobs.has(digest):
+                manifests.add(digest)
+        for digest in manifests:
+            blobs.add(digest)
+            try:
+                entry = store.index.load(digest)
+            except NotFound:
+                continue  # its blobs are gone, so it keeps nothing
+            blobs.add(entry.config_digest)
+            blobs.update(layer.digest for layer in entry.manifest.layers)
+            layers.update(chain_ids(entry.config.diff_ids))
+        return blobs, layers
+
+    def _mounted(self, container_id: str) -> set[str]:
+        """Chain ids of the directories that a container mounts, as its launch record says."""
+        try:
+            launch = read_record(self._store.containers.path(container_id, "launch.json"))
+        except NotFound:
+            return set()
+        found = set()
+        for directory in (launch.get("rootfs") or {}).get("lowerdirs") or ():
+            name = os.path.basename(os.path.dirname(str(directory))).partition("+")[0]
+            try:
+                found.add(f"sha256:{hex_of(f'sha256:{name}')}")
+            except InvalidInput:
+                continue
+        return found
+
+    def _remove(self, found: Collected) -> None:
+        store = self._store
+        for name in found.containers:
+            remove_tree(store.containers.path(name), store.id_map)
+        for digest in found.blobs:
+            store.blobs.remove(digest)
+        for chain_id in found.layers:
+            store.layers.remove(chain_id)
+        for path in found.temporaries:
+            delete(path, store.id_map)
+        # Nobody holds or waits for a layer lock while we hold the store lock
+        for name in os.listdir(store.path("locks")):
+            if name.startswith("layer-"):
+                os.unlink(store.path("locks", name))
+        for name in os.listdir(store.containers.names):
+            store.containers.drop_stale(name)

@@ -1,0 +1,189 @@
+"""Unpacked layers by chain id: each once, shared read-only. The unpacking itself happens in unpack_worker's process.
+
+    layers/<chain>/{diff/, layer.json}             owners by the user's default id map
+    layers/<chain>+<map key>/{diff/, layer.json}   the same tree with owners by another id map
+
+A layer is complete when its directory has its final name. Layers of one image may be unpacked in parallel: what needs
+the parents (hard links to files of lower layers, directories that the archive only implies) is done at the end, when
+they are there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
+from rootless.paths import Lock
+from rootless.storage import worker
+from rootless.storage.blobs import hex_of
+from rootless.storage.records import random_name, read_record, write_record
+from rootless.storage.removal import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootless.host.idmap import IdMap
+    from rootless.storage.store import Store
+
+_GRACE = 30.0  # seconds in which the unpacking of a parent must begin once its child is read
+_POLL = 0.05
+
+
+class Reader(Protocol):
+    """A stream of compressed bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end."""
+
+
+class Layers:
+    """The directory `layers`."""
+
+    __slots__ = ("_store", "directory")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.directory = store.path("layers")
+
+    def has(self, chain_id: str) -> bool:
+        """True when the layer is unpacked."""
+        return os.path.exists(f"{self.directory}/{hex_of(chain_id)}")
+
+    def record(self, chain_id: str) -> dict[str, Any]:
+        """What unpacking noted: diff_id, parent, size (bytes of files), entries, lost (what the id map could not keep)."""
+        return read_record(f"{self.directory}/{hex_of(chain_id)}/layer.json", what="layer record")
+
+    def size(self, chain_id: str) -> int:
+        """Bytes of the layer's files, unpacked. Raises NotFound."""
+        return int(self.record(chain_id)["size"])
+
+    def list(self) -> list[str]:
+        """Chain ids of all unpacked layers."""
+        return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
+
+    def unpack(
+        self,
+        chain_id: str,
+        parent_chain_id: str | None,
+        diff_id: str,
+        media_type: str,
+        stream: Reader,
+        id_map: IdMap | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Unpack one layer from its compressed bytes; `stream` is always read to its end, once.
+
+        id_map: the user's default one (None: the store's). progress: called with the compressed bytes read each time.
+        Several layers may be unpacked at once, from threads too; a layer that another process is unpacking is
+        waited for. Start them bottom first: one with links into lower layers waits for its parent.
+        Raises InvalidInput (archive breaks the rules), DigestMismatch (diff_id), HostLimit (no space, no namespaces).
+        """
+        hex_of(diff_id)
+        id_map = id_map or self._store.id_map
+        with self._lock(chain_id):
+            if self.has(chain_id):
+                worker.drain(stream, progress)
+                return
+            temporary = self._make()
+            try:
+                job = worker.unpack_job(f"{temporary}/diff", media_type, diff_id)
+                result = worker.run(job, id_map, stream=stream, progress=progress)
+                if parent_chain_id is not None and (result["links"] or result["implied"]):
+                    worker.run(worker.finish_job(temporary, self._lowers(parent_chain_id), result), id_map)
+                elif result["links"]:
+                    raise InvalidInput(f"layer '{diff_id}' has a hard link to a missing file '{result['links'][0][1]}'")
+                record = {key: result[key] for key in ("size", "entries", "markers", "lost")}
+                record |= {"diff_id": diff_id, "parent": parent_chain_id, "id_map": id_map.key()}
+                self._publish(temporary, record, self.path(chain_id))
+            except BaseException:
+                worker.run(worker.delete_job(temporary), id_map)
+                raise
+
+    def lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap | None = None) -> list[str]:
+        """The directories of an image's layers, topmost first. chain_ids: bottom first, as image.manifest.chain_ids.
+
+        For another id map than the store's default a copy with that map's owners is made at first use (its blocks
+        shared where the filesystem can) and kept. Raises NotFound when a layer is not unpacked, HostLimit.
+        """
+        default = self._store.id_map
+        suffix = "" if id_map is None or id_map.key() == default.key() else f"+{id_map.key()}"
+        directories = []
+        for chain_id in chain_ids:
+            plain = self.path(chain_id)
+            if suffix and not os.path.exists(f"{plain}{suffix}"):
+                assert id_map is not None
+                self._remap(chain_id, f"{plain}{suffix}", id_map)
+            elif not os.path.exists(plain):
+                raise NotFound(f"layer '{chain_id}' is not unpacked", hint="pull the image again")
+            directories.append(f"{plain}{suffix}/diff")
+        directories.reverse()
+        return directories
+
+    def remove(self, chain_id: str) -> None:
+        """Remove the layer and its copies for other id maps; harmless when it is not here."""
+        name = hex_of(chain_id)
+        for found in os.listdir(self.directory):
+            if found == name or found.startswith(f"{name}+"):
+                remove_tree(f"{self.directory}/{found}", self._store.id_map)
+
+    def path(self, chain_id: str) -> str:
+        """Where the layer lies or would lie."""
+        return f"{self.directory}/{hex_of(chain_id)}"
+
+    def _lock(self, chain_id: str) -> Lock:
+        return Lock(self._store.path("locks", f"layer-{hex_of(chain_id)}"))
+
+    def _make(self) -> str:
+        temporary = f"{self.directory}/.{random_name()}"
+        try:
+            os.mkdir(temporary, 0o700)
+            os.mkdir(f"{temporary}/diff", 0o755)
+            os.chmod(f"{temporary}/diff", 0o755)  # noqa: S103 - the image's root directory; its parent is 0700
+        except OSError as e:
+            raise HostLimit(f"cannot make layer directory '{temporary}': {e.strerror}") from e
+        return temporary
+
+    def _publish(self, temporary: str, record: dict[str, Any], final: str) -> None:
+        """Give a complete and durable tree its name."""
+        try:
+            write_record(f"{temporary}/layer.json", record)
+            os.rename(temporary, final)
+        except OSError as e:
+            raise HostLimit(f"cannot make layer directory '{final}': {e.strerror}") from e
+
+    def _remap(self, chain_id: str, final: str, id_map: IdMap) -> None:
+        default = self._store.id_map
+        with self._lock(chain_id):
+            if os.path.exists(final):
+                return
+            record = self.record(chain_id)
+            temporary = self._make()
+            try:
+                result = worker.run(worker.remap_job(f"{self.path(chain_id)}/diff", temporary, id_map), default)
+                self._publish(temporary, {**record, "id_map": id_map.key(), "lost": result["lost"]}, final)
+            except BaseException:
+                worker.run(worker.delete_job(temporary), default)
+                raise
+
+    def _lowers(self, chain_id: str) -> list[str]:
+        """The diff directories of `chain_id` and all below it, topmost first, waiting for those being unpacked."""
+        directories = []
+        current: str | None = chain_id
+        while current is not None:
+            self._wait_for(current)
+            directories.append(f"{self.path(current)}/diff")
+            current = self.record(current)["parent"]
+        return directories
+
+    def _wait_for(self, chain_id: str) -> None:
+        deadline = time.monotonic() + _GRACE
+        while not self.has(chain_id):
+            with Lock(self._store.path("locks", f"layer-{hex_of(chain_id)}"), shared=True):
+                pass  # whoever unpacks it holds the lock: when we get it, the layer is there or its unpacking failed
+            if self.has(chain_id):
+                return
+            if time.monotonic() > deadline:
+                raise InvalidState(f"layer '{chain_id}' was never unpacked, and a layer above it needs it")
+            time.sleep(_POLL)
