@@ -1,0 +1,340 @@
+"""Manifests, indexes and image configs as the image specification defines them, read from hostile bytes.
+
+Raw bytes are kept, since they are what the digest is of. Unknown fields are never an error, null means absent. No I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, NamedTuple
+
+from rootless.errors import InvalidInput
+from rootless.image.digest import check_digest, digest_of, verify
+from rootless.image.platform import Platform, best_match
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
+
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
+CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
+_NONDISTRIBUTABLE = ("nondistributable", "foreign")
+
+MANIFEST_LIMIT = 4 << 20
+CONFIG_LIMIT = 8 << 20
+MAX_LAYERS = 1000
+MAX_MANIFESTS = 10000
+
+
+class Descriptor(NamedTuple):
+    """What content is: type, digest and exact size in bytes, and where it is for (platform)."""
+
+    media_type: str
+    digest: str
+    size: int
+    platform: Platform | None = None
+    annotations: dict[str, str] = {}
+    urls: tuple[str, ...] = ()
+    data: bytes | None = None
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it points to an index."""
+        return self.media_type in INDEX_TYPES
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a layer that its maker does not let registries distribute (fetched from `urls`)."""
+        return any(word in self.media_type for word in _NONDISTRIBUTABLE)
+
+
+class Manifest:
+    """One image of one platform."""
+
+    __slots__ = ("annotations", "config", "digest", "layers", "media_type", "raw")
+
+    def __init__(self, raw: bytes, media_type: str, document: dict[str, Any]) -> None:
+        self.raw = raw
+        self.media_type = media_type
+        self.digest = digest_of(raw)
+        self.config = _descriptor(document.get("config"), "config")
+        layers = _list(document.get("layers"), "layers")
+        if len(layers) > MAX_LAYERS:
+            raise InvalidInput(f"manifest has {len(layers)} layers, more than {MAX_LAYERS}")
+        self.layers = tuple(_descriptor(layer, "layers") for layer in layers)
+        self.annotations = _strings(document.get("annotations"), "annotations")
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor of this manifest."""
+        return Descriptor(self.media_type, self.digest, len(self.raw))
+
+
+class Index:
+    """A list of manifests, usually one per platform."""
+
+    __slots__ = ("annotations", "digest", "manifests", "media_type", "raw")
+
+    def __init__(self, raw: bytes, media_type: str, document: dict[str, Any]) -> None:
+        self.raw = raw
+        self.media_type = media_type
+        self.digest = digest_of(raw)
+        manifests = _list(document.get("manifests"), "manifests")
+        if len(manifests) > MAX_MANIFESTS:
+            raise InvalidInput(f"index has {len(manifests)} manifests, more than {MAX_MANIFESTS}")
+        self.manifests = tuple(_descriptor(each, "manifests") for each in manifests)
+        self.annotations = _strings(document.get("annotations"), "annotations")
+
+
+class ImageConfig:
+    """The config of an image: what `docker inspect` shows and `run` starts from. Fields are checked when read in here.
+
+    cmd, entrypoint, healthcheck, shell: None = not set. created: RFC 3339 text, "" when absent.
+    """
+
+    __slots__ = (
+        "architecture",
+        "author",
+        "cmd",
+        "config",
+        "created",
+        "diff_ids",
+        "digest",
+        "document",
+        "entrypoint",
+        "env",
+        "exposed_ports",
+        "healthcheck",
+        "history",
+        "labels",
+        "os",
+        "raw",
+        "shell",
+        "stop_signal",
+        "user",
+        "variant",
+        "volumes",
+        "working_dir",
+    )
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) > CONFIG_LIMIT:
+            raise InvalidInput(f"image config is larger than {CONFIG_LIMIT} bytes")
+        document = load_json(raw, "image config")
+        self.raw = raw
+        self.digest = digest_of(raw)
+        self.document = document
+        self.architecture = _text(document, "architecture")
+        self.os = _text(document, "os")
+        self.variant = _text(document, "variant")
+        self.author = _text(document, "author")
+        self.created = _text(document, "created")
+        rootfs = _mapping(document.get("rootfs"), "rootfs")
+        if rootfs.get("type") not in (None, "layers"):
+            raise InvalidInput(f"image config has rootfs of type '{str(rootfs['type'])[:40]}', only 'layers' is known")
+        self.diff_ids = [check_digest(each) for each in _list(rootfs.get("diff_ids"), "rootfs.diff_ids")]
+        self.history = [_mapping(each, "history") for each in _list(document.get("history"), "history")]
+        config = _mapping(document.get("config"), "config")
+        self.config = config
+        self.env = _texts(config, "Env") or []
+        self.cmd = _texts(config, "Cmd")
+        self.entrypoint = _texts(config, "Entrypoint")
+        self.shell = _texts(config, "Shell")
+        self.user = _text(config, "User")
+        self.working_dir = _text(config, "WorkingDir")
+        self.stop_signal = _text(config, "StopSignal")
+        self.volumes = list(_mapping(config.get("Volumes"), "config.Volumes"))
+        self.exposed_ports = list(_mapping(config.get("ExposedPorts"), "config.ExposedPorts"))
+        self.labels = _strings(config.get("Labels"), "config.Labels")
+        healthcheck = config.get("Healthcheck")
+        self.healthcheck = None if healthcheck is None else _mapping(healthcheck, "config.Healthcheck")
+
+    @property
+    def platform(self) -> Platform:
+        """What the image says it is for."""
+        return Platform(self.os or "linux", self.architecture, self.variant)
+
+    @property
+    def created_time(self) -> float:
+        """`created` as seconds since the epoch; 0.0 when absent or malformed."""
+        from rootless.image.moment import parse_time
+
+        return parse_time(self.created)
+
+
+def parse_manifest(raw: bytes, media_type: str | None = None) -> Manifest | Index:
+    """The manifest or index in `raw`. media_type: what the carrier (Content-Type, descriptor) calls it, if it says.
+
+    Raises InvalidInput: too large, not what its type says, both manifest and index (CVE-2021-41190), bad descriptors.
+    """
+    if len(raw) > MANIFEST_LIMIT:
+        raise InvalidInput(f"manifest is larger than {MANIFEST_LIMIT} bytes")
+    document = load_json(raw, "manifest")
+    kind = _media_type(document, media_type)
+    if document.get("layers") is not None and document.get("manifests") is not None:
+        raise InvalidInput("manifest has both 'layers' and 'manifests': it means two things")
+    if document.get("schemaVersion") not in (None, 2):
+        raise InvalidInput(f"manifest has schema version {str(document.get('schemaVersion'))[:20]}, only 2 is known")
+    if kind in INDEX_TYPES:
+        if document.get("manifests") is None:
+            raise InvalidInput("index has no 'manifests'")
+        return Index(raw, kind, document)
+    if kind in MANIFEST_TYPES:
+        if document.get("manifests") is not None:
+            raise InvalidInput("manifest of one image has 'manifests'")
+        return Manifest(raw, kind, document)
+    raise InvalidInput(f"manifest has the unknown media type '{kind[:100]}'")
+
+
+def _media_type(document: dict[str, Any], carrier: str | None) -> str:
+    """One media type from document and carrier, which must agree; guessed from the shape when neither says."""
+    carrier = (carrier or "").partition(";")[0].strip().lower()
+    said = document.get("mediaType")
+    if said is not None and not isinstance(said, str):
+        raise InvalidInput("manifest has a 'mediaType' that is not text")
+    if document.get("schemaVersion") == 1 or carrier.startswith(DOCKER_SCHEMA1):
+        raise InvalidInput(
+            "the image has a manifest of docker's schema 1, which is no longer supported",
+            hint="push the image again with a docker of 2017 or later",
+        )
+    known = carrier in MANIFEST_TYPES + INDEX_TYPES
+    if said:
+        if known and said != carrier:
+            raise InvalidInput(f"manifest says it is '{said[:100]}' but was delivered as '{carrier[:100]}'")
+        return said
+    if known:
+        return carrier
+    return OCI_INDEX if document.get("manifests") is not None else OCI_MANIFEST
+
+
+def select(index: Index, platform: Platform) -> Descriptor:
+    """The manifest of `index` for `platform`: the best variant, then the first (image-spec: SHOULD).
+
+    Raises InvalidInput, naming the platforms that there are.
+    """
+    position = best_match([each.platform for each in index.manifests], platform)
+    if position is None and not any(each.platform for each in index.manifests):
+        # An index from a tool that writes no platforms: the config tells later what it is
+        images = [each for each in index.manifests if each.media_type in MANIFEST_TYPES + INDEX_TYPES]
+        if images:
+            return images[0]
+    if position is None:
+        there = sorted({str(p) for each in index.manifests if (p := each.platform) and p.architecture != "unknown"})
+        raise InvalidInput(
+            f"the image has no variant for platform '{platform}'",
+            hint=f"use --platform with one of: {', '.join(there[:20]) or 'none'}",
+        )
+    return index.manifests[position]
+
+
+def chain_ids(diff_ids: list[str]) -> list[str]:
+    """The chain id of each layer, bottom first (image-spec config.md): what names an unpacked layer on its parents."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        chain.append(digest_of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+    return chain
+
+
+def load_json(raw: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises InvalidInput for anything else, NaN and bottomless nesting too."""
+    try:
+        document = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as e:
+        reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
+        raise InvalidInput(f"{what} is not JSON: {reason[:200]}") from e
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{what} is not a JSON object")
+    return document
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _descriptor(document: object, where: str) -> Descriptor:
+    fields = _mapping(document, where)
+    size = fields.get("size")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0 or size >= 1 << 63:
+        raise InvalidInput(f"descriptor in '{where}' has no valid size")
+    media_type = fields.get("mediaType")
+    if media_type is not None and not isinstance(media_type, str):
+        raise InvalidInput(f"descriptor in '{where}' has a 'mediaType' that is not text")
+    digest = check_digest(fields.get("digest"))
+    platform = fields.get("platform")
+    return Descriptor(
+        media_type or "",
+        digest,
+        size,
+        None if platform is None else _platform(_mapping(platform, f"{where}.platform")),
+        _strings(fields.get("annotations"), f"{where}.annotations"),
+        tuple(url for url in _list(fields.get("urls"), f"{where}.urls") if isinstance(url, str)),
+        _embedded(fields.get("data"), digest, size),
+    )
+
+
+def _embedded(text: object, digest: str, size: int) -> bytes | None:
+    """The content that a descriptor carries in itself, verified."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise InvalidInput("descriptor has 'data' that is not text")
+    try:
+        return verify(base64.b64decode(text, validate=True), digest, size)
+    except binascii.Error as e:
+        raise InvalidInput("descriptor has 'data' that is not base64") from e
+
+
+def _platform(fields: dict[str, Any]) -> Platform:
+    features = tuple(each for each in _list(fields.get("os.features"), "os.features") if isinstance(each, str))
+    return Platform(
+        _text(fields, "os").lower(), _text(fields, "architecture").lower(), _text(fields, "variant").lower(), features
+    )
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput(f"'{where}' is not an object")
+    return value
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidInput(f"'{where}' is not a list")
+    return value
+
+
+def _strings(value: object, where: str) -> dict[str, str]:
+    strings = {key: "" if each is None else each for key, each in _mapping(value, where).items()}
+    if not all(isinstance(each, str) for each in strings.values()):
+        raise InvalidInput(f"'{where}' has a value that is not text")
+    return strings
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidInput(f"'{name}' is not text")
+    return value
+
+
+def _texts(fields: dict[str, Any], name: str) -> list[str] | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise InvalidInput(f"'{name}' is not a list of texts")
+    return value
