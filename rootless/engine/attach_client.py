@@ -266,12 +266,15 @@ class _Client:
             numbers |= signal.valid_signals() - _NOT_PROXIED
         elif self.options.terminal and is_terminal(self.options.streams.stdin or 0):
             numbers |= {signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}
+        try:
+            old_wakeup = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        except ValueError:
+            return lambda: None  # not the main thread: signals are somebody else's
         old_handlers = {}
         for number in numbers:
             # what our parent had ignored (nohup) stays ignored
             if signal.getsignal(number) is not signal.SIG_IGN:
                 old_handlers[number] = signal.signal(number, lambda *_: None)
-        old_wakeup = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
         def restore() -> None:
             signal.set_wakeup_fd(old_wakeup)

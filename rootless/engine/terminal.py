@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import termios
 from types import TracebackType
+from typing import Any
 
 from rootless.errors import UsageError
 
@@ -41,7 +42,7 @@ class RawMode:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._saved: list[object] | None = None
+        self._saved: Any = None  # the shape of termios.tcgetattr
 
     def __enter__(self) -> RawMode:
         if not is_terminal(self.fd):

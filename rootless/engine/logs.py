@@ -1,0 +1,259 @@
+"""Reads a container's log files: tail, time window, following across rotations. It never writes and never prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import FileIO
+
+from rootless.errors import UsageError
+
+_POLL = 0.1  # seconds between looks at a followed file
+_BLOCK = 1 << 16
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"-?(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_DATE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?(Z|z|[+-]\d\d:?\d\d)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a log. text: with its newline, unless the line goes on in the next record; time: RFC 3339."""
+
+    text: str
+    stream: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which records are wanted. since, until: nanoseconds since 1970; tail: at most so many before following."""
+
+    since: int | None = None
+    until: int | None = None
+    tail: int | None = None
+    follow: bool = False
+
+
+def parse_time(text: str, *, now: float | None = None) -> int:
+    """docker's `--since`/`--until`: RFC 3339 (local time without a zone), a unix time, or a duration before now.
+
+    Returns nanoseconds since 1970. Raises UsageError.
+    """
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d{1,9})?", text):
+        seconds, _, fraction = text.partition(".")
+        return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
+    if _DURATION.fullmatch(text):
+        length = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        if text.startswith("-"):
+            length = -length
+        return int(((time.time() if now is None else now) - length) * 1_000_000_000)
+    if match := _DATE.fullmatch(text):
+        try:
+            return _date(match)
+        except (ValueError, OverflowError):
+            pass
+    raise UsageError(
+        f"'{text}' is not a time",
+        hint="use a time stamp such as 2026-01-02T13:23:37Z, a unix time, or a duration such as 1h30m",
+    )
+
+
+def _date(match: re.Match[str]) -> int:
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))
+    if zone is None:
+        moment = moment.astimezone()
+    elif zone in "Zz":
+        moment = moment.replace(tzinfo=UTC)
+    else:
+        digits = zone[1:].replace(":", "")
+        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+        moment = moment.replace(tzinfo=UTC) - (offset if zone[0] == "+" else -offset)
+    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+
+
+def read(path: str, window: Window = Window(), *, is_running: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+    """The records of the log at `path` and of its rotated files, oldest first.
+
+    window.follow: go on with new records, also across rotation, until `is_running()` is False and all is read; asked
+    about ten times a second. A log that does not exist (yet) is empty. Damaged lines are skipped.
+    """
+    lines, position = _existing(path, window)
+    for line in lines:
+        record = _parse(line)
+        if record is None or (window.since is not None and _nanoseconds(record.time) < window.since):
+            continue
+        if window.until is not None and _nanoseconds(record.time) > window.until:
+            return
+        yield record
+    if window.follow:
+        yield from _follow(path, position, window, is_running)
+
+
+def _existing(path: str, window: Window) -> tuple[Iterator[bytes] | deque[bytes], tuple[int, int]]:
+    """The lines that are there, and (inode, offset) of the end of the current file."""
+    if window.tail is not None:
+        return _last_lines(path, window)
+    names = _files(path)
+    position = (0, 0)
+    try:
+        status = os.stat(path)
+        position = (status.st_ino, status.st_size)
+    except FileNotFoundError:
+        pass
+    return _lines(names, path, position), position
+
+
+def _files(path: str) -> list[str]:
+    """The files of the log, oldest first."""
+    names = [path]
+    number = 1
+    while os.path.exists(f"{path}.{number}"):
+        names.append(f"{path}.{number}")
+        number += 1
+    names.reverse()
+    return names
+
+
+def _lines(names: list[str], current: str, position: tuple[int, int]) -> Iterator[bytes]:
+    """Lines of the files; of the current one only what was there when we looked, `_follow` reads the rest."""
+    for name in names:
+        try:
+            with open(name, "rb") as file:
+                left = position[1] if name == current and os.fstat(file.fileno()).st_ino == position[0] else None
+                for line in file:
+                    if left is not None:
+                        left -= len(line)
+                        if left < 0:
+                            break
+                    yield line
+        except FileNotFoundError:
+            continue
+
+
+def _last_lines(path: str, window: Window) -> tuple[deque[bytes], tuple[int, int]]:
+    """The last `tail` lines, read backwards block by block, over the rotated files as far as needed.
+
+    As docker, the time window is applied to what the tail has left.
+    """
+    wanted = window.tail or 0
+    kept: deque[bytes] = deque()
+    position = (0, 0)
+    for name in reversed(_files(path)):
+        try:
+            with open(name, "rb") as file:
+                status = os.fstat(file.fileno())
+                end = status.st_size
+                if name == path:
+                    position = (status.st_ino, end)
+                rest = b""
+                while end and len(kept) < wanted:
+                    start = max(end - _BLOCK, 0)
+                    file.seek(start)
+                    pieces = (file.read(end - start) + rest).split(b"\n")
+                    rest = pieces.pop(0) if start else b""
+                    end = start
+                    for line in reversed(pieces):
+                        if line and len(kept) < wanted:
+                            kept.appendleft(line)
+        except FileNotFoundError:
+            continue
+        if len(kept) >= wanted:
+            break
+    return kept, position
+
+
+def _follow(path: str, position: tuple[int, int], window: Window, is_running: Callable[[], bool]) -> Iterator[Record]:
+    """New records after `position`, across rotation (another inode) and truncation, until the container has ended."""
+    inode, offset = position
+    file = None
+    rest = b""
+    last_look = False
+    try:
+        while True:
+            if file is None:
+                file, offset = _reopen(path, inode, offset)
+            progressed = False
+            if file is not None:
+                if os.fstat(file.fileno()).st_size < offset:
+                    offset, rest = 0, b""  # truncated: max-file is 1
+                file.seek(offset)
+                while chunk := file.read(_BLOCK):
+                    progressed = True
+                    offset += len(chunk)
+                    pieces = (rest + chunk).split(b"\n")
+                    rest = pieces.pop()
+                    for line in pieces:
+                        record = _parse(line)
+                        if record is None or (window.since is not None and _nanoseconds(record.time) < window.since):
+                            continue
+                        if window.until is not None and _nanoseconds(record.time) > window.until:
+                            return
+                        yield record
+                if not progressed and _has_moved(path, file.fileno()):
+                    file.close()
+                    file, inode, offset, rest = None, 0, 0, b""
+                    continue
+            if progressed:
+                continue
+            if last_look or (window.until is not None and time.time_ns() > window.until):
+                return
+            if not is_running():
+                last_look = True  # what was written between our look and its end
+                continue
+            time.sleep(_POLL)
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _reopen(path: str, inode: int, offset: int) -> tuple[FileIO | None, int]:
+    """The current file, and where to go on in it: the file we had may have been rotated away meanwhile."""
+    for name in (path, f"{path}.1"):
+        try:
+            file = FileIO(name)
+        except FileNotFoundError:
+            continue
+        if not inode or os.fstat(file.fileno()).st_ino == inode:
+            return file, offset
+        file.close()
+    try:
+        return FileIO(path), 0
+    except FileNotFoundError:
+        return None, 0
+
+
+def _has_moved(path: str, fd: int) -> bool:
+    try:
+        return os.stat(path).st_ino != os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False  # between the two renames of a rotation, or the container is being removed
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        fields = json.loads(line)
+        return Record(str(fields["log"]), str(fields.get("stream", "stdout")), str(fields.get("time", "")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # a line cut by a full disk or a kill
+
+
+def _nanoseconds(stamp: str) -> int:
+    match = _DATE.fullmatch(stamp)
+    if match is None:
+        return 0
+    try:
+        return _date(match)
+    except (ValueError, OverflowError):
+        return 0

@@ -1,0 +1,243 @@
+"""The monitor's clients: accepts them, sends them output within bounds, hands what they say to one receiver.
+
+It never blocks and never reads the container. A client that breaks the protocol or closes is dropped: a detach.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+from rootless.errors import InvalidInput
+from rootless.monitor import protocol
+from rootless.monitor.loop import READ, WRITE, Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Receiver(Protocol):
+        """Who gets what clients say."""
+
+        def on_launch(self, client: Client, told: dict[str, Any]) -> None: ...
+        def on_attached(self, client: Client) -> None: ...
+        def on_stdin(self, typed: bytes) -> None: ...
+        def on_stdin_end(self, client: Client, *, told: bool) -> None: ...
+        def on_resize(self, rows: int, cols: int) -> None: ...
+        def on_kill(self, number: int) -> None: ...
+        def on_drained(self) -> None: ...
+
+
+MAX_UNSENT = 1 << 20  # bytes; beyond it the container's stream is not read until the client has caught up
+_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class Client:
+    """One connection and what it is attached to."""
+
+    __slots__ = ("connection", "decoder", "fd", "streams", "unsent", "wants_stdin")
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.fd = connection.fileno()
+        self.decoder = protocol.Decoder()
+        self.unsent = bytearray()
+        self.streams: tuple[int, ...] = ()  # of STDOUT, STDERR
+        self.wants_stdin = False
+
+
+class Clients:
+    """All connections, and the socket at which new ones arrive."""
+
+    __slots__ = ("_all", "_listener", "_loop", "_path", "_receiver", "_stdin_paused")
+
+    def __init__(self, loop: Loop, receiver: Receiver) -> None:
+        self._loop = loop
+        self._receiver = receiver
+        self._all: dict[int, Client] = {}
+        self._listener: socket.socket | None = None
+        self._path = ""
+        self._stdin_paused = False
+
+    def listen(self, path: str) -> None:
+        """Accept clients at the socket `path` (mode 0600); a dead monitor's socket is replaced."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # sun_path holds 107 bytes: a longer path goes through its directory's descriptor
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # the umask makes it 0600
+            listener.listen(16)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+        finally:
+            os.close(directory)
+        self._listener, self._path = listener, path
+        self._loop.watch(listener.fileno(), READ, self._accept)
+
+    def stop_listening(self) -> None:
+        """Remove the socket; connected clients stay."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.forget(listener.fileno())
+            listener.close()
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass
+
+    def add(self, connection: socket.socket) -> Client:
+        """Serve `connection`."""
+        client = Client(connection)
+        self._all[client.fd] = client
+        self._watch(client)
+        return client
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def attach(self, client: Client, wanted: dict[str, Any]) -> None:
+        """Give `client` the streams of an ATTACH payload."""
+        pairs = ((protocol.STDOUT, "stdout"), (protocol.STDERR, "stderr"))
+        client.streams = tuple(kind for kind, name in pairs if wanted.get(name))
+        client.wants_stdin = bool(wanted.get("stdin"))
+        rows, cols = wanted.get("rows"), wanted.get("cols")
+        if isinstance(rows, int) and isinstance(cols, int) and 0 < rows < 1 << 16 and 0 < cols < 1 << 16:
+            self._receiver.on_resize(rows, cols)
+        self._watch(client)
+
+    def output(self, kind: int, chunk: bytes) -> None:
+        """Send a chunk of STDOUT or STDERR to those attached to it."""
+        if self._all:
+            sent = protocol.frame(kind, chunk)
+            for client in list(self._all.values()):
+                if kind in client.streams:
+                    self.send(client, sent)
+
+    def is_behind(self, kind: int) -> bool:
+        """Whether someone attached to stream `kind` has too much unread."""
+        return any(kind in c.streams and len(c.unsent) > MAX_UNSENT for c in self._all.values())
+
+    def are_behind(self) -> bool:
+        """Whether anyone has something unread that we still hold."""
+        return any(client.unsent for client in self._all.values())
+
+    def tell_all(self, frame: bytes) -> None:
+        """Send a frame to every client."""
+        for client in list(self._all.values()):
+            self.send(client, frame)
+
+    def send(self, client: Client, frame: bytes) -> None:
+        """Send, or keep until the client reads."""
+        if client.unsent:
+            client.unsent += frame
+            return
+        sent = 0
+        try:
+            sent = client.connection.send(frame)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.drop(client)
+            return
+        if sent < len(frame):
+            client.unsent += memoryview(frame)[sent:]
+            self._watch(client)
+
+    def pause_stdin(self, *, paused: bool) -> None:
+        """Stop (or go on) reading clients that send stdin, while the container takes none."""
+        if paused != self._stdin_paused:
+            self._stdin_paused = paused
+            for client in self._all.values():
+                if client.wants_stdin:
+                    self._watch(client)
+
+    def drop(self, client: Client) -> None:
+        """Close a connection."""
+        if self._all.pop(client.fd, None) is None:
+            return
+        self._loop.forget(client.fd)
+        client.connection.close()
+        if client.wants_stdin:
+            self._receiver.on_stdin_end(client, told=False)
+        self._receiver.on_drained()
+
+    def _watch(self, client: Client) -> None:
+        events = WRITE if client.unsent else 0
+        if not (self._stdin_paused and client.wants_stdin):
+            events |= READ
+        self._loop.watch(client.fd, events, lambda ready: self._serve(client, ready))
+
+    def _accept(self, _events: int) -> None:
+        if self._listener is None:
+            return
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            return
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        if _PEER.unpack(peer)[1] != os.geteuid():
+            connection.close()  # the mode 0600 of the socket says the same; this also holds where /tmp is shared
+            return
+        self.add(connection)
+
+    def _serve(self, client: Client, ready: int) -> None:
+        if ready & WRITE and client.unsent:
+            try:
+                del client.unsent[: client.connection.send(client.unsent)]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.drop(client)
+                return
+            if not client.unsent:
+                self._watch(client)
+                self._receiver.on_drained()
+        if ready & ~WRITE:
+            self._read(client)
+
+    def _read(self, client: Client) -> None:
+        try:
+            received = client.connection.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self.drop(client)
+            return
+        try:
+            for kind, payload in client.decoder.feed(received):
+                self._take(client, kind, payload)
+        except (InvalidInput, ValueError, struct.error):
+            self.drop(client)
+
+    def _take(self, client: Client, kind: int, payload: bytes) -> None:
+        receiver = self._receiver
+        if kind == protocol.STDIN:
+            if client.wants_stdin:
+                receiver.on_stdin(payload)
+        elif kind == protocol.STDIN_EOF:
+            if client.wants_stdin:
+                receiver.on_stdin_end(client, told=True)
+        elif kind == protocol.RESIZE:
+            receiver.on_resize(*protocol.SIZE.unpack(payload))
+        elif kind == protocol.SIGNAL:
+            receiver.on_kill(payload[0] if payload else 0)
+        elif kind == protocol.ATTACH:
+            self.attach(client, protocol.fields(payload))
+            receiver.on_attached(client)
+        elif kind == protocol.LAUNCH:
+            receiver.on_launch(client, protocol.fields(payload))
+        else:
+            raise InvalidInput(f"frame type {kind} from a client")

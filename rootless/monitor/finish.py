@@ -1,0 +1,30 @@
+"""The end of a --rm container: its name, its directory and its anonymous volumes go. It decides nothing."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.monitor.spec import LaunchSpec
+
+
+def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
+    """Delete what launch.json's "remove" lists: {"name_file", "directory", "volumes"}.
+
+    The name goes first: a container without one is garbage that `prune` finds if we are killed in between.
+    userns_fd: a user namespace with the container's id map, where one is open; else one is made.
+    """
+    from rootless.host.idmap import IdMap
+    from rootless.storage.removal import remove_tree
+
+    remove = spec.remove or {}
+    if name := remove.get("name_file"):
+        try:
+            os.unlink(name)
+        except FileNotFoundError:
+            pass
+    id_map = IdMap.from_json(spec.id_map)
+    for path in (remove.get("directory"), *(remove.get("volumes") or ())):
+        if path and os.path.lexists(path):
+            remove_tree(path, id_map, userns_fd=userns_fd)

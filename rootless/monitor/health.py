@@ -1,0 +1,218 @@
+"""Health checks of a running container: when to probe, and what the results mean. A forked child runs the probe.
+
+docker's rules (Dockerfile HEALTHCHECK): "starting" until the first success or until `retries` failures in a row outside
+the start period make it "unhealthy"; one success makes it "healthy" again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from rootless.errors import RootlessError
+from rootless.monitor.logfile import timestamp
+from rootless.monitor.loop import READ, Loop, Timer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from rootless.monitor.spec import LaunchSpec
+
+MAX_OUTPUT = 4096  # bytes kept of a probe's output
+MAX_RESULTS = 5
+_PROBE_FAILED = 125  # our own: the probe could not run
+
+
+class HealthStatus:
+    """The status that results add up to. Pure."""
+
+    __slots__ = ("results", "retries", "start_period", "status", "streak")
+
+    def __init__(self, retries: int, start_period: float) -> None:
+        self.retries = retries or 3
+        self.start_period = start_period
+        self.status = "starting"
+        self.streak = 0
+        self.results: list[dict[str, Any]] = []
+
+    def add(self, result: dict[str, Any], *, age: float) -> None:
+        """One probe's result ({"start", "end", "exit_code", "output"}), begun `age` seconds after the container."""
+        self.results = [*self.results[1 - MAX_RESULTS :], result]
+        if result["exit_code"] == 0:
+            self.status, self.streak = "healthy", 0
+            return
+        if self.status == "starting" and age < self.start_period:
+            return  # failures of a container that still starts do not count
+        self.streak += 1
+        if self.streak >= self.retries:
+            self.status = "unhealthy"
+
+    def to_json(self) -> dict[str, Any]:
+        """state.json's "health"."""
+        return {"status": self.status, "failing_streak": self.streak, "log": self.results}
+
+
+class Health:
+    """Probes the container of `pid` again and again until `stop`, and reports the status after each probe."""
+
+    def __init__(self, loop: Loop, spec: LaunchSpec, pid: int, report: Callable[[dict[str, Any]], None]) -> None:
+        settings = spec.health or {}
+        self._loop = loop
+        self._spec = spec
+        self._pid = pid
+        self._report = report
+        self._interval = float(settings.get("interval") or 30)
+        self._timeout = float(settings.get("timeout") or 30)
+        self._start_interval = float(settings.get("start_interval") or 5)
+        self._status = HealthStatus(int(settings.get("retries") or 0), float(settings.get("start_period") or 0))
+        self._argv = _probe_argv(settings.get("test") or [], spec)
+        self._began = time.monotonic()
+        self._probe: _Probe | None = None
+        self._timer: Timer | None = None
+        if self._argv:
+            report(self._status.to_json())
+            self._wait()
+
+    def _wait(self) -> None:
+        starting = self._status.status == "starting" and time.monotonic() - self._began < self._status.start_period
+        interval = min(self._start_interval, self._interval) if starting else self._interval
+        self._timer = self._loop.later(interval, self._begin)
+
+    def _begin(self) -> None:
+        self._probe = _Probe(self._loop, self._spec, self._pid, self._argv)
+        self._timer = self._loop.later(self._timeout, self._expired)
+
+    def _expired(self) -> None:
+        if self._probe is not None:
+            self._probe.kill()
+            self._probe.timed_out = True
+
+    def on_child(self, pid: int, exit_code: int) -> None:
+        """A child of the monitor was reaped."""
+        probe = self._probe
+        if probe is None or pid != probe.pid:
+            return
+        self._probe = None
+        if self._timer is not None:
+            self._timer.cancel()
+        output = probe.finish()
+        if probe.timed_out:
+            exit_code = -1
+            output = f"Health check exceeded timeout ({self._timeout:g}s)" + (f": {output}" if output else "")
+        result = {"start": probe.started_at, "end": timestamp(), "exit_code": exit_code, "output": output}
+        self._status.add(result, age=probe.began - self._began)
+        self._report(self._status.to_json())
+        self._wait()
+
+    def stop(self) -> None:
+        """The container has ended; a probe that still runs ends with it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._probe is not None:
+            self._probe.kill()
+            self._probe.finish()
+            self._probe = None
+
+
+class _Probe:
+    """One run of the probe: a child of ours that joins the container, and the pipe of its output."""
+
+    def __init__(self, loop: Loop, spec: LaunchSpec, pid: int, argv: list[str]) -> None:
+        self._loop = loop
+        self.timed_out = False
+        self.began = time.monotonic()
+        self.started_at = timestamp()
+        self._output = bytearray()
+        self._inner: list[int] = []
+        self._fd, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        told, tell = os.pipe2(os.O_CLOEXEC)
+        monitor = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run_probe(spec, (monitor, pid), argv, (write, tell))
+        os.close(write)
+        os.close(tell)
+        self._told = told
+        loop.watch(self._fd, READ, lambda _: self._read())
+        loop.watch(told, READ, lambda _: self._hear())
+
+    def _hear(self) -> None:
+        """The pid of the process inside, as the child tells it."""
+        text = os.read(self._told, 32)
+        self._inner += [int(word) for word in text.split()]
+        if self.timed_out:
+            self.kill()
+        self._loop.forget(self._told)
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._fd, 1 << 16)
+        except BlockingIOError:
+            return
+        self._output += chunk[: MAX_OUTPUT - len(self._output)]
+        if not chunk:
+            self._loop.forget(self._fd)
+
+    def kill(self) -> None:
+        """Kill the probe with its whole process group inside, then the child of ours that waits for it."""
+        for inner in self._inner:
+            for end in (os.killpg, os.kill):
+                try:
+                    end(inner, signal.SIGKILL)
+                except OSError:
+                    pass
+        if not self._inner:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def finish(self) -> str:
+        """Close, and return the output."""
+        self._read()
+        for fd in (self._fd, self._told):
+            self._loop.forget(fd)
+            os.close(fd)
+        return self._output.decode(errors="replace")
+
+
+def _probe_argv(test: list[str], spec: LaunchSpec) -> list[str]:
+    """The command of a HEALTHCHECK test; empty for NONE."""
+    if not test or test[0] == "NONE":
+        return []
+    if test[0] == "CMD":
+        return test[1:]
+    if test[0] == "CMD-SHELL":
+        shell = (spec.health or {}).get("shell") or ["/bin/sh", "-c"]
+        return [*shell, test[1]] if len(test) > 1 else []
+    return test
+
+
+def _run_probe(spec: LaunchSpec, pids: tuple[int, int], argv: list[str], fds: tuple[int, int]) -> None:
+    """In the child: join the container `pids[1]`, run `argv` there and exit with its status."""
+    output, tell = fds
+    code = _PROBE_FAILED
+    try:
+        from rootless.kernel.process import set_pdeathsig
+
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != pids[0]:
+            os._exit(code)
+        os.set_blocking(output, True)
+        from rootless.monitor.native import join
+
+        process = join(spec, pids[1], argv, output)
+        os.write(tell, b"%d" % process.pid)
+        os.close(tell)
+        os.close(output)
+        code = process.wait()
+    except RootlessError as e:
+        code = e.exit_code
+        os.write(output, f"{e}".encode()[:MAX_OUTPUT])
+    except BaseException as e:
+        os.write(output, repr(e).encode()[:MAX_OUTPUT])
+    finally:
+        os._exit(code)

@@ -1,0 +1,168 @@
+"""The container's log file, in docker's json-file format, with rotation. It only writes; rootless.engine.logs reads."""
+
+from __future__ import annotations
+
+import os
+import time
+from json.encoder import encode_basestring
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_RECORD = 16384  # bytes of one record, as docker: a longer line becomes several, only the last ends in a newline
+
+# What JSON lets pass raw and a terminal may obey: DEL, the C1 controls, the two Unicode line separators
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
+def timestamp(nanoseconds: int | None = None) -> str:
+    """RFC 3339 with nanoseconds, in UTC: the time stamps of logs and states."""
+    seconds, fraction = divmod(time.time_ns() if nanoseconds is None else nanoseconds, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
+
+
+def quote(text: str) -> str:
+    """`text` as a JSON string that no terminal obeys."""
+    quoted = encode_basestring(text)
+    return quoted if quoted.isascii() and "\x7f" not in quoted else quoted.translate(_ESCAPED)
+
+
+class Splitter:
+    """Cuts one stream into records: a line with its newline, or MAX_RECORD bytes of a longer one."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The records that are complete now; an unfinished line waits for its newline, MAX_RECORD bytes, or `end`."""
+        lines = (self._rest + chunk).split(b"\n")
+        rest = lines.pop()
+        records: list[bytes] = []
+        for line in lines:
+            if len(line) >= MAX_RECORD:
+                parts, line = _cut(line)
+                records += parts
+            records.append(line + b"\n")
+        if len(rest) >= MAX_RECORD:
+            parts, rest = _cut(rest)
+            records += parts
+        self._rest = rest
+        return records
+
+    def end(self) -> list[bytes]:
+        """What is left when the stream has ended."""
+        rest, self._rest = self._rest, b""
+        return [rest] if rest else []
+
+
+def _cut(line: bytes) -> tuple[list[bytes], bytes]:
+    """Parts of at most MAX_RECORD bytes, cut between characters of UTF-8, and the rest (shorter than that)."""
+    parts = []
+    while len(line) >= MAX_RECORD:
+        end = MAX_RECORD
+        while end > MAX_RECORD - 4 and end < len(line) and line[end] & 0xC0 == 0x80:
+            end -= 1
+        parts.append(line[:end])
+        line = line[end:]
+    return parts, line
+
+
+class LogFile:
+    """Appends records to `path`; at `max_size` bytes (0: never) it becomes `path.1`, at most `max_file` files in all.
+
+    Errors of writing (a full disk) do not stop the container: the records are dropped and counted in `lost`.
+    """
+
+    __slots__ = ("_fd", "_size", "lost", "max_file", "max_size", "path")
+
+    def __init__(self, path: str, *, max_size: int = 0, max_file: int = 1) -> None:
+        self.path = path
+        self.max_size = max_size
+        self.max_file = max(max_file, 1)
+        self.lost = 0
+        self._fd = -1
+        self._size = 0
+        self._open(0)
+
+    def _open(self, flags: int) -> None:
+        flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.path, flags, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def write(self, stream: str, records: list[bytes]) -> None:
+        """Append `records` of `stream` ("stdout", "stderr"), all with the time of now."""
+        if not records:
+            return
+        tail = f',"stream":"{stream}","time":"{timestamp()}"}}\n'
+        lines = [f'{{"log":{quote(record.decode(errors="replace"))}{tail}'.encode() for record in records]
+        if not self.max_size:
+            self._append(b"".join(lines))
+            return
+        batch: list[bytes] = []
+        size = self._size
+        for line in lines:
+            if size and size + len(line) > self.max_size:
+                self._append(b"".join(batch))
+                self._rotate()
+                batch, size = [], self._size
+            batch.append(line)
+            size += len(line)
+        self._append(b"".join(batch))
+
+    def _append(self, content: bytes) -> None:
+        view = memoryview(content)
+        try:
+            while view:
+                written = os.write(self._fd, view)
+                self._size += written
+                view = view[written:]
+        except OSError:
+            self.lost += 1
+
+    def _rotate(self) -> None:
+        try:
+            if self.max_file == 1:
+                os.ftruncate(self._fd, 0)
+                self._size = 0
+                return
+            for number in range(self.max_file - 1, 0, -1):
+                older = self.path if number == 1 else f"{self.path}.{number - 1}"
+                try:
+                    os.rename(older, f"{self.path}.{number}")
+                except FileNotFoundError:
+                    pass
+            os.close(self._fd)
+            self._open(os.O_EXCL)
+        except OSError:
+            self.lost += 1
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class NoLog:
+    """The log driver `none`."""
+
+    __slots__ = ("lost",)
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def write(self, stream: str, records: list[bytes]) -> None:
+        """Forget them."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_log(settings: dict[str, Any]) -> LogFile | NoLog:
+    """The log of launch.json's "log": {"driver": "json-file"|"none", "path", "max_size", "max_file"}."""
+    if settings.get("driver", "json-file") == "none":
+        return NoLog()
+    size, files = settings.get("max_size") or 0, settings.get("max_file") or 1
+    return LogFile(settings["path"], max_size=int(size), max_file=int(files))

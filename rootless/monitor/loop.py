@@ -1,0 +1,95 @@
+"""The monitor's one event loop: descriptors, timers, signals. It knows nothing of containers."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+
+
+class Timer:
+    """A call that will be made once, unless cancelled."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.when < other.when
+
+
+class Loop:
+    """epoll, a heap of timers, and a pipe through which signals wake it (PEP 475 would otherwise hide them)."""
+
+    __slots__ = ("_calls", "_epoll", "_signals", "_timers", "_wake")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll(8)
+        self._calls: dict[int, Callable[[int], object]] = {}
+        self._timers: list[Timer] = []
+        self._signals: dict[int, Callable[[], None]] = {}
+        wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake = wake
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self.watch(wake, READ, self._woken)
+
+    def watch(self, fd: int, events: int, call: Callable[[int], object]) -> None:
+        """Call `call(events)` whenever `fd` is ready; replaces an earlier watch of the same descriptor."""
+        if fd in self._calls:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._calls[fd] = call
+
+    def forget(self, fd: int) -> None:
+        """Stop watching `fd`, before it is closed; harmless when it is not watched."""
+        if self._calls.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call `call()` once, in `seconds`."""
+        timer = Timer(time.monotonic() + seconds, call)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def on_signal(self, number: int, call: Callable[[], None]) -> None:
+        """Call `call()` from the loop, never inside other code, after signal `number`."""
+        self._signals[number] = call
+        signal.signal(number, lambda *_: None)  # a Python handler must exist for the wake-up byte to be written
+
+    def turn(self) -> None:
+        """Wait for the next event or timer and make its calls."""
+        now = time.monotonic()
+        while self._timers and (self._timers[0].call is None or self._timers[0].when <= now):
+            call = heapq.heappop(self._timers).call
+            if call is not None:
+                call()
+                return  # the call may have ended what the caller waits for
+        timeout = max(self._timers[0].when - now, 0) if self._timers else -1
+        for fd, events in self._epoll.poll(timeout):
+            call_events = self._calls.get(fd)  # an earlier call of this turn may have forgotten it
+            if call_events is not None:
+                call_events(events)
+
+    def _woken(self, _events: int) -> None:
+        try:
+            numbers = set(os.read(self._wake, 4096))
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if call := self._signals.get(number):
+                call()

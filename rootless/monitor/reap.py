@@ -1,0 +1,88 @@
+"""Cleans up after a monitor that was killed: its helpers end, and the state says what became of the container.
+
+The engine calls it for a container whose state says that it runs while nobody holds monitor.lock. It starts nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+
+from rootless.kernel import procfs
+from rootless.kernel.process import pidfd_open, pidfd_send_signal
+from rootless.monitor import state
+from rootless.monitor.logfile import timestamp
+
+DEAD_EXIT_CODE = 137
+_LIVE = ("running", "paused", "restarting")
+
+
+def is_supervised(directory: str) -> bool:
+    """Whether a monitor holds the lock of the container in `directory`."""
+    try:
+        fd = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def stale(directory: str) -> bool:
+    """Put right what a dead monitor left of the container in `directory`; whether there was anything.
+
+    Kills the container's first process and the recorded helpers if they are still the same processes (boot id and
+    start time), and marks the state exited with code 137. A container that a monitor guards, or that is another
+    host's, is left alone.
+    """
+    try:
+        fd = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fields = state.read(directory)
+        if fields is None or fields.get("status") not in _LIVE or fields.get("host") != os.uname().nodename:
+            return False
+        if fields.get("boot_id") == procfs.boot_id():
+            _kill_same(int(fields.get("pid") or 0), int(fields.get("pid_start") or 0))
+            for pid, start in fields.get("helpers") or []:
+                _kill_same(int(pid), int(start))
+        fields.update(
+            status="exited",
+            pid=0,
+            pid_start=0,
+            exit_code=DEAD_EXIT_CODE,
+            error="monitor died",
+            finished_at=timestamp(),
+            helpers=[],
+        )
+        state.write(directory, fields)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _kill_same(pid: int, start_time: int) -> None:
+    """SIGKILL process `pid` if it began at `start_time`; the pidfd is taken first, so that the pid cannot be reused."""
+    if pid <= 1 or not start_time:
+        return
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if procfs.start_time(pid) == start_time:
+            pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        pass  # it has ended by itself
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,38 @@
+"""Decides whether and when an ended container starts again. Pure: it neither waits nor starts."""
+
+from __future__ import annotations
+
+FIRST_DELAY = 0.1  # seconds, doubled with each restart
+LONGEST_DELAY = 60.0
+GOOD_RUN = 10.0  # seconds after which the next delay is the first one again
+
+
+class RestartPolicy:
+    """docker's restart policy `name` with its count and its back-off.
+
+    name: "no", "on-failure", "always", "unless-stopped"; maximum: for on-failure, 0 means no limit. "always" and
+    "unless-stopped" differ only in what a later boot does, which is not the monitor's business.
+    """
+
+    __slots__ = ("_delay", "count", "maximum", "name")
+
+    def __init__(self, name: str = "no", maximum: int = 0) -> None:
+        self.name = name or "no"
+        self.maximum = maximum
+        self.count = 0
+        self._delay = 0.0
+
+    def next_delay(self, exit_code: int, ran_for: float, *, stop_requested: bool) -> float | None:
+        """Seconds until the next start, after a run of `ran_for` seconds; None: it stays ended."""
+        if stop_requested or self.name == "no":
+            return None
+        if self.name == "on-failure" and (exit_code == 0 or 0 < self.maximum <= self.count):
+            return None
+        if self.name not in ("on-failure", "always", "unless-stopped"):
+            return None
+        if ran_for >= GOOD_RUN or not self._delay:
+            self._delay = FIRST_DELAY
+        else:
+            self._delay = min(self._delay * 2, LONGEST_DELAY)
+        self.count += 1
+        return self._delay

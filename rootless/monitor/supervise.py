@@ -1,0 +1,374 @@
+"""The life of one container under its monitor: launch, run, end, restart or remove, and what clients are told.
+
+It decides order; how to launch, pump, probe and remove is elsewhere. Everything here runs in one event loop.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+
+from rootless.errors import InvalidState, RootlessError
+from rootless.monitor import protocol, state
+from rootless.monitor.clients import Client, Clients
+from rootless.monitor.health import Health
+from rootless.monitor.logfile import LogFile, NoLog, open_log
+from rootless.monitor.loop import READ, Loop, Timer
+from rootless.monitor.pump import Pump
+from rootless.monitor.restart import RestartPolicy
+from rootless.monitor.spec import LaunchSpec, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class Run(Protocol):
+        """One run of a container, made by a launcher: created and waiting for `start`."""
+
+        pid: int
+        pidfd: int
+        console_fd: int | None
+        network: dict[str, Any]
+
+        def start(self) -> None:
+            """Let the command begin; returns once its execve succeeded."""
+
+        def wait(self) -> int:
+            """Reap the ended container: its exit status."""
+
+        def helpers(self) -> list[tuple[int, int]]:
+            """(pid, start time) of processes of ours that serve this run."""
+
+        def close(self) -> None:
+            """The container has ended: stop the helpers, unmount; also undoes a run that never started."""
+
+        def remove(self) -> None:
+            """Delete the container, for --rm."""
+
+    Stdio = tuple[int, int, int]
+    Launcher = Callable[[LaunchSpec, "Stdio | None"], Run]
+
+_GRACE = 0.5  # seconds for output of processes that outlive the first one (only without a pid namespace of its own)
+_SETTLE = 1.0  # seconds after the start at which memory that only starting needs is given back
+
+
+class Supervisor:
+    """Serves one container from LAUNCH to its end; `done` says when the process may leave."""
+
+    def __init__(self, loop: Loop, launcher: Launcher) -> None:
+        self.loop = loop
+        self.launcher = launcher
+        self.clients = Clients(loop, self)
+        self.done = False
+        self.directory: str | None = None
+        self.settle: Callable[[], None] | None = None  # called once, when a container has run for a while
+        self._spec: LaunchSpec | None = None
+        self._state: state.State | None = None
+        self._log: LogFile | NoLog = NoLog()
+        self._lock = -1
+        self._policy = RestartPolicy()
+        self._run: Run | None = None
+        self._closing_run: Run | None = None
+        self._pump = Pump(self._output_ended)
+        self._size = (0, 0)
+        self._health: Health | None = None
+        self._began = 0.0
+        self._exit_code: int | None = None  # of an ended run whose output is still being read
+        self._stopping = False
+        self._timer: Timer | None = None
+        self._leaving = False
+
+    # what clients say
+
+    def on_launch(self, client: Client, told: dict[str, Any]) -> None:
+        """The engine's first frame."""
+        if self.directory is not None:
+            return
+        self.directory = str(told.get("directory"))
+        wanted = told.get("attach")
+        if isinstance(wanted, dict):
+            self.clients.attach(client, wanted)
+        try:
+            self._begin(self.directory)
+        except RootlessError as e:
+            self.clients.tell_all(protocol.error_message(e))
+            self._leave()
+            return
+        self._launch()
+
+    def on_attached(self, client: Client) -> None:
+        """A later client: the container runs, or waits for its next start."""
+        run = self._run
+        self.clients.send(client, protocol.message(protocol.STARTED, pid=run.pid if run else 0))
+
+    def on_stdin(self, typed: bytes) -> None:
+        """Bytes for the container."""
+        if self._pump.input is not None and self._spec is not None and self._spec.open_stdin:
+            self._pump.input.write(typed)
+
+    def on_stdin_end(self, client: Client, *, told: bool) -> None:
+        """A client has no more stdin, or has left (told False): docker's StdinOnce closes the container's then."""
+        client.wants_stdin = False
+        spec = self._spec
+        if spec is not None and spec.stdin_once and (told or not spec.terminal):
+            self._pump.end_input()
+
+    def on_resize(self, rows: int, cols: int) -> None:
+        """A client's terminal has this size now."""
+        self._size = (rows, cols)
+        self._pump.resize(rows, cols)
+
+    def on_kill(self, number: int) -> None:
+        """A client proxies a signal."""
+        if 0 < number < signal.NSIG:
+            self._send_signal(number)
+
+    def on_drained(self) -> None:
+        """A client has caught up, or left."""
+        self._pump.resume()
+        if self._leaving:
+            self._leave()
+        elif self.directory is None and not len(self.clients):
+            self.done = True  # the engine went away before it had something to launch
+
+    # the life of the container
+
+    def _begin(self, directory: str) -> None:
+        self._lock = _take_lock(directory)
+        spec = self._spec = read(directory)
+        self._state = state.State(directory)
+        self._log = open_log(spec.log)
+        self._policy = RestartPolicy(*spec.restart)
+        os.makedirs(os.path.dirname(spec.socket_path), mode=0o700, exist_ok=True)
+        self.clients.listen(spec.socket_path)
+
+    def _launch(self) -> None:
+        spec, tracked = self._facts()
+        self._timer = None
+        self._exit_code = None
+        pump = self._pump = Pump(self._output_ended)
+        pump.size = self._size
+        ours: tuple[int, int, int] | None = None
+        theirs: tuple[int, int, int] | None = None
+        run = None
+        try:
+            if not spec.terminal:
+                ours, theirs = _pipes(open_stdin=spec.open_stdin)
+            run = self.launcher(spec, theirs)
+            if run.console_fd is not None:
+                pump.use_terminal(self.loop, self.clients, self._log, run.console_fd)
+            elif ours is not None:
+                pump.use_pipes(self.loop, self.clients, self._log, ours)
+                ours = None
+            run.start()
+        except RootlessError as e:
+            if run is not None:
+                run.close()
+            pump.end()
+            self._failed(e)
+            return
+        finally:
+            for fd in (*(ours or ()), *(theirs or ())):
+                if fd >= 0:
+                    os.close(fd)
+        self._run = run
+        self._began = time.monotonic()
+        tracked.started(run.pid, helpers=run.helpers(), network=run.network)
+        self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid))
+        self.loop.watch(run.pidfd, READ, lambda _: self._ended())
+        if spec.health and spec.health.get("test"):
+            self._health = Health(self.loop, spec, run.pid, lambda result: tracked.update(health=result))
+        if self.settle is not None:
+            self.loop.later(_SETTLE, self.settle)
+            self.settle = None
+
+    def _failed(self, error: RootlessError) -> None:
+        """A launch that did not reach execve: as docker, the container stays as it was, with the error in its state."""
+        spec, tracked = self._facts()
+        first = self._policy.count == 0
+        tracked.ended("created" if first else "exited", error.exit_code, error=error.message)
+        try:
+            if spec.remove is not None:
+                from rootless.monitor.finish import remove_container
+
+                remove_container(spec)
+        except RootlessError as e:
+            state.note(spec.directory, f"cannot remove the container: {e}")
+        self.clients.tell_all(protocol.error_message(error))
+        self._leave()
+
+    def reap(self) -> None:
+        """SIGCHLD: reap what ended, among it orphans that the kernel gave to us."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            if self._run is not None and pid == self._run.pid:
+                self._ended()
+                continue
+            _, status = os.waitpid(pid, 0)
+            if self._health is not None:
+                self._health.on_child(pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self) -> None:
+        """The container's first process has ended: read what it left in the pipes."""
+        run, pump = self._run, self._pump
+        if run is None:
+            return
+        self._run = None
+        self.loop.forget(run.pidfd)
+        self._cancel_timer()
+        if self._health is not None:
+            self._health.stop()
+            self._health = None
+        self._exit_code = run.wait()
+        self._closing_run = run
+        pump.release()
+        if pump.drain():
+            self._finish()
+        else:
+            self._timer = self.loop.later(_GRACE, self._finish)
+
+    def _output_ended(self) -> None:
+        if self._exit_code is not None and all(output.fd < 0 for output in self._pump.outputs):
+            # from the loop: we may be inside a read of the stream that ended
+            self._cancel_timer()
+            self._timer = self.loop.later(0, self._finish)
+
+    def _finish(self) -> None:
+        """All output is read: record the exit, clean up, and start again or leave."""
+        spec, tracked = self._facts()
+        self._cancel_timer()
+        code, run = self._exit_code, self._closing_run
+        if code is None or run is None:
+            return
+        self._exit_code = None
+        self._pump.end()
+        if self._log.lost:
+            state.note(spec.directory, f"{self._log.lost} writes to the log failed")
+            self._log.lost = 0
+        stop_requested = self._stopping or os.path.exists(f"{spec.directory}/stop-requested")
+        ran_for = time.monotonic() - self._began
+        delay = self._policy.next_delay(code, ran_for, stop_requested=stop_requested)
+        tracked.fields["restart_count"] = self._policy.count
+        tracked.ended("exited" if delay is None else "restarting", code)
+        run.close()
+        self._closing_run = None
+        if delay is not None:
+            self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
+            self._timer = self.loop.later(delay, self._launch)
+            return
+        if spec.remove is not None:
+            try:
+                run.remove()
+            except RootlessError as e:
+                state.note(spec.directory, f"cannot remove the container: {e}")
+        self._release()
+        self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
+        self._leave()
+
+    def stop(self) -> None:
+        """SIGTERM to the monitor: end the container in the orderly way, and do not start it again."""
+        self._stopping = True
+        if self._spec is None or self.directory is None:
+            self.done = True
+            return
+        if self._run is None:
+            if self._exit_code is None and not self._leaving:
+                self._abandon_restart()
+            return
+        self._send_signal(self._spec.stop_signal)
+        if self._spec.stop_timeout is not None and self._timer is None:
+            self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(signal.SIGKILL))
+
+    def _abandon_restart(self) -> None:
+        """The container waits for its next start, and will not get it."""
+        spec, tracked = self._facts()
+        self._cancel_timer()
+        tracked.update(status="exited")
+        if spec.remove is not None:
+            from rootless.monitor.finish import remove_container
+
+            try:
+                remove_container(spec)
+            except RootlessError as e:
+                state.note(spec.directory, f"cannot remove the container: {e}")
+        self._release()
+        self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=tracked.fields["exit_code"]))
+        self._leave()
+
+    def kill(self) -> None:
+        """The monitor itself has failed: end the container now, whatever its state."""
+        self._send_signal(signal.SIGKILL)
+
+    def _send_signal(self, number: int) -> None:
+        from rootless.kernel.process import pidfd_send_signal
+
+        if self._run is not None:
+            try:
+                pidfd_send_signal(self._run.pidfd, number)
+            except ProcessLookupError:
+                pass  # it has just ended; the loop will see it
+            except OSError as e:
+                state.note(self._run_directory(), f"cannot send signal {number}: {e.strerror}")
+
+    def _release(self) -> None:
+        """Nothing of the container is left to guard: a next monitor may start, though clients still read from us."""
+        self.clients.stop_listening()
+        self._log.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _leave(self) -> None:
+        """End as soon as every client has been sent everything; one that never reads keeps us, and holds no lock."""
+        self._leaving = True
+        self._release()
+        self.done = not self.clients.are_behind()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _facts(self) -> tuple[LaunchSpec, state.State]:
+        if self._spec is None or self._state is None:
+            raise InvalidState("no container was launched")
+        return self._spec, self._state
+
+    def _run_directory(self) -> str:
+        return self.directory or "/nonexistent"
+
+
+def _take_lock(directory: str) -> int:
+    """The lock of the whole life of a monitor; its holder is the one that runs the container."""
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(f"{directory}/monitor.lock", flags, 0o600)
+    except OSError as e:
+        raise InvalidState(f"cannot lock '{directory}': {e.strerror}") from e
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        os.close(fd)
+        raise InvalidState(f"container '{os.path.basename(directory)[:12]}' is already running") from e
+    return fd
+
+
+def _pipes(*, open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(our ends, the container's ends) of stdin, stdout, stderr; without open_stdin the container reads /dev/null."""
+    flags = os.O_CLOEXEC
+    if open_stdin:
+        their_in, our_in = os.pipe2(flags)
+    else:
+        their_in, our_in = os.open("/dev/null", os.O_RDONLY | flags), -1
+    our_out, their_out = os.pipe2(flags)
+    our_err, their_err = os.pipe2(flags)
+    return (our_in, our_out, our_err), (their_in, their_out, their_err)
