@@ -144,7 +144,7 @@ class Images:
         platform: str | None = None,
         progress: Callable[[PullEvent], None] | None = None,
     ) -> list[LoadedImage]:
-        """Bring every image of an archive: docker-archive, oci-archive (path, "-" or stream) or OCI layout directory."""
+        """Bring every image of an archive: docker-archive, oci-archive (path, "-" or stream) or OCI layout."""
         from rootless.engine.image_load import load
 
         return load(self._engine, source, platform=platform, progress=progress)

@@ -62,9 +62,7 @@ class Hasher:
     def finish(self) -> None:
         """Compare. Raises DigestMismatch."""
         if self.expected_size is not None and self.size != self.expected_size:
-            raise DigestMismatch(
-                f"content of '{self.digest}' has {self.size} bytes instead of {self.expected_size}"
-            )
+            raise DigestMismatch(f"content of '{self.digest}' has {self.size} bytes instead of {self.expected_size}")
         found = f"{self.digest.partition(':')[0]}:{self._hash.hexdigest()}"
         if found != self.digest:
             raise DigestMismatch(f"content has digest '{found}' instead of '{self.digest}'")

@@ -16,7 +16,9 @@ def parse_time(text: str) -> float:
     if match is None:
         return 0.0
     year, month, day, hour, minute, second = (int(each) for each in match.groups()[:6])
-    if not (1970 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):
+    if not (
+        1970 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60
+    ):
         return 0.0
     import calendar
 

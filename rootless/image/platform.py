@@ -65,14 +65,16 @@ def parse_platform(text: str) -> Platform:
 def best_match(offered: list[Platform | None], wanted: Platform) -> int | None:
     """Position of the offer that `wanted` should run; None when there is none.
 
-    The newest variant that is not newer than the wanted one wins, then the first offer. Offers that need features of the
-    operating system (os.features) which are not wanted are passed over.
+    The newest variant that is not newer than the wanted one wins, then the first offer. Offers that need os.features
+    which are not wanted are passed over.
     """
     acceptable = _variants(wanted)
     best: tuple[int, int] | None = None
     for position, offer in enumerate(offered):
-        if offer is None or offer.os != wanted.os or _ALIASES.get(offer.architecture, offer.architecture) != (
-            wanted.architecture
+        if (
+            offer is None
+            or offer.os != wanted.os
+            or _ALIASES.get(offer.architecture, offer.architecture) != (wanted.architecture)
         ):
             continue
         if not set(offer.features) <= set(wanted.features):

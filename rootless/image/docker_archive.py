@@ -1,0 +1,144 @@
+"""Images in a docker-archive, as `docker save` and `podman save` write it: manifest.json, configs and layer tars.
+
+Reading only. The archive has no manifests, so each image gets an OCI manifest made here; its layers' digests are
+computed from their bytes, which are checked against the config's diff_ids when they are unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import InvalidInput, UsageError
+from rootless.image.digest import digest_of
+from rootless.image.files import Files, read_file
+from rootless.image.layout import is_layout, layout_sources
+from rootless.image.manifest import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+    parse_manifest,
+)
+from rootless.image.reference import parse_reference
+from rootless.image.source import ImageSource, Reader
+
+if TYPE_CHECKING:
+    from rootless.image.platform import Platform
+
+_COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
+_MAX_IMAGES = 1000
+
+
+class DockerArchiveSource:
+    """One image of a docker-archive."""
+
+    __slots__ = ("_config", "_config_path", "_files", "_layer_paths", "_paths", "digests", "names")
+
+    def __init__(self, files: Files, config_path: str, layer_paths: list[str], names: tuple[str, ...]) -> None:
+        self._files = files
+        self._config_path = config_path
+        self._layer_paths = layer_paths
+        self._paths: dict[str, str] = {}
+        self._config = b""
+        self.digests: tuple[str, ...] = ()
+        self.names = names
+
+    def manifest(self, platform: Platform) -> Manifest:
+        """A manifest made for this image; an archive has one platform only."""
+        self._config = read_file(self._files, self._config_path, CONFIG_LIMIT)
+        config = ImageConfig(self._config)
+        if len(config.diff_ids) != len(self._layer_paths):
+            raise InvalidInput(
+                f"the archive lists {len(self._layer_paths)} layers for '{self._config_path}',"
+                f" whose config has {len(config.diff_ids)}"
+            )
+        layers = [self._layer(path, diff_id) for path, diff_id in zip(self._layer_paths, config.diff_ids, strict=True)]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": OCI_CONFIG, "digest": digest_of(self._config), "size": len(self._config)},
+            "layers": layers,
+        }
+        manifest = parse_manifest(json.dumps(document, separators=(",", ":")).encode(), OCI_MANIFEST)
+        assert isinstance(manifest, Manifest)
+        return manifest
+
+    def config(self, manifest: Manifest) -> bytes:
+        """The image config's bytes."""
+        return self._config
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
+        """The bytes of a layer."""
+        return self._files.open(self._paths[descriptor.digest], offset)
+
+    def close(self) -> None:
+        """Nothing of its own is open: who opened the files closes them."""
+
+    def _layer(self, path: str, diff_id: str) -> dict[str, Any]:
+        """The descriptor of a layer file: a plain tar is named by its diff_id, a compressed one must be hashed."""
+        reader = self._files.open(path)
+        try:
+            head = reader.read(4)
+            suffix = next((suffix for magic, suffix in _COMPRESSIONS if head.startswith(magic)), "")
+            digest = diff_id
+            if suffix:
+                hasher = hashlib.sha256(head)
+                while piece := reader.read(1 << 20):
+                    hasher.update(piece)
+                digest = f"sha256:{hasher.hexdigest()}"
+        finally:
+            reader.close()
+        self._paths[digest] = path
+        return {"mediaType": OCI_LAYER + suffix, "digest": digest, "size": self._files.size(path)}
+
+
+def archive_sources(files: Files) -> list[ImageSource]:
+    """The images of an archive or layout of any kind that we read.
+
+    Raises InvalidInput when it is neither an OCI layout nor a docker-archive.
+    """
+    entries = _manifest_json(files) if files.has("manifest.json") else []
+    if is_layout(files):
+        by_config = {
+            f"sha256:{entry['Config'].rpartition('/')[2].removesuffix('.json')}": _names(entry) for entry in entries
+        }
+        return list(layout_sources(files, by_config))
+    if not entries:
+        raise InvalidInput(
+            "neither an OCI layout nor a docker-archive: no index.json and no manifest.json",
+            hint="`image import` takes the tar of a root file system",
+        )
+    return [DockerArchiveSource(files, entry["Config"], entry["Layers"], tuple(_names(entry))) for entry in entries]
+
+
+def _manifest_json(files: Files) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(read_file(files, "manifest.json", MANIFEST_LIMIT))
+    except (ValueError, RecursionError) as e:
+        raise InvalidInput(f"manifest.json of the archive is not JSON: {str(e)[:200]}") from e
+    if not isinstance(entries, list) or len(entries) > _MAX_IMAGES:
+        raise InvalidInput("manifest.json of the archive is not a list of images")
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
+            raise InvalidInput("manifest.json of the archive has an image without 'Config'")
+        layers = entry.setdefault("Layers", None) or []
+        if not isinstance(layers, list) or not all(isinstance(each, str) for each in layers):
+            raise InvalidInput("manifest.json of the archive has 'Layers' that are not a list of names")
+        entry["Layers"] = layers
+    return entries
+
+
+def _names(entry: dict[str, Any]) -> list[str]:
+    tags = entry.get("RepoTags") or []
+    if not isinstance(tags, list):
+        raise InvalidInput("manifest.json of the archive has 'RepoTags' that are not a list")
+    try:
+        return [str(parse_reference(tag)) for tag in tags if isinstance(tag, str)]
+    except UsageError as e:
+        raise InvalidInput(f"manifest.json of the archive names an image badly: {e.message}") from e

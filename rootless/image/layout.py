@@ -1,0 +1,128 @@
+"""Images in an OCI image layout (image-layout.md): a directory, or the same files in a tar (oci-archive). Reading only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.errors import InvalidInput, RootlessError, UsageError
+from rootless.image.digest import check_digest
+from rootless.image.files import Files, read_file
+from rootless.image.manifest import (
+    CONFIG_LIMIT,
+    MANIFEST_LIMIT,
+    OCI_INDEX,
+    Descriptor,
+    Index,
+    Manifest,
+    load_json,
+    parse_manifest,
+)
+from rootless.image.reference import is_short, parse_reference
+from rootless.image.source import Reader, read_verified, resolve
+
+if TYPE_CHECKING:
+    from rootless.image.platform import Platform
+
+REF_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
+_ATTESTATION = "vnd.docker.reference.type"
+
+
+class LayoutSource:
+    """One image of a layout: what one descriptor of index.json leads to."""
+
+    __slots__ = ("_descriptor", "_digests", "_files", "names")
+
+    def __init__(self, files: Files, descriptor: Descriptor, names: tuple[str, ...]) -> None:
+        self._files = files
+        self._descriptor = descriptor
+        self._digests: tuple[str, ...] = ()
+        self.names = names
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests on the way to the manifest."""
+        return self._digests
+
+    def manifest(self, platform: Platform) -> Manifest:
+        """The manifest for `platform`; the platform of a manifest that is the only one is not asked."""
+        manifest, digests = resolve(self._fetch(self._descriptor), self._descriptor.media_type, platform, self._fetch)
+        self._digests = tuple(digests)
+        return manifest
+
+    def config(self, manifest: Manifest) -> bytes:
+        """The image config's bytes, verified."""
+        return read_verified(self.open_blob(manifest.config), manifest.config, CONFIG_LIMIT)
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
+        """The content of `descriptor` from byte `offset` on."""
+        return self._files.open(blob_path(descriptor.digest), offset)
+
+    def close(self) -> None:
+        """Nothing of its own is open: who opened the files closes them."""
+
+    def _fetch(self, descriptor: Descriptor) -> bytes:
+        if descriptor.data is not None:
+            return descriptor.data
+        return read_verified(self.open_blob(descriptor), descriptor, MANIFEST_LIMIT)
+
+
+def is_layout(files: Files) -> bool:
+    """Whether these files are an OCI layout."""
+    return files.has("oci-layout") and files.has("index.json")
+
+
+def layout_sources(files: Files, tags_by_config: dict[str, list[str]] | None = None) -> list[LayoutSource]:
+    """The images of a layout, in the order of its index.json; several names of one manifest make one image.
+
+    tags_by_config: names that a manifest.json beside index.json gives (docker ≥ 25 writes both, and full names only
+    there). Raises InvalidInput.
+    """
+    version = load_json(read_file(files, "oci-layout", 1 << 16), "oci-layout").get("imageLayoutVersion")
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise InvalidInput(f"OCI layout has version '{str(version)[:20]}', only 1.x is known")
+    index = parse_manifest(read_file(files, "index.json", MANIFEST_LIMIT), OCI_INDEX)
+    assert isinstance(index, Index)
+    found: dict[str, tuple[Descriptor, list[str]]] = {}
+    for descriptor in index.manifests:
+        if _ATTESTATION in descriptor.annotations:
+            continue
+        names = found.setdefault(descriptor.digest, (descriptor, []))[1]
+        name = _name(descriptor)
+        if name and name not in names:
+            names.append(name)
+    sources = []
+    for descriptor, names in found.values():
+        extra = [] if names else (tags_by_config or {}).get(_config_digest(files, descriptor), [])
+        sources.append(LayoutSource(files, descriptor, tuple(names or extra)))
+    if not sources:
+        raise InvalidInput("the OCI layout has no image")
+    return sources
+
+
+def blob_path(digest: str) -> str:
+    """Where a layout keeps the content of `digest`."""
+    algorithm, _, encoded = check_digest(digest).partition(":")
+    return f"blobs/{algorithm}/{encoded}"
+
+
+def _name(descriptor: Descriptor) -> str | None:
+    """The full name in a descriptor's annotations; a bare tag ("latest") names no image."""
+    for key in (CONTAINERD_NAME, REF_NAME):
+        text = descriptor.annotations.get(key, "")
+        try:
+            reference = parse_reference(text) if text else None
+        except UsageError:
+            continue
+        if reference is not None and (key == CONTAINERD_NAME or not is_short(text) or ":" in text or "/" in text):
+            return str(reference)
+    return None
+
+
+def _config_digest(files: Files, descriptor: Descriptor) -> str:
+    """The config of a manifest in the layout; "" when the descriptor is not one or it is not there."""
+    try:
+        document = parse_manifest(read_file(files, blob_path(descriptor.digest), MANIFEST_LIMIT), descriptor.media_type)
+    except RootlessError:
+        return ""
+    return document.config.digest if isinstance(document, Manifest) else ""
