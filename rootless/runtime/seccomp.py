@@ -1,0 +1,144 @@
+"""The seccomp filter of a container: the profile's cached BPF program. It loads nothing: init does, without libseccomp.
+
+Profiles as data are in runtime.seccomp_profile, their compiling in runtime.seccomp_compile (imported only when needed:
+it costs libseccomp and some 10 ms).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+from rootless.errors import InvalidInput
+from rootless.runtime.seccomp_profile import default_profile, option, read_profile, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.runtime.seccomp_profile import Profile
+
+__all__ = [
+    "cached",
+    "cached_path",
+    "compile_profile",
+    "default_profile",
+    "load_flags",
+    "option",
+    "read_filter",
+    "read_profile",
+    "resolve",
+]
+
+_FORMAT = 1  # to be raised when the compiler gives another program for the same profile
+_MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, then the program
+_HEADER = len(_MAGIC) + 32
+_INSTRUCTION = 8
+_MAX_PROGRAM = 4096 * _INSTRUCTION
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+
+
+def load_flags(profile: Profile) -> int:
+    """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter. Raises InvalidInput."""
+    value = 0
+    for name in profile.get("flags") or ():
+        if name not in _FLAGS:
+            raise InvalidInput(f'seccomp: unknown flag "{name}"')
+        value |= _FLAGS[name]
+    return value
+
+
+def compile_profile(profile: Profile) -> bytes:
+    """The BPF program of an OCI profile; see seccomp_compile."""
+    from rootless.runtime.seccomp_compile import compile_profile as compiler
+
+    return compiler(profile)
+
+
+def cached(profile: Profile, cache_dir: str) -> bytes:
+    """The BPF program of an OCI profile, from `<cache_dir>/seccomp/` or compiled and put there.
+
+    The name is a digest of profile, libseccomp, architecture and kernel. A damaged file is made again; a cache that
+    cannot be written only costs time.
+    """
+    return _program(profile, cache_dir)[0]
+
+
+def cached_path(profile: Profile, cache_dir: str) -> str:
+    """As `cached`, but the path of the file, for `read_filter` in another process. Raises OSError when not writable."""
+    program, path = _program(profile, cache_dir)
+    if not os.path.exists(path):
+        _store(path, program)
+    return path
+
+
+def read_filter(path: str) -> bytes:
+    """The program in a file of `cached_path`, verified. Raises InvalidInput when damaged, OSError when absent."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as f:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidInput(f'seccomp filter "{path}" is not a regular file')
+        content = f.read(_HEADER + _MAX_PROGRAM + 1)
+    import hashlib
+
+    program = content[_HEADER:]
+    if (
+        content[: len(_MAGIC)] != _MAGIC
+        or not program
+        or len(program) % _INSTRUCTION
+        or len(program) > _MAX_PROGRAM
+        or hashlib.sha256(program).digest() != content[len(_MAGIC) : _HEADER]
+    ):
+        raise InvalidInput(f'seccomp filter "{path}" is damaged', hint=f"remove it: rm {path}")
+    return program
+
+
+def _program(profile: Profile, cache_dir: str) -> tuple[bytes, str]:
+    path = f"{cache_dir}/seccomp/{_key(profile)}.bpf"
+    try:
+        return read_filter(path), path
+    except (OSError, InvalidInput):
+        program = compile_profile(profile)
+    try:
+        _store(path, program)
+    except OSError:
+        pass  # read-only or full: compiled again next time
+    return program, path
+
+
+def _key(profile: Profile) -> str:
+    import hashlib
+
+    uname = os.uname()
+    facts = [_FORMAT, profile, _library_identity(uname.machine), uname.machine, uname.release]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:40]
+
+
+def _library_identity(machine: str) -> str:
+    """The libseccomp file of this host without loading it: real name, size, time; its version where it is elsewhere."""
+    for directory in (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib"):
+        path = f"{directory}/libseccomp.so.2"
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        return f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
+    from rootless.kernel import libseccomp
+
+    try:
+        return str(libseccomp.version())
+    except OSError:
+        return ""
+
+
+def _store(path: str, program: bytes) -> None:
+    import hashlib
+
+    from rootless.paths import atomic_write
+
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    atomic_write(path, _MAGIC + hashlib.sha256(program).digest() + program, durable=False)

@@ -1,0 +1,51 @@
+"""What a container gets when it cannot have a keyring of its own."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from rootless.kernel import keyring as kernel_keyring
+from rootless.runtime import keyring
+from tests.unit.runtime.bpf import AARCH64, ALLOW, ERRNO, I386, X86_64, verdict
+
+DENIED = ERRNO | errno.ENOSYS
+
+
+@pytest.mark.parametrize("code", [errno.EDQUOT, errno.ENOSYS, errno.EPERM])
+def test_no_keyring_means_no_key_calls(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """runc#582, podman#13363: a full quota of keys does not stop a container."""
+
+    def fail(name: str | None) -> int:
+        raise OSError(code, "x")
+
+    monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
+    assert keyring.join("c") == keyring.deny_filter()
+
+
+def test_other_errors_stay_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str | None) -> int:
+        raise OSError(errno.EFAULT, "x")
+
+    monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
+    with pytest.raises(OSError):
+        keyring.join("c")
+
+
+@pytest.mark.parametrize(
+    ("arch", "numbers"),
+    [
+        (X86_64, (248, 249, 250)),
+        (X86_64, (0x400000F8, 0x400000F9, 0x400000FA)),
+        (I386, (286, 287, 288)),
+        (AARCH64, (217, 218, 219)),
+    ],
+)
+def test_the_deny_filter(arch: int, numbers: tuple[int, ...]) -> None:
+    program = keyring.deny_filter()
+    for number in numbers:
+        assert verdict(program, number, arch=arch) == DENIED
+    for number in (0, numbers[0] - 1, numbers[-1] + 1, 500, 0x40000000):
+        assert verdict(program, number, arch=arch) == ALLOW
+    assert verdict(program, 250, arch=0x12345678) == ALLOW

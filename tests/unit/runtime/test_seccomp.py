@@ -1,0 +1,304 @@
+"""Profiles and compiled filters: every verdict is read from the program itself by a BPF interpreter."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootless.errors import InvalidInput, RuntimeFailure
+from rootless.kernel import libseccomp
+from rootless.runtime import seccomp
+from rootless.runtime.capabilities import DEFAULT, NAMES
+from rootless.runtime.seccomp_profile import TIOCLINUX, TIOCSTI, all_but
+from tests.conftest import require
+from tests.unit.runtime.bpf import ALLOW, ERRNO, I386, verdict
+
+EPERM, ENOSYS = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
+# x86_64 numbers
+READ, IOCTL, SOCKET, CLONE, PERSONALITY, MOUNT, KEYCTL, UNSHARE, CLONE3 = 0, 16, 41, 56, 135, 165, 250, 272, 435
+X32 = 0x40000000
+
+
+@pytest.fixture(autouse=True)
+def _host() -> None:
+    require(platform.machine() == "x86_64", "numbers in these tests are those of x86_64")
+    try:
+        libseccomp.library()
+    except OSError:
+        require(False, "libseccomp.so.2 is not installed")
+
+
+@pytest.fixture(scope="module")
+def default() -> bytes:
+    return seccomp.compile_profile(seccomp.default_profile())
+
+
+@pytest.mark.parametrize("number", [READ, 59, 231, 257, 319, 437, 439])
+def test_everyday_calls_pass(default: bytes, number: int) -> None:
+    assert verdict(default, number) == ALLOW
+
+
+@pytest.mark.parametrize("number", [MOUNT, KEYCTL, 248, 249, UNSHARE, 308, 155, 169, 175, 246, 321, 323, 304, 425])
+def test_dangerous_calls_fail(default: bytes, number: int) -> None:
+    """mount keyctl add_key request_key unshare setns pivot_root reboot init_module kexec_load bpf ... io_uring"""
+    assert verdict(default, number) == EPERM
+
+
+def test_compatibility_architectures_have_the_same_rules(default: bytes) -> None:
+    """TRAPS 3.14: the other ABIs of the processor are filtered as well."""
+    assert verdict(default, 3, arch=I386) == ALLOW
+    assert verdict(default, 21, arch=I386) == EPERM  # mount
+    assert verdict(default, 54, 0, TIOCSTI, arch=I386) == EPERM
+    assert verdict(default, X32 | READ) == ALLOW
+    assert verdict(default, X32 | MOUNT) == EPERM
+    assert verdict(default, X32 | 514, 0, TIOCSTI) == EPERM
+
+
+def test_unknown_architecture_is_killed(default: bytes) -> None:
+    assert verdict(default, READ, arch=0x8000_0016) == 0
+
+
+def test_clone_flags(default: bytes) -> None:
+    assert verdict(default, CLONE, 0x01200011) == ALLOW
+    for flag in (0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000, 0x00020000):
+        assert verdict(default, CLONE, 0x11 | flag) == EPERM, hex(flag)
+    assert verdict(default, CLONE3) == ENOSYS
+
+
+def test_capabilities_open_their_calls() -> None:
+    program = seccomp.compile_profile(seccomp.default_profile([*DEFAULT, "CAP_SYS_ADMIN", "CAP_SYS_TIME"]))
+    for number in (MOUNT, UNSHARE, CLONE3, 227):
+        assert verdict(program, number) == ALLOW
+    assert verdict(program, CLONE, 0x10000000) == ALLOW
+    assert verdict(program, KEYCTL) == EPERM
+    everything = seccomp.compile_profile(seccomp.default_profile(NAMES))
+    assert verdict(everything, 175) == ALLOW
+    assert verdict(everything, IOCTL, 0, TIOCSTI) == EPERM
+    nothing = seccomp.compile_profile(seccomp.default_profile([]))
+    assert verdict(nothing, 161) == EPERM  # chroot
+
+
+@pytest.mark.parametrize("request_", [TIOCSTI, TIOCLINUX])
+@pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32, 1 << 63])
+def test_terminal_injection_is_denied_whatever_the_upper_half(default: bytes, request_: int, high: int) -> None:
+    """CVE-2017-5226, CVE-2019-10063: TIOCSTI and TIOCLINUX, also with bits that the kernel cuts off."""
+    assert verdict(default, IOCTL, 0, high | request_) == EPERM
+
+
+@given(st.integers(min_value=0, max_value=(1 << 64) - 1))
+def test_every_other_ioctl_passes(value: int) -> None:
+    expected = EPERM if value & 0xFFFFFFFF in (TIOCSTI, TIOCLINUX) else ALLOW
+    assert verdict(_compiled(), IOCTL, 0, value) == expected
+
+
+@pytest.mark.parametrize("request_", [TIOCSTI - 1, TIOCSTI + 1, TIOCLINUX - 1, TIOCLINUX + 1, 0x5401, 0x5413, 0])
+def test_neighbours_of_the_denied_ioctls_pass(default: bytes, request_: int) -> None:
+    assert verdict(default, IOCTL, 0, request_) == ALLOW
+
+
+def _compiled(store: list[bytes] = []) -> bytes:  # noqa: B006 - compiled once for all of hypothesis' examples
+    if not store:
+        store.append(seccomp.compile_profile(seccomp.default_profile()))
+    return store[0]
+
+
+@given(st.sets(st.integers(0, 255), min_size=1, max_size=5))
+def test_all_but_covers_exactly_the_complement(values: set[int]) -> None:
+    rules = all_but(0, tuple(values), 8)
+    for value in range(256):
+        matching = [r for r in rules if value & int(r["value"]) == r["valueTwo"]]
+        assert len(matching) == (0 if value in values else 1)
+
+
+def test_sockets(default: bytes) -> None:
+    for family in (1, 2, 10, 16, 17):
+        assert verdict(default, SOCKET, family, 1) == ALLOW
+    for family in (38, 40, 40 | 1 << 32):  # AF_ALG, AF_VSOCK
+        assert verdict(default, SOCKET, family, 1) == EPERM
+
+
+def test_personality(default: bytes) -> None:
+    for value in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF):
+        assert verdict(default, PERSONALITY, value) == ALLOW
+    for value in (0x0400000, 0x0040000, 0x1_0000_0000):  # READ_IMPLIES_EXEC, ADDR_NO_RANDOMIZE
+        assert verdict(default, PERSONALITY, value) == EPERM
+
+
+def test_calls_newer_than_libseccomp(default: bytes) -> None:
+    assert verdict(default, 462) == ALLOW  # mseal
+    assert verdict(default, 452) == ALLOW  # fchmodat2
+    assert verdict(default, 500) == ENOSYS  # not EPERM, which glibc takes for an answer
+
+
+def test_newer_call_denied_by_a_profile_that_allows_by_default() -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mseal", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
+    }
+    program = seccomp.compile_profile(profile)
+    assert verdict(program, 462) == ERRNO | 5
+    assert verdict(program, 500) == ALLOW
+
+
+def test_all_architectures_of_a_profile_by_number_of_machine() -> None:
+    arm = seccomp.default_profile(machine="aarch64")
+    assert arm["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+    names = {n for rule in arm["syscalls"] for n in rule["names"]}
+    assert "arch_prctl" not in names
+    assert "sync_file_range2" in names
+    assert seccomp.default_profile()["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+
+
+def test_old_kernel_does_not_allow_ptrace() -> None:
+    def has_ptrace(release: str) -> bool:
+        profile = seccomp.default_profile(release=release)
+        return any("ptrace" in rule["names"] for rule in profile["syscalls"])
+
+    assert not has_ptrace("4.7.10-generic")
+    assert has_ptrace("4.8.0")
+    assert has_ptrace("6.1.0-rc1+")
+
+
+@pytest.mark.parametrize("action", ["SCMP_ACT_ALLOW", "SCMP_ACT_KILL", "SCMP_ACT_LOG", "SCMP_ACT_TRAP"])
+def test_errno_with_an_action_that_has_none_is_an_error(action: str) -> None:
+    """runtime-spec: errnoRet beside an action that does not support it MUST be refused."""
+    with pytest.raises(InvalidInput, match="errnoRet"):
+        seccomp.compile_profile({"defaultAction": action, "defaultErrnoRet": 1, "syscalls": []})
+    with pytest.raises(InvalidInput, match="errnoRet"):
+        rule = {"names": ["read"], "action": action, "errnoRet": 1}
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+
+
+@pytest.mark.parametrize(
+    ("rule", "word"),
+    [
+        ({"names": [], "action": "SCMP_ACT_ALLOW"}, "names"),
+        ({"names": ["read"], "action": "SCMP_ACT_NONSENSE"}, "unknown action"),
+        ({"names": ["read"], "action": None}, "unknown action"),
+        ({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 6, "op": "SCMP_CMP_EQ"}]}, "0..5"),
+        ({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "EQ"}]}, "operator"),
+        (
+            {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "SCMP_CMP_EQ", "value": -1}]},
+            "64-bit",
+        ),
+        ({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5000}, "0..4095"),
+    ],
+)
+def test_wrong_rules_are_named(rule: dict[str, object], word: str) -> None:
+    with pytest.raises(InvalidInput, match=word):
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+
+
+def test_a_supervisor_is_refused() -> None:
+    with pytest.raises(RuntimeFailure, match="listenerPath"):
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"})
+    rule = {"names": ["read"], "action": "SCMP_ACT_NOTIFY"}
+    with pytest.raises(RuntimeFailure, match="SCMP_ACT_NOTIFY"):
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+
+
+def test_unknown_architecture_is_an_error() -> None:
+    with pytest.raises(InvalidInput, match="SCMP_ARCH_PDP11"):
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]})
+
+
+def test_one_argument_compared_twice_means_either() -> None:
+    """As runc: libseccomp cannot hold both in one rule."""
+    arguments = [{"index": 0, "op": "SCMP_CMP_EQ", "value": v} for v in (7, 9)]
+    rule = {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": arguments}
+    program = seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+    assert [verdict(program, PERSONALITY, v) for v in (7, 8, 9)] == [ALLOW, EPERM, ALLOW]
+
+
+def test_the_profile_of_containers_common() -> None:
+    path = "/usr/share/containers/seccomp.json"
+    require(Path(path).exists(), "no /usr/share/containers/seccomp.json (golang-github-containers-common)")
+    program = seccomp.compile_profile(seccomp.read_profile(path, []))
+    assert verdict(program, READ) == ALLOW
+    assert verdict(program, 246) == EPERM  # kexec_load
+    assert verdict(program, 999) == ENOSYS
+    assert verdict(program, SOCKET, 16, 0, 9) == ERRNO | errno.EINVAL  # audit
+
+
+def test_profile_formats(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    old = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "defaultErrno": None,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"name": "chmod", "action": "SCMP_ACT_ERRNO", "errno": "ENOENT", "args": None}],
+    }
+    file.write_text(json.dumps(old))
+    profile = seccomp.option(str(file))
+    assert profile is not None
+    assert profile["syscalls"] == [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOENT}]
+    assert seccomp.option("unconfined") is None
+    assert seccomp.option("builtin") == seccomp.default_profile()
+    assert seccomp.resolve(profile) == profile  # an OCI profile is its own resolution
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("[" * 100_000, "not JSON"),
+        ('{"archMap": [{"architecture": "x"}], "architectures": ["y"]}', "exclude each other"),
+        ('{"syscalls": [{"name": "a", "names": ["b"]}]}', "exclude each other"),
+        ('{"syscalls": [{"name": "a", "errno": "EWHAT"}]}', "EWHAT"),
+        ('{"syscalls": [{"name": "a", "includes": {"minKernel": "new"}}]}', "kernel version"),
+        ('{"syscalls": [1]}', "syscalls"),
+        ('{"syscalls": 1}', "list"),
+        ('{"defaultErrnoRet": "x"}', "defaultErrnoRet"),
+        ('{"syscalls": [{"names": "read"}]}', "list"),
+        ('{"syscalls": [{"names": ["read"], "includes": [1]}]}', "includes"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, text: str, word: str) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=word):
+        seccomp.read_profile(str(file))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    """CVE-2024-9341 and kin: a FIFO does not hang us."""
+    with pytest.raises(InvalidInput, match="cannot read"):
+        seccomp.read_profile(str(tmp_path / "absent"))
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InvalidInput, match="regular file"):
+        seccomp.read_profile(str(tmp_path / "fifo"))
+
+
+def test_flags() -> None:
+    assert seccomp.load_flags({}) == 0
+    assert seccomp.load_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}) == 6
+    with pytest.raises(InvalidInput, match="FLAG_X"):
+        seccomp.load_flags({"flags": ["FLAG_X"]})
+
+
+def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: bytes) -> None:
+    profile = seccomp.default_profile()
+    path = seccomp.cached_path(profile, str(tmp_path))
+    assert seccomp.read_filter(path) == default
+    with monkeypatch.context() as patch:
+        patch.setattr(seccomp, "compile_profile", lambda profile: pytest.fail("compiled again"))
+        assert seccomp.cached(profile, str(tmp_path)) == default
+    for damage in (b"", b"x", Path(path).read_bytes()[:-8], Path(path).read_bytes()[:-1] + b"\xff"):
+        Path(path).write_bytes(damage)
+        with pytest.raises(InvalidInput, match="damaged"):
+            seccomp.read_filter(path)
+        assert seccomp.cached(profile, str(tmp_path)) == default
+        assert seccomp.read_filter(path) == default
+    assert seccomp.cached_path(seccomp.default_profile([]), str(tmp_path)) != path
+
+
+def test_cache_that_cannot_be_written(default: bytes) -> None:
+    assert seccomp.cached(seccomp.default_profile(), "/proc/nowhere") == default
