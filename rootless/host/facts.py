@@ -56,6 +56,14 @@ def is_privileged() -> bool:
     return capget()[0] & wanted == wanted
 
 
+def is_real_root() -> bool:
+    """Is this root of the host, not of a user namespace?"""
+    if os.geteuid() != 0:
+        return False
+    with open("/proc/self/uid_map") as f:
+        return f.read().split() == ["0", "0", "4294967295"]
+
+
 def kernel_version() -> tuple[int, int]:
     """(major, minor) of the running kernel."""
     major, _, rest = os.uname().release.partition(".")

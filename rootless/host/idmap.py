@@ -193,10 +193,7 @@ def _keep(intermediate: tuple[Extent, ...], number: int) -> tuple[Extent, ...]:
 def nomap_map(ids: SubordinateIds | None, uid: int, gid: int) -> IdMap:
     """The caller's own ids are not in the container: 0 and up are the ranges. Raises HostLimit without ranges."""
     if ids is None:
-        raise HostLimit(
-            "user namespace mode 'nomap' needs a range of subordinate ids",
-            hint="ask the administrator for: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
-        )
+        raise HostLimit("user namespace mode 'nomap' needs a range of subordinate ids", hint=_NO_RANGE)
     uids, gids = _intermediate(ids.uids, uid), _intermediate(ids.gids, gid)
     return IdMap(
         compose(uids, [(0, 1, _count(uids) - 1)]),

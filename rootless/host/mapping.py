@@ -19,10 +19,13 @@ PACKAGE_HINT = "ask the administrator for: apt install uidmap   (dnf install sha
 _OUTPUT_LIMIT = 4096
 
 
-def range_hint() -> str:
-    """The administrator's line that gives the caller a range."""
-    user = user_name()
-    return f"ask the administrator for: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+def range_hint(etc: str = "/etc") -> str:
+    """The administrator's line that gives the caller a range which nobody has yet."""
+    from rootless.host.subid import first_free
+
+    start = first_free(etc)
+    span = f"{start}-{start + 65535}"
+    return f"ask the administrator for: usermod --add-subuids {span} --add-subgids {span} {user_name()}"
 
 
 def write_maps(pid: int, id_map: IdMap) -> None:

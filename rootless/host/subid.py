@@ -12,19 +12,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def subordinate_ids(user: int | None = None, *, etc: str = "/etc") -> SubordinateIds | None:
-    """The ranges of the user with uid `user` (default: the caller); None unless there are uids and gids.
+def subordinate_ids(user: int | str | None = None, *, etc: str = "/etc") -> SubordinateIds | None:
+    """The ranges of `user` (uid or login name, default: the caller); None unless there are uids and gids.
 
     When nsswitch.conf names a source other than files for `subid` (FreeIPA's sss), `getsubids` of shadow is asked, as
     newuidmap itself would. Lines that make no sense are passed over, as newuidmap does.
     """
-    uid = os.geteuid() if user is None else user
-    name = user_name(uid)
+    uid, name = _identity(user)
     if _uses_nss(f"{etc}/nsswitch.conf"):
         uids, gids = _getsubids(name, group=False), _getsubids(name, group=True)
     else:
         uids, gids = _read(f"{etc}/subuid", name, uid), _read(f"{etc}/subgid", name, uid, os.getegid())
     return SubordinateIds(uids, gids) if uids and gids else None
+
+
+def _identity(user: int | str | None) -> tuple[int, str]:
+    """(uid, login name), each made from the other; a name that nobody has keeps the caller's uid."""
+    if isinstance(user, str):
+        import pwd
+
+        try:
+            return pwd.getpwnam(user).pw_uid, user
+        except KeyError:
+            return (int(user) if user.isdigit() else os.geteuid()), user
+    uid = os.geteuid() if user is None else user
+    return uid, user_name(uid)
 
 
 def _uses_nss(path: str) -> bool:
@@ -80,6 +92,22 @@ def without_overlaps(ranges: Iterable[tuple[int, int]], own: int) -> list[tuple[
         taken += pieces
         result += [(a, b - a) for a, b in pieces]
     return result
+
+
+def first_free(etc: str = "/etc") -> int:
+    """The first id from 100000 (useradd's SUB_UID_MIN) above every range in use."""
+    free = 100000
+    for name in ("subuid", "subgid"):
+        try:
+            with open(f"{etc}/{name}", encoding="utf-8", errors="replace") as f:
+                lines = f.read().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.strip().split(":")
+            if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
+                free = max(free, int(fields[1]) + int(fields[2]))
+    return free
 
 
 def _getsubids(name: str, *, group: bool) -> list[tuple[int, int]]:

@@ -328,7 +328,7 @@ def worker_command(module: str, *args: str, site_packages: bool = False) -> list
     """The argv of a fresh interpreter that runs `main()` of `module`, which finds `args` in sys.argv[1:].
 
     Isolated (-I: no PYTHON* variables, no current directory; -S: no site, no .pth files), so that nothing of a hostile
-    directory or environment is imported. The package's own parent directory goes behind the standard library in sys.path;
+    directory or environment is imported. The package's own parent directory goes behind the standard library;
     site_packages: the directories of installed packages too. Everybody can read argv: pass secrets by fd.
     """
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

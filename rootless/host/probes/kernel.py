@@ -1,0 +1,98 @@
+"""Probes of the newer system calls. All have a fallback; these tell which way is taken."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.host import userns
+from rootless.host.idmap import single_map
+from rootless.host.probes import Probe
+
+_NEWER = "nothing to do: an older way is used; a newer kernel is quicker"
+
+
+def _result(name: str, error: OSError | None, since: str, use: str) -> Probe:
+    if error is None:
+        return Probe(name, True, use)
+    return Probe(name, False, f"{use}: {error.strerror} (Linux {since})", _NEWER)
+
+
+def openat2(directory: str) -> Probe:
+    """Path resolution inside a root, done by the kernel."""
+    from rootless.kernel.files import RESOLVE_IN_ROOT, openat2
+
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    error = None
+    try:
+        os.close(openat2(root, "proc/..", os.O_PATH, 0, RESOLVE_IN_ROOT))
+    except OSError as e:
+        error = e
+    return _result("openat2", error, "5.6", "paths inside a container resolved by the kernel")
+
+
+def mount_setattr(directory: str) -> Probe:
+    """Recursive read-only mounts."""
+    from rootless.kernel.mounts import MOUNT_ATTR_RDONLY, mount_setattr
+
+    def inside() -> bytes:
+        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        mount_setattr(root, set=MOUNT_ATTR_RDONLY, recursive=True)
+        return b""
+
+    error = None
+    try:
+        userns.call(single_map(0, 0), inside)
+    except OSError as e:
+        error = e
+    return _result("mount_setattr", error, "5.12", "mounts made read-only with all below them")
+
+
+def mount_api(directory: str) -> Probe:
+    """fsopen with overlayfs' `lowerdir+`: more layers than fit into one page of options."""
+    from rootless.kernel import mounts
+
+    def inside() -> bytes:
+        fd = mounts.fsopen("overlay")
+        mounts.fsconfig_string(fd, "lowerdir+", "/proc")
+        return b""
+
+    error = None
+    try:
+        userns.call(single_map(0, 0), inside)
+    except OSError as e:
+        error = e
+    return _result("mount_api", error, "6.5", "overlays of many layers mounted without a page limit")
+
+
+def pidfd(directory: str) -> Probe:
+    """Signals that cannot reach a process which got the number of a dead one."""
+    from rootless.kernel.process import pidfd_open, pidfd_send_signal
+
+    error = None
+    try:
+        fd = pidfd_open(os.getpid())
+        pidfd_send_signal(fd, 0)
+        os.close(fd)
+    except OSError as e:
+        error = e
+    return _result("pidfd", error, "5.3", "signals sent by process fd")
+
+
+def close_range(directory: str) -> Probe:
+    """All fds made close-on-exec in one call."""
+    from rootless.kernel.libc import syscall
+
+    error = None
+    try:
+        syscall(436, 1 << 30, 1 << 30, 4)
+    except OSError as e:
+        error = e
+    return _result("close_range", error, "5.11", "inherited files closed in one call")
+
+
+def time_namespace(directory: str) -> Probe:
+    """Time namespaces, which a bundle of the OCI runtime may ask for."""
+    there = os.path.exists("/proc/self/ns/time")
+    if there:
+        return Probe("time_namespace", True, "time namespaces")
+    return Probe("time_namespace", False, "time namespaces: not in this kernel (Linux 5.6)", "a newer kernel")

@@ -1,0 +1,155 @@
+"""How probes are tried: a child each, a time limit, a scratch directory that is removed. It knows no primitive."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+
+from rootless.errors import RootlessError
+from rootless.host.probes import Probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+_PREFIX = ".rootless-probe-"
+
+
+def attempt(name: str, function: Callable[[str], Probe], directory: str, timeout: float) -> Probe:
+    """Run `function` on `directory` in a forked child and return its Probe.
+
+    After `timeout` seconds the child and all that it started are killed and its scratch directory is removed.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setpgid(0, 0)
+            os.close(read_end)
+            _quiet()
+            os.write(write_end, json.dumps(_guarded(name, function, directory).to_json()).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    answer = b""
+    deadline = time.monotonic() + timeout
+    try:
+        while select.select([read_end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            chunk = os.read(read_end, 1 << 16)
+            if not chunk:
+                break
+            answer += chunk
+    finally:
+        os.close(read_end)
+        for pid in (-child, child):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        os.waitpid(child, 0)
+        _sweep(directory, child)
+    if not answer:
+        return Probe(name, False, f"no answer after {timeout:.0f} s", "report this with the output of `rootless info`")
+    value = json.loads(answer)
+    return Probe(name, value["works"], value["detail"], value["remedy"])
+
+
+def _guarded(name: str, function: Callable[[str], Probe], directory: str) -> Probe:
+    try:
+        return function(directory)
+    except RootlessError as e:
+        return Probe(name, False, e.message, e.hint)
+    except OSError as e:
+        return Probe(name, False, f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror))
+
+
+def _quiet() -> None:
+    """Programs tried must neither read the terminal nor write to it."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+
+
+def existing_parent(directory: str) -> str:
+    """`directory`, or the nearest directory above it that exists."""
+    path = os.path.abspath(directory)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+class Scratch:
+    """A private directory below (the nearest existing parent of) `directory`, removed at the end of the `with`."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, directory: str) -> None:
+        self.path = f"{existing_parent(directory)}/{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+
+    def __enter__(self) -> str:
+        os.mkdir(self.path, 0o700)
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        remove(self.path)
+
+
+def _sweep(directory: str, child: int) -> None:
+    """Remove what a killed child could not."""
+    parent = existing_parent(directory)
+    try:
+        for name in os.listdir(parent):
+            if name.startswith(f"{_PREFIX}{child}-"):
+                remove(f"{parent}/{name}")
+    except OSError:
+        pass
+
+
+def remove(path: str) -> None:
+    """Remove a small tree of our own, with directories that overlayfs left at mode 000."""
+    os.chmod(path, 0o700)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                remove(entry.path)
+            else:
+                os.unlink(entry.path)
+    os.rmdir(path)
+
+
+def run(argv: list[str], timeout: float = 10.0) -> tuple[int, str]:
+    """(exit status, last line of output) of a host program; killed after `timeout` seconds."""
+    read_end, write_end = os.pipe()
+    child = os.posix_spawn(
+        argv[0],
+        argv,
+        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **_runtime()},
+        file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 1), (os.POSIX_SPAWN_DUP2, write_end, 2)],
+        # Python ignores SIGPIPE; pasta 2023 takes signal()'s old value SIG_IGN for a failure and ends
+        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+    )
+    os.close(write_end)
+    words = b""
+    deadline = time.monotonic() + timeout
+    while select.select([read_end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        chunk = os.read(read_end, 4096)
+        if not chunk:
+            break
+        words = (words + chunk)[-4096:]
+    else:
+        os.kill(child, signal.SIGKILL)
+    os.close(read_end)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    lines = words.decode(errors="replace").strip().splitlines()
+    return code, lines[-1] if lines else ""
+
+
+def _runtime() -> dict[str, str]:
+    names = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+    return {name: os.environ[name] for name in names if name in os.environ}
