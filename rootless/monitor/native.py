@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from rootless.errors import HostLimit
 from rootless.kernel import procfs
 
 TYPE_CHECKING = False
@@ -9,8 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.monitor.spec import LaunchSpec
-    from rootless.network import Helper
+    from rootless.network.helper import Helper
     from rootless.runtime.process import Process
+    from rootless.storage.drivers import Mounter
 
 _MAX_FILTER = 1 << 20  # bytes of a compiled seccomp filter
 
@@ -44,17 +48,88 @@ class NativeRun:
         return helper_identities(self._helper)
 
     def close(self) -> None:
-        """Stop the network helper and the filesystem's daemon."""
+        """Stop the network helper and the filesystem's daemon, and end a container that was never started."""
+        from rootless.storage import drivers
+
+        self._process.kill()
         if self._helper is not None:
             self._helper.stop()
             self._helper = None
-        self._process.close()
+        if self._spec.rootfs is not None:
+            drivers.unmount(self._spec.rootfs)
 
     def remove(self) -> None:
-        """Delete the container with the ids of its own user namespace."""
+        """Delete the container, with the ids of its own user namespace."""
         from rootless.monitor.finish import remove_container
 
         remove_container(self._spec, self._process.userns_fd)
+
+
+def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
+    """Create the container, up to the gate before its command. Raises what rootless.runtime.launch raises."""
+    from rootless.host.idmap import IdMap
+    from rootless.runtime import launch as runtime
+    from rootless.runtime.operations import SeedVolume
+    from rootless.storage import drivers
+
+    mounter: Mounter | None = None
+    helper: Helper | None = None
+
+    def on_namespaces(pid: int) -> None:
+        nonlocal helper
+        helper = start_network(spec, pid)
+
+    try:
+        if spec.rootfs is not None:
+            mounter = drivers.mounter(spec.rootfs)
+        process = runtime.create(
+            runtime.Launch(
+                config=spec.config,
+                bundle=spec.bundle,
+                id_map=IdMap.from_json(spec.id_map),
+                root_mount=mounter,
+                extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.seed_volumes],
+                stdio=stdio,
+                preserve_fds=0,
+                join_cgroup=None,
+                on_namespaces=on_namespaces,
+                seccomp_bpf=_filter(spec.seccomp_bpf),
+                keyring=True,
+                die_with_parent=True,
+            )
+        )
+    except BaseException:
+        if helper is not None:
+            helper.stop()
+        raise
+    finally:
+        if mounter is not None:
+            mounter.close()
+    return NativeRun(spec, process, helper)
+
+
+def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
+    """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
+    from rootless.runtime.join import exec_process
+
+    process = {**spec.config["process"], "args": argv, "terminal": False}
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    return exec_process(
+        pid, process, config=spec.config, stdio=(null, output, output), seccomp_bpf=_filter(spec.seccomp_bpf)
+    )
+
+
+def _filter(path: str | None) -> bytes | None:
+    """The compiled seccomp filter; a missing file is an error, never a container without its filter."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAX_FILTER)
+    except OSError as e:
+        raise HostLimit(
+            f"cannot read the seccomp filter '{path}': {e.strerror}", hint="start the container again"
+        ) from e
 
 
 def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:

@@ -101,7 +101,7 @@ def monitor() -> socket.socket:
     ours, theirs = socket.socketpair()
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
-        "from tests.unit.monitor.fake_run import FakeRun\n"
+        "from tests.integration.monitor.fake_run import FakeRun\n"
         "from rootless.monitor import main\n"
         "main._launch = FakeRun\n"
         "main.ENGINE_FD = int(sys.argv[3])\n"

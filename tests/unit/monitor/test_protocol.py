@@ -1,0 +1,50 @@
+"""Frames survive any cutting of the stream; what is not a frame is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RuntimeFailure
+from rootless.monitor import protocol
+
+frames = st.lists(st.tuples(st.integers(0, protocol.LAST_TYPE), st.binary(max_size=300)), max_size=8)
+
+
+@given(frames, st.integers(1, 40))
+def test_decoder_gives_back_what_was_framed(wanted: list[tuple[int, bytes]], step: int) -> None:
+    stream = b"".join(protocol.frame(kind, payload) for kind, payload in wanted)
+    decoder = protocol.Decoder()
+    got = []
+    for start in range(0, len(stream), step):
+        got += decoder.feed(stream[start : start + step])
+    assert got == wanted
+
+
+@pytest.mark.parametrize("bad", [b"\xff\0\0\0\0", b"\0\xff\xff\xff\xff", b"GET / HTTP/1.1\r\n"])
+def test_what_is_no_frame_is_refused(bad: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        protocol.Decoder().feed(bad)
+
+
+def test_payload_has_a_bound() -> None:
+    with pytest.raises(ValueError, match="payload"):
+        protocol.frame(protocol.STDOUT, bytes(protocol.MAX_PAYLOAD + 1))
+
+
+@pytest.mark.parametrize(("kind", "code"), [(CommandNotFound, 127), (CommandNotExecutable, 126), (RuntimeFailure, 125)])
+def test_errors_keep_kind_hint_and_exit_code(kind: type[RuntimeFailure], code: int) -> None:
+    [(_, payload)] = protocol.Decoder().feed(protocol.error_message(kind("cannot run 'x'", hint="do y")))
+    error = protocol.raised(payload)
+    assert type(error) is kind
+    assert (error.message, error.hint, error.exit_code) == ("cannot run 'x'", "do y", code)
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"null", b"\xff"])
+def test_payload_that_is_no_object_is_refused(payload: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        protocol.fields(payload)
+
+
+def test_resize_is_cut_to_what_a_terminal_has() -> None:
+    [(_, payload)] = protocol.Decoder().feed(protocol.resize(-1, 70000))
+    assert protocol.SIZE.unpack(payload) == (0, 65535)
