@@ -1,0 +1,122 @@
+"""Runs the hooks of a configuration with the state on stdin. When they run is decided by launch, init and the OCI verbs.
+
+runtime-spec config.md, POSIX-platform Hooks. The environment is the hook's own and nothing else: an image's LD_PRELOAD
+must not reach a program of the host.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from rootless.errors import RuntimeFailure
+from rootless.kernel.process import pidfd_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_OUTPUT = 4096
+STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+"""In the order of a container's life."""
+
+
+def run(config: dict[str, Any], name: str, state: dict[str, Any], *, required: bool = True) -> list[str]:
+    """Run the hooks of stage `name` in order. Raises RuntimeFailure at the first that fails.
+
+    required: False collects the failures instead and returns them (poststop).
+    """
+    failures: list[str] = []
+    for hook in (config.get("hooks") or {}).get(name) or []:
+        try:
+            _run_one(name, hook, state)
+        except RuntimeFailure as e:
+            if required:
+                raise
+            failures.append(e.message)
+    return failures
+
+
+def has(config: dict[str, Any], *names: str) -> bool:
+    """Whether the configuration has hooks of any of these stages."""
+    hooks = config.get("hooks") or {}
+    return any(hooks.get(name) for name in names)
+
+
+def _run_one(name: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
+    import json
+
+    path = hook["path"]
+    reader, writer = os.pipe()
+    output, output_writer = os.pipe()
+    try:
+        child = os.posix_spawn(
+            path,
+            list(hook.get("args") or [path]),
+            dict(entry.partition("=")[::2] for entry in hook.get("env") or []),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, reader, 0),
+                (os.POSIX_SPAWN_DUP2, output_writer, 1),
+                (os.POSIX_SPAWN_DUP2, output_writer, 2),
+            ],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        )
+    except OSError as e:
+        os.close(writer)
+        os.close(output)
+        raise RuntimeFailure(f"cannot run {name} hook '{path}': {e.strerror}") from e
+    finally:
+        os.close(reader)
+        os.close(output_writer)
+    words, status = _converse(child, writer, output, json.dumps(state).encode(), hook.get("timeout"))
+    if status is None:
+        raise RuntimeFailure(f"{name} hook '{path}' took longer than its {hook['timeout']} seconds{words}")
+    if status != 0:
+        raise RuntimeFailure(f"{name} hook '{path}' failed with exit status {status}{words}")
+
+
+def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | None) -> tuple[str, int | None]:
+    """Write the state, read what is said, wait for the end; (words, exit status, None for a timeout)."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pidfd = pidfd_open(child)
+    try:
+        _feed(stdin, state)
+        said = b""
+        watched = {pidfd, output}
+        while pidfd in watched:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return _quoted(said), None
+            ready, _, _ = select.select(sorted(watched), [], [], left)
+            for fd in ready:
+                if fd == output:
+                    block = os.read(output, _OUTPUT)
+                    said = (said + block)[:_OUTPUT]
+                    if not block:
+                        watched.discard(output)
+                else:
+                    watched.discard(pidfd)
+        return _quoted(said), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        os.close(pidfd)
+        os.close(output)
+
+
+def _feed(stdin: int, state: bytes) -> None:
+    """A hook that does not read its stdin is no error. The state is smaller than a pipe, so this never blocks."""
+    os.set_blocking(stdin, False)
+    try:
+        os.write(stdin, state)
+    except (BrokenPipeError, BlockingIOError):
+        pass
+    finally:
+        os.close(stdin)
+
+
+def _quoted(said: bytes) -> str:
+    text = said.decode(errors="replace").strip()
+    return f": {text}" if text else ""

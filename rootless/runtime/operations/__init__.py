@@ -1,0 +1,39 @@
+"""Typed steps that build the container's view of the system; each can describe and apply itself."""
+
+from rootless.runtime.operations.base import AFTER_MOUNTS, BEFORE_MOUNTS, Context, Operation
+from rootless.runtime.operations.cover import Mask, ReadOnly
+from rootless.runtime.operations.devices import Console, Device, Devpts, Symlink
+from rootless.runtime.operations.files import WriteFile
+from rootless.runtime.operations.mounts import Bind, Cgroup, Filesystem, Mount, Mqueue, Proc, Sysfs, Tmpfs
+from rootless.runtime.operations.root import MakeDirectory, OpenRoot, PivotRoot, SealReadOnly
+from rootless.runtime.operations.seed import SeedVolume
+from rootless.runtime.operations.system import Hostname, Sysctl
+
+__all__ = [
+    "AFTER_MOUNTS",
+    "BEFORE_MOUNTS",
+    "Bind",
+    "Cgroup",
+    "Console",
+    "Context",
+    "Device",
+    "Devpts",
+    "Filesystem",
+    "Hostname",
+    "MakeDirectory",
+    "Mask",
+    "Mount",
+    "Mqueue",
+    "OpenRoot",
+    "Operation",
+    "PivotRoot",
+    "Proc",
+    "ReadOnly",
+    "SealReadOnly",
+    "SeedVolume",
+    "Symlink",
+    "Sysctl",
+    "Sysfs",
+    "Tmpfs",
+    "WriteFile",
+]

@@ -1,0 +1,105 @@
+"""Masked and read-only paths. What is bound over a masked file is proven to be the null device, by its fd."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from rootless.errors import RuntimeFailure
+from rootless.kernel import mounts
+from rootless.runtime.operations import attach
+from rootless.runtime.operations.base import Context, Operation, existing
+from rootless.runtime.options import MountOptions
+
+NULL_DEVICE = os.makedev(1, 3)
+
+
+class Mask(Operation):
+    """Hide `targets`: a file below the null device, a directory below an empty read-only tmpfs; missing ones are fine.
+
+    CVE-2025-31133: the null device is opened on the host, checked, and bound from that fd; never by a name of the image.
+    """
+
+    __slots__ = ("targets",)
+
+    def __init__(self, targets: list[str]) -> None:
+        self.targets = targets
+
+    def describe(self) -> str:
+        return "mask " + ", ".join(f"'{p}'" for p in self.targets)
+
+    def apply(self, context: Context) -> None:
+        null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+        empty = -1
+        try:
+            status = os.fstat(null)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != NULL_DEVICE:
+                raise RuntimeFailure("cannot mask paths: the host's '/dev/null' is not the null device")
+            for path in self.targets:
+                target = existing(context, path)
+                if target is None:
+                    continue
+                try:
+                    if stat.S_ISDIR(os.fstat(target).st_mode):
+                        empty = self._directory(context, path, target, empty)
+                    else:
+                        os.close(attach.bind(null, target, lambda: os.dup(null), recursive=False))
+                finally:
+                    os.close(target)
+        finally:
+            os.close(null)
+            if empty >= 0:
+                os.close(empty)
+
+    def _directory(self, context: Context, path: str, target: int, empty: int) -> int:
+        """Cover one directory; the first tmpfs is cloned for all others. Returns an fd of that tmpfs."""
+        if empty >= 0:
+            os.close(attach.bind(empty, target, lambda: os.dup(empty), recursive=False))
+            return empty
+        options = MountOptions()
+        options.set = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
+        options.filesystem = ["size=0", "nr_inodes=1", "mode=755"]
+
+        def again() -> int:
+            fd = existing(context, path)
+            if fd is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            return fd
+
+        empty = attach.filesystem("tmpfs", "tmpfs", options, target, again)
+        attach.set_attributes(empty, mounts.MOUNT_ATTR_RDONLY)
+        return empty
+
+
+class ReadOnly(Operation):
+    """Make `targets` read-only with all that is mounted below them; missing ones are fine."""
+
+    __slots__ = ("targets",)
+
+    def __init__(self, targets: list[str]) -> None:
+        self.targets = targets
+
+    def describe(self) -> str:
+        return "make read-only " + ", ".join(f"'{p}'" for p in self.targets)
+
+    def apply(self, context: Context) -> None:
+        for path in self.targets:
+            target = existing(context, path)
+            if target is None:
+                continue
+
+            def again(path: str = path) -> int:
+                fd = existing(context, path)
+                if fd is None:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+                return fd
+
+            try:
+                mount = attach.bind(target, target, again, recursive=True)
+            finally:
+                os.close(target)
+            try:
+                attach.set_attributes(mount, mounts.MOUNT_ATTR_RDONLY, recursive=True)
+            finally:
+                os.close(mount)

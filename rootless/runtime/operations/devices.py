@@ -1,0 +1,223 @@
+"""/dev without mknod: nodes bound from the host after a check of their numbers, devpts, the console, the usual links."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from rootless.errors import RuntimeFailure
+from rootless.kernel import mounts
+from rootless.kernel.files import mkdirs_in_root
+from rootless.kernel.tty import is_pty_slave, open_ptmx
+from rootless.runtime.operations import attach
+from rootless.runtime.operations.base import Context, Operation, existing, mountpoint
+from rootless.runtime.operations.mounts import Filesystem
+from rootless.runtime.options import MountOptions
+
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+class Device(Operation):
+    """A device node at `target`: the host's own node of that type and number, bound.
+
+    major and minor may be None for "whatever the host's node of that path is".
+    """
+
+    __slots__ = ("kind", "major", "minor", "optional", "target")
+
+    def __init__(
+        self, target: str, kind: str = "c", major: int | None = None, minor: int | None = None, *, optional: bool = False
+    ) -> None:
+        self.target = target
+        self.kind = kind
+        self.major = major
+        self.minor = minor
+        self.optional = optional
+
+    @property
+    def path(self) -> str:
+        return self.target
+
+    def describe(self) -> str:
+        return f"device '{self.target}'"
+
+    def apply(self, context: Context) -> None:
+        if self.kind == "p":
+            self._fifo(context)
+            return
+        source = self._host_node()
+        if source is None:
+            if self.optional:
+                return
+            raise RuntimeFailure(
+                f"cannot provide device '{self.target}': the host has no such device node",
+                hint="an ordinary user cannot make device nodes, only pass on those of the host",
+            )
+        try:
+            if self._is_there(context):
+                return
+            target = mountpoint(context, self.target, directory=False)
+            try:
+                os.close(attach.bind(source, target, lambda: os.dup(source), recursive=False))
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _matches(self, status: os.stat_result) -> bool:
+        if stat.S_IFMT(status.st_mode) != _KINDS[self.kind]:
+            return False
+        return self.major is None or status.st_rdev == os.makedev(self.major, self.minor or 0)
+
+    def _host_node(self) -> int | None:
+        """O_PATH fd of the host's node; where its path has another number, /dev is searched for the number."""
+        for path in (self.target, *self._search()):
+            try:
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            if self._matches(os.fstat(fd)):
+                return fd
+            os.close(fd)
+        return None
+
+    def _search(self) -> list[str]:
+        if self.major is None:
+            return []
+        try:
+            status = os.stat(self.target)
+            if self._matches(status):
+                return []
+        except OSError:
+            pass
+        found = []
+        for directory, subdirectories, names in os.walk("/dev"):
+            subdirectories[:] = [s for s in subdirectories if s not in ("pts", "shm", "mqueue")]
+            for name in names:
+                path = f"{directory}/{name}"
+                try:
+                    if self._matches(os.lstat(path)):
+                        found.append(path)
+                except OSError:
+                    pass
+        return found
+
+    def _is_there(self, context: Context) -> bool:
+        """Whether the root has the right node already; an empty file is our place to mount, anything else is an error."""
+        fd = existing(context, self.target)
+        if fd is None:
+            return False
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if self._matches(status):
+            return True
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            return False
+        raise RuntimeFailure(f"cannot provide device '{self.target}': the image has another file there")
+
+    def _fifo(self, context: Context) -> None:
+        if self._is_there(context):
+            return
+        parent, _, name = self.target.rpartition("/")
+        parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
+        try:
+            os.mkfifo(name, 0o666, dir_fd=parent_fd)
+        finally:
+            os.close(parent_fd)
+
+
+class Symlink(Operation):
+    """A symbolic link `name` → `target`, unless there is something already."""
+
+    __slots__ = ("name", "target")
+
+    def __init__(self, target: str, name: str) -> None:
+        self.target = target
+        self.name = name
+
+    @property
+    def path(self) -> str:
+        return self.name
+
+    def describe(self) -> str:
+        return f"link '{self.name}' to '{self.target}'"
+
+    def apply(self, context: Context) -> None:
+        parent, _, name = self.name.rpartition("/")
+        parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
+        try:
+            os.symlink(self.target, name, dir_fd=parent_fd)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(parent_fd)
+
+
+class Devpts(Filesystem):
+    """A devpts instance of its own; `gid=` is left out where the id map lacks that group, for the kernel refuses it."""
+
+    __slots__ = ()
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        super().__init__("devpts", "devpts", destination, options)
+
+
+class Console(Operation):
+    """A new pty of the container's devpts; its slave is bound on /dev/console.
+
+    CVE-2025-52565: master and slave are fds of the kernel's making, checked; no name in the container is trusted.
+    """
+
+    __slots__ = ("columns", "rows", "uid")
+
+    def __init__(self, uid: int, rows: int = 0, columns: int = 0) -> None:
+        self.uid = uid
+        self.rows = rows
+        self.columns = columns
+
+    @property
+    def path(self) -> str:
+        return "/dev/console"
+
+    def describe(self) -> str:
+        return "open a pty, bind it on '/dev/console'"
+
+    def apply(self, context: Context) -> None:
+        master, slave = open_pty(context.root_fd)
+        context.pty = (master, slave)
+        if self.rows and self.columns:
+            from rootless.kernel.tty import set_winsize
+
+            set_winsize(master, self.rows, self.columns)
+        if self.uid:
+            # -1: the group is tty where it is mapped
+            os.fchown(slave, self.uid, -1)
+        if not is_pty_slave(slave):
+            raise RuntimeFailure("cannot bind '/dev/console': the pty is none of devpts")
+        target = mountpoint(context, "/dev/console", directory=False)
+        try:
+            os.close(attach.bind(slave, target, lambda: os.dup(slave), recursive=False))
+        finally:
+            os.close(target)
+
+
+def open_pty(root_fd: int) -> tuple[int, int]:
+    """(master, slave) of the devpts at /dev/pts in the root, or of the host's where the root has none."""
+    from rootless.kernel.files import open_in_root
+
+    directory = -1
+    try:
+        directory = open_in_root(root_fd, "/dev/pts", os.O_PATH | os.O_DIRECTORY)
+        if mounts.fs_magic(directory) != mounts.DEVPTS_SUPER_MAGIC:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/dev/pts")
+    except OSError:
+        if directory >= 0:
+            os.close(directory)
+        directory = os.open("/dev/pts", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_ptmx(directory)
+    finally:
+        os.close(directory)
