@@ -1,0 +1,83 @@
+"""Reads single small files out of an image's layers or a running container's root, as the host. It writes nothing.
+
+Every byte there is hostile: links resolve inside the root, only regular files count, sizes are bounded, and a FIFO
+cannot make us wait (CVE-2024-9341, CVE-2024-9676).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from rootless.errors import InvalidInput
+from rootless.kernel.files import is_whiteout, open_in_root
+
+MAX_FILE = 4 << 20  # bytes of a passwd or group file
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+def read_from_layers(lowerdirs: Sequence[str], path: str) -> str:
+    """The text of `path` in the union of `lowerdirs` (topmost first); "" when the image has none.
+
+    Raises InvalidInput when it is no regular file, too large or unreadable.
+    """
+    for lower in lowerdirs:
+        root = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            text = read_in_root(root, path)
+            if text is not None:
+                return text
+            if _hides_below(root, path):
+                return ""
+        finally:
+            os.close(root)
+    return ""
+
+
+def read_in_root(root: int, path: str) -> str | None:
+    """The text of `path` inside the directory `root`; None when there is none."""
+    try:
+        fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as e:
+        # ENXIO: a socket, or a whiteout of a device that does not exist
+        if e.errno in (*_ABSENT, errno.ENXIO, errno.ELOOP):
+            return None
+        raise InvalidInput(f"cannot read '{path}' of the image: {e.strerror}") from e
+    with open(fd, "rb", buffering=0) as file:
+        status = os.fstat(fd)
+        if is_whiteout(status):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInput(f"'{path}' of the image is not a regular file")
+        chunks, size = [], 0
+        while chunk := file.read(1 << 16):
+            size += len(chunk)
+            if size > MAX_FILE:
+                raise InvalidInput(f"'{path}' of the image is larger than {MAX_FILE >> 20} MiB")
+            chunks.append(chunk)
+    return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+
+def _hides_below(root: int, path: str) -> bool:
+    """Does this layer say that lower ones do not count for `path`: a whiteout or an opaque directory on the way?"""
+    names = [name for name in path.split("/") if name]
+    for length in range(1, len(names) + 1):
+        part = "/".join(names[:length])
+        try:
+            fd = open_in_root(root, part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as e:
+            return e.errno not in _ABSENT
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISDIR(status.st_mode):
+                return True  # a whiteout, or something else in the place of lower directories
+            try:
+                if os.getxattr(f"/proc/self/fd/{fd}", "user.overlay.opaque") == b"y":
+                    return True
+            except OSError:
+                pass
+        finally:
+            os.close(fd)
+    return False

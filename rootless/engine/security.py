@@ -1,0 +1,178 @@
+"""What --security-opt, --sysctl, --ulimit, --device and the paths of /proc that docker hides mean. Pure.
+
+A security option that cannot be applied is an error, never ignored (CVE-2025-65105).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from rootless.errors import UsageError
+
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_RLIMITS = (
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as".split()
+)
+_UNLIMITED = (1 << 64) - 1
+_IPC_SYSCTLS = {f"kernel.{n}" for n in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()}
+
+
+class SecurityOptions(NamedTuple):
+    """The parsed --security-opt.
+
+    seccomp: "" the default profile, "unconfined", or the path of a profile; mask, unmask: paths ("ALL" unmasks all).
+    """
+
+    seccomp: str = ""
+    no_new_privileges: bool = False
+    mask: tuple[str, ...] = ()
+    unmask: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def parse_security_options(values: Iterable[str]) -> SecurityOptions:
+    """Raises UsageError for an option that is unknown or cannot be applied here."""
+    parsed = SecurityOptions()
+    for text in values:
+        name, separator, value = text.partition("=") if "=" in text else text.partition(":")
+        if name == "no-new-privileges":
+            if separator and value.lower() not in ("true", "false"):
+                raise UsageError(f"invalid --security-opt '{text}'", hint="write no-new-privileges or ...=true")
+            parsed = parsed._replace(no_new_privileges=value.lower() != "false")
+        elif name == "seccomp" and value:
+            parsed = parsed._replace(seccomp="" if value in ("builtin", "default") else value)
+        elif name == "mask" and value:
+            parsed = parsed._replace(mask=(*parsed.mask, *_paths(value, text)))
+        elif name == "unmask" and value:
+            parsed = parsed._replace(unmask=(*parsed.unmask, *_paths(value, text)))
+        elif name == "systempaths" and value == "unconfined":
+            parsed = parsed._replace(unmask=(*parsed.unmask, "ALL"))
+        elif name == "label" and value == "disable":
+            warning = "--security-opt label=disable has no effect: no SELinux label is ever set"
+            parsed = parsed._replace(warnings=(*parsed.warnings, warning))
+        elif name == "apparmor" and value == "unconfined":
+            continue  # which is what every container here is
+        elif name in ("apparmor", "label", "proc-opts", "writable-cgroups"):
+            raise UsageError(
+                f"--security-opt '{text}' cannot be applied",
+                hint="an ordinary user cannot load or select such a policy; leave the option out",
+            )
+        else:
+            raise UsageError(
+                f"invalid --security-opt '{text}'",
+                hint="known are seccomp=, no-new-privileges, mask=, unmask= and systempaths=unconfined",
+            )
+    return parsed
+
+
+def _paths(value: str, text: str) -> tuple[str, ...]:
+    paths = tuple(path for path in value.split(":") if path)
+    for path in paths:
+        if path != "ALL" and not path.startswith("/"):
+            raise UsageError(f"invalid --security-opt '{text}': '{path}' is not absolute")
+    return paths
+
+
+def covered_paths(security: SecurityOptions, *, privileged: bool) -> tuple[list[str], list[str]]:
+    """(masked, read-only) paths of the container."""
+    if privileged:
+        return list(security.mask), []
+
+    def kept(path: str) -> bool:
+        return not any(u == "ALL" or fnmatch.fnmatchcase(path, u) for u in security.unmask)
+
+    masked = [p for p in MASKED_PATHS if kept(p)]
+    return [*masked, *(p for p in security.mask if p not in masked)], [p for p in READONLY_PATHS if kept(p)]
+
+
+def parse_sysctls(values: Iterable[str], *, own_network: bool, own_ipc: bool, own_uts: bool) -> dict[str, str]:
+    """--sysctl NAME=VALUE: those of a namespace that the container has for itself. Raises UsageError for all others."""
+    parsed = {}
+    for text in values:
+        name, separator, value = text.partition("=")
+        name = name.strip().replace("/", ".")
+        if not separator or not name:
+            raise UsageError(f"invalid --sysctl '{text}'", hint="write NAME=VALUE")
+        if name.startswith("net."):
+            allowed, why = own_network, "the container shares its network"
+        elif name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+            allowed, why = own_ipc, "the container shares its ipc namespace"
+        elif name in ("kernel.domainname", "kernel.hostname"):
+            allowed, why = own_uts, "the container shares its uts namespace"
+        else:
+            allowed, why = False, "it belongs to the whole host"
+        if not allowed:
+            raise UsageError(f"sysctl '{name}' is not allowed: {why} (--sysctl)")
+        parsed[name] = value
+    return parsed
+
+
+def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[dict[str, Any]]:
+    """--ulimit TYPE=SOFT[:HARD] as OCI rlimits. hard_limits: the caller's own, which nothing may exceed (-1 = none)."""
+    limits: dict[str, dict[str, Any]] = {}
+    for text in values:
+        name, separator, value = text.partition("=")
+        soft_text, colon, hard_text = value.partition(":")
+        if name not in _RLIMITS or not separator:
+            raise UsageError(f"invalid --ulimit '{text}'", hint=f"write TYPE=SOFT[:HARD]; types: {', '.join(_RLIMITS)}")
+        soft = _limit(soft_text, text)
+        hard = _limit(hard_text, text) if colon else soft
+        if soft > hard:
+            raise UsageError(f"invalid --ulimit '{text}': the soft limit is above the hard limit")
+        own = hard_limits.get(name, -1)
+        if own >= 0 and hard > own:
+            raise UsageError(
+                f"--ulimit '{text}' is above your own hard limit of {own}",
+                hint="an ordinary user cannot raise it: ask the administrator for an entry in /etc/security/limits.conf",
+            )
+        kind = f"RLIMIT_{name.upper()}"
+        limits[kind] = {"type": kind, "soft": soft, "hard": hard}
+    return list(limits.values())
+
+
+def _limit(value: str, text: str) -> int:
+    if value == "-1":
+        return _UNLIMITED
+    if not (value.isascii() and value.isdigit()):
+        raise UsageError(f"invalid --ulimit '{text}'", hint="write numbers, or -1 for no limit")
+    return min(int(value), _UNLIMITED)
+
+
+def parse_device(text: str) -> tuple[str, str, str]:
+    """--device HOST[:CONTAINER[:rwm]] as (host path, container path, permissions)."""
+    fields = text.split(":")
+    host = fields[0]
+    container, permissions = host, "rwm"
+    if len(fields) == 2 and fields[1] and set(fields[1]) <= set("rwm"):
+        permissions = fields[1]
+    elif len(fields) >= 2:
+        container = fields[1] or host
+    if len(fields) == 3:
+        permissions = fields[2]
+    if (
+        len(fields) > 3
+        or not host.startswith("/")
+        or not container.startswith("/")
+        or not permissions
+        or not set(permissions) <= set("rwm")
+        or ".." in container.split("/")
+    ):
+        raise UsageError(f"invalid --device '{text}'", hint="write /dev/NAME[:/dev/NAME_INSIDE[:rwm]]")
+    return host, container, permissions

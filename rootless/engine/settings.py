@@ -1,0 +1,99 @@
+"""The user's settings: config.toml, then ROOTLESS_* variables, then the flags of one command. It owns their names and types."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from rootless.errors import InvalidInput, UsageError
+
+_DRIVERS = ("auto", "overlay", "fuse-overlayfs", "copy")
+
+
+class Settings(NamedTuple):
+    """What may be set once for all commands. Names are the keys of config.toml.
+
+    storage_driver: auto, overlay, fuse-overlayfs or copy; network: the mode of a container that names none (pasta,
+    slirp4netns, none, host; "" = the best the host has); runtime: another OCI runtime's name or path ("" = our own);
+    log_driver: json-file or none; log_max_size: bytes per log file (-1 = no limit); log_max_file: files kept;
+    stop_timeout: seconds; detach_keys: docker's text; seccomp_profile: path of a profile ("" = the default one).
+    """
+
+    storage_driver: str = "auto"
+    network: str = ""
+    runtime: str = ""
+    log_driver: str = "json-file"
+    log_max_size: int = 100 << 20
+    log_max_file: int = 2
+    stop_timeout: int = 10
+    detach_keys: str = "ctrl-p,ctrl-q"
+    seccomp_profile: str = ""
+
+
+_CHOICES = {
+    "storage_driver": _DRIVERS,
+    "network": ("", "pasta", "slirp4netns", "none", "host"),
+    "log_driver": ("json-file", "none"),
+}
+
+
+def load_settings(config_directory: str, overrides: dict[str, str]) -> Settings:
+    """The settings of this command. Raises InvalidInput naming the file and key, UsageError naming the variable."""
+    settings = Settings()
+    path = f"{config_directory}/config.toml"
+    for key, value in _read(path).items():
+        settings = _set(settings, key, value, f"'{path}'", InvalidInput)
+    for key in Settings._fields:
+        variable = f"ROOTLESS_{key.upper()}"
+        if variable in os.environ:
+            settings = _set(settings, key, os.environ[variable], variable, UsageError)
+    for key, value in overrides.items():
+        settings = _set(settings, key, value, f"--{key.replace('_', '-')}", UsageError)
+    return settings
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise InvalidInput(f"cannot read '{path}': {e.strerror}") from e
+    import tomllib
+
+    with file:
+        try:
+            return tomllib.load(file)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise InvalidInput(f"'{path}' is not TOML: {e}") from e
+
+
+def _set(
+    settings: Settings, key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]
+) -> Settings:
+    if key not in Settings._fields:
+        raise error(f"unknown setting '{key}' in {where}", hint=f"known are {', '.join(Settings._fields)}")
+    default = Settings._field_defaults[key]
+    if isinstance(default, int):
+        value = _integer(key, value, where, error)
+    elif not isinstance(value, str):
+        raise error(f"setting '{key}' in {where} must be text, not {value!r}")
+    choices = _CHOICES.get(key)
+    if choices and value not in choices:
+        raise error(
+            f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}"
+        )
+    return settings._replace(**{key: value})
+
+
+def _integer(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise error(f"setting '{key}' in {where} must be a number, not {value!r}")
+    try:
+        if key == "log_max_size" and isinstance(value, str) and value != "-1":
+            from rootless.engine.durations import parse_size
+
+            return parse_size(value, key)
+        return int(value)
+    except (ValueError, UsageError):
+        raise error(f"setting '{key}' in {where} must be a number, not '{value}'") from None

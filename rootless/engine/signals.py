@@ -1,0 +1,36 @@
+"""Signal names as docker takes them: KILL, SIGKILL, 9, SIGRTMIN+3. Pure."""
+
+from __future__ import annotations
+
+import signal
+
+from rootless.errors import UsageError
+
+
+def parse_signal(text: str, flag: str) -> int:
+    """The number of a signal. Raises UsageError naming `flag`."""
+    name = text.strip().upper()
+    if name.isascii() and name.isdigit():
+        number = int(name) if len(name) < 4 else 0
+    else:
+        name = name.removeprefix("SIG")
+        number = 0
+        for start, base, step in (("RTMIN", signal.SIGRTMIN, "+"), ("RTMAX", signal.SIGRTMAX, "-")):
+            if name.startswith(start):
+                offset = name.removeprefix(start).removeprefix(step)
+                if not offset or (name[len(start)] == step and offset.isascii() and offset.isdigit()):
+                    number = int(base) + int(offset or 0) * (1 if step == "+" else -1)
+                number = number if signal.SIGRTMIN <= number <= signal.SIGRTMAX else 0
+        known = signal.Signals.__members__.get({"POLL": "SIGIO", "CLD": "SIGCHLD"}.get(name, f"SIG{name}"))
+        if known is not None and not name.startswith("RT"):
+            number = int(known)
+    if not 0 < number <= signal.SIGRTMAX:
+        raise UsageError(f"invalid signal '{text}' ({flag})", hint="write TERM, SIGTERM, 15 or SIGRTMIN+3")
+    return number
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM, SIGRTMIN+3: the name of a signal's number."""
+    if signal.SIGRTMIN < number < signal.SIGRTMAX:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+    return signal.Signals(number).name
