@@ -25,10 +25,12 @@ ENGINE_FD = 3
 
 def _launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
     if spec.runtime:
-        from rootless.monitor.foreign import launch
-    else:
-        from rootless.monitor.native import launch
-    return launch(spec, stdio)
+        from rootless.monitor import foreign
+
+        return foreign.launch(spec, stdio)
+    from rootless.monitor import native
+
+    return native.launch(spec, stdio)
 
 
 def _detach() -> None:
@@ -39,7 +41,6 @@ def _detach() -> None:
         pass  # already a session leader
     os.chdir("/")
     os.umask(0o077)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     set_child_subreaper()
     set_name("rootless-mon")
 
@@ -68,6 +69,7 @@ def main() -> int:
     loop.on_signal(signal.SIGCHLD, supervisor.reap)
     loop.on_signal(signal.SIGTERM, supervisor.stop)
     loop.on_signal(signal.SIGINT, supervisor.stop)
+    loop.on_signal(signal.SIGHUP, lambda: None)  # SIG_IGN would be inherited by the container
     supervisor.clients.add(connection)
     try:
         while not supervisor.done:

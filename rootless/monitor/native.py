@@ -6,6 +6,7 @@ import os
 
 from rootless.errors import HostLimit
 from rootless.kernel import procfs
+from rootless.monitor.state import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
-    from rootless.runtime.process import Process
+    from rootless.runtime.launch import Process
     from rootless.storage.drivers import Mounter
 
 _MAX_FILTER = 1 << 20  # bytes of a compiled seccomp filter
@@ -30,7 +31,7 @@ class NativeRun:
         self._helper = helper
         self.pid = process.pid
         self.pidfd = process.pidfd
-        self.console_fd = process.console_fd
+        self.console_fd, process.console_fd = process.console_fd, None  # whoever pumps it closes it
         self.network: dict[str, Any] = {}
 
     def start(self) -> None:
@@ -47,22 +48,27 @@ class NativeRun:
         """The network helper, to be found by `reap.stale` if we are killed."""
         return helper_identities(self._helper)
 
-    def close(self) -> None:
-        """Stop the network helper and the filesystem's daemon, and end a container that was never started."""
+    def close(self, *, remove: bool = False) -> None:
+        """Stop the network helper and the filesystem's daemon, delete the container if it shall be removed."""
         from rootless.storage import drivers
 
-        self._process.kill()
-        if self._helper is not None:
-            self._helper.stop()
-            self._helper = None
-        if self._spec.rootfs is not None:
-            drivers.unmount(self._spec.rootfs)
+        process = self._process
+        userns_fd, process.userns_fd = process.userns_fd, None
+        try:
+            if process.pidfd >= 0:
+                process.destroy()  # closes what belongs to it; kills only what was never started
+            if self._helper is not None:
+                self._helper.stop()
+                self._helper = None
+            if self._spec.rootfs is not None:
+                drivers.unmount(self._spec.rootfs)
+            if remove:
+                from rootless.monitor.finish import remove_container
 
-    def remove(self) -> None:
-        """Delete the container, with the ids of its own user namespace."""
-        from rootless.monitor.finish import remove_container
-
-        remove_container(self._spec, self._process.userns_fd)
+                remove_container(self._spec, userns_fd)
+        finally:
+            if userns_fd is not None:
+                os.close(userns_fd)
 
 
 def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
@@ -90,12 +96,13 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
                 root_mount=mounter,
                 extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.seed_volumes],
                 stdio=stdio,
-                preserve_fds=0,
-                join_cgroup=None,
+                container_id=spec.id,
                 on_namespaces=on_namespaces,
                 seccomp_bpf=_filter(spec.seccomp_bpf),
                 keyring=True,
                 die_with_parent=True,
+                init=spec.init,
+                warn=lambda text: note(spec.directory, text),
             )
         )
     except BaseException:

@@ -28,6 +28,7 @@ class LaunchSpec:
         "health",
         "id",
         "id_map",
+        "init",
         "log",
         "name",
         "network",
@@ -53,6 +54,7 @@ class LaunchSpec:
         self.bundle = str(launch.get("bundle") or directory)
         self.rootfs: dict[str, Any] | None = launch.get("rootfs")
         self.id_map: dict[str, Any] = launch["id_map"]
+        self.init = bool(launch.get("init"))
         self.network: dict[str, Any] = launch.get("network") or {"mode": "none"}
         self.seed_volumes: list[dict[str, str]] = launch.get("seed_volumes") or []
         self.seccomp_bpf: str | None = launch.get("seccomp_bpf")

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
         def helpers(self) -> list[tuple[int, int]]:
             """(pid, start time) of processes of ours that serve this run."""
 
-        def close(self) -> None:
-            """The container has ended: stop the helpers, unmount; also undoes a run that never started."""
+        def close(self, *, remove: bool = False) -> None:
+            """The container has ended: stop the helpers, unmount, delete it if it shall be removed.
 
-        def remove(self) -> None:
-            """Delete the container, for --rm."""
+            Also undoes a run that never started.
+            """
 
     Stdio = tuple[int, int, int]
     Launcher = Callable[[LaunchSpec, "Stdio | None"], Run]
@@ -259,17 +259,15 @@ class Supervisor:
         delay = self._policy.next_delay(code, ran_for, stop_requested=stop_requested)
         tracked.fields["restart_count"] = self._policy.count
         tracked.ended("exited" if delay is None else "restarting", code)
-        run.close()
         self._closing_run = None
+        try:
+            run.close(remove=delay is None and spec.remove is not None)
+        except RootlessError as e:
+            state.note(spec.directory, f"cannot clean up: {e}")
         if delay is not None:
             self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
             self._timer = self.loop.later(delay, self._launch)
             return
-        if spec.remove is not None:
-            try:
-                run.remove()
-            except RootlessError as e:
-                state.note(spec.directory, f"cannot remove the container: {e}")
         self._release()
         self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
         self._leave()

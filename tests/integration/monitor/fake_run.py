@@ -67,13 +67,12 @@ class FakeRun:
     def helpers(self) -> list[tuple[int, int]]:
         return []
 
-    def close(self) -> None:
-        os.close(self.pidfd)
-
-    def remove(self) -> None:
+    def close(self, *, remove: bool = False) -> None:
         import shutil
 
-        shutil.rmtree(self.spec.directory)
+        os.close(self.pidfd)
+        if remove:
+            shutil.rmtree(self.spec.directory)
 
 
 def container(root: Path, *args: str, **launch: Any) -> str:

@@ -1,0 +1,389 @@
+"""Runs a container with another OCI runtime (`--runtime crun`): calls it from inside the container's user namespace.
+
+An agent, a forked child of the monitor, enters a user and mount namespace, mounts the root filesystem there and runs
+PROGRAM create, start and delete. It stays as long as the container, which it kills when the monitor dies.
+Cgroups stay as they are: without a delegated one neither crun nor runc can make any.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+
+from rootless.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    HostLimit,
+    RootlessError,
+    RuntimeFailure,
+)
+from rootless.kernel import procfs
+from rootless.kernel.process import close_range, pidfd_open, pidfd_send_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from rootless.monitor.spec import LaunchSpec
+    from rootless.network.helper import Helper
+    from rootless.storage.drivers import Mounter
+
+_MAX_ANSWER = 1 << 16  # bytes of the agent's messages and of the program's own words
+_START, _DELETE = b"s", b"d"
+
+
+class ForeignRun:
+    """A run under another runtime: the agent that called it, and the container, which is our child by adoption."""
+
+    __slots__ = ("_agent", "_channel", "_helper", "_spec", "console_fd", "network", "pid", "pidfd")
+
+    def __init__(self, spec: LaunchSpec, agent: int, channel: socket.socket, pid: int) -> None:
+        self._spec = spec
+        self._agent = agent
+        self._channel = channel
+        self._helper: Helper | None = None
+        self.pid = pid
+        self.pidfd = pidfd_open(pid)
+        self.console_fd: int | None = None
+        self.network: dict[str, Any] = {}
+
+    def connect(self) -> None:
+        """Begin to connect the network, without waiting."""
+        from rootless.monitor.native import start_network
+
+        self._helper = start_network(self._spec, self.pid)
+
+    def start(self) -> None:
+        """Wait for the network, then run PROGRAM start."""
+        if self._helper is not None:
+            self._helper.ready()
+        self._channel.send(_START)
+        _answer(self._channel)
+
+    def wait(self) -> int:
+        """The exit status of the ended container."""
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else 128 - code
+
+    def helpers(self) -> list[tuple[int, int]]:
+        """The agent and the network helper."""
+        from rootless.monitor.native import helper_identities
+
+        return [(self._agent, procfs.start_time(self._agent)), *helper_identities(self._helper)]
+
+    def close(self, *, remove: bool = False) -> None:
+        """Run PROGRAM delete --force, end the agent and the helpers, delete the container if it shall be removed."""
+        from rootless.storage import drivers
+
+        try:
+            self._channel.send(_DELETE)
+            _answer(self._channel)
+        except (OSError, RootlessError):
+            pass  # the agent is gone, and with it everything that its namespaces held
+        self._channel.close()
+        for pid in (self._agent, self.pid):
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass
+        os.close(self.pidfd)
+        if self._helper is not None:
+            self._helper.stop()
+            self._helper = None
+        if self._spec.rootfs is not None:
+            drivers.unmount(self._spec.rootfs)
+        if remove:
+            from rootless.monitor.finish import remove_container
+
+            remove_container(self._spec)
+
+
+def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> ForeignRun:
+    """Create the container with PROGRAM create. Raises RuntimeFailure and its kin with the program's own words."""
+    from rootless.storage import drivers
+
+    program = _find(spec.runtime or "")
+    place = f"{spec.directory}/foreign"
+    _write_bundle(spec, place)
+    listener = _ConsoleListener() if stdio is None else None
+    mounter: Mounter | None = None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    agent = -1
+    try:
+        if spec.rootfs is not None:
+            mounter = drivers.mounter(spec.rootfs)
+        monitor = os.getpid()
+        agent = os.fork()
+        if agent == 0:
+            _Agent(spec, program, place, theirs).live(monitor, mounter, stdio, listener.path if listener else None)
+        theirs.close()
+        run = ForeignRun(spec, agent, ours, int(_answer(ours)["pid"]))
+        if listener is not None:
+            run.console_fd = listener.receive()
+        run.connect()
+    except BaseException:
+        ours.close()
+        if agent > 0:
+            os.waitpid(agent, 0)  # at the end of the channel it kills and deletes what it has made
+        raise
+    finally:
+        theirs.close()
+        if mounter is not None:
+            mounter.close()
+        if listener is not None:
+            listener.close()
+    return run
+
+
+def _find(name: str) -> str:
+    from rootless.host.facts import find_helper
+
+    path = name if name.startswith("/") else find_helper(name)
+    if path is None or not os.access(path, os.X_OK):
+        raise HostLimit(f"cannot find runtime '{name}'", hint="install it, or give its absolute path to --runtime")
+    return path
+
+
+def adapted(config: dict[str, Any], bundle: str) -> dict[str, Any]:
+    """`config` for a runtime that is inside the container's user namespace already and owns no cgroup. Pure."""
+    linux = dict(config.get("linux") or {})
+    for key in ("uidMappings", "gidMappings", "resources", "cgroupsPath"):
+        linux.pop(key, None)
+    linux["namespaces"] = [n for n in linux.get("namespaces") or [] if n.get("type") != "user"]
+    root = dict(config.get("root") or {})
+    root["path"] = os.path.normpath(os.path.join(bundle, root.get("path") or "rootfs"))
+    mounts = []
+    for entry in config.get("mounts") or []:
+        source = entry.get("source", "")
+        is_bind = entry.get("type") == "bind" or {"bind", "rbind"} & set(entry.get("options") or ())
+        if is_bind and not source.startswith("/"):
+            entry = {**entry, "source": os.path.normpath(os.path.join(bundle, source))}
+        mounts.append(entry)
+    return {**config, "linux": linux, "root": root, "mounts": mounts}
+
+
+def _write_bundle(spec: LaunchSpec, place: str) -> None:
+    from rootless.paths import atomic_write
+
+    try:
+        os.makedirs(f"{place}/bundle", mode=0o700, exist_ok=True)
+        content = json.dumps(adapted(spec.config, spec.bundle)).encode()
+        atomic_write(f"{place}/bundle/config.json", content, durable=False)
+    except OSError as e:
+        raise HostLimit(f"cannot write '{place}': {e.strerror}") from e
+
+
+def _answer(channel: socket.socket) -> dict[str, Any]:
+    """The agent's next message; its error is raised."""
+    message = channel.recv(_MAX_ANSWER)
+    if not message:
+        raise RuntimeFailure("the agent that calls the runtime ended unexpectedly")
+    told: dict[str, Any] = json.loads(message)
+    if "message" in told:
+        from rootless.monitor.protocol import raised
+
+        raise raised(message)
+    return told
+
+
+class _ConsoleListener:
+    """The socket to which a runtime sends the terminal's master (--console-socket), below a private directory.
+
+    It lives in /tmp because the socket's name, which the runtime must use, may have 107 bytes only.
+    """
+
+    def __init__(self) -> None:
+        self._directory = f"/tmp/rootless-{os.urandom(8).hex()}"  # noqa: S108 - mkdir fails when it exists
+        os.mkdir(self._directory, 0o700)
+        self.path = f"{self._directory}/console"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(self.path)
+        self._socket.listen(1)
+        self._socket.settimeout(5)
+
+    def receive(self) -> int:
+        """The master, once create has returned."""
+        try:
+            connection, _ = self._socket.accept()
+            connection.settimeout(5)
+            with connection:
+                _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
+        except OSError as e:
+            raise RuntimeFailure(f"the runtime sent no terminal: {e}") from e
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        for extra in fds[1:]:
+            os.close(extra)
+        if not fds:
+            raise RuntimeFailure("the runtime sent no terminal")
+        return fds[0]
+
+    def close(self) -> None:
+        """Remove socket and directory."""
+        self._socket.close()
+        for remove, path in ((os.unlink, self.path), (os.rmdir, self._directory)):
+            try:
+                remove(path)
+            except OSError:
+                pass
+
+
+class _Agent:
+    """The forked child: lives inside the user namespace and calls the program when told."""
+
+    def __init__(self, spec: LaunchSpec, program: str, place: str, channel: socket.socket) -> None:
+        self._spec = spec
+        self._program = program
+        self._place = place
+        self._channel = channel
+        self._pid = 0
+        self._pidfd = -1
+
+    def live(
+        self, monitor: int, mounter: Mounter | None, stdio: tuple[int, int, int] | None, console: str | None
+    ) -> NoReturn:
+        """The whole life; never returns."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            if os.getppid() == monitor:
+                self._create(mounter, stdio, console)
+                self._serve()
+                code = 0
+        except RootlessError as e:
+            self._tell(message=e.message, hint=e.hint, exit_code=e.exit_code)
+        except BaseException as e:
+            self._tell(message=f"the agent that calls the runtime failed: {e!r}", hint=None, exit_code=125)
+        finally:
+            self._clean()
+            os._exit(code)
+
+    def _tell(self, **fields: object) -> None:
+        try:
+            self._channel.send(json.dumps(fields).encode()[:_MAX_ANSWER])
+        except OSError:
+            pass
+
+    def _create(self, mounter: Mounter | None, stdio: tuple[int, int, int] | None, console: str | None) -> None:
+        from rootless.host import userns
+        from rootless.host.idmap import IdMap
+
+        spec = self._spec
+        userns.enter(IdMap.from_json(spec.id_map))
+        rootfs = adapted(spec.config, spec.bundle)["root"]["path"]
+        if mounter is not None:
+            mounter(rootfs)
+        self._seed(rootfs)
+        keep = {self._channel.fileno(), *(stdio or ())}
+        _close_all_but(keep)  # the monitor's pipe ends and lock are not ours to hold
+        pid_file = f"{self._place}/pid"
+        arguments = ["create", "--bundle", f"{self._place}/bundle", "--pid-file", pid_file]
+        if console is not None:
+            arguments += ["--console-socket", console]
+        self._call([*arguments, spec.id], stdio)
+        for fd in stdio or ():
+            os.close(fd)
+        with open(pid_file, encoding="ascii") as file:
+            self._pid = int(file.read(32))
+        self._pidfd = pidfd_open(self._pid)
+        self._tell(pid=self._pid)
+
+    def _seed(self, rootfs: str) -> None:
+        if not self._spec.seed_volumes:
+            return
+        from rootless.runtime.operations import SeedVolume
+        from rootless.runtime.operations.base import Context
+
+        context = Context(rootfs, lambda _: None)
+        context.root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for seed in self._spec.seed_volumes:
+            SeedVolume(seed["source"], seed["target"]).apply(context)
+        os.close(context.root_fd)
+
+    def _serve(self) -> None:
+        while command := self._channel.recv(16):
+            if command == _START:
+                self._call(["start", self._spec.id], None)
+                self._tell(started=True)
+            elif command == _DELETE:
+                self._clean()
+                self._tell(deleted=True)
+                return
+
+    def _clean(self) -> None:
+        """Kill the container, if it lives, and let the program forget it."""
+        if self._pid:
+            self._pid = 0
+            try:
+                pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except OSError:
+                pass
+        if os.path.isdir(f"{self._place}/state/{self._spec.id}"):
+            try:
+                self._call(["delete", "--force", self._spec.id], None)
+            except (RootlessError, OSError):
+                pass
+
+    def _call(self, arguments: list[str], stdio: tuple[int, int, int] | None) -> None:
+        """Run PROGRAM and wait. Raises with what it wrote to its log."""
+        log = f"{self._place}/log"
+        if os.path.exists(log):
+            os.unlink(log)
+        options = ["--root", f"{self._place}/state", "--log", log]
+        if os.path.basename(self._program) == "crun":
+            options += ["--cgroup-manager", "disabled"]
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        fds = stdio or (null, null, null)
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
+        environment = {key: os.environ[key] for key in ("PATH", "HOME", "XDG_RUNTIME_DIR") if key in os.environ}
+        environment.setdefault("PATH", os.defpath)
+        child = os.posix_spawn(
+            self._program,
+            [self._program, *options, *arguments],
+            environment,
+            file_actions=actions,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP],
+        )
+        _, status = os.waitpid(child, 0)
+        os.close(null)
+        if status:
+            raise _failure(os.path.basename(self._program), arguments[0], _last_words(log))
+
+
+def _close_all_but(keep: set[int]) -> None:
+    first = 3
+    for fd in sorted(keep):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_range(first)
+
+
+def _last_words(log: str) -> str:
+    try:
+        with open(log, "rb") as file:
+            text = file.read(_MAX_ANSWER).decode(errors="replace").strip()
+    except OSError:
+        return "it said nothing"
+    line = text.splitlines()[-1] if text else "it said nothing"
+    _, marker, words = line.partition('msg="')  # runc: time=... level=error msg="..."
+    return words.rstrip('"').replace('\\"', '"') if marker else line
+
+
+def _failure(program: str, verb: str, words: str) -> RuntimeFailure:
+    """The error kind that docker gives such words."""
+    kind: type[RuntimeFailure] = RuntimeFailure
+    lowered = words.lower()
+    if "exec" in lowered and ("not found" in lowered or "no such file" in lowered):
+        kind = CommandNotFound
+    elif "exec" in lowered and "permission denied" in lowered:
+        kind = CommandNotExecutable
+    return kind(f"'{program} {verb}' failed: {words}"[:4096])
