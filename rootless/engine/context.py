@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.containers import Containers
-    from rootless.engine.images import Images
+    from rootless.engine.images import Images, PullEvent
     from rootless.engine.settings import Settings
     from rootless.engine.system import System
     from rootless.engine.volumes import Volumes
@@ -23,7 +23,8 @@ class Engine:
     """`Engine(directories()).containers.run(...)`: what the command line and the API call.
 
     overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
-    which win over config.toml. warn: called with one line of text for each thing that is lost or ignored.
+    which win over config.toml. warn: called with one line of text for each thing that is lost or ignored. progress:
+    called with the steps of a pull that `run` or `create` must do first.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class Engine:
         *,
         overrides: dict[str, str] | None = None,
         warn: Callable[[str], None] | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
     ) -> None:
         self.directories = directories
+        self.progress = progress
         self._overrides = overrides or {}
         self._warn = warn
         self._settings: Settings | None = None

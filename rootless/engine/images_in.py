@@ -54,6 +54,11 @@ def image_for(
     if entry is None:
         if pull == "never":
             raise ImageNotFound(f"no such image: '{text}'", hint=f"rootless pull {text}")
+        progress = progress or engine.progress
+        if progress is not None and pull == "missing":
+            from rootless.engine.images import PullEvent
+
+            progress(PullEvent("", f"Unable to find image '{text}' locally"))
         image_id = engine.images.pull(text, platform=platform, policy=pull, progress=progress)
         entry = find(engine, text) or engine.store.index.resolve(image_id)
         if entry is None:

@@ -30,7 +30,11 @@ Scope = list[tuple[str, Any]]
 
 
 class Row(dict[str, Any]):
-    """A struct: a map whose unknown field is an error, and whose callable fields are methods."""
+    """A struct: a map whose unknown field is an error, and which may have methods, called with arguments."""
+
+    def __init__(self, fields: Mapping[str, Any], methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        super().__init__(fields)
+        self.methods = methods or {}
 
     def __bool__(self) -> bool:
         return True
@@ -212,6 +216,8 @@ class _Run:
         return value
 
     def field(self, node: Dot | Variable | Chain, value: Any, name: str, arguments: list[Any]) -> Any:
+        if isinstance(value, Row) and name in value.methods:
+            return self.apply(node, value.methods[name], arguments)
         if isinstance(value, Row) and name not in value:
             import difflib
 
@@ -223,9 +229,6 @@ class _Run:
             if value is None:
                 raise self.fail(node, f"nil pointer evaluating field {name}")
             raise self.fail(node, f"can't evaluate field {name} in type {printing.type_name(value)}")
-        found = value.get(name)
-        if callable(found):
-            return self.apply(node, found, arguments)
         if arguments:
             raise self.fail(node, f"{name} is not a method but has arguments")
-        return found
+        return value.get(name)

@@ -94,7 +94,8 @@ def _slice(collection: Any, *bounds: Any) -> Any:
     for bound in bounds:
         if not 0 <= _need(bound, int, "integer") <= len(collection):
             raise FunctionError(f"index out of range: {bound}")
-    start, end = [*bounds[:2], *[0, len(collection)][len(bounds[:2]) :]]
+    start = bounds[0] if bounds else 0
+    end = bounds[1] if len(bounds) > 1 else len(collection)
     if start > end:
         raise FunctionError(f"invalid slice index: {start} > {end}")
     return collection[start:end]

@@ -123,7 +123,9 @@ class _Parser:
         elif closing is not None:
             self.finish("end")
         if closing is None:
-            raise fail(self.source, keyword.position, f"unexpected end of template: {{{{{keyword.text}}}}} has no {{{{end}}}}")
+            raise fail(
+                self.source, keyword.position, f"unexpected end of template: {{{{{keyword.text}}}}} has no {{{{end}}}}"
+            )
         del self.scope[outside:]
         return Block(keyword.text, pipeline, body, otherwise, keyword.position)
 

@@ -1,0 +1,58 @@
+"""`run`, `create` and `explain`: one declaration of flags, three uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rootless import output
+from rootless.cli.command import Session, command, pass_session, switch
+from rootless.cli.options import container_options, from_flags, terminal_options
+from rootless.engine.options import AttachOptions
+
+_RUN_EXAMPLES = """
+rootless run --rm -it debian bash
+rootless run -d --name web -p 8080:80 -v site:/usr/share/nginx/html:ro nginx
+rootless run --rm -v "$PWD":/work -w /work --userns=keep-id python:3 python script.py
+"""
+
+
+@command(
+    "run",
+    "Create and run a new container from an image",
+    description="Everything after IMAGE belongs to the container. The exit code is the command's; 125 is an error of "
+    "rootless itself, 126 a command that cannot be executed, 127 one that does not exist.",
+    examples=_RUN_EXAMPLES,
+    own_error=125,
+    command_first=True,
+    short_help_flag=False,
+)
+@switch("-d", "--detach", help="Run in the background and print the container's id")
+@switch("-q", "--quiet", help="Do not show the progress of a pull")
+@terminal_options
+@container_options
+@pass_session
+def run(session: Session, detach: bool, quiet: bool, detach_keys: str | None, sig_proxy: bool, **flags: Any) -> int:
+    """Create and start a container, and stay with it."""
+    attach = AttachOptions(detach=detach, detach_keys=detach_keys, sig_proxy=sig_proxy)
+    session.quiet = quiet
+    outcome = session.engine.containers.run(from_flags(flags), attach)
+    if detach:
+        output.line(outcome.container_id)
+    return outcome.exit_code or 0
+
+
+@command(
+    "create",
+    "Create a new container",
+    description="Like run -d, and the container is not started: its id is printed.",
+    own_error=125,
+    command_first=True,
+    short_help_flag=False,
+)
+@switch("-q", "--quiet", help="Do not show the progress of a pull")
+@container_options
+@pass_session
+def create(session: Session, quiet: bool, **flags: Any) -> None:
+    """Create a container that is not started."""
+    session.quiet = quiet
+    output.line(session.engine.containers.create(from_flags(flags)))

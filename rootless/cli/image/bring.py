@@ -1,0 +1,172 @@
+"""`pull`, `import`, `load`, `save` and `bootstrap`: images come and go."""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO
+
+import click
+
+from rootless import output
+from rootless.cli import complete
+from rootless.cli.command import Session, command, many, pass_session, switch, text
+from rootless.errors import UsageError
+
+_PULL_EXAMPLES = """
+rootless pull debian
+rootless pull --platform linux/arm64 ghcr.io/owner/name:1.2
+rootless pull --tls-verify=false localhost:5000/name@sha256:...
+"""
+_QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
+_PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image (default: this host's)")
+
+
+@command("pull", "Download an image from a registry", examples=_PULL_EXAMPLES)
+@text("--authfile", metavar="FILE", help="Credentials, in the form of docker's config.json")
+@text("--cert-dir", metavar="DIR", help="Directory with certificates: *.crt, *.cert, *.key")
+@text("--creds", metavar="USER[:PASSWORD]", help="Credentials; without a password it is asked for")
+@_PLATFORM
+@click.option(
+    "--policy",
+    type=click.Choice(["always", "missing", "never", "newer"]),
+    default="always",
+    show_default=True,
+    help="When to ask the registry",
+)
+@_QUIET
+@click.option(
+    "--tls-verify",
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Check the registry's certificate (default true); false allows plain HTTP too",
+)
+@click.argument("image")
+@pass_session
+def pull(
+    session: Session,
+    authfile: str | None,
+    cert_dir: str | None,
+    creds: str | None,
+    platform: str | None,
+    policy: str,
+    quiet: bool,
+    tls_verify: bool | None,
+    image: str,
+) -> None:
+    """Bring an image here."""
+    from rootless.cli.progress import PullProgress
+    from rootless.engine.images import RegistryOptions
+
+    if creds and ":" not in creds:
+        creds = f"{creds}:{click.prompt('Password', hide_input=True, err=True)}"
+    registry = RegistryOptions(
+        tls_verify=tls_verify, authfile=authfile, credentials=creds or None, certificates=cert_dir
+    )
+    with PullProgress(quiet=quiet) as progress:
+        session.engine.images.pull(image, platform=platform, policy=policy, progress=progress.event, registry=registry)
+    output.line(_full_name(image))
+
+
+def _full_name(image: str) -> str:
+    from rootless.image.reference import parse_reference
+
+    return str(parse_reference(image))
+
+
+@command(
+    "import",
+    "Make an image of a root file system tarball",
+    description="FILE is a tar, plain or compressed with gzip, zstd, xz or bzip2; - reads standard input.",
+)
+@many("-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ...")
+@text("-m", "--message", metavar="TEXT", default="", help="Comment in the image's history")
+@_PLATFORM
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("name", required=False, metavar="[NAME[:TAG]]")
+@pass_session
+def import_(
+    session: Session, change: tuple[str, ...], message: str, platform: str | None, file: str, name: str | None
+) -> None:
+    """Make an image of one tar."""
+    from rootless.cli.progress import PullProgress
+
+    with PullProgress(sys.stderr, quiet=not output.is_terminal(sys.stderr)) as progress:
+        image = session.engine.images.import_(
+            file, name, changes=change, message=message, platform=platform, progress=progress.event
+        )
+    output.line(image)
+
+
+@command(
+    "load",
+    "Load images from an archive or a layout directory",
+    description="Takes docker-archive and oci-archive files, compressed or not, and OCI layout directories.",
+)
+@text("-i", "--input", metavar="PATH", type=click.Path(), help="Archive or directory (default: standard input)")
+@_PLATFORM
+@_QUIET
+@pass_session
+def load(session: Session, input: str | None, platform: str | None, quiet: bool) -> None:
+    """Bring every image of an archive."""
+    from rootless.cli.progress import PullProgress
+
+    if input is None and output.is_terminal(sys.stdin):
+        raise UsageError(
+            "an archive is not read from a terminal", hint="give it with -i FILE, or redirect standard input"
+        )
+    with PullProgress(quiet=quiet) as progress:
+        loaded = session.engine.images.load(input or "-", platform=platform, progress=progress.event)
+    for image in loaded:
+        for name, old in image.replaced:
+            output.line(f"The image {name} already exists, renaming the old one with ID {old} to empty string")
+        for name in image.names:
+            output.line(f"Loaded image: {name}")
+        if not image.names:
+            output.line(f"Loaded image ID: {image.id}")
+
+
+@command("save", "Save images to an archive")
+@text(
+    "-o", "--output", "target", metavar="PATH", type=click.Path(), help="File or directory (default: standard output)"
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["docker-archive", "oci-archive", "oci-dir"]),
+    default="docker-archive",
+    show_default=True,
+    help="What to write",
+)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete.images)
+@pass_session
+def save(session: Session, target: str | None, form: str, images: tuple[str, ...]) -> None:
+    """Write images to a file or to standard output."""
+    if target is None and form == "oci-dir":
+        raise UsageError("a layout directory cannot go to standard output", hint="name it with -o DIRECTORY")
+    if target is None and output.is_terminal(sys.stdout):
+        raise UsageError(
+            "an archive is not written to a terminal", hint="name a file with -o FILE, or redirect standard output"
+        )
+    sink: str | BinaryIO = sys.stdout.buffer if target is None else target
+    session.engine.images.save(images, sink, format=form)
+
+
+@command(
+    "bootstrap",
+    "Make a base image without a registry: busybox or debian",
+    description="busybox is the host's static busybox; debian[:suite] is made by mmdebstrap from Debian's archive.",
+    examples="rootless image bootstrap busybox\nrootless image bootstrap debian:bookworm",
+)
+@text("--mirror", metavar="URL", help="Debian archive to use (default: the host's apt sources)")
+@_QUIET
+@text("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image (default: what was asked for)")
+@click.argument("what", metavar="busybox|debian[:SUITE]")
+@pass_session
+def bootstrap(session: Session, mirror: str | None, quiet: bool, tag: str | None, what: str) -> None:
+    """Make a base image; its id is printed."""
+    from rootless.cli.progress import PullProgress
+
+    with PullProgress(sys.stderr, quiet=quiet) as progress:
+        image = session.engine.images.bootstrap(what, tag=tag, mirror=mirror, progress=progress.event)
+    output.line(image)

@@ -1,0 +1,76 @@
+"""`image rm`, `tag`, `untag` and `image prune`: names and images go away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless import output
+from rootless.cli import complete
+from rootless.cli.command import Session, command, each, pass_session, switch
+from rootless.cli.options import confirm, filter_option_prune, force_option
+from rootless.errors import NotFound
+
+if TYPE_CHECKING:
+    from rootless.engine.images import RemovedImage
+
+
+def _print_removed(removed: RemovedImage) -> None:
+    for name in removed.untagged:
+        output.line(f"Untagged: {name}")
+    for number in removed.deleted:
+        output.line(f"Deleted: {number}")
+
+
+@command("rm", "Remove images")
+@switch("-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete.images)
+@pass_session
+def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
+    """Take each name away, and the image with its last name."""
+    verbs = session.engine.images
+
+    def remove_one(name: str) -> None:
+        try:
+            _print_removed(verbs.rm(name, force=force))
+        except NotFound as e:
+            if not force:
+                raise
+            output.error(str(e))
+
+    return each(images, remove_one)
+
+
+@command("tag", "Give an image a further name")
+@click.argument("source", metavar="IMAGE", shell_complete=complete.images)
+@click.argument("target", metavar="NAME[:TAG]")
+@pass_session
+def tag(session: Session, source: str, target: str) -> None:
+    """Name the image."""
+    session.engine.images.tag(source, target)
+
+
+@command("untag", "Take names away from an image, and keep the image")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete.images)
+@pass_session
+def untag(session: Session, names: tuple[str, ...]) -> int:
+    """Take each name away."""
+    verbs = session.engine.images
+    return each(names, lambda name: _print_removed(verbs.untag(name)))
+
+
+@command("prune", "Remove unused images")
+@switch("-a", "--all", help="Remove every image that no container uses, not only those without a name")
+@force_option
+@filter_option_prune
+@pass_session
+def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
+    """Remove images that nothing needs."""
+    from rootless.cli.filters import parse_filters
+    from rootless.cli.prune import print_report
+
+    filters = parse_filters(filter)
+    which = "all images without at least one container associated to them" if all else "all dangling images"
+    if confirm(f"This will remove {which}.", force=force):
+        print_report(session.engine.images.prune(all=all, filters=filters))

@@ -1,0 +1,137 @@
+"""The command `rootless`: global flags, the tree of commands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import click
+
+from rootless import output
+from rootless.cli import tree
+from rootless.cli.command import LazyGroup, Session, nearest, pass_session
+from rootless.errors import RootlessError, UsageError
+
+_PROGRAM = "rootless"
+_HINTS = {
+    errno.ENOSPC: "free some space: 'rootless system prune' removes what is not used",
+    errno.EDQUOT: "your disk quota is used up: 'rootless system prune' removes what is not used",
+    errno.EROFS: "set ROOTLESS_ROOT to a directory that you can write",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "the host is out of open files",
+    errno.ENOMEM: "the host is out of memory",
+}
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from rootless import __version__
+
+        output.line(f"{_PROGRAM} version {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    _PROGRAM,
+    cls=LazyGroup,
+    entries=tree.ROOT,
+    aliases=tree.ROOT_ALIASES,
+    sections=tree.ROOT_SECTIONS,
+    help="OCI containers for people who have no root: no daemon, nothing setuid.",
+    epilog="See 'rootless COMMAND --help' for a command, and 'rootless doctor' for what this host can do.",
+)
+@click.option(
+    "--root", metavar="DIR", type=click.Path(file_okay=False), help="Keep everything below DIR [env: ROOTLESS_ROOT]"
+)
+@click.option(
+    "--storage-driver",
+    metavar="NAME",
+    help="auto, overlay, fuse-overlayfs or copy [env: ROOTLESS_STORAGE_DRIVER]",
+)
+@click.option("-D", "--debug", is_flag=True, help="Show where an unexpected error came from")
+@click.option(
+    "-v",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit",
+)
+@pass_session
+def cli(session: Session, root: str | None, storage_driver: str | None, debug: bool) -> None:
+    """Note the global flags; a subcommand does the work."""
+    session.root, session.storage_driver = root, storage_driver
+    session.debug = debug or bool(os.environ.get("ROOTLESS_DEBUG"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line (default: of this process) and return the exit code. Nothing is raised."""
+    session = Session()
+    try:
+        code = cli.main(arguments, prog_name=_PROGRAM, obj=session, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except RootlessError as e:
+        if session.debug:
+            _print_traceback()
+        output.error(str(e))
+        return _exit_code(e, session)
+    except click.ClickException as e:
+        output.error(_usage_text(e))
+        return 125
+    except (click.Abort, KeyboardInterrupt) as e:
+        # click turns an interrupt at a prompt and an end of input into the same Abort
+        return 1 if isinstance(e, click.Abort) and isinstance(e.__cause__ or e.__context__, EOFError) else 130
+    except BrokenPipeError:
+        _give_up_stdout()
+        return 141  # as if SIGPIPE had ended us
+    except OSError as e:
+        if session.debug:
+            _print_traceback()
+        output.error(_os_error_text(e))
+        return session.error_code or 1
+    except Exception as e:
+        if session.debug:
+            _print_traceback()
+        words = " ".join(str(e).split())
+        hint = "this is a bug" if session.debug else "this is a bug; the same command with --debug shows where"
+        output.error(f"unexpected error: {type(e).__name__}{': ' * bool(words)}{words} ({hint})")
+        return session.error_code or 1
+
+
+def _exit_code(error: RootlessError, session: Session) -> int:
+    """docker's codes: run, create, start and exec end with 125 (126, 127: the command's), the rest 1 (usage: 125)."""
+    if session.error_code is not None:
+        return error.exit_code if error.exit_code != 1 else session.error_code
+    return error.exit_code if isinstance(error, UsageError) else 1
+
+
+def _usage_text(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        known = [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")]
+        message = f"no such option '{error.option_name}'{nearest(error.option_name, known)}"
+    message = message[:1].lower() + message[1:]
+    return f"{message} (see '{context.command_path} --help')" if context else message
+
+
+def _os_error_text(error: OSError) -> str:
+    place = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, str | bytes) else ""
+    hint = _HINTS.get(error.errno or 0)
+    return f"{place}{error.strerror or error}{f' ({hint})' if hint else ''}"
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _give_up_stdout() -> None:
+    """Nobody reads stdout any more: keep the interpreter's last flush from complaining about it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

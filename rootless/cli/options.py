@@ -1,0 +1,141 @@
+"""The flags of `run` and `create` (and `explain`), declared once. Values with a grammar go to the engine as typed.
+
+The name of each parameter is the field of engine.options.ContainerOptions that it fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.command import Declared, many, switch, text
+from rootless.engine.options import ContainerOptions
+
+_SECONDS = "SECONDS"
+_DURATION = "DURATION"
+
+_OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
+    many("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts (IP may be host-gateway)"),
+    many("--annotation", metavar="KEY=VALUE", help="Add an annotation to the OCI configuration"),
+    click.option(
+        "-a",
+        "--attach",
+        multiple=True,
+        type=click.Choice(["stdin", "stdout", "stderr"], case_sensitive=False),
+        help="Attach only this stream",
+    ),
+    many("--cap-add", metavar="CAPABILITY", help="Add a Linux capability, or ALL"),
+    many("--cap-drop", metavar="CAPABILITY", help="Drop a Linux capability, or ALL"),
+    text("--cgroupns", metavar="MODE", help="Cgroup namespace: private or host"),
+    text("--cidfile", metavar="FILE", help="Write the container's id to FILE, which must not exist"),
+    many("--device", metavar="HOST[:CONTAINER[:rwm]]", help="Make a device of the host available"),
+    many("--dns", metavar="ADDRESS", help="Set a name server"),
+    many("--dns-option", "--dns-opt", metavar="OPTION", help="Set an option of resolv.conf"),
+    many("--dns-search", metavar="DOMAIN", help="Set a search domain"),
+    text("--domainname", metavar="NAME", help="NIS domain name"),
+    text("--entrypoint", metavar="PROGRAM", help="Replace the image's entrypoint ('' clears it)"),
+    many("-e", "--env", metavar="NAME[=VALUE]", help="Set an environment variable; without a value: yours"),
+    many("--env-file", metavar="FILE", help="Read environment variables from FILE"),
+    many("--expose", metavar="PORT[/PROTOCOL]", help="Expose a port or a range of ports"),
+    many("--gidmap", metavar="CONTAINER:HOST:SIZE", help="Map group ids"),
+    many("--group-add", metavar="GROUP", help="Add a group, or keep-groups for all of yours"),
+    text("--health-cmd", metavar="COMMAND", help="Command that tells whether the container is healthy"),
+    text("--health-interval", metavar=_DURATION, help="Time between two checks (default 30s)"),
+    click.option("--health-retries", metavar="N", type=int, help="Failures in a row that mean unhealthy (default 3)"),
+    text("--health-start-interval", metavar=_DURATION, help="Time between checks in the start period (default 5s)"),
+    text("--health-start-period", metavar=_DURATION, help="Time in which failures do not count (default 0s)"),
+    text("--health-timeout", metavar=_DURATION, help="Time that one check may take (default 30s)"),
+    text("-h", "--hostname", metavar="NAME", help="Host name inside the container"),
+    switch("--init", help="Run an init as process 1 that forwards signals and reaps processes"),
+    switch("-i", "--interactive", help="Keep standard input open even if not attached"),
+    text("--ipc", metavar="MODE", help="IPC namespace: private, shareable, none, host or container:NAME"),
+    many("-l", "--label", metavar="KEY[=VALUE]", help="Set a label"),
+    many("--label-file", metavar="FILE", help="Read labels from FILE"),
+    text("--log-driver", metavar="DRIVER", help="json-file (default) or none"),
+    many("--log-opt", metavar="KEY=VALUE", help="Option of the log: max-size, max-file"),
+    many("--mount", metavar="SPEC", help="Mount a bind, volume, tmpfs or image: type=...,source=...,target=..."),
+    text("--name", metavar="NAME", help="Name of the container"),
+    text("--network", "--net", metavar="MODE", help="pasta (default), slirp4netns, none, host or container:NAME"),
+    switch("--no-healthcheck", help="Do not run the image's health check"),
+    click.option(
+        "--oom-score-adj", metavar="N", type=click.IntRange(-1000, 1000), help="Preference of the kernel's OOM killer"
+    ),
+    text("--pid", metavar="MODE", help="PID namespace: private, host or container:NAME"),
+    text("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image"),
+    switch("--privileged", help="Give everything that your user namespace can give"),
+    many("-p", "--publish", metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range of ports"),
+    switch("-P", "--publish-all", help="Publish all exposed ports to free ports of the host"),
+    click.option(
+        "--pull",
+        type=click.Choice(["always", "missing", "never"]),
+        default="missing",
+        show_default=True,
+        help="When to pull the image",
+    ),
+    switch("--read-only", help="Mount the container's root file system read-only"),
+    text("--restart", metavar="POLICY", default="no", help="no (default), on-failure[:N], always or unless-stopped"),
+    switch("--rm", help="Remove the container and its anonymous volumes when it ends"),
+    text("--runtime", metavar="PROGRAM", help="Run with another OCI runtime: crun, runc or a path"),
+    many(
+        "--security-opt", metavar="OPTION", help="seccomp=FILE|unconfined, no-new-privileges, mask=PATHS, unmask=PATHS"
+    ),
+    text("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m)"),
+    text("--stop-signal", metavar="SIGNAL", help="Signal that asks the container to stop"),
+    click.option("--stop-timeout", metavar=_SECONDS, type=int, help="Time to stop before it is killed (default 10)"),
+    text("--storage-driver", metavar="NAME", help="auto, overlay, fuse-overlayfs or copy, for this container"),
+    many("--sysctl", metavar="NAME=VALUE", help="Set a kernel parameter of the container's namespaces"),
+    many("--tmpfs", metavar="PATH[:OPTIONS]", help="Mount a tmpfs"),
+    switch("-t", "--tty", help="Give the container a terminal"),
+    many("--uidmap", metavar="CONTAINER:HOST:SIZE", help="Map user ids"),
+    many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Set a resource limit"),
+    text("-u", "--user", metavar="USER[:GROUP]", help="User name or id, and group, of the process"),
+    text("--userns", metavar="MODE", help="Id map: default, keep-id[:uid=N,gid=N], host, nomap or container:NAME"),
+    text("--uts", metavar="MODE", help="UTS namespace: private, host or container:NAME"),
+    many("-v", "--volume", metavar="[SOURCE:]TARGET[:OPTIONS]", help="Mount a directory of the host or a volume"),
+    many("--volumes-from", metavar="CONTAINER[:ro]", help="Mount the volumes of another container"),
+    text("-w", "--workdir", metavar="DIR", help="Working directory inside the container"),
+    click.argument("image", shell_complete=complete.images),
+    click.argument("command", nargs=-1, type=click.UNPROCESSED),
+)
+
+
+def container_options(function: Declared) -> Declared:
+    """Declare every flag of `run` and `create`, IMAGE and COMMAND."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def from_flags(flags: dict[str, Any]) -> ContainerOptions:
+    """The options that the flags of `container_options` say; an untouched flag is the engine's default."""
+    return ContainerOptions(**{name: value for name, value in flags.items() if value is not None})
+
+
+def terminal_options(function: Declared) -> Declared:
+    """Declare how the caller's terminal follows: --detach-keys and --sig-proxy."""
+    function = switch("--sig-proxy", default=True, help="Pass signals on to the process (default true)")(function)
+    return text("--detach-keys", metavar="KEYS", help="Keys that detach (default ctrl-p,ctrl-q)")(function)
+
+
+# list commands have -f for --filter, as docker
+format_option = text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
+filter_option = many("-f", "--filter", metavar="KEY=VALUE", help="Show only what matches; may be given several times")
+filter_option_prune = many(
+    "--filter", metavar="KEY=VALUE", help="Remove only what matches: until=TIME, label=KEY[=VALUE]"
+)
+force_option = switch("-f", "--force", help="Do not ask for confirmation")
+no_trunc_option = switch("--no-trunc", help="Do not shorten the output")
+
+
+def confirm(question: str, *, force: bool) -> bool:
+    """Ask before something is lost, as docker: anything but `y` is no."""
+    if force:
+        return True
+    click.echo(f"WARNING! {question}")
+    answer: str = click.prompt(
+        "Are you sure you want to continue? [y/N]", default="N", show_default=False, prompt_suffix=" "
+    )
+    return answer.strip().lower() in ("y", "yes")

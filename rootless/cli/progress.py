@@ -1,0 +1,102 @@
+"""How a pull, load or import shows its steps: bars on a terminal, docker's lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from rootless import output
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from rootless.engine.images import PullEvent
+
+_MOVING = ("Downloading", "Extracting")
+
+
+class PullProgress:
+    """`with PullProgress(stream) as progress: engine.images.pull(..., progress=progress.event)`.
+
+    quiet: show nothing. Bars use the library rich, imported with the first event of a layer on a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self.stream = stream or sys.stdout
+        self.quiet = quiet
+        self._said: dict[str, str] = {}
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> PullProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal to others; the bars stay as they are."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+
+    def event(self, event: PullEvent) -> None:
+        """Show one step."""
+        if self.quiet:
+            return
+        if event.status.startswith("Status: "):
+            self.close()
+        if not event.id:
+            self._line(event.status)
+        elif output.is_terminal(self.stream):
+            self._bar(event)
+        elif event.status not in _MOVING and self._said.get(event.id) != event.status:
+            self._said[event.id] = event.status
+            self._line(f"{event.id}: {event.status}")
+
+    def _line(self, text: str) -> None:
+        if self._bars is not None:
+            self._bars.console.out(output.escape(text), highlight=False)
+        else:
+            output.line(text, self.stream)
+            self.stream.flush()
+
+    def _bar(self, event: PullEvent) -> None:
+        bars = self._bars or self._start()
+        task = self._tasks.get(event.id)
+        if task is None:
+            task = self._tasks[event.id] = bars.add_task(
+                "", total=None, layer=output.escape(event.id), status="", amount=""
+            )
+        from rootless.cli import units
+
+        moving = event.status in _MOVING
+        amount = units.size(event.current) if moving else ""
+        if moving and event.total:
+            amount += f"/{units.size(event.total)}"
+        done = event.status in ("Pull complete", "Already exists", "Download complete")
+        bars.update(
+            task,
+            total=(event.total or None) if moving else 1,
+            completed=event.current if moving else int(done),
+            status=output.escape(event.status),
+            amount=amount,
+        )
+
+    def _start(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._bars = Progress(
+            TextColumn("{task.fields[layer]}:", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[amount]}", markup=False),
+            console=Console(file=self.stream, highlight=False),
+        )
+        self._bars.start()
+        return self._bars

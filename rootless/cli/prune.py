@@ -1,0 +1,22 @@
+"""What the prune commands say they did, in docker's words."""
+
+from __future__ import annotations
+
+from rootless import output
+from rootless.cli import units
+from rootless.engine.options import PruneReport
+
+
+def print_report(report: PruneReport) -> None:
+    """Print what was deleted, kind by kind, and the space that came free."""
+    for title, names in (
+        ("Deleted Containers", report.containers),
+        ("Deleted Volumes", report.volumes),
+        ("Deleted Images", report.images),
+    ):
+        if names:
+            output.line(f"{title}:")
+            for name in names:
+                output.line(name)
+            output.line()
+    output.line(f"Total reclaimed space: {units.size(report.reclaimed)}")

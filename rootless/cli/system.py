@@ -1,0 +1,171 @@
+"""`info`, `version`, `doctor`, `unshare`, `df` and `prune` of the whole."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from rootless import output
+from rootless.cli.command import Session, command, pass_session, switch, text
+from rootless.cli.options import confirm, filter_option_prune, force_option
+
+_OBJECT_FORMAT = text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+
+
+def _print_object(found: dict[str, Any], format: str | None) -> None:
+    if format == "json":
+        output.line(output.json_text(found, indent=None))
+    elif format:
+        from rootless.cli.template import Row, Template
+
+        output.line(Template(format).execute(Row(found)))
+    else:
+        _print_tree(found, 0)
+
+
+def _print_tree(found: dict[str, Any], depth: int) -> None:
+    """docker's `info` way: "Key: value", one space deeper per level."""
+    indent = " " * depth
+    for key, value in found.items():
+        if isinstance(value, dict):
+            output.line(f"{indent}{key}:")
+            _print_tree(value, depth + 1)
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            output.line(f"{indent}{key}:")
+            for item in value:
+                name = item.get("Name", "") if isinstance(item, dict) else item
+                output.line(f"{indent} {name}:")
+                if isinstance(item, dict):
+                    _print_tree({k: v for k, v in item.items() if k != "Name"}, depth + 2)
+        else:
+            output.line(f"{indent}{key}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return " ".join(str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+@command("info", "Display information on the host and the store")
+@_OBJECT_FORMAT
+@pass_session
+def info(session: Session, format: str | None) -> None:
+    """Print what the host and the store are."""
+    _print_object(session.engine.system.info(), format)
+
+
+@command("version", "Show version information")
+@_OBJECT_FORMAT
+@pass_session
+def version(session: Session, format: str | None) -> None:
+    """Print our version and those of the programs we use."""
+    _print_object(session.engine.system.version(), format)
+
+
+@command(
+    "doctor",
+    "Try what this host can do, and say how to get what it cannot",
+    description="Each primitive is tried for real. The exit code is 1 when containers cannot run at all.",
+)
+@click.option(
+    "--format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it"
+)
+@switch("-q", "--quiet", help="Only print what does not work")
+@pass_session
+def doctor(session: Session, format: str, quiet: bool) -> int:
+    """Print the ladder of primitives, rung by rung, with remedies."""
+    sections = session.engine.system.doctor()
+    if format == "json":
+        output.line(output.json_text([section.to_json() for section in sections]))
+    else:
+        for section in sections:
+            _print_section(section, quiet=quiet)
+    return 0 if all(section.is_usable for section in sections) else 1
+
+
+def _print_section(section: Any, *, quiet: bool) -> None:
+    probes = [probe for probe in section.probes if not (quiet and probe.works)]
+    if quiet and not probes:
+        return
+    output.raw(output.colored(section.title, "bold", sys.stdout) + "\n")
+    for probe in probes:
+        word, color = ("works", "green") if probe.works else ("does not", "red")
+        output.raw(f"  {output.colored(f'{word:<9}', color, sys.stdout)}")
+        output.line(f"{probe.name}: {probe.detail}")
+        if not probe.works and probe.remedy:
+            output.line(f"           remedy: {probe.remedy}")
+    output.line(f"  → {section.verdict}")
+
+
+@command(
+    "unshare",
+    "Run a command as root of your user namespace",
+    description="Files of containers and volumes that belong to other ids look as they do inside containers, and may "
+    "be read, changed and removed. Without COMMAND: your shell.",
+    examples="rootless unshare ls -ln ~/.local/share/rootless/volumes/data/_data\n"
+    "rootless unshare rm -rf old-directory",
+    own_error=125,
+    command_first=True,
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def unshare(session: Session, command: tuple[str, ...]) -> int:
+    """Run the command; its exit status is ours."""
+    return session.engine.system.unshare(command)
+
+
+@command("df", "Show disk usage")
+@text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
+@pass_session
+def df(session: Session, format: str | None) -> None:
+    """Print how many bytes images, containers and volumes take."""
+    from rootless.cli import units
+    from rootless.cli.table import Column, Layout
+
+    def reclaimable(row: tuple[str, dict[str, int]]) -> str:
+        size, free = row[1]["size"], row[1]["reclaimable"]
+        return f"{units.size(free)} ({100 * free // size}%)" if size else units.size(free)
+
+    columns = [
+        Column("Active", "ACTIVE", lambda row: str(row[1]["active"])),
+        Column("Reclaimable", "RECLAIMABLE", reclaimable),
+        Column("Size", "SIZE", lambda row: units.size(row[1]["size"])),
+        Column("TotalCount", "TOTAL", lambda row: str(row[1]["count"])),
+        Column("Type", "TYPE", lambda row: row[0]),
+    ]
+    usage = session.engine.system.df()
+    rows = [
+        (title, usage[key])
+        for key, title in (("images", "Images"), ("containers", "Containers"), ("volumes", "Local Volumes"))
+        if key in usage
+    ]
+    layout = Layout(columns, ["Type", "TotalCount", "Active", "Size", "Reclaimable"], quiet="Type")
+    layout.print(rows, format=format, quiet=False)
+
+
+@command("prune", "Remove unused data")
+@switch("-a", "--all", help="Remove all images that no container uses, not only those without a name")
+@filter_option_prune
+@force_option
+@switch("--volumes", help="Remove anonymous volumes too")
+@pass_session
+def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, volumes: bool) -> None:
+    """Remove stopped containers, unneeded images, and what killed commands left behind."""
+    from rootless.cli.filters import parse_filters
+    from rootless.cli.prune import print_report
+
+    filters = parse_filters(filter)
+    kinds = [
+        "all stopped containers",
+        "all images without at least one container associated to them" if all else "all dangling images",
+        *(["all anonymous volumes not used by at least one container"] if volumes else []),
+        "what interrupted commands left behind",
+    ]
+    question = "This will remove:\n" + "\n".join(f"  - {kind}" for kind in kinds) + "\n"
+    if confirm(question, force=force):
+        print_report(session.engine.system.prune(all=all, volumes=volumes, filters=filters))

@@ -1,0 +1,129 @@
+"""Lists as docker prints them: aligned columns, `--format` templates, JSON lines, -q. It knows no noun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rootless import output
+
+if TYPE_CHECKING:
+    from rootless.cli.template import Row
+
+# of docker's tabwriter
+_LEAST_WIDTH = 10
+_PADDING = 3
+
+
+class Column:
+    """One column: its heading, the template field it is, and how to make its text from a row's object."""
+
+    __slots__ = ("field", "heading", "value")
+
+    def __init__(self, field: str, heading: str, value: Callable[[Any], Any]) -> None:
+        self.field = field
+        self.heading = heading
+        self.value = value
+
+
+class Layout:
+    """What a list can show. Columns are all fields of templates; `shown` are those of the plain table, in order.
+
+    methods: fields that take an argument, such as Label "key". quiet: the field that -q prints.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        shown: Sequence[str],
+        *,
+        quiet: str,
+        methods: Mapping[str, Callable[[Any, str], str]] | None = None,
+    ) -> None:
+        self.columns = {column.field: column for column in columns}
+        self.shown = tuple(shown)
+        self.quiet = quiet
+        self.methods = methods or {}
+
+    def print(self, objects: Iterable[Any], *, format: str | None, quiet: bool, headings: bool = True) -> None:
+        """Print one line per object in the way that the flags ask for."""
+        if quiet and self.quiet:
+            value = self.columns[self.quiet].value
+            for item in objects:
+                output.line(_cell(value(item)))
+            return
+        if not format or format == "table":
+            columns = [self.columns[field] for field in self.shown]
+            rows = [[_cell(column.value(item)) for column in columns] for item in objects]
+            if headings:
+                rows.insert(0, [column.heading for column in columns])
+            output.write(aligned(rows))
+        else:
+            self._print_formatted(objects, format, headings=headings)
+
+    def _print_formatted(self, objects: Iterable[Any], format: str, *, headings: bool) -> None:
+        from rootless.cli.template import Template
+
+        is_table = format.startswith(("table ", "table\\t", "table\t"))
+        source = format[len("table") :].lstrip(" ") if is_table else format
+        source = "{{json .}}" if source == "json" else source.replace("\\t", "\t").replace("\\n", "\n")
+        source = source.strip() if is_table else source
+        template = Template(source)
+        lines = [template.execute(self._row(item)) for item in objects]
+        if not is_table:
+            for printed in lines:
+                output.line(printed)
+            return
+        if headings:
+            lines.insert(0, Template(source, heading=True).execute(self._heading_row()))
+        output.write(aligned([line.split("\t") for text in lines for line in text.split("\n")]))
+
+    def _row(self, item: Any) -> Row:
+        from rootless.cli.template import Row
+
+        fields = {field: column.value(item) for field, column in sorted(self.columns.items())}
+        return Row(fields, {name: _bound(method, item) for name, method in self.methods.items()})
+
+    def _heading_row(self) -> Row:
+        from rootless.cli.template import Row
+
+        headings = {field: column.heading for field, column in self.columns.items()}
+        return Row(headings, dict.fromkeys(self.methods, _label_heading))
+
+
+def _bound(method: Callable[[Any, str], str], item: Any) -> Callable[[str], str]:
+    return lambda argument: method(item, argument)
+
+
+def _label_heading(name: str) -> str:
+    """docker's heading for one label: its last component."""
+    return name.split(".")[-1].replace("-", " ").replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    text = str(value)
+    return output.escape(text) if output.is_terminal(sys.stdout) else text.replace("\n", " ")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text with columns one below the other; the last cell of a row is not padded.
+
+    A column's width counts in runs of rows that have it, as Go's tabwriter does.
+    """
+    widths = [[0] * len(row) for row in rows]
+    for at in range(max((len(row) for row in rows), default=0)):
+        run: list[int] = []
+        for number in range(len(rows) + 1):
+            if number < len(rows) and at < len(rows[number]) - 1:
+                run.append(number)
+            elif run:
+                width = max(_LEAST_WIDTH, max(len(rows[member][at]) for member in run) + _PADDING)
+                for member in run:
+                    widths[member][at] = width
+                run = []
+    lines = [
+        "".join(cell.ljust(width) for cell, width in zip(row, sizes, strict=True))
+        for row, sizes in zip(rows, widths, strict=True)
+    ]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,88 @@
+"""The tree of commands: where each one lives, and its line in the list of its group. Importing it imports no command.
+
+A test compares each line with the command's own help, and each place with what is there.
+"""
+
+from __future__ import annotations
+
+Entries = dict[str, tuple[str, str]]
+
+CONTAINER: Entries = {
+    "attach": ("container.process:attach", "Attach the terminal's streams to a running container"),
+    "create": ("container.run:create", "Create a new container"),
+    "exec": ("container.process:exec_", "Execute a command in a running container"),
+    "inspect": ("container.show:inspect", "Display detailed information on containers"),
+    "kill": ("container.lifecycle:kill", "Kill running containers"),
+    "logs": ("container.show:logs", "Fetch the logs of a container"),
+    "ls": ("container.listing:ls", "List containers"),
+    "pause": ("container.lifecycle:pause", "Pause all processes within containers"),
+    "port": ("container.show:port", "List port mappings of a container"),
+    "prune": ("container.lifecycle:prune", "Remove all stopped containers"),
+    "rename": ("container.lifecycle:rename", "Rename a container"),
+    "restart": ("container.lifecycle:restart", "Restart containers"),
+    "rm": ("container.lifecycle:rm", "Remove containers"),
+    "run": ("container.run:run", "Create and run a new container from an image"),
+    "start": ("container.process:start", "Start stopped containers"),
+    "stop": ("container.lifecycle:stop", "Stop running containers"),
+    "top": ("container.show:top", "Display the running processes of a container"),
+    "unpause": ("container.lifecycle:unpause", "Unpause all processes within containers"),
+    "wait": ("container.lifecycle:wait", "Block until containers stop, then print their exit codes"),
+    "healthcheck": ("container.process:healthcheck", "Run a container's health check once, now"),
+}
+IMAGE: Entries = {
+    "bootstrap": ("image.bring:bootstrap", "Make a base image without a registry: busybox or debian"),
+    "history": ("image.listing:history", "Show the history of an image"),
+    "import": ("image.bring:import_", "Make an image of a root file system tarball"),
+    "inspect": ("image.listing:inspect", "Display detailed information on images"),
+    "load": ("image.bring:load", "Load images from an archive or a layout directory"),
+    "ls": ("image.listing:ls", "List images"),
+    "prune": ("image.remove:prune", "Remove unused images"),
+    "pull": ("image.bring:pull", "Download an image from a registry"),
+    "rm": ("image.remove:rm", "Remove images"),
+    "save": ("image.bring:save", "Save images to an archive"),
+    "tag": ("image.remove:tag", "Give an image a further name"),
+    "untag": ("image.remove:untag", "Take names away from an image, and keep the image"),
+}
+VOLUME: Entries = {
+    "create": ("volume:create", "Create a volume"),
+    "inspect": ("volume:inspect", "Display detailed information on volumes"),
+    "ls": ("volume:ls", "List volumes"),
+    "prune": ("volume:prune", "Remove unused volumes"),
+    "rm": ("volume:rm", "Remove volumes"),
+}
+SYSTEM: Entries = {
+    "df": ("system:df", "Show disk usage"),
+    "doctor": ("system:doctor", "Try what this host can do, and say how to get what it cannot"),
+    "info": ("system:info", "Display information on the host and the store"),
+    "prune": ("system:prune", "Remove unused data"),
+    "unshare": ("system:unshare", "Run a command as root of your user namespace"),
+    "version": ("system:version", "Show version information"),
+}
+NOUNS: Entries = {
+    "container": ("nouns:container", "Manage containers"),
+    "image": ("nouns:image", "Manage images"),
+    "system": ("nouns:system", "Manage the whole"),
+    "volume": ("nouns:volume", "Manage volumes"),
+}
+_VERBS = {name: CONTAINER[name] for name in CONTAINER if name not in ("inspect", "ls", "prune", "healthcheck")}
+ROOT: Entries = {
+    **NOUNS,
+    **_VERBS,
+    "ps": CONTAINER["ls"],
+    "images": IMAGE["ls"],
+    "rmi": IMAGE["rm"],
+    **{name: IMAGE[name] for name in ("history", "import", "load", "pull", "save", "tag", "untag")},
+    **{name: SYSTEM[name] for name in ("doctor", "info", "unshare", "version")},
+    "inspect": ("inspect:inspect", "Display detailed information on containers, images and volumes"),
+    "explain": ("container.run:explain", "Show what `run` would do, step by step, and do nothing"),
+}
+# further names, as docker has them; not shown in the lists
+CONTAINER_ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}
+IMAGE_ALIASES = {"list": "ls", "remove": "rm"}
+VOLUME_ALIASES = {"list": "ls", "remove": "rm"}
+ROOT_ALIASES = {"list": "ps", "ls": "ps"}
+# the root's list is long: what a newcomer needs comes first
+ROOT_SECTIONS = {
+    "Common commands": ("run", "exec", "ps", "pull", "images", "logs", "stop", "rm", "doctor"),
+    "Management commands": tuple(NOUNS),
+}

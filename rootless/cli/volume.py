@@ -1,0 +1,101 @@
+"""`volume create`, `ls`, `inspect`, `rm` and `prune`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless import output
+from rootless.cli import complete
+from rootless.cli.command import Session, command, each, many, pass_session, switch, text
+from rootless.cli.options import confirm, filter_option, filter_option_prune, force_option, format_option
+
+if TYPE_CHECKING:
+    from rootless.engine.options import VolumeSummary
+
+_VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...", shell_complete=complete.volumes)
+
+
+@command("create", "Create a volume")
+@text("-d", "--driver", metavar="NAME", default="local", help="Driver (default local)")
+@many("--label", metavar="KEY[=VALUE]", help="Set a label")
+@many("-o", "--opt", metavar="KEY=VALUE", help="Set an option of the driver")
+@click.argument("name", required=False)
+@pass_session
+def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str, ...], name: str | None) -> None:
+    """Make a volume; its name is printed."""
+    output.line(session.engine.volumes.create(name, driver=driver, labels=label, options=opt))
+
+
+@command("ls", "List volumes")
+@filter_option
+@format_option
+@switch("-q", "--quiet", help="Only print names")
+@pass_session
+def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> None:
+    """Print one line per volume."""
+    from rootless.cli import units
+    from rootless.cli.filters import parse_filters
+    from rootless.cli.table import Column, Layout
+
+    def labels(row: VolumeSummary) -> str:
+        return ",".join(f"{key}={value}" for key, value in row.labels.items())
+
+    def size(row: VolumeSummary) -> str:
+        return "N/A" if row.size is None else units.size(row.size)
+
+    columns = [
+        Column("Driver", "DRIVER", lambda row: row.driver),
+        Column("Labels", "LABELS", labels),
+        Column("Mountpoint", "MOUNTPOINT", lambda row: row.mountpoint),
+        Column("Name", "VOLUME NAME", lambda row: row.name),
+        Column("Scope", "SCOPE", lambda row: "local"),
+        Column("Size", "SIZE", size),
+    ]
+    layout = Layout(
+        columns, ["Driver", "Name"], quiet="Name", methods={"Label": lambda row, key: row.labels.get(key, "")}
+    )
+    layout.print(session.engine.volumes.ls(filters=parse_filters(filter)), format=format, quiet=quiet)
+
+
+@command("inspect", "Display detailed information on volumes")
+@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@_VOLUMES
+@pass_session
+def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int:
+    """Print each volume as JSON, or as the template says."""
+    from rootless.cli.inspect import print_objects
+
+    return print_objects(names, session.engine.volumes.inspect, format)
+
+
+@command("rm", "Remove volumes")
+@switch("-f", "--force", help="An unknown volume is no error")
+@_VOLUMES
+@pass_session
+def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
+    """Remove each volume that no container uses."""
+    verbs = session.engine.volumes
+
+    def remove_one(name: str) -> str:
+        verbs.rm(name, force=force)
+        return name
+
+    return each(names, remove_one)
+
+
+@command("prune", "Remove unused volumes")
+@switch("-a", "--all", help="Remove named volumes too, not only anonymous ones")
+@force_option
+@filter_option_prune
+@pass_session
+def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
+    """Remove volumes that no container uses."""
+    from rootless.cli.filters import parse_filters
+    from rootless.cli.prune import print_report
+
+    filters = parse_filters(filter)
+    which = "all volumes" if all else "anonymous volumes"
+    if confirm(f"This will remove {which} not used by at least one container.", force=force):
+        print_report(session.engine.volumes.prune(all=all, filters=filters))
