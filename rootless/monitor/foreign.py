@@ -21,6 +21,7 @@ from rootless.errors import (
     RuntimeFailure,
 )
 from rootless.kernel import procfs
+from rootless.kernel.mounts import MS_RDONLY, mount
 from rootless.kernel.process import close_range, pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rootless.storage.drivers import Mounter
 
 _MAX_ANSWER = 1 << 16  # bytes of the agent's messages and of the program's own words
+_HYBRID = "/sys/fs/cgroup/unified"
 _START, _DELETE = b"s", b"d"
 
 
@@ -282,6 +284,9 @@ class _Agent:
         if mounter is not None:
             mounter(rootfs)
         self._seed(rootfs)
+        if os.path.exists(_HYBRID):
+            # crun refuses to run where version 1 and 2 of cgroups both have controllers, although it is to use none
+            mount("tmpfs", _HYBRID, "tmpfs", MS_RDONLY, "size=4k")
         keep = {self._channel.fileno(), *(stdio or ())}
         _close_all_but(keep)  # the monitor's pipe ends and lock are not ours to hold
         pid_file = f"{self._place}/pid"
