@@ -1,4 +1,4 @@
-"""The report of `rootless doctor`: probes in sections, and per section what is used and what is lost. It changes nothing."""
+"""The report of `rootless doctor`: probes by subject, and for each what is used and what is lost. It mends nothing."""
 
 from __future__ import annotations
 

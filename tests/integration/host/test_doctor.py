@@ -1,0 +1,156 @@
+"""host.probes and host.doctor on the real kernel: true answers, remedies, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rootless.host import doctor, probes, userns
+from rootless.host.facts import is_privileged
+from rootless.host.idmap import single_map
+from rootless.kernel import procfs
+from tests.conftest import REPOSITORY, require
+
+
+def state() -> tuple[list[int], int]:
+    return procfs.children(os.getpid()), len(procfs.mountinfo())
+
+
+def test_whole_report(store_root: Path, has_range: bool) -> None:
+    before = state()
+    sections = doctor.examine(str(store_root))
+    assert state() == before
+    assert os.listdir(store_root) == []
+    found = {p.name: p for s in sections for p in s.probes}
+    assert found["user_namespaces"].works
+    assert all(s.is_usable for s in sections)
+    if not is_privileged():
+        assert found["id_ranges"].works == has_range
+    for p in found.values():
+        assert p.detail
+        assert not p.detail.endswith(".")
+        if not p.works and p.name != "keyring":
+            assert p.remedy, f"{p.name} has no remedy"
+    import json
+
+    assert json.dumps([s.to_json() for s in sections])
+
+
+def test_report_of_somebody_without_a_range_names_the_line(has_range: bool, store_root: Path) -> None:
+    require(not has_range and not is_privileged(), "this user has a range")
+    found = probes.probe("id_ranges", str(store_root))
+    assert found.remedy
+    assert "usermod --add-subuids" in found.remedy
+
+
+@pytest.mark.parametrize("name", ["overlay", "fuse_overlayfs", "pasta", "slirp4netns", "tun", "seccomp", "keyring"])
+def test_what_this_host_has_works(name: str, store_root: Path) -> None:
+    found = probes.probe(name, str(store_root))
+    require(found.works, f"{name}: {found.detail}")
+    assert found.remedy is None
+
+
+def inside_with(setup: str, name: str, directory: Path) -> probes.Probe:
+    """Probe `name` in a fresh interpreter, as root of a namespace with one id where `setup` broke something."""
+    code = (
+        "import json, os, sys\n"
+        "from rootless.host import probes, userns, idmap\n"
+        "from rootless.kernel import mounts\n"
+        "userns.enter(idmap.single_map(0, 0))\n"
+        f"{setup}\n"
+        "print(json.dumps(probes.probe(sys.argv[1], sys.argv[2]).to_json()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, str(directory)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    import json
+
+    value = json.loads(done.stdout)
+    return probes.Probe(value["name"], value["works"], value["detail"], value["remedy"])
+
+
+HIDE_DEVICES = "mounts.mount('tmpfs', '/dev', 'tmpfs', 0); open('/dev/null', 'w').close()"
+
+
+@pytest.mark.parametrize(("name", "line"), [("fuse_overlayfs", "modprobe fuse"), ("tun", "modprobe tun")])
+def test_device_absent(name: str, line: str, store_root: Path) -> None:
+    found = inside_with(HIDE_DEVICES, name, store_root)
+    assert not found.works
+    assert found.remedy and line in found.remedy
+
+
+def test_program_absent(store_root: Path) -> None:
+    for name, package in (("pasta", "passt"), ("slirp4netns", "slirp4netns"), ("fuse_overlayfs", "fuse-overlayfs")):
+        setup = "mounts.mount('tmpfs', '/usr/bin', 'tmpfs', 0)"
+        found = inside_with(setup, name, store_root)
+        assert not found.works
+        assert found.remedy and package in found.remedy
+
+
+def test_read_only_home(store_root: Path) -> None:
+    setup = (
+        "mounts.mount(sys.argv[2], sys.argv[2], None, mounts.MS_BIND)\n"
+        "mounts.mount(None, sys.argv[2], None, mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY)"
+    )
+    found = inside_with(setup, "data_directory", store_root)
+    assert not found.works
+    assert "Read-only file system" in found.detail
+    assert found.remedy and "ROOTLESS_ROOT" in found.remedy
+
+
+def test_no_exec_home(store_root: Path) -> None:
+    setup = "mounts.mount('tmpfs', sys.argv[2], 'tmpfs', mounts.MS_NOEXEC)"
+    assert "noexec" in inside_with(setup, "data_directory", store_root).detail
+
+
+def test_overlay_says_what_the_filesystem_lacks(store_root: Path) -> None:
+    """An upper layer on overlayfs itself is refused by the kernel; the probe must not promise it."""
+    setup = (
+        "base = sys.argv[2]\n"
+        "for n in ('l', 'u', 'w', 'm'): os.mkdir(f'{base}/{n}')\n"
+        "o = f'lowerdir={base}/l,upperdir={base}/u,workdir={base}/w,userxattr'\n"
+        "mounts.mount('overlay', f'{base}/m', 'overlay', 0, o)\n"
+        "sys.argv[2] = f'{base}/m'"
+    )
+    found = inside_with(setup, "overlay", store_root)
+    assert not found.works
+    assert found.remedy
+
+
+def test_runtime_directory_of_somebody_else(monkeypatch: pytest.MonkeyPatch, store_root: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/")
+    found = probes.probe("runtime_directory", str(store_root))
+    if os.stat("/").st_uid != os.geteuid():
+        assert "not yours" in found.detail
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(store_root))
+    store_root.chmod(0o777)
+    found = probes.probe("runtime_directory", str(store_root))
+    store_root.chmod(0o700)
+    assert not found.works
+    assert found.remedy == f"chmod 0700 {store_root}"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", f"{store_root}/nothing")
+    assert "No such file" in probes.probe("runtime_directory", str(store_root)).detail
+
+
+def test_doctor_keeps_results_for_the_next_command(store_root: Path, tmp_path: Path) -> None:
+    require(os.readlink("/proc/self/ns/user") == probes.INITIAL_USER_NAMESPACE, "nested: nothing is cached here")
+    doctor.examine(str(store_root), str(tmp_path))
+    assert (tmp_path / "probes.json").stat().st_mode & 0o777 == 0o600
+    assert probes.cached("overlay", str(store_root), str(tmp_path)).works
+
+
+def test_nothing_is_cached_in_a_nested_namespace(store_root: Path, tmp_path: Path) -> None:
+    def inside() -> bytes:
+        probes.cached("pidfd", str(store_root), str(tmp_path))
+        return str(os.listdir(tmp_path)).encode()
+
+    assert userns.call(single_map(0, 0), inside) == b"[]"

@@ -1,0 +1,106 @@
+"""host.probes: the trial of a probe and the cache of results."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from rootless.errors import HostLimit
+from rootless.host import probes
+from rootless.host.probes import Probe, trial
+
+
+def test_probe_comes_back_whole(tmp_path: Path) -> None:
+    result = trial.attempt("x", lambda d: Probe("x", True, f"seen {d}", "do"), str(tmp_path), 5)
+    assert (result.name, result.works, result.detail, result.remedy) == ("x", True, f"seen {tmp_path}", "do")
+
+
+def test_errors_become_details(tmp_path: Path) -> None:
+    def limit(directory: str) -> Probe:
+        raise HostLimit("it is so", hint="do that")
+
+    def refused(directory: str) -> Probe:
+        os.mkdir("/proc/nothing")
+        raise AssertionError
+
+    first = trial.attempt("x", limit, str(tmp_path), 5)
+    assert (first.works, first.detail, first.remedy) == (False, "it is so", "do that")
+    assert "/proc/nothing" in trial.attempt("x", refused, str(tmp_path), 5).detail
+
+
+def test_probe_that_hangs_is_killed_and_swept(tmp_path: Path) -> None:
+    def hang(directory: str) -> Probe:
+        with trial.Scratch(directory) as base:
+            os.makedirs(f"{base}/work/work")
+            os.chmod(f"{base}/work/work", 0)
+            time.sleep(60)
+        raise AssertionError
+
+    began = time.monotonic()
+    result = trial.attempt("x", hang, str(tmp_path), 0.3)
+    assert time.monotonic() - began < 10
+    assert not result.works
+    assert "no answer" in result.detail
+    assert os.listdir(tmp_path) == []
+
+
+def test_probe_that_dies_says_so(tmp_path: Path) -> None:
+    def die(directory: str) -> Probe:
+        os._exit(3)
+
+    assert not trial.attempt("x", die, str(tmp_path), 5).works
+
+
+def test_scratch_needs_no_data_directory(tmp_path: Path) -> None:
+    with trial.Scratch(f"{tmp_path}/not/made/yet") as base:
+        assert Path(base).parent == tmp_path
+    assert os.listdir(tmp_path) == []
+
+
+def test_cache_keeps_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "_key", lambda directory: "boot 1")
+    first = probes.cached("close_range", str(tmp_path), f"{tmp_path}/cache")
+    monkeypatch.setattr(probes, "probe", lambda name, directory: pytest.fail("was tried again"))
+    assert probes.cached("close_range", str(tmp_path), f"{tmp_path}/cache").to_json() == first.to_json()
+
+
+def test_cache_forgets_a_failure_and_other_boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "_key", lambda directory: "boot 1")
+    tried: list[str] = []
+
+    def fail(name: str, directory: str) -> Probe:
+        tried.append(name)
+        return Probe(name, False, "no")
+
+    monkeypatch.setattr(probes, "probe", fail)
+    file = tmp_path / "probes.json"
+    file.write_text(
+        json.dumps({"other 1 pasta": {"name": "pasta", "works": True, "detail": "", "remedy": None, "at": 0}})
+    )
+    probes.cached("pasta", str(tmp_path), str(tmp_path))
+    probes.cached("pasta", str(tmp_path), str(tmp_path))
+    assert tried == ["pasta"]
+    entries = json.loads(file.read_text())
+    assert list(entries) == ["boot 1 pasta"]
+    entries["boot 1 pasta"]["at"] -= probes.RETRY_AFTER + 1
+    file.write_text(json.dumps(entries))
+    probes.cached("pasta", str(tmp_path), str(tmp_path))
+    assert tried == ["pasta", "pasta"]
+
+
+def test_broken_cache_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "probes.json").write_text("[")
+    assert probes.cached("pidfd", str(tmp_path), str(tmp_path)).name == "pidfd"
+    assert probes.cached("pidfd", str(tmp_path), "/proc/no/such/place").name == "pidfd"
+
+
+@pytest.mark.parametrize("name", probes.NAMES)
+def test_every_name_has_a_function(name: str) -> None:
+    from importlib import import_module
+
+    module = import_module(f"rootless.host.probes.{probes._MODULES[name]}")
+    assert callable(getattr(module, name))
