@@ -1,4 +1,4 @@
-"""Images in an OCI image layout (image-layout.md): a directory, or the same files in a tar (oci-archive). Reading only."""
+"""Images in an OCI image layout (image-layout.md): a directory, or the same files in a tar. Reading only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every place where images live looks like to a pull: one small protocol. Registry, layout and archives follow it."""
+"""What every place where images live looks like to a pull: one small protocol that registry and archives follow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rootless.errors import InvalidInput
 from rootless.image.digest import verify
-from rootless.image.manifest import CONFIG_LIMIT, CONFIG_TYPES, Descriptor, Index, Manifest, parse_manifest, select
+from rootless.image.manifest import CONFIG_LIMIT, CONFIG_TYPES, Descriptor, Manifest, parse_manifest, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class ImageSource(Protocol):
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Digests under which the place knows it: of the manifest, and of the index that led to it. After `manifest`."""
+        """After `manifest`: the digests under which the place knows it, of the manifest and of the index above it."""
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`. Raises InvalidInput when there is none, DigestMismatch."""

@@ -1,0 +1,93 @@
+"""What comes back from an HTTP exchange, in words: error bodies, causes of failures, Retry-After; which proxy."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rootless.image.shortnames import is_loopback
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
+
+_LIMIT = 64 << 10
+
+
+def proxy(host: str) -> str | None:
+    """The proxy of the environment for `host`, if it is to be used (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get("https") or proxies.get("all") or (proxies.get("http") if is_loopback(host) else None)
+    if not proxy or proxy_bypass(host) or is_loopback(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def error_text(response: BaseHTTPResponse) -> str:
+    """The registry's words for an error (JSON of the distribution-spec, or any text); ends the response."""
+    import json
+
+    from urllib3.exceptions import HTTPError
+
+    try:
+        raw = response.read(_LIMIT, decode_content=False)
+    except HTTPError:
+        raw = b""
+    response.release_conn() if not response.closed and len(raw) < _LIMIT else response.close()
+    try:
+        errors = json.loads(raw)["errors"]
+        texts = [str(each.get("message") or each.get("code") or "") for each in errors]
+        details = [each["detail"] for each in errors if isinstance(each.get("detail"), str)]
+        return "; ".join(filter(None, texts + details))[:500]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        text = raw.decode("utf-8", "replace").strip()
+        return "" if text.startswith("<") else text.partition("\n")[0][:200]
+
+
+def tail(text: str) -> str:
+    """`text` as the end of a message."""
+    return f": {text}" if text else ""
+
+
+def retry_after(value: str | None) -> float:
+    """Seconds that a Retry-After header asks for (a number or a date)."""
+    if not value:
+        return 0.0
+    if value.strip().isdigit():
+        return float(value.strip()[:6])
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def cause(error: BaseException) -> BaseException:
+    """The innermost exception behind urllib3's: what the system or TLS said."""
+    seen = 0
+    while seen < 10:
+        reason = getattr(error, "reason", None)
+        inner = error.__cause__ or error.__context__ or (reason if isinstance(reason, BaseException) else None)
+        if inner is None or isinstance(error, OSError):
+            break
+        error = inner
+        seen += 1
+    return error
+
+
+def speaks_no_tls(cause: BaseException) -> bool:
+    """Whether the other side answered our TLS greeting with something else, or hung up on it."""
+    import http.client
+    import ssl
+
+    return isinstance(cause, (ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected, BrokenPipeError))
+
+
+def words(cause: BaseException) -> str:
+    """An error of the network in few words."""
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    text = str(cause) or type(cause).__name__
+    return text.rpartition(">: ")[2][:200] if ">: " in text else text[:200]

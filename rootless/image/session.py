@@ -1,0 +1,353 @@
+"""HTTP with one registry: scheme, TLS, proxies, retries, redirects and authorization. It knows nothing of images.
+
+Why urllib3: docs/decisions/http-client.md. A session may be used from several threads once one request has passed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from rootless.errors import AuthenticationError, RegistryError
+from rootless.image.answers import cause, error_text, proxy, retry_after, speaks_no_tls, tail, words
+from rootless.image.auth import find_credentials, parse_credentials
+from rootless.image.shortnames import host_name, is_loopback
+from rootless.image.tls import make_context
+from rootless.image.token import check_realm, is_trusted_realm, parse_challenges, parse_token, token_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+    from rootless.image.auth import Credentials, Secret
+    from rootless.image.shortnames import Endpoint
+    from rootless.image.token import Challenge
+
+HUB_HOST = "registry-1.docker.io"
+ATTEMPTS = 5
+MAX_REDIRECTS = 10
+ERROR_LIMIT = 64 << 10
+_CONNECT_TIMEOUT = 15.0
+_READ_TIMEOUT = 60.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 60.0
+_RETRIED = (408, 429, 500, 502, 503, 504)
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Access(NamedTuple):
+    """The user's wishes for this registry. verify: None = registries.conf decides; credentials: "user:password"."""
+
+    verify: bool | None = None
+    authfile: str | None = None
+    credentials: str | None = None
+    certificates: str | None = None
+
+
+class Session:
+    """Requests to `https://HOST/v2/…` (or plain HTTP where that is allowed).
+
+    warn: told each text of a Warning header once. sleep: the clock's pause, given by tests.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        access: Access,
+        *,
+        warn: Callable[[str], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.host = HUB_HOST if endpoint.host == "docker.io" else endpoint.host
+        self._name = endpoint.host
+        self._repository = endpoint.repository
+        self._access = access
+        self._unchecked = access.verify is False or (access.verify is None and endpoint.insecure)
+        # --tls-verify=true forbids plain HTTP even on loopback
+        self._may_be_plain = self._unchecked or (access.verify is None and is_loopback(self.host))
+        self._scheme = ""
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._sleep = sleep
+        self._authorization: Secret | None = None
+        self._lock = threading.Lock()
+        self._pools: dict[str, PoolManager] = {}  # by host[:port]; "" is the registry itself
+
+    def get(self, path: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> BaseHTTPResponse:
+        """Ask for `/v2/PATH`; the answer has status 200 or 206, or 404 or 416 for the caller to explain; to be closed.
+
+        Raises AuthenticationError, RegistryError.
+        """
+        if not self._scheme:
+            self._find_scheme()
+        url = f"{self._scheme}://{self.host}/v2/{path}"
+        refused = 0
+        while True:
+            used = self._authorization
+            response = self._follow(method, url, dict(headers or {}), used)
+            if response.status != 401:
+                break
+            demands = response.headers.getlist("WWW-Authenticate")
+            asker = urlsplit(response.geturl() or url).netloc
+            text = error_text(response)
+            refused += 1
+            if asker not in ("", self.host) or refused > 2:
+                raise self._unauthorized(text)
+            self._authorize(demands, used, text)
+        if response.status in (200, 206, 404, 416):
+            return response
+        raise self._refusal(response, url)
+
+    def fetch_foreign(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """GET a layer from where its maker keeps it: https only, and no credentials of any kind."""
+        if urlsplit(url).scheme != "https":
+            raise RegistryError(f"the layer's address '{url[:200]}' is refused: it is not https")
+        response = self._follow("GET", url, dict(headers), None)
+        if response.status not in (200, 206):
+            raise self._refusal(response, url)
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        for pool in self._pools.values():
+            pool.clear()
+
+    def _find_scheme(self) -> None:
+        """Ping by https; by http only where plain HTTP is allowed and the other side does not speak TLS at all."""
+        import ssl
+
+        from urllib3.exceptions import HTTPError
+
+        try:
+            self._scheme = "https"
+            self._ping()
+        except HTTPError as e:
+            self._scheme = ""
+            reason = cause(e)
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise RegistryError(
+                    f"cannot trust registry '{self._name}': {reason.verify_message}",
+                    hint=f"put its authority's certificate into ~/.config/containers/certs.d/{self.host}/ca.crt, "
+                    "or use --tls-verify=false",
+                ) from e
+            if not self._may_be_plain:
+                hint = "is it a plain HTTP registry? then use --tls-verify=false" if speaks_no_tls(reason) else None
+                raise RegistryError(f"cannot reach registry '{self._name}': {words(reason)}", hint=hint) from e
+            if not speaks_no_tls(reason):
+                raise RegistryError(f"cannot reach registry '{self._name}': {words(reason)}") from e
+            self._scheme = "http"
+            try:
+                self._ping()
+            except HTTPError as plain:
+                self._scheme = ""
+                raise RegistryError(f"cannot reach registry '{self._name}': {words(cause(plain))}") from plain
+
+    def _ping(self) -> None:
+        """One request without retries on the scheme; its answer also carries the demand for a token."""
+        response = self._request("GET", f"{self._scheme}://{self.host}/v2/", {}, attempts=2)
+        demands = response.headers.getlist("WWW-Authenticate") if response.status == 401 else []
+        error_text(response)
+        if any(each.scheme == "basic" for each in parse_challenges(demands)):
+            self._authorize(demands, None, "")
+
+    def _follow(self, method: str, url: str, headers: dict[str, str], authorization: Secret | None) -> BaseHTTPResponse:
+        """One request and its redirects. The Authorization header goes to the registry itself and nobody else."""
+        from urllib3.exceptions import HTTPError
+
+        for _ in range(MAX_REDIRECTS):
+            parts = urlsplit(url)
+            sent = dict(headers)
+            if authorization is not None and parts.netloc == self.host and parts.scheme == self._scheme:
+                sent["Authorization"] = authorization.reveal()
+            try:
+                response = self._request(method, url, sent, attempts=ATTEMPTS)
+            except HTTPError as e:
+                raise RegistryError(f"cannot reach '{parts.netloc}': {words(cause(e))}") from e
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not location:
+                self._show_warnings(response)
+                return response
+            error_text(response)
+            url = self._check_redirect(urljoin(url, location))
+        raise RegistryError(f"registry '{self._name}' redirects more than {MAX_REDIRECTS} times")
+
+    def _check_redirect(self, url: str) -> str:
+        parts = urlsplit(url)
+        try:
+            host = parts.hostname
+        except ValueError:
+            host = None
+        why = ""
+        if not host or parts.scheme not in ("https", "http"):
+            why = "it is not an http URL"
+        elif parts.scheme == "http" and self._scheme == "https" and not self._unchecked:
+            why = "it leaves https"
+        elif parts.username is not None:
+            why = "it carries a user"
+        elif host_name(host).startswith(("169.254.", "fe80:")):
+            why = "it is a link-local address"
+        if why:
+            raise RegistryError(f"registry '{self._name}' redirects to '{url[:200]}': refused, {why}")
+        return url
+
+    def _request(self, method: str, url: str, headers: dict[str, str], *, attempts: int) -> BaseHTTPResponse:
+        """One URL, tried again after a pause while the other side is busy, broken or out of reach."""
+        import ssl
+
+        from urllib3.exceptions import HTTPError
+
+        pause = _FIRST_PAUSE
+        for attempt in range(1, attempts + 1):
+            try:
+                response = self._pool_for(url).request(
+                    method, url, headers=headers, redirect=False, retries=False, preload_content=False
+                )
+            except HTTPError as e:
+                reason = cause(e)
+                if attempt == attempts or isinstance(reason, (ssl.SSLError, ConnectionRefusedError)):
+                    raise
+            else:
+                if response.status not in _RETRIED or attempt == attempts:
+                    return response
+                pause = max(pause, retry_after(response.headers.get("Retry-After")))
+                error_text(response)
+            self._sleep(min(pause, _LONGEST_PAUSE))
+            pause *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    def _authorize(self, demands: list[str], refused: Secret | None, text: str) -> None:
+        """Answer a 401: get what its challenge asks for. refused: what was sent in vain."""
+        with self._lock:
+            if self._authorization is not None and self._authorization is not refused:
+                return  # another thread has just done it
+            challenges = {each.scheme: each for each in reversed(parse_challenges(demands))}
+            if (bearer := challenges.get("bearer")) and bearer.parameters.get("realm"):
+                self._authorization = self._get_token(bearer)
+            elif "basic" in challenges:
+                credentials = self._credentials(self._name)
+                if credentials is None or not credentials.user or refused is not None:
+                    raise self._unauthorized(text, had_credentials=credentials is not None)
+                self._authorization = credentials.basic()
+            else:
+                raise self._unauthorized(text)
+
+    def _get_token(self, challenge: Challenge) -> Secret:
+        from urllib3.exceptions import HTTPError
+
+        plain = self._scheme == "http"
+        realm = check_realm(challenge.parameters["realm"], self.host, registry_is_plain=plain)
+        trusted = is_trusted_realm(realm, self._name)
+        # The user's own entry for the token server counts where the registry's password must not go
+        credentials = self._credentials(self._name if trusted else urlsplit(realm).netloc, own=trusted)
+        url = token_url(challenge, f"repository:{self._repository}:pull")
+        try:
+            if credentials is not None and not credentials.user:
+                response = self._refresh(challenge, realm, credentials)
+            else:
+                headers = {"Authorization": credentials.basic().reveal()} if credentials else {}
+                response = self._request("GET", url, headers, attempts=ATTEMPTS)
+            status = response.status
+            body = response.read(ERROR_LIMIT) if status == 200 else b""
+            text = error_text(response) if status != 200 else ""
+            response.close()
+        except HTTPError as e:
+            raise RegistryError(f"cannot reach the token server of '{self._name}': {words(cause(e))}") from e
+        if status in (400, 401, 403):
+            raise self._unauthorized(text, had_credentials=credentials is not None)
+        if status != 200:
+            raise RegistryError(f"the token server of registry '{self._name}' answers {status}{tail(text)}")
+        return parse_token(body, self._name)
+
+    def _refresh(self, challenge: Challenge, realm: str, credentials: Credentials) -> BaseHTTPResponse:
+        """An identity token is exchanged by POST (docker's OAuth2 extension)."""
+        form = {
+            "grant_type": "refresh_token",
+            "service": challenge.parameters.get("service", ""),
+            "client_id": "rootless",
+            "scope": challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
+            "refresh_token": credentials.secret.reveal(),
+        }
+        return self._pool_for(realm).request(
+            "POST",
+            realm,
+            body=urlencode(form),
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+        )
+
+    def _credentials(self, host: str, *, own: bool = True) -> Credentials | None:
+        if own and self._access.credentials is not None:
+            return parse_credentials(self._access.credentials)
+        return find_credentials(host, self._repository if own else "", authfile=self._access.authfile)
+
+    def _unauthorized(self, text: str, *, had_credentials: bool | None = None) -> AuthenticationError:
+        if had_credentials is None:
+            had_credentials = self._authorization is not None or self._access.credentials is not None
+        if had_credentials and self._credentials(self._name) is not None:
+            return AuthenticationError(
+                f"registry '{self._name}' does not accept the credentials for '{self._repository}'{tail(text)}",
+                hint="check user and password; is the repository's name right?",
+            )
+        return AuthenticationError(
+            f"registry '{self._name}' wants credentials for '{self._repository}'{tail(text)}",
+            hint=f"log in with `podman login {self._name}` or `docker login {self._name}`, or the image does not exist",
+        )
+
+    def _refusal(self, response: BaseHTTPResponse, url: str) -> RegistryError:
+        status = response.status
+        text = tail(error_text(response))
+        host = urlsplit(url).netloc if self.host != urlsplit(url).netloc else self._name
+        if status == 403:
+            return AuthenticationError(f"registry '{host}' denies access to '{self._repository}'{text}")
+        if status == 429:
+            return RegistryError(f"registry '{host}' has too many requests from here{text}", hint="wait, or log in")
+        return RegistryError(f"registry '{host}' answers {status}{text}")
+
+    def _show_warnings(self, response: BaseHTTPResponse) -> None:
+        """Warning headers (distribution-spec): shown once each, never acted on."""
+        for header in response.headers.getlist("Warning"):
+            code, _, rest = header.partition(" ")
+            text = rest.partition(" ")[2].strip().removeprefix('"').removesuffix('"').replace('\\"', '"')
+            if code == "299" and text and text not in self._warned and len(self._warned) < 20:
+                self._warned.add(text)
+                if self._warn is not None:
+                    self._warn(f"registry '{self._name}' says: {text[:500]}")
+
+    def _pool_for(self, url: str) -> PoolManager:
+        """Connections for `url`. What --tls-verify=false permits is for the registry, not for where it redirects to."""
+        parts = urlsplit(url)
+        if parts.netloc == self.host or (self._unchecked and host_name(parts.netloc) == host_name(self.host)):
+            if "" not in self._pools:
+                self._pools[""] = self._make_pool(self.host, verify=not self._unchecked)
+            return self._pools[""]
+        if parts.netloc not in self._pools:
+            self._pools[parts.netloc] = self._make_pool(parts.netloc, verify=True)
+        return self._pools[parts.netloc]
+
+    def _make_pool(self, host: str, *, verify: bool) -> PoolManager:
+        import urllib3
+
+        from rootless import __version__
+
+        ours = host == self.host
+        options: dict[str, Any] = {
+            "ssl_context": make_context(host, verify=verify, directory=self._access.certificates if ours else None),
+            "timeout": urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
+            "headers": {"User-Agent": f"rootless/{__version__}", "Accept-Encoding": "identity"},
+            "maxsize": 4,
+            "blocksize": 1 << 16,
+        }
+        if not verify:
+            options["assert_hostname"] = False
+        through = proxy(host)
+        if through is None:
+            return urllib3.PoolManager(**options)
+        user = urlsplit(through)
+        if user.username:
+            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=f"{user.username}:{user.password or ''}")
+        return urllib3.ProxyManager(through, **options)
