@@ -6,6 +6,7 @@ Used by the first process of a container (runtime.init) and by those that join i
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -14,12 +15,14 @@ from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput,
 from rootless.kernel import process as kernel
 from rootless.kernel.files import open_in_root
 from rootless.kernel.seccomp import load_filter
+from rootless.kernel.tty import set_controlling
 from rootless.runtime import capabilities
 from rootless.runtime.capabilities import CapabilitySets
+from rootless.runtime.scheduling import apply_scheduling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -161,9 +164,7 @@ def apply_rlimits(process: dict[str, Any]) -> None:
 
     for limit in process["rlimits"]:
         number = RLIMITS.index(limit["type"])
-        soft, hard = (
-            resource.RLIM_INFINITY if v >= _INFINITY or v < 0 else v for v in (limit["soft"], limit["hard"])
-        )
+        soft, hard = (resource.RLIM_INFINITY if v >= _INFINITY or v < 0 else v for v in (limit["soft"], limit["hard"]))
         try:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError) as e:
@@ -279,6 +280,37 @@ def restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def take_stdio(stdio: tuple[int, int, int]) -> None:
+    """Make these fds 0, 1 and 2, and close the others' numbers above 2."""
+    # copies first: the three may be each other's numbers
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in stdio]
+    for number, fd in enumerate(copies):
+        os.dup2(fd, number)
+        os.close(fd)
+    for fd in set(stdio):
+        if fd > 2:
+            os.close(fd)
+
+
+def take_terminal(slave: int) -> None:
+    """Make the pty's slave the controlling terminal of this session leader, and fds 0, 1 and 2."""
+    set_controlling(slave)
+    for number in (0, 1, 2):
+        os.dup2(slave, number)
+    if slave > 2:
+        os.close(slave)
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every fd that is not in `kept`."""
+    first = 0
+    for fd in sorted(set(kept)):
+        if fd > first:
+            kernel.close_range(first, fd - 1)
+        first = fd + 1
+    kernel.close_range(first)
+
+
 def execute(
     command: Command,
     program: str,
@@ -290,11 +322,12 @@ def execute(
 ) -> None:
     """Take on identity and limits, then execve. Returns only by an exception.
 
-    The order is that of the kernel's rules: limits; directory; groups and ids; directory again; capabilities; no_new_privs;
-    filter as late as possible: with no_new_privs last, without it while CAP_SYS_ADMIN is still there.
+    The order is that of the kernel's rules: limits; directory; groups and ids; directory again; capabilities;
+    no_new_privs; filter as late as possible: with no_new_privs last, without it while CAP_SYS_ADMIN is still there.
     announce is called when only execve can fail.
     """
     process = command.process
+    apply_scheduling(process)
     apply_rlimits(process)
     directory = process.get("cwd") or "/"
     entered = enter_directory(directory, quiet=True)

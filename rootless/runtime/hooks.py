@@ -1,4 +1,4 @@
-"""Runs the hooks of a configuration with the state on stdin. When they run is decided by launch, init and the OCI verbs.
+"""Runs the hooks of a configuration with the state on stdin. When they run is decided by its callers.
 
 runtime-spec config.md, POSIX-platform Hooks. The environment is the hook's own and nothing else: an image's LD_PRELOAD
 must not reach a program of the host.

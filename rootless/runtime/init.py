@@ -1,7 +1,8 @@
 """What happens inside: the two forked processes between the launcher and the container's command. It decides nothing.
 
-The first child enters the namespaces and mounts the root file system; its child, pid 1 of a new pid namespace, builds the
-view, waits at the start gate and becomes the command. Nothing is imported after pivot_root: the files would be the image's.
+The first child enters the namespaces and mounts the root file system; its child, pid 1 of a new pid namespace, builds
+the view, waits at the start gate and becomes the command. Nothing is imported after pivot_root: the files would be the
+image's.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import encodings.utf_8  # noqa: F401
 from rootless.errors import RootlessError, RuntimeFailure
 from rootless.kernel import mounts
 from rootless.kernel import process as kernel
-from rootless.kernel.tty import set_controlling
 from rootless.runtime import capabilities, hooks, keyring
 from rootless.runtime.channel import Channel
-from rootless.runtime.command import Command, execute, find, restore_signals
+from rootless.runtime.command import Command, close_others, execute, find, restore_signals, take_stdio, take_terminal
 from rootless.runtime.namespaces import Entry, Namespaces
 from rootless.runtime.operations import Context, Operation
+from rootless.runtime.scheduling import apply_personality
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         gc.disable()
         restore_signals()
         _die_with(parent)
-        _close_others(setup, launcher, inner)
         step[0] = "enter the namespaces"
         entry = Entry(setup.namespaces)
         entry.open()
@@ -101,7 +101,9 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         step[0] = "enter the namespaces"
         entry.last()
         _time_offsets(setup.config)
-        _oom_score(setup.config, lambda text: launcher.send({"warning": text}))
+        set_oom_score(setup.command.process, {}, lambda text: launcher.send({"warning": text}))
+        apply_personality(setup.config.get("linux") or {})
+        _close_others(setup, launcher, inner)
         step[0] = "fork"
         child = os.fork()
         if child == 0:
@@ -113,7 +115,7 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         launcher.receive()
         os._exit(0)
     except BaseException as e:
-        _report(launcher, e, step[0])
+        report(launcher, e, step[0])
     finally:
         os._exit(1)
 
@@ -152,7 +154,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
             parent_is_gone=outside.peer_is_gone,
         )
     except BaseException as e:
-        _report(conversation[0], e, step[0])
+        report(conversation[0], e, step[0])
     finally:
         os._exit(1)
 
@@ -160,7 +162,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
 def _build(setup: Setup, context: Context, channel: Channel, step: list[str]) -> None:
     """Apply the plan; the hooks in between run before the last operation, which is pivot_root."""
     if setup.stdio is not None:
-        _take_stdio(setup.stdio)
+        take_stdio(setup.stdio)
     os.umask(0)
     for operation in setup.plan[:-1]:
         step[0] = operation.describe()
@@ -173,24 +175,20 @@ def _build(setup: Setup, context: Context, channel: Channel, step: list[str]) ->
     step[0] = "drop capabilities from the bounding set"
     # here, where /proc still is the host's
     capabilities.drop_bounding(setup.command.sets.bounding)
-    _label(setup.config)
+    label(setup.command.process)
     step[0] = setup.plan[-1].describe()
     setup.plan[-1].apply(context)
     os.umask(0o022)
 
 
 def _terminal_and_stdio(context: Context, channel: Channel, step: list[str]) -> None:
-    """The pty becomes our terminal and its master goes to the launcher; the host's /dev/null becomes the container's."""
+    """The pty becomes our terminal its master goes to the launcher; the host's /dev/null becomes the container's."""
     if context.pty is not None:
         step[0] = "take the terminal"
         master, slave = context.pty
         channel.send({"at": "console"}, (master,))
         os.close(master)
-        set_controlling(slave)
-        for number in (0, 1, 2):
-            os.dup2(slave, number)
-        if slave > 2:
-            os.close(slave)
+        take_terminal(slave)
         return
     step[0] = "reopen '/dev/null'"
     for number in (0, 1, 2):
@@ -257,25 +255,7 @@ def _close_others(setup: Setup, *channels: Channel) -> None:
     kept = {0, 1, 2, *setup.command.preserved, *(c.fileno() for c in channels), *(setup.stdio or ())}
     if setup.gate is not None:
         kept.add(setup.gate.fileno())
-    first = 0
-    for fd in sorted(kept):
-        if fd > first:
-            kernel.close_range(first, fd - 1)
-        first = fd + 1
-    kernel.close_range(first)
-
-
-def _take_stdio(stdio: tuple[int, int, int]) -> None:
-    import fcntl
-
-    # copies first: the three may be each other's numbers
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in stdio]
-    for number, fd in enumerate(copies):
-        os.dup2(fd, number)
-        os.close(fd)
-    for fd in set(stdio):
-        if fd > 2:
-            os.close(fd)
+    close_others(kept)
 
 
 def _time_offsets(config: dict[str, Any]) -> None:
@@ -286,18 +266,19 @@ def _time_offsets(config: dict[str, Any]) -> None:
     _write_own("timens_offsets", "".join(lines))
 
 
-def _oom_score(config: dict[str, Any], warn: Callable[[str], None]) -> None:
-    score = (config.get("process") or {}).get("oomScoreAdj")
+def set_oom_score(process: dict[str, Any], container: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """`oomScoreAdj` of the process, else of the container's first one; unset leaves ours. Lowering it needs root."""
+    score = process.get("oomScoreAdj", container.get("oomScoreAdj"))
     if score is None:
         return
     try:
         _write_own("oom_score_adj", str(score))
     except PermissionError:
-        warn(f"oomScoreAdj {score} is not set: an ordinary user can only raise it")
+        warn(f"process.oomScoreAdj {score} is not set: an ordinary user can only raise it")
 
 
-def _label(config: dict[str, Any]) -> None:
-    process = config.get("process") or {}
+def label(process: dict[str, Any]) -> None:
+    """AppArmor profile and SELinux label of the command to come; procfs must be the host's still."""
     if process.get("apparmorProfile"):
         _write_own("attr/apparmor/exec", f"exec {process['apparmorProfile']}")
     if process.get("selinuxLabel"):
@@ -316,7 +297,7 @@ def _write_own(name: str, text: str) -> None:
         os.close(proc)
 
 
-def _report(channel: Channel, error: BaseException, step: str) -> None:
+def report(channel: Channel, error: BaseException, step: str) -> None:
     """Send `error` outside with the step that failed; the peer's death makes it pointless."""
     if isinstance(error, RootlessError):
         message, hint, kind = error.message, error.hint, type(error).__name__

@@ -1,18 +1,16 @@
 """Outside of a container: forks its first process, writes the id maps, holds the start gate, waits. It plans no mounts.
 
-The caller forks the first child (runtime.init.outer), which enters the namespaces; its child becomes the command and, as
-the caller is a child subreaper, the caller's own child once the first one has ended.
+The caller forks the first child (runtime.init.outer), which enters the namespaces; its child becomes the command and,
+as the caller is a child subreaper, the caller's own child once the first one has ended.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
 
-from rootless import errors
-from rootless.errors import InvalidInput, RootlessError, RuntimeFailure
+from rootless.errors import InvalidInput, RuntimeFailure
 from rootless.host.userns import read_map, write_maps
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWUSER
@@ -20,6 +18,7 @@ from rootless.runtime import hooks, init, namespaces
 from rootless.runtime.channel import Channel, pair
 from rootless.runtime.command import Command
 from rootless.runtime.plan import Facts, operations, root_propagation
+from rootless.runtime.process import Process, expect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Launch:
     its network namespace is there; it lives until `start` (or the hand-over to a gate).
     seccomp_bpf, seccomp_flags: the filter; keyring: a session keyring of its own; die_with_parent: the container is
     killed when this process ends; init: our own reaper as pid 1; gate: listening SOCK_SEQPACKET socket by which a later
-    process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root instead.
+    process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root.
     warn: gets one line for each thing that is weaker than asked.
     """
 
@@ -112,125 +111,26 @@ class Launch:
         self.warn = warn or (lambda text: None)
 
 
-class Process:
-    """A process of a container. pid: as this process sees it; pidfd; console_fd: the pty's master, None without.
-
-    userns_fd: the container's user namespace, None where it is the caller's.
-    """
-
-    __slots__ = ("_channel", "_helper", "_keeper", "_status", "console_fd", "pid", "pidfd", "userns_fd", "warn")
-
-    def __init__(self, pid: int, channel: Channel, warn: Callable[[str], None]) -> None:
-        self.pid = pid
-        self.pidfd = kernel.pidfd_open(pid)
-        self.console_fd: int | None = None
-        self.userns_fd: int | None = None
-        self.warn = warn
-        self._channel: Channel | None = channel
-        self._helper: int | None = None
-        self._keeper: Channel | None = None
-        self._status: int | None = None
-
-    def start(self, state: dict[str, Any] | None = None) -> None:
-        """Open the gate; return when the command runs. Raises what kept it from running; the process has ended then."""
-        channel = self._channel
-        if channel is None:
-            raise RuntimeFailure("the container has been started before")
-        self.release()
-        self._channel = None
-        try:
-            try:
-                channel.send({"do": "start", "state": state or {}})
-            except OSError as e:
-                raise RuntimeFailure("the container's first process ended before its start") from e
-            await_exec(channel, self.warn)
-        except BaseException:
-            self.destroy()
-            raise
-        finally:
-            channel.close()
-
-    def detach(self) -> None:
-        """Leave the start to whoever connects to the gate; this process may end."""
-        self.release()
-        if self._channel is not None:
-            self._channel.send({"do": "detach"})
-            self._channel.close()
-            self._channel = None
-
-    def release(self) -> None:
-        """Let the first child end, which nobody needs once the namespaces have been opened."""
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper = None
-        if self._helper is not None:
-            os.waitpid(self._helper, 0)
-            self._helper = None
-
-    def wait(self) -> int:
-        """The exit status: 0..255, 128+n after signal n. Blocks; may be called again."""
-        if self._status is None:
-            _, status = os.waitpid(self.pid, 0)
-            self.set_status(status)
-        assert self._status is not None
-        return self._status
-
-    def set_status(self, wait_status: int) -> None:
-        """Note the status of a waitpid that the caller has done himself."""
-        code = os.waitstatus_to_exitcode(wait_status)
-        self._status = code if code >= 0 else 128 - code
-
-    def destroy(self) -> None:
-        """Kill the process and reap it; for a launch that failed."""
-        try:
-            kernel.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.release()
-        try:
-            self.wait()
-        except ChildProcessError:
-            pass
-        self.close()
-
-    def close(self) -> None:
-        """Close the fds that belong to this object."""
-        for name in ("pidfd", "console_fd", "userns_fd"):
-            fd = getattr(self, name)
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self.pidfd = -1
-        self.console_fd = self.userns_fd = None
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-
-
 def create(launch: Launch) -> Process:
     """Build the container up to the start gate. On any failure everything is undone and one RootlessError is raised."""
     setup = _prepare(launch)
     kernel.set_child_subreaper()
     ours, theirs = pair()
     inner_ours, inner_theirs = pair()
-    helper = -1
-    process: Process | None = None
+    caller = os.getpid()
+    helper = os.fork()
+    if helper == 0:
+        ours.close()
+        inner_ours.close()
+        init.outer(setup, theirs, inner_theirs, caller)
+    theirs.close()
+    inner_theirs.close()
     try:
-        caller = os.getpid()
-        helper = os.fork()
-        if helper == 0:
-            ours.close()
-            inner_ours.close()
-            init.outer(setup, theirs, inner_theirs, caller)
-        theirs.close()
-        inner_theirs.close()
-        process = _follow(launch, setup, helper, ours, inner_ours)
+        return _follow(launch, helper, ours, inner_ours)
     except BaseException:
         ours.close()
         inner_ours.close()
-        if helper > 0:
-            _kill(helper)
         raise
-    return process
 
 
 def _prepare(launch: Launch) -> init.Setup:
@@ -319,15 +219,15 @@ def preserved_fds(count: int) -> tuple[int, ...]:
     return fds
 
 
-def _follow(launch: Launch, setup: init.Setup, helper: int, outer: Channel, inner: Channel) -> Process:
-    """Our side of the conversation, up to the start gate."""
-    expect(outer, "namespaces", launch.warn)
-    userns_fd = None
-    if launch.id_map is not None:
-        write_maps(helper, launch.id_map)
-        userns_fd = os.open(f"/proc/{helper}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Process:
+    """Our side of the conversation, up to the start gate; whatever fails, both children are gone afterwards."""
+    userns_fd = -1
     process: Process | None = None
     try:
+        expect(outer, "namespaces", launch.warn)
+        if launch.id_map is not None:
+            write_maps(helper, launch.id_map)
+            userns_fd = os.open(f"/proc/{helper}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
             launch.join_cgroup(helper)
         outer.send({"do": "mapped"})
@@ -336,17 +236,17 @@ def _follow(launch: Launch, setup: init.Setup, helper: int, outer: Channel, inne
             launch.on_namespaces(helper)
         answer, _ = expect(outer, "init", launch.warn)
         process = Process(answer["pid"], inner, launch.warn)
-        process._helper, process._keeper = helper, outer
-        process.userns_fd, userns_fd = userns_fd, None
+        process.adopt(helper, outer)
+        if userns_fd >= 0:
+            process.userns_fd = userns_fd
         _until_created(launch, process, inner)
     except BaseException:
-        if userns_fd is not None:
-            os.close(userns_fd)
         if process is not None:
-            process._helper = None  # the caller kills and reaps it
-            process._keeper = None
-            _kill(helper)
             process.destroy()
+        else:
+            if userns_fd >= 0:
+                os.close(userns_fd)
+            _kill(helper)
         raise
     return process
 
@@ -382,37 +282,6 @@ def oci_state(launch: Launch, pid: int, status: str) -> dict[str, Any]:
     return state
 
 
-def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tuple[dict[str, Any], list[int]]:
-    """The next message that is no warning, and its fds. Raises the error that came in place of it."""
-    while True:
-        message, fds = channel.receive()
-        if message is None:
-            raise RuntimeFailure("the container's first process was killed while it was set up")
-        if "warning" in message:
-            warn(message["warning"])
-        elif "error" in message:
-            raise decode_error(message["error"])
-        elif at is not None and message.get("at") != at:
-            raise RuntimeFailure(f"the container's first process said {message} in place of '{at}'")
-        else:
-            return message, fds
-
-
-def await_exec(channel: Channel, warn: Callable[[str], None]) -> None:
-    """Return when the peer has become the command: it announced that, and its end of the channel closed at execve."""
-    expect(channel, "exec", warn)
-    message, _ = channel.receive()
-    if message is not None:
-        raise decode_error(message["error"])
-
-
-def decode_error(error: dict[str, Any]) -> RootlessError:
-    """The exception that the other process reported."""
-    kind = getattr(errors, error["class"], RuntimeFailure)
-    result: RootlessError = kind(error["message"], hint=error["hint"])
-    return result
-
-
 def _kill(pid: int) -> None:
     """Kill and reap our own child."""
     try:
@@ -420,14 +289,3 @@ def _kill(pid: int) -> None:
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass
-
-
-def signal_process(pidfd: int, number: int) -> bool:
-    """Send a signal to the very process; False when it has ended."""
-    try:
-        kernel.pidfd_send_signal(pidfd, number)
-    except OSError as e:
-        if e.errno == errno.ESRCH:
-            return False
-        raise
-    return True

@@ -63,9 +63,7 @@ def clone(source: int | str, *, recursive: bool) -> int:
     return mounts.open_tree(source, "", flags | mounts.AT_EMPTY_PATH)
 
 
-def filesystem(
-    fstype: str, source: str | None, options: MountOptions, target: int, reopen: Callable[[], int]
-) -> int:
+def filesystem(fstype: str, source: str | None, options: MountOptions, target: int, reopen: Callable[[], int]) -> int:
     """Mount a new filesystem on the file of `target`; return an fd of its root."""
     if has_mount_api():
         try:

@@ -18,7 +18,7 @@ NULL_DEVICE = os.makedev(1, 3)
 class Mask(Operation):
     """Hide `targets`: a file below the null device, a directory below an empty read-only tmpfs; missing ones are fine.
 
-    CVE-2025-31133: the null device is opened on the host, checked, and bound from that fd; never by a name of the image.
+    CVE-2025-31133: the null device is opened on the host, checked, and bound from that fd, never by a name.
     """
 
     __slots__ = ("targets",)

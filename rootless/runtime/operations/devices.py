@@ -1,4 +1,4 @@
-"""/dev without mknod: nodes bound from the host after a check of their numbers, devpts, the console, the usual links."""
+"""/dev without mknod: the host's nodes bound after a check of their numbers, devpts, the console, the usual links."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ class Device(Operation):
     __slots__ = ("kind", "major", "minor", "optional", "target")
 
     def __init__(
-        self, target: str, kind: str = "c", major: int | None = None, minor: int | None = None, *, optional: bool = False
+        self,
+        target: str,
+        kind: str = "c",
+        major: int | None = None,
+        minor: int | None = None,
+        *,
+        optional: bool = False,
     ) -> None:
         self.target = target
         self.kind = kind
@@ -104,7 +110,7 @@ class Device(Operation):
         return found
 
     def _is_there(self, context: Context) -> bool:
-        """Whether the root has the right node already; an empty file is our place to mount, anything else is an error."""
+        """Whether the root has the right node; an empty file is our place to mount, anything else is an error."""
         fd = existing(context, self.target)
         if fd is None:
             return False

@@ -1,4 +1,4 @@
-"""The mounts of a configuration: binds and new filesystems, each placed on a checked fd. Read-only comes last, elsewhere."""
+"""The mounts of a configuration: binds and new filesystems, each placed on a checked fd. Read-only comes later."""
 
 from __future__ import annotations
 

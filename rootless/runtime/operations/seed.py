@@ -1,4 +1,4 @@
-"""Filling a new volume, or a tmpfs, with what the image has at its place. It never leaves the root and never overwrites."""
+"""Fills a new volume, or a tmpfs, with what the image has at its place. It never leaves the root, never overwrites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is set in the kernel for the container: names of the UTS namespace and sysctls. No file of the image is touched."""
+"""What is set in the kernel for the container: names of the UTS namespace, sysctls. It touches no file of the image."""
 
 from __future__ import annotations
 

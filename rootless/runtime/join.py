@@ -1,0 +1,305 @@
+"""Runs one more process in a container that runs (`exec`). It knows the container by its first pid only."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+
+from rootless.errors import InvalidState, RuntimeFailure
+from rootless.kernel import process as kernel
+from rootless.kernel.namespaces import setns
+from rootless.kernel.tty import set_winsize
+from rootless.runtime import capabilities, keyring
+from rootless.runtime.channel import Channel, pair
+from rootless.runtime.command import Command, close_others, execute, find, restore_signals, take_stdio, take_terminal
+from rootless.runtime.init import label, report, set_oom_score
+from rootless.runtime.launch import preserved_fds
+from rootless.runtime.namespaces import FILES, FLAGS
+from rootless.runtime.operations.devices import open_pty
+from rootless.runtime.process import Process, expect
+from rootless.runtime.scheduling import apply_personality
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+
+def exec_process(
+    pid: int,
+    process: dict[str, Any],
+    *,
+    config: dict[str, Any],
+    stdio: tuple[int, int, int] | None = None,
+    seccomp_bpf: bytes | None = None,
+    seccomp_flags: int = 0,
+    preserve_fds: int = 0,
+    start_time: int | None = None,
+    own_keyring: bool = False,
+    keep_groups: bool = False,
+    die_with_parent: bool = False,
+    join_cgroup: Callable[[int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Process:
+    """Start the OCI `process` in the container whose first process is `pid`; return once its command runs.
+
+    config: the container's, for what a process does not say itself (oomScoreAdj, personality). stdio: fds for 0, 1, 2,
+    None for the caller's own; with `process["terminal"]` the result has the master of a new pty of the container.
+    start_time: of `pid`, when the caller has it on record: another process with that number is refused.
+    Raises InvalidState when the container does not run, else what `Process.start` raises.
+    """
+    preserved = preserved_fds(preserve_fds)
+    target = _open_target(pid, start_time)
+    command = Command(
+        process,
+        seccomp_bpf=seccomp_bpf,
+        seccomp_flags=seccomp_flags,
+        preserved=preserved,
+        die_with_parent=die_with_parent,
+        keep_groups=keep_groups,
+        single_id=_denies_setgroups(pid),
+    )
+    notice = warn or (lambda text: None)
+    if command.sets.unknown:
+        notice(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
+    kernel.set_child_subreaper()
+    ours, theirs = pair()
+    inner_ours, inner_theirs = pair()
+    result: Process | None = None
+    helper = -1
+    try:
+        caller = os.getpid()
+        helper = os.fork()
+        if helper == 0:
+            ours.close()
+            inner_ours.close()
+            _Joiner(command, target, stdio, config, own_keyring).outer(theirs, inner_theirs, caller)
+        theirs.close()
+        inner_theirs.close()
+        expect(ours, "ready", notice)
+        if join_cgroup is not None:
+            join_cgroup(helper)
+        ours.send({"do": "join"})
+        answer, _ = expect(ours, "init", notice)
+        result = Process(answer["pid"], inner_ours, notice)
+        result.adopt(helper, ours)
+        _until_started(result, inner_ours, notice)
+        return result
+    except BaseException:
+        if result is not None:
+            result.destroy()
+        elif helper > 0:
+            os.kill(helper, signal.SIGKILL)
+            os.waitpid(helper, 0)
+        ours.close()
+        inner_ours.close()
+        raise
+    finally:
+        target.close()
+
+
+def _until_started(process: Process, channel: Channel, warn: Callable[[str], None]) -> None:
+    while True:
+        message, fds = expect(channel, None, warn)
+        if message.get("at") == "console":
+            process.console_fd = fds[0]
+        elif message.get("at") == "created":
+            process.start()
+            return
+        else:
+            raise RuntimeFailure(f"the joining process said {message}")
+
+
+class _Target:
+    """The container's first process, held by a pidfd, and the namespaces of it that are not ours."""
+
+    __slots__ = ("flags", "pidfd", "root", "spaces")
+
+    def __init__(self, pidfd: int, root: int, spaces: list[tuple[int, int]]) -> None:
+        self.pidfd = pidfd
+        self.root = root
+        self.spaces = spaces
+        self.flags = 0
+        for flag, _ in spaces:
+            self.flags |= flag
+
+    def close(self) -> None:
+        for fd in (self.pidfd, self.root, *(fd for _, fd in self.spaces)):
+            os.close(fd)
+
+
+def _open_target(pid: int, start_time: int | None) -> _Target:
+    """Pidfd first, then the look whether it is the right process: so no number can be reused in between."""
+    from rootless.kernel import procfs
+
+    opened: list[int] = []
+    try:
+        pidfd = kernel.pidfd_open(pid)
+        opened.append(pidfd)
+        if start_time is not None and procfs.start_time(pid) != start_time:
+            raise ProcessLookupError
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.append(root)
+        spaces = []
+        for kind, flag in FLAGS.items():
+            try:
+                fd = os.open(f"/proc/{pid}/ns/{FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # a kernel without this kind of namespace
+            opened.append(fd)
+            theirs, own = os.fstat(fd), os.stat(f"/proc/self/ns/{FILES[kind]}")
+            if (theirs.st_dev, theirs.st_ino) != (own.st_dev, own.st_ino):
+                spaces.append((flag, fd))
+            else:
+                os.close(opened.pop())
+        # still there: then all of the above were its files
+        kernel.pidfd_send_signal(pidfd, 0)
+    except (ProcessLookupError, FileNotFoundError):
+        for fd in opened:
+            os.close(fd)
+        raise InvalidState(f"the container does not run: its process {pid} has ended") from None
+    except OSError as e:
+        for fd in opened:
+            os.close(fd)
+        raise RuntimeFailure(f"cannot join process {pid}: {e.strerror}") from e
+    return _Target(pidfd, root, spaces)
+
+
+def _denies_setgroups(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/setgroups") as f:
+            return f.read().strip() == "deny"
+    except OSError:
+        return False
+
+
+class _Joiner:
+    """The two forked processes: one joins the namespaces, its child is in the pid namespace and becomes the command.
+
+    CVE-2016-9962, CVE-2019-5736: neither is dumpable from before the join until execve, so that nobody inside can open
+    their files, trace them, or write to the interpreter by /proc/PID/exe.
+    """
+
+    __slots__ = ("command", "config", "own_keyring", "stdio", "target")
+
+    def __init__(
+        self,
+        command: Command,
+        target: _Target,
+        stdio: tuple[int, int, int] | None,
+        config: dict[str, Any],
+        own_keyring: bool,
+    ) -> None:
+        self.command = command
+        self.target = target
+        self.stdio = stdio
+        self.config = config
+        self.own_keyring = own_keyring
+
+    def outer(self, launcher: Channel, inner: Channel, parent: int) -> NoReturn:
+        step = ["join the container"]
+        try:
+            gc.disable()
+            restore_signals()
+            kernel.set_pdeathsig(signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+            notice = lambda text: launcher.send({"warning": text})  # noqa: E731
+            set_oom_score(self.command.process, self.config.get("process") or {}, notice)
+            label(self.command.process)
+            apply_personality(self.config.get("linux") or {})
+            launcher.send({"at": "ready"})
+            if launcher.receive()[0] is None:
+                os._exit(1)
+            kernel.set_dumpable(False)
+            self._join()
+            child = os.fork()
+            if child == 0:
+                launcher.close()
+                self._inside(inner)
+            inner.close()
+            launcher.send({"at": "init", "pid": child})
+            launcher.receive()
+            os._exit(0)
+        except BaseException as e:
+            report(launcher, e, step[0])
+        finally:
+            os._exit(1)
+
+    def _join(self) -> None:
+        if not self.target.flags:
+            os.fchdir(self.target.root)
+            os.chroot(".")
+            return
+        try:
+            # all at once, in the kernel's order (Linux 5.8)
+            setns(self.target.pidfd, self.target.flags)
+        except OSError:
+            for flag, fd in self.target.spaces:
+                setns(fd, flag)
+        # a root that was moved and not pivoted to is not the root of its mount namespace
+        here, there = os.stat("/"), os.fstat(self.target.root)
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            os.fchdir(self.target.root)
+            os.chroot(".")
+        os.chdir("/")
+        if self.target.flags & FLAGS["user"]:
+            # root of the container for the time being, in its own user namespace only
+            for change in (os.setresgid, os.setresuid):
+                try:
+                    change(0, 0, 0)
+                except OSError:
+                    pass  # a map without 0: the capabilities count, not the number
+            kernel.set_dumpable(False)
+
+    def _inside(self, channel: Channel) -> NoReturn:
+        step = ["start"]
+        try:
+            kernel.set_pdeathsig(0)
+            os.setsid()
+            self._streams(channel, step)
+            step[0] = "find the command"
+            program = find(self.command)
+            step[0] = "join a new session keyring"
+            extra_filter = keyring.join() if self.own_keyring else None
+            step[0] = "drop capabilities from the bounding set"
+            capabilities.drop_bounding(self.command.sets.bounding)
+            channel.send({"at": "created"})
+            if channel.receive()[0] is None:
+                os._exit(1)
+            step[0] = "start the command"
+            execute(
+                self.command,
+                program,
+                extra_filter=extra_filter,
+                warn=lambda text: channel.send({"warning": text}),
+                announce=lambda: channel.send({"at": "exec"}),
+                parent_is_gone=channel.peer_is_gone,
+            )
+        except BaseException as e:
+            report(channel, e, step[0])
+        finally:
+            os._exit(1)
+
+    def _streams(self, channel: Channel, step: list[str]) -> None:
+        """The pty or the given fds become 0, 1, 2; everything else but the preserved and the channel is closed."""
+        step[0] = "take the streams"
+        if self.stdio is not None:
+            take_stdio(self.stdio)
+        close_others((0, 1, 2, *self.command.preserved, channel.fileno()))
+        if not self.command.process.get("terminal"):
+            return
+        step[0] = "open a pty"
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        master, slave = open_pty(root)
+        os.close(root)
+        size = self.command.process.get("consoleSize") or {}
+        if size.get("height") and size.get("width"):
+            set_winsize(master, size["height"], size["width"])
+        uid = (self.command.process.get("user") or {}).get("uid", 0)
+        if uid:
+            os.fchown(slave, uid, -1)
+        channel.send({"at": "console"}, (master,))
+        os.close(master)
+        take_terminal(slave)
