@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from io import BufferedReader
 from types import TracebackType
-from typing import BinaryIO
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
 from rootless.storage.records import random_name
@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 
 def hex_of(digest: str) -> str:
-    """The 64 hexadecimal digits of a sha256 digest; InvalidInput for anything else (CVE-2024-3727: before use in a path)."""
+    """The 64 hexadecimal digits of a sha256 digest; InvalidInput for anything else (CVE-2024-3727)."""
     if not isinstance(digest, str) or not _GRAMMAR.fullmatch(digest):
         raise InvalidInput(f"'{digest}' is not a digest of the form sha256:<64 hexadecimal digits>")
     return digest[7:]
@@ -46,10 +46,10 @@ class Blobs:
         except FileNotFoundError as e:
             raise NotFound(f"no blob '{digest}' in the store", hint="pull the image again") from e
 
-    def open(self, digest: str) -> BinaryIO:
+    def open(self, digest: str) -> BufferedReader:
         """The blob for reading. Raises NotFound. Its bytes are not verified again: see `verify`."""
         try:
-            return open(self.path(digest), "rb")  # noqa: SIM115 - the caller closes it
+            return open(self.path(digest), "rb")
         except FileNotFoundError as e:
             raise NotFound(f"no blob '{digest}' in the store", hint="pull the image again") from e
         except OSError as e:

@@ -22,7 +22,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def check_name(name: str, *, what: str = "container") -> str:
-    """`name` when it is `[a-zA-Z0-9][a-zA-Z0-9_.-]*` of at most 128 characters (docker's rule, ours: 128); else UsageError."""
+    """`name` when it is `[a-zA-Z0-9][a-zA-Z0-9_.-]*` (docker's rule) of at most 128 characters; else UsageError."""
     if not name or len(name) > 128 or name[0] not in _FIRST or not _OTHER.issuperset(name):
         raise UsageError(f"invalid {what} name '{name}', only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 128 at most")
     return name

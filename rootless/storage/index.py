@@ -1,4 +1,4 @@
-"""Which images are here and what they are called: `index.json` of the OCI layout is the authority. No blobs are removed here.
+"""Which images are here and their names: `index.json` of the OCI layout is the authority. It removes no blobs.
 
 Each name is one descriptor with the annotation `org.opencontainers.image.ref.name` = full reference; an image without a
 name has one descriptor without it. Every change is read, change, rename under the index lock.
@@ -75,7 +75,7 @@ class ImageIndex:
                 return self._entry(digest, here)
         repository, at, wanted = text.partition("@")
         if at:
-            # The repository is part of the question: the same bytes under another name do not count (podman notes l.1027)
+            # The same bytes under another repository do not count (podman notes l.1027)
             here = names.get(wanted, [])
             if any(_repository(name) == _repository(repository) for name in here):
                 return self._entry(wanted, here)
@@ -83,7 +83,7 @@ class ImageIndex:
         digits = text.removeprefix("sha256:")
         if not digits or len(digits) > 64 or not _HEX.issuperset(digits):
             return None
-        matches = {}
+        matches: dict[str, ImageEntry] = {}
         for entry in self.entries():
             if entry.config_digest[7:].startswith(digits) or entry.manifest_digest[7:].startswith(digits):
                 matches.setdefault(entry.config_digest, entry)
@@ -94,7 +94,7 @@ class ImageIndex:
     def tag(self, reference: str, descriptor: Descriptor) -> str | None:
         """Let the full name `reference` mean the manifest `descriptor`, whose blobs are all here already.
 
-        Returns the digest of the manifest that had the name before (it stays, without a name if this was its last), or None.
+        Returns the digest of the manifest that had the name before (it stays, perhaps without a name), or None.
         """
         hex_of(descriptor.digest)
         with Lock(self._lock):
@@ -166,7 +166,8 @@ class ImageIndex:
                 hex_of(descriptor["digest"])
         except (OSError, ValueError, KeyError, TypeError, InvalidInput) as e:
             raise InvalidInput(
-                f"image index '{self.path}' is damaged: {e}", hint="restore it from a backup, or remove it and pull again"
+                f"image index '{self.path}' is damaged: {e}",
+                hint="restore it, or remove it and pull again",
             ) from e
         result: list[dict[str, Any]] = descriptors
         return result

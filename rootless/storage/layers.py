@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rootless.host.idmap import IdMap
     from rootless.storage.store import Store
 
+    Names = list[str]
+
 _GRACE = 30.0  # seconds in which the unpacking of a parent must begin once its child is read
 _POLL = 0.05
 
@@ -52,14 +54,14 @@ class Layers:
         return os.path.exists(f"{self.directory}/{hex_of(chain_id)}")
 
     def record(self, chain_id: str) -> dict[str, Any]:
-        """What unpacking noted: diff_id, parent, size (bytes of files), entries, lost (what the id map could not keep)."""
+        """What unpacking noted: diff_id, parent, size (bytes of files), entries, lost (what could not be kept)."""
         return read_record(f"{self.directory}/{hex_of(chain_id)}/layer.json", what="layer record")
 
     def size(self, chain_id: str) -> int:
         """Bytes of the layer's files, unpacked. Raises NotFound."""
         return int(self.record(chain_id)["size"])
 
-    def list(self) -> list[str]:
+    def list(self) -> Names:
         """Chain ids of all unpacked layers."""
         return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
 
@@ -101,7 +103,7 @@ class Layers:
                 worker.run(worker.delete_job(temporary), id_map)
                 raise
 
-    def lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap | None = None) -> list[str]:
+    def lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap | None = None) -> Names:
         """The directories of an image's layers, topmost first. chain_ids: bottom first, as image.manifest.chain_ids.
 
         For another id map than the store's default a copy with that map's owners is made at first use (its blocks
@@ -167,7 +169,7 @@ class Layers:
                 worker.run(worker.delete_job(temporary), default)
                 raise
 
-    def _lowers(self, chain_id: str) -> list[str]:
+    def _lowers(self, chain_id: str) -> Names:
         """The diff directories of `chain_id` and all below it, topmost first, waiting for those being unpacked."""
         directories = []
         current: str | None = chain_id

@@ -1,4 +1,4 @@
-"""Deleting trees, also those with files of mapped ids and directories of mode 000. It decides nothing about what may go.
+"""Deleting trees, also those with files of mapped ids and directories of mode 000. It decides not what may go.
 
 A tree is first renamed into the store's trash, in one step; then it is deleted as ourselves, and whatever that cannot
 reach from inside the user namespace. A kill leaves trash, which garbage collection empties.
@@ -21,7 +21,9 @@ _DEPTH = 200  # open directories at a time; deeper ones are moved up first
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove_tree(path: str, id_map: IdMap | None = None, *, trash: str | None = None, userns_fd: int | None = None) -> None:
+def remove_tree(
+    path: str, id_map: IdMap | None = None, *, trash: str | None = None, userns_fd: int | None = None
+) -> None:
     """Delete the tree `path`; harmless when it is not there. No link is followed.
 
     id_map: whose ids its files may have; userns_fd: a living user namespace to delete in, instead.
@@ -59,7 +61,7 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
             return b"" if problem is None else f"{problem.errno} {problem.filename}".encode("utf-8", "replace")
 
         if userns_fd is not None:
-            answer = _in_namespace(userns_fd, path)
+            answer = userns.call_in(userns_fd, work)
         else:
             assert id_map is not None
             answer = userns.call(id_map, work)
@@ -73,35 +75,6 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
     )
 
 
-def _in_namespace(userns_fd: int, path: str) -> bytes:
-    """Delete in a forked child that joins the user namespace."""
-    from rootless.kernel.namespaces import CLONE_NEWUSER, setns
-
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(reader)
-            setns(userns_fd, CLONE_NEWUSER)
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-            problem = _delete(path)
-            if problem is not None:
-                os.write(writer, f"{problem.errno} {problem.filename}".encode("utf-8", "replace"))
-            os._exit(0)
-        except OSError as e:
-            os.write(writer, f"{e.errno} user namespace".encode())
-        finally:
-            os._exit(1)
-    os.close(writer)
-    answer = b""
-    while piece := os.read(reader, 4096):
-        answer += piece
-    os.close(reader)
-    _, status = os.waitpid(pid, 0)
-    return answer if status == 0 or answer else f"{errno.EPERM} user namespace".encode()
-
-
 def _delete(path: str) -> OSError | None:
     """Delete as this process; the first refusal is returned, and everything else is deleted all the same."""
     parent, name = os.path.split(path)
@@ -112,12 +85,12 @@ def _delete(path: str) -> OSError | None:
     except OSError as e:
         return e
     try:
-        return _delete_at(top, name, path)
+        return delete_at(top, name, path)
     finally:
         os.close(top)
 
 
-def _delete_at(top: int, name: str, path: str) -> OSError | None:
+def delete_at(top: int, name: str, path: str) -> OSError | None:
     """Delete `name` in directory `top`, depth first, with a stack of open directories instead of recursion."""
     if _unlink(top, name):
         return None

@@ -101,11 +101,9 @@ class Store:
     def id_map(self) -> IdMap:
         """The user's default id map, with which layers, volumes and their removal work. Read once per process."""
         if self._id_map is None:
-            from rootless.host.idmap import default_map
-            from rootless.host.subid import subordinate_ids
+            from rootless.host.userns import default_id_map
 
-            uid, gid = os.getuid(), os.getgid()
-            self._id_map = default_map(subordinate_ids(_user_name(uid)), uid, gid)
+            self._id_map = default_id_map()
         return self._id_map
 
     @property
@@ -161,13 +159,3 @@ class Store:
 
             self._gc = Gc(self)
         return self._gc
-
-
-def _user_name(uid: int) -> str:
-    """The login name of `uid`, or the number as text (subuid files may name users by number)."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

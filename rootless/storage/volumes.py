@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from rootless.storage.store import Store
 
+    Names = list[str]
+    Found = list["Volume"]
+
 
 @dataclass(frozen=True, slots=True)
 class Volume:
@@ -109,7 +112,7 @@ class Volumes:
             labels=dict(record.get("labels") or {}),
         )
 
-    def list(self) -> list[Volume]:
+    def list(self) -> Found:
         """All volumes, by name."""
         found = []
         for name in sorted(os.listdir(self.directory)):
@@ -121,9 +124,9 @@ class Volumes:
                 continue  # being removed, or without its record: garbage collection leaves volumes alone
         return found
 
-    def users(self) -> dict[str, list[str]]:
+    def users(self) -> dict[str, Names]:
         """Volume name → ids of the containers whose record names it in "volumes"."""
-        users: dict[str, list[str]] = {}
+        users: dict[str, Names] = {}
         for container_id in self._store.containers.list():
             try:
                 record: dict[str, Any] = self._store.containers.read(container_id)

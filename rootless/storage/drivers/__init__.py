@@ -55,9 +55,7 @@ def driver_module(name: str) -> Any:
     raise UsageError(f"unknown storage driver '{name}'", hint=f"choose auto, {', '.join(NAMES)}")
 
 
-def prepare(
-    driver: str, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False
-) -> Plan:
+def prepare(driver: str, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
     """Make the writable directories of a container and return its plan.
 
     driver: one of NAMES (from `choose`); lowerdirs: topmost first (Layers.lowerdirs); volatile: the container's changes
@@ -68,7 +66,7 @@ def prepare(
 
 
 def mounter(plan: Plan) -> Mounter:
-    """What will mount the plan: made before the container's namespaces exist, called inside of them. Raises HostLimit."""
+    """What will mount the plan: made before the container's namespaces exist, called inside of them."""
     result: Mounter = driver_module(plan["driver"]).mounter(plan)
     return result
 

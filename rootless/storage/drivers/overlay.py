@@ -163,33 +163,38 @@ def _forget_incompatible(work: str) -> None:
 
 def probe(directory: str, id_map: IdMap) -> str:
     """Empty when a file of a lower layer can be replaced and deleted through a real overlay below `directory`."""
+    return probe_with(prepare, mounter, unmount, directory, id_map)
+
+
+def probe_with(prepare: Any, mounter: Any, unmount: Any, directory: str, id_map: IdMap) -> str:
+    """Empty when the driver of these functions works below `directory`, else why it does not."""
     from rootless.host import userns
     from rootless.storage.removal import delete
 
     base = f"{directory}/.probe-{os.urandom(8).hex()}"
-
-    def attempt() -> bytes:
-        plan = prepare(base, [f"{base}/lower"], id_map)
-        target = f"{base}/merged"
-        os.mkdir(target)
-        Overlay(plan)(target)
-        try:
-            os.unlink(f"{target}/deleted")
-            with open(f"{target}/kept", "w", encoding="ascii") as file:
-                file.write("new")
-            if os.listdir(target) != ["kept"]:
-                return b"a deleted file is still there"
-        finally:
-            mounts.umount(target, mounts.MNT_DETACH)
-        return b""
-
+    target = f"{base}/merged"
     try:
         os.mkdir(base, 0o700)
+        os.mkdir(target)
         os.mkdir(f"{base}/lower", 0o755)
         for name in ("deleted", "kept"):
             with open(f"{base}/lower/{name}", "w", encoding="ascii") as file:
                 file.write("old")
-        return userns.call(id_map, attempt).decode()
+        plan = prepare(base, [f"{base}/lower"], id_map)
+        made = mounter(plan)
+
+        def attempt() -> bytes:
+            made(target)
+            os.unlink(f"{target}/deleted")
+            with open(f"{target}/kept", "w", encoding="ascii") as file:
+                file.write("new")
+            return b"" if os.listdir(target) == ["kept"] else b"a deleted file is still there"
+
+        try:
+            return userns.call(id_map, attempt).decode()
+        finally:
+            made.close()
+            unmount(plan)
     except RootlessError as e:
         return e.message
     except OSError as e:

@@ -1,0 +1,94 @@
+"""The whole root file system copied for each container: the rung for hosts without overlayfs and FUSE.
+
+Blocks are shared where the file system can (btrfs, XFS, ZFS), so that it costs little there, and its size elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import HostLimit, RootlessError, RuntimeFailure
+from rootless.kernel import mounts
+from rootless.storage.drivers.overlay import make_directories
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.host.idmap import IdMap
+
+    Plan = dict[str, Any]
+
+
+def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+    """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
+    from rootless.host import userns
+    from rootless.storage.tree import PATH_DIRECTORY, Copier, copy_tree
+
+    make_directories(container_dir, "upper")
+    upper = f"{container_dir}/upper"
+
+    def flatten() -> bytes:
+        os.umask(0)
+        target = os.open(upper, PATH_DIRECTORY)
+        for directory in reversed(lowerdirs):
+            source = os.open(directory, PATH_DIRECTORY)
+            copy_tree(source, target, Copier(), upper)
+            os.close(source)
+        return b""
+
+    try:
+        userns.call(id_map, flatten)
+    except OSError as e:
+        raise HostLimit(
+            f"cannot copy the image into '{upper}': {e.strerror}",
+            hint="free some space, or use the overlay or fuse-overlayfs storage driver",
+        ) from e
+    return {
+        "driver": "copy",
+        "lowerdirs": lowerdirs,
+        "upper": upper,
+        "work": "",
+        "volatile": volatile,
+        "options": [],
+        "directory": container_dir,
+    }
+
+
+class Copied:
+    """Binds the copied tree."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __call__(self, target: str) -> None:
+        """Bind on directory `target`. Raises RuntimeFailure."""
+        try:
+            mounts.mount(self._plan["upper"], target, None, mounts.MS_BIND)
+        except OSError as e:
+            raise RuntimeFailure(f"cannot bind '{self._plan['upper']}' on '{target}': {e.strerror}") from e
+
+    def close(self) -> None:
+        """Nothing is held outside of the namespaces."""
+
+
+def mounter(plan: Plan) -> Copied:
+    """What mounts the plan."""
+    return Copied(plan)
+
+
+def unmount(plan: Plan) -> None:
+    """Nothing: the kernel drops the mount with its namespace."""
+
+
+def probe(directory: str, id_map: IdMap) -> str:
+    """Empty when a user namespace with a mount namespace can be had; nothing else is needed."""
+    from rootless.host import userns
+
+    try:
+        userns.call(id_map, lambda: b"")
+    except RootlessError as e:
+        return e.message
+    return ""

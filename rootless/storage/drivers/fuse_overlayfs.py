@@ -1,0 +1,163 @@
+"""fuse-overlayfs: overlay in user space, for hosts whose kernel cannot (before 5.11, or a file system it refuses).
+
+Its daemon must live outside of the container's pid namespace, or it would be killed before it has written everything,
+and outside of the container's mount namespace, or it would keep that alive. So a helper (fuse_starter, a process of its
+own, since `sh` uses threads) waits beside the launch; from inside, the mounter sends it the user namespace; the helper
+enters that, starts the daemon in a mount namespace of its own, and sends back the mount as a file descriptor, which the
+mounter attaches to the container's tree. When the container's mount namespace ends, the kernel drops the last mount and
+the daemon ends by itself; `unmount` waits for that and kills what is left. Needs open_tree (Linux 5.2).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import struct
+
+from rootless.errors import HostLimit, RootlessError, RuntimeFailure
+from rootless.kernel import mounts
+from rootless.storage.drivers import overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.host.idmap import IdMap
+
+    Plan = dict[str, Any]
+
+RECORD = "fuse.json"  # {"pid", "start"} of the daemon, in the container's directory
+ANSWER = 65536
+START_TIMEOUT = 30.0
+END_TIMEOUT = 10.0
+
+
+def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+    """Make `upper`, `work` and the helper's mount point. Raises HostLimit when the program or /dev/fuse is missing."""
+    program = _program()
+    overlay.make_directories(container_dir, "upper", "work", "fuse")
+    return {
+        "driver": "fuse-overlayfs",
+        "lowerdirs": lowerdirs,
+        "upper": f"{container_dir}/upper",
+        "work": f"{container_dir}/work",
+        "volatile": volatile,
+        "options": [],
+        "directory": container_dir,
+        "program": program,
+    }
+
+
+def _program() -> str:
+    from rootless.host.facts import find_helper
+
+    program = find_helper("fuse-overlayfs")
+    if program is None:
+        raise HostLimit("fuse-overlayfs is not installed", hint="ask the administrator for: apt install fuse-overlayfs")
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as e:
+        raise HostLimit(
+            f"cannot open '/dev/fuse': {e.strerror}",
+            hint="ask the administrator for: modprobe fuse; chmod 666 /dev/fuse",
+        ) from e
+    return program
+
+
+class FuseMounter:
+    """Mounts one plan with the helper that was started for it."""
+
+    __slots__ = ("_pid", "_plan", "_socket")
+
+    def __init__(self, plan: Plan) -> None:
+        from rootless.host.userns import worker_command
+
+        self._plan = plan
+        # a stream: the plan of an image with hundreds of layers is longer than a packet may be
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        argv = worker_command("rootless.storage.drivers.fuse_starter", site_packages=True)
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"}
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+        self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+        theirs.close()
+        content = json.dumps(plan).encode()
+        self._socket.sendall(struct.pack("!I", len(content)) + content)
+
+    def __call__(self, target: str) -> None:
+        """Mount on directory `target`. Raises RuntimeFailure with fuse-overlayfs' own words."""
+        namespace = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            socket.send_fds(self._socket, [b"mount"], [namespace])
+            self._socket.settimeout(START_TIMEOUT)
+            content, fds, _, _ = socket.recv_fds(self._socket, ANSWER, 1)
+        except OSError as e:
+            raise RuntimeFailure(f"the helper that starts fuse-overlayfs does not answer: {e.strerror or e}") from e
+        finally:
+            os.close(namespace)
+        if not fds:
+            text = content.decode("utf-8", "replace") or "its helper ended"
+            raise RuntimeFailure(f"cannot mount with fuse-overlayfs: {text}", hint="see `rootless doctor`")
+        try:
+            mounts.move_mount_to(fds[0], mounts.AT_FDCWD, target)
+        except OSError as e:
+            raise RuntimeFailure(f"cannot attach fuse-overlayfs on '{target}': {e.strerror}") from e
+        finally:
+            os.close(fds[0])
+
+    def close(self) -> None:
+        """End the helper; the daemon that it may have started goes on."""
+        self._socket.close()
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # somebody reaps all children, or this is the forked copy inside the container
+
+
+def mounter(plan: Plan) -> FuseMounter:
+    """What mounts the plan; starts the helper."""
+    return FuseMounter(plan)
+
+
+def unmount(plan: Plan) -> None:
+    """Wait until the daemon has written everything and ended; kill it when it does not. Harmless when none runs."""
+    from rootless.kernel.process import pidfd_open, pidfd_send_signal
+    from rootless.kernel.procfs import start_time
+    from rootless.storage.records import read_record
+
+    path = f"{plan['directory']}/{RECORD}"
+    try:
+        record = read_record(path)
+        fd = pidfd_open(record["pid"])
+    except (RootlessError, ProcessLookupError):
+        return
+    try:
+        # The number may be another process by now: the start time decides, after the pidfd holds it fast
+        if start_time(record["pid"]) != record["start"]:
+            return
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                pidfd_send_signal(fd, number)
+            if select.select([fd], [], [], END_TIMEOUT)[0]:
+                break
+    except OSError as e:
+        if e.errno not in (errno.ESRCH, errno.ENOENT):
+            raise HostLimit(f"cannot end fuse-overlayfs: {e.strerror}") from e
+    finally:
+        os.close(fd)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
+def probe(directory: str, id_map: IdMap) -> str:
+    """Empty when a file can be replaced and deleted through a real mount below `directory`."""
+    try:
+        _program()
+    except RootlessError as e:
+        return e.message
+    return overlay.probe_with(prepare, mounter, unmount, directory, id_map)

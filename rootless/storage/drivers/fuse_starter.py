@@ -1,0 +1,84 @@
+"""The process that starts fuse-overlayfs for one container: see fuse_overlayfs. It serves one request and ends.
+
+fd 3: the plan, then "mount" with the container's user namespace; answered by the mount as an fd, or by an error text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import sys
+from typing import Any
+
+from rootless.errors import RootlessError
+from rootless.host.userns import join
+from rootless.kernel import mounts
+from rootless.kernel.namespaces import CLONE_NEWNS, unshare
+from rootless.kernel.process import set_child_subreaper
+from rootless.kernel.procfs import children, start_time
+from rootless.storage.records import write_record
+
+
+def main() -> int:
+    """Entry point of `worker_command("rootless.storage.drivers.fuse_starter")`."""
+    channel = socket.socket(fileno=3)
+    os.set_inheritable(3, False)
+    plan = json.loads(_exactly(channel, struct.unpack("!I", _exactly(channel, 4))[0]))
+    import sh  # while the launch goes on beside us
+
+    request, fds, _, _ = socket.recv_fds(channel, 16, 1)
+    if not request or not fds:
+        return 0  # the launch failed before its root file system
+    try:
+        mount = _start(sh, plan, fds[0])
+    except RootlessError as e:
+        channel.send(e.message.encode("utf-8", "replace"))
+    except sh.ErrorReturnCode as e:
+        channel.send(e.stderr.strip() or f"exit status {e.exit_code}".encode())
+    except OSError as e:
+        channel.send(f"{e.filename or 'system call'}: {e.strerror}".encode("utf-8", "replace"))
+    else:
+        socket.send_fds(channel, [b"+"], [mount])
+    sys.stdout.flush()
+    os._exit(0)  # the daemon stays; threads of sh may still wait for its output
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes:
+    content = b""
+    while len(content) < size:
+        piece = channel.recv(size - len(content))
+        if not piece:
+            os._exit(0)
+        content += piece
+    return content
+
+
+def _start(sh: Any, plan: dict[str, Any], namespace: int) -> int:
+    """Enter the namespace, mount, return the mount as a detached copy; only that copy is left."""
+    join(namespace)
+    unshare(CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    set_child_subreaper()
+    point = f"{plan['directory']}/fuse"
+    # Short names without special characters: fuse-overlayfs splits its options at : and ,
+    mounts.mount("tmpfs", point, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=0700")
+    os.chdir(point)
+    for position, directory in enumerate(plan["lowerdirs"]):
+        os.symlink(directory, str(position))
+    os.symlink(plan["upper"], "u")
+    os.symlink(plan["work"], "w")
+    os.mkdir("m")
+    lower = ":".join(str(position) for position in range(len(plan["lowerdirs"])))
+    options = f"lowerdir={lower},upperdir=u,workdir=w{',volatile' if plan['volatile'] else ''}"
+    sh.Command(plan["program"])("-o", options, f"{point}/m", _env={"PATH": os.defpath}, _close_fds=True)
+    daemons = children(os.getpid())
+    if daemons:
+        record = {"pid": daemons[0], "start": start_time(daemons[0])}
+        write_record(f"{plan['directory']}/fuse.json", record, durable=False)
+    copy = mounts.open_tree(mounts.AT_FDCWD, f"{point}/m", mounts.OPEN_TREE_CLONE)
+    mounts.umount(f"{point}/m", mounts.MNT_DETACH)
+    os.chdir("/")
+    mounts.umount(point, mounts.MNT_DETACH)
+    return copy

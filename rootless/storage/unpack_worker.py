@@ -1,0 +1,148 @@
+"""The process that works on layers: enters the user namespace, unpacks, completes, copies, deletes. One job each.
+
+stdin: length, job as JSON, then the compressed archive. stdout: the result or the error as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any
+
+from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
+from rootless.host.idmap import IdMap
+from rootless.host.userns import enter
+from rootless.kernel import mounts
+from rootless.kernel.files import syncfs
+
+
+def main() -> int:
+    """Entry point of `worker_command("rootless.storage.unpack_worker")`."""
+    out = os.dup(1)
+    os.dup2(2, 1)  # nothing but the answer may reach the caller
+    try:
+        job = json.loads(_exactly(struct.unpack("!I", _exactly(4))[0]))
+        id_map = IdMap.from_json(job["id_map"])
+        result = _OPERATIONS[job["operation"]](job, id_map)
+    except RootlessError as e:
+        result = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+    except OSError as e:
+        result = {"error": "HostLimit", "message": f"cannot work on a layer: {e}", "hint": None}
+    except (RecursionError, MemoryError) as e:
+        result = {
+            "error": "InvalidInput",
+            "message": f"layer is too deep or too large: {e!r}",
+            "hint": None,
+        }
+    view = memoryview(json.dumps(result).encode())
+    while view:
+        view = view[os.write(out, view) :]
+    os.close(out)
+    os._exit(0)  # the inflating thread may still wait for a place in its queue
+
+
+def _exactly(size: int) -> bytes:
+    content = b""
+    while len(content) < size:
+        piece = os.read(0, size - len(content))
+        if not piece:
+            raise HostLimit("the caller of the unpacking process is gone")
+        content += piece
+    return content
+
+
+def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    # Everything is imported before the root changes: afterwards a file of the image would be found in its place
+
+    from rootless.storage import removal  # noqa: F401
+    from rootless.storage.apply import Applier
+    from rootless.storage.inflate import Inflated
+    from rootless.storage.tarstream import TarStream
+
+    enter(id_map)
+    target = job["target"]
+    root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    codec = Inflated.codec(job["compression"])
+    _shut_in(target)
+    source = Inflated(0, codec)
+    applier = Applier(
+        root,
+        [(e.container, e.size) for e in id_map.uids],
+        [(e.container, e.size) for e in id_map.gids],
+        single=id_map.kind == "single",
+    )
+    applier.apply(TarStream(source), source)
+    diff_id = source.drain()
+    if diff_id != job["diff_id"]:
+        raise DigestMismatch(f"uncompressed layer has digest '{diff_id}' instead of '{job['diff_id']}'")
+    # One call for all files, before the layer gets its name; a full disk may show only here
+    syncfs(root)
+    return {
+        "diff_id": diff_id,
+        "size": applier.size,
+        "entries": applier.entries,
+        "markers": applier.markers,
+        "lost": applier.lost.to_json(),
+        "links": [[os.fsdecode(path), os.fsdecode(target)] for path, target in applier.links.items()],
+        "implied": [os.fsdecode(path) for path in sorted(applier.implied)],
+    }
+
+
+def _shut_in(directory: str) -> None:
+    """Make `directory` the root of this process' mount namespace, so that even a mistake here cannot leave it."""
+    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    mounts.mount(directory, directory, None, mounts.MS_BIND)
+    os.chdir(directory)
+    try:
+        mounts.pivot_root(".", ".")
+        mounts.umount(".", mounts.MNT_DETACH)
+    except OSError:
+        os.chroot(".")  # an initramfs cannot be pivoted away
+    os.chdir("/")
+
+
+def _finish(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage.complete import complete
+
+    enter(id_map)
+    complete(job["target"], job["lowers"], [(p, t) for p, t in job["links"]], job["implied"])
+    return {}
+
+
+def _remap(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage.tree import PATH_DIRECTORY, Copier, copy_tree
+
+    other = IdMap.from_json(job["other_map"])
+    enter(id_map)
+
+    def translate(uid: int, gid: int) -> tuple[int, int]:
+        return (
+            _through(other.to_host_uid(uid), other.to_host_uid(other.first_uid()), id_map.to_container_uid),
+            _through(other.to_host_gid(gid), other.to_host_gid(other.first_gid()), id_map.to_container_gid),
+        )
+
+    copier = Copier(owner=translate, capability_root=translate(0, 0)[0], marks=True)
+    os.umask(0)
+    source, target = os.open(job["source"], PATH_DIRECTORY), os.open(job["target"], PATH_DIRECTORY)
+    copy_tree(source, target, copier, job["target"])
+    syncfs(target)
+    return {"lost": {"xattrs": copier.lost}}
+
+
+def _through(host: int | None, fallback: int | None, inward: Any) -> int:
+    """Host id → id in this namespace; an id that the other map lacks becomes its root's."""
+    found = inward(host if host is not None else fallback)
+    if found is None:
+        raise InvalidInput(f"id map uses id {host}, which is not yours")
+    return int(found)
+
+
+def _delete(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage.removal import remove_tree
+
+    remove_tree(job["target"], id_map)
+    return {}
+
+
+_OPERATIONS = {"unpack": _unpack, "finish": _finish, "remap": _remap, "delete": _delete}
