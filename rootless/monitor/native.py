@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
-    from rootless.runtime.launch import Process
+    from rootless.runtime.process import Process
     from rootless.storage.drivers import Mounter
 
-_MAX_FILTER = 1 << 20  # bytes of a compiled seccomp filter
 
 
 class NativeRun:
@@ -71,6 +70,15 @@ class NativeRun:
                 os.close(userns_fd)
 
 
+def preload() -> None:
+    """Load what `launch` needs, so that the launch does not wait for it."""
+    import rootless.host.idmap
+    import rootless.runtime.launch
+    import rootless.runtime.operations
+    import rootless.storage.drivers
+    import rootless.storage.drivers.overlay  # noqa: F401
+
+
 def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
     """Create the container, up to the gate before its command. Raises what rootless.runtime.launch raises."""
     from rootless.host.idmap import IdMap
@@ -92,7 +100,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
             runtime.Launch(
                 config=spec.config,
                 bundle=spec.bundle,
-                id_map=IdMap.from_json(spec.id_map),
+                id_map=IdMap.from_json(spec.id_map) if spec.has_own_users else None,
                 root_mount=mounter,
                 extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.seed_volumes],
                 stdio=stdio,
@@ -102,6 +110,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
                 keyring=True,
                 die_with_parent=True,
                 init=spec.init,
+                keep_groups=spec.keep_groups,
                 warn=lambda text: note(spec.directory, text),
             )
         )
@@ -122,7 +131,12 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     process = {**spec.config["process"], "args": argv, "terminal": False}
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     return exec_process(
-        pid, process, config=spec.config, stdio=(null, output, output), seccomp_bpf=_filter(spec.seccomp_bpf)
+        pid,
+        process,
+        config=spec.config,
+        stdio=(null, output, output),
+        seccomp_bpf=_filter(spec.seccomp_bpf),
+        die_with_parent=True,
     )
 
 
@@ -130,9 +144,10 @@ def _filter(path: str | None) -> bytes | None:
     """The compiled seccomp filter; a missing file is an error, never a container without its filter."""
     if path is None:
         return None
+    from rootless.runtime.seccomp import read_filter
+
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_FILTER)
+        return read_filter(path)
     except OSError as e:
         raise HostLimit(
             f"cannot read the seccomp filter '{path}': {e.strerror}", hint="start the container again"

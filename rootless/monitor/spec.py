@@ -29,6 +29,7 @@ class LaunchSpec:
         "id",
         "id_map",
         "init",
+        "keep_groups",
         "log",
         "name",
         "network",
@@ -69,6 +70,7 @@ class LaunchSpec:
         self.restart = (str(restart.get("name") or "no"), int(restart.get("maximum_retry_count") or 0))
         self.health: dict[str, Any] | None = launch.get("health")
         self.remove: dict[str, Any] | None = launch.get("remove")
+        self.keep_groups = bool(launch.get("keep_groups"))
         self.runtime: str | None = launch.get("runtime")
         self.runtime_dir = str(launch.get("runtime_dir") or directory)
 
@@ -76,6 +78,12 @@ class LaunchSpec:
     def socket_path(self) -> str:
         """Where clients attach."""
         return f"{self.runtime_dir}/containers/{self.id}.sock"
+
+    @property
+    def has_own_users(self) -> bool:
+        """Whether the container has a user namespace of its own, and does not join that of another container."""
+        namespaces = self.config.get("linux", {}).get("namespaces", [])
+        return any(n.get("type") == "user" and not n.get("path") for n in namespaces)
 
     @property
     def has_own_processes(self) -> bool:
