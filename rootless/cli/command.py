@@ -111,7 +111,11 @@ class Command(click.Command):
         session = ctx.find_object(Session)
         if session is not None:
             session.error_code = self.own_error
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        finally:
+            if session is not None:
+                session.end_progress()
 
 
 class LazyGroup(click.Group):

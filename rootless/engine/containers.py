@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rootless.engine.context import Engine
+    from rootless.engine.explain import Explanation
     from rootless.engine.options import (
         AttachOptions,
         ContainerOptions,
@@ -38,6 +39,12 @@ class Containers:
         from rootless.engine import create
 
         return create.create(self._engine, options)
+
+    def explain(self, options: ContainerOptions) -> Explanation:
+        """What `run` would do, in words and as the files it would write; nothing of it stays."""
+        from rootless.engine import explain
+
+        return explain.explain(self._engine, options)
 
     def run(self, options: ContainerOptions, attach: AttachOptions) -> RunOutcome:
         """Create and start; wait with the caller's terminal attached unless `attach.detach`."""

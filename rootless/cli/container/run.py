@@ -31,7 +31,7 @@ rootless run --rm -v "$PWD":/work -w /work --userns=keep-id python:3 python scri
 @terminal_options
 @container_options
 @pass_session
-def run(session: Session, detach: bool, quiet: bool, detach_keys: str | None, sig_proxy: bool, **flags: Any) -> int:
+def run(session: Session, /, detach: bool, quiet: bool, detach_keys: str | None, sig_proxy: bool, **flags: Any) -> int:
     """Create and start a container, and stay with it."""
     attach = AttachOptions(detach=detach, detach_keys=detach_keys, sig_proxy=sig_proxy)
     session.quiet = quiet
@@ -52,7 +52,29 @@ def run(session: Session, detach: bool, quiet: bool, detach_keys: str | None, si
 @switch("-q", "--quiet", help="Do not show the progress of a pull")
 @container_options
 @pass_session
-def create(session: Session, quiet: bool, **flags: Any) -> None:
+def create(session: Session, /, quiet: bool, **flags: Any) -> None:
     """Create a container that is not started."""
     session.quiet = quiet
     output.line(session.engine.containers.create(from_flags(flags)))
+
+
+@command(
+    "explain",
+    "Show what `run` would do, step by step, and do nothing",
+    description="Takes the flags of run. The image must be there.",
+    examples="rootless explain --read-only -v data:/data busybox sh",
+    own_error=125,
+    command_first=True,
+    short_help_flag=False,
+)
+@switch("--json", help="Print the OCI configuration, the launch record and the steps as JSON")
+@container_options
+@pass_session
+def explain(session: Session, /, json: bool, **flags: Any) -> None:
+    """Print the plan of a container."""
+    explanation = session.engine.containers.explain(from_flags(flags))
+    if json:
+        output.line(output.json_text(explanation._asdict()))
+        return
+    for number, step in enumerate(explanation.steps, 1):
+        output.line(f"{number:3} {step}")

@@ -1,0 +1,239 @@
+"""From an error to one line and docker's exit code. The engine is a double: only what the command line does is seen."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rootless import errors
+from rootless.cli.command import Session
+from rootless.cli.main import main
+from rootless.engine.options import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
+
+
+class Verbs:
+    """Records each call, and raises or returns what the test says."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.calls.append((verb, arguments, named))
+            answer = self.answers.get(verb)
+            if callable(answer):
+                answer = answer(*arguments, **named)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return call
+
+
+class FakeEngine:
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.containers = self.images = self.volumes = self.system = Verbs(answers)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
+    def make(**answers: Any) -> FakeEngine:
+        fake = FakeEngine(answers)
+        monkeypatch.setattr(Session, "engine", fake)
+        return fake
+
+    return make
+
+
+def last_error(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("rootless: ")
+    return lines[0].removeprefix("rootless: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "code"),
+    [
+        (["run", "x"], errors.NotFound("no"), 125),
+        (["run", "x"], errors.ImageNotFound("no"), 125),
+        (["run", "x"], errors.CommandNotExecutable("no"), 126),
+        (["run", "x"], errors.CommandNotFound("no"), 127),
+        (["run", "x"], OSError(errno.ENOSPC, "No space left on device", "/x"), 125),
+        (["run", "x"], KeyError("x"), 125),
+        (["create", "x"], errors.InvalidState("no"), 125),
+        (["start", "x"], errors.NotFound("no"), 125),
+        (["exec", "x", "y"], errors.NotFound("no"), 125),
+        (["exec", "x", "y"], errors.CommandNotFound("no"), 127),
+        (["stop", "x"], errors.NotFound("no"), 1),
+        (["rm", "x"], errors.InvalidState("no"), 1),
+        (["inspect", "x"], errors.ImageNotFound("no"), 1),
+        (["rmi", "x"], errors.ImageNotFound("no"), 1),
+        (["history", "x"], errors.ImageNotFound("no"), 1),
+        (["rename", "x", "y"], errors.AlreadyExists("no"), 1),
+        (["logs", "x"], errors.UsageError("no"), 125),
+        (["logs", "x"], OSError(errno.EIO, "Input/output error"), 1),
+        (["logs", "x"], KeyboardInterrupt(), 130),
+        (["logs", "x"], BrokenPipeError(), 141),
+    ],
+)
+def test_exit_codes(
+    engine: Callable[..., FakeEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    error: BaseException,
+    code: int,
+) -> None:
+    monkeypatch.setattr("rootless.cli.main._give_up_stdout", lambda: None)
+    engine(
+        **dict.fromkeys(
+            ("run", "create", "start", "exec", "exec_", "stop", "rm", "inspect", "history", "rename", "logs"), error
+        )
+    )
+    assert main(words) == code
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "no such command 'rnu', did you mean 'run'? (see 'rootless --help')"),
+        (["image", "pul", "x"], "no such command 'pul', did you mean 'pull'? (see 'rootless image --help')"),
+        (
+            ["run", "--privilged", "x"],
+            "no such option '--privilged', did you mean '--privileged' or '--pid'? (see 'rootless run --help')",
+        ),
+        (["run"], "missing argument 'IMAGE' (see 'rootless run --help')"),
+        (
+            ["run", "--rm=maybe", "x"],
+            "invalid value 'maybe' for switch '--rm': true or false (see 'rootless run --help')",
+        ),
+        (
+            ["run", "--pull=often", "x"],
+            "invalid value for '--pull': 'often' is not one of 'always', 'missing', 'never' (see 'rootless run --help')",
+        ),
+        (["ps", "--filter", "x"], "invalid filter 'x' (a filter is KEY=VALUE, such as status=exited)"),
+        (["logs", "-n", "x", "c"], "invalid --tail 'x' (a number of lines, or all)"),
+        (["start", "-a", "x", "y"], "cannot attach to several containers at once (give one, or leave -a and -i out)"),
+    ],
+)
+def test_usage_errors(
+    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    engine()
+    assert main(words) == 125
+    assert last_error(capsys) == message
+
+
+def test_a_full_disk_is_one_line(engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]) -> None:
+    engine(create=OSError(errno.ENOSPC, "No space left on device", "/x"))
+    main(["create", "x"])
+    assert (
+        last_error(capsys)
+        == "'/x': No space left on device (free some space: 'rootless system prune' removes what is not used)"
+    )
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
+    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine(create=ValueError("a\nb"))
+    main(["create", "x"])
+    assert (
+        last_error(capsys)
+        == "unexpected error: ValueError: a b (this is a bug; the same command with --debug shows where)"
+    )
+    main(["--debug", "create", "x"])
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_messages_from_outside_are_escaped(
+    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine(create=errors.RegistryError("the registry says '\x1b[2J\nrootless: all is well'"))
+    main(["create", "x"])
+    assert last_error(capsys) == "the registry says '\\x1b[2J\\nrootless: all is well'"
+
+
+def test_several_names_are_independent(engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(name: str, **_: Any) -> BaseException | None:
+        return errors.NotFound(f"no such container: '{name}'") if name == "b" else None
+
+    engine(stop=stop)
+    assert main(["stop", "-t", "3", "a", "b", "c"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "a\nc\n"
+    assert captured.err == "rootless: no such container: 'b'\n"
+
+
+def test_run_gives_the_engine_what_was_asked(
+    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = engine(run=RunOutcome("f" * 64, 7))
+    assert main(["run", "--rm", "-eA=b", "--detach-keys", "ctrl-x", "image", "cmd", "-x"]) == 7
+    options = ContainerOptions(image="image", command=("cmd", "-x"), rm=True, env=("A=b",))
+    assert fake.containers.calls == [("run", (options, AttachOptions(detach_keys="ctrl-x")), {})]
+    assert capsys.readouterr().out == ""
+    engine(run=RunOutcome("f" * 64, None))
+    assert main(["container", "run", "-d", "image"]) == 0
+    assert capsys.readouterr().out == "f" * 64 + "\n"
+
+
+def test_exec_gives_the_engine_what_was_asked(engine: Callable[..., FakeEngine]) -> None:
+    fake = engine(exec=ExecSession(1, 3))
+    assert main(["exec", "-it", "-u", "me", "c", "sh", "-c", "exit 3"]) == 3
+    options = ExecOptions(("sh", "-c", "exit 3"), interactive=True, tty=True, user="me")
+    assert fake.containers.calls == [("exec", ("c", options), {})]
+
+
+def test_rm_force_of_an_unknown_container_is_no_failure(engine: Callable[..., FakeEngine]) -> None:
+    engine(rm=errors.NotFound("no such container: 'x'"))
+    assert main(["rm", "x"]) == 1
+    assert main(["rm", "-f", "x"]) == 0
+
+
+def test_inspect_prints_the_others_first(engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]) -> None:
+    def read(name: str, **_: Any) -> Any:
+        return (
+            {"Id": name, "State": {"Running": True}} if name == "a" else errors.NotFound(f"no such container: '{name}'")
+        )
+
+    engine(inspect=read)
+    assert main(["inspect", "-f", "{{.Id}} {{.State.Running}}", "b", "a"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "a true\n"
+    assert captured.err == "rootless: no such object: 'b'\n"
+    assert main(["container", "inspect", "b"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "[]\n"
+    assert captured.err == "rootless: no such container: 'b'\n"
+    assert main(["container", "inspect", "a"]) == 0
+    assert capsys.readouterr().out.startswith('[\n    {\n        "Id": "a",')
+
+
+def test_prune_asks_first(
+    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    fake = engine(prune=PruneReport(containers=("a",), reclaimed=1500))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(["container", "prune"]) == 0
+    assert fake.containers.calls == []
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert main(["container", "prune", "--filter", "until=1h"]) == 0
+    assert fake.containers.calls == [("prune", (), {"filters": {"until": ["1h"]}})]
+    assert capsys.readouterr().out.endswith("Deleted Containers:\na\n\nTotal reclaimed space: 1.5kB\n")
+
+
+def test_version_and_help_need_no_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert main([]) == 0
+    assert main(["-h"]) == 0
+    assert main(["run", "--help"]) == 0
+    assert main(["image"]) == 0
+    assert capsys.readouterr().out.startswith("rootless version ")
