@@ -72,6 +72,10 @@ def main() -> int:
     loop.on_signal(signal.SIGHUP, lambda: None)  # SIG_IGN would be inherited by the container
     supervisor.clients.add(connection)
     try:
+        # the engine plans meanwhile
+        from rootless.monitor import native
+
+        native.preload()
         while not supervisor.done:
             loop.turn()
     except Exception:

@@ -176,11 +176,11 @@ class Supervisor:
                     os.close(fd)
         self._run = run
         self._began = time.monotonic()
+        if spec.health and spec.health.get("test"):
+            self._health = Health(self.loop, spec, run.pid, lambda result: tracked.update(health=result))
         tracked.started(run.pid, helpers=run.helpers(), network=run.network)
         self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
-        if spec.health and spec.health.get("test"):
-            self._health = Health(self.loop, spec, run.pid, lambda result: tracked.update(health=result))
         if self.settle is not None:
             self.loop.later(_SETTLE, self.settle)
             self.settle = None
