@@ -22,7 +22,7 @@ def pasta(directory: str) -> Probe:
     if program is None:
         return Probe("pasta", False, "program 'pasta' is missing", _install("passt"))
     argv = [program, "--quiet", "--config-net", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]
-    code, words = run([*argv, "--", "/bin/true"])
+    code, words = run([*argv, "--", "/bin/true"], timeout=5.0)
     if code != 0:
         return Probe("pasta", False, f"'{program}' ended with status {code}: {words}", _tun_remedy())
     return Probe("pasta", True, f"{program} connected a network namespace")

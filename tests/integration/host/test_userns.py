@@ -49,7 +49,7 @@ def test_setgroups_only_denied_without_a_range(has_range: bool) -> None:
             return f.read().encode().strip()
 
     assert userns.call(single_map(0, 0), read) == b"deny"
-    require(has_range, "no-range: no subordinate ids for this user")
+    require(has_range, "no range: no subordinate ids for this user")
 
     def set_groups() -> bytes:
         os.setgroups([0, 5])
@@ -66,13 +66,13 @@ def test_stays_dumpable_so_that_a_nested_map_can_be_written(has_range: bool) -> 
         return userns.call(single_map(0, 0), ids_inside)
 
     assert b"(0, 0, 0)" in userns.call(userns.default_id_map(), nested)
-    require(has_range, "no-range: no subordinate ids for this user")
+    require(has_range, "no range: no subordinate ids for this user")
     assert b"(0, 0, 0)" in userns.call(keep_id_map(subordinate_ids(), UID, GID, UID, GID), nested)
 
 
 def test_keep_id_becomes_root_and_owns_both(tmp_path: Path, has_range: bool) -> None:
     """TRAPS 3.2: with keep-id the caller is himself inside; set-up is done by root there, who reaches his files too."""
-    require(has_range, "no-range: no subordinate ids for this user")
+    require(has_range, "no range: no subordinate ids for this user")
     tmp_path.chmod(0o700)
     (tmp_path / "mine").write_text("x")
 
@@ -112,7 +112,7 @@ def test_no_mount_comes_back(tmp_path: Path) -> None:
 
 def test_nested_in_a_range(has_range: bool) -> None:
     """Root of a namespace with several ids hands all of them on: rootless in rootless."""
-    require(has_range, "no-range: no subordinate ids for this user")
+    require(has_range, "no range: no subordinate ids for this user")
 
     def nested() -> bytes:
         inner = userns.default_id_map()
@@ -257,7 +257,7 @@ class TestJoin:
     def test_call_in(self, kind: str, tmp_path: Path, has_range: bool) -> None:
         """What removal needs: files of mapped ids deleted by root of the namespace that made them (TRAPS 3.13)."""
         if kind != "single":
-            require(has_range, "no-range: no subordinate ids for this user")
+            require(has_range, "no range: no subordinate ids for this user")
         id_map = {
             "single": single_map(0, 0),
             "default": userns.default_id_map(),
@@ -392,7 +392,7 @@ class TestRefusals:
         assert error.message == "cannot make a user namespace: Operation not permitted"
 
     def test_range_that_is_not_ours(self) -> None:
-        require(not is_privileged(), "root: the kernel lets root map any id")
+        require(not is_privileged(), "no range is refused to root of a namespace")
         foreign = IdMap(
             [Extent(0, UID, 1), Extent(1, 3_000_000, 10)], [Extent(0, GID, 1), Extent(1, 3_000_000, 10)], "range"
         )
@@ -401,7 +401,7 @@ class TestRefusals:
         assert "usermod --add-subuids" in str(error.hint)
 
     def test_helper_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        require(not is_privileged(), "root: needs no helper")
+        require(not is_privileged(), "no range needs a helper for root of a namespace")
         monkeypatch.setattr(mapping, "find_helper", lambda name: None)
         id_map = IdMap([Extent(0, UID, 1), Extent(1, 3_000_000, 10)], [Extent(0, GID, 1)], "range")
         error = self.refused(lambda: userns.call(id_map, lambda: b""))
@@ -411,13 +411,13 @@ class TestRefusals:
     def test_helper_missing_means_one_id(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from rootless.host import facts
 
-        require(not is_privileged(), "root: needs no helper")
+        require(not is_privileged(), "no range needs a helper for root of a namespace")
         monkeypatch.setattr(facts, "find_helper", lambda name: None)
         assert userns.default_id_map().kind == "single"
 
     def test_no_new_privileges(self, has_range: bool) -> None:
-        require(has_range, "no-range: no subordinate ids for this user")
-        require(not is_privileged(), "root: needs no helper")
+        require(has_range, "no range: no subordinate ids for this user")
+        require(not is_privileged(), "no range needs a helper for root of a namespace")
 
         def inside() -> bytes:
             set_no_new_privs()
