@@ -1,0 +1,99 @@
+"""What rootless-oci tells: containers, their processes, its own features. It changes nothing."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.kernel import procfs
+from rootless.runtime import hooks, options, spec
+from rootless.runtime.namespaces import FLAGS
+from rootless.runtime.oci.lifecycle import processes
+from rootless.runtime.state import Record, Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_ACTIONS = (
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_LOG",
+)
+_OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
+
+
+def rows(records: Records) -> list[dict[str, Any]]:
+    """All containers, with the keys of `runc list --format json`."""
+    return [record.oci_state() for record in records.all()]
+
+
+def table(listed: list[dict[str, Any]]) -> str:
+    """The containers as a table."""
+    lines = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
+    lines += [(r["id"], str(r["pid"]), r["status"], r["bundle"], r["created"]) for r in listed]
+    return aligned(lines)
+
+
+def aligned(lines: list[tuple[str, ...]]) -> str:
+    """Columns padded to their widest cell."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def process_ids(record: Record) -> list[int]:
+    """Pids of a running container, as we see them."""
+    record.require("list the processes of", "created", "running")
+    return processes(record)
+
+
+def process_table(pids: list[int]) -> str:
+    """The processes, read from the host's /proc: nothing of the image runs for that (CVE-2022-1227)."""
+    lines = [("UID", "PID", "PPID", "CMD")]
+    for pid in pids:
+        try:
+            status = procfs.read_stat(pid)
+            uid = procfs.status_field(pid, "Uid").split()[1]
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                command = file.read(4096).replace(b"\0", b" ").decode(errors="replace").strip()
+        except (OSError, KeyError):
+            continue  # it ended meanwhile
+        lines.append((uid, str(pid), str(status.parent), command or f"[{status.command}]"))
+    return aligned(lines)
+
+
+def features() -> dict[str, Any]:
+    """The features structure (features.md, features-linux.md)."""
+    from rootless.runtime.capabilities import NAMES
+    from rootless.runtime.seccomp import _FLAGS as SECCOMP_FLAGS
+
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": spec.VERSION,
+        "hooks": list(hooks.STAGES),
+        "mountOptions": options.KNOWN,
+        "linux": {
+            "namespaces": sorted(FLAGS),
+            "capabilities": list(NAMES),
+            "cgroup": {"v1": False, "v2": False, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": os.path.exists("/proc/sys/kernel/seccomp"),
+                "actions": list(_ACTIONS),
+                "operators": [f"SCMP_CMP_{name}" for name in _OPERATORS],
+                "knownFlags": list(SECCOMP_FLAGS),
+                "supportedFlags": list(SECCOMP_FLAGS),
+            },
+            "apparmor": {"enabled": spec.apparmor_is_on()},
+            "selinux": {"enabled": spec.selinux_is_on()},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
+        "potentiallyUnsafeConfigAnnotations": ["run.oci.keep_original_groups"],
+    }
