@@ -48,7 +48,7 @@ class PullProgress:
         """Show one step."""
         if self.quiet:
             return
-        if event.status.startswith("Status: "):
+        if event.status.startswith(("Digest: ", "Status: ")):
             self.close()
         if not event.id:
             self._line(event.status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -11,6 +11,9 @@ from rootless import output
 from rootless.cli import complete
 from rootless.cli.command import Session, command, many, pass_session, switch, text
 from rootless.errors import UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
 
 _PULL_EXAMPLES = """
 rootless pull debian
@@ -64,14 +67,21 @@ def pull(
         tls_verify=tls_verify, authfile=authfile, credentials=creds or None, certificates=cert_dir
     )
     with PullProgress(quiet=quiet) as progress:
-        session.engine.images.pull(image, platform=platform, policy=policy, progress=progress.event, registry=registry)
-    output.line(_full_name(image))
+        image_id = session.engine.images.pull(
+            image, platform=platform, policy=policy, progress=progress.event, registry=registry
+        )
+    output.line(_full_name(session.engine, image, image_id))
 
 
-def _full_name(image: str) -> str:
+def _full_name(engine: Engine, asked: str, image_id: str) -> str:
+    """The name that the image has now: a short name may have led to another registry than docker.io."""
     from rootless.image.reference import parse_reference
 
-    return str(parse_reference(image))
+    reference = parse_reference(asked)
+    names: list[str] = engine.images.inspect(image_id).get("RepoTags") or []
+    if reference.digest or not names or reference.familiar() in names:
+        return str(reference)
+    return str(parse_reference(names[0]))
 
 
 @command(

@@ -125,7 +125,7 @@ def test_flags_of_docker_that_do_nothing_here_are_errors(flag: str) -> None:
 
 def test_help_imports_no_command() -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from rootless.cli.main import main; main(['--help']);"
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from rootless.cli.main import run; run(['--help']);"
         "print(*[name for name in sys.modules if name.startswith(('rootless.cli.', 'rootless.engine'))])"
     )
     printed = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout

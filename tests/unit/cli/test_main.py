@@ -10,7 +10,7 @@ import pytest
 
 from rootless import errors
 from rootless.cli.command import Session
-from rootless.cli.main import main
+from rootless.cli.main import run as main
 from rootless.engine.options import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
 
 
@@ -114,7 +114,8 @@ def test_exit_codes(
         ),
         (
             ["run", "--pull=often", "x"],
-            "invalid value for '--pull': 'often' is not one of 'always', 'missing', 'never' (see 'rootless run --help')",
+            "invalid value for '--pull': 'often' is not one of 'always', 'missing', 'never' "
+            "(see 'rootless run --help')",
         ),
         (["ps", "--filter", "x"], "invalid filter 'x' (a filter is KEY=VALUE, such as status=exited)"),
         (["logs", "-n", "x", "c"], "invalid --tail 'x' (a number of lines, or all)"),
