@@ -90,6 +90,9 @@ class Command:
         self.keep_groups = keep_groups
         self.single_id = single_id
         self.sets: CapabilitySets = capabilities.from_oci(process.get("capabilities"))
+        if process.get("rlimits"):
+            import resource  # noqa: F401 - now: inside the container's root it would be the image's file
+
         status = os.stat("/proc/self/exe")
         self.own_executable = status.st_dev, status.st_ino
 
