@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Explanation(NamedTuple):
-    """config: the OCI config.json; launch: the monitor's launch.json; steps: both in words, in the order of the acts."""
+    """config: the OCI config.json; launch: launch.json; steps: both in words, in the order of the acts."""
 
     config: dict[str, Any]
     launch: dict[str, Any]
