@@ -167,7 +167,12 @@ def default_mounts(options: ContainerOptions, facts: Facts) -> list[dict[str, An
 
 
 def _fs(kind: str, target: str, *options: str) -> dict[str, Any]:
-    return {"destination": target, "type": kind, "source": "shm" if target == "/dev/shm" else kind, "options": [*options]}  # noqa: S108
+    return {
+        "destination": target,
+        "type": kind,
+        "source": "shm" if target == "/dev/shm" else kind,
+        "options": [*options],
+    }  # noqa: S108
 
 
 def _bind(source: str, target: str, *options: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.engine import identity, images_in, joins, launchfile, networking, sources
 from rootless.engine.bundle import Facts, make_config
-from rootless.engine.env import parse_env, parse_labels
+from rootless.engine.env import parse_env, parse_labels, split_env
 from rootless.engine.names import suggest_name
 from rootless.engine.options import ContainerOptions
 from rootless.engine.security import parse_device, parse_security_options
@@ -60,9 +60,7 @@ def make(engine: Engine, options: ContainerOptions) -> Created:
     return Created(container_id, directory)
 
 
-def _make(
-    engine: Engine, options: ContainerOptions, image: ImageInUse, container_id: str, made: sources.Made
-) -> str:
+def _make(engine: Engine, options: ContainerOptions, image: ImageInUse, container_id: str, made: sources.Made) -> str:
     store, settings = engine.store, engine.settings
     labels = {**image.defaults.labels, **parse_labels(options.label, options.label_file)}
     exposed = (*image.defaults.exposed_ports, *options.expose)
@@ -141,6 +139,8 @@ def _make(
         hostname=hostname,
         runtime=runtime,
         names_directory=names_directory,
+        command=config["process"]["args"],
+        default_home=not any(name == "HOME" for name, _ in (*split_env(image.defaults.env), *facts.env)),
     )
     launch = {
         "id": container_id,
@@ -336,7 +336,8 @@ def _runtime(name: str) -> str:
     path = name if name.startswith("/") else find_helper(name)
     if path is None or not os.access(path, os.X_OK):
         raise UsageError(
-            f"unknown or invalid runtime name '{name}' (--runtime)", hint="give the path of an OCI runtime, or install it"
+            f"unknown or invalid runtime name '{name}' (--runtime)",
+            hint="give the path of an OCI runtime, or install it",
         )
     return path
 
@@ -369,5 +370,3 @@ def _write_cidfile(path: str, container_id: str) -> None:
             file.write(container_id)
     except OSError as e:
         raise HostLimit(f"cannot write the container id to '{path}' (--cidfile): {e.strerror}") from e
-
-

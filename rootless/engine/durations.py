@@ -113,5 +113,6 @@ def parse_moment(text: str, flag: str) -> float:
         return time.time() - parse_duration(text, flag)
     except UsageError:
         raise UsageError(
-            f"'{text}' is not a time ({flag})", hint="write 2024-05-01T12:00:00Z, seconds since 1970, or 10m for ten minutes ago"
+            f"'{text}' is not a time ({flag})",
+            hint="write 2024-05-01T12:00:00Z, seconds since 1970, or 10m for ten minutes ago",
         ) from None

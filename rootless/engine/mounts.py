@@ -170,7 +170,14 @@ def parse_mount(text: str, working_directory: str) -> MountSpec:
     return spec
 
 
-_ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "chown": "u", "rw": "readwrite"}
+_ALIASES = {
+    "src": "source",
+    "dst": "target",
+    "destination": "target",
+    "ro": "readonly",
+    "chown": "u",
+    "rw": "readwrite",
+}
 
 
 def _mount_field(spec: MountSpec, name: str, value: str) -> MountSpec:

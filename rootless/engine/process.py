@@ -93,8 +93,6 @@ def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple
     return {"uid": account.uid, "gid": account.gid, "umask": 0o022, "additionalGids": groups}, warnings
 
 
-def capabilities(
-    add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int
-) -> dict[str, list[str]]:
+def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> dict[str, list[str]]:
     """The five sets by docker's rules (runtime.capabilities)."""
     return effective_sets(add, drop, privileged=privileged, uid=uid).to_oci()

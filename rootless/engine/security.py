@@ -27,11 +27,28 @@ MASKED_PATHS = (
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_RLIMITS = (
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as".split()
-)
+_RLIMITS = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+    "as",
+]
 _UNLIMITED = (1 << 64) - 1
-_IPC_SYSCTLS = {f"kernel.{n}" for n in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()}
+_IPC_SYSCTLS = {
+    f"kernel.{n}" for n in ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"]
+}
 
 
 class SecurityOptions(NamedTuple):

@@ -80,9 +80,7 @@ def _set(
         raise error(f"setting '{key}' in {where} must be text, not {value!r}")
     choices = _CHOICES.get(key)
     if choices and value not in choices:
-        raise error(
-            f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}"
-        )
+        raise error(f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}")
     return settings._replace(**{key: value})
 
 

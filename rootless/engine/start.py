@@ -46,7 +46,11 @@ def _check_streams(options: ContainerOptions, attach: AttachOptions) -> None:
 def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.AttachOptions:
     from rootless.engine import attach_client
 
-    chosen = {name.lower() for name in options.attach} or {"stdout", "stderr", *(("stdin",) if options.interactive else ())}
+    chosen = {name.lower() for name in options.attach} or {
+        "stdout",
+        "stderr",
+        *(("stdin",) if options.interactive else ()),
+    }
     return attach_client.AttachOptions(
         streams=attach_client.Streams(
             stdin=0 if "stdin" in chosen and options.interactive else None,
@@ -165,5 +169,3 @@ def attach_to(engine: Engine, container_id: str, how: AttachOptions) -> RunOutco
 def socket_path(engine: Engine, container_id: str) -> str:
     """Where the container's monitor listens."""
     return f"{engine.directories.runtime}/containers/{container_id}.sock"
-
-
