@@ -53,7 +53,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     metavar="NAME",
     help="auto, overlay, fuse-overlayfs or copy [env: ROOTLESS_STORAGE_DRIVER]",
 )
-@click.option("-D", "--debug", is_flag=True, help="Show where an unexpected error came from")
+@click.option("-D", "--debug", is_flag=True, help="Show where an error came from [env: ROOTLESS_DEBUG]")
 @click.option(
     "-v",
     "--version",
@@ -72,6 +72,7 @@ def cli(session: Session, root: str | None, storage_driver: str | None, debug: b
 
 def main() -> None:
     """The console script: run this process's command line and end the process."""
+    _open_standard_streams()
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -80,6 +81,16 @@ def main() -> None:
             pass  # `run` has told it
     # taking the interpreter apart costs 3 ms, and nothing of ours waits for it
     os._exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where the caller closed 0, 1 or 2: a store's file must not get that number and be written to."""
+    for fd, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest free number, which is this one
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
 
 
 def run(arguments: list[str]) -> int:
