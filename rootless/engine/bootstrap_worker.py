@@ -1,0 +1,19 @@
+"""The process that becomes mmdebstrap: it enters the user namespace, which needs a single thread, and execs."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rootless.errors import RootlessError
+from rootless.host.idmap import IdMap
+from rootless.host.userns import run_in_place
+
+
+def main() -> int:
+    """sys.argv: the id map as JSON, then the command. Returns only when it could not start: 125, words on stderr."""
+    try:
+        run_in_place(IdMap.from_json(json.loads(sys.argv[1])), sys.argv[2:])
+    except RootlessError as e:
+        print(e, file=sys.stderr)
+    return 125
