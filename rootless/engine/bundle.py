@@ -42,7 +42,7 @@ class Namespaces(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What was looked up. directory: of the container; hostname: inside; devices: (host path, path inside, rwm) that exist.
+    """What was looked up. directory: of the container; hostname: inside; devices: (host path, path inside, rwm).
 
     env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
     ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json.
@@ -160,19 +160,17 @@ def default_mounts(options: ContainerOptions, facts: Facts) -> list[dict[str, An
         else:
             size = SHM_SIZE if options.shm_size is None else parse_size(options.shm_size, "--shm-size")
             mounts.append(_fs("tmpfs", "/dev/shm", *secure, "mode=1777", f"size={size}"))  # noqa: S108
-    for name in ("resolv.conf", "hostname", "hosts"):
-        if f"/etc/{name}" not in covered and "/etc" not in covered:
-            mounts.append(_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev"))
-    return mounts
+    names = [n for n in ("resolv.conf", "hostname", "hosts") if not {f"/etc/{n}", "/etc"} & covered]
+    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev") for name in names]
 
 
 def _fs(kind: str, target: str, *options: str) -> dict[str, Any]:
     return {
         "destination": target,
         "type": kind,
-        "source": "shm" if target == "/dev/shm" else kind,
+        "source": "shm" if target == "/dev/shm" else kind,  # noqa: S108
         "options": [*options],
-    }  # noqa: S108
+    }
 
 
 def _bind(source: str, target: str, *options: str) -> dict[str, Any]:

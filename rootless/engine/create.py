@@ -264,7 +264,7 @@ def _devices(options: ContainerOptions) -> tuple[tuple[str, str, str], ...]:
             mode = os.stat(host).st_mode
         except OSError as e:
             raise UsageError(
-                f"error gathering device information while adding custom device '{host}': {e.strerror.lower()}"
+                f"error gathering device information while adding custom device '{host}': {str(e.strerror).lower()}"
             ) from e
         if stat.S_ISDIR(mode):
             for name in sorted(os.listdir(host)):

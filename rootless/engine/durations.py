@@ -1,4 +1,4 @@
-"""docker's words for time and size: durations ("1h30m"), sizes ("64m"), moments (since/until), "3 minutes ago". Pure."""
+"""docker's words for time and size: "1h30m", "64m", since and until, "3 minutes ago". Pure."""
 
 from __future__ import annotations
 

@@ -57,8 +57,7 @@ def merge_env(*layers: Iterable[tuple[str, str | None]]) -> list[str]:
     """NAME=VALUE in order of first mention, later values winning; None removes a name (docker's `-e NAME` unset)."""
     merged: dict[str, str | None] = {}
     for layer in layers:
-        for name, value in layer:
-            merged[name] = value
+        merged.update(layer)
     return [f"{name}={value}" for name, value in merged.items() if value is not None]
 
 

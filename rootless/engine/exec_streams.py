@@ -1,4 +1,4 @@
-"""Carries bytes between the caller's streams and a process that `exec` started, in this process: no monitor is involved.
+"""Carries bytes between the caller's streams and a process that `exec` started; no monitor is involved.
 
 The process gets pipes or a pty, never the caller's own terminal or files (CVE-2017-5226: no keys pushed into it).
 """

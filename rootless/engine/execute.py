@@ -6,8 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from rootless.engine.options import ContainerOptions, ExecOptions, ExecSession
-from rootless.engine.reconcile import state_of
+from rootless.engine.options import ExecOptions, ExecSession
+from rootless.engine.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
 
 if TYPE_CHECKING:
@@ -60,11 +60,6 @@ def running(engine: Engine, container: str, verb: str) -> tuple[str, dict[str, A
     if state["status"] != "running":
         raise InvalidState(f"container {container} is not running", hint=f"rootless start {container}")
     return container_id, state
-
-
-def saved_options(record: dict[str, Any]) -> ContainerOptions:
-    """The options that a container was made with."""
-    return ContainerOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in record["options"].items()})
 
 
 def _plan(

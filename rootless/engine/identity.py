@@ -1,4 +1,4 @@
-"""Id map and account of a new container: --userns, --uidmap, --user and what the host allows. Reads the image's passwd."""
+"""Id map and account of a new container: --userns, --uidmap, --user, and what the host allows."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _with_one_id(
     id_map = single_map(account.uid, account.gid)
     lost = "" if mode != "keep-id" or keep == (account.uid, account.gid) else " (--userns=keep-id gives the same)"
     warning = (
-        f"you have one id only: in the container user {account.uid} is you, and no other user can be switched to{lost}; "
+        f"you have one id only: user {account.uid} of the container is you, and it can have no other users{lost}; "
         "`rootless doctor` tells how to get a range"
     )
     only = Account(account.uid, account.gid, (account.gid,), account.home, account.name)

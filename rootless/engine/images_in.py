@@ -1,4 +1,4 @@
-"""From the name the user typed to an image that is here, unpacked: what a container is made from. It pulls if told to."""
+"""From the name the user typed to an image that is here and unpacked. It pulls when told to."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def image_for(
     platform: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> ImageInUse:
-    """The image, pulled by the policy `pull` (always, missing, never, newer). Raises ImageNotFound and what pulling raises."""
+    """The image, pulled by the policy `pull`. Raises ImageNotFound and what pulling raises."""
     if pull not in ("always", "missing", "never", "newer"):
         raise UsageError(f"invalid pull policy '{pull}' (--pull)", hint="use always, missing or never")
     entry = None if pull in ("always", "newer") else find(engine, text)

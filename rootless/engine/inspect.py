@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.durations import timestamp
-from rootless.engine.execute import saved_options
 from rootless.engine.options import ContainerOptions
-from rootless.engine.reconcile import state_of
+from rootless.engine.reconcile import saved_options, state_of
 from rootless.engine.signals import signal_name
 
 if TYPE_CHECKING:

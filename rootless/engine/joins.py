@@ -1,4 +1,4 @@
-"""Namespaces of a new container: its own, the host's, or those of another running container. It reads records and /proc.
+"""Namespaces of a new container: its own, the host's, or those of another one. It reads records and /proc.
 
 A container that joins a namespace of another one joins that one's user namespace as well: only there it has the
 privilege to enter (setns(2)), and its ids mean the same.
@@ -21,7 +21,7 @@ _FILES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": 
 
 
 class Joined(NamedTuple):
-    """namespaces; id_map: of the container that is joined, None without one; network: id of the container whose network is shared."""
+    """id_map: of the container that is joined, None without one; network: id of the one whose network is shared."""
 
     namespaces: Namespaces
     id_map: IdMap | None = None

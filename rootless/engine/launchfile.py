@@ -53,8 +53,8 @@ def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> 
             if 0 < value < 0.001:
                 raise UsageError(f"{flag} cannot be less than 1ms")
             return value or default
-        value = base.get(name)
-        return value / _SECOND if isinstance(value, int) and value > 0 else default
+        saved = base.get(name)
+        return saved / _SECOND if isinstance(saved, int) and saved > 0 else default
 
     if options.health_retries is not None and options.health_retries < 0:
         raise UsageError("--health-retries cannot be negative")

@@ -1,4 +1,4 @@
-"""stop, restart, kill, wait, rename: what changes the life of a container. It signals by pidfd only, and never guesses."""
+"""stop, restart, kill, wait, rename: what changes the life of a container. It signals by pidfd only."""
 
 from __future__ import annotations
 

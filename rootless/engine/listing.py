@@ -16,22 +16,7 @@ from rootless.errors import InvalidInput, NotFound, UsageError
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
-_KEYS = [
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "label",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
-    "is-task",
-]
+_KEYS = "ancestor before exited expose health id label name network publish since status volume is-task"
 _STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
@@ -39,7 +24,7 @@ def ps(
     engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]], last: int = -1, size: bool = False
 ) -> list[ContainerSummary]:
     """The containers that are asked for, newest first."""
-    wanted = Filters(filters, _KEYS)
+    wanted = Filters(filters, _KEYS.split())
     for status in wanted.get("status"):
         if status not in _STATES:
             raise UsageError(f"invalid filter 'status={status}'", hint=f"use one of {', '.join(_STATES)}")

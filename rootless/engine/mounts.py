@@ -1,4 +1,4 @@
-"""The grammar of -v, --mount, --tmpfs and --volumes-from: text to values. Pure; whether a source exists is not its affair."""
+"""The grammar of -v, --mount, --tmpfs and --volumes-from: text to values. Pure: no source is looked at."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:
 
 
 def write_names_files(directory: str, hostname: str, options: ContainerOptions, network: Network) -> None:
-    """Write /etc/hostname, hosts and resolv.conf of the container into its directory (mode 0644: any user inside reads)."""
+    """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them."""
     from rootless.network import resolv
 
     hosts = resolv.hosts(hostname=hostname, domainname=options.domainname, mode=network.mode, extra=options.add_host)

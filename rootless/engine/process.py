@@ -1,4 +1,4 @@
-"""The OCI `process` of a container or exec from image defaults and options: arguments, environment, capabilities. Pure."""
+"""The OCI `process` of a container or exec: arguments, environment, user, capabilities. Pure."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def environment(
 
 
 def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """(OCI user, warnings). Supplementary groups that the map lacks are left out with a warning, ids it lacks are an error.
+    """(OCI user, warnings). Supplementary groups that the map lacks are left out; other ids that it lacks are an error.
 
-    keep_groups: the caller's own supplementary groups stay (crun's annotation asks the runtime for it): the list is empty.
+    keep_groups: the caller's own supplementary groups stay (the runtime is told so elsewhere): the list is empty.
     """
     if not id_map.has_uid(account.uid):
         raise UsageError(

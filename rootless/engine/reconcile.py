@@ -1,9 +1,11 @@
-"""What a container's state is now: the monitor's word, checked against locks, boot id and host. It repairs, never starts."""
+"""What a container's state is now: the monitor's word, checked against locks, boot id and host."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+
+from rootless.engine.options import ContainerOptions
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -49,6 +51,16 @@ def _created() -> dict[str, Any]:
         "oom_killed": False,
         "network": {},
     }
+
+
+def saved_options(record: dict[str, Any]) -> ContainerOptions:
+    """The options that a container was made with; those that an older program did not write have their defaults."""
+    saved: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in record["options"].items()
+        if key in ContainerOptions._fields
+    }
+    return ContainerOptions(**saved)
 
 
 def is_running(state: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""rm and prune of containers: the name goes first, then the files, as the owner of their ids. Running ones only by force."""
+"""rm and prune of containers: the name goes first, then the files. Running ones only by force."""
 
 from __future__ import annotations
 

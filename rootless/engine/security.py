@@ -27,24 +27,7 @@ MASKED_PATHS = (
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_RLIMITS = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-    "as",
-]
+_RLIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as"
 _UNLIMITED = (1 << 64) - 1
 _IPC_SYSCTLS = {
     f"kernel.{n}" for n in ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"]
@@ -147,8 +130,8 @@ def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[di
     for text in values:
         name, separator, value = text.partition("=")
         soft_text, colon, hard_text = value.partition(":")
-        if name not in _RLIMITS or not separator:
-            raise UsageError(f"invalid --ulimit '{text}'", hint=f"write TYPE=SOFT[:HARD]; types: {', '.join(_RLIMITS)}")
+        if name not in _RLIMITS.split() or not separator:
+            raise UsageError(f"invalid --ulimit '{text}'", hint=f"write TYPE=SOFT[:HARD]; types: {_RLIMITS}")
         soft = _limit(soft_text, text)
         hard = _limit(hard_text, text) if colon else soft
         if soft > hard:
@@ -157,7 +140,7 @@ def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[di
         if own >= 0 and hard > own:
             raise UsageError(
                 f"--ulimit '{text}' is above your own hard limit of {own}",
-                hint="an ordinary user cannot raise it: ask the administrator for an entry in /etc/security/limits.conf",
+                hint="only the administrator can raise it, in /etc/security/limits.conf",
             )
         kind = f"RLIMIT_{name.upper()}"
         limits[kind] = {"type": kind, "soft": soft, "hard": hard}

@@ -1,4 +1,4 @@
-"""The user's settings: config.toml, then ROOTLESS_* variables, then the flags of one command. It owns their names and types."""
+"""The user's settings: config.toml, then ROOTLESS_* variables, then global flags. It owns their names and types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands behind a container's mounts: volumes made, host paths checked, images unpacked, --volumes-from looked up."""
+"""What stands behind a container's mounts: volumes, host paths, images, and --volumes-from."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Mounts(NamedTuple):
 def resolve_mounts(
     engine: Engine, options: ContainerOptions, image: ImageDefaults, id_map: IdMap, made: Made
 ) -> Mounts:
-    """All mounts of the options and the image's VOLUMEs with their sources; missing volumes are made (noted in `made`)."""
+    """All mounts with their sources; missing volumes are made, and noted in `made`."""
     cwd = os.getcwd() if options.volume or options.mount else "/"
     asked = [
         *(parse_volume(text, cwd) for text in options.volume),
@@ -148,7 +148,7 @@ def _volume(engine: Engine, spec: MountSpec, made: Made) -> tuple[str, str, bool
 
 
 def _may_be_empty(directory: str) -> bool:
-    """Whether a volume has no files as far as we may see; one that is closed to us belongs to a container's user: used."""
+    """Whether a volume has no files; one that is closed to us belongs to a container's user, so it was used."""
     try:
         with os.scandir(directory) as entries:
             return next(entries, None) is None

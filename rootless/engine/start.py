@@ -1,4 +1,4 @@
-"""`run`, `start` and `attach`: the monitor begins early, is told what to launch, and the caller's terminal follows it."""
+"""`run`, `start` and `attach`: a monitor is told what to launch, and the caller's terminal follows it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootless.engine.options import AttachOptions, ContainerOptions, RunOutcome
+from rootless.engine.reconcile import saved_options
 from rootless.errors import InvalidState, UsageError
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
 def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:
     """The options that the container was made with."""
-    saved = engine.store.containers.read(container_id)["options"]
-    return ContainerOptions(**{key: tuple(v) if isinstance(v, list) else v for key, v in saved.items()})
+    return saved_options(engine.store.containers.read(container_id))
 
 
 def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.AttachOptions:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
 
+_HERTZ = os.sysconf("SC_CLK_TCK")
+
+
 class _Seen(NamedTuple):
     """One process: what /proc says of it. Ids are the host's, uid_inside the container's (None: not mapped)."""
 
@@ -70,12 +73,27 @@ _COLUMNS = _table(
         "nlwp": ("NLWP", lambda p: p.threads),
     }
 )
-_ALIASES = {"command": "args", "pcpu": "%cpu", "tname": "tty", "tt": "tty", "state": "s", "nice": "ni", "cputime": "time",
-            "euser": "user", "euid": "uid", "vsize": "vsz", "rssize": "rss", "start_time": "stime", "thcount": "nlwp",
-            "ruser": "user", "ucmd": "comm", "hpid": "pid", "huser": "user"}  # fmt: skip
+_ALIASES = {
+    "command": "args",
+    "pcpu": "%cpu",
+    "tname": "tty",
+    "tt": "tty",
+    "state": "s",
+    "nice": "ni",
+    "cputime": "time",
+    "euser": "user",
+    "euid": "uid",
+    "vsize": "vsz",
+    "rssize": "rss",
+    "start_time": "stime",
+    "thcount": "nlwp",
+    "ruser": "user",
+    "ucmd": "comm",
+    "hpid": "pid",
+    "huser": "user",
+}
 _FULL = ("user", "pid", "ppid", "c", "stime", "tty", "time", "cmd")  # ps -ef
 _BSD = ("user", "pid", "%cpu", "vsz", "rss", "tty", "stat", "start", "time", "args")  # ps aux
-_HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 def top(engine: Engine, container: str, arguments: Sequence[str] = ()) -> TopTable:
