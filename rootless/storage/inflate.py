@@ -170,7 +170,7 @@ def _gzip_codec() -> Codec:
     try:
         from isal import isal_zlib
 
-        failure: type[Exception] = isal_zlib.error
+        failure: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub says instance
         return _gzip(lambda: isal_zlib.decompressobj(wbits=31), failure)
     except ImportError:
         import zlib

@@ -75,9 +75,9 @@ class Overlay:
             else:
                 mount_by_page(plan["lowerdirs"], plan["upper"], plan["work"], target, volatile=plan["volatile"])
         except OSError as e:
-            words = "; ".join(getattr(e, "__notes__", ()))
+            words = "".join(f" ({note})" for note in getattr(e, "__notes__", ()) if "overlay" in note)
             raise RuntimeFailure(
-                f"cannot mount overlay of {len(plan['lowerdirs'])} layers on '{target}': {words or e.strerror}",
+                f"cannot mount overlay of {len(plan['lowerdirs'])} layers on '{target}': {e.strerror}{words}",
                 hint="try `--storage-driver fuse-overlayfs`, and see `rootless doctor`",
             ) from e
 
@@ -154,11 +154,12 @@ def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, v
 def _forget_incompatible(work: str) -> None:
     """A volatile overlay leaves a mark so that it is not mounted again after a crash of the host. A restart of the
     same container is no crash: the page cache still has everything."""
+    try:
+        os.unlink(f"{work}/work/incompat/volatile/dirty")
+    except OSError:
+        return
     for name in ("work/incompat/volatile", "work/incompat"):
-        try:
-            os.rmdir(f"{work}/{name}")
-        except OSError:
-            pass
+        os.rmdir(f"{work}/{name}")
 
 
 def probe(directory: str, id_map: IdMap) -> str:

@@ -1,0 +1,96 @@
+"""What the tests of the storage room share: a store, archives made by tarfile, looks inside the namespace."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rootless.host import userns
+from rootless.paths import directories
+from rootless.storage.store import Store
+
+GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+PLAIN = "application/vnd.oci.image.layer.v1.tar"
+ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+@pytest.fixture
+def store(store_root: Path) -> Store:
+    """An empty store."""
+    return Store(directories(str(store_root)))
+
+
+class Archive:
+    """Builds a layer, one member a call; every method returns the archive again."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._bytes, mode="w", format=tarfile.PAX_FORMAT)
+
+    def add(self, name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: object) -> Archive:
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        member.size = len(content)
+        member.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+        member.mtime = 1_600_000_000
+        for field, value in fields.items():
+            setattr(member, field, value)
+        self._tar.addfile(member, io.BytesIO(content))
+        return self
+
+    def directory(self, name: str, **fields: object) -> Archive:
+        return self.add(name, tarfile.DIRTYPE, **fields)
+
+    def file(self, name: str, content: bytes = b"", **fields: object) -> Archive:
+        return self.add(name, tarfile.REGTYPE, content, **fields)
+
+    def symlink(self, name: str, target: str, **fields: object) -> Archive:
+        return self.add(name, tarfile.SYMTYPE, linkname=target, **fields)
+
+    def link(self, name: str, target: str, **fields: object) -> Archive:
+        return self.add(name, tarfile.LNKTYPE, linkname=target, **fields)
+
+    def tar(self) -> bytes:
+        self._tar.close()
+        return self._bytes.getvalue()
+
+
+def chain(parent: str | None, diff_id: str) -> str:
+    return diff_id if parent is None else "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
+
+
+class Unpacker:
+    """Unpacks layers into a store, each on top of the one before, and looks at the result inside the namespace."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.chains: list[str] = []
+
+    def layer(self, archive: Archive | bytes, media_type: str = GZIP, compressed: bytes | None = None) -> Path:
+        """Unpack one layer; the path of its diff directory."""
+        tar = archive.tar() if isinstance(archive, Archive) else archive
+        diff_id = "sha256:" + hashlib.sha256(tar).hexdigest()
+        parent = self.chains[-1] if self.chains else None
+        if compressed is None:
+            compressed = gzip.compress(tar, 1) if media_type == GZIP else tar
+        chain_id = chain(parent, diff_id)
+        self.store.layers.unpack(chain_id, parent, diff_id, media_type, io.BytesIO(compressed))
+        self.chains.append(chain_id)
+        return Path(self.store.layers.path(chain_id), "diff")
+
+    def inside(self, function: Callable[[], object]) -> object:
+        """The (JSON) result of a function run in the store's user namespace."""
+        return json.loads(userns.call(self.store.id_map, lambda: json.dumps(function()).encode()))
+
+
+@pytest.fixture
+def unpacker(store: Store) -> Unpacker:
+    """Unpacks into `store`."""
+    return Unpacker(store)
