@@ -1,333 +1,179 @@
-"""The command line of rootless-oci: declarations, logging, exit codes. The verbs live beside it.
-
-Flags are runc's, so that podman, containerd and Slurm can call it.
-"""
+"""The entry point of rootless-oci: from words to a verb, logging, exit codes. Verbs and their flags live beside it."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 
-import click
-
-from rootless.errors import CommandNotExecutable, CommandNotFound, RootlessError
+from rootless import output
+from rootless.errors import CommandNotExecutable, CommandNotFound, NotFound, RootlessError
+from rootless.runtime.oci import flags
+from rootless.runtime.sealed import ensure_sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
+    import click
+
     from rootless.runtime.oci.lifecycle import CreateOptions
-    from rootless.runtime.state import Records
 
 
 class Session:
-    """The global flags: where records live, where messages go."""
+    """What the global flags say: where records live, where messages go."""
+
+    __slots__ = ("debug", "log", "log_format", "root")
 
     def __init__(self) -> None:
-        self.root = default_root()
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        # /tmp: ensure_private checks owner and mode before anything is written there
+        self.root = f"{runtime}/rootless-oci" if runtime else f"/tmp/rootless-oci-{os.geteuid()}"  # noqa: S108
         self.log: str | None = None
         self.log_format = "text"
         self.debug = False
 
-    @property
-    def records(self) -> Records:
-        """The containers below `--root`."""
-        from rootless.runtime.state import Records
-
-        return Records(self.root)
+    def take(self, overall: dict[str, Any]) -> None:
+        """Note the global flags."""
+        self.root = os.path.abspath(overall["root"] or self.root)
+        self.log = overall["log"]
+        self.log_format = overall["log_format"]
+        self.debug = overall["debug"] or overall["log_level"] == "debug"
 
     def warn(self, text: str) -> None:
         """One line of warning."""
         self.write("warning", text)
 
     def write(self, level: str, text: str) -> None:
-        """A message to the log of `--log`, and to stderr unless it goes to a log and is no error."""
-        from rootless.output import escape
-
+        """A message to the log, when there is one; errors go to stderr in any case."""
         if self.log:
-            if self.log_format == "json":
-                import json
-
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                line = json.dumps({"level": level, "msg": text, "time": stamp})
-            else:
-                line = f"{level}: {escape(text)}"
             try:
                 with open(self.log, "a", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(line + "\n")
+                    file.write(self._line(level, text))
             except OSError:
                 pass  # the message still goes to stderr
-        if level == "error" or not self.log:
-            click.echo(f"rootless-oci: {escape(text)}" if level == "error" else f"{level}: {escape(text)}", err=True)
+        if level == "error":
+            output.line(f"rootless-oci: {output.escape(text)}", sys.stderr)
+        elif not self.log:
+            output.line(f"{level}: {output.escape(text)}", sys.stderr)
+
+    def _line(self, level: str, text: str) -> str:
+        if self.log_format != "json":
+            return f"{level}: {output.escape(text)}\n"
+        import json
+        import time
+
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return json.dumps({"level": level, "msg": text, "time": stamp}) + "\n"
 
 
-def default_root() -> str:
-    """Where records live without `--root`: gone at reboot, like the containers."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{runtime}/rootless-oci" if runtime else f"/tmp/rootless-oci-{os.geteuid()}"  # noqa: S108 - checked on use
+def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[str, Any]) -> int:
+    """Carry out one parsed line; the exit status."""
+    session.take(overall)
+    if verb in ("create", "run", "exec"):
+        ensure_sealed()
+    from rootless.runtime.state import Records
+
+    records = Records(session.root)
+    if verb in ("list", "ps", "state", "features"):
+        return _report(records, verb, values)
+    if verb == "spec":
+        return _write_spec(values["bundle"])
+    if verb == "exec":
+        return _exec(session, records, values)
+    from rootless.runtime.oci import lifecycle
+
+    container_id = values["container_id"]
+    if verb == "create":
+        lifecycle.create(records, container_id, _options(session, values), session.warn)
+    elif verb == "start":
+        lifecycle.start(records, container_id, session.warn)
+    elif verb == "run":
+        options = _options(session, values)
+        return lifecycle.run(records, container_id, options, session.warn, detach=values["detach"], keep=values["keep"])
+    elif verb == "kill":
+        lifecycle.kill(records, container_id, values["signal"], everything=values["everything"])
+    else:
+        try:
+            lifecycle.delete(records, container_id, session.warn, force=values["force"])
+        except NotFound:
+            if not values["force"]:
+                raise
+    return 0
 
 
-def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from rootless import __version__
-        from rootless.runtime.spec import VERSION
-
-        click.echo(f"rootless-oci version {__version__}\nspec: {VERSION}")
-        context.exit()
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--root", metavar="DIR", help="Directory of the containers' records (default: below XDG_RUNTIME_DIR).")
-@click.option("--log", metavar="FILE", help="Append messages to FILE.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of the log file.")
-@click.option("--log-level", metavar="LEVEL", help="As --debug when LEVEL is debug.")
-@click.option("--debug", is_flag=True, help="Show the plan of operations.")
-@click.option(
-    "--systemd-cgroup",
-    is_flag=True,
-    help="Read linux.cgroupsPath as SLICE:PREFIX:NAME. No cgroup is made; a warning names limits without effect.",
-)
-@click.option("--cgroup-manager", metavar="NAME", help="As --systemd-cgroup when NAME is systemd (crun's flag).")
-@click.option("--rootless", metavar="BOOL", help="Accepted as runc does: this runtime always is.")
-@click.option("-v", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
-@click.pass_context
-def cli(
-    context: click.Context,
-    root: str | None,
-    log: str | None,
-    log_format: str,
-    log_level: str | None,
-    debug: bool,
-    systemd_cgroup: bool,
-    cgroup_manager: str | None,
-    rootless: str | None,
-) -> None:
-    """An OCI runtime for ordinary users."""
-    if systemd_cgroup and cgroup_manager not in (None, "systemd"):
-        raise click.UsageError("--systemd-cgroup and --cgroup-manager contradict each other")
-    if rootless not in (None, "true", "auto"):
-        raise click.UsageError("--rootless can only be true or auto")
-    session: Session = context.obj
-    session.root = os.path.abspath(root or session.root)
-    session.log = log
-    session.log_format = log_format
-    session.debug = debug or log_level == "debug"
-
-
-def _create_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for decorate in reversed(
-        (
-            click.option("-b", "--bundle", default=".", metavar="DIR", help="Directory with config.json (default: .)."),
-            click.option("--pid-file", metavar="FILE", help="Write the first process's pid to FILE."),
-            click.option("--console-socket", metavar="PATH", help="Send the pty's master to this unix socket."),
-            click.option("--preserve-fds", type=click.IntRange(0, 1024), default=0, help="Pass on N fds from 3 on."),
-            click.option("--no-pivot", is_flag=True, help="Move the root in place of pivot_root (in an initramfs)."),
-            click.option("--no-new-keyring", is_flag=True, help="Keep the caller's session keyring."),
-        )
-    ):
-        function = decorate(function)
-    return function
-
-
-def _options(session: Session, flags: dict[str, Any]) -> CreateOptions:
+def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
     from rootless.runtime.oci.lifecycle import CreateOptions
 
     options = CreateOptions(
-        flags["bundle"],
-        pid_file=flags["pid_file"],
-        console_socket=flags["console_socket"],
-        preserve_fds=flags["preserve_fds"] + _listen_fds(),
-        keyring=not flags["no_new_keyring"],
-        pivot=not flags["no_pivot"],
+        values["bundle"],
+        pid_file=values["pid_file"],
+        console_socket=values["console_socket"],
+        preserve_fds=values["preserve_fds"] + _listen_fds(),
+        keyring=not values["no_new_keyring"],
+        pivot=not values["no_pivot"],
     )
     if session.debug:
-        _show_plan(session, options.bundle)
+        from rootless.runtime import plan, spec
+
+        facts = plan.Facts(options.bundle, lambda gid: True, pivot=options.pivot)
+        for line in plan.describe(plan.operations(spec.load_config(options.bundle), facts)):
+            session.write("debug", line)
     return options
 
 
 def _listen_fds() -> int:
-    """Sockets that systemd passed us (sd_listen_fds(3)) are the container's."""
+    """Sockets that systemd passed to us (sd_listen_fds(3)) are the container's."""
     count = os.environ.get("LISTEN_FDS", "0")
     return int(count) if os.environ.get("LISTEN_PID") == str(os.getpid()) and count.isdigit() else 0
 
 
-def _show_plan(session: Session, bundle: str) -> None:
-    from rootless.runtime import plan, spec
-
-    facts = plan.Facts(bundle, lambda gid: True)
-    for line in plan.describe(plan.operations(spec.load_config(bundle), facts)):
-        session.write("debug", line)
-
-
-@cli.command()
-@_create_options
-@click.argument("container_id", metavar="ID")
-@click.pass_obj
-def create(session: Session, /, container_id: str, **flags: Any) -> None:
-    """Make a container; its command waits for `start`."""
-    from rootless.runtime.oci import lifecycle
-
-    lifecycle.create(session.records, container_id, _options(session, flags), session.warn)
-
-
-@cli.command()
-@click.argument("container_id", metavar="ID")
-@click.pass_obj
-def start(session: Session, container_id: str) -> None:
-    """Start the command of a created container."""
-    from rootless.runtime.oci import lifecycle
-
-    lifecycle.start(session.records, container_id, session.warn)
-
-
-@cli.command()
-@_create_options
-@click.option("-d", "--detach", is_flag=True, help="Return when the command runs.")
-@click.option("--keep", is_flag=True, help="Do not delete the container when it has ended.")
-@click.option("--no-subreaper", is_flag=True, help="Accepted as runc does; orphans go to the container's own pid 1.")
-@click.argument("container_id", metavar="ID")
-@click.pass_obj
-def run(session: Session, /, container_id: str, detach: bool, keep: bool, no_subreaper: bool, **flags: Any) -> int:
-    """Make and start a container, and wait for its end."""
-    from rootless.runtime.oci import lifecycle
-
-    return lifecycle.run(
-        session.records, container_id, _options(session, flags), session.warn, detach=detach, keep=keep
-    )
-
-
-@cli.command()
-@click.argument("container_id", metavar="ID")
-@click.pass_obj
-def state(session: Session, container_id: str) -> None:
-    """Print the state of a container as JSON."""
-    _print_json(session.records.get(container_id).oci_state())
-
-
-@cli.command()
-@click.option("-a", "--all", "everything", is_flag=True, help="Signal all processes of the container.")
-@click.argument("container_id", metavar="ID")
-@click.argument("signal", default="TERM")
-@click.pass_obj
-def kill(session: Session, container_id: str, signal: str, everything: bool) -> None:
-    """Send a signal (default TERM) to the container's first process."""
-    from rootless.runtime.oci import lifecycle
-
-    lifecycle.kill(session.records, container_id, signal, everything=everything)
-
-
-@cli.command()
-@click.option("-f", "--force", is_flag=True, help="Kill it first if it runs; no error if there is none.")
-@click.argument("container_id", metavar="ID")
-@click.pass_obj
-def delete(session: Session, container_id: str, force: bool) -> None:
-    """Remove a stopped container."""
-    from rootless.errors import NotFound
-    from rootless.runtime.oci import lifecycle
-
-    try:
-        lifecycle.delete(session.records, container_id, session.warn, force=force)
-    except NotFound:
-        if not force:
-            raise
-
-
-@cli.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set an environment variable.")
-@click.option("-t", "--tty", is_flag=True, help="Give the process a pty.")
-@click.option("-d", "--detach", is_flag=True, help="Return when the command runs.")
-@click.option("--cwd", metavar="DIR", help="Working directory.")
-@click.option("-u", "--user", metavar="UID[:GID]", help="User and group, as numbers.")
-@click.option("-g", "--additional-gids", type=click.IntRange(0, 0xFFFFFFFE), multiple=True, help="A further group.")
-@click.option("-c", "--cap", multiple=True, metavar="NAME", help="Add a capability.")
-@click.option("--no-new-privs", is_flag=True, help="Set no_new_privs.")
-@click.option("--apparmor", metavar="PROFILE", help="AppArmor profile.")
-@click.option("--process-label", metavar="LABEL", help="SELinux label.")
-@click.option("-p", "--process", metavar="FILE", help="File with an OCI process object, in place of a command.")
-@click.option("--pid-file", metavar="FILE", help="Write the pid to FILE.")
-@click.option("--console-socket", metavar="PATH", help="Send the pty's master to this unix socket.")
-@click.option("--preserve-fds", type=click.IntRange(0, 1024), default=0, help="Pass on N fds from 3 on.")
-@click.argument("container_id", metavar="ID")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.pass_obj
-def execute(session: Session, /, container_id: str, command: tuple[str, ...], **flags: Any) -> int:
-    """Run a further process in a running container."""
-    from rootless.runtime.oci.execute import ExecOptions
-    from rootless.runtime.oci.execute import execute as run_process
+def _exec(session: Session, records: Any, values: dict[str, Any]) -> int:
+    from rootless.runtime.oci.execute import ExecOptions, execute
 
     options = ExecOptions()
-    options.additional_gids = flags["additional_gids"]
-    options.apparmor = flags["apparmor"]
-    options.capabilities = flags["cap"]
-    options.console_socket = flags["console_socket"]
-    options.cwd = flags["cwd"]
-    options.detach = flags["detach"]
-    options.environment = flags["env"]
-    options.no_new_privileges = flags["no_new_privs"]
-    options.pid_file = flags["pid_file"]
-    options.preserve_fds = flags["preserve_fds"]
-    options.process_file = flags["process"]
-    options.process_label = flags["process_label"]
-    options.tty = flags["tty"]
-    options.user = flags["user"]
-    return run_process(session.records, container_id, list(command), options, session.warn)
+    options.additional_gids = values["additional_gids"]
+    options.apparmor = values["apparmor"]
+    options.capabilities = values["cap"]
+    options.console_socket = values["console_socket"]
+    options.cwd = values["cwd"]
+    options.detach = values["detach"]
+    options.environment = values["env"]
+    options.no_new_privileges = values["no_new_privs"]
+    options.pid_file = values["pid_file"]
+    options.preserve_fds = values["preserve_fds"]
+    options.process_file = values["process"]
+    options.process_label = values["process_label"]
+    options.tty = values["tty"]
+    options.user = values["user"]
+    return execute(records, values["container_id"], list(values["command"]), options, session.warn)
 
 
-@cli.command("list")
-@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
-@click.option("-q", "--quiet", is_flag=True, help="Ids only.")
-@click.pass_obj
-def list_containers(session: Session, form: str, quiet: bool) -> None:
-    """List the containers below --root."""
+def _report(records: Any, verb: str, values: dict[str, Any]) -> int:
+    if verb == "state":
+        output.line(output.json_text(records.get(values["container_id"]).oci_state()))
+        return 0
     from rootless.runtime.oci import report
 
-    found = report.rows(session.records)
-    if quiet:
-        for row in found:
-            click.echo(row["id"])
-    elif form == "json":
-        _print_json(found)
+    if verb == "features":
+        output.line(output.json_text(report.features()))
+    elif verb == "ps":
+        pids = report.process_ids(records.get(values["container_id"]))
+        output.line(output.json_text(pids) if values["format"] == "json" else report.process_table(pids))
+    elif values["quiet"]:
+        for row in report.rows(records):
+            output.line(row["id"])
     else:
-        click.echo(report.table(found))
+        rows = report.rows(records)
+        output.line(output.json_text(rows) if values["format"] == "json" else report.table(rows))
+    return 0
 
 
-@cli.command()
-@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
-@click.argument("container_id", metavar="ID")
-@click.pass_obj
-def ps(session: Session, container_id: str, form: str) -> None:
-    """List the processes of a container."""
-    from rootless.runtime.oci import report
-
-    pids = report.process_ids(session.records.get(container_id))
-    if form == "json":
-        _print_json(pids)
-    else:
-        click.echo(report.process_table(pids))
-
-
-@cli.command()
-def features() -> None:
-    """Print what this runtime can do, as JSON."""
-    from rootless.runtime.oci import report
-
-    _print_json(report.features())
-
-
-@cli.command("spec")
-@click.option("-b", "--bundle", default=".", metavar="DIR", help="Where to write config.json.")
-@click.option("--rootless", is_flag=True, help="Accepted as runc does: the configuration always is.")
-def write_spec(bundle: str, rootless: bool) -> None:
-    """Write a configuration to start from."""
-    import json
-
+def _write_spec(bundle: str) -> int:
     from rootless.errors import AlreadyExists, UsageError
     from rootless.runtime.oci.template import default_config
 
     path = os.path.join(bundle, "config.json")
-    content = json.dumps(default_config(os.geteuid(), os.getegid()), indent=4) + "\n"
+    content = output.json_text(default_config(os.geteuid(), os.getegid())) + "\n"
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(content)
@@ -335,12 +181,35 @@ def write_spec(bundle: str, rootless: bool) -> None:
         raise AlreadyExists(f"'{path}' exists", hint="remove it first") from None
     except OSError as e:
         raise UsageError(f"cannot write '{path}': {e.strerror}") from e
+    return 0
 
 
-def _print_json(value: Any) -> None:
-    import json
+def __getattr__(name: str) -> click.Group:
+    """`cli`, the click group that manual pages and completions are made from."""
+    if name != "cli":
+        raise AttributeError(name)
+    from rootless.runtime.oci.cli import group
 
-    click.echo(json.dumps(value, indent=2))
+    return group(lambda overall, verb, values: perform(Session(), overall, verb, values))
+
+
+def _by_click(session: Session, words: list[str]) -> int:
+    """Help, completion, and lines that the quick parser did not take; click prints what is wrong with them."""
+    import click
+
+    from rootless.runtime.oci.cli import group
+
+    root = group(lambda overall, verb, values: perform(session, overall, verb, values))
+    try:
+        status = root.main(words, "rootless-oci", standalone_mode=False)
+    except click.exceptions.Exit as e:
+        return e.exit_code
+    except click.ClickException as e:
+        e.show()
+        return 1
+    except click.Abort:
+        return 130
+    return status if isinstance(status, int) else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -348,14 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
     session = Session()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with cli.make_context("rootless-oci", words, obj=session) as context:
-            result = cli.invoke(context)
-            return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as e:
-        return e.exit_code
-    except click.ClickException as e:
-        e.show()
-        return 1
+        line = None if "_ROOTLESS_OCI_COMPLETE" in os.environ else flags.parse(words)
+        return _by_click(session, words) if line is None else perform(session, *line)
     except RootlessError as e:
         session.write("error", str(e))
         return e.exit_code if isinstance(e, CommandNotFound | CommandNotExecutable) else 1

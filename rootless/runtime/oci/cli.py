@@ -1,0 +1,79 @@
+"""rootless-oci as a click group, for help, completion, manual pages and complaints; the flags are those of `flags`."""
+
+from __future__ import annotations
+
+import click
+
+from rootless.runtime.oci.flags import GLOBAL, VERBS, Flag, Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Action = Callable[[dict[str, Any], str, dict[str, Any]], int]
+
+
+def group(action: Action) -> click.Group:
+    """The command tree; `action` gets what `flags.parse` would have returned, and gives the exit status."""
+
+    def overall(**values: Any) -> None:
+        click.get_current_context().obj = values
+
+    root = click.Group(
+        "rootless-oci",
+        callback=overall,
+        help="An OCI runtime for ordinary users. Flags are runc's, so that podman, containerd and Slurm can call it.",
+        params=[*(_option(flag) for flag in GLOBAL), _version_option()],
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, verb in VERBS.items():
+        root.add_command(_command(name, verb, action))
+    return root
+
+
+def _command(name: str, verb: Verb, action: Action) -> click.Command:
+    def callback(**values: Any) -> int:
+        return action(click.get_current_context().obj, name, values)
+
+    params: list[click.Parameter] = [_option(flag) for flag in verb.flags]
+    params += [click.Argument([argument], metavar="ID") for argument in verb.arguments]
+    settings: dict[str, Any] = {}
+    if verb.optional is not None:
+        params.append(click.Argument([verb.optional[0]], required=False, default=verb.optional[1]))
+    if verb.rest is not None:
+        params.append(click.Argument([verb.rest], nargs=-1, type=click.UNPROCESSED))
+        settings["allow_interspersed_args"] = False
+    return click.Command(name, callback=callback, params=params, help=verb.help, context_settings=settings)
+
+
+def _option(flag: Flag) -> click.Option:
+    names = [flag.name, *flag.names]
+    if flag.kind == "switch":
+        return click.Option(names, is_flag=True, help=flag.help)
+    kind: click.ParamType = click.STRING
+    if flag.kind == "number":
+        kind = click.IntRange(0, flag.highest)
+    elif flag.kind == "choice":
+        kind = click.Choice(list(flag.choices))
+    default = None if flag.many else flag.default
+    return click.Option(names, type=kind, multiple=flag.many, default=default, metavar=flag.metavar, help=flag.help)
+
+
+def _version_option() -> click.Option:
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            from rootless import __version__
+            from rootless.runtime.spec import VERSION
+
+            click.echo(f"rootless-oci version {__version__}\nspec: {VERSION}")
+            context.exit()
+
+    return click.Option(
+        ["-v", "--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show the version of the program and of the specification.",
+    )
