@@ -111,7 +111,7 @@ def write_names_files(directory: str, hostname: str, options: ContainerOptions, 
     """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them."""
     from rootless.network import resolv
 
-    hosts = resolv.hosts(hostname=hostname, domainname=options.domainname, mode=network.mode, extra=options.add_host)
+    hosts = resolv.hosts(hostname=hostname, domainname=options.domainname or "", mode=network.mode, extra=options.add_host)
     resolv_conf = resolv.resolv_conf(
         mode=network.mode, servers=options.dns, search=options.dns_search, options=options.dns_option
     )

@@ -20,8 +20,9 @@ import encodings.latin_1
 import encodings.utf_8  # noqa: F401
 
 from rootless.errors import RootlessError, RuntimeFailure
-from rootless.kernel import mounts
+from rootless.kernel import loopback, mounts
 from rootless.kernel import process as kernel
+from rootless.kernel.namespaces import CLONE_NEWNET
 from rootless.runtime import capabilities, hooks, keyring
 from rootless.runtime.channel import Channel
 from rootless.runtime.command import Command, close_others, execute, find, restore_signals, take_stdio, take_terminal
@@ -91,6 +92,9 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         if setup.ids is not None:
             _become(*setup.ids)
         _die_with(parent)
+        if setup.namespaces.new & CLONE_NEWNET:
+            step[0] = "switch on the loopback interface"
+            loopback.switch_on()
         # the network helper has to open our namespaces
         kernel.set_dumpable(True)
         step[0] = "set the propagation of mounts"
