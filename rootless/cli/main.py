@@ -111,6 +111,12 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt) as e:
         # click turns an interrupt at a prompt and an end of input into the same Abort
         return 1 if isinstance(e, click.Abort) and isinstance(e.__cause__ or e.__context__, EOFError) else 130
+    except SystemExit as e:
+        # click ends so after completion (its code) and when nobody reads what it prints
+        if not type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            return e.code if isinstance(e.code, int) else 0
+        _give_up_stdout()
+        return 141
     except BrokenPipeError:
         _give_up_stdout()
         return 141  # as if SIGPIPE had ended us

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless import __version__
 from tests.conftest import Runner, command_path
 
 
@@ -124,7 +125,7 @@ def test_images_and_volumes(busybox: Runner, tmp_path: Path) -> None:
     row = busybox("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.splitlines()
     assert "busybox:latest" in row
     busybox("tag", "busybox", "mine:1")
-    assert busybox("images", "-q", "mine").stdout == busybox("images", "-q", "busybox").stdout
+    assert busybox("images", "-q", "mine").stdout == busybox("images", "-q", "busybox:latest").stdout
     assert busybox("rmi", "mine:1").stdout == "Untagged: mine:1\n"
     assert busybox("history", "busybox").stdout.startswith("IMAGE ")
     archive = tmp_path / "image.tar"
@@ -148,7 +149,7 @@ def test_explain_leaves_nothing(busybox: Runner) -> None:
 
 
 def test_the_whole(busybox: Runner) -> None:
-    assert "rootless" in busybox("version").stdout.lower()
+    assert busybox("version", "--format", "{{.Client.Version}}").stdout == f"{__version__}\n"
     assert json.loads(busybox("info", "--format", "json").stdout)
     assert "user namespaces" in busybox("doctor", check=False).stdout
     assert busybox("unshare", "sh", "-c", "id -u; exit 5", check=False).returncode == 5
@@ -218,4 +219,4 @@ def test_bash_completes_names(busybox: Runner, shared_root: Path, tmp_path: Path
         text=True,
         env={**os.environ, "ROOTLESS_ROOT": str(shared_root)},
     )
-    assert done.stdout.split() == ["busybox"], done.stderr
+    assert "busybox" in done.stdout.split(), done.stderr
