@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from rootless.engine.image_import import image_config, make_image, store_layer
 from rootless.engine.image_names import qualify
 from rootless.errors import HostLimit, UsageError
+from rootless.image.moment import format_time
 from rootless.image.platform import host_platform
 from rootless.image.tarwriter import TarWriter
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _PLACES = ("/bin/busybox", "/usr/bin/busybox", "/usr/lib/initramfs-tools/bin/busybox")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SIZE_LIMIT = 64 << 20
-_EPOCH = "1970-01-01T00:00:00Z"  # one time for all: the same busybox makes the same image everywhere
+_VERSION = re.compile(r"BusyBox v([0-9][0-9A-Za-z.]*)", re.ASCII)
 _DIRECTORIES = ("bin", "dev", "etc", "home", "proc", "root", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var")
 _MODES = {"root": 0o700, "tmp": 0o1777, "var/tmp": 0o1777}
 _FILES = {
@@ -52,15 +54,20 @@ def bootstrap(
     if kind != "busybox" or suite or mirror:
         hint = "use busybox, debian or debian:SUITE; --mirror is for debian"
         raise UsageError(f"cannot bootstrap '{what}'", hint=hint)
-    content, applets = _busybox()
-    archive = busybox_archive(content, applets)
+    path, content = _busybox()
+    archive = busybox_archive(content, _applets(path))
     name = str(qualify(engine, tag or "docker.io/library/busybox:latest")[0])
     store = engine.store
     with store.using():
         layer = store_layer(store, io.BytesIO(archive), progress)
         config = {"Cmd": ["sh"], "Env": [_PATH]}
-        steps = [{"created": _EPOCH, "created_by": "rootless image bootstrap busybox"}]
-        return make_image(store, layer, image_config(host_platform(), config, [layer.digest], steps), name)
+        # The program's own time: the same busybox makes the same image everywhere
+        created = format_time(os.stat(path).st_mtime)
+        steps = [{"created": created, "created_by": "rootless image bootstrap busybox"}]
+        document = image_config(host_platform(), config, [layer.digest], steps)
+        if tag is None and (version := _version(content)):
+            make_image(store, layer, document, f"docker.io/library/busybox:{version}")
+        return make_image(store, layer, document, name)
 
 
 def busybox_archive(content: bytes, applets: list[str]) -> bytes:
@@ -78,8 +85,8 @@ def busybox_archive(content: bytes, applets: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def _busybox() -> tuple[bytes, list[str]]:
-    """The host's static busybox and the paths of its applets. Raises HostLimit with the remedy."""
+def _busybox() -> tuple[str, bytes]:
+    """The host's static busybox: path and content. Raises HostLimit with the remedy."""
     problem = "there is no busybox on this host"
     for path in _PLACES:
         try:
@@ -90,8 +97,14 @@ def _busybox() -> tuple[bytes, list[str]]:
         if not is_static(content):
             problem = f"'{path}' is not statically linked, so it cannot run alone in an image"
             continue
-        return content, _applets(path)
+        return path, content
     raise HostLimit(problem, hint="install it: apt-get install busybox-static")
+
+
+def _version(content: bytes) -> str | None:
+    """The version that the program carries in its text."""
+    match = _VERSION.search(content.decode("latin-1"))
+    return match[1] if match else None
 
 
 def is_static(program: bytes) -> bool:
