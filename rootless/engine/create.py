@@ -37,8 +37,11 @@ def create(engine: Engine, options: ContainerOptions) -> str:
     return make(engine, options).id
 
 
-def make(engine: Engine, options: ContainerOptions) -> Created:
-    """Make a container. Raises what is wrong with the options, image or host; nothing is left then."""
+def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> Created:
+    """Make a container. starts: it is started next, so that its ports must be free now.
+
+    Raises what is wrong with the options, image or host; nothing is left then.
+    """
     store = engine.store
     if options.cidfile and os.path.lexists(options.cidfile):
         raise UsageError(
@@ -51,7 +54,7 @@ def make(engine: Engine, options: ContainerOptions) -> Created:
         container_id = store.containers.new_id()
         made = sources.Made()
         try:
-            directory = _make(engine, options, image, container_id, made)
+            directory = _make(engine, options, image, container_id, made, starts=starts)
             if options.cidfile:
                 _write_cidfile(options.cidfile, container_id)
         except BaseException:
@@ -60,11 +63,19 @@ def make(engine: Engine, options: ContainerOptions) -> Created:
     return Created(container_id, directory)
 
 
-def _make(engine: Engine, options: ContainerOptions, image: ImageInUse, container_id: str, made: sources.Made) -> str:
+def _make(
+    engine: Engine,
+    options: ContainerOptions,
+    image: ImageInUse,
+    container_id: str,
+    made: sources.Made,
+    *,
+    starts: bool = False,
+) -> str:
     store, settings = engine.store, engine.settings
     labels = {**image.defaults.labels, **parse_labels(options.label, options.label_file)}
     exposed = (*image.defaults.exposed_ports, *options.expose)
-    network = networking.choose_network(engine, options, exposed)
+    network = networking.choose_network(engine, options, exposed, starts=starts)
     joined = joins.resolve(engine, options, network.mode)
     own = store.id_map
     layers = image.chain_ids
@@ -105,7 +116,6 @@ def _make(engine: Engine, options: ContainerOptions, image: ImageInUse, containe
     mounts = sources.resolve_mounts(engine, options, image.defaults, id_map, made)
     driver, rootfs = _rootfs(engine, options, directory, store.layers.lowerdirs(layers, id_map), id_map)
     init_program = _init_program() if options.init else ""
-    secure = parse_security_options(options.security_opt)
     facts = Facts(
         directory=names_directory,
         hostname=hostname if joined.namespaces.uts == "private" else "",
@@ -122,7 +132,7 @@ def _make(engine: Engine, options: ContainerOptions, image: ImageInUse, containe
     config, warnings = make_config(options, image.defaults, facts)
     for warning in warnings:
         engine.warn(warning)
-    profile = None if options.privileged else _seccomp_profile(secure.seccomp or settings.seccomp_profile, config)
+    profile = seccomp_profile(engine, options, config)
     if runtime and profile is not None:
         config["linux"]["seccomp"] = profile
     sources.give_to_user(engine, mounts, who.account, id_map)
@@ -151,7 +161,7 @@ def _make(engine: Engine, options: ContainerOptions, image: ImageInUse, containe
         "joined_user": joined.id_map is not None,
         "network": {"mode": network.mode, "ports": list(network.ports), "join_pid": None, "dns": list(options.dns)},
         "seed_volumes": list(mounts.seeds),
-        "seccomp_bpf": None if profile is None or runtime else _filter_path(engine, profile),
+        "seccomp_bpf": None if runtime else filter_path(engine, profile),
         "log": launchfile.log_settings(options, settings, directory),
         "terminal": options.tty,
         "open_stdin": options.interactive,
@@ -342,9 +352,10 @@ def _runtime(name: str) -> str:
     return path
 
 
-def _seccomp_profile(setting: str, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The profile in force; None for unconfined."""
-    if setting == "unconfined":
+def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The profile in force: --security-opt, else the settings', else the default one; None for unconfined."""
+    setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
+    if setting == "unconfined" or (options.privileged and not setting):
         return None
     from rootless.runtime import seccomp
 
@@ -354,7 +365,10 @@ def _seccomp_profile(setting: str, config: dict[str, Any]) -> dict[str, Any] | N
     return seccomp.default_profile(capabilities)
 
 
-def _filter_path(engine: Engine, profile: dict[str, Any]) -> str:
+def filter_path(engine: Engine, profile: dict[str, Any] | None) -> str | None:
+    """Where the compiled filter is; None without a profile. Raises HostLimit."""
+    if profile is None:
+        return None
     from rootless.runtime import seccomp
 
     try:

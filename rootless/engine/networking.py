@@ -13,6 +13,7 @@ from rootless.errors import HostLimit, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.network.ports import Port
 
 HELPERS = ("pasta", "slirp4netns")
 
@@ -25,8 +26,11 @@ class Network(NamedTuple):
     warning: str = ""
 
 
-def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str, ...]) -> Network:
-    """Raises UsageError for unknown networks and conflicting options, HostLimit for a helper that is not installed."""
+def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str, ...], *, starts: bool) -> Network:
+    """starts: the container is started next, so that its ports must be free.
+
+    Raises UsageError for unknown networks and conflicting options, HostLimit for a helper that is not installed.
+    """
     mode, warning = _mode(engine, options.network)
     if mode == "container":
         for flag, value in (
@@ -43,7 +47,9 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
         if options.publish and mode == "host":
             warning = "published ports are discarded when using host network mode"
         return Network(mode, (), warning)
-    return Network(mode, tuple(_ports(options, exposed)), warning)
+    ports = wanted_ports(options, exposed)
+    # a container that is only made holds no port: `start` finds out which are free then
+    return Network(mode, allocated(ports) if starts else (), warning)
 
 
 def _mode(engine: Engine, asked: str | None) -> tuple[str, str]:
@@ -73,24 +79,30 @@ def _mode(engine: Engine, asked: str | None) -> tuple[str, str]:
     return "none", "neither pasta nor slirp4netns is installed: the container has no network (apt-get install passt)"
 
 
-def _ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[dict[str, Any]]:
-    from rootless.network.ports import free_port, parse_publish
+def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Port]:
+    """The ports of -p and -P as they were asked for; host port 0: any free one. Raises UsageError."""
+    from rootless.network.ports import Port, parse_publish
 
-    ports = []
-    for text in options.publish:
-        for port in parse_publish(text):
-            host_port = port.host_port or free_port(port.host_ip, port.protocol)
-            ports.append(_port(port.host_ip, host_port, port.container_port, port.protocol))
+    ports = [port for text in options.publish for port in parse_publish(text)]
     if options.publish_all:
-        taken = {(p["container_port"], p["protocol"]) for p in ports}
-        for number, protocol in exposed_ports(exposed):
-            if (number, protocol) not in taken:
-                ports.append(_port("", free_port("", protocol), number, protocol))
+        taken = {(port.container_port, port.protocol) for port in ports}
+        ports += [Port("", 0, n, protocol) for n, protocol in exposed_ports(exposed) if (n, protocol) not in taken]
     return ports
 
 
-def _port(host_ip: str, host_port: int, container_port: int, protocol: str) -> dict[str, Any]:
-    return {"host_ip": host_ip, "host_port": host_port, "container_port": container_port, "protocol": protocol}
+def allocated(ports: list[Port]) -> tuple[dict[str, Any], ...]:
+    """The ports with host ports that are free now, as launch.json lists them. Raises HostLimit for a busy one."""
+    from rootless.network.ports import allocate
+
+    return tuple(
+        {
+            "host_ip": port.host_ip,
+            "host_port": port.host_port,
+            "container_port": port.container_port,
+            "protocol": port.protocol,
+        }
+        for port in allocate(ports)
+    )
 
 
 def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:
@@ -111,7 +123,9 @@ def write_names_files(directory: str, hostname: str, options: ContainerOptions, 
     """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them."""
     from rootless.network import resolv
 
-    hosts = resolv.hosts(hostname=hostname, domainname=options.domainname or "", mode=network.mode, extra=options.add_host)
+    hosts = resolv.hosts(
+        hostname=hostname, domainname=options.domainname or "", mode=network.mode, extra=options.add_host
+    )
     resolv_conf = resolv.resolv_conf(
         mode=network.mode, servers=options.dns, search=options.dns_search, options=options.dns_option
     )

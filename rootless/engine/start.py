@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rootless.engine.options import AttachOptions, ContainerOptions, RunOutcome
 from rootless.engine.reconcile import saved_options
@@ -23,7 +23,7 @@ def run(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> Run
     try:
         from rootless.engine.create import make
 
-        container_id, directory = make(engine, options)
+        container_id, directory = make(engine, options, starts=True)
         if attach.detach:
             attach_client.launch_detached(connection, directory)
             return RunOutcome(container_id, None)
@@ -119,11 +119,32 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
             if "path" in namespace:
                 namespace["path"] = paths[namespace["type"]]
         write_record(f"{directory}/config.json", config, durable=False)
-    if not first:
-        launch = read_record(f"{directory}/launch.json", what="launch record")
-        if launch.get("seed_volumes"):
-            write_record(f"{directory}/launch.json", {**launch, "seed_volumes": []}, durable=False)
+    launch = read_record(f"{directory}/launch.json", what="launch record")
+    fresh = {**launch, "seed_volumes": launch.get("seed_volumes") if first else []}
+    if options.publish or options.publish_all:
+        from rootless.engine import networking
+
+        if record["network"]["mode"] in networking.HELPERS:
+            ports = networking.allocated(networking.wanted_ports(options, tuple(record["exposed"])))
+            fresh["network"] = {**launch["network"], "ports": list(ports)}
+            record["network"]["ports"] = list(ports)
+            containers.update(container_id, record)
+    fresh["seccomp_bpf"] = _filter_path(engine, record, directory, launch)
+    if fresh != launch:
+        write_record(f"{directory}/launch.json", fresh, durable=False)
     return directory
+
+
+def _filter_path(engine: Engine, record: dict[str, Any], directory: str, launch: dict[str, Any]) -> str | None:
+    """The compiled seccomp filter, made again when the cache was cleared or the kernel is another one."""
+    path: str | None = launch.get("seccomp_bpf")
+    if path is None or os.path.exists(path):
+        return path
+    from rootless.engine import create
+    from rootless.storage.records import read_record
+
+    config = read_record(f"{directory}/config.json", what="bundle")
+    return create.filter_path(engine, create.seccomp_profile(engine, saved_options(record), config))
 
 
 def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:
