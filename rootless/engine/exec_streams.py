@@ -196,6 +196,8 @@ class Carrier:
 
     def _leave_a_reader(self) -> None:
         """After a detach the pty must stay open and be read, or the process is hung up on or blocks."""
+        # we may lead the session of a terminal that closes right after us
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if os.fork():
             return
         try:

@@ -50,7 +50,7 @@ def identify(
             raise UsageError(f"--userns={mode} cannot be combined with a namespace shared with a container")
         return Identity(joined, account)
     if own.kind == "single":
-        return _with_one_id(mode, keep, account, custom=custom, options=options)
+        return _with_one_id(mode, account, custom=custom, options=options)
     ids = _ids(own)
     uid, gid = os.geteuid(), os.getegid()
     if custom:
@@ -62,22 +62,18 @@ def identify(
     return Identity(own, account)
 
 
-def _with_one_id(
-    mode: str, keep: tuple[int, int], account: Account, *, custom: bool, options: ContainerOptions
-) -> Identity:
+def _with_one_id(mode: str, account: Account, *, custom: bool, options: ContainerOptions) -> Identity:
     uid, gid = os.geteuid(), os.getegid()
     if custom:
         return Identity(custom_map(options.uidmap, options.gidmap, None, uid, gid), account)
     if mode == "nomap":
         nomap_map(None, uid, gid)  # raises with the remedy
     id_map = single_map(account.uid, account.gid)
-    lost = "" if mode != "keep-id" or keep == (account.uid, account.gid) else " (--userns=keep-id gives the same)"
     warning = (
-        f"you have one id only: user {account.uid} of the container is you, and it can have no other users{lost}; "
+        f"you have one id only: user {account.uid} of the container is you, and it can have no other users; "
         "`rootless doctor` tells how to get a range"
     )
-    only = Account(account.uid, account.gid, (account.gid,), account.home, account.name)
-    return Identity(id_map, only, (warning,))
+    return Identity(id_map, account, (warning,))
 
 
 def _ids(own: IdMap) -> SubordinateIds:

@@ -26,15 +26,9 @@ class ImageInUse(NamedTuple):
 
 def find(engine: Engine, text: str) -> ImageEntry | None:
     """The local image that `text` (name, name@digest, id or first digits of one) means."""
-    from rootless.image.reference import parse_reference
+    from rootless.engine import image_names
 
-    index = engine.store.index
-    try:
-        full = str(parse_reference(text))
-    except UsageError:
-        full = text
-    entry = index.resolve(full)
-    return entry if entry is not None or full == text else index.resolve(text)
+    return image_names.find(engine, text)
 
 
 def image_for(
