@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import io
+from typing import Any, Protocol
 
 from rootless.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from typing import BinaryIO
+
+class Source(Protocol):
+    """Where compressed bytes come from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end."""
+
 
 _MAX_WINDOW = 1 << 27
 _XZ_MEMORY = 1 << 28
+_ZSTD_FEED = 1 << 12  # its decoder has no bound of output: 4 bytes can make 128 KiB
 HEAD = 6
 
 
@@ -32,7 +39,7 @@ class Plain:
 
     __slots__ = ("_name", "_reader")
 
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+    def __init__(self, head: bytes, stream: Source) -> None:
         joined = _Joined(head, stream)
         self._name = compression_of(head)
         self._reader: Any = joined if self._name is None else _OPEN[self._name](joined)
@@ -52,22 +59,23 @@ class Plain:
         return piece
 
 
-class _Joined:
-    """A stream with some bytes put back before it."""
+class _Joined(io.RawIOBase):
+    """A stream with some bytes put back before it. Closing it leaves the stream open."""
 
-    __slots__ = ("_head", "_stream")
-
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
+    def __init__(self, head: bytes, stream: Source) -> None:
         self._head = head
         self._stream = stream
 
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes."""
-        if not self._head:
-            return self._stream.read(size)
-        piece = self._head if size < 0 else self._head[:size]
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` as far as one read goes; 0 at the end."""
+        piece = self._head[: len(buffer)] or self._stream.read(len(buffer))
         self._head = self._head[len(piece) :]
-        return piece + self._stream.read() if size < 0 else piece
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 def _open_gzip(stream: _Joined) -> Any:
@@ -79,14 +87,38 @@ def _open_gzip(stream: _Joined) -> Any:
     except ImportError:
         import gzip
 
-        return gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[call-overload]
+        return gzip.GzipFile(fileobj=stream, mode="rb")
 
 
-def _open_zstd(stream: _Joined) -> Any:
-    import zstandard
+class _Zstd:
+    """All frames of a zstd stream; the library's own reader takes a stream that is cut off for a whole one."""
 
-    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-    return decoder.stream_reader(stream, read_across_frames=True)  # type: ignore[arg-type]
+    __slots__ = ("_decoder", "_new", "_pending", "_stream", "_waiting")
+
+    def __init__(self, stream: _Joined) -> None:
+        import zstandard
+
+        self._new = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj
+        self._decoder = self._new()
+        self._stream = stream
+        self._pending = b""
+        self._waiting = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes, at least one unless it is the end."""
+        while not self._waiting:
+            if self._decoder.eof:
+                self._pending = self._decoder.unused_data or self._pending
+                self._decoder = self._new()
+                if not self._pending and not (self._pending := self._stream.read(_ZSTD_FEED)):
+                    return b""
+            elif not self._pending and not (self._pending := self._stream.read(_ZSTD_FEED)):
+                raise EOFError("it is cut off")
+            chunk, self._pending = self._pending, b""
+            self._waiting = self._decoder.decompress(chunk)
+        piece = self._waiting if size < 0 else self._waiting[:size]
+        self._waiting = self._waiting[len(piece) :]
+        return piece
 
 
 class _Chunked:
@@ -132,4 +164,4 @@ def _open_bzip2(stream: _Joined) -> Any:
     return _Chunked(bz2.BZ2Decompressor, stream)
 
 
-_OPEN = {"gzip": _open_gzip, "zstd": _open_zstd, "xz": _open_xz, "bzip2": _open_bzip2}
+_OPEN = {"gzip": _open_gzip, "zstd": _Zstd, "xz": _open_xz, "bzip2": _open_bzip2}
