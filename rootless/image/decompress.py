@@ -93,7 +93,7 @@ def _open_gzip(stream: _Joined) -> Any:
 class _Zstd:
     """All frames of a zstd stream; the library's own reader takes a stream that is cut off for a whole one."""
 
-    __slots__ = ("_decoder", "_new", "_pending", "_stream", "_waiting")
+    __slots__ = ("_decoder", "_new", "_stream", "_waiting")
 
     def __init__(self, stream: _Joined) -> None:
         import zstandard
@@ -101,20 +101,20 @@ class _Zstd:
         self._new = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj
         self._decoder = self._new()
         self._stream = stream
-        self._pending = b""
         self._waiting = b""
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes, at least one unless it is the end."""
         while not self._waiting:
             if self._decoder.eof:
-                self._pending = self._decoder.unused_data or self._pending
-                self._decoder = self._new()
-                if not self._pending and not (self._pending := self._stream.read(_ZSTD_FEED)):
+                chunk = self._decoder.unused_data or self._stream.read(_ZSTD_FEED)
+                if not chunk:
                     return b""
-            elif not self._pending and not (self._pending := self._stream.read(_ZSTD_FEED)):
-                raise EOFError("it is cut off")
-            chunk, self._pending = self._pending, b""
+                self._decoder = self._new()
+            else:
+                chunk = self._stream.read(_ZSTD_FEED)
+                if not chunk:
+                    raise EOFError("it is cut off")
             self._waiting = self._decoder.decompress(chunk)
         piece = self._waiting if size < 0 else self._waiting[:size]
         self._waiting = self._waiting[len(piece) :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootless.errors import ImageNotFound, InvalidInput, RegistryError, RootlessError
+from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
 from rootless.image.answers import cause, error_text, tail, words
 from rootless.image.digest import check_digest, digest_of, verify
 from rootless.image.manifest import (
@@ -214,6 +214,12 @@ class BlobReader:
     def _begin(self) -> BaseHTTPResponse:
         response = self._open(self._position)
         self._left = 0
+        length = response.headers.get("Content-Length", "")
+        if response.status == 200 and length.isdigit() and int(length) != self._descriptor.size:
+            response.close()
+            raise DigestMismatch(
+                f"registry sends {length} bytes for '{self._descriptor.digest}' instead of {self._descriptor.size}"
+            )
         if self._position and response.status == 200:
             self._left = self._position
         elif self._position and not _starts_at(response, self._position):

@@ -171,15 +171,17 @@ class Session:
                 self._show_warnings(response)
                 return response
             error_text(response)
-            url = self._check_redirect(urljoin(url, location))
+            url = self._check_redirect(url, location)
         raise RegistryError(f"registry '{self._name}' redirects more than {MAX_REDIRECTS} times")
 
-    def _check_redirect(self, url: str) -> str:
-        parts = urlsplit(url)
+    def _check_redirect(self, url: str, location: str) -> str:
+        """Where a redirect leads. Raises RegistryError when that is no place for us to go."""
         try:
+            url = urljoin(url, location)
+            parts = urlsplit(url)
             host = parts.hostname
-        except ValueError:
-            host = None
+        except ValueError as e:
+            raise RegistryError(f"registry '{self._name}' redirects to '{location[:200]}', which is no URL") from e
         why = ""
         if not host or parts.scheme not in ("https", "http"):
             why = "it is not an http URL"
@@ -202,9 +204,7 @@ class Session:
         pause = _FIRST_PAUSE
         for attempt in range(1, attempts + 1):
             try:
-                response = self._pool_for(url).request(
-                    method, url, headers=headers, redirect=False, retries=False, preload_content=False
-                )
+                response = self._send(method, url, headers)
             except HTTPError as e:
                 reason = cause(e)
                 if attempt == attempts or isinstance(reason, (ssl.SSLError, ConnectionRefusedError)):
@@ -217,6 +217,15 @@ class Session:
             self._sleep(min(pause, _LONGEST_PAUSE))
             pause *= 2
         raise AssertionError("the last attempt returns or raises")
+
+    def _send(self, method: str, url: str, headers: dict[str, str], body: str | None = None) -> BaseHTTPResponse:
+        """One request, without retries and redirects, whose answer is read by the caller."""
+        from rootless import __version__
+
+        sent = {"User-Agent": f"rootless/{__version__}", "Accept-Encoding": "identity", **headers}
+        return self._pool_for(url).request(
+            method, url, body=body, headers=sent, redirect=False, retries=False, preload_content=False
+        )
 
     def _authorize(self, demands: list[str], refused: Secret | None, text: str) -> None:
         """Answer a 401: get what its challenge asks for. refused: what was sent in vain."""
@@ -270,15 +279,8 @@ class Session:
             "scope": challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
             "refresh_token": credentials.secret.reveal(),
         }
-        return self._pool_for(realm).request(
-            "POST",
-            realm,
-            body=urlencode(form),
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-            redirect=False,
-            retries=False,
-            preload_content=False,
-        )
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._send("POST", realm, headers, urlencode(form))
 
     def _credentials(self, host: str, *, own: bool = True) -> Credentials | None:
         if own and self._access.credentials is not None:
@@ -332,13 +334,10 @@ class Session:
     def _make_pool(self, host: str, *, verify: bool) -> PoolManager:
         import urllib3
 
-        from rootless import __version__
-
         ours = host == self.host
         options: dict[str, Any] = {
             "ssl_context": make_context(host, verify=verify, directory=self._access.certificates if ours else None),
             "timeout": urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
-            "headers": {"User-Agent": f"rootless/{__version__}", "Accept-Encoding": "identity"},
             "maxsize": 4,
             "blocksize": 1 << 16,
         }

@@ -107,7 +107,7 @@ def test_credential_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     hosts = ("x.io", "t.io", "n.io", "b.io")
-    document = {"credHelpers": {host: "test" for host in hosts}}
+    document = {"credHelpers": dict.fromkeys(hosts, "test")}
     assert found(tmp_path, document, "x.io") == "me:s3"
     assert found(tmp_path, document, "t.io") == ":tok"
     assert found(tmp_path, document, "n.io") is None

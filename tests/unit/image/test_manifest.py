@@ -259,11 +259,13 @@ def test_a_hasher_refuses_what_it_cannot_compute_and_what_is_too_long() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.just(D),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["mediaType", "digest", "size", "platform", "os", "config", "layers", "data", "urls", "x"]),
-        inner,
-        max_size=6,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["mediaType", "digest", "size", "platform", "os", "config", "layers", "data", "urls", "x"]),
+            inner,
+            max_size=6,
+        )
     ),
     max_leaves=30,
 )
