@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
 RESULT_LIMIT = 64 << 20
+# glibc would map and unmap the memory of each 1 MiB piece anew: a fifth of the kernel time of an unpacking
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 
 def unpack_job(target: str, media_type: str, diff_id: str) -> dict[str, Any]:
@@ -69,7 +71,8 @@ def run(
         pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
     argv = worker_command("rootless.storage.unpack_worker", site_packages=True)
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    pid = os.posix_spawn(argv[0], argv, {"PATH": os.environ.get("PATH", os.defpath)}, file_actions=actions)
+    environment = {"PATH": os.environ.get("PATH", os.defpath), **_MALLOC}
+    pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
     os.close(stdin)
     os.close(stdout)
     try:

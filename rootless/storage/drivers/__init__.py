@@ -96,9 +96,15 @@ def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
 
     from rootless.kernel.procfs import boot_id
     from rootless.paths import atomic_write
+    from rootless.storage.drivers.writable import is_reachable
 
     if name != "auto":
         driver_module(name)
+    if not is_reachable(id_map):
+        # The probe works below `directory`, which root of this map cannot reach; what it asks of the host is the same
+        from rootless.host.userns import default_id_map
+
+        id_map = default_id_map()
     key = f"{boot_id()} {os.stat(directory).st_dev} {id_map.key()} {os.environ.get('PATH', '')}"
     path = f"{cache}/storage-driver.json"
     known: dict[str, str] = {}

@@ -9,7 +9,7 @@ import os
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
-from rootless.storage.drivers.overlay import make_directories
+from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
     from rootless.host import userns
     from rootless.storage.tree import PATH_DIRECTORY, Copier, copy_tree
 
-    make_directories(container_dir, "upper")
+    lowerdirs = make_directories(container_dir, lowerdirs, id_map)
     upper = f"{container_dir}/upper"
 
     def flatten() -> bytes:

@@ -17,10 +17,12 @@ import select
 import signal
 import socket
 import struct
+import sys
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
 from rootless.storage.drivers import overlay
+from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ END_TIMEOUT = 10.0
 def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
     """Make `upper`, `work` and the helper's mount point. Raises HostLimit when the program or /dev/fuse is missing."""
     program = _program()
-    overlay.make_directories(container_dir, "upper", "work", "fuse")
+    lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work", "fuse")
     return {
         "driver": "fuse-overlayfs",
         "lowerdirs": lowerdirs,
@@ -49,6 +51,8 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
         "options": [],
         "directory": container_dir,
         "program": program,
+        # the monitor, which starts the helper, knows no installed packages
+        "site_packages": [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")],
     }
 
 
@@ -79,7 +83,7 @@ class FuseMounter:
         self._plan = plan
         # a stream: the plan of an image with hundreds of layers is longer than a packet may be
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        argv = worker_command("rootless.storage.drivers.fuse_starter", site_packages=True)
+        argv = worker_command("rootless.storage.drivers.fuse_starter")
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"}
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)

@@ -26,6 +26,7 @@ def main() -> int:
     channel = socket.socket(fileno=3)
     os.set_inheritable(3, False)
     plan = json.loads(_exactly(channel, struct.unpack("!I", _exactly(channel, 4))[0]))
+    sys.path += plan["site_packages"]
     import sh  # while the launch goes on beside us
 
     request, fds, _, _ = socket.recv_fds(channel, 16, 1)

@@ -11,6 +11,7 @@ import os
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
+from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     Plan = dict[str, Any]
 
 MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
+    "by-fd"  # plan option: the container's root may not pass through our private directories, so they are opened before
+)
 # what the fs context says on kernels that do not know a key of ours
 _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
@@ -29,7 +32,7 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
     """Make `upper` and `work` in the container's directory. Raises HostLimit."""
     if len(lowerdirs) > MAX_LAYERS:
         raise HostLimit(f"the image has {len(lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
-    make_directories(container_dir, "upper", "work")
+    lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work")
     return {
         "driver": "overlay",
         "lowerdirs": lowerdirs,
@@ -39,17 +42,6 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
         "options": [],
         "directory": container_dir,
     }
-
-
-def make_directories(container_dir: str, upper: str, *others: str) -> None:
-    """The directory that becomes the container's / (0755 whatever the umask) and private ones beside it."""
-    try:
-        os.mkdir(f"{container_dir}/{upper}", 0o755)
-        os.chmod(f"{container_dir}/{upper}", 0o755)  # noqa: S103 - its parent is 0700
-        for name in others:
-            os.mkdir(f"{container_dir}/{name}", 0o700)
-    except OSError as e:
-        raise HostLimit(f"cannot make '{e.filename}': {e.strerror}") from e
 
 
 class Overlay:
