@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Plan = dict[str, Any]
 
 MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
-    "by-fd"  # plan option: the container's root may not pass through our private directories, so they are opened before
-)
 # what the fs context says on kernels that do not know a key of ours
 _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
