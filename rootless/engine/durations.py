@@ -90,7 +90,7 @@ def parse_timestamp(text: str) -> float:
 
 def timestamp(seconds: float | None = None) -> str:
     """RFC 3339 with nanoseconds in UTC, as docker writes times (None: now)."""
-    nanoseconds = time.time_ns() if seconds is None else int(seconds * 1e9)
+    nanoseconds = time.time_ns() if seconds is None else round(seconds * 1e6) * 1000
     whole, fraction = divmod(nanoseconds, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:09d}Z"
 

@@ -45,18 +45,20 @@ def read_in_root(root: int, path: str) -> str | None:
         if e.errno in (*_ABSENT, errno.ENXIO, errno.ELOOP):
             return None
         raise InvalidInput(f"cannot read '{path}' of the image: {e.strerror}") from e
-    with open(fd, "rb", buffering=0) as file:
+    try:
         status = os.fstat(fd)
         if is_whiteout(status):
             return None
         if not stat.S_ISREG(status.st_mode):
             raise InvalidInput(f"'{path}' of the image is not a regular file")
         chunks, size = [], 0
-        while chunk := file.read(1 << 16):
+        while chunk := os.read(fd, 1 << 16):
             size += len(chunk)
             if size > MAX_FILE:
                 raise InvalidInput(f"'{path}' of the image is larger than {MAX_FILE >> 20} MiB")
             chunks.append(chunk)
+    finally:
+        os.close(fd)
     return b"".join(chunks).decode("utf-8", "surrogateescape")
 
 

@@ -1,0 +1,118 @@
+"""-v, --mount, --tmpfs, --volumes-from, and which mount wins."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rootless.engine.mounts import (
+    MountSpec,
+    parse_mount,
+    parse_tmpfs,
+    parse_volume,
+    parse_volumes_from,
+    plan_mounts,
+)
+from rootless.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/data", MountSpec("volume", "", "/data")),
+        ("v:/data", MountSpec("volume", "v", "/data")),
+        ("v:/data:ro,nocopy", MountSpec("volume", "v", "/data", read_only=True, nocopy=True)),
+        ("/h:/data//x/../y/", MountSpec("bind", "/h", "/data/y", make_source=True)),
+        ("./h:/d:rw,U,z", MountSpec("bind", "/cwd/h", "/d", chown=True, relabel=True, make_source=True)),
+        (
+            "/h:/d:rslave,noexec",
+            MountSpec("bind", "/h", "/d", propagation="rslave", options=("noexec",), make_source=True),
+        ),
+        ("/h:/d:bind,idmap,cached", MountSpec("bind", "/h", "/d", recursive=False, idmap=True, make_source=True)),
+    ],
+)
+def test_volume_flag(text: str, expected: MountSpec) -> None:
+    assert parse_volume(text, "/cwd") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":/d", "v:", "v:rel", "/h:/", "/h:/d:bogus", "/h:/d:ro:x", "a/b:/d", "v:/d:rshared", "/h:/d:nocopy"]
+)
+def test_bad_volumes(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_volume(text, "/cwd")
+
+
+def test_mount_flag() -> None:
+    assert parse_mount("type=bind,src=h,dst=/d,ro", "/cwd") == MountSpec("bind", "/cwd/h", "/d", read_only=True)
+    assert parse_mount("type=volume,source=v,target=/d,volume-nocopy", "/") == MountSpec(
+        "volume", "v", "/d", nocopy=True
+    )
+    assert parse_mount("type=volume,target=/d,readonly=false", "/") == MountSpec("volume", "", "/d")
+    assert parse_mount("dst=/d", "/").kind == "volume"
+    tmpfs = parse_mount("type=tmpfs,dst=/d,tmpfs-size=1m,tmpfs-mode=0700,exec", "/")
+    assert tmpfs.options == ("nosuid", "nodev", "size=1048576", "mode=0700", "exec")
+    assert parse_mount("type=image,src=busybox,dst=/i", "/") == MountSpec("image", "busybox", "/i")
+    quoted = parse_mount('type=bind,"src=/a,b",dst=/d,bind-propagation=rshared', "/")
+    assert (quoted.source, quoted.propagation) == ("/a,b", "rshared")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "type=bogus,dst=/d",
+        "type=bind,dst=/d",
+        "type=bind,src=/h",
+        "type=tmpfs,src=/x,dst=/d",
+        "type=bind,src=/h,dst=/d,bogus=1",
+        "type=bind,src=/h,dst=/d,ro=perhaps",
+        "type=tmpfs,dst=/d,tmpfs-mode=9",
+        "type=image,dst=/d",
+        "type=bind,src=/h,dst=/d,volume-nocopy",
+    ],
+)
+def test_bad_mounts(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_mount(text, "/cwd")
+
+
+def test_tmpfs_flag() -> None:
+    assert parse_tmpfs("/run").options == ("noexec", "nosuid", "nodev")
+    assert parse_tmpfs("/run:exec,size=64k,mode=700").options == ("nosuid", "nodev", "exec", "size=65536", "mode=700")
+    with pytest.raises(UsageError):
+        parse_tmpfs("/run:upperdir=/etc")
+
+
+def test_volumes_from() -> None:
+    assert parse_volumes_from("c") == ("c", None)
+    assert parse_volumes_from("c:ro") == ("c", True)
+    for text in ("", ":ro", "c:x"):
+        with pytest.raises(UsageError):
+            parse_volumes_from(text)
+
+
+def test_the_users_own_mounts_win_and_parents_come_first() -> None:
+    own = [MountSpec("bind", "/h", "/a/b"), MountSpec("volume", "v", "/z")]
+    inherited = [MountSpec("volume", "x", "/a"), MountSpec("volume", "x", "/z")]
+    planned = plan_mounts(own, inherited, ["/z", "data", "/a/b"])
+    assert [(m.target, m.source) for m in planned] == [("/a", "x"), ("/data", ""), ("/z", "v"), ("/a/b", "/h")]
+    assert planned[1].from_image
+    with pytest.raises(UsageError, match="duplicate mount point"):
+        plan_mounts([own[0], own[0]], [], [])
+
+
+def test_an_images_volume_cannot_leave_the_root() -> None:
+    """CVE-2022-23648: `..` in VOLUME is resolved before anything looks at a path."""
+    assert plan_mounts([], [], ["/../../etc"])[0].target == "/etc"
+    with pytest.raises(UsageError):
+        plan_mounts([], [], ["/.."])
+
+
+@given(st.text(max_size=40))
+def test_the_parsers_raise_nothing_else(text: str) -> None:
+    for parse in (lambda t: parse_volume(t, "/"), lambda t: parse_mount(t, "/"), parse_tmpfs):
+        try:
+            parse(text)
+        except UsageError:
+            pass

@@ -1,0 +1,227 @@
+"""The small grammars: durations, sizes, signals, policies, env files, filters, settings, columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootless.engine import launchfile
+from rootless.engine.durations import human_duration, parse_duration, parse_size, parse_timestamp, timestamp
+from rootless.engine.env import merge_env, parse_env, parse_labels, read_lines
+from rootless.engine.filters import Filters
+from rootless.engine.identity import parse_userns
+from rootless.engine.listing import status_text
+from rootless.engine.names import suggest_name
+from rootless.engine.networking import exposed_ports
+from rootless.engine.options import ContainerOptions
+from rootless.engine.security import parse_device
+from rootless.engine.settings import Settings, load_settings
+from rootless.engine.signals import parse_signal, signal_name
+from rootless.engine.top import parse_columns
+from rootless.errors import InvalidInput, UsageError
+from rootless.storage.containers import check_name
+
+
+def test_durations() -> None:
+    assert parse_duration("1h1m1s", "x") == 3661
+    assert parse_duration("500ms", "x") == 0.5
+    assert parse_duration("1.5h", "x") == 5400
+    assert parse_duration("0", "x") == 0
+    for text in ("", "5", "s", "1x", "-1s", "1s1"):
+        with pytest.raises(UsageError):
+            parse_duration(text, "--flag")
+
+
+def test_sizes() -> None:
+    assert [parse_size(t, "x") for t in ("1024", "64m", "1.5g", "1kb", "2KiB", "0")] == [
+        1024,
+        64 << 20,
+        3 << 29,
+        1024,
+        2048,
+        0,
+    ]
+    for text in ("", "m", "-1", "1x", "inf", "nan", "1e400"):
+        with pytest.raises(UsageError):
+            parse_size(text, "x")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (150, "2 minutes"),
+        (3600, "About an hour"),
+        (5 * 3600, "5 hours"),
+        (3 * 86400, "3 days"),
+        (21 * 86400, "3 weeks"),
+        (120 * 86400, "4 months"),
+        (800 * 86400, "2 years"),
+    ],
+)
+def test_dockers_words_for_time(seconds: float, words: str) -> None:
+    assert human_duration(seconds) == words
+
+
+def test_timestamps_round_trip() -> None:
+    assert parse_timestamp(timestamp(1700000000.25)) == 1700000000.25
+    assert parse_timestamp("0001-01-01T00:00:00Z") == 0.0
+
+
+def test_status_words() -> None:
+    base = {"started_at": timestamp(1000), "finished_at": timestamp(2000), "exit_code": 3, "health": None}
+    assert status_text({**base, "status": "running"}, 1010) == "Up 10 seconds"
+    assert (
+        status_text({**base, "status": "running", "health": {"status": "healthy"}}, 1010) == "Up 10 seconds (healthy)"
+    )
+    assert status_text({**base, "status": "exited"}, 2120) == "Exited (3) 2 minutes ago"
+    assert status_text({**base, "status": "restarting"}, 2001) == "Restarting (3) 1 second ago"
+    assert status_text({**base, "status": "created"}) == "Created"
+    assert status_text({**base, "status": "running", "remote": "node7"}, 1010) == "Up 10 seconds on node7"
+
+
+def test_signals() -> None:
+    assert [parse_signal(t, "x") for t in ("TERM", "sigterm", "9", "SIGRTMIN+3", "RTMAX-1", "RTMIN")] == [
+        15,
+        15,
+        9,
+        37,
+        63,
+        34,
+    ]
+    assert signal_name(37) == "SIGRTMIN+3"
+    assert signal_name(15) == "SIGTERM"
+    for text in ("", "0", "65", "FOO", "RTMIN+99", "-9", "_DFL"):
+        with pytest.raises(UsageError):
+            parse_signal(text, "--signal")
+
+
+def test_restart_policies() -> None:
+    assert launchfile.restart_policy("on-failure:3", rm=False) == {"name": "on-failure", "maximum_retry_count": 3}
+    for text in ("sometimes", "always:3", "on-failure:x", "on-failure:-1"):
+        with pytest.raises(UsageError):
+            launchfile.restart_policy(text, rm=False)
+    with pytest.raises(UsageError, match="--rm"):
+        launchfile.restart_policy("always", rm=True)
+
+
+def test_health_checks() -> None:
+    image = {"Test": ["CMD", "true"], "Interval": 5_000_000_000, "Retries": 7}
+    options = ContainerOptions("i")
+    found = launchfile.health_check(options, image)
+    assert found is not None
+    assert (found["test"], found["interval"], found["timeout"], found["retries"]) == (["CMD", "true"], 5.0, 30.0, 7)
+    changed = launchfile.health_check(options._replace(health_cmd="x y", health_timeout="2s"), image)
+    assert changed is not None
+    assert (changed["test"], changed["timeout"]) == (["CMD-SHELL", "x y"], 2.0)
+    assert launchfile.health_check(options._replace(no_healthcheck=True), image) is None
+    assert launchfile.health_check(options, {"Test": ["NONE"]}) is None
+    assert launchfile.health_check(options, None) is None
+    with pytest.raises(UsageError):
+        launchfile.health_check(options._replace(no_healthcheck=True, health_cmd="x"), image)
+
+
+def test_stop_settings() -> None:
+    options = ContainerOptions("i")
+    assert launchfile.stop_settings(options, "SIGINT", Settings()) == {"stop_signal": 2, "stop_timeout": 10}
+    given = options._replace(stop_signal="USR1", stop_timeout=-1)
+    assert launchfile.stop_settings(given, "SIGINT", Settings()) == {"stop_signal": 10, "stop_timeout": -1}
+
+
+def test_env_files(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_bytes("\ufeff# comment\n  A=1 # kept\r\nB\nC=\n\nD='q'\n".encode())
+    host = {"B": "host"}
+    pairs = parse_env(["A=2", "E"], [str(path)], host)
+    assert pairs == [("A", "1 # kept"), ("B", "host"), ("C", ""), ("D", "'q'"), ("A", "2"), ("E", None)]
+    assert merge_env([("E", "old")], pairs) == ["A=2", "B=host", "C=", "D='q'"]
+    for text in ("=x\n", "A B=1\n"):
+        path.write_text(text)
+        with pytest.raises(UsageError):
+            read_lines(str(path), "--env-file")
+    with pytest.raises(UsageError):
+        read_lines(str(tmp_path / "none"), "--env-file")
+
+
+def test_labels() -> None:
+    assert parse_labels(["a=b=c", "d"]) == {"a": "b=c", "d": ""}
+    with pytest.raises(UsageError):
+        parse_labels(["=x"])
+
+
+def test_filters() -> None:
+    filters = Filters({"label": ["a", "b=1"]}, ("label", "until"))
+    assert filters.has_labels({"a": "", "b": "1"})
+    assert not filters.has_labels({"a": "", "b": "2"})
+    with pytest.raises(UsageError, match="invalid filter"):
+        Filters({"nope": ["x"]}, ("label",))
+    assert not Filters({"until": ["1h"]}, ("until",)).is_before(4e9)
+    assert Filters({"until": ["1h"]}, ("until",)).is_before(0)
+
+
+def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(str(tmp_path), {}) == Settings()
+    (tmp_path / "config.toml").write_text('storage_driver = "copy"\nlog_max_size = "1m"\nstop_timeout = 3\n')
+    assert load_settings(str(tmp_path), {}).log_max_size == 1 << 20
+    monkeypatch.setenv("ROOTLESS_STORAGE_DRIVER", "overlay")
+    assert load_settings(str(tmp_path), {}).storage_driver == "overlay"
+    assert load_settings(str(tmp_path), {"storage_driver": "fuse-overlayfs"}).storage_driver == "fuse-overlayfs"
+    with pytest.raises(UsageError, match="cannot be"):
+        load_settings(str(tmp_path), {"storage_driver": "zfs"})
+    for text, words in (
+        ("bogus = 1", "bogus"),
+        ("stop_timeout = true", "number"),
+        ("= 1", "not TOML"),
+        ("network = 5", "text"),
+    ):
+        (tmp_path / "config.toml").write_text(text)
+        with pytest.raises(InvalidInput, match=words):
+            load_settings(str(tmp_path), {})
+
+
+def test_userns_modes() -> None:
+    assert parse_userns(None)[0] == "default"
+    assert parse_userns("keep-id:uid=5,gid=6") == ("keep-id", (5, 6))
+    for text in ("bogus", "keep-id:uid=x", "keep-id:foo=1", "host:1"):
+        with pytest.raises(UsageError):
+            parse_userns(text)
+
+
+def test_devices() -> None:
+    assert parse_device("/dev/fuse") == ("/dev/fuse", "/dev/fuse", "rwm")
+    assert parse_device("/dev/fuse:r") == ("/dev/fuse", "/dev/fuse", "r")
+    assert parse_device("/dev/fuse:/dev/x:rw") == ("/dev/fuse", "/dev/x", "rw")
+    for text in ("fuse", "/dev/a:/dev/b:x", "/dev/a:/../etc", "/dev/a:b"):
+        with pytest.raises(UsageError):
+            parse_device(text)
+
+
+def test_exposed_ports() -> None:
+    assert exposed_ports(("80", "80/tcp", "53/udp", "1-3")) == [
+        (80, "tcp"),
+        (53, "udp"),
+        (1, "tcp"),
+        (2, "tcp"),
+        (3, "tcp"),
+    ]
+    for text in ("x", "80/foo", "0", "70000", "5-2"):
+        with pytest.raises(UsageError):
+            exposed_ports((text,))
+
+
+def test_top_columns() -> None:
+    assert [title for title, _ in parse_columns(["-o", "pid,args"])] == ["PID", "COMMAND"]
+    assert [title for title, _ in parse_columns([])][:3] == ["USER", "PID", "PPID"]
+    with pytest.raises(UsageError):
+        parse_columns(["-o", "bogus"])
+    with pytest.raises(UsageError):
+        parse_columns(["-Z"])
+
+
+def test_made_up_names_are_names() -> None:
+    for attempt in range(6):
+        check_name(suggest_name(attempt))
