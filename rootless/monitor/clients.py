@@ -5,9 +5,9 @@ It never blocks and never reads the container. A client that breaks the protocol
 
 from __future__ import annotations
 
+import _socket as socket  # `socket` itself loads enum and selectors, 1 MB in each idle monitor
 import errno
 import os
-import socket
 import struct
 
 from rootless.errors import InvalidInput
@@ -62,9 +62,19 @@ class Clients:
         self._path = ""
         self._stdin_paused = False
 
+    def adopt_listener(self, path: str, fd: int) -> None:
+        """Go on accepting at `path`, whose listening socket is `fd`."""
+        self._listener, self._path = socket.socket(fileno=fd), path
+        self._loop.watch(fd, READ, self._accept)
+
+    @property
+    def listener_fd(self) -> int:
+        """The listening socket; -1 when there is none."""
+        return -1 if self._listener is None else self._listener.fileno()
+
     def listen(self, path: str) -> None:
         """Accept clients at the socket `path` (mode 0600); a dead monitor's socket is replaced."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # sun_path holds 107 bytes: a longer path goes through its directory's descriptor
@@ -180,7 +190,9 @@ class Clients:
         if self._listener is None:
             return
         try:
-            connection, _ = self._listener.accept()
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+            connection = socket.socket(fileno=fd)
+            os.set_inheritable(fd, False)
         except OSError as e:
             if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise

@@ -77,6 +77,10 @@ class ForeignRun:
 
         return [(self._agent, procfs.start_time(self._agent)), *helper_identities(self._helper)]
 
+    def hand_over(self) -> dict[str, Any] | None:
+        """The agent is part of this process's image: it stays."""
+        return None
+
     def close(self, *, remove: bool = False) -> None:
         """Run PROGRAM delete --force, end the agent and the helpers, delete the container if it shall be removed."""
         from rootless.storage import drivers

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from json.encoder import encode_basestring
+
+try:
+    from _json import encode_basestring  # the same function; `json` itself loads re and enum, 1.5 MB in each monitor
+except ImportError:
+    from json.encoder import encode_basestring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,14 +35,14 @@ def quote(text: str) -> str:
 class Splitter:
     """Cuts one stream into records: a line with its newline, or MAX_RECORD bytes of a longer one."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("rest",)
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The records that are complete now; an unfinished line waits for its newline, MAX_RECORD bytes, or `end`."""
-        lines = (self._rest + chunk).split(b"\n")
+        lines = (self.rest + chunk).split(b"\n")
         rest = lines.pop()
         records: list[bytes] = []
         for line in lines:
@@ -49,12 +53,12 @@ class Splitter:
         if len(rest) >= MAX_RECORD:
             parts, rest = _cut(rest)
             records += parts
-        self._rest = rest
+        self.rest = rest
         return records
 
     def end(self) -> list[bytes]:
         """What is left when the stream has ended."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         return [rest] if rest else []
 
 

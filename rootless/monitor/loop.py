@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import os
 import select
-import signal
 import time
+
+from rootless.monitor import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Loop:
         self._signals: dict[int, Callable[[], None]] = {}
         wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._wake = wake
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signals.set_wakeup_fd(write)
         self.watch(wake, READ, self._woken)
 
     def watch(self, fd: int, events: int, call: Callable[[int], object]) -> None:
@@ -69,7 +70,7 @@ class Loop:
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         """Call `call()` from the loop, never inside other code, after signal `number`."""
         self._signals[number] = call
-        signal.signal(number, lambda *_: None)  # a Python handler must exist for the wake-up byte to be written
+        signals.handle(number, lambda *_: None)  # a Python handler must exist for the wake-up byte to be written
 
     def turn(self) -> None:
         """Wait for the next event or timer and make its calls."""

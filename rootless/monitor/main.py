@@ -1,26 +1,29 @@
 """Entry point of the monitor process: detaches itself, serves fd 3 and the socket until the container is gone.
 
-Started as a fresh interpreter by the engine (rootless.engine.attach_client.spawn_monitor), with few imports.
+The engine starts it as a fresh interpreter (rootless.engine.attach_client.spawn_monitor). When the container has run
+for a while, and nobody is attached, the process executes itself anew and takes its children, descriptors and locks
+along: the second image has loaded a fifth of the modules, and that is what an idle container costs.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
-import signal
-import socket
+import sys
 
-from rootless.kernel.process import set_child_subreaper, set_name
-from rootless.monitor import protocol, state
-from rootless.monitor.logfile import timestamp
+from rootless.monitor import signals
 from rootless.monitor.loop import Loop
 from rootless.monitor.supervise import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.monitor.spec import LaunchSpec
     from rootless.monitor.supervise import Run
 
 ENGINE_FD = 3
+_HANDLED = (signals.SIGCHLD, signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
 
 
 def _launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
@@ -34,7 +37,12 @@ def _launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
 
 
 def _detach() -> None:
-    """Leave the caller's session, terminal, directory and umask."""
+    """Leave the caller's session, terminal, directory, umask, and descriptors: a shell's lock must not live on in us."""
+    from rootless.kernel.process import close_range, set_child_subreaper
+
+    if ENGINE_FD > 3:
+        close_range(3, ENGINE_FD - 1)
+    close_range(ENGINE_FD + 1)
     try:
         os.setsid()
     except PermissionError:
@@ -42,63 +50,83 @@ def _detach() -> None:
     os.chdir("/")
     os.umask(0o077)
     set_child_subreaper()
-    set_name("rootless-mon")
 
 
-def _settle() -> None:
-    """The container runs and may do so for months: give back what only starting it needed."""
-    import gc
-
-    from rootless.kernel.libc import libc
-
-    gc.collect()
+def _supervisor() -> Supervisor:
+    loop = Loop()
+    supervisor = Supervisor(loop, _launch)
+    loop.on_signal(signals.SIGCHLD, supervisor.reap)
+    loop.on_signal(signals.SIGTERM, supervisor.stop)
+    loop.on_signal(signals.SIGINT, supervisor.stop)
+    loop.on_signal(signals.SIGHUP, lambda: None)  # ignoring it would be inherited by the container
     try:
-        libc.malloc_trim(0)
-    except AttributeError:
-        pass  # not glibc
+        with open("/proc/self/comm", "w") as file:
+            file.write("rootless-mon")
+    except OSError:
+        pass  # only a name
+    return supervisor
+
+
+def _begin_anew(known: dict[str, Any]) -> None:
+    """Execute this process's second image. A signal that comes meanwhile waits; returns only when exec fails."""
+    import marshal
+
+    from rootless.host.userns import worker_command
+
+    memory = os.memfd_create("monitor", 0)
+    os.write(memory, marshal.dumps(known))
+    os.lseek(memory, 0, os.SEEK_SET)
+    argv = worker_command("rootless.monitor.main", "resume", str(memory))
+    for fd in known["fds"]:
+        os.set_inheritable(fd, True)
+    signals.block(_HANDLED)
+    try:
+        os.execv(argv[0], argv)  # noqa: S606 - no shell is the point
+    except OSError:
+        signals.unblock(_HANDLED)  # a Python that was upgraded in this second: we go on as we are
+        os.close(memory)
+        for fd in known["fds"]:
+            os.set_inheritable(fd, False)
+
+
+def _resume(supervisor: Supervisor, memory: int) -> None:
+    """The second image takes over."""
+    import marshal
+
+    from rootless.monitor.adopted import AdoptedRun
+    from rootless.monitor.spec import LaunchSpec
+
+    with open(memory, "rb") as file:
+        known = marshal.loads(file.read())  # noqa: S302 - we wrote it ourselves, into memory that has no name
+    for fd in known["fds"]:
+        os.set_inheritable(fd, False)
+    spec = LaunchSpec(known["directory"], known["launch"])
+    supervisor.resume(known, AdoptedRun(spec, known["run"]), spec)
+    signals.unblock(_HANDLED)
 
 
 def main() -> int:
     """Serve one container. Errors of our own go to monitor.log, after the container was ended."""
-    connection = socket.socket(fileno=ENGINE_FD)
-    os.set_inheritable(ENGINE_FD, False)
-    _detach()
-    loop = Loop()
-    supervisor = Supervisor(loop, _launch)
-    supervisor.settle = _settle
-    loop.on_signal(signal.SIGCHLD, supervisor.reap)
-    loop.on_signal(signal.SIGTERM, supervisor.stop)
-    loop.on_signal(signal.SIGINT, supervisor.stop)
-    loop.on_signal(signal.SIGHUP, lambda: None)  # SIG_IGN would be inherited by the container
-    supervisor.clients.add(connection)
+    arguments = sys.argv[1:]
+    if not arguments:
+        os.set_inheritable(ENGINE_FD, False)
+        _detach()
+    supervisor = _supervisor()
     try:
-        # the engine plans meanwhile
-        from rootless.monitor import native
+        if arguments:
+            _resume(supervisor, int(arguments[1]))
+        else:
+            supervisor.clients.add(_socket.socket(fileno=ENGINE_FD))
+            supervisor.settle = _begin_anew
+            from rootless.monitor import native
 
-        native.preload()
+            native.preload()  # while the engine plans
         while not supervisor.done:
-            loop.turn()
+            supervisor.loop.turn()
     except Exception:
-        import traceback
+        from rootless.monitor.failure import report
 
-        text = traceback.format_exc()
-        supervisor.kill()
-        if supervisor.directory is not None:
-            state.note(supervisor.directory, text)
-            fields = state.read(supervisor.directory)
-            if fields is not None:
-                last = text.strip().splitlines()[-1]
-                fields.update(status="exited", pid=0, exit_code=137, error=f"monitor failed: {last}")
-                fields["finished_at"] = timestamp()
-                state.write(supervisor.directory, fields)
-        supervisor.clients.tell_all(
-            protocol.message(
-                protocol.ERROR,
-                message="the container's monitor failed",
-                hint="see monitor.log in the container's directory, and report it",
-                exit_code=125,
-            )
-        )
+        report(supervisor)
         return 1
     return 0
 

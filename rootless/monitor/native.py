@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rootless.storage.drivers import Mounter
 
 
-
 class NativeRun:
     """A run under rootless.runtime.launch, with its network helper."""
 
@@ -46,6 +45,11 @@ class NativeRun:
     def helpers(self) -> list[tuple[int, int]]:
         """The network helper, to be found by `reap.stale` if we are killed."""
         return helper_identities(self._helper)
+
+    def hand_over(self) -> dict[str, Any] | None:
+        """The run as `adopted.AdoptedRun` takes it."""
+        userns_fd = -1 if self._process.userns_fd is None else self._process.userns_fd
+        return {"pid": self.pid, "userns_fd": userns_fd, "helpers": self.helpers()}
 
     def close(self, *, remove: bool = False) -> None:
         """Stop the network helper and the filesystem's daemon, delete the container if it shall be removed."""

@@ -6,16 +6,9 @@ a client of `containers/<id>.sock` begins with ATTACH, or sends SIGNAL frames on
 
 from __future__ import annotations
 
-import json
 import struct
 
-from rootless.errors import (
-    CommandNotExecutable,
-    CommandNotFound,
-    InvalidInput,
-    RootlessError,
-    RuntimeFailure,
-)
+from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +41,8 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 
 def message(kind: int, **fields: object) -> bytes:
     """One frame with a JSON object as its payload."""
+    import json
+
     return frame(kind, json.dumps(fields, separators=(",", ":")).encode())
 
 
@@ -58,6 +53,8 @@ def resize(rows: int, cols: int) -> bytes:
 
 def fields(payload: bytes) -> dict[str, Any]:
     """The JSON object of a payload. Raises InvalidInput when it is none."""
+    import json
+
     try:
         value = json.loads(payload)
     except ValueError:

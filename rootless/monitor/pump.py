@@ -16,6 +16,7 @@ from rootless.monitor.loop import READ, WRITE, Loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from rootless.monitor.clients import Clients
     from rootless.monitor.logfile import LogFile, NoLog
@@ -66,6 +67,15 @@ class Output:
             self._loop.forget(self.fd)  # a hang-up is reported even for an empty set of events
         return len(chunk)
 
+    @property
+    def unfinished(self) -> bytes:
+        """The line that has no end yet."""
+        return self._splitter.rest
+
+    @unfinished.setter
+    def unfinished(self, rest: bytes) -> None:
+        self._splitter.rest = rest
+
     def resume(self) -> None:
         """Go on, if the slowest client has caught up."""
         if self.paused and self.fd >= 0 and not self._clients.is_behind(self.kind):
@@ -100,6 +110,11 @@ class Input:
         self._unsent = bytearray()
         self.closing = False
         os.set_blocking(fd, False)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it holds bytes, or is about to close."""
+        return bool(self._unsent) or self.closing
 
     def write(self, typed: bytes) -> None:
         """Pass on what a client sent; forgotten once the container has closed its end."""
@@ -209,6 +224,26 @@ class Pump:
         for output in self.outputs:
             output.drain()
         return all(output.fd < 0 for output in self.outputs)
+
+    def hand_over(self) -> dict[str, Any] | None:
+        """What `resume_from` takes; None while bytes are under way."""
+        feed = self.input
+        if (feed is not None and feed.is_busy) or any(output.paused or output.fd < 0 for output in self.outputs):
+            return None
+        stdin = -1 if feed is None or self.is_terminal else feed.fd
+        outputs = [output.fd for output in self.outputs]
+        rests = [output.unfinished for output in self.outputs]
+        return {"terminal": self.is_terminal, "stdin": stdin, "outputs": outputs, "rests": rests}
+
+    def resume_from(self, loop: Loop, clients: Clients, log: LogFile | NoLog, known: dict[str, Any]) -> None:
+        """Go on with the streams that an earlier image of this process has handed over."""
+        outputs = known["outputs"]
+        if known["terminal"]:
+            self.use_terminal(loop, clients, log, outputs[0])
+        else:
+            self.use_pipes(loop, clients, log, (known["stdin"], outputs[0], outputs[1]))
+        for output, rest in zip(self.outputs, known["rests"], strict=True):
+            output.unfinished = rest
 
     def end(self) -> None:
         """Close everything, ended or not."""

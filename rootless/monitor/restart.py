@@ -22,6 +22,14 @@ class RestartPolicy:
         self.count = 0
         self._delay = 0.0
 
+    def hand_over(self) -> tuple[int, float]:
+        """What `resume` takes."""
+        return self.count, self._delay
+
+    def resume(self, known: tuple[int, float]) -> None:
+        """Go on with the count and the delay of an earlier policy."""
+        self.count, self._delay = known
+
     def next_delay(self, exit_code: int, ran_for: float, *, stop_requested: bool) -> float | None:
         """Seconds until the next start, after a run of `ran_for` seconds; None: it stays ended."""
         if stop_requested or self.name == "no":

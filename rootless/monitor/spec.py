@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from rootless.errors import InvalidInput
@@ -17,13 +16,13 @@ _MAX_FILE = 8 << 20  # bytes of launch.json
 class LaunchSpec:
     """launch.json of one container: what the engine wants to run and what shall happen when it ends.
 
-    directory: the container's directory; config: its OCI runtime configuration; the other attributes are launch.json's
-    members. Seconds are floats, sizes bytes, `stop_timeout` None means "never kill".
+    directory: the container's directory; raw: launch.json itself; the other attributes are its members. Seconds are
+    floats, sizes bytes, `stop_timeout` None means "never kill". `config`, the OCI configuration, is read when needed.
     """
 
     __slots__ = (
+        "_config",
         "bundle",
-        "config",
         "directory",
         "health",
         "id",
@@ -34,6 +33,7 @@ class LaunchSpec:
         "name",
         "network",
         "open_stdin",
+        "raw",
         "remove",
         "restart",
         "rootfs",
@@ -47,9 +47,10 @@ class LaunchSpec:
         "terminal",
     )
 
-    def __init__(self, directory: str, launch: dict[str, Any], config: dict[str, Any]) -> None:
+    def __init__(self, directory: str, launch: dict[str, Any]) -> None:
         self.directory = directory
-        self.config = config
+        self.raw = launch
+        self._config: dict[str, Any] | None = None
         self.id = str(launch["id"])
         self.name = str(launch.get("name") or self.id[:12])
         self.bundle = str(launch.get("bundle") or directory)
@@ -62,6 +63,7 @@ class LaunchSpec:
         self.log: dict[str, Any] = launch.get("log") or {"driver": "none"}
         self.terminal = bool(launch.get("terminal"))
         self.open_stdin = bool(launch.get("open_stdin"))
+        self.keep_groups = bool(launch.get("keep_groups"))
         self.stdin_once = bool(launch.get("stdin_once"))
         self.stop_signal = int(launch.get("stop_signal") or 15)
         timeout = launch.get("stop_timeout", 10)
@@ -70,9 +72,15 @@ class LaunchSpec:
         self.restart = (str(restart.get("name") or "no"), int(restart.get("maximum_retry_count") or 0))
         self.health: dict[str, Any] | None = launch.get("health")
         self.remove: dict[str, Any] | None = launch.get("remove")
-        self.keep_groups = bool(launch.get("keep_groups"))
         self.runtime: str | None = launch.get("runtime")
         self.runtime_dir = str(launch.get("runtime_dir") or directory)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The container's OCI configuration."""
+        if self._config is None:
+            self._config = _object(f"{self.bundle}/config.json")
+        return self._config
 
     @property
     def socket_path(self) -> str:
@@ -96,13 +104,16 @@ def read(directory: str) -> LaunchSpec:
     """The specification in `directory`. Raises InvalidInput naming the file when it is missing or malformed."""
     launch = _object(f"{directory}/launch.json")
     try:
-        config = _object(f"{launch.get('bundle') or directory}/config.json")
-        return LaunchSpec(directory, launch, config)
+        spec = LaunchSpec(directory, launch)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise InvalidInput(f"'{directory}/launch.json' is not complete: {e!r}") from e
+    _ = spec.config  # missing or malformed: better now than inside the launch
+    return spec
 
 
 def _object(path: str) -> dict[str, Any]:
+    import json
+
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(fd, "rb") as file:

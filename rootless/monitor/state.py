@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 
-from rootless.kernel import procfs
 from rootless.monitor.logfile import timestamp
-from rootless.paths import atomic_write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +16,8 @@ NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
 
 def read(directory: str) -> dict[str, Any] | None:
     """The state in `directory`; None when there is none."""
+    import json
+
     try:
         with open(f"{directory}/state.json", "rb") as file:
             value = json.loads(file.read(1 << 20))
@@ -29,6 +28,10 @@ def read(directory: str) -> dict[str, Any] | None:
 
 def write(directory: str, fields: dict[str, Any]) -> None:
     """Replace the state; not durable: after a power cut nothing of it is true anyway."""
+    import json
+
+    from rootless.paths import atomic_write
+
     atomic_write(f"{directory}/state.json", json.dumps(fields, separators=(",", ":")).encode(), durable=False)
 
 
@@ -47,14 +50,22 @@ def note(directory: str, text: str) -> None:
 
 
 class State:
-    """The state while a monitor lives; each change is written at once."""
+    """The state while a monitor lives; each change is written at once.
+
+    known: the fields, where an earlier image of this process has gathered them.
+    """
 
     __slots__ = ("directory", "fields")
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, known: dict[str, Any] | None = None) -> None:
+        if known is not None:
+            self.directory, self.fields = directory, known
+            return
+        from rootless.kernel import procfs
+
         self.directory = directory
         pid = os.getpid()
-        self.fields: dict[str, Any] = {
+        self.fields = {
             "status": "created",
             "pid": 0,
             "pid_start": 0,
@@ -87,6 +98,8 @@ class State:
 
     def started(self, pid: int, *, helpers: list[tuple[int, int]], network: dict[str, Any]) -> None:
         """The container runs. helpers: (pid, start time) of the processes that die with it."""
+        from rootless.kernel import procfs
+
         self.update(
             status="running",
             pid=pid,

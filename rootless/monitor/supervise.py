@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import time
 
 from rootless.errors import InvalidState, RootlessError
-from rootless.monitor import protocol, state
+from rootless.monitor import leftovers, protocol, signals, state
 from rootless.monitor.clients import Client, Clients
-from rootless.monitor.health import Health
 from rootless.monitor.logfile import LogFile, NoLog, open_log
 from rootless.monitor.loop import READ, Loop, Timer
 from rootless.monitor.pump import Pump
@@ -24,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
+
+    from rootless.monitor.health import Health
 
     class Run(Protocol):
         """One run of a container, made by a launcher: created and waiting for `start`."""
@@ -48,11 +48,15 @@ if TYPE_CHECKING:
             Also undoes a run that never started.
             """
 
+        def hand_over(self) -> dict[str, Any] | None:
+            """{"pid", "userns_fd", "helpers"}, with which a new image of this process takes over; None: it cannot."""
+
     Stdio = tuple[int, int, int]
     Launcher = Callable[[LaunchSpec, "Stdio | None"], Run]
 
 _GRACE = 0.5  # seconds for output of processes that outlive the first one (only without a pid namespace of its own)
 _SETTLE = 1.0  # seconds after the start at which memory that only starting needs is given back
+_SETTLE_AGAIN = 30.0  # while clients are attached
 
 
 class Supervisor:
@@ -64,7 +68,7 @@ class Supervisor:
         self.clients = Clients(loop, self)
         self.done = False
         self.directory: str | None = None
-        self.settle: Callable[[], None] | None = None  # called once, when a container has run for a while
+        self.settle: Callable[[dict[str, Any]], None] | None = None  # gets what `resume` takes, once all is calm
         self._spec: LaunchSpec | None = None
         self._state: state.State | None = None
         self._log: LogFile | NoLog = NoLog()
@@ -74,6 +78,7 @@ class Supervisor:
         self._closing_run: Run | None = None
         self._pump = Pump(self._output_ended)
         self._size = (0, 0)
+        self._root: tuple[int, int] | None = None  # of a container whose processes may outlive the first one
         self._health: Health | None = None
         self._began = 0.0
         self._exit_code: int | None = None  # of an ended run whose output is still being read
@@ -123,7 +128,7 @@ class Supervisor:
 
     def on_kill(self, number: int) -> None:
         """A client proxies a signal."""
-        if 0 < number < signal.NSIG:
+        if number in signals.NUMBERS:
             self._send_signal(number)
 
     def on_drained(self) -> None:
@@ -176,14 +181,68 @@ class Supervisor:
                     os.close(fd)
         self._run = run
         self._began = time.monotonic()
+        self._root = None if spec.has_own_processes else leftovers.root_of(run.pid)
         if spec.health and spec.health.get("test"):
+            from rootless.monitor.health import Health
+
             self._health = Health(self.loop, spec, run.pid, lambda result: tracked.update(health=result))
         tracked.started(run.pid, helpers=run.helpers(), network=run.network)
         self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         if self.settle is not None:
-            self.loop.later(_SETTLE, self.settle)
-            self.settle = None
+            self.loop.later(_SETTLE, self._settle)
+
+    def _settle(self) -> None:
+        """The container has run for a while: let the process begin anew without what only the start needed."""
+        known = self._hand_over()
+        if known is not None and self.settle is not None:
+            self.settle(known)
+        elif self._run is not None and len(self.clients):
+            self.loop.later(_SETTLE_AGAIN, self._settle)
+
+    def _hand_over(self) -> dict[str, Any] | None:
+        """Everything that `resume` needs; None while somebody is attached, or bytes or timers are pending."""
+        spec, tracked = self._facts()
+        run, streams = self._run, self._pump.hand_over()
+        if run is None or streams is None or self._stopping or self._timer or self._health or len(self.clients):
+            return None
+        taken = run.hand_over()
+        if taken is None:
+            return None
+        fds = (self._lock, self.clients.listener_fd, taken["userns_fd"], streams["stdin"], *streams["outputs"])
+        return {
+            "fds": [fd for fd in fds if fd >= 0],
+            "launch": spec.raw,
+            "directory": spec.directory,
+            "state": tracked.fields,
+            "policy": self._policy.hand_over(),
+            "began": self._began,
+            "size": self._size,
+            "root": self._root,
+            "lock": self._lock,
+            "listener": self.clients.listener_fd,
+            "streams": streams,
+            "run": taken,
+        }
+
+    def resume(self, known: dict[str, Any], run: Run, spec: LaunchSpec) -> None:
+        """Go on where an earlier image of this process has stopped."""
+        self.directory = spec.directory
+        self._spec = spec
+        self._state = state.State(spec.directory, known["state"])
+        self._log = open_log(spec.log)
+        self._policy = RestartPolicy(*spec.restart)
+        self._policy.resume(known["policy"])
+        self._began = known["began"]
+        self._size = known["size"]
+        self._root = known["root"]
+        self._lock = known["lock"]
+        self._run = run
+        self._pump.size = self._size
+        self._pump.resume_from(self.loop, self.clients, self._log, known["streams"])
+        self.clients.adopt_listener(spec.socket_path, known["listener"])
+        self.loop.watch(run.pidfd, READ, lambda _: self._ended())
+        self.reap()  # whoever ended in between
 
     def _failed(self, error: RootlessError) -> None:
         """A launch that did not reach execve: as docker, the container stays as it was, with the error in its state."""
@@ -229,6 +288,7 @@ class Supervisor:
             self._health.stop()
             self._health = None
         self._exit_code = run.wait()
+        leftovers.kill(self._root)
         self._closing_run = run
         pump.release()
         if pump.drain():
@@ -284,7 +344,7 @@ class Supervisor:
             return
         self._send_signal(self._spec.stop_signal)
         if self._spec.stop_timeout is not None and self._timer is None:
-            self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(signal.SIGKILL))
+            self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(signals.SIGKILL))
 
     def _abandon_restart(self) -> None:
         """The container waits for its next start, and will not get it."""
@@ -304,14 +364,12 @@ class Supervisor:
 
     def kill(self) -> None:
         """The monitor itself has failed: end the container now, whatever its state."""
-        self._send_signal(signal.SIGKILL)
+        self._send_signal(signals.SIGKILL)
 
     def _send_signal(self, number: int) -> None:
-        from rootless.kernel.process import pidfd_send_signal
-
         if self._run is not None:
             try:
-                pidfd_send_signal(self._run.pidfd, number)
+                signals.send(self._run.pidfd, number)
             except ProcessLookupError:
                 pass  # it has just ended; the loop will see it
             except OSError as e:

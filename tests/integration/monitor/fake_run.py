@@ -67,6 +67,9 @@ class FakeRun:
     def helpers(self) -> list[tuple[int, int]]:
         return []
 
+    def hand_over(self) -> dict[str, Any] | None:
+        return None
+
     def close(self, *, remove: bool = False) -> None:
         import shutil
 
@@ -104,6 +107,7 @@ def monitor() -> socket.socket:
         "from rootless.monitor import main\n"
         "main._launch = FakeRun\n"
         "main.ENGINE_FD = int(sys.argv[3])\n"
+        "del sys.argv[1:]\n"
         "raise SystemExit(main.main())"
     )
     repository = str(Path(__file__).parents[3])

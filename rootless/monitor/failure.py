@@ -1,0 +1,36 @@
+"""What happens when the monitor itself is at fault: the container ends, and everybody who asks is told. Last resort."""
+
+from __future__ import annotations
+
+import traceback
+
+from rootless.monitor import protocol, state
+from rootless.monitor.logfile import timestamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.monitor.supervise import Supervisor
+
+KILLED = 137
+
+
+def report(supervisor: Supervisor) -> None:
+    """Kill the container, write the exception being handled to monitor.log and state.json, tell the clients."""
+    text = traceback.format_exc()
+    supervisor.kill()
+    if supervisor.directory is not None:
+        state.note(supervisor.directory, text)
+        fields = state.read(supervisor.directory)
+        if fields is not None:
+            last = text.strip().splitlines()[-1]
+            fields.update(status="exited", pid=0, exit_code=KILLED, error=f"monitor failed: {last}")
+            fields["finished_at"] = timestamp()
+            state.write(supervisor.directory, fields)
+    supervisor.clients.tell_all(
+        protocol.message(
+            protocol.ERROR,
+            message="the container's monitor failed",
+            hint="see monitor.log in the container's directory, and report it",
+            exit_code=125,
+        )
+    )
