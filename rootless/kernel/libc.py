@@ -48,12 +48,14 @@ _NUMBERS = {
         "ioprio_set": 314,
     },
 }
+# once: personality(2) LINUX32 changes what uname says, but not how this process makes its calls
+_MACHINE = os.uname().machine
 
 
 def number(name: str) -> int:
     """The number of system call `name` on this machine; raises OSError ENOSYS where we do not know it."""
     try:
-        return _NUMBERS[os.uname().machine][name]
+        return _NUMBERS[_MACHINE][name]
     except KeyError:
         import errno
 

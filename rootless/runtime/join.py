@@ -133,14 +133,29 @@ def _open_target(pid: int, start_time: int | None) -> _Target:
     """Pidfd first, then the look whether it is the right process: so no number can be reused in between."""
     from rootless.kernel import procfs
 
-    opened: list[int] = []
     try:
-        pidfd = kernel.pidfd_open(pid)
-        opened.append(pidfd)
         if start_time is not None and procfs.start_time(pid) != start_time:
             raise ProcessLookupError
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        opened.append(root)
+        try:
+            return _open_process(pid)
+        except PermissionError:
+            # our own reaper as pid 1 lets nobody in: its child, the command, has the same namespaces
+            for child in procfs.children(pid):
+                try:
+                    return _open_process(child)
+                except OSError:
+                    continue
+            raise
+    except (ProcessLookupError, FileNotFoundError):
+        raise InvalidState(f"the container does not run: its process {pid} has ended") from None
+    except OSError as e:
+        raise RuntimeFailure(f"cannot join process {pid}: {e.strerror}") from e
+
+
+def _open_process(pid: int) -> _Target:
+    opened: list[int] = [kernel.pidfd_open(pid)]
+    try:
+        opened.append(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         spaces = []
         for kind, flag in FLAGS.items():
             try:
@@ -154,16 +169,12 @@ def _open_target(pid: int, start_time: int | None) -> _Target:
             else:
                 os.close(opened.pop())
         # still there: then all of the above were its files
-        kernel.pidfd_send_signal(pidfd, 0)
-    except (ProcessLookupError, FileNotFoundError):
+        kernel.pidfd_send_signal(opened[0], 0)
+    except OSError:
         for fd in opened:
             os.close(fd)
-        raise InvalidState(f"the container does not run: its process {pid} has ended") from None
-    except OSError as e:
-        for fd in opened:
-            os.close(fd)
-        raise RuntimeFailure(f"cannot join process {pid}: {e.strerror}") from e
-    return _Target(pidfd, root, spaces)
+        raise
+    return _Target(opened[0], opened[1], spaces)
 
 
 def _denies_setgroups(pid: int) -> bool:

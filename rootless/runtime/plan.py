@@ -117,7 +117,7 @@ def operations(config: dict[str, Any], facts: Facts, extra: Sequence[Operation] 
             raise InvalidInput("config property 'hostname' needs an own uts namespace")
         plan.append(Hostname(config.get("hostname"), config.get("domainname")))
     plan += [_sysctl(key, value, own) for key, value in (linux.get("sysctl") or {}).items()]
-    if process.get("cwd"):
+    if process.get("cwd") and process["cwd"] != "/":
         plan.append(MakeDirectory(process["cwd"]))
     if linux.get("readonlyPaths"):
         plan.append(ReadOnly(list(linux["readonlyPaths"])))

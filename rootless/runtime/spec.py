@@ -164,7 +164,7 @@ def load_config(bundle: str) -> dict[str, Any]:
 
 def load(path: str) -> dict[str, Any]:
     """The validated configuration in a file."""
-    config = read_json(path)
+    config: dict[str, Any] = read_json(path)
     validate(config)
     return config
 

@@ -51,7 +51,7 @@ def _option(flag: Flag) -> click.Option:
     names = [flag.name, *flag.names]
     if flag.kind == "switch":
         return click.Option(names, is_flag=True, help=flag.help)
-    kind: click.ParamType = click.STRING
+    kind: Any = click.STRING
     if flag.kind == "number":
         kind = click.IntRange(0, flag.highest)
     elif flag.kind == "choice":

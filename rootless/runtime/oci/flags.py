@@ -227,5 +227,8 @@ def _take(flags: Sequence[Flag], words: list[str], *, interspersed: bool) -> tup
             values[flag.name] = True
             continue
         value = flag.value(attached if separator else words.pop(0))
-        values[flag.name] = (*values[flag.name], value) if flag.many else value
+        if flag.many:
+            earlier: tuple[Any, ...] = values[flag.name]
+            value = (*earlier, value)
+        values[flag.name] = value
     return values, others

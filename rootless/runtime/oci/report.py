@@ -12,6 +12,7 @@ from rootless.runtime.state import Record, Records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 _ACTIONS = (
@@ -39,7 +40,7 @@ def table(listed: list[dict[str, Any]]) -> str:
     return aligned(lines)
 
 
-def aligned(lines: list[tuple[str, ...]]) -> str:
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
     """Columns padded to their widest cell."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(

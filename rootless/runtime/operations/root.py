@@ -70,7 +70,7 @@ class MakeDirectory(Operation):
         except OSError as e:
             # a directory that only the container's user may enter, or a read-only image: entering it will tell
             if e.errno not in (errno.EACCES, errno.EROFS):
-                raise
+                raise RuntimeFailure(f"cannot make working directory '{self.directory}': {e.strerror}") from e
 
 
 class SealReadOnly(Operation):
