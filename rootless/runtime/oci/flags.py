@@ -36,7 +36,7 @@ class Flag:
         self.kind = kind
         self.name = name or self.names[-1].lstrip("-").replace("-", "_")
         self.metavar = metavar
-        self.default = False if kind == "switch" else () if many else default
+        self.default: Any = False if kind == "switch" else () if many else default
         self.choices = choices
         self.highest = highest
         self.many = many
