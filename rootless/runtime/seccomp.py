@@ -79,9 +79,10 @@ def cached_path(profile: Profile, cache_dir: str) -> str:
 def read_filter(path: str) -> bytes:
     """The program in a file of `cached_path`, verified. Raises InvalidInput when damaged, OSError when absent."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidInput(f'seccomp filter "{path}" is not a regular file')
     with open(fd, "rb") as f:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise InvalidInput(f'seccomp filter "{path}" is not a regular file')
         content = f.read(_HEADER + _MAX_PROGRAM + 1)
     import hashlib
 

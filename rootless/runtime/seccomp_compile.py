@@ -142,7 +142,7 @@ def _add(building: libseccomp.Filter, rule: Profile, default: int, newer: dict[i
 
 
 def _groups(comparisons: list[tuple[int, int, int, int]]) -> list[list[tuple[int, int, int, int]]]:
-    """One rule; one for each comparison, as runc does, when an argument is compared twice: libseccomp cannot say that."""
+    """One rule; an argument compared twice, which libseccomp cannot hold, makes one for each comparison, as in runc."""
     indexes = [c[0] for c in comparisons]
     if len(set(indexes)) == len(indexes):
         return [comparisons]

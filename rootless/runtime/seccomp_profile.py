@@ -85,13 +85,13 @@ def read_profile(path: str, capabilities: Iterable[str] = DEFAULT) -> Profile:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as e:
         raise InvalidInput(f'cannot read seccomp profile "{path}": {e.strerror}') from e
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidInput(f'seccomp profile "{path}" is not a regular file')
     with open(fd, "rb") as f:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(f'seccomp profile "{path}" is not a regular file')
-        if status.st_size > _MAX_FILE:
-            raise InvalidInput(f'seccomp profile "{path}" is larger than {_MAX_FILE} bytes')
         content = f.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        raise InvalidInput(f'seccomp profile "{path}" is larger than {_MAX_FILE} bytes')
     try:
         return resolve(json.loads(content), capabilities)
     except (ValueError, RecursionError) as e:

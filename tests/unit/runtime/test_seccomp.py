@@ -275,6 +275,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidInput, match="regular file"):
         seccomp.read_profile(str(tmp_path / "fifo"))
+    with pytest.raises(InvalidInput, match="regular file"):
+        seccomp.read_profile(str(tmp_path))
+    with pytest.raises(InvalidInput, match="regular file"):
+        seccomp.read_filter(str(tmp_path))
+    (tmp_path / "large").write_bytes(b" " * (1 << 21))
+    with pytest.raises(InvalidInput, match="larger"):
+        seccomp.read_profile(str(tmp_path / "large"))
 
 
 def test_flags() -> None:

@@ -1,0 +1,224 @@
+"""A network helper process: started inside the container's user namespace, ready or failed, stopped. Knows no helper's
+options.
+
+The forked child joins the user namespace itself and only then asks to die with its parent and executes the helper: a
+helper that joins it on its own would lose PDEATHSIG there (the kernel clears it when capabilities grow) and outlive a
+killed monitor.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from rootless.errors import HostLimit
+from rootless.kernel import process
+from rootless.kernel.namespaces import CLONE_NEWUSER, setns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
+
+    from rootless.network.ports import Port
+
+READY_FD = 3  # in the helper: what is written here says that the network is configured
+NETWORK_NAMESPACE = "/proc/self/fd/0"  # in the helper: the namespace to connect
+READY_TIMEOUT = 20.0  # seconds; pasta takes 0.1 on an idle machine
+_MAX_WORDS = 16384  # bytes of a failed helper's stderr
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+# Python ignores SIGPIPE (and pasta of 2023 takes the SIG_IGN it finds for a failure and ends); a monitor may ignore
+# others
+_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Helper:
+    """A running helper. name: its program; ports: as published; pid: our child, killed by the kernel when we end.
+
+    `facts` is what state.json and inspect show: ip, gateway, prefix, ports.
+    """
+
+    __slots__ = ("_errors", "_explain", "_on_ready", "_ready", "facts", "name", "pid", "ports")
+
+    def __init__(
+        self,
+        name: str,
+        pid: int,
+        fds: tuple[int, int],
+        ports: list[Port],
+        facts: dict[str, Any],
+        *,
+        explain: Callable[[str], HostLimit | None],
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.pid = pid
+        self.ports = ports
+        self.facts = facts
+        self._ready, self._errors = fds
+        self._explain = explain
+        self._on_ready = on_ready
+
+    def ready(self) -> None:
+        """Wait until the network is configured and the ports are forwarded. Raises HostLimit with the helper's own
+        words.
+
+        A second call returns at once.
+        """
+        if self._ready < 0:
+            return
+        deadline = time.monotonic() + READY_TIMEOUT
+        while True:
+            readable, _, _ = select.select([self._ready], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                self.stop()
+                raise HostLimit(f"{self.name} did not configure the network within {READY_TIMEOUT:.0f} seconds")
+            try:
+                word = os.read(self._ready, 64)
+            except InterruptedError:
+                continue
+            break
+        if not word:  # closed by its end
+            raise self._failure()
+        os.close(self._ready)
+        self._ready = -1
+        if self._on_ready is not None:
+            try:
+                self._on_ready()
+            except BaseException:
+                self.stop()
+                raise
+
+    def error_fd(self) -> int:
+        """Where its messages go; who takes the helper over keeps it open, or the next message is the helper's end."""
+        return self._errors
+
+    def stop(self) -> None:
+        """End the helper and reap it; nothing happens when it is gone already."""
+        if self.pid > 0:
+            try:
+                os.kill(self.pid, signal.SIGKILL)  # it keeps no state; pasta's SIGTERM handler does the same
+            except ProcessLookupError:
+                pass
+            self._reap()
+        for fd in (self._ready, self._errors):
+            if fd >= 0:
+                os.close(fd)
+        self._ready = self._errors = -1
+
+    def _reap(self) -> None:
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass  # reaped by a loop that waits for any child
+        self.pid = -1
+
+    def _failure(self) -> HostLimit:
+        """What it said before it ended."""
+        words = self._words()
+        self.stop()
+        known = self._explain(words)
+        if known is not None:
+            return known
+        return HostLimit(
+            f"{self.name} could not connect the container's network: {words or 'it ended without a word'}",
+            hint="--network=host or none needs no helper; see what works here: rootless doctor",
+        )
+
+    def _words(self) -> str:
+        chunks = b""
+        try:
+            while len(chunks) < _MAX_WORDS:
+                chunk = os.read(self._errors, 4096)
+                if not chunk:
+                    break
+                chunks += chunk
+        except BlockingIOError:
+            pass
+        lines = chunks.decode("utf-8", "replace").splitlines()
+        # pasta of 2023 complains of a missing system logger beside every message
+        kept = [line.strip() for line in lines if line.strip() and "bytes to syslog" not in line]
+        return "; ".join(kept[-4:])
+
+
+def spawn(argv: Sequence[str], pid: int, *, is_ready_on_stdout: bool = False) -> tuple[int, int, int]:
+    """Start helper `argv` (absolute path) in the user namespace of process `pid`; returns its pid, ready and error fds.
+
+    In it fd 0 is the network namespace: opened here because a helper that has dropped CAP_SYS_PTRACE may not open it,
+    and at 0 because newer pastas close what is above 2. The ready pipe is READY_FD, or stdout for a helper that prints
+    nothing else there. Call this from a process with one thread. Raises HostLimit when the namespaces are gone.
+    """
+    network = _namespace(pid, "net")
+    namespace = _namespace(pid, "user")
+    ready_read, ready_write = os.pipe()
+    error_read, error_write = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _run(argv, (namespace, network, ready_write, error_write), parent, is_ready_on_stdout=is_ready_on_stdout)
+    for fd in (network, ready_write, error_write, *([namespace] if namespace >= 0 else [])):
+        os.close(fd)
+    os.set_blocking(error_read, False)
+    return child, ready_read, error_read
+
+
+def _namespace(pid: int, kind: str) -> int:
+    """An fd of a namespace of process `pid`; -1 for a user namespace that is ours."""
+    try:
+        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise HostLimit(f"the process {pid} whose network was to be connected is gone: {e.strerror}") from e
+    if os.path.samestat(os.fstat(fd), os.stat(f"/proc/self/ns/{kind}")):
+        os.close(fd)
+        if kind == "net":
+            raise HostLimit(f"the process {pid} has no network namespace of its own")
+        return -1
+    return fd
+
+
+def _run(argv: Sequence[str], fds: tuple[int, int, int, int], parent: int, *, is_ready_on_stdout: bool) -> NoReturn:
+    """The child: never returns. fds: user namespace or -1, network namespace, ready, errors."""
+    try:
+        os.setsid()  # Ctrl-C at the terminal is for the container
+        for number in _RESET:
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # first out of the way of the numbers they are to get
+        null, namespace, network, ready, errors = (_above(fd) for fd in (null, *fds))
+        os.dup2(network, 0)
+        os.dup2(ready if is_ready_on_stdout else null, 1)
+        os.dup2(errors, 2)
+        os.dup2(ready, READY_FD)
+        # a pipe that nobody empties must not stop the helper: messages beyond its size are lost
+        os.set_blocking(2, False)
+        if namespace >= 0:
+            setns(namespace, CLONE_NEWUSER)
+        process.close_range(READY_FD + 1)
+        if os.geteuid() != 0:
+            # a user namespace where we are not root (keep-id): capabilities would go at exec
+            _, permitted, _ = process.capget()
+            process.capset(permitted, permitted, permitted)
+            for bit in range(64):
+                if permitted >> bit & 1:
+                    process.cap_ambient_raise(bit)
+        process.set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        os.chdir("/")
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(argv[0], list(argv), _ENVIRONMENT)  # noqa: S606 - absolute path, no shell wanted
+    except BaseException as e:  # reported through the pipe: this is a child without a caller
+        os.write(2, f"{argv[0]}: {e}".encode())
+    finally:
+        os._exit(127)
+
+
+def _above(fd: int) -> int:
+    """A copy of `fd` above the numbers that the helper gets."""
+    if fd < 0:
+        return fd
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, READY_FD + 7)

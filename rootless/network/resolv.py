@@ -1,0 +1,194 @@
+"""Contents of a container's /etc/hosts and /etc/resolv.conf, from options and the host's files. It writes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from rootless.errors import HostLimit, UsageError
+from rootless.network import addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HELPER_MODES = ("pasta", "slirp4netns")
+HOST_RESOLV = "/etc/resolv.conf"
+SYSTEMD_RESOLV = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub on 127.0.0.53
+HOST_HOSTS = "/etc/hosts"
+_MAX_FILE = 1 << 18  # bytes; a hosts file with a block list can be large, not endless
+_MAX_SERVERS = 3  # MAXNS of the C libraries
+_STUBS = ("127.0.0.53", "127.0.0.54")
+_LOOPBACK_HOSTS = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+class HostResolver:
+    """What the host's resolv.conf says; servers as numeric addresses without scope."""
+
+    __slots__ = ("options", "search", "servers")
+
+    def __init__(self, servers: list[str], search: list[str], options: list[str]) -> None:
+        self.servers = servers
+        self.search = search
+        self.options = options
+
+    def reachable(self) -> list[str]:
+        """The servers that another network namespace can ask by their own address."""
+        return [s for s in self.servers if not addresses.is_loopback(s)]
+
+    def forwarded(self) -> str | None:
+        """The loopback server that a helper's forwarder has to ask for the container, when there is no other one."""
+        if self.reachable():
+            return None
+        return next((s for s in self.servers if ":" not in s), None)
+
+
+def read_text(path: str) -> str:
+    """A small text file of the host, "" when it is absent, unreadable or not a regular file (a FIFO would hang us)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return ""
+    with open(fd, "rb") as f:
+        return f.read(_MAX_FILE).decode("utf-8", "replace")
+
+
+def parse(text: str) -> HostResolver:
+    """resolv.conf(5): the last `search` or `domain` counts, unknown lines and wrong addresses are left out."""
+    servers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        words = line.split("#", 1)[0].split(";", 1)[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            try:
+                addresses.family(words[1])
+            except ValueError:
+                continue  # also fe80::1%eth0, which means nothing in another network namespace
+            if words[1] not in servers:
+                servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = [w for w in words[1:] if w != "."]
+        elif words[0] == "options":
+            options += words[1:]
+    return HostResolver(servers, search, options)
+
+
+def host_resolver(path: str = HOST_RESOLV, systemd_path: str = SYSTEMD_RESOLV) -> HostResolver:
+    """The host's resolver settings, with systemd-resolved's stub replaced by the servers behind it."""
+    found = parse(read_text(path))
+    if found.servers and all(s in _STUBS for s in found.servers):
+        behind = parse(read_text(systemd_path))
+        if behind.servers:
+            found = HostResolver(behind.servers, behind.search or found.search, found.options)
+    return found
+
+
+def resolv_conf(
+    *,
+    mode: str,
+    servers: Iterable[str] = (),
+    search: Iterable[str] = (),
+    options: Iterable[str] = (),
+    host: HostResolver | None = None,
+) -> str:
+    """The container's resolv.conf for network `mode`; servers, search, options: --dns, --dns-search, --dns-option.
+
+    What an option says replaces the host's value, as docker does; `--dns-search .` means none. Raises UsageError.
+    """
+    asked = tuple(servers)
+    for server in asked:
+        try:
+            addresses.family(server)
+        except ValueError:
+            raise UsageError(f'invalid IP address: "{server}" (--dns)') from None
+    asked_search, asked_options = tuple(search), tuple(options)
+    for word in (*asked_search, *asked_options):
+        if not word.isprintable() or word.split() != [word]:
+            raise UsageError(f'invalid value "{word}" (--dns-search or --dns-option)')
+    if host is None and mode == "host" and not (asked or asked_search or asked_options):
+        return read_text(HOST_RESOLV)
+    found = host_resolver() if host is None else host
+    chosen = list(asked) if asked else _servers(mode, found)
+    chosen_search = [w for w in asked_search if w != "."] if asked_search else found.search
+    lines = [f"nameserver {server}" for server in chosen]
+    if chosen_search:
+        lines.append(f"search {' '.join(chosen_search)}")
+    if asked_options or found.options:
+        lines.append(f"options {' '.join(asked_options or found.options)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _servers(mode: str, host: HostResolver) -> list[str]:
+    if mode == "host":
+        return host.servers
+    if mode in HELPER_MODES and host.forwarded() is not None:
+        return [addresses.DNS]
+    return host.reachable()[:_MAX_SERVERS]
+
+
+def hosts(
+    *, hostname: str, domainname: str = "", mode: str, extra: Iterable[str] = (), gateway: str | None = None
+) -> str:
+    """The container's /etc/hosts. extra: --add-host values `NAME:IP` or `NAME=IP`, IP may be `host-gateway`.
+
+    gateway: the host's address as the container reaches it, found out when None. Raises UsageError for a wrong value,
+    HostLimit for a host-gateway that does not exist.
+    """
+    text = _LOOPBACK_HOSTS
+    if mode == "host":
+        text = read_text(HOST_HOSTS) or _LOOPBACK_HOSTS
+        if not text.endswith("\n"):
+            text += "\n"
+    elif mode in HELPER_MODES:
+        gateway = gateway or addresses.host_address()
+        if gateway:
+            text += f"{gateway}\thost.docker.internal host.containers.internal\n"
+    if hostname and mode != "host":
+        own = addresses.CONTAINER if mode in HELPER_MODES else "127.0.0.1"
+        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+        text += f"{own}\t{names}\n"
+    added = [add_host(value) for value in extra]
+    for name, address in added:
+        text += f"{_host_gateway(mode, gateway) if address == 'host-gateway' else address}\t{name}\n"
+    return text
+
+
+def add_host(value: str) -> tuple[str, str]:
+    """`--add-host` → (name, address or "host-gateway"). Raises UsageError."""
+    equals, colon = value.find("="), value.find(":")
+    separator = equals if equals >= 0 and (colon < 0 or equals < colon) else colon
+    if separator <= 0:
+        raise UsageError(f'bad format for add-host: "{value}"', hint="write --add-host NAME:IP")
+    name, address = value[:separator], value[separator + 1 :]
+    if not name.isprintable() or name.split() != [name] or "#" in name:
+        raise UsageError(f'bad format for add-host: "{value}": the name has characters that no host name has')
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    if address != "host-gateway":
+        try:
+            addresses.family(address)
+        except ValueError:
+            raise UsageError(f'invalid IP address in add-host: "{address}"') from None
+    return name, address
+
+
+def _host_gateway(mode: str, gateway: str | None) -> str:
+    if mode == "host":
+        return "127.0.0.1"
+    if mode in HELPER_MODES and gateway:
+        return gateway
+    if mode in HELPER_MODES:
+        raise HostLimit("host-gateway: this host has no route and so no address for a container to reach it by")
+    raise UsageError(f'host-gateway needs a network, and the container has none ("--network={mode}")')

@@ -1,0 +1,79 @@
+"""Command lines of the helpers, and what their failures mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootless.network import pasta, slirp4netns
+from rootless.network.ports import Port
+
+
+def _value(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def test_pasta_opens_nothing_unasked() -> None:
+    argv = pasta.arguments("/usr/bin/pasta", [], None)
+    for flag in ("--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns"):
+        assert _value(argv, flag) == "none"
+    assert "--no-map-gw" in argv
+    assert "--dns-forward" not in argv
+
+
+def test_pasta_with_ports_and_a_loopback_resolver() -> None:
+    argv = pasta.arguments("/usr/bin/pasta", [Port("", 8080, 80), Port("::1", 53, 5353, "udp")], "127.0.0.53")
+    assert _value(argv, "--tcp-ports") == "8080:80"
+    assert _value(argv, "--udp-ports") == "::1/53:5353"
+    assert _value(argv, "--dns") == "127.0.0.53"
+
+
+def test_slirp_opens_nothing_unasked() -> None:
+    argv = slirp4netns.arguments("/usr/bin/slirp4netns", None)
+    assert "--disable-host-loopback" in argv
+    assert "--enable-sandbox" in argv
+    assert not any(a.startswith("--api-socket") for a in argv)
+    assert "--enable-sandbox" not in slirp4netns.arguments("/usr/bin/slirp4netns", "/x", is_sandboxed=False)
+
+
+@pytest.mark.parametrize(
+    ("version", "reliable"),
+    [
+        ("pasta unknown version", False),
+        ("pasta 0.0~git20230309.7c7625d-1", False),
+        ("pasta 0.0~git20240220.1e6f92b-1", True),
+        ("pasta 2023_03_29.b10b983", False),
+        ("pasta 2023_06_03.429e1a7", True),
+        ("pasta 2025_01_21.4f2c8e7", True),
+        ("", False),
+    ],
+)
+def test_versions(tmp_path: Path, version: str, reliable: bool) -> None:
+    program = tmp_path / "pasta"
+    program.write_text(f"#!/bin/sh\necho '{version}'\necho 'Copyright Red Hat'\n")
+    program.chmod(0o755)
+    assert pasta.is_reliable_for_ports(str(program)) is reliable
+
+
+def test_a_program_that_cannot_be_asked() -> None:
+    assert pasta.is_reliable_for_ports("/nonexistent") is False
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("Failed to open() /dev/net/tun: No such file", "/dev/net/tun"),
+        ("No external routable interface for IPv4", "no route"),
+        ("Failed to bind any port for '-t 80', exiting", "already allocated"),
+    ],
+)
+def test_known_failures(words: str, message: str) -> None:
+    error = pasta.explain(words)
+    assert error is not None
+    assert message in error.message
+    assert error.hint
+
+
+def test_unknown_failures_keep_the_helpers_words() -> None:
+    assert pasta.explain("what?") is None
