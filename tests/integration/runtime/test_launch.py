@@ -28,6 +28,8 @@ class Container:
         self.reader, writer = os.pipe()
         null = os.open("/dev/null", os.O_RDWR)
         self.warnings: list[str] = []
+        # a test that fails leaves nothing behind the test run
+        settings.setdefault("die_with_parent", True)
         try:
             self.process: Process = create(
                 Launch(
