@@ -145,10 +145,11 @@ def default_mounts(options: ContainerOptions, facts: Facts) -> list[dict[str, An
     covered = {m.target for m in facts.mounts}
     namespaces = facts.namespaces
     secure = ("nosuid", "noexec", "nodev")
+    tty_group = ("gid=5",) if facts.id_map.has_gid(5) else ()
     mounts = [
         _fs("proc", "/proc", *secure),
         _fs("tmpfs", "/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
-        _fs("devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        _fs("devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty_group),
         _fs("sysfs", "/sys", *secure, *(() if options.privileged else ("ro",))),
     ]
     if namespaces.cgroup == "private":

@@ -119,7 +119,11 @@ def _words(spec: MountSpec) -> tuple[str, ...]:
     # a volume never brings devices or setuid programs that its files' owner could not have anyway; docker allows both
     words = ["rbind" if spec.recursive else "bind", spec.propagation or "rprivate", *spec.options]
     if spec.idmap:
-        words.append("idmap")
+        # mount_setattr(2): CAP_SYS_ADMIN in the user namespace that owns the file system, which is the host's
+        raise HostLimit(
+            f"cannot idmap the mount on '{spec.target}': the kernel gives idmapped mounts only to the host's root",
+            hint="use the option U, which changes the files' owner, or --userns=keep-id",
+        )
     if spec.read_only:
         # recursive, or a mount below the source stays writable (docker since 25)
         words.append("rro" if spec.recursive else "ro")

@@ -220,8 +220,8 @@ def test_restart_policy_and_its_end(busybox: Runner) -> None:
 
 
 def test_health(busybox: Runner) -> None:
-    busybox("run", "-d", "--name", "sick", "--init", "--health-cmd", "test -e /ok", "--health-interval", "200ms", "--health-retries", "1",
-            NONE, "busybox", "sleep", "60")  # fmt: skip
+    check = ["--health-cmd", "test -e /ok", "--health-interval", "200ms", "--health-retries", "1"]
+    busybox("run", "-d", "--name", "sick", "--init", *check, NONE, "busybox", "sleep", "60")
     wait_for(lambda: "unhealthy" in busybox("ps").stdout)
     assert busybox("container", "healthcheck", "sick", check=False).returncode == 1
     busybox("exec", "sick", "touch", "/ok")
