@@ -53,7 +53,8 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
     refused = _delete(path)
     if refused is None:
         return
-    if refused.errno in _DENIED and (id_map is not None or userns_fd is not None):
+    # a directory of another id keeps its entries, and its parent is then "not empty"
+    if refused.errno in (*_DENIED, errno.ENOTEMPTY) and (id_map is not None or userns_fd is not None):
         from rootless.host import userns
 
         def work() -> bytes:
