@@ -179,10 +179,10 @@ def worker_of(pid: int) -> int:
 
 
 @pytest.mark.parametrize("victim", ["caller", "worker"])
-@pytest.mark.parametrize("after", [0.0, 0.05, 0.15, 0.3, 0.5])
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3])
 def test_kill_at_any_moment_leaves_a_store_that_works(store: Store, victim: str, after: float, tmp_path: Path) -> None:
     archive = Archive()
-    for number in range(2500):
+    for number in range(1500):
         archive.directory(f"d{number}").file(f"d{number}/f", b"x" * 3000, uid=1, gid=1)
     tar = archive.tar()
     (tmp_path / "layer").write_bytes(gzip.compress(tar, 1))
@@ -213,7 +213,7 @@ store.layers.unpack({digest!r}, None, {digest!r}, {GZIP!r}, open({str(tmp_path /
     process.stdout.close()
     # The next command works at once, whatever lies around, and collection finds everything
     store.layers.unpack(digest, None, digest, GZIP, io.BytesIO((tmp_path / "layer").read_bytes()))
-    assert store.layers.record(digest)["entries"] == 5000
+    assert store.layers.record(digest)["entries"] == 3000
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
