@@ -33,6 +33,7 @@ def test_the_readme_names_commands_that_exist() -> None:
 
     from rootless.cli.main import cli
 
+    readme = (REPOSITORY / "README.md").read_text()
     context = click.Context(cli)
     names = set(cli.list_commands(context))
     for used in re.findall(
