@@ -36,8 +36,6 @@ def test_the_readme_names_commands_that_exist() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     context = click.Context(cli)
     names = set(cli.list_commands(context))
-    for used in re.findall(
-        r"^(?:rootless) ([a-z]+)|; rootless ([a-z]+)", (REPOSITORY / "README.md").read_text(), re.MULTILINE
-    ):
+    for used in re.findall(r"^(?:rootless) ([a-z]+)|; rootless ([a-z]+)", readme, re.MULTILINE):
         word = used[0] or used[1]
         assert word in names, f"README uses `rootless {word}`"
