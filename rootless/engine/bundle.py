@@ -16,7 +16,7 @@ from rootless.engine.users import Account
 from rootless.errors import UsageError
 from rootless.host.idmap import IdMap
 
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.0.2"  # the newest that crun of Debian 12 (1.8) takes; nothing newer is used
 SHM_SIZE = 64 << 20
 
 

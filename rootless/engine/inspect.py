@@ -237,11 +237,11 @@ def _config(record: dict[str, Any], options: ContainerOptions, process: dict[str
     return shown
 
 
-def _port_map(record: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
+def _port_map(record: dict[str, Any], any_address: str = "") -> dict[str, list[dict[str, str]]]:
     ports: dict[str, list[dict[str, str]]] = {}
     for port in record["network"]["ports"]:
         key = f"{port['container_port']}/{port['protocol']}"
-        ports.setdefault(key, []).append({"HostIp": port["host_ip"], "HostPort": str(port["host_port"])})
+        ports.setdefault(key, []).append({"HostIp": port["host_ip"] or any_address, "HostPort": str(port["host_port"])})
     return ports
 
 
@@ -257,7 +257,7 @@ def _network(record: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "SandboxKey": f"/proc/{state['pid']}/ns/net" if running and state.get("pid") else "",
-        "Ports": _port_map(record) if running else {},
+        "Ports": _port_map(record, "0.0.0.0") if running else {},  # noqa: S104
         **address,
         "Networks": {mode: {"NetworkID": mode, **address}},
     }

@@ -163,6 +163,13 @@ def test_rename_and_names(busybox: Runner, sleeper: str) -> None:
     busybox("rm", prefix)
 
 
+def test_a_renamed_container_goes_with_its_name(busybox: Runner, shared_root: Path) -> None:
+    busybox("run", "-d", "--rm", "--name", "before", "--init", NONE, "busybox", "sleep", "60")
+    busybox("rename", "before", "after")
+    busybox("stop", "after")
+    assert not {"before", "after"} & set(os.listdir(shared_root / "names"))
+
+
 def test_ps_and_filters(busybox: Runner, sleeper: str) -> None:
     busybox("create", "--name", "made", "-l", "kind=x", "-v", "vol:/v", NONE, "busybox", "true")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -249,3 +252,44 @@ def test_a_security_option_that_cannot_be_applied_is_an_error(busybox: Runner, f
     """CVE-2025-65105."""
     failed = busybox("run", "--rm", NONE, "--security-opt", flag, "busybox", "true", check=False)
     assert failed.returncode == 125
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_another_oci_runtime(busybox: Runner, runtime: str) -> None:
+    require(shutil.which(runtime), f"{runtime} is not installed")
+    assert inside(
+        busybox, "--runtime", runtime, "busybox", "sh", "-c", "id -u; grep Seccomp: /proc/self/status"
+    ).split() == [
+        "0",
+        "Seccomp:",
+        "2",
+    ]
+
+
+@pytest.mark.parametrize("driver", ["overlay", "fuse-overlayfs", "copy"])
+def test_storage_drivers(busybox: Runner, driver: str) -> None:
+    assert inside(
+        busybox, "--storage-driver", driver, "busybox", "sh", "-c", "echo x > /x; cat /x; ls /bin/sh"
+    ).split() == ["x", "/bin/sh"]
+
+
+def test_published_ports(busybox: Runner) -> None:
+    require(shutil.which("pasta") or shutil.which("slirp4netns"), "no network helper installed")
+    script = "mkdir /www; echo hello > /www/index.html; exec httpd -f -h /www"
+    busybox("run", "-d", "--name", "web", "-P", "--expose", "80", "busybox", "sh", "-c", script)
+    try:
+        port = int(busybox("port", "web", "80").stdout.rpartition(":")[2])
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=2).read()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert answer == b"hello\n"
+        busy = busybox("run", "--rm", "-p", f"{port}:80", "busybox", "true", check=False)
+        assert busy.returncode == 125
+        assert "port is already allocated" in busy.stderr
+    finally:
+        busybox("rm", "-f", "web")
