@@ -24,13 +24,22 @@ class Directories:
     runtime: sockets and pid files, gone at reboot (tmpfs where the host has one).
     """
 
-    __slots__ = ("cache", "config", "data", "runtime")
+    __slots__ = ("_config", "cache", "data", "runtime")
 
-    def __init__(self, data: str, cache: str, config: str, runtime: str) -> None:
+    def __init__(self, data: str, cache: str, config: str | None, runtime: str) -> None:
         self.data = data
         self.cache = cache
-        self.config = config
+        self._config = config
         self.runtime = runtime
+
+    @property
+    def config(self) -> str:
+        """Where config.toml is; the user's one also for a store named by `--root`."""
+        if self._config is None:
+            from platformdirs.unix import Unix
+
+            self._config = Unix(APP, appauthor=False).user_config_dir
+        return self._config
 
 
 def directories(data: str | None = None) -> Directories:
@@ -42,17 +51,11 @@ def directories(data: str | None = None) -> Directories:
     root = data or os.environ.get("ROOTLESS_ROOT")
     if root:
         root = os.path.abspath(root)
-        return Directories(root, f"{root}/cache", _config_directory(), f"{root}/run")
+        return Directories(root, f"{root}/cache", None, f"{root}/run")
     from platformdirs.unix import Unix
 
     dirs = Unix(APP, appauthor=False)
     return Directories(dirs.user_data_dir, dirs.user_cache_dir, dirs.user_config_dir, _runtime_directory())
-
-
-def _config_directory() -> str:
-    from platformdirs.unix import Unix
-
-    return Unix(APP, appauthor=False).user_config_dir
 
 
 def _runtime_directory() -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from rootless.errors import DigestMismatch, InvalidInput
+
+try:
+    # CPython's own: the first digest by hashlib loads OpenSSL and its providers, 8 ms that each `run` would pay for the
+    # few kilobytes of a manifest and a config. Large content goes through hashlib, which uses the processor's instructions.
+    from _sha2 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]
+except ImportError:
+    try:
+        from _sha256 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]  # before Python 3.12
+    except ImportError:
+        from hashlib import sha256 as _sha256
 
 # image-spec descriptor.md; the registered algorithms also fix the length and the alphabet of the encoded part
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
@@ -31,8 +40,8 @@ def check_digest(text: object) -> str:
 
 
 def digest_of(content: bytes) -> str:
-    """The sha256 digest of `content`."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    """The sha256 digest of `content`, which is small: a manifest, a config, a key."""
+    return f"sha256:{_sha256(content).hexdigest()}"
 
 
 class Hasher:
@@ -50,6 +59,8 @@ class Hasher:
         self.digest = digest
         self.expected_size = expected_size
         self.size = 0
+        import hashlib
+
         self._hash = hashlib.new(algorithm)
 
     def update(self, content: bytes | memoryview) -> None:

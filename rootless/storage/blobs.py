@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from io import BufferedReader
 from types import TracebackType
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
+from rootless.image.digest import digest_of
 from rootless.storage.records import random_name
 
 _GRAMMAR = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -64,12 +64,14 @@ class Blobs:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise InvalidInput(f"blob '{digest}' is larger than {limit} bytes")
-        if hashlib.sha256(content).hexdigest() != digest[7:]:
+        if digest_of(content) != digest:
             raise _damaged(digest)
         return content
 
     def verify(self, digest: str) -> None:
         """Read the whole blob and compare. Raises NotFound, DigestMismatch."""
+        import hashlib
+
         with self.open(digest) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest[7:]:
@@ -117,6 +119,8 @@ class BlobWriter:
         self._blobs = blobs
         self._digest = expected_digest
         self._size = expected_size
+        import hashlib
+
         self._hash = hashlib.sha256()
         self._path = f"{blobs.incoming}/{random_name()}"
         self.offset = 0
