@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rootless.network.ports import Port
 
 HELPERS = ("pasta", "slirp4netns")
+_WEAK_PASTA = (
+    "this pasta is from before June 2023: clients beyond this host never hear a server that speaks first (ssh, MySQL)"
+)
 
 
 class Network(NamedTuple):
@@ -31,10 +34,11 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
 
     Raises UsageError for unknown networks and conflicting options, HostLimit for a helper that is not installed.
     """
-    mode, warning = _mode(engine, options.network)
+    publishes = bool(options.publish or options.publish_all)
+    mode, warning = _mode(engine, options.network, publishes=publishes)
     if mode == "container":
         for flag, value in (
-            ("--publish", options.publish or options.publish_all),
+            ("--publish", publishes),
             ("--hostname", options.hostname),
             ("--add-host", options.add_host),
             ("--dns", options.dns or options.dns_search or options.dns_option),
@@ -43,7 +47,7 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
                 raise UsageError(f"conflicting options: {flag} and the network mode 'container'")
     if mode == "host":
         warning = "--network=host: abstract sockets of your session (X, D-Bus, ...) can be reached from the container"
-    if mode in ("none", "host", "container") or not (options.publish or options.publish_all):
+    if mode in ("none", "host", "container") or not publishes:
         if options.publish and mode == "host":
             warning = "published ports are discarded when using host network mode"
         return Network(mode, (), warning)
@@ -52,7 +56,7 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
     return Network(mode, allocated(ports) if starts else (), warning)
 
 
-def _mode(engine: Engine, asked: str | None) -> tuple[str, str]:
+def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[str, str]:
     mode = asked if asked not in (None, "", "default", "bridge", "private") else engine.settings.network
     if mode and mode.startswith("container:"):
         return "container", ""
@@ -72,11 +76,24 @@ def _mode(engine: Engine, asked: str | None) -> tuple[str, str]:
                 f"network mode '{name}' needs the program '{name}', which is not installed",
                 hint=f"ask the administrator for: apt-get install {package}; or use --network=none or host",
             )
-        return name, ""
+        weak = name == "pasta" and publishes and not _forwards_well("pasta")
+        return name, f"{_WEAK_PASTA}; --network=slirp4netns does better" if weak else ""
     for helper in HELPERS:
-        if find_helper(helper) is not None:
-            return helper, ""
+        if find_helper(helper) is None:
+            continue
+        if helper == "pasta" and publishes and not _forwards_well(helper):
+            other = find_helper("slirp4netns")
+            return ("slirp4netns", "") if other else (helper, f"{_WEAK_PASTA} (apt-get install slirp4netns)")
+        return helper, ""
     return "none", "neither pasta nor slirp4netns is installed: the container has no network (apt-get install passt)"
+
+
+def _forwards_well(name: str) -> bool:
+    from rootless.host.facts import find_helper
+    from rootless.network.pasta import is_reliable_for_ports
+
+    program = find_helper(name)
+    return program is not None and is_reliable_for_ports(program)
 
 
 def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Port]:

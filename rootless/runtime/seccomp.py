@@ -34,7 +34,7 @@ _MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, t
 _HEADER = len(_MAGIC) + 32
 _INSTRUCTION = 8
 _MAX_PROGRAM = 4096 * _INSTRUCTION
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
@@ -46,9 +46,9 @@ def load_flags(profile: Profile) -> int:
     """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter. Raises InvalidInput."""
     value = 0
     for name in profile.get("flags") or ():
-        if name not in _FLAGS:
+        if name not in FLAGS:
             raise InvalidInput(f'seccomp: unknown flag "{name}"')
-        value |= _FLAGS[name]
+        value |= FLAGS[name]
     return value
 
 

@@ -72,7 +72,7 @@ def process_table(pids: list[int]) -> str:
 def features() -> dict[str, Any]:
     """The features structure (features.md, features-linux.md)."""
     from rootless.runtime.capabilities import NAMES
-    from rootless.runtime.seccomp import _FLAGS as SECCOMP_FLAGS
+    from rootless.runtime.seccomp import FLAGS as SECCOMP_FLAGS
 
     return {
         "ociVersionMin": "1.0.0",
