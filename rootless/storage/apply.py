@@ -13,8 +13,20 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootless.errors import HostLimit, InvalidInput
-from rootless.kernel.files import open_in_root
+from rootless.errors import InvalidInput
+from rootless.kernel.files import is_whiteout, open_in_root
+from rootless.storage.attributes import NO_XATTR, Attributes
+from rootless.storage.layer_rules import (
+    MAX_DEPTH,
+    MAX_DUPLICATES,
+    MAX_ENTRIES,
+    OPAQUE_NAME,
+    OPAQUE_XATTR,
+    WHITEOUT,
+    refusal,
+    shown,
+    split,
+)
 from rootless.storage.tarstream import (
     DIRECTORY,
     FIFO,
@@ -30,70 +42,36 @@ if TYPE_CHECKING:
 
     from rootless.storage.inflate import Inflated
 
-MAX_ENTRIES = 10_000_000
-MAX_DUPLICATES = 100_000
-MAX_DEPTH = 512
 CACHED = 200  # open parents at a time
-WHITEOUT = b".wh."
-OPAQUE_NAME = b".wh..wh..opq"
-OPAQUE_XATTR = "user.overlay.opaque"
-# Marks of overlay file systems: an image that brings its own could delete or redirect what is below it
-PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
-KEPT = ("user.", "security.capability", "system.posix_acl_")
-_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Lost:
-    """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
-
-    __slots__ = ("devices", "owners", "xattrs")
-
-    def __init__(self) -> None:
-        self.devices = 0
-        self.owners = 0
-        self.xattrs = 0
-
-    def to_json(self) -> dict[str, int]:
-        """The counts as JSON values."""
-        return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
 
 
 class Applier:
-    """Applies one archive to the directory `root` (an fd). has_uid, has_gid: which ids are mapped, as ranges
-    (first, count); single: only one id is, so directories stay writable for their owner.
+    """Applies one archive to the directory `root` (an fd).
 
     links: (path, target) of hard links whose target is not in this layer; implied: directories without an entry.
     """
 
     __slots__ = (
+        "_attributes",
         "_cache",
         "_directories",
         "_duplicates",
-        "_gids",
         "_loose",
         "_opaque",
         "_root",
-        "_single",
-        "_uids",
         "_whiteouts",
         "entries",
         "implied",
         "links",
-        "lost",
         "markers",
         "size",
     )
 
-    def __init__(
-        self, root: int, uids: list[tuple[int, int]], gids: list[tuple[int, int]], *, single: bool = False
-    ) -> None:
+    def __init__(self, root: int, attributes: Attributes) -> None:
         self._root = root
-        self._uids = uids
-        self._gids = gids
-        self._single = single
+        self._attributes = attributes
         self._cache: dict[bytes, int] = {}
         self._directories: dict[bytes, int] = {}
         self._opaque: set[bytes] = set()
@@ -104,7 +82,6 @@ class Applier:
         self.size = 0
         self.implied: set[bytes] = set()
         self.links: dict[bytes, bytes] = {}
-        self.lost = Lost()
         self.markers = "overlay"
 
     def apply(self, archive: TarStream, source: Inflated) -> None:
@@ -123,7 +100,7 @@ class Applier:
             for path in reversed(list(self._directories)):
                 self._set_time(path, self._directories[path])
         except OSError as e:
-            raise _refusal(e, name) from e
+            raise refusal(e, name) from e
         finally:
             self._forget()
 
@@ -132,7 +109,7 @@ class Applier:
         if not names:
             if entry.type != DIRECTORY:
                 raise InvalidInput("layer replaces the root directory by something else")
-            self._attributes_of_directory(self._root, entry)
+            self._attributes.directory(self._root, entry)
             self._directories[b""] = entry.mtime
             return
         name = names[-1]
@@ -148,23 +125,23 @@ class Applier:
             self._directory(parent, path, name, entry)
         elif entry.type == SYMLINK:
             self._make(path, parent, name, lambda: os.symlink(entry.linkname, name, dir_fd=parent))
-            self._own(parent, name, entry)
+            self._attributes.own(parent, name, entry)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         elif entry.type == LINK:
             self._link(parent, path, name, entry)
         elif entry.type == FIFO:
             self._make(path, parent, name, lambda: os.mkfifo(name, entry.mode, dir_fd=parent))
-            self._own(parent, name, entry)
+            self._attributes.own(parent, name, entry)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         else:  # a device: an ordinary user cannot make one, and character device 0:0 would be a whiteout
-            self.lost.devices += 1
+            self._attributes.lost.devices += 1
             entry.xattrs = {}
             self._file(parent, path, name, entry, source)
 
     def _file(self, parent: int, path: bytes, name: bytes, entry: Entry, source: Inflated) -> None:
         mode = entry.mode
         # Without its owner a set-id file would run as somebody else
-        owned = self._mapped(entry)
+        owned = self._attributes.keeps(entry)
         if not owned:
             mode &= 0o1777
         try:
@@ -182,7 +159,7 @@ class Applier:
                     while view:
                         view = view[os.write(fd, view) :]
                 if left:
-                    raise InvalidInput(f"tar archive is cut off in '{_shown(path)}'")
+                    raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
             if entry.stored:
                 source.skip(TarStream.padding(entry))
             self.size += entry.stored
@@ -191,7 +168,7 @@ class Applier:
             if mode & 0o7000:
                 os.fchmod(fd, mode)
             if entry.xattrs:
-                self._xattrs(fd, entry)
+                self._attributes.set_xattrs(fd, entry)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
@@ -224,36 +201,21 @@ class Applier:
                 fd = self._open_directory(parent, path, name)
                 self._mark_opaque(path, fd)
                 fresh = True
-        if not fresh or entry.xattrs or entry.mode & 0o7000 or entry.uid or entry.gid or self._single:
-            self._attributes_of_directory(self._open_directory(parent, path, name), entry)
+        if not fresh or self._attributes.need_more(entry):
+            self._attributes.directory(self._open_directory(parent, path, name), entry)
         self._directories[path] = entry.mtime
-
-    def _attributes_of_directory(self, fd: int, entry: Entry) -> None:
-        """Owner, mode and extended attributes; `fd` may be an O_PATH one."""
-        mode = entry.mode
-        if self._single:
-            mode |= 0o700  # the user must be able to delete what is in it without a namespace
-        if self._mapped(entry):
-            os.chown(".", entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
-        os.chmod(".", mode, dir_fd=fd)
-        if entry.xattrs:
-            real = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-            try:
-                self._xattrs(real, entry)
-            finally:
-                os.close(real)
 
     def _link(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
         target = split(entry.linkname)
         if not target:
-            raise InvalidInput(f"layer has a hard link '{_shown(path)}' to the root directory")
+            raise InvalidInput(f"layer has a hard link '{shown(path)}' to the root directory")
         if any(part.startswith(WHITEOUT) for part in target):
-            raise InvalidInput(f"layer has a hard link '{_shown(path)}' to a whiteout")
+            raise InvalidInput(f"layer has a hard link '{shown(path)}' to a whiteout")
         target_path = b"/".join(target)
         if target_path == path:
             return
         if target_path in self._whiteouts:
-            raise InvalidInput(f"layer has a hard link '{_shown(path)}' to '{_shown(target_path)}', which it deletes")
+            raise InvalidInput(f"layer has a hard link '{shown(path)}' to '{shown(target_path)}', which it deletes")
         try:
             source = self._parent(target[:-1], make=False)
             status = os.stat(target[-1], dir_fd=source, follow_symlinks=False)
@@ -262,8 +224,8 @@ class Applier:
             self._clear_way(path, parent, name)
             self.links[path] = target_path
             return
-        if stat.S_ISDIR(status.st_mode) or _is_whiteout(status):
-            raise InvalidInput(f"layer has a hard link '{_shown(path)}' to '{_shown(target_path)}', which is no file")
+        if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
+            raise InvalidInput(f"layer has a hard link '{shown(path)}' to '{shown(target_path)}', which is no file")
         try:
             os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
@@ -277,7 +239,7 @@ class Applier:
         """`.wh.NAME` and `.wh..wh..opq`: they speak of the lower layers only (image-spec layer.md)."""
         name = names[-1]
         if any(part.startswith(WHITEOUT) for part in names[:-1]):
-            raise InvalidInput(f"layer has an entry inside of a whiteout: '{_shown(entry.name)}'")
+            raise InvalidInput(f"layer has an entry inside of a whiteout: '{shown(entry.name)}'")
         if entry.type == FILE and entry.stored:
             source.skip(entry.stored + TarStream.padding(entry))
         directory = b"/".join(names[:-1])
@@ -289,7 +251,7 @@ class Applier:
             # `.wh..wh.plnk` and the like are AUFS' own; docker skips them, and nothing of an image may look like them
             if hidden.startswith(WHITEOUT) and len(hidden) > len(WHITEOUT):
                 return
-            raise InvalidInput(f"layer has a whiteout of no name: '{_shown(entry.name)}'")
+            raise InvalidInput(f"layer has a whiteout of no name: '{shown(entry.name)}'")
         path = b"/".join([*names[:-1], hidden])
         parent = self._parent(names[:-1])
         if self._is_below_opaque(directory):
@@ -323,7 +285,7 @@ class Applier:
         try:
             os.setxattr(real, OPAQUE_XATTR, b"y")
         except OSError as e:
-            if e.errno not in _NO_XATTR:
+            if e.errno not in NO_XATTR:
                 raise
             self.markers = "names"
             self._touch(real, OPAQUE_NAME)
@@ -336,7 +298,7 @@ class Applier:
             parent = self._parent(names[:-1])
             for name in (names[-1], WHITEOUT + names[-1]):
                 try:
-                    if name != names[-1] or _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
+                    if name != names[-1] or is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
                         os.unlink(name, dir_fd=parent)
                 except FileNotFoundError:
                     continue
@@ -443,29 +405,6 @@ class Applier:
         if problem is not None:
             raise problem
 
-    def _mapped(self, entry: Entry) -> bool:
-        """Can this owner be kept? Counts it as lost when it cannot."""
-        if _within(entry.uid, self._uids) and _within(entry.gid, self._gids):
-            return True
-        self.lost.owners += 1
-        return False
-
-    def _own(self, parent: int, name: bytes, entry: Entry) -> None:
-        if self._mapped(entry) and (entry.uid or entry.gid):
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-
-    def _xattrs(self, fd: int, entry: Entry) -> None:
-        for name, value in entry.xattrs.items():
-            if name.startswith(PLANTED) or not name.startswith(KEPT):
-                self.lost.xattrs += 1
-                continue
-            try:
-                os.setxattr(fd, name, value)
-            except OSError as e:
-                if e.errno not in _NO_XATTR:
-                    raise
-                self.lost.xattrs += 1
-
     def _set_time(self, path: bytes, mtime: int) -> None:
         """Directories last: every file made in them changed their time."""
         if len(self._cache) > CACHED or self._loose:
@@ -479,36 +418,3 @@ class Applier:
                 os.utime(".", ns=(mtime, mtime), dir_fd=self._root)
         except (FileNotFoundError, NotADirectoryError):
             pass  # a later entry replaced it
-
-
-def split(path: bytes) -> list[bytes]:
-    """The names of a path in an archive, from the root. Raises InvalidInput for `..`: no layer has a use for it."""
-    names = [name for name in path.split(b"/") if name not in (b"", b".")]
-    if b".." in names:
-        raise InvalidInput(f"layer has a path with '..': '{_shown(path)}'")
-    if any(len(name) > 255 for name in names):
-        raise InvalidInput(f"layer has a name of more than 255 bytes: '{_shown(path)}'")
-    return names
-
-
-def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
-    return any(first <= number < first + count for first, count in ranges)
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _shown(path: bytes) -> str:
-    text = path[:200].decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
-def _refusal(error: OSError, name: bytes) -> InvalidInput | HostLimit:
-    """What a failed system call says about the archive, or about the host."""
-    text = f"cannot unpack '{_shown(name)}': {error.strerror}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return HostLimit(text, hint="free some space, for example with `rootless system prune`")
-    if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EXDEV):
-        return InvalidInput(f"{text}: the layer's entries contradict each other")
-    return HostLimit(text)

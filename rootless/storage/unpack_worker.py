@@ -57,6 +57,7 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
 
     from rootless.storage import removal  # noqa: F401
     from rootless.storage.apply import Applier
+    from rootless.storage.attributes import Attributes
     from rootless.storage.inflate import Inflated
     from rootless.storage.tarstream import TarStream
 
@@ -66,12 +67,9 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     codec = Inflated.codec(job["compression"])
     _shut_in(target)
     source = Inflated(0, codec)
-    applier = Applier(
-        root,
-        [(e.container, e.size) for e in id_map.uids],
-        [(e.container, e.size) for e in id_map.gids],
-        single=id_map.kind == "single",
-    )
+    uids, gids = ([(e.container, e.size) for e in extents] for extents in (id_map.uids, id_map.gids))
+    attributes = Attributes(uids, gids, single=id_map.kind == "single")
+    applier = Applier(root, attributes)
     applier.apply(TarStream(source), source)
     diff_id = source.drain()
     if diff_id != job["diff_id"]:
@@ -83,7 +81,7 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
         "size": applier.size,
         "entries": applier.entries,
         "markers": applier.markers,
-        "lost": applier.lost.to_json(),
+        "lost": attributes.lost.to_json(),
         "links": [[os.fsdecode(path), os.fsdecode(target)] for path, target in applier.links.items()],
         "implied": [os.fsdecode(path) for path in sorted(applier.implied)],
     }

@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 import sys
-from typing import Any
 
 from rootless.errors import RootlessError
 from rootless.host.userns import join
@@ -19,6 +18,10 @@ from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 from rootless.kernel.process import set_child_subreaper
 from rootless.kernel.procfs import children, start_time
 from rootless.storage.records import write_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main() -> int:

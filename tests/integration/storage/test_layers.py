@@ -103,7 +103,7 @@ def test_other_id_map_gets_its_own_copy(unpacker: Unpacker, has_range: bool) -> 
     from rootless.host.idmap import keep_id_map
     from rootless.host.subid import subordinate_ids
 
-    require(has_range, "no subordinate id range")
+    require(has_range, "no range: another map needs more than one id")
     store = unpacker.store
     capability = b"\x01\x00\x00\x02\x00\x04\x00\x00" + bytes(12)
     unpacker.layer(
