@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from rootless.monitor import signals
 
@@ -13,13 +12,11 @@ if TYPE_CHECKING:
 
     from rootless.monitor.spec import LaunchSpec
 
-_PATIENCE = 1.0  # seconds for a helper to end by itself, now that the container's network namespace is gone
-
 
 class AdoptedRun:
     """The rest of a NativeRun's life. known: what NativeRun.hand_over gave."""
 
-    __slots__ = ("_helpers", "_spec", "_userns_fd", "console_fd", "network", "pid", "pidfd")
+    __slots__ = ("_error_fd", "_helpers", "_spec", "_userns_fd", "console_fd", "network", "pid", "pidfd")
 
     def __init__(self, spec: LaunchSpec, known: dict[str, Any]) -> None:
         self._spec = spec
@@ -27,7 +24,7 @@ class AdoptedRun:
         self.pidfd = os.pidfd_open(self.pid)  # our child, not reaped: the number is still its own
         self.console_fd: int | None = None
         self.network: dict[str, Any] = {}
-        self._userns_fd: int = known["userns_fd"]
+        self._userns_fd, self._error_fd = known["fds"]
         self._helpers: list[tuple[int, int]] = known["helpers"]
 
     def start(self) -> None:
@@ -47,6 +44,10 @@ class AdoptedRun:
         """Once is enough."""
         return None
 
+    def forget(self, pid: int) -> None:
+        """A child was reaped: a helper that has ended is not to be killed by its number."""
+        self._helpers = [helper for helper in self._helpers if helper[0] != pid]
+
     def close(self, *, remove: bool = False) -> None:
         """End the helpers, unmount, delete the container if it shall be removed."""
         from rootless.storage import drivers
@@ -54,6 +55,8 @@ class AdoptedRun:
         os.close(self.pidfd)
         for pid, _ in self._helpers:
             _end(pid)
+        if self._error_fd >= 0:
+            os.close(self._error_fd)
         try:
             if self._spec.rootfs is not None:
                 drivers.unmount(self._spec.rootfs)
@@ -67,17 +70,9 @@ class AdoptedRun:
 
 
 def _end(pid: int) -> None:
-    """End a helper and reap it. It is our child, so its number is its own until we have."""
-    patience = time.monotonic() + _PATIENCE
-    number = signals.SIGTERM
-    while True:
-        try:
-            os.kill(pid, number)
-            reaped, _ = os.waitpid(pid, os.WNOHANG)
-        except (ProcessLookupError, ChildProcessError, PermissionError):
-            return
-        if reaped:
-            return
-        if time.monotonic() > patience:
-            number = signals.SIGKILL
-        time.sleep(0.002)
+    """End a helper, which keeps no state, and reap it. It is our child, and `forget` hears of others who reap it."""
+    try:
+        os.kill(pid, signals.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass

@@ -23,6 +23,7 @@ from rootless.errors import (
 from rootless.kernel import procfs
 from rootless.kernel.mounts import MS_RDONLY, mount
 from rootless.kernel.process import close_range, pidfd_open, pidfd_send_signal
+from rootless.monitor.state import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class ForeignRun:
         """Wait for the network, then run PROGRAM start."""
         if self._helper is not None:
             self._helper.ready()
+            self.network = self._helper.facts
         self._channel.send(_START)
         _answer(self._channel)
 
@@ -76,6 +78,14 @@ class ForeignRun:
         from rootless.monitor.native import helper_identities
 
         return [(self._agent, procfs.start_time(self._agent)), *helper_identities(self._helper)]
+
+    def forget(self, pid: int) -> None:
+        """A child was reaped: the agent, or the network helper."""
+        if pid == self._agent:
+            self._agent = -1
+        elif self._helper is not None and self._helper.pid == pid:
+            self._helper.pid = -1
+            note(self._spec.directory, f"{self._helper.name}, the network helper, has ended")
 
     def hand_over(self) -> dict[str, Any] | None:
         """The agent is part of this process's image: it stays."""
@@ -92,6 +102,8 @@ class ForeignRun:
             pass  # the agent is gone, and with it everything that its namespaces held
         self._channel.close()
         for pid in (self._agent, self.pid):
+            if pid <= 0:
+                continue
             try:
                 os.waitpid(pid, 0)
             except ChildProcessError:

@@ -37,7 +37,7 @@ def _launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
 
 
 def _detach() -> None:
-    """Leave the caller's session, terminal, directory, umask, and descriptors: a shell's lock must not live on in us."""
+    """Leave the caller's session, directory, umask and descriptors: a shell's lock must not live on in us."""
     from rootless.kernel.process import close_range, set_child_subreaper
 
     if ENGINE_FD > 3:
@@ -113,11 +113,11 @@ def main() -> int:
         _detach()
     supervisor = _supervisor()
     try:
+        supervisor.settle = _begin_anew
         if arguments:
             _resume(supervisor, int(arguments[1]))
         else:
             supervisor.clients.add(_socket.socket(fileno=ENGINE_FD))
-            supervisor.settle = _begin_anew
             from rootless.monitor import native
 
             native.preload()  # while the engine plans

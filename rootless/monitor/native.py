@@ -36,6 +36,7 @@ class NativeRun:
         """Wait until the network is there, then let the command begin."""
         if self._helper is not None:
             self._helper.ready()
+            self.network = self._helper.facts
         self._process.start()
 
     def wait(self) -> int:
@@ -46,10 +47,17 @@ class NativeRun:
         """The network helper, to be found by `reap.stale` if we are killed."""
         return helper_identities(self._helper)
 
+    def forget(self, pid: int) -> None:
+        """A child was reaped: if it was the network helper, the container has lost its network."""
+        if self._helper is not None and self._helper.pid == pid:
+            self._helper.pid = -1
+            note(self._spec.directory, f"{self._helper.name}, the network helper, has ended")
+
     def hand_over(self) -> dict[str, Any] | None:
         """The run as `adopted.AdoptedRun` takes it."""
         userns_fd = -1 if self._process.userns_fd is None else self._process.userns_fd
-        return {"pid": self.pid, "userns_fd": userns_fd, "helpers": self.helpers()}
+        error_fd = -1 if self._helper is None else self._helper.error_fd()
+        return {"pid": self.pid, "fds": [userns_fd, error_fd], "helpers": self.helpers()}
 
     def close(self, *, remove: bool = False) -> None:
         """Stop the network helper and the filesystem's daemon, delete the container if it shall be removed."""
@@ -160,7 +168,7 @@ def _filter(path: str | None) -> bytes | None:
 
 def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:
     """(pid, start time) of a network helper that runs."""
-    if helper is None:
+    if helper is None or helper.pid <= 0:
         return []
     try:
         return [(helper.pid, procfs.start_time(helper.pid))]

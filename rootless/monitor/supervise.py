@@ -49,7 +49,10 @@ if TYPE_CHECKING:
             """
 
         def hand_over(self) -> dict[str, Any] | None:
-            """{"pid", "userns_fd", "helpers"}, with which a new image of this process takes over; None: it cannot."""
+            """What AdoptedRun takes in a new image of this process: pid, fds, helpers; None: it cannot."""
+
+        def forget(self, pid: int) -> None:
+            """Child `pid` was reaped: if it was a helper, its number may be another's from now on."""
 
     Stdio = tuple[int, int, int]
     Launcher = Callable[[LaunchSpec, "Stdio | None"], Run]
@@ -209,7 +212,7 @@ class Supervisor:
         taken = run.hand_over()
         if taken is None:
             return None
-        fds = (self._lock, self.clients.listener_fd, taken["userns_fd"], streams["stdin"], *streams["outputs"])
+        fds = (self._lock, self.clients.listener_fd, *taken["fds"], streams["stdin"], *streams["outputs"])
         return {
             "fds": [fd for fd in fds if fd >= 0],
             "launch": spec.raw,
@@ -273,6 +276,8 @@ class Supervisor:
                 self._ended()
                 continue
             _, status = os.waitpid(pid, 0)
+            if (run := self._run or self._closing_run) is not None:
+                run.forget(pid)
             if self._health is not None:
                 self._health.on_child(pid, os.waitstatus_to_exitcode(status))
 

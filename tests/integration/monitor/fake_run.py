@@ -70,6 +70,9 @@ class FakeRun:
     def hand_over(self) -> dict[str, Any] | None:
         return None
 
+    def forget(self, pid: int) -> None:
+        """There are no helpers."""
+
     def close(self, *, remove: bool = False) -> None:
         import shutil
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
+
+import pytest
 
 from rootless.engine import attach_client
 from rootless.monitor import reap
@@ -108,3 +111,21 @@ def test_no_descriptor_is_left_behind(place: Path) -> None:  # noqa: F811
     # 0-2, epoll, wake-up pipe, lock, listener, log, stdout, stderr, pidfd, user namespace
     assert len(targets) == 13, targets
     stop(directory)
+
+
+@pytest.mark.parametrize("mode", ["pasta", "slirp4netns"])
+def test_the_network_helper_is_taken_along(place: Path, mode: str) -> None:  # noqa: F811
+    require(shutil.which(mode), f"no {mode}")
+    require(os.access("/dev/net/tun", os.R_OK | os.W_OK), "no /dev/net/tun")
+    directory = container(place, "sh", "-c", "read x; cat /proc/net/route", open_stdin=True, network={"mode": mode})
+    launch(directory)
+    [(helper, _)] = state(directory)["helpers"]
+    assert state(directory)["network"]["ip"]
+    client = Attached(socket_path(place), given=b"\n")
+    assert client.outcome().exit_code == 0
+    assert client.output[0].count(b"\n") > 1  # a route
+    until(lambda: not os.path.exists(f"/proc/{helper}"))
+    launch(directory)
+    [(helper, _)] = state(directory)["helpers"]
+    os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
+    until(lambda: not os.path.exists(f"/proc/{helper}"))
