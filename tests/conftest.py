@@ -53,7 +53,7 @@ def _entry_point(name: str, module: str) -> list[str]:
 
 def command_path() -> list[str]:
     """The `rootless` command under test, in an isolated interpreter as its console script has."""
-    return _entry_point("rootless", "rootless.cli.main")
+    return _entry_point("rootless", "rootless.cli.entry")
 
 
 def oci_command_path() -> list[str]:

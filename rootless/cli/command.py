@@ -28,12 +28,13 @@ _FALSE = {"0", "f", "false"}
 class Session:
     """What the global flags said, and the engine made from it when a command asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: int | None = None) -> None:
         self.root: str | None = None
         self.debug = False
         self.storage_driver: str | None = None
         self.error_code: int | None = None  # set by commands whose own errors all have one exit code
         self.quiet = False  # show no progress
+        self._monitor = monitor  # connection to a monitor that the console script has started
         self._engine: Engine | None = None
         self._progress: PullProgress | None = None
 
@@ -46,7 +47,11 @@ class Session:
 
             overrides = {"storage_driver": self.storage_driver} if self.storage_driver else {}
             self._engine = Engine(
-                directories(self.root), overrides=overrides, warn=output.warn, progress=self._show_progress
+                directories(self.root),
+                overrides=overrides,
+                warn=output.warn,
+                progress=self._show_progress,
+                monitor=self._monitor,
             )
         return self._engine
 

@@ -70,10 +70,9 @@ def cli(session: Session, root: str | None, storage_driver: str | None, debug: b
     session.debug = debug or bool(os.environ.get("ROOTLESS_DEBUG"))
 
 
-def main() -> None:
-    """The console script: run this process's command line and end the process."""
-    _open_standard_streams()
-    code = run(sys.argv[1:])
+def main(monitor: int | None = None) -> None:
+    """Run this process's command line and end the process. monitor: see `Session`."""
+    code = run(sys.argv[1:], monitor)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -83,19 +82,9 @@ def main() -> None:
     os._exit(code)
 
 
-def _open_standard_streams() -> None:
-    """Put /dev/null where the caller closed 0, 1 or 2: a store's file must not get that number and be written to."""
-    for fd, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, mode)  # the lowest free number, which is this one
-            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
-
-
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], monitor: int | None = None) -> int:
     """Run a command line and return the exit code. Nothing is raised."""
-    session = Session()
+    session = Session(monitor)
     try:
         code = cli.main(arguments, prog_name=_PROGRAM, obj=session, standalone_mode=False)
         sys.stdout.flush()

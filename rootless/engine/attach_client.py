@@ -5,7 +5,6 @@ It speaks rootless.monitor.protocol and knows nothing of images or records. One 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -78,39 +77,16 @@ class Outcome:
         return self.exit_code is None
 
 
-def spawn_monitor() -> socket.socket:
-    """Start a monitor and return our end of its fd 3. Early is good: it loads while the engine plans.
+def spawn_monitor(connection: int | None = None) -> socket.socket:
+    """Our end of a monitor's fd 3; connection: that of one which the console script has started already.
 
-    Closing the connection before `launch` ends it; nothing is left then.
+    Closing it before `launch` ends the monitor; nothing is left then.
     """
-    from rootless.host.userns import worker_command
+    if connection is None:
+        from rootless.engine import spawn
 
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    argv = worker_command("rootless.monitor.main")
-    environment = {k: os.environ[k] for k in ("HOME", "USER", "PATH", "XDG_RUNTIME_DIR", "TMPDIR") if k in os.environ}
-    environment.update((k, v) for k, v in os.environ.items() if k.startswith("ROOTLESS_"))
-    # posix_spawn leaves a descriptor that is "duplicated" onto itself close-on-exec or not as it is: move it away
-    moved = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
-    theirs.close()
-    try:
-        null = "/dev/null"
-        os.posix_spawn(
-            argv[0],
-            argv,
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, moved, 3),
-                (os.POSIX_SPAWN_OPEN, 0, null, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, null, os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 2, null, os.O_WRONLY, 0),
-            ],
-        )
-    except OSError as e:
-        ours.close()
-        raise RuntimeFailure(f"cannot start the monitor: {e.strerror}") from e
-    finally:
-        os.close(moved)
-    return ours
+        connection = spawn.spawn_monitor()
+    return socket.socket(fileno=connection)
 
 
 def launch_detached(connection: socket.socket, directory: str) -> int:

@@ -24,7 +24,8 @@ class Engine:
 
     overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
     which win over config.toml. warn: called with one line of text for each thing that is lost or ignored. progress:
-    called with the steps of a pull that `run` or `create` must do first.
+    called with the steps of a pull that `run` or `create` must do first. monitor: connection to a monitor that was
+    started early, for the first container that is started.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Engine:
         overrides: dict[str, str] | None = None,
         warn: Callable[[str], None] | None = None,
         progress: Callable[[PullEvent], None] | None = None,
+        monitor: int | None = None,
     ) -> None:
         self.directories = directories
         self.progress = progress
         self._overrides = overrides or {}
         self._warn = warn
+        self._monitor = monitor
         self._settings: Settings | None = None
         self._store: Store | None = None
 
@@ -46,6 +49,11 @@ class Engine:
         """Tell the user, in one line, what is lost or ignored."""
         if self._warn is not None:
             self._warn(text)
+
+    def take_monitor(self) -> int | None:
+        """The connection to the monitor that was started early; None when there is none, or it is taken."""
+        connection, self._monitor = self._monitor, None
+        return connection
 
     @property
     def settings(self) -> Settings:

@@ -19,7 +19,7 @@ def run(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> Run
     _check_streams(options, attach)
     from rootless.engine import attach_client
 
-    connection = attach_client.spawn_monitor()
+    connection = attach_client.spawn_monitor(engine.take_monitor())
     try:
         from rootless.engine.create import make
 
@@ -78,7 +78,7 @@ def start(
         raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="start it there")
     if is_running(state) or state["status"] == "restarting":
         return attach_to(engine, container_id, attach) if attach is not None else RunOutcome(container_id, None)
-    connection = attach_client.spawn_monitor()
+    connection = attach_client.spawn_monitor(engine.take_monitor())
     try:
         directory = refresh(engine, container_id, first=state["started_at"].startswith("0001"))
         if attach is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
 from rootless import errors
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, RootlessError
 from rootless.host.idmap import Extent, IdMap, default_map, identity_map, single_map
 from rootless.host.mapping import write_maps
+from rootless.host.worker import worker_command
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from rootless.kernel.process import set_dumpable
 
@@ -319,20 +319,3 @@ def _exec(program: str, argv: Sequence[str], env: dict[str, str] | None) -> NoRe
     except OSError as e:
         kind = CommandNotFound if isinstance(e, FileNotFoundError) else CommandNotExecutable
         raise kind(f"cannot run '{program}': {e.strerror}") from e
-
-
-_BOOT = "import sys;sys.path+=sys.argv.pop(1).split(':');from {} import main;sys.exit(main())"
-
-
-def worker_command(module: str, *args: str, site_packages: bool = False) -> list[str]:
-    """The argv of a fresh interpreter that runs `main()` of `module`, which finds `args` in sys.argv[1:].
-
-    Isolated (-I: no PYTHON* variables, no current directory; -S: no site, no .pth files), so that nothing of a hostile
-    directory or environment is imported. The package's own parent directory goes behind the standard library;
-    site_packages: the directories of installed packages too. Everybody can read argv: pass secrets by fd.
-    """
-    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    paths = [here]
-    if site_packages:
-        paths += [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages") and p != here]
-    return [sys.executable, "-I", "-S", "-c", _BOOT.format(module), ":".join(paths), *args]

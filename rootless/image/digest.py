@@ -8,7 +8,7 @@ from rootless.errors import DigestMismatch, InvalidInput
 
 try:
     # CPython's own: the first digest by hashlib loads OpenSSL and its providers, 8 ms that each `run` would pay for the
-    # few kilobytes of a manifest and a config. Large content goes through hashlib, which uses the processor's instructions.
+    # few kilobytes of a manifest and a config. Large content goes through hashlib, which is faster.
     from _sha2 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
     try:

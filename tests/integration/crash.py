@@ -54,9 +54,9 @@ def main() -> int:
     if who == "command":
         exec(compile(hook, "hook", "exec"), {})
     else:
-        from rootless.host import userns
+        from rootless.host import worker
 
-        original = userns.worker_command
+        original = worker.worker_command
 
         def worker_command(module: str, *words: str, **options: bool) -> list[str]:
             argv = original(module, *words, **options)
@@ -65,8 +65,8 @@ def main() -> int:
                 argv[at] = f"exec({hook!r}, {{}})\n{argv[at]}"
             return argv
 
-        userns.worker_command = worker_command
-    from rootless.cli.main import main as command
+        worker.worker_command = worker_command
+    from rootless.cli.entry import main as command
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.argv = ["rootless", *arguments]

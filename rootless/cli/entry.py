@@ -1,0 +1,51 @@
+"""The console script: starts the monitor that `run` and `start` will need, then the command line.
+
+Loading click, the options and the engine takes three times as long as loading the monitor, which can happen on another
+processor meanwhile. A monitor that nobody tells anything ends by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_STARTING = ("run", "start")
+_WITH_VALUE = ("--root", "--storage-driver")
+
+
+def starts_container(words: list[str]) -> bool:
+    """Whether the command line `words` (without the program) will probably start a container."""
+    position = 0
+    while position < len(words) and words[position].startswith("-"):
+        position += 2 if words[position] in _WITH_VALUE else 1
+    rest = words[position : position + 2]
+    if rest[:1] == ["container"]:
+        rest = rest[1:]
+    return rest[:1] != [] and rest[0] in _STARTING
+
+
+def main() -> None:
+    """Run this process's command line; ends the process."""
+    _open_standard_streams()
+    connection = None
+    if starts_container(sys.argv[1:]):
+        from rootless.engine.spawn import spawn_monitor
+        from rootless.errors import RootlessError
+
+        try:
+            connection = spawn_monitor()
+        except (RootlessError, OSError):
+            pass  # the engine tries again, and tells
+    from rootless.cli.main import main as command_line
+
+    command_line(connection)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where the caller closed 0, 1 or 2: a store's file must not get that number and be written to."""
+    for fd, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest free number, which is this one
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))
