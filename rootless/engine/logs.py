@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import FileIO
+from itertools import pairwise
 
 from rootless.errors import UsageError
 
@@ -179,7 +180,7 @@ def _follow(path: str, position: tuple[int, int], window: Window, is_running: Ca
     inode, offset = position
     file = None
     rest = b""
-    last_look = False
+    last_look = has_moved = False
     try:
         while True:
             if file is None:
@@ -202,8 +203,12 @@ def _follow(path: str, position: tuple[int, int], window: Window, is_running: Ca
                             return
                         yield record
                 if not progressed and _has_moved(path, file.fileno()):
+                    if not has_moved:
+                        has_moved = True  # once more: what was written between our read and the rotation
+                        continue
+                    newer = _successor(path, file.fileno())
                     file.close()
-                    file, inode, offset, rest = None, 0, 0, b""
+                    file, inode, offset, rest, has_moved = newer, 0, 0, b"", False
                     continue
             if progressed:
                 continue
@@ -219,19 +224,40 @@ def _follow(path: str, position: tuple[int, int], window: Window, is_running: Ca
 
 
 def _reopen(path: str, inode: int, offset: int) -> tuple[FileIO | None, int]:
-    """The current file, and where to go on in it: the file we had may have been rotated away meanwhile."""
-    for name in (path, f"{path}.1"):
-        try:
-            file = FileIO(name)
-        except FileNotFoundError:
-            continue
-        if not inode or os.fstat(file.fileno()).st_ino == inode:
-            return file, offset
-        file.close()
+    """The file to go on in, and where: the one we know may have been rotated since, also more than once."""
+    names = _files(path)
+    if inode:
+        for name in names:
+            try:
+                file = FileIO(name)
+            except FileNotFoundError:
+                continue
+            if os.fstat(file.fileno()).st_ino == inode:
+                return file, offset
+            file.close()
     try:
-        return FileIO(path), 0
+        return FileIO(names[0] if inode else path), 0
     except FileNotFoundError:
         return None, 0
+
+
+def _successor(path: str, fd: int) -> FileIO | None:
+    """The file that was begun after the rotated one of `fd`: several rotations may have happened since we looked."""
+    inode = os.fstat(fd).st_ino
+    for _ in range(20):
+        for name, newer in pairwise(_files(path)):  # oldest first
+            try:
+                file = FileIO(newer)
+                if os.stat(name).st_ino == inode:
+                    return file
+                file.close()
+            except FileNotFoundError:
+                break
+        time.sleep(0.001)  # it rotates right now, with a gap between the names; or ours is no longer kept
+    try:
+        return FileIO(_files(path)[0])
+    except FileNotFoundError:
+        return None
 
 
 def _has_moved(path: str, fd: int) -> bool:

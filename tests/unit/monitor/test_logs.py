@@ -131,3 +131,17 @@ def test_following_ends_with_the_container_and_misses_nothing(tmp_path: Path) ->
         return running
 
     assert texts(read(str(path), Window(follow=True, tail=0), is_running=is_running)) == ["last words"]
+
+
+def test_following_reader_that_slept_through_several_rotations(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    log = LogFile(path, max_size=400, max_file=50)
+    log.write("stdout", [b"line 0\n"])
+
+    def is_running() -> bool:
+        for number in range(1, 40):  # many rotations between two looks of the reader
+            log.write("stdout", [b"line %d\n" % number])
+        return False
+
+    seen = texts(read(path, Window(follow=True), is_running=is_running))
+    assert seen == [f"line {number}\n" for number in range(40)]
