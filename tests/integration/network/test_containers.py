@@ -1,0 +1,136 @@
+"""The network of containers as their user meets it: ports, names, modes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from rootless.host.facts import find_helper
+from rootless.network import addresses, ports
+from tests.conftest import Runner, require
+
+HELPERS = ("pasta", "slirp4netns")
+
+
+@pytest.fixture(autouse=True)
+def _host() -> None:
+    require(os.access("/dev/net/tun", os.R_OK | os.W_OK), "no /dev/net/tun")
+    require(addresses.host_address(), "this host has no route")
+
+
+@pytest.fixture
+def name(busybox: Runner) -> Iterator[str]:
+    """A container's name; the container is removed afterwards."""
+    chosen = f"n{time.monotonic_ns()}"
+    yield chosen
+    busybox("rm", "-f", chosen, check=False)
+
+
+def _fetch(url: str) -> str:
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=3) as answer:
+                return answer.read().decode()
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("helper", HELPERS)
+def test_a_published_web_server(busybox: Runner, name: str, helper: str) -> None:
+    require(find_helper(helper), f"{helper} is not installed")
+    busybox("run", "-d", "--name", name, "--network", helper, "-p", "127.0.0.1::80", "busybox", "httpd", "-fh", "/etc")
+    shown = busybox("port", name).stdout.strip()
+    assert shown.startswith("80/tcp -> 127.0.0.1:")
+    assert "localhost" in _fetch(f"http://127.0.0.1:{shown.rpartition(':')[2]}/hosts")
+    settings = json.loads(busybox("inspect", "-f", "{{json .NetworkSettings}}", name).stdout)
+    assert settings["IPAddress"] == addresses.CONTAINER
+    assert settings["Gateway"] == addresses.GATEWAY
+
+
+def test_a_port_is_free_again_after_the_container(busybox: Runner, name: str) -> None:
+    port = str(ports.free_port())
+    run = ("run", "-d", "--name", name, "-p", f"{port}:80", "busybox", "httpd", "-f")
+    busybox(*run)
+    second = busybox("run", "--rm", "-p", f"{port}:80", "busybox", "true", check=False)
+    assert second.returncode == 125
+    assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in second.stderr
+    busybox("rm", "-f", name)
+    busybox(*run)
+
+
+def test_a_restart_keeps_the_port_that_was_asked_for(busybox: Runner, name: str) -> None:
+    port = ports.free_port()
+    busybox("run", "-d", "--name", name, "-p", f"{port}:80", "busybox", "httpd", "-fh", "/etc")
+    _fetch(f"http://127.0.0.1:{port}/hosts")
+    busybox("restart", "-t", "0", name)
+    assert "localhost" in _fetch(f"http://127.0.0.1:{port}/hosts")
+
+
+@pytest.mark.parametrize("helper", HELPERS)
+def test_names(busybox: Runner, helper: str) -> None:
+    require(find_helper(helper), f"{helper} is not installed")
+    shown = busybox(
+        *(
+            "run",
+            "--rm",
+            "--network",
+            helper,
+            "-h",
+            "web",
+            "--add-host",
+            "db:10.1.2.3",
+            "--add-host",
+            "up:host-gateway",
+        ),
+        *("--dns", "9.9.9.9", "--dns-search", "example.org", "busybox", "cat", "/etc/hosts", "/etc/resolv.conf"),
+    ).stdout
+    for line in (
+        f"{addresses.CONTAINER}\tweb",
+        "10.1.2.3\tdb",
+        f"{addresses.host_address()}\tup",
+        "nameserver 9.9.9.9",
+        "search example.org",
+    ):
+        assert line in shown.splitlines()
+
+
+def test_without_a_network(busybox: Runner) -> None:
+    shown = busybox("run", "--rm", "--network", "none", "busybox", "ip", "-o", "address").stdout
+    assert "127.0.0.1/8" in shown
+    assert all(line.split()[1] == "lo" for line in shown.splitlines())
+
+
+def test_the_hosts_network(busybox: Runner) -> None:
+    shown = busybox("run", "--rm", "--network", "host", "busybox", "ip", "-o", "address").stdout
+    assert str(addresses.host_address()) in shown
+
+
+def test_the_network_of_another_container(busybox: Runner, name: str) -> None:
+    busybox("run", "-d", "--name", name, "busybox", "httpd", "-fh", "/etc")
+    shown = busybox(
+        "run", "--rm", "--network", f"container:{name}", "busybox", "wget", "-qO-", "http://127.0.0.1/hosts"
+    ).stdout
+    assert "localhost" in shown
+
+
+@pytest.mark.parametrize("text", ["80:", "localhost:1:2", "80/sctp", "1-3:1-2"])
+def test_wrong_ports(busybox: Runner, text: str) -> None:
+    failed = busybox("run", "--rm", "-p", text, "busybox", "true", check=False)
+    assert failed.returncode == 125
+    assert "rootless: " in failed.stderr
+
+
+def test_a_low_port_names_the_remedy(busybox: Runner) -> None:
+    require(ports.unprivileged_port_start() > 80, "low ports are free for everybody here")
+    failed = busybox("run", "--rm", "-p", "80:80", "busybox", "true", check=False)
+    assert failed.returncode == 125
+    assert "sysctl -w net.ipv4.ip_unprivileged_port_start=80" in failed.stderr
