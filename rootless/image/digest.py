@@ -5,16 +5,7 @@ from __future__ import annotations
 import re
 
 from rootless.errors import DigestMismatch, InvalidInput
-
-try:
-    # CPython's own: the first digest by hashlib loads OpenSSL and its providers, 8 ms that each `run` would pay for the
-    # few kilobytes of a manifest and a config. Large content goes through hashlib, which is faster.
-    from _sha2 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]
-except ImportError:
-    try:
-        from _sha256 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]  # before Python 3.12
-    except ImportError:
-        from hashlib import sha256 as _sha256
+from rootless.hashing import sha256_of
 
 # image-spec descriptor.md; the registered algorithms also fix the length and the alphabet of the encoded part
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
@@ -41,7 +32,7 @@ def check_digest(text: object) -> str:
 
 def digest_of(content: bytes) -> str:
     """The sha256 digest of `content`, which is small: a manifest, a config, a key."""
-    return f"sha256:{_sha256(content).hexdigest()}"
+    return f"sha256:{sha256_of(content).hex()}"
 
 
 class Hasher:

@@ -11,6 +11,7 @@ import os
 import stat
 
 from rootless.errors import InvalidInput
+from rootless.hashing import sha256_of
 from rootless.runtime.seccomp_profile import default_profile, option, read_profile, resolve
 
 TYPE_CHECKING = False
@@ -84,15 +85,13 @@ def read_filter(path: str) -> bytes:
         raise InvalidInput(f'seccomp filter "{path}" is not a regular file')
     with open(fd, "rb") as f:
         content = f.read(_HEADER + _MAX_PROGRAM + 1)
-    import hashlib
-
     program = content[_HEADER:]
     if (
         content[: len(_MAGIC)] != _MAGIC
         or not program
         or len(program) % _INSTRUCTION
         or len(program) > _MAX_PROGRAM
-        or hashlib.sha256(program).digest() != content[len(_MAGIC) : _HEADER]
+        or sha256_of(program) != content[len(_MAGIC) : _HEADER]
     ):
         raise InvalidInput(f'seccomp filter "{path}" is damaged', hint=f"remove it: rm {path}")
     return program
@@ -112,11 +111,9 @@ def _program(profile: Profile, cache_dir: str) -> tuple[bytes, str]:
 
 
 def _key(profile: Profile) -> str:
-    import hashlib
-
     uname = os.uname()
     facts = [_FORMAT, profile, _library_identity(uname.machine), uname.machine, uname.release]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:40]
+    return sha256_of(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hex()[:40]
 
 
 def _library_identity(machine: str) -> str:
@@ -137,9 +134,7 @@ def _library_identity(machine: str) -> str:
 
 
 def _store(path: str, program: bytes) -> None:
-    import hashlib
-
     from rootless.paths import atomic_write
 
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    atomic_write(path, _MAGIC + hashlib.sha256(program).digest() + program, durable=False)
+    atomic_write(path, _MAGIC + sha256_of(program) + program, durable=False)

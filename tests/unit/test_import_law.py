@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rootless"
-BASE = {"errors", "paths", "output"}
+BASE = {"errors", "hashing", "paths", "output"}
 ALLOWED = {
     "kernel": set(),
     "host": {"kernel"},
@@ -24,7 +24,19 @@ ALLOWED = {
 }
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
-HOT = ("errors", "paths", "kernel", "host", "runtime", "network", "monitor", "storage/drivers", "storage/removal")
+HOT = ("errors", "hashing", "paths", "kernel", "host", "runtime", "network", "monitor", "storage/drivers",
+       "storage/removal")  # fmt: skip
+    "errors",
+    "hashing",
+    "paths",
+    "kernel",
+    "host",
+    "runtime",
+    "network",
+    "monitor",
+    "storage/drivers",
+    "storage/removal",
+)
 HEAVY = {"dataclasses", "typing", "inspect", "subprocess", "logging", "argparse", "pathlib", "contextlib", "click",
          "tempfile", "shutil", "enum", "urllib", "sh", "rich", "urllib3", "tomllib"}  # fmt: skip
 # Commands of their own or done in the foreground only: not on the way of `run`.
