@@ -26,17 +26,6 @@ ALLOWED = {
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
 HOT = ("errors", "hashing", "paths", "kernel", "host", "runtime", "network", "monitor", "storage/drivers",
        "storage/removal")  # fmt: skip
-    "errors",
-    "hashing",
-    "paths",
-    "kernel",
-    "host",
-    "runtime",
-    "network",
-    "monitor",
-    "storage/drivers",
-    "storage/removal",
-)
 HEAVY = {"dataclasses", "typing", "inspect", "subprocess", "logging", "argparse", "pathlib", "contextlib", "click",
          "tempfile", "shutil", "enum", "urllib", "sh", "rich", "urllib3", "tomllib"}  # fmt: skip
 # Commands of their own or done in the foreground only: not on the way of `run`.
