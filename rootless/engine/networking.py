@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELPERS = ("pasta", "slirp4netns")
 _WEAK_PASTA = (
-    "this pasta is from before June 2023: clients beyond this host never hear a server that speaks first (ssh, MySQL)"
+    "this pasta is older than August 2024: clients beyond this host never hear a server that speaks first (ssh, MySQL)"
 )
 
 

@@ -133,7 +133,7 @@ def test_the_keyring_is_a_new_one() -> None:
 
 def _as_other_id(uid: int, function: Callable[[], object]) -> object:
     """In the user namespace `uid`, whose quota of keys nobody else uses."""
-    require(owns_range(), "this user owns no range of ids")
+    require(owns_range(), "no range of subordinate ids")
     ids = subid.subordinate_ids()
 
     def inside() -> bytes:
@@ -182,7 +182,7 @@ def test_no_keyring_is_left_behind() -> None:
 
 def test_capabilities_in_the_kernel() -> None:
     """The order of init for another user with one added capability: it is effective after setuid and exec."""
-    require(owns_range(), "this user owns no range of ids")
+    require(owns_range(), "no range of subordinate ids")
     ids = subid.subordinate_ids()
     wanted = capabilities.effective_sets(["net_admin"], uid=5)
 
