@@ -24,6 +24,8 @@ class FakeRun:
         self.network: dict[str, Any] = {"ip": "10.0.2.15"}
         self.console_fd: int | None = None
         self.argv = spec.config["process"]["args"]
+        if self.argv[0] == "defect":
+            raise ZeroDivisionError
         if self.argv[0] == "missing":
             raise CommandNotFound("exec: 'missing': executable file not found in $PATH", hint="use another command")
         slave = -1

@@ -280,14 +280,21 @@ def test_orphans_are_reaped(tmp_path: Path) -> None:
     stop(directory)
 
 
-def test_monitor_that_breaks_kills_the_container_and_says_so(tmp_path: Path) -> None:
-    """A defect of ours (here: state.json became a directory) must not leave a container nobody guards."""
+def test_defect_of_ours_is_told_and_noted(tmp_path: Path) -> None:
+    directory = container(tmp_path, "defect")
+    with pytest.raises(RuntimeFailure, match="monitor failed"):
+        attach_client.launch_detached(monitor(), directory)
+    assert "ZeroDivisionError" in Path(directory, "monitor.log").read_text()
+    until(lambda: not reap.is_supervised(directory))
+
+
+def test_client_that_does_not_speak_the_protocol_is_dropped(tmp_path: Path) -> None:
     directory = container(tmp_path, "sleep", "60")
     pid = attach_client.launch_detached(monitor(), directory)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(socket_path(tmp_path))
     connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    assert connection.recv(1) == b""  # who does not speak the protocol is dropped, and harms nobody
+    assert connection.recv(1) == b""
     os.kill(pid, 0)
     stop(directory)
 
