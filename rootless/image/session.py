@@ -146,12 +146,8 @@ class Session:
                 raise RegistryError(f"cannot reach registry '{self._name}': {words(cause(plain))}") from plain
 
     def _ping(self) -> None:
-        """One request without retries on the scheme; its answer also carries the demand for a token."""
-        response = self._request("GET", f"{self._scheme}://{self.host}/v2/", {}, attempts=2)
-        demands = response.headers.getlist("WWW-Authenticate") if response.status == 401 else []
-        error_text(response)
-        if any(each.scheme == "basic" for each in parse_challenges(demands)):
-            self._authorize(demands, None, "")
+        """One request to learn whether the scheme is right; what it answers does not matter."""
+        error_text(self._request("GET", f"{self._scheme}://{self.host}/v2/", {}, attempts=2))
 
     def _follow(self, method: str, url: str, headers: dict[str, str], authorization: Secret | None) -> BaseHTTPResponse:
         """One request and its redirects. The Authorization header goes to the registry itself and nobody else."""

@@ -7,8 +7,7 @@ name has one descriptor without it. Every change is read, change, rename under t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
 from rootless.image.manifest import Descriptor, ImageConfig, Manifest, parse_manifest
@@ -22,8 +21,7 @@ CONFIG_LIMIT = 8 << 20
 _HEX = frozenset("0123456789abcdef")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageEntry:
+class ImageEntry(NamedTuple):
     """One image of the store. config_digest is the image id; names are full references, sorted."""
 
     manifest_digest: str
