@@ -16,7 +16,7 @@ system_python() {
 # make_venv DIR [EXTRA]: an interpreter in DIR with this checkout installed; made again only when the checkout changed.
 make_venv() {
     local venv=$1 extra=${2:-} stamp
-    stamp=$(cd "$top" && find pyproject.toml setup.py rootless docs/man contrib/completions -type f ! -name '*.pyc' -print0 2>/dev/null |
+    stamp=$(cd "$top" && find pyproject.toml rootless docs/man contrib/completions -type f ! -name "*.pyc" -print0 |
         sort -z | xargs -0 sha256sum | sha256sum)$extra
     [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$stamp" ] && return
     [ -x "$venv/bin/python" ] || "$(system_python)" -m venv "$venv"
