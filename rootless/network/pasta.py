@@ -119,8 +119,8 @@ def explain(words: str) -> HostLimit | None:
 def is_reliable_for_ports(program: str) -> bool:
     """Does this pasta forward ports well? Costs one exec (3 ms).
 
-    Debian 12's (March 2023) does not: a server that speaks first (ssh, MySQL, SMTP) is never heard by a client beyond the
-    loopback, answers over UDP to the host's loopback are lost, and loopback clients appear from 127.0.0.1
+    Debian 12's (March 2023) does not: a server that speaks first (ssh, MySQL, SMTP) is never heard by a client beyond
+    the loopback, answers over UDP to the host's loopback are lost, and loopback clients appear from 127.0.0.1
     (CVE-2021-20199). Debian 13's (May 2025) does all of it right. The question is whether it
     knows an option of August 2024: its version text is lost when stdout is a pipe, and says "unknown" in Debian 12.
     """
