@@ -140,7 +140,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         step[0] = "find the command"
         program = find(setup.command)
         step[0] = "join a new session keyring"
-        extra_filter = keyring.join() if setup.keyring else None
+        extra_filter = keyring.join(warn=context.warn) if setup.keyring else None
         channel.send({"at": "created"})
         state = _gate(setup, conversation)
         step[0] = "run the startContainer hooks"

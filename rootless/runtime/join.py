@@ -273,7 +273,7 @@ class _Joiner:
             step[0] = "find the command"
             program = find(self.command)
             step[0] = "join a new session keyring"
-            extra_filter = keyring.join() if self.own_keyring else None
+            extra_filter = keyring.join(warn=lambda text: channel.send({"warning": text})) if self.own_keyring else None
             step[0] = "drop capabilities from the bounding set"
             capabilities.drop_bounding(self.command.sets.bounding)
             channel.send({"at": "created"})

@@ -11,6 +11,10 @@ import struct
 
 from rootless.kernel import keyring
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _LD_WORD, _JEQ, _JGE, _RET = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NR, _ARCH = 0, 4  # offsets in struct seccomp_data
@@ -27,7 +31,7 @@ _CALLS = (
 _X32 = 0x40000000
 
 
-def join(name: str | None = None) -> bytes | None:
+def join(name: str | None = None, *, warn: Callable[[str], None] | None = None) -> bytes | None:
     """Give this process a new session keyring: None when that worked, else a BPF filter that init must load.
 
     EDQUOT (the user's quota of keys is used up: 200 by default, shared by all his containers), ENOSYS and EPERM (a
@@ -40,6 +44,8 @@ def join(name: str | None = None) -> bytes | None:
     except OSError as e:
         if e.errno not in (errno.EDQUOT, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOMEM):
             raise
+        if e.errno == errno.EDQUOT and warn is not None:
+            warn("the quota of keys is used up (/proc/key-users): the container has no keyring and may not use keys")
         return deny_filter()
     return None
 

@@ -21,7 +21,9 @@ def test_no_keyring_means_no_key_calls(monkeypatch: pytest.MonkeyPatch, code: in
         raise OSError(code, "x")
 
     monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
-    assert keyring.join("c") == keyring.deny_filter()
+    warnings: list[str] = []
+    assert keyring.join("c", warn=warnings.append) == keyring.deny_filter()
+    assert bool(warnings) is (code == errno.EDQUOT)  # without keys altogether nothing is lost
 
 
 def test_other_errors_stay_errors(monkeypatch: pytest.MonkeyPatch) -> None:
