@@ -9,31 +9,43 @@ from __future__ import annotations
 import os
 import sys
 
-_STARTING = ("run", "start")
 _WITH_VALUE = ("--root", "--storage-driver")
+# each makes the default network, or our default namespaces, improbable
+_OTHER_NETWORK = ("--net", "-p", "-P", "--publish")
+_OTHER_NAMESPACES = ("--userns", "--uidmap", "--gidmap", "--runtime")
 
 
-def starts_container(words: list[str]) -> bool:
-    """Whether the command line `words` (without the program) will probably start a container."""
+def hints(words: list[str]) -> tuple[str, ...] | None:
+    """What a monitor may prepare for the command line `words` (without the program); None when none will be needed.
+
+    A guess by a glance at the words: a wrong one costs time on another processor, and nothing else.
+    """
     position = 0
     while position < len(words) and words[position].startswith("-"):
         position += 2 if words[position] in _WITH_VALUE else 1
-    rest = words[position : position + 2]
+    rest = words[position:]
     if rest[:1] == ["container"]:
         rest = rest[1:]
-    return rest[:1] != [] and rest[0] in _STARTING
+    if rest[:1] == ["start"]:
+        return ("prepare",)
+    if rest[:1] != ["run"]:
+        return None
+    if any(word.startswith(_OTHER_NAMESPACES) for word in rest):
+        return ()
+    return ("prepare",) if any(word.startswith(_OTHER_NETWORK) for word in rest) else ("prepare", "pasta")
 
 
 def main() -> None:
     """Run this process's command line; ends the process."""
     _open_standard_streams()
     connection = None
-    if starts_container(sys.argv[1:]):
+    wanted = hints(sys.argv[1:])
+    if wanted is not None:
         from rootless.engine.spawn import spawn_monitor
         from rootless.errors import RootlessError
 
         try:
-            connection = spawn_monitor()
+            connection = spawn_monitor(*wanted)
         except (RootlessError, OSError):
             pass  # the engine tries again, and tells
     from rootless.cli.main import main as command_line

@@ -15,10 +15,13 @@ from rootless.host import worker
 _PASSED_ON = ("HOME", "USER", "PATH", "XDG_RUNTIME_DIR", "TMPDIR")
 
 
-def spawn_monitor() -> int:
-    """Start a monitor and return our end of its fd 3, a stream socket. Closing it before LAUNCH ends the monitor."""
+def spawn_monitor(*hints: str) -> int:
+    """Start a monitor and return our end of its fd 3, a stream socket. Closing it before LAUNCH ends the monitor.
+
+    hints: `prepare` makes the usual namespaces before LAUNCH comes, `prepare pasta` also connects their network.
+    """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    argv = worker.worker_command("rootless.monitor.main")
+    argv = worker.worker_command("rootless.monitor.main", *hints)
     environment = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}
     environment.update((k, v) for k, v in os.environ.items() if k.startswith("ROOTLESS_"))
     # posix_spawn leaves a descriptor that is "duplicated" onto itself close-on-exec or not as it is: move it away

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.monitor.prepared import Prepared
     from rootless.monitor.spec import LaunchSpec
     from rootless.monitor.supervise import Run
 
@@ -26,14 +27,25 @@ ENGINE_FD = 3
 _HANDLED = (signals.SIGCHLD, signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
 
 
-def _launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
-    if spec.runtime:
-        from rootless.monitor import foreign
+class _Launcher:
+    """Launches each run of the container; the first one may use what was prepared."""
 
-        return foreign.launch(spec, stdio)
-    from rootless.monitor import native
+    __slots__ = ("_prepared",)
 
-    return native.launch(spec, stdio)
+    def __init__(self, prepared: Prepared | None) -> None:
+        self._prepared = prepared
+
+    def __call__(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
+        prepared, self._prepared = self._prepared, None
+        if spec.runtime:
+            from rootless.monitor import foreign
+
+            if prepared is not None:
+                prepared.close()
+            return foreign.launch(spec, stdio)
+        from rootless.monitor import native
+
+        return native.launch(spec, stdio, prepared)
 
 
 def _detach() -> None:
@@ -52,9 +64,9 @@ def _detach() -> None:
     set_child_subreaper()
 
 
-def _supervisor() -> Supervisor:
+def _supervisor(prepared: Prepared | None) -> Supervisor:
     loop = Loop()
-    supervisor = Supervisor(loop, _launch)
+    supervisor = Supervisor(loop, _Launcher(prepared))
     loop.on_signal(signals.SIGCHLD, supervisor.reap)
     loop.on_signal(signals.SIGTERM, supervisor.stop)
     loop.on_signal(signals.SIGINT, supervisor.stop)
@@ -106,15 +118,24 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
 
 
 def main() -> int:
-    """Serve one container. Errors of our own go to monitor.log, after the container was ended."""
+    """Serve one container. Errors of our own go to monitor.log, after the container was ended.
+
+    Arguments: `resume FD` in the second image; `prepare [NETWORK]` when there is time to make the usual namespaces.
+    """
     arguments = sys.argv[1:]
-    if not arguments:
+    resumes = arguments[:1] == ["resume"]
+    prepared = None
+    if not resumes:
         os.set_inheritable(ENGINE_FD, False)
         _detach()
-    supervisor = _supervisor()
+        if arguments[:1] == ["prepare"]:
+            from rootless.monitor.prepared import prepare
+
+            prepared = prepare("".join(arguments[1:2]))
+    supervisor = _supervisor(prepared)
     try:
         supervisor.settle = _begin_anew
-        if arguments:
+        if resumes:
             _resume(supervisor, int(arguments[1]))
         else:
             supervisor.clients.add(_socket.socket(fileno=ENGINE_FD))

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.monitor.prepared import Prepared
     from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
     from rootless.runtime.process import Process
@@ -83,27 +84,35 @@ class NativeRun:
 
 
 def preload() -> None:
-    """Load what `launch` needs, so that the launch does not wait for it."""
-    import rootless.host.idmap
+    """Load what a run needs, so that no step of it waits for a file."""
+    import rootless.monitor.finish
+    import rootless.network.pasta
+    import rootless.paths
     import rootless.runtime.launch
     import rootless.runtime.operations
+    import rootless.runtime.seccomp
     import rootless.storage.drivers
-    import rootless.storage.drivers.overlay  # noqa: F401
+    import rootless.storage.drivers.overlay
+    import rootless.storage.removal  # noqa: F401
 
 
-def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
-    """Create the container, up to the gate before its command. Raises what rootless.runtime.launch raises."""
+def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepared | None = None) -> NativeRun:
+    """Create the container, up to the gate before its command. Raises what rootless.runtime.launch raises.
+
+    prepared: namespaces made early; it is used up.
+    """
     from rootless.host.idmap import IdMap
     from rootless.runtime import launch as runtime
     from rootless.runtime.operations import SeedVolume
     from rootless.storage import drivers
 
     mounter: Mounter | None = None
-    helper: Helper | None = None
+    helper = prepared.take(spec) if prepared is not None else None
 
     def on_namespaces(pid: int) -> None:
         nonlocal helper
-        helper = start_network(spec, pid)
+        if helper is None:
+            helper = start_network(spec, pid)
 
     try:
         if spec.rootfs is not None:
@@ -123,6 +132,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
                 die_with_parent=True,
                 init=spec.init,
                 keep_groups=spec.keep_groups,
+                made=prepared.fds if prepared is not None else None,
                 warn=lambda text: note(spec.directory, text),
             )
         )
@@ -133,6 +143,8 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> NativeRun:
     finally:
         if mounter is not None:
             mounter.close()
+        if prepared is not None:
+            prepared.close()
     return NativeRun(spec, process, helper)
 
 

@@ -42,6 +42,8 @@ class Launch:
     seccomp_bpf, seccomp_flags: the filter; keyring: a session keyring of its own; die_with_parent: the container is
     killed when this process ends; init: our own reaper as pid 1; gate: listening SOCK_SEQPACKET socket by which a later
     process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root.
+    made: fds of namespaces, by the configuration's word for the type, that the caller has made already and that are
+    entered where the configuration wants new ones; with a user namespace its map is id_map.
     warn: gets one line for each thing that is weaker than asked.
     """
 
@@ -57,6 +59,7 @@ class Launch:
         "join_cgroup",
         "keep_groups",
         "keyring",
+        "made",
         "on_namespaces",
         "pivot",
         "preserve_fds",
@@ -88,6 +91,7 @@ class Launch:
         gate: socket.socket | None = None,
         keep_groups: bool = False,
         pivot: bool = True,
+        made: dict[str, int] | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
@@ -108,6 +112,7 @@ class Launch:
         self.gate = gate
         self.keep_groups = keep_groups
         self.pivot = pivot
+        self.made = made or {}
         self.warn = warn or (lambda text: None)
 
 
@@ -139,6 +144,7 @@ def _prepare(launch: Launch) -> init.Setup:
     spaces = namespaces.wanted(config)
     if bool(spaces.new & CLONE_NEWUSER) != (launch.id_map is not None):
         raise InvalidInput("config property 'linux.uidMappings': a new user namespace and its id map go together")
+    spaces.enter_made(launch.made)
     root = os.path.join(launch.bundle, config["root"]["path"])
     id_map = launch.id_map
     if id_map is not None:
@@ -226,7 +232,8 @@ def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Proc
     try:
         expect(outer, "namespaces", launch.warn)
         if launch.id_map is not None:
-            write_maps(helper, launch.id_map)
+            if "user" not in launch.made:
+                write_maps(helper, launch.id_map)
             userns_fd = os.open(f"/proc/{helper}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
             launch.join_cgroup(helper)

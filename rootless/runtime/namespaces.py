@@ -63,6 +63,13 @@ class Namespaces:
         """Whether the container has a namespace of this type that is not the caller's."""
         return bool(self.new & FLAGS[name]) or any(kind == name for kind, _ in self.joined)
 
+    def enter_made(self, fds: dict[str, int]) -> None:
+        """Enter namespaces that the caller has just made (fds by type) instead of making these."""
+        for kind, fd in fds.items():
+            self.new &= ~FLAGS[kind]
+            self.joined.append((kind, f"/proc/self/fd/{fd}"))
+        self.joined.sort(key=lambda pair: pair[0] != "user")
+
     @property
     def own_pid_namespace(self) -> bool:
         """Whether nobody else is in the pid namespace at the start."""

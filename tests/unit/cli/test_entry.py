@@ -1,28 +1,33 @@
-"""The console script's guess, before click is loaded, whether a container will be started."""
+"""The console script's guess, before click is loaded, what a monitor may prepare."""
 
 from __future__ import annotations
 
 import pytest
 
-from rootless.cli.entry import starts_container
+from rootless.cli.entry import hints
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("run busybox", True),
-        ("start web", True),
-        ("container run busybox", True),
-        ("--root /x run busybox", True),
-        ("--root=/x -D container start web", True),
-        ("ps", False),
-        ("image run", False),
-        ("--root run ps", False),
-        ("exec web run", False),
-        ("", False),
-        ("--root", False),
-        ("container", False),
+        ("run busybox", ("prepare", "pasta")),
+        ("run --rm --network=none busybox", ("prepare",)),
+        ("run --net host busybox", ("prepare",)),
+        ("run -p80:80 busybox", ("prepare",)),
+        ("run --userns=keep-id busybox", ()),
+        ("run --runtime crun busybox", ()),
+        ("start web", ("prepare",)),
+        ("container run busybox", ("prepare", "pasta")),
+        ("--root /x run busybox", ("prepare", "pasta")),
+        ("--root=/x -D container start web", ("prepare",)),
+        ("ps", None),
+        ("image run", None),
+        ("--root run ps", None),
+        ("exec web run", None),
+        ("", None),
+        ("--root", None),
+        ("container", None),
     ],
 )
-def test_guess(line: str, expected: bool) -> None:
-    assert starts_container(line.split()) is expected
+def test_guess(line: str, expected: tuple[str, ...] | None) -> None:
+    assert hints(line.split()) == expected

@@ -1,0 +1,112 @@
+"""Namespaces, and a network, made before anybody has said which container is wanted. It launches nothing.
+
+The monitor waits while the command line still loads and plans. What most containers want is known: the default id map,
+own network, ipc and uts namespaces, and (as the console script guesses from its words) the default network. What turns
+out not to fit is closed, which undoes it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import RootlessError
+from rootless.kernel import loopback
+from rootless.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, unshare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from rootless.host.idmap import IdMap
+    from rootless.monitor.spec import LaunchSpec
+    from rootless.network.helper import Helper
+
+_FILES = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
+
+
+class Prepared:
+    """id_map: of the user namespace; fds: by the OCI's name of the type; helper: connects the network, or None."""
+
+    __slots__ = ("_helper", "fds", "id_map")
+
+    def __init__(self, id_map: IdMap, fds: dict[str, int], helper: Helper | None) -> None:
+        self.id_map = id_map
+        self.fds = fds
+        self._helper = helper
+
+    def take(self, spec: LaunchSpec) -> Helper | None:
+        """Keep what `spec` can use, close the rest; the network helper if it is the one that `spec` wants.
+
+        Where nothing fits, `fds` is empty afterwards.
+        """
+        wanted = {entry["type"] for entry in spec.config["linux"]["namespaces"] if not entry.get("path")}
+        if "user" not in wanted or self.id_map.to_json() != spec.id_map:
+            self.close()
+            return None
+        helper, self._helper = self._helper, None
+        fits = helper is None or (spec.network.get("mode") == helper.name and not spec.network.get("ports"))
+        if not fits and helper is not None:
+            helper.stop()
+            helper = None
+            wanted.discard("network")  # it has an interface that nobody asked for: a new one instead
+        for kind in [kind for kind in self.fds if kind not in wanted]:
+            os.close(self.fds.pop(kind))
+        return helper
+
+    def close(self) -> None:
+        """Undo everything."""
+        if self._helper is not None:
+            self._helper.stop()
+            self._helper = None
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+
+
+def prepare(network: str) -> Prepared | None:
+    """Make the usual namespaces. network: `pasta` to connect them already, else "".
+
+    None when the host refuses: the launch will meet the same refusal and tell it.
+    """
+    from rootless.host.userns import default_id_map, write_maps
+
+    try:
+        id_map = default_id_map()
+        ready, tell = os.pipe2(os.O_CLOEXEC)
+        wait, release = os.pipe2(os.O_CLOEXEC)
+    except (RootlessError, OSError):
+        return None
+    child = os.fork()
+    if child == 0:
+        _hold(tell, wait, release)
+    os.close(tell)
+    os.close(wait)
+    prepared = Prepared(id_map, {}, None)
+    try:
+        if os.read(ready, 1):
+            write_maps(child, id_map)
+            for kind, name in _FILES.items():
+                prepared.fds[kind] = os.open(f"/proc/{child}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            if network == "pasta":
+                from rootless.network.pasta import start
+
+                prepared._helper = start(child, {"mode": "pasta", "ports": []})
+    except (RootlessError, OSError):
+        prepared.close()
+    finally:
+        os.close(ready)
+        os.close(release)
+        os.waitpid(child, 0)
+    return prepared if prepared.fds else None
+
+
+def _hold(tell: int, wait: int, release: int) -> NoReturn:
+    """The child whose namespaces they are, until others have them open."""
+    try:
+        os.close(release)
+        unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+        loopback.switch_on()
+        os.write(tell, b"x")
+        os.read(wait, 1)
+    finally:
+        os._exit(0)
