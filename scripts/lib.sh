@@ -1,4 +1,5 @@
 # Shared by the scripts: finding the checkout, making users and an interpreter that they can read. Source it.
+umask 022  # root may have 077, and the users must read what is made here
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { printf '\033[1m%s\033[0m\n' "== $*"; }
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
@@ -15,11 +16,11 @@ system_python() {
 
 # make_venv DIR [EXTRA]: an interpreter in DIR with this checkout installed; made again only when the checkout changed.
 make_venv() {
-    local venv=$1 extra=${2:-} stamp
+    local venv=$1 extra=${2:-} stamp python
     stamp=$(cd "$top" && find pyproject.toml rootless docs/man contrib/completions -type f ! -name "*.pyc" -print0 |
         sort -z | xargs -0 sha256sum | sha256sum)$extra
     [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$stamp" ] && return
-    [ -x "$venv/bin/python" ] || "$(system_python)" -m venv "$venv"
+    [ -x "$venv/bin/pip" ] || { python=$(system_python) && "$python" -m venv "$venv"; }
     # setuptools writes build/ and *.egg-info beside the sources: build from a copy, the checkout may be read-only
     local copy
     copy=$(mktemp -d)
