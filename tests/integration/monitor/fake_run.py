@@ -110,7 +110,7 @@ def monitor() -> socket.socket:
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from tests.integration.monitor.fake_run import FakeRun\n"
         "from rootless.monitor import main\n"
-        "main._launch = FakeRun\n"
+        "main._Launcher = lambda prepared: FakeRun\n"
         "main.ENGINE_FD = int(sys.argv[3])\n"
         "del sys.argv[1:]\n"
         "raise SystemExit(main.main())"

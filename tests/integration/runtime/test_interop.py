@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 from tests.conftest import oci_command_path, require
@@ -68,7 +69,7 @@ def test_bundle_of_umoci(bundle: Bundle) -> None:
     assert (done.returncode, done.stdout) == (6, "1\n"), done.stderr
 
 
-def test_podman_with_our_runtime(bundle: Bundle, tmp_path: Path) -> None:
+def test_podman_with_our_runtime(bundle: Bundle) -> None:
     podman = program("podman")
     require(not nested() and os.geteuid() != 0, "rootless podman wants a plain user here")
     wrapper = bundle.path / "rootless-oci"
@@ -77,7 +78,8 @@ def test_podman_with_our_runtime(bundle: Bundle, tmp_path: Path) -> None:
     archive = bundle.path / "root.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(bundle.root, ".")
-    store = ["--root", str(bundle.path / "store"), "--runroot", str(bundle.path / "run"), "--storage-driver", "vfs"]
+    place = tempfile.mkdtemp(prefix="p-")  # podman wants a short path
+    store = ["--root", f"{place}/store", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -105,7 +107,7 @@ def test_podman_with_our_runtime(bundle: Bundle, tmp_path: Path) -> None:
     finally:
         run("rm", "-f", "-a")
         run("rmi", "-f", "-a")
-        subprocess.run([podman, "unshare", "rm", "-rf", str(bundle.path / "store")], timeout=60, capture_output=True)
+        subprocess.run([podman, "unshare", "rm", "-rf", place], timeout=60, capture_output=True)
 
 
 def test_features_are_well_formed(bundle: Bundle) -> None:

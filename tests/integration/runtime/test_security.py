@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -83,13 +84,13 @@ def test_no_fd_leaks_into_the_command(bundle: Bundle) -> None:
 def test_working_directory_by_a_leaked_fd(bundle: Bundle, number: int) -> None:
     """CVE-2024-21626: `process.cwd` = /proc/self/fd/N."""
     leaked = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    os.dup2(leaked, 20)
+    second = fcntl.fcntl(leaked, fcntl.F_DUPFD, 20)
     try:
         bundle.config["process"]["cwd"] = f"/proc/self/fd/{number}"
-        done = bundle.sh("ls ../../..; pwd", check=False, pass_fds=(leaked, 20))
+        done = bundle.sh("ls ../../..; pwd", check=False, pass_fds=(leaked, second))
     finally:
         os.close(leaked)
-        os.close(20)
+        os.close(second)
     assert done.returncode == 1 and done.stdout == "" and "working directory" in done.stderr
 
 
@@ -103,17 +104,17 @@ def test_working_directory_of_exec_by_a_leaked_fd(bundle: Bundle) -> None:
 
 
 def test_preserved_fds_and_no_others(bundle: Bundle) -> None:
-    reader, writer = os.pipe()
-    secret = os.open("/etc/hostname", os.O_RDONLY)
-    os.dup2(writer, 3)
-    os.dup2(secret, 4)
-    try:
-        done = bundle.sh("echo through >&3; ls /proc/self/fd", pass_fds=(3, 4), options=["--preserve-fds", "1"])
-        assert os.read(reader, 100) == b"through\n"
-    finally:
-        for fd in {3, 4, reader, writer, secret}:
-            os.close(fd)
-    # 4 is the directory that ls itself has open, and the secret is not among them
+    bundle.config["process"]["args"] = ["sh", "-c", "echo through >&3; ls /proc/self/fd"]
+    bundle.save()
+    # a shell opens them: 3 and 4 of this process may be pytest's own
+    script = 'exec 3>through 4</etc/hostname; exec "$@"'
+    command = [*oci_command_path(), "--root", str(bundle.records), "run", "--preserve-fds", "1", "c"]
+    done = subprocess.run(
+        ["sh", "-c", script, "-", *command],
+        cwd=bundle.path, env=bundle.environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (bundle.path / "through").read_text() == "through\n", done.stderr
+    # 4 is the directory that ls itself has open, and the host's file is not among them
     assert done.stdout.split() == ["0", "1", "2", "3", "4"]
 
 

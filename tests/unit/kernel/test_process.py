@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import struct
@@ -42,11 +43,8 @@ def test_pidfd() -> None:
 
 @pytest.mark.parametrize("slowly", [False, True])
 def test_close_range(slowly: bool) -> None:
-    duplicates = [os.dup(0) for _ in range(3)]
+    duplicates = [fcntl.fcntl(0, fcntl.F_DUPFD, 300) for _ in range(3)]  # where no other test has any
     first, last = min(duplicates), max(duplicates)
-    others = [fd for fd in map(int, os.listdir("/proc/self/fd")) if first <= fd <= last and fd not in duplicates]
-    if others and others != [last + 1]:
-        pytest.skip("other fds in between")
     for fd in duplicates:
         os.set_inheritable(fd, True)
     close = process._close_range_slowly if slowly else lambda a, b, c: process.close_range(a, b, cloexec=c)
@@ -87,7 +85,8 @@ def test_name_and_flags_of_a_child() -> None:
 
 def test_pty_by_fd() -> None:
     """CVE-2025-52565: the console is found by TIOCGPTPEER and checked, never by its name."""
-    devices = os.open("/dev", os.O_PATH | os.O_DIRECTORY)
+    where = os.path.dirname(os.path.realpath("/dev/ptmx"))  # a container has a link to pts/ptmx there
+    devices = os.open(where, os.O_PATH | os.O_DIRECTORY)
     try:
         master, slave = tty.open_ptmx(devices)
     finally:
