@@ -18,7 +18,7 @@ _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x20
 _NAMED = {0x07: "\\a", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r"}
 _ESCAPES = {code: _NAMED.get(code) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}") for code in _UNSAFE}
 _BLOCK_ESCAPES = {code: text for code, text in _ESCAPES.items() if code not in (0x09, 0x0A)}
-_COLORS = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
+_COLORS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1}
 
 
 def escape(text: str) -> str:
@@ -40,7 +40,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def colored(text: str, color: str, stream: TextIO) -> str:
-    """`text` in `color` (red, green, yellow, bold) where `stream` is a terminal that wants it (see no-color.org)."""
+    """`text` in `color` (see _COLORS) where `stream` is a terminal that wants it (see no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
         return text
     return f"\x1b[{_COLORS[color]}m{text}\x1b[0m"
@@ -78,6 +78,11 @@ def json_text(value: Any, *, indent: int | None = 4) -> str:
 def warn(message: str) -> None:
     """One line `warning: …` on stderr."""
     _stderr_line(f"{colored('warning:', 'yellow', sys.stderr)} {escape(message)}")
+
+
+def debug(message: str) -> None:
+    """One line `debug: …` on stderr."""
+    _stderr_line(f"{colored('debug:', 'cyan', sys.stderr)} {escape(message)}")
 
 
 def error(message: str) -> None:

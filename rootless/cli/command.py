@@ -52,6 +52,7 @@ class Session:
                 warn=output.warn,
                 progress=self._show_progress,
                 monitor=self._monitor,
+                debug=output.debug if self.debug else None,
             )
         return self._engine
 

@@ -53,7 +53,12 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     metavar="NAME",
     help="auto, overlay, fuse-overlayfs or copy [env: ROOTLESS_STORAGE_DRIVER]",
 )
-@click.option("-D", "--debug", is_flag=True, help="Show where an error came from [env: ROOTLESS_DEBUG]")
+@click.option(
+    "-D",
+    "--debug",
+    is_flag=True,
+    help="Show the plan of a container, and where an error came from [env: ROOTLESS_DEBUG]",
+)
 @click.option(
     "-v",
     "--version",

@@ -64,7 +64,7 @@ NOUNS: Entries = {
     "system": ("nouns:system", "Manage the whole"),
     "volume": ("nouns:volume", "Manage volumes"),
 }
-_VERBS = {name: CONTAINER[name] for name in CONTAINER if name not in ("inspect", "ls", "prune", "healthcheck")}
+_VERBS = {name: CONTAINER[name] for name in CONTAINER if name not in ("inspect", "ls", "healthcheck")}
 ROOT: Entries = {
     **NOUNS,
     **_VERBS,

@@ -25,7 +25,7 @@ class Engine:
     overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
     which win over config.toml. warn: called with one line of text for each thing that is lost or ignored. progress:
     called with the steps of a pull that `run` or `create` must do first. monitor: connection to a monitor that was
-    started early, for the first container that is started.
+    started early, for the first container that is started. debug: called with each step of a container's plan.
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class Engine:
         warn: Callable[[str], None] | None = None,
         progress: Callable[[PullEvent], None] | None = None,
         monitor: int | None = None,
+        debug: Callable[[str], None] | None = None,
     ) -> None:
         self.directories = directories
         self.progress = progress
+        self.debug = debug
         self._overrides = overrides or {}
         self._warn = warn
         self._monitor = monitor

@@ -57,6 +57,11 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
             directory = _make(engine, options, image, container_id, made, starts=starts)
             if options.cidfile:
                 _write_cidfile(options.cidfile, container_id)
+            if engine.debug is not None:
+                from rootless.engine.explain import explanation
+
+                for step in explanation(directory).steps:
+                    engine.debug(step)
         except BaseException:
             _undo(engine, container_id, made)
             raise

@@ -35,9 +35,14 @@ def explain(engine: Engine, options: ContainerOptions) -> Explanation:
         made = sources.Made()
         try:
             directory = create._make(engine, options, image, container_id, made)
-            config, launch = (_read(f"{directory}/{name}") for name in ("config.json", "launch.json"))
+            return explanation(directory)
         finally:
             create._undo(engine, container_id, made)
+
+
+def explanation(directory: str) -> Explanation:
+    """The plan of the container whose directory this is."""
+    config, launch = (_read(f"{directory}/{name}") for name in ("config.json", "launch.json"))
     return Explanation(config, launch, tuple(_steps(config, launch)))
 
 
