@@ -70,7 +70,7 @@ class NativeRun:
             if process.pidfd >= 0:
                 process.destroy()  # closes what belongs to it; kills only what was never started
             if self._helper is not None:
-                self._helper.stop()
+                self._helper.stop(wait=bool(self._helper.ports))
                 self._helper = None
             if self._spec.rootfs is not None:
                 drivers.unmount(self._spec.rootfs)

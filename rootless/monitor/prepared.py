@@ -46,7 +46,7 @@ class Prepared:
         helper, self._helper = self._helper, None
         fits = helper is None or (spec.network.get("mode") == helper.name and not spec.network.get("ports"))
         if not fits and helper is not None:
-            helper.stop()
+            helper.stop(wait=False)
             helper = None
             wanted.discard("network")  # it has an interface that nobody asked for: a new one instead
         for kind in [kind for kind in self.fds if kind not in wanted]:
@@ -56,7 +56,7 @@ class Prepared:
     def close(self) -> None:
         """Undo everything."""
         if self._helper is not None:
-            self._helper.stop()
+            self._helper.stop(wait=False)
             self._helper = None
         for fd in self.fds.values():
             os.close(fd)

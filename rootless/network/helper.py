@@ -95,18 +95,18 @@ class Helper:
         """Where its messages go; who takes the helper over keeps it open, or the next message is the helper's end."""
         return self._errors
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = True) -> None:
         """End the helper; nothing happens when it is gone already.
 
-        One that published ports is also waited for, since the next container may want them at once. The kernel takes
-        14 ms to take the others' interfaces apart, which nobody needs to wait for.
+        wait: until it has gone and its ports are free. The kernel takes 14 ms to take pasta's interface apart, which
+        nobody needs to wait for where no ports are published; the caller's loop reaps the child then.
         """
         if self.pid > 0:
             try:
                 os.kill(self.pid, signal.SIGKILL)  # it keeps no state; pasta's SIGTERM handler does the same
             except ProcessLookupError:
                 pass
-            if self.ports:
+            if wait:
                 self._reap()
             self.pid = -1
         for fd in (self._ready, self._errors):
