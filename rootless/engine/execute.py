@@ -95,13 +95,14 @@ def _change_user(
     from rootless.engine.image_files import read_in_root
     from rootless.engine.users import resolve
     from rootless.host.idmap import IdMap
+    from rootless.kernel.procfs import transparent
 
     saved = saved_options(record)
     home = None
     uid = int(process["user"]["uid"])
     if options.user is not None:
         try:
-            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = os.open(f"/proc/{transparent(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             raise HostLimit(f"cannot look into container {record['id'][:12]}: {e.strerror}") from e
         try:

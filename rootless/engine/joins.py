@@ -70,6 +70,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
     if not named:
         return Joined(Namespaces(**how))
     from rootless.engine.reconcile import running_pid
+    from rootless.kernel.procfs import transparent
 
     id_map: IdMap | None = None
     network = None
@@ -82,6 +83,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
                 f"cannot join the {kind} namespace of container '{text}': it is not running",
                 hint=f"rootless start {text}",
             )
+        pid = transparent(pid)
         try:
             users[os.stat(f"/proc/{pid}/ns/user").st_ino] = f"/proc/{pid}/ns/user"
         except OSError as e:

@@ -115,6 +115,22 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def transparent(pid: int) -> int:
+    """`pid`, or a child of it where it hides its root and namespaces, as our own reaper of `run --init` does."""
+    try:
+        os.stat(f"/proc/{pid}/root")
+    except PermissionError:
+        for child in children(pid):
+            try:
+                os.stat(f"/proc/{child}/root")
+            except OSError:
+                continue
+            return child
+    except OSError:
+        pass  # it has ended: who uses the number meets that again
+    return pid
+
+
 def boot_id() -> str:
     """A UUID that is new at each boot."""
     return _read("/proc/sys/kernel/random/boot_id").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -86,3 +87,25 @@ def test_write_proc_refuses_what_is_no_procfs(tmp_path: object) -> None:
             assert f.read() == ""
     finally:
         os.close(root)
+
+
+def test_a_process_that_hides_is_seen_by_its_child() -> None:
+    """As our own reaper, pid 1 of `run --init` where the host has no docker-init, does."""
+    code = (
+        "import os, sys\n"
+        "from rootless.kernel.process import set_dumpable\n"
+        "if os.fork() == 0: os.execvp('sleep', ['sleep', '60'])\n"
+        "set_dumpable(False); print('ready', flush=True); input()"
+    )
+    argv = [sys.executable, "-c", code]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout and parent.stdin
+        assert parent.stdout.readline() == "ready\n"
+        (child,) = procfs.children(parent.pid)
+        try:
+            assert procfs.transparent(child) == child
+            assert procfs.transparent(parent.pid) == (parent.pid if os.geteuid() == 0 else child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            parent.kill()
+    assert procfs.transparent(parent.pid) == parent.pid
