@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,8 +76,12 @@ def test_stdin_flows_with_backpressure_and_eof(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "sleep 0.3; cat", open_stdin=True, stdin_once=True)
     client = Attached((monitor(), directory), given=b"x")
     block = os.urandom(1 << 16) * 48
-    os.write(client.input_write, block)
-    client.close_input()
+
+    def feed() -> None:  # beside us: a monitor that has failed reads nothing, and the test must end all the same
+        os.write(client.input_write, block)
+        client.close_input()
+
+    threading.Thread(target=feed, daemon=True).start()
     assert client.outcome().exit_code == 0
     assert client.output[0] == b"x" + block
 
