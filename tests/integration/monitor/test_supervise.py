@@ -29,7 +29,7 @@ def log(directory: str) -> str:
     return "".join(json.loads(line)["log"] for line in Path(directory, "log").read_text().splitlines())
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"

@@ -19,7 +19,7 @@ from tests.conftest import oci_command_path
 from tests.integration.runtime.bundle import Bundle
 
 
-def eventually(fact: Callable[[], bool], seconds: float = 10) -> bool:
+def eventually(fact: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if fact():
@@ -229,8 +229,10 @@ def test_console_socket(bundle: Bundle) -> None:
             _, ancillary, _, _ = connection.recvmsg(100, socket.CMSG_SPACE(4))
     master = array.array("i", ancillary[0][2])[0]
     bundle.oci("start", "c")
-    os.write(master, b"hello\n")
     seen = b""
+    while b"77" not in seen:  # what is typed before that would be echoed in between
+        seen += os.read(master, 1000)
+    os.write(master, b"hello\n")
     while b"got hello" not in seen:
         seen += os.read(master, 1000)
     os.close(master)
