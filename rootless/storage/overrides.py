@@ -1,0 +1,229 @@
+"""Owners, modes and devices that one id cannot have on disk, noted beside the file. It changes no file's content.
+
+Regular files and directories carry them in the extended attribute `user.containers.override_stat`, in the form that
+containers/storage and fuse-overlayfs write: `uid:gid:mode:type`, mode in octal, type one of file, dir, symlink, pipe,
+socket, `block-MAJOR-MINOR` and `char-MAJOR-MINOR` (older writers leave the type away). A device is a regular file, its
+placeholder, with that attribute.
+
+The kernel allows no `user.` attribute on links, pipes and sockets. For these there is a table, the file `owners` in
+the container's directory (beside `upper`) or the layer's (beside `diff`): lines that are only ever appended, the last
+one of a key counts. `KEY<tab>VALUE<tab>TARGET`: the key is `/PATH` (from the top of the tree) or `#INODE` of the upper
+directory, the value as above or empty (forgotten), target what a link says; all percent-encoded where needed. An
+inode's line counts only for a file of the noted type whose link says the same: numbers are used again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ATTRIBUTE = "user.containers.override_stat"
+TABLE = "owners"
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFBLK: "block",
+    stat.S_IFCHR: "char",
+}
+_FORMATS = {name: number for number, name in _KINDS.items()}
+_DEVICES = (stat.S_IFBLK, stat.S_IFCHR)
+_MAXIMUM_ID = (1 << 32) - 2
+_MAXIMUM_TABLE = 256 << 20
+_NONE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES)
+
+
+class Override:
+    """What a file was to have. mode: permission bits (07777); format: stat.S_IF*, 0 when not said; major, minor: of a
+    device."""
+
+    __slots__ = ("format", "gid", "major", "minor", "mode", "uid")
+
+    def __init__(self, uid: int, gid: int, mode: int, format: int = 0, major: int = 0, minor: int = 0) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.mode = mode
+        self.format = format
+        self.major = major
+        self.minor = minor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Override) and bytes(self) == bytes(other)
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
+    def __repr__(self) -> str:
+        return f"Override({bytes(self).decode()})"
+
+    def __bytes__(self) -> bytes:
+        kind = _KINDS.get(self.format, "file")
+        if self.format in _DEVICES:
+            kind = f"{kind}-{self.major}-{self.minor}"
+        return f"{self.uid}:{self.gid}:{self.mode:04o}:{kind}".encode()
+
+    @property
+    def is_device(self) -> bool:
+        """Is the file on disk only the placeholder of a device?"""
+        return self.format in _DEVICES
+
+    def applies_to(self, status: os.stat_result) -> bool:
+        """Is this of such a file? A device's is of a regular one."""
+        wanted = stat.S_IFREG if self.is_device else self.format
+        return not wanted or wanted == stat.S_IFMT(status.st_mode)
+
+    def mode_now(self, mode: int) -> int:
+        """The permission bits that count, where the file has `mode` on disk.
+
+        Those on disk were cut down when this was written (`on_disk`). Where they are others by now, somebody has
+        changed them since (chmod needs no emulation), and they count.
+        """
+        mode = stat.S_IMODE(mode)
+        return self.mode if mode == on_disk(self.mode, self.format) else mode
+
+
+def on_disk(mode: int, format: int) -> int:
+    """The permission bits that a file may really have whose owner is only noted.
+
+    A set-id bit would act for another user than asked. A directory stays usable for its real owner, who must be able to
+    delete it without a namespace.
+    """
+    if format == stat.S_IFDIR:
+        return mode & 0o1777 | 0o700
+    return mode & 0o1777
+
+
+def parse(value: bytes) -> Override | None:
+    """An attribute's value; None when it is none (the file's real owner counts then)."""
+    parts = value.split(b"\0")[0].split(b":")
+    if len(parts) not in (3, 4) or not all(p.isdigit() and len(p) <= 10 for p in parts[:3]):
+        return None
+    uid, gid = int(parts[0]), int(parts[1])
+    try:
+        mode = int(parts[2], 8)
+    except ValueError:
+        return None
+    if uid > _MAXIMUM_ID or gid > _MAXIMUM_ID:
+        return None
+    format, major, minor = stat.S_IFMT(mode), 0, 0
+    if len(parts) == 4:
+        kind, *numbers = parts[3].decode("ascii", "replace").split("-")
+        if kind not in _FORMATS:
+            return None
+        format = _FORMATS[kind]
+        if (format in _DEVICES) != (len(numbers) == 2) or not all(n.isascii() and n.isdigit() for n in numbers):
+            return None
+        if numbers:
+            major, minor = int(numbers[0][:10]), int(numbers[1][:10])
+    elif format in _DEVICES:
+        return None  # without its numbers
+    return Override(uid, gid, stat.S_IMODE(mode), format, major, minor)
+
+
+def read(file: int | str | bytes) -> Override | None:
+    """What an open file (not one of O_PATH), or the file of a path (itself when it is a link), carries."""
+    try:
+        if isinstance(file, int):
+            return parse(os.getxattr(file, ATTRIBUTE))
+        return parse(os.getxattr(file, ATTRIBUTE, follow_symlinks=False))
+    except OSError as e:
+        if e.errno in _NONE:
+            return None
+        raise
+
+
+def write(fd: int, override: Override | None) -> None:
+    """Note `override` on an open regular file or directory; None takes away what was noted. Raises OSError."""
+    if override is not None:
+        os.setxattr(fd, ATTRIBUTE, bytes(override))
+        return
+    try:
+        os.removexattr(fd, ATTRIBUTE)
+    except OSError as e:
+        if e.errno not in _NONE:
+            raise
+
+
+class Table:
+    """The table of one container or layer, as it was when it was opened."""
+
+    __slots__ = ("_inodes", "_paths")
+
+    def __init__(self, lines: Iterator[bytes] | None = None) -> None:
+        self._paths: dict[bytes, Override] = {}
+        self._inodes: dict[int, tuple[Override, bytes]] = {}
+        for line in lines or ():
+            self._take(line)
+
+    def __len__(self) -> int:
+        return len(self._paths) + len(self._inodes)
+
+    def _take(self, line: bytes) -> None:
+        parts = line.rstrip(b"\n").split(b"\t")
+        if len(parts) != 3 or not line.endswith(b"\n"):
+            return  # cut off by a full disk
+        override = parse(parts[1])
+        if parts[0].startswith(b"/"):
+            path = _decode(parts[0]).strip(b"/")
+            if override is None:
+                self._paths.pop(path, None)
+            else:
+                self._paths[path] = override
+        elif parts[0][:1] == b"#" and parts[0][1:].isdigit():
+            inode = int(parts[0][1:])
+            if override is None:
+                self._inodes.pop(inode, None)
+            else:
+                self._inodes[inode] = override, _decode(parts[2])
+
+    def find(self, path: bytes, status: os.stat_result, target: bytes = b"") -> Override | None:
+        """What is noted of a link, pipe or socket. path: from the top of the tree; target: what a link says."""
+        override = self._paths.get(path.strip(b"/"))
+        if override is None:
+            found = self._inodes.get(status.st_ino)
+            if found is None or found[1] != target:
+                return None
+            override = found[0]
+        return override if override.applies_to(status) else None
+
+
+def open_table(directory: str) -> Table:
+    """The table in a container's or layer's directory; an empty one when it has none. Raises OSError."""
+    try:
+        fd = os.open(f"{directory}/{TABLE}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return Table()
+    with open(fd, "rb") as f:
+        if os.fstat(fd).st_size > _MAXIMUM_TABLE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), f"{directory}/{TABLE}")
+        return Table(iter(f))
+
+
+def append_to(directory: str) -> int:
+    """Fd for `line`s to be appended to a directory's table. Raises OSError."""
+    return os.open(f"{directory}/{TABLE}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def line(key: bytes | int, override: Override | None, target: bytes = b"") -> bytes:
+    """One line: of a path from the top, or of an inode."""
+    name = b"#%d" % key if isinstance(key, int) else b"/" + _encode(key.strip(b"/"))
+    return b"%s\t%s\t%s\n" % (name, b"" if override is None else bytes(override), _encode(target))
+
+
+def _encode(text: bytes) -> bytes:
+    for byte in (b"%", b"\t", b"\n"):
+        text = text.replace(byte, b"%%%02X" % byte[0])
+    return text
+
+
+def _decode(text: bytes) -> bytes:
+    for byte in (b"\n", b"\t", b"%"):
+        text = text.replace(b"%%%02X" % byte[0], byte)
+    return text
