@@ -1,0 +1,52 @@
+"""What is wrong with a Dockerfile, and on which line. It prints nothing and reads no file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rootless.errors import UsageError
+
+_SHOWN_LINES = 6
+_SHOWN_WIDTH = 200
+
+
+class Place(NamedTuple):
+    """Where an instruction stands: lines `first` to `last` (from 1) of `filename`, and their `text` as written."""
+
+    filename: str
+    first: int
+    last: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.filename}:{self.first}"
+
+
+class DockerfileError(UsageError):
+    """A Dockerfile that breaks the reference, at `place`; `excerpt` shows the offending lines with their numbers."""
+
+    def __init__(self, place: Place, problem: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{place}: {problem}", hint=hint)
+        self.place = place
+        self.problem = problem
+        self.excerpt = excerpt(place)
+
+
+def excerpt(place: Place) -> str:
+    """The lines of `place` with their numbers, the first one marked; a long instruction is cut."""
+    lines = [one.removesuffix("\r") for one in place.text.split("\n")]
+    shown = [
+        f"{'>' if at == 0 else ' '} {place.first + at:4d} | {text[:_SHOWN_WIDTH]}\n"
+        for at, text in enumerate(lines[:_SHOWN_LINES])
+    ]
+    if len(lines) > _SHOWN_LINES:
+        shown.append("       | ...\n")
+    return "".join(shown)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean RUN?)`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
