@@ -13,12 +13,16 @@ _SHOWN_WIDTH = 200
 
 
 class Place(NamedTuple):
-    """Where an instruction stands: lines `first` to `last` (from 1) of `filename`, and their `text` as written."""
+    """Where an instruction stands: lines `first` to `last` (from 1) of `filename`, and their `text` as written.
+
+    `joined` is the instruction as one line: continuations taken together, comments between them and heredocs left out.
+    """
 
     filename: str
     first: int
     last: int
     text: str
+    joined: str = ""
 
     def __str__(self) -> str:
         return f"{self.filename}:{self.first}"

@@ -1,0 +1,188 @@
+"""Words of one instruction: flags in front, quoted words, JSON arrays, heredoc marks. Pure; nothing is expanded here.
+
+The rules are those of BuildKit's line parsers: where they look odd (quotes are kept in words and stripped by the later
+expansion, flags lose theirs at once), images exist that depend on it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+# what Go's unicode.IsSpace takes for white space
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+_BETWEEN = re.compile(r"[\t\v\f\r ]+")
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]*)", re.ASCII)
+_JSON_DEPTH = 64
+
+
+class NotStrings(ValueError):
+    """A JSON array with something in it that is not a string."""
+
+
+class HeredocMark(NamedTuple):
+    """A word `<<NAME`: `is_expanded` is False when NAME was quoted, `strips_tabs` is True for `<<-`."""
+
+    name: str
+    is_expanded: bool
+    strips_tabs: bool
+
+
+def split_head(line: str) -> tuple[str, str]:
+    """The first word of `line` and the rest."""
+    parts = _BETWEEN.split(line.strip(SPACES), maxsplit=1)
+    return parts[0], parts[1] if len(parts) == 2 else ""
+
+
+def split_plain(rest: str) -> list[str]:
+    """Words between white space; quotes mean nothing here."""
+    return _BETWEEN.split(rest) if rest else []
+
+
+def split_flags(rest: str) -> tuple[list[str], str]:
+    """The words with `--` at the start of `rest`, quotes and backslashes resolved, and what follows them."""
+    flags: list[str] = []
+    at, end = 0, len(rest)
+    while True:
+        while at < end and rest[at] in SPACES:
+            at += 1
+        if not rest.startswith("--", at):
+            return flags, rest[at:].strip(SPACES)
+        word, at = _flag(rest, at)
+        if word == "--":
+            return flags, rest[at:].strip(SPACES)
+        flags.append(word)
+
+
+def _flag(rest: str, at: int) -> tuple[str, int]:
+    """One flag that begins at `at`, and where it ends."""
+    word: list[str] = []
+    quote, end = "", len(rest)
+    while at < end:
+        character = rest[at]
+        at += 1
+        if character == "\\":
+            if at < end:
+                word.append(rest[at])
+                at += 1
+        elif quote:
+            if character == quote:
+                quote = ""
+            else:
+                word.append(character)
+        elif character in "'\"":
+            quote = character
+        elif character in SPACES:
+            break
+        else:
+            word.append(character)
+    return "".join(word), at
+
+
+def split_quoted(rest: str, escape: str) -> list[str]:
+    """Words between white space outside quotes. Quotes and escapes stay in the words; an open quote runs to the end."""
+    words: list[str] = []
+    word: list[str] = []
+    quote = ""
+    at, end = 0, len(rest)
+    while at < end:
+        character = rest[at]
+        at += 1
+        if character == escape and quote != "'":
+            if at < end:  # an escape at the very end is dropped
+                word += [character, rest[at]]
+                at += 1
+            continue
+        if not quote and character in SPACES:
+            if word:
+                words.append("".join(word))
+                word = []
+            continue
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        word.append(character)
+    if word:
+        words.append("".join(word))
+    return words
+
+
+def json_strings(rest: str) -> list[str] | None:
+    """The strings of a JSON array; None when `rest` is no JSON array. Raises NotStrings."""
+    rest = rest.lstrip(SPACES)
+    if not rest.startswith("["):
+        return None
+    if rest.count("[") > _JSON_DEPTH or rest.count("{") > _JSON_DEPTH:
+        quick = re.sub(r'"(?:[^"\\]|\\.)*"', "", rest)  # brackets inside strings nest nothing
+        if quick.count("[") + quick.count("{") > _JSON_DEPTH:
+            return None
+    try:
+        found = json.loads(rest, parse_constant=_refuse, parse_int=len, parse_float=len)
+    except ValueError:
+        return None
+    if not all(isinstance(word, str) for word in found):
+        raise NotStrings
+    return [_scalar(word) for word in found]
+
+
+def _refuse(name: str) -> object:
+    raise ValueError(name)  # NaN and Infinity are not JSON
+
+
+def _scalar(word: str) -> str:
+    """Lone surrogates (`\\ud800`) become the replacement character, as in Go."""
+    return word.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in word) else word
+
+
+def heredoc_mark(word: str) -> HeredocMark | None:
+    """What `<<EOF`, `<<-EOF`, `3<<"EOF"` asks for; None for any other word."""
+    match = _HEREDOC.fullmatch(word)
+    if match is None or not match[3]:
+        return None
+    name: list[str] = []
+    quote, was_quoted = "", False
+    rest, at = match[3], 0
+    while at < len(rest):
+        character = rest[at]
+        at += 1
+        if character == "\\" and quote != "'" and at < len(rest) and (not quote or rest[at] in '"$\\'):
+            name.append(rest[at])
+            at += 1
+        elif quote:
+            if character == quote:
+                quote = ""
+            else:
+                name.append(character)
+        elif character in "'\"":
+            quote, was_quoted = character, True
+        elif character in SPACES:
+            return None
+        elif character != "\\":
+            name.append(character)
+    if quote or not name:
+        return None
+    return HeredocMark("".join(name), not was_quoted, match[2] == "-")
+
+
+def heredoc_marks(line: str) -> list[HeredocMark]:
+    """Every heredoc that `line` opens, in order. A line with an open quote opens none."""
+    if "<<" not in line or _has_open_quote(line):
+        return []
+    marks = (heredoc_mark(word) for word in split_quoted(line, "\\"))
+    return [mark for mark in marks if mark is not None]
+
+
+def _has_open_quote(line: str) -> bool:
+    quote, at = "", 0
+    while at < len(line):
+        character = line[at]
+        if character == "\\" and quote != "'":
+            at += 1
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        at += 1
+    return bool(quote)
