@@ -76,7 +76,43 @@ class Session:
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
-class Command(click.Command):
+class Option(click.Option):
+    """An option whose help is one line, so that click need not load `inspect` for each start to trim it."""
+
+    def __init__(self, *arguments: Any, help: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.help = help
+
+
+class _Helped(click.Command):
+    """A command whose --help is one of our options too."""
+
+    _own_help: click.Option | None = None
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """--help, the same object each time: click compares options by identity."""
+        names = self.get_help_option_names(ctx)
+        if not names or not self.add_help_option:
+            return None
+        if self._own_help is None:
+            self._own_help = Option(
+                [*names, "_show_help"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_help,
+                help="Show this message and exit",
+            )
+        return self._own_help
+
+
+def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+class Command(_Helped):
     """A command with docker's habits of flags.
 
     own_error: docker's 125 for every failure that is ours and not the container's command's.
@@ -124,7 +160,7 @@ class Command(click.Command):
                 session.end_progress()
 
 
-class LazyGroup(click.Group):
+class LazyGroup(_Helped, click.Group):
     """A group whose commands are imported when they are used; their lines in its help come from the tree."""
 
     def __init__(
@@ -243,17 +279,17 @@ def _indented(lines: str) -> str:
 
 def switch(*names: str, help: str, default: bool = False) -> Callable[[Declared], Declared]:
     """An option that is on or off: `--rm`, `--rm=false`."""
-    return click.option(*names, is_flag=True, flag_value=True, default=default, help=help)
+    return click.option(*names, cls=Option, is_flag=True, flag_value=True, default=default, help=help)
 
 
-def text(*names: str, help: str, metavar: str = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
+def text(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
     """An option with a value."""
-    return click.option(*names, metavar=metavar, help=help, **settings)
+    return click.option(*names, cls=Option, metavar=metavar, help=help, **settings)
 
 
-def many(*names: str, help: str, metavar: str = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
+def many(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
     """An option that may be given several times."""
-    return click.option(*names, metavar=metavar, multiple=True, help=help, **settings)
+    return click.option(*names, cls=Option, metavar=metavar, multiple=True, help=help, **settings)
 
 
 def each(names: Iterable[str], action: Callable[[str], str | None]) -> int:

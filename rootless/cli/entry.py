@@ -48,6 +48,9 @@ def main() -> None:
             connection = spawn_monitor(*wanted)
         except (RootlessError, OSError):
             pass  # the engine tries again, and tells
+    from rootless.cli.deferred import defer
+
+    defer("inspect")
     from rootless.cli.main import main as command_line
 
     command_line(connection)

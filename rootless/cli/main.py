@@ -14,7 +14,7 @@ import click  # noqa: E402
 
 from rootless import output  # noqa: E402
 from rootless.cli import tree  # noqa: E402
-from rootless.cli.command import LazyGroup, Session, nearest, pass_session  # noqa: E402
+from rootless.cli.command import LazyGroup, Option, Session, nearest, pass_session  # noqa: E402
 from rootless.errors import RootlessError, UsageError  # noqa: E402
 
 _PROGRAM = "rootless"
@@ -46,22 +46,29 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     epilog="See 'rootless COMMAND --help' for a command, and 'rootless doctor' for what this host can do.",
 )
 @click.option(
-    "--root", metavar="DIR", type=click.Path(file_okay=False), help="Keep everything below DIR [env: ROOTLESS_ROOT]"
+    "--root",
+    cls=Option,
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Keep everything below DIR [env: ROOTLESS_ROOT]",
 )
 @click.option(
     "--storage-driver",
+    cls=Option,
     metavar="NAME",
     help="auto, overlay, fuse-overlayfs or copy [env: ROOTLESS_STORAGE_DRIVER]",
 )
 @click.option(
     "-D",
     "--debug",
+    cls=Option,
     is_flag=True,
     help="Show the plan of a container, and where an error came from [env: ROOTLESS_DEBUG]",
 )
 @click.option(
     "-v",
     "--version",
+    cls=Option,
     is_flag=True,
     is_eager=True,
     expose_value=False,

@@ -20,10 +20,10 @@ _DURATION = "DURATION"
 _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     many("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts (IP may be host-gateway)"),
     many("--annotation", metavar="KEY=VALUE", help="Add an annotation to the OCI configuration"),
-    click.option(
+    many(
         "-a",
         "--attach",
-        multiple=True,
+        metavar=None,
         type=click.Choice(["stdin", "stdout", "stderr"], case_sensitive=False),
         help="Attach only this stream",
     ),
@@ -44,7 +44,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     many("--group-add", metavar="GROUP", help="Add a group, or keep-groups for all of yours"),
     text("--health-cmd", metavar="COMMAND", help="Command that tells whether the container is healthy"),
     text("--health-interval", metavar=_DURATION, help="Time between two checks (default 30s)"),
-    click.option("--health-retries", metavar="N", type=int, help="Failures in a row that mean unhealthy (default 3)"),
+    text("--health-retries", metavar="N", type=int, help="Failures in a row that mean unhealthy (default 3)"),
     text("--health-start-interval", metavar=_DURATION, help="Time between checks in the start period (default 5s)"),
     text("--health-start-period", metavar=_DURATION, help="Time in which failures do not count (default 0s)"),
     text("--health-timeout", metavar=_DURATION, help="Time that one check may take (default 30s)"),
@@ -60,7 +60,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     text("--name", metavar="NAME", help="Name of the container"),
     text("--network", "--net", metavar="MODE", help="pasta (default), slirp4netns, none, host or container:NAME"),
     switch("--no-healthcheck", help="Do not run the image's health check"),
-    click.option(
+    text(
         "--oom-score-adj", metavar="N", type=click.IntRange(-1000, 1000), help="Preference of the kernel's OOM killer"
     ),
     text("--pid", metavar="MODE", help="PID namespace: private, host or container:NAME"),
@@ -68,8 +68,9 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     switch("--privileged", help="Give everything that your user namespace can give"),
     many("-p", "--publish", metavar="[IP:][HOST:]CONTAINER[/PROTOCOL]", help="Publish a port or a range of ports"),
     switch("-P", "--publish-all", help="Publish all exposed ports to free ports of the host"),
-    click.option(
+    text(
         "--pull",
+        metavar=None,
         type=click.Choice(["always", "missing", "never"]),
         default="missing",
         show_default=True,
@@ -84,7 +85,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     ),
     text("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m)"),
     text("--stop-signal", metavar="SIGNAL", help="Signal that asks the container to stop"),
-    click.option("--stop-timeout", metavar=_SECONDS, type=int, help="Time to stop before it is killed (default 10)"),
+    text("--stop-timeout", metavar=_SECONDS, type=int, help="Time to stop before it is killed (default 10)"),
     text("--storage-driver", metavar="NAME", help="auto, overlay, fuse-overlayfs or copy, for this container"),
     many("--sysctl", metavar="NAME=VALUE", help="Set a kernel parameter of the container's namespaces"),
     many("--tmpfs", metavar="PATH[:OPTIONS]", help="Mount a tmpfs"),

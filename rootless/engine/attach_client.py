@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rootless.engine.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size
 from rootless.errors import InvalidState, RuntimeFailure
@@ -46,8 +46,7 @@ _NOT_PROXIED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(NamedTuple):
     """File descriptors of ours that are attached to the container's streams; None: not attached."""
 
     stdin: int | None = 0
@@ -55,8 +54,7 @@ class Streams:
     stderr: int | None = 2
 
 
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
+class AttachOptions(NamedTuple):
     """How to attach. terminal: the container has one; detach_keys: docker's text, None for the default."""
 
     streams: Streams = Streams()
@@ -65,8 +63,7 @@ class AttachOptions:
     sig_proxy: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attachment ended: the container's exit code, or None when the user detached and it runs on."""
 
     exit_code: int | None

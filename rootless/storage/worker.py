@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from rootless import errors
 from rootless.errors import HostLimit, RootlessError
 from rootless.host.userns import worker_command
-from rootless.storage.inflate import compression_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,19 +24,22 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
+_OUT = 3
 RESULT_LIMIT = 64 << 20
 # glibc would map and unmap the memory of each 1 MiB piece anew: a fifth of the kernel time of an unpacking
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 
-def unpack_job(target: str, media_type: str, diff_id: str) -> dict[str, Any]:
-    """Unpack an archive into the empty directory `target`."""
+def unpack_job(target: str, media_type: str, diff_id: str | None) -> dict[str, Any]:
+    """Unpack an archive into the empty directory `target`, and write its recipe beside it. diff_id: None = any."""
+    from rootless.storage.inflate import compression_of  # with OpenSSL's hashes; `run` only asks where layers lie
+
     return {"operation": "unpack", "target": target, "compression": compression_of(media_type), "diff_id": diff_id}
 
 
 def finish_job(directory: str, lowers: Sequence[str], result: dict[str, Any]) -> dict[str, Any]:
-    """Make what needed the lower layers (topmost first)."""
-    pending = {key: result[key] for key in ("links", "implied")}
+    """Make what needed the lower layers (topmost first), and take out what was replaced."""
+    pending = {key: result[key] for key in ("links", "implied", "replaced")}
     return {"operation": "finish", "target": f"{directory}/diff", "lowers": list(lowers), **pending}
 
 
@@ -62,22 +64,10 @@ def run(
 
     Raises what the worker raised; an error of `stream` ends the worker and is raised as it is.
     """
-    content = json.dumps({**job, "id_map": id_map.to_json()}).encode()
-    stdin, feed = os.pipe()
-    answer, stdout = os.pipe()
-    try:
-        fcntl.fcntl(feed, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-    except OSError:
-        pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
-    argv = worker_command("rootless.storage.unpack_worker", site_packages=True)
-    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), **_MALLOC}
-    pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
-    os.close(stdin)
-    os.close(stdout)
+    content, pid, feed, answer = _spawn(job, id_map)
     try:
         try:
-            _write(feed, struct.pack("!I", len(content)) + content)
+            _write(feed, content)
             if stream is not None:
                 while piece := stream.read(PIECE):
                     if progress is not None:
@@ -99,11 +89,82 @@ def run(
         os.waitpid(pid, 0)
 
 
+class Rebuilt:
+    """A layer's tar as it is made again by a worker: a reader. Raises what the worker raised when it ends early."""
+
+    __slots__ = ("_answer", "_pid", "_pipe")
+
+    def __init__(self, directory: str, id_map: IdMap) -> None:
+        self._pipe, out = os.pipe()
+        _widen(out)
+        job = {"operation": "rebuild", "directory": directory, "out": _OUT}
+        try:
+            content, self._pid, feed, self._answer = _spawn(job, id_map, out)
+        finally:
+            os.close(out)
+        try:
+            _write(feed, content)
+        except BrokenPipeError:
+            pass  # its answer says why
+        finally:
+            os.close(feed)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end. Raises InvalidInput (the tree or the recipe is damaged)."""
+        if self._pid < 0:
+            return b""
+        piece = os.read(self._pipe, size if size >= 0 else PIPE_SIZE)
+        if not piece and size:
+            pid, self._pid = self._pid, -1
+            answer = _read_all(self._answer)
+            self._end(pid)
+            _result(answer)
+        return piece
+
+    def close(self) -> None:
+        """End the worker, wherever it is."""
+        if self._pid >= 0:
+            pid, self._pid = self._pid, -1
+            os.kill(pid, 9)
+            self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        os.close(self._pipe)
+        os.close(self._answer)
+        os.waitpid(pid, 0)
+
+
 def drain(stream: Reader, progress: Callable[[int], None] | None) -> None:
     """Read a stream whose layer is here already, so that whoever listens to it gets all bytes."""
     while piece := stream.read(PIECE):
         if progress is not None:
             progress(len(piece))
+
+
+def _spawn(job: dict[str, Any], id_map: IdMap, out: int = -1) -> tuple[bytes, int, int, int]:
+    """Start a worker: what it wants to read first, its pid, the pipe to it and the one from it. out: its fd _OUT."""
+    content = json.dumps({**job, "id_map": id_map.to_json()}).encode()
+    stdin, feed = os.pipe()
+    answer, stdout = os.pipe()
+    _widen(feed)
+    argv = worker_command("rootless.storage.unpack_worker", site_packages=True)
+    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+    if out >= 0:
+        actions.append((os.POSIX_SPAWN_DUP2, out, _OUT))
+    environment = {"PATH": os.environ.get("PATH", os.defpath), **_MALLOC}
+    try:
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+    finally:
+        os.close(stdin)
+        os.close(stdout)
+    return struct.pack("!I", len(content)) + content, pid, feed, answer
+
+
+def _widen(pipe: int) -> None:
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:
+        pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
 
 
 def _write(fd: int, content: bytes) -> None:
