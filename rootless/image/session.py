@@ -8,23 +8,33 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from rootless.errors import AuthenticationError, RegistryError
 from rootless.image.answers import cause, error_text, proxy, retry_after, speaks_no_tls, tail, words
 from rootless.image.auth import find_credentials, parse_credentials
 from rootless.image.shortnames import host_name, is_loopback
 from rootless.image.tls import make_context
-from rootless.image.token import check_realm, is_trusted_realm, parse_challenges, parse_token, token_url
+from rootless.image.token import (
+    check_realm,
+    is_trusted_realm,
+    parse_challenges,
+    parse_token,
+    refresh_form,
+    scopes_of,
+    token_url,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
     from rootless.image.auth import Credentials, Secret
     from rootless.image.shortnames import Endpoint
     from rootless.image.token import Challenge
+
+    Body = Callable[[], Iterable[bytes]] | bytes | None
 
 HUB_HOST = "registry-1.docker.io"
 ATTEMPTS = 5
@@ -36,6 +46,7 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)
+_SAME_METHOD = (307, 308)
 
 
 class Access(NamedTuple):
@@ -50,7 +61,8 @@ class Access(NamedTuple):
 class Session:
     """Requests to `https://HOST/v2/…` (or plain HTTP where that is allowed).
 
-    warn: told each text of a Warning header once. sleep: the clock's pause, given by tests.
+    actions: what tokens must allow ("pull", "pull,push"). warn: told each text of a Warning header once. sleep: the
+    clock's pause, given by tests.
     """
 
     def __init__(
@@ -58,12 +70,14 @@ class Session:
         endpoint: Endpoint,
         access: Access,
         *,
+        actions: str = "pull",
         warn: Callable[[str], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = HUB_HOST if endpoint.host == "docker.io" else endpoint.host
         self._name = endpoint.host
         self._repository = endpoint.repository
+        self._scopes = [f"repository:{endpoint.repository}:{actions}"] if endpoint.repository else []
         self._access = access
         self._unchecked = access.verify is False or (access.verify is None and endpoint.insecure)
         # --tls-verify=true forbids plain HTTP even on loopback
@@ -71,8 +85,9 @@ class Session:
         self._scheme = ""
         self._warn = warn
         self._warned: set[str] = set()
-        self._sleep = sleep
+        self.sleep = sleep
         self._authorization: Secret | None = None
+        self._has_token = False
         self._lock = threading.Lock()
         self._pools: dict[str, PoolManager] = {}  # by host[:port]; "" is the registry itself
 
@@ -81,33 +96,83 @@ class Session:
 
         Raises AuthenticationError, RegistryError.
         """
-        if not self._scheme:
-            self._find_scheme()
-        url = f"{self._scheme}://{self.host}/v2/{path}"
+        response, url = self._exchange(method, self.url_of(path), headers or {}, None)
+        if response.status in (200, 206, 404, 416):
+            return response
+        raise self.refusal(response, url)
+
+    def send(
+        self, method: str, target: str, *, headers: Mapping[str, str] | None = None, body: Body = None
+    ) -> BaseHTTPResponse:
+        """One request to `/v2/TARGET`, or to the absolute URL that `url_of` made; any status but 401; to be closed.
+
+        body: the whole, or a callable that begins it anew for each try. Retried while the other side is busy or broken.
+        """
+        url = target if "://" in target else self.url_of(target)
+        return self._exchange(method, url, headers or {}, body)[0]
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> tuple[BaseHTTPResponse, str]:
+        """The answer, once authorization is settled, and the URL that gave it."""
         refused = 0
         while True:
             used = self._authorization
-            response = self._follow(method, url, dict(headers or {}), used)
+            response, last = self._follow(method, url, dict(headers), used, body)
             if response.status != 401:
-                break
-            demands = response.headers.getlist("WWW-Authenticate")
-            asker = urlsplit(response.geturl() or url).netloc
-            text = error_text(response)
+                return response, last
             refused += 1
-            if asker not in ("", self.host) or refused > 2:
-                raise self._unauthorized(text)
-            self._authorize(demands, used, text)
-        if response.status in (200, 206, 404, 416):
-            return response
-        raise self._refusal(response, url)
+            # Only the registry itself may ask for its user's credentials, not where it redirects to
+            self.authorize(response, used, final=urlsplit(last).netloc != self.host or refused > 2)
+
+    def send_once(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: Body = None
+    ) -> BaseHTTPResponse:
+        """One try of one request, whose answer (401 and redirects too) the caller deals with: what cannot be repeated.
+
+        Raises urllib3's HTTPError when there is no answer.
+        """
+        sent = dict(headers or {})
+        if self._authorization is not None and self._is_ours(url):
+            sent["Authorization"] = self._authorization.reveal()
+        response = self._send(method, url, sent, body)
+        self._show_warnings(response)
+        return response
+
+    def url_of(self, path: str, *, base: str | None = None) -> str:
+        """The absolute URL of `/v2/PATH`, or of a Location that the answer of `base` carried, when it may be used."""
+        if base is not None:
+            return self._check_redirect(base, path)
+        if not self._scheme:
+            self._find_scheme()
+        return f"{self._scheme}://{self.host}/{path[1:] if path.startswith('/') else f'v2/{path}'}"
+
+    @property
+    def authorization(self) -> Secret | None:
+        """What requests carry now; for `authorize`."""
+        return self._authorization
+
+    def want(self, scope: str) -> None:
+        """Ask for this scope too whenever a token is asked for (a mount reads another repository)."""
+        with self._lock:
+            if scope not in self._scopes:
+                self._scopes.append(scope)
+                if self._has_token:
+                    self._authorization = None
+
+    def authorize(self, response: BaseHTTPResponse, used: Secret | None, *, final: bool = False) -> None:
+        """Do what a 401 demands. used: what was sent in vain. Raises AuthenticationError, also when `final`."""
+        demands = response.headers.getlist("WWW-Authenticate")
+        text = error_text(response)
+        if final:
+            raise self._unauthorized(text)
+        self._authorize(demands, used, text)
 
     def fetch_foreign(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """GET a layer from where its maker keeps it: https only, and no credentials of any kind."""
         if urlsplit(url).scheme != "https":
             raise RegistryError(f"the layer's address '{url[:200]}' is refused: it is not https")
-        response = self._follow("GET", url, dict(headers), None)
+        response, last = self._follow("GET", url, dict(headers), None)
         if response.status not in (200, 206):
-            raise self._refusal(response, url)
+            raise self.refusal(response, last)
         return response
 
     def close(self) -> None:
@@ -149,23 +214,26 @@ class Session:
         """One request to learn whether the scheme is right; what it answers does not matter."""
         error_text(self._request("GET", f"{self._scheme}://{self.host}/v2/", {}, attempts=2))
 
-    def _follow(self, method: str, url: str, headers: dict[str, str], authorization: Secret | None) -> BaseHTTPResponse:
+    def _follow(
+        self, method: str, url: str, headers: dict[str, str], authorization: Secret | None, body: Body = None
+    ) -> tuple[BaseHTTPResponse, str]:
         """One request and its redirects. The Authorization header goes to the registry itself and nobody else."""
         from urllib3.exceptions import HTTPError
 
         for _ in range(MAX_REDIRECTS):
             parts = urlsplit(url)
             sent = dict(headers)
-            if authorization is not None and parts.netloc == self.host and parts.scheme == self._scheme:
+            if authorization is not None and self._is_ours(url):
                 sent["Authorization"] = authorization.reveal()
             try:
-                response = self._request(method, url, sent, attempts=ATTEMPTS)
+                response = self._request(method, url, sent, body, attempts=ATTEMPTS)
             except HTTPError as e:
                 raise RegistryError(f"cannot reach '{parts.netloc}': {words(cause(e))}") from e
             location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
+            followed = _REDIRECTS if method in ("GET", "HEAD") else _SAME_METHOD
+            if response.status not in followed or not location:
                 self._show_warnings(response)
-                return response
+                return response, url
             error_text(response)
             url = self._check_redirect(url, location)
         raise RegistryError(f"registry '{self._name}' redirects more than {MAX_REDIRECTS} times")
@@ -191,7 +259,14 @@ class Session:
             raise RegistryError(f"registry '{self._name}' redirects to '{url[:200]}': refused, {why}")
         return url
 
-    def _request(self, method: str, url: str, headers: dict[str, str], *, attempts: int) -> BaseHTTPResponse:
+    def _is_ours(self, url: str) -> bool:
+        """Whether `url` is the registry itself, which alone gets the Authorization header."""
+        parts = urlsplit(url)
+        return parts.netloc == self.host and parts.scheme == self._scheme
+
+    def _request(
+        self, method: str, url: str, headers: dict[str, str], body: Body = None, *, attempts: int
+    ) -> BaseHTTPResponse:
         """One URL, tried again after a pause while the other side is busy, broken or out of reach."""
         import ssl
 
@@ -200,7 +275,7 @@ class Session:
         pause = _FIRST_PAUSE
         for attempt in range(1, attempts + 1):
             try:
-                response = self._send(method, url, headers)
+                response = self._send(method, url, headers, body)
             except HTTPError as e:
                 reason = cause(e)
                 if attempt == attempts or isinstance(reason, (ssl.SSLError, ConnectionRefusedError)):
@@ -210,17 +285,18 @@ class Session:
                     return response
                 pause = max(pause, retry_after(response.headers.get("Retry-After")))
                 error_text(response)
-            self._sleep(min(pause, _LONGEST_PAUSE))
+            self.sleep(min(pause, _LONGEST_PAUSE))
             pause *= 2
         raise AssertionError("the last attempt returns or raises")
 
-    def _send(self, method: str, url: str, headers: dict[str, str], body: str | None = None) -> BaseHTTPResponse:
+    def _send(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> BaseHTTPResponse:
         """One request, without retries and redirects, whose answer is read by the caller."""
         from rootless import __version__
 
         sent = {"User-Agent": f"rootless/{__version__}", "Accept-Encoding": "identity", **headers}
+        content = body() if callable(body) else body
         return self._pool_for(url).request(
-            method, url, body=body, headers=sent, redirect=False, retries=False, preload_content=False
+            method, url, body=content, headers=sent, redirect=False, retries=False, preload_content=False
         )
 
     def _authorize(self, demands: list[str], refused: Secret | None, text: str) -> None:
@@ -231,6 +307,7 @@ class Session:
             challenges = {each.scheme: each for each in reversed(parse_challenges(demands))}
             if (bearer := challenges.get("bearer")) and bearer.parameters.get("realm"):
                 self._authorization = self._get_token(bearer)
+                self._has_token = True
             elif "basic" in challenges:
                 credentials = self._credentials(self._name)
                 if credentials is None or not credentials.user or refused is not None:
@@ -247,10 +324,11 @@ class Session:
         trusted = is_trusted_realm(realm, self._name)
         # The user's own entry for the token server counts where the registry's password must not go
         credentials = self._credentials(self._name if trusted else urlsplit(realm).netloc, own=trusted)
-        url = token_url(challenge, f"repository:{self._repository}:pull")
+        scopes = scopes_of(challenge, self._scopes)
+        url = token_url(challenge, scopes)
         try:
             if credentials is not None and not credentials.user:
-                response = self._refresh(challenge, realm, credentials)
+                response = self._refresh(challenge, realm, credentials, scopes)
             else:
                 headers = {"Authorization": credentials.basic().reveal()} if credentials else {}
                 response = self._request("GET", url, headers, attempts=ATTEMPTS)
@@ -266,17 +344,12 @@ class Session:
             raise RegistryError(f"the token server of registry '{self._name}' answers {status}{tail(text)}")
         return parse_token(body, self._name)
 
-    def _refresh(self, challenge: Challenge, realm: str, credentials: Credentials) -> BaseHTTPResponse:
+    def _refresh(
+        self, challenge: Challenge, realm: str, credentials: Credentials, scopes: Sequence[str]
+    ) -> BaseHTTPResponse:
         """An identity token is exchanged by POST (docker's OAuth2 extension)."""
-        form = {
-            "grant_type": "refresh_token",
-            "service": challenge.parameters.get("service", ""),
-            "client_id": "rootless",
-            "scope": challenge.parameters.get("scope") or f"repository:{self._repository}:pull",
-            "refresh_token": credentials.secret.reveal(),
-        }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self._send("POST", realm, headers, urlencode(form))
+        return self._send("POST", realm, headers, refresh_form(challenge, scopes, credentials.secret))
 
     def _credentials(self, host: str, *, own: bool = True) -> Credentials | None:
         if own and self._access.credentials is not None:
@@ -286,22 +359,26 @@ class Session:
     def _unauthorized(self, text: str, *, had_credentials: bool | None = None) -> AuthenticationError:
         if had_credentials is None:
             had_credentials = self._authorization is not None or self._access.credentials is not None
+        about = f" for '{self._repository}'" if self._repository else ""
         if had_credentials and self._credentials(self._name) is not None:
             return AuthenticationError(
-                f"registry '{self._name}' does not accept the credentials for '{self._repository}'{tail(text)}",
-                hint="check user and password; is the repository's name right?",
+                f"registry '{self._name}' does not accept the credentials{about}{tail(text)}",
+                hint="check user and password; is the repository's name right?" if about else None,
             )
         return AuthenticationError(
-            f"registry '{self._name}' wants credentials for '{self._repository}'{tail(text)}",
-            hint=f"log in with `podman login {self._name}` or `docker login {self._name}`, or the image does not exist",
+            f"registry '{self._name}' wants credentials{about}{tail(text)}",
+            hint=f"log in with `rootless login {self._name}`, or the image does not exist",
         )
 
-    def _refusal(self, response: BaseHTTPResponse, url: str) -> RegistryError:
+    def refusal(self, response: BaseHTTPResponse, url: str = "") -> RegistryError:
+        """The error that an answer means. url: who gave it, when it was not the registry."""
         status = response.status
+        netloc = urlsplit(url).netloc or self.host
         text = tail(error_text(response))
-        host = urlsplit(url).netloc if self.host != urlsplit(url).netloc else self._name
+        host = netloc if self.host != netloc else self._name
         if status == 403:
-            return AuthenticationError(f"registry '{host}' denies access to '{self._repository}'{text}")
+            about = f" to '{self._repository}'" if self._repository else ""
+            return AuthenticationError(f"registry '{host}' denies access{about}{text}")
         if status == 429:
             return RegistryError(f"registry '{host}' has too many requests from here{text}", hint="wait, or log in")
         return RegistryError(f"registry '{host}' answers {status}{text}")

@@ -88,12 +88,34 @@ def is_trusted_realm(realm: str, registry_host: str) -> bool:
     return _domain(ours) is not None and _domain(ours) == _domain(theirs)
 
 
-def token_url(challenge: Challenge, scope: str) -> str:
-    """What to GET for a token. scope: used when the challenge names none."""
+def scopes_of(challenge: Challenge, own: Sequence[str]) -> list[str]:
+    """What to ask a token for: what the challenge names, and our own needs; actions on one resource are joined."""
+    actions: dict[str, dict[str, None]] = {}
+    for scope in [*(challenge.parameters.get("scope") or "").split(" "), *own]:
+        resource, colon, wanted = scope.rpartition(":")
+        if colon:
+            actions.setdefault(resource, {}).update(dict.fromkeys(wanted.split(",")))
+    return [f"{resource}:{','.join(wanted)}" for resource, wanted in actions.items()]
+
+
+def token_url(challenge: Challenge, scopes: Sequence[str]) -> str:
+    """What to GET for a token."""
     realm = challenge.parameters["realm"]
     query = [("service", challenge.parameters["service"])] if challenge.parameters.get("service") else []
-    query += [("scope", each) for each in (challenge.parameters.get("scope") or scope).split(" ") if each]
-    return realm + ("&" if urlsplit(realm).query else "?") + urlencode(query)
+    query += [("scope", each) for each in scopes]
+    return realm + ("&" if urlsplit(realm).query else "?") + urlencode(query) if query else realm
+
+
+def refresh_form(challenge: Challenge, scopes: Sequence[str], token: Secret) -> bytes:
+    """What to POST to exchange an identity token for an access token (docker's OAuth2 extension)."""
+    form = {
+        "grant_type": "refresh_token",
+        "service": challenge.parameters.get("service", ""),
+        "client_id": "rootless",
+        "scope": " ".join(scopes),
+        "refresh_token": token.reveal(),
+    }
+    return urlencode(form).encode()
 
 
 def parse_token(raw: bytes, host: str) -> Secret:

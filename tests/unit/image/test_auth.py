@@ -168,7 +168,7 @@ def test_realms_that_may_have_the_password() -> None:
 
 def test_token_urls_and_answers() -> None:
     challenge = Challenge("bearer", {"realm": "https://a.io/t?k=v", "service": "s s"})
-    assert token_url(challenge, "repository:x:pull") == "https://a.io/t?k=v&service=s+s&scope=repository%3Ax%3Apull"
+    assert token_url(challenge, ["repository:x:pull"]) == "https://a.io/t?k=v&service=s+s&scope=repository%3Ax%3Apull"
     assert parse_token(b'{"access_token": "abc"}', "x").reveal() == "Bearer abc"
     for raw in (b"", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\nb"}', b'{"token": ""}'):
         with pytest.raises(RegistryError):
