@@ -1,0 +1,341 @@
+"""Which cgroups this process may use: found by looking and, where nothing else can tell, by trying. It sets no limit.
+
+The ladder: the current cgroup or a configured one where it is the user's (sub-cgroups directly), else a scope that the
+user's systemd makes, else what is writable of version 1, else none. Inside a batch job's step nothing outside of the
+step's own cgroup is ever used.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from rootless.errors import HostLimit, UsageError
+
+ROOT = "/sys/fs/cgroup"
+LEAF = "rootless-inner"
+"""Where processes of a delegated cgroup go, since one with controllers for its children may hold none itself."""
+PREFIX = "rootless-"
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+DELEGATION = (
+    "ask the administrator for a drop-in /etc/systemd/system/user@.service.d/delegate.conf with"
+    " `[Service]` and `Delegate=cpu cpuset io memory pids` (scripts/host-setup --delegate writes it)"
+)
+UNIFIED = "ask the administrator to boot with systemd.unified_cgroup_hierarchy=1"
+_BATCH = ("slurm", "htcondor", "pbs", "lsf", "oar_", "sge")  # how batch systems name their part of the tree
+_V1 = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "hugetlb")
+_TRIES = 20
+
+
+class Delegation:
+    """What containers may use.
+
+    kind: "directory" (sub-cgroups of `path`), "scope" (systemd makes one below `path`), "v1" (`directories`: by
+    controller), "none". controllers: those a container's limits can use, by their names in version 2; reason: why
+    these and no more, one phrase; remedy: what changes that, None where nothing is missing.
+    """
+
+    __slots__ = ("controllers", "directories", "kind", "path", "reason", "remedy")
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        path: str = "",
+        controllers: tuple[str, ...] = (),
+        directories: dict[str, str] | None = None,
+        reason: str = "",
+        remedy: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.path = path
+        self.controllers = controllers
+        self.directories = directories or {}
+        self.reason = reason
+        self.remedy = remedy
+
+    def missing(self, wanted: set[str]) -> list[str]:
+        """Those of `wanted` that cannot be had."""
+        return sorted(wanted - set(self.controllers))
+
+
+class Host:
+    """Where to look; the defaults are this process's own, tests give others."""
+
+    __slots__ = ("cgroup_file", "is_unified", "root", "runtime", "uid")
+
+    def __init__(
+        self,
+        *,
+        root: str = ROOT,
+        cgroup_file: str = "/proc/self/cgroup",
+        runtime: str | None = None,
+        is_unified: bool | None = None,
+    ) -> None:
+        self.root = root
+        self.cgroup_file = cgroup_file
+        self.uid = os.geteuid()
+        self.runtime = runtime or os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{self.uid}"
+        self.is_unified = _is_unified(root) if is_unified is None else is_unified
+
+    @property
+    def manager(self) -> str:
+        """The directory of the user's systemd."""
+        return f"{self.root}/user.slice/user-{self.uid}.slice/user@{self.uid}.service"
+
+
+def unified_path(pid: int | str = "self") -> str:
+    """The cgroup of a process in the unified hierarchy, "/" first. Raises OSError."""
+    return _own(f"/proc/{pid}/cgroup")
+
+
+def _own(cgroup_file: str) -> str:
+    with open(cgroup_file, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            if line.startswith("0::"):
+                return line[3:].rstrip("\n")
+    raise OSError(errno.ENOENT, "the process is in no cgroup of version 2")
+
+
+def _is_unified(root: str) -> bool:
+    from rootless.kernel.mounts import CGROUP2_SUPER_MAGIC, fs_magic
+
+    try:
+        fd = os.open(root, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return fs_magic(fd) == CGROUP2_SUPER_MAGIC
+    finally:
+        os.close(fd)
+
+
+def find(*, parent: str = "", current: bool = False, host: Host | None = None) -> Delegation:
+    """What there is. parent: a directory of the cgroup tree that was named (--cgroup-parent, configuration);
+    current: nothing but the current cgroup will do (--cgroups=split).
+
+    Raises UsageError for a parent that is no place in the tree.
+    """
+    host = host or Host()
+    if not host.is_unified:
+        return _version_1(host, parent)
+    if parent and not parent.endswith(".slice"):
+        return _directory(_below_root(host, parent), f"'{parent}' is not yours to write")
+    try:
+        own = _own(host.cgroup_file)
+    except OSError as e:
+        return Delegation("none", reason=f"cannot read '{host.cgroup_file}': {e.strerror}")
+    path = f"{host.root}{own}".rstrip("/")
+    if os.path.basename(path) == LEAF:
+        path = os.path.dirname(path)  # an earlier command has moved us here
+    if own == "/.." or own.startswith("/../"):
+        return Delegation("none", reason="this cgroup is outside of the cgroup namespace", remedy=None)
+    if current:
+        return _directory(path, f"the current cgroup '{path}' is not yours to write (--cgroups=split)")
+    if not parent and is_ours(path) and (_is_marked(path) or not _is_managed(host, own)):
+        return _directory(path, "")
+    batch = next((part for part in own.split("/") if part.startswith(_BATCH)), None)
+    if batch is not None:
+        return Delegation(
+            "none",
+            reason=f"the batch job's cgroup '{own}' is not yours to write, and a container never leaves it: "
+            "the job's own limits hold for it",
+            remedy="ask the administrator to delegate the step's cgroup, or give the job the limits you need",
+        )
+    return _scope(host) or _why_none(path)
+
+
+def _scope(host: Host) -> Delegation | None:
+    if not manager_sockets(host) or not os.access(host.manager, os.W_OK):
+        return None
+    controllers = read_controllers(host.manager)
+    missing = [name for name in CONTROLLERS if name not in controllers]
+    return Delegation(
+        "scope",
+        path=host.manager,
+        controllers=controllers,
+        reason=f"your systemd was not given {', '.join(missing)}" if missing else "",
+        remedy=DELEGATION if missing else None,
+    )
+
+
+def _directory(path: str, otherwise: str) -> Delegation:
+    if not is_ours(path):
+        return Delegation("none", reason=otherwise, remedy=DELEGATION)
+    controllers = read_controllers(path)
+    missing = [name for name in CONTROLLERS if name not in controllers]
+    reason = f"'{path}' has no controllers {', '.join(missing)}" if missing else ""
+    return Delegation(
+        "directory", path=path, controllers=controllers, reason=reason, remedy=DELEGATION if missing else None
+    )
+
+
+def _why_none(path: str) -> Delegation:
+    if os.path.isdir("/run/systemd/system"):
+        return Delegation(
+            "none",
+            reason=f"'{path}' is not yours to write, and no user manager of systemd answers",
+            remedy="log in through PAM, not by su, or ask the administrator for: loginctl enable-linger",
+        )
+    return Delegation(
+        "none",
+        reason=f"'{path}' is not yours to write",
+        remedy=f"ask the administrator for a cgroup of yours: chown -R {os.geteuid()} below '{path}'",
+    )
+
+
+def _version_1(host: Host, parent: str) -> Delegation:
+    """The directories of version 1 that are the user's: rare, but batch systems and containers have them."""
+    directories = {}
+    try:
+        with open(host.cgroup_file, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, names, own = line.split(":", 2)
+        for name in names.split(","):
+            if name not in _V1:
+                continue
+            path = _below(f"{host.root}/{name}", parent) if parent else f"{host.root}/{name}{own}".rstrip("/")
+            if os.access(path, os.W_OK) and os.access(f"{path}/cgroup.procs", os.W_OK):
+                directories[name] = path
+    kinds = {"blkio": "io"}
+    controllers = tuple(sorted(kinds.get(n, n) for n in directories if kinds.get(n, n) in CONTROLLERS))
+    reason = "this host has cgroup version 1 (or hybrid), which cannot be delegated to users"
+    if not directories:
+        return Delegation("none", reason=reason, remedy=UNIFIED)
+    return Delegation(
+        "v1",
+        directories=directories,
+        controllers=controllers,
+        reason=f"{reason}; of it {', '.join(directories)} are yours to write",
+        remedy=UNIFIED if len(controllers) < len(CONTROLLERS) else None,
+    )
+
+
+def _below_root(host: Host, named: str) -> str:
+    """`named` as a directory: absolute in the tree or in the file system, else below the current cgroup."""
+    if named == host.root or named.startswith(f"{host.root}/"):
+        named = named[len(host.root) :] or "/"
+    elif not named.startswith("/"):
+        try:
+            own = _own(host.cgroup_file)
+        except OSError:
+            own = "/"
+        if os.path.basename(own) == LEAF:
+            own = os.path.dirname(own)
+        return _below(f"{host.root}{own}".rstrip("/"), named)
+    return _below(host.root, named)
+
+
+def _below(root: str, named: str) -> str:
+    """CVE-2023-25809 and crun's fixes: no part of a cgroup's name leads upward."""
+    parts = [part for part in named.split("/") if part]
+    if any(part in (".", "..") or "\0" in part or "\n" in part for part in parts):
+        raise UsageError(f"invalid cgroup parent '{named}'", hint="give a path below the cgroup tree, without '..'")
+    return "/".join((root, *parts))
+
+
+def is_ours(path: str) -> bool:
+    """May this process make sub-cgroups of directory `path`, and give them controllers and processes?"""
+    return all(os.access(f"{path}{name}", os.W_OK) for name in ("", "/cgroup.procs", "/cgroup.subtree_control"))
+
+
+def _is_managed(host: Host, own: str) -> bool:
+    """Is it one of the user manager's units, which only systemd may change unless it was delegated?"""
+    return f"/user@{host.uid}.service" in own
+
+
+def _is_marked(path: str) -> bool:
+    """systemd marks what it has delegated (user.delegate since 251)."""
+    try:
+        return os.getxattr(path, "user.delegate") == b"1"
+    except OSError:
+        return False
+
+
+def read_controllers(path: str) -> tuple[str, ...]:
+    """The controllers that are there for directory `path`."""
+    try:
+        with open(f"{path}/cgroup.controllers", encoding="ascii", errors="replace") as file:
+            return tuple(sorted(file.read(4096).split()))
+    except OSError:
+        return ()
+
+
+def manager_sockets(host: Host | None = None) -> list[tuple[str, bool]]:
+    """(path, is a bus) of the sockets on which the user's systemd may answer, best first."""
+    runtime = (host or Host(is_unified=True)).runtime
+    try:
+        if os.stat(runtime).st_uid != os.geteuid():
+            return []  # after `su`: that systemd is another user's
+    except OSError:
+        return []
+    found = ((f"{runtime}/systemd/private", False), (f"{runtime}/bus", True))
+    return [(path, is_bus) for path, is_bus in found if os.path.exists(path)]
+
+
+def open_to_children(path: str, leaf: str = LEAF) -> tuple[str, ...]:
+    """Give the children of `path` every controller it has; its own processes move into child `leaf` where they must.
+
+    Returns the controllers that children have then. Raises HostLimit when the directory cannot be written.
+    """
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise HostLimit(f"cannot open cgroup '{path}': {e.strerror}", hint=DELEGATION) from e
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: one evacuates, the other finds it done
+        for name in read_controllers(path):
+            if name not in _enabled(path):
+                _enable(path, name, leaf)
+        return _enabled(path)
+    finally:
+        os.close(lock)
+
+
+def _enabled(path: str) -> tuple[str, ...]:
+    try:
+        with open(f"{path}/cgroup.subtree_control", encoding="ascii", errors="replace") as file:
+            return tuple(file.read(4096).split())
+    except OSError as e:
+        raise HostLimit(f"cannot read '{path}/cgroup.subtree_control': {e.strerror}") from e
+
+
+def _enable(path: str, name: str, leaf: str) -> None:
+    for _ in range(_TRIES):
+        try:
+            write(f"{path}/cgroup.subtree_control", f"+{name}")
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                return  # a controller that cannot be had: whoever needs it is told then
+            evacuate(path, leaf)
+        else:
+            return
+
+
+def evacuate(path: str, leaf: str = LEAF) -> None:
+    """Move every process of cgroup `path` into its child `leaf`. Raises HostLimit."""
+    target = f"{path}/{leaf}"
+    try:
+        os.makedirs(target, exist_ok=True)
+        with open(f"{path}/cgroup.procs", encoding="ascii") as file:
+            pids = file.read().split()
+        for pid in pids:
+            try:
+                write(f"{target}/cgroup.procs", pid)
+            except ProcessLookupError:
+                pass
+    except OSError as e:
+        raise HostLimit(f"cannot move the processes of cgroup '{path}' into '{target}': {e.strerror}") from e
+
+
+def write(path: str, value: str) -> None:
+    """One write(2) of `value`, as files of cgroups want it; the file is there already. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)

@@ -1,0 +1,306 @@
+"""A D-Bus client of two method calls, for the user's own systemd: messages out, replies in, nothing else of D-Bus.
+
+Written here because a library costs each start of a container more than the call itself (docs/decisions/cgroups.md).
+What comes in is bounded and checked; whatever breaks the wire format is an OSError EPROTO.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
+_PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
+_MAX_MESSAGE = 1 << 18  # bytes; the daemon's own bound is 128 MiB, no answer to our calls comes near this one
+_MAX_LINE = 4096  # of the authentication
+_BUS = "org.freedesktop.DBus"
+
+
+class Writer:
+    """Arguments in the wire format (little endian), each aligned to its type."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def align(self, to: int) -> None:
+        """Zeroes up to the next multiple of `to`."""
+        self.buffer += bytes(-len(self.buffer) % to)
+
+    def number(self, value: int) -> None:
+        """Type u."""
+        self.align(4)
+        self.buffer += struct.pack("<I", value)
+
+    def text(self, value: str) -> None:
+        """Type s or o."""
+        encoded = value.encode()
+        if b"\0" in encoded:
+            raise ValueError("a NUL byte in a D-Bus string")
+        self.number(len(encoded))
+        self.buffer += encoded + b"\0"
+
+    def signature(self, value: str) -> None:
+        """Type g."""
+        self.buffer += bytes((len(value),)) + value.encode() + b"\0"
+
+    def array(self, align: int, fill: Callable[[], None]) -> None:
+        """Type a: what `fill` writes, elements aligned to `align`."""
+        self.number(0)
+        at = len(self.buffer) - 4
+        self.align(align)
+        begin = len(self.buffer)
+        fill()
+        struct.pack_into("<I", self.buffer, at, len(self.buffer) - begin)
+
+    def numbers(self, values: Sequence[int]) -> None:
+        """Type au."""
+
+        def fill() -> None:
+            for value in values:
+                self.number(value)
+
+        self.array(4, fill)
+
+    def variant(self, value: str | bool | Sequence[int]) -> None:
+        """Type v, holding s, b or au."""
+        if isinstance(value, str):
+            self.signature("s")
+            self.text(value)
+        elif isinstance(value, bool):
+            self.signature("b")
+            self.number(int(value))
+        else:
+            self.signature("au")
+            self.numbers(value)
+
+    def properties(self, pairs: Sequence[tuple[str, str | bool | Sequence[int]]]) -> None:
+        """Type a(sv)."""
+
+        def fill() -> None:
+            for name, value in pairs:
+                self.align(8)
+                self.text(name)
+                self.variant(value)
+
+        self.array(8, fill)
+
+
+class Message:
+    """One that came in. texts: the leading string-like arguments of the body (numbers before and between skipped)."""
+
+    __slots__ = ("error", "kind", "member", "reply_to", "texts")
+
+    def __init__(self, kind: int, reply_to: int, member: str, error: str, texts: list[str]) -> None:
+        self.kind = kind
+        self.reply_to = reply_to
+        self.member = member
+        self.error = error
+        self.texts = texts
+
+
+def encode_call(serial: int, target: tuple[str, str, str, str], signature: str, body: bytes) -> bytes:
+    """A method call. target: destination ("" on a connection without a bus), object path, interface, member."""
+    destination, path, interface, member = target
+    writer = Writer()
+    writer.buffer += struct.pack("<cBBBII", b"l", METHOD_CALL, 0, 1, len(body), serial)
+
+    def fields() -> None:
+        for code, kind, value in (
+            (_PATH, "o", path),
+            (_INTERFACE, "s", interface),
+            (_MEMBER, "s", member),
+            (_DESTINATION, "s", destination),
+            (_SIGNATURE, "g", signature),
+        ):
+            if not value:
+                continue
+            writer.align(8)
+            writer.buffer.append(code)
+            writer.signature(kind)
+            writer.signature(value) if kind == "g" else writer.text(value)
+
+    writer.array(8, fields)
+    writer.align(8)
+    return bytes(writer.buffer) + body
+
+
+class _Reader:
+    """Reads one message; every step is checked against its end."""
+
+    __slots__ = ("_buffer", "_order", "at")
+
+    def __init__(self, buffer: bytes, order: str, at: int) -> None:
+        self._buffer = buffer
+        self._order = order
+        self.at = at
+
+    def align(self, to: int) -> None:
+        self.at += -self.at % to
+
+    def number(self) -> int:
+        self.align(4)
+        value: int = struct.unpack_from(f"{self._order}I", self._buffer, self.at)[0]
+        self.at += 4
+        return value
+
+    def text(self) -> str:
+        return self._bytes(self.number())
+
+    def signature(self) -> str:
+        length = self._buffer[self.at]
+        self.at += 1
+        return self._bytes(length)
+
+    def _bytes(self, length: int) -> str:
+        end = self.at + length
+        if end >= len(self._buffer) or self._buffer[end] != 0:
+            raise ValueError("a string runs over the end")
+        value = self._buffer[self.at : end].decode()
+        self.at = end + 1
+        return value
+
+
+def message_length(head: bytes) -> int:
+    """Bytes of the whole message whose first 16 are `head`. Raises OSError EPROTO."""
+    order = _order(head)
+    body, _, fields = struct.unpack_from(f"{order}III", head, 4)
+    length = 16 + fields + (-fields % 8) + body
+    if length > _MAX_MESSAGE or head[3] != 1:
+        raise _broken(f"a message of {length} bytes, protocol version {head[3]}")
+    return int(length)
+
+
+def decode(message: bytes) -> Message:
+    """A whole message. Raises OSError EPROTO."""
+    order = _order(message)
+    try:
+        reader = _Reader(message, order, 12)
+        end = reader.number() + 16
+        values: dict[int, str | int] = {}
+        while reader.at < end:
+            reader.align(8)
+            code = message[reader.at]
+            reader.at += 1
+            kind = reader.signature()
+            if kind == "g":
+                values[code] = reader.signature()
+            elif kind in ("s", "o"):
+                values[code] = reader.text()
+            elif kind == "u":
+                values[code] = reader.number()
+            else:
+                raise ValueError(f"header field of type '{kind}'")
+        reader.align(8)
+        texts: list[str] = []
+        for kind in str(values.get(_SIGNATURE, "")):
+            if kind in "so":
+                texts.append(reader.text())
+            elif kind == "u":
+                reader.number()
+            else:
+                break  # nothing that we ask for has its words behind other types
+    except (ValueError, IndexError, struct.error) as e:
+        raise _broken(str(e)) from e
+    return Message(
+        message[1],
+        int(values.get(_REPLY_SERIAL) or 0) if isinstance(values.get(_REPLY_SERIAL, 0), int) else 0,
+        str(values.get(_MEMBER, "")),
+        str(values.get(_ERROR_NAME, "")),
+        texts,
+    )
+
+
+def _order(head: bytes) -> str:
+    if head[:1] not in (b"l", b"B"):
+        raise _broken(f"a message begins with {head[:1]!r}")
+    return "<" if head[:1] == b"l" else ">"
+
+
+def _broken(what: str) -> OSError:
+    return OSError(errno.EPROTO, f"the answer is no D-Bus: {what}")
+
+
+class Connection:
+    """To a unix socket. is_bus: a message bus, which wants a greeting and a destination; else the peer itself."""
+
+    __slots__ = ("_buffer", "_serial", "_socket", "authenticated", "is_bus")
+
+    def __init__(self, path: str, *, is_bus: bool) -> None:
+        self.is_bus = is_bus
+        self.authenticated = False
+        self._buffer = bytearray()
+        self._serial = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(1)
+            self._socket.connect(path)
+            # all at once: the answers are read when they are needed
+            uid = str(os.geteuid()).encode().hex()
+            self._socket.sendall(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\nBEGIN\r\n")
+            if is_bus:
+                self.call((_BUS, "/org/freedesktop/DBus", _BUS, "Hello"), "", b"")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def call(self, target: tuple[str, str, str, str], signature: str, body: bytes) -> int:
+        """Send a method call without waiting; its serial. The destination is left out where there is no bus."""
+        self._serial += 1
+        destination, *rest = target
+        path, interface, member = rest
+        target = (destination if self.is_bus else "", path, interface, member)
+        self._socket.sendall(encode_call(self._serial, target, signature, body))
+        return self._serial
+
+    def receive(self, timeout: float) -> Message | None:
+        """The next message, None when none came within `timeout` seconds. Raises OSError, EPROTO for nonsense."""
+        deadline = time.monotonic() + timeout
+        while True:
+            message = self._take()
+            if message is not None:
+                return message
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._socket.settimeout(left)
+            try:
+                received = self._socket.recv(1 << 16)
+            except TimeoutError:
+                return None
+            if not received:
+                raise OSError(errno.ECONNRESET, "the connection was closed")
+            self._buffer += received
+
+    def _take(self) -> Message | None:
+        buffer = self._buffer
+        if not self.authenticated:
+            line, end, rest = bytes(buffer).partition(b"\r\n")
+            if not end:
+                if len(buffer) > _MAX_LINE:
+                    raise _broken("an endless line of authentication")
+                return None
+            if not line.startswith(b"OK"):
+                raise OSError(errno.EACCES, f"authentication refused: {line[:80].decode(errors='replace')}")
+            self._buffer = buffer = bytearray(rest)
+            self.authenticated = True
+        if len(buffer) < 16:
+            return None
+        length = message_length(bytes(buffer[:16]))
+        if len(buffer) < length:
+            return None
+        message = bytes(buffer[:length])
+        del buffer[:length]
+        return decode(message)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()

@@ -1,0 +1,120 @@
+"""From what was delegated to the cgroup of one container, made and limited. It decides where; group does the rest."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from rootless.errors import HostLimit, RootlessError
+from rootless.host import cgroups
+from rootless.runtime.cgroups import version1, version2
+from rootless.runtime.cgroups.group import Group, Group1
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.host.cgroups import Delegation
+    from rootless.host.scope import Request
+    from rootless.runtime.cgroups.group import Unmet
+
+CONTAINER = "container"
+"""The part of a scope that is the container's; systemd's own settings stay at the scope itself."""
+SUPERVISOR = "supervisor"
+_JOIN_TRIES = 20
+_JOIN_PAUSE = 0.01
+
+
+def in_scope(scope: str) -> Group:
+    """The container's group in a fresh scope that this process is in: this process goes to a leaf of its own."""
+    cgroups.evacuate(scope, SUPERVISOR)
+    cgroups.open_to_children(scope, SUPERVISOR)
+    return Group(f"{scope}/{CONTAINER}", os.path.basename(scope))
+
+
+def around(scope: str, pid: int) -> Group:
+    """The same for a scope that was made around another process, the container's first one, which is moved."""
+    cgroups.evacuate(scope, CONTAINER)
+    cgroups.open_to_children(scope, CONTAINER)
+    return Group(f"{scope}/{CONTAINER}", os.path.basename(scope))
+
+
+def in_directory(parent: str, name: str) -> Group:
+    """The group `name` below a directory that is the user's; processes in the directory itself make room."""
+    cgroups.open_to_children(parent)
+    return Group(f"{parent}/{name}")
+
+
+def of_version_1(delegation: Delegation, name: str) -> Group1:
+    """The group `name` in every hierarchy that may be written."""
+    return Group1({controller: f"{path}/{name}" for controller, path in delegation.directories.items()})
+
+
+def limits(group: Group | Group1, resources: dict[str, Any], unmet: Unmet, *, late: bool | None = None) -> None:
+    """Write the limits; late: only those that must wait until the launcher's own process has left, or only others."""
+    settings = version1.settings(resources) if group.version == 1 else version2.settings(resources)
+    group.apply((setting for setting in settings if late in (None, setting.is_late)), unmet)
+
+
+def strictly(problem: HostLimit) -> None:
+    """The `unmet` of who wants every limit or none."""
+    raise problem
+
+
+def set_up(group: Group | Group1, resources: dict[str, Any], unmet: Unmet) -> None:
+    """Make the group with its early limits; nothing of it is left on an error."""
+    group.make()
+    try:
+        limits(group, resources, unmet, late=False)
+    except BaseException:
+        discard(group)
+        raise
+
+
+def discard(group: Group | Group1) -> None:
+    """Kill what is in the group and remove it, as well as that goes."""
+    try:
+        group.kill()
+        group.remove()
+    except RootlessError:
+        pass  # an earlier error is being told; `system prune` finds the group
+
+
+def join(group: Group | Group1, pid: int, init: int = 0) -> None:
+    """Move process `pid` into the container's group; init: the container's first process, for `exec`.
+
+    EBUSY: an init such as systemd has moved itself into a sub-cgroup: its cgroup then, looked up again while it moves.
+    EACCES: only systemd may move a process from a login session: it is asked. Raises HostLimit.
+    """
+    problem: OSError | None = None
+    for _ in range(_JOIN_TRIES):
+        try:
+            group.join(pid)
+            return
+        except OSError as e:
+            problem = e
+        if problem.errno in (errno.EACCES, errno.EPERM) and isinstance(group, Group) and group.unit:
+            from rootless.host import scope
+
+            scope.attach(group.unit, f"/{os.path.basename(group.path)}", pid)
+            return
+        if problem.errno != errno.EBUSY or not init or not isinstance(group, Group):
+            break
+        try:
+            cgroups.write(f"{cgroups.ROOT}{cgroups.unified_path(init)}/cgroup.procs", str(pid))
+            return
+        except OSError as e:
+            problem = e
+        time.sleep(_JOIN_PAUSE)
+    assert problem is not None
+    raise HostLimit(f"cannot move process {pid} into cgroup '{group.path}': {problem.strerror}") from problem
+
+
+def request_scope(delegation: Delegation, parent: str) -> Request | None:
+    """Ask systemd for this process's scope where that is the way, without waiting. Raises HostLimit."""
+    if delegation.kind != "scope":
+        return None
+    from rootless.host import scope
+
+    return scope.begin(slice_name=parent if parent.endswith(".slice") else scope.SLICE)
