@@ -1,7 +1,7 @@
 """The instructions of a Dockerfile as values. Pure; nothing is expanded here, and nothing is carried out.
 
-Every instruction has `place` (lines and original text) first. Words are as written, quotes and variables included, where
-the reference lets variables be used: `rootless.build.expand.instruction` gives the same instruction with its final words.
+Every instruction has `place` (lines and original text) first. Where the reference lets variables be used, words are as
+written, with quotes and variables: `rootless.build.expand.Scope` gives the same instruction with its final words.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Heredoc(NamedTuple):
 class CommandLine(NamedTuple):
     """What RUN, CMD, ENTRYPOINT and HEALTHCHECK start.
 
-    The exec form has its `words`. The shell form has one word, the text for the shell, which the executor appends to the
-    words of SHELL. No words at all (`CMD []`) is an empty command.
+    The exec form has its `words`. The shell form has one word, the text for the shell, which the executor appends to
+    the words of SHELL. No words at all (`CMD []`) is an empty command.
     """
 
     words: tuple[str, ...]
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 class Mount(NamedTuple):
     """One `RUN --mount`. `source` is None when not given. `size` in bytes; `mode`, `uid`, `gid` None when not given.
 
-    `raw` is the flag's text. While it holds variables (before `expand.instruction`) the other fields are what could be
+    `raw` is the flag's text. While it holds variables (before `Scope.expand`) the other fields are what could be
     read without them; `kind` and `from_` never hold variables.
     """
 
@@ -105,7 +105,7 @@ class Run(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """COPY. `sources` are paths, `heredocs` are inline files named like their delimiter; `chmod` and `chown` are text."""
+    """COPY. `sources` are paths, `heredocs` are inline files named like their delimiter."""
 
     place: Place
     sources: tuple[str, ...]
@@ -245,7 +245,7 @@ class Directives(NamedTuple):
 
 
 class Dockerfile(NamedTuple):
-    """A whole Dockerfile. `lines` counts its lines; `remarks` are texts about style (place, problem) found on the way."""
+    """A whole Dockerfile. `remarks` are matters of style that reading it met: places and problems."""
 
     filename: str
     directives: Directives

@@ -18,20 +18,20 @@ class Pattern:
     def __init__(self, text: str, *, is_reversed: bool = False) -> None:
         if len(text) > MAX_PATTERN:
             raise ValueError(f"a pattern longer than {MAX_PATTERN} characters")
-        tokens = _tokens(text)
+        parts = _parts(text)
         if is_reversed:
-            tokens.reverse()
+            parts.reverse()
         self._literals: dict[str, int] = {}
         self._any = self._stars = 0
-        for at, token in enumerate(tokens):
-            if token == "*":
+        for at, part in enumerate(parts):
+            if part == "*":
                 self._stars |= 1 << at
-            elif token == "?":
+            elif part == "?":
                 self._any |= 1 << at
             else:
-                literal = token[-1]
+                literal = part[-1]
                 self._literals[literal] = self._literals.get(literal, 0) | 1 << at
-        self._accepting = 1 << len(tokens)
+        self._accepting = 1 << len(parts)
         self._start = self._closure(1)
 
     def _closure(self, states: int) -> int:
@@ -61,29 +61,29 @@ class Pattern:
         return shortest, longest, at - begin
 
 
-def _tokens(text: str) -> list[str]:
-    r"""`*`, `?`, and literals (as `=c`). `\*`, `\?`, `\\` are literals; `\}` and `\/` only hid the character from `${}`."""
-    tokens: list[str] = []
+def _parts(text: str) -> list[str]:
+    r"""`*`, `?` and literals (as `=c`). `\*`, `\?`, `\\` are literals; `\}` and `\/` hid the character from `${}`."""
+    parts: list[str] = []
     at = 0
     while at < len(text):
         character = text[at]
         at += 1
         if character == "*":
-            if tokens[-1:] != ["*"]:
-                tokens.append("*")
+            if parts[-1:] != ["*"]:
+                parts.append("*")
         elif character == "?":
-            tokens.append("?")
+            parts.append("?")
         elif character == "\\":
             following = text[at : at + 1]
             if following in ("}", "/"):
                 continue
             if following not in ("*", "?", "\\") or not following:
                 raise ValueError(f"invalid escape '\\{following}'")
-            tokens.append(f"={following}")
+            parts.append(f"={following}")
             at += 1
         else:
-            tokens.append(f"={character}")
-    return tokens
+            parts.append(f"={character}")
+    return parts
 
 
 def without_prefix(value: str, pattern: str, *, is_greedy: bool) -> str:

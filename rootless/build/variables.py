@@ -6,7 +6,7 @@ hostile: nesting and the size of the result are bounded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rootless.build import patterns
 from rootless.build.words import SPACES
@@ -31,26 +31,19 @@ class Expansion:
         self.unset = unset
 
 
-def expand(
-    word: str, variables: Mapping[str, str], *, escape: str = "\\", keeps_quotes: bool = False, is_raw: bool = False
-) -> Expansion:
-    """Expand `word`. Raises ExpansionError.
-
-    is_raw leaves quotes alone, as characters like any other (heredocs). keeps_quotes leaves quotes and escapes in the
-    result, and still sees what they quote.
-    """
-    lexer = _Lexer(word, variables, escape, keeps_quotes, is_raw)
-    text, words = lexer.until("", keeps_escapes=keeps_quotes)
+def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\", is_raw: bool = False) -> Expansion:
+    """Expand `word`. Raises ExpansionError. is_raw leaves quotes alone, as characters like any other (heredocs)."""
+    lexer = _Lexer(word, variables, escape, is_raw)
+    text, words = lexer.until("", keeps_escapes=False)
     return Expansion(text, words, lexer.unset)
 
 
 class _Lexer:
-    def __init__(self, word: str, variables: Mapping[str, str], escape: str, keeps_quotes: bool, is_raw: bool) -> None:
+    def __init__(self, word: str, variables: Mapping[str, str], escape: str, is_raw: bool) -> None:
         self._word = word
         self._at = 0
         self._variables = variables
         self._escape = escape
-        self._keeps_quotes = keeps_quotes
         self._is_raw = is_raw
         self._depth = 0
         self._spent = 0
@@ -93,18 +86,16 @@ class _Lexer:
         end = self._word.find("'", self._at + 1)
         if end < 0:
             raise ExpansionError("unexpected end of statement while looking for matching single-quote")
-        begin, self._at = self._at, end + 1
-        return self._word[begin : end + 1] if self._keeps_quotes else self._word[begin + 1 : end]
+        begin, self._at = self._at + 1, end + 1
+        return self._word[begin:end]
 
     def _double(self, keeps_escapes: bool) -> str:
         self._at += 1
-        parts = ['"'] if self._keeps_quotes else []
+        parts: list[str] = []
         while self._at < len(self._word):
             character = self._word[self._at]
             if character == '"':
                 self._at += 1
-                if self._keeps_quotes:
-                    parts.append('"')
                 return "".join(parts)
             if character == "$":
                 parts.append(self._dollar())
@@ -119,8 +110,6 @@ class _Lexer:
                 if following in ('"', "$", self._escape):
                     character = following
                     self._at += 1
-                elif keeps_escapes:
-                    continue
             parts.append(character)
         raise ExpansionError("unexpected end of statement while looking for matching double-quote")
 
@@ -187,9 +176,9 @@ class _Lexer:
         return self._matched(lambda: patterns.replace(value, pattern, replacement, is_all=is_all))
 
     @staticmethod
-    def _matched(match: object) -> str:
+    def _matched(match: Callable[[], str]) -> str:
         try:
-            return match()  # type: ignore[operator, no-any-return]
+            return match()
         except ValueError as e:
             raise ExpansionError(f"{e} in substitution") from None
 
