@@ -27,6 +27,8 @@ from rootless.storage.layer_rules import (
     shown,
     split,
 )
+from rootless.storage.recipe import crc32
+from rootless.storage.replaced import Replaced, real_path
 from rootless.storage.tarstream import (
     DIRECTORY,
     FIFO,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.storage.inflate import Inflated
+    from rootless.storage.recipe import RecipeWriter
 
 CACHED = 200  # open parents at a time
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,6 +54,7 @@ class Applier:
     """Applies one archive to the directory `root` (an fd).
 
     links: (path, target) of hard links whose target is not in this layer; implied: directories without an entry.
+    recipe: where the files that the archive's bytes went to are noted.
     """
 
     __slots__ = (
@@ -60,18 +64,22 @@ class Applier:
         "_duplicates",
         "_loose",
         "_opaque",
+        "_recipe",
         "_root",
         "_whiteouts",
         "entries",
         "implied",
         "links",
         "markers",
+        "replaced",
         "size",
     )
 
-    def __init__(self, root: int, attributes: Attributes) -> None:
+    def __init__(self, root: int, attributes: Attributes, recipe: RecipeWriter) -> None:
         self._root = root
         self._attributes = attributes
+        self._recipe = recipe
+        self.replaced = Replaced(root, recipe)
         self._cache: dict[bytes, int] = {}
         self._directories: dict[bytes, int] = {}
         self._opaque: set[bytes] = set()
@@ -151,15 +159,18 @@ class Applier:
             fd = os.open(name, _NEW, mode & 0o777, dir_fd=parent)
         try:
             if entry.segments is not None:
-                self._sparse(fd, entry, source)
+                self._sparse(fd, path, entry, source)
             elif entry.stored:
                 left = entry.stored
+                crc = 0
                 for view in source.views(left):
                     left -= len(view)
+                    crc = crc32(view, crc)
                     while view:
                         view = view[os.write(fd, view) :]
                 if left:
                     raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
+                self._recipe.payload(self._real(path), entry.stored, crc=crc)
             if entry.stored:
                 source.skip(TarStream.padding(entry))
             self.size += entry.stored
@@ -173,19 +184,24 @@ class Applier:
         finally:
             os.close(fd)
 
-    def _sparse(self, fd: int, entry: Entry, source: Inflated) -> None:
+    def _sparse(self, fd: int, path: bytes, entry: Entry, source: Inflated) -> None:
         """Write the segments, leave holes between them."""
         assert entry.segments is not None
         os.ftruncate(fd, entry.size)
-        for offset, length in entry.segments:
+        real = self._real(path)
+        for start, length in entry.segments:
+            offset, left, crc = start, length, 0
             for view in source.views(length):
-                length -= len(view)
+                left -= len(view)
+                crc = crc32(view, crc)
                 while view:
                     written = os.pwrite(fd, view, offset)
                     offset += written
                     view = view[written:]
-            if length:
+            if left:
                 raise InvalidInput("tar archive is cut off in a sparse file")
+            if length:
+                self._recipe.payload(real, length, offset=start, crc=crc)
 
     def _directory(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
         self.implied.discard(path)
@@ -336,8 +352,12 @@ class Applier:
             if self._duplicates > MAX_DUPLICATES:
                 raise InvalidInput(f"layer has more than {MAX_DUPLICATES} entries of paths that it already had")
         try:
+            is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return
+        if not self.replaced.take(parent, name, self._real(path)):
             os.unlink(name, dir_fd=parent)
-        except IsADirectoryError:
+        if is_directory:
             prefix = path + b"/"
             for cached in [p for p in self._cache if p == path or p.startswith(prefix)]:
                 os.close(self._cache.pop(cached))
@@ -345,9 +365,10 @@ class Applier:
             for paths in (self._opaque, self._whiteouts, self.implied):
                 paths.difference_update([p for p in paths if p == path or p.startswith(prefix)])
             self.links = {p: t for p, t in self.links.items() if not p.startswith(prefix)}
-            self._remove_directory(parent, name)
-        except FileNotFoundError:
-            pass
+
+    def _real(self, path: bytes) -> bytes:
+        """Where `path` lies: itself, unless a link was followed for this entry."""
+        return real_path(self._root, path) if self._loose else path
 
     def _parent(self, names: list[bytes], *, make: bool = True) -> int:
         """O_PATH fd of the directory `names`, kept by the cache. Missing ones are made (0755, root) unless `make` is
@@ -397,13 +418,6 @@ class Applier:
             os.close(fd)
         self._cache.clear()
         self._loose.clear()
-
-    def _remove_directory(self, parent: int, name: bytes) -> None:
-        from rootless.storage.removal import delete_at
-
-        problem = delete_at(parent, os.fsdecode(name), os.fsdecode(name))
-        if problem is not None:
-            raise problem
 
     def _set_time(self, path: bytes, mtime: int) -> None:
         """Directories last: every file made in them changed their time."""

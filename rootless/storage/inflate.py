@@ -17,6 +17,8 @@ from rootless.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rootless.storage.recipe import RecipeWriter
+
     Codec = Callable[[int], Iterator[bytes]]
 
 READ = 1 << 18
@@ -43,18 +45,22 @@ def compression_of(media_type: str) -> str:
 
 
 class Inflated:
-    """A tarstream.Source over a compressed file descriptor; sums are valid after `drain`."""
+    """A tarstream.Source over a compressed file descriptor; sums are valid after `drain`.
 
-    __slots__ = ("_buffer", "_failure", "_hash", "_pieces", "_position", "_stop", "_thread", "total")
+    recipe: where all bytes go that are taken or skipped; those of `views` are the payloads, which the reader notes.
+    """
+
+    __slots__ = ("_buffer", "_failure", "_hash", "_pieces", "_position", "_recipe", "_stop", "_thread", "total")
 
     @staticmethod
     def codec(compression: str) -> Codec:
         """What `compression_of` named, loaded: after a change of root nothing can be imported any more."""
         return _CODECS[compression]()
 
-    def __init__(self, fd: int, codec: Codec) -> None:
+    def __init__(self, fd: int, codec: Codec, recipe: RecipeWriter | None = None) -> None:
         self._buffer = b""
         self._position = 0
+        self._recipe = recipe
         self._hash = hashlib.sha256()
         self._pieces: queue.Queue[bytes | None] = queue.Queue(DEPTH)
         self._failure: BaseException | None = None
@@ -94,8 +100,11 @@ class Inflated:
         if end <= len(self._buffer):
             piece = self._buffer[self._position : end]
             self._position = end
-            return piece
-        return b"".join(self.views(size))
+        else:
+            piece = b"".join(self.views(size))
+        if self._recipe is not None:
+            self._recipe.raw(piece)
+        return piece
 
     def views(self, size: int) -> Iterator[memoryview]:
         """`size` bytes without copying them, in pieces; fewer at the end."""
@@ -111,13 +120,18 @@ class Inflated:
         """Pass over `size` bytes. Raises InvalidInput when there are fewer."""
         for view in self.views(size):
             size -= len(view)
+            if self._recipe is not None:
+                self._recipe.raw(bytes(view))
         if size > 0:
             raise InvalidInput("tar archive is cut off")
 
     def drain(self) -> str:
         """Read to the very end and return the digest of all uncompressed bytes."""
+        if self._recipe is not None:
+            self._recipe.raw(self._buffer[self._position :])
         while self._more():
-            pass
+            if self._recipe is not None:
+                self._recipe.raw(self._buffer)
         self._thread.join()
         return f"sha256:{self._hash.hexdigest()}"
 

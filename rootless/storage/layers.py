@@ -1,7 +1,7 @@
 """Unpacked layers by chain id: each once, shared read-only. The unpacking itself happens in unpack_worker's process.
 
-    layers/<chain>/{diff/, layer.json}             owners by the user's default id map
-    layers/<chain>+<map key>/{diff/, layer.json}   the same tree with owners by another id map
+    layers/<chain>/{diff/, layer.json, recipe.zst}   owners by the user's default id map; how to make its tar again
+    layers/<chain>+<map key>/{diff/, layer.json}     the same tree with owners by another id map
 
 A layer is complete when its directory has its final name. Layers of one image may be unpacked in parallel: what needs
 the parents (hard links to files of lower layers, directories that the archive only implies) is done at the end, when
@@ -54,7 +54,8 @@ class Layers:
         return os.path.exists(f"{self.directory}/{hex_of(chain_id)}")
 
     def record(self, chain_id: str) -> dict[str, Any]:
-        """What unpacking noted: diff_id, parent, size (bytes of files), entries, lost (what could not be kept)."""
+        """What unpacking noted: diff_id, tar_size, parent, size (bytes of files), entries, lost (what could not be
+        kept), recipe (whether there is one; layers made before there were recipes have their blob)."""
         return read_record(f"{self.directory}/{hex_of(chain_id)}/layer.json", what="layer record")
 
     def size(self, chain_id: str) -> int:
@@ -90,18 +91,63 @@ class Layers:
                 return
             temporary = self._make()
             try:
-                job = worker.unpack_job(f"{temporary}/diff", media_type, diff_id)
-                result = worker.run(job, id_map, stream=stream, progress=progress)
-                if parent_chain_id is not None and (result["links"] or result["implied"]):
-                    worker.run(worker.finish_job(temporary, self._lowers(parent_chain_id), result), id_map)
-                elif result["links"]:
-                    raise InvalidInput(f"layer '{diff_id}' has a hard link to a missing file '{result['links'][0][1]}'")
-                record = {key: result[key] for key in ("size", "entries", "markers", "lost")}
-                record |= {"diff_id": diff_id, "parent": parent_chain_id, "id_map": id_map.key()}
+                record = self._unpack(temporary, parent_chain_id, media_type, diff_id, stream, id_map, progress)
                 self._publish(temporary, record, self.path(chain_id))
             except BaseException:
                 worker.run(worker.delete_job(temporary), id_map)
                 raise
+
+    def unpack_new(
+        self,
+        parent_chain_id: str | None,
+        media_type: str,
+        stream: Reader,
+        progress: Callable[[int], None] | None = None,
+    ) -> str:
+        """Unpack a layer of which nothing is known yet; its chain id (`record` has diff_id and tar_size). Else as
+        `unpack`; the parent is there already."""
+        from rootless.image.manifest import chain_ids
+
+        id_map = self._store.id_map
+        temporary = self._make()
+        try:
+            record = self._unpack(temporary, parent_chain_id, media_type, None, stream, id_map, progress)
+            diff_id = record["diff_id"]
+            chain_id = diff_id if parent_chain_id is None else chain_ids([parent_chain_id, diff_id])[-1]
+            with self._lock(chain_id):
+                if not self.has(chain_id):
+                    self._publish(temporary, record, self.path(chain_id))
+                    return chain_id
+        except BaseException:
+            worker.run(worker.delete_job(temporary), id_map)
+            raise
+        worker.run(worker.delete_job(temporary), id_map)
+        return chain_id
+
+    def _unpack(
+        self,
+        temporary: str,
+        parent_chain_id: str | None,
+        media_type: str,
+        diff_id: str | None,
+        stream: Reader,
+        id_map: IdMap,
+        progress: Callable[[int], None] | None,
+    ) -> dict[str, Any]:
+        """Unpack into `temporary`; the layer's record."""
+        job = worker.unpack_job(f"{temporary}/diff", media_type, diff_id)
+        result = worker.run(job, id_map, stream=stream, progress=progress)
+        if parent_chain_id is None and result["links"]:
+            raise InvalidInput(
+                f"layer '{result['diff_id']}' has a hard link to a missing file '{result['links'][0][1]}'"
+            )
+        lowers: Names = []
+        if parent_chain_id is not None and (result["links"] or result["implied"]):
+            lowers = self._lowers(parent_chain_id)
+        if lowers or result["replaced"]:
+            worker.run(worker.finish_job(temporary, lowers, result), id_map)
+        record = {key: result[key] for key in ("diff_id", "tar_size", "size", "entries", "markers", "lost")}
+        return {**record, "parent": parent_chain_id, "id_map": id_map.key(), "recipe": True}
 
     def lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap | None = None) -> Names:
         """The directories of an image's layers, topmost first. chain_ids: bottom first, as image.manifest.chain_ids.

@@ -25,8 +25,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput
 
+try:
+    from isal.isal_zlib import crc32  # ten times zlib's speed
+except ImportError:
+    from zlib import crc32
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+__all__ = ["RecipeWriter", "crc32", "find", "opener", "read_moved", "read_steps"]
 
 MAGIC = b"rootless recipe 1\n"
 NAMES = ("recipe.zst", "recipe.gz")
@@ -112,7 +119,7 @@ class RecipeWriter:
         return bool(self._moved)
 
     def close(self) -> None:
-        """Write what is left. Not yet durable: the caller syncs the file system. Raises HostLimit (the disk is full)."""
+        """Write what is left; the caller syncs the file system. Raises HostLimit (the disk is full)."""
         if self._fd < 0:
             return
         self._put(b"", 0, 0, 0)

@@ -55,29 +55,32 @@ def _exactly(size: int) -> bytes:
 def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     # Everything is imported before the root changes: afterwards a file of the image would be found in its place
 
-    from rootless.storage import removal  # noqa: F401
     from rootless.storage.apply import Applier
     from rootless.storage.attributes import Attributes
     from rootless.storage.inflate import Inflated
+    from rootless.storage.recipe import RecipeWriter
     from rootless.storage.tarstream import TarStream
 
     enter(id_map)
     target = job["target"]
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     codec = Inflated.codec(job["compression"])
-    _shut_in(target)
-    source = Inflated(0, codec)
-    uids, gids = ([(e.container, e.size) for e in extents] for extents in (id_map.uids, id_map.gids))
-    attributes = Attributes(uids, gids, single=id_map.kind == "single")
-    applier = Applier(root, attributes)
-    applier.apply(TarStream(source), source)
-    diff_id = source.drain()
-    if diff_id != job["diff_id"]:
+    with RecipeWriter.create(os.path.dirname(target)) as recipe:
+        _shut_in(target)
+        source = Inflated(0, codec, recipe)
+        uids, gids = ([(e.container, e.size) for e in extents] for extents in (id_map.uids, id_map.gids))
+        attributes = Attributes(uids, gids, single=id_map.kind == "single")
+        applier = Applier(root, attributes, recipe)
+        applier.apply(TarStream(source), source)
+        diff_id = source.drain()
+    if diff_id != (job["diff_id"] or diff_id):
         raise DigestMismatch(f"uncompressed layer has digest '{diff_id}' instead of '{job['diff_id']}'")
     # One call for all files, before the layer gets its name; a full disk may show only here
     syncfs(root)
     return {
         "diff_id": diff_id,
+        "tar_size": recipe.tar_size,
+        "replaced": applier.replaced.name,
         "size": applier.size,
         "entries": applier.entries,
         "markers": applier.markers,
@@ -102,8 +105,11 @@ def _shut_in(directory: str) -> None:
 
 def _finish(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     from rootless.storage.complete import complete
+    from rootless.storage.replaced import take_out
 
     enter(id_map)
+    if job["replaced"]:
+        take_out(job["target"], job["replaced"])
     complete(job["target"], job["lowers"], [(p, t) for p, t in job["links"]], job["implied"])
     return {}
 
@@ -143,4 +149,15 @@ def _delete(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     return {}
 
 
-_OPERATIONS = {"unpack": _unpack, "finish": _finish, "remap": _remap, "delete": _delete}
+def _rebuild(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage.rebuild import Rebuilder
+
+    enter(id_map)
+    rebuilder = Rebuilder(job["directory"])
+    _shut_in(job["directory"])  # a link in a changed tree must not lead to files that are not the layer's
+    rebuilder.enter("")
+    rebuilder.write(job["out"])
+    return {}
+
+
+_OPERATIONS = {"unpack": _unpack, "finish": _finish, "remap": _remap, "delete": _delete, "rebuild": _rebuild}
