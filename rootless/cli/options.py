@@ -78,6 +78,12 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     ),
     switch("--read-only", help="Mount the container's root file system read-only"),
     text("--restart", metavar="POLICY", default="no", help="no (default), on-failure[:N], always or unless-stopped"),
+    text(
+        "--root-emulation",
+        metavar=None,
+        type=click.Choice(["auto", "on", "off"]),
+        help="Let chown, mknod and changes of users succeed and note the owners; auto: with one id (default off)",
+    ),
     switch("--rm", help="Remove the container and its anonymous volumes when it ends"),
     text("--runtime", metavar="PROGRAM", help="Run with another OCI runtime: crun, runc or a path"),
     many(

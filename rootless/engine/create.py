@@ -137,6 +137,13 @@ def _make(
     config, warnings = make_config(options, image.defaults, facts)
     for warning in warnings:
         engine.warn(warning)
+    emulation = None
+    if options.root_emulation != "off":
+        from rootless.engine import root_emulation
+
+        if root_emulation.is_wanted(options.root_emulation, id_map, runtime=runtime):
+            emulation = root_emulation.filters(engine)
+            root_emulation.prepare_apt(directory, config)
     profile = seccomp_profile(engine, options, config)
     if runtime and profile is not None:
         config["linux"]["seccomp"] = profile
@@ -167,6 +174,7 @@ def _make(
         "network": {"mode": network.mode, "ports": list(network.ports), "join_pid": None, "dns": list(options.dns)},
         "seed_volumes": list(mounts.seeds),
         "seccomp_bpf": None if runtime else filter_path(engine, profile),
+        "root_emulation": emulation,
         "log": launchfile.log_settings(options, settings, directory),
         "terminal": options.tty,
         "open_stdin": options.interactive,

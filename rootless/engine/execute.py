@@ -145,17 +145,32 @@ def _join(
     from rootless.runtime.join import exec_process
 
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
-    return exec_process(
-        int(state["pid"]),
-        process,
-        config=config,
-        stdio=stdio,
-        # --privileged gives all that the user namespace can give: the filter would take most of it back
-        seccomp_bpf=None if privileged else _filter(launch.get("seccomp_bpf")),
-        start_time=int(state["pid_start"]),
-        keep_groups=bool(launch.get("keep_groups")),
-        warn=engine.warn,
-    )
+    supervisor, emulation = None, None
+    if launch.get("root_emulation"):
+        from rootless.runtime.emulation import of
+        from rootless.storage.emulator import supervisor as emulator
+
+        try:
+            supervisor = emulator(launch, engine.store.containers.path(launch["id"]))
+        except OSError as e:
+            raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
+        emulation = None if supervisor is None else of(launch["root_emulation"], supervisor)
+    try:
+        return exec_process(
+            int(state["pid"]),
+            process,
+            config=config,
+            stdio=stdio,
+            # --privileged gives all that the user namespace can give: the filter would take most of it back
+            seccomp_bpf=None if privileged else _filter(launch.get("seccomp_bpf")),
+            emulation=emulation,
+            start_time=int(state["pid_start"]),
+            keep_groups=bool(launch.get("keep_groups")),
+            warn=engine.warn,
+        )
+    finally:
+        if supervisor is not None:
+            supervisor.close()
 
 
 def _filter(path: str | None) -> bytes | None:

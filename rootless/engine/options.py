@@ -69,6 +69,7 @@ class ContainerOptions(NamedTuple):
     userns: str | None = None  # default | keep-id[:uid=N,gid=N] | host | nomap | container:ID
     uidmap: tuple[str, ...] = ()
     gidmap: tuple[str, ...] = ()
+    root_emulation: str = "off"  # auto | on | off
     ipc: str | None = None
     pid: str | None = None
     uts: str | None = None

@@ -130,6 +130,10 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
             record["network"]["ports"] = list(ports)
             containers.update(container_id, record)
     fresh["seccomp_bpf"] = _filter_path(engine, record, directory, launch)
+    if launch.get("root_emulation"):
+        from rootless.engine import root_emulation
+
+        fresh["root_emulation"] = root_emulation.refreshed(engine, launch["root_emulation"])
     if fresh != launch:
         write_record(f"{directory}/launch.json", fresh, durable=False)
     return directory

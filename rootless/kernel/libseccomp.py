@@ -85,6 +85,7 @@ def library() -> ctypes.CDLL:
             ctypes.POINTER(_Comparison),
         )
         lib.seccomp_syscall_resolve_name.argtypes = (ctypes.c_char_p,)
+        lib.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
         lib.seccomp_export_bpf.argtypes = (context, ctypes.c_int)
         lib.seccomp_export_pfc.argtypes = (context, ctypes.c_int)
         lib.seccomp_version.restype = ctypes.POINTER(_Version)
@@ -101,6 +102,12 @@ def version() -> tuple[int, int, int]:
 def syscall_resolve(name: str) -> int | None:
     """Number of system call `name` for rule_add (a pseudo number where this architecture lacks it); None: unknown."""
     number = int(library().seccomp_syscall_resolve_name(name.encode()))
+    return None if number == _NR_ERROR else number
+
+
+def syscall_resolve_in(arch: int, name: str) -> int | None:
+    """The same for the architecture of a token."""
+    number = int(library().seccomp_syscall_resolve_name_arch(arch, name.encode()))
     return None if number == _NR_ERROR else number
 
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from rootless.monitor.prepared import Prepared
     from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
+    from rootless.runtime.emulation import Emulation
     from rootless.runtime.process import Process
     from rootless.storage.drivers import Mounter
+    from rootless.storage.emulator import Supervisor
 
 
 class NativeRun:
@@ -107,6 +109,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
     from rootless.storage import drivers
 
     mounter: Mounter | None = None
+    supervisor: Supervisor | None = None
     helper = prepared.take(spec) if prepared is not None else None
 
     def on_namespaces(pid: int) -> None:
@@ -117,6 +120,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
     try:
         if spec.rootfs is not None:
             mounter = drivers.mounter(spec.rootfs)
+        supervisor = _supervisor(spec)
         process = runtime.create(
             runtime.Launch(
                 config=spec.config,
@@ -128,6 +132,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
                 container_id=spec.id,
                 on_namespaces=on_namespaces,
                 seccomp_bpf=_filter(spec.seccomp_bpf),
+                emulation=_emulation(spec, supervisor),
                 keyring=True,
                 die_with_parent=True,
                 init=spec.init,
@@ -143,6 +148,8 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
     finally:
         if mounter is not None:
             mounter.close()
+        if supervisor is not None:
+            supervisor.close()
         if prepared is not None:
             prepared.close()
     return NativeRun(spec, process, helper)
@@ -154,14 +161,40 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
 
     process = {**spec.config["process"], "args": argv, "terminal": False}
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    return exec_process(
-        pid,
-        process,
-        config=spec.config,
-        stdio=(null, output, output),
-        seccomp_bpf=_filter(spec.seccomp_bpf),
-        die_with_parent=True,
-    )
+    supervisor = _supervisor(spec)
+    try:
+        return exec_process(
+            pid,
+            process,
+            config=spec.config,
+            stdio=(null, output, output),
+            seccomp_bpf=_filter(spec.seccomp_bpf),
+            emulation=_emulation(spec, supervisor),
+            die_with_parent=True,
+        )
+    finally:
+        if supervisor is not None:
+            supervisor.close()
+
+
+def _supervisor(spec: LaunchSpec) -> Supervisor | None:
+    """What answers the calls of an emulated root; None where none is."""
+    if not spec.root_emulation:
+        return None
+    from rootless.storage.emulator import supervisor
+
+    try:
+        return supervisor(spec.raw, spec.directory)
+    except OSError as e:
+        raise HostLimit(f"cannot prepare the emulation of root in '{spec.directory}': {e.strerror}") from e
+
+
+def _emulation(spec: LaunchSpec, supervisor: Supervisor | None) -> Emulation | None:
+    if supervisor is None or not spec.root_emulation:
+        return None
+    from rootless.runtime.emulation import of
+
+    return of(spec.root_emulation, supervisor)
 
 
 def _filter(path: str | None) -> bytes | None:

@@ -23,7 +23,9 @@ class LaunchSpec:
     __slots__ = (
         "_config",
         "bundle",
+        "cgroup",
         "directory",
+        "events",
         "health",
         "id",
         "id_map",
@@ -36,6 +38,7 @@ class LaunchSpec:
         "raw",
         "remove",
         "restart",
+        "root_emulation",
         "rootfs",
         "runtime",
         "runtime_dir",
@@ -60,6 +63,9 @@ class LaunchSpec:
         self.network: dict[str, Any] = launch.get("network") or {"mode": "none"}
         self.seed_volumes: list[dict[str, str]] = launch.get("seed_volumes") or []
         self.seccomp_bpf: str | None = launch.get("seccomp_bpf")
+        self.root_emulation: dict[str, Any] | None = launch.get("root_emulation")
+        self.cgroup: dict[str, Any] = launch.get("cgroup") or {}
+        self.events: dict[str, Any] | None = launch.get("events")
         self.log: dict[str, Any] = launch.get("log") or {"driver": "none"}
         self.terminal = bool(launch.get("terminal"))
         self.open_stdin = bool(launch.get("open_stdin"))

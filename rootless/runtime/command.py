@@ -16,14 +16,19 @@ from rootless.kernel import process as kernel
 from rootless.kernel.files import open_in_root
 from rootless.kernel.seccomp import load_filter
 from rootless.kernel.tty import set_controlling
-from rootless.runtime import capabilities
+from rootless.runtime import capabilities, emulation
 from rootless.runtime.capabilities import CapabilitySets
+from rootless.runtime.listener import hand_over, listener_refusal
 from rootless.runtime.scheduling import apply_scheduling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
     from typing import Any
+
+    from rootless.runtime.channel import Channel
+    from rootless.runtime.emulation import Emulation
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RLIMITS = (
@@ -53,7 +58,8 @@ _INFINITY = (1 << 64) - 1
 class Command:
     """What one process of a container is to become; made outside, carried out inside.
 
-    process: the OCI `process` object (validated); seccomp_bpf with its flags; sets: its capabilities;
+    process: the OCI `process` object (validated); seccomp_bpf with its flags; emulation: of root, and the socket to its
+    supervisor; sets: its capabilities;
     preserved: fds 3 and up that stay open; die_with: fd by which the launcher's death shows, or None;
     keep_groups: leave the caller's supplementary groups; single_id: the kernel denies setgroups;
     own_executable: (device, inode) of the interpreter that we are.
@@ -61,6 +67,7 @@ class Command:
 
     __slots__ = (
         "die_with_parent",
+        "emulation",
         "keep_groups",
         "own_executable",
         "preserved",
@@ -69,6 +76,7 @@ class Command:
         "seccomp_flags",
         "sets",
         "single_id",
+        "supervisor",
     )
 
     def __init__(
@@ -77,6 +85,7 @@ class Command:
         *,
         seccomp_bpf: bytes | None = None,
         seccomp_flags: int = 0,
+        emulation: Emulation | None = None,
         preserved: tuple[int, ...] = (),
         die_with_parent: bool = False,
         keep_groups: bool = False,
@@ -85,6 +94,8 @@ class Command:
         self.process = process
         self.seccomp_bpf = seccomp_bpf
         self.seccomp_flags = seccomp_flags
+        self.emulation = emulation
+        self.supervisor: socket.socket | None = None
         self.preserved = preserved
         self.die_with_parent = die_with_parent
         self.keep_groups = keep_groups
@@ -320,14 +331,13 @@ def execute(
     *,
     extra_filter: bytes | None,
     warn: Callable[[str], None],
-    announce: Callable[[], None],
-    parent_is_gone: Callable[[], bool],
+    outside: Channel,
 ) -> None:
     """Take on identity and limits, then execve. Returns only by an exception.
 
     The order is that of the kernel's rules: limits; directory; groups and ids; directory again; capabilities;
     no_new_privs; filter as late as possible: with no_new_privs last, without it while CAP_SYS_ADMIN is still there.
-    announce is called when only execve can fail.
+    outside hears when only execve can fail, and gets the listener of a filter that has one.
     """
     process = command.process
     apply_scheduling(process)
@@ -343,25 +353,25 @@ def execute(
     if command.die_with_parent:
         # only now: changes of ids clear it. Then a look whether the parent died before it counted
         kernel.set_pdeathsig(signal.SIGKILL)
-        if parent_is_gone():
+        if outside.peer_is_gone():
             os._exit(1)
     for fd in command.preserved:
         os.set_inheritable(fd, True)
     environment = command.environment
     arguments = command.arguments
     filters = [(f, flags) for f, flags in ((extra_filter, 0), (command.seccomp_bpf, command.seccomp_flags)) if f]
-    announce()
-    if filters and not no_new_privileges:
+    outside.send({"at": "exec"})
+    if (filters or command.emulation is not None) and not no_new_privileges:
         effective, permitted, inheritable = kernel.capget()
         if effective != permitted:
             kernel.capset(permitted, permitted, inheritable)
-        _load(filters)
+        _load(command, filters, outside)
         capabilities.apply(command.sets)
     else:
         capabilities.apply(command.sets)
         if no_new_privileges:
             kernel.set_no_new_privs()
-        _load(filters)
+        _load(command, filters, outside)
     try:
         os.execve(program, arguments, environment)  # noqa: S606 - no shell is the point
     except OSError as e:
@@ -373,12 +383,14 @@ def execute(
         raise InvalidInput(f"config property 'process': {e}") from e
 
 
-def _load(filters: list[tuple[bytes, int]]) -> None:
+def _load(command: Command, filters: list[tuple[bytes, int]], outside: Channel) -> None:
     for program, flags in filters:
         try:
-            load_filter(program, flags)
+            listener = load_filter(program, flags)
         except OSError as e:
-            raise RuntimeFailure(
-                f"cannot load the seccomp filter: {e.strerror}",
-                hint="run without it: --security-opt seccomp=unconfined" if e.errno == errno.ENOSYS else None,
-            ) from e
+            raise listener_refusal(e, flags) from e
+        if listener is not None:
+            hand_over(listener, outside)
+    if command.emulation is not None and command.supervisor is not None:
+        # last: of two answers that are errno the filter loaded later gives its own, and ours is success
+        emulation.load(command.emulation, command.supervisor, lambda text: outside.send({"warning": text}))

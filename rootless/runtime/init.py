@@ -23,7 +23,7 @@ from rootless.errors import RootlessError, RuntimeFailure
 from rootless.kernel import loopback, mounts
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWNET
-from rootless.runtime import capabilities, hooks, keyring
+from rootless.runtime import capabilities, emulation, hooks, keyring
 from rootless.runtime.channel import Channel
 from rootless.runtime.command import Command, close_others, execute, find, restore_signals, take_stdio, take_terminal
 from rootless.runtime.namespaces import Entry, Namespaces
@@ -102,6 +102,10 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         step[0] = f"mount the root file system '{setup.root}'"
         if setup.root_mount is not None:
             setup.root_mount(setup.root)
+        if setup.command.emulation is not None:
+            # before the pid namespace: whose first process it would be, and which it must see from outside
+            step[0] = "start the supervisor of the emulated root"
+            setup.command.supervisor = emulation.fork_supervisor(setup.command.emulation)
         step[0] = "enter the namespaces"
         entry.last()
         _time_offsets(setup.config)
@@ -154,8 +158,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
             program,
             extra_filter=extra_filter,
             warn=lambda text: outside.send({"warning": text}),
-            announce=lambda: outside.send({"at": "exec"}),
-            parent_is_gone=outside.peer_is_gone,
+            outside=outside,
         )
     except BaseException as e:
         report(conversation[0], e, step[0])
@@ -259,6 +262,8 @@ def _close_others(setup: Setup, *channels: Channel) -> None:
     kept = {0, 1, 2, *setup.command.preserved, *(c.fileno() for c in channels), *(setup.stdio or ())}
     if setup.gate is not None:
         kept.add(setup.gate.fileno())
+    if setup.command.supervisor is not None:
+        kept.add(setup.command.supervisor.fileno())
     close_others(kept)
 
 

@@ -8,9 +8,10 @@ import signal
 
 from rootless.errors import InvalidState, RuntimeFailure
 from rootless.kernel import process as kernel
-from rootless.kernel.namespaces import setns
+from rootless.kernel.namespaces import CLONE_NEWPID, setns
 from rootless.kernel.tty import set_winsize
 from rootless.runtime import capabilities, keyring
+from rootless.runtime import emulation as emulating
 from rootless.runtime.channel import Channel, pair
 from rootless.runtime.command import Command, close_others, execute, find, restore_signals, take_stdio, take_terminal
 from rootless.runtime.init import label, report, set_oom_score
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from rootless.runtime.emulation import Emulation
+
 
 def exec_process(
     pid: int,
@@ -34,6 +37,8 @@ def exec_process(
     stdio: tuple[int, int, int] | None = None,
     seccomp_bpf: bytes | None = None,
     seccomp_flags: int = 0,
+    emulation: Emulation | None = None,
+    on_listener: Callable[[int, int], None] | None = None,
     preserve_fds: int = 0,
     start_time: int | None = None,
     own_keyring: bool = False,
@@ -46,6 +51,7 @@ def exec_process(
 
     config: the container's, for what a process does not say itself (oomScoreAdj, personality). stdio: fds for 0, 1, 2,
     None for the caller's own; with `process["terminal"]` the result has the master of a new pty of the container.
+    emulation: as in Launch. on_listener: gets the listener of a filter that has one, and the pid.
     start_time: of `pid`, when the caller has it on record: another process with that number is refused.
     Raises InvalidState when the container does not run, else what `Process.start` raises.
     """
@@ -55,6 +61,7 @@ def exec_process(
         process,
         seccomp_bpf=seccomp_bpf,
         seccomp_flags=seccomp_flags,
+        emulation=emulation,
         preserved=preserved,
         die_with_parent=die_with_parent,
         keep_groups=keep_groups,
@@ -83,6 +90,9 @@ def exec_process(
         ours.send({"do": "join"})
         answer, _ = expect(ours, "init", notice)
         result = Process(answer["pid"], inner_ours, notice)
+        if on_listener is not None:
+            number = result.pid
+            result.on_listener = lambda fd: on_listener(fd, number)
         result.adopt(helper, ours)
         _until_started(result, inner_ours, notice)
         return result
@@ -224,7 +234,15 @@ class _Joiner:
             if launcher.receive()[0] is None:
                 os._exit(1)
             kernel.set_dumpable(False)
-            self._join()
+            if self.command.emulation is None:
+                self._join(self.target.flags)
+            else:
+                # the supervisor stays outside of the pid namespace, which it must see from outside
+                self._join(self.target.flags & ~CLONE_NEWPID)
+                step[0] = "start the supervisor of the emulated root"
+                self.command.supervisor = emulating.fork_supervisor(self.command.emulation)
+                step[0] = "join the container"
+                self._enter(self.target.flags & CLONE_NEWPID)
             child = os.fork()
             if child == 0:
                 launcher.close()
@@ -238,17 +256,23 @@ class _Joiner:
         finally:
             os._exit(1)
 
-    def _join(self) -> None:
+    def _enter(self, flags: int) -> None:
+        if not flags:
+            return
+        try:
+            # all at once, in the kernel's order (Linux 5.8)
+            setns(self.target.pidfd, flags)
+        except OSError:
+            for flag, fd in self.target.spaces:
+                if flag & flags:
+                    setns(fd, flag)
+
+    def _join(self, flags: int) -> None:
         if not self.target.flags:
             os.fchdir(self.target.root)
             os.chroot(".")
             return
-        try:
-            # all at once, in the kernel's order (Linux 5.8)
-            setns(self.target.pidfd, self.target.flags)
-        except OSError:
-            for flag, fd in self.target.spaces:
-                setns(fd, flag)
+        self._enter(flags)
         # a root that was moved and not pivoted to is not the root of its mount namespace
         here, there = os.stat("/"), os.fstat(self.target.root)
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
@@ -285,8 +309,7 @@ class _Joiner:
                 program,
                 extra_filter=extra_filter,
                 warn=lambda text: channel.send({"warning": text}),
-                announce=lambda: channel.send({"at": "exec"}),
-                parent_is_gone=channel.peer_is_gone,
+                outside=channel,
             )
         except BaseException as e:
             report(channel, e, step[0])
@@ -298,7 +321,9 @@ class _Joiner:
         step[0] = "take the streams"
         if self.stdio is not None:
             take_stdio(self.stdio)
-        close_others((0, 1, 2, *self.command.preserved, channel.fileno()))
+        supervisor = self.command.supervisor
+        own = () if supervisor is None else (supervisor.fileno(),)
+        close_others((0, 1, 2, *self.command.preserved, channel.fileno(), *own))
         if not self.command.process.get("terminal"):
             return
         step[0] = "open a pty"

@@ -17,6 +17,7 @@ from rootless.kernel.namespaces import CLONE_NEWUSER
 from rootless.runtime import hooks, init, namespaces
 from rootless.runtime.channel import Channel, pair
 from rootless.runtime.command import Command
+from rootless.runtime.listener import listening
 from rootless.runtime.plan import Facts, operations, root_propagation
 from rootless.runtime.process import Process, expect
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.host.idmap import IdMap
+    from rootless.runtime.emulation import Emulation
     from rootless.runtime.operations import Operation
 
 
@@ -39,7 +41,8 @@ class Launch:
     stdio: fds for 0, 1, 2 (None: the caller's own); preserve_fds: how many from 3 on stay open in the container.
     join_cgroup, on_namespaces: called here with the first child's pid, before it makes its cgroup namespace, and when
     its network namespace is there; it lives until `start` (or the hand-over to a gate).
-    seccomp_bpf, seccomp_flags: the filter; keyring: a session keyring of its own; die_with_parent: the container is
+    seccomp_bpf, seccomp_flags: the filter; emulation: of a root with one id, its filter and supervisor;
+    keyring: a session keyring of its own; die_with_parent: the container is
     killed when this process ends; init: our own reaper as pid 1; gate: listening SOCK_SEQPACKET socket by which a later
     process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root.
     made: fds of namespaces, by the configuration's word for the type, that the caller has made already and that are
@@ -52,6 +55,7 @@ class Launch:
         "config",
         "container_id",
         "die_with_parent",
+        "emulation",
         "extra",
         "gate",
         "id_map",
@@ -85,6 +89,7 @@ class Launch:
         on_namespaces: Callable[[int], None] | None = None,
         seccomp_bpf: bytes | None = None,
         seccomp_flags: int = 0,
+        emulation: Emulation | None = None,
         keyring: bool = True,
         die_with_parent: bool = False,
         init: bool = False,
@@ -106,6 +111,7 @@ class Launch:
         self.on_namespaces = on_namespaces
         self.seccomp_bpf = seccomp_bpf
         self.seccomp_flags = seccomp_flags
+        self.emulation = emulation
         self.keyring = keyring
         self.die_with_parent = die_with_parent
         self.init = init
@@ -169,6 +175,7 @@ def _prepare(launch: Launch) -> init.Setup:
         config["process"],
         seccomp_bpf=launch.seccomp_bpf,
         seccomp_flags=launch.seccomp_flags,
+        emulation=launch.emulation,
         preserved=preserved_fds(launch.preserve_fds),
         die_with_parent=launch.die_with_parent,
         keep_groups=launch.keep_groups,
@@ -243,6 +250,7 @@ def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Proc
             launch.on_namespaces(helper)
         answer, _ = expect(outer, "init", launch.warn)
         process = Process(answer["pid"], inner, launch.warn)
+        process.on_listener = listening(launch.config, lambda: oci_state(launch, answer["pid"], "created"))
         process.adopt(helper, outer)
         if userns_fd >= 0:
             process.userns_fd = userns_fd

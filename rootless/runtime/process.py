@@ -19,10 +19,22 @@ if TYPE_CHECKING:
 class Process:
     """A process of a container. pid: as this process sees it; pidfd; console_fd: the pty's master, None without.
 
-    userns_fd: the container's user namespace, None where it is the caller's.
+    userns_fd: the container's user namespace, None where it is the caller's. on_listener: gets the listener of a filter
+    that has one, before the command runs.
     """
 
-    __slots__ = ("_channel", "_helper", "_keeper", "_status", "console_fd", "pid", "pidfd", "userns_fd", "warn")
+    __slots__ = (
+        "_channel",
+        "_helper",
+        "_keeper",
+        "_status",
+        "console_fd",
+        "on_listener",
+        "pid",
+        "pidfd",
+        "userns_fd",
+        "warn",
+    )
 
     def __init__(self, pid: int, channel: Channel, warn: Callable[[str], None]) -> None:
         self.pid = pid
@@ -30,6 +42,7 @@ class Process:
         self.console_fd: int | None = None
         self.userns_fd: int | None = None
         self.warn = warn
+        self.on_listener: Callable[[int], None] | None = None
         self._channel: Channel | None = channel
         self._helper: int | None = None
         self._keeper: Channel | None = None
@@ -47,7 +60,7 @@ class Process:
                 channel.send({"do": "start", "state": state or {}})
             except OSError as e:
                 raise RuntimeFailure("the container's first process ended before its start") from e
-            await_exec(channel, self.warn)
+            await_exec(channel, self.warn, self.on_listener)
         except BaseException:
             self.destroy()
             raise
@@ -136,12 +149,26 @@ def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tup
             return message, fds
 
 
-def await_exec(channel: Channel, warn: Callable[[str], None]) -> None:
-    """Return when the peer has become the command: it announced that, and its end of the channel closed at execve."""
+def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Callable[[int], None] | None = None) -> None:
+    """Return when the peer has become the command: it announced that, and its end of the channel closed at execve.
+
+    on_listener: gets a seccomp listener that the peer hands over; it must not keep the fd. The peer waits for it.
+    """
     expect(channel, "exec", warn)
-    message, _ = channel.receive()
-    if message is not None:
-        raise decode_error(message["error"])
+    while True:
+        message, fds = channel.receive()
+        if message is None:
+            return
+        if "warning" in message:
+            warn(message["warning"])
+        elif message.get("at") == "listener" and on_listener is not None:
+            try:
+                on_listener(fds[0])
+            finally:
+                os.close(fds[0])
+            channel.send({"do": "go on"})
+        else:
+            raise decode_error(message["error"])
 
 
 def decode_error(error: dict[str, Any]) -> RootlessError:

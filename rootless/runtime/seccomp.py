@@ -16,6 +16,8 @@ from rootless.runtime.seccomp_profile import default_profile, option, read_profi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.runtime.seccomp_profile import Profile
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "cached_path",
     "compile_profile",
     "default_profile",
+    "emulation",
     "load_flags",
     "option",
     "read_filter",
@@ -30,6 +33,7 @@ __all__ = [
     "resolve",
 ]
 
+_EMULATION = 1  # likewise, for runtime.emulation_filter
 _FORMAT = 1  # to be raised when the compiler gives another program for the same profile
 _MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, then the program
 _HEADER = len(_MAGIC) + 32
@@ -75,6 +79,30 @@ def cached_path(profile: Profile, cache_dir: str) -> str:
     if not os.path.exists(path):
         _store(path, program)
     return path
+
+
+def emulation(cache_dir: str) -> dict[str, Any]:
+    """`{"filter", "plain", "calls"}` of an emulated root: paths of its two filters, made when they are not there.
+
+    Raises OSError when the cache cannot be written, HostLimit without libseccomp.
+    """
+    key = _key({"root": _EMULATION})
+    paths = {kind: f"{cache_dir}/seccomp/{key}-{kind}.bpf" for kind in ("filter", "plain")}
+    table = f"{cache_dir}/seccomp/{key}-calls.json"
+    try:
+        for path in paths.values():
+            read_filter(path)
+        with open(table, "rb") as f:
+            return {**paths, "calls": json.loads(f.read())}
+    except (OSError, InvalidInput, ValueError):
+        from rootless.paths import atomic_write
+        from rootless.runtime.emulation_filter import compile_filters
+
+        waiting, plain, calls = compile_filters()
+    _store(paths["filter"], waiting)
+    _store(paths["plain"], plain)
+    atomic_write(table, json.dumps(calls).encode(), durable=False)
+    return {**paths, "calls": calls}
 
 
 def read_filter(path: str) -> bytes:

@@ -160,12 +160,13 @@ class Table:
         self._paths: dict[bytes, Override] = {}
         self._inodes: dict[int, tuple[Override, bytes]] = {}
         for line in lines or ():
-            self._take(line)
+            self.add(line)
 
     def __len__(self) -> int:
         return len(self._paths) + len(self._inodes)
 
-    def _take(self, line: bytes) -> None:
+    def add(self, line: bytes) -> None:
+        """Take one more line of the file."""
         parts = line.rstrip(b"\n").split(b"\t")
         if len(parts) != 3 or not line.endswith(b"\n"):
             return  # cut off by a full disk
