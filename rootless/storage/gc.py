@@ -15,6 +15,7 @@ from rootless.errors import InvalidInput, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.paths import Lock
 from rootless.storage.blobs import hex_of
+from rootless.storage.build_cache import BuildCache
 from rootless.storage.records import read_record
 from rootless.storage.removal import delete, remove_tree
 
@@ -119,6 +120,7 @@ class Gc:
         store = self._store
         blobs: set[str] = set()
         layers: set[str] = set()
+        layers.update(BuildCache(store.root).chains())
         manifests = set(store.index.manifest_digests())
         for container_id in store.containers.list():
             record = store.containers.read(container_id)
