@@ -1,0 +1,101 @@
+"""What a build knows between two steps: a chain of layers and an image config. Values only; nothing is done here."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.image.moment import format_time
+
+if TYPE_CHECKING:
+    from rootless.image.platform import Platform
+
+
+class Layer(NamedTuple):
+    """A layer as the manifest will name it; chain_id names the unpacked tree on its parents."""
+
+    chain_id: str
+    diff_id: str
+    media_type: str
+    digest: str
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For cache records."""
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Layer:
+        """From a cache record."""
+        return cls(**{name: fields[name] for name in cls._fields})
+
+
+class State(NamedTuple):
+    """The result of a step.
+
+    config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time, in seconds, that files
+    without a time of their own have, and the image's `created`; triggers: ONBUILD of this image; has_cmd: CMD was
+    given in this stage (an ENTRYPOINT after FROM takes an inherited CMD away).
+    """
+
+    platform: Platform
+    layers: tuple[Layer, ...] = ()
+    config: dict[str, Any] = {}
+    history: tuple[dict[str, Any], ...] = ()
+    moment: int = 0
+    author: str = ""
+    has_cmd: bool = False
+    extra: dict[str, Any] = {}
+
+    @property
+    def chain_ids(self) -> list[str]:
+        """Of the layers, bottom first."""
+        return [layer.chain_id for layer in self.layers]
+
+    @property
+    def chain(self) -> str:
+        """The topmost chain id; "" of an empty image."""
+        return self.layers[-1].chain_id if self.layers else ""
+
+    @property
+    def env(self) -> list[str]:
+        """The environment of the image."""
+        return list(self.config.get("Env") or [])
+
+    @property
+    def workdir(self) -> str:
+        """The working directory, absolute."""
+        return self.config.get("WorkingDir") or "/"
+
+    @property
+    def shell(self) -> list[str]:
+        """What the shell form is given to."""
+        return list(self.config.get("Shell") or ["/bin/sh", "-c"])
+
+    def changed(self, created_by: str, **settings: Any) -> State:
+        """A step that only changes the config; a setting of None is taken away."""
+        config = copy.deepcopy(self.config)
+        for name, value in settings.items():
+            if value is None:
+                config.pop(name, None)
+            else:
+                config[name] = value
+        return self._replace(config=config, history=(*self.history, self._entry(created_by, self.moment, empty=True)))
+
+    def grown(self, created_by: str, layer: Layer | None, moment: int) -> State:
+        """A step that may have made a layer."""
+        entry = self._entry(created_by, moment, empty=layer is None)
+        layers = self.layers if layer is None else (*self.layers, layer)
+        return self._replace(layers=layers, moment=moment, history=(*self.history, entry))
+
+    def _entry(self, created_by: str, moment: int, *, empty: bool) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "created": format_time(moment),
+            "created_by": created_by,
+            "comment": "buildkit.dockerfile.v0",
+        }
+        if empty:
+            entry["empty_layer"] = True
+        if self.author:
+            entry["author"] = self.author
+        return entry
