@@ -20,7 +20,8 @@ ALLOWED = {
     "runtime": {"host", "kernel"},
     "monitor": {"network", "runtime", "storage", "host", "kernel"},
     "engine": {"image", "storage", "network", "runtime", "host", "kernel", "monitor"},
-    "cli": {"engine", "image", "storage", "network", "runtime", "host", "kernel"},
+    "build": {"engine", "image", "storage", "network", "runtime", "host", "kernel"},
+    "cli": {"build", "engine", "image", "storage", "network", "runtime", "host", "kernel"},
 }
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
