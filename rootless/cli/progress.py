@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from rootless.engine.images import PullEvent
 
-_MOVING = ("Downloading", "Extracting")
+_DONE = ("Pull complete", "Already exists", "Download complete", "Pushed", "Layer already exists", "Mounted", "Copied")
+_MOVING = ("Downloading", "Extracting", "Pushing", "Copying")
 
 
 class PullProgress:
@@ -48,7 +49,7 @@ class PullProgress:
         """Show one step."""
         if self.quiet:
             return
-        if event.status.startswith(("Digest: ", "Status: ")):
+        if not event.id and event.status.startswith(("Digest: ", "Status: ")):
             self.close()
         if not event.id:
             self._line(event.status)
@@ -78,7 +79,7 @@ class PullProgress:
         amount = units.size(event.current) if moving else ""
         if moving and event.total:
             amount += f"/{units.size(event.total)}"
-        done = event.status in ("Pull complete", "Already exists", "Download complete")
+        done = event.status.startswith(_DONE)
         bars.update(
             task,
             total=(event.total or None) if moving else 1,

@@ -28,9 +28,19 @@ def tag(engine: Engine, source: str, target: str) -> None:
     if reference.digest:
         raise UsageError(f"an image cannot be given the name '{target}'", hint="leave out the digest")
     with engine.store.using():
-        entry = require(engine, source)
-        descriptor = Descriptor(entry.manifest.media_type, entry.manifest_digest, len(entry.manifest.raw))
-        engine.store.index.tag(str(reference), descriptor)
+        engine.store.index.tag(str(reference), named_descriptor(engine, source))
+
+
+def named_descriptor(engine: Engine, text: str) -> Descriptor:
+    """What a further name of `text` has to mean: its index, when it is one, else its manifest."""
+    try:
+        index = engine.store.index.find_index(str(qualify(engine, text)[0]))
+    except UsageError:
+        index = engine.store.index.find_index(text)
+    if index is not None:
+        return Descriptor(index.media_type, index.digest, len(index.raw))
+    entry = require(engine, text)
+    return entry.manifest.descriptor
 
 
 def untag(engine: Engine, name: str) -> RemovedImage:
@@ -59,7 +69,7 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
             hint="remove its names one by one, or use --force",
         )
     _check_users(engine, entry, name, by_name=full is not None, force=force)
-    engine.store.index.remove(entry.manifest_digest)
+    engine.store.index.remove(entry.named_digest)
     untagged = tuple(familiar(each) for each in [*named, *repo_digests(entry)])
     return RemovedImage(untagged, _collect(engine, [entry])[0])
 
@@ -84,7 +94,7 @@ def prune(engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]]) ->
             continue
         if any(has_label(entry.config.labels, value) for value in filters.get("label!", ())):
             continue
-        store.index.remove(entry.manifest_digest)
+        store.index.remove(entry.named_digest)
         gone.append(entry)
         lines += [f"untagged: {familiar(name)}" for name in [*tags(entry), *repo_digests(entry)]]
     deleted, freed = _collect(engine, gone)

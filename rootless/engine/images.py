@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.options import PruneReport
+    from rootless.engine.push import Pushed, PushOptions
 
 
 class PullEvent(NamedTuple):
@@ -109,6 +110,29 @@ class Images:
         from rootless.engine.pull import pull
 
         return pull(self._engine, reference, platform=platform, policy=policy, progress=progress, registry=registry)
+
+    def push(
+        self,
+        name: str,
+        target: str | None = None,
+        *,
+        options: PushOptions | None = None,
+        registry: RegistryOptions | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
+    ) -> Pushed:
+        """Copy a local image into a registry: to `target`, or to where its name says.
+
+        progress is called from this thread only. Raises ImageNotFound, RegistryError, AuthenticationError, UsageError.
+        """
+        from rootless.engine.push import PushOptions, push
+
+        return push(self._engine, name, target, options=options or PushOptions(), registry=registry, progress=progress)
+
+    def tags_of(self, name: str) -> list[str]:
+        """Every local name of the repository that `name` names. Raises ImageNotFound."""
+        from rootless.engine.push import repository_tags
+
+        return repository_tags(self._engine, name)
 
     def import_(
         self,

@@ -150,11 +150,11 @@ class Session:
         """What requests carry now; for `authorize`."""
         return self._authorization
 
-    def want(self, scope: str) -> None:
-        """Ask for this scope too whenever a token is asked for (a mount reads another repository)."""
+    def want(self, scope: str, *, wanted: bool = True) -> None:
+        """Ask for this scope too whenever a token is asked for (a mount reads another repository), or no longer."""
         with self._lock:
-            if scope not in self._scopes:
-                self._scopes.append(scope)
+            if (scope in self._scopes) != wanted:
+                self._scopes.append(scope) if wanted else self._scopes.remove(scope)
                 if self._has_token:
                     self._authorization = None
 

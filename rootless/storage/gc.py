@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, NotFound, RootlessError
-from rootless.image.manifest import chain_ids
+from rootless.image.manifest import Index, chain_ids
 from rootless.paths import Lock
 from rootless.storage.blobs import hex_of
 from rootless.storage.build_cache import BuildCache
+from rootless.storage.index import is_image
 from rootless.storage.records import read_record
 from rootless.storage.removal import delete, remove_tree
 
@@ -129,15 +130,23 @@ class Gc:
             digest = record.get("manifest_digest")
             if digest and store.blobs.has(digest):
                 manifests.add(digest)
-        for digest in manifests:
+        waiting = list(manifests)
+        while waiting:
+            digest = waiting.pop()
             blobs.add(digest)
             try:
-                entry = store.index.load(digest)
+                document = store.index.document(digest)
+                if isinstance(document, Index):
+                    # Not all platforms of an index need be here
+                    children = {child.digest for child in document.manifests if store.blobs.has(child.digest)}
+                    waiting += children - blobs
+                    continue
+                blobs.add(document.config.digest)
+                blobs.update(layer.digest for layer in document.layers)
+                if is_image(document):
+                    layers.update(chain_ids(store.index.load(digest).config.diff_ids))
             except NotFound:
                 continue  # its blobs are gone, so it keeps nothing
-            blobs.add(entry.config_digest)
-            blobs.update(layer.digest for layer in entry.manifest.layers)
-            layers.update(chain_ids(entry.config.diff_ids))
         return blobs, layers
 
     def _mounted(self, container_id: str) -> set[str]:

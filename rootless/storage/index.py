@@ -1,7 +1,8 @@
 """Which images are here and their names: `index.json` of the OCI layout is the authority. It removes no blobs.
 
 Each name is one descriptor with the annotation `org.opencontainers.image.ref.name` = full reference; an image without a
-name has one descriptor without it. Every change is read, change, rename under the index lock.
+name has one descriptor without it. Every change is read, change, rename under the index lock. A name may mean an index
+of several platforms; as an image it then stands for the one of this host.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import json
 from typing import Any, NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
-from rootless.image.manifest import Descriptor, ImageConfig, Manifest, parse_manifest
+from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
+from rootless.image.platform import host_platform
 from rootless.paths import Lock, atomic_write
 from rootless.storage.blobs import Blobs, hex_of
 
@@ -22,13 +24,29 @@ _HEX = frozenset("0123456789abcdef")
 
 
 class ImageEntry(NamedTuple):
-    """One image of the store. config_digest is the image id; names are full references, sorted."""
+    """One image of the store. config_digest is the image id; names are full references, sorted.
+
+    index_digest: of the index that has the names, when the image is one platform of it; else "".
+    """
 
     manifest_digest: str
     config_digest: str
     names: tuple[str, ...]
     manifest: Manifest
     config: ImageConfig
+    index_digest: str = ""
+
+    @property
+    def named_digest(self) -> str:
+        """What the names mean: the manifest, or the index that it belongs to."""
+        return self.index_digest or self.manifest_digest
+
+
+class NamedIndex(NamedTuple):
+    """An index of several platforms with its names."""
+
+    document: Index
+    names: tuple[str, ...]
 
 
 class ImageIndex:
@@ -46,17 +64,43 @@ class ImageIndex:
         found = []
         for digest, names in self._names(self._descriptors()).items():
             try:
-                found.append(self._entry(digest, names))
+                entry = self._entry(digest, names, any_platform=True)
             except RootlessError:
                 continue  # listed by `broken`: one damaged image must not hide the others
+            if entry is not None:
+                found.append(entry)
         return found
+
+    def indexes(self) -> list[NamedIndex]:
+        """The indexes of several platforms that can be read."""
+        found = []
+        for digest, names in self._names(self._descriptors()).items():
+            try:
+                document = self.document(digest)
+            except RootlessError:
+                continue
+            if isinstance(document, Index):
+                found.append(NamedIndex(document, tuple(sorted(names))))
+        return found
+
+    def find_index(self, text: str) -> Index | None:
+        """The index that the full name (or digest) `text` means; None when it means no index."""
+        for digest, names in self._names(self._descriptors()).items():
+            if text in names or text == digest:
+                document = self.document(digest)
+                return document if isinstance(document, Index) else None
+        return None
+
+    def document(self, digest: str) -> Manifest | Index:
+        """A manifest or index whose bytes are here. Raises NotFound, InvalidInput, DigestMismatch."""
+        return parse_manifest(self._blobs.read(digest, MANIFEST_LIMIT))
 
     def broken(self) -> list[tuple[str, RootlessError]]:
         """Images whose manifest or config is missing or damaged: (manifest digest, error)."""
         found = []
         for digest, names in self._names(self._descriptors()).items():
             try:
-                self._entry(digest, names)
+                self._entry(digest, names, any_platform=True)
             except RootlessError as e:
                 found.append((digest, e))
         return found
@@ -83,7 +127,8 @@ class ImageIndex:
             return None
         matches: dict[str, ImageEntry] = {}
         for entry in self.entries():
-            if entry.config_digest[7:].startswith(digits) or entry.manifest_digest[7:].startswith(digits):
+            ids = (entry.config_digest, entry.manifest_digest, entry.index_digest)
+            if any(each[7:].startswith(digits) for each in ids if each):
                 matches.setdefault(entry.config_digest, entry)
         if len(matches) > 1:
             raise UsageError(f"several images have ids that begin with '{text}'", hint="give more digits")
@@ -133,7 +178,10 @@ class ImageIndex:
 
     def load(self, manifest_digest: str) -> ImageEntry:
         """The image with exactly this manifest, named or not. Raises NotFound, InvalidInput, DigestMismatch."""
-        return self._entry(manifest_digest, self._names(self._descriptors()).get(manifest_digest, []))
+        entry = self._entry(manifest_digest, self._names(self._descriptors()).get(manifest_digest, []))
+        if entry is None:
+            raise NotFound(f"no image of the index '{manifest_digest}' is here for this host's platform")
+        return entry
 
     def manifest_digests(self) -> list[str]:
         """The digests of all images, readable or not."""
@@ -184,16 +232,36 @@ class ImageIndex:
                 here.append(name)
         return names
 
-    def _entry(self, digest: str, names: list[str]) -> ImageEntry:
-        raw = self._blobs.read(digest, MANIFEST_LIMIT)
-        manifest = parse_manifest(raw, json.loads(raw).get("mediaType") or _GUESS)
-        if not isinstance(manifest, Manifest):
-            raise InvalidInput(f"image '{digest}' is an index, not the manifest of one platform")
-        config = ImageConfig(self._blobs.read(manifest.config.digest, CONFIG_LIMIT))
-        return ImageEntry(digest, manifest.config.digest, tuple(sorted(names)), manifest, config)
+    def _entry(self, digest: str, names: list[str], *, any_platform: bool = False) -> ImageEntry | None:
+        """The image, or of an index the one for this host (any_platform: else the first) when it is here."""
+        document = self.document(digest)
+        index_digest = ""
+        if isinstance(document, Index):
+            index_digest = digest
+            child = self._child(document, any_platform)
+            if child is None:
+                return None
+            document = child
+        config = ImageConfig(self._blobs.read(document.config.digest, CONFIG_LIMIT))
+        names = sorted(names)
+        return ImageEntry(document.digest, document.config.digest, tuple(names), document, config, index_digest)
+
+    def _child(self, index: Index, any_platform: bool) -> Manifest | None:
+        try:
+            wanted = [select(index, host_platform())]
+        except InvalidInput:
+            wanted = []
+        for descriptor in [*wanted, *(index.manifests if any_platform else ())]:
+            if self._blobs.has(descriptor.digest):
+                document = self.document(descriptor.digest)
+                if isinstance(document, Manifest) and is_image(document):
+                    return document
+        return None
 
 
-_GUESS = "application/vnd.oci.image.manifest.v1+json"
+def is_image(document: Manifest) -> bool:
+    """Whether the manifest is of a container image, and not of an artifact."""
+    return document.config.media_type in CONFIG_TYPES
 
 
 def _name(descriptor: dict[str, Any]) -> str | None:

@@ -1,0 +1,176 @@
+"""Compressing layers for registries and archives: the same bytes for the same tar, always. It touches no files.
+
+gzip has no time and no name in its header. A `Compression` has a key, which changes with its level and implementation:
+under it the digest of the result may be remembered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.errors import UsageError
+
+if TYPE_CHECKING:
+    from rootless.image.source import Reader
+
+NAMES = ("gzip", "zstd", "none")
+_LEVELS = {"gzip": (1, 9), "zstd": (1, 22), "none": (0, 0)}
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_PIECE = 1 << 20
+_FAST_GZIP = 3  # ISA-L's levels are 0 to 3; above them zlib works
+_DEFAULT_GZIP = 2
+_DEFAULT_ZSTD = 3
+
+
+class Compression(NamedTuple):
+    """How layers are compressed. level: None = a fast one."""
+
+    name: str = "gzip"
+    level: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What follows `…layer.v1.tar` in the media type."""
+        return "" if self.name == "none" else f"+{self.name}"
+
+    @property
+    def key(self) -> str:
+        """What names the result: it changes with everything that changes the bytes."""
+        if self.name == "gzip":
+            return f"gzip:{'isal' if _isal(self.level) else 'zlib'}:{self.level or _DEFAULT_GZIP}"
+        if self.name == "zstd":
+            import zstandard
+
+            library = ".".join(str(number) for number in zstandard.ZSTD_VERSION)
+            return f"zstd:{library}:{self.level or _DEFAULT_ZSTD}"
+        return "none"
+
+
+def parse_compression(name: str, level: int | None = None) -> Compression:
+    """The compression that flags mean. Raises UsageError."""
+    if name not in NAMES:
+        raise UsageError(f"unknown compression '{name}'", hint=f"use one of: {', '.join(NAMES)}")
+    lowest, highest = _LEVELS[name]
+    if level is not None and not lowest <= level <= highest:
+        raise UsageError(
+            f"compression level {level} is not one of {name}", hint=f"use {lowest} to {highest}" if highest else None
+        )
+    return Compression(name, level)
+
+
+class Compressed:
+    """The compressed bytes of `reader`, made while they are read."""
+
+    __slots__ = ("_encoder", "_reader", "_waiting")
+
+    def __init__(self, reader: Reader, compression: Compression) -> None:
+        self._reader = reader
+        self._encoder: Any = _ENCODERS[compression.name](compression.level)
+        self._waiting = bytearray()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end."""
+        while self._encoder is not None and (size < 0 or len(self._waiting) < size):
+            piece = self._reader.read(_PIECE)
+            if piece:
+                self._waiting += self._encoder.feed(piece)
+            else:
+                self._waiting += self._encoder.finish()
+                self._encoder = None
+        taken = bytes(self._waiting if size < 0 else self._waiting[:size])
+        del self._waiting[: len(taken)]
+        return taken
+
+    def close(self) -> None:
+        """Close what is read."""
+        self._reader.close()
+
+
+class _Gzip:
+    """One gzip member (RFC 1952) with nothing in its header that varies."""
+
+    __slots__ = ("_crc", "_crc32", "_object", "_size", "_started")
+
+    def __init__(self, level: int | None) -> None:
+        import zlib
+
+        library: Any = zlib
+        chosen = level or _DEFAULT_GZIP
+        if _isal(level):
+            from isal import isal_zlib
+
+            library = isal_zlib
+        self._object = library.compressobj(chosen, zlib.DEFLATED, -15)
+        self._crc32 = library.crc32
+        self._crc = 0
+        self._size = 0
+        self._started = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """The next compressed bytes."""
+        self._crc = self._crc32(piece, self._crc)
+        self._size += len(piece)
+        made: bytes = self._object.compress(piece)
+        return self._head() + made
+
+    def finish(self) -> bytes:
+        """The last bytes."""
+        tail = (self._crc & 0xFFFFFFFF).to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
+        made: bytes = self._object.flush()
+        return self._head() + made + tail
+
+    def _head(self) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        return _GZIP_HEADER
+
+
+class _Zstd:
+    """One zstd frame."""
+
+    __slots__ = ("_object",)
+
+    def __init__(self, level: int | None) -> None:
+        import zstandard
+
+        self._object = zstandard.ZstdCompressor(level=level or _DEFAULT_ZSTD, write_checksum=True).compressobj()
+
+    def feed(self, piece: bytes) -> bytes:
+        """The next compressed bytes."""
+        return self._object.compress(piece)
+
+    def finish(self) -> bytes:
+        """The last bytes."""
+        return self._object.flush()
+
+
+class _Nothing:
+    """No compression."""
+
+    __slots__ = ()
+
+    def __init__(self, level: int | None) -> None:
+        pass
+
+    def feed(self, piece: bytes) -> bytes:
+        """The same bytes."""
+        return piece
+
+    def finish(self) -> bytes:
+        """Nothing."""
+        return b""
+
+
+def _isal(level: int | None) -> bool:
+    """Whether ISA-L does it: for the fast levels, where the library is there."""
+    if (level or _DEFAULT_GZIP) > _FAST_GZIP:
+        return False
+    try:
+        import isal  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+_ENCODERS: dict[str, Any] = {"gzip": _Gzip, "zstd": _Zstd, "none": _Nothing}

@@ -1,0 +1,112 @@
+"""Manifests in another form: other compression of layers, OCI or docker media types. Pure; configs stay as they are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import UsageError
+from rootless.image.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FORMATS = ("oci", "v2s2")
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+_OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_DOCKER_SUFFIX = {"none": "", "gzip": ".gzip"}
+_OCI_SUFFIX = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
+
+
+def format_of(media_type: str) -> str:
+    """`v2s2` for docker's manifests and lists, else `oci`."""
+    return "v2s2" if media_type in (DOCKER_MANIFEST, DOCKER_LIST) else "oci"
+
+
+def layer_compression(media_type: str) -> str:
+    """`gzip`, `zstd` or `none`, by the layer's media type."""
+    return next((name for name in ("gzip", "zstd") if media_type.endswith((f"+{name}", f".{name}"))), "none")
+
+
+def layer_type(descriptor: Descriptor, compression: str, form: str) -> str:
+    """The media type of the layer in that compression and format. Raises UsageError: docker's has no zstd."""
+    if form == "oci":
+        return (_OCI_FOREIGN if descriptor.is_foreign else _OCI_LAYER) + _OCI_SUFFIX[compression]
+    if compression not in _DOCKER_SUFFIX:
+        raise UsageError(
+            f"docker's manifest (v2s2) knows no layers compressed with {compression}",
+            hint="use --format oci, or --compression gzip",
+        )
+    return (_DOCKER_FOREIGN if descriptor.is_foreign else _DOCKER_LAYER) + _DOCKER_SUFFIX[compression]
+
+
+def rebuild(manifest: Manifest, layers: Sequence[Descriptor], form: str) -> tuple[bytes, str]:
+    """The manifest with these layers (media type, digest, size) in that format: bytes and media type.
+
+    The bytes stay the very same when nothing is different. Other fields are kept; docker's format has no annotations.
+    """
+    same = [(each.media_type, each.digest, each.size) for each in layers] == [
+        (each.media_type, each.digest, each.size) for each in manifest.layers
+    ]
+    if same and form == format_of(manifest.media_type):
+        return manifest.raw, manifest.media_type
+    document: dict[str, Any] = json.loads(manifest.raw)
+    media_type = OCI_MANIFEST if form == "oci" else DOCKER_MANIFEST
+    config = document["config"]
+    if config.get("mediaType") in (OCI_CONFIG, DOCKER_CONFIG):
+        config = {**config, "mediaType": OCI_CONFIG if form == "oci" else DOCKER_CONFIG}
+    new = []
+    for old, layer in zip(document.get("layers") or [], layers, strict=True):
+        kept = {**old, "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
+        if layer.digest != old.get("digest"):
+            kept.pop("data", None)
+            kept.pop("urls", None)
+        if form != "oci":
+            kept.pop("annotations", None)
+        new.append(kept)
+    document |= {"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": new}
+    if form != "oci":
+        document.pop("annotations", None)
+    return _bytes(document), media_type
+
+
+def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -> tuple[bytes, str]:
+    """The index with other manifests in place of some (by their old digests): bytes and media type."""
+    media_type = OCI_INDEX if form == "oci" else DOCKER_LIST
+    is_same = all(
+        digest == each.digest or digest not in {child.digest for child in index.manifests}
+        for digest, each in replaced.items()
+    )
+    if is_same and form == format_of(index.media_type):
+        return index.raw, index.media_type
+    document: dict[str, Any] = json.loads(index.raw)
+    children = []
+    for old in document["manifests"]:
+        new = replaced.get(old["digest"])
+        child = (
+            dict(old) if new is None else {**old, "mediaType": new.media_type, "digest": new.digest, "size": new.size}
+        )
+        if form != "oci":
+            child.pop("annotations", None)
+        children.append(child)
+    document |= {"schemaVersion": 2, "mediaType": media_type, "manifests": children}
+    if form != "oci":
+        document.pop("annotations", None)
+    return _bytes(document), media_type
+
+
+def _bytes(document: dict[str, Any]) -> bytes:
+    first = {key: document[key] for key in ("schemaVersion", "mediaType")}
+    return json.dumps({**first, **document}, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,140 @@
+"""A repository of a registry as the place where an image goes: blobs skipped, mounted or sent, manifests put last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from rootless.errors import AuthenticationError, RegistryError
+from rootless.image.answers import error_text
+from rootless.image.digest import check_digest, digest_of
+from rootless.image.session import Access, Session
+from rootless.image.upload import Content, Sent, begin, has_blob, upload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from urllib3 import BaseHTTPResponse
+
+    from rootless.image.reference import Reference
+    from rootless.image.shortnames import Registries
+
+_MAX_MOUNTS = 3  # repositories that are tried
+
+
+class Placed(NamedTuple):
+    """How a blob came to be there. how: "there", "mounted" (origin: from which repository) or "sent"."""
+
+    digest: str
+    size: int
+    how: str
+    origin: str = ""
+
+
+class RegistryDestination:
+    """One repository; several threads may put blobs."""
+
+    __slots__ = ("_seen", "reference", "repository", "session")
+
+    def __init__(self, reference: Reference, session: Session, repository: str) -> None:
+        self.reference = reference
+        self.session = session
+        self.repository = repository
+        self._seen: set[str] = set()
+
+    def has_blob(self, digest: str, size: int | None = None) -> bool:
+        """Whether the blob is there."""
+        check_digest(digest)
+        if digest in self._seen:
+            return True
+        found = has_blob(self.session, self.repository, digest, size)
+        if found:
+            self._seen.add(digest)
+        return found
+
+    def put_blob(
+        self,
+        content: Content,
+        *,
+        origins: Sequence[str] = (),
+        chunk_size: int | None = None,
+        on_bytes: Callable[[int], None] = lambda count: None,
+    ) -> Placed:
+        """Let the repository have these bytes. origins: repositories of the same registry that may have them.
+
+        Raises RegistryError, AuthenticationError, DigestMismatch.
+        """
+        begun: BaseHTTPResponse | None = None
+        if content.digest is not None:
+            if self.has_blob(content.digest, content.size):
+                return Placed(content.digest, content.size or 0, "there")
+            for origin in list(origins)[:_MAX_MOUNTS]:
+                if origin == self.repository:
+                    continue
+                begun = self._mount(content.digest, origin)
+                if begun is None:
+                    self._seen.add(content.digest)
+                    return Placed(content.digest, content.size or 0, "mounted", origin)
+                break  # the registry began an upload instead; asking again would leave that one behind
+        sent: Sent = upload(
+            self.session, self.repository, content, begun=begun, chunk_size=chunk_size, on_bytes=on_bytes
+        )
+        self._seen.add(sent.digest)
+        return Placed(sent.digest, sent.size, "sent")
+
+    def put_manifest(self, raw: bytes, media_type: str, *, tag: str | None = None) -> BaseHTTPResponse:
+        """Put a manifest or index under its digest, or under `tag`; the answer, whose body was read.
+
+        Raises RegistryError; DigestMismatch is the registry's to find.
+        """
+        what = tag or digest_of(raw)
+        headers = {"Content-Type": media_type, "Content-Length": str(len(raw))}
+        response = self.session.send("PUT", f"{self.repository}/manifests/{what}", headers=headers, body=raw)
+        if response.status not in (200, 201, 202):
+            raise self.session.refusal(response)
+        error_text(response)
+        told = response.headers.get("Docker-Content-Digest")
+        if told and told.startswith("sha256:") and told != digest_of(raw):
+            raise RegistryError(f"registry '{self.session.host}' has stored another manifest: '{told[:100]}'")
+        return response
+
+    def has_manifest(self, digest: str, media_type: str) -> bool:
+        """Whether the manifest is there already."""
+        path = f"{self.repository}/manifests/{check_digest(digest)}"
+        response = self.session.get(path, headers={"Accept": media_type}, method="HEAD")
+        error_text(response)
+        return response.status == 200
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+
+    def _mount(self, digest: str, origin: str) -> BaseHTTPResponse | None:
+        """Ask for the blob of another repository; None when that is done, else the upload that was begun instead."""
+        scope = f"repository:{origin}:pull"
+        self.session.want(scope)
+        query = f"?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
+        try:
+            response = begin(self.session, self.repository, query)
+        except AuthenticationError:
+            # The other repository may be closed to us: that is no reason not to push
+            self.session.want(scope, wanted=False)
+            return begin(self.session, self.repository)
+        if response.status == 201:
+            error_text(response)
+            return None
+        return response
+
+
+def open_destination(
+    reference: Reference,
+    registries: Registries,
+    access: Access,
+    *,
+    warn: Callable[[str], None] | None = None,
+    actions: str = "pull,push",
+) -> RegistryDestination:
+    """The repository that `reference` names; mirrors are never written to. Nothing is asked yet."""
+    endpoint = registries.endpoints(reference)[-1]
+    session = Session(endpoint, access, actions=actions, warn=warn)
+    return RegistryDestination(reference, session, endpoint.repository)
