@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.engine import identity, images_in, joins, launchfile, networking, sources
+from rootless.engine import events, identity, images_in, joins, launchfile, networking, sources
 from rootless.engine.bundle import Facts, make_config
 from rootless.engine.env import parse_env, parse_labels, split_env
 from rootless.engine.names import suggest_name
@@ -135,6 +135,7 @@ def _make(
     )
     runtime = _runtime(options.runtime or settings.runtime)
     config, warnings = make_config(options, image.defaults, facts)
+    cgroup = _limit(engine, options, config)
     for warning in warnings:
         engine.warn(warning)
     emulation = None
@@ -176,6 +177,8 @@ def _make(
         "seccomp_bpf": None if runtime else filter_path(engine, profile),
         "root_emulation": emulation,
         "log": launchfile.log_settings(options, settings, directory),
+        "cgroup": cgroup,
+        "events": {"log": events.log_path(engine), "attributes": events.container_attributes(record)},
         "terminal": options.tty,
         "open_stdin": options.interactive,
         "stdin_once": options.interactive,
@@ -194,7 +197,29 @@ def _make(
         "runtime": runtime or None,
         "runtime_dir": engine.directories.runtime,
     }
-    return _publish(engine, record, config, launch, named=options.name is not None)
+    directory = _publish(engine, record, config, launch, named=options.name is not None)
+    events.record_container(engine, record, "create")
+    return directory
+
+
+def _limit(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any]:
+    """launch.json's "cgroup"; where the host cannot enforce a limit, it is told, and what stands in is in `config`."""
+    from rootless.engine import resources
+
+    wanted = resources.launch_settings(options, engine.settings)
+    place = wanted["parent"] or wanted["mode"] == "split"
+    if wanted["resources"] or place:
+        from rootless.host import cgroups
+
+        found = cgroups.find(parent=wanted["parent"], current=wanted["mode"] == "split")
+        if place and found.kind == "none":
+            raise HostLimit(f"the cgroup that was asked for cannot be used: {found.reason}", hint=found.remedy)
+        rlimits = config["process"].setdefault("rlimits", [])
+        verdict = resources.judge(wanted, found, given_rlimits={limit["type"] for limit in rlimits})
+        rlimits += verdict.rlimits
+        if verdict.warning:
+            engine.warn(verdict.warning)
+    return wanted
 
 
 def _make_directory(engine: Engine, record: dict[str, Any], *, named: bool) -> str:
@@ -226,6 +251,7 @@ def _publish(
             if named or attempt == _NAME_ATTEMPTS - 1:
                 raise
             record["name"] = launch["name"] = suggest_name(attempt + 1)
+            launch["events"]["attributes"]["name"] = record["name"]
             if launch["remove"]:
                 launch["remove"]["name_file"] = f"{containers.names}/{record['name']}"
     return directory

@@ -40,6 +40,29 @@ class ContainerOptions(NamedTuple):
     init: bool = False
     ulimit: tuple[str, ...] = ()
     oom_score_adj: int | None = None
+    # limits; texts are docker's sizes and numbers
+    memory: str | None = None
+    memory_swap: str | None = None
+    memory_reservation: str | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    cpus: str | None = None
+    cpu_shares: int | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    pids_limit: int | None = None
+    blkio_weight: int | None = None
+    blkio_weight_device: tuple[str, ...] = ()
+    device_read_bps: tuple[str, ...] = ()
+    device_write_bps: tuple[str, ...] = ()
+    device_read_iops: tuple[str, ...] = ()
+    device_write_iops: tuple[str, ...] = ()
+    cgroup_conf: tuple[str, ...] = ()
+    cgroup_parent: str | None = None
+    cgroups: str | None = None  # enabled | disabled | split
+    strict_limits: bool | None = None  # None: as the settings say
     stop_signal: str | None = None
     stop_timeout: int | None = None  # seconds; -1 waits for ever
     # life

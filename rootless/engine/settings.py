@@ -16,7 +16,9 @@ class Settings(NamedTuple):
     storage_driver: auto, overlay, fuse-overlayfs or copy; network: the mode of a container that names none (pasta,
     slirp4netns, none, host; "" = the best the host has); runtime: another OCI runtime's name or path ("" = our own);
     log_driver: json-file or none; log_max_size: bytes per log file (-1 = no limit); log_max_file: files kept;
-    stop_timeout: seconds; detach_keys: docker's text; seccomp_profile: path of a profile ("" = the default one).
+    stop_timeout: seconds; detach_keys: docker's text; seccomp_profile: path of a profile ("" = the default one);
+    cgroups: enabled, disabled or split; cgroup_parent: a directory of the cgroup tree that is yours, or a .slice of
+    your systemd ("" = what is found); strict_limits: a limit that cannot be enforced is an error.
     """
 
     storage_driver: str = "auto"
@@ -28,12 +30,16 @@ class Settings(NamedTuple):
     stop_timeout: int = 10
     detach_keys: str = "ctrl-p,ctrl-q"
     seccomp_profile: str = ""
+    cgroups: str = "enabled"
+    cgroup_parent: str = ""
+    strict_limits: bool = False
 
 
 _CHOICES = {
     "storage_driver": _DRIVERS,
     "network": ("", "pasta", "slirp4netns", "none", "host"),
     "log_driver": ("json-file", "none"),
+    "cgroups": ("enabled", "disabled", "split"),
 }
 
 
@@ -74,7 +80,9 @@ def _set(
     if key not in Settings._fields:
         raise error(f"unknown setting '{key}' in {where}", hint=f"known are {', '.join(Settings._fields)}")
     default = Settings._field_defaults[key]
-    if isinstance(default, int):
+    if isinstance(default, bool):
+        value = _switch(key, value, where, error)
+    elif isinstance(default, int):
         value = _integer(key, value, where, error)
     elif not isinstance(value, str):
         raise error(f"setting '{key}' in {where} must be text, not {value!r}")
@@ -82,6 +90,23 @@ def _set(
     if choices and value not in choices:
         raise error(f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}")
     return settings._replace(**{key: value})
+
+
+def _switch(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise error(f"setting '{key}' in {where} must be true or false, not {value!r}")
+
+
+def _boolean(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        return value.lower() in ("1", "true", "yes", "on")
+    raise error(f"setting '{key}' in {where} must be true or false, not {value!r}")
 
 
 def _integer(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> int:

@@ -10,13 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.monitor.cgroup import AnyGroup
     from rootless.monitor.spec import LaunchSpec
 
 
 class AdoptedRun:
     """The rest of a NativeRun's life. known: what NativeRun.hand_over gave."""
 
-    __slots__ = ("_error_fd", "_helpers", "_spec", "_userns_fd", "console_fd", "network", "pid", "pidfd")
+    __slots__ = ("_error_fd", "_helpers", "_spec", "_userns_fd", "console_fd", "group", "network", "pid", "pidfd")
 
     def __init__(self, spec: LaunchSpec, known: dict[str, Any]) -> None:
         self._spec = spec
@@ -26,6 +27,11 @@ class AdoptedRun:
         self.network: dict[str, Any] = {}
         self._userns_fd, self._error_fd = known["fds"]
         self._helpers: list[tuple[int, int]] = known["helpers"]
+        self.group: AnyGroup | None = None
+        if known["group"]:
+            from rootless.runtime.cgroups.group import restore
+
+            self.group = restore(known["group"])
 
     def start(self) -> None:
         """It runs."""
@@ -57,13 +63,18 @@ class AdoptedRun:
             _end(pid)
         if self._error_fd >= 0:
             os.close(self._error_fd)
+        userns_fd = self._userns_fd if self._userns_fd >= 0 else None
+        if self.group is not None:
+            from rootless.monitor import cgroup, state
+
+            cgroup.end(self.group, userns_fd, lambda text: state.note(self._spec.directory, text))
         try:
             if self._spec.rootfs is not None:
                 drivers.unmount(self._spec.rootfs)
             if remove:
                 from rootless.monitor.finish import remove_container
 
-                remove_container(self._spec, self._userns_fd if self._userns_fd >= 0 else None)
+                remove_container(self._spec, userns_fd)
         finally:
             if self._userns_fd >= 0:
                 os.close(self._userns_fd)

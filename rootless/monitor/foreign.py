@@ -2,7 +2,7 @@
 
 An agent, a forked child of the monitor, enters a user and mount namespace, mounts the root filesystem there and runs
 PROGRAM create, start and delete. It stays as long as the container, which it kills when the monitor dies.
-Cgroups stay as they are: without a delegated one neither crun nor runc can make any.
+The container's cgroup is ours to make and limit: PROGRAM is called in it and makes none.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from rootless.errors import (
 from rootless.kernel import procfs
 from rootless.kernel.mounts import MS_RDONLY, mount
 from rootless.kernel.process import close_range, pidfd_open, pidfd_send_signal
+from rootless.monitor import cgroup
 from rootless.monitor.state import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from rootless.monitor.cgroup import AnyGroup, Holder
     from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
     from rootless.storage.drivers import Mounter
@@ -41,9 +43,10 @@ _START, _DELETE = b"s", b"d"
 class ForeignRun:
     """A run under another runtime: the agent that called it, and the container, which is our child by adoption."""
 
-    __slots__ = ("_agent", "_channel", "_helper", "_spec", "console_fd", "network", "pid", "pidfd")
+    __slots__ = ("_agent", "_channel", "_helper", "_spec", "console_fd", "group", "network", "pid", "pidfd")
 
-    def __init__(self, spec: LaunchSpec, agent: int, channel: socket.socket, pid: int) -> None:
+    def __init__(self, spec: LaunchSpec, agent: int, channel: socket.socket, pid: int, group: AnyGroup | None) -> None:
+        self.group = group
         self._spec = spec
         self._agent = agent
         self._channel = channel
@@ -64,6 +67,8 @@ class ForeignRun:
         if self._helper is not None:
             self._helper.ready()
             self.network = self._helper.facts
+        if self.group is not None:
+            cgroup.apply_late(self.group, self._spec)
         self._channel.send(_START)
         _answer(self._channel)
 
@@ -109,6 +114,8 @@ class ForeignRun:
             except ChildProcessError:
                 pass
         os.close(self.pidfd)
+        if self.group is not None:
+            cgroup.end(self.group, None, lambda text: note(self._spec.directory, text))
         if self._helper is not None:
             self._helper.stop()
             self._helper = None
@@ -120,7 +127,7 @@ class ForeignRun:
             remove_container(self._spec)
 
 
-def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> ForeignRun:
+def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder | None = None) -> ForeignRun:
     """Create the container with PROGRAM create. Raises RuntimeFailure and its kin with the program's own words."""
     from rootless.storage import drivers
 
@@ -131,15 +138,20 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> ForeignRun:
     mounter: Mounter | None = None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     agent = -1
+    group: AnyGroup | None = None
     try:
+        if holder is not None:
+            group = holder.make(spec, lambda text: note(spec.directory, text))
         if spec.rootfs is not None:
             mounter = drivers.mounter(spec.rootfs)
         monitor = os.getpid()
         agent = os.fork()
         if agent == 0:
-            _Agent(spec, program, place, theirs).live(monitor, mounter, stdio, listener.path if listener else None)
+            _Agent(spec, program, place, theirs, group).live(
+                monitor, mounter, stdio, listener.path if listener else None
+            )
         theirs.close()
-        run = ForeignRun(spec, agent, ours, int(_answer(ours)["pid"]))
+        run = ForeignRun(spec, agent, ours, int(_answer(ours)["pid"]), group)
         if listener is not None:
             run.console_fd = listener.receive()
         run.connect()
@@ -147,6 +159,8 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> ForeignRun:
         ours.close()
         if agent > 0:
             os.waitpid(agent, 0)  # at the end of the channel it kills and deletes what it has made
+        if group is not None:
+            cgroup.end(group, None, lambda text: note(spec.directory, text))
         raise
     finally:
         theirs.close()
@@ -255,7 +269,10 @@ class _ConsoleListener:
 class _Agent:
     """The forked child: lives inside the user namespace and calls the program when told."""
 
-    def __init__(self, spec: LaunchSpec, program: str, place: str, channel: socket.socket) -> None:
+    def __init__(
+        self, spec: LaunchSpec, program: str, place: str, channel: socket.socket, group: AnyGroup | None
+    ) -> None:
+        self._group = group
         self._spec = spec
         self._program = program
         self._place = place
@@ -309,7 +326,9 @@ class _Agent:
         arguments = ["create", "--bundle", f"{self._place}/bundle", "--pid-file", pid_file]
         if console is not None:
             arguments += ["--console-socket", console]
+        own = cgroup.enter(self._group)
         self._call([*arguments, spec.id], stdio)
+        cgroup.leave(own)  # the agent is none of the container's processes
         for fd in stdio or ():
             os.close(fd)
         with open(pid_file, encoding="ascii") as file:

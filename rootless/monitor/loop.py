@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+URGENT = select.EPOLLPRI  # a file of the kernel's has changed
 
 
 class Timer:

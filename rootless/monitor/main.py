@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.monitor.cgroup import Holder
     from rootless.monitor.prepared import Prepared
     from rootless.monitor.spec import LaunchSpec
     from rootless.monitor.supervise import Run
@@ -30,22 +31,31 @@ _HANDLED = (signals.SIGCHLD, signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
 class _Launcher:
     """Launches each run of the container; the first one may use what was prepared."""
 
-    __slots__ = ("_prepared",)
+    __slots__ = ("_holder", "_prepared")
 
-    def __init__(self, prepared: Prepared | None) -> None:
+    def __init__(self, prepared: Prepared | None, holder: Holder | None) -> None:
         self._prepared = prepared
+        self._holder = holder
 
     def __call__(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
         prepared, self._prepared = self._prepared, None
+        if self._holder is None:
+            from rootless.monitor.cgroup import Holder
+
+            self._holder = Holder()
         if spec.runtime:
             from rootless.monitor import foreign
 
             if prepared is not None:
                 prepared.close()
-            return foreign.launch(spec, stdio)
+            return foreign.launch(spec, stdio, self._holder)
         from rootless.monitor import native
 
-        return native.launch(spec, stdio, prepared)
+        return native.launch(spec, stdio, prepared, self._holder)
+
+    def hand_over(self) -> str:
+        """The scope that this process is in, for the launcher of its next image."""
+        return self._holder.scope if self._holder is not None else ""
 
 
 def _detach() -> None:
@@ -64,9 +74,9 @@ def _detach() -> None:
     set_child_subreaper()
 
 
-def _supervisor(prepared: Prepared | None) -> Supervisor:
+def _supervisor(prepared: Prepared | None, holder: Holder | None) -> Supervisor:
     loop = Loop()
-    supervisor = Supervisor(loop, _Launcher(prepared))
+    supervisor = Supervisor(loop, _Launcher(prepared, holder))
     loop.on_signal(signals.SIGCHLD, supervisor.reap)
     loop.on_signal(signals.SIGTERM, supervisor.stop)
     loop.on_signal(signals.SIGINT, supervisor.stop)
@@ -112,6 +122,10 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
         known = marshal.loads(file.read())  # noqa: S302 - we wrote it ourselves, into memory that has no name
     for fd in known["fds"]:
         os.set_inheritable(fd, False)
+    if known["scope"]:
+        from rootless.monitor.cgroup import Holder
+
+        supervisor.launcher = _Launcher(None, Holder(known["scope"]))
     spec = LaunchSpec(known["directory"], known["launch"])
     supervisor.resume(known, AdoptedRun(spec, known["run"]), spec)
     signals.unblock(_HANDLED)
@@ -124,15 +138,18 @@ def main() -> int:
     """
     arguments = sys.argv[1:]
     resumes = arguments[:1] == ["resume"]
-    prepared = None
+    prepared = holder = None
     if not resumes:
         os.set_inheritable(ENGINE_FD, False)
         _detach()
         if arguments[:1] == ["prepare"]:
+            from rootless.monitor.cgroup import Holder
             from rootless.monitor.prepared import prepare
 
+            holder = Holder()
+            holder.begin()  # first: systemd works on it while we do the rest
             prepared = prepare("".join(arguments[1:2]))
-    supervisor = _supervisor(prepared)
+    supervisor = _supervisor(prepared, holder)
     try:
         supervisor.settle = _begin_anew
         if resumes:

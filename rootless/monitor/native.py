@@ -6,12 +6,14 @@ import os
 
 from rootless.errors import HostLimit
 from rootless.kernel import procfs
-from rootless.monitor.state import note
+from rootless.monitor import cgroup
+from rootless.monitor.state import note, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.monitor.cgroup import AnyGroup, Holder
     from rootless.monitor.prepared import Prepared
     from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
 
 
 class NativeRun:
-    """A run under rootless.runtime.launch, with its network helper."""
+    """A run under rootless.runtime.launch, with its network helper. group: its cgroup, None without."""
 
-    __slots__ = ("_helper", "_process", "_spec", "console_fd", "network", "pid", "pidfd")
+    __slots__ = ("_helper", "_process", "_spec", "console_fd", "group", "network", "pid", "pidfd")
 
-    def __init__(self, spec: LaunchSpec, process: Process, helper: Helper | None) -> None:
+    def __init__(self, spec: LaunchSpec, process: Process, helper: Helper | None, group: AnyGroup | None) -> None:
         self._spec = spec
         self._process = process
         self._helper = helper
+        self.group = group
         self.pid = process.pid
         self.pidfd = process.pidfd
         self.console_fd, process.console_fd = process.console_fd, None  # whoever pumps it closes it
@@ -40,6 +43,10 @@ class NativeRun:
         if self._helper is not None:
             self._helper.ready()
             self.network = self._helper.facts
+        if self.group is not None:
+            self._process.release()
+            cgroup.apply_late(self.group, self._spec)
+            cgroup.delegate(self.group, self._spec.config, self._process.userns_fd)
         self._process.start()
 
     def wait(self) -> int:
@@ -60,7 +67,8 @@ class NativeRun:
         """The run as `adopted.AdoptedRun` takes it."""
         userns_fd = -1 if self._process.userns_fd is None else self._process.userns_fd
         error_fd = -1 if self._helper is None else self._helper.error_fd()
-        return {"pid": self.pid, "fds": [userns_fd, error_fd], "helpers": self.helpers()}
+        group = None if self.group is None else self.group.to_json()
+        return {"pid": self.pid, "fds": [userns_fd, error_fd], "helpers": self.helpers(), "group": group}
 
     def close(self, *, remove: bool = False) -> None:
         """Stop the network helper and the filesystem's daemon, delete the container if it shall be removed."""
@@ -71,6 +79,8 @@ class NativeRun:
         try:
             if process.pidfd >= 0:
                 process.destroy()  # closes what belongs to it; kills only what was never started
+            if self.group is not None:
+                cgroup.end(self.group, userns_fd, lambda text: note(self._spec.directory, text))
             if self._helper is not None:
                 self._helper.stop(wait=bool(self._helper.ports))
                 self._helper = None
@@ -90,6 +100,7 @@ def preload() -> None:
     import rootless.monitor.finish
     import rootless.network.pasta
     import rootless.paths
+    import rootless.runtime.cgroups.place
     import rootless.runtime.launch
     import rootless.runtime.operations
     import rootless.runtime.seccomp
@@ -98,10 +109,12 @@ def preload() -> None:
     import rootless.storage.removal  # noqa: F401
 
 
-def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepared | None = None) -> NativeRun:
+def launch(
+    spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepared | None = None, holder: Holder | None = None
+) -> NativeRun:
     """Create the container, up to the gate before its command. Raises what rootless.runtime.launch raises.
 
-    prepared: namespaces made early; it is used up.
+    prepared: namespaces made early; it is used up. holder: gives the run its cgroup.
     """
     from rootless.host.idmap import IdMap
     from rootless.runtime import launch as runtime
@@ -110,7 +123,19 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
 
     mounter: Mounter | None = None
     supervisor: Supervisor | None = None
+    group: AnyGroup | None = None
     helper = prepared.take(spec) if prepared is not None else None
+
+    def warn(text: str) -> None:
+        note(spec.directory, text)
+
+    def join_cgroup(pid: int) -> None:
+        nonlocal group
+        group = holder.make(spec, warn) if holder is not None else None
+        if group is not None:
+            from rootless.runtime.cgroups import place
+
+            place.join(group, pid)
 
     def on_namespaces(pid: int) -> None:
         nonlocal helper
@@ -130,6 +155,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
                 extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.seed_volumes],
                 stdio=stdio,
                 container_id=spec.id,
+                join_cgroup=join_cgroup,
                 on_namespaces=on_namespaces,
                 seccomp_bpf=_filter(spec.seccomp_bpf),
                 emulation=_emulation(spec, supervisor),
@@ -138,12 +164,14 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
                 init=spec.init,
                 keep_groups=spec.keep_groups,
                 made=prepared.fds if prepared is not None else None,
-                warn=lambda text: note(spec.directory, text),
+                warn=warn,
             )
         )
     except BaseException:
         if helper is not None:
             helper.stop()
+        if group is not None:
+            cgroup.end(group, None, warn)
         raise
     finally:
         if mounter is not None:
@@ -152,7 +180,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepa
             supervisor.close()
         if prepared is not None:
             prepared.close()
-    return NativeRun(spec, process, helper)
+    return NativeRun(spec, process, helper, group)
 
 
 def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
@@ -160,6 +188,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     from rootless.runtime.join import exec_process
 
     process = {**spec.config["process"], "args": argv, "terminal": False}
+    join_cgroup = cgroup.joiner((read(spec.directory) or {}).get("cgroup"), pid)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     supervisor = _supervisor(spec)
     try:
@@ -171,6 +200,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
             seccomp_bpf=_filter(spec.seccomp_bpf),
             emulation=_emulation(spec, supervisor),
             die_with_parent=True,
+            join_cgroup=join_cgroup,
         )
     finally:
         if supervisor is not None:

@@ -255,3 +255,15 @@ class Pump:
         """Some client has caught up or left."""
         for output in self.outputs:
             output.resume()
+
+
+def pipes(*, open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(our ends, the container's ends) of stdin, stdout, stderr; without open_stdin the container reads /dev/null."""
+    flags = os.O_CLOEXEC
+    if open_stdin:
+        their_in, our_in = os.pipe2(flags)
+    else:
+        their_in, our_in = os.open("/dev/null", os.O_RDONLY | flags), -1
+    our_out, their_out = os.pipe2(flags)
+    our_err, their_err = os.pipe2(flags)
+    return (our_in, our_out, our_err), (their_in, their_out, their_err)

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.monitor.cgroup import AnyGroup
+
 _MAX_NOTES = 1 << 16  # bytes of monitor.log
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
 
@@ -81,6 +83,7 @@ class State:
             "host": os.uname().nodename,
             "boot_id": procfs.boot_id(),
             "network": {},
+            "cgroup": None,
             "helpers": [],
         }
         earlier = read(directory)
@@ -96,8 +99,10 @@ class State:
         except OSError as e:
             note(self.directory, f"cannot write state.json: {e.strerror}")
 
-    def started(self, pid: int, *, helpers: list[tuple[int, int]], network: dict[str, Any]) -> None:
-        """The container runs. helpers: (pid, start time) of the processes that die with it."""
+    def started(
+        self, pid: int, *, helpers: list[tuple[int, int]], network: dict[str, Any], group: AnyGroup | None = None
+    ) -> None:
+        """The container runs. helpers: (pid, start time) of the processes that die with it; group: its cgroup."""
         from rootless.kernel import procfs
 
         self.update(
@@ -108,8 +113,10 @@ class State:
             finished_at=NEVER,
             exit_code=0,
             error="",
+            oom_killed=False,
             helpers=helpers,
             network=network,
+            cgroup=None if group is None else group.to_json(),
         )
 
     def ended(self, status: str, exit_code: int, *, error: str = "") -> None:

@@ -10,11 +10,11 @@ import os
 import time
 
 from rootless.errors import InvalidState, RootlessError
-from rootless.monitor import leftovers, protocol, signals, state
+from rootless.monitor import happenings, leftovers, protocol, signals, state
 from rootless.monitor.clients import Client, Clients
 from rootless.monitor.logfile import LogFile, NoLog, open_log
 from rootless.monitor.loop import READ, Loop, Timer
-from rootless.monitor.pump import Pump
+from rootless.monitor.pump import Pump, pipes
 from rootless.monitor.restart import RestartPolicy
 from rootless.monitor.spec import LaunchSpec, read
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from rootless.monitor.cgroup import AnyGroup
     from rootless.monitor.health import Health
+    from rootless.monitor.memory import MemoryWatch
 
     class Run(Protocol):
-        """One run of a container, made by a launcher: created and waiting for `start`."""
+        """One run of a container, made by a launcher: created and waiting for `start`. group: its cgroup."""
 
+        group: AnyGroup | None
         pid: int
         pidfd: int
         console_fd: int | None
@@ -55,7 +58,16 @@ if TYPE_CHECKING:
             """Child `pid` was reaped: if it was a helper, its number may be another's from now on."""
 
     Stdio = tuple[int, int, int]
-    Launcher = Callable[[LaunchSpec, "Stdio | None"], Run]
+
+    class Launcher(Protocol):
+        """Makes the runs of one container."""
+
+        def __call__(self, spec: LaunchSpec, stdio: Stdio | None) -> Run:
+            """The next run, up to its gate."""
+
+        def hand_over(self) -> str:
+            """The systemd scope that this process is in, "" without."""
+
 
 _GRACE = 0.5  # seconds for output of processes that outlive the first one (only without a pid namespace of its own)
 _SETTLE = 1.0  # seconds after the start at which memory that only starting needs is given back
@@ -83,6 +95,7 @@ class Supervisor:
         self._size = (0, 0)
         self._root: tuple[int, int] | None = None  # of a container whose processes may outlive the first one
         self._health: Health | None = None
+        self._memory: MemoryWatch | None = None
         self._began = 0.0
         self._exit_code: int | None = None  # of an ended run whose output is still being read
         self._stopping = False
@@ -164,7 +177,7 @@ class Supervisor:
         run = None
         try:
             if not spec.terminal:
-                ours, theirs = _pipes(open_stdin=spec.open_stdin)
+                ours, theirs = pipes(open_stdin=spec.open_stdin)
             run = self.launcher(spec, theirs)
             if run.console_fd is not None:
                 pump.use_terminal(self.loop, self.clients, self._log, run.console_fd)
@@ -188,8 +201,10 @@ class Supervisor:
         if spec.health and spec.health.get("test"):
             from rootless.monitor.health import Health
 
-            self._health = Health(self.loop, spec, run.pid, lambda result: tracked.update(health=result))
-        tracked.started(run.pid, helpers=run.helpers(), network=run.network)
+            self._health = Health(self.loop, spec, run.pid, lambda result: happenings.healthy(spec, tracked, result))
+        tracked.started(run.pid, helpers=run.helpers(), network=run.network, group=run.group)
+        self._memory = happenings.watch_memory(self.loop, spec, tracked, run.group)
+        happenings.record(spec, "start")
         self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         if self.settle is not None:
@@ -222,6 +237,7 @@ class Supervisor:
             "began": self._began,
             "size": self._size,
             "root": self._root,
+            "scope": self.launcher.hand_over(),
             "lock": self._lock,
             "listener": self.clients.listener_fd,
             "streams": streams,
@@ -241,6 +257,7 @@ class Supervisor:
         self._root = known["root"]
         self._lock = known["lock"]
         self._run = run
+        self._memory = happenings.watch_memory(self.loop, spec, self._state, run.group)
         self._pump.size = self._size
         self._pump.resume_from(self.loop, self.clients, self._log, known["streams"])
         self.clients.adopt_listener(spec.socket_path, known["listener"])
@@ -293,6 +310,11 @@ class Supervisor:
             self._health.stop()
             self._health = None
         self._exit_code = run.wait()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        if self._root is not None and run.group is not None:
+            run.group.kill()
         leftovers.kill(self._root)
         self._closing_run = run
         pump.release()
@@ -325,10 +347,14 @@ class Supervisor:
         tracked.fields["restart_count"] = self._policy.count
         tracked.ended("exited" if delay is None else "restarting", code)
         self._closing_run = None
+        happenings.record(spec, "die", exitCode=str(code), execDuration=str(int(ran_for)))
+        removes = delay is None and spec.remove is not None
         try:
-            run.close(remove=delay is None and spec.remove is not None)
+            run.close(remove=removes)
         except RootlessError as e:
             state.note(spec.directory, f"cannot clean up: {e}")
+        if removes:
+            happenings.record(spec, "destroy")
         if delay is not None:
             self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
             self._timer = self.loop.later(delay, self._launch)
@@ -421,15 +447,3 @@ def _take_lock(directory: str) -> int:
         os.close(fd)
         raise InvalidState(f"container '{os.path.basename(directory)[:12]}' is already running") from e
     return fd
-
-
-def _pipes(*, open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(our ends, the container's ends) of stdin, stdout, stderr; without open_stdin the container reads /dev/null."""
-    flags = os.O_CLOEXEC
-    if open_stdin:
-        their_in, our_in = os.pipe2(flags)
-    else:
-        their_in, our_in = os.open("/dev/null", os.O_RDONLY | flags), -1
-    our_out, their_out = os.pipe2(flags)
-    our_err, their_err = os.pipe2(flags)
-    return (our_in, our_out, our_err), (their_in, their_out, their_err)

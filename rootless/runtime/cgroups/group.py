@@ -121,9 +121,12 @@ class Group:
         """The file that polls POLLPRI when something runs out of memory."""
         return f"{self.path}/memory.events"
 
-    def remove(self, patience: float = PATIENCE) -> None:
-        """Remove it and what was made below; its processes must be ending. Raises HostLimit when it stays busy."""
-        _remove(self.path, patience)
+    def remove(self) -> None:
+        """Remove it and what was made below; its processes must be ending.
+
+        Raises HostLimit when it stays busy, PermissionError where another id of the container's owns a directory.
+        """
+        _remove(self.path)
 
     def delegate(self, uid: int, gid: int) -> None:
         """Give directory and the files of the kernel's list to `uid`, and nothing else. Raises OSError."""
@@ -241,10 +244,10 @@ class Group1:
         """Nothing: version 1 tells by an eventfd that the monitor does not keep."""
         return ""
 
-    def remove(self, patience: float = PATIENCE) -> None:
+    def remove(self) -> None:
         """Remove all directories."""
         for path in self.paths.values():
-            _remove(path, patience)
+            _remove(path)
 
     def delegate(self, uid: int, gid: int) -> None:
         """Nothing: version 1 cannot be delegated safely (config-linux.md, cgroup ownership)."""
@@ -344,8 +347,8 @@ def _kill_each(group: Group | Group1) -> None:
         time.sleep(_PAUSE)
 
 
-def _remove(path: str, patience: float) -> None:
-    deadline = time.monotonic() + patience
+def _remove(path: str) -> None:
+    deadline = time.monotonic() + PATIENCE
     while True:
         problem: OSError | None = None
         for directory in reversed(_tree(path)):
@@ -357,6 +360,8 @@ def _remove(path: str, patience: float) -> None:
                 problem = e
         if problem is None:
             return
+        if problem.errno in (errno.EACCES, errno.EPERM):
+            raise problem
         # EBUSY: a process that was killed is not gone yet
         if problem.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > deadline:
             raise HostLimit(f"cannot remove cgroup '{path}': {problem.strerror}")

@@ -77,7 +77,7 @@ def discard(group: Group | Group1) -> None:
     try:
         group.kill()
         group.remove()
-    except RootlessError:
+    except (RootlessError, OSError):
         pass  # an earlier error is being told; `system prune` finds the group
 
 

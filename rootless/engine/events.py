@@ -1,0 +1,130 @@
+"""The stream of events: what commands and monitors have noted, filtered, and followed while it grows. No daemon.
+
+`record` is for whoever changes something; it costs one short append and never fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.storage.eventlog import Entry
+
+KINDS = ("container", "image", "volume", "network", "builder", "system")
+_POLL = 0.1  # seconds between looks at the log
+_FILTERS = ("container", "image", "volume", "network", "type", "event", "label")
+
+
+def log_path(engine: Engine) -> str:
+    """The log of this store."""
+    return f"{engine.store.root}/events.log"
+
+
+def record(engine: Engine, kind: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
+    """Note that `action` (docker's word) was done to the object `id` of `kind`."""
+    from rootless.storage import eventlog
+
+    eventlog.append(log_path(engine), eventlog.Entry(kind, action, id, dict(attributes or {})))
+
+
+def container_attributes(record: Mapping[str, Any]) -> dict[str, str]:
+    """What every event of a container tells beside its id."""
+    labels = {str(key): str(value) for key, value in (record.get("labels") or {}).items()}
+    return {**labels, "image": str(record.get("image") or ""), "name": str(record.get("name") or "")}
+
+
+def record_container(engine: Engine, record_: Mapping[str, Any], action: str, **attributes: str) -> None:
+    """The same for a container, by its record."""
+    record(engine, "container", action, str(record_["id"]), {**container_attributes(record_), **attributes})
+
+
+def stream(
+    engine: Engine,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    filters: Mapping[str, Sequence[str]] | None = None,
+    follow: bool = True,
+) -> Iterator[Entry]:
+    """Events that pass the filters, oldest first; then those to come until `until`, or for ever.
+
+    Without `since` only what comes from now on; with `until` in the past the stream ends at once. follow: False ends
+    it with what is there. Raises UsageError for unknown filters and times.
+    """
+    from rootless.engine.durations import parse_moment
+    from rootless.storage.eventlog import Reader
+
+    for key in filters or {}:
+        if key not in _FILTERS:
+            raise UsageError(f"invalid filter '{key}'", hint=f"known are {', '.join(_FILTERS)}")
+    began = time.time_ns()
+    first = began if since is None else int(parse_moment(since, "--since") * 1e9)
+    last = None if until is None else int(_until(until) * 1e9)
+    reader = Reader(log_path(engine))
+    try:
+        while True:
+            now = time.time_ns()
+            for entry in reader.entries(older=since is not None):
+                in_time = entry.nanoseconds >= first and (last is None or entry.nanoseconds <= last)
+                if in_time and passes(entry, filters or {}):
+                    yield entry
+            if not follow or (last is not None and now > last):
+                return
+            time.sleep(_POLL)
+    finally:
+        reader.close()
+
+
+def _until(text: str) -> float:
+    """A moment; a bare duration lies ahead only with a sign, as docker: `10m` is ten minutes ago, `+10m` to come."""
+    from rootless.engine.durations import parse_duration, parse_moment
+
+    if text.startswith("+"):
+        return time.time() + parse_duration(text[1:], "--until")
+    return parse_moment(text, "--until")
+
+
+def passes(entry: Entry, filters: Mapping[str, Sequence[str]]) -> bool:
+    """Does the event match one value of each key?"""
+    return all(any(_matches(entry, key, value) for value in values) for key, values in filters.items())
+
+
+def _matches(entry: Entry, key: str, value: str) -> bool:
+    if key == "type":
+        return entry.kind == value
+    if key == "event":
+        return entry.action == value or entry.action.partition(":")[0] == value
+    if key == "label":
+        name, equals, wanted = value.partition("=")
+        return name in entry.attributes and (not equals or entry.attributes[name] == wanted)
+    if key == "image" and entry.kind == "container":
+        return _names(entry.attributes.get("image", ""), value)
+    if entry.kind != key:
+        return False
+    named = entry.attributes.get("name", "")
+    return entry.id == value or named == value or _names(named, value) or (len(value) > 3 and _begins(entry.id, value))
+
+
+def _begins(id: str, value: str) -> bool:
+    return id.removeprefix("sha256:").startswith(value.removeprefix("sha256:"))
+
+
+def _names(full: str, value: str) -> bool:
+    """Is `value` the image `full`, with its registry, `library/` and tag or without?"""
+    if not full:
+        return False
+    short = full.removeprefix("docker.io/").removeprefix("library/")
+    return value in (full, short, short.rpartition(":")[0] or short, full.rpartition(":")[0])
+
+
+def to_json(entry: Entry) -> dict[str, Any]:
+    """An event as docker's API gives it, with the fields of old for containers."""
+    shown = entry.to_json()
+    if entry.kind == "container":
+        shown = {"status": entry.action, "id": entry.id, "from": entry.attributes.get("image", ""), **shown}
+    return shown

@@ -1,0 +1,186 @@
+"""The cgroup of a monitor's container: asked for early, made for each run, watched, emptied and removed after it."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import HostLimit, RootlessError
+from rootless.host import cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from rootless.host.scope import Request
+    from rootless.monitor.spec import LaunchSpec
+    from rootless.runtime.cgroups.group import Group, Group1
+
+    AnyGroup = Group | Group1
+
+
+class Holder:
+    """Gives each run its cgroup. scope: the directory of the systemd scope that this process is in, "" without."""
+
+    __slots__ = ("_request", "scope")
+
+    def __init__(self, scope: str = "") -> None:
+        self.scope = scope
+        self._request: Request | None = None
+
+    def begin(self) -> None:
+        """Ask systemd for a scope where it will be needed, before anybody has said which container is wanted."""
+        try:
+            if cgroups.find().kind == "scope":
+                from rootless.host import scope
+
+                self._request = scope.begin()
+        except RootlessError:
+            pass  # the launch asks again, and tells
+
+    def close(self) -> None:
+        """Hang up on systemd, where nobody wanted what was asked for."""
+        if self._request is not None:
+            self._request.close()
+            self._request = None
+
+    def make(self, spec: LaunchSpec, warn: Callable[[str], None]) -> AnyGroup | None:
+        """The group of the next run, made and limited but for the late limits; None where there is none to be had.
+
+        Raises HostLimit for limits that cannot be met, where the container wants all or nothing.
+        """
+        wanted = spec.cgroup
+        resources = wanted.get("resources") or {}
+        strict = bool(wanted.get("strict"))
+        if wanted.get("mode") == "disabled":
+            self.close()
+            return None
+        from rootless.runtime.cgroups import place
+
+        try:
+            group = self._place(spec)
+            if group is None:
+                return None
+            place.set_up(group, resources, place.strictly if strict else lambda problem: None)
+        except RootlessError as e:
+            if strict or isinstance(e, HostLimit) is False:
+                raise
+            warn(f"the container has no cgroup: {e}")
+            return None
+        return group
+
+    def _place(self, spec: LaunchSpec) -> AnyGroup | None:
+        from rootless.runtime.cgroups import place
+        from rootless.runtime.cgroups.group import Group
+
+        wanted = spec.cgroup
+        parent = str(wanted.get("parent") or "")
+        name = f"{cgroups.PREFIX}{spec.id}"
+        if self.scope:
+            return Group(f"{self.scope}/{place.CONTAINER}", os.path.basename(self.scope))
+        if self._request is not None and (parent or wanted.get("mode") == "split"):
+            self.close()
+        request = self._request
+        if request is None:
+            found = cgroups.find(parent=parent, current=wanted.get("mode") == "split")
+            if found.kind == "directory":
+                return place.in_directory(found.path, name)
+            if found.kind == "v1":
+                return place.of_version_1(found, name)
+            if found.kind == "none":
+                if wanted.get("resources") and wanted.get("strict"):
+                    raise HostLimit(f"the limits of the container cannot be met: {found.reason}", hint=found.remedy)
+                return None
+            request = place.request_scope(found, parent)
+        self._request = None
+        if request is None:
+            return None
+        self.scope = request.finish()
+        return place.in_scope(self.scope)
+
+
+def joiner(known: dict[str, Any] | None, init: int) -> Callable[[int], None] | None:
+    """What moves a further process into the group of the container whose first process is `init`."""
+    from rootless.runtime.cgroups import place
+    from rootless.runtime.cgroups.group import restore
+
+    group = restore(known)
+    return None if group is None else lambda pid: place.join(group, pid, init)
+
+
+def enter(group: AnyGroup | None) -> list[str]:
+    """Move this process into the group, and return where `leave` brings it back to."""
+    if group is None:
+        return []
+    from rootless.runtime.cgroups import place
+
+    if group.version == 2:
+        own = [f"{cgroups.ROOT}{cgroups.unified_path()}"]
+    else:
+        own = [os.path.dirname(path) for path in group.to_json()["paths"].values()]
+    place.join(group, os.getpid())
+    return own
+
+
+def leave(directories: list[str]) -> None:
+    """Go back, where that is allowed; else the process stays, and counts among the container's."""
+    for directory in directories:
+        try:
+            cgroups.write(f"{directory}/cgroup.procs", str(os.getpid()))
+        except OSError:
+            pass
+
+
+def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> None:
+    """Kill whatever is left in the group, and remove it; one that stays is noted, `system prune` finds it."""
+    try:
+        group.kill()
+        try:
+            group.remove()
+        except PermissionError:
+            if userns_fd is None:
+                raise
+            from rootless.host.userns import call_in
+
+            def remove() -> bytes:
+                group.remove()
+                return b""
+
+            # sub-cgroups in a directory that was given to another id of the container
+            call_in(userns_fd, remove)
+    except (RootlessError, OSError) as e:
+        note(f"cannot remove cgroup '{group.path}': {e}")
+
+
+def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
+    """The limits that had to wait until only the container's own processes are in the group."""
+    from rootless.runtime.cgroups import place
+
+    strict = bool(spec.cgroup.get("strict"))
+    place.limits(
+        group, spec.cgroup.get("resources") or {}, place.strictly if strict else lambda problem: None, late=True
+    )
+
+
+def delegate(group: AnyGroup, config: dict[str, Any], userns_fd: int | None) -> None:
+    """Give the group to the container's user, where it has a cgroup namespace of its own and a writable mount.
+
+    runtime-spec, cgroup ownership: only then, only version 2, only the kernel's list of files.
+    """
+    user = (config.get("process") or {}).get("user") or {}
+    own = any(n["type"] == "cgroup" and not n.get("path") for n in (config.get("linux") or {}).get("namespaces") or [])
+    writable = any(
+        mount.get("type") in ("cgroup", "cgroup2") and "ro" not in (mount.get("options") or ())
+        for mount in config.get("mounts") or []
+    )
+    uid, gid = int(user.get("uid") or 0), int(user.get("gid") or 0)
+    if not own or not writable or userns_fd is None or group.version != 2:
+        return
+    from rootless.host.userns import call_in
+
+    def give() -> bytes:
+        if os.stat(group.path).st_uid != uid:
+            group.delegate(uid, gid)
+        return b""
+
+    call_in(userns_fd, give)

@@ -1,0 +1,45 @@
+"""What happens to a container as its state and the events log get it: start, end, health, lack of memory."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.monitor.cgroup import AnyGroup
+    from rootless.monitor.loop import Loop
+    from rootless.monitor.memory import MemoryWatch
+    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.state import State
+
+
+def record(spec: LaunchSpec, action: str, **attributes: str) -> None:
+    """One event of the container; launch.json's "events" is {"log", "attributes"}, without it nothing is written."""
+    if spec.events is None:
+        return
+    from rootless.storage import eventlog
+
+    known = {str(key): str(value) for key, value in (spec.events.get("attributes") or {}).items()}
+    entry = eventlog.Entry("container", action, spec.id, {**known, **attributes})
+    eventlog.append(str(spec.events["log"]), entry)
+
+
+def healthy(spec: LaunchSpec, tracked: State, result: dict[str, Any]) -> None:
+    """A health check has a result; only a changed status is an event."""
+    before = (tracked.fields.get("health") or {}).get("status")
+    tracked.update(health=result)
+    if before not in (None, result["status"]):
+        record(spec, f"health_status: {result['status']}")
+
+
+def watch_memory(loop: Loop, spec: LaunchSpec, tracked: State, group: AnyGroup | None) -> MemoryWatch | None:
+    """Note when the container runs out of memory; None without a cgroup."""
+    if group is None:
+        return None
+    from rootless.monitor.memory import MemoryWatch
+
+    def tell() -> None:
+        tracked.update(oom_killed=True)
+        record(spec, "oom")
+
+    return MemoryWatch(loop, group, tell, told=bool(tracked.fields.get("oom_killed")))

@@ -1,0 +1,144 @@
+"""The log of events: a bounded file to which every command and monitor appends. It decides nothing and never fails.
+
+One JSON object a line. At MAX_SIZE the file becomes `log.1`, in place of the one before: the last 1 to 2 MiB are kept.
+Appending and turning over happen under a lock, so no line is torn or lost, whoever writes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rootless.paths import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+MAX_SIZE = 1 << 20
+_MAX_LINE = 16384
+
+
+class Entry:
+    """Something that happened. kind: container, image, volume, ...; action: docker's word; id: of the object."""
+
+    __slots__ = ("action", "attributes", "id", "kind", "nanoseconds")
+
+    def __init__(
+        self, kind: str, action: str, id: str, attributes: dict[str, str] | None = None, nanoseconds: int | None = None
+    ) -> None:
+        self.kind = kind
+        self.action = action
+        self.id = id
+        self.attributes = attributes or {}
+        self.nanoseconds = time.time_ns() if nanoseconds is None else nanoseconds
+
+    def to_json(self) -> dict[str, Any]:
+        """In the shape of docker's event."""
+        return {
+            "Type": self.kind,
+            "Action": self.action,
+            "Actor": {"ID": self.id, "Attributes": self.attributes},
+            "scope": "local",
+            "time": self.nanoseconds // 1_000_000_000,
+            "timeNano": self.nanoseconds,
+        }
+
+
+def append(path: str, entry: Entry) -> None:
+    """Write one event. A log that cannot be written is no reason for a command to fail."""
+    import json
+
+    line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
+    if len(line) > _MAX_LINE:
+        entry.attributes = {"truncated": "true"}  # an image's labels may be of any size
+        line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
+    try:
+        with Lock(f"{path}.lock"):
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if os.fstat(fd).st_size + len(line) > MAX_SIZE:
+                    os.rename(path, f"{path}.1")
+                    os.close(fd)
+                    fd = -1
+                    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                os.write(fd, line)
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+    except OSError:
+        pass
+
+
+class Reader:
+    """Reads a log from its beginning, and goes on with what is appended later, across turn-overs."""
+
+    __slots__ = ("_file", "_path", "_rest")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._rest = b""
+        self._file: int = -1
+
+    def entries(self, *, older: bool = True) -> Iterator[Entry]:
+        """What is there now; older: begin with the turned-over file."""
+        if older and self._file < 0:
+            for line in _lines(f"{self._path}.1"):
+                if (entry := parse(line)) is not None:
+                    yield entry
+        while True:
+            if self._file < 0:
+                try:
+                    self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                except OSError:
+                    return
+            yield from self._new()
+            if not self._is_turned_over():
+                return
+            yield from self._new()  # what came between the two looks
+            os.close(self._file)
+            self._file = -1
+
+    def _new(self) -> Iterator[Entry]:
+        while chunk := os.read(self._file, 1 << 16):
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            for line in lines:
+                if (entry := parse(line)) is not None:
+                    yield entry
+
+    def _is_turned_over(self) -> bool:
+        try:
+            there = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            return False
+        here = os.fstat(self._file)
+        return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _lines(path: str) -> list[bytes]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with open(fd, "rb") as file:
+            return file.read(2 * MAX_SIZE).split(b"\n")
+    except OSError:
+        return []
+
+
+def parse(line: bytes) -> Entry | None:
+    """One line; None for an empty or damaged one."""
+    import json
+
+    try:
+        value = json.loads(line)
+        actor = value["Actor"]
+        attributes = {str(key): str(text) for key, text in actor["Attributes"].items()}
+        return Entry(str(value["Type"]), str(value["Action"]), str(actor["ID"]), attributes, int(value["timeNano"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
