@@ -5,6 +5,7 @@ FROM sees the stages above it; COPY --from and RUN --mount=from= see all of them
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -217,7 +218,7 @@ def _raise_cycle(nodes: list[Node], indices: list[int]) -> None:
     stages = tuple(node.stage for node in nodes)
     place = next(  # FROM looks only upwards, so some step of the way is a --from
         place
-        for index, following in zip(indices, indices[1:], strict=False)
+        for index, following in itertools.pairwise(indices)
         for name, place in froms(nodes[index].stage.instructions)
         if _is_stage(name, stages, following)
     )
