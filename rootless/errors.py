@@ -24,10 +24,12 @@ from __future__ import annotations
 class RootlessError(Exception):
     """An error meant for the user: `message` (lower case, no full stop, paths quoted) and an optional `hint`.
 
-    The hint is an action that the user may take without root, or the exact line for the administrator.
+    The hint is an action that the user may take without root, or the exact line for the administrator. An `excerpt` is
+    what the command line shows below: the lines of a file that are wrong.
     """
 
     exit_code = 1
+    excerpt = ""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -49,7 +49,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     "--root",
     cls=Option,
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    shell_complete=complete.directory,
     help="Keep everything below DIR [env: ROOTLESS_ROOT]",
 )
 @click.option(
@@ -105,6 +105,8 @@ def run(arguments: list[str], monitor: int | None = None) -> int:
         if session.debug:
             _print_traceback()
         output.error(str(e))
+        if e.excerpt:
+            output.raw(output.escape_block(e.excerpt), sys.stderr)
         return _exit_code(e, session)
     except click.ClickException as e:
         output.error(_usage_text(e))
