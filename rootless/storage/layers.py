@@ -106,23 +106,51 @@ class Layers:
     ) -> str:
         """Unpack a layer of which nothing is known yet; its chain id (`record` has diff_id and tar_size). Else as
         `unpack`; the parent is there already."""
-        from rootless.image.manifest import chain_ids
-
-        id_map = self._store.id_map
         temporary = self._make()
         try:
-            record = self._unpack(temporary, parent_chain_id, media_type, None, stream, id_map, progress)
-            diff_id = record["diff_id"]
-            chain_id = diff_id if parent_chain_id is None else chain_ids([parent_chain_id, diff_id])[-1]
-            with self._lock(chain_id):
-                if not self.has(chain_id):
-                    self._publish(temporary, record, self.path(chain_id))
-                    return chain_id
+            record = self._unpack(temporary, parent_chain_id, media_type, None, stream, self._store.id_map, progress)
+            return self._publish_new(temporary, record)
+        except BaseException:
+            worker.run(worker.delete_job(temporary), self._store.id_map)
+            raise
+
+    def commit(
+        self,
+        plan: dict[str, Any],
+        container_map: IdMap,
+        *,
+        move: bool = False,
+        timestamp: int | None = None,
+        exclude: Sequence[str] = (),
+    ) -> str | None:
+        """Make a layer of what a container has changed; its chain id, or None when that is nothing.
+
+        plan: of its driver, on layers of this store; container_map: its ids. move: the writable directory becomes the
+        layer (the container is not used again) instead of a copy. timestamp: seconds, no file's time is later.
+        exclude: paths where something is mounted, which the runtime may have made. Raises InvalidInput, HostLimit.
+        """
+        id_map = self._store.id_map
+        parent = self.top_of(plan)
+        temporary = self._make()
+        job = worker.commit_job(plan, container_map, exclude, directory=temporary, move=move, timestamp=timestamp)
+        try:
+            result = worker.run(job, id_map)
+            if not result["entries"]:
+                os.rmdir(f"{temporary}/diff")
+                os.rmdir(temporary)
+                return None
+            record = {**result, "parent": parent, "id_map": id_map.key(), "recipe": True}
+            return self._publish_new(temporary, record)
         except BaseException:
             worker.run(worker.delete_job(temporary), id_map)
             raise
-        worker.run(worker.delete_job(temporary), id_map)
-        return chain_id
+
+    def top_of(self, plan: dict[str, Any]) -> str | None:
+        """The chain id of the topmost layer of a driver's plan; None when it has none."""
+        directory = os.path.dirname(plan["lowerdirs"][0])
+        if os.path.dirname(directory) != self.directory:
+            return None  # an image without layers: the driver made an empty directory
+        return f"sha256:{os.path.basename(directory).partition('+')[0]}"
 
     def _unpack(
         self,
@@ -200,6 +228,19 @@ class Layers:
             os.rename(temporary, final)
         except OSError as e:
             raise HostLimit(f"cannot make layer directory '{final}': {e.strerror}") from e
+
+    def _publish_new(self, temporary: str, record: dict[str, Any]) -> str:
+        """Give a complete tree the name that its digest says, or remove it when that is there already; its chain id."""
+        from rootless.image.manifest import chain_ids
+
+        parent, diff_id = record["parent"], record["diff_id"]
+        chain_id: str = diff_id if parent is None else chain_ids([parent, diff_id])[-1]
+        with self._lock(chain_id):
+            if not self.has(chain_id):
+                self._publish(temporary, record, self.path(chain_id))
+                return chain_id
+        worker.run(worker.delete_job(temporary), self._store.id_map)
+        return chain_id
 
     def _remap(self, chain_id: str, final: str, id_map: IdMap) -> None:
         default = self._store.id_map

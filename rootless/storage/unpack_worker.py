@@ -1,4 +1,4 @@
-"""The process that works on layers: enters the user namespace, unpacks, completes, copies, deletes. One job each.
+"""The process that works on layers: enters the user namespace, unpacks, commits, copies, deletes. One job each.
 
 stdin: length, job as JSON, then the compressed archive. stdout: the result or the error as JSON.
 """
@@ -58,12 +58,14 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     from rootless.storage.apply import Applier
     from rootless.storage.attributes import Attributes
     from rootless.storage.inflate import Inflated
+    from rootless.storage.overrides import append_to
     from rootless.storage.recipe import RecipeWriter
     from rootless.storage.tarstream import TarStream
 
     enter(id_map)
     target = job["target"]
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    beside = os.open(os.path.dirname(target), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     codec = Inflated.codec(job["compression"])
     with RecipeWriter.create(os.path.dirname(target)) as recipe:
         _shut_in(target)
@@ -75,6 +77,11 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
         diff_id = source.drain()
     if diff_id != (job["diff_id"] or diff_id):
         raise DigestMismatch(f"uncompressed layer has digest '{diff_id}' instead of '{job['diff_id']}'")
+    if attributes.noted:
+        table = append_to(".", dir_fd=beside)
+        with open(table, "wb") as f:
+            f.writelines(attributes.noted)
+    os.close(beside)
     # One call for all files, before the layer gets its name; a full disk may show only here
     syncfs(root)
     return {
@@ -160,4 +167,24 @@ def _rebuild(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     return {}
 
 
-_OPERATIONS = {"unpack": _unpack, "finish": _finish, "remap": _remap, "delete": _delete, "rebuild": _rebuild}
+def _commit(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage import snapshot_worker
+
+    return snapshot_worker.commit(job, id_map)
+
+
+def _changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage import snapshot_worker
+
+    return snapshot_worker.changes(job, id_map)
+
+
+_OPERATIONS = {
+    "unpack": _unpack,
+    "finish": _finish,
+    "remap": _remap,
+    "delete": _delete,
+    "rebuild": _rebuild,
+    "commit": _commit,
+    "changes": _changes,
+}

@@ -48,6 +48,30 @@ def remap_job(source: str, directory: str, id_map: IdMap) -> dict[str, Any]:
     return {"operation": "remap", "source": source, "target": f"{directory}/diff", "other_map": id_map.to_json()}
 
 
+def commit_job(
+    plan: dict[str, Any],
+    container_map: IdMap,
+    exclude: Sequence[str],
+    *,
+    directory: str,
+    move: bool,
+    timestamp: int | None,
+) -> dict[str, Any]:
+    """Make a layer in `directory` of what a container with that map has changed: see snapshot_worker.commit_here."""
+    asked = {"plan": plan, "container_map": container_map.to_json(), "exclude": list(exclude)}
+    return {"operation": "commit", "target": directory, "move": move, "timestamp": timestamp, **asked}
+
+
+def changes_job(plan: dict[str, Any], container_map: IdMap, exclude: Sequence[str]) -> dict[str, Any]:
+    """List what a container has changed."""
+    return {
+        "operation": "changes",
+        "plan": plan,
+        "container_map": container_map.to_json(),
+        "exclude": list(exclude),
+    }
+
+
 def delete_job(directory: str) -> dict[str, Any]:
     """Delete a tree."""
     return {"operation": "delete", "target": directory}

@@ -52,6 +52,8 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
         "volatile": volatile,
         "options": [],
         "directory": container_dir,
+        # what has a later change time was touched by the container: the copy sets the top's attributes last
+        "copied": os.stat(upper).st_ctime_ns,
     }
 
 
