@@ -27,6 +27,7 @@ from rootless.storage.layer_rules import (
     shown,
     split,
 )
+from rootless.storage.overrides import on_disk
 from rootless.storage.recipe import crc32
 from rootless.storage.replaced import Replaced, real_path
 from rootless.storage.tarstream import (
@@ -133,13 +134,13 @@ class Applier:
             self._directory(parent, path, name, entry)
         elif entry.type == SYMLINK:
             self._make(path, parent, name, lambda: os.symlink(entry.linkname, name, dir_fd=parent))
-            self._attributes.own(parent, name, entry)
+            self._attributes.own(parent, path, entry)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         elif entry.type == LINK:
             self._link(parent, path, name, entry)
         elif entry.type == FIFO:
             self._make(path, parent, name, lambda: os.mkfifo(name, entry.mode, dir_fd=parent))
-            self._attributes.own(parent, name, entry)
+            self._attributes.own(parent, path, entry)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         else:  # a device: an ordinary user cannot make one, and character device 0:0 would be a whiteout
             self._attributes.lost.devices += 1
@@ -151,7 +152,7 @@ class Applier:
         # Without its owner a set-id file would run as somebody else
         owned = self._attributes.keeps(entry)
         if not owned:
-            mode &= 0o1777
+            mode = on_disk(mode, stat.S_IFREG)
         try:
             fd = os.open(name, _NEW, mode & 0o777, dir_fd=parent)
         except FileExistsError:
@@ -180,6 +181,8 @@ class Applier:
                 os.fchmod(fd, mode)
             if entry.xattrs:
                 self._attributes.set_xattrs(fd, entry)
+            if not owned or entry.type != FILE:
+                self._attributes.note(fd, entry)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)

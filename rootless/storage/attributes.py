@@ -1,13 +1,19 @@
 """Owner, mode and extended attributes of archive entries, as far as the id map and the host can keep them.
 
-What an image must not bring (the marks of overlay file systems) is dropped here. It creates no files.
+What they cannot is noted (storage.overrides), so that it is not lost for the layers made of it. What an image must not
+bring (the marks of overlay file systems) is dropped here. It creates no files.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING
+
+from rootless.storage import overrides
+from rootless.storage.overrides import Override, on_disk
+from rootless.storage.tarstream import BLOCK_DEVICE, CHARACTER, FIFO
 
 if TYPE_CHECKING:
     from rootless.storage.tarstream import Entry
@@ -35,15 +41,16 @@ class Lost:
 
 class Attributes:
     """What can be kept. uids, gids: mapped ids as (first, count); single: only one id is, so that directories stay
-    writable for their owner."""
+    writable for their owner. noted: lines for the layer's table of owners."""
 
-    __slots__ = ("_gids", "_single", "_uids", "lost")
+    __slots__ = ("_gids", "_single", "_uids", "lost", "noted")
 
     def __init__(self, uids: list[tuple[int, int]], gids: list[tuple[int, int]], *, single: bool) -> None:
         self._uids = uids
         self._gids = gids
         self._single = single
         self.lost = Lost()
+        self.noted: list[bytes] = []
 
     def need_more(self, entry: Entry) -> bool:
         """Whether a directory just made with the plain mode bits of its entry lacks something yet."""
@@ -52,15 +59,19 @@ class Attributes:
     def directory(self, fd: int, entry: Entry) -> None:
         """Owner, mode and extended attributes; `fd` may be an O_PATH one."""
         mode = entry.mode
-        if self._single:
-            mode |= 0o700  # the user must be able to delete what is in it without a namespace
-        if self.keeps(entry):
+        owned = self.keeps(entry)
+        # one who has one id must be able to delete what is in it without a namespace
+        noted = not owned or (self._single and mode & 0o700 != 0o700)
+        if noted:
+            mode = on_disk(mode, stat.S_IFDIR)
+        if owned:
             os.chown(".", entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
         os.chmod(".", mode, dir_fd=fd)
-        if entry.xattrs:
+        if entry.xattrs or noted:
             real = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             try:
                 self.set_xattrs(real, entry)
+                self.note(real, entry if noted else None, stat.S_IFDIR)
             finally:
                 os.close(real)
 
@@ -71,10 +82,28 @@ class Attributes:
         self.lost.owners += 1
         return False
 
-    def own(self, parent: int, name: bytes, entry: Entry) -> None:
-        """Owner of an entry that is no directory and is not open."""
-        if self.keeps(entry) and (entry.uid or entry.gid):
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+    def own(self, parent: int, path: bytes, entry: Entry) -> None:
+        """Owner of a link or pipe."""
+        if not self.keeps(entry):
+            format = stat.S_IFIFO if entry.type == FIFO else stat.S_IFLNK
+            self.noted.append(overrides.line(path, Override(entry.uid, entry.gid, entry.mode & 0o7777, format)))
+        elif entry.uid or entry.gid:
+            os.chown(path.rpartition(b"/")[2], entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+
+    def note(self, fd: int, entry: Entry | None, format: int = stat.S_IFREG) -> None:
+        """Note on an open file or directory what its entry asked for; None takes away an earlier entry's note."""
+        override = None
+        if entry is not None:
+            format = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}.get(entry.type, format)
+            override = Override(entry.uid, entry.gid, entry.mode & 0o7777, format, *entry.device)
+        elif format != stat.S_IFDIR:
+            return  # files are always new
+        try:
+            overrides.write(fd, override)
+        except OSError as e:
+            if e.errno not in NO_XATTR:
+                raise
+            self.lost.xattrs += 1
 
     def set_xattrs(self, fd: int, entry: Entry) -> None:
         """Extended attributes of an open file; what the image may not bring or the host cannot keep is counted."""

@@ -207,9 +207,10 @@ def open_table(directory: str) -> Table:
         return Table(iter(f))
 
 
-def append_to(directory: str) -> int:
+def append_to(directory: str, *, dir_fd: int | None = None) -> int:
     """Fd for `line`s to be appended to a directory's table. Raises OSError."""
-    return os.open(f"{directory}/{TABLE}", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(f"{directory}/{TABLE}", flags, 0o600, dir_fd=dir_fd)
 
 
 def line(key: bytes | int, override: Override | None, target: bytes = b"") -> bytes:

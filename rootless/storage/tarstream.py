@@ -41,9 +41,22 @@ class Source(Protocol):
 
 class Entry:
     """One member of an archive. mtime: nanoseconds; size: bytes of the file; stored: bytes that follow in the archive
-    (fewer than `size` when `segments`, (offset, length) pairs, says that the file is sparse)."""
+    (fewer than `size` when `segments`, (offset, length) pairs, says that the file is sparse); device: major, minor."""
 
-    __slots__ = ("gid", "linkname", "mode", "mtime", "name", "segments", "size", "stored", "type", "uid", "xattrs")
+    __slots__ = (
+        "device",
+        "gid",
+        "linkname",
+        "mode",
+        "mtime",
+        "name",
+        "segments",
+        "size",
+        "stored",
+        "type",
+        "uid",
+        "xattrs",
+    )
 
     def __init__(self) -> None:
         self.name = b""
@@ -57,6 +70,7 @@ class Entry:
         self.stored = 0
         self.xattrs: dict[str, bytes] = {}
         self.segments: list[tuple[int, int]] | None = None
+        self.device = 0, 0
 
 
 class TarStream:
@@ -111,6 +125,8 @@ class TarStream:
         if kind == b"S":
             self._old_sparse(entry, header)
         entry.type = _kind(kind, entry.name)
+        if entry.type in (CHARACTER, BLOCK_DEVICE):
+            entry.device = _number(header[329:337], "device number"), _number(header[337:345], "device number")
         if pax:
             self._apply_pax(entry, pax, sparse_pairs)
         _check(entry)
