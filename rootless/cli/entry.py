@@ -12,7 +12,7 @@ import sys
 _WITH_VALUE = ("--root", "--storage-driver")
 # each makes the default network, or our default namespaces, improbable
 _OTHER_NETWORK = ("--net", "-p", "-P", "--publish")
-_OTHER_NAMESPACES = ("--userns", "--uidmap", "--gidmap", "--runtime")
+_OTHER_NAMESPACES = ("--userns", "--uidmap", "--gidmap", "--runtime", "--cgroups", "--cgroup-parent")
 
 
 def hints(words: list[str]) -> tuple[str, ...] | None:
@@ -50,7 +50,7 @@ def main() -> None:
             pass  # the engine tries again, and tells
     from rootless.cli.deferred import defer
 
-    defer("inspect")
+    defer("bz2", "inspect", "ipaddress", "lzma", "platform")
     from rootless.cli.main import main as command_line
 
     command_line(connection)

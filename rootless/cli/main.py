@@ -17,6 +17,10 @@ from rootless.cli import tree  # noqa: E402
 from rootless.cli.command import LazyGroup, Option, Session, nearest, pass_session  # noqa: E402
 from rootless.errors import RootlessError, UsageError  # noqa: E402
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _PROGRAM = "rootless"
 _HINTS = {
     errno.ENOSPC: "free some space: 'rootless system prune' removes what is not used",
@@ -36,6 +40,13 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
+def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A directory, completed by the shell; click.Path would load the translations of its error texts at each start."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
 @click.group(
     _PROGRAM,
     cls=LazyGroup,
@@ -49,7 +60,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     "--root",
     cls=Option,
     metavar="DIR",
-    shell_complete=complete.directory,
+    shell_complete=_directory,
     help="Keep everything below DIR [env: ROOTLESS_ROOT]",
 )
 @click.option(
