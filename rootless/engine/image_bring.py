@@ -1,5 +1,6 @@
 """Brings one image from any source into the store: layers in parallel, each read once. It gives no names.
 
+A layer that is here by its chain id is not read again, whatever its compressed form: what runs is known by its diff_id.
 The caller holds `store.using()` until the image has its name, so that garbage collection leaves the layers alone.
 """
 
@@ -10,17 +11,19 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.images import PullEvent
+from rootless.engine.space import check_layers as check_space
 from rootless.errors import InvalidInput, RootlessError
 from rootless.image.digest import digest_of
 from rootless.image.manifest import ImageConfig, chain_ids
 from rootless.paths import Lock
+from rootless.storage.layer_forms import remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.image.manifest import Descriptor, Manifest
     from rootless.image.source import ImageSource, Reader
-    from rootless.storage.blobs import BlobWriter
+    from rootless.storage.blobs import BlobCheck, BlobWriter
     from rootless.storage.store import Store
 
 PARALLEL = 3
@@ -47,16 +50,28 @@ class Cancelled(Exception):
 
 
 def bring(
-    store: Store, source: ImageSource, manifest: Manifest, progress: Callable[[PullEvent], None] | None
+    store: Store,
+    source: ImageSource,
+    manifest: Manifest,
+    progress: Callable[[PullEvent], None] | None,
+    *,
+    origin: str | None = None,
+    keep_blobs: bool = False,
 ) -> ImageConfig:
     """Store manifest, config and layers, unpacked. Returns the config.
 
+    origin: `registry/repository` where the layers may be fetched again. keep_blobs: keep their compressed bytes too.
     progress is called from this thread. Raises InvalidInput, DigestMismatch, HostLimit, RegistryError.
     """
     raw = source.config(manifest)
     config = ImageConfig(raw)
     layers = plan(manifest, config)
-    _bring_layers(store, source, layers, progress or (lambda event: None))
+    _bring_layers(store, source, layers, progress or (lambda event: None), keep_blobs)
+    if origin is not None:
+        for layer in layers:
+            remember(
+                store, layer.chain_id, f"pulled:{layer.short}", layer.descriptor.digest, layer.descriptor.size, origin
+            )
     # After the layers: an interrupted pull leaves layers only, which the next pull uses
     for content, digest in ((raw, manifest.config.digest), (manifest.raw, manifest.digest)):
         if not store.blobs.has(digest):
@@ -78,12 +93,17 @@ def plan(manifest: Manifest, config: ImageConfig) -> list[Layer]:
 
 
 def _bring_layers(
-    store: Store, source: ImageSource, layers: Sequence[Layer], progress: Callable[[PullEvent], None]
+    store: Store,
+    source: ImageSource,
+    layers: Sequence[Layer],
+    progress: Callable[[PullEvent], None],
+    keep_blobs: bool,
 ) -> None:
     waiting: queue.SimpleQueue[Layer] = queue.SimpleQueue()
     missing = 0
+    check_space(store, [layer for layer in layers if not _is_here(store, layer, keep_blobs)], keep_blobs)
     for layer in layers:
-        if store.blobs.has(layer.descriptor.digest) and store.layers.has(layer.chain_id):
+        if _is_here(store, layer, keep_blobs):
             progress(PullEvent(layer.short, "Already exists"))
         else:
             progress(PullEvent(layer.short, "Pulling fs layer"))
@@ -102,7 +122,7 @@ def _bring_layers(
                     layer = waiting.get_nowait()
                 except queue.Empty:
                     break
-                _bring_layer(store, source, layer, events.put, cancelled)
+                _bring_layer(store, source, layer, events.put, cancelled, keep_blobs)
             events.put(None)
         except BaseException as e:  # handed to the caller's thread, which raises it
             events.put(e)
@@ -149,6 +169,7 @@ def _bring_layer(
     layer: Layer,
     emit: Callable[[PullEvent], None],
     cancelled: threading.Event,
+    keep_blobs: bool,
 ) -> None:
     blobs, digest = store.blobs, layer.descriptor.digest
     # By chain id, as storage locks the unpacking: waits then only ever lead to lower layers, so they cannot form a ring
@@ -159,13 +180,18 @@ def _bring_layer(
         lock.acquire()
     with _Held(lock):
         has_blob, has_layer = blobs.has(digest), store.layers.has(layer.chain_id)
-        if has_blob and has_layer:
+        if _is_here(store, layer, keep_blobs):
             emit(PullEvent(layer.short, "Already exists"))
             return
         status = "Extracting" if has_blob else "Downloading"
         emit(PullEvent(layer.short, status, 0, layer.descriptor.size))
         reader = blobs.open(digest) if has_blob else source.open_blob(layer.descriptor)
-        writer = None if has_blob else blobs.writer(digest, layer.descriptor.size)
+        writer: BlobWriter | BlobCheck | None = None
+        if not has_blob:
+            size = layer.descriptor.size
+            # An uncompressed layer is the tree and its recipe: there is nothing that a blob would add
+            keep = keep_blobs and digest != layer.diff_id
+            writer = blobs.writer(digest, size) if keep else blobs.check(digest, size, trusted=digest == layer.diff_id)
         stream = LayerStream(reader, writer, layer, status, emit, cancelled)
         try:
             if has_layer:
@@ -175,6 +201,12 @@ def _bring_layer(
         finally:
             stream.close()
     emit(PullEvent(layer.short, "Pull complete"))
+
+
+def _is_here(store: Store, layer: Layer, keep_blobs: bool) -> bool:
+    if not store.layers.has(layer.chain_id):
+        return False
+    return not keep_blobs or layer.descriptor.digest == layer.diff_id or store.blobs.has(layer.descriptor.digest)
 
 
 def _unpack(store: Store, layer: Layer, stream: LayerStream) -> None:
@@ -191,14 +223,14 @@ def _unpack(store: Store, layer: Layer, stream: LayerStream) -> None:
 
 
 class LayerStream:
-    """The bytes of a layer: what the unpacker reads is hashed and kept as a blob on the way."""
+    """The bytes of a layer: what the unpacker reads is hashed, and kept as a blob where that is wanted, on the way."""
 
     __slots__ = ("_cancelled", "_emit", "_layer", "_next", "_read", "_reader", "_status", "_writer")
 
     def __init__(
         self,
         reader: Reader,
-        writer: BlobWriter | None,
+        writer: BlobWriter | BlobCheck | None,
         layer: Layer,
         status: str,
         emit: Callable[[PullEvent], None],
@@ -214,7 +246,7 @@ class LayerStream:
         self._next = _STEP
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes. At the end the blob is verified and named. Raises DigestMismatch."""
+        """The next bytes. At the end the digest is verified. Raises DigestMismatch."""
         if self._cancelled.is_set():
             raise Cancelled
         piece = self._reader.read(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def import_root(
     ]
     with store.using():
         try:
+            _check_room(store, stream)
             layer = store_layer(store, _plain(stream), progress)
         finally:
             if is_path:
@@ -67,6 +69,18 @@ def _open(source: str | BinaryIO) -> BinaryIO:
     if isinstance(source, str):
         return sys.stdin.buffer if source == "-" else open_input(source)
     return source
+
+
+def _check_room(store: Store, stream: BinaryIO) -> None:
+    """Of a file the size is known before."""
+    from rootless.engine.space import check_archive
+
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return  # a stream that is no file of the system
+    if stat.S_ISREG(status.st_mode):
+        check_archive(store, status.st_size)
 
 
 def _name(engine: Engine, reference: str) -> str:
@@ -83,32 +97,25 @@ def _plain(stream: BinaryIO) -> Plain:
     return Plain(head, stream)
 
 
-def store_layer(store: Store, reader: Reader, progress: Callable[[PullEvent], None] | None) -> Descriptor:
-    """Keep an uncompressed layer tar as a blob and unpack it; its descriptor, whose digest is the diff_id too."""
-    with store.blobs.writer() as writer:
-        count = shown = 0
-        while piece := reader.read(1 << 20):
-            writer.write(piece)
-            count += len(piece)
-            if progress is not None and count - shown >= _STEP:
-                shown = count
-                progress(PullEvent("import", "Downloading", count))
-        digest = writer.commit()
-    short = digest.partition(":")[2][:12]
-    if not store.layers.has(digest):
-        done = 0
+def store_layer(
+    store: Store, reader: Reader, progress: Callable[[PullEvent], None] | None, *, parent: str | None = None
+) -> Descriptor:
+    """Unpack an uncompressed layer tar, on the layer with chain id `parent`; its descriptor, whose digest is the
+    diff_id too. The tar is not kept: `engine.layer_bytes` makes it again from the tree."""
+    count = shown = 0
 
-        def step(size: int) -> None:
-            nonlocal done
-            done += size
-            if progress is not None:
-                progress(PullEvent(short, "Extracting", done, count))
+    def step(size: int) -> None:
+        nonlocal count, shown
+        count += size
+        if progress is not None and count - shown >= _STEP:
+            shown = count
+            progress(PullEvent("import", "Extracting", count))
 
-        with store.blobs.open(digest) as blob:
-            store.layers.unpack(digest, None, digest, OCI_LAYER, blob, store.id_map, step)
+    chain_id = store.layers.unpack_new(parent, OCI_LAYER, reader, step)
+    diff_id = str(store.layers.record(chain_id)["diff_id"])
     if progress is not None:
-        progress(PullEvent(short, "Pull complete"))
-    return Descriptor(OCI_LAYER, digest, count)
+        progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))
+    return Descriptor(OCI_LAYER, diff_id, count)
 
 
 def image_config(

@@ -87,7 +87,14 @@ def _pull(
     store = engine.store
     with store.using():
         before = store.index.resolve(str(reference))
-        config = bring(store, source, manifest, say)
+        config = bring(
+            store,
+            source,
+            manifest,
+            say,
+            origin=f"{reference.registry}/{reference.repository}",
+            keep_blobs=engine.settings.keep_layer_blobs,
+        )
         _check_platform(engine, reference, config, wanted, is_asked=is_asked)
         descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.raw))
         store.index.tag(pulled_from, descriptor)

@@ -18,7 +18,8 @@ class Settings(NamedTuple):
     log_driver: json-file or none; log_max_size: bytes per log file (-1 = no limit); log_max_file: files kept;
     stop_timeout: seconds; detach_keys: docker's text; seccomp_profile: path of a profile ("" = the default one);
     cgroups: enabled, disabled or split; cgroup_parent: a directory of the cgroup tree that is yours, or a .slice of
-    your systemd ("" = what is found); strict_limits: a limit that cannot be enforced is an error.
+    your systemd ("" = what is found); strict_limits: a limit that cannot be enforced is an error;
+    keep_layer_blobs: keep a layer's compressed bytes beside its unpacked tree.
     """
 
     storage_driver: str = "auto"
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     cgroups: str = "enabled"
     cgroup_parent: str = ""
     strict_limits: bool = False
+    keep_layer_blobs: bool = False
 
 
 _CHOICES = {

@@ -292,6 +292,15 @@ def open_registry(
     return source
 
 
+def open_repository(
+    reference: Reference, registries: Registries, access: Access, *, warn: Callable[[str], None] | None = None
+) -> RegistrySource:
+    """The registry itself, for blobs by digest: nothing is fetched yet, and the reference's tag does not count."""
+    import time
+
+    return _source(reference, registries.endpoints(reference)[-1], access, warn, time.sleep)
+
+
 def _source(
     reference: Reference,
     endpoint: Endpoint,

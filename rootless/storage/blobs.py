@@ -9,6 +9,7 @@ from types import TracebackType
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
 from rootless.image.digest import digest_of
+from rootless.storage.full import refused
 from rootless.storage.records import random_name
 
 _GRAMMAR = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -92,6 +93,10 @@ class Blobs:
         """A new blob: write to it, then commit."""
         return BlobWriter(self, expected_digest, expected_size)
 
+    def check(self, expected_digest: str, expected_size: int, *, trusted: bool = False) -> BlobCheck:
+        """As `writer`, but nothing is kept. trusted: somebody else compares the digest, so only count."""
+        return BlobCheck(expected_digest, expected_size, trusted=trusted)
+
     def put(self, content: bytes) -> str:
         """Store small `content` and return its digest."""
         with self.writer(expected_size=len(content)) as writer:
@@ -103,6 +108,42 @@ def _damaged(digest: str) -> DigestMismatch:
     return DigestMismatch(
         f"blob '{digest}' is damaged: its bytes have another digest", hint="remove the image and pull it again"
     )
+
+
+class BlobCheck:
+    """A blob that passes by: hashed and compared, not kept."""
+
+    __slots__ = ("_digest", "_hash", "_size", "offset")
+
+    def __init__(self, expected_digest: str, expected_size: int, *, trusted: bool) -> None:
+        hex_of(expected_digest)
+        import hashlib
+
+        self._digest = expected_digest
+        self._size = expected_size
+        self._hash = None if trusted else hashlib.sha256()
+        self.offset = 0
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Look at bytes. Raises DigestMismatch once there are more than expected."""
+        self.offset += len(content)
+        if self.offset > self._size:
+            raise DigestMismatch(f"blob '{self._digest}' is longer than its size of {self._size} bytes")
+        if self._hash is not None:
+            self._hash.update(content)
+        return len(content)
+
+    def commit(self) -> str:
+        """Compare; the digest. Raises DigestMismatch (size or digest)."""
+        digest = self._digest if self._hash is None else f"sha256:{self._hash.hexdigest()}"
+        if self.offset != self._size:
+            raise DigestMismatch(f"blob '{self._digest}' has {self.offset} bytes instead of {self._size}")
+        if digest != self._digest:
+            raise DigestMismatch(f"content has digest '{digest}' instead of '{self._digest}'")
+        return digest
+
+    def abort(self) -> None:
+        """Nothing was kept."""
 
 
 class BlobWriter:
@@ -140,10 +181,7 @@ class BlobWriter:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as e:
-            raise HostLimit(
-                f"cannot write blob into '{self._blobs.incoming}': {e.strerror}",
-                hint="free some space, for example with `rootless system prune`",
-            ) from e
+            raise refused(f"cannot write blob into '{self._blobs.incoming}'", e, self._blobs.incoming) from e
         return len(content)
 
     def commit(self) -> str:
@@ -161,7 +199,7 @@ class BlobWriter:
             os.fchmod(self._fd, 0o400)
             os.rename(self._path, self._blobs.path(digest))
         except OSError as e:
-            raise HostLimit(f"cannot store blob '{digest}': {e.strerror}") from e
+            raise refused(f"cannot store blob '{digest}'", e, self._blobs.incoming) from e
         os.close(self._fd)
         self._fd = -1
         return digest

@@ -1,4 +1,4 @@
-"""What a layer may contain: limits, names, and the words for what breaks them. Pure.
+"""What a layer may contain: limits, names, and the words for what breaks them.
 
 The limits are far above any real layer; they keep a crafted one from costing more than its bytes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from rootless.errors import HostLimit, InvalidInput
+from rootless.storage.full import FULL, refused
 
 MAX_ENTRIES = 10_000_000
 MAX_DUPLICATES = 100_000
@@ -35,9 +36,10 @@ def shown(path: bytes) -> str:
 
 def refusal(error: OSError, name: bytes) -> InvalidInput | HostLimit:
     """What a failed system call says about the archive, or about the host."""
-    text = f"cannot unpack '{shown(name)}': {error.strerror}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return HostLimit(text, hint="free some space, for example with `rootless system prune`")
+    text = f"cannot unpack '{shown(name)}'"
+    if error.errno in FULL:
+        return refused(text, error, ".")
+    text = f"{text}: {error.strerror}"
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EXDEV):
         return InvalidInput(f"{text}: the layer's entries contradict each other")
     return HostLimit(text)

@@ -24,6 +24,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput
+from rootless.storage.full import refused
 
 try:
     from isal.isal_zlib import crc32  # ten times zlib's speed
@@ -162,10 +163,7 @@ class RecipeWriter:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as e:
-            raise HostLimit(
-                f"cannot write the recipe of a layer: {e.strerror}",
-                hint="free some space, for example with `rootless system prune`",
-            ) from e
+            raise refused("cannot write the recipe of a layer", e, self._fd) from e
 
     def __enter__(self) -> RecipeWriter:
         return self
