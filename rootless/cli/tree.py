@@ -23,9 +23,11 @@ CONTAINER: Entries = {
     "rm": ("container.lifecycle:rm", "Remove containers"),
     "run": ("container.run:run", "Create and run a new container from an image"),
     "start": ("container.process:start", "Start stopped containers"),
+    "stats": ("container.usage:stats", "Display what containers use of CPU, memory, network and disk"),
     "stop": ("container.lifecycle:stop", "Stop running containers"),
     "top": ("container.show:top", "Display the running processes of a container"),
     "unpause": ("container.lifecycle:unpause", "Unpause all processes within containers"),
+    "update": ("container.usage:update", "Change the limits of containers, running or not"),
     "wait": ("container.lifecycle:wait", "Block until containers stop, then print their exit codes"),
     "healthcheck": ("container.process:healthcheck", "Run a container's health check once, now"),
 }
@@ -54,6 +56,7 @@ VOLUME: Entries = {
 SYSTEM: Entries = {
     "df": ("system:df", "Show disk usage"),
     "doctor": ("system:doctor", "Try what this host can do, and say how to get what it cannot"),
+    "events": ("container.usage:events", "Show what happens to containers, images and volumes"),
     "info": ("system:info", "Display information on the host and the store"),
     "prune": ("system:prune", "Remove unused data"),
     "unshare": ("system:unshare", "Run a command as root of your user namespace"),
@@ -73,8 +76,11 @@ ROOT: Entries = {
     "images": IMAGE["ls"],
     "rmi": IMAGE["rm"],
     **{name: IMAGE[name] for name in ("history", "import", "load", "pull", "push", "save", "tag", "untag")},
-    **{name: SYSTEM[name] for name in ("doctor", "info", "unshare", "version")},
+    **{name: SYSTEM[name] for name in ("doctor", "events", "info", "unshare", "version")},
     "inspect": ("inspect:inspect", "Display detailed information on containers, images and volumes"),
+    "login": ("registry:login", "Log in to a registry"),
+    "logout": ("registry:logout", "Log out from a registry"),
+    "search": ("registry:search", "Search a registry for images"),
     "explain": ("container.run:explain", "Show what `run` would do, step by step, and do nothing"),
 }
 # further names, as docker has them; not shown in the lists

@@ -1,4 +1,7 @@
-"""Credentials of registries, read from the files and helpers of docker and podman. Nothing is written or printed."""
+"""Credentials of registries, read from the files and helpers of docker and podman. Nothing is written or printed.
+
+Writing them: rootless.image.auth_write.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HELPER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
-_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", "docker.io")
+HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", "docker.io")
 _FILE_LIMIT = 4 << 20
 _HELPER_TIMEOUT = 30
 
@@ -88,7 +91,7 @@ def find_credentials(host: str, repository: str, *, authfile: str | None = None)
     Raises InvalidInput for a malformed file, AuthenticationError for a helper that fails.
     """
     for path in auth_files(authfile):
-        document = _read(path, required=path == authfile)
+        document = read_auth_file(path, required=path == authfile)
         if document is None:
             continue
         found = _lookup(document, host, repository, path)
@@ -97,7 +100,8 @@ def find_credentials(host: str, repository: str, *, authfile: str | None = None)
     return None
 
 
-def _read(path: str, *, required: bool) -> dict[str, Any] | None:
+def read_auth_file(path: str, *, required: bool) -> dict[str, Any] | None:
+    """The file's document; None when there is no file. Raises InvalidInput; UsageError for one that is required."""
     try:
         with open(path, "rb") as file:
             raw = file.read(_FILE_LIMIT + 1)
@@ -116,7 +120,7 @@ def _read(path: str, *, required: bool) -> dict[str, Any] | None:
 
 
 def _lookup(document: dict[str, Any], host: str, repository: str, path: str) -> Credentials | None:
-    hosts = _HUB_KEYS if host in (DEFAULT_REGISTRY, "registry-1.docker.io") else (host,)
+    hosts = HUB_KEYS if host in (DEFAULT_REGISTRY, "registry-1.docker.io") else (host,)
     helpers = document.get("credHelpers")
     if isinstance(helpers, dict):
         for key in hosts:
@@ -124,7 +128,7 @@ def _lookup(document: dict[str, Any], host: str, repository: str, path: str) -> 
                 return _ask_helper(helpers[key], key)
     auths = document.get("auths")
     if isinstance(auths, dict):
-        normal = {_normal(key): entry for key, entry in auths.items() if isinstance(entry, dict)}
+        normal = {normal_key(key): entry for key, entry in auths.items() if isinstance(entry, dict)}
         for key in _keys(hosts, repository):
             if key in normal and (found := _decode(normal[key], key, path)) is not None:
                 return found
@@ -138,10 +142,10 @@ def _lookup(document: dict[str, Any], host: str, repository: str, path: str) -> 
 def _keys(hosts: Sequence[str], repository: str) -> list[str]:
     parts = repository.split("/")
     paths = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    return [f"{_normal(host)}/{path}" for host in hosts for path in paths] + [_normal(host) for host in hosts]
+    return [f"{normal_key(host)}/{path}" for host in hosts for path in paths] + [normal_key(host) for host in hosts]
 
 
-def _normal(key: str) -> str:
+def normal_key(key: str) -> str:
     """A key of `auths` without what old docker versions put around the host: scheme, /v1/ and /v2/."""
     bare = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     return bare.removesuffix("/v1").removesuffix("/v2")
@@ -167,10 +171,9 @@ def _decode(entry: dict[str, Any], key: str, path: str) -> Credentials | None:
     return Credentials(user, Secret(password.rstrip("\0")))
 
 
-def _ask_helper(name: str, host: str) -> Credentials | None:
-    """Run `docker-credential-NAME get`; None when it knows nothing of the host."""
+def helper_program(name: str, host: str) -> str:
+    """The path of `docker-credential-NAME`. Raises InvalidInput, AuthenticationError."""
     import shutil
-    import subprocess
 
     if not _HELPER.fullmatch(name):
         raise InvalidInput(f"'{name[:100]}' is not the name of a credential helper")
@@ -180,17 +183,34 @@ def _ask_helper(name: str, host: str) -> Credentials | None:
             f"credential helper 'docker-credential-{name}' for '{host}' is not installed",
             hint="install it, or remove it from the file of credentials",
         )
+    return program
+
+
+def run_helper(program: str, verb: str, text: str, host: str) -> bytes:
+    """What the helper answers to `get`, `store` or `erase` with `text` as its input. Raises AuthenticationError."""
+    import subprocess
+
     try:
-        answer = subprocess.run([program, "get"], input=host.encode(), capture_output=True, timeout=_HELPER_TIMEOUT)
+        answer = subprocess.run([program, verb], input=text.encode(), capture_output=True, timeout=_HELPER_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as e:
         raise AuthenticationError(f"credential helper '{program}' failed for '{host}': {type(e).__name__}") from e
     if answer.returncode:
         words = (answer.stdout + answer.stderr).decode("utf-8", "replace").strip()[:200]
-        if "not found" in words.lower():
-            return None
         raise AuthenticationError(f"credential helper '{program}' failed for '{host}': {words}")
+    return answer.stdout
+
+
+def _ask_helper(name: str, host: str) -> Credentials | None:
+    """Run `docker-credential-NAME get`; None when it knows nothing of the host."""
+    program = helper_program(name, host)
     try:
-        document = json.loads(answer.stdout)
+        answer = run_helper(program, "get", host, host)
+    except AuthenticationError as e:
+        if "not found" in e.message.lower():
+            return None
+        raise
+    try:
+        document = json.loads(answer)
         user, secret = document["Username"], document["Secret"]
     except (ValueError, KeyError, TypeError) as e:
         raise AuthenticationError(f"credential helper '{program}' gave no credentials for '{host}'") from e

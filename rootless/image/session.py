@@ -88,6 +88,7 @@ class Session:
         self.sleep = sleep
         self._authorization: Secret | None = None
         self._has_token = False
+        self.stranger = ""  # the token server that may not see the registry's password, when there is one
         self._lock = threading.Lock()
         self._pools: dict[str, PoolManager] = {}  # by host[:port]; "" is the registry itself
 
@@ -324,6 +325,7 @@ class Session:
         trusted = is_trusted_realm(realm, self._name)
         # The user's own entry for the token server counts where the registry's password must not go
         credentials = self._credentials(self._name if trusted else urlsplit(realm).netloc, own=trusted)
+        self.stranger = "" if trusted else urlsplit(realm).netloc
         scopes = scopes_of(challenge, self._scopes)
         url = token_url(challenge, scopes)
         try:
