@@ -6,7 +6,7 @@ under it the digest of the result may be remembered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rootless.errors import UsageError
 
@@ -58,6 +58,16 @@ def parse_compression(name: str, level: int | None = None) -> Compression:
     return Compression(name, level)
 
 
+class Encoder(Protocol):
+    """Compresses piece by piece."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """The next compressed bytes."""
+
+    def finish(self) -> bytes:
+        """The last bytes."""
+
+
 class Compressed:
     """The compressed bytes of `reader`, made while they are read."""
 
@@ -84,6 +94,12 @@ class Compressed:
     def close(self) -> None:
         """Close what is read."""
         self._reader.close()
+
+
+def encoder(compression: Compression) -> Encoder:
+    """The same for who has the bytes at hand: feed, then finish."""
+    made: Encoder = _ENCODERS[compression.name](compression.level)
+    return made
 
 
 class _Gzip:
