@@ -27,7 +27,6 @@ from rootless.storage.layer_rules import (
     shown,
     split,
 )
-from rootless.storage.overrides import on_disk
 from rootless.storage.recipe import crc32
 from rootless.storage.replaced import Replaced, real_path
 from rootless.storage.tarstream import (
@@ -152,7 +151,7 @@ class Applier:
         # Without its owner a set-id file would run as somebody else
         owned = self._attributes.keeps(entry)
         if not owned:
-            mode = on_disk(mode, stat.S_IFREG)
+            mode = self._attributes.unowned_mode(mode)
         try:
             fd = os.open(name, _NEW, mode & 0o777, dir_fd=parent)
         except FileExistsError:

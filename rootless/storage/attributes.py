@@ -90,12 +90,17 @@ class Attributes:
         elif entry.uid or entry.gid:
             os.chown(path.rpartition(b"/")[2], entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
 
+    def unowned_mode(self, mode: int) -> int:
+        """Mode of a file without its owner: with a range of ids a set-id bit would make it run as somebody else."""
+        return mode if self._single else mode & 0o1777
+
     def note(self, fd: int, entry: Entry | None, format: int = stat.S_IFREG) -> None:
         """Note on an open file or directory what its entry asked for; None takes away an earlier entry's note."""
         override = None
         if entry is not None:
             format = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}.get(entry.type, format)
-            override = Override(entry.uid, entry.gid, entry.mode & 0o7777, format, *entry.device)
+            mode = entry.mode & 0o7777 if format == stat.S_IFDIR else self.unowned_mode(entry.mode & 0o7777)
+            override = Override(entry.uid, entry.gid, mode, format, *entry.device)
         elif format != stat.S_IFDIR:
             return  # files are always new
         try:

@@ -82,22 +82,20 @@ class Override:
     def mode_now(self, mode: int) -> int:
         """The permission bits that count, where the file has `mode` on disk.
 
-        Those on disk were cut down when this was written (`on_disk`). Where they are others by now, somebody has
-        changed them since (chmod needs no emulation), and they count.
+        A directory has more on disk than was asked for (`on_disk`). Where they are others by now, somebody has changed
+        them since (chmod needs no emulation), and they count.
         """
         mode = stat.S_IMODE(mode)
         return self.mode if mode == on_disk(self.mode, self.format) else mode
 
 
 def on_disk(mode: int, format: int) -> int:
-    """The permission bits that a file may really have whose owner is only noted.
+    """The permission bits that a file gets whose owner is only noted.
 
-    A set-id bit would act for another user than asked. A directory stays usable for its real owner, who must be able to
-    delete it without a namespace.
+    A directory stays usable for its real owner, who must be able to delete it without a namespace. Set-id bits stay:
+    the only one who can reach the file is the user whom they name.
     """
-    if format == stat.S_IFDIR:
-        return mode & 0o1777 | 0o700
-    return mode & 0o1777
+    return mode | 0o700 if format == stat.S_IFDIR else mode
 
 
 def parse(value: bytes) -> Override | None:

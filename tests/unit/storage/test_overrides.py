@@ -98,8 +98,9 @@ def test_a_cut_or_foreign_line_is_skipped() -> None:
 
 def test_a_mode_changed_later_counts() -> None:
     noted = Override(7, 7, 0o4750, stat.S_IFREG)
-    assert on_disk(0o4750, stat.S_IFREG) == 0o750
-    assert noted.mode_now(0o100750) == 0o4750
+    assert on_disk(0o4750, stat.S_IFREG) == 0o4750
+    assert noted.mode_now(0o104750) == 0o4750
+    assert noted.mode_now(0o100750) == 0o750
     assert noted.mode_now(0o100600) == 0o600
     assert Override(7, 7, 0o555, stat.S_IFDIR).mode_now(0o40755) == 0o555
 
