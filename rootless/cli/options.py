@@ -17,7 +17,7 @@ from rootless.engine.options import ContainerOptions
 _SECONDS = "SECONDS"
 _DURATION = "DURATION"
 
-LIMITS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
+_LIMITS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     click.option("--blkio-weight", metavar="WEIGHT", type=int, help="Share of block I/O, 10 to 1000"),
     click.option("--cpu-period", metavar="MICROSECONDS", type=int, help="Period of --cpu-quota (default 100000)"),
     click.option("--cpu-quota", metavar="MICROSECONDS", type=int, help="CPU time in each period"),
@@ -55,7 +55,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
         type=click.Choice(["stdin", "stdout", "stderr"], case_sensitive=False),
         help="Attach only this stream",
     ),
-    *LIMITS,
+    *_LIMITS,
     *_DEVICE_LIMITS,
     many(
         "--cgroup-conf", metavar="FILE=VALUE", help="Write VALUE to a file of the cgroup (v2), such as memory.oom.group"
@@ -160,6 +160,13 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
 def container_options(function: Declared) -> Declared:
     """Declare every flag of `run` and `create`, IMAGE and COMMAND."""
     for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def limit_options(function: Declared) -> Declared:
+    """Declare the limits that can be changed later too."""
+    for option in reversed(_LIMITS):
         function = option(function)
     return function
 

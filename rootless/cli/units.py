@@ -73,3 +73,19 @@ def shorten(text: str, width: int) -> str:
 def short_id(text: str) -> str:
     """The first twelve digits of an id or digest."""
     return text.removeprefix("sha256:")[:12]
+
+
+def binary_size(octets: float, *, digits: int = 4) -> str:
+    """`octets` in powers of 1024: 7.5MiB, 1.2GiB (docker's BytesSize)."""
+    at = 0
+    while octets >= 1024 and at < 8:
+        octets /= 1024
+        at += 1
+    return f"{octets:.{digits}g}{('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB', 'ZiB', 'YiB')[at]}"
+
+
+def iso_nanoseconds(moment: int) -> str:
+    """A time in nanoseconds since the epoch as RFC 3339 with all its digits, in local time."""
+    whole, rest = divmod(moment, 1_000_000_000)
+    text = iso_time(whole)
+    return f"{text[:19]}.{rest:09}{text[19:]}"

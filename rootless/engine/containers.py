@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RunOutcome,
         TopTable,
     )
+    from rootless.engine.stats import ContainerStats
 
 
 class Containers:
@@ -93,6 +94,20 @@ class Containers:
         from rootless.engine import pause
 
         pause.unpause(self._engine, container)
+
+    def update(self, container: str, given: Mapping[str, Any], *, restart: str | None = None) -> None:
+        """Change limits (fields of ContainerOptions) and the restart policy, at once where it runs."""
+        from rootless.engine import update
+
+        update.update(self._engine, container, given, restart=restart)
+
+    def stats(
+        self, containers: Sequence[str] = (), *, all: bool = False, stream: bool = True, interval: float = 1.0
+    ) -> Iterator[list[ContainerStats]]:
+        """What containers (default: those that run, all: every one) use; sample after sample if `stream`."""
+        from rootless.engine import stats
+
+        return stats.stats(self._engine, containers, all=all, stream=stream, interval=interval)
 
     def rm(self, container: str, *, force: bool = False, volumes: bool = False) -> str:
         """Remove it (force: kill it first; volumes: its anonymous volumes too); its id."""

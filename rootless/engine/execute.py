@@ -21,12 +21,14 @@ def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession
         raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
     container_id, state = running(engine, container, "exec")
     process, launch, config = _plan(engine, container_id, int(state["pid"]), options)
+    _note(engine, container_id, "exec_create", options)
     if options.detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             started = _join(engine, state, {**process, "terminal": False}, launch, config, (null, null, null))
         finally:
             os.close(null)
+        _note(engine, container_id, "exec_start", options)
         return ExecSession(started.pid, None)
     from rootless.engine.exec_streams import Carrier, Pipes
 
@@ -40,11 +42,24 @@ def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession
             carrier.use_pipes(pipes)
         else:
             carrier.use_terminal(interactive=options.interactive)
-        return ExecSession(started.pid, carrier.run())
+        _note(engine, container_id, "exec_start", options)
+        code = carrier.run()
+        _note(engine, container_id, "exec_die", options, exitCode=str(code))
+        return ExecSession(started.pid, code)
     except BaseException:
         if pipes is not None:
             pipes.close()
         raise
+
+
+def _note(engine: Engine, container_id: str, action: str, options: ExecOptions, **attributes: str) -> None:
+    """An event of the container; the command is told by those before the start, as docker does."""
+    from rootless.engine import events
+
+    if action != "exec_die":
+        action = f"{action}: {' '.join(options.command)}"
+    record = engine.store.containers.read(container_id)
+    events.record_container(engine, record, action, **attributes)
 
 
 def running(engine: Engine, container: str, verb: str) -> tuple[str, dict[str, Any]]:
@@ -142,6 +157,7 @@ def _join(
     config: dict[str, Any],
     stdio: tuple[int, int, int] | None,
 ) -> Process:
+    from rootless.engine import cgroup
     from rootless.runtime.join import exec_process
 
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
@@ -166,6 +182,7 @@ def _join(
             emulation=emulation,
             start_time=int(state["pid_start"]),
             keep_groups=bool(launch.get("keep_groups")),
+            join_cgroup=cgroup.joiner(engine, state, launch),
             warn=engine.warn,
         )
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rootless.engine.cgroup import effective_limits
 from rootless.engine.durations import timestamp
 from rootless.engine.options import ContainerOptions
 from rootless.engine.reconcile import saved_options, state_of
@@ -62,6 +63,9 @@ def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, 
             "GidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["gidMappings"]],
         },
     }
+    effective = effective_limits(state)
+    if effective is not None:
+        shown["EffectiveLimits"] = effective
     if size:
         from rootless.engine.removal import tree_size
 
@@ -79,6 +83,7 @@ def _state(state: dict[str, Any]) -> dict[str, Any]:
         "Paused": status == "paused",
         "Restarting": status == "restarting",
         "OOMKilled": bool(state.get("oom_killed")),
+        "CgroupPath": (state.get("cgroup") or {}).get("path") or "",
         "Dead": status == "dead",
         "Pid": int(state.get("pid") or 0),
         "ExitCode": int(state["exit_code"]),
@@ -147,6 +152,7 @@ def _host_config(
         "GroupAdd": list(options.group_add) or None,
         "IpcMode": options.ipc or "private",
         "OomScoreAdj": options.oom_score_adj or 0,
+        **_limits(options, launch.get("cgroup") or {}),
         "PidMode": options.pid or "",
         "Privileged": options.privileged,
         "PublishAllPorts": options.publish_all,
@@ -177,6 +183,42 @@ def _host_config(
         "ReadonlyPaths": config["linux"]["readonlyPaths"],
         "Init": options.init,
     }
+
+
+def _limits(options: ContainerOptions, cgroup: dict[str, Any]) -> dict[str, Any]:
+    """The limits that were asked for, under docker's names; 0 or empty: none."""
+    wanted = cgroup.get("resources") or {}
+    memory, cpu, block = (wanted.get(key) or {} for key in ("memory", "cpu", "blockIO"))
+    shown = {
+        "Memory": memory.get("limit") or 0,
+        "MemorySwap": memory.get("swap") or 0,
+        "MemoryReservation": memory.get("reservation") or 0,
+        "MemorySwappiness": memory.get("swappiness"),
+        "OomKillDisable": bool(memory.get("disableOOMKiller")),
+        "NanoCpus": 0 if options.cpus is None else (cpu.get("quota") or 0) * 10_000,
+        "CpuPeriod": 0 if options.cpus is not None else cpu.get("period") or 0,
+        "CpuQuota": 0 if options.cpus is not None else cpu.get("quota") or 0,
+        "CpuShares": cpu.get("shares") or 0,
+        "CpusetCpus": cpu.get("cpus") or "",
+        "CpusetMems": cpu.get("mems") or "",
+        "PidsLimit": (wanted.get("pids") or {}).get("limit") or 0,
+        "BlkioWeight": block.get("weight") or 0,
+        "CgroupConf": wanted.get("unified") or None,
+        "CgroupParent": cgroup.get("parent") or "",
+        "Cgroups": cgroup.get("mode") or "enabled",
+    }
+    for key, name, value in (
+        ("weightDevice", "BlkioWeightDevice", "weight"),
+        ("throttleReadBpsDevice", "BlkioDeviceReadBps", "rate"),
+        ("throttleWriteBpsDevice", "BlkioDeviceWriteBps", "rate"),
+        ("throttleReadIOPSDevice", "BlkioDeviceReadIOps", "rate"),
+        ("throttleWriteIOPSDevice", "BlkioDeviceWriteIOps", "rate"),
+    ):
+        shown[name] = [
+            {"Path": f"/dev/block/{entry['major']}:{entry['minor']}", value.title(): entry[value]}
+            for entry in block.get(key) or []
+        ]
+    return shown
 
 
 def _graph(rootfs: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from rootless.engine import events
+from rootless.engine.cgroup import kill_all
 from rootless.engine.reconcile import is_running, state_of
 from rootless.engine.signals import parse_signal
 from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
@@ -129,9 +131,11 @@ def stop(engine: Engine, container: str, *, timeout: int | None = None, signal: 
         target.request_stop()
         target.signal(number)
         if not target.ends_within(None if patience < 0 else patience):
+            kill_all(state)
             target.signal(_SIGKILL)
             target.ends_within(None)
         target.settle()
+    events.record_container(engine, record, "stop")
 
 
 _SIGKILL = int(signal.SIGKILL)
@@ -166,6 +170,8 @@ def restart(engine: Engine, container: str, *, timeout: int | None = None, signa
 
     stop(engine, container, timeout=timeout, signal=signal)
     start(engine, container)
+    record = engine.store.containers.read(engine.store.containers.find(container))
+    events.record_container(engine, record, "restart")
 
 
 def kill(engine: Engine, container: str, *, signal: str = "KILL") -> None:
@@ -178,6 +184,9 @@ def kill(engine: Engine, container: str, *, signal: str = "KILL") -> None:
     with Target(directory, state, container) as target:
         if number in (_SIGKILL, int(record["stop"]["stop_signal"])):
             target.request_stop()
+        events.record_container(engine, record, "kill", signal=str(number))
+        if number == _SIGKILL:
+            kill_all(state)
         target.signal(number)
         if number == _SIGKILL:
             target.ends_within(None)
@@ -222,10 +231,14 @@ def rename(engine: Engine, container: str, name: str) -> None:
 
     containers = engine.store.containers
     container_id = containers.find(container)
+    old = containers.read(container_id)["name"]
     containers.rename(container_id, name)
     path = containers.path(container_id, "launch.json")
     launch = read_record(path, what="launch record")
     launch["name"] = name
+    if launch.get("events"):
+        launch["events"]["attributes"]["name"] = name
     if launch.get("remove"):
         launch["remove"]["name_file"] = f"{containers.names}/{name}"
     write_record(path, launch, durable=False)
+    events.record_container(engine, containers.read(container_id), "rename", oldName=f"/{old}")

@@ -1,15 +1,17 @@
-"""pause and unpause: every process of a container stopped and continued. It decides by namespaces, never by names.
+"""pause and unpause: every process of a container stopped and continued, by the freezer of its cgroup.
 
 Without a cgroup of its own a container has no freezer: SIGSTOP stands in, which its processes could notice and a
-parent inside could undo.
+parent inside could undo. Which processes those are is decided by namespaces, never by names.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rootless.engine import events
+from rootless.engine.cgroup import group_of
 from rootless.engine.reconcile import state_of
 from rootless.errors import HostLimit, InvalidState
 from rootless.kernel import procfs
@@ -22,11 +24,22 @@ _ROUNDS = 20  # of looking for processes that were born while the others were st
 
 def pause(engine: Engine, container: str) -> None:
     """Stop all processes of a running container."""
-    container_id, directory, pid = _running(engine, container, wanted="running")
+    container_id, directory, state = _running(engine, container, wanted="running")
+    pid = int(state["pid"])
     try:
         os.close(os.open(f"{directory}/paused", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as e:
         raise HostLimit(f"cannot write '{directory}/paused': {e.strerror}") from e
+    record = engine.store.containers.read(container_id)
+    group = group_of(state)
+    if group is not None:
+        try:
+            group.freeze()
+        except HostLimit as e:
+            engine.warn(f"paused by SIGSTOP: {e.message}")
+        else:
+            events.record_container(engine, record, "pause")
+            return
     stopped: set[int] = set()
     for _ in range(_ROUNDS):
         fresh = [p for p in processes_of(pid) if p not in stopped]
@@ -34,21 +47,28 @@ def pause(engine: Engine, container: str) -> None:
             break
         _signal_all(fresh, signal.SIGSTOP)
         stopped.update(fresh)
-    engine.warn(f"container {container_id[:12]} has no cgroup of its own: paused by SIGSTOP, not by the freezer")
+    if group is None:
+        engine.warn(f"container {container_id[:12]} has no cgroup of its own: paused by SIGSTOP, not by the freezer")
+    events.record_container(engine, record, "pause")
 
 
 def unpause(engine: Engine, container: str) -> None:
     """Continue all processes of a paused container."""
-    _, directory, pid = _running(engine, container, wanted="paused")
+    container_id, directory, state = _running(engine, container, wanted="paused")
+    pid = int(state["pid"])
+    group = group_of(state)
+    if group is not None:
+        group.thaw()
     # those that were stopped before the pause go on too: nobody recorded them
     _signal_all(processes_of(pid), signal.SIGCONT)
     try:
         os.unlink(f"{directory}/paused")
     except FileNotFoundError:
         pass
+    events.record_container(engine, engine.store.containers.read(container_id), "unpause")
 
 
-def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, int]:
+def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, dict[str, Any]]:
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
     if "remote" in state:
@@ -58,7 +78,7 @@ def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, 
         if state["status"] == "paused":
             problem = "is already paused"
         raise InvalidState(f"container {container} {problem}")
-    return container_id, engine.store.containers.path(container_id), int(state["pid"])
+    return container_id, engine.store.containers.path(container_id), state
 
 
 def processes_of(init: int) -> list[int]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rootless.engine import events
+from rootless.engine.cgroup import kill_all
 from rootless.engine.filters import Filters
 from rootless.engine.lifecycle import Target, mark_stop
 from rootless.engine.options import PruneReport
@@ -62,6 +64,7 @@ def _kill(engine: Engine, container_id: str, state: dict[str, Any]) -> None:
         return
     with target:
         mark_stop(directory)
+        kill_all(state)
         target.signal(_SIGKILL)
         target.ends_within(None)
         target.settle()
@@ -72,6 +75,7 @@ def remove(engine: Engine, record: dict[str, Any], *, volumes: bool) -> None:
     from rootless.host.idmap import IdMap
 
     engine.store.containers.remove(record["id"], IdMap.from_json(record["id_map"]))
+    events.record_container(engine, record, "destroy")
     if not volumes:
         return
     for mount in record.get("mounts") or []:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from rootless.engine.cgroup import cgroup_facts, prune_stale
 from rootless.engine.options import PruneReport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rootless.engine.context import Engine
     from rootless.host.doctor import Section
@@ -60,8 +61,7 @@ class System:
             "Images": len(store.index.manifest_digests()),
             "Driver": driver,
             "LoggingDriver": settings.log_driver,
-            "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
-            "CgroupDriver": "none",
+            **cgroup_facts(),
             "Network": network,
             "DefaultRuntime": settings.runtime or "rootless",
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"],
@@ -111,6 +111,20 @@ class System:
 
         directories = self._engine.directories
         return examine(directories.data, directories.cache)
+
+    def events(
+        self,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        follow: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """Events in the shape of docker's, from `since` (none: from now) to `until`; follow: and those to come."""
+        from rootless.engine import events
+
+        for entry in events.stream(self._engine, since=since, until=until, filters=filters, follow=follow):
+            yield events.to_json(entry)
 
     def unshare(self, command: Sequence[str]) -> int:
         """Run `command` (default: the user's shell) as root of the user's id map; its exit status."""
@@ -168,6 +182,7 @@ class System:
         images = engine.images.prune(all=all, filters=filters)
         pruned = engine.volumes.prune(filters=filters) if volumes else PruneReport()
         garbage = engine.store.gc.collect()
+        prune_stale(engine)
         if garbage.busy:
             engine.warn(
                 "another command uses the store: what interrupted commands left behind stays for the next prune"

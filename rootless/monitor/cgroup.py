@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class Holder:
     """Gives each run its cgroup. scope: the directory of the systemd scope that this process is in, "" without."""
 
-    __slots__ = ("_request", "scope")
+    __slots__ = ("_is_used", "_request", "scope")
 
     def __init__(self, scope: str = "") -> None:
         self.scope = scope
+        self._is_used = bool(scope)
         self._request: Request | None = None
 
     def begin(self) -> None:
@@ -49,6 +50,9 @@ class Holder:
 
         Raises HostLimit for limits that cannot be met, where the container wants all or nothing.
         """
+        if self._is_used:
+            spec.cgroup = spec.now("cgroup") or {}
+        self._is_used = True
         wanted = spec.cgroup
         resources = wanted.get("resources") or {}
         strict = bool(wanted.get("strict"))

@@ -6,8 +6,6 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.monitor.spec import LaunchSpec
 
 
@@ -20,7 +18,7 @@ def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
     from rootless.host.idmap import IdMap
     from rootless.storage.removal import remove_tree
 
-    remove = _as_of_now(spec)
+    remove = spec.now("remove") or {}
     if name := remove.get("name_file"):
         try:
             os.unlink(name)
@@ -30,15 +28,3 @@ def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
     for path in (remove.get("directory"), *(remove.get("volumes") or ())):
         if path and os.path.lexists(path):
             remove_tree(path, id_map, userns_fd=userns_fd)
-
-
-def _as_of_now(spec: LaunchSpec) -> dict[str, Any]:
-    """What to remove: of launch.json as it is now, for the container may have been renamed while it ran."""
-    import json
-
-    try:
-        with open(f"{spec.directory}/launch.json", "rb") as file:
-            found = json.load(file).get("remove")
-    except (OSError, ValueError, AttributeError):
-        found = None
-    return found if isinstance(found, dict) else spec.remove or {}

@@ -88,6 +88,13 @@ class LaunchSpec:
             self._config = _object(f"{self.bundle}/config.json")
         return self._config
 
+    def now(self, key: str) -> Any:
+        """A member of launch.json as it is now: `update` and `rename` change it while the container runs."""
+        try:
+            return _object(f"{self.directory}/launch.json").get(key)
+        except InvalidInput:
+            return self.raw.get(key)
+
     @property
     def socket_path(self) -> str:
         """Where clients attach."""

@@ -343,6 +343,7 @@ class Supervisor:
             self._log.lost = 0
         stop_requested = self._stopping or os.path.exists(f"{spec.directory}/stop-requested")
         ran_for = time.monotonic() - self._began
+        self._policy.change(**(spec.now("restart") or {}))
         delay = self._policy.next_delay(code, ran_for, stop_requested=stop_requested)
         tracked.fields["restart_count"] = self._policy.count
         tracked.ended("exited" if delay is None else "restarting", code)

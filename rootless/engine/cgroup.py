@@ -1,0 +1,164 @@
+"""A running container's cgroup for the engine's verbs: found by its state, joined, changed, emptied. It makes none."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import HostLimit, RootlessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.runtime.cgroups.group import Group, Group1
+    from rootless.runtime.cgroups.usage import Effective
+
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_YOUNG = 60.0  # seconds in which an empty cgroup may belong to a container that just starts
+
+
+def group_of(state: dict[str, Any]) -> Group | Group1 | None:
+    """The cgroup of a container that runs here; None without one."""
+    known = state.get("cgroup")
+    if not known or "remote" in state:
+        return None
+    from rootless.runtime.cgroups.group import restore
+
+    return restore(known)
+
+
+def joiner(engine: Engine, state: dict[str, Any], launch: dict[str, Any]) -> Callable[[int], None] | None:
+    """What moves a further process of the container into its cgroup; None without one.
+
+    A process that cannot be moved there is outside of the limits: an error where they are strict, else one warning.
+    """
+    group = group_of(state)
+    if group is None:
+        return None
+    from rootless.runtime.cgroups import place
+
+    def join(pid: int) -> None:
+        try:
+            place.join(group, pid, int(state["pid"]))
+        except HostLimit as e:
+            wanted = launch.get("cgroup") or {}
+            if wanted.get("strict") and wanted.get("resources"):
+                raise
+            engine.warn(f"the process is not in the container's cgroup, its limits do not hold for it: {e.message}")
+
+    return join
+
+
+def kill_all(state: dict[str, Any]) -> None:
+    """SIGKILL to every process in the container's cgroup, so that none survives its first one."""
+    group = group_of(state)
+    if group is None:
+        return
+    try:
+        group.kill()
+    except RootlessError:
+        pass  # the first process gets its signal all the same, and takes its pid namespace along
+
+
+def cgroup_facts() -> dict[str, Any]:
+    """What `info` tells: docker's keys, what was delegated, and the limits that the whole of us is under."""
+    from rootless.host import cgroups
+    from rootless.runtime.cgroups.usage import effective
+
+    found = cgroups.find()
+    host = cgroups.Host()
+    controllers = set(found.controllers)
+    facts: dict[str, Any] = {
+        "CgroupVersion": "2" if host.is_unified else "1",
+        "CgroupDriver": {"scope": "systemd", "directory": "cgroupfs", "v1": "cgroupfs"}.get(found.kind, "none"),
+        "CgroupControllers": list(found.controllers),
+        "CgroupParent": found.path or " ".join(sorted(found.directories.values())),
+        "CgroupLimitation": found.reason,
+        "MemoryLimit": "memory" in controllers,
+        "SwapLimit": "memory" in controllers,
+        "CpuCfsPeriod": "cpu" in controllers,
+        "CpuCfsQuota": "cpu" in controllers,
+        "CPUShares": "cpu" in controllers,
+        "CPUSet": "cpuset" in controllers,
+        "PidsLimit": "pids" in controllers,
+    }
+    if host.is_unified:
+        path = found.path
+        if not path:
+            try:
+                path = f"{cgroups.ROOT}{cgroups.unified_path()}"
+            except OSError:
+                return facts
+        facts["EffectiveLimits"] = shown_limits(effective(path))
+    return facts
+
+
+def shown_limits(limits: Effective) -> dict[str, Any]:
+    """Effective limits as `info` and `inspect` show them; 0: none."""
+    return {
+        "Memory": limits.memory or 0,
+        "MemorySwap": limits.swap if limits.swap is not None else -1,
+        "NanoCpus": round((limits.cpus or 0) * 1e9),
+        "CpusetCpus": limits.cpuset,
+        "PidsLimit": limits.pids or 0,
+    }
+
+
+def effective_limits(state: dict[str, Any]) -> dict[str, Any] | None:
+    """The limits in force for a running container: the least of its own and of those above it; None unknown."""
+    group = group_of(state)
+    if group is None or group.version != 2:
+        return None
+    from rootless.runtime.cgroups.usage import effective
+
+    return shown_limits(effective(group.path))
+
+
+def prune_stale(engine: Engine) -> int:
+    """Remove empty cgroups of ours that no container of this store has any more; how many.
+
+    systemd removes its scopes itself: what can be left is below a directory that is the user's.
+    """
+    from rootless.host import cgroups
+    from rootless.monitor import reap
+    from rootless.runtime.cgroups.group import Group, Group1
+
+    found = cgroups.find()
+    parents = [found.path] if found.kind == "directory" else list(found.directories.values())
+    if engine.settings.cgroup_parent and not engine.settings.cgroup_parent.endswith(".slice"):
+        parents.append(cgroups.find(parent=engine.settings.cgroup_parent).path)
+    removed = set()
+    for parent in filter(None, parents):
+        for name in _children(parent):
+            path = f"{parent}/{name}"
+            container = name.removeprefix(cgroups.PREFIX)
+            if reap.is_supervised(engine.store.containers.path(container)) or _is_young(path):
+                continue
+            group = Group(path) if found.kind != "v1" else Group1({"": path})
+            try:
+                if not group.pids():
+                    group.remove()
+                    removed.add(name)
+            except (RootlessError, OSError):
+                continue
+    return len(removed)
+
+
+def _children(parent: str) -> list[str]:
+    from rootless.host.cgroups import PREFIX
+
+    try:
+        names = os.listdir(parent)
+    except OSError:
+        return []
+    ids = {name: name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)}
+    return [name for name, id in ids.items() if len(id) == 64 and _HEXADECIMAL.issuperset(id)]
+
+
+def _is_young(path: str) -> bool:
+    try:
+        return time.time() - os.stat(path).st_ctime < _YOUNG
+    except OSError:
+        return True

@@ -1,0 +1,160 @@
+"""What a cgroup uses, and what it may use: read from its files, of either version. It changes nothing."""
+
+from __future__ import annotations
+
+import os
+
+from rootless.host.cgroups import ROOT
+from rootless.runtime.cgroups.group import read_pairs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.runtime.cgroups.group import Group, Group1
+
+_NONE = 1 << 62  # version 1 says "no limit" by a number about here
+
+
+class Usage:
+    """cpu: seconds; memory: bytes with the page cache, cache: of it what can be dropped at once (inactive files);
+    pressure: ("cpu" | "memory" | "io") → percent of the last ten seconds in which something waited for it."""
+
+    __slots__ = (
+        "block_read",
+        "block_written",
+        "cache",
+        "cpu",
+        "memory",
+        "memory_limit",
+        "oom_kills",
+        "peak",
+        "pids",
+        "pids_limit",
+        "pressure",
+    )
+
+    def __init__(self) -> None:
+        self.cpu = 0.0
+        self.memory = 0
+        self.cache = 0
+        self.peak = 0
+        self.memory_limit: int | None = None
+        self.pids = 0
+        self.pids_limit: int | None = None
+        self.block_read = 0
+        self.block_written = 0
+        self.oom_kills = 0
+        self.pressure: dict[str, float] = {}
+
+
+class Effective:
+    """The tightest limits of a cgroup and all above it; None: there is none. cpus: how many, as a number."""
+
+    __slots__ = ("cpus", "cpuset", "memory", "pids", "swap")
+
+    def __init__(self) -> None:
+        self.memory: int | None = None
+        self.swap: int | None = None
+        self.pids: int | None = None
+        self.cpus: float | None = None
+        self.cpuset = ""
+
+
+def read(group: Group | Group1) -> Usage:
+    """The use of a group; zeroes for what no controller counts."""
+    return _read_2(group.path) if group.version == 2 else _read_1(group.to_json()["paths"])
+
+
+def _read_2(path: str) -> Usage:
+    usage = Usage()
+    usage.cpu = read_pairs(f"{path}/cpu.stat").get("usage_usec", 0) / 1e6
+    usage.memory = number(f"{path}/memory.current") or 0
+    if usage.memory:
+        usage.cache = min(read_pairs(f"{path}/memory.stat").get("inactive_file", 0), usage.memory)
+        usage.peak = number(f"{path}/memory.peak") or 0
+        usage.oom_kills = read_pairs(f"{path}/memory.events").get("oom_kill", 0)
+    usage.pids = number(f"{path}/pids.current") or 0
+    for line in _lines(f"{path}/io.stat"):
+        for word in line.split()[1:]:
+            key, _, value = word.partition("=")
+            if key == "rbytes" and value.isdigit():
+                usage.block_read += int(value)
+            elif key == "wbytes" and value.isdigit():
+                usage.block_written += int(value)
+    for kind in ("cpu", "memory", "io"):
+        some = pressure(f"{path}/{kind}.pressure")
+        if some is not None:
+            usage.pressure[kind] = some
+    tightest = effective(path)
+    usage.memory_limit, usage.pids_limit = tightest.memory, tightest.pids
+    return usage
+
+
+def _read_1(paths: dict[str, str]) -> Usage:
+    usage = Usage()
+    memory, pids, block = paths.get("memory", ""), paths.get("pids", ""), paths.get("blkio", "")
+    usage.cpu = (number(f"{paths.get('cpuacct', '')}/cpuacct.usage") or 0) / 1e9
+    usage.memory = number(f"{memory}/memory.usage_in_bytes") or 0
+    usage.cache = min(read_pairs(f"{memory}/memory.stat").get("total_inactive_file", 0), usage.memory)
+    usage.peak = number(f"{memory}/memory.max_usage_in_bytes") or 0
+    usage.oom_kills = read_pairs(f"{memory}/memory.oom_control").get("oom_kill", 0)
+    limit = read_pairs(f"{memory}/memory.stat").get("hierarchical_memory_limit")
+    usage.memory_limit = limit if limit is not None and limit < _NONE else None
+    usage.pids = number(f"{pids}/pids.current") or 0
+    usage.pids_limit = number(f"{pids}/pids.max")
+    for line in _lines(f"{block}/blkio.throttle.io_service_bytes"):
+        words = line.split()
+        if len(words) == 3 and words[2].isdigit():
+            usage.block_read += int(words[2]) if words[1] == "Read" else 0
+            usage.block_written += int(words[2]) if words[1] == "Write" else 0
+    return usage
+
+
+def effective(path: str, root: str = ROOT) -> Effective:
+    """The limits in force for the cgroup of directory `path`: the minimum over it and its ancestors (version 2)."""
+    found = Effective()
+    for line in _lines(f"{path}/cpuset.cpus.effective"):
+        found.cpuset = line
+    while path.startswith(f"{root}/"):
+        found.memory = _least(found.memory, number(f"{path}/memory.max"))
+        found.swap = _least(found.swap, number(f"{path}/memory.swap.max"))
+        found.pids = _least(found.pids, number(f"{path}/pids.max"))
+        quota, _, period = (_lines(f"{path}/cpu.max") or [""])[0].partition(" ")
+        if quota.isdigit() and period.isdigit() and int(period):
+            share = int(quota) / int(period)
+            found.cpus = share if found.cpus is None else min(found.cpus, share)
+        path = os.path.dirname(path)
+    return found
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def pressure(path: str) -> float | None:
+    """`avg10` of the "some" line of a pressure file; None where the kernel keeps none."""
+    for line in _lines(path):
+        words = line.split()
+        if words[:1] == ["some"]:
+            for word in words[1:]:
+                if word.startswith("avg10="):
+                    try:
+                        return float(word[6:])
+                    except ValueError:
+                        return None
+    return None
+
+
+def number(path: str) -> int | None:
+    """The number in a file; None for "max", for nonsense and when it is not there."""
+    text = (_lines(path) or [""])[0]
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(1 << 16).splitlines()
+    except OSError:
+        return []
