@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.engine.image_names import qualify, require, tags
-from rootless.errors import DigestMismatch, HostLimit, UsageError
-from rootless.image.decompress import HEAD, Plain
+from rootless.engine import layer_bytes
+from rootless.engine.image_bring import Layer, plan
+from rootless.engine.image_names import familiar, qualify, require, tags
+from rootless.errors import UsageError
+from rootless.image.compress import Compressed, Compression, encoder
+from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
+from rootless.image.manifest import Descriptor, Manifest, parse_manifest
 from rootless.image.writers import SavedImage, write_docker_archive, write_layout, write_oci_archive
+from rootless.storage.full import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
-    from rootless.image.manifest import Descriptor
     from rootless.image.source import Reader
-    from rootless.storage.store import Store
+
+    Open = Callable[[], Reader]
 
 FORMATS = ("docker-archive", "oci-archive", "oci-dir")
+_PIECE = 1 << 20
 
 
-def save(engine: Engine, names: Sequence[str], output: str | BinaryIO, *, format: str = "docker-archive") -> None:
+def save(
+    engine: Engine,
+    names: Sequence[str],
+    output: str | BinaryIO,
+    *,
+    format: str = "docker-archive",
+    compression: Compression | None = None,
+) -> None:
     """See engine.images.Images.save."""
     if format not in FORMATS:
         raise UsageError(f"unknown format '{format}'", hint=f"use one of: {', '.join(FORMATS)}")
     if not names:
         raise UsageError("no image to save")
-    store = engine.store
-    with store.using():
+    with engine.store.using():
         images = _chosen(engine, names)
         if format == "oci-dir":
             if not isinstance(output, str) or output == "-":
                 raise UsageError("an OCI layout needs the name of a directory", hint="give --output DIRECTORY")
-            write_layout(images, _verified(store), output)
+            converted, blobs = _exact(engine, images, compression)
+            with blobs:
+                write_layout(converted, blobs.open, output)
         elif isinstance(output, str) and output != "-":
-            _to_file(store, images, output, format)
+            _to_file(engine, images, output, format, compression)
         else:
             stream = sys.stdout.buffer if isinstance(output, str) else output
-            _write(store, images, stream.write, format)
+            _write(engine, images, stream.write, format, compression)
             stream.flush()
 
 
@@ -62,88 +77,195 @@ def _chosen(engine: Engine, names: Sequence[str]) -> list[SavedImage]:
     return list(chosen.values())
 
 
-def _to_file(store: Store, images: Sequence[SavedImage], path: str, format: str) -> None:
+def _to_file(
+    engine: Engine, images: Sequence[SavedImage], path: str, format: str, compression: Compression | None
+) -> None:
     """Write beside `path` and rename, so that a broken save leaves no half archive; devices and pipes directly."""
     is_special = os.path.exists(path) and not os.path.isfile(path)
     temporary = path if is_special else f"{path}.{os.getpid()}.part"
     try:
         with open(temporary, "wb" if is_special else "xb") as file:
-            _write(store, images, file.write, format)
+            _write(engine, images, file.write, format, compression)
         if not is_special:
             os.rename(temporary, path)
     except OSError as e:
-        raise HostLimit(f"cannot write '{path}': {e.strerror}") from e
+        raise refused(f"cannot write '{path}'", e, os.path.dirname(os.path.abspath(path))) from e
     finally:
         if not is_special and os.path.exists(temporary):
             os.unlink(temporary)
 
 
-def _write(store: Store, images: Sequence[SavedImage], write: Callable[[bytes], object], format: str) -> None:
+def _write(
+    engine: Engine,
+    images: Sequence[SavedImage],
+    write: Callable[[bytes], object],
+    format: str,
+    compression: Compression | None,
+) -> None:
     if format == "oci-archive":
-        write_oci_archive(images, _verified(store), write)
-    else:
-        write_docker_archive(images, lambda layer, diff_id: _open_layer(store, layer, diff_id), write)
+        converted, blobs = _exact(engine, images, compression)
+        with blobs:
+            write_oci_archive(converted, blobs.open, write)
+        return
+    # A docker-archive has plain layers: what may be compressed is the whole
+    whole = None if compression is None else _Whole(write, compression)
+    with _tars(engine, images) as tars:
+        write_docker_archive(images, lambda layer, diff_id: tars.sized(diff_id), whole.write if whole else write)
+    if whole is not None:
+        whole.finish()
 
 
-def _verified(store: Store) -> Callable[[str], Reader]:
-    """Opens blobs whose bytes are checked while they go out: a damaged store must not make a damaged archive."""
-    return lambda digest: Checked(store.blobs.open(digest), digest)
+def _tars(engine: Engine, images: Sequence[SavedImage]) -> _Ahead:
+    """The tars of all layers, in the order in which write_docker_archive asks for them."""
+    layers = {layer.diff_id: layer for image in images for layer in plan(image.manifest, image.config)}
+    order: dict[str, _Blob] = {}
+    for diff_id, layer in layers.items():
+        size = layer_bytes.tar_size(engine, diff_id, layer.chain_id)
+        order[diff_id] = _Blob(_tar_opener(engine, layer), size)
+    return _Ahead(order)
 
 
-class Checked:
-    """A reader that compares all bytes with their digest at the end."""
-
-    __slots__ = ("_digest", "_hash", "_reader")
-
-    def __init__(self, reader: Reader, digest: str) -> None:
-        import hashlib
-
-        self._reader = reader
-        self._digest = digest
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes."""
-        piece = self._reader.read(size)
-        self._hash.update(piece)
-        return piece
-
-    def close(self) -> None:
-        """Compare and close. Raises DigestMismatch when everything was read and is not what it should be."""
-        is_end = not self._reader.read(1)
-        self._reader.close()
-        if is_end and f"sha256:{self._hash.hexdigest()}" != self._digest:
-            raise DigestMismatch(
-                f"blob '{self._digest}' is damaged: its bytes have another digest", hint="pull the image again"
-            )
+def _tar_opener(engine: Engine, layer: Layer) -> Open:
+    return lambda: layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id)
 
 
-def _open_layer(store: Store, layer: Descriptor, diff_id: str) -> tuple[int, Reader]:
-    """Size and bytes of a layer's tar. A compressed one is read twice: a tar header comes before the content."""
-    if layer.digest == diff_id:
-        return layer.size, Checked(store.blobs.open(diff_id), diff_id)
-    size = 0
-    with store.blobs.open(layer.digest) as blob:
-        plain = Plain(blob.read(HEAD), blob)
-        while piece := plain.read(1 << 20):
+def _exact(
+    engine: Engine, images: Sequence[SavedImage], compression: Compression | None
+) -> tuple[list[SavedImage], _Ahead]:
+    """The images as they can be written, and their blobs: the very bytes where they can be had, and where compression
+    is None; else layers compressed anew, under a new manifest."""
+    blobs: dict[str, _Blob] = {}
+    made: dict[tuple[str, str], Descriptor] = {}
+    converted = []
+    for image in images:
+        layers = []
+        for layer in plan(image.manifest, image.config):
+            key = (layer.diff_id, layer.descriptor.digest)
+            if key not in made:
+                made[key], opener = _layer(engine, image, layer, compression)
+                blobs.setdefault(made[key].digest, _Blob(opener, made[key].size))
+            layers.append(made[key])
+        raw, media_type = rebuild(image.manifest, layers, format_of(image.manifest.media_type))
+        manifest = image.manifest
+        if raw != manifest.raw:
+            found = parse_manifest(raw, media_type)
+            assert isinstance(found, Manifest)
+            manifest = found
+            if compression is None:
+                name = familiar(image.names[0]) if image.names else image.config.digest
+                engine.warn(
+                    f"the compressed layers of '{name}' cannot be had any more: they were compressed anew, and the "
+                    f"manifest is '{manifest.digest}' instead of '{image.manifest.digest}'"
+                )
+        converted.append(SavedImage(manifest, image.config, image.names))
+        blobs[image.config.digest] = _small(image.config.raw)
+        blobs[manifest.digest] = _small(manifest.raw)
+    return converted, _Ahead(blobs)
+
+
+def _layer(engine: Engine, image: SavedImage, layer: Layer, compression: Compression | None) -> tuple[Descriptor, Open]:
+    """A layer's descriptor in the archive, and what opens its bytes."""
+    form = format_of(image.manifest.media_type)
+    chosen = compression or Compression(layer_compression(layer.descriptor.media_type))
+    is_kept = compression is None or compression.name == layer_compression(layer.descriptor.media_type)
+    if is_kept and layer_bytes.has_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id):
+        return layer.descriptor, lambda: layer_bytes.open_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id)
+    if chosen.name == "none":
+        size = layer_bytes.tar_size(engine, layer.diff_id, layer.chain_id)
+        descriptor = layer.descriptor._replace(
+            media_type=layer_type(layer.descriptor, "none", form), digest=layer.diff_id, size=size
+        )
+        return descriptor, _tar_opener(engine, layer)
+    return _compress(engine, layer, chosen, form)
+
+
+def _compress(engine: Engine, layer: Layer, compression: Compression, form: str) -> tuple[Descriptor, Open]:
+    """Compress a layer into a nameless file: its size and digest come before its bytes in an archive."""
+    import hashlib
+
+    incoming = engine.store.path("incoming")
+    try:
+        file = os.fdopen(os.open(incoming, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0)
+    except OSError as e:
+        raise refused(f"cannot write to '{incoming}'", e, incoming) from e
+    reader = Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression)
+    hasher, size = hashlib.sha256(), 0
+    try:
+        while piece := reader.read(_PIECE):
+            hasher.update(piece)
             size += len(piece)
-    blob = store.blobs.open(layer.digest)
-    return size, Checked(_Closing(Plain(blob.read(HEAD), blob), blob), diff_id)
+            file.write(piece)
+    except OSError as e:
+        raise refused(f"cannot write to '{incoming}'", e, incoming) from e
+    finally:
+        reader.close()
+    descriptor = layer.descriptor._replace(
+        media_type=layer_type(layer.descriptor, compression.name, form),
+        digest=f"sha256:{hasher.hexdigest()}",
+        size=size,
+    )
+
+    def again() -> Reader:
+        file.seek(0)
+        return file
+
+    return descriptor, again
 
 
-class _Closing:
-    """Decompressed bytes whose file is closed with them."""
+def _small(content: bytes) -> _Blob:
+    return _Blob(lambda: io.BytesIO(content), len(content))
 
-    __slots__ = ("_file", "_plain")
 
-    def __init__(self, plain: Plain, file: BinaryIO) -> None:
-        self._plain = plain
-        self._file = file
+class _Blob(NamedTuple):
+    open: Open
+    size: int
 
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes."""
-        return self._plain.read(size)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+class _Ahead:
+    """Blobs by digest, to be opened once each, mostly in this order: the one after it is opened too, so that the
+    process that makes it starts while this one is written."""
+
+    __slots__ = ("_blobs", "_opened", "_order")
+
+    def __init__(self, blobs: dict[str, _Blob]) -> None:
+        self._blobs = blobs
+        self._order = list(blobs)
+        self._opened: dict[str, Reader] = {}
+
+    def open(self, digest: str) -> Reader:
+        """The blob."""
+        reader = self._opened.pop(digest, None) or self._blobs[digest].open()
+        at = self._order.index(digest) + 1
+        if at < len(self._order) and self._order[at] not in self._opened:
+            self._opened[self._order[at]] = self._blobs[self._order[at]].open()
+        return reader
+
+    def sized(self, digest: str) -> tuple[int, Reader]:
+        """Size and blob."""
+        return self._blobs[digest].size, self.open(digest)
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for reader in self._opened.values():
+            reader.close()
+        self._opened.clear()
+
+
+class _Whole:
+    """Compresses what is written to it."""
+
+    __slots__ = ("_pipe", "_write")
+
+    def __init__(self, write: Callable[[bytes], object], compression: Compression) -> None:
+        self._pipe = encoder(compression)
+        self._write = write
+
+    def write(self, piece: bytes) -> None:
+        """Add bytes."""
+        self._write(self._pipe.feed(piece))
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._write(self._pipe.finish())

@@ -173,14 +173,26 @@ class Images:
 
         return load(self._engine, source, platform=platform, progress=progress)
 
-    def save(self, names: Sequence[str], output: str | BinaryIO, *, format: str = "docker-archive") -> None:
+    def save(
+        self,
+        names: Sequence[str],
+        output: str | BinaryIO,
+        *,
+        format: str = "docker-archive",
+        compression: str | None = None,
+        level: int | None = None,
+    ) -> None:
         """Write images to `output` (path, "-" = standard output, or stream; a directory for oci-dir).
 
-        format: docker-archive | oci-archive | oci-dir. Raises ImageNotFound before anything is written.
+        format: docker-archive | oci-archive | oci-dir. compression: gzip, zstd or none, of the layers in OCI formats
+        (None: as they were), of the whole docker-archive (None: not at all); level: of it.
+        Raises ImageNotFound before anything is written.
         """
         from rootless.engine.image_save import save
+        from rootless.image.compress import parse_compression
 
-        save(self._engine, names, output, format=format)
+        chosen = parse_compression(compression, level) if compression else None
+        save(self._engine, names, output, format=format, compression=chosen)
 
     def ls(
         self, *, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False, names: Sequence[str] = ()

@@ -95,6 +95,17 @@ def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: st
     return reader
 
 
+def has_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str | None = None) -> bool:
+    """Whether `open_blob` would succeed; asks a registry where only one can have the bytes."""
+    if descriptor.digest == diff_id or engine.store.blobs.has(descriptor.digest):
+        return True
+    try:
+        open_blob(engine, descriptor, diff_id, chain_id).close()
+    except NotFound:
+        return False
+    return True
+
+
 def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
     """Unpacked layers with this diff_id, the wanted one first."""
     if chain_id is not None and store.layers.has(chain_id):

@@ -136,7 +136,22 @@ def load(session: Session, input: str | None, platform: str | None, quiet: bool)
             output.line(f"Loaded image ID: {image.id}")
 
 
-@command("save", "Save images to an archive")
+_SAVE_EXAMPLES = """
+rootless save -o debian.tar debian:12
+rootless save --compression zstd debian:12 alpine | ssh host rootless load
+rootless save --format oci-dir -o layout/ debian:12
+"""
+
+
+@command("save", "Save images to an archive", examples=_SAVE_EXAMPLES)
+@click.option(
+    "--compression",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    help="Compress the whole docker-archive, or in OCI formats each layer anew (default: layers as they were)",
+)
+@click.option(
+    "--compression-level", type=int, metavar="N", help="How hard to compress: 1 to 9 for gzip, 1 to 22 for zstd"
+)
 @text(
     "-o", "--output", "target", metavar="PATH", type=click.Path(), help="File or directory (default: standard output)"
 )
@@ -150,7 +165,14 @@ def load(session: Session, input: str | None, platform: str | None, quiet: bool)
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete.images)
 @pass_session
-def save(session: Session, target: str | None, form: str, images: tuple[str, ...]) -> None:
+def save(
+    session: Session,
+    target: str | None,
+    compression: str | None,
+    compression_level: int | None,
+    form: str,
+    images: tuple[str, ...],
+) -> None:
     """Write images to a file or to standard output."""
     if target is None and form == "oci-dir":
         raise UsageError("a layout directory cannot go to standard output", hint="name it with -o DIRECTORY")
@@ -159,7 +181,9 @@ def save(session: Session, target: str | None, form: str, images: tuple[str, ...
             "an archive is not written to a terminal", hint="name a file with -o FILE, or redirect standard output"
         )
     sink: str | BinaryIO = sys.stdout.buffer if target is None else target
-    session.engine.images.save(images, sink, format=form)
+    if compression_level is not None and compression is None:
+        raise UsageError("--compression-level needs --compression")
+    session.engine.images.save(images, sink, format=form, compression=compression, level=compression_level)
 
 
 @command(

@@ -198,9 +198,10 @@ def test_save_to_a_pipe_and_nothing_half_made(rootless: Runner, tmp_path: Path, 
     rootless("load", "-i", str(tmp_path / "a.tar"))
     unknown = rootless("save", "-o", str(tmp_path / "b.tar"), "app:1", "none:1", check=False)
     assert unknown.returncode == 1 and os.listdir(tmp_path) == ["a.tar"]
-    blob = store_root / "blobs/sha256" / json.loads(IMAGE.manifest)["layers"][0]["digest"][7:]
-    blob.chmod(0o600)
-    blob.write_bytes(b"\0" * blob.stat().st_size)
+    assert json.loads(IMAGE.manifest)["layers"][0]["digest"][7:] not in os.listdir(store_root / "blobs/sha256")
+    found = next(path for path in store_root.glob("layers/*/diff/**/*") if path.is_file() and path.stat().st_size)
+    found.chmod(0o600)
+    found.write_bytes(b"\0" * found.stat().st_size)
     damaged = rootless("save", "-o", str(tmp_path / "b.tar"), "app:1", check=False)
     assert damaged.returncode == 1 and "damaged" in damaged.stderr and os.listdir(tmp_path) == ["a.tar"]
 

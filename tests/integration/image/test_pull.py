@@ -234,19 +234,29 @@ def test_podman_1027_a_digest_belongs_to_its_repository(rootless: Runner, fake: 
     assert rootless("image", "inspect", f"{fake.address}/yours@{digest}", check=False).returncode != 0
 
 
-@pytest.mark.parametrize("limit", [1 << 20, 5 << 20])
-def test_a_full_disk_is_told_and_leaves_nothing(fake: FakeRegistry, tmp_path: Path, limit: int) -> None:
-    """limit: the blob does not fit, or the blob does and its tree does not."""
-    fake.add("1", make_image(layer_tar({"a": os.urandom(3 << 20)})))
+@pytest.mark.parametrize(
+    ("options", "content", "words"),
+    [
+        ("size=2m", os.urandom(3 << 20), "needs at least 4.2 MB"),  # seen before the first byte
+        ("size=2m", bytes(3 << 20), "No space left on device"),  # small until it is unpacked
+        ("size=9m,nr_inodes=30", b"", "needs at least 16 files (inodes)"),
+        ("size=9m,nr_inodes=60", b"", "no inodes left on the file system"),
+    ],
+)
+def test_a_full_disk_is_told_and_leaves_nothing(
+    fake: FakeRegistry, tmp_path: Path, options: str, content: bytes, words: str
+) -> None:
+    files = {"a": content} if content else {f"f{i}": b"x" for i in range(100)}
+    fake.add("1", make_image(layer_tar(files), suffix="+gzip"))
     (tmp_path / "disk").mkdir()
     arguments = shlex.join([*command_path(), "pull", "-q", f"{fake.address}/x:1"])
     script = (
-        f"mount -t tmpfs -o size={limit} none disk && export ROOTLESS_ROOT=$PWD/disk/root && ! {arguments}"
+        f"mount -t tmpfs -o {options} none disk && export ROOTLESS_ROOT=$PWD/disk/root && ! {arguments}"
         " && find disk/root/layers disk/root/blobs disk/root/incoming -mindepth 1 -type f"
     )
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, cwd=tmp_path)
     require("unshare failed" not in done.stderr, f"no user namespace: {done.stderr}")
-    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
     assert (done.returncode, [each for each in done.stdout.split() if "blobs" not in each]) == (0, [])
 
 
