@@ -1,0 +1,54 @@
+"""Puts one runtime through one case and names the result. It prints nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.conformance.deviations import expected
+from tests.conformance.harness import Box, Case, NotApplicable, Runtime
+
+PASS, FAIL, KNOWN, SKIP = "pass", "FAIL", "deviates", "n/a"
+
+
+class Verdict(NamedTuple):
+    """word: one of the four; reason: of a failure, a known deviation or a case that cannot be shown here."""
+
+    word: str
+    reason: str = ""
+
+
+def judge(runtime: Runtime, version: str, case: Case, place: Path, template: Path) -> Verdict:
+    """Run `case` in a fresh bundle below `place`."""
+    directory = Path(tempfile.mkdtemp(prefix="c", dir=place))
+    box = Box(runtime, directory, template)
+    try:
+        case.function(box)
+    except NotApplicable as e:
+        return Verdict(SKIP, str(e))
+    except Exception as e:
+        known = expected(runtime.name, version, case.id)
+        if known:
+            return Verdict(KNOWN, known)
+        frame = traceback.extract_tb(e.__traceback__)[-1]
+        words = str(e) or frame.line or type(e).__name__
+        return Verdict(FAIL, f"{type(e).__name__} at {Path(frame.filename).name}:{frame.lineno}: {words}")
+    finally:
+        box.close()
+        _remove(directory)
+    return Verdict(PASS)
+
+
+def _remove(directory: Path) -> None:
+    """Files of mapped ids need the user namespace; those are few, so the quick way is tried first."""
+    try:
+        shutil.rmtree(directory)
+    except OSError:
+        from tests.conftest import remove_private_directory
+
+        remove_private_directory(directory)
+        subprocess.run(["true"], check=True)
