@@ -231,11 +231,15 @@ def _below_root(host: Host, named: str) -> str:
 
 
 def _below(root: str, named: str) -> str:
-    """CVE-2023-25809 and crun's fixes: no part of a cgroup's name leads upward."""
-    parts = [part for part in named.split("/") if part]
-    if any(part in (".", "..") or "\0" in part or "\n" in part for part in parts):
-        raise UsageError(f"invalid cgroup parent '{named}'", hint="give a path below the cgroup tree, without '..'")
-    return "/".join((root, *parts))
+    """`named` below `root`. CVE-2023-25809 and crun's fixes: no part of a cgroup's name leads upward."""
+    check_relative(named)
+    return "/".join((root, *(part for part in named.split("/") if part)))
+
+
+def check_relative(named: str) -> None:
+    """Raise UsageError unless `named` is a path of cgroups that leads nowhere upward."""
+    if any(part in (".", "..") or "\0" in part or "\n" in part for part in named.split("/")):
+        raise UsageError(f"invalid cgroup path '{named}'", hint="give a path below the cgroup tree, without '..'")
 
 
 def is_ours(path: str) -> bool:

@@ -164,27 +164,3 @@ def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
     place.limits(
         group, spec.cgroup.get("resources") or {}, place.strictly if strict else lambda problem: None, late=True
     )
-
-
-def delegate(group: AnyGroup, config: dict[str, Any], userns_fd: int | None) -> None:
-    """Give the group to the container's user, where it has a cgroup namespace of its own and a writable mount.
-
-    runtime-spec, cgroup ownership: only then, only version 2, only the kernel's list of files.
-    """
-    user = (config.get("process") or {}).get("user") or {}
-    own = any(n["type"] == "cgroup" and not n.get("path") for n in (config.get("linux") or {}).get("namespaces") or [])
-    writable = any(
-        mount.get("type") in ("cgroup", "cgroup2") and "ro" not in (mount.get("options") or ())
-        for mount in config.get("mounts") or []
-    )
-    uid, gid = int(user.get("uid") or 0), int(user.get("gid") or 0)
-    if not own or not writable or userns_fd is None or group.version != 2:
-        return
-    from rootless.host.userns import call_in
-
-    def give() -> bytes:
-        if os.stat(group.path).st_uid != uid:
-            group.delegate(uid, gid)
-        return b""
-
-    call_in(userns_fd, give)

@@ -44,9 +44,12 @@ class NativeRun:
             self._helper.ready()
             self.network = self._helper.facts
         if self.group is not None:
+            from rootless.runtime.cgroups import ownership
+
             self._process.release()
             cgroup.apply_late(self.group, self._spec)
-            cgroup.delegate(self.group, self._spec.config, self._process.userns_fd)
+            if ownership.is_wanted(self._spec.config):
+                ownership.delegate(self.group, self._spec.config, self._process.userns_fd)
         self._process.start()
 
     def wait(self) -> int:

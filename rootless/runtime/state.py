@@ -66,12 +66,22 @@ class Record:
         return status.start_time == self.pid_start and status.state not in "ZX"
 
     def status(self) -> str:
-        """creating, created, running or stopped (runtime.md, State)."""
+        """creating, created, running or stopped (runtime.md, State), and paused as runc says."""
         if not self.pid:
             return "creating"
         if not self.is_alive():
             return "stopped"
-        return "created" if os.path.exists(self.gate) else "running"
+        if os.path.exists(self.gate):
+            return "created"
+        return "paused" if self._is_frozen() else "running"
+
+    def _is_frozen(self) -> bool:
+        if not self.values.get("cgroup"):
+            return False
+        from rootless.runtime.cgroups.group import restore
+
+        group = restore(self.values["cgroup"])
+        return group is not None and group.is_frozen()
 
     def require(self, verb: str, *statuses: str) -> None:
         """Raise InvalidState unless the container is in one of `statuses`."""
@@ -95,7 +105,7 @@ class Record:
         state: dict[str, Any] = {
             "ociVersion": self.values["ociVersion"],
             "id": self.id,
-            "pid": self.pid if status in ("created", "running") else 0,
+            "pid": self.pid if status in ("created", "running", "paused") else 0,
             "status": status,
             "bundle": self.values["bundle"],
             "rootfs": self.values["rootfs"],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from rootless.errors import UsageError
 from rootless.runtime import capabilities, console, spec
+from rootless.runtime.cgroups import place
 from rootless.runtime.join import exec_process
 from rootless.runtime.oci.lifecycle import KEEP_GROUPS, seccomp_of, write_pid_file
+from rootless.runtime.oci.limits import group_of
 from rootless.runtime.state import Records
 
 TYPE_CHECKING = False
@@ -64,6 +66,7 @@ def execute(
     if process.get("terminal") and options.detach and not options.console_socket:
         raise UsageError("a detached process with a terminal needs somebody who takes it", hint="give --console-socket")
     filter_program, flags = seccomp_of(config)
+    group = group_of(record)
     joined = exec_process(
         record.pid,
         process,
@@ -74,6 +77,7 @@ def execute(
         start_time=record.pid_start,
         own_keyring=True,
         keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
+        join_cgroup=None if group is None else lambda pid: place.join(group, pid, record.pid),
         warn=warn,
     )
     try:

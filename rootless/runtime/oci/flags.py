@@ -82,14 +82,20 @@ GLOBAL = (
     Flag("--debug", "Show the plan of operations.", kind="switch"),
     Flag(
         "--systemd-cgroup",
-        "Read linux.cgroupsPath as SLICE:PREFIX:NAME. No cgroup is made; a warning names limits without effect.",
+        "Have your systemd make the cgroup; linux.cgroupsPath is SLICE:PREFIX:NAME.",
         kind="switch",
     ),
     Flag(
         "--cgroup-manager",
-        "As --systemd-cgroup when it is systemd (crun's flag).",
+        "Who makes the cgroup (crun's flag); systemd is --systemd-cgroup, disabled makes none.",
         kind="choice",
         choices=("cgroupfs", "systemd", "disabled"),
+    ),
+    Flag(
+        "--limits",
+        "A limit that cannot be enforced: strict (default) fails, warn warns. Else as ROOTLESS_OCI_LIMITS says.",
+        kind="choice",
+        choices=("strict", "warn"),
     ),
     Flag("--rootless", "Accepted as runc does: this runtime always is.", kind="choice", choices=("true", "auto")),
 )
@@ -109,6 +115,20 @@ _CREATE = (
     Flag("--no-pivot", "Move the root in place of pivot_root (in an initramfs).", kind="switch"),
     Flag("--no-new-keyring", "Keep the caller's session keyring.", kind="switch"),
 )
+
+LIMITS = (
+    ("--memory", "Most bytes of memory; -1: no limit.", "memory.limit"),
+    ("--memory-reservation", "Bytes of memory that are not taken away.", "memory.reservation"),
+    ("--memory-swap", "Most bytes of memory and swap together; -1: no limit.", "memory.swap"),
+    ("--cpu-period", "Period of --cpu-quota in microseconds.", "cpu.period"),
+    ("--cpu-quota", "Microseconds of CPU time in each period; -1: no limit.", "cpu.quota"),
+    ("--cpu-share", "Share of CPU time.", "cpu.shares"),
+    ("--cpuset-cpus", "CPUs to run on.", "cpu.cpus"),
+    ("--cpuset-mems", "Memory nodes to use.", "cpu.mems"),
+    ("--blkio-weight", "Share of block I/O, 10 to 1000.", "blockIO.weight"),
+    ("--pids-limit", "Most processes and threads; -1: no limit.", "pids.limit"),
+)
+"""Flags of update: name, help, and the OCI property that each is."""
 
 VERBS = {
     "create": Verb("Make a container; its command waits for `start`.", _CREATE),
@@ -130,6 +150,22 @@ VERBS = {
             _DETACH,
             Flag("--keep", "Do not delete the container when it has ended.", kind="switch"),
             Flag("--no-subreaper", "Accepted as runc does; orphans go to the container's own pid 1.", kind="switch"),
+        ),
+    ),
+    "pause": Verb("Freeze all processes of a container."),
+    "resume": Verb("Let the processes of a paused container go on."),
+    "update": Verb(
+        "Change the limits of a container.",
+        (
+            Flag("-r --resources", "File with OCI resources as JSON, - for stdin.", metavar="FILE"),
+            *(Flag(flag, help, metavar="N") for flag, help, _ in LIMITS),
+        ),
+    ),
+    "events": Verb(
+        "Print what a container uses, and lacks of memory, as JSON lines.",
+        (
+            Flag("--interval", "Time between two lines, such as 5s (the default).", metavar="TIME", default="5s"),
+            Flag("--stats", "Print one line and end.", kind="switch"),
         ),
     ),
     "exec": Verb(

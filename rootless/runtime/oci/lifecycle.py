@@ -16,6 +16,8 @@ from rootless.runtime import console, hooks, spec
 from rootless.runtime.channel import Channel
 from rootless.runtime.launch import Launch
 from rootless.runtime.launch import create as launch_container
+from rootless.runtime.oci import limits
+from rootless.runtime.oci.limits import Placing, Policy
 from rootless.runtime.process import Process, await_exec
 from rootless.runtime.state import Record, Records
 
@@ -33,7 +35,7 @@ _KILL_PATIENCE = 10.0
 class CreateOptions:
     """The flags that create and run share."""
 
-    __slots__ = ("bundle", "console_socket", "keyring", "pid_file", "pivot", "preserve_fds")
+    __slots__ = ("bundle", "cgroups", "console_socket", "keyring", "pid_file", "pivot", "preserve_fds")
 
     def __init__(
         self,
@@ -44,8 +46,10 @@ class CreateOptions:
         preserve_fds: int = 0,
         keyring: bool = True,
         pivot: bool = True,
+        cgroups: Policy | None = None,
     ) -> None:
         self.bundle = os.path.abspath(bundle)
+        self.cgroups = cgroups or Policy()
         self.pid_file = pid_file
         self.console_socket = console_socket
         self.preserve_fds = preserve_fds
@@ -61,7 +65,8 @@ def create(records: Records, container_id: str, options: CreateOptions, warn: Wa
     try:
         with record.lock():
             gate = _listen(record)
-            process = _build(record, config, options, warn, gate)
+            placing = Placing(config, container_id, options.cgroups, warn)
+            process = _build(record, config, options, placing, warn, gate)
             try:
                 _note(record, process, options)
                 if process.console_fd is not None and options.console_socket:
@@ -69,6 +74,7 @@ def create(records: Records, container_id: str, options: CreateOptions, warn: Wa
                 process.detach()
             except BaseException:
                 process.destroy()
+                placing.undo()
                 raise
             gate.close()
     except BaseException:
@@ -102,7 +108,8 @@ def run(
     _check_terminal(config, options, detached=detach)
     record = _record(records, container_id, config, options)
     try:
-        process = _build(record, config, options, warn, None)
+        placing = Placing(config, container_id, options.cgroups, warn)
+        process = _build(record, config, options, placing, warn, None)
         try:
             _note(record, process, options)
             if process.console_fd is not None and options.console_socket:
@@ -117,6 +124,7 @@ def run(
                 status = process.wait()
         except BaseException:
             process.kill()
+            placing.undo()
             raise
     except BaseException:
         record.remove()
@@ -131,8 +139,11 @@ def kill(records: Records, container_id: str, word: str, *, everything: bool = F
     number = signal_number(word)
     record = records.get(container_id)
     if not everything or record.status() != "stopped":
-        record.require("kill", "created", "running")
-    if everything:
+        record.require("kill", "created", "running", "paused")
+    group = limits.group_of(record)
+    if everything and group is not None and number == signal.SIGKILL:
+        group.kill()
+    elif everything:
         for pid in processes(record):
             try:
                 os.kill(pid, number)
@@ -170,8 +181,27 @@ def signal_number(word: str) -> int:
     raise UsageError(f"unknown signal '{word}'", hint="kill -l lists the names")
 
 
+def pause(records: Records, container_id: str) -> None:
+    """Freeze all processes of a running container."""
+    record = records.get(container_id)
+    with record.lock():
+        record.require("pause", "created", "running")
+        limits.require(record, "pause").freeze()
+
+
+def resume(records: Records, container_id: str) -> None:
+    """Let them go on."""
+    record = records.get(container_id)
+    with record.lock():
+        record.require("resume", "paused")
+        limits.require(record, "resume").thaw()
+
+
 def processes(record: Record) -> list[int]:
-    """The processes in the container's pid namespace; only the first one where the namespace is not its own."""
+    """The processes in the container's cgroup, else in its pid namespace, else only the first one."""
+    group = limits.group_of(record)
+    if group is not None:
+        return sorted(group.pids())
     own = os.stat("/proc/self/ns/pid").st_ino
     try:
         wanted = os.stat(f"/proc/{record.pid}/ns/pid").st_ino
@@ -236,26 +266,43 @@ def _check_terminal(config: dict[str, Any], options: CreateOptions, *, detached:
 
 
 def _build(
-    record: Record, config: dict[str, Any], options: CreateOptions, warn: Warn, gate: socket.socket | None
+    record: Record,
+    config: dict[str, Any],
+    options: CreateOptions,
+    placing: Placing,
+    warn: Warn,
+    gate: socket.socket | None,
 ) -> Process:
     filter_program, flags = seccomp_of(config)
-    warn_about_resources(config, warn)
-    return launch_container(
-        Launch(
-            config=config,
-            bundle=options.bundle,
-            id_map=map_of(config),
-            container_id=record.id,
-            preserve_fds=options.preserve_fds,
-            seccomp_bpf=filter_program,
-            seccomp_flags=flags,
-            keyring=options.keyring,
-            gate=gate,
-            keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
-            pivot=options.pivot,
-            warn=warn,
+    try:
+        process = launch_container(
+            Launch(
+                config=config,
+                bundle=options.bundle,
+                id_map=map_of(config),
+                container_id=record.id,
+                preserve_fds=options.preserve_fds,
+                join_cgroup=placing.join,
+                seccomp_bpf=filter_program,
+                seccomp_flags=flags,
+                keyring=options.keyring,
+                gate=gate,
+                keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
+                pivot=options.pivot,
+                warn=warn,
+            )
         )
-    )
+        try:
+            placing.complete(process)
+        except BaseException:
+            process.destroy()
+            raise
+    except BaseException:
+        placing.undo()
+        raise
+    if placing.group is not None:
+        record.values["cgroup"] = placing.group.to_json()
+    return process
 
 
 def seccomp_of(config: dict[str, Any]) -> tuple[bytes | None, int]:
@@ -267,18 +314,6 @@ def seccomp_of(config: dict[str, Any]) -> tuple[bytes | None, int]:
 
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return cached(profile, os.path.join(base, "rootless")), load_flags(profile)
-
-
-def warn_about_resources(config: dict[str, Any], warn: Warn) -> None:
-    """One line for limits that stay without effect: there is no cgroup of ours to write them to."""
-    resources = (config.get("linux") or {}).get("resources") or {}
-    asked = [
-        name
-        for name, values in resources.items()
-        if name != "devices" and values and not (name == "pids" and values.get("limit", 0) <= 0)
-    ]
-    if asked:
-        warn(f"limits are not applied: linux.resources.{', '.join(sorted(asked))} would need a cgroup of your own")
 
 
 def _short(record: Record) -> str:
@@ -323,6 +358,7 @@ def _after_start(record: Record, config: dict[str, Any]) -> None:
 
 def _finish(record: Record, config: dict[str, Any], warn: Warn) -> None:
     state = {**record.oci_state(), "status": "stopped", "pid": 0} if record.values else {}
+    limits.remove(record, warn)
     record.remove()
     for failure in hooks.run(config, "poststop", state, required=False):
         warn(failure)

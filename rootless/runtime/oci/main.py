@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Session:
     """What the global flags say: where records live, where messages go."""
 
-    __slots__ = ("debug", "log", "log_format", "root")
+    __slots__ = ("cgroup_manager", "debug", "log", "log_format", "root", "strict")
 
     def __init__(self) -> None:
         runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -31,6 +31,8 @@ class Session:
         self.log: str | None = None
         self.log_format = "text"
         self.debug = False
+        self.cgroup_manager = "cgroupfs"
+        self.strict = os.environ.get("ROOTLESS_OCI_LIMITS") != "warn"
 
     def take(self, overall: dict[str, Any]) -> None:
         """Note the global flags."""
@@ -38,6 +40,9 @@ class Session:
         self.log = overall["log"]
         self.log_format = overall["log_format"]
         self.debug = overall["debug"] or overall["log_level"] == "debug"
+        self.cgroup_manager = overall["cgroup_manager"] or ("systemd" if overall["systemd_cgroup"] else "cgroupfs")
+        if overall["limits"]:
+            self.strict = overall["limits"] == "strict"
 
     def warn(self, text: str) -> None:
         """One line of warning."""
@@ -74,6 +79,8 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
     from rootless.runtime.state import Records
 
     records = Records(session.root)
+    if verb in ("update", "events"):
+        return _limits(records, verb, values)
     if verb in ("list", "ps", "state", "features"):
         return _report(records, verb, values)
     if verb == "spec":
@@ -90,6 +97,10 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
     elif verb == "run":
         options = _options(session, values)
         return lifecycle.run(records, container_id, options, session.warn, detach=values["detach"], keep=values["keep"])
+    elif verb == "pause":
+        lifecycle.pause(records, container_id)
+    elif verb == "resume":
+        lifecycle.resume(records, container_id)
     elif verb == "kill":
         lifecycle.kill(records, container_id, values["signal"], everything=values["everything"])
     else:
@@ -101,8 +112,25 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
     return 0
 
 
+def _limits(records: Any, verb: str, values: dict[str, Any]) -> int:
+    from rootless.runtime.oci import limits, resources
+
+    record = records.get(values["container_id"])
+    if verb == "update":
+        with record.lock():
+            limits.update(record, resources.changes(values))
+    elif values["stats"]:
+        output.line(output.json_text(limits.statistics(record), indent=None))
+    else:
+        for event in limits.events(record, resources.seconds(values["interval"])):
+            output.line(output.json_text(event, indent=None))
+            sys.stdout.flush()
+    return 0
+
+
 def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
     from rootless.runtime.oci.lifecycle import CreateOptions
+    from rootless.runtime.oci.limits import Policy
 
     options = CreateOptions(
         values["bundle"],
@@ -111,6 +139,7 @@ def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
         preserve_fds=values["preserve_fds"] + _listen_fds(),
         keyring=not values["no_new_keyring"],
         pivot=not values["no_pivot"],
+        cgroups=Policy(session.cgroup_manager, strict=session.strict),
     )
     if session.debug:
         from rootless.runtime import plan, spec

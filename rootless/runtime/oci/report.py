@@ -50,7 +50,7 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 def process_ids(record: Record) -> list[int]:
     """Pids of a running container, as we see them."""
-    record.require("list the processes of", "created", "running")
+    record.require("list the processes of", "created", "running", "paused")
     return processes(record)
 
 
@@ -82,7 +82,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(FLAGS),
             "capabilities": list(NAMES),
-            "cgroup": {"v1": False, "v2": False, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": os.path.exists("/proc/sys/kernel/seccomp"),
                 "actions": list(_ACTIONS),
