@@ -392,6 +392,10 @@ class LayerWriter:
         """Attributes of the file in the tree: of `target`, or, when that is -1, of `fd` itself."""
         note = here.override or self._to_note(member)
         mode = stat.S_IMODE(status.st_mode)
+        # With several ids the owner can be a real one, and only devices stay notes
+        is_settled = not self._single and note is not None and not note.is_device
+        if is_settled:
+            note, mode = None, member.mode
         if target >= 0:
             if not self._single and (member.uid or member.gid):
                 os.fchown(target, member.uid, member.gid)
@@ -400,7 +404,9 @@ class LayerWriter:
         else:
             if here.marked:
                 _strip(fd)
-            if self._owner is not None and not self._single:
+            if is_settled:
+                overrides.write(fd, None)
+            if is_settled or (self._owner is not None and not self._single):
                 os.fchown(fd, member.uid, member.gid)
                 os.fchmod(fd, mode)
                 _set(fd, member.xattrs)

@@ -98,11 +98,11 @@ class Difference:
     """Walks one plan's `upper`.
 
     plan: of a driver (storage.drivers); exclude: paths of mount targets, which the runtime makes when they are not in
-    the image, and which are no change then; owner: translates the ids on disk into the container's; look: find out for
-    each file whether it `exists` below. nodes: the result; dropped: what is there and is no change, children first.
+    the image, and which are no change then; owner: translates the ids on disk into the container's. nodes: the result;
+    dropped: what is there and is no change, children first.
     """
 
-    __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_linked", "_look", "_owner",
+    __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_linked", "_owner",
                  "dropped", "nodes")  # fmt: skip
 
     def __init__(
@@ -110,15 +110,12 @@ class Difference:
         plan: dict[str, Any],
         owner: Callable[[int, int], tuple[int, int]],
         exclude: Collection[str],
-        *,
-        look: bool,
     ) -> None:
         driver = plan["driver"]
         self._compare = driver == "copy"
         self._fuse = driver == "fuse-overlayfs"
         self._copied = plan.get("copied", 0)
         self._owner = owner
-        self._look = look
         self._exclude: set[str] = set()
         self._ancestors: set[str] = set()
         self._forced: set[tuple[int, int]] = set()
@@ -174,6 +171,7 @@ class Difference:
                         self.dropped.append(prefix + name)  # it would delete something where the layer is used
                     elif name == OPAQUE_NAME:
                         hidden = True
+                        self.dropped.append(prefix + name)
                     else:
                         gone.add(name[len(WHITEOUT) :])
                 elif self._is_whiteout(fd, entry, by_xattr=opaque == b"x"):
@@ -217,27 +215,31 @@ class Difference:
             status = os.fstat(inner)
             here = read_attributes(inner)
             below = lowers.enter(name)
-            exists = bool(below) or (self._look and lowers.find(name) is not None)
-            position = len(self.nodes)
+            exists = bool(below) or lowers.find(name) is not None
+            position, dropped = len(self.nodes), len(self.dropped)
             self.nodes.append(Node(path, stat.S_IFDIR, exists))
             self._directory(inner, path, below, here.opaque, hidden=hidden, depth=depth + 1)
-            if len(self.nodes) == position + 1 and self._is_nothing(status, here, name, path, lowers, below):
+            # fuse-overlayfs does not keep the time of a directory into which it copies a file up
+            is_way = path in self._exclude or path in self._ancestors or (self._fuse and len(self.dropped) > dropped)
+            if len(self.nodes) == position + 1 and self._is_nothing(status, here, path, lowers, below, is_way=is_way):
                 self.nodes.pop()
                 self.dropped.append(path)
         finally:
             os.close(inner)
 
     def _is_nothing(
-        self, status: os.stat_result, here: Attributes, name: str, path: str, lowers: Lowers, below: Lowers
+        self, status: os.stat_result, here: Attributes, path: str, lowers: Lowers, below: Lowers, *, is_way: bool
     ) -> bool:
-        """Is a directory without changes in it no change itself: copied up, or made to mount something on it?"""
+        """Is a directory without changes in it no change itself: copied up, or made to mount something on it?
+
+        is_way: its time tells nothing.
+        """
         if below:
             assert below.path is not None
-            is_way = path in self._exclude or path in self._ancestors
             return _same(status, here, below) and (is_way or os.lstat(below.path).st_mtime_ns == status.st_mtime_ns)
         if path not in self._exclude and not (path in self._ancestors and self._is_plain(status, here)):
             return False
-        return lowers.find(name) is None
+        return lowers.find(path.rpartition("/")[2]) is None
 
     def _is_plain(self, status: os.stat_result, here: Attributes) -> bool:
         """Is it as `mkdir -p` by the container's root makes it?"""
@@ -256,20 +258,23 @@ class Difference:
             if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO):
                 self.dropped.append(path)  # a socket: nobody listens on it any more
                 return
-            found = lowers.find(name) if self._look or self._compare or path in self._exclude else None
+            found = lowers.find(name)
             if path in self._exclude and found is None and not entry.stat(follow_symlinks=False).st_size:
                 self.dropped.append(path)
                 return
-            if self._compare and self._is_unchanged(fd, name, entry.stat(follow_symlinks=False), found):
+            if self._is_unchanged(fd, name, entry, found):
+                if not self._compare:  # a copied tree is never adopted
+                    self.dropped.append(path)
                 return
         except FileNotFoundError:
             return  # a running container has removed it since
         self.nodes.append(Node(path, kind, found is not None))
 
     def _is_unchanged(
-        self, fd: int, name: str, status: os.stat_result, found: tuple[str, os.stat_result] | None
+        self, fd: int, name: str, entry: os.DirEntry[str], found: tuple[str, os.stat_result] | None
     ) -> bool:
-        """For a copied tree: is this file the one of the layers?"""
+        """Is this file the one of the layers: copied with them, or copied up for a change that was none?"""
+        status = entry.stat(follow_symlinks=False)
         is_same = found is not None and self._is_equal(fd, name, status, *found)
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)

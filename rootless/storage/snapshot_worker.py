@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rootless.host.idmap import IdMap
@@ -12,6 +13,7 @@ from rootless.kernel.files import syncfs
 from rootless.storage import overrides
 from rootless.storage.differ import LayerWriter, Tar, remove_dropped
 from rootless.storage.difference import DIRECTORY, GONE, Difference
+from rootless.storage.layer_rules import MAX_DEPTH
 from rootless.storage.recipe import RecipeWriter
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     plan = job["plan"]
     owner = _translation(id_map, IdMap.from_json(job["container_map"]))
     single = id_map.kind == "single"
-    difference = Difference(plan, owner or _same, job["exclude"], look=owner is not None and single)
+    difference = Difference(plan, owner or _same, job["exclude"])
     if not difference.nodes:
         return {"entries": 0}
     # A copied tree holds the whole image: only its changes may become the layer
@@ -72,7 +74,7 @@ def changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     """What `diff` shows: [kind, path] in order. Job: plan, container_map, exclude."""
     prepare(id_map)
     owner = _translation(id_map, IdMap.from_json(job["container_map"]))
-    difference = Difference(job["plan"], owner or _same, job["exclude"], look=True)
+    difference = Difference(job["plan"], owner or _same, job["exclude"])
     found = []
     for node in difference.nodes:
         if node.path:
@@ -85,6 +87,7 @@ def prepare(id_map: IdMap) -> None:
     """Become root of a new namespace."""
     enter(id_map)
     os.umask(0)
+    sys.setrecursionlimit(3 * MAX_DEPTH + 500)
     # A directory stays open for each level of the deepest path, twice
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -6,62 +6,18 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rootless.errors import RootlessError, UsageError
-from rootless.host import userns
 from rootless.storage import drivers
 from rootless.storage.store import Store
 from tests.conftest import require
 
-from .conftest import Archive, Unpacker
+from .conftest import Archive, Mounted, Unpacker
 
 CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00" + bytes(12)  # cap_net_bind_service... effective, revision 2
-
-
-class Mounted:
-    """Runs functions in a namespace in which a container's root file system is mounted."""
-
-    def __init__(self, unpacker: Unpacker, driver: str) -> None:
-        self.unpacker = unpacker
-        self.driver = driver
-        self.count = 0
-        self.plan: drivers.Plan = {}
-
-    def run(self, function: Callable[[str], str], *, volatile: bool = False, fresh: bool = True) -> str:
-        store = self.unpacker.store
-        if fresh:
-            self.count += 1
-            directory = store.path("containers", f"{self.count:064x}")
-            os.mkdir(directory, 0o700)
-            lowerdirs = store.layers.lowerdirs(self.unpacker.chains)
-            self.plan = drivers.prepare(self.driver, directory, lowerdirs, store.id_map, volatile=volatile)
-        directory = self.plan["directory"]
-        target = f"{directory}/rootfs"
-        os.makedirs(target, exist_ok=True)
-        mounter = drivers.mounter(self.plan)
-
-        def inside() -> bytes:
-            mounter(target)
-            os.chdir(target)
-            return function(target).encode("utf-8", "surrogateescape")
-
-        try:
-            return userns.call(store.id_map, inside).decode("utf-8", "surrogateescape")
-        finally:
-            mounter.close()
-            drivers.unmount(self.plan)
-
-
-@pytest.fixture(params=drivers.NAMES)
-def mounted(request: pytest.FixtureRequest, unpacker: Unpacker) -> Iterator[Mounted]:
-    store = unpacker.store
-    reason = drivers.driver_module(request.param).probe(store.path("containers"), store.id_map)
-    require(not reason, f"driver {request.param}: {reason}")
-    yield Mounted(unpacker, request.param)
 
 
 def listing(path: str) -> str:
