@@ -10,7 +10,15 @@ libc.syscall.restype = ctypes.c_long
 
 # Only what neither Python nor the C libraries (glibc and musl) export, and what is older than the numbers that all
 # architectures share (424 and up). Source: the kernel's arch/*/syscalls tables.
-_GENERIC = {"pivot_root": 41, "keyctl": 219, "seccomp": 277, "renameat2": 276, "sched_setattr": 274, "ioprio_set": 30}
+_GENERIC = {
+    "pivot_root": 41,
+    "keyctl": 219,
+    "seccomp": 277,
+    "renameat2": 276,
+    "sched_setattr": 274,
+    "ioprio_set": 30,
+    "set_mempolicy": 237,
+}
 _NUMBERS = {
     "x86_64": {
         "pivot_root": 155,
@@ -19,6 +27,7 @@ _NUMBERS = {
         "renameat2": 316,
         "sched_setattr": 314,
         "ioprio_set": 251,
+        "set_mempolicy": 238,
     },
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
@@ -30,6 +39,7 @@ _NUMBERS = {
         "renameat2": 357,
         "sched_setattr": 355,
         "ioprio_set": 273,
+        "set_mempolicy": 261,
     },
     "s390x": {
         "pivot_root": 217,
@@ -38,6 +48,7 @@ _NUMBERS = {
         "renameat2": 347,
         "sched_setattr": 345,
         "ioprio_set": 282,
+        "set_mempolicy": 270,
     },
     "armv7l": {
         "pivot_root": 218,
@@ -46,6 +57,7 @@ _NUMBERS = {
         "renameat2": 382,
         "sched_setattr": 380,
         "ioprio_set": 314,
+        "set_mempolicy": 321,
     },
 }
 # once: personality(2) LINUX32 changes what uname says, but not how this process makes its calls

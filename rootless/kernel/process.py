@@ -157,6 +157,15 @@ def ioprio_set(which: int, who: int, priority: int) -> None:
     syscall(number("ioprio_set"), which, who, priority)
 
 
+def set_mempolicy(mode: int, nodes: set[int]) -> None:
+    """The NUMA policy of this thread's memory: MPOL_* with its flags, and the nodes it is about."""
+    longs = bytearray(128)
+    for node in nodes:
+        longs[node // 8] |= 1 << node % 8
+    # the kernel takes one bit less than it is told
+    syscall(number("set_mempolicy"), mode, bytes(longs) if nodes else None, 8 * len(longs) if nodes else 0)
+
+
 def sched_setattr(
     pid: int,
     *,

@@ -28,7 +28,7 @@ from rootless.runtime.channel import Channel
 from rootless.runtime.command import Command, close_others, execute, find, restore_signals, take_stdio, take_terminal
 from rootless.runtime.namespaces import Entry, Namespaces
 from rootless.runtime.operations import Context, Operation
-from rootless.runtime.scheduling import apply_personality
+from rootless.runtime.scheduling import apply_inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         entry.last()
         _time_offsets(setup.config)
         set_oom_score(setup.command.process, {}, lambda text: launcher.send({"warning": text}))
-        apply_personality(setup.config.get("linux") or {})
+        apply_inherited(setup.config.get("linux") or {})
         _close_others(setup, launcher, inner)
         step[0] = "fork"
         child = os.fork()

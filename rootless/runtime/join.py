@@ -19,7 +19,7 @@ from rootless.runtime.launch import preserved_fds
 from rootless.runtime.namespaces import FILES, FLAGS
 from rootless.runtime.operations.devices import open_pty
 from rootless.runtime.process import Process, expect
-from rootless.runtime.scheduling import apply_personality
+from rootless.runtime.scheduling import apply_affinity, apply_inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,10 +229,12 @@ class _Joiner:
             notice = lambda text: launcher.send({"warning": text})  # noqa: E731
             set_oom_score(self.command.process, self.config.get("process") or {}, notice)
             label(self.command.process)
-            apply_personality(self.config.get("linux") or {})
+            apply_inherited(self.config.get("linux") or {})
+            apply_affinity(self.command.process, final=False)
             launcher.send({"at": "ready"})
             if launcher.receive()[0] is None:
                 os._exit(1)
+            apply_affinity(self.command.process, final=True)
             kernel.set_dumpable(False)
             if self.command.emulation is None:
                 self._join(self.target.flags)

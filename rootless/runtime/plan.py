@@ -194,7 +194,15 @@ def _devices(listed: list[dict[str, Any]]) -> list[Operation]:
         path = os.path.normpath("/" + entry["path"].lstrip("/"))
         if path in ("/dev/ptmx", "/dev/console"):
             continue  # the container has its own
-        devices[path] = Device(path, entry["type"], entry.get("major"), entry.get("minor"))
+        devices[path] = Device(
+            path,
+            entry["type"],
+            entry.get("major"),
+            entry.get("minor"),
+            mode=entry.get("fileMode"),
+            uid=entry.get("uid") or 0,
+            gid=entry.get("gid") or 0,
+        )
     return [*devices.values(), *(Symlink(target, name) for target, name in _LINKS)]
 
 

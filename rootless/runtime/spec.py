@@ -1,6 +1,6 @@
 """The OCI configuration: read with bounds, checked property by property. What follows from it is decided elsewhere.
 
-runtime-spec 1.2 (config.md, config-linux.md). A configuration is hostile input: what passes `validate` has the types
+runtime-spec 1.3 (config.md, config-linux.md). A configuration is hostile input: what passes `validate` has the types
 that the rest of the runtime counts on.
 """
 
@@ -15,7 +15,7 @@ from rootless.runtime.command import RLIMITS
 from rootless.runtime.hooks import STAGES
 from rootless.runtime.namespaces import FLAGS
 from rootless.runtime.scheduling import FLAGS as SCHEDULER_FLAGS
-from rootless.runtime.scheduling import IO_CLASSES, PERSONALITIES, POLICIES
+from rootless.runtime.scheduling import IO_CLASSES, MEMORY_FLAGS, MEMORY_MODES, PERSONALITIES, POLICIES, numbers
 from rootless.runtime.schema import (
     absolute,
     anything,
@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 """The version of the specification that we implement; minor and patch of a configuration are not judged."""
 MAXIMUM = 8 << 20
 """Bytes of config.json."""
@@ -58,6 +58,21 @@ _HOOKS = array(
 )
 _PROPAGATIONS = one_of("shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable", "")
 _SIZE = record({"height": integer(0, 65535), "width": integer(0, 65535)}, required=("height", "width"))
+
+
+def _list_of_numbers(path: str, value: Any) -> None:
+    text(path, value)
+    try:
+        numbers(value)
+    except ValueError:
+        raise fail(path, f"must be a list of numbers such as 0-3,7, not '{value}'") from None
+
+
+def _no_flags(path: str, value: Any) -> None:
+    if value:
+        raise fail(path, "must be empty: the specification defines no such flag")
+
+
 _OFFSET = record({"secs": _INT64, "nanosecs": integer(0, 999_999_999)})
 
 PROCESS = record(
@@ -91,6 +106,7 @@ PROCESS = record(
             },
             required=("policy",),
         ),
+        "execCPUAffinity": record({"initial": _list_of_numbers, "final": _list_of_numbers}),
         "ioPriority": record({"class": one_of(*IO_CLASSES), "priority": integer(0, 7)}, required=("class",)),
     },
     required=("cwd", "args"),
@@ -148,7 +164,15 @@ _CONFIG = record(
                 "mountLabel": text,
                 "resources": anything,
                 "seccomp": record({"defaultAction": filled, "listenerPath": text}, required=("defaultAction",)),
-                "personality": record({"domain": one_of(*PERSONALITIES)}, required=("domain",)),
+                "personality": record({"domain": one_of(*PERSONALITIES), "flags": _no_flags}, required=("domain",)),
+                "memoryPolicy": record(
+                    {
+                        "mode": one_of(*MEMORY_MODES),
+                        "nodes": _list_of_numbers,
+                        "flags": array(one_of(*MEMORY_FLAGS), most=8),
+                    },
+                    required=("mode",),
+                ),
                 "intelRdt": anything,
             }
         ),
@@ -236,8 +260,6 @@ def validate_process(process: Any, *, checked: bool = False) -> None:
         raise fail("process.apparmorProfile", "cannot be honoured: this host has no AppArmor")
     if process.get("selinuxLabel") and not selinux_is_on():
         raise fail("process.selinuxLabel", "cannot be honoured: this host has no SELinux")
-    if (process.get("execCPUAffinity") or {}).get("initial"):
-        raise fail("process.execCPUAffinity", "is not supported")
 
 
 def apparmor_is_on() -> bool:

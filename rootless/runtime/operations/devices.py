@@ -21,10 +21,11 @@ _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_I
 class Device(Operation):
     """A device node at `target`: the host's own node of that type and number, bound.
 
-    major and minor may be None for "whatever the host's node of that path is".
+    major and minor may be None for "whatever the host's node of that path is". mode, uid and gid are those of a fifo,
+    which is made; a bound node keeps the host's, and one line says so where it is not the mode that was asked for.
     """
 
-    __slots__ = ("kind", "major", "minor", "optional", "target")
+    __slots__ = ("gid", "kind", "major", "minor", "mode", "optional", "target", "uid")
 
     def __init__(
         self,
@@ -33,9 +34,15 @@ class Device(Operation):
         major: int | None = None,
         minor: int | None = None,
         *,
+        mode: int | None = None,
+        uid: int = 0,
+        gid: int = 0,
         optional: bool = False,
     ) -> None:
         self.target = target
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
         self.kind = kind
         self.major = major
         self.minor = minor
@@ -63,6 +70,12 @@ class Device(Operation):
         try:
             if self._is_there(context):
                 return
+            present = stat.S_IMODE(os.fstat(source).st_mode)
+            if self.mode is not None and self.mode & 0o777 != present & 0o777:
+                context.warn(
+                    f"device '{self.target}' has mode {present:04o}, as on the host, not {self.mode & 0o777:04o}: "
+                    "only root can make device nodes"
+                )
             target = mountpoint(context, self.target, directory=False)
             try:
                 os.close(attach.bind(source, target, lambda: os.dup(source), recursive=False))
@@ -130,7 +143,9 @@ class Device(Operation):
         parent, _, name = self.target.rpartition("/")
         parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
         try:
-            os.mkfifo(name, 0o666, dir_fd=parent_fd)
+            os.mkfifo(name, 0o666 if self.mode is None else self.mode & 0o7777, dir_fd=parent_fd)
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=parent_fd, follow_symlinks=False)
         finally:
             os.close(parent_fd)
 

@@ -151,7 +151,7 @@ def bind_and_rbind(box: Box) -> None:
 def synchronous(box: Box) -> None:
     """sync and dirsync of a new filesystem are flags of its superblock"""
     box.mount("/data", "tmpfs", "tmpfs", "sync", "dirsync")
-    assert {"sync", "dirsync"} <= {w for w in mount_of(box.probe(), "/data")["super"]}
+    assert {"sync", "dirsync"} <= mount_of(box.probe(), "/data")["super"]
 
 
 @case(OPTIONS)

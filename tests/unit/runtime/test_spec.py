@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rootless.errors import InvalidInput, RootlessError
 from rootless.runtime import plan, spec
 from rootless.runtime.oci.template import default_config
+from rootless.runtime.scheduling import numbers
 
 GOOD = default_config(1000, 1000)
 
@@ -75,6 +76,11 @@ def test_the_default_is_valid() -> None:
         ("linux.sysctl", {"a": 1}, "linux.sysctl.a"),
         ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation"),
         ("linux.personality", {"domain": "BSD"}, "linux.personality.domain"),
+        ("linux.personality", {"domain": "LINUX", "flags": ["X"]}, "linux.personality.flags"),
+        ("linux.memoryPolicy", {"mode": "MPOL_X"}, "linux.memoryPolicy.mode"),
+        ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "3-1"}, "linux.memoryPolicy.nodes"),
+        ("process.execCPUAffinity", {"initial": "moon"}, "process.execCPUAffinity.initial"),
+        ("process.execCPUAffinity", {"final": "0,,1"}, "process.execCPUAffinity.final"),
         ("linux.timeOffsets", {"boottime": {"secs": 1}}, "linux.timeOffsets"),
         ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt"),
         ("linux.netDevices", {"eth0": {}}, "linux.netDevices"),
@@ -108,6 +114,13 @@ def test_unknown_properties_and_null_are_fine() -> None:
 def test_unlimited_rlimits() -> None:
     for value in (-1, (1 << 64) - 1):
         spec.validate(changed("process.rlimits", [{"type": "RLIMIT_CORE", "soft": value, "hard": value}]))
+
+
+def test_lists_of_numbers() -> None:
+    assert numbers("0-3, 7") == {0, 1, 2, 3, 7} and numbers("") == set()
+    for text in ("-1", "1-", "a", "1024", "0-99999", "²"):
+        with pytest.raises(ValueError):
+            numbers(text)
 
 
 JSON = st.recursive(
