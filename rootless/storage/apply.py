@@ -220,7 +220,7 @@ class Applier:
                 self._mark_opaque(path, fd)
                 fresh = True
         if not fresh or self._attributes.need_more(entry):
-            self._attributes.directory(self._open_directory(parent, path, name), entry)
+            self._attributes.directory(self._open_directory(parent, path, name), entry, fresh=fresh)
         self._directories[path] = entry.mtime
 
     def _link(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:

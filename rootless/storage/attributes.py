@@ -56,8 +56,8 @@ class Attributes:
         """Whether a directory just made with the plain mode bits of its entry lacks something yet."""
         return bool(entry.xattrs or entry.mode & 0o7000 or entry.uid or entry.gid or self._single)
 
-    def directory(self, fd: int, entry: Entry) -> None:
-        """Owner, mode and extended attributes; `fd` may be an O_PATH one."""
+    def directory(self, fd: int, entry: Entry, *, fresh: bool = True) -> None:
+        """Owner, mode and extended attributes; `fd` may be an O_PATH one. fresh: no entry named it before."""
         mode = entry.mode
         owned = self.keeps(entry)
         # one who has one id must be able to delete what is in it without a namespace
@@ -67,7 +67,7 @@ class Attributes:
         if owned:
             os.chown(".", entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
         os.chmod(".", mode, dir_fd=fd)
-        if entry.xattrs or noted:
+        if entry.xattrs or noted or not fresh:
             real = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             try:
                 self.set_xattrs(real, entry)
