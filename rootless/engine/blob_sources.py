@@ -37,10 +37,7 @@ def exact_content(engine: Engine, layer: Layer) -> Content:
     descriptor = layer.descriptor
 
     def open_at(offset: int) -> Reader:
-        try:  # TEMP
-            return skipped(layer_bytes.open_blob(engine, descriptor, layer.diff_id, layer.chain_id), offset)
-        except NotImplementedError:
-            return skipped(engine.store.blobs.open(descriptor.digest), offset)
+        return skipped(layer_bytes.open_blob(engine, descriptor, layer.diff_id, layer.chain_id), offset)
 
     return Content(open_at, descriptor.digest, descriptor.size)
 
@@ -51,16 +48,7 @@ def compressed_content(
     """The layer's tar, compressed while it is read. digest, size: when they are known from before."""
 
     def open_at(offset: int) -> Reader:
-        try:  # TEMP
-            return skipped(Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression), offset)
-        except NotImplementedError:
-            from rootless.image.decompress import HEAD, Plain
-
-            blob = engine.store.blobs.open(layer.descriptor.digest)
-            from rootless.engine.image_save import _Closing
-
-            plain = _Closing(Plain(blob.read(HEAD), blob), blob)
-            return skipped(Compressed(plain, compression), offset)
+        return skipped(Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression), offset)
 
     return Content(open_at, digest, size)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
+    from rootless.engine.copy import Copied, CopyOptions
     from rootless.engine.options import PruneReport
     from rootless.engine.push import Pushed, PushOptions
 
@@ -127,6 +128,32 @@ class Images:
         from rootless.engine.push import PushOptions, push
 
         return push(self._engine, name, target, options=options or PushOptions(), registry=registry, progress=progress)
+
+    def copy(
+        self,
+        source: str,
+        destination: str,
+        *,
+        options: CopyOptions | None = None,
+        from_registry: RegistryOptions | None = None,
+        to_registry: RegistryOptions | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
+    ) -> Copied:
+        """Copy an image between two places: docker://, oci:, oci-archive:, docker-archive:, dir: or the store.
+
+        Bytes stay as they are (except into a docker-archive). progress is called from this thread only.
+        """
+        from rootless.engine.copy import CopyOptions, copy
+
+        return copy(
+            self._engine,
+            source,
+            destination,
+            options=options or CopyOptions(),
+            from_registry=from_registry,
+            to_registry=to_registry,
+            progress=progress,
+        )
 
     def tags_of(self, name: str) -> list[str]:
         """Every local name of the repository that `name` names. Raises ImageNotFound."""

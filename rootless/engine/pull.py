@@ -11,6 +11,7 @@ from rootless.errors import ImageNotFound, InvalidInput, RegistryError, UsageErr
 from rootless.image.digest import digest_of
 from rootless.image.manifest import Descriptor
 from rootless.image.platform import best_match, host_platform, parse_platform
+from rootless.image.policy import check_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ def pull(
     if policy == "never":
         raise ImageNotFound(f"no such image: '{text}'", hint=f"pull it with `rootless pull {text}`")
     reference, why = qualify(engine, text)
+    check_policy("docker", str(reference))
     say = progress or (lambda event: None)
     if why:
         say(PullEvent("", f"Using {reference} for short name '{text}': {why}"))

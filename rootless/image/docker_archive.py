@@ -7,6 +7,7 @@ computed from their bytes, which are checked against the config's diff_ids when 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from rootless.image.manifest import (
     Manifest,
     parse_manifest,
 )
+from rootless.image.platform import host_platform
 from rootless.image.reference import parse_reference
 from rootless.image.source import ImageSource, Reader
 
@@ -73,8 +75,19 @@ class DockerArchiveSource:
         """The image config's bytes."""
         return self._config
 
+    def top(self) -> tuple[bytes, str]:
+        """The manifest made for this image, and its media type."""
+        manifest = self.manifest(host_platform())
+        return manifest.raw, manifest.media_type
+
+    def fetch(self, descriptor: Descriptor) -> bytes:
+        """An archive of docker has no indexes."""
+        raise InvalidInput(f"the archive has no manifest '{descriptor.digest}'")
+
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
-        """The bytes of a layer."""
+        """The bytes of a layer or of the config."""
+        if descriptor.digest not in self._paths and descriptor.digest == digest_of(self._config):
+            return io.BytesIO(self._config[offset:])
         return self._files.open(self._paths[descriptor.digest], offset)
 
     def close(self) -> None:

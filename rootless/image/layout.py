@@ -29,11 +29,12 @@ _ATTESTATION = "vnd.docker.reference.type"
 
 
 class LayoutSource:
-    """One image of a layout: what one descriptor of index.json leads to."""
+    """One image of a layout: what one descriptor of index.json leads to. label: its ref.name as it stands there."""
 
-    __slots__ = ("_descriptor", "_digests", "_files", "names")
+    __slots__ = ("_descriptor", "_digests", "_files", "label", "names")
 
     def __init__(self, files: Files, descriptor: Descriptor, names: tuple[str, ...]) -> None:
+        self.label = descriptor.annotations.get(REF_NAME, "")
         self._files = files
         self._descriptor = descriptor
         self._digests: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class LayoutSource:
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`; the platform of a manifest that is the only one is not asked."""
-        manifest, digests = resolve(self._fetch(self._descriptor), self._descriptor.media_type, platform, self._fetch)
+        manifest, digests = resolve(self.fetch(self._descriptor), self._descriptor.media_type, platform, self.fetch)
         self._digests = tuple(digests)
         return manifest
 
@@ -61,7 +62,12 @@ class LayoutSource:
     def close(self) -> None:
         """Nothing of its own is open: who opened the files closes them."""
 
-    def _fetch(self, descriptor: Descriptor) -> bytes:
+    def top(self) -> tuple[bytes, str]:
+        """The manifest or index that the layout's own index names, and its media type."""
+        return self.fetch(self._descriptor), self._descriptor.media_type
+
+    def fetch(self, descriptor: Descriptor) -> bytes:
+        """A manifest below an index, verified."""
         if descriptor.data is not None:
             return descriptor.data
         return read_verified(self.open_blob(descriptor), descriptor, MANIFEST_LIMIT)

@@ -71,7 +71,7 @@ class RegistrySource:
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`."""
         raw, media_type = self.top()
-        manifest, digests = resolve(raw, media_type, platform, self._fetch)
+        manifest, digests = resolve(raw, media_type, platform, self.fetch)
         self._digests = tuple(digests)
         return manifest
 
@@ -90,8 +90,8 @@ class RegistrySource:
         """Close the connections."""
         self._session.close()
 
-    def _fetch(self, descriptor: Descriptor) -> bytes:
-        """A manifest below an index."""
+    def fetch(self, descriptor: Descriptor) -> bytes:
+        """A manifest below an index, verified."""
         if descriptor.data is not None:
             return descriptor.data
         if descriptor.size > MANIFEST_LIMIT:
