@@ -41,7 +41,10 @@ class Reference:
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         head, _, rest = self.repository.partition("/")
-        return rest if head == "library" and rest and "/" not in rest else self.repository
+        if head == "library" and rest and "/" not in rest:
+            return rest
+        # without the registry in front these would read as one: docker.io/my.org/x
+        return self.name if rest and ("." in head or head == "localhost") else self.repository
 
     def familiar(self) -> str:
         """The whole reference as docker shows it: `debian:12`, `debian@sha256:…`."""

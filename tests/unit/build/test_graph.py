@@ -73,7 +73,7 @@ def test_copy_sees_stages_below_too() -> None:
         ("FROM x AS a\nRUN --mount=from=b,target=/b true\nFROM a AS b\n", "Dockerfile:2: stages need each other"),
         ("FROM x AS a\nCOPY --from=c 1 2\nFROM a AS b\nFROM b AS c\n", "Dockerfile:2: stages need each other"),
         ("FROM x\nCOPY --from=4 1 2\n", "Dockerfile:2: no build stage 4"),
-        ("ARG A\nFROM x$B${A:?give}\n", "Dockerfile:2: 'x$B${A:?give A}': A: give"),
+        ("ARG A\nFROM x$B${A:?give}\n", "Dockerfile:2: 'x$B${A:?give}': A: give"),
         ("FROM $A\n", "Dockerfile:1: FROM: '$A' is empty"),
         ("FROM --platform=$A x\n", "Dockerfile:1: --platform: '$A' is empty"),
         ("FROM --platform=a/b/c/d x\n", "Dockerfile:1: invalid platform"),

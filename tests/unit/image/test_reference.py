@@ -19,6 +19,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("debian:12", "docker.io/library/debian:12", "debian:12"),
         ("me/app", "docker.io/me/app:latest", "me/app:latest"),
         ("docker.io/debian", "docker.io/library/debian:latest", "debian:latest"),
+        ("docker.io/my.org/x", "docker.io/my.org/x:latest", "docker.io/my.org/x:latest"),
         ("index.docker.io/library/debian", "docker.io/library/debian:latest", "debian:latest"),
         ("library/debian", "docker.io/library/debian:latest", "debian:latest"),
         ("localhost/x", "localhost/x:latest", "localhost/x:latest"),

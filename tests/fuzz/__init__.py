@@ -1,0 +1,1 @@
+"""Fuzz targets for what reads hostile bytes: `python -m tests.fuzz TARGET [SECONDS] [SEED]`."""
