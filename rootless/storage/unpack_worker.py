@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 from typing import Any
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
@@ -167,6 +168,23 @@ def _rebuild(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     return {}
 
 
+def _verify(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage.layer_rules import MAX_DEPTH
+    from rootless.storage.verify import verify
+
+    enter(id_map)
+    sys.setrecursionlimit(3 * MAX_DEPTH + 500)
+    directory = job["directory"]
+    return verify(directory, id_map, job["lost"], lambda: _shut_in(directory))
+
+
+def _measure(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage.measure import measure
+
+    enter(id_map)
+    return {"sizes": measure(job["paths"])}
+
+
 def _commit(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     from rootless.storage import snapshot_worker
 
@@ -185,6 +203,8 @@ _OPERATIONS = {
     "remap": _remap,
     "delete": _delete,
     "rebuild": _rebuild,
+    "verify": _verify,
+    "measure": _measure,
     "commit": _commit,
     "changes": _changes,
 }

@@ -72,6 +72,16 @@ def changes_job(plan: dict[str, Any], container_map: IdMap, exclude: Sequence[st
     }
 
 
+def verify_job(directory: str, lost: dict[str, int]) -> dict[str, Any]:
+    """Compare a layer's tree with its recipe and archive."""
+    return {"operation": "verify", "directory": directory, "lost": lost}
+
+
+def measure_job(paths: Sequence[str]) -> dict[str, Any]:
+    """Bytes and inodes on disk of files and trees."""
+    return {"operation": "measure", "paths": list(paths)}
+
+
 def delete_job(directory: str) -> dict[str, Any]:
     """Delete a tree."""
     return {"operation": "delete", "target": directory}
