@@ -32,6 +32,7 @@ CONTAINER: Entries = {
     "healthcheck": ("container.process:healthcheck", "Run a container's health check once, now"),
 }
 IMAGE: Entries = {
+    "build": ("build:build", "Build an image from a Dockerfile"),
     "bootstrap": ("image.bring:bootstrap", "Make a base image without a registry: busybox or debian"),
     "history": ("image.listing:history", "Show the history of an image"),
     "import": ("image.bring:import_", "Make an image of a root file system tarball"),
@@ -46,6 +47,16 @@ IMAGE: Entries = {
     "save": ("image.bring:save", "Save images to an archive"),
     "tag": ("image.remove:tag", "Give an image a further name"),
     "untag": ("image.remove:untag", "Take names away from an image, and keep the image"),
+}
+MANIFEST: Entries = {
+    "add": ("manifest:add", "Add an image to a list"),
+    "annotate": ("manifest:annotate", "Change what a list says of one of its images, or of itself"),
+    "create": ("manifest:create", "Create a list of images, one per platform"),
+    "exists": ("manifest:exists", "Tell by the exit code whether a list exists"),
+    "inspect": ("manifest:inspect", "Display a list or a manifest"),
+    "push": ("manifest:push", "Upload a list and its images to a registry"),
+    "remove": ("manifest:remove", "Take an image out of a list"),
+    "rm": ("manifest:rm", "Remove lists"),
 }
 VOLUME: Entries = {
     "create": ("volume:create", "Create a volume"),
@@ -63,9 +74,16 @@ SYSTEM: Entries = {
     "unshare": ("system:unshare", "Run a command as root of your user namespace"),
     "version": ("system:version", "Show version information"),
 }
+BUILDER: Entries = {
+    "build": IMAGE["build"],
+    "du": ("build:du", "Show what the build cache takes"),
+    "prune": ("build:prune", "Remove the build cache"),
+}
 NOUNS: Entries = {
+    "builder": ("nouns:builder", "Manage builds"),
     "container": ("nouns:container", "Manage containers"),
     "image": ("nouns:image", "Manage images"),
+    "manifest": ("nouns:manifest", "Manage lists of images for several platforms"),
     "system": ("nouns:system", "Manage the whole"),
     "volume": ("nouns:volume", "Manage volumes"),
 }
@@ -76,7 +94,7 @@ ROOT: Entries = {
     "ps": CONTAINER["ls"],
     "images": IMAGE["ls"],
     "rmi": IMAGE["rm"],
-    **{name: IMAGE[name] for name in ("history", "import", "load", "pull", "push", "save", "tag", "untag")},
+    **{name: IMAGE[name] for name in ("build", "history", "import", "load", "pull", "push", "save", "tag", "untag")},
     **{name: SYSTEM[name] for name in ("doctor", "events", "info", "unshare", "version")},
     "inspect": ("inspect:inspect", "Display detailed information on containers, images and volumes"),
     "copy": IMAGE["copy"],
@@ -89,9 +107,9 @@ ROOT: Entries = {
 CONTAINER_ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}
 IMAGE_ALIASES = {"list": "ls", "remove": "rm"}
 VOLUME_ALIASES = {"list": "ls", "remove": "rm"}
-ROOT_ALIASES = {"list": "ps", "ls": "ps"}
+ROOT_ALIASES = {"buildx": "builder", "list": "ps", "ls": "ps"}
 # the root's list is long: what a newcomer needs comes first
 ROOT_SECTIONS = {
-    "Common commands": ("run", "exec", "ps", "pull", "images", "logs", "stop", "rm", "doctor"),
+    "Common commands": ("run", "exec", "ps", "build", "pull", "images", "logs", "stop", "rm", "doctor"),
     "Management commands": tuple(NOUNS),
 }

@@ -32,7 +32,7 @@ def bring_all(
     raw, media_type = source.top()
     document = parse_manifest(raw, media_type)
     if isinstance(document, Manifest):
-        _bring_manifest(engine, source, document, say, origin=origin, unpacked=is_image(document))
+        bring_manifest(engine, source, document, say, origin=origin, unpacked=is_image(document))
     else:
         _bring_children(engine, source, document, say, origin, 0)
     return document
@@ -57,19 +57,20 @@ def _bring_children(
             continue
         say(PullEvent("", f"{child.platform or child.digest[:19]}: {child.digest}"))
         unpacked = child.digest == ours and is_image(document)
-        _bring_manifest(engine, source, document, say, origin=origin, unpacked=unpacked)
+        bring_manifest(engine, source, document, say, origin=origin, unpacked=unpacked)
     _keep(engine.store, index.raw, index.digest)
 
 
-def _bring_manifest(
+def bring_manifest(
     engine: Engine,
     source: Source,
     manifest: Manifest,
     say: Callable[[PullEvent], None],
     *,
-    origin: str | None,
-    unpacked: bool,
+    origin: str | None = None,
+    unpacked: bool = False,
 ) -> None:
+    """One manifest with its config and layers: unpacked, or only as blobs (of another platform, or no image)."""
     store = engine.store
     if unpacked:
         bring(store, source, manifest, say, origin=origin, keep_blobs=engine.settings.keep_layer_blobs)

@@ -102,15 +102,24 @@ class Images:
         policy: str = "always",
         progress: Callable[[PullEvent], None] | None = None,
         registry: RegistryOptions | None = None,
+        all_platforms: bool = False,
     ) -> str:
-        """Bring an image here; its id ("sha256:<hex>").
+        """Bring an image here; its id ("sha256:<hex>"), or with all_platforms the digest of the index.
 
         policy: always | missing | never | newer. progress is called from this thread only.
         Raises ImageNotFound, RegistryError, AuthenticationError, InvalidInput, HostLimit (disk full).
         """
         from rootless.engine.pull import pull
 
-        return pull(self._engine, reference, platform=platform, policy=policy, progress=progress, registry=registry)
+        return pull(
+            self._engine,
+            reference,
+            platform=platform,
+            policy=policy,
+            progress=progress,
+            registry=registry,
+            all_platforms=all_platforms,
+        )
 
     def push(
         self,

@@ -34,8 +34,11 @@ def pull(
     policy: str = "always",
     progress: Callable[[PullEvent], None] | None = None,
     registry: RegistryOptions | None = None,
+    all_platforms: bool = False,
 ) -> str:
     """See engine.images.Images.pull."""
+    if all_platforms and platform:
+        raise UsageError("--platform and --all-platforms do not go together")
     if policy not in POLICIES:
         raise UsageError(f"unknown pull policy '{policy}'", hint=f"use one of: {', '.join(POLICIES)}")
     wanted = parse_platform(platform) if platform else host_platform()
@@ -57,6 +60,8 @@ def pull(
         engine.warn(f"using the local image, since the registry was not reached: {e.message}")
         return here.config_digest
     try:
+        if all_platforms:
+            return _pull_all(engine, reference, source, say)
         return _pull(engine, reference, source, wanted, say, here=here, is_asked=bool(platform))
     finally:
         source.close()
@@ -107,6 +112,22 @@ def _pull(
     what = "Downloaded newer image" if is_new else "Image is up to date"
     say(PullEvent("", f"Status: {what} for {familiar(str(reference))}"))
     return manifest.config.digest
+
+
+def _pull_all(engine: Engine, reference: Reference, source: RegistrySource, say: Callable[[PullEvent], None]) -> str:
+    """Every platform of an index, under the index's name; the digest of what was pulled."""
+    from rootless.engine.bring_index import bring_all
+
+    say(PullEvent("", f"{reference.tag or reference.digest}: Pulling from {reference.repository}"))
+    index = engine.store.index
+    with engine.store.using():
+        document = bring_all(engine, source, say, origin=f"{reference.registry}/{reference.repository}")
+        descriptor = Descriptor(document.media_type, document.digest, len(document.raw))
+        index.tag(str(reference.with_digest(document.digest)), descriptor)
+        if reference.digest is None:
+            index.tag(str(reference), descriptor)
+    say(PullEvent("", f"Digest: {document.digest}"))
+    return document.digest
 
 
 def _fits(config: ImageConfig, wanted: Platform) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from rootless import output
 from rootless.cli import complete
 from rootless.cli.command import Session, command, many, pass_session, switch, text
+from rootless.cli.registry import registry_of, registry_options
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ _QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
 _PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image (default: this host's)")
 
 
-@command("pull", "Download an image from a registry", examples=_PULL_EXAMPLES)
-@text("--authfile", metavar="FILE", help="Credentials, in the form of docker's config.json")
-@text("--cert-dir", metavar="DIR", help="Directory with certificates: *.crt, *.cert, *.key")
-@text("--creds", metavar="USER[:PASSWORD]", help="Credentials; without a password it is asked for")
+@command(
+    "pull",
+    "Download an image from a registry",
+    description="Digests are verified. Signatures are not: a policy.json that demands them refuses the image.",
+    examples=_PULL_EXAMPLES,
+)
+@switch("--all-platforms", help="Bring every platform of an index; those of other hosts are not unpacked")
 @_PLATFORM
 @click.option(
     "--policy",
@@ -37,40 +41,33 @@ _PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of th
     help="When to ask the registry",
 )
 @_QUIET
-@click.option(
-    "--tls-verify",
-    is_flag=True,
-    flag_value=True,
-    default=None,
-    help="Check the registry's certificate (default true); false allows plain HTTP too",
-)
+@registry_options()
 @click.argument("image")
 @pass_session
 def pull(
     session: Session,
-    authfile: str | None,
-    cert_dir: str | None,
-    creds: str | None,
+    /,
+    all_platforms: bool,
     platform: str | None,
     policy: str,
     quiet: bool,
-    tls_verify: bool | None,
     image: str,
+    **flags: Any,
 ) -> None:
     """Bring an image here."""
     from rootless.cli.progress import PullProgress
-    from rootless.engine.images import RegistryOptions
 
-    if creds and ":" not in creds:
-        creds = f"{creds}:{click.prompt('Password', hide_input=True, err=True)}"
-    registry = RegistryOptions(
-        tls_verify=tls_verify, authfile=authfile, credentials=creds or None, certificates=cert_dir
-    )
+    registry = registry_of(flags)
     with PullProgress(quiet=quiet) as progress:
         image_id = session.engine.images.pull(
-            image, platform=platform, policy=policy, progress=progress.event, registry=registry
+            image,
+            platform=platform,
+            policy=policy,
+            progress=progress.event,
+            registry=registry,
+            all_platforms=all_platforms,
         )
-    output.line(_full_name(session.engine, image, image_id))
+    output.line(image if all_platforms else _full_name(session.engine, image, image_id))
 
 
 def _full_name(engine: Engine, asked: str, image_id: str) -> str:

@@ -15,8 +15,8 @@ from rootless.cli.registry import digestfile_option, format_option, registry_of,
     "copy",
     "Copy an image between registries, layouts, archives and the store",
     description="SOURCE and DESTINATION are docker://NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], "
-    "docker-archive:FILE[:NAME], dir:DIR, or an image of the store. Bytes are copied as they are: digests stay. Digests "
-    "are verified, signatures are not: a policy.json that demands them refuses the copy.",
+    "docker-archive:FILE[:NAME], dir:DIR, or an image of the store. Bytes are copied as they are: digests stay. "
+    "Digests are verified, signatures are not: a policy.json that demands them refuses the copy.",
     examples="rootless copy docker://registry.example.org/app:1 oci:app:1\n"
     "rootless copy --all docker://a.example.org/app:1 docker://b.example.org/app:1\n"
     "rootless copy app oci-archive:app.tar",

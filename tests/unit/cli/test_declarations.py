@@ -21,7 +21,14 @@ from rootless.cli.options import from_flags
 from rootless.engine.options import ContainerOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-GROUPS = {"": tree.ROOT, "container": tree.CONTAINER, "image": tree.IMAGE, "volume": tree.VOLUME, "system": tree.SYSTEM}
+GROUPS = {
+    "": tree.ROOT,
+    "container": tree.CONTAINER,
+    "image": tree.IMAGE,
+    "manifest": tree.MANIFEST,
+    "volume": tree.VOLUME,
+    "system": tree.SYSTEM,
+}
 
 
 def load(place: str) -> click.Command:
