@@ -13,7 +13,8 @@
     │   └── AuthenticationError    125
     └── RuntimeFailure             125   a step of starting a container failed
         ├── CommandNotExecutable   126
-        └── CommandNotFound        127
+        ├── CommandNotFound        127
+        └── HookFailed             125   a hook of the OCI configuration
 
 `run`, `create`, `start` and `exec` turn exit code 1 into 125, as docker does for errors of its own.
 """
@@ -108,3 +109,7 @@ class CommandNotFound(RuntimeFailure):
     """The container's command does not exist."""
 
     exit_code = 127
+
+
+class HookFailed(RuntimeFailure):
+    """A hook of a container's configuration failed: the container is destroyed, and its poststop hooks run."""

@@ -11,7 +11,7 @@ import select
 import signal
 import time
 
-from rootless.errors import RuntimeFailure
+from rootless.errors import HookFailed
 from rootless.kernel.process import pidfd_open
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "pos
 
 
 def run(config: dict[str, Any], name: str, state: dict[str, Any], *, required: bool = True) -> list[str]:
-    """Run the hooks of stage `name` in order. Raises RuntimeFailure at the first that fails.
+    """Run the hooks of stage `name` in order. Raises HookFailed at the first that fails.
 
     required: False collects the failures instead and returns them (poststop).
     """
@@ -32,7 +32,7 @@ def run(config: dict[str, Any], name: str, state: dict[str, Any], *, required: b
     for hook in (config.get("hooks") or {}).get(name) or []:
         try:
             _run_one(name, hook, state)
-        except RuntimeFailure as e:
+        except HookFailed as e:
             if required:
                 raise
             failures.append(e.message)
@@ -66,15 +66,15 @@ def _run_one(name: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
     except OSError as e:
         os.close(writer)
         os.close(output)
-        raise RuntimeFailure(f"cannot run {name} hook '{path}': {e.strerror}") from e
+        raise HookFailed(f"cannot run {name} hook '{path}': {e.strerror}") from e
     finally:
         os.close(reader)
         os.close(output_writer)
     words, status = _converse(child, writer, output, json.dumps(state).encode(), hook.get("timeout"))
     if status is None:
-        raise RuntimeFailure(f"{name} hook '{path}' took longer than its {hook['timeout']} seconds{words}")
+        raise HookFailed(f"{name} hook '{path}' took longer than its {hook['timeout']} seconds{words}")
     if status != 0:
-        raise RuntimeFailure(f"{name} hook '{path}' failed with exit status {status}{words}")
+        raise HookFailed(f"{name} hook '{path}' failed with exit status {status}{words}")
 
 
 def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | None) -> tuple[str, int | None]:

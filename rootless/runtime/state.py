@@ -128,8 +128,14 @@ class Record:
             except FileNotFoundError:
                 pass
         for name in os.listdir(self.directory):
-            # a temporary file of a killed writer
-            os.unlink(f"{self.directory}/{name}")
+            path = f"{self.directory}/{name}"
+            if os.path.isdir(path):  # notify
+                for inner in os.listdir(path):
+                    os.unlink(f"{path}/{inner}")
+                os.rmdir(path)
+            else:
+                # a temporary file of a killed writer
+                os.unlink(path)
         os.rmdir(self.directory)
 
 

@@ -96,8 +96,8 @@ def case(where: str, demand: str = "MUST") -> Callable[[Callable[[Box], None]], 
 class Runtime:
     """A runtime's command line, by path (with flags of its own, if any); name: crun, runc, rootless-oci, ...
 
-    crun refuses a host where cgroup v1 and v2 are mounted side by side (hybrid), even when it is to make no cgroup. There
-    it is called from inside a user and mount namespace that hides v2, as podman would call it; `surrounded` says so.
+    crun refuses a host where cgroup v1 and v2 are mounted side by side (hybrid), even when it is to make no cgroup.
+    There it is called from inside a user and mount namespace that hides v2, as podman would call it: `surrounded`.
     """
 
     def __init__(self, command: Sequence[str], name: str) -> None:

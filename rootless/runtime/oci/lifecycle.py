@@ -7,15 +7,16 @@ import signal
 import socket
 import time
 
-from rootless.errors import InvalidInput, InvalidState, RootlessError, RuntimeFailure, UsageError
+from rootless.errors import HookFailed, InvalidInput, InvalidState, RuntimeFailure, UsageError
 from rootless.host.facts import is_privileged
 from rootless.host.idmap import Extent, IdMap
 from rootless.kernel import process as kernel
 from rootless.kernel import procfs
-from rootless.runtime import console, hooks, spec
+from rootless.runtime import console, hooks, notify, spec
 from rootless.runtime.channel import Channel
 from rootless.runtime.launch import Launch
 from rootless.runtime.launch import create as launch_container
+from rootless.runtime.listener import listening
 from rootless.runtime.oci import limits
 from rootless.runtime.oci.limits import Placing, Policy
 from rootless.runtime.process import Process, await_exec
@@ -35,7 +36,7 @@ _KILL_PATIENCE = 10.0
 class CreateOptions:
     """The flags that create and run share."""
 
-    __slots__ = ("bundle", "cgroups", "console_socket", "keyring", "pid_file", "pivot", "preserve_fds")
+    __slots__ = ("bundle", "cgroups", "console_socket", "keyring", "notify", "pid_file", "pivot", "preserve_fds")
 
     def __init__(
         self,
@@ -47,9 +48,11 @@ class CreateOptions:
         keyring: bool = True,
         pivot: bool = True,
         cgroups: Policy | None = None,
+        notify: str | None = None,
     ) -> None:
         self.bundle = os.path.abspath(bundle)
         self.cgroups = cgroups or Policy()
+        self.notify = notify
         self.pid_file = pid_file
         self.console_socket = console_socket
         self.preserve_fds = preserve_fds
@@ -77,27 +80,45 @@ def create(records: Records, container_id: str, options: CreateOptions, warn: Wa
                 placing.undo()
                 raise
             gate.close()
-    except BaseException:
-        record.remove()
+    except BaseException as e:
+        _forget(record, config, e, warn)
         raise
 
 
-def start(records: Records, container_id: str, warn: Warn) -> None:
-    """Open the gate of a created container; return when its command runs."""
+def start(records: Records, container_id: str, warn: Warn, *, notify_socket: str | None = None) -> None:
+    """Open the gate of a created container; return when its command runs, and with a notify socket when it is ready."""
     record = records.get(container_id)
     with record.lock():
         record = records.get(container_id)
         record.require("start", "created")
         config = record.config()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with connection:
-            connection.connect(_short(record))
-            channel = Channel(connection)
-            channel.send({"do": "start", "state": {**record.oci_state(), "status": "created"}})
-            # whatever comes now, the gate is used up: a failed start leaves a stopped container
-            os.unlink(record.gate)
-            await_exec(channel, warn)
-        _after_start(record, config)
+        listener = _notifier(record, notify_socket)
+        try:
+            _open_gate(record, config, warn)
+            _after_start(record, config)
+        except HookFailed:
+            # the container is destroyed (runtime.md, lifecycle: on with step 12); others leave it stopped
+            _kill_and_wait(record)
+            _finish(record, config, warn)
+            raise
+    if listener is not None and notify_socket:
+        try:
+            pidfd = kernel.pidfd_open(record.pid)
+        except ProcessLookupError:
+            return
+        notify.pass_on(listener, notify_socket, record.pid, pidfd)
+
+
+def _open_gate(record: Record, config: dict[str, Any], warn: Warn) -> None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with connection:
+        connection.connect(_short(record))
+        channel = Channel(connection)
+        channel.send({"do": "start", "state": {**record.oci_state(), "status": "created"}})
+        # whatever comes now, the gate is used up: a failed start leaves a stopped container
+        os.unlink(record.gate)
+        agent = listening(config, lambda: {**record.oci_state(), "status": "created"})
+        await_exec(channel, warn, agent)
 
 
 def run(
@@ -114,9 +135,13 @@ def run(
             _note(record, process, options)
             if process.console_fd is not None and options.console_socket:
                 console.send_master(options.console_socket, process.console_fd)
+            listener = _notifier(record, options.notify)
             with console.Forward(process.pidfd, process.console_fd):
                 process.start({**record.oci_state(), "status": "created"})
                 _after_start(record, config)
+                if listener is not None and options.notify:
+                    report = notify.pass_on if detach else notify.pass_on_beside
+                    report(listener, options.notify, process.pid, process.pidfd)
                 if detach:
                     return 0
                 if process.console_fd is not None and not options.console_socket:
@@ -126,8 +151,8 @@ def run(
             process.kill()
             placing.undo()
             raise
-    except BaseException:
-        record.remove()
+    except BaseException as e:
+        _forget(record, config, e, warn)
         raise
     if not keep:
         _finish(record, config, warn)
@@ -274,6 +299,8 @@ def _build(
     gate: socket.socket | None,
 ) -> Process:
     filter_program, flags = seccomp_of(config)
+    if options.notify:
+        config = notify.prepared(config, f"{record.directory}/notify")
     try:
         process = launch_container(
             Launch(
@@ -348,12 +375,23 @@ def write_pid_file(path: str, pid: int) -> None:
 
 
 def _after_start(record: Record, config: dict[str, Any]) -> None:
-    try:
-        hooks.run(config, "poststart", {**record.oci_state(), "status": "running"})
-    except RootlessError:
-        # runtime-spec 1.3: a failing poststart hook stops the container
-        _kill_and_wait(record)
-        raise
+    """The poststart hooks. Since runtime-spec 1.3 one that fails stops the container; the callers do that."""
+    hooks.run(config, "poststart", {**record.oci_state(), "status": "running"})
+
+
+def _notifier(record: Record, address: str | None) -> socket.socket | None:
+    """The container's notify socket, when it was made with one and there is somebody to tell."""
+    directory = f"{record.directory}/notify"
+    return notify.listen(directory) if address and os.path.isdir(directory) else None
+
+
+def _forget(record: Record, config: dict[str, Any], error: BaseException, warn: Warn) -> None:
+    """Remove the record of a container that could not be made; after a failed hook the poststop hooks run too."""
+    state = {**record.oci_state(), "status": "stopped", "pid": 0}
+    record.remove()
+    if isinstance(error, HookFailed):
+        for failure in hooks.run(config, "poststop", state, required=False):
+            warn(failure)
 
 
 def _finish(record: Record, config: dict[str, Any], warn: Warn) -> None:

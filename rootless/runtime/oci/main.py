@@ -93,7 +93,8 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
     if verb == "create":
         lifecycle.create(records, container_id, _options(session, values), session.warn)
     elif verb == "start":
-        lifecycle.start(records, container_id, session.warn)
+        notify_socket = os.environ.get("NOTIFY_SOCKET")
+        lifecycle.start(records, container_id, session.warn, notify_socket=notify_socket)
     elif verb == "run":
         options = _options(session, values)
         return lifecycle.run(records, container_id, options, session.warn, detach=values["detach"], keep=values["keep"])
@@ -139,6 +140,7 @@ def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
         preserve_fds=values["preserve_fds"] + _listen_fds(),
         keyring=not values["no_new_keyring"],
         pivot=not values["no_pivot"],
+        notify=os.environ.get("NOTIFY_SOCKET"),
         cgroups=Policy(session.cgroup_manager, strict=session.strict),
     )
     if session.debug:

@@ -1,4 +1,4 @@
-"""config-linux.md: sysctl, masked and read-only paths, propagation of the root, personality, memory policy, limits of root."""
+"""config-linux.md: sysctl, masked and read-only paths, propagation of the root, personality, NUMA, and refusals."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def five_capability_sets(box: Box) -> None:
 def bounding_set_bounds_root(box: Box) -> None:
     """root in the container has the bounding set and no more; inheritable and ambient stay empty"""
     names = ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"]
-    box.process["capabilities"] = {key: names for key in ("bounding", "effective", "permitted")}
+    box.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
     seen = box.probe()
     assert seen["cap_bounding"] == seen["cap_effective"] == seen["cap_permitted"] == CHOWN | NET_BIND
     assert seen["cap_inheritable"] == seen["cap_ambient"] == 0
@@ -229,7 +229,7 @@ def refused_scheduler_is_an_error(box: Box) -> None:
 
 @case(PROCESS)
 def terminal(box: Box) -> None:
-    """terminal: a pty of the container is stdin, stdout and controlling terminal; its master goes to the console socket"""
+    """terminal: a pty of the container is stdin and stdout; its master goes to the console socket"""
     box.process["terminal"] = True
     box.process["consoleSize"] = {"height": 33, "width": 77}
     master = _with_console(box, "/bin/sh", "-c", "tty; probe /dev/console > /tmp/report; cat")
