@@ -17,9 +17,7 @@ from rootless.build.files import Match, Node, walk
 from rootless.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rootless.build.files import Skip
+    from rootless.build.exclusions import Exclusions
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GRAIN = 2 * 10**9
@@ -103,14 +101,16 @@ class Content:
         self.newest = 0
         self.latest_change = 0
 
-    def add(self, root: int, found: Iterable[Match], skip: Skip, may_hold: Skip | None) -> None:
-        """Take in the trees of `found` below `root` (fd)."""
-        for match in found:
-            self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
-            if match.is_directory:
-                self._directory(root, match, skip, may_hold)
-            else:
-                self._single(root, match)
+    def add(self, root: int, match: Match, exclusions: Exclusions) -> None:
+        """Take in what `match` means below `root` (fd)."""
+        self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
+        if match.is_directory:
+            skip, may_hold = exclusions.below(match)
+            for node in walk(root, match.path, skip, may_hold=may_hold):
+                if not node.is_implied:
+                    self._node(node)
+        else:
+            self._single(root, match)
 
     def _single(self, root: int, match: Match) -> None:
         from rootless.kernel.files import open_in_root
@@ -122,11 +122,6 @@ class Content:
             self._node(Node("", fd, name, status))
         finally:
             os.close(fd)
-
-    def _directory(self, root: int, match: Match, skip: Skip, may_hold: Skip | None) -> None:
-        for node in walk(root, match.path, skip, may_hold=may_hold):
-            if not node.is_implied:
-                self._node(node)
 
     def _node(self, node: Node) -> None:
         from rootless.storage import overrides

@@ -18,6 +18,7 @@ from rootless.storage import overrides
 from rootless.storage.tree import copy_content
 
 if TYPE_CHECKING:
+    from rootless.build.exclusions import Exclusions
     from rootless.build.files import Skip
     from rootless.build.modes import Change
 
@@ -45,7 +46,10 @@ class Rules(NamedTuple):
 
 
 class Placer:
-    """Writes below `root` (fd of the merged tree). skipped: special files that could not be made."""
+    """Writes below `root` (fd of the merged tree).
+
+    skipped: special files that could not be made; latest_change: the latest ctime (ns) of a file that was read.
+    """
 
     def __init__(self, root: int, rules: Rules) -> None:
         self._root = root
@@ -54,6 +58,7 @@ class Placer:
         self._set: list[tuple[str, int]] = []
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
         self.skipped = 0
+        self.latest_change = 0
 
     # -- directories
 
@@ -116,14 +121,14 @@ class Placer:
 
     # -- sources
 
-    def copy(self, source: int, match: Match, destination: str, *, parents: bool, skip: Skip, may_hold: Skip | None) -> None:
+    def copy(self, source: int, match: Match, destination: str, *, parents: bool, exclusions: Exclusions) -> None:
         """Copy what `match` means in `source` (fd) to `destination`, which is absolute and may end with a slash."""
         if parents:
             self._parents(source, match, destination)
             destination = f"{destination.rstrip('/')}/{match.under}" if match.under else destination
         if match.is_directory:
             top = self.directories(destination)
-            self._tree(source, match.path, top, skip, may_hold)
+            self._tree(source, match.path, top, *exclusions.below(match))
             return
         parent, _, name = match.path.rpartition("/")
         with _Opened(open_in_root(source, parent or "/", os.O_RDONLY | os.O_DIRECTORY)) as directory:
@@ -240,6 +245,7 @@ class Placer:
         self._clear(target, where, name, node)
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
+        self.latest_change = max(self.latest_change, status.st_ctime_ns)
         if kind == stat.S_IFREG:
             if not self._linked(status, target, where, name):
                 self._regular(node, target, name)

@@ -10,18 +10,21 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from rootless.errors import InvalidInput, NotFound
+from rootless.build.worker_trees import MountedTree
+from rootless.errors import InvalidInput
 from rootless.host.idmap import IdMap
 
 if TYPE_CHECKING:
-    from rootless.build.files import Match, Skip
+    from rootless.build.exclusions import Exclusions
+    from rootless.build.files import Match
     from rootless.build.worker import Session
 
 
 def copy(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """Place the files of job["items"] on the tree of job["rootfs"]. fds: the roots that items name by position.
+    """Place the files of job["items"] on the tree of job["rootfs"], or into the plain directory job["into"].
 
-    {"skipped": special files that could not be made, "newest": latest mtime in ns of what was read, "changed": ctime}.
+    fds: the first roots that items name by position; the mounted job["trees"] are the next ones.
+    {"skipped": count of special files that could not be made, "changed": latest ctime (ns) of a file that was read}.
     """
     from rootless.host import userns
     from rootless.storage import drivers
@@ -29,17 +32,15 @@ def copy(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any
     id_map = IdMap.from_json(job["id_map"])
     spaces = session.namespaces(id_map)
     plan = job["rootfs"]
-    mounter = None if job["detached"] else drivers.mounter(plan)
-    sources = [_Mounted(source) for source in job["trees"]]
+    mounter = None if job["into"] else drivers.mounter(plan)
+    sources = [MountedTree(source) for source in job["trees"]]
 
     def inside() -> bytes:
         _own_mounts()
-        target = f"{job['directory']}/rootfs"
-        if mounter is None:
-            _bind(plan["upper"], target)
-        else:
+        target = job["into"] or f"{job['directory']}/rootfs"
+        if mounter is not None:
             mounter(target)
-        roots = [*fds, *(source.mount() for source in sources)]
+        roots = [*fds, *(source.open() for source in sources)]
         root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         return json.dumps(_place(root, roots, job, single=id_map.kind == "single")).encode()
 
@@ -59,18 +60,18 @@ def digest(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
     from rootless.host import userns
 
     spaces = session.namespaces(IdMap.from_json(job["id_map"]))
-    sources = [_Mounted(source) for source in job["trees"]]
+    sources = [MountedTree(source) for source in job["trees"]]
 
     def inside() -> bytes:
         from rootless.build.digests import Content, Known
 
         _own_mounts()
-        roots = [*fds, *(source.mount() for source in sources)]
+        roots = [*fds, *(source.open() for source in sources)]
         content = Content(Known(None), owned=True)
         for item in job["items"]:
-            skip, may_hold = _rules(item)
-            for match in _matches(roots[item["root"]], item, skip):
-                content.add(roots[item["root"]], [match], skip, may_hold)
+            exclusions = _exclusions(item)
+            for match in _matches(roots[item["root"]], item, exclusions):
+                content.add(roots[item["root"]], match, exclusions)
         return json.dumps({"digest": content.hexdigest(), "newest": content.newest}).encode()
 
     try:
@@ -79,29 +80,6 @@ def digest(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
     finally:
         for source in sources:
             source.close()
-
-
-class _Mounted:
-    """The read-only tree of layers, mounted in the child."""
-
-    __slots__ = ("_mounter", "_plan", "_target")
-
-    def __init__(self, source: dict[str, Any]) -> None:
-        from rootless.storage import drivers
-
-        self._plan = source["rootfs"]
-        self._target = source["target"]
-        self._mounter = drivers.mounter(self._plan)
-
-    def mount(self) -> int:
-        self._mounter(self._target)
-        return os.open(self._target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        from rootless.storage import drivers
-
-        self._mounter.close()
-        drivers.unmount(self._plan)
 
 
 def _own_mounts() -> None:
@@ -113,27 +91,16 @@ def _own_mounts() -> None:
     os.umask(0)
 
 
-def _bind(source: str, target: str) -> None:
-    from rootless.kernel import mounts
+def _exclusions(item: dict[str, Any]) -> Exclusions:
+    from rootless.build.exclusions import Exclusions
 
-    mounts.mount(source, target, None, mounts.MS_BIND)
-
-
-def _rules(item: dict[str, Any]) -> tuple[Skip, Skip | None]:
-    from rootless.build.exclusions import exclusions
-
-    return exclusions(item["ignore"], item["exclude"])
+    return Exclusions(item["ignore"], item["exclude"])
 
 
-def _matches(root: int, item: dict[str, Any], skip: Skip) -> list[Match]:
-    from rootless.build.files import matches
+def _matches(root: int, item: dict[str, Any], exclusions: Exclusions) -> list[Match]:
+    from rootless.build.exclusions import all_matches
 
-    found: list[Match] = []
-    for source in item["sources"]:
-        found += matches(root, source, skip, wildcards=item.get("wildcards", True))
-    if not found and item["sources"]:
-        raise NotFound(f"no file matches '{' '.join(item['sources'])}'")
-    return found
+    return all_matches(root, item["sources"], exclusions, wildcards=item["wildcards"])
 
 
 def _place(root: int, roots: list[int], job: dict[str, Any], *, single: bool) -> dict[str, Any]:
@@ -168,14 +135,14 @@ def _place(root: int, roots: list[int], job: dict[str, Any], *, single: bool) ->
         from rootless.build.unpacking import unpack
 
         skipped += unpack(root, archives, rules)
-    return {"skipped": skipped}
+    return {"skipped": skipped, "changed": placer.latest_change}
 
 
 def _place_files(placer: Any, root: int, item: dict[str, Any], job: dict[str, Any], archives: list[tuple[int, str]]) -> None:
     from rootless.kernel.files import open_in_root
 
-    skip, may_hold = _rules(item)
-    found = _matches(root, item, skip)
+    exclusions = _exclusions(item)
+    found = _matches(root, item, exclusions)
     destination = item["destination"]
     files = [match for match in found if not match.is_directory]
     if len(found) > 1 and files and not destination.endswith("/") and not item["parents"] and not placer.is_directory(destination):
@@ -189,6 +156,4 @@ def _place_files(placer: Any, root: int, item: dict[str, Any], job: dict[str, An
                 archives.append((fd, placer.directories(destination)))
                 continue
             os.close(fd)
-        if item.get("rename"):
-            match = match._replace(name=item["rename"])
-        placer.copy(root, match, destination, parents=item["parents"], skip=skip, may_hold=may_hold)
+        placer.copy(root, match, destination, parents=item["parents"], exclusions=exclusions)

@@ -9,29 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.build import mountpoints
 from rootless.build.namespaces import HELPERS
+from rootless.build.worker_trees import MountedTree
 from rootless.errors import HostLimit, InvalidInput
 from rootless.host.idmap import IdMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rootless.build.worker import Session
     from rootless.network.helper import Helper
+    from rootless.runtime.emulation import Emulation
     from rootless.runtime.operations import Operation
 
 _CLOCK_GRAIN = 20_000_000  # ns: times of files come from a coarser clock than time_ns
+_MAX_NOTE = 60_000  # bytes; fits a pipe that nobody reads meanwhile
 
 
 def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """Run job["config"] on the tree of job["rootfs"]; {"exit_code"}. fds: where its output goes.
+    """Run job["config"] on the tree of job["rootfs"]; {"exit_code", "warnings"}. fds: where its output goes.
 
     Raises what kept the command from running.
     """
     from rootless.host import userns
     from rootless.storage import drivers
 
-    id_map = IdMap.from_json(job["id_map"])
-    spaces = session.namespaces(id_map)
+    spaces = session.namespaces(IdMap.from_json(job["id_map"]))
     made = {"user": spaces.user}
     helper: Helper | None = None
     if job["network"] in HELPERS:
@@ -40,10 +42,14 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
     since = time.time_ns() - _CLOCK_GRAIN
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     note_read, note_write = os.pipe2(os.O_CLOEXEC)
+    trees = [MountedTree(tree) for tree in job["trees"]]
     mounter = drivers.mounter(plan)
+    warnings: list[str] = []
+    notes: list[Any] = []
     try:
-        root_mount = _noting(mounter, job["targets"], note_write)
-        code = _run(session, job, (null, fds[0], fds[0]), made, helper, root_mount)
+        root_mount = _noting(mounter, trees, job["targets"], note_write)
+        output = fds.pop()  # closed there, as soon as the container has it
+        code = _run(session, job, (null, output, output), made, helper, root_mount, warnings)
     finally:
         mounter.close()
         os.close(null)
@@ -51,31 +57,36 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
         with open(note_read, "rb") as file:
             notes = json.loads(file.read() or b"[]")
         drivers.unmount(plan)
+        for tree in trees:
+            tree.close()
 
     def settle() -> bytes:
-        lowers = plan["lowerdirs"]
-        mountpoints.tidy(plan["upper"], lowers, [(here, names) for here, names in notes])
+        mountpoints.tidy(plan["upper"], plan["lowerdirs"], [(here, names) for here, names in notes])
         mountpoints.settle_times(plan["upper"], since, job["timestamp"])
         return b""
 
     if code == 0:
         userns.call_in(spaces.user, settle)
-    return {"exit_code": code}
+    return {"exit_code": code, "warnings": warnings}
 
 
-def _noting(mounter: Callable[[str], None], targets: list[str], note: int) -> Callable[[str], None]:
+def _noting(
+    mounter: Callable[[str], None], trees: Sequence[MountedTree], targets: list[str], note: int
+) -> Callable[[str], None]:
     """Mounts the root, then notes what of `targets` it lacks; this runs in the container's first process."""
 
     def mount(target: str) -> None:
         mounter(target)
+        for tree in trees:
+            tree.mount()
         root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             content = json.dumps(mountpoints.missing(root, targets)).encode()
         finally:
             os.close(root)
-        if len(content) > 60000:
+        if len(content) > _MAX_NOTE:
             raise InvalidInput("a step has too many mounts")
-        os.write(note, content)  # fits the pipe
+        os.write(note, content)
 
     return mount
 
@@ -87,25 +98,32 @@ def _run(
     made: dict[str, int],
     helper: Helper | None,
     root_mount: Callable[[str], None],
+    warnings: list[str],
 ) -> int:
     from rootless.runtime.launch import Launch, create
 
-    warnings: list[str] = []
-    process = create(
-        Launch(
-            config=job["config"],
-            bundle=job["directory"],
-            id_map=IdMap.from_json(job["id_map"]),
-            container_id=os.path.basename(job["directory"]),
-            root_mount=root_mount,
-            extra=_secrets(job),
-            stdio=stdio,
-            seccomp_bpf=_filter(job["seccomp"]),
-            die_with_parent=True,
-            made=made,
-            warn=warnings.append,
+    emulation = _emulation(job)
+    try:
+        process = create(
+            Launch(
+                config=job["config"],
+                bundle=job["directory"],
+                id_map=IdMap.from_json(job["id_map"]),
+                container_id=os.path.basename(job["directory"]),
+                root_mount=root_mount,
+                extra=_operations(job),
+                stdio=stdio,
+                seccomp_bpf=_filter(job["seccomp"]),
+                emulation=emulation,
+                die_with_parent=True,
+                made=made,
+                warn=warnings.append,
+            )
         )
-    )
+    finally:
+        if emulation is not None:
+            emulation.supervisor.close()  # type: ignore[attr-defined]
+        os.close(stdio[1])  # the reader waits for the end of the container's copy only
     try:
         if helper is not None:
             helper.ready()
@@ -116,10 +134,12 @@ def _run(
         process.destroy()
 
 
-def _secrets(job: dict[str, Any]) -> list[Operation]:
+def _operations(job: dict[str, Any]) -> list[Operation]:
     from rootless.build.secrets import SecretFile
+    from rootless.build.trees import TreeBind
 
-    return [SecretFile(**each) for each in job["secrets"]]
+    binds = [TreeBind(**bind) for bind in job["binds"]]
+    return [*binds, *(SecretFile(**secret) for secret in job["secrets"])]
 
 
 def _filter(path: str | None) -> bytes | None:
@@ -131,3 +151,18 @@ def _filter(path: str | None) -> bytes | None:
         return read_filter(path)
     except OSError as e:
         raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint="build again") from e
+
+
+def _emulation(job: dict[str, Any]) -> Emulation | None:
+    """What answers the calls of an emulated root, where the id map has one id."""
+    asked = job["root_emulation"]
+    if asked is None:
+        return None
+    from rootless.runtime.emulation import of
+    from rootless.storage.emulator import supervisor
+
+    try:
+        found = supervisor({"rootfs": job["rootfs"], "root_emulation": asked}, job["directory"])
+    except OSError as e:
+        raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
+    return None if found is None else of(asked, found)

@@ -9,7 +9,9 @@ Entries = dict[str, tuple[str, str]]
 
 CONTAINER: Entries = {
     "attach": ("container.process:attach", "Attach the terminal's streams to a running container"),
+    "commit": ("container.snapshot:commit", "Make an image of a container's changes"),
     "create": ("container.run:create", "Create a new container"),
+    "diff": ("container.snapshot:diff", "List what a container has changed in its image's files"),
     "exec": ("container.process:exec_", "Execute a command in a running container"),
     "inspect": ("container.show:inspect", "Display detailed information on containers"),
     "kill": ("container.lifecycle:kill", "Kill running containers"),
@@ -34,6 +36,7 @@ CONTAINER: Entries = {
 IMAGE: Entries = {
     "build": ("build:build", "Build an image from a Dockerfile"),
     "bootstrap": ("image.bring:bootstrap", "Make a base image without a registry: busybox or debian"),
+    "diff": ("image.tree:diff", "List what is different between the files of two images"),
     "history": ("image.listing:history", "Show the history of an image"),
     "import": ("image.bring:import_", "Make an image of a root file system tarball"),
     "inspect": ("image.listing:inspect", "Display detailed information on images"),

@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     stop_timeout: int = 10
     detach_keys: str = "ctrl-p,ctrl-q"
     seccomp_profile: str = ""
+    build_cache_size: int = 20 << 30
     cgroups: str = "enabled"
     cgroup_parent: str = ""
     strict_limits: bool = False
@@ -115,7 +116,7 @@ def _integer(key: str, value: Any, where: str, error: type[InvalidInput] | type[
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise error(f"setting '{key}' in {where} must be a number, not {value!r}")
     try:
-        if key == "log_max_size" and isinstance(value, str) and value != "-1":
+        if key in ("log_max_size", "build_cache_size") and isinstance(value, str) and value != "-1":
             from rootless.engine.durations import parse_size
 
             return parse_size(value, key)

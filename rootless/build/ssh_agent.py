@@ -1,0 +1,90 @@
+"""--ssh and RUN --mount=type=ssh: the agent's socket forwarded into a step. No key is read here.
+
+The step talks to a socket of ours, whose connections are passed on: an agent answers its own user only, and a step may
+be another one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import threading
+from collections.abc import Iterable
+
+from rootless.errors import UsageError
+
+_CHUNK = 65536
+
+
+def agent_for(flags: Iterable[str], name: str) -> str | None:
+    """The socket of agent `name` by `--ssh NAME[=SOCKET]`; None when no flag gives it. Raises UsageError."""
+    for text in flags:
+        id, _, path = text.partition("=")
+        if (id or "default") == name:
+            return _socket(path or os.environ.get("SSH_AUTH_SOCK", ""), name)
+    return None
+
+
+def _socket(path: str, name: str) -> str:
+    if not path:
+        raise UsageError(f"--ssh {name}: SSH_AUTH_SOCK is not set", hint="start an agent: eval $(ssh-agent); ssh-add")
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as e:
+        raise UsageError(f"--ssh {name}: cannot use '{path}': {e.strerror}") from e
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(
+            f"--ssh {name}: '{path}' is not the socket of an agent",
+            hint="give keys to an agent (ssh-add FILE) and name its socket",
+        )
+    return path
+
+
+class Forwarder:
+    """Listens on `path` and passes each connection on to the agent, in threads of its own."""
+
+    def __init__(self, agent: str, path: str, mode: int) -> None:
+        self._agent = agent
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # the path may be longer than a socket's address
+            self._listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        finally:
+            os.close(folder)
+        os.chmod(path, mode | 0o666)  # whoever is in the step may use it; outside, its directory is private
+        self._listener.listen(16)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._forward, args=(connection,), daemon=True).start()
+
+    def _forward(self, inside: socket.socket) -> None:
+        with inside, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as outside:
+            try:
+                outside.connect(self._agent)
+                other = {inside: outside, outside: inside}
+                while True:
+                    ready, _, _ = select.select([inside, outside], [], [])
+                    for one in ready:
+                        piece = one.recv(_CHUNK)
+                        if not piece:
+                            return
+                        other[one].sendall(piece)
+            except OSError:
+                return  # one of the two has gone
+
+    def close(self) -> None:
+        """Take no further connections."""
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._listener.close()
