@@ -137,7 +137,7 @@ def remove(engine: Engine, name: str) -> str:
     """Forget a list; its images stay when they have names of their own. Returns its digest."""
     index = _require(engine, name)
     engine.store.index.untag(_full(engine, name))
-    _forget_nameless(engine, index.digest)
+    _forget_nameless(engine, index.digest)  # where it was pushed to is no name that a user gave
     engine.store.gc.collect()
     return index.digest
 
@@ -192,7 +192,7 @@ def _keep(engine: Engine, full: str, document: dict[str, Any]) -> str:
 def _forget_nameless(engine: Engine, digest: str) -> None:
     index = engine.store.index
     if index.find_index(digest) is not None and not any(
-        each.names for each in index.indexes() if each.document.digest == digest
+        "@" not in name for each in index.indexes() if each.document.digest == digest for name in each.names
     ):
         index.remove(digest)
 

@@ -81,15 +81,24 @@ class Compressed:
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes, empty at the end."""
         while self._encoder is not None and (size < 0 or len(self._waiting) < size):
-            piece = self._reader.read(_PIECE)
+            piece = self._next()
             if piece:
                 self._waiting += self._encoder.feed(piece)
-            else:
+            if len(piece) < _PIECE:
                 self._waiting += self._encoder.finish()
                 self._encoder = None
         taken = bytes(self._waiting if size < 0 else self._waiting[:size])
         del self._waiting[: len(taken)]
         return taken
+
+    def _next(self) -> bytes:
+        """A whole piece, but at the end: what ISA-L makes depends on the pieces it is given."""
+        parts = []
+        left = _PIECE
+        while left and (part := self._reader.read(left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
 
     def close(self) -> None:
         """Close what is read."""

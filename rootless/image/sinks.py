@@ -274,38 +274,41 @@ def compare(content: Content, found: str, count: int) -> None:
 
 def put_file(path: str, content: Content, on_bytes: OnBytes) -> Placed:
     """Write the content to `path`, which appears when it is whole and verified; go on where an earlier try ended."""
-    digest = str(content.digest)
-    hasher = hashlib.new(check_digest(digest).partition(":")[0])
     part = f"{path}.part"
     with told(path):
         if os.path.exists(path):
-            return Placed(digest, content.size or os.path.getsize(path), "there")
+            return Placed(str(content.digest), content.size or os.path.getsize(path), "there")
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(part, "ab+") as file:
-            file.seek(0)
-            count = 0
-            while piece := file.read(_PIECE):
-                hasher.update(piece)
-                count += len(piece)
-            if content.size is not None and count > content.size:
-                file.truncate(0)
-                return put_file(path, content, on_bytes)
-            reader = content.open(count)
-            try:
-                while piece := reader.read(_PIECE):
-                    hasher.update(piece)
-                    file.write(piece)
-                    count += len(piece)
-                    on_bytes(count)
-            finally:
-                reader.close()
         try:
-            compare(content, hasher.hexdigest(), count)
+            count = _append(part, content, on_bytes)
         except DigestMismatch:
+            # Nothing can be built on these bytes
             os.unlink(part)
             raise
         os.rename(part, path)
-    return Placed(digest, count, "sent")
+    return Placed(str(content.digest), count, "sent")
+
+
+def _append(part: str, content: Content, on_bytes: OnBytes) -> int:
+    """Add to the file what it lacks of the content; all its bytes, verified."""
+    hasher = hashlib.new(check_digest(content.digest).partition(":")[0])
+    count = 0
+    with open(part, "ab+") as file:
+        file.seek(0)
+        while piece := file.read(_PIECE):
+            hasher.update(piece)
+            count += len(piece)
+        reader = content.open(count)
+        try:
+            while piece := reader.read(_PIECE):
+                hasher.update(piece)
+                file.write(piece)
+                count += len(piece)
+                on_bytes(count)
+        finally:
+            reader.close()
+    compare(content, hasher.hexdigest(), count)
+    return count
 
 
 def named(descriptor: dict[str, Any], tag: str) -> dict[str, Any]:
