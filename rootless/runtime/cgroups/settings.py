@@ -105,10 +105,8 @@ def is_asked(resources: dict[str, Any]) -> bool:
     def holds(value: Any) -> bool:
         if isinstance(value, dict):
             return any(holds(v) for v in value.values())
-        return value not in (None, "", [], False)
+        return value not in (None, "", [], 0)
 
-    return any(
-        holds(values)
-        for name, values in resources.items()
-        if name != "devices" and not (name == "pids" and isinstance(values, dict) and values.get("limit") == -1)
-    )
+    if number(resources, "pids.limit") not in (None, -1):
+        return True  # 0 is a limit too
+    return any(holds(values) for name, values in resources.items() if name not in ("devices", "pids"))

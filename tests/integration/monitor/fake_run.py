@@ -17,6 +17,8 @@ from rootless.engine import attach_client
 class FakeRun:
     """`argv` (from config.json's process.args) as a child of the monitor, with its pipes or a pty of the host."""
 
+    group = None
+
     def __init__(self, spec: Any, stdio: tuple[int, int, int] | None) -> None:
         from rootless.errors import CommandNotFound
 
@@ -110,7 +112,7 @@ def monitor() -> socket.socket:
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from tests.integration.monitor.fake_run import FakeRun\n"
         "from rootless.monitor import main\n"
-        "main._Launcher = lambda prepared: FakeRun\n"
+        "main._Launcher = lambda prepared, holder: FakeRun\n"
         "main.ENGINE_FD = int(sys.argv[3])\n"
         "del sys.argv[1:]\n"
         "raise SystemExit(main.main())"

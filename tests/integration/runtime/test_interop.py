@@ -114,7 +114,7 @@ def test_features_are_well_formed(bundle: Bundle) -> None:
     features = json.loads(bundle.oci("features").stdout)
     assert {"rro", "rbind", "nosymfollow"} <= set(features["mountOptions"])
     assert features["hooks"][0] == "prestart" and "time" in features["linux"]["namespaces"]
-    assert features["linux"]["cgroup"]["v2"] is False
+    assert features["linux"]["cgroup"]["v2"] is True
 
 
 def test_spec_is_not_overwritten(bundle: Bundle) -> None:

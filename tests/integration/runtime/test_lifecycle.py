@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from rootless.host import cgroups
 from rootless.kernel import procfs
-from tests.conftest import oci_command_path
+from tests.conftest import oci_command_path, require
 from tests.integration.runtime.bundle import Bundle
 
 
@@ -273,9 +274,29 @@ def test_json_log(bundle: Bundle, tmp_path: Path) -> None:
     assert entry["level"] == "error" and entry["msg"] in done.stderr
 
 
-def test_limits_without_a_cgroup_are_said(bundle: Bundle) -> None:
+def test_a_limit_that_cannot_be_enforced_is_an_error_unless_told_otherwise(bundle: Bundle) -> None:
+    require("memory" not in cgroups.find().controllers, "this host has delegated the memory controller")
     bundle.config["linux"]["resources"] = {"memory": {"limit": 1 << 30}, "devices": [{"allow": False}]}
-    assert "linux.resources.memory" in bundle.run("true").stderr
+    refused = bundle.run("true", check=False)
+    assert refused.returncode == 1 and "linux.resources.memory.limit cannot be enforced" in refused.stderr
+    assert not list(bundle.records.iterdir()), "an error leaves no record"
+    for flags, env in ((("--limits", "warn"), {}), ((), {"ROOTLESS_OCI_LIMITS": "warn"})):
+        told = bundle.run("true", flags=flags, env=env)
+        assert "warning: linux.resources.memory.limit cannot be enforced" in told.stderr
+    assert "limits are not applied" in bundle.run("true", flags=("--cgroup-manager", "disabled")).stderr
+
+
+def test_device_rules_alone_ask_for_no_cgroup(bundle: Bundle) -> None:
+    bundle.config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}], "pids": {"limit": -1}}
+    assert bundle.run("true").stderr == ""
+
+
+def test_verbs_of_cgroups_say_when_there_is_none(bundle: Bundle) -> None:
+    require(cgroups.find().kind not in ("directory", "v1"), "this host has delegated a cgroup to each container")
+    bundle.up()
+    for words in (("pause",), ("update", "--memory", "1000000"), ("events", "--stats")):
+        refused = bundle.oci(words[0], *words[1:], "c", check=False)
+        assert refused.returncode == 1 and "no cgroup of its own" in refused.stderr, words
 
 
 def test_many_at_once_leave_nothing(bundle: Bundle) -> None:

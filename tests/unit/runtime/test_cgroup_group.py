@@ -1,0 +1,129 @@
+"""Groups over a directory that stands for the cgroup tree: writes, missing controllers, use, effective limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootless.errors import HostLimit, InvalidState
+from rootless.runtime.cgroups import place, usage
+from rootless.runtime.cgroups.group import Group, Group1, restore
+from rootless.runtime.cgroups.settings import Setting
+
+
+def fill(directory: Path, **files: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (directory / name.replace("__", ".")).write_text(text)
+    return directory
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Group:
+    path = fill(
+        tmp_path / "c", cgroup__controllers="memory pids\n", cgroup__procs="", memory__max="max", pids__max="max"
+    )
+    return Group(str(path), "x.scope")
+
+
+def test_limits_are_written(group: Group) -> None:
+    place.limits(group, {"memory": {"limit": 5000}, "pids": {"limit": 7}}, place.strictly, late=False)
+    assert Path(group.path, "memory.max").read_text() == "5000" and Path(group.path, "pids.max").read_text() == "max"
+    place.limits(group, {"memory": {"limit": 5000}, "pids": {"limit": 7}}, place.strictly, late=True)
+    assert Path(group.path, "pids.max").read_text().startswith("7")
+
+
+def test_a_missing_controller_is_an_error_that_names_it(group: Group) -> None:
+    """Trap (runtime-spec): missing controller = error."""
+    with pytest.raises(HostLimit, match=r"linux\.resources\.cpu\.shares cannot be enforced: controller 'cpu'") as e:
+        place.limits(group, {"cpu": {"shares": 5}}, place.strictly)
+    assert "Delegate=" in (e.value.hint or "")
+
+
+def test_without_strictness_the_other_limits_hold(group: Group) -> None:
+    unmet: list[HostLimit] = []
+    place.limits(group, {"cpu": {"shares": 5}, "memory": {"limit": 9000}}, unmet.append)
+    assert len(unmet) == 1 and Path(group.path, "memory.max").read_text().startswith("9000")
+
+
+def test_an_unknown_file_is_an_error_that_names_it(group: Group) -> None:
+    with pytest.raises(HostLimit, match=r"unified\.memory\.nothing"):
+        place.limits(group, {"unified": {"memory.nothing": "1"}}, place.strictly)
+
+
+def test_a_kernel_without_swap_accounting_limits_no_swap(group: Group) -> None:
+    group.apply([Setting("memory", "memory.swap.max", "5", "memory.swap")], place.strictly)
+    assert not Path(group.path, "memory.swap.max").exists()
+
+
+def test_a_cgroup_with_processes_is_nobody_elses(group: Group) -> None:
+    Path(group.path, "cgroup.procs").write_text("17\n")
+    with pytest.raises(InvalidState, match="has processes already"):
+        group.make()
+
+
+def test_processes_of_sub_cgroups_count_and_links_are_not_followed(group: Group, tmp_path: Path) -> None:
+    fill(Path(group.path, "inner"), cgroup__procs="5\n6\n")
+    elsewhere = fill(tmp_path / "elsewhere", cgroup__procs="1\n")
+    Path(group.path, "link").symlink_to(elsewhere)
+    assert group.pids() == [5, 6]
+
+
+def test_state_survives_json(group: Group) -> None:
+    assert isinstance(again := restore(group.to_json()), Group) and (again.path, again.unit) == (group.path, "x.scope")
+    assert isinstance(old := restore(Group1({"cpu": "/a/b"}).to_json()), Group1) and old.paths == {"cpu": "/a/b"}
+    assert restore(None) is None
+
+
+def test_lacks_of_memory(group: Group, tmp_path: Path) -> None:
+    fill(Path(group.path), memory__events="low 0\nhigh 3\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n")
+    assert group.oom_kills() == 2
+    old = Group1(
+        {"memory": str(fill(tmp_path / "m", memory__oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"))}
+    )
+    assert old.oom_kills() == 4
+
+
+def test_the_freezer_of_version_1_is_needed_for_a_freeze() -> None:
+    with pytest.raises(HostLimit, match="freezer"):
+        Group1({"cpu": "/nonexistent"}).freeze()
+
+
+def test_use_of_version_2(tmp_path: Path) -> None:
+    path = fill(
+        tmp_path / "c",
+        cpu__stat="usage_usec 2500000\nuser_usec 1\n",
+        memory__current="1000\n",
+        memory__peak="1500\n",
+        memory__stat="anon 5\ninactive_file 300\n",
+        pids__current="4\n",
+        io__stat="8:0 rbytes=100 wbytes=50 rios=1\n8:16 rbytes=11 wbytes=9\n",
+        cpu__pressure="some avg10=1.50 avg60=0.00 total=9\nfull avg10=0.00 avg60=0.00 total=0\n",
+    )
+    found = usage.read(Group(str(path)))
+    assert (found.cpu, found.memory, found.cache, found.peak, found.pids) == (2.5, 1000, 300, 1500, 4)
+    assert (found.block_read, found.block_written) == (111, 59) and found.pressure == {"cpu": 1.5}
+
+
+def test_use_of_version_1(tmp_path: Path) -> None:
+    memory = fill(
+        tmp_path / "m",
+        memory__usage_in_bytes="1000",
+        memory__stat="total_inactive_file 400\nhierarchical_memory_limit 9223372036854771712\n",
+    )
+    cpu = fill(tmp_path / "a", cpuacct__usage="1500000000\n")
+    block = fill(
+        tmp_path / "b", blkio__throttle__io_service_bytes="8:0 Read 70\n8:0 Write 30\n8:0 Total 100\nTotal 100\n"
+    )
+    found = usage.read(Group1({"memory": str(memory), "cpuacct": str(cpu), "blkio": str(block)}))
+    assert (found.cpu, found.memory, found.cache, found.memory_limit) == (1.5, 1000, 400, None)
+    assert (found.block_read, found.block_written) == (70, 30)
+
+
+def test_effective_limits_are_the_least_of_all_above(tmp_path: Path) -> None:
+    fill(tmp_path / "a", memory__max="500", pids__max="max", cpu__max="200000 100000", memory__swap__max="max")
+    fill(tmp_path / "a/b", memory__max="900", pids__max="40", cpu__max="max 100000", memory__swap__max="0")
+    inner = fill(tmp_path / "a/b/c", memory__max="max", pids__max="80", cpuset__cpus__effective="0-1\n")
+    found = usage.effective(str(inner), str(tmp_path))
+    assert (found.memory, found.pids, found.cpus, found.swap, found.cpuset) == (500, 40, 2.0, 0, "0-1")
