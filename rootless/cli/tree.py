@@ -34,6 +34,8 @@ CONTAINER: Entries = {
     "healthcheck": ("container.process:healthcheck", "Run a container's health check once, now"),
 }
 IMAGE: Entries = {
+    "attach": ("image.artifact:attach", "Attach files to an image in its registry, as an artifact that refers to it"),
+    "referrers": ("image.artifact:referrers", "List the artifacts that refer to an image in its registry"),
     "build": ("build:build", "Build an image from a Dockerfile"),
     "bootstrap": ("image.bring:bootstrap", "Make a base image without a registry: busybox or debian"),
     "diff": ("image.tree:diff", "List what is different between the files of two images"),
@@ -49,6 +51,7 @@ IMAGE: Entries = {
     "rm": ("image.remove:rm", "Remove images"),
     "save": ("image.bring:save", "Save images to an archive"),
     "tag": ("image.remove:tag", "Give an image a further name"),
+    "tree": ("image.tree:tree", "Show which images share which layers"),
     "untag": ("image.remove:untag", "Take names away from an image, and keep the image"),
 }
 MANIFEST: Entries = {
@@ -69,11 +72,13 @@ VOLUME: Entries = {
     "rm": ("volume:rm", "Remove volumes"),
 }
 SYSTEM: Entries = {
+    "check": ("system_care:check", "Verify everything in the store, and repair what can be"),
     "df": ("system:df", "Show disk usage"),
     "doctor": ("system:doctor", "Try what this host can do, and say how to get what it cannot"),
     "events": ("container.usage:events", "Show what happens to containers, images and volumes"),
     "info": ("system:info", "Display information on the host and the store"),
     "prune": ("system:prune", "Remove unused data"),
+    "reset": ("system_care:reset", "Remove everything: containers, images, volumes, caches"),
     "unshare": ("system:unshare", "Run a command as root of your user namespace"),
     "version": ("system:version", "Show version information"),
 }
@@ -97,7 +102,10 @@ ROOT: Entries = {
     "ps": CONTAINER["ls"],
     "images": IMAGE["ls"],
     "rmi": IMAGE["rm"],
-    **{name: IMAGE[name] for name in ("build", "history", "import", "load", "pull", "push", "save", "tag", "untag")},
+    **{
+        name: IMAGE[name]
+        for name in ("build", "history", "import", "load", "pull", "push", "save", "tag", "tree", "untag")
+    },
     **{name: SYSTEM[name] for name in ("doctor", "events", "info", "unshare", "version")},
     "inspect": ("inspect:inspect", "Display detailed information on containers, images and volumes"),
     "copy": IMAGE["copy"],

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from rootless.engine.image_names import registries
 from rootless.engine.images import RegistryOptions
 from rootless.errors import InvalidInput, RegistryError, UsageError
-from rootless.image.answers import error_text
+from rootless.image.answers import error_text, next_link
 from rootless.image.manifest import MANIFEST_LIMIT, load_json
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
 
@@ -148,15 +148,6 @@ def _pages(session: Session, path: str, missing: str) -> Iterator[dict[str, Any]
             return
         url = session.url_of(following, base=url)
     raise RegistryError(f"the list of '{urlsplit(url).netloc}' has more than {_MAX_PAGES} pages")
-
-
-def next_link(header: str | None) -> str | None:
-    """The address in `Link: <…>; rel="next"` (RFC 8288)."""
-    for part in (header or "").split(","):
-        address, _, parameters = part.strip().partition(">")
-        if address.startswith("<") and "rel" in parameters and "next" in parameters:
-            return address[1:]
-    return None
 
 
 def _read(response: Any) -> dict[str, Any]:

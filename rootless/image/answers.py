@@ -91,3 +91,12 @@ def words(cause: BaseException) -> str:
         return cause.strerror.lower()
     text = str(cause) or type(cause).__name__
     return text.rpartition(">: ")[2][:200] if ">: " in text else text[:200]
+
+
+def next_link(header: str | None) -> str | None:
+    """The address in `Link: <…>; rel="next"` (RFC 8288)."""
+    for part in (header or "").split(","):
+        address, _, parameters = part.strip().partition(">")
+        if address.startswith("<") and "rel" in parameters and "next" in parameters:
+            return address[1:]
+    return None

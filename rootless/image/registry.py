@@ -46,6 +46,16 @@ class RegistrySource:
         self._sleep = sleep
 
     @property
+    def session(self) -> Session:
+        """The connection, for what else is asked of the registry."""
+        return self._session
+
+    @property
+    def repository(self) -> str:
+        """The repository as this registry calls it."""
+        return self._repository
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The name that was asked for."""
         return (str(self._reference),)

@@ -1,0 +1,94 @@
+"""`image attach` and `image referrers`: artifacts beside an image in its registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rootless import output
+from rootless.cli.command import Session, command, many, pass_session, switch, text
+from rootless.cli.options import format_option
+from rootless.cli.registry import registry_of, registry_options
+
+_PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index: mean the image for this platform")
+
+
+@command(
+    "attach",
+    "Attach files to an image in its registry, as an artifact that refers to it",
+    description="FILE is PATH[:MEDIATYPE]. The artifact is found by `image referrers`; a registry without an interface "
+    "for that gets the tag that the specification names instead.",
+    examples="rootless image attach --artifact-type application/spdx+json registry.example.org/app:1 "
+    "sbom.json:application/spdx+json",
+)
+@many("--annotation", metavar="KEY=VALUE", help="Annotation of the artifact")
+@text("--artifact-type", metavar="TYPE", default="", help="What the artifact is, as a media type")
+@_PLATFORM
+@registry_options()
+@click.argument("image")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@pass_session
+def attach(
+    session: Session,
+    /,
+    annotation: tuple[str, ...],
+    artifact_type: str,
+    platform: str | None,
+    image: str,
+    files: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Push; the artifact's name by digest is printed."""
+    from rootless.engine import referrers as verbs
+    from rootless.errors import UsageError
+
+    pairs = dict(value.partition("=")[::2] for value in annotation)
+    if not all(pairs):
+        raise UsageError("an annotation is KEY=VALUE")
+    attached = verbs.attach(
+        session.engine,
+        image,
+        files,
+        artifact_type=artifact_type,
+        annotations=pairs,
+        platform=platform,
+        registry=registry_of(flags),
+    )
+    output.line(attached.name)
+
+
+@command("referrers", "List the artifacts that refer to an image in its registry")
+@text("--artifact-type", metavar="TYPE", default="", help="Show only artifacts of this type")
+@format_option
+@_PLATFORM
+@switch("-q", "--quiet", help="Only print digests")
+@registry_options()
+@click.argument("image")
+@pass_session
+def referrers(
+    session: Session,
+    /,
+    artifact_type: str,
+    format: str | None,
+    platform: str | None,
+    quiet: bool,
+    image: str,
+    **flags: Any,
+) -> None:
+    """Print one line per artifact."""
+    from rootless.cli import units
+    from rootless.cli.table import Column, Layout
+    from rootless.engine import referrers as verbs
+
+    found = verbs.referrers(
+        session.engine, image, artifact_type=artifact_type, platform=platform, registry=registry_of(flags)
+    )
+    columns = [
+        Column("Annotations", "ANNOTATIONS", lambda row: ",".join(f"{k}={v}" for k, v in row.annotations.items())),
+        Column("ArtifactType", "ARTIFACT TYPE", lambda row: row.artifact_type),
+        Column("Digest", "DIGEST", lambda row: row.digest),
+        Column("MediaType", "MEDIA TYPE", lambda row: row.media_type),
+        Column("Size", "SIZE", lambda row: units.size(row.size)),
+    ]
+    Layout(columns, ["Digest", "ArtifactType", "Size"], quiet="Digest").print(found, format=format, quiet=quiet)

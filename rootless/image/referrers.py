@@ -1,0 +1,162 @@
+"""Manifests that refer to another one (distribution-spec "Listing Referrers"): the API, and the tag for who has it not.
+
+Artifacts are signatures, bills of materials and the like. What comes back is hostile like any answer of a registry.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from rootless.errors import InvalidInput, RegistryError
+from rootless.image.answers import error_text, next_link
+from rootless.image.digest import check_digest, digest_of
+from rootless.image.manifest import (
+    MANIFEST_LIMIT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    load_json,
+    parse_manifest,
+)
+from rootless.image.registry import read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from urllib3 import BaseHTTPResponse
+
+    from rootless.image.destination import RegistryDestination
+    from rootless.image.session import Session
+
+EMPTY = b"{}"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_MAX_PAGES = 100
+_TRIES = 4
+_NO_API = (400, 404, 405, 501)
+
+
+class Referrer(NamedTuple):
+    """One artifact that refers to a manifest."""
+
+    digest: str
+    artifact_type: str
+    media_type: str
+    size: int
+    annotations: dict[str, str]
+
+
+def artifact(
+    subject: Descriptor, artifact_type: str, layers: Sequence[Descriptor], annotations: Mapping[str, str]
+) -> bytes:
+    """The manifest of an artifact: an empty config, the files as layers."""
+    empty = {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY), "size": len(EMPTY), "data": "e30="}
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": artifact_type,
+        "config": empty,
+        "layers": [
+            {"mediaType": each.media_type, "digest": each.digest, "size": each.size, "annotations": each.annotations}
+            for each in layers
+        ]
+        or [empty],
+        "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size},
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def referrers_tag(digest: str) -> str:
+    """The tag of the index of referrers where a registry has no API for them."""
+    algorithm, _, encoded = check_digest(digest).partition(":")
+    return f"{algorithm[:32]}-{encoded[:64]}"
+
+
+def list_referrers(session: Session, repository: str, digest: str, artifact_type: str = "") -> list[Referrer]:
+    """What refers to `digest`, of that type if one is given. Raises RegistryError, InvalidInput."""
+    found: dict[str, Referrer] = {}
+    for document in _pages(session, repository, digest, artifact_type):
+        for each in _referrers(document):
+            # Whatever the registry says it filtered (OCI-Filters-Applied): looking again costs nothing
+            if not artifact_type or each.artifact_type == artifact_type:
+                found.setdefault(each.digest, each)
+    return list(found.values())
+
+
+def add_to_tag(destination: RegistryDestination, subject: str, new: Referrer) -> None:
+    """Let the referrers tag name a further artifact, which clients must do where the registry does not.
+
+    Two clients may do so at once: what was written is read again. Raises RegistryError.
+    """
+    tag = referrers_tag(subject)
+    for _ in range(_TRIES):
+        document = _tagged(destination.session, destination.repository, tag)
+        entries = [each for each in document["manifests"] if isinstance(each, dict)]
+        if any(each.get("digest") == new.digest for each in entries):
+            return
+        entry: dict[str, Any] = {"mediaType": new.media_type, "digest": new.digest, "size": new.size}
+        entry["artifactType"] = new.artifact_type
+        if new.annotations:
+            entry["annotations"] = new.annotations
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, entry]}
+        destination.put_manifest(json.dumps(index, separators=(",", ":")).encode(), OCI_INDEX, tag=tag)
+    document = _tagged(destination.session, destination.repository, tag)
+    if not any(each.get("digest") == new.digest for each in document["manifests"] if isinstance(each, dict)):
+        raise RegistryError(f"others change the list of referrers '{tag}' at the same time", hint="try again")
+
+
+def _pages(session: Session, repository: str, digest: str, artifact_type: str) -> Iterator[dict[str, Any]]:
+    query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
+    url = session.url_of(f"{repository}/referrers/{check_digest(digest)}{query}")
+    for page in range(_MAX_PAGES):
+        response = session.send("GET", url, headers={"Accept": OCI_INDEX})
+        if response.status in _NO_API and not page:
+            error_text(response)
+            yield _tagged(session, repository, referrers_tag(digest))
+            return
+        if response.status != 200:
+            raise session.refusal(response)
+        following = next_link(response.headers.get("Link"))
+        yield _index(response)
+        if following is None:
+            return
+        url = session.url_of(following, base=url)
+    raise RegistryError(f"the list of referrers has more than {_MAX_PAGES} pages")
+
+
+def _tagged(session: Session, repository: str, tag: str) -> dict[str, Any]:
+    response = session.get(f"{repository}/manifests/{tag}", headers={"Accept": OCI_INDEX})
+    if response.status == 404:
+        error_text(response)
+        return {"manifests": []}
+    return _index(response)
+
+
+def _index(response: BaseHTTPResponse) -> dict[str, Any]:
+    try:
+        raw = read_all(response, MANIFEST_LIMIT)
+    finally:
+        response.close()
+    document = parse_manifest(raw, response.headers.get("Content-Type"))
+    if not isinstance(document, Index):
+        raise InvalidInput("the list of referrers is not an index")
+    return load_json(raw, "the list of referrers")
+
+
+def _referrers(document: dict[str, Any]) -> Iterator[Referrer]:
+    for each in document["manifests"]:
+        if not isinstance(each, dict):
+            continue
+        annotations = each.get("annotations")
+        pairs = annotations.items() if isinstance(annotations, dict) else ()
+        yield Referrer(
+            check_digest(each.get("digest")),
+            str(each.get("artifactType") or ""),
+            str(each.get("mediaType") or ""),
+            int(each["size"]) if isinstance(each.get("size"), int) else 0,
+            {str(key): str(value) for key, value in pairs},
+        )
