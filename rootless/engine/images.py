@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.copy import Copied, CopyOptions
+    from rootless.engine.image_tree import Tree
     from rootless.engine.options import PruneReport
+    from rootless.engine.snapshots import Change
     from rootless.engine.push import Pushed, PushOptions
 
 
@@ -94,6 +96,12 @@ class Images:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def _note(self, action: str, id: str, name: str = "") -> None:
+        """An event: `action` was done to the image."""
+        from rootless.engine import events
+
+        events.record(self._engine, "image", action, id, {"name": name} if name else None)
+
     def pull(
         self,
         reference: str,
@@ -111,7 +119,7 @@ class Images:
         """
         from rootless.engine.pull import pull
 
-        return pull(
+        pulled = pull(
             self._engine,
             reference,
             platform=platform,
@@ -120,6 +128,8 @@ class Images:
             registry=registry,
             all_platforms=all_platforms,
         )
+        self._note("pull", reference, reference)
+        return pulled
 
     def push(
         self,
@@ -136,7 +146,10 @@ class Images:
         """
         from rootless.engine.push import PushOptions, push
 
-        return push(self._engine, name, target, options=options or PushOptions(), registry=registry, progress=progress)
+        wanted = options or PushOptions()
+        pushed = push(self._engine, name, target, options=wanted, registry=registry, progress=progress)
+        self._note("push", name, target or name)
+        return pushed
 
     def copy(
         self,
@@ -187,7 +200,7 @@ class Images:
         """
         from rootless.engine.image_import import import_root
 
-        return import_root(
+        made = import_root(
             self._engine,
             source,
             reference,
@@ -196,6 +209,8 @@ class Images:
             platform=platform,
             progress=progress,
         )
+        self._note("import", made, reference or "")
+        return made
 
     def load(
         self,
@@ -207,7 +222,10 @@ class Images:
         """Bring every image of an archive: docker-archive, oci-archive (path, "-" or stream) or OCI layout."""
         from rootless.engine.image_load import load
 
-        return load(self._engine, source, platform=platform, progress=progress)
+        loaded = load(self._engine, source, platform=platform, progress=progress)
+        for image in loaded:
+            self._note("load", image.id, next(iter(image.names), ""))
+        return loaded
 
     def save(
         self,
@@ -229,6 +247,8 @@ class Images:
 
         chosen = parse_compression(compression, level) if compression else None
         save(self._engine, names, output, format=format, compression=chosen)
+        for name in names:
+            self._note("save", name, name)
 
     def ls(
         self, *, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False, names: Sequence[str] = ()
@@ -248,23 +268,38 @@ class Images:
 
         return inspect(self._engine, name)
 
+    def diff(self, one: str, other: str | None = None) -> list[Change]:
+        """What image `other` has changed in the files of `one` (without it: what the topmost layer of `one` has)."""
+        from rootless.engine.snapshots import image_changes
+
+        return image_changes(self._engine, one, other)
+
     def history(self, name: str) -> list[HistoryEntry]:
         """How the image was made, newest step first."""
         from rootless.engine.image_list import history
 
         return history(self._engine, name)
 
+    def tree(self, names: Sequence[str] = ()) -> Tree:
+        """The layers of all images (names: of these and those that share their base layer), each once."""
+        from rootless.engine.image_tree import tree
+
+        return tree(self._engine, names)
+
     def tag(self, source: str, target: str) -> None:
         """Give the image `source` the further name `target`, which may move there from another image, as docker."""
         from rootless.engine.image_remove import tag
 
         tag(self._engine, source, target)
+        self._note("tag", source, target)
 
     def untag(self, name: str) -> RemovedImage:
         """Take one name away; the image stays, untagged when it was the last one."""
         from rootless.engine.image_remove import untag
 
-        return untag(self._engine, name)
+        removed = untag(self._engine, name)
+        self._note_removed(removed)
+        return removed
 
     def rm(self, name: str, *, force: bool = False) -> RemovedImage:
         """Remove a name, and the image with its last name; by id: the image with its only name.
@@ -274,13 +309,24 @@ class Images:
         """
         from rootless.engine.image_remove import remove
 
-        return remove(self._engine, name, force=force)
+        removed = remove(self._engine, name, force=force)
+        self._note_removed(removed)
+        return removed
+
+    def _note_removed(self, removed: RemovedImage) -> None:
+        for name in removed.untagged:
+            self._note("untag", name, name)
+        for id in removed.deleted:
+            self._note("delete", id)
 
     def prune(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
         """Remove untagged images (all: every image that no container uses; filters: label, label!, until)."""
         from rootless.engine.image_remove import prune
 
-        return prune(self._engine, all=all, filters=filters or {})
+        pruned = prune(self._engine, all=all, filters=filters or {})
+        for id in pruned.images:
+            self._note("delete", id)
+        return pruned
 
     def bootstrap(
         self,
@@ -297,4 +343,6 @@ class Images:
         """
         from rootless.engine.bootstrap import bootstrap
 
-        return bootstrap(self._engine, what, tag=tag, mirror=mirror, progress=progress)
+        made = bootstrap(self._engine, what, tag=tag, mirror=mirror, progress=progress)
+        self._note("import", made, tag or what)
+        return made

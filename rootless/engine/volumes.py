@@ -38,7 +38,14 @@ class Volumes:
                 return volumes.get(name).name
             except NotFound:
                 pass
-        return volumes.create(name, labels=wanted, driver=driver, options=pairs).name
+        made = volumes.create(name, labels=wanted, driver=driver, options=pairs).name
+        self._note("create", made)
+        return made
+
+    def _note(self, action: str, name: str) -> None:
+        from rootless.engine import events
+
+        events.record(self._engine, "volume", action, name, {"driver": "local"})
 
     def ls(self, *, filters: Mapping[str, Sequence[str]] | None = None, size: bool = False) -> list[VolumeSummary]:
         """All volumes by name (filters: name, label, dangling, driver)."""
@@ -78,6 +85,8 @@ class Volumes:
         except NotFound:
             if not force:
                 raise
+        else:
+            self._note("destroy", name)
 
     def prune(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
         """Remove anonymous volumes that no container uses (all: named ones too; filters: label, until)."""
@@ -104,6 +113,7 @@ class Volumes:
                     continue
                 removed.append(volume.name)
                 reclaimed += size
+                self._note("destroy", volume.name)
         return PruneReport(volumes=tuple(removed), reclaimed=reclaimed)
 
 
