@@ -1,4 +1,4 @@
-"""The verb `build`: options in, image out. It reads contexts and Dockerfile, has the graph solved, writes the results."""
+"""The verb `build`: options in, image out. It reads contexts and Dockerfile, has the graph solved, writes results."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rootless.build import contexts, graph, outputs, parser, secret_sources
+from rootless.build import cache_export, contexts, graph, outputs, parser, secret_sources
 from rootless.build.contexts import Context
 from rootless.build.options import BuildOptions, BuildResult, Report
 from rootless.build.session import Session
 from rootless.build.solver import Solver
 from rootless.build.tracker import Tracker
+from rootless.engine.build_cache import bound
+from rootless.engine.events import record
 from rootless.errors import NotFound, UsageError
 from rootless.image.platform import host_platform, parse_platform
 
@@ -31,6 +33,7 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     left then but its cache.
     """
     secret_sources.check(options.secret)
+    cache_export.check(options.cache_to)
     wanted = outputs.parse_outputs(options.output)
     latest = _latest(options)
     tracker = Tracker(report)
@@ -42,7 +45,10 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
         platforms = [parse_platform(text) for each in options.platform for text in each.split(",")]
         platforms = platforms or [host_platform()]
         states = [_solve(session, dockerfile, platform, build_args) for platform in platforms]
-        return _finish(session, wanted, names, list(zip(platforms, states, strict=True)))
+        result = _finish(session, wanted, names, list(zip(platforms, states, strict=True)))
+        bound(engine)
+    record(engine, "image", "build", result.image_id, {"name": ",".join(result.names)})
+    return result
 
 
 def _latest(options: BuildOptions) -> int | None:
@@ -96,9 +102,7 @@ def _load(session: Session) -> Dockerfile:
     return parser.parse(content, filename)
 
 
-def _dockerfile(
-    session: Session, context: Context, given: bytes | None, *, is_remote: bool
-) -> tuple[bytes, str, str]:
+def _dockerfile(session: Session, context: Context, given: bytes | None, *, is_remote: bool) -> tuple[bytes, str, str]:
     """(content, its name in messages, its path or "")."""
     file = session.options.file
     if given is not None:
@@ -184,9 +188,7 @@ def _finish(
     for tree in trees:
         outputs.write_tree(session, tree, built[0][1])
     if options.cache_to:
-        from rootless.build.cache_export import export_caches
-
-        export_caches(session, options.cache_to)
+        cache_export.export_caches(session, built[0][0])
     if options.push or any(each.push for each in wanted):
         _push(session, names)
     _write_files(options, image_id if keeps else "", digest, names)

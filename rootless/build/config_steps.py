@@ -79,16 +79,14 @@ def _health_check(instruction: HealthCheck) -> dict[str, Any]:
         return {"Test": ["NONE"]}
     line = instruction.command
     check: dict[str, Any] = {"Test": ["CMD", *line.words] if line.is_exec else ["CMD-SHELL", *line.words]}
-    for name, value in (
-        ("Interval", instruction.interval),
-        ("Timeout", instruction.timeout),
-        ("StartPeriod", instruction.start_period),
-        ("StartInterval", instruction.start_interval),
-        ("Retries", instruction.retries),
-    ):
-        if value:
-            check[name] = value
-    return check
+    numbers = {
+        "Interval": instruction.interval,
+        "Timeout": instruction.timeout,
+        "StartPeriod": instruction.start_period,
+        "StartInterval": instruction.start_interval,
+        "Retries": instruction.retries,
+    }
+    return check | {name: value for name, value in numbers.items() if value}
 
 
 def working_directory(state: State, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Build contexts as directories: local ones, archives on stdin or behind an URL, git repositories. It builds nothing."""
+"""Build contexts as directories, their ignore files and Dockerfiles, the digest of what is taken. It builds nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def local(path: str) -> Context:
 
 
 def with_ignore(context: Context, dockerfile: str) -> Context:
-    """The context with its rules: of `DOCKERFILE.dockerignore`, else of `.dockerignore`. dockerfile: "" = not a file."""
+    """The context with its rules: of `DOCKERFILE.dockerignore`, else `.dockerignore`. dockerfile: "" = not a file."""
     found = choose_file(dockerfile, context.path, os.path.isfile)
     if found is None:
         return context

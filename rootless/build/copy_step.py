@@ -135,7 +135,7 @@ def _place(session: Session, state: State, taken: Taken, plan: _Plan) -> tuple[L
 def _destination(state: State, text: str) -> str:
     """Absolute; a slash at the end stays, for it means a directory."""
     joined = posixpath.join("/", state.workdir, text)
-    is_directory = text.endswith("/") or text in (".", "..") or text.endswith(("/.", "/.."))
+    is_directory = text.endswith(("/", "/.", "/..")) or text in (".", "..")
     clean = "/" + posixpath.normpath(joined).lstrip("/")
     return clean + "/" if is_directory and clean != "/" else clean
 
@@ -173,5 +173,3 @@ def workdir(session: Session, state: State, instruction: Workdir, place: Place) 
         place.step.cached()
     after = session.after(state, record, place.created_by)
     return after._replace(config={**after.config, "WorkingDir": path})
-
-

@@ -1,4 +1,4 @@
-"""`--debug-shell`: a shell in a container on the state before the step that failed. The state is kept as long as that."""
+"""`--debug-shell`: a shell in a container on the state before the failed step; the state is kept as long as that."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def file_digest(directory: int, name: str) -> str:
     with open(fd, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise InvalidInput(f"'{name}' is no regular file any more")
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Content:

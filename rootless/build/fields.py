@@ -19,6 +19,8 @@ def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:
         name, _, value = word.partition("=")
         name = name.strip().lower()
         if name not in known:
-            raise UsageError(f"{flag}: unknown field '{name}' in '{text}'", hint=f"known are {', '.join(sorted(known))}")
+            raise UsageError(
+                f"{flag}: unknown field '{name}' in '{text}'", hint=f"known are {', '.join(sorted(known))}"
+            )
         fields[name] = value
     return fields

@@ -148,7 +148,8 @@ def _entries(root: int, path: str) -> list[str]:
 
 def _component(pattern: str, source: str) -> re.Pattern[str]:
     """Go's filepath.Match for one name, as a regular expression."""
-    out, at = [], 0
+    out: list[str] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
@@ -177,7 +178,8 @@ def _component(pattern: str, source: str) -> re.Pattern[str]:
 def _class(body: str) -> str:
     negated = body.startswith("^")
     body = body[1:] if negated else body
-    out, at = [], 0
+    out: list[str] = []
+    at = 0
     while at < len(body):
         char = body[at]
         if char == "\\" and at + 1 < len(body):

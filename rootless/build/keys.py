@@ -15,6 +15,6 @@ FORMAT = "rootless build cache 1"
 
 
 def key(kind: str, chain: str, **facts: Any) -> str:
-    """64 hexadecimal digits. kind: of the step; chain: the topmost chain id below ("" = nothing); facts: JSON values."""
+    """64 hexadecimal digits. kind: of the step; chain: the topmost chain id below ("" = none); facts: JSON values."""
     document = json.dumps([FORMAT, kind, chain, facts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(document.encode("utf-8", "surrogateescape")).hexdigest()

@@ -56,5 +56,3 @@ def _hide(root: int, directory: str, path: str) -> None:
         make_whiteout(parent, names[-1])
     finally:
         os.close(parent)
-
-

@@ -9,8 +9,8 @@ from typing import NamedTuple
 class BuildOptions(NamedTuple):
     """One field per flag; lists as tuples, texts as the user typed them.
 
-    context: directory, `-` (a tar or a Dockerfile on stdin), git or http(s) URL. file: Dockerfile, `-` for stdin, "" for
-    the usual one. cache_from, cache_to, output, secret, ssh: docker's `type=...,key=value`.
+    context: directory, `-` (a tar or a Dockerfile on stdin), git or http(s) URL. file: Dockerfile, `-` for stdin, ""
+    for the usual one. cache_from, cache_to, output, secret, ssh: docker's `type=...,key=value`.
     """
 
     context: str = "."

@@ -88,8 +88,7 @@ def store_state(
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
         "layers": [
-            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
-            for layer in state.layers
+            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in state.layers
         ],
     }
     if annotations:

@@ -201,9 +201,10 @@ class Placer:
             parent = parent.rpartition("/")[0]
         for each in reversed(missing):
             above = each.rpartition("/")[0]
-            with self._open(f"{top}/{above}") as target, _Opened(
-                open_in_root(source, f"{path}/{above}", os.O_RDONLY | os.O_DIRECTORY)
-            ) as origin:
+            with (
+                self._open(f"{top}/{above}") as target,
+                _Opened(open_in_root(source, f"{path}/{above}", os.O_RDONLY | os.O_DIRECTORY)) as origin,
+            ):
                 self._subdirectory(pending[each]._replace(parent=origin), target, f"{top}/{above}".rstrip("/"))
             made.add(each)
 
@@ -216,7 +217,9 @@ class Placer:
                 self._new_directory(where, node.name, fd, node.status, target)
                 return
             if not stat.S_ISDIR(there.st_mode):
-                raise InvalidInput(f"cannot copy directory '{node.path}' to '{where}/{node.name}': no directory is there")
+                raise InvalidInput(
+                    f"cannot copy directory '{node.path}' to '{where}/{node.name}': no directory is there"
+                )
             made = os.open(node.name, DIRECTORY, dir_fd=target)
             try:
                 self._attributes(fd, made, node.status)
@@ -415,4 +418,3 @@ def _chown(fd: int, owner: tuple[int, int]) -> None:
         raise InvalidInput(
             f"owner {owner[0]}:{owner[1]} is not in your range of ids", hint="see `rootless doctor` for a wider range"
         ) from e
-

@@ -26,7 +26,7 @@ _REDIRECTS = 10
 
 
 class Fetched(NamedTuple):
-    """identity: digest or commit, for cache keys; name: of the file, "" for a directory; newest: its time in seconds."""
+    """identity: digest or commit, for cache keys; name: of the file, "" for a directory; newest: time in seconds."""
 
     identity: str
     name: str

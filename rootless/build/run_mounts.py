@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rootless.build.files import clean
 from rootless.build.problems import DockerfileError
+from rootless.build.state import State
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.build.contexts import Context
     from rootless.build.instructions import Mount, Run
     from rootless.build.session import Session
-    from rootless.build.state import State
     from rootless.paths import Lock
 
 _SECRETS = "/run/secrets"
@@ -77,7 +77,7 @@ def facts(session: Session, instruction: Run, state: State, finder: Finder) -> l
         if mount.kind == "bind":
             source = finder(mount.from_)
             path = mount.source or "/"
-            if hasattr(source, "chain"):
+            if isinstance(source, State):
                 fields.append(["tree", source.chain])
             else:
                 fields.append(["context", source.digest([path], (), session.known(source), wildcards=False).hexdigest])
@@ -114,7 +114,7 @@ def prepare(session: Session, instruction: Run, state: State, finder: Finder, di
 
 def _bind(session: Session, prepared: Prepared, mount: Mount, target: str, finder: Finder) -> None:
     source = finder(mount.from_)
-    if hasattr(source, "chain"):
+    if isinstance(source, State):
         lowerdirs = session.lowerdirs(source)
     elif mount.is_read_only and not source.ignore:
         lowerdirs = []
@@ -124,7 +124,7 @@ def _bind(session: Session, prepared: Prepared, mount: Mount, target: str, finde
             from rootless.build.masking import mask
 
             lowerdirs.insert(0, mask(source, session.make_directory("mask") + "/mask"))
-    if lowerdirs or hasattr(source, "chain"):
+    if isinstance(source, State) or lowerdirs:
         tree = session.tree(lowerdirs)
         prepared.trees.append(tree)
         root = tree["target"]
@@ -165,7 +165,7 @@ def _fill(session: Session, source: State | Context, path: str, data: str) -> No
     from rootless.build.contexts import item
 
     trees, fds = [], []
-    if hasattr(source, "chain"):
+    if isinstance(source, State):
         trees = [session.tree(session.lowerdirs(source))]
     else:
         fds = [source.open()]
@@ -196,9 +196,7 @@ def _tmpfs(prepared: Prepared, mount: Mount, target: str) -> None:
     prepared.tmpfs.append({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
 
 
-def _secret(
-    session: Session, prepared: Prepared, instruction: Run, mount: Mount, target: str, directory: str
-) -> None:
+def _secret(session: Session, prepared: Prepared, instruction: Run, mount: Mount, target: str, directory: str) -> None:
     from rootless.build.secret_sources import secret
 
     name = mount.id or posixpath.basename(mount.target)
@@ -230,18 +228,18 @@ def _secret(
     )
 
 
-def _ssh(
-    session: Session, prepared: Prepared, instruction: Run, mount: Mount, position: int, directory: str
-) -> None:
+def _ssh(session: Session, prepared: Prepared, instruction: Run, mount: Mount, position: int, directory: str) -> None:
     from rootless.build.ssh_agent import Forwarder, agent_for
 
     name = mount.id or "default"
     source = agent_for(session.options.ssh, name)
     if source is None:
         if mount.is_required:
-            raise DockerfileError(instruction.place, f"ssh agent '{name}' is required", hint="give it with --ssh default")
+            raise DockerfileError(
+                instruction.place, f"ssh agent '{name}' is required", hint="give it with --ssh default"
+            )
         return
-    target = mount.target and "/" + clean(mount.target) or f"{_SSH}/ssh_agent.{position}"
+    target = "/" + clean(mount.target) if mount.target else f"{_SSH}/ssh_agent.{position}"
     folder = session.make_directory()
     forwarder = Forwarder(source, f"{folder}/agent", 0o600 if mount.mode is None else mount.mode)
     prepared.agents.append(forwarder)

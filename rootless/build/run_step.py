@@ -66,7 +66,7 @@ def run(
     if result["exit_code"]:
         words = texts.one_line(" ".join(command.words))
         raise StepFailed(
-            f"process \"{words[:300]}\" did not complete successfully: exit code: {result['exit_code']}",
+            f'process "{words[:300]}" did not complete successfully: exit code: {result["exit_code"]}',
             status=result["exit_code"],
         )
     made = session.commit(job["rootfs"])
@@ -197,9 +197,7 @@ def _container_options(session: Session, instruction: Run, command: Command) -> 
     )
 
 
-def _config(
-    session: Session, state: State, asked: ContainerOptions, directory: str, *, network: str
-) -> dict[str, Any]:
+def _config(session: Session, state: State, asked: ContainerOptions, directory: str, *, network: str) -> dict[str, Any]:
     from rootless.engine.bundle import Facts, Namespaces, make_config
     from rootless.engine.create import _hard_limits
     from rootless.engine.identity import account_of
@@ -236,5 +234,3 @@ def _process_env(
     if moment >= _ZIP_EPOCH:
         merged.setdefault("SOURCE_DATE_EPOCH", str(moment))
     return [f"{name}={value}" for name, value in merged.items()]
-
-

@@ -147,7 +147,9 @@ class Session:
             return record
         return self.imported.find(key, state, step) if self.imported is not None else None
 
-    def remember(self, key: str, state: State, layer: Layer | None, *, moment: int, size: int, text: str) -> CacheRecord:
+    def remember(
+        self, key: str, state: State, layer: Layer | None, *, moment: int, size: int, text: str
+    ) -> CacheRecord:
         """Write the record of a step that was done on `state`."""
         chains = (*state.chain_ids, layer.chain_id) if layer is not None else tuple(state.chain_ids)
         fields = layer.to_json() if layer is not None else None

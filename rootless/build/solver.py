@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from rootless.build import bases
 from rootless.build.stage import Stage
+from rootless.build.state import State
 
 if TYPE_CHECKING:
     from rootless.build.contexts import Context
     from rootless.build.graph import Graph, Node, Source
     from rootless.build.instructions import Instruction
     from rootless.build.session import Session
-    from rootless.build.state import State
     from rootless.build.tracker import Step
     from rootless.image.platform import Platform
 
@@ -95,7 +95,7 @@ class Solver:
         step = self._session.tracker.start(f"[{label}1/{count}] FROM {source.name}")
         found = self._named(source, platform, step)
         step.done()
-        if hasattr(found, "chain"):
+        if isinstance(found, State):
             return found
         # a directory in the place of an image: its files are the root
         from rootless.build.whole import from_directory

@@ -54,7 +54,7 @@ class Forwarder:
             self._listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
         finally:
             os.close(folder)
-        os.chmod(path, mode | 0o666)  # whoever is in the step may use it; outside, its directory is private
+        os.chmod(path, mode | 0o666)  # noqa: S103 - whoever is in the step may use it; outside, its directory is private
         self._listener.listen(16)
         threading.Thread(target=self._accept, daemon=True).start()
 

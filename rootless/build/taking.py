@@ -57,11 +57,11 @@ def take(
             assert isinstance(instruction, Add)
             _remote(session, taken, instruction, source, destination, state, step)
         if plain:
-            source = finder(instruction.from_ if isinstance(instruction, Copy) else "")
-            if isinstance(source, Context):
-                _context(session, taken, instruction, source, plain, destination)
+            origin = finder(instruction.from_ if isinstance(instruction, Copy) else "")
+            if isinstance(origin, Context):
+                _context(session, taken, instruction, origin, plain, destination)
             else:
-                _tree(session, taken, instruction, source, plain, destination)
+                _tree(session, taken, instruction, origin, plain, destination)
         for heredoc in instruction.heredocs:
             content = heredoc.content.encode("utf-8", "surrogateescape")
             fact = [heredoc.name, heredoc.content]

@@ -50,24 +50,16 @@ def is_archive(fd: int) -> bool:
 
 def unpack(root: int, archives: Sequence[tuple[int, str]], rules: Rules) -> int:
     """Unpack each (fd, directory in the tree); the number of special files that could not be made."""
-    import bz2
-    import encodings.idna
-    import lzma
-    import zlib  # noqa: F401 - all that decompression needs, before the root is the image's
-
     for fd, _ in archives:
-        _warm(fd)
+        is_archive(fd)  # imports what its decompression needs, before the root is the image's
+    from rootless.storage import overrides  # noqa: F401 - the same
+
     _shut_in(root)
     skipped = 0
     for fd, directory in archives:
         with os.fdopen(fd, "rb") as file:
             skipped += _Unpacker(directory.rstrip("/"), rules).apply(file)
     return skipped
-
-
-def _warm(fd: int) -> None:
-    """Import what this archive's compression needs."""
-    is_archive(fd)
 
 
 def _shut_in(root: int) -> None:
@@ -100,7 +92,7 @@ class _Unpacker:
                     if count > _MAX_ENTRIES:
                         raise InvalidInput("the archive has too many entries")
                     self._member(archive, member)
-                    archive.members.clear()
+                    archive.members = []  # type: ignore[attr-defined]
         except (tarfile.TarError, EOFError) as e:
             raise InvalidInput(f"the archive is damaged: {e}") from e
         for path, (atime, mtime) in self._before.items():

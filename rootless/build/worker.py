@@ -106,20 +106,18 @@ def _answer(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, 
 
 
 def _do(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    match job["do"]:
-        case "run":
-            from rootless.build.worker_run import run
+    from rootless.build import worker_copy, worker_run, worker_whole
 
-            return run(session, job, fds)
-        case "copy":
-            from rootless.build.worker_copy import copy
-
-            return copy(session, job, fds)
-        case "digest":
-            from rootless.build.worker_copy import digest
-
-            return digest(session, job, fds)
-    raise RootlessError(f"the build's worker knows no job '{job['do']}'")
+    jobs = {
+        "run": worker_run.run,
+        "copy": worker_copy.copy,
+        "digest": worker_copy.digest,
+        "unpack": worker_whole.unpack,
+        "squash": worker_whole.squash,
+        "export": worker_whole.export,
+        "tar": worker_whole.tar,
+    }
+    return jobs[job["do"]](session, job, fds)
 
 
 def _name() -> None:

@@ -36,7 +36,7 @@ def copy(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any
     sources = [MountedTree(source) for source in job["trees"]]
 
     def inside() -> bytes:
-        _own_mounts()
+        own_mounts()
         target = job["into"] or f"{job['directory']}/rootfs"
         if mounter is not None:
             mounter(target)
@@ -65,7 +65,7 @@ def digest(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
     def inside() -> bytes:
         from rootless.build.digests import Content, Known
 
-        _own_mounts()
+        own_mounts()
         roots = [*fds, *(source.open() for source in sources)]
         content = Content(Known(None), owned=True)
         for item in job["items"]:
@@ -82,7 +82,7 @@ def digest(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
             source.close()
 
 
-def _own_mounts() -> None:
+def own_mounts() -> None:
     from rootless.kernel import mounts
     from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 
@@ -138,14 +138,22 @@ def _place(root: int, roots: list[int], job: dict[str, Any], *, single: bool) ->
     return {"skipped": skipped, "changed": placer.latest_change}
 
 
-def _place_files(placer: Any, root: int, item: dict[str, Any], job: dict[str, Any], archives: list[tuple[int, str]]) -> None:
+def _place_files(
+    placer: Any, root: int, item: dict[str, Any], job: dict[str, Any], archives: list[tuple[int, str]]
+) -> None:
     from rootless.kernel.files import open_in_root
 
     exclusions = _exclusions(item)
     found = _matches(root, item, exclusions)
     destination = item["destination"]
     files = [match for match in found if not match.is_directory]
-    if len(found) > 1 and files and not destination.endswith("/") and not item["parents"] and not placer.is_directory(destination):
+    if (
+        len(found) > 1
+        and files
+        and not destination.endswith("/")
+        and not item["parents"]
+        and not placer.is_directory(destination)
+    ):
         raise InvalidInput(f"when more than one file is copied, the destination '{destination}' must end with a '/'")
     for match in found:
         if item["unpack"] and not match.is_directory:

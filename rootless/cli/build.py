@@ -17,8 +17,8 @@ rootless build -f docker/Dockerfile --target test --build-arg VERSION=1.2 .
 rootless build --secret id=token,src=token.txt -o type=local,dest=out .
 rootless build --debug-shell .
 """
-_DESCRIPTION = """The context is a directory, a git URL (https://HOST/NAME.git#REF:DIR), the URL of a tar archive, or '-' for
-a tar archive or a Dockerfile on standard input."""
+_DESCRIPTION = """The context is a directory, a git URL (https://HOST/NAME.git#REF:DIR), the URL of a tar archive,
+or '-' for a tar archive or a Dockerfile on standard input."""
 
 
 @command("build", "Build an image from a Dockerfile", description=_DESCRIPTION, examples=_EXAMPLES)
@@ -27,10 +27,20 @@ a tar archive or a Dockerfile on standard input."""
 @many("--annotation", metavar="KEY=VALUE", help="Add an annotation to the manifest")
 @many("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; without a value: your own variable")
 @many("--build-context", metavar="NAME=PATH", help="A further context: a directory, docker-image://, oci-layout://")
-@many("--cache-from", metavar="SOURCE", help="Use a cache of elsewhere: an image, type=local,src=DIR, type=registry,ref=REF")
+@many(
+    "--cache-from",
+    metavar="SOURCE",
+    help="Use a cache of elsewhere: an image, type=local,src=DIR, type=registry,ref=REF",
+)
 @many("--cache-to", metavar="TARGET", help="Write the cache: type=local,dest=DIR, type=registry,ref=REF, type=inline")
 @switch("--debug-shell", help="When a step fails, open a shell in the state before it")
-@text("-f", "--file", metavar="FILE", default="", help="The Dockerfile (default CONTEXT/Dockerfile, Containerfile); - is stdin")
+@text(
+    "-f",
+    "--file",
+    metavar="FILE",
+    default="",
+    help="The Dockerfile (default CONTEXT/Dockerfile, Containerfile); - is stdin",
+)
 @text("--iidfile", metavar="FILE", default="", help="Write the image's id to FILE")
 @text("--jobs", metavar="N", type=click.IntRange(0), default=0, help="Stages built at a time (default: one per CPU)")
 @many("--label", metavar="KEY=VALUE", help="Set a label of the image")
@@ -62,7 +72,7 @@ a tar archive or a Dockerfile on standard input."""
 @many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Resource limit of RUN")
 @click.argument("context", default=".", metavar="CONTEXT")
 @pass_session
-def build(session: Session, context: str, quiet: bool, progress: str, **flags: Any) -> None:
+def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: Any) -> None:
     """Build, then print the id when nothing else is printed."""
     from rootless.build.api import build as carry_out
     from rootless.build.options import BuildOptions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -211,5 +210,3 @@ def make_display(kind: str, stream: TextIO) -> Display:
     if kind == "rawjson":
         return RawJson(stream)
     return Display(stream) if kind == "quiet" else Plain(stream)
-
-

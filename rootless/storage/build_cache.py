@@ -2,8 +2,8 @@
 
     build-cache/<key>.json    {"layer": {...} | null, "chains": [...], "time": s, "size": bytes, ...}
 
-The layers named by `chains` are kept by garbage collection as long as the record is here. A record is written last, when
-its layer is complete, and its file's mtime is its last use.
+The layers named by `chains` are kept by garbage collection as long as the record is here. A record is written last,
+when its layer is complete, and its file's mtime is its last use.
 """
 
 from __future__ import annotations

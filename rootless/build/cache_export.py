@@ -1,0 +1,71 @@
+"""--cache-to: the records that a build used, as a cache image in a layout, in a registry, or in the image itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rootless.build import outputs
+from rootless.build.cache_format import MEMBER, pack
+from rootless.build.fields import parse_fields
+from rootless.build.state import State
+from rootless.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.build.session import Session
+    from rootless.image.platform import Platform
+
+_FIELDS = {"type", "ref", "dest", "mode"}
+
+
+def check(texts: Iterable[str]) -> None:
+    """Raise UsageError for flags that cannot be right, before anything is built."""
+    for text in texts:
+        _parse(text)
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """(kind, where)."""
+    fields = parse_fields(text, "--cache-to", _FIELDS) if "=" in text else {"type": "registry", "ref": text}
+    kind = fields.get("type", "registry")
+    where = {"registry": fields.get("ref", ""), "local": fields.get("dest", ""), "inline": "here"}.get(kind, "")
+    if not where:
+        hint = "write type=registry,ref=REF, type=local,dest=DIRECTORY or type=inline"
+        raise UsageError(f"--cache-to: '{text}' is not known", hint=hint)
+    return kind, where
+
+
+def export_caches(session: Session, platform: Platform) -> None:
+    """Write what the build used to every target but the inline one."""
+    targets = [target for target in map(_parse, session.options.cache_to) if target[0] != "inline"]
+    if not targets:
+        return
+    layers, records = pack(session.used.values())
+    state = State(platform, layers=tuple(layers), moment=session.latest or 0)
+    index = session.store.index
+    descriptor = outputs.store_state(session.engine, state, extra={MEMBER: records})
+    is_here = descriptor.digest in index.manifest_digests()
+    index.add(descriptor)
+    image_id = index.load(descriptor.digest).config_digest
+    try:
+        for kind, where in targets:
+            step = session.tracker.start(f"exporting cache to {where}")
+            if kind == "local":
+                session.engine.images.save([image_id], where, format="oci-dir")
+            else:
+                session.engine.images.push(image_id, where)
+            step.done()
+    finally:
+        if not is_here:
+            index.remove(descriptor.digest)
+
+
+def inline(session: Session, state: State) -> dict[str, Any]:
+    """The member of an image's config that says which steps made its own layers."""
+    chains = state.chain_ids
+    own = [each for each in session.used.values() if list(each[0].chains) == chains[: len(each[0].chains)]]
+    layers, records = pack(own)
+    places = {layer.chain_id: chains.index(layer.chain_id) for layer in layers}
+    by_position = [places[layer.chain_id] for layer in layers]
+    return {MEMBER: [{**record, "layers": [by_position[p] for p in record["layers"]]} for record in records]}
