@@ -146,6 +146,8 @@ def _make(
             emulation = root_emulation.filters(engine)
             root_emulation.prepare_apt(directory, config)
     profile = seccomp_profile(engine, options, config)
+    if emulation is not None and profile is not None:
+        root_emulation.check_profile(profile)
     if runtime and profile is not None:
         config["linux"]["seccomp"] = profile
     sources.give_to_user(engine, mounts, who.account, id_map)
@@ -175,6 +177,7 @@ def _make(
         "network": {"mode": network.mode, "ports": list(network.ports), "join_pid": None, "dns": list(options.dns)},
         "seed_volumes": list(mounts.seeds),
         "seccomp_bpf": None if runtime else filter_path(engine, profile),
+        **(seccomp_extras(profile) if profile is not None and not runtime else {}),
         "root_emulation": emulation,
         "log": launchfile.log_settings(options, settings, directory),
         "cgroup": cgroup,
@@ -402,6 +405,19 @@ def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str,
     if setting:
         return seccomp.read_profile(setting, capabilities)
     return seccomp.default_profile(capabilities)
+
+
+def seccomp_extras(profile: dict[str, Any]) -> dict[str, Any]:
+    """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener."""
+    from rootless.runtime import seccomp
+
+    extras: dict[str, Any] = {}
+    flags = seccomp.load_flags(profile)
+    if flags:
+        extras["seccomp_flags"] = flags
+    if seccomp.has_listener(profile):
+        extras["seccomp_listener"] = {k: v for k, v in profile.items() if k in ("listenerPath", "listenerMetadata")}
+    return extras
 
 
 def filter_path(engine: Engine, profile: dict[str, Any] | None) -> str | None:

@@ -159,6 +159,7 @@ def _join(
 ) -> Process:
     from rootless.engine import cgroup
     from rootless.runtime.join import exec_process
+    from rootless.runtime.listener import joining
 
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
     supervisor, emulation = None, None
@@ -179,6 +180,8 @@ def _join(
             stdio=stdio,
             # --privileged gives all that the user namespace can give: the filter would take most of it back
             seccomp_bpf=None if privileged else _filter(launch.get("seccomp_bpf")),
+            seccomp_flags=int(launch.get("seccomp_flags") or 0),
+            on_listener=joining(launch.get("seccomp_listener"), config, launch, int(state["pid"])),
             emulation=emulation,
             start_time=int(state["pid_start"]),
             keep_groups=bool(launch.get("keep_groups")),

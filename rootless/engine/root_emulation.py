@@ -35,6 +35,17 @@ def is_wanted(mode: str, id_map: IdMap, *, runtime: str) -> bool:
     return fits and (mode == "on" or id_map.kind == "single")
 
 
+def check_profile(profile: dict[str, Any]) -> None:
+    """Raises UsageError for a seccomp profile with an agent of its own."""
+    from rootless.runtime import seccomp
+
+    if seccomp.has_listener(profile):
+        raise UsageError(
+            "--root-emulation and a seccomp profile with SCMP_ACT_NOTIFY exclude each other: the kernel allows one "
+            "listener around a process"
+        )
+
+
 def filters(engine: Engine) -> dict[str, Any]:
     """ "root_emulation" of launch.json: paths of the two filters, and the meaning of their calls. Raises HostLimit."""
     from rootless.runtime import seccomp

@@ -161,6 +161,8 @@ def launch(
                 join_cgroup=join_cgroup,
                 on_namespaces=on_namespaces,
                 seccomp_bpf=_filter(spec.seccomp_bpf),
+                seccomp_flags=spec.seccomp_flags,
+                seccomp_listener=spec.seccomp_listener,
                 emulation=_emulation(spec, supervisor),
                 keyring=True,
                 die_with_parent=True,
@@ -189,6 +191,7 @@ def launch(
 def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
     from rootless.runtime.join import exec_process
+    from rootless.runtime.listener import joining
 
     process = {**spec.config["process"], "args": argv, "terminal": False}
     join_cgroup = cgroup.joiner((read(spec.directory) or {}).get("cgroup"), pid)
@@ -201,6 +204,8 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
             config=spec.config,
             stdio=(null, output, output),
             seccomp_bpf=_filter(spec.seccomp_bpf),
+            seccomp_flags=spec.seccomp_flags,
+            on_listener=joining(spec.seccomp_listener, spec.config, spec.raw, pid),
             emulation=_emulation(spec, supervisor),
             die_with_parent=True,
             join_cgroup=join_cgroup,

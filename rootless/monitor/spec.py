@@ -43,6 +43,8 @@ class LaunchSpec:
         "runtime",
         "runtime_dir",
         "seccomp_bpf",
+        "seccomp_flags",
+        "seccomp_listener",
         "seed_volumes",
         "stdin_once",
         "stop_signal",
@@ -63,6 +65,8 @@ class LaunchSpec:
         self.network: dict[str, Any] = launch.get("network") or {"mode": "none"}
         self.seed_volumes: list[dict[str, str]] = launch.get("seed_volumes") or []
         self.seccomp_bpf: str | None = launch.get("seccomp_bpf")
+        self.seccomp_flags = int(launch.get("seccomp_flags") or 0)
+        self.seccomp_listener: dict[str, Any] | None = launch.get("seccomp_listener")
         self.root_emulation: dict[str, Any] | None = launch.get("root_emulation")
         self.cgroup: dict[str, Any] = launch.get("cgroup") or {}
         self.events: dict[str, Any] | None = launch.get("events")

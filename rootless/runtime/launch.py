@@ -41,7 +41,8 @@ class Launch:
     stdio: fds for 0, 1, 2 (None: the caller's own); preserve_fds: how many from 3 on stay open in the container.
     join_cgroup, on_namespaces: called here with the first child's pid, before it makes its cgroup namespace, and when
     its network namespace is there; it lives until `start` (or the hand-over to a gate).
-    seccomp_bpf, seccomp_flags: the filter; emulation: of a root with one id, its filter and supervisor;
+    seccomp_bpf, seccomp_flags: the filter; seccomp_listener: listenerPath and listenerMetadata of its profile where the
+    configuration does not have them; emulation: of a root with one id, its filter and supervisor;
     keyring: a session keyring of its own; die_with_parent: the container is
     killed when this process ends; init: our own reaper as pid 1; gate: listening SOCK_SEQPACKET socket by which a later
     process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root.
@@ -70,6 +71,7 @@ class Launch:
         "root_mount",
         "seccomp_bpf",
         "seccomp_flags",
+        "seccomp_listener",
         "stdio",
         "warn",
     )
@@ -89,6 +91,7 @@ class Launch:
         on_namespaces: Callable[[int], None] | None = None,
         seccomp_bpf: bytes | None = None,
         seccomp_flags: int = 0,
+        seccomp_listener: dict[str, Any] | None = None,
         emulation: Emulation | None = None,
         keyring: bool = True,
         die_with_parent: bool = False,
@@ -111,6 +114,7 @@ class Launch:
         self.on_namespaces = on_namespaces
         self.seccomp_bpf = seccomp_bpf
         self.seccomp_flags = seccomp_flags
+        self.seccomp_listener = seccomp_listener
         self.emulation = emulation
         self.keyring = keyring
         self.die_with_parent = die_with_parent
@@ -250,7 +254,9 @@ def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Proc
             launch.on_namespaces(helper)
         answer, _ = expect(outer, "init", launch.warn)
         process = Process(answer["pid"], inner, launch.warn)
-        process.on_listener = listening(launch.config, lambda: oci_state(launch, answer["pid"], "created"))
+        process.on_listener = listening(
+            launch.config, lambda: oci_state(launch, answer["pid"], "created"), launch.seccomp_listener
+        )
         process.adopt(helper, outer)
         if userns_fd >= 0:
             process.userns_fd = userns_fd

@@ -32,9 +32,11 @@ def hand_over(listener: int, outside: Channel) -> None:
         os._exit(1)
 
 
-def listening(config: dict[str, Any], state: Callable[[], dict[str, Any]]) -> Callable[[int], None] | None:
-    """What passes a listener on to the agent of this configuration; None where no agent is named."""
-    profile = (config.get("linux") or {}).get("seccomp") or {}
+def listening(
+    config: dict[str, Any], state: Callable[[], dict[str, Any]], given: dict[str, Any] | None = None
+) -> Callable[[int], None] | None:
+    """What passes a listener on to the agent that `given`, or else the configuration's profile, names; None: nobody."""
+    profile = given or (config.get("linux") or {}).get("seccomp") or {}
     if not profile.get("listenerPath"):
         return None
     return lambda fd: pass_on(profile, fd, state())
@@ -64,6 +66,27 @@ def pass_on(profile: dict[str, Any], listener: int, state: dict[str, Any], pid: 
     except OSError as e:
         reason = e.strerror or "it does not answer"
         raise RuntimeFailure(f"cannot pass the seccomp listener on to '{path}': {reason}") from e
+
+
+def joining(
+    profile: dict[str, Any] | None, config: dict[str, Any], launch: dict[str, Any], container: int
+) -> Callable[[int, int], None] | None:
+    """As `listening`, for a process that joins: what takes its listener and its pid.
+
+    launch: id and bundle of the container; container: its first process.
+    """
+    if not profile:
+        return None
+    state: dict[str, Any] = {
+        "ociVersion": config.get("ociVersion", "1.0.2"),
+        "id": launch["id"],
+        "status": "running",
+        "pid": container,
+        "bundle": launch["bundle"],
+    }
+    if config.get("annotations"):
+        state["annotations"] = config["annotations"]
+    return lambda fd, pid: pass_on(profile, fd, state, pid)
 
 
 def _connect(connection: socket.socket, path: str) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "compile_profile",
     "default_profile",
     "emulation",
+    "has_listener",
     "load_flags",
     "option",
     "read_filter",
@@ -39,6 +40,8 @@ _MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, t
 _HEADER = len(_MAGIC) + 32
 _INSTRUCTION = 8
 _MAX_PROGRAM = 4096 * _INSTRUCTION
+NEW_LISTENER = 8
+_TSYNC_ESRCH = 16
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
     "SECCOMP_FILTER_FLAG_LOG": 2,
@@ -48,13 +51,23 @@ FLAGS = {
 
 
 def load_flags(profile: Profile) -> int:
-    """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter. Raises InvalidInput."""
-    value = 0
+    """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter, with that for a listener
+    where a rule needs one. Raises InvalidInput."""
+    value = NEW_LISTENER if has_listener(profile) else 0
     for name in profile.get("flags") or ():
         if name not in FLAGS:
             raise InvalidInput(f'seccomp: unknown flag "{name}"')
         value |= FLAGS[name]
+    if value & NEW_LISTENER and value & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
+        value |= _TSYNC_ESRCH  # both want the result for themselves (Linux 5.7)
+    if value & FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] and not value & NEW_LISTENER:
+        raise InvalidInput('seccomp: flag "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" needs a rule with SCMP_ACT_NOTIFY')
     return value
+
+
+def has_listener(profile: Profile) -> bool:
+    """Does a rule hand calls to the agent at `listenerPath`?"""
+    return any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
 
 
 def compile_profile(profile: Profile) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 
-from rootless.errors import HostLimit, InvalidInput, RuntimeFailure
+from rootless.errors import HostLimit, InvalidInput
 from rootless.kernel import libseccomp
 
 TYPE_CHECKING = False
@@ -43,7 +43,10 @@ _FIXED_ACTIONS = {
     "SCMP_ACT_TRAP": libseccomp.ACT_TRAP,
     "SCMP_ACT_LOG": libseccomp.ACT_LOG,
     "SCMP_ACT_ALLOW": libseccomp.ACT_ALLOW,
+    "SCMP_ACT_NOTIFY": libseccomp.ACT_NOTIFY,
 }
+# The process that has just loaded the filter hands its listener over with it: nobody could answer yet
+_NEEDED = ("sendmsg",)
 _MAX_ERRNO = 4095  # MAX_ERRNO of the kernel: higher ones are cut
 _BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE since 2.5.0: logarithmic instead of linear in the number of calls
 _LD_WORD, _JEQ, _JGT, _JGE, _RET = 0x20, 0x15, 0x25, 0x35, 0x06
@@ -56,15 +59,10 @@ def compile_profile(profile: Profile) -> bytes:
 
     System calls that neither libseccomp nor we know are skipped. Where the default is an errno, calls newer than the
     library get ENOSYS instead, so that C libraries fall back to the older call (glibc takes EPERM for an answer).
-    Raises InvalidInput for a wrong profile, HostLimit without libseccomp, RuntimeFailure for what only a supervisor can
-    do.
+    Raises InvalidInput for a wrong profile, HostLimit without libseccomp.
     """
-    if profile.get("listenerPath"):
-        raise RuntimeFailure(
-            "seccomp: listenerPath (a supervising process) is not supported",
-            hint="remove listenerPath and SCMP_ACT_NOTIFY from the profile",
-        )
     default = action(profile.get("defaultAction"), profile.get("defaultErrnoRet"), "defaultAction")
+    _check_listener(profile, default)
     try:
         with libseccomp.Filter(default) as building:
             for name in profile.get("architectures") or ():
@@ -97,16 +95,29 @@ def action(name: object, errno_ret: object, where: str) -> int:
         if not isinstance(number, int) or not 0 <= number <= limit:
             raise InvalidInput(f"seccomp: {where}: errnoRet {number} is not in 0..{limit}")
         return libseccomp.act_errno(number) if name == "SCMP_ACT_ERRNO" else libseccomp.act_trace(number)
-    if name == "SCMP_ACT_NOTIFY":
-        raise RuntimeFailure(
-            f"seccomp: {where}: SCMP_ACT_NOTIFY (a supervising process) is not supported",
-            hint="remove listenerPath and SCMP_ACT_NOTIFY from the profile",
-        )
     if not isinstance(name, str) or name not in _FIXED_ACTIONS:
         raise InvalidInput(f'seccomp: {where}: unknown action "{name}"')
     if errno_ret is not None:
         raise InvalidInput(f"seccomp: {where}: errnoRet is given, {name} has none")
     return _FIXED_ACTIONS[name]
+
+
+def _check_listener(profile: Profile, default: int) -> None:
+    """listenerPath, listenerMetadata and SCMP_ACT_NOTIFY go together (config-linux.md)."""
+    if default == libseccomp.ACT_NOTIFY:
+        raise InvalidInput("seccomp: defaultAction: SCMP_ACT_NOTIFY would wait for a listener that nobody has yet")
+    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        raise InvalidInput("seccomp: listenerMetadata is given, listenerPath is not")
+    for number, rule in enumerate(profile.get("syscalls") or ()):
+        if not isinstance(rule, dict) or rule.get("action") != "SCMP_ACT_NOTIFY":
+            continue
+        if not profile.get("listenerPath"):
+            raise InvalidInput(f"seccomp: syscalls[{number}]: SCMP_ACT_NOTIFY needs a listenerPath")
+        for name in _NEEDED:
+            if name in (rule.get("names") or ()):
+                raise InvalidInput(
+                    f'seccomp: syscalls[{number}]: "{name}" cannot be SCMP_ACT_NOTIFY: it hands the listener over'
+                )
 
 
 def _architecture(name: object) -> int:

@@ -163,7 +163,10 @@ _CONFIG = record(
                 "rootfsPropagation": _PROPAGATIONS,
                 "mountLabel": text,
                 "resources": anything,
-                "seccomp": record({"defaultAction": filled, "listenerPath": text}, required=("defaultAction",)),
+                "seccomp": record(
+                    {"defaultAction": filled, "listenerPath": absolute, "listenerMetadata": text},
+                    required=("defaultAction",),
+                ),
                 "personality": record({"domain": one_of(*PERSONALITIES), "flags": _no_flags}, required=("domain",)),
                 "memoryPolicy": record(
                     {
@@ -231,8 +234,6 @@ def validate(config: Any) -> None:
     spaces = {n["type"] for n in linux.get("namespaces") or []}
     if linux.get("timeOffsets") and "time" not in spaces:
         raise fail("linux.timeOffsets", "needs an own time namespace")
-    if (linux.get("seccomp") or {}).get("listenerPath"):
-        raise fail("linux.seccomp.listenerPath", "is not supported: system calls cannot be handed to another process")
     if linux.get("intelRdt"):
         raise fail("linux.intelRdt", "cannot be had by an ordinary user: /sys/fs/resctrl belongs to root")
     if linux.get("netDevices"):

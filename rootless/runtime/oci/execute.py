@@ -6,9 +6,10 @@ from rootless.errors import UsageError
 from rootless.runtime import capabilities, console, spec
 from rootless.runtime.cgroups import place
 from rootless.runtime.join import exec_process
+from rootless.runtime.listener import pass_on
 from rootless.runtime.oci.lifecycle import KEEP_GROUPS, seccomp_of, write_pid_file
 from rootless.runtime.oci.limits import group_of
-from rootless.runtime.state import Records
+from rootless.runtime.state import Record, Records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def execute(
         config=config,
         seccomp_bpf=filter_program,
         seccomp_flags=flags,
+        on_listener=_agent(config, record),
         preserve_fds=options.preserve_fds,
         start_time=record.pid_start,
         own_keyring=True,
@@ -94,6 +96,14 @@ def execute(
         if joined.console_fd is not None and not options.console_socket:
             console.relay(joined.console_fd, joined.pidfd)
         return joined.wait()
+
+
+def _agent(config: dict[str, Any], record: Record) -> Callable[[int, int], None] | None:
+    """What passes the listener of the new process on to the agent; its state is that of the container."""
+    profile = (config.get("linux") or {}).get("seccomp") or {}
+    if not profile.get("listenerPath"):
+        return None
+    return lambda fd, pid: pass_on(profile, fd, record.oci_state(), pid)
 
 
 def process_for(config: dict[str, Any], arguments: list[str], options: ExecOptions) -> dict[str, Any]:

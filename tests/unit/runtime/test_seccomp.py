@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.errors import InvalidInput, RuntimeFailure
+from rootless.errors import InvalidInput
 from rootless.kernel import libseccomp
 from rootless.runtime import seccomp
 from rootless.runtime.capabilities import DEFAULT, NAMES
@@ -196,12 +196,37 @@ def test_wrong_rules_are_named(rule: dict[str, object], word: str) -> None:
         seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
 
 
-def test_a_supervisor_is_refused() -> None:
-    with pytest.raises(RuntimeFailure, match="listenerPath"):
-        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"})
-    rule = {"names": ["read"], "action": "SCMP_ACT_NOTIFY"}
-    with pytest.raises(RuntimeFailure, match="SCMP_ACT_NOTIFY"):
-        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+NOTIFY = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+
+
+def test_an_agent_gets_the_calls_of_its_rules() -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x", "listenerMetadata": "m", "syscalls": [NOTIFY]}
+    program = seccomp.compile_profile(profile)
+    assert verdict(program, libseccomp.syscall_resolve("mkdir") or 0) == 0x7FC00000
+    assert verdict(program, libseccomp.syscall_resolve("rmdir") or 0) == ALLOW
+    assert seccomp.load_flags(profile) == 8
+    flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+    assert seccomp.load_flags({**profile, "flags": flags}) == 8 | 1 | 16 | 32
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"syscalls": [NOTIFY]}, "needs a listenerPath"),
+        ({"listenerMetadata": "m"}, "listenerMetadata"),
+        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}, "defaultAction"),
+        ({"listenerPath": "/x", "syscalls": [{**NOTIFY, "names": ["sendmsg"]}]}, "sendmsg"),
+        ({"listenerPath": "/x", "syscalls": [{**NOTIFY, "errnoRet": 1}]}, "errnoRet"),
+    ],
+)
+def test_an_agent_without_what_it_needs_is_an_error(change: dict[str, object], word: str) -> None:
+    with pytest.raises(InvalidInput, match=word):
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", **change})
+
+
+def test_a_flag_of_listeners_needs_one() -> None:
+    with pytest.raises(InvalidInput, match="WAIT_KILLABLE_RECV"):
+        seccomp.load_flags({"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]})
 
 
 def test_unknown_architecture_is_an_error() -> None:

@@ -84,7 +84,7 @@ def test_the_default_is_valid() -> None:
         ("linux.timeOffsets", {"boottime": {"secs": 1}}, "linux.timeOffsets"),
         ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt"),
         ("linux.netDevices", {"eth0": {}}, "linux.netDevices"),
-        ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}, "linux.seccomp.listenerPath"),
+        ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "x"}, "linux.seccomp.listenerPath"),
         ("hooks", {"prestart": [{"path": "relative"}]}, "hooks.prestart[0].path"),
         ("hooks", {"poststop": [{"path": "/x", "timeout": 0}]}, "hooks.poststop[0].timeout"),
         ("annotations", {"": "x"}, "annotations"),
