@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rootless.build import cache_export, contexts, graph, outputs, parser, secret_sources
+from rootless.build import cache_export, checks, contexts, graph, outputs, parser, secret_sources
 from rootless.build.contexts import Context
 from rootless.build.options import BuildOptions, BuildResult, Report
 from rootless.build.session import Session
@@ -99,7 +99,10 @@ def _load(session: Session) -> Dockerfile:
     opened = open_context(session, options.context)
     content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
     session.contexts[""] = contexts.with_ignore(opened.context, path)
-    return parser.parse(content, filename)
+    dockerfile = parser.parse(content, filename)
+    for finding in checks.check(dockerfile):
+        session.engine.warn(str(finding))
+    return dockerfile
 
 
 def _dockerfile(session: Session, context: Context, given: bytes | None, *, is_remote: bool) -> tuple[bytes, str, str]:

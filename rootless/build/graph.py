@@ -84,7 +84,7 @@ def plan(
     values = expand.global_args(
         dockerfile.global_args, escape=dockerfile.directives.escape, automatic=automatic, build_args=build_args
     )
-    names = frozenset(contexts)
+    names = frozenset(name.lower() for name in contexts)
     nodes = [_node(dockerfile, stage, values, names) for stage in stages]
     order = _order(nodes, wanted.index)
     unused = _unused(build_args, dockerfile.global_args, order)
@@ -118,8 +118,9 @@ def _resolve(name: str, place: Place, stages: tuple[Stage, ...], contexts: froze
         return Source("stage", found.index, name)
     if name.isascii() and name.isdigit():
         raise DockerfileError(place, f"no build stage {name}", hint=f"there are {len(stages)}, counted from 0")
-    if name in contexts:
-        return Source("context", None, name)
+    context = _context(name, contexts)
+    if context:
+        return Source("context", None, context)
     if name == SCRATCH:
         return Source("scratch", None, name)
     return Source("image", None, name)
@@ -140,6 +141,15 @@ def _node(dockerfile: Dockerfile, stage: Stage, values: Mapping[str, str], conte
         place = next(p for n, p in froms(stage.instructions) if _is_stage(n, dockerfile.stages, stage.index))
         raise DockerfileError(place, f"stage '{stage.name or stage.index}' copies from itself")
     return Node(stage, base, uses, needs, platform)
+
+
+def _context(name: str, contexts: frozenset[str]) -> str:
+    """The named context that stands for `name`: a context `alpine` is also that of alpine:latest, and the other way."""
+    short = name.lower().removeprefix("docker.io/").removeprefix("library/")
+    for one in (name.lower(), short, short.removesuffix(":latest"), f"{short}:latest"):
+        if one in contexts:
+            return one
+    return ""
 
 
 def _is_stage(name: str, stages: tuple[Stage, ...], index: int) -> bool:
@@ -170,8 +180,9 @@ def _base(start: From, name: str, stages: tuple[Stage, ...], index: int, context
     for stage in reversed(stages[:index]):
         if stage.name and stage.name == name.lower():
             return Source("stage", stage.index, name)
-    if name in contexts:
-        return Source("context", None, name)
+    context = _context(name, contexts)
+    if context:
+        return Source("context", None, context)
     if name == SCRATCH:
         return Source("scratch", None, name)
     return Source("image", None, name)

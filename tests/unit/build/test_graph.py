@@ -100,6 +100,9 @@ def test_named_contexts_replace_images_and_stages() -> None:
     found = plan(text, contexts=("base", "z"))
     assert found.order[0].base == Source("context", None, "base") and len(found.order[0].instructions) == 1
     assert found.resolve("z", found.target.stage.start.place) == Source("context", None, "z")
+    for name in ("base:latest", "docker.io/library/base"):
+        again = plan(text.replace("FROM base", f"FROM {name}"), contexts=("Base",))
+        assert again.order[0].base == Source("context", None, "base")
     replaced = plan(text, contexts=("a",))
     assert replaced.order[0].base == Source("context", None, "a") and replaced.order[0].instructions == ()
     assert found.resolve("scratch", found.target.stage.start.place).kind == "scratch"
