@@ -41,8 +41,8 @@ def read_in_root(root: int, path: str) -> str | None:
     try:
         fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as e:
-        # ENXIO: a socket, or a whiteout of a device that does not exist
-        if e.errno in (*_ABSENT, errno.ENXIO, errno.ELOOP):
+        # ENXIO: a socket, or a whiteout of a device that does not exist; EACCES: a whiteout, which has mode 000
+        if e.errno in (*_ABSENT, errno.ENXIO, errno.ELOOP) or (e.errno == errno.EACCES and _is_whiteout(root, path)):
             return None
         raise InvalidInput(f"cannot read '{path}' of the image: {e.strerror}") from e
     try:
@@ -60,6 +60,17 @@ def read_in_root(root: int, path: str) -> str | None:
     finally:
         os.close(fd)
     return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+
+def _is_whiteout(root: int, path: str) -> bool:
+    try:
+        fd = open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return is_whiteout(os.fstat(fd))
+    finally:
+        os.close(fd)
 
 
 def _hides_below(root: int, path: str) -> bool:
