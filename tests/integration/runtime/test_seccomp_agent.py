@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ class Agent:
         self.messages.append(json.loads(content))
         return fds[0]
 
+    def wait_for(self, count: int) -> list[dict[str, Any]]:
+        """The messages, once there are `count`: a command may run before our thread has read to the end."""
+        deadline = time.monotonic() + 30
+        while len(self.messages) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(self.messages) == count
+        return self.messages
+
     def close(self) -> None:
         os.write(self._stopper, b"x")
         self._thread.join(20)
@@ -92,7 +101,7 @@ def test_run(bundle: Bundle, agent: Agent, no_new_privileges: bool) -> None:
     bundle.config["annotations"] = {"a": "b"}
     done = bundle.sh("mkdir /x 2>&1; test ! -e /x && echo refused", check=False)
     assert "No anode" in done.stdout and "refused" in done.stdout, done.stdout + done.stderr
-    (message,) = agent.messages
+    (message,) = agent.wait_for(1)
     assert message["fds"] == ["seccompFd"] and message["metadata"] == "who=test"
     assert message["pid"] == message["state"]["pid"] > 0
     state = message["state"]
@@ -101,15 +110,15 @@ def test_run(bundle: Bundle, agent: Agent, no_new_privileges: bool) -> None:
 
 
 def test_create_start_and_exec(bundle: Bundle, agent: Agent) -> None:
-    """Nothing is sent before the start: the filter is the last thing before execve. Each exec has a filter of its own."""
+    """Nothing is sent before the start: the filter is the last thing before execve. Each exec has one of its own."""
     state = bundle.up("mkdir /x; sleep 60")
-    (message,) = agent.messages
+    (message,) = agent.wait_for(1)
     assert message["pid"] == state["pid"]
     done = bundle.oci("exec", "c", "sh", "-c", "mkdir /y", check=False)
     assert done.returncode != 0 and "No anode" in done.stderr
-    assert len(agent.messages) == 2
-    assert agent.messages[1]["pid"] != agent.messages[1]["state"]["pid"] == state["pid"]
-    assert agent.messages[1]["state"]["status"] == "running"
+    second = agent.wait_for(2)[1]
+    assert second["pid"] != second["state"]["pid"] == state["pid"]
+    assert second["state"]["status"] == "running"
 
 
 def test_without_its_agent_the_command_does_not_run(bundle: Bundle) -> None:
@@ -125,7 +134,7 @@ def test_every_flag_loads(bundle: Bundle, agent: Agent) -> None:
         "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
     ]  # fmt: skip
     bundle.sh("true")
-    assert len(agent.messages) == 1
+    agent.wait_for(1)
 
 
 def test_features_name_the_action(bundle: Bundle) -> None:
@@ -142,7 +151,7 @@ def test_a_profile_of_the_engine_has_an_agent_too(busybox: Runner, tmp_path: Pat
         busybox("run", "-d", "--name", "agent", *words, "busybox", "sleep", "60")
         done = busybox("exec", "agent", "mkdir", "/x", check=False)
         assert done.returncode == 1 and "No anode" in done.stderr
-        assert [message["state"]["status"] for message in agent.messages] == ["created", "running"]
+        assert [message["state"]["status"] for message in agent.wait_for(2)] == ["created", "running"]
         busybox("rm", "-f", "agent")
     finally:
         agent.close()
@@ -171,8 +180,9 @@ from rootless.kernel.process import set_no_new_privs
 from rootless.kernel.seccomp import load_filter
 from rootless.runtime import emulation
 set_no_new_privs()
-fd = load_filter(bytes.fromhex({waiting.hex()!r}), 8)
-emulation.load(emulation.Emulation(bytes.fromhex({waiting.hex()!r}), bytes.fromhex({plain.hex()!r}), None), socket.socket(), print)
+waiting, plain = bytes.fromhex({waiting.hex()!r}), bytes.fromhex({plain.hex()!r})
+fd = load_filter(waiting, 8)
+emulation.load(emulation.Emulation(waiting, plain, None), socket.socket(), print)
 os.chown("/etc/passwd", 5, 5)
 os.setresuid(7, 7, 7)
 print("went on as", os.getuid())
