@@ -8,7 +8,7 @@ from rootless.build import config_steps, copy_step, expand, run_step, texts
 from rootless.build.copy_step import Place
 from rootless.build.instructions import Add, Copy, Run, Workdir, name_of
 from rootless.build.parser import parse_triggers
-from rootless.build.problems import excerpt
+from rootless.build.problems import DockerfileError, excerpt
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class StepError(RootlessError):
         hint = error.hint
         if isinstance(error, run_step.StepFailed):
             hint = "`--debug-shell` enters the state before this step"
-        super().__init__(f"{place}: {title}: {error.message}", hint=hint)
+        # an error of the Dockerfile names its place already
+        why = error.problem if isinstance(error, DockerfileError) else error.message
+        super().__init__(f"{place}: {title}: {why}", hint=hint)
         self.exit_code = getattr(error, "status", error.exit_code)
         self.excerpt = error.excerpt or excerpt(place)
         self.before = before
@@ -71,14 +73,13 @@ class Stage:
         position = 1
         for written in instructions:
             before = state
-            title = ""
+            step: Step | None = None
             if isinstance(written, _WORK):
                 position += 1
-                title = texts.title(self._label, position, count, written)
+                step = self._session.tracker.start(texts.title(self._label, position, count, written))
             try:
                 final = scope.expand(written)
-                if title:
-                    step = self._session.tracker.start(title)
+                if step is not None:
                     state = self._work(state, written, final, scope, finder, step)
                 else:
                     state = config_steps.apply(state, final, texts.created_by(written, final, state.shell))
@@ -86,9 +87,9 @@ class Stage:
             except StepError:
                 raise
             except RootlessError as e:
-                if title:
+                if step is not None:
                     step.error(e.message)
-                raise StepError(e, title or name_of(written), written, before) from e
+                raise StepError(e, step.title if step is not None else name_of(written), written, before) from e
         return state
 
     def _work(
