@@ -38,7 +38,7 @@ IMAGE: Entries = {
     "referrers": ("image.artifact:referrers", "List the artifacts that refer to an image in its registry"),
     "build": ("build:build", "Build an image from a Dockerfile"),
     "bootstrap": ("image.bring:bootstrap", "Make a base image without a registry: busybox or debian"),
-    "diff": ("image.tree:diff", "List what is different between the files of two images"),
+    "diff": ("image.look:diff", "List what is different between the files of two images"),
     "history": ("image.listing:history", "Show the history of an image"),
     "import": ("image.bring:import_", "Make an image of a root file system tarball"),
     "inspect": ("image.listing:inspect", "Display detailed information on images"),

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rootless.engine.context import Engine
     from rootless.engine.explain import Explanation
+    from rootless.engine.images import PullEvent
     from rootless.engine.options import (
         AttachOptions,
         ContainerOptions,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         RunOutcome,
         TopTable,
     )
+    from rootless.engine.snapshots import Change
     from rootless.engine.stats import ContainerStats
 
 
@@ -58,6 +60,12 @@ class Containers:
         from rootless.engine import start
 
         return start.start(self._engine, container, attach, interactive=interactive)
+
+    def wanted_after_boot(self) -> list[str]:
+        """Names of the containers whose restart policy wants them started when the host has come up, oldest first."""
+        from rootless.engine import boot
+
+        return boot.wanted_after_boot(self._engine)
 
     def attach(self, container: str, attach: AttachOptions) -> RunOutcome:
         """Follow a running container with the caller's terminal until it ends or the detach keys come."""
@@ -166,6 +174,45 @@ class Containers:
         from rootless.engine import execute
 
         return execute.execute(self._engine, container, options)
+
+    def commit(
+        self,
+        container: str,
+        name: str | None = None,
+        *,
+        author: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        pause: bool = True,
+        squash: bool = False,
+        format: str = "oci",
+        progress: Callable[[PullEvent], None] | None = None,
+    ) -> str:
+        """Make an image of a container, running or not; its id. What is in volumes is not part of it.
+
+        changes: Dockerfile lines. pause: freeze it meanwhile. squash: one layer instead of one more. format: oci or
+        docker. Raises UsageError, InvalidInput (what no layer can hold), HostLimit (no space).
+        """
+        from rootless.engine import commit
+
+        return commit.commit(
+            self._engine,
+            container,
+            name,
+            author=author,
+            changes=changes,
+            message=message,
+            pause=pause,
+            squash=squash,
+            format=format,
+            progress=progress,
+        )
+
+    def diff(self, container: str) -> list[Change]:
+        """What it has changed in its image's files, in the order of paths."""
+        from rootless.engine import commit
+
+        return commit.diff(self._engine, container)
 
     def top(self, container: str, arguments: Sequence[str] = ()) -> TopTable:
         """Its processes, read from the host's /proc (nothing of the image is run)."""

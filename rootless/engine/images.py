@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rootless.engine.copy import Copied, CopyOptions
     from rootless.engine.image_tree import Tree
     from rootless.engine.options import PruneReport
-    from rootless.engine.snapshots import Change
     from rootless.engine.push import Pushed, PushOptions
+    from rootless.engine.snapshots import Change
 
 
 class PullEvent(NamedTuple):

@@ -39,6 +39,7 @@ def commit_layer(
     move: bool = False,
     timestamp: int | None = None,
     exclude: Sequence[str] = (),
+    squash: bool = False,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> NewLayer | None:
     """Make a layer of what is in the writable directory of `plan` (launch.json's "rootfs"); None when nothing changed.
@@ -46,11 +47,12 @@ def commit_layer(
     The caller holds `store.using()` until an image or a record names the layer, and nothing writes to the directory
     meanwhile. id_map: the container's. move: the directory becomes the layer, and the plan is used up; with the copy
     driver it stays, and its changes are copied. timestamp: seconds since the epoch, later times of files become this.
-    exclude: where something was mounted: what the runtime made there is no change. progress: told when the layer is
-    there. Raises InvalidInput (what no layer can hold), HostLimit (no space).
+    exclude: where something was mounted: what the runtime made there is no change. squash: the layer holds the whole
+    tree, and needs none below it. progress: told when the layer is there. Raises InvalidInput (what no layer can hold),
+    HostLimit (no space).
     """
     layers = engine.store.layers
-    chain_id = layers.commit(plan, id_map, move=move, timestamp=timestamp, exclude=exclude)
+    chain_id = layers.commit(plan, id_map, move=move, timestamp=timestamp, exclude=exclude, squash=squash)
     if chain_id is None:
         return None
     record = layers.record(chain_id)
@@ -69,3 +71,20 @@ def changes(engine: Engine, plan: dict[str, Any], id_map: IdMap, exclude: Sequen
 
     result = worker.run(worker.changes_job(plan, id_map, exclude), engine.store.id_map)
     return sorted((Change(kind, path) for kind, path in result["changes"]), key=lambda change: change.path)
+
+
+def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Change]:
+    """What image `other` has changed in the tree of image `one`; without `other` what the topmost layer of `one` has.
+
+    Raises ImageNotFound.
+    """
+    from rootless.engine.image_names import require
+    from rootless.image.manifest import chain_ids
+    from rootless.storage import worker
+
+    layers = engine.store.layers
+    chains = chain_ids(require(engine, one).config.diff_ids)
+    others = chains if other is None else chain_ids(require(engine, other).config.diff_ids)
+    before = chains[:-1] if other is None else chains
+    job = {"operation": "compare", "one": layers.lowerdirs(before), "other": layers.lowerdirs(others)}
+    return [Change(kind, path) for kind, path in worker.run(job, engine.store.id_map)["changes"]]

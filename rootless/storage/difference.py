@@ -102,8 +102,8 @@ class Difference:
     dropped: what is there and is no change, children first.
     """
 
-    __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_linked", "_owner",
-                 "dropped", "nodes")  # fmt: skip
+    __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_has_lowers", "_linked",
+                 "_owner", "dropped", "nodes")  # fmt: skip
 
     def __init__(
         self,
@@ -116,6 +116,7 @@ class Difference:
         self._fuse = driver == "fuse-overlayfs"
         self._copied = plan.get("copied", 0)
         self._owner = owner
+        self._has_lowers = bool(plan["lowerdirs"])
         self._exclude: set[str] = set()
         self._ancestors: set[str] = set()
         self._forced: set[tuple[int, int]] = set()
@@ -142,7 +143,8 @@ class Difference:
             found = resolve(union, path)
             names = found.split("/")
             self._exclude.add(found)
-            self._ancestors.update("/".join(names[:length]) for length in range(len(names)))
+            if self._has_lowers:  # without layers below everything is new, and the caller names parents too
+                self._ancestors.update("/".join(names[:length]) for length in range(len(names)))
 
     def _top(self, fd: int, lowers: Lowers) -> None:
         status = os.fstat(fd)

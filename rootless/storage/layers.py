@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
-from rootless.paths import Lock
+from rootless.paths import Lock, ensure_private
 from rootless.storage import worker
 from rootless.storage.blobs import hex_of
 from rootless.storage.records import random_name, read_record, write_record
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
     Names = list[str]
 
+_PLAIN = "application/vnd.oci.image.layer.v1.tar"
 _GRACE = 30.0  # seconds in which the unpacking of a parent must begin once its child is read
 _POLL = 0.05
+_AT_FDCWD = -100
 
 
 class Reader(Protocol):
@@ -122,19 +124,25 @@ class Layers:
         move: bool = False,
         timestamp: int | None = None,
         exclude: Sequence[str] = (),
+        squash: bool = False,
     ) -> str | None:
         """Make a layer of what a container has changed; its chain id, or None when that is nothing.
 
         plan: of its driver, on layers of this store; container_map: its ids. move: the writable directory becomes the
         layer (the container is not used again) instead of a copy. timestamp: seconds, no file's time is later.
-        exclude: paths where something is mounted, which the runtime may have made. Raises InvalidInput, HostLimit.
+        exclude: paths where something is mounted, which the runtime may have made. squash: the whole tree, not only
+        the changes; the layer has no parent then. Raises InvalidInput, HostLimit.
         """
         id_map = self._store.id_map
-        parent = self.top_of(plan)
+        parent = None if squash else self.top_of(plan)
         temporary = self._make()
-        job = worker.commit_job(plan, container_map, exclude, directory=temporary, move=move, timestamp=timestamp)
+        job = worker.commit_job(plan, container_map, exclude, directory=temporary, timestamp=timestamp)
+        job |= {"move": move, "squash": squash}
         try:
             result = worker.run(job, id_map)
+            if not result["entries"] and squash:  # an empty image
+                worker.run(worker.delete_job(temporary), id_map)
+                return None
             if not result["entries"]:
                 os.rmdir(f"{temporary}/diff")
                 os.rmdir(temporary)
@@ -176,6 +184,40 @@ class Layers:
             worker.run(worker.finish_job(temporary, lowers, result), id_map)
         record = {key: result[key] for key in ("diff_id", "tar_size", "size", "entries", "markers", "lost")}
         return {**record, "parent": parent_chain_id, "id_map": id_map.key(), "recipe": True}
+
+    def replace(self, chain_id: str, parent_chain_id: str | None, diff_id: str, stream: Reader) -> None:
+        """Unpack a damaged layer anew from its uncompressed tar; the old tree goes into the store's quarantine.
+
+        Containers that run keep the old one. Raises as `unpack`, and leaves the old one in its place then.
+        """
+        id_map = self._store.id_map
+        quarantine = ensure_private(self._store.path("quarantine"))
+        with self._lock(chain_id):
+            final, temporary = self.path(chain_id), self._make()
+            try:
+                record = self._unpack(temporary, parent_chain_id, _PLAIN, diff_id, stream, id_map, None)
+                self._carry_over(final, temporary)
+                if not self.has(chain_id):
+                    self._publish(temporary, record, final)
+                    return
+                write_record(f"{temporary}/layer.json", record)
+                _exchange(temporary, final)
+            except BaseException:
+                worker.run(worker.delete_job(temporary), id_map)
+                raise
+            try:
+                os.rename(temporary, f"{quarantine}/{hex_of(chain_id)}-{random_name()}")
+            except OSError as e:
+                raise HostLimit(f"cannot move the damaged layer '{temporary}' away: {e.strerror}") from e
+
+    @staticmethod
+    def _carry_over(old: str, new: str) -> None:
+        """What is known of a layer beside its tree."""
+        try:
+            with open(f"{old}/blobs.json", "rb") as known, open(f"{new}/blobs.json", "wb") as kept:
+                kept.write(known.read(1 << 20))
+        except OSError:
+            pass  # a memory only
 
     def lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap | None = None) -> Names:
         """The directories of an image's layers, topmost first. chain_ids: bottom first, as image.manifest.chain_ids.
@@ -276,3 +318,19 @@ class Layers:
             if time.monotonic() > deadline:
                 raise InvalidState(f"layer '{chain_id}' was never unpacked, and a layer above it needs it")
             time.sleep(_POLL)
+
+
+def _exchange(new: str, old: str) -> None:
+    """Let two directories change places, at once where the file system can."""
+    from rootless.kernel.files import RENAME_EXCHANGE, renameat2
+
+    try:
+        renameat2(_AT_FDCWD, new, _AT_FDCWD, old, RENAME_EXCHANGE)
+    except OSError:
+        aside = f"{new}-old"
+        try:
+            os.rename(old, aside)
+            os.rename(new, old)
+            os.rename(aside, new)
+        except OSError as e:
+            raise HostLimit(f"cannot replace the layer '{old}': {e.strerror}") from e

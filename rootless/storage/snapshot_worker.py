@@ -14,10 +14,12 @@ from rootless.storage import overrides
 from rootless.storage.differ import LayerWriter, Tar, remove_dropped
 from rootless.storage.difference import DIRECTORY, GONE, Difference
 from rootless.storage.layer_rules import MAX_DEPTH
+from rootless.storage.lowers import Lowers, resolve
 from rootless.storage.recipe import RecipeWriter
+from rootless.storage.tree import Copier, copy_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def commit(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
@@ -30,23 +32,26 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     """Write the layer, in a namespace of `id_map`.
 
     Job: plan; container_map; exclude, mount targets that are no change; timestamp, seconds or None; target, the new
-    layer's directory with an empty `diff`; move, whether `upper` may become the layer. Without changes the answer has 0
-    entries, and nothing else was done.
+    layer's directory with an empty `diff`; move, whether `upper` may become the layer; squash, whether the layer is to
+    hold the whole tree. Without changes the answer has 0 entries, and nothing else was done.
     """
-    plan = job["plan"]
+    plan, exclude = job["plan"], job["exclude"]
+    if job["squash"]:
+        exclude = _without_own(plan, exclude)
+        plan = _flatten(plan, job["target"])
     owner = _translation(id_map, IdMap.from_json(job["container_map"]))
     single = id_map.kind == "single"
-    difference = Difference(plan, owner or _same, job["exclude"])
+    difference = Difference(plan, owner or _same, exclude)
     if not difference.nodes:
         return {"entries": 0}
     # A copied tree holds the whole image: only its changes may become the layer
-    move = job["move"] and plan["driver"] != "copy"
+    move = (job["move"] and plan["driver"] != "copy") or job["squash"]
     layer = job["target"]
     source = os.open(plan["upper"], DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
     if move:
         remove_dropped(source, difference.dropped)
-    table = overrides.open_table(os.path.dirname(plan["upper"]))
+    table = overrides.open_table(os.path.dirname(job["plan"]["upper"]))
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
         writer = LayerWriter(source, target, tar, owner=owner, timestamp=job["timestamp"], table=table, single=single)
@@ -70,6 +75,33 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     }
 
 
+def _without_own(plan: dict[str, Any], exclude: Sequence[str]) -> list[str]:
+    """The mount targets, and directories above them, that the image does not have itself."""
+    lowers = Lowers(plan["lowerdirs"], by_name=plan["driver"] != "overlay")
+    missing: set[str] = set()
+    for target in exclude:
+        place, path = lowers, ""
+        for name in resolve(lowers, target).split("/"):
+            path = f"{path}/{name}"
+            if place.find(name) is None:
+                missing.add(path)
+            place = place.enter(name)
+    return sorted(missing)
+
+
+def _flatten(plan: dict[str, Any], layer: str) -> dict[str, Any]:
+    """The plan of a directory that holds all of the tree, on nothing."""
+    flat = f"{layer}/flat"
+    os.mkdir(flat, 0o700)
+    target = os.open(flat, DIRECTORY)
+    for directory in (plan["upper"],) if plan["driver"] == "copy" else (*reversed(plan["lowerdirs"]), plan["upper"]):
+        source = os.open(directory, DIRECTORY)
+        copy_tree(source, target, Copier(), flat)
+        os.close(source)
+    os.close(target)
+    return {"driver": "overlay", "upper": flat, "lowerdirs": []}
+
+
 def changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     """What `diff` shows: [kind, path] in order. Job: plan, container_map, exclude."""
     prepare(id_map)
@@ -81,6 +113,15 @@ def changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
             kind = "D" if node.kind == GONE else "C" if node.exists else "A"
             found.append([kind, f"/{node.path}"])
     return {"changes": found}
+
+
+def compare_images(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    """What is different between two lists of layers, topmost first. Job: one, other."""
+    from rootless.storage.union_difference import compare
+
+    prepare(id_map)
+    one, other = (Lowers(job[key], by_name=True) for key in ("one", "other"))
+    return {"changes": compare(one, other)}
 
 
 def prepare(id_map: IdMap) -> None:

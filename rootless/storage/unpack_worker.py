@@ -197,6 +197,12 @@ def _changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     return snapshot_worker.changes(job, id_map)
 
 
+def _compare(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+    from rootless.storage import snapshot_worker
+
+    return snapshot_worker.compare_images(job, id_map)
+
+
 _OPERATIONS = {
     "unpack": _unpack,
     "finish": _finish,
@@ -207,4 +213,5 @@ _OPERATIONS = {
     "measure": _measure,
     "commit": _commit,
     "changes": _changes,
+    "compare": _compare,
 }

@@ -54,12 +54,11 @@ def commit_job(
     exclude: Sequence[str],
     *,
     directory: str,
-    move: bool,
     timestamp: int | None,
 ) -> dict[str, Any]:
     """Make a layer in `directory` of what a container with that map has changed: see snapshot_worker.commit_here."""
     asked = {"plan": plan, "container_map": container_map.to_json(), "exclude": list(exclude)}
-    return {"operation": "commit", "target": directory, "move": move, "timestamp": timestamp, **asked}
+    return {"operation": "commit", "target": directory, "timestamp": timestamp, **asked}
 
 
 def changes_job(plan: dict[str, Any], container_map: IdMap, exclude: Sequence[str]) -> dict[str, Any]:

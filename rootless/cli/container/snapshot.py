@@ -1,0 +1,90 @@
+"""`commit`, `diff` and `export`: what a container has become, as an image, a list, an archive."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from rootless import output
+from rootless.cli import complete
+from rootless.cli.changes import format_option, print_changes
+from rootless.cli.command import Session, command, many, pass_session, switch, text
+
+_COMMIT_EXAMPLES = """
+rootless commit web web:patched
+rootless commit -c 'CMD ["nginx"]' -c 'EXPOSE 80' -m 'config changed' web registry.example/web:2
+"""
+
+
+@command(
+    "commit",
+    "Make an image of a container's changes",
+    description="What is in volumes and bind mounts is not part of the image.",
+    examples=_COMMIT_EXAMPLES,
+)
+@text("-a", "--author", metavar="TEXT", default="", help="Author of the image, such as 'Name <address>'")
+@many("-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ...")
+@click.option(
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice(["oci", "docker"]),
+    default="oci",
+    show_default=True,
+    help="Media types of the manifest and config",
+)
+@text("--iidfile", metavar="FILE", type=click.Path(), help="Write the image's id to this file")
+@text("-m", "--message", metavar="TEXT", default="", help="Comment in the image's history")
+@switch("-p", "--pause", default=True, help="Freeze a running container meanwhile (default true)")
+@switch("-q", "--quiet", help="Show no progress, only the result")
+@switch("-s", "--squash", help="Make one layer of the container and all of its image")
+@click.argument("container", shell_complete=complete.containers)
+@click.argument("name", required=False, metavar="[NAME[:TAG]]")
+@pass_session
+def commit(
+    session: Session,
+    author: str,
+    change: tuple[str, ...],
+    form: str,
+    iidfile: str | None,
+    message: str,
+    pause: bool,
+    quiet: bool,
+    squash: bool,
+    container: str,
+    name: str | None,
+) -> None:
+    """Make the image and print its id."""
+    from rootless.cli.progress import PullProgress
+
+    with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
+        image = session.engine.containers.commit(
+            container,
+            name,
+            author=author,
+            changes=change,
+            message=message,
+            pause=pause,
+            squash=squash,
+            format=form,
+            progress=progress.event,
+        )
+    if iidfile:
+        from rootless.engine.commit import write_iidfile
+
+        write_iidfile(iidfile, image)
+    output.line(image)
+
+
+@command(
+    "diff",
+    "List what a container has changed in its image's files",
+    description="A: added, C: changed, D: deleted.",
+)
+@format_option
+@click.argument("container", shell_complete=complete.containers)
+@pass_session
+def diff(session: Session, format: str | None, container: str) -> None:
+    """Print a line per change."""
+    print_changes(session.engine.containers.diff(container), format)
