@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from rootless.build.wildcard import Wildcard, has_wildcard
 from rootless.errors import InvalidInput, NotFound
 from rootless.kernel.files import open_in_root
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_CLOEXEC
-_WILD = frozenset("*?[\\")
 MAX_DEPTH = 500
 
 
@@ -63,11 +62,6 @@ def clean(path: str) -> str:
     return "/".join(names)
 
 
-def has_wildcard(path: str) -> bool:
-    """Whether Go's filepath.Match would see more in it than itself."""
-    return not _WILD.isdisjoint(path)
-
-
 def matches(root: int, source: str, skip: Skip, *, wildcards: bool = True) -> list[Match]:
     """What `source` means in the directory `root` (fd), sorted. skip: (path, is directory) → excluded as a whole.
 
@@ -80,25 +74,43 @@ def matches(root: int, source: str, skip: Skip, *, wildcards: bool = True) -> li
             why = "" if found is None else " (.dockerignore or --exclude leaves it out)"
             raise NotFound(f"'{source}': no such file or directory{why}")
         return [Match(found[0], written.rpartition("/")[2], written[pivot:], found[1])]
-    names = written.split("/")
-    paths = [""]
-    for name in names:
-        if not has_wildcard(name):
-            paths = [f"{path}/{name}" if path else name for path in paths]
-            continue
-        pattern = _component(name, source)
-        paths = [
-            f"{path}/{entry}" if path else entry
-            for path in paths
-            for entry in _entries(root, path)
-            if pattern.fullmatch(entry)
-        ]
     result = []
-    for path in paths:
+    for path, kept in _expanded(root, written, written[:pivot].count("/"), skip):
         found = _resolve(root, path)
         if found is not None and not skip(found[0], found[1]):
-            result.append(Match(found[0], path.rpartition("/")[2], path[_pivot_of(path, names, pivot) :], found[1]))
+            result.append(Match(found[0], path.rpartition("/")[2], path[kept:], found[1]))
     return result
+
+
+def _expanded(root: int, pattern: str, pivot: int, skip: Skip) -> list[tuple[str, int]]:
+    """(path, where the part begins that --parents keeps) of what matches. pivot: how many names come before that part.
+
+    `**` is any number of directories.
+    """
+    names = pattern.split("/")
+    paths = [("", 0)]
+    for at, name in enumerate(names):
+        if at == pivot:
+            paths = [(path, len(path) + 1 if path else 0) for path, _ in paths]
+        if name == "**" and at + 1 < len(names):
+            found = [(below, kept) for path, kept in paths for below in _directories(root, path, skip, 0)]
+            paths = sorted(dict.fromkeys(found))
+        elif has_wildcard(name):
+            wildcard = _wildcard(name, pattern)
+            paths = [
+                (f"{path}/{entry}" if path else entry, kept)
+                for path, kept in paths
+                for entry in _entries(root, path)
+                if wildcard.fullmatch(entry)
+            ]
+        else:
+            paths = [(f"{path}/{name}" if path else name, kept) for path, kept in paths]
+    return list(dict.fromkeys(paths))
+
+
+def without_depth(source: str) -> str:
+    """`source` with `**` as nothing but `*`: only --parents knows more of it."""
+    return "/".join("*" if name == "**" else name for name in source.split("/"))
 
 
 def _pivot(source: str) -> tuple[int, str]:
@@ -108,13 +120,6 @@ def _pivot(source: str) -> tuple[int, str]:
         return 0, clean(source)
     first, rest = clean(before), clean(after)
     return (len(first) + 1 if first and rest else 0), "/".join(part for part in (first, rest) if part)
-
-
-def _pivot_of(path: str, names: list[str], pivot: int) -> int:
-    """The place in a matched path that is at `pivot` in the pattern: as many names come before it."""
-    count = "/".join(names)[:pivot].count("/")
-    parts = path.split("/")
-    return len("/".join(parts[:count])) + 1 if count else 0
 
 
 def _resolve(root: int, path: str) -> tuple[str, bool] | None:
@@ -146,52 +151,27 @@ def _entries(root: int, path: str) -> list[str]:
         os.close(fd)
 
 
-def _component(pattern: str, source: str) -> re.Pattern[str]:
-    """Go's filepath.Match for one name, as a regular expression."""
-    out: list[str] = []
-    at = 0
-    while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if char == "*":
-            out.append(".*")
-        elif char == "?":
-            out.append(".")
-        elif char == "\\":
-            if at == len(pattern):
-                raise InvalidInput(f"'{source}': a pattern ends with a backslash")
-            out.append(re.escape(pattern[at]))
-            at += 1
-        elif char == "[":
-            end = at + 1
-            while end < len(pattern) and pattern[end] != "]":
-                end += 2 if pattern[end] == "\\" else 1
-            if end >= len(pattern):
-                raise InvalidInput(f"'{source}': a pattern has '[' without ']'")
-            out.append(_class(pattern[at:end]))
-            at = end + 1
-        else:
-            out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
-
-
-def _class(body: str) -> str:
-    negated = body.startswith("^")
-    body = body[1:] if negated else body
-    out: list[str] = []
-    at = 0
-    while at < len(body):
-        char = body[at]
-        if char == "\\" and at + 1 < len(body):
-            at += 1
-            char = body[at]
-        elif char == "-" and out:
-            out.append("-")
-            at += 1
+def _directories(root: int, path: str, skip: Skip, depth: int) -> Iterator[str]:
+    """`path` and every directory below it; links are not followed."""
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{path[:100]}'")
+    yield path
+    for entry in _entries(root, path):
+        below = f"{path}/{entry}" if path else entry
+        if skip(below, True):
             continue
-        out.append(re.escape(char))
-        at += 1
-    return f"[{'^' if negated else ''}{''.join(out)}]"
+        try:
+            os.close(open_in_root(root, below, DIRECTORY))
+        except OSError:
+            continue
+        yield from _directories(root, below, skip, depth + 1)
+
+
+def _wildcard(name: str, pattern: str) -> Wildcard:
+    try:
+        return Wildcard(name)
+    except ValueError as e:
+        raise InvalidInput(f"'{pattern}': malformed pattern: {e}") from None
 
 
 def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> Iterator[Node]:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootless.build.contexts import Context, item
+from rootless.build.files import without_depth
 from rootless.build.instructions import Add, Copy
 from rootless.build.remote import fetch, is_git, is_url
 
@@ -53,6 +54,8 @@ def take(
     try:
         remote = [s for s in instruction.sources if isinstance(instruction, Add) and (is_url(s) or is_git(s))]
         plain = [s for s in instruction.sources if s not in remote]
+        if not (isinstance(instruction, Copy) and instruction.is_parents):
+            plain = [without_depth(s) for s in plain]
         for source in remote:
             assert isinstance(instruction, Add)
             _remote(session, taken, instruction, source, destination, state, step)
