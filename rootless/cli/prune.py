@@ -13,6 +13,7 @@ def print_report(report: PruneReport) -> None:
         ("Deleted Containers", report.containers),
         ("Deleted Volumes", report.volumes),
         ("Deleted Images", report.images),
+        ("Deleted build cache objects", report.cache),
     ):
         if names:
             output.line(f"{title}:")

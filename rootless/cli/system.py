@@ -1,4 +1,4 @@
-"""`info`, `version`, `doctor`, `unshare`, `df` and `prune` of the whole."""
+"""`info`, `version`, `doctor`, `unshare` and `prune` of the whole."""
 
 from __future__ import annotations
 
@@ -119,42 +119,14 @@ def unshare(session: Session, command: tuple[str, ...]) -> int:
     return session.engine.system.unshare(command)
 
 
-@command("df", "Show disk usage")
-@text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
-@pass_session
-def df(session: Session, format: str | None) -> None:
-    """Print how many bytes images, containers and volumes take."""
-    from rootless.cli import units
-    from rootless.cli.table import Column, Layout
-
-    def reclaimable(row: tuple[str, dict[str, int]]) -> str:
-        size, free = row[1]["size"], row[1]["reclaimable"]
-        return f"{units.size(free)} ({100 * free // size}%)" if size else units.size(free)
-
-    columns = [
-        Column("Active", "ACTIVE", lambda row: str(row[1]["active"])),
-        Column("Reclaimable", "RECLAIMABLE", reclaimable),
-        Column("Size", "SIZE", lambda row: units.size(row[1]["size"])),
-        Column("TotalCount", "TOTAL", lambda row: str(row[1]["count"])),
-        Column("Type", "TYPE", lambda row: row[0]),
-    ]
-    usage = session.engine.system.df()
-    rows = [
-        (title, usage[key])
-        for key, title in (("images", "Images"), ("containers", "Containers"), ("volumes", "Local Volumes"))
-        if key in usage
-    ]
-    layout = Layout(columns, ["Type", "TotalCount", "Active", "Size", "Reclaimable"], quiet="Type")
-    layout.print(rows, format=format, quiet=False)
-
-
 @command("prune", "Remove unused data")
 @switch("-a", "--all", help="Remove all images that no container uses, not only those without a name")
+@switch("--build", help="Remove the build cache and its cache mounts too")
 @filter_option_prune
 @force_option
 @switch("--volumes", help="Remove anonymous volumes too")
 @pass_session
-def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, volumes: bool) -> None:
+def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], force: bool, volumes: bool) -> None:
     """Remove stopped containers, unneeded images, and what killed commands left behind."""
     from rootless.cli.filters import parse_filters
     from rootless.cli.prune import print_report
@@ -164,8 +136,9 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, vol
         "all stopped containers",
         "all images without at least one container associated to them" if all else "all dangling images",
         *(["all anonymous volumes not used by at least one container"] if volumes else []),
+        *(["all build cache"] if build else []),
         "what interrupted commands left behind",
     ]
     question = "This will remove:\n" + "\n".join(f"  - {kind}" for kind in kinds) + "\n"
     if confirm(question, force=force):
-        print_report(session.engine.system.prune(all=all, volumes=volumes, filters=filters))
+        print_report(session.engine.system.prune(all=all, volumes=volumes, build=build, filters=filters))

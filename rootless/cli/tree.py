@@ -73,7 +73,7 @@ VOLUME: Entries = {
 }
 SYSTEM: Entries = {
     "check": ("system_care:check", "Verify everything in the store, and repair what can be"),
-    "df": ("system:df", "Show disk usage"),
+    "df": ("system_care:df", "Show disk usage"),
     "doctor": ("system:doctor", "Try what this host can do, and say how to get what it cannot"),
     "events": ("container.usage:events", "Show what happens to containers, images and volumes"),
     "info": ("system:info", "Display information on the host and the store"),

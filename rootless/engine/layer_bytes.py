@@ -10,16 +10,16 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, NotFound, RootlessError
+from rootless.image.manifest import OCI_LAYER, Descriptor
 from rootless.storage import recipe
 from rootless.storage.layer_forms import forms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from rootless.engine.context import Engine
     from rootless.image.compress import Compression
     from rootless.image.decompress import Plain
-    from rootless.image.manifest import Descriptor
     from rootless.image.source import ImageSource, Reader
     from rootless.storage.store import Store
 
@@ -31,22 +31,32 @@ def open_tar(engine: Engine, diff_id: str, chain_id: str | None = None) -> Reade
 
     chain_id: which layer, when the caller knows; else one with this diff_id is searched. Raises NotFound with a hint.
     """
+    return recovered_tar(engine, diff_id, chain_id, ())
+
+
+def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Container[str]) -> Reader:
+    """As `open_tar`, but not from the trees of the layers `bad`, which are known to be damaged."""
     store = engine.store
-    for chain in _chains(store, diff_id, chain_id):
-        if recipe.find(store.layers.path(chain)) is not None:
+    chains = list(_chains(store, diff_id, chain_id))
+    for chain in chains:
+        if chain not in bad and recipe.find(store.layers.path(chain)) is not None:
             from rootless.storage.worker import Rebuilt
 
             tar = Rebuilt(store.layers.path(chain), store.id_map)
             return Checked(tar, diff_id, int(store.layers.record(chain)["tar_size"]), damaged=_DAMAGED_TREE)
     # A layer made before there were recipes has its blob
-    for descriptor in _descriptors(store, diff_id):
+    descriptors = list(_descriptors(store, diff_id, chains))
+    for descriptor in descriptors:
         if store.blobs.has(descriptor.digest):
             return _decompressed(store.blobs.open(descriptor.digest), diff_id)
-    for descriptor in _descriptors(store, diff_id):
-        reader = _fetched(engine, descriptor, list(_chains(store, diff_id, chain_id)))
+    for descriptor in descriptors:
+        reader = _fetched(engine, descriptor, chains)
         if reader is not None:
             return _decompressed(reader, diff_id)
-    raise NotFound(f"layer '{diff_id}' is not in the store any more", hint="pull the image again")
+    raise NotFound(
+        f"layer '{diff_id}' is nowhere whole: not here, and in no registry that is known",
+        hint="pull or load the image again, or build it again",
+    )
 
 
 def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
@@ -122,9 +132,14 @@ def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
             continue  # being removed, or damaged
 
 
-def _descriptors(store: Store, diff_id: str) -> Iterator[Descriptor]:
-    """How the manifests of the images here name a layer."""
+def _descriptors(store: Store, diff_id: str, chains: list[str]) -> Iterator[Descriptor]:
+    """The blobs that a layer is, as the manifests of the images here and what was pushed say."""
     seen = set()
+    for chain in chains:
+        for form in forms(store, chain).values():
+            if form.digest not in seen:
+                seen.add(form.digest)
+                yield Descriptor(OCI_LAYER, form.digest, form.size)
     for entry in store.index.entries():
         for descriptor, other in zip(entry.manifest.layers, entry.config.diff_ids, strict=False):
             if other == diff_id and descriptor.digest not in seen:

@@ -204,6 +204,7 @@ class PruneReport(NamedTuple):
     images: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     reclaimed: int = 0
+    cache: tuple[str, ...] = ()  # one line per record of the build cache
 
 
 class ExecSession(NamedTuple):

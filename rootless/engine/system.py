@@ -1,4 +1,4 @@
-"""The verbs of the whole: info, version, doctor, unshare, disk use, prune."""
+"""The verbs of the whole: info, version, doctor, unshare, disk use, check, prune, reset."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from rootless.engine.cgroup import cgroup_facts, prune_stale
 from rootless.engine.options import PruneReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from rootless.engine.build_cache import CachePruned
+    from rootless.engine.check import Checked
     from rootless.engine.context import Engine
+    from rootless.engine.disk_usage import DiskUsage
     from rootless.host.doctor import Section
 
 _HELPERS = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc", "mmdebstrap")
@@ -133,73 +136,73 @@ class System:
         argv = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
         return userns.run(self._engine.store.id_map, argv)
 
-    def df(self) -> dict[str, Any]:
-        """Bytes by kind: {"images": {"count", "active", "size", "reclaimable"}, "containers": ..., "volumes": ...}."""
-        from rootless.engine.reconcile import is_running, state_of
-        from rootless.engine.removal import tree_size
-        from rootless.errors import NotFound
+    def df(self) -> DiskUsage:
+        """Bytes really allocated, by image, container, volume and build step; what is shared counts once."""
+        from rootless.engine.disk_usage import disk_usage
 
-        engine = self._engine
-        store = engine.store
-        containers = {"count": 0, "active": 0, "size": 0, "reclaimable": 0}
-        used: set[str] = set()
-        for container_id in store.containers.list():
-            try:
-                record = store.containers.read(container_id)
-                state = state_of(engine, container_id)
-            except NotFound:
-                continue
-            used.add(record["manifest_digest"])
-            size = tree_size(store.containers.path(container_id, "upper"))
-            _count(containers, size, active=is_running(state))
-        images = {"count": 0, "active": 0, "size": 0, "reclaimable": 0}
-        layers: dict[str, bool] = {}
-        from rootless.image.manifest import chain_ids
+        return disk_usage(self._engine)
 
-        for entry in store.index.entries():
-            active = entry.manifest_digest in used
-            images["count"] += 1
-            images["active"] += active
-            for chain in chain_ids(entry.config.diff_ids):
-                layers[chain] = layers.get(chain, False) or active
-        for chain, active in layers.items():
-            if store.layers.has(chain):
-                size = store.layers.size(chain)
-                images["size"] += size
-                images["reclaimable"] += 0 if active else size
-        volumes = {"count": 0, "active": 0, "size": 0, "reclaimable": 0}
-        users = store.volumes.users()
-        for volume in store.volumes.list():
-            _count(volumes, tree_size(volume.path), active=bool(users.get(volume.name)))
-        return {"images": images, "containers": containers, "volumes": volumes}
+    def check(
+        self, *, repair: bool = False, quick: bool = False, progress: Callable[[str], None] | None = None
+    ) -> Checked:
+        """Verify blobs, layers, names, records, containers and volumes; what nothing needs is told too.
+
+        repair: put right what can be, and remove what nothing needs; quick: read no content. progress: called with what
+        is looked at now. Damage is an answer, not an error.
+        """
+        from rootless.engine.check import check
+
+        return check(self._engine, repair=repair, quick=quick, progress=progress)
+
+    def reset(self, *, force: bool = False) -> None:
+        """Remove everything. Raises InvalidState while containers run (force: they are killed)."""
+        from rootless.engine.reset import reset
+
+        reset(self._engine, force=force)
 
     def prune(
-        self, *, all: bool = False, volumes: bool = False, filters: Mapping[str, Sequence[str]] | None = None
+        self,
+        *,
+        all: bool = False,
+        volumes: bool = False,
+        build: bool = False,
+        filters: Mapping[str, Sequence[str]] | None = None,
     ) -> PruneReport:
-        """Stopped containers, dangling images (all: unused ones), with `volumes` anonymous volumes, and garbage."""
+        """Stopped containers, dangling images (all: unused ones), with `volumes` anonymous volumes, with `build` the
+        build cache, and garbage.
+
+        filters: until, label, label!. The build cache has no labels: with a filter of labels it stays.
+        """
+        from rootless.engine.filters import Filters
+
         engine = self._engine
+        filters = filters or {}
+        Filters(filters, ("label", "label!", "until"))  # all are known, before anything is removed
         containers = engine.containers.prune(filters=filters)
         images = engine.images.prune(all=all, filters=filters)
         pruned = engine.volumes.prune(filters=filters) if volumes else PruneReport()
-        garbage = engine.store.gc.collect()
+        cache = self._prune_cache(filters) if build else None
         prune_stale(engine)
+        garbage = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
         if garbage.busy:
             engine.warn(
                 "another command uses the store: what interrupted commands left behind stays for the next prune"
             )
+        freed = (containers.reclaimed, images.reclaimed, pruned.reclaimed, garbage.freed)
         return PruneReport(
             containers=containers.containers,
             images=images.images,
             volumes=pruned.volumes,
-            reclaimed=containers.reclaimed + images.reclaimed + pruned.reclaimed + garbage.freed,
+            reclaimed=sum(freed) + (cache.reclaimed if cache else 0),
+            cache=cache.removed if cache else (),
         )
 
+    def _prune_cache(self, filters: Mapping[str, Sequence[str]]) -> CachePruned | None:
+        from rootless.engine.build_cache import prune
 
-def _count(kind: dict[str, int], size: int, *, active: bool) -> None:
-    kind["count"] += 1
-    kind["active"] += active
-    kind["size"] += size
-    kind["reclaimable"] += 0 if active else size
+        if filters.get("label") or filters.get("label!"):
+            return None
+        return prune(self._engine, all=True, filters=[f"until={value}" for value in filters.get("until", ())])
 
 
 def _operating_system() -> str:

@@ -17,6 +17,7 @@ from rootless.paths import Lock
 from rootless.storage.blobs import hex_of
 from rootless.storage.build_cache import BuildCache
 from rootless.storage.index import is_image
+from rootless.storage.recipe import find as find_recipe
 from rootless.storage.records import read_record
 from rootless.storage.removal import delete, remove_tree
 
@@ -47,8 +48,9 @@ class Gc:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def collect(self, *, dry_run: bool = False, wait: float = 2.0) -> Collected:
-        """Remove all garbage and say what it was. dry_run: only say.
+    def collect(self, *, dry_run: bool = False, wait: float = 2.0, keep_layer_blobs: bool = True) -> Collected:
+        """Remove all garbage and say what it was. dry_run: only say. keep_layer_blobs: False: the compressed bytes of
+        layers that can be made again from their tree are garbage too.
 
         wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
         does the work. Raises HostLimit when something cannot be removed.
@@ -60,15 +62,15 @@ class Gc:
                 return Collected(busy=True)
             time.sleep(_POLL)
         try:
-            return self._collect(dry_run)
+            return self._collect(dry_run, keep_layer_blobs)
         finally:
             lock.release()
 
-    def _collect(self, dry_run: bool) -> Collected:
+    def _collect(self, dry_run: bool, keep_layer_blobs: bool) -> Collected:
         found = Collected()
         self._find_temporaries(found)
         self._find_containers(found)
-        self._find_unreferenced(found)
+        self._find_unreferenced(found, keep_layer_blobs)
         if not dry_run:
             self._remove(found)
         return found
@@ -77,10 +79,31 @@ class Gc:
         store = self._store
         for part in ("incoming", "trash"):
             found.temporaries += [store.path(part, name) for name in os.listdir(store.path(part))]
+        found.temporaries += self._quarantined()
         for part in ("layers", "volumes"):
             found.temporaries += [
                 store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")
             ]
+
+    def _quarantined(self) -> list[str]:
+        """Damaged objects that were replaced. A container that runs may still have the old tree mounted."""
+        try:
+            names = os.listdir(self._store.path("quarantine"))
+        except FileNotFoundError:
+            return []
+        if any(self._runs(self._store.containers.path(name)) for name in os.listdir(self._store.containers.directory)):
+            return []
+        return [self._store.path("quarantine", name) for name in names]
+
+    @staticmethod
+    def _runs(directory: str) -> bool:
+        lock_path = f"{directory}/monitor.lock"
+        if os.path.exists(lock_path):
+            lock = Lock(lock_path)
+            if not lock.acquire(blocking=False):
+                return True
+            lock.release()
+        return False
 
     def _find_containers(self, found: Collected) -> None:
         published = set(self._store.containers.list())
@@ -89,18 +112,13 @@ class Gc:
             if name in published:
                 continue
             # A container that runs while its name is gone is being removed by its own monitor
-            lock_path = f"{directory}/monitor.lock"
-            if os.path.exists(lock_path):
-                lock = Lock(lock_path)
-                if not lock.acquire(blocking=False):
-                    continue
-                lock.release()
-            found.containers.append(name)
+            if not self._runs(directory):
+                found.containers.append(name)
 
-    def _find_unreferenced(self, found: Collected) -> None:
+    def _find_unreferenced(self, found: Collected, keep_layer_blobs: bool) -> None:
         """Blobs and layers that nothing leads to. When something that leads cannot be read, none are garbage."""
         try:
-            blobs, layers = self._roots()
+            blobs, layers = self._roots(keep_layer_blobs)
         except RootlessError:
             return  # `doctor` reports the damaged image; deleting what it may need would lose more
         store = self._store
@@ -116,7 +134,7 @@ class Gc:
                 except (NotFound, InvalidInput, KeyError):
                     pass
 
-    def _roots(self) -> tuple[set[str], set[str]]:
+    def _roots(self, keep_layer_blobs: bool) -> tuple[set[str], set[str]]:
         """Digests of blobs and chain ids that images and containers need."""
         store = self._store
         blobs: set[str] = set()
@@ -142,12 +160,18 @@ class Gc:
                     waiting += children - blobs
                     continue
                 blobs.add(document.config.digest)
-                blobs.update(layer.digest for layer in document.layers)
-                if is_image(document):
-                    layers.update(chain_ids(store.index.load(digest).config.diff_ids))
+                chain = chain_ids(store.index.load(digest).config.diff_ids) if is_image(document) else []
+                layers.update(chain)
+                for position, layer in enumerate(document.layers):
+                    if keep_layer_blobs or position >= len(chain) or not self._can_be_made(chain[position]):
+                        blobs.add(layer.digest)
             except NotFound:
                 continue  # its blobs are gone, so it keeps nothing
         return blobs, layers
+
+    def _can_be_made(self, chain_id: str) -> bool:
+        """Whether the layer's tree has a recipe."""
+        return find_recipe(self._store.layers.path(chain_id)) is not None
 
     def _mounted(self, container_id: str) -> set[str]:
         """Chain ids of the directories that a container mounts, as its launch record says."""

@@ -83,6 +83,10 @@ class ImageIndex:
                 found.append(NamedIndex(document, tuple(sorted(names))))
         return found
 
+    def names(self) -> dict[str, list[str]]:
+        """The full names of each digest."""
+        return self._names(self._descriptors())
+
     def find_index(self, text: str) -> Index | None:
         """The index that the full name (or digest) `text` means; None when it means no index."""
         for digest, names in self._names(self._descriptors()).items():

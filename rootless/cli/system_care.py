@@ -1,0 +1,236 @@
+"""`system df`, `system check` and `system reset`: what the store takes, whether it is whole, and its end."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootless import output
+from rootless.cli.command import Session, command, pass_session, switch, text
+from rootless.cli.options import confirm
+
+if TYPE_CHECKING:
+    from rootless.cli.table import Layout
+    from rootless.engine.check import Checked, Finding
+    from rootless.engine.disk_usage import DiskUsage
+
+
+@command(
+    "df",
+    "Show disk usage",
+    description="Bytes are those really allocated on disk; what several images share counts once.",
+    examples="rootless system df\nrootless system df -v\nrootless system df --format '{{.Type}}: {{.Size}}'",
+)
+@text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
+@switch("-v", "--verbose", help="List every image, container, volume and build step")
+@pass_session
+def df(session: Session, format: str | None, verbose: bool) -> None:
+    """Print how many bytes images, containers, volumes and the build cache take."""
+    usage = session.engine.system.df()
+    if verbose and format == "json":
+        output.line(output.json_text(_document(usage), indent=None))
+    elif verbose and not format:
+        _print_all(usage)
+    else:
+        _layout().print(_rows(usage), format=format, quiet=False)
+
+
+def _rows(usage: DiskUsage) -> list[dict[str, Any]]:
+    active = [each for each in usage.containers if each.status in ("running", "paused", "restarting")]
+    rows = [
+        ("Images", usage.images, [i for i in usage.images if i.containers], usage.images_size, usage.images_free),
+        _sum("Containers", usage.containers, active),
+        _sum("Local Volumes", usage.volumes, [each for each in usage.volumes if each.links]),
+        ("Build Cache", usage.cache, [c for c in usage.cache if c.is_needed], usage.cache_size, usage.cache_size),
+    ]
+    if usage.leftovers:
+        rows.append(("Leftovers", (), (), usage.leftovers, usage.leftovers))
+    keys = ("type", "all", "active", "size", "reclaimable")
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def _sum(title: str, found: Any, active: Any) -> tuple[str, Any, Any, int, int]:
+    size = sum(each.size for each in found)
+    return title, found, active, size, size - sum(each.size for each in active)
+
+
+def _layout() -> Layout:
+    from rootless.cli import units
+    from rootless.cli.table import Column, Layout
+
+    def reclaimable(row: dict[str, Any]) -> str:
+        size, free = row["size"], row["reclaimable"]
+        return f"{units.size(free)} ({100 * free // size}%)" if size else units.size(free)
+
+    columns = [
+        Column("Active", "ACTIVE", lambda row: str(len(row["active"]))),
+        Column("Reclaimable", "RECLAIMABLE", reclaimable),
+        Column("Size", "SIZE", lambda row: units.size(row["size"])),
+        Column("TotalCount", "TOTAL", lambda row: str(len(row["all"]))),
+        Column("Type", "TYPE", lambda row: row["type"]),
+    ]
+    return Layout(columns, ["Type", "TotalCount", "Active", "Size", "Reclaimable"], quiet="Type")
+
+
+def _print_all(usage: DiskUsage) -> None:
+    """docker's `df -v`: a table for each kind."""
+    from rootless.cli import units
+
+    def names(image: Any) -> tuple[str, str]:
+        name = image.names[0] if image.names else ""
+        head, _, tag = name.rpartition(":")
+        return (head, tag) if head else (name or "<none>", "<none>")
+
+    tables: list[tuple[str, list[str], list[list[str]]]] = [
+        (
+            "Images space usage:",
+            ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"],
+            [
+                [*names(i), units.short_id(i.id), units.ago(i.created), units.size(i.size), units.size(i.shared),
+                 units.size(i.unique), str(i.containers)]
+                for i in usage.images
+            ],
+        ),
+        (
+            "Containers space usage:",
+            ["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"],
+            [
+                [c.id[:12], c.image, units.size(c.size), units.ago(c.created), c.status, c.name]
+                for c in usage.containers
+            ],
+        ),
+        (
+            "Local Volumes space usage:",
+            ["VOLUME NAME", "LINKS", "SIZE"],
+            [[v.name, str(v.links), units.size(v.size)] for v in usage.volumes],
+        ),
+        (
+            f"Build cache usage: {units.size(usage.cache_size)}",
+            ["CACHE ID", "STEP", "SIZE", "CREATED", "LAST USED", "IN USE"],
+            [
+                [c.key[:12], c.description[:50], units.size(c.size), units.ago(c.created), units.ago(c.used),
+                 "true" if c.is_needed else "false"]
+                for c in usage.cache
+            ],
+        ),
+    ]  # fmt: skip
+    for title, headings, rows in tables:
+        output.line(f"{title}\n")
+        _print_table([headings, *rows])
+        output.line()
+    if usage.leftovers:
+        output.line(f"Leftovers of interrupted commands: {units.size(usage.leftovers)}\n")
+    output.line(f"All together: {units.size(usage.total)}")
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        output.line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _document(usage: DiskUsage) -> dict[str, Any]:
+    return {
+        "Images": [
+            {"ID": i.id, "Names": list(i.names), "Created": i.created, "Size": i.size, "SharedSize": i.shared,
+             "UniqueSize": i.unique, "Containers": i.containers}
+            for i in usage.images
+        ],
+        "Containers": [
+            {"ID": c.id, "Name": c.name, "Image": c.image, "Created": c.created, "Status": c.status, "Size": c.size}
+            for c in usage.containers
+        ],
+        "Volumes": [{"Name": v.name, "Links": v.links, "Size": v.size} for v in usage.volumes],
+        "BuildCache": [
+            {"ID": c.key, "Description": c.description, "Created": c.created, "LastUsed": c.used, "Size": c.size,
+             "InUse": c.is_needed}
+            for c in usage.cache
+        ],
+        "ImagesSize": usage.images_size,
+        "BuildCacheSize": usage.cache_size,
+        "Leftovers": usage.leftovers,
+        "Total": usage.total,
+    }  # fmt: skip
+
+
+@command(
+    "check",
+    "Verify everything in the store, and repair what can be",
+    description="Reads every blob and compares every layer's tree with its archive: content, owners, modes, times, "
+    "extended attributes. Also: names, records, containers, volumes, and what nothing needs. The exit code is 1 when "
+    "damage is left. With --repair, damaged layers and blobs go into quarantine (which `system prune` empties) and are "
+    "made or fetched again; containers that run keep what they have.",
+    examples="rootless system check --quick\nrootless system check --repair",
+)
+@click.option(
+    "--format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it"
+)
+@switch("--quick", help="Do not read content: only what is there, and sizes")
+@switch("--repair", help="Put right what can be")
+@pass_session
+def check(session: Session, format: str, quick: bool, repair: bool) -> int:
+    """Print what is wrong."""
+
+    def say(what: str) -> None:
+        if output.is_terminal(sys.stderr):
+            output.raw(f"\r\x1b[Kchecking {what}", sys.stderr)
+
+    checked = session.engine.system.check(repair=repair, quick=quick, progress=say)
+    if output.is_terminal(sys.stderr):
+        output.raw("\r\x1b[K", sys.stderr)
+    if format == "json":
+        document = {**checked._asdict(), "findings": [each._asdict() for each in checked.findings]}
+        output.line(output.json_text({**document, "sound": checked.is_sound}))
+    else:
+        _print_checked(checked, quick=quick)
+    return 0 if checked.is_sound else 1
+
+
+def _print_checked(checked: Checked, *, quick: bool) -> None:
+    for finding in checked.findings:
+        _print_finding(finding)
+    counts = (
+        (checked.blobs, "blobs"),
+        (checked.layers, "layers"),
+        (checked.images, "images"),
+        (checked.containers, "containers"),
+        (checked.volumes, "volumes"),
+    )
+    looked = ", ".join(f"{count} {what}" for count, what in counts)
+    damages = sum(each.is_damage and not each.repaired for each in checked.findings)
+    repaired = sum(each.is_damage and bool(each.repaired) for each in checked.findings)
+    result = "everything is whole" if not damages and not repaired else f"{damages} damaged"
+    output.line(
+        f"{looked}: {result}{f', {repaired} repaired' if repaired else ''}{' (content was not read)' if quick else ''}"
+    )
+
+
+def _print_finding(finding: Finding) -> None:
+    number = finding.id[7:19] if finding.id.startswith("sha256:") else finding.id
+    subject = f"{finding.kind} {number}: " if number else ""
+    done = f" — {finding.repaired}" if finding.repaired else ""
+    output.line(f"{subject}{finding.text}{done}")
+    for detail in finding.details[:10]:
+        output.line(f"    {detail}")
+    if len(finding.details) > 10:
+        output.line(f"    ... and {len(finding.details) - 10} more")
+
+
+@command(
+    "reset",
+    "Remove everything: containers, images, volumes, caches",
+    description="The store is empty afterwards, files of mapped ids are removed too. Settings and credentials stay.",
+)
+@switch("-f", "--force", help="Do not ask, and kill containers that run")
+@pass_session
+def reset(session: Session, force: bool) -> None:
+    """Ask, then remove all of it."""
+    root = session.engine.store.root
+    question = (
+        "This will remove:\n  - all containers\n  - all images\n  - all volumes, with what is in them\n"
+        f"  - all caches\nand everything else in '{root}'.\n"
+    )
+    if confirm(question, force=force):
+        session.engine.system.reset(force=force)
