@@ -6,84 +6,64 @@ import os
 
 from rootless.errors import HostLimit
 from rootless.host import userns
-from rootless.host.facts import find_helper
 from rootless.host.probes import Probe
-from rootless.host.probes.trial import run
-
-_ROOT = "/sys/fs/cgroup"
-_DELEGATION = (
-    "ask the administrator for a drop-in /etc/systemd/system/user@.service.d/delegate.conf with"
-    " `[Service]` and `Delegate=cpu cpuset io memory pids`"
-)
 
 
 def cgroup(directory: str) -> Probe:
-    """The ladder of cgroups: a systemd user scope, else a directory that we may write, else none."""
-    from rootless.kernel.mounts import CGROUP2_SUPER_MAGIC, fs_magic
+    """The ladder of cgroups: what was delegated is really used, by a child that is moved and limited."""
+    from rootless.host import cgroups
 
+    found = cgroups.find()
+    if found.kind == "none":
+        return Probe("cgroup", False, f"no resource limits: {found.reason}", found.remedy)
+    names = " ".join(found.controllers) or "none"
     try:
-        fd = os.open(_ROOT, os.O_PATH | os.O_CLOEXEC)
-        magic = fs_magic(fd)
-        os.close(fd)
-    except OSError:
-        return Probe(
-            "cgroup", False, f"'{_ROOT}' is not there: no resource limits", "ask the administrator to mount it"
-        )
-    if magic != CGROUP2_SUPER_MAGIC:
-        return Probe(
-            "cgroup",
-            False,
-            "cgroup version 1 (or hybrid) cannot be delegated safely: no resource limits",
-            "ask the administrator to boot with systemd.unified_cgroup_hierarchy=1",
-        )
-    scope = _user_scope()
-    if scope is not None:
-        return scope
-    return _own_directory()
-
-
-def _user_scope() -> Probe | None:
-    """A transient scope of the user's systemd, made for real; None where there is no such systemd."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    program = find_helper("systemd-run")
-    if program is None or not os.path.exists(f"{runtime}/systemd/private"):
-        return None
-    code, words = run([program, "--user", "--scope", "--quiet", "--collect", "--", "/bin/true"])
-    if code != 0:
-        return (
-            Probe("cgroup", False, f"systemd made no scope: {words}", "log in through PAM, not by su")
-            if words
-            else None
-        )
-    uid = os.geteuid()
-    found = _controllers(f"{_ROOT}/user.slice/user-{uid}.slice/user@{uid}.service")
-    missing = {"cpu", "memory", "pids"} - set(found)
-    detail = f"systemd user scopes with controllers {' '.join(found) or 'none'}"
+        if found.kind == "scope":
+            detail = f"scopes of your systemd, with controllers {names}"
+            _try_scope(found.controllers)
+        elif found.kind == "directory":
+            detail = f"directory '{found.path}', with controllers {names}"
+            _try_directory(found.path)
+        else:
+            detail = f"version 1, with controllers {names}"
+            for path in found.directories.values():
+                _try_directory(path)
+    except (HostLimit, OSError) as e:
+        return Probe("cgroup", False, f"no resource limits: {e}", found.remedy or cgroups.DELEGATION)
+    missing = found.missing({"cpu", "memory", "pids"})
     if missing:
-        return Probe("cgroup", False, f"{detail}; not delegated: {' '.join(sorted(missing))}", _DELEGATION)
-    return Probe("cgroup", True, detail)
+        detail = f"{detail}; without {', '.join(missing)}: {found.reason}"
+        return Probe("cgroup", False, detail, found.remedy)
+    return Probe("cgroup", True, detail + (f" ({found.reason})" if found.reason else ""))
 
 
-def _own_directory() -> Probe:
-    """The cgroup that we are in, tried with a subdirectory."""
-    with open("/proc/self/cgroup") as f:
-        own = next((line.strip()[3:] for line in f if line.startswith("0::")), "/")
-    path = f"{_ROOT}{own}".rstrip("/")
+def _try_scope(controllers: tuple[str, ...]) -> None:
+    """A scope around a child, in which every controller that is there can be handed on."""
+    import signal
+
+    from rootless.host import cgroups, scope
+
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.pause()
+        finally:
+            os._exit(0)
+    try:
+        path = scope.begin(pid=child).finish()
+        cgroups.evacuate(path)
+        missing = set(controllers) - set(cgroups.open_to_children(path))
+        if missing:
+            raise HostLimit(f"a scope has no controllers {', '.join(sorted(missing))}")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _try_directory(path: str) -> None:
     trial = f"{path}/rootless-probe-{os.getpid()}"
-    try:
-        os.mkdir(trial)
-        os.rmdir(trial)
-    except OSError as e:
-        return Probe("cgroup", False, f"cannot write '{path}': {e.strerror}: no resource limits", _DELEGATION)
-    return Probe("cgroup", True, f"delegated directory '{path}' with controllers {' '.join(_controllers(path))}")
-
-
-def _controllers(path: str) -> list[str]:
-    try:
-        with open(f"{path}/cgroup.controllers") as f:
-            return f.read().split()
-    except OSError:
-        return []
+    os.mkdir(trial)
+    os.rmdir(trial)
 
 
 def seccomp(directory: str) -> Probe:
