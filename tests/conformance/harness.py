@@ -77,6 +77,9 @@ class Case(NamedTuple):
         """What is asked, in words."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
+    def __str__(self) -> str:
+        return self.id
+
 
 CASES: dict[str, Case] = {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 import traceback
 from pathlib import Path
@@ -51,4 +50,3 @@ def _remove(directory: Path) -> None:
         from tests.conftest import remove_private_directory
 
         remove_private_directory(directory)
-        subprocess.run(["true"], check=True)
