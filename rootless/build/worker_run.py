@@ -39,7 +39,8 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
     if job["network"] in HELPERS:
         made["network"], helper = spaces.network(job["network"])
     plan = job["rootfs"]
-    since = time.time_ns() - _CLOCK_GRAIN
+    # of whole seconds, as tools write that copy a time by utime(2): adduser's /etc/passwd- would else be of now
+    since = (time.time_ns() - _CLOCK_GRAIN) // 10**9 * 10**9
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     note_read, note_write = os.pipe2(os.O_CLOEXEC)
     trees = [MountedTree(tree) for tree in job["trees"]]
