@@ -128,9 +128,14 @@ class Helper:
         known = self._explain(words)
         if known is not None:
             return known
+        hint = "--network=host or none needs no helper; see what works here: rootless doctor"
+        try:
+            os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+        except OSError as e:
+            remedy = "ask the administrator for: modprobe tun; chmod 666 /dev/net/tun (--network=host needs none)"
+            hint = f"/dev/net/tun: {e.strerror}: {remedy}"
         return HostLimit(
-            f"{self.name} could not connect the container's network: {words or 'it ended without a word'}",
-            hint="--network=host or none needs no helper; see what works here: rootless doctor",
+            f"{self.name} could not connect the container's network: {words or 'it ended without a word'}", hint=hint
         )
 
     def _words(self) -> str:

@@ -20,29 +20,38 @@ rootless exec -u postgres -e PGDATABASE=shop db psql -c 'select 1'
 @command("start", "Start stopped containers", own_error=125)
 @switch("-a", "--attach", help="Attach standard output and error, and pass signals on")
 @switch("-i", "--interactive", help="Attach standard input")
+@switch("--after-boot", help="Start what --restart=always, unless-stopped or on-failure wants after a reboot")
 @terminal_options
-@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete.stopped)
+@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete.stopped)
 @pass_session
 def start(
     session: Session,
     attach: bool,
     interactive: bool,
+    after_boot: bool,
     detach_keys: str | None,
     sig_proxy: bool,
     containers: tuple[str, ...],
 ) -> int:
     """Start each container, or one and stay with it."""
     engine = session.engine
-    if attach or interactive:
-        if len(containers) > 1:
-            raise UsageError("cannot attach to several containers at once", hint="give one, or leave -a and -i out")
-        how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=not interactive)
-        return engine.containers.start(containers[0], how, interactive=interactive).exit_code or 0
 
     def start_one(name: str) -> str:
         engine.containers.start(name)
         return name
 
+    if after_boot:
+        if containers or attach or interactive:
+            raise UsageError("conflicting options: --after-boot chooses the containers and attaches to none")
+        containers = tuple(engine.containers.wanted_after_boot())
+        return each(containers, start_one)
+    if not containers:
+        raise UsageError("no container to start", hint="name one, or give --after-boot")
+    if attach or interactive:
+        if len(containers) > 1:
+            raise UsageError("cannot attach to several containers at once", hint="give one, or leave -a and -i out")
+        how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=not interactive)
+        return engine.containers.start(containers[0], how, interactive=interactive).exit_code or 0
     if len(containers) == 1:
         output.line(start_one(containers[0]))  # the error's own exit code counts
         return 0

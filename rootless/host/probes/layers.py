@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -57,7 +58,7 @@ def fuse_overlayfs(directory: str) -> Probe:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as e:
-        absent = isinstance(e, FileNotFoundError)
+        absent = e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO)  # the node may be there without the module
         line = "modprobe fuse" if absent else "chmod 0666 /dev/fuse"
         return Probe(
             "fuse_overlayfs", False, f"cannot open '/dev/fuse': {e.strerror}", f"ask the administrator for: {line}"

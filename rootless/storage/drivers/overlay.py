@@ -112,7 +112,12 @@ def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -
         for flag in ("userxattr", *(["volatile"] if volatile else [])):
             mounts.fsconfig_flag(fs, flag)
         mounts.fsconfig_string(fs, "index", "off")
-        mounts.fsconfig_create(fs)
+        try:
+            mounts.fsconfig_create(fs)
+        except OSError as e:
+            if e.errno == errno.EINVAL:
+                return None  # Linux before 6.5 takes any key, and reads them only now; mount(2) tells what is wrong
+            raise
         return mounts.fsmount(fs)
     finally:
         os.fchdir(here)
