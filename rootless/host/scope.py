@@ -94,7 +94,7 @@ def begin(*, slice_name: str = SLICE, unit: str = "", pid: int = 0) -> Request:
     return Request(connection, serial, unit, pid)
 
 
-def attach(unit: str, subgroup: str, pid: int) -> None:
+def attach(unit: str, subgroup: str, pid: int, timeout: float = TIMEOUT) -> None:
     """Have systemd move `pid` into `subgroup` ("/container") of a delegated unit. Raises HostLimit."""
     body = dbus.Writer()
     body.text(unit)
@@ -104,7 +104,7 @@ def attach(unit: str, subgroup: str, pid: int) -> None:
         connection = _connect()
         try:
             serial = connection.call((_SYSTEMD, _PATH, _MANAGER, "AttachProcessesToUnit"), "ssau", bytes(body.buffer))
-            deadline = time.monotonic() + TIMEOUT
+            deadline = time.monotonic() + timeout
             while time.monotonic() < deadline:
                 message = connection.receive(deadline - time.monotonic())
                 if message is None or message.reply_to != serial:
@@ -116,7 +116,7 @@ def attach(unit: str, subgroup: str, pid: int) -> None:
             connection.close()
     except OSError as e:
         raise HostLimit(f"cannot ask your systemd to move process {pid}: {e.strerror or e}") from e
-    raise HostLimit(f"systemd did not answer within {TIMEOUT:g} seconds")
+    raise HostLimit(f"systemd did not answer within {timeout:g} seconds")
 
 
 def _connect() -> dbus.Connection:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     AnyGroup = Group | Group1
 
+_PATIENCE = 2.0  # seconds for systemd, while the container's output waits
+
 
 class Holder:
     """Gives each run its cgroup. scope: the directory of the systemd scope that this process is in, "" without."""
@@ -110,6 +112,20 @@ def joiner(known: dict[str, Any] | None, init: int) -> Callable[[int], None] | N
 
     group = restore(known)
     return None if group is None else lambda pid: place.join(group, pid, init)
+
+
+def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
+    """Bring helpers that were started before the scope was there into it: they shall end with it, not with a login."""
+    from rootless.host import scope
+    from rootless.runtime.cgroups import place
+
+    unit = os.path.basename(scope_path)
+    for pid, _ in helpers:
+        try:
+            if f"/{unit}" not in cgroups.unified_path(pid):
+                scope.attach(unit, f"/{place.SUPERVISOR}", pid, _PATIENCE)
+        except (HostLimit, OSError):
+            continue  # it serves the container where it is
 
 
 def enter(group: AnyGroup | None) -> list[str]:

@@ -95,6 +95,10 @@ def _begin_anew(known: dict[str, Any]) -> None:
 
     from rootless.host.userns import worker_command
 
+    if known["scope"] and known["run"]["helpers"]:
+        from rootless.monitor.cgroup import gather
+
+        gather(known["scope"], known["run"]["helpers"])
     memory = os.memfd_create("monitor", 0)
     os.write(memory, marshal.dumps(known))
     os.lseek(memory, 0, os.SEEK_SET)

@@ -14,6 +14,10 @@ from rootless.kernel.process import pidfd_open, pidfd_send_signal
 from rootless.monitor import state
 from rootless.monitor.logfile import timestamp
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DEAD_EXIT_CODE = 137
 _LIVE = ("running", "paused", "restarting")
 
@@ -56,6 +60,7 @@ def stale(directory: str) -> bool:
             _kill_same(int(fields.get("pid") or 0), int(fields.get("pid_start") or 0))
             for pid, start in fields.get("helpers") or []:
                 _kill_same(int(pid), int(start))
+            _end_cgroup(fields.get("cgroup"))
         fields.update(
             status="exited",
             pid=0,
@@ -64,11 +69,29 @@ def stale(directory: str) -> bool:
             error="monitor died",
             finished_at=timestamp(),
             helpers=[],
+            cgroup=None,
         )
         state.write(directory, fields)
     finally:
         os.close(fd)
     return True
+
+
+def _end_cgroup(known: dict[str, Any] | None) -> None:
+    """Kill what is left in the container's cgroup, and remove that."""
+    if not known:
+        return
+    from rootless.errors import RootlessError
+    from rootless.runtime.cgroups.group import restore
+
+    group = restore(known)
+    if group is None:
+        return
+    try:
+        group.kill()
+        group.remove()
+    except (RootlessError, OSError):
+        pass  # `system prune` finds it
 
 
 def _kill_same(pid: int, start_time: int) -> None:

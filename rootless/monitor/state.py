@@ -122,4 +122,6 @@ class State:
     def ended(self, status: str, exit_code: int, *, error: str = "") -> None:
         """The container does not run: "exited", "restarting", or "created" when it could not start."""
         times = {} if status == "created" else {"finished_at": timestamp()}
-        self.update(status=status, pid=0, pid_start=0, exit_code=exit_code, error=error, helpers=[], **times)
+        self.update(
+            status=status, pid=0, pid_start=0, exit_code=exit_code, error=error, helpers=[], cgroup=None, **times
+        )

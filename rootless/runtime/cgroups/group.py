@@ -162,7 +162,7 @@ class Group1:
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
-        return {"version": 1, "paths": self.paths}
+        return {"version": 1, "path": self.path, "paths": self.paths}
 
     def make(self) -> None:
         """Make all directories."""
