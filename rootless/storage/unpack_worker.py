@@ -37,8 +37,11 @@ def main() -> int:
             "hint": None,
         }
     view = memoryview(json.dumps(result).encode())
-    while view:
-        view = view[os.write(out, view) :]
+    try:
+        while view:
+            view = view[os.write(out, view) :]
+    except BrokenPipeError:
+        pass  # who asked has gone: a reader that was closed early
     os.close(out)
     os._exit(0)  # the inflating thread may still wait for a place in its queue
 
