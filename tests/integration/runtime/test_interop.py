@@ -1,17 +1,14 @@
-"""Bundles of others run by us, ours run by runc, and podman with us as its runtime."""
+"""Bundles of others run by us, and ours run by runc."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
-import tarfile
-import tempfile
 from pathlib import Path
 
-from tests.conftest import oci_command_path, require
+from tests.conftest import require
 from tests.integration.runtime.bundle import Bundle
 
 
@@ -67,47 +64,6 @@ def test_bundle_of_umoci(bundle: Bundle) -> None:
     (bundle.path / "unpacked/config.json").write_text(json.dumps(config))
     done = bundle.oci("run", "--bundle", "unpacked", "c", check=False)
     assert (done.returncode, done.stdout) == (6, "1\n"), done.stderr
-
-
-def test_podman_with_our_runtime(bundle: Bundle) -> None:
-    podman = program("podman")
-    require(not nested() and os.geteuid() != 0, "rootless podman wants a plain user here")
-    wrapper = bundle.path / "rootless-oci"
-    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(oci_command_path())} "$@"\n')
-    wrapper.chmod(0o755)
-    archive = bundle.path / "root.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(bundle.root, ".")
-    place = tempfile.mkdtemp(prefix="p-")  # podman wants a short path
-    store = ["--root", f"{place}/store", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [podman, *store, "--runtime", str(wrapper), *arguments],
-            capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, env=bundle.environment,
-        )  # fmt: skip
-
-    imported = run("import", "-q", str(archive), "bb")
-    require(imported.returncode == 0, f"podman cannot store an image here: {imported.stderr.strip()}")
-    quiet = ("--network=none", "--rm", "-e", "PATH=/bin")
-    try:
-        done = run("run", *quiet, "bb", "/bin/sh", "-c", "echo $$; exit 6")
-        assert (done.returncode, done.stdout) == (6, "1\n"), done.stderr
-        assert run("run", *quiet, "bb", "/bin/nope").returncode == 127
-        assert run("run", *quiet, "bb", "/etc").returncode == 126
-        script = "trap 'exit 9' TERM; echo ready; while :; do usleep 10000; done"
-        done = run("run", "-d", "--network=none", "--name", "d", "-e", "PATH=/bin", "bb", "/bin/sh", "-c", script)
-        assert done.returncode == 0, done.stderr
-        done = run("exec", "d", "sh", "-c", "echo in; exit 3")
-        assert (done.returncode, done.stdout) == (3, "in\n")
-        assert "/dev/pts/0" in run("exec", "-t", "d", "tty").stdout
-        assert run("stop", "-t", "5", "d").returncode == 0
-        assert run("inspect", "-f", "{{.State.ExitCode}}", "d").stdout == "9\n"
-        assert run("logs", "d").stdout == "ready\n"
-    finally:
-        run("rm", "-f", "-a")
-        run("rmi", "-f", "-a")
-        subprocess.run([podman, "unshare", "rm", "-rf", place], timeout=60, capture_output=True)
 
 
 def test_features_are_well_formed(bundle: Bundle) -> None:
