@@ -59,8 +59,8 @@ def listen(directory: str) -> socket.socket:
 def pass_on(listener: socket.socket, address: str, pid: int, pidfd: int) -> None:
     """Wait until the container says READY=1 and tell `address`, with its pid; or until the process has ended."""
     while True:
-        ready, _, _ = select.select([listener, pidfd], [], [])
-        if listener not in ready:
+        ready, _, _ = select.select([listener.fileno(), pidfd], [], [])
+        if listener.fileno() not in ready:
             return
         lines = listener.recv(_BLOCK).decode(errors="replace").splitlines()
         if "READY=1" not in lines:

@@ -75,6 +75,7 @@ def create(records: Records, container_id: str, options: CreateOptions, warn: Wa
                 if process.console_fd is not None and options.console_socket:
                     console.send_master(options.console_socket, process.console_fd)
                 process.detach()
+                process.close()
             except BaseException:
                 process.destroy()
                 placing.undo()
@@ -106,13 +107,15 @@ def start(records: Records, container_id: str, warn: Warn, *, notify_socket: str
             pidfd = kernel.pidfd_open(record.pid)
         except ProcessLookupError:
             return
-        notify.pass_on(listener, notify_socket, record.pid, pidfd)
+        with listener:
+            notify.pass_on(listener, notify_socket, record.pid, pidfd)
+        os.close(pidfd)
 
 
 def _open_gate(record: Record, config: dict[str, Any], warn: Warn) -> None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with connection:
-        connection.connect(_short(record))
+        _reach(record, connection.connect)
         channel = Channel(connection)
         channel.send({"do": "start", "state": {**record.oci_state(), "status": "created"}})
         # whatever comes now, the gate is used up: a failed start leaves a stopped container
@@ -151,6 +154,8 @@ def run(
             process.kill()
             placing.undo()
             raise
+        finally:
+            process.close()
     except BaseException as e:
         _forget(record, config, e, warn)
         raise
@@ -343,15 +348,18 @@ def seccomp_of(config: dict[str, Any]) -> tuple[bytes | None, int]:
     return cached(profile, os.path.join(base, "rootless")), load_flags(profile)
 
 
-def _short(record: Record) -> str:
-    """The gate's path by a fd of its directory (kept open): addresses of sockets end at 107 bytes."""
+def _reach(record: Record, reach: Callable[[str], None]) -> None:
+    """Call `reach` with the gate's path by a fd of its directory: addresses of sockets end at 107 bytes."""
     directory = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{directory}/start.sock"
+    try:
+        reach(f"/proc/self/fd/{directory}/start.sock")
+    finally:
+        os.close(directory)
 
 
 def _listen(record: Record) -> socket.socket:
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    gate.bind(_short(record))
+    _reach(record, gate.bind)
     gate.listen(1)
     return gate
 
