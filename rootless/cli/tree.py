@@ -10,9 +10,11 @@ Entries = dict[str, tuple[str, str]]
 CONTAINER: Entries = {
     "attach": ("container.process:attach", "Attach the terminal's streams to a running container"),
     "commit": ("container.snapshot:commit", "Make an image of a container's changes"),
+    "cp": ("container.copying:cp", "Copy files between a container and the host"),
     "create": ("container.run:create", "Create a new container"),
     "diff": ("container.snapshot:diff", "List what a container has changed in its image's files"),
     "exec": ("container.process:exec_", "Execute a command in a running container"),
+    "export": ("container.copying:export", "Write a container's root file system as a tar archive"),
     "inspect": ("container.show:inspect", "Display detailed information on containers"),
     "kill": ("container.lifecycle:kill", "Kill running containers"),
     "logs": ("container.show:logs", "Fetch the logs of a container"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from rootless.engine.container_copy import CopyResult
     from rootless.engine.context import Engine
     from rootless.engine.explain import Explanation
     from rootless.engine.images import PullEvent
@@ -207,6 +208,25 @@ class Containers:
             format=format,
             progress=progress,
         )
+
+    def copy(
+        self, source: str, target: str, *, archive: bool = False, follow: bool = False, overwrite: bool = False
+    ) -> CopyResult:
+        """Copy files between a container and the host, or two containers (`cp`), by docker's rules.
+
+        source, target: CONTAINER:PATH, a path of the host, or "-" for a tar stream. archive: keep owners. follow: a
+        link at the end of the source. overwrite: a directory may replace a file and the reverse. Volumes of the
+        container are seen, running or not. Raises NotFound, InvalidInput, InvalidState (in the way, read-only).
+        """
+        from rootless.engine import container_copy
+
+        return container_copy.copy(self._engine, source, target, archive=archive, follow=follow, overwrite=overwrite)
+
+    def export(self, container: str, output: str) -> None:
+        """Write its whole root file system as a tar to file `output` ("-": standard output); no volumes."""
+        from rootless.engine import container_copy
+
+        container_copy.export(self._engine, container, output)
 
     def diff(self, container: str) -> list[Change]:
         """What it has changed in its image's files, in the order of paths."""

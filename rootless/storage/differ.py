@@ -234,10 +234,10 @@ class LayerWriter:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidState(f"'{shown(os.fsencode(node.path))}' was replaced while it was read")
-            if self._is_link(node, name, status, place):
-                return
             here = read_attributes(fd)
             member = self._member(node, status, here, os.fsencode(node.path))
+            if self._is_link(member, name, status, place):
+                return
             if place.target >= 0:
                 target = os.open(name, _NEW, 0o600, dir_fd=place.target)
             if member.kind == FILE:
@@ -258,7 +258,7 @@ class LayerWriter:
             self._clones = clone_file(fd, target)
             if self._clones:
                 read, write = target, -1  # hashed from the copy: what is in the archive is what is in the tree
-        segments = _segments(read, status)
+        segments = data_segments(read, status)
         if segments is not None:
             self._sparse(member, read, write, size, segments)
             return
@@ -310,12 +310,12 @@ class LayerWriter:
         status = os.stat(name, dir_fd=place.source, follow_symlinks=False)
         if stat.S_IFMT(status.st_mode) != node.kind:
             raise InvalidState(f"'{shown(os.fsencode(node.path))}' was replaced while it was read")
-        if self._is_link(node, name, status, place):
-            return
         path = os.fsencode(node.path)
         linkname = os.fsencode(os.readlink(name, dir_fd=place.source)) if node.kind == stat.S_IFLNK else b""
         noted = self._table.find(path, status, linkname)
         member = self._member(node, status, Attributes((), noted, False, b""), path, linkname)
+        if self._is_link(member, name, status, place):
+            return
         self._tar.raw(encode(member))
         fd = place.source
         if place.target >= 0:
@@ -335,16 +335,17 @@ class LayerWriter:
         if noted is not None:
             self.noted.append(overrides.line(path, noted, linkname))
 
-    def _is_link(self, node: Node, name: str, status: os.stat_result, place: Open) -> bool:
+    def _is_link(self, member: Member, name: str, status: os.stat_result, place: Open) -> bool:
         """Write a further name of a file that was written before; False when it is the first one."""
         if status.st_nlink < 2:
             return False
         key = (status.st_dev, status.st_ino)
         first = self._linked.get(key)
         if first is None:
-            self._linked[key] = os.fsencode(node.path)
+            self._linked[key] = member.name
             return False
-        self._tar.raw(encode(Member(os.fsencode(node.path), LINK, mode=stat.S_IMODE(status.st_mode), linkname=first)))
+        # With all attributes: other tools set them again for each name
+        self._tar.raw(encode(member._replace(kind=LINK, linkname=first)))
         if place.target >= 0:
             os.link(first, name, src_dir_fd=self._target, dst_dir_fd=place.target, follow_symlinks=False)
         return True
@@ -373,9 +374,8 @@ class LayerWriter:
         return Member(path, kind, mode, uid, gid, 0, mtime, linkname, major, minor, xattrs)
 
     def _value(self, name: str, value: bytes) -> bytes:
-        if name == CAPABILITY and len(value) == 24:
-            # The form that names a namespace's root: in an image the root is the image's
-            return ((2 << 24) | (value[0] & 1)).to_bytes(4, "little") + value[4:20]
+        if name == CAPABILITY:
+            return plain_capability(value)
         if name.startswith("system.posix_acl_") and self._owner is not None:
             return _translate_acl(value, self._owner)
         return value
@@ -435,7 +435,14 @@ def _strip(fd: int) -> None:
             os.removexattr(fd, name)
 
 
-def _segments(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
+def plain_capability(value: bytes) -> bytes:
+    """File capabilities without the root of a namespace (VFS_CAP_REVISION_3): in an archive the root is the image's."""
+    if len(value) != 24:
+        return value
+    return ((2 << 24) | (value[0] & 1)).to_bytes(4, "little") + value[4:20]
+
+
+def data_segments(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
     """(offset, length) of the data of a file with large holes, else None."""
     size = status.st_size
     if size - status.st_blocks * 512 < SPARSE:
