@@ -134,6 +134,7 @@ def _make(
         init=init_program,
     )
     runtime = _runtime(options.runtime or settings.runtime)
+    outer_map = None if joined.id_map is not None else identity.outer_map(own, id_map, runtime)
     config, warnings = make_config(options, image.defaults, facts)
     cgroup = _limit(engine, options, config)
     for warning in warnings:
@@ -174,6 +175,7 @@ def _make(
         "rootfs": rootfs,
         "id_map": id_map.to_json(),
         "joined_user": joined.id_map is not None,
+        **({"outer_map": outer_map.to_json()} if outer_map is not None else {}),
         "network": {"mode": network.mode, "ports": list(network.ports), "join_pid": None, "dns": list(options.dns)},
         "seed_volumes": list(mounts.seeds),
         "seccomp_bpf": None if runtime else filter_path(engine, profile),

@@ -76,6 +76,20 @@ def _with_one_id(mode: str, account: Account, *, custom: bool, options: Containe
     return Identity(id_map, account, (warning,))
 
 
+def outer_map(own: IdMap, id_map: IdMap, runtime: str) -> IdMap | None:
+    """The map to set up with, where the container's lacks the user's own ids (nomap); None where it does not."""
+    from rootless.storage.drivers.writable import is_reachable
+
+    if is_reachable(id_map):
+        return None
+    if runtime:
+        raise UsageError(
+            "a container without your own ids (--userns=nomap) works with this tool's own runtime only",
+            hint="leave --runtime out, or use --userns keep-id or the default map",
+        )
+    return own
+
+
 def _ids(own: IdMap) -> SubordinateIds:
     """The caller's ranges behind his default map: everything but id 0, which is himself."""
     return SubordinateIds(

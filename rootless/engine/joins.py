@@ -71,6 +71,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
         return Joined(Namespaces(**how))
     from rootless.engine.reconcile import running_pid
     from rootless.kernel.procfs import transparent
+    from rootless.storage.drivers.writable import is_reachable
 
     id_map: IdMap | None = None
     network = None
@@ -93,6 +94,11 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
         if kind == "network":
             network = container_id
         id_map = IdMap.from_json(engine.store.containers.read(container_id)["id_map"])
+        if not is_reachable(id_map):
+            raise UsageError(
+                f"cannot share namespaces of container '{text}': it has none of your own ids (--userns=nomap), and its "
+                "root cannot reach your files"
+            )
     if len(users) > 1:
         raise UsageError(
             "the containers to join have user namespaces of their own, and a process is in only one",

@@ -225,13 +225,22 @@ def give_to_user(engine: Engine, mounts: Mounts, account: Account, id_map: IdMap
     if not mounts.chown:
         return
     from rootless.host import userns
+    from rootless.storage.drivers.writable import is_reachable
+
+    own = engine.store.id_map
+    user = account.uid, account.gid
+    if not is_reachable(id_map):
+        # seen from the default map, in whose namespace the work is done
+        host = id_map.to_host_uid(account.uid), id_map.to_host_gid(account.gid)
+        user = own.to_container_uid(host[0] or 0) or 0, own.to_container_gid(host[1] or 0) or 0
+        id_map = own
 
     def chown() -> bytes:
         for source in mounts.chown:
             for _, _, files, fd in os.fwalk(source, follow_symlinks=False):
-                os.chown(fd, account.uid, account.gid)
+                os.chown(fd, *user)
                 for name in files:
-                    os.chown(name, account.uid, account.gid, dir_fd=fd, follow_symlinks=False)
+                    os.chown(name, *user, dir_fd=fd, follow_symlinks=False)
         return b""
 
     try:

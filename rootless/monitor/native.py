@@ -154,6 +154,7 @@ def launch(
                 config=spec.config,
                 bundle=spec.bundle,
                 id_map=IdMap.from_json(spec.id_map) if spec.has_own_users else None,
+                outer_map=IdMap.from_json(spec.outer_map) if spec.has_own_users and spec.outer_map else None,
                 root_mount=mounter,
                 extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.seed_volumes],
                 stdio=stdio,

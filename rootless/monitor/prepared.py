@@ -40,7 +40,7 @@ class Prepared:
         Where nothing fits, `fds` is empty afterwards.
         """
         wanted = {entry["type"] for entry in spec.config["linux"]["namespaces"] if not entry.get("path")}
-        if "user" not in wanted or self.id_map.to_json() != spec.id_map:
+        if "user" not in wanted or self.id_map.to_json() != (spec.outer_map or spec.id_map):
             self.close()
             return None
         helper, self._helper = self._helper, None

@@ -35,6 +35,7 @@ class LaunchSpec:
         "name",
         "network",
         "open_stdin",
+        "outer_map",
         "raw",
         "remove",
         "restart",
@@ -61,6 +62,7 @@ class LaunchSpec:
         self.bundle = str(launch.get("bundle") or directory)
         self.rootfs: dict[str, Any] | None = launch.get("rootfs")
         self.id_map: dict[str, Any] = launch["id_map"]
+        self.outer_map: dict[str, Any] | None = launch.get("outer_map")
         self.init = bool(launch.get("init"))
         self.network: dict[str, Any] = launch.get("network") or {"mode": "none"}
         self.seed_volumes: list[dict[str, str]] = launch.get("seed_volumes") or []

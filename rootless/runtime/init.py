@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from rootless.runtime.nested import Nested
+
 
 class Setup:
     """All that the two processes need, made by the launcher before the fork."""
@@ -46,6 +48,7 @@ class Setup:
         "ids",
         "keyring",
         "namespaces",
+        "nested",
         "plan",
         "propagation",
         "reap",
@@ -74,6 +77,7 @@ class Setup:
         self.gate: socket.socket | None = None
         self.keyring = False
         self.reap: Callable[[Command], None] | None = None
+        self.nested: Nested | None = None
 
 
 def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoReturn:
@@ -102,6 +106,9 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         step[0] = f"mount the root file system '{setup.root}'"
         if setup.root_mount is not None:
             setup.root_mount(setup.root)
+        if setup.nested is not None:
+            step[0] = "become root of the inner id map"
+            setup.nested.become_root()
         if setup.command.emulation is not None:
             # before the pid namespace: whose first process it would be, and which it must see from outside
             step[0] = "start the supervisor of the emulated root"
@@ -139,10 +146,17 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         kernel.set_pdeathsig(0)
         os.setsid()
         context = Context(setup.root, lambda text: channel.send({"warning": text}))
+        if setup.nested is not None:
+            setup.nested.prepare()
         _build(setup, context, channel, step)
         _terminal_and_stdio(context, channel, step)
         step[0] = "find the command"
         program = find(setup.command)
+        if setup.nested is not None:
+            step[0] = "enter the inner user namespace"
+            setup.nested.give_streams((setup.command.process.get("user") or {}).get("uid", 0))
+            setup.nested.enter()
+            capabilities.drop_bounding(setup.command.sets.bounding)
         step[0] = "join a new session keyring"
         extra_filter = keyring.join(warn=context.warn) if setup.keyring else None
         channel.send({"at": "created"})

@@ -17,6 +17,7 @@ from rootless.runtime.command import Command, close_others, execute, find, resto
 from rootless.runtime.init import label, report, set_oom_score
 from rootless.runtime.launch import preserved_fds
 from rootless.runtime.namespaces import FILES, FLAGS
+from rootless.runtime.nested import give_streams_from_outside, is_without_us
 from rootless.runtime.operations.devices import open_pty
 from rootless.runtime.process import Process, expect
 from rootless.runtime.scheduling import apply_affinity, apply_inherited
@@ -124,9 +125,10 @@ def _until_started(process: Process, channel: Channel, warn: Callable[[str], Non
 class _Target:
     """The container's first process, held by a pidfd, and the namespaces of it that are not ours."""
 
-    __slots__ = ("flags", "pidfd", "root", "spaces")
+    __slots__ = ("flags", "pid", "pidfd", "root", "spaces")
 
-    def __init__(self, pidfd: int, root: int, spaces: list[tuple[int, int]]) -> None:
+    def __init__(self, pid: int, pidfd: int, root: int, spaces: list[tuple[int, int]]) -> None:
+        self.pid = pid
         self.pidfd = pidfd
         self.root = root
         self.spaces = spaces
@@ -184,7 +186,7 @@ def _open_process(pid: int) -> _Target:
         for fd in opened:
             os.close(fd)
         raise
-    return _Target(opened[0], opened[1], spaces)
+    return _Target(pid, opened[0], opened[1], spaces)
 
 
 def _denies_setgroups(pid: int) -> bool:
@@ -236,6 +238,7 @@ class _Joiner:
                 os._exit(1)
             apply_affinity(self.command.process, final=True)
             kernel.set_dumpable(False)
+            self._give_streams()
             if self.command.emulation is None:
                 self._join(self.target.flags)
             else:
@@ -257,6 +260,14 @@ class _Joiner:
             report(launcher, e, step[0])
         finally:
             os._exit(1)
+
+    def _give_streams(self) -> None:
+        """To the user that we become, where the container has none of our own ids (runtime.nested)."""
+        userns = next((fd for flag, fd in self.target.spaces if flag == FLAGS["user"]), None)
+        if userns is None or not is_without_us(userns, self.target.pid):
+            return
+        uid = (self.command.process.get("user") or {}).get("uid", 0)
+        give_streams_from_outside(userns, self.target.pid, uid, self.stdio or (0, 1, 2))
 
     def _enter(self, flags: int) -> None:
         if not flags:

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
     from rootless.host.idmap import IdMap
     from rootless.runtime.emulation import Emulation
+    from rootless.runtime.nested import Nested
     from rootless.runtime.operations import Operation
+
+
+_CAP_NET_BIND_SERVICE = 10
 
 
 class Launch:
@@ -47,7 +51,8 @@ class Launch:
     killed when this process ends; init: our own reaper as pid 1; gate: listening SOCK_SEQPACKET socket by which a later
     process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root.
     made: fds of namespaces, by the configuration's word for the type, that the caller has made already and that are
-    entered where the configuration wants new ones; with a user namespace its map is id_map.
+    entered where the configuration wants new ones; with a user namespace its map is outer_map or id_map.
+    outer_map: of the user namespace in which everything is set up, where id_map lacks what that needs (runtime.nested).
     warn: gets one line for each thing that is weaker than asked.
     """
 
@@ -66,6 +71,7 @@ class Launch:
         "keyring",
         "made",
         "on_namespaces",
+        "outer_map",
         "pivot",
         "preserve_fds",
         "root_mount",
@@ -100,6 +106,7 @@ class Launch:
         keep_groups: bool = False,
         pivot: bool = True,
         made: dict[str, int] | None = None,
+        outer_map: IdMap | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
@@ -123,6 +130,7 @@ class Launch:
         self.keep_groups = keep_groups
         self.pivot = pivot
         self.made = made or {}
+        self.outer_map = outer_map
         self.warn = warn or (lambda text: None)
 
 
@@ -187,14 +195,19 @@ def _prepare(launch: Launch) -> init.Setup:
     )
     if command.sets.unknown:
         launch.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
+    nested = None
+    if launch.outer_map is not None and id_map is not None:
+        nested = _nested(launch.outer_map, id_map, config, command)
+        config = nested.rewritten(config)
     setup = init.Setup(config, command, spaces, operations(config, facts, launch.extra), os.path.realpath(root))
+    setup.nested = nested
     setup.propagation = root_propagation(config)
     setup.root_mount = launch.root_mount
     setup.stdio = launch.stdio
     setup.gate = launch.gate
     setup.keyring = launch.keyring
     if id_map is not None:
-        setup.ids = id_map.first_uid(), id_map.first_gid()
+        setup.ids = (launch.outer_map or id_map).first_uid(), (launch.outer_map or id_map).first_gid()
     elif any(kind == "user" for kind, _ in spaces.joined):
         setup.ids = 0, 0
     if launch.init:
@@ -202,6 +215,15 @@ def _prepare(launch: Launch) -> init.Setup:
 
         setup.reap = split
     return setup
+
+
+def _nested(outer: IdMap, inner: IdMap, config: dict[str, Any], command: Command) -> Nested:
+    from rootless.runtime.nested import Nested
+
+    nested = Nested(outer, inner)
+    own = {n["type"] for n in (config.get("linux") or {}).get("namespaces") or [] if not n.get("path")}
+    nested.low_ports = "network" in own and bool(command.sets.effective >> _CAP_NET_BIND_SERVICE & 1)
+    return nested
 
 
 def _check_user(config: dict[str, Any], id_map: IdMap) -> None:
@@ -244,7 +266,7 @@ def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Proc
         expect(outer, "namespaces", launch.warn)
         if launch.id_map is not None:
             if "user" not in launch.made:
-                write_maps(helper, launch.id_map)
+                write_maps(helper, launch.outer_map or launch.id_map)
             userns_fd = os.open(f"/proc/{helper}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
             launch.join_cgroup(helper)

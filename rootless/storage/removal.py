@@ -65,6 +65,9 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
             answer = userns.call_in(userns_fd, work)
         else:
             assert id_map is not None
+            if id_map.to_container_uid(os.geteuid()) is None:
+                # root of a map without our own id may not even come here; in the default one are all ids that we have
+                id_map = userns.default_id_map()
             answer = userns.call(id_map, work)
         if not answer:
             return

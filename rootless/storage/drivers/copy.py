@@ -9,7 +9,7 @@ import os
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
-from rootless.storage.drivers.writable import make_directories
+from rootless.storage.drivers.writable import is_reachable, make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
         return b""
 
     try:
-        userns.call(id_map, flatten)
+        # the layers have the owners of this map already; root of one without the user's own ids cannot get at them
+        userns.call(id_map if is_reachable(id_map) else userns.default_id_map(), flatten)
     except OSError as e:
         raise HostLimit(
             f"cannot copy the image into '{upper}': {e.strerror}",

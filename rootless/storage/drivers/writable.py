@@ -17,11 +17,6 @@ def make_directories(container_dir: str, lowerdirs: list[str], id_map: IdMap, *p
     `upper` gets mode and owner of the topmost layer's root: overlayfs shows those of the topmost directory. An image
     without layers gets an empty one. Raises HostLimit.
     """
-    if not is_reachable(id_map):
-        raise HostLimit(
-            "root of this id map may not pass through your private image store: your own ids are not in the map",
-            hint="use --userns keep-id or the default map",
-        )
     try:
         if not lowerdirs:
             lowerdirs = [f"{container_dir}/lower"]
