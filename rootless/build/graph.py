@@ -61,7 +61,7 @@ class Graph(NamedTuple):
 
     def node(self, index: int) -> Node:
         """The needed stage of that index."""
-        return next(node for node in self.order if node.stage.index == index)
+        return next(node for node in self.order if node.stage.position == index)
 
 
 def plan(
@@ -86,9 +86,9 @@ def plan(
     )
     names = frozenset(name.lower() for name in contexts)
     nodes = [_node(dockerfile, stage, values, names) for stage in stages]
-    order = _order(nodes, wanted.index)
+    order = _order(nodes, wanted.position)
     unused = _unused(build_args, dockerfile.global_args, order)
-    return Graph(dockerfile, order, nodes[wanted.index], values, unused, names)
+    return Graph(dockerfile, order, nodes[wanted.position], values, unused, names)
 
 
 def _target(stages: tuple[Stage, ...], target: str) -> Stage:
@@ -115,7 +115,7 @@ def _find(name: str, stages: tuple[Stage, ...]) -> Stage | None:
 def _resolve(name: str, place: Place, stages: tuple[Stage, ...], contexts: frozenset[str]) -> Source:
     found = _find(name, stages)
     if found is not None:
-        return Source("stage", found.index, name)
+        return Source("stage", found.position, name)
     if name.isascii() and name.isdigit():
         raise DockerfileError(place, f"no build stage {name}", hint=f"there are {len(stages)}, counted from 0")
     context = _context(name, contexts)
@@ -132,14 +132,16 @@ def _node(dockerfile: Dockerfile, stage: Stage, values: Mapping[str, str], conte
     platform = _platform(start, values, escape)
     if stage.name and stage.name in contexts:
         return Node(stage, Source("context", None, stage.name), (), frozenset(), platform)
-    base = _base(start, expand.word(start.base, values, start.place, escape), dockerfile.stages, stage.index, contexts)
+    base = _base(
+        start, expand.word(start.base, values, start.place, escape), dockerfile.stages, stage.position, contexts
+    )
     uses = tuple(
         dict.fromkeys(_resolve(name, place, dockerfile.stages, contexts) for name, place in froms(stage.instructions))
     )
     needs = frozenset(source.stage for source in (base, *uses) if source.stage is not None)
-    if stage.index in needs:
-        place = next(p for n, p in froms(stage.instructions) if _is_stage(n, dockerfile.stages, stage.index))
-        raise DockerfileError(place, f"stage '{stage.name or stage.index}' copies from itself")
+    if stage.position in needs:
+        place = next(p for n, p in froms(stage.instructions) if _is_stage(n, dockerfile.stages, stage.position))
+        raise DockerfileError(place, f"stage '{stage.name or stage.position}' copies from itself")
     return Node(stage, base, uses, needs, platform)
 
 
@@ -154,7 +156,7 @@ def _context(name: str, contexts: frozenset[str]) -> str:
 
 def _is_stage(name: str, stages: tuple[Stage, ...], index: int) -> bool:
     found = _find(name, stages)
-    return found is not None and found.index == index
+    return found is not None and found.position == index
 
 
 def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform | None:
@@ -179,7 +181,7 @@ def _base(start: From, name: str, stages: tuple[Stage, ...], index: int, context
         )
     for stage in reversed(stages[:index]):
         if stage.name and stage.name == name.lower():
-            return Source("stage", stage.index, name)
+            return Source("stage", stage.position, name)
     context = _context(name, contexts)
     if context:
         return Source("context", None, context)

@@ -223,9 +223,9 @@ Instruction = (
 
 
 class Stage(NamedTuple):
-    """A FROM and what follows it; `index` counts from 0."""
+    """A FROM and what follows it; `position` among the stages counts from 0."""
 
-    index: int
+    position: int
     start: From
     instructions: tuple[Instruction, ...]
 

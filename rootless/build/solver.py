@@ -42,27 +42,27 @@ class Solver:
         jobs = self._session.options.jobs or os.cpu_count() or 1
         if jobs == 1 or len(order) == 1:
             for node in order:
-                self._states[node.stage.index] = self._stage(node)
+                self._states[node.stage.position] = self._stage(node)
         else:
             self._in_threads(jobs)
-        return self._states[self._graph.target.stage.index]
+        return self._states[self._graph.target.stage.position]
 
     def _in_threads(self, jobs: int) -> None:
-        waiting = {node.stage.index: node for node in self._graph.order}
+        waiting = {node.stage.position: node for node in self._graph.order}
         ended: queue.SimpleQueue[tuple[int, State | BaseException]] = queue.SimpleQueue()
         running = 0
 
         def work(node: Node) -> None:
             try:
-                ended.put((node.stage.index, self._stage(node)))
+                ended.put((node.stage.position, self._stage(node)))
             except BaseException as e:  # handed to the caller's thread, which raises it
-                ended.put((node.stage.index, e))
+                ended.put((node.stage.position, e))
 
         failure: BaseException | None = None
         while waiting or running:
             ready = [n for n in waiting.values() if n.needs <= self._states.keys()] if failure is None else []
             for node in ready[: jobs - running]:
-                del waiting[node.stage.index]
+                del waiting[node.stage.position]
                 threading.Thread(target=work, args=(node,), daemon=True).start()
                 running += 1
             if not running:

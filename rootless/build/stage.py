@@ -49,9 +49,9 @@ class Stage:
         self._graph = graph
         self._node = node
         self._escape = graph.dockerfile.directives.escape
-        name = node.stage.name or ("" if is_only else f"stage-{node.stage.index}")
+        name = node.stage.name or ("" if is_only else f"stage-{node.stage.position}")
         self._label = f"{name} " if name else ""
-        self._name = node.stage.name or str(node.stage.index)
+        self._name = node.stage.name or str(node.stage.position)
 
     @property
     def label(self) -> str:

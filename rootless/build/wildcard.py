@@ -127,7 +127,7 @@ def _regex(part: Part) -> str:
         return re.escape(part.text)
     if part.kind == CLASS:
         pairs = [part.text[at : at + 2] for at in range(0, len(part.text), 2)]
-        kept = [f"{_escaped(low)}-{_escaped(high)}" for low, high in pairs if low <= high]
+        kept = [f"{_escaped(pair[0])}-{_escaped(pair[1])}" for pair in pairs if pair[0] <= pair[1]]
         if not kept:  # [z-a] matches nothing
             return "." if part.is_negated else "(?!)"
         return f"[{'^' if part.is_negated else ''}{''.join(kept)}]"

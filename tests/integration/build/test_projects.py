@@ -100,8 +100,8 @@ def test_an_npm_front_end_served_from_another_stage(bases: Runner) -> None:
 def test_a_c_program_copied_to_scratch(bases: Runner) -> None:
     serve(bases, "scratch")
     assert ask(bases, "scratch") == "hello from nothing else\n"
-    again = bases("build", "-q", "--no-cache", PROJECTS / "scratch", timeout=400).stdout.strip()
-    assert bases("image", "inspect", "-f", "{{.Id}}", "scratch").stdout.strip() == again  # compiled anew, the same image
+    anew = bases("build", "-q", "--no-cache", PROJECTS / "scratch", timeout=400).stdout
+    assert bases("image", "inspect", "-f", "{{.Id}}", "scratch").stdout == anew
     layers = json.loads(bases("image", "inspect", "scratch").stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 2  # a COPY each, and nothing of the compiler
     assert config(bases, "scratch")["Labels"] == {"org.opencontainers.image.title": "serve"}

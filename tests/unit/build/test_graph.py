@@ -28,7 +28,7 @@ def plan(text: str, target: str = "", contexts: tuple[str, ...] = (), **build_ar
 
 
 def names(found: Graph) -> list[str]:
-    return [node.stage.name or str(node.stage.index) for node in found.order]
+    return [node.stage.name or str(node.stage.position) for node in found.order]
 
 
 def test_only_what_the_target_needs_is_built() -> None:
@@ -133,5 +133,5 @@ def test_dependencies_come_first(edges: list[list[int]]) -> None:
     done: set[int] = set()
     for node in found.order:
         assert node.needs <= done
-        done.add(node.stage.index)
+        done.add(node.stage.position)
     assert found.order[-1] == found.target

@@ -174,7 +174,7 @@ def test_latin1_in_a_comment_is_nobodys_business() -> None:
 
 def test_stages_and_their_names() -> None:
     found = parse("ARG V=1\nFROM --platform=linux/amd64 a:$V AS Build\nFROM build\nFROM scratch as c\n")
-    assert [(s.index, s.start.base, s.name, s.start.platform) for s in found.stages] == [
+    assert [(s.position, s.start.base, s.name, s.start.platform) for s in found.stages] == [
         (0, "a:$V", "build", "linux/amd64"),
         (1, "build", "", ""),
         (2, "scratch", "c", ""),
