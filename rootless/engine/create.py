@@ -65,6 +65,7 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
         except BaseException:
             _undo(engine, container_id, made)
             raise
+    events.record_container(engine, store.containers.read(container_id), "create")
     return Created(container_id, directory)
 
 
@@ -202,9 +203,7 @@ def _make(
         "runtime": runtime or None,
         "runtime_dir": engine.directories.runtime,
     }
-    directory = _publish(engine, record, config, launch, named=options.name is not None)
-    events.record_container(engine, record, "create")
-    return directory
+    return _publish(engine, record, config, launch, named=options.name is not None)
 
 
 def _limit(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
     # the same call as the runtime's own (runtime.launch), over the same configuration
     facts = plan.Facts(launch["bundle"], lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
     steps += plan.describe(plan.operations(config, facts))
+    steps += _cgroup_steps(launch["cgroup"])
     network = launch["network"]
     ports = "".join(
         f", port {one['host_port']} to {one['container_port']}/{one['protocol']}" for one in network["ports"]
@@ -93,3 +94,21 @@ def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
     steps.append(f"seccomp filter '{launch['seccomp_bpf']}'" if launch["seccomp_bpf"] else "no seccomp filter of ours")
     steps.append(f"execute {' '.join(process['args'])}")
     return steps
+
+
+def _cgroup_steps(cgroup: dict[str, Any]) -> list[str]:
+    from rootless.host import cgroups
+    from rootless.runtime.cgroups import version1, version2
+
+    if cgroup["mode"] == "disabled":
+        return ["stay in the caller's cgroup"]
+    found = cgroups.find(parent=cgroup["parent"], current=cgroup["mode"] == "split")
+    steps = {
+        "scope": f"cgroup in a scope of your systemd, below {cgroup['parent'] or 'rootless.slice'}",
+        "directory": f"cgroup below '{found.path}'",
+        "v1": f"cgroups below {', '.join(sorted(found.directories.values()))}",
+    }
+    if found.kind not in steps:
+        return [f"no cgroup: {found.reason}"]
+    settings = (version1 if found.kind == "v1" else version2).settings(cgroup["resources"])
+    return [steps[found.kind], *(f"limit {setting!r}" for setting in settings)]
