@@ -30,8 +30,11 @@ def registry_key(text: str | None) -> str:
     if bare in ("index.docker.io", "index.docker.io/v1", "registry-1.docker.io"):
         return DEFAULT_REGISTRY
     host, slash, path = bare.partition("/")
-    reference = parse_reference(f"{host}/{path or 'x'}", default_tag=None)
-    if reference.registry != host or reference.tag or reference.digest:
+    try:
+        reference = parse_reference(f"{host}/{path or 'x'}", default_tag=None)
+    except UsageError:
+        reference = None
+    if reference is None or reference.registry != host or reference.tag or reference.digest:
         raise UsageError(f"'{text}' is not a registry", hint="write HOST[:PORT], for example registry.example.org:5000")
     return f"{host}{slash}{path}"
 

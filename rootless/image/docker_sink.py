@@ -52,9 +52,13 @@ class DockerArchiveSink:
                     while piece := plain.read(_PIECE):
                         plain_hash.update(piece)
                         spool.write(piece)
-                while checked.read(_PIECE):
-                    pass  # what follows the end of the compressed stream is part of the blob
+                checked.drain()  # what follows the end of the compressed stream is part of the blob
                 checked.check()
+            except InvalidInput:
+                # Bytes that were changed break the decompressor first: then the digest is the better message
+                checked.drain()
+                checked.check()
+                raise
             finally:
                 checked.close()
             size = spool.tell()

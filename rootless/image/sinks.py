@@ -254,6 +254,11 @@ class CheckedStream:
         self._on_bytes(self._count)
         return piece
 
+    def drain(self) -> None:
+        """Read what is left."""
+        while self.read(_PIECE):
+            pass
+
     def check(self) -> None:
         """Compare when all was read. Raises DigestMismatch."""
         compare(self._content, self._hash.hexdigest(), self._count)
