@@ -97,7 +97,11 @@ class Worker:
 
     def close(self) -> None:
         """End it, and wait until it has gone: what it ran is gone then, too."""
-        self._socket.close()
+        try:
+            # a thread may wait for its answer just now: closing would neither wake that nor tell the worker
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         try:
             os.waitpid(self._pid, 0)
         except ChildProcessError:
