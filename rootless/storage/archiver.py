@@ -12,21 +12,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from rootless.kernel import mounts
-from rootless.storage.differ import data_segments, plain_capability
 from rootless.storage.difference import CHUNK, DIRECTORY, READ, Attributes, read_attributes
-from rootless.storage.tarheader import (
-    BLOCK,
-    BLOCK_DEVICE,
-    CHARACTER,
-    END,
-    FIFO,
-    FILE,
-    LINK,
-    SYMLINK,
-    Member,
-    encode,
-)
-from rootless.storage.tarheader import DIRECTORY as DIRECTORY_KIND
+from rootless.storage.members import KINDS, data_segments, plain_capability, sparse_head
+from rootless.storage.tarheader import BLOCK, BLOCK_DEVICE, CHARACTER, END, FILE, LINK, SYMLINK, Member, encode
 from rootless.storage.tree import CAPABILITY
 
 if TYPE_CHECKING:
@@ -36,8 +24,6 @@ if TYPE_CHECKING:
 
     Owner = Callable[[int, int], tuple[int, int]]
 
-_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY_KIND, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO,
-          stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE}  # fmt: skip
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 # File systems of the kernel's own: a copy of what is in them is of no use, and reading it may never end
 _VIEWS = {mounts.PROC_SUPER_MAGIC, mounts.SYSFS_MAGIC, mounts.CGROUP_SUPER_MAGIC, mounts.CGROUP2_SUPER_MAGIC,
@@ -134,19 +120,8 @@ class Archiver:
             self._copy(fd, size)
             self._put(bytes(-size % BLOCK))
             return
-        numbers = [len(segments), *(number for segment in segments for number in segment)]
-        text = b"".join(b"%d\n" % number for number in numbers)
-        text += bytes(-len(text) % BLOCK)
-        stored = len(text) + sum(length for _, length in segments)
-        records = (
-            (b"GNU.sparse.major", b"1"),
-            (b"GNU.sparse.minor", b"0"),
-            (b"GNU.sparse.name", name),
-            (b"GNU.sparse.realsize", b"%d" % size),
-        )
-        short = b"GNUSparseFile.0/" + name.rpartition(b"/")[2][:80]
-        self._put(encode(member._replace(name=short, size=stored, records=records)))
-        self._put(text)
+        head, stored = sparse_head(member, size, segments)
+        self._put(head)
         for offset, length in segments:
             os.lseek(fd, offset, os.SEEK_SET)
             self._copy(fd, length)
@@ -182,13 +157,13 @@ class Archiver:
         return True
 
     def _member(self, status: os.stat_result, here: Attributes, name: bytes) -> Member:
-        kind, major, minor = _KINDS[stat.S_IFMT(status.st_mode)], 0, 0
+        kind, major, minor = KINDS[stat.S_IFMT(status.st_mode)], 0, 0
         mode = 0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode)
         override = here.override
         if override is not None and override.applies_to(status):
             uid, gid, mode = override.uid, override.gid, override.mode_now(status.st_mode)
             if override.is_device:
-                kind, major, minor = _KINDS[override.format], override.major, override.minor
+                kind, major, minor = KINDS[override.format], override.major, override.minor
         elif self._owner is not None:
             uid, gid = self._owner(status.st_uid, status.st_gid)
         else:

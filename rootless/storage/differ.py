@@ -16,20 +16,9 @@ from rootless.kernel.files import clone_file
 from rootless.storage import overrides
 from rootless.storage.difference import CHUNK, DIRECTORY, GONE, MARKS, READ, Attributes, Node, read_attributes
 from rootless.storage.layer_rules import shown
+from rootless.storage.members import KINDS, data_segments, plain_capability, sparse_head, translate_acl
 from rootless.storage.recipe import crc32
-from rootless.storage.tarheader import (
-    BLOCK,
-    BLOCK_DEVICE,
-    CHARACTER,
-    END,
-    FIFO,
-    FILE,
-    LINK,
-    SYMLINK,
-    Member,
-    encode,
-)
-from rootless.storage.tarheader import DIRECTORY as DIRECTORY_KIND
+from rootless.storage.tarheader import BLOCK, END, FILE, LINK, SYMLINK, Member, encode
 from rootless.storage.tree import CAPABILITY, WHITEOUT
 
 if TYPE_CHECKING:
@@ -40,11 +29,8 @@ if TYPE_CHECKING:
 
     Owner = Callable[[int, int], tuple[int, int]]
 
-SPARSE = 1 << 20  # bytes of holes from which on a file is kept sparse
 _SMALL = 1 << 16  # smaller files are written from the bytes just read, not cloned
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY_KIND, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO,
-          stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE}  # fmt: skip
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 _NO_DEVICE = (errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
@@ -282,20 +268,8 @@ class LayerWriter:
             self._tar.payload(path, size, offset, crc)
 
     def _sparse(self, member: Member, read: int, write: int, size: int, segments: list[tuple[int, int]]) -> None:
-        """GNU's format 1.0: the map stands before the data."""
-        numbers = [len(segments), *(number for segment in segments for number in segment)]
-        text = b"".join(b"%d\n" % number for number in numbers)
-        text += bytes(-len(text) % BLOCK)
-        stored = len(text) + sum(length for _, length in segments)
-        base = member.name.rpartition(b"/")[2]
-        records = (
-            (b"GNU.sparse.major", b"1"),
-            (b"GNU.sparse.minor", b"0"),
-            (b"GNU.sparse.name", member.name),
-            (b"GNU.sparse.realsize", b"%d" % size),
-        )
-        self._tar.raw(encode(member._replace(name=b"GNUSparseFile.0/" + base[:80], size=stored, records=records)))
-        self._tar.raw(text)
+        head, stored = sparse_head(member, size, segments)
+        self._tar.raw(head)
         if write >= 0:
             os.ftruncate(write, size)
         for offset, length in segments:
@@ -353,13 +327,13 @@ class LayerWriter:
     def _member(
         self, node: Node, status: os.stat_result, here: Attributes, path: bytes, linkname: bytes = b""
     ) -> Member:
-        kind, major, minor = _KINDS[node.kind], 0, 0
+        kind, major, minor = KINDS[node.kind], 0, 0
         mode = stat.S_IMODE(status.st_mode)
         override = here.override
         if override is not None and override.applies_to(status):
             uid, gid, mode = override.uid, override.gid, override.mode_now(status.st_mode)
             if override.is_device:
-                kind, major, minor = _KINDS[override.format], override.major, override.minor
+                kind, major, minor = KINDS[override.format], override.major, override.minor
         else:
             uid, gid = status.st_uid, status.st_gid
             # With one id the files of the image are the caller's too, whoever he is in the container
@@ -377,7 +351,7 @@ class LayerWriter:
         if name == CAPABILITY:
             return plain_capability(value)
         if name.startswith("system.posix_acl_") and self._owner is not None:
-            return _translate_acl(value, self._owner)
+            return translate_acl(value, self._owner)
         return value
 
     def _to_note(self, member: Member) -> overrides.Override | None:
@@ -433,49 +407,6 @@ def _strip(fd: int) -> None:
     for name in os.listxattr(fd):
         if name.startswith(MARKS) and not name.startswith("user.overlay.overlay."):
             os.removexattr(fd, name)
-
-
-def plain_capability(value: bytes) -> bytes:
-    """File capabilities without the root of a namespace (VFS_CAP_REVISION_3): in an archive the root is the image's."""
-    if len(value) != 24:
-        return value
-    return ((2 << 24) | (value[0] & 1)).to_bytes(4, "little") + value[4:20]
-
-
-def data_segments(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
-    """(offset, length) of the data of a file with large holes, else None."""
-    size = status.st_size
-    if size - status.st_blocks * 512 < SPARSE:
-        return None
-    segments = []
-    position = data = 0
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError as e:
-            if e.errno != errno.ENXIO:
-                raise
-            break
-        position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        segments.append((start, position - start))
-        data += position - start
-    os.lseek(fd, 0, os.SEEK_SET)
-    # A file that the file system keeps compressed has no holes
-    return segments if size - data >= SPARSE else None
-
-
-def _translate_acl(value: bytes, owner: Owner) -> bytes:
-    """The ids in an access control list (linux/posix_acl_xattr.h: a version, then tag, permissions and id each)."""
-    translated = bytearray(value)
-    for at in range(4, len(value) - 7, 8):
-        tag = int.from_bytes(value[at : at + 2], "little")
-        number = int.from_bytes(value[at + 4 : at + 8], "little")
-        if tag == 2:  # ACL_USER
-            number = owner(number, 0)[0]
-        elif tag == 8:  # ACL_GROUP
-            number = owner(0, number)[1]
-        translated[at + 4 : at + 8] = number.to_bytes(4, "little")
-    return bytes(translated)
 
 
 def remove_dropped(top: int, paths: Sequence[str]) -> None:
