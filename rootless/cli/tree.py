@@ -46,12 +46,14 @@ IMAGE: Entries = {
     "inspect": ("image.listing:inspect", "Display detailed information on images"),
     "load": ("image.bring:load", "Load images from an archive or a layout directory"),
     "ls": ("image.listing:ls", "List images"),
+    "mount": ("image.look:mount", "Say how to reach the files of an image"),
     "prune": ("image.remove:prune", "Remove unused images"),
     "pull": ("image.bring:pull", "Download an image from a registry"),
     "copy": ("image.copy:copy", "Copy an image between registries, layouts, archives and the store"),
     "push": ("registry:push", "Upload an image to a registry"),
     "rm": ("image.remove:rm", "Remove images"),
     "save": ("image.bring:save", "Save images to an archive"),
+    "shell": ("image.look:shell", "Look into the files of an image with the programs of the host"),
     "tag": ("image.remove:tag", "Give an image a further name"),
     "tree": ("image.tree:tree", "Show which images share which layers"),
     "untag": ("image.remove:untag", "Take names away from an image, and keep the image"),
@@ -118,7 +120,7 @@ ROOT: Entries = {
 }
 # further names, as docker has them; not shown in the lists
 CONTAINER_ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}
-IMAGE_ALIASES = {"list": "ls", "remove": "rm"}
+IMAGE_ALIASES = {"list": "ls", "remove": "rm", "unmount": "mount", "umount": "mount"}
 VOLUME_ALIASES = {"list": "ls", "remove": "rm"}
 ROOT_ALIASES = {"buildx": "builder", "list": "ps", "ls": "ps"}
 # the root's list is long: what a newcomer needs comes first

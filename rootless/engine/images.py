@@ -268,6 +268,13 @@ class Images:
 
         return inspect(self._engine, name)
 
+    def shell(self, name: str, command: Sequence[str] = ()) -> int:
+        """Run a command of the host (default: the caller's shell) as root of his namespace in the image's tree; its
+        exit status. Changes are dropped. The tree's path is in ROOTLESS_IMAGE_ROOT."""
+        from rootless.engine.image_shell import shell
+
+        return shell(self._engine, name, command)
+
     def diff(self, one: str, other: str | None = None) -> list[Change]:
         """What image `other` has changed in the files of `one` (without it: what the topmost layer of `one` has)."""
         from rootless.engine.snapshots import image_changes

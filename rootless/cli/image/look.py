@@ -1,4 +1,4 @@
-"""`image diff` and `image shell`: looks into the files of images."""
+"""`image diff`, `image shell` and why there is no `image mount`: looks into the files of images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import click
 from rootless.cli import complete
 from rootless.cli.changes import format_option, print_changes
 from rootless.cli.command import Session, command, pass_session
+from rootless.errors import UsageError
 
 
 @command(
@@ -21,3 +22,33 @@ from rootless.cli.command import Session, command, pass_session
 def diff(session: Session, format: str | None, image: str, other: str | None) -> None:
     """Print a line per change."""
     print_changes(session.engine.images.diff(image, other), format)
+
+
+@command(
+    "shell",
+    "Look into the files of an image with the programs of the host",
+    description="Starts your shell, or COMMAND, in the image's tree, as root of your user namespace. What it changes "
+    "there is dropped at its end. Nothing of the image is run: for that there is `rootless run`.",
+    examples="rootless image shell debian\nrootless image shell debian du -sh usr\nrootless image shell web tar -c etc",
+    command_first=True,
+)
+@click.argument("image", shell_complete=complete.images)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG...]]")
+@pass_session
+def shell(session: Session, image: str, arguments: tuple[str, ...]) -> int:
+    """Run it; its exit status is the command's."""
+    return session.engine.images.shell(image, arguments)
+
+
+@command(
+    "mount", "Say how to reach the files of an image", description="A mount of an image could not outlive its shell."
+)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete.images)
+@pass_session
+def mount(session: Session, images: tuple[str, ...]) -> None:
+    """Refuse, with the remedy."""
+    name = images[0] if images else "IMAGE"
+    raise UsageError(
+        "an ordinary user's mounts end with the process that made them: there is no `image mount`",
+        hint=f"use `rootless image shell {name}`, or `rootless create {name}` and `rootless export`",
+    )

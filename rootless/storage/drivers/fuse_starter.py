@@ -61,7 +61,8 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
 
 def _start(sh: Any, plan: dict[str, Any], namespace: int) -> int:
     """Enter the namespace, mount, return the mount as a detached copy; only that copy is left."""
-    join(namespace)
+    if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:  # else we were started inside of it
+        join(namespace)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     set_child_subreaper()
