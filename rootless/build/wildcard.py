@@ -144,15 +144,15 @@ class _States:
     __slots__ = ("_any", "_final", "_jumps", "_masks", "_parts", "_stars", "_start")
 
     def __init__(self, parts: list[Part]) -> None:
-        # (.*/)? is two positions: one that takes anything, one that takes the slash; it may be jumped over
+        # (.*/)? is three positions: where it may be jumped over, one that takes anything, one that takes the slash
         flat: list[Part] = []
         self._any = self._stars = self._jumps = 0
         for part in parts:
             bit = 1 << len(flat)
             if part.kind == DIRECTORIES:
-                self._any |= bit
                 self._jumps |= bit
-                flat += [Part(ALL), Part(LITERAL, "/")]
+                self._any |= bit << 1
+                flat += [part, Part(ALL), Part(LITERAL, "/")]
                 continue
             if part.kind == ALL:
                 self._any |= bit
@@ -166,7 +166,8 @@ class _States:
 
     def _closure(self, states: int) -> int:
         while True:
-            more = states | ((states & (self._any | self._stars)) << 1) | ((states & self._jumps) << 2)
+            free = self._any | self._stars | self._jumps
+            more = states | ((states & free) << 1) | ((states & self._jumps) << 3)
             if more == states:
                 return states
             states = more

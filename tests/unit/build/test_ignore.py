@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rootless.build import wildcard
 from rootless.build.ignore import MAX_PATTERNS, Ignore, choose_file
 from rootless.build.problems import DockerfileError, Place
 from rootless.build.wildcard import Wildcard, has_wildcard
@@ -169,11 +170,10 @@ def test_the_order_of_questions_does_not_matter(patterns: list[str], paths: list
 
 
 @given(st.text("ab*?/", max_size=10), st.text("ab/", max_size=10), st.booleans())
+@example("**?", "aa", True)
 def test_states_and_regular_expression_agree(pattern: str, name: str, is_docker: bool) -> None:
     """Patterns with many stars take another way; both must say the same."""
     plain = Wildcard(pattern, is_docker=is_docker)
-    from rootless.build import wildcard
-
     states = wildcard._States(wildcard.split(pattern, is_docker=is_docker))
     assert states.fullmatch(name) == plain.fullmatch(name)
 
