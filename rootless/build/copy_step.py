@@ -155,17 +155,27 @@ def _owner(session: Session, state: State, chown: str) -> tuple[int, int] | None
     return account.uid, account.gid
 
 
+def _user(session: Session, state: State, user: str) -> tuple[int, int]:
+    from rootless.engine.identity import account_of
+
+    account = account_of(user, session.lowerdirs(state))
+    return account.uid, account.gid
+
+
 def workdir(session: Session, state: State, instruction: Workdir, place: Place) -> State:
     """The state after WORKDIR, whose directory is made when it is missing."""
     path = working_directory(state, instruction.path)
     if any(ord(character) < 32 for character in path):
         raise UsageError("WORKDIR has a control character")
-    cache_key = key("workdir", state.chain, path=path, latest=session.latest)
+    user = str(state.config.get("User") or "")
+    cache_key = key("workdir", state.chain, path=path, user=user, latest=session.latest)
     record = session.find(cache_key, state, place.stage, place.step)
     if record is None:
         taken = Taken()
         taken.items.append({"kind": "directory", "path": path})
-        plan = _Plan(None, "", path, False, False, state.moment)
+        # BuildKit and buildah both give it to the USER in force
+        owner = _user(session, state, user) if user else None
+        plan = _Plan(owner, "", path, False, False, state.moment)
         layer, size, _ = _place(session, state, taken, plan)
         record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=place.created_by)
         place.step.done()
