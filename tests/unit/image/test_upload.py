@@ -96,7 +96,7 @@ class Memory:
             assert (
                 int(ranged.partition("-")[2]) - len(self.upload) + 1 == int(headers["Content-Length"]) == len(content)
             )
-        self.upload += content[:most]
+        self.upload += content[: max(most, 2) if status == 202 else most]
         if status == 0:
             raise urllib3.exceptions.ProtocolError("Connection broken")
         if status == 404:
