@@ -1,5 +1,9 @@
 """The two filters of an emulated root, and which numbers their calls have. It reads no file and loads nothing.
 
+stat tells the real owners. A program that writes a file anew under another name, gives it the owner it saw and renames
+it (useradd with /etc/shadow, `sed -i`) would lose the noted one: so renames wait too, where the kernel can carry out a
+call afterwards (Linux 5.5), and the supervisor hands the note on.
+
 Changes of ids are answered with success: there is one id, and programs that change theirs (su, gosu, postinst scripts)
 then go on as root. chown and the making of devices wait for a supervisor (the first filter) or are answered with
 success as well (the second, for kernels before 5.0). Setting file capabilities needs nothing: root of a user namespace
@@ -18,6 +22,7 @@ from rootless.kernel import libseccomp
 _OWNERS = ("chown", "lchown", "fchown", "fchownat")
 _WIDE = {"chown32": "chown", "lchown32": "lchown", "fchown32": "fchown"}
 _DEVICES = {"mknod": 1, "mknodat": 2}  # → the argument that is the mode
+_RENAMES = ("rename", "renameat", "renameat2")
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups")
 # machine → other architectures of its programs
 _COMPATIBLE = {"x86_64": ("x86",), "aarch64": ("arm",), "s390x": ("s390",)}
@@ -51,6 +56,13 @@ def _architectures() -> list[tuple[str, int]]:
     return found
 
 
+def _can_go_on() -> bool:
+    """Can a call that waited be carried out after all (SECCOMP_USER_NOTIF_FLAG_CONTINUE)?"""
+    major, _, rest = os.uname().release.partition(".")
+    minor = rest.split(".")[0].split("-")[0]
+    return major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= (5, 5)
+
+
 def _program(waiting: int) -> bytes:
     with libseccomp.Filter(libseccomp.ACT_ALLOW) as building:
         # of an architecture that we do not know nothing is emulated; forbidding it is not this filter's matter
@@ -59,6 +71,9 @@ def _program(waiting: int) -> bytes:
             building.arch_add(token)
         for name in (*_OWNERS, *_WIDE):
             _add(building, waiting, name)
+        if waiting == libseccomp.ACT_NOTIFY and _can_go_on():
+            for name in _RENAMES:
+                _add(building, waiting, name)
         for name, argument in _DEVICES.items():
             for format in (stat.S_IFCHR, stat.S_IFBLK):
                 masked = (argument, libseccomp.COMPARE["MASKED_EQ"], stat.S_IFMT(0o777777), format)
@@ -80,7 +95,7 @@ def _add(
 def _numbers() -> dict[str, str]:
     calls = {}
     for arch, token in _architectures():
-        for name in (*_OWNERS, *_WIDE, *_DEVICES):
+        for name in (*_OWNERS, *_WIDE, *_DEVICES, *_RENAMES):
             number = libseccomp.syscall_resolve_in(token, name)
             if number is None or number < 0:
                 continue  # not on that architecture

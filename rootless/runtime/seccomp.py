@@ -34,7 +34,7 @@ __all__ = [
     "resolve",
 ]
 
-_EMULATION = 1  # likewise, for runtime.emulation_filter
+_EMULATION = 2  # likewise, for runtime.emulation_filter
 _FORMAT = 1  # to be raised when the compiler gives another program for the same profile
 _MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, then the program
 _HEADER = len(_MAGIC) + 32

@@ -37,7 +37,8 @@ class Supervisor:
     """Answers the calls of one container.
 
     directory: the container's, where the table is; upper: what its root file system writes to; calls: what
-    `"ARCH:NUMBER"` means: chown, lchown, fchown, fchownat, mknod, mknodat, with "16" behind where ids have 16 bits.
+    `"ARCH:NUMBER"` means: chown, lchown, fchown, fchownat, mknod, mknodat, rename, renameat, renameat2, with "16"
+    behind where ids have 16 bits.
     To be made outside of the container; `serve` is called inside. Raises OSError.
     """
 
@@ -78,6 +79,10 @@ class Supervisor:
                     self._answer(listener, notice)
 
     def _answer(self, listener: int, notice: Notice) -> None:
+        if self._calls[f"{notice.arch}:{notice.nr}"].startswith("rename"):
+            self._before_rename(listener, notice)
+            seccomp_notify.proceed(listener, notice.id)
+            return
         error = 0
         try:
             process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
@@ -128,6 +133,43 @@ class Supervisor:
             self._chown(target, _id(uid, narrow), _id(gid, narrow))
         finally:
             os.close(target)
+
+    def _before_rename(self, listener: int, notice: Notice) -> None:
+        """The file that is about to take another's place gets its noted owner, unless one is noted of it already.
+
+        stat has told the caller the real owner of the old one, so it could not hand on the noted one itself.
+        """
+        name = self._calls[f"{notice.arch}:{notice.nr}"]
+        at = name != "rename"
+        if name == "renameat2" and notice.args[4] & 0xFFFFFFFF:
+            return  # RENAME_NOREPLACE replaces nothing, RENAME_EXCHANGE keeps both
+        opened: list[int] = []
+        try:
+            process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
+            opened.append(process)
+            if not seccomp_notify.is_waiting(listener, notice.id):
+                return
+            for first in (2, 0) if at else (1, 0):
+                base = _signed(notice.args[first] & 0xFFFFFFFF) if at else _AT_FDCWD
+                path = _text(process, notice.args[first + at])
+                opened.append(self._open(process, base, path, os.O_NOFOLLOW))
+                status = os.fstat(opened[-1])
+                if not stat.S_ISREG(status.st_mode) or self._mount_of(opened[-1]) != self._mount:
+                    return
+                noted = self._noted(opened[-1], status)
+                if len(opened) == 2:
+                    if noted is None or noted.is_device:
+                        return
+                    replaced = noted
+                elif noted is None:
+                    self._note_on(
+                        opened[-1], Override(replaced.uid, replaced.gid, stat.S_IMODE(status.st_mode), stat.S_IFREG)
+                    )
+        except (OSError, ValueError, OverflowError):
+            pass  # the kernel will say what is wrong with the rename
+        finally:
+            for fd in opened:
+                os.close(fd)
 
     # where
 

@@ -53,6 +53,10 @@ mkfifo /p; chown {ONE} /p
 chown {TWO} /etc/passwd
 cd /d; touch inner; chown {ONE} inner ../d/./inner
 ln -s /etc /link; chown {TWO}:{TWO} /link/group
+touch /old; chown {TWO}:{ONE} /old; echo n > /new; chmod 640 /new; chown 0:0 /new; mv /new /old
+touch /kept; chown {ONE} /kept; touch /other; chown {TWO} /other; mv /other /kept
+echo a > /d/sed; chown {ONE}:{TWO} /d/sed; sed -i s/a/b/ /d/sed; grep -q b /d/sed
+mv /d/sed /elsewhere; mv -T /none /a 2>&1 | grep -q 'No such file'
 touch /back; chown {ONE} /back; chown 0:0 /back
 echo x > /s; chmod 6755 /s; chown {ONE} /s; chmod 4711 /s
 chown {ONE} /dev/stdout /proc/self/fd/1
@@ -71,6 +75,9 @@ def test_owners_are_noted(emulated: Upper) -> None:
     assert emulated.noted("etc/passwd") == f"{TWO}:0:0644:file", "brought up from the image"
     assert emulated.noted("d/inner") == f"{ONE}:0:0644:file"
     assert emulated.noted("etc/group") == f"{TWO}:{TWO}:0644:file"
+    assert emulated.noted("old") == f"{TWO}:{ONE}:0640:file", "the owner that stat could not tell"
+    assert emulated.noted("kept") == f"{TWO}:0:0644:file", "said by the program itself"
+    assert emulated.noted("elsewhere") == f"{ONE}:{TWO}:0644:file"
     assert emulated.noted("back") == ""
     assert emulated.noted("s") == f"{ONE}:0:0755:file", "chown takes set-id bits away"
     status = (emulated.upper / "s").stat()
