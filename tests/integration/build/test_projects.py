@@ -45,7 +45,7 @@ def bases(shared_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     context = tmp_path_factory.mktemp("base")
     shutil.copy(CERTIFICATES, context)
     tags = [word for name in NAMES for word in ("-t", name)]
-    run("build", "-q", *tags, "-f", PROJECTS / "base.Dockerfile", context, timeout=600)
+    run("build", "-q", *tags, "-f", str(PROJECTS / "base.Dockerfile"), str(context), timeout=600)
     yield run
 
 
@@ -65,7 +65,7 @@ def ask(run: Runner, container: str, path: str = "/") -> str:
 
 
 def serve(run: Runner, name: str) -> None:
-    run("build", "-t", name, PROJECTS / name, timeout=400)
+    run("build", "-t", name, str(PROJECTS / name), timeout=400)
     run("run", "-d", "--name", name, "-p", "127.0.0.1::8080", name)
 
 
@@ -80,7 +80,7 @@ def test_a_pip_installed_web_service(bases: Runner) -> None:
     # .dockerignore leaves the rest out
     assert answer == {"service": "web", "uid": 10001, "files": ["app.py", "requirements.txt"]}
     assert config(bases, "web")["User"] == "app"
-    again = bases("build", "-t", "web:again", PROJECTS / "web").stderr
+    again = bases("build", "-t", "web:again", str(PROJECTS / "web")).stderr
     assert again.count(" CACHED") == 4
     first, second = bases("image", "inspect", "-f", "{{.Id}}", "web", "web:again").stdout.split()
     assert first == second
@@ -100,7 +100,7 @@ def test_an_npm_front_end_served_from_another_stage(bases: Runner) -> None:
 def test_a_c_program_copied_to_scratch(bases: Runner) -> None:
     serve(bases, "scratch")
     assert ask(bases, "scratch") == "hello from nothing else\n"
-    anew = bases("build", "-q", "--no-cache", PROJECTS / "scratch", timeout=400).stdout
+    anew = bases("build", "-q", "--no-cache", str(PROJECTS / "scratch"), timeout=400).stdout
     assert bases("image", "inspect", "-f", "{{.Id}}", "scratch").stdout == anew
     layers = json.loads(bases("image", "inspect", "scratch").stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 2  # a COPY each, and nothing of the compiler
