@@ -92,13 +92,18 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         entry.open()
         entry.before_maps()
         launcher.send({"at": "namespaces"})
-        _await(launcher, "mapped")
+        devices = _await(launcher, "mapped")["devices"]
         if setup.ids is not None:
             _become(*setup.ids)
         _die_with(parent)
         if setup.namespaces.new & CLONE_NEWNET:
             step[0] = "switch on the loopback interface"
             loopback.switch_on()
+        if devices:
+            from rootless.runtime import netdevices
+
+            step[0] = "set up the network interfaces"
+            netdevices.settle(devices)
         # the network helper has to open our namespaces
         kernel.set_dumpable(True)
         step[0] = "set the propagation of mounts"

@@ -270,7 +270,7 @@ def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Proc
             userns_fd = os.open(f"/proc/{helper}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
             launch.join_cgroup(helper)
-        outer.send({"do": "mapped"})
+        outer.send({"do": "mapped", "devices": _move_devices(launch.config, helper)})
         if launch.on_namespaces is not None:
             # beside the mounts, which go on in the child meanwhile
             launch.on_namespaces(helper)
@@ -292,6 +292,14 @@ def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Proc
             _kill(helper)
         raise
     return process
+
+
+def _move_devices(config: dict[str, Any], helper: int) -> list[dict[str, Any]]:
+    if not (config.get("linux") or {}).get("netDevices"):
+        return []
+    from rootless.runtime import netdevices
+
+    return netdevices.move(config, helper)
 
 
 def _until_created(launch: Launch, process: Process, inner: Channel) -> None:

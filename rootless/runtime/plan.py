@@ -18,6 +18,7 @@ from rootless.runtime.operations import (
     Hostname,
     MakeDirectory,
     Mask,
+    Mount,
     Mqueue,
     OpenRoot,
     Operation,
@@ -105,7 +106,7 @@ def operations(config: dict[str, Any], facts: Facts, extra: Sequence[Operation] 
     process = config.get("process") or {}
     plan: list[Operation] = [OpenRoot(bind=not facts.root_is_mounted, nosuid=facts.nosuid)]
     plan += [op for op in extra if op.stage == BEFORE_MOUNTS]
-    plan += [_mount(entry, own, facts) for entry in config.get("mounts") or []]
+    plan += [_mapped(_mount(entry, own, facts), entry, linux, i) for i, entry in enumerate(config.get("mounts") or [])]
     plan += _devices(linux.get("devices") or [])
     if process.get("terminal"):
         size = process.get("consoleSize") or {}
@@ -170,6 +171,16 @@ def _mount(entry: dict[str, Any], own: set[str], facts: Facts) -> Operation:
         options.filesystem = []
         return Cgroup(destination, options, own_namespace="cgroup" in own)
     return Filesystem(fstype, source or None, destination, options)
+
+
+def _mapped(operation: Operation, entry: dict[str, Any], linux: dict[str, Any], index: int) -> Operation:
+    """Give a mount the id map of its own that the configuration asks for."""
+    if entry.get("uidMappings") and isinstance(operation, Mount):
+        from rootless.runtime.operations.idmapped import IdMapped
+
+        recursive = "ridmap" in (entry.get("options") or [])
+        operation.idmap = IdMapped(f"mounts[{index}]", entry, linux, recursive=recursive)
+    return operation
 
 
 def _is_unmapped_gid(word: str, facts: Facts) -> bool:

@@ -68,6 +68,13 @@ def _list_of_numbers(path: str, value: Any) -> None:
         raise fail(path, f"must be a list of numbers such as 0-3,7, not '{value}'") from None
 
 
+def _interface(path: str, value: Any) -> None:
+    text(path, value)
+    # netdev(9), dev_valid_name
+    if not 0 < len(value.encode(errors="replace")) < 16 or value in (".", "..") or set(value) & set("/: \t\n"):
+        raise fail(path, f"must be the name of an interface, not '{value}'")
+
+
 def _no_flags(path: str, value: Any) -> None:
     if value:
         raise fail(path, "must be empty: the specification defines no such flag")
@@ -177,6 +184,7 @@ _CONFIG = record(
                     required=("mode",),
                 ),
                 "intelRdt": anything,
+                "netDevices": mapping(record({"name": _interface})),
             }
         ),
     },
@@ -236,17 +244,14 @@ def validate(config: Any) -> None:
         raise fail("linux.timeOffsets", "needs an own time namespace")
     if linux.get("intelRdt"):
         raise fail("linux.intelRdt", "cannot be had by an ordinary user: /sys/fs/resctrl belongs to root")
-    if linux.get("netDevices"):
-        raise fail("linux.netDevices", "cannot be had by an ordinary user: moving an interface needs root")
+    if linux.get("netDevices") and "network" not in spaces:
+        raise fail("linux.netDevices", "needs an own network namespace")
     if linux.get("mountLabel") and not selinux_is_on():
         raise fail("linux.mountLabel", "cannot be honoured: this host has no SELinux")
     for index, mount in enumerate(config.get("mounts") or []):
-        if (
-            mount.get("uidMappings")
-            or mount.get("gidMappings")
-            or {"idmap", "ridmap"} & set(mount.get("options") or [])
-        ):
-            raise fail(f"mounts[{index}]", "asks for an idmapped mount, which the kernel gives only to root")
+        mapped = bool(mount.get("uidMappings")), bool(mount.get("gidMappings"))
+        if any(mapped) != all(mapped) or ({"idmap", "ridmap"} & set(mount.get("options") or []) and not any(mapped)):
+            raise fail(f"mounts[{index}]", "asks for an idmapped mount, which needs uidMappings and gidMappings")
 
 
 def validate_process(process: Any, *, checked: bool = False) -> None:

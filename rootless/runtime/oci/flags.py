@@ -130,6 +130,16 @@ LIMITS = (
 )
 """Flags of update: name, help, and the OCI property that each is."""
 
+_CHECKPOINT = (
+    Flag("--image-path", "Directory of the images.", metavar="DIR"),
+    Flag("--work-path", "Directory of criu's own files.", metavar="DIR"),
+    Flag("--leave-running", "Do not stop the container.", kind="switch"),
+    Flag("--tcp-established", "Keep open connections.", kind="switch"),
+    Flag("--ext-unix-sk", "Allow sockets to the outside.", kind="switch"),
+    Flag("--shell-job", "Allow a terminal from outside.", kind="switch"),
+    Flag("--file-locks", "Keep file locks.", kind="switch"),
+)
+
 VERBS = {
     "create": Verb("Make a container; its command waits for `start`.", _CREATE),
     "start": Verb("Start the command of a created container."),
@@ -154,6 +164,11 @@ VERBS = {
     ),
     "pause": Verb("Freeze all processes of a container."),
     "resume": Verb("Let the processes of a paused container go on."),
+    "checkpoint": Verb("Refused, with the reason: criu cannot save a container of an ordinary user.", _CHECKPOINT),
+    "restore": Verb(
+        "Refused, with the reason: criu cannot restore a container of an ordinary user.",
+        (*_CHECKPOINT, _BUNDLE, _PID_FILE, _CONSOLE_SOCKET, _DETACH),
+    ),
     "update": Verb(
         "Change the limits of a container.",
         (

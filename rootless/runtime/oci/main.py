@@ -12,7 +12,7 @@ from rootless.runtime.sealed import ensure_sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     import click
 
@@ -79,6 +79,8 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
     from rootless.runtime.state import Records
 
     records = Records(session.root)
+    if verb in ("checkpoint", "restore"):
+        _refuse_checkpoint(records, verb, values["container_id"])
     if verb in ("update", "events"):
         return _limits(records, verb, values)
     if verb in ("list", "ps", "state", "features"):
@@ -111,6 +113,18 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
             if not values["force"]:
                 raise
     return 0
+
+
+def _refuse_checkpoint(records: Any, verb: str, container_id: str) -> NoReturn:
+    from rootless.errors import HostLimit
+
+    if verb == "checkpoint":
+        records.get(container_id)
+    raise HostLimit(
+        f"cannot {verb} container '{container_id}': criu needs CAP_CHECKPOINT_RESTORE on the host, "
+        "and root for processes with a user namespace of their own",
+        hint="keep what must survive in a volume, or ask for a virtual machine",
+    )
 
 
 def _limits(records: Any, verb: str, values: dict[str, Any]) -> int:

@@ -73,6 +73,7 @@ def process_table(pids: list[int]) -> str:
 def features() -> dict[str, Any]:
     """The features structure (features.md, features-linux.md)."""
     from rootless.runtime.capabilities import NAMES
+    from rootless.runtime.scheduling import MEMORY_FLAGS, MEMORY_MODES
     from rootless.runtime.seccomp import FLAGS as SECCOMP_FLAGS
 
     return {
@@ -94,7 +95,9 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": spec.apparmor_is_on()},
             "selinux": {"enabled": spec.selinux_is_on()},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
+            "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
         },
         "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
         "potentiallyUnsafeConfigAnnotations": ["run.oci.keep_original_groups"],

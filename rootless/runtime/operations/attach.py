@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.runtime.operations.idmapped import IdMapped
     from rootless.runtime.options import MountOptions
 
 # a seccomp filter around us (a container we are nested in) answers EPERM for calls that it does not know
@@ -35,11 +36,18 @@ def has_mount_api() -> bool:
     return os.environ.get("ROOTLESS_NO_MOUNT_API") != "1"
 
 
-def bind(source: int | str, target: int, reopen: Callable[[], int], *, recursive: bool) -> int:
+def bind(
+    source: int | str, target: int, reopen: Callable[[], int], *, recursive: bool, idmap: IdMapped | None = None
+) -> int:
     """Bind `source` (path, or fd taken as it is) on the file of `target`; return an fd of the new mount's root.
 
-    reopen: opens the target again, now with the mount on it; the old way needs that.
+    reopen: opens the target again, now with the mount on it; the old way needs that. idmap: only the new way has it.
     """
+    if idmap is not None:
+        tree = clone(source, recursive=recursive)
+        idmap.apply(tree)
+        mounts.move_mount(tree, target)
+        return tree
     if has_mount_api():
         try:
             tree = clone(source, recursive=recursive)
@@ -63,8 +71,20 @@ def clone(source: int | str, *, recursive: bool) -> int:
     return mounts.open_tree(source, "", flags | mounts.AT_EMPTY_PATH)
 
 
-def filesystem(fstype: str, source: str | None, options: MountOptions, target: int, reopen: Callable[[], int]) -> int:
+def filesystem(
+    fstype: str,
+    source: str | None,
+    options: MountOptions,
+    target: int,
+    reopen: Callable[[], int],
+    idmap: IdMapped | None = None,
+) -> int:
     """Mount a new filesystem on the file of `target`; return an fd of its root."""
+    if idmap is not None:
+        mount = detached(fstype, source, options)
+        idmap.apply(mount)
+        mounts.move_mount(mount, target)
+        return mount
     if has_mount_api():
         try:
             mount = detached(fstype, source, options)

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.runtime.operations.idmapped import IdMapped
+
 # below a fresh /proc only these may be covered (runc's list); anything else there could fake what the masks rely on
 _PROC_EXCEPTIONS = frozenset(
     "/proc/" + name
@@ -36,13 +38,14 @@ _PROC_EXCEPTIONS = frozenset(
 
 
 class Mount(Operation):
-    """One mount on `destination` (absolute, in the container)."""
+    """One mount on `destination` (absolute, in the container); idmap: the ids that its files show, if not their own."""
 
-    __slots__ = ("destination", "options")
+    __slots__ = ("destination", "idmap", "options")
 
     def __init__(self, destination: str, options: MountOptions) -> None:
         self.destination = destination
         self.options = options
+        self.idmap: IdMapped | None = None
 
     @property
     def path(self) -> str:
@@ -105,7 +108,9 @@ class Bind(Mount):
             raise RuntimeFailure(f"cannot mount '{self.source}' on '{self.destination}': it is inside /proc")
         target = mountpoint(context, self.destination, directory=is_directory)
         try:
-            fd = attach.bind(self.source, target, self._reopen(context), recursive=self.options.recursive)
+            fd = attach.bind(
+                self.source, target, self._reopen(context), recursive=self.options.recursive, idmap=self.idmap
+            )
         finally:
             os.close(target)
         self._attributes(context, fd)
@@ -149,7 +154,7 @@ class Filesystem(Mount):
     def apply(self, context: Context) -> None:
         target = mountpoint(context, self.destination, directory=True)
         try:
-            fd = attach.filesystem(self.fstype, self.source, self.options, target, self._reopen(context))
+            fd = attach.filesystem(self.fstype, self.source, self.options, target, self._reopen(context), self.idmap)
         finally:
             os.close(target)
         self._finish(context, fd)
@@ -179,7 +184,7 @@ class Tmpfs(Filesystem):
         target = mountpoint(context, self.destination, directory=True)
         image = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = attach.filesystem("tmpfs", "tmpfs", self.options, target, self._reopen(context))
+            fd = attach.filesystem("tmpfs", "tmpfs", self.options, target, self._reopen(context), self.idmap)
             from rootless.runtime.operations.seed import copy_tree
 
             filled = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,123 @@
+"""Network interfaces by rtnetlink: find, move to another namespace, addresses, up. Which ones is decided elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+_NETLINK_ROUTE = 0
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_SETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 19, 20, 22
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE, _NLM_F_DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_IFLA_IFNAME, _IFLA_NET_NS_FD = 3, 28
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_PERMANENT, _SCOPE_GLOBAL, _IFF_UP = 0x80, 0, 1
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_BLOCK = 1 << 16
+
+
+class Address:
+    """A permanent address of global scope: family, length of the prefix, and the attributes that make it."""
+
+    __slots__ = ("attributes", "family", "prefix")
+
+    def __init__(self, family: int, prefix: int, attributes: dict[int, str]) -> None:
+        self.family = family
+        self.prefix = prefix
+        self.attributes = attributes
+        """Number of the attribute → its bytes in hexadecimal: an address goes through a message of JSON."""
+
+
+class Routing:
+    """A connection to the kernel about the interfaces of this process's network namespace."""
+
+    __slots__ = ("_sequence", "_socket")
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+    def index(self, name: str) -> int:
+        """The number of an interface; OSError ENODEV."""
+        body = _LINK.pack(0, 0, 0, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        for kind, answer in self._ask(_RTM_GETLINK, _NLM_F_ACK, body):
+            if kind == _RTM_NEWLINK:
+                return int(_LINK.unpack_from(answer)[2])
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+
+    def move(self, index: int, namespace_fd: int, name: str) -> None:
+        """Put an interface into another network namespace, as `name` (`eth%d`: the first free one). It goes down."""
+        body = _LINK.pack(0, 0, index, 0, 0)
+        body += _attribute(_IFLA_NET_NS_FD, struct.pack("=I", namespace_fd))
+        body += _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        self._ask(_RTM_SETLINK, _NLM_F_ACK, body)
+
+    def up(self, index: int) -> None:
+        """Switch an interface on."""
+        self._ask(_RTM_SETLINK, _NLM_F_ACK, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
+
+    def addresses(self, index: int) -> list[Address]:
+        """Its permanent addresses of global scope."""
+        found = []
+        for kind, answer in self._ask(_RTM_GETADDR, _NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
+            family, prefix, flags, scope, owner = _ADDRESS.unpack_from(answer)
+            if kind == _RTM_NEWADDR and owner == index and scope == _SCOPE_GLOBAL and flags & _IFA_F_PERMANENT:
+                kept = {
+                    number: value.hex()
+                    for number, value in _attributes(answer[_ADDRESS.size :])
+                    if number in (_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST)
+                }
+                found.append(Address(family, prefix, kept))
+        return found
+
+    def add(self, index: int, address: Address) -> None:
+        """Give an interface an address."""
+        body = _ADDRESS.pack(address.family, address.prefix, _IFA_F_PERMANENT, _SCOPE_GLOBAL, index)
+        for number, value in address.attributes.items():
+            body += _attribute(number, bytes.fromhex(value))
+        self._ask(_RTM_NEWADDR, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL, body)
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]]:
+        """Send one request and gather the answers. Raises OSError with the kernel's errno."""
+        self._sequence += 1
+        size = _HEADER.size + len(body)
+        self._socket.send(_HEADER.pack(size, kind, _NLM_F_REQUEST | flags, self._sequence, 0) + body)
+        answers: list[tuple[int, bytes]] = []
+        while True:
+            block = self._socket.recv(_BLOCK)
+            while len(block) >= _HEADER.size:
+                length, answer, _, _, _ = _HEADER.unpack_from(block)
+                payload = block[_HEADER.size : length]
+                block = block[(length + 3) & ~3 :]
+                if answer == _NLMSG_DONE:
+                    return answers
+                if answer == _NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", payload)[0]
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return answers
+                answers.append((answer, payload))
+
+
+def _attribute(number: int, value: bytes) -> bytes:
+    size = 4 + len(value)
+    return struct.pack("=HH", size, number) + value + bytes(-size % 4)
+
+
+def _attributes(block: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while len(block) >= 4:
+        size, number = struct.unpack_from("=HH", block)
+        if size < 4:
+            break
+        found.append((number & 0x3FFF, block[4:size]))
+        block = block[(size + 3) & ~3 :]
+    return found
