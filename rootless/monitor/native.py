@@ -133,8 +133,6 @@ def launch(
         note(spec.directory, text)
 
     def join_cgroup(pid: int) -> None:
-        nonlocal group
-        group = holder.make(spec, warn) if holder is not None else None
         if group is not None:
             from rootless.runtime.cgroups import place
 
@@ -146,6 +144,8 @@ def launch(
             helper = start_network(spec, pid)
 
     try:
+        # before the fork: a child of a process that systemd has not moved yet would stay outside of the scope
+        group = holder.make(spec, warn) if holder is not None else None
         if spec.rootfs is not None:
             mounter = drivers.mounter(spec.rootfs)
         supervisor = _supervisor(spec)
