@@ -105,6 +105,7 @@ class Runtime:
 
     def __init__(self, command: Sequence[str], name: str) -> None:
         self.name = name
+        self.environment: dict[str, str] = {}
         self.command = [*command, *_OWN_FLAGS.get(name, ())]
         self.surrounded = name == "crun" and os.path.exists(_HYBRID)
         self._holder: subprocess.Popen[str] | None = None
@@ -194,6 +195,7 @@ class Box:
             "HOME": str(Path.home()),
             "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR", str(directory)),
             "XDG_CACHE_HOME": str(directory.parent / "cache"),
+            **under_test.environment,
         }
 
     @property
