@@ -138,16 +138,13 @@ def clone(
     run = _Git(git, work, log)
     run("init", "-q")
     run("remote", "add", "origin", "--", url)
-    if _COMMIT.fullmatch(reference):
-        try:
-            run("fetch", "-q", "--depth", "1", "origin", reference)
-        except RegistryError:
-            run("fetch", "-q", "origin")  # a server that gives no single commits
-        run("checkout", "-q", "--detach", reference)
-    else:
+    try:
         run("fetch", "-q", "--depth", "1", "origin", reference or "HEAD")
-        run("checkout", "-q", "--detach", "FETCH_HEAD")
-    run("submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
+    except RegistryError:
+        # a server that gives no single commits, or nothing shallow
+        run("fetch", "-q", "origin", *([] if _COMMIT.fullmatch(reference) else [reference or "HEAD"]))
+    run("checkout", "-q", "--detach", reference if _COMMIT.fullmatch(reference) else "FETCH_HEAD")
+    run("submodule", "update", "-q", "--init", "--recursive")
     commit = run("rev-parse", "HEAD").strip()
     if checksum and not commit.startswith(checksum):
         raise DigestMismatch(f"'{source}' is at commit {commit}, not at that of --checksum")

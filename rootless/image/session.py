@@ -90,6 +90,7 @@ class Session:
         self._has_token = False
         self.stranger = ""  # the token server that may not see the registry's password, when there is one
         self._lock = threading.Lock()
+        self._finding = threading.Lock()
         self._pools: dict[str, PoolManager] = {}  # by host[:port]; "" is the registry itself
 
     def get(self, path: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> BaseHTTPResponse:
@@ -142,8 +143,9 @@ class Session:
         """The absolute URL of `/v2/PATH`, or of a Location that the answer of `base` carried, when it may be used."""
         if base is not None:
             return self._check_redirect(base, path)
-        if not self._scheme:
-            self._find_scheme()
+        with self._finding:  # threads that push layers begin at once
+            if not self._scheme:
+                self._scheme = self._find_scheme()
         return f"{self._scheme}://{self.host}/{path[1:] if path.startswith('/') else f'v2/{path}'}"
 
     @property
@@ -181,17 +183,15 @@ class Session:
         for pool in self._pools.values():
             pool.clear()
 
-    def _find_scheme(self) -> None:
+    def _find_scheme(self) -> str:
         """Ping by https; by http only where plain HTTP is allowed and the other side does not speak TLS at all."""
         import ssl
 
         from urllib3.exceptions import HTTPError
 
         try:
-            self._scheme = "https"
-            self._ping()
+            self._ping("https")
         except HTTPError as e:
-            self._scheme = ""
             reason = cause(e)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise RegistryError(
@@ -204,16 +204,16 @@ class Session:
                 raise RegistryError(f"cannot reach registry '{self._name}': {words(reason)}", hint=hint) from e
             if not speaks_no_tls(reason):
                 raise RegistryError(f"cannot reach registry '{self._name}': {words(reason)}") from e
-            self._scheme = "http"
             try:
-                self._ping()
+                self._ping("http")
             except HTTPError as plain:
-                self._scheme = ""
                 raise RegistryError(f"cannot reach registry '{self._name}': {words(cause(plain))}") from plain
+            return "http"
+        return "https"
 
-    def _ping(self) -> None:
+    def _ping(self, scheme: str) -> None:
         """One request to learn whether the scheme is right; what it answers does not matter."""
-        error_text(self._request("GET", f"{self._scheme}://{self.host}/v2/", {}, attempts=2))
+        error_text(self._request("GET", f"{scheme}://{self.host}/v2/", {}, attempts=2))
 
     def _follow(
         self, method: str, url: str, headers: dict[str, str], authorization: Secret | None, body: Body = None
