@@ -37,6 +37,7 @@ PREDEFINED = frozenset(
     + [side + name for side in ("TARGET", "BUILD") for name in _PLATFORM_ARGS]
 )
 MAX_VARIABLES = 4 << 20  # characters of all values together; the kernel takes less for one process
+MAX_WORDS = 64 << 20  # characters of all words of a stage; most end up in the image's config
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-z]+))?", re.ASCII)
 _MAX_PORTS = 1 << 16
 
@@ -102,6 +103,7 @@ class Scope:
         self.environment = dict(environment)
         self.arguments: dict[str, str] = {}
         self.variables = dict(environment)
+        self._expanded = 0
         self._escape = escape
         self._global_args = global_args
         self._build_args = build_args
@@ -161,7 +163,11 @@ class Scope:
         return instruction
 
     def _word(self, place: Place, text: str) -> str:
-        return word(text, self.variables, place, self._escape)
+        found = word(text, self.variables, place, self._escape)
+        self._expanded += len(found)
+        if self._expanded > MAX_WORDS:
+            raise DockerfileError(place, f"the stage's words hold more than {MAX_WORDS >> 20} MiB")
+        return found
 
     def _filled(self, place: Place, name: str, text: str) -> str:
         found = self._word(place, text)

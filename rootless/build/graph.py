@@ -16,6 +16,7 @@ from rootless.errors import UsageError
 from rootless.image.platform import Platform, parse_platform
 
 SCRATCH = "scratch"
+_LONGEST_NAME = 4096
 
 
 class Source(NamedTuple):
@@ -53,15 +54,47 @@ class Graph(NamedTuple):
     target: Node
     global_args: dict[str, str]
     unused_build_args: tuple[str, ...]
-    contexts: frozenset[str]
+    names: _Names
 
     def resolve(self, name: str, place: Place) -> Source:
         """What `--from=name` means. Raises DockerfileError for an index that is no stage."""
-        return _resolve(name, place, self.dockerfile.stages, self.contexts)
+        return self.names.resolve(name, place)
 
     def node(self, index: int) -> Node:
         """The needed stage of that index."""
         return next(node for node in self.order if node.stage.position == index)
+
+
+class _Names(NamedTuple):
+    """What names mean: `stages` name → index of the last one so named, `total` stages in all, `contexts` as given."""
+
+    stages: dict[str, int]
+    total: int
+    contexts: frozenset[str]
+
+    def stage(self, name: str) -> int | None:
+        """By name or index."""
+        found = self.stages.get(name.lower())
+        if found is None and name.isascii() and name.isdigit() and len(name) < 7 and int(name) < self.total:
+            return int(name)
+        return found
+
+    def resolve(self, name: str, place: Place) -> Source:
+        """What `--from=name` means. Raises DockerfileError."""
+        found = self.stage(name)
+        if found is not None:
+            return Source("stage", found, name)
+        if name.isascii() and name.isdigit():
+            raise DockerfileError(place, f"no build stage {name[:20]}", hint=f"there are {self.total}, counted from 0")
+        return self.outside(name)
+
+    def outside(self, name: str) -> Source:
+        """A named context, scratch or an image. A context `alpine` is that of alpine:latest too, and the other way."""
+        short = name.lower().removeprefix("docker.io/").removeprefix("library/")
+        for one in (name.lower(), short, short.removesuffix(":latest"), f"{short}:latest"):
+            if one in self.contexts:
+                return Source("context", None, one)
+        return Source(SCRATCH if name == SCRATCH else "image", None, name)
 
 
 def plan(
@@ -79,84 +112,50 @@ def plan(
     """
     build_args = build_args or {}
     stages = dockerfile.stages
-    wanted = _target(stages, target)
+    names = _Names(
+        {stage.name: stage.position for stage in stages if stage.name},
+        len(stages),
+        frozenset(name.lower() for name in contexts),
+    )
+    wanted = _target(names, target)
     automatic = expand.platform_args(target_platform, build_platform, target)
     values = expand.global_args(
         dockerfile.global_args, escape=dockerfile.directives.escape, automatic=automatic, build_args=build_args
     )
-    names = frozenset(name.lower() for name in contexts)
-    nodes = [_node(dockerfile, stage, values, names) for stage in stages]
-    order = _order(nodes, wanted.position)
+    nodes: list[Node] = []
+    above: dict[str, int] = {}
+    for stage in stages:
+        nodes.append(_node(stage, names, above, values, dockerfile.directives.escape))
+        if stage.name:
+            above[stage.name] = stage.position
+    order = _order(nodes, names, wanted)
     unused = _unused(build_args, dockerfile.global_args, order)
-    return Graph(dockerfile, order, nodes[wanted.position], values, unused, names)
+    return Graph(dockerfile, order, nodes[wanted], values, unused, names)
 
 
-def _target(stages: tuple[Stage, ...], target: str) -> Stage:
+def _target(names: _Names, target: str) -> int:
     if not target:
-        return stages[-1]
-    found = _find(target, stages)
+        return names.total - 1
+    found = names.stage(target)
     if found is None:
-        names = [stage.name for stage in stages if stage.name]
-        hint = f"the stages are {', '.join(names)}" if names else "no stage of this Dockerfile has a name"
-        raise UsageError(f"no build stage '{target}'{did_you_mean(target, names)}", hint=hint)
+        known = list(names.stages)
+        hint = f"the stages are {', '.join(known)}" if known else "no stage of this Dockerfile has a name"
+        raise UsageError(f"no build stage '{target}'{did_you_mean(target, known)}", hint=hint)
     return found
 
 
-def _find(name: str, stages: tuple[Stage, ...]) -> Stage | None:
-    """By name (the last of that name) or index."""
-    for stage in reversed(stages):
-        if stage.name and stage.name == name.lower():
-            return stage
-    if name.isascii() and name.isdigit() and len(name) < 7 and int(name) < len(stages):
-        return stages[int(name)]
-    return None
-
-
-def _resolve(name: str, place: Place, stages: tuple[Stage, ...], contexts: frozenset[str]) -> Source:
-    found = _find(name, stages)
-    if found is not None:
-        return Source("stage", found.position, name)
-    if name.isascii() and name.isdigit():
-        raise DockerfileError(place, f"no build stage {name}", hint=f"there are {len(stages)}, counted from 0")
-    context = _context(name, contexts)
-    if context:
-        return Source("context", None, context)
-    if name == SCRATCH:
-        return Source("scratch", None, name)
-    return Source("image", None, name)
-
-
-def _node(dockerfile: Dockerfile, stage: Stage, values: Mapping[str, str], contexts: frozenset[str]) -> Node:
+def _node(stage: Stage, names: _Names, above: Mapping[str, int], values: Mapping[str, str], escape: str) -> Node:
     start = stage.start
-    escape = dockerfile.directives.escape
     platform = _platform(start, values, escape)
-    if stage.name and stage.name in contexts:
+    if stage.name and stage.name in names.contexts:
         return Node(stage, Source("context", None, stage.name), (), frozenset(), platform)
-    base = _base(
-        start, expand.word(start.base, values, start.place, escape), dockerfile.stages, stage.position, contexts
-    )
-    uses = tuple(
-        dict.fromkeys(_resolve(name, place, dockerfile.stages, contexts) for name, place in froms(stage.instructions))
-    )
+    base = _base(start, expand.word(start.base, values, start.place, escape), names, above)
+    uses = tuple(dict.fromkeys(names.resolve(name, place) for name, place in froms(stage.instructions)))
     needs = frozenset(source.stage for source in (base, *uses) if source.stage is not None)
     if stage.position in needs:
-        place = next(p for n, p in froms(stage.instructions) if _is_stage(n, dockerfile.stages, stage.position))
+        place = next(place for name, place in froms(stage.instructions) if names.stage(name) == stage.position)
         raise DockerfileError(place, f"stage '{stage.name or stage.position}' copies from itself")
     return Node(stage, base, uses, needs, platform)
-
-
-def _context(name: str, contexts: frozenset[str]) -> str:
-    """The named context that stands for `name`: a context `alpine` is also that of alpine:latest, and the other way."""
-    short = name.lower().removeprefix("docker.io/").removeprefix("library/")
-    for one in (name.lower(), short, short.removesuffix(":latest"), f"{short}:latest"):
-        if one in contexts:
-            return one
-    return ""
-
-
-def _is_stage(name: str, stages: tuple[Stage, ...], index: int) -> bool:
-    found = _find(name, stages)
-    return found is not None and found.position == index
 
 
 def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform | None:
@@ -171,7 +170,7 @@ def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform |
         raise DockerfileError(start.place, e.message, hint=e.hint) from None
 
 
-def _base(start: From, name: str, stages: tuple[Stage, ...], index: int, contexts: frozenset[str]) -> Source:
+def _base(start: From, name: str, names: _Names, above: Mapping[str, int]) -> Source:
     """Only the stages above count, and no indices: `FROM 0` is an image named 0."""
     if not name:
         raise DockerfileError(
@@ -179,15 +178,10 @@ def _base(start: From, name: str, stages: tuple[Stage, ...], index: int, context
             f"FROM: '{start.base[:100]}' is empty",
             hint="give it a value: ARG NAME=value before the first FROM, or --build-arg NAME=value",
         )
-    for stage in reversed(stages[:index]):
-        if stage.name and stage.name == name.lower():
-            return Source("stage", stage.position, name)
-    context = _context(name, contexts)
-    if context:
-        return Source("context", None, context)
-    if name == SCRATCH:
-        return Source("scratch", None, name)
-    return Source("image", None, name)
+    if len(name) > _LONGEST_NAME:
+        raise DockerfileError(start.place, f"FROM: a name of {len(name)} characters")
+    found = above.get(name.lower())
+    return names.outside(name) if found is None else Source("stage", found, name)
 
 
 def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
@@ -201,42 +195,36 @@ def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
     return found
 
 
-def _order(nodes: list[Node], target: int) -> tuple[Node, ...]:
+def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
     """Depth first without recursion: a Dockerfile may have more stages than Python has stack."""
     order: list[Node] = []
     done: set[int] = set()
-    path: dict[int, None] = {}
-    stack = [target]
-    while stack:
-        index = stack[-1]
-        if index in done:
-            stack.pop()
-            continue
-        path[index] = None
-        waiting = [need for need in sorted(nodes[index].needs, reverse=True) if need not in done]
-        circular = next((need for need in waiting if need in path), None)
-        if circular is not None:
-            _raise_cycle(nodes, [*list(path)[list(path).index(circular) :], circular])
-        if waiting:
-            stack.append(waiting[-1])
-            continue
-        stack.pop()
-        path.pop(index)
-        done.add(index)
-        order.append(nodes[index])
+    waiting = {target: iter(sorted(nodes[target].needs))}  # the way down, with what each stage still needs
+    while waiting:
+        index = next(reversed(waiting))
+        need = next((need for need in waiting[index] if need not in done), None)
+        if need is None:
+            del waiting[index]
+            done.add(index)
+            order.append(nodes[index])
+        elif need in waiting:
+            way = list(waiting)
+            _raise_cycle(nodes, names, [*way[way.index(need) :], need])
+        else:
+            waiting[need] = iter(sorted(nodes[need].needs))
     return tuple(order)
 
 
-def _raise_cycle(nodes: list[Node], indices: list[int]) -> None:
-    stages = tuple(node.stage for node in nodes)
+def _raise_cycle(nodes: list[Node], names: _Names, indices: list[int]) -> None:
     place = next(  # FROM looks only upwards, so some step of the way is a --from
         place
         for index, following in itertools.pairwise(indices)
         for name, place in froms(nodes[index].stage.instructions)
-        if _is_stage(name, stages, following)
+        if names.stage(name) == following
     )
-    names = " → ".join(f"'{nodes[index].stage.name or index}'" for index in indices)
-    raise DockerfileError(place, f"stages need each other: {names}")
+    way = [f"'{nodes[index].stage.name or index}'" for index in indices]
+    shown = way if len(way) < 10 else [*way[:4], "…", *way[-4:]]
+    raise DockerfileError(place, f"stages need each other: {' → '.join(shown)}")
 
 
 def _unused(build_args: Mapping[str, str], global_args: Iterable[Arg], order: Iterable[Node]) -> tuple[str, ...]:

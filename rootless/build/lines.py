@@ -17,7 +17,7 @@ MAX_BYTES = 4 << 20
 MAX_LINES = 100_000
 MAX_HEREDOCS = 256  # in one instruction
 
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
+_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*)", re.ASCII)  # of a line without spaces at its end
 _HEREDOC_INSTRUCTIONS = ("RUN", "COPY", "ADD")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rootless.errors import UsageError
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXst]*|[-+=][ugo])+)", re.ASCII)
-_ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])", re.ASCII)
+_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)", re.ASCII)
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007, "a": 0o7777}
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 

@@ -46,7 +46,7 @@ def _missing(root: int, base: str, target: str) -> Missing | None:
                     return None
                 link = _dangling(root, path)
                 if link is None:
-                    return here, names[position:]
+                    return None if ".." in names[position:] else (here, names[position:])
                 # the target of a dangling link is what will be made
                 start = "" if link.startswith("/") else here
                 names = [n for n in f"{start}/{link}".split("/") if n not in ("", ".")] + names[position + 1 :]
@@ -57,8 +57,6 @@ def _missing(root: int, base: str, target: str) -> Missing | None:
             finally:
                 os.close(fd)
         else:
-            return None
-        if ".." in names:
             return None
     return None
 

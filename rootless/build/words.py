@@ -114,10 +114,8 @@ def json_strings(rest: str) -> list[str] | None:
     rest = rest.lstrip(SPACES)
     if not rest.startswith("["):
         return None
-    if rest.count("[") > _JSON_DEPTH or rest.count("{") > _JSON_DEPTH:
-        quick = re.sub(r'"(?:[^"\\]|\\.)*"', "", rest)  # brackets inside strings nest nothing
-        if quick.count("[") + quick.count("{") > _JSON_DEPTH:
-            return None
+    if rest.count("[") + rest.count("{") > _JSON_DEPTH and _brackets(rest) > _JSON_DEPTH:
+        return None
     try:
         found = json.loads(rest, parse_constant=_refuse, parse_int=len, parse_float=len)
     except ValueError:
@@ -125,6 +123,21 @@ def json_strings(rest: str) -> list[str] | None:
     if not all(isinstance(word, str) for word in found):
         raise NotStrings
     return [_scalar(word) for word in found]
+
+
+def _brackets(rest: str) -> int:
+    """How many brackets open outside of strings."""
+    count, at, is_string = 0, 0, False
+    while at < len(rest):
+        character = rest[at]
+        if character == '"':
+            is_string = not is_string
+        elif is_string and character == "\\":
+            at += 1
+        elif not is_string and character in "[{":
+            count += 1
+        at += 1
+    return count
 
 
 def _refuse(name: str) -> object:

@@ -20,7 +20,10 @@ import pytest
 
 from tests.conftest import Runner, command_path, make_runner, require
 from tests.integration.build.conftest import Build, cached_steps, read_in
-from tests.integration.image.conftest import Registry, registry  # noqa: F401
+from tests.integration.image import conftest as registries
+from tests.integration.image.conftest import Registry
+
+registry = registries.registry
 
 
 @pytest.fixture
@@ -92,7 +95,11 @@ def test_a_git_repository(busybox: Runner, build: Build, served: tuple[Path, str
 
 
 def test_push_and_a_cache_in_a_registry(
-    busybox: Runner, build: Build, context: Path, registry: Registry, store_root: Path  # noqa: F811
+    busybox: Runner,
+    build: Build,
+    context: Path,
+    registry: Registry,
+    store_root: Path,
 ) -> None:
     text = "FROM busybox\nRUN echo pushed > /file\nRUN cat /file > /copy\n"
     name = f"{registry.address}/built:1"
