@@ -144,7 +144,7 @@ def _make(
     if options.root_emulation != "off":
         from rootless.engine import root_emulation
 
-        if root_emulation.is_wanted(options.root_emulation, id_map, runtime=runtime):
+        if root_emulation.is_wanted(options.root_emulation, id_map, runtime=runtime, nested=outer_map is not None):
             emulation = root_emulation.filters(engine)
             root_emulation.prepare_apt(directory, config)
     profile = seccomp_profile(engine, options, config)

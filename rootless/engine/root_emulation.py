@@ -21,13 +21,15 @@ APT_FILE = "/dev/rootless-apt.conf"
 APT_CONFIG = 'APT::Sandbox::User "root"; // there is no other user to download as\n'
 
 
-def is_wanted(mode: str, id_map: IdMap, *, runtime: str) -> bool:
+def is_wanted(mode: str, id_map: IdMap, *, runtime: str, nested: bool = False) -> bool:
     """auto: where the container is root of one id. Raises UsageError for a wrong word, and where it cannot be."""
     if mode not in MODES:
         raise UsageError(f"invalid --root-emulation '{mode}'", hint="use auto, on or off")
     if mode == "off":
         return False
     fits = id_map.has_uid(0) and not runtime
+    if mode == "on" and nested:
+        raise UsageError("--root-emulation=on needs a container with your own ids, and --userns=nomap has none of them")
     if mode == "on" and runtime:
         raise UsageError("--root-emulation=on works with this tool's own runtime only (--runtime)")
     if mode == "on" and not fits:

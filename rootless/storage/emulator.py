@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _AT_FDCWD = -100
 _NOFOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
 _EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
+_CAP_CHOWN, _CAP_MKNOD = 0, 27
 _UNCHANGED = 0xFFFFFFFF
 _PATH_MAX = 4096
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
@@ -42,7 +43,7 @@ class Supervisor:
     To be made outside of the container; `serve` is called inside. Raises OSError.
     """
 
-    __slots__ = ("_calls", "_log", "_mount", "_proc", "_root", "_table", "_upper")
+    __slots__ = ("_calls", "_log", "_mount", "_proc", "_root", "_table", "_upper", "_users")
 
     def __init__(self, directory: str, upper: str, calls: dict[str, str]) -> None:
         self._calls = calls
@@ -52,6 +53,7 @@ class Supervisor:
         self._table = overrides.open_table(directory)
         self._root = -1
         self._mount = -1
+        self._users = -1
 
     def fds(self) -> tuple[int, ...]:
         """What has to stay open until `serve`."""
@@ -67,6 +69,7 @@ class Supervisor:
         self._root = root
         self._go_home()
         self._mount = self._mount_of(root)
+        self._users = os.stat("self/ns/user", dir_fd=self._proc).st_ino
         os.umask(0)
         poller = select.poll()
         poller.register(listener, select.POLLIN)
@@ -84,30 +87,39 @@ class Supervisor:
             seccomp_notify.proceed(listener, notice.id)
             return
         error = 0
+        mine = True
         try:
             process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
             try:
                 # Held open and still waiting: the number cannot have become another process'
                 if seccomp_notify.is_waiting(listener, notice.id):
-                    self._act(process, notice)
+                    mine = self._act(process, notice)
             finally:
                 os.close(process)
         except OSError as e:
             error = e.errno or errno.EIO
         except (ValueError, OverflowError):
             error = errno.EINVAL
-        seccomp_notify.answer(listener, notice.id, error)
+        if mine:
+            seccomp_notify.answer(listener, notice.id, error)
+        else:
+            seccomp_notify.proceed(listener, notice.id)
 
-    def _act(self, process: int, notice: Notice) -> None:
+    def _act(self, process: int, notice: Notice) -> bool:
+        """Do it; False when the caller lacks the right, so that the kernel shall refuse it in its own words."""
         call = self._calls[f"{notice.arch}:{notice.nr}"]
         narrow = call.endswith("16")
         name = call.removesuffix("16")
         args = [argument & 0xFFFFFFFF for argument in notice.args]
+        capabilities, mask = self._rights(process)
+        if not capabilities >> (_CAP_MKNOD if name.startswith("mknod") else _CAP_CHOWN) & 1:
+            return False
         if name.startswith("mknod"):
             at = 1 if name == "mknodat" else 0
             base = _signed(args[0]) if at else _AT_FDCWD
-            self._mknod(process, base, _text(process, notice.args[at]), args[at + 1], args[at + 2])
-            return
+            mode = args[at + 1] & (~mask | stat.S_IFMT(0o777777))
+            self._mknod(process, base, _text(process, notice.args[at]), mode, args[at + 2])
+            return True
         follow = name == "chown"
         if name == "fchown":
             target = os.open(f"fd/{_signed(args[0])}", os.O_PATH | os.O_CLOEXEC, dir_fd=process)
@@ -127,12 +139,27 @@ class Supervisor:
                     target = self._open(process, base, path, 0 if follow else os.O_NOFOLLOW)
                 except OSError as e:
                     if e.errno in (errno.ENOENT, errno.ELOOP) and path.startswith(_OWN):
-                        return  # the caller's own streams: answered, nothing to note
+                        return True  # the caller's own streams: answered, nothing to note
                     raise
         try:
             self._chown(target, _id(uid, narrow), _id(gid, narrow))
         finally:
             os.close(target)
+        return True
+
+    def _rights(self, process: int) -> tuple[int, int]:
+        """(capabilities in the container, umask) of the caller. Without the check a process of the container's that has
+        given its rights up would have ours; one of a namespace of its own has none here."""
+        if os.stat("ns/user", dir_fd=process).st_ino != self._users:
+            return 0, 0
+        capabilities = mask = 0
+        with open(os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process), "rb", buffering=0) as f:
+            for text in f.read(8192).splitlines():
+                if text.startswith(b"CapEff:"):
+                    capabilities = int(text[7:], 16)
+                elif text.startswith(b"Umask:"):
+                    mask = int(text[6:], 8)
+        return capabilities, mask
 
     def _before_rename(self, listener: int, notice: Notice) -> None:
         """The file that is about to take another's place gets its noted owner, unless one is noted of it already.
@@ -161,7 +188,7 @@ class Supervisor:
                     if noted is None or noted.is_device:
                         return
                     replaced = noted
-                elif noted is None:
+                elif noted is None and self._rights(process)[0] >> _CAP_CHOWN & 1:
                     self._note_on(
                         opened[-1], Override(replaced.uid, replaced.gid, stat.S_IMODE(status.st_mode), stat.S_IFREG)
                     )
@@ -347,11 +374,9 @@ class Supervisor:
         parent, slash, name = path.rpartition(b"/")
         if name in (b"", b".", b".."):
             raise OSError(errno.EEXIST if path else errno.ENOENT, "")
-        with open(os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process), "rb") as f:
-            mask = next((int(text[6:], 8) for text in f if text.startswith(b"Umask:")), 0o022)
         directory = self._open(process, base, parent + slash or b".", os.O_DIRECTORY)
         try:
-            wanted = Override(0, 0, mode & 0o7777 & ~mask, format, os.major(device), os.minor(device))
+            wanted = Override(0, 0, mode & 0o7777, format, os.major(device), os.minor(device))
             flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             made = os.open(name, flags, overrides.on_disk(wanted.mode, format), dir_fd=directory)
             try:

@@ -119,6 +119,19 @@ def test_exec_and_other_roots(shared_root: Path, busybox: Runner) -> None:
     busybox("rm", "-f", "x")
 
 
+def test_nobody_gains_rights(busybox: Runner) -> None:
+    """The supervisor acts for root of the container only: who has dropped the capability is refused by the kernel."""
+    words = ("run", "--rm", "--network", "none", "--root-emulation", "on")
+    for drop in ("CHOWN", "ALL"):
+        done = busybox(*words, "--cap-drop", drop, "busybox", "chown", str(ONE), "/etc/passwd", check=False)
+        assert done.returncode == 1 and "chown: /etc/passwd: " in done.stderr
+    done = busybox(*words, "--cap-drop", "MKNOD", "busybox", "mknod", "/x", "c", "1", "3", check=False)
+    assert done.returncode == 1 and "Operation not permitted" in done.stderr
+    if owns_range():
+        done = busybox(*words, "--user", "1000", "busybox", "chown", "1000", "/etc/passwd", check=False)
+        assert done.returncode == 1 and "Operation not permitted" in done.stderr
+
+
 def test_a_volume_gets_no_notes(busybox: Runner, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     words = ("run", "--rm", "--network", "none", "--root-emulation", "on", "-v", f"{tmp_path}:/v")
@@ -167,6 +180,7 @@ def test_restart_after_the_cache_was_cleared(shared_root: Path, busybox: Runner)
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
+        (("--root-emulation", "on", "--userns", "nomap"), "nomap"),
         (("--root-emulation", "on", "--runtime", "/bin/true"), "own runtime"),
         (("--root-emulation", "maybe"), "maybe"),
     ],
