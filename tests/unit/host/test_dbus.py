@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,14 +103,13 @@ def serve(path: Path, *pieces: bytes) -> threading.Thread:
 
     def work() -> None:
         connection, _ = listener.accept()
-        connection.recv(1 << 16)
-        for piece in pieces:
-            connection.sendall(piece)
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(1 << 16):
-            pass
-        connection.close()
-        listener.close()
+        with listener, connection, suppress(OSError):  # a client that has heard enough hangs up
+            connection.recv(1 << 16)
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                pass
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
