@@ -92,6 +92,10 @@ def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
     if process.get("noNewPrivileges"):
         steps.append("no new privileges")
     steps.append(f"seccomp filter '{launch['seccomp_bpf']}'" if launch["seccomp_bpf"] else "no seccomp filter of ours")
+    if launch.get("root_emulation"):
+        steps.append("emulate root: changes of ids succeed, a supervisor notes owners and devices that the map has not")
+    if launch.get("outer_map"):
+        steps.append("enter the container's own user namespace, below the one in which all this was made")
     steps.append(f"execute {' '.join(process['args'])}")
     return steps
 
