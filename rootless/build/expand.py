@@ -39,7 +39,6 @@ PREDEFINED = frozenset(
 MAX_VARIABLES = 4 << 20  # characters of all values together; the kernel takes less for one process
 MAX_WORDS = 64 << 20  # characters of all words of a stage; most end up in the image's config
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-z]+))?", re.ASCII)
-_MAX_PORTS = 1 << 16
 
 
 def is_predefined(name: str) -> bool:
@@ -164,10 +163,13 @@ class Scope:
 
     def _word(self, place: Place, text: str) -> str:
         found = word(text, self.variables, place, self._escape)
-        self._expanded += len(found)
+        self._count(place, len(found))
+        return found
+
+    def _count(self, place: Place, size: int) -> None:
+        self._expanded += size
         if self._expanded > MAX_WORDS:
             raise DockerfileError(place, f"the stage's words hold more than {MAX_WORDS >> 20} MiB")
-        return found
 
     def _filled(self, place: Place, name: str, text: str) -> str:
         found = self._word(place, text)
@@ -231,8 +233,7 @@ class Scope:
                 found.update(dict.fromkeys(_port_range(place, one)))
         if not found:
             raise DockerfileError(place, "EXPOSE names no port")
-        if len(found) > _MAX_PORTS:
-            raise DockerfileError(place, "EXPOSE names too many ports")
+        self._count(place, sum(map(len, found)))
         return tuple(found)
 
 

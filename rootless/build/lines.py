@@ -153,7 +153,9 @@ class _Reader:
                 return Heredoc(mark.name, stripped, mark.is_expanded, raw)
             content.append(line)
         raise DockerfileError(
-            place, f"unterminated heredoc: no line is '{mark.name}' alone", hint=f"end it with a line '{mark.name}'"
+            place,
+            f"unterminated heredoc: no line is '{mark.name[:100]}' alone",
+            hint=f"end it with a line '{mark.name[:100]}'",
         )
 
     def _next(self) -> str:

@@ -262,6 +262,8 @@ def test_variables_cannot_grow_without_end() -> None:
     doubling = "ENV A=" + "x" * 1000 + "\n" + "ENV A=$A$A\n" * 40
     with pytest.raises(DockerfileError, match="MiB"):
         through(scope(), doubling)
+    with pytest.raises(DockerfileError, match="words hold more than"):
+        through(scope(), "ENV A=" + "x" * 1_000_000 + "\n" + "LABEL a=$A\n" * 70)
     many = "ENV A=" + "x" * 500_000 + "\n" + "".join(f"ENV B{n}=$A\n" for n in range(40))
     with pytest.raises(DockerfileError, match="hold more than"):
         through(scope(), many)
