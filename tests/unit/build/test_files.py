@@ -55,6 +55,9 @@ def test_the_mark_where_parents_begin(root: int) -> None:
     assert found(root, "./src/*.c") == [("src/x.c", "src/x.c")]
     assert found(root, "src/./**/z.*") == [("src/deep/er/z.c", "deep/er/z.c"), ("src/deep/er/z.h", "deep/er/z.h")]
     assert found(root, "src/**/er/./z.c") == [("src/deep/er/z.c", "z.c")]
+    assert found(root, "/src/d*/./**/z.c") == [("src/deep/er/z.c", "er/z.c")]
+    assert found(root, "src/./deep/./er") == [("src/deep/er", "deep/er")]  # the first mark counts
+    assert found(root, "src/deep/er/.") == [("src/deep/er", "src/deep/er")]
 
 
 def test_nothing_leads_out(root: int) -> None:
