@@ -138,8 +138,11 @@ class Applier:
         elif entry.type == LINK:
             self._link(parent, path, name, entry)
         elif entry.type == FIFO:
-            self._make(path, parent, name, lambda: os.mkfifo(name, entry.mode, dir_fd=parent))
-            self._attributes.own(parent, path, entry)
+            self._make(path, parent, name, lambda: os.mkfifo(name, entry.mode & 0o777, dir_fd=parent))
+            owned = self._attributes.own(parent, path, entry)
+            mode = entry.mode if owned else self._attributes.unowned_mode(entry.mode)
+            if mode & 0o7000:
+                os.chmod(name, mode, dir_fd=parent)  # chown(2) takes set-id bits away
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
         else:  # a device: an ordinary user cannot make one, and character device 0:0 would be a whiteout
             self._attributes.lost.devices += 1

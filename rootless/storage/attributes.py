@@ -82,13 +82,15 @@ class Attributes:
         self.lost.owners += 1
         return False
 
-    def own(self, parent: int, path: bytes, entry: Entry) -> None:
-        """Owner of a link or pipe."""
+    def own(self, parent: int, path: bytes, entry: Entry) -> bool:
+        """Owner of a link or pipe, or a note of it; whether it is the real one."""
         if not self.keeps(entry):
             format = stat.S_IFIFO if entry.type == FIFO else stat.S_IFLNK
             self.noted.append(overrides.line(path, Override(entry.uid, entry.gid, entry.mode & 0o7777, format)))
-        elif entry.uid or entry.gid:
+            return False
+        if entry.uid or entry.gid:
             os.chown(path.rpartition(b"/")[2], entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        return True
 
     def unowned_mode(self, mode: int) -> int:
         """Mode of a file without its owner: with a range of ids a set-id bit would make it run as somebody else."""

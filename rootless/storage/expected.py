@@ -117,10 +117,10 @@ class Expected:
             self.opaque.add(self._resolve(names[:-1]))
             return
         before = self.entries.get(path)
-        if before is None and path not in self.lower:
-            self.whiteouts.add(path)
-        elif before is not None and before.type == DIRECTORY:
+        if path in self._parents or (before is not None and before.type == DIRECTORY):
             self.opaque.add(path)
+        elif before is None and path not in self.lower:
+            self.whiteouts.add(path)
 
     @staticmethod
     def _below(directory: bytes, name: bytes) -> bytes:

@@ -174,7 +174,8 @@ class Verifier:
 
     def _xattrs(self, here: str, fd: int, entry: Entry) -> None:
         found = {name: os.getxattr(fd, name) for name in os.listxattr(fd) if not name.startswith(_OURS)}
-        for name, value in entry.xattrs.items():
+        xattrs = entry.xattrs if entry.type in (FILE, DIRECTORY) else {}  # a device's placeholder gets none
+        for name, value in xattrs.items():
             if name.startswith(PLANTED) or not name.startswith(KEPT):
                 continue
             here_is = found.pop(name, None)

@@ -15,7 +15,7 @@ import pytest
 
 from rootless.host import userns
 from rootless.paths import directories
-from rootless.storage import drivers
+from rootless.storage import drivers, worker
 from rootless.storage.store import Store
 from tests.conftest import require
 
@@ -86,7 +86,14 @@ class Unpacker:
         chain_id = chain(parent, diff_id)
         self.store.layers.unpack(chain_id, parent, diff_id, media_type, io.BytesIO(compressed))
         self.chains.append(chain_id)
+        self.check(chain_id, diff_id)
         return Path(self.store.layers.path(chain_id), "diff")
+
+    def check(self, chain_id: str, diff_id: str) -> None:
+        """Every archive that is unpacked, however odd, can be made again, and its tree is what it says."""
+        job = worker.verify_job(self.store.layers.path(chain_id), self.store.layers.record(chain_id)["lost"])
+        found = worker.run(job, self.store.id_map)
+        assert found == {"diff_id": diff_id, "count": 0, "texts": []}
 
     def inside(self, function: Callable[[], object]) -> object:
         """The (JSON) result of a function run in the store's user namespace."""
