@@ -384,7 +384,8 @@ def write_pid_file(path: str, pid: int) -> None:
 
 def _after_start(record: Record, config: dict[str, Any]) -> None:
     """The poststart hooks. Since runtime-spec 1.3 one that fails stops the container; the callers do that."""
-    hooks.run(config, "poststart", {**record.oci_state(), "status": "running"})
+    # a quick command may have ended by now
+    hooks.run(config, "poststart", {**record.oci_state(), "status": "running", "pid": record.pid})
 
 
 def _notifier(record: Record, address: str | None) -> socket.socket | None:

@@ -23,6 +23,13 @@ def _children_with(word: str) -> list[int]:
     return found
 
 
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @case(f"{RUNTIME}#create")
 def create_leaves_the_process_waiting(box: Box) -> None:
     """create makes everything but the user's program run; the state is `created`, with a pid"""
@@ -246,7 +253,7 @@ def forced_delete(box: Box) -> None:
     """delete --force kills first, and takes an unknown id for done"""
     pid = box.up()
     assert not box.call("delete", "--force", box.id).failed
-    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    box.until(lambda: not _is_running(pid), "the end")
     assert not box.call("delete", "--force", box.id).failed
 
 
