@@ -21,7 +21,24 @@ def restriction_hint() -> str | None:
             + _SYSCTL.format("kernel.apparmor_restrict_unprivileged_userns=0")
             + ", or for a profile with `userns,` for this program"
         )
+    profile = _confinement()
+    if profile:
+        return (
+            f"AppArmor confines this program by profile '{profile}', which takes the capabilities of user namespaces; "
+            "ask the administrator for a profile with `userns,` and `capability,`, or to run it unconfined"
+        )
     return None
+
+
+def _confinement() -> str:
+    """The name of the AppArmor profile that is enforced on this process; empty when none is."""
+    try:
+        with open("/proc/self/attr/apparmor/current", encoding="utf-8", errors="replace") as file:
+            label = file.read(4096).strip().rstrip("\0")
+    except OSError:
+        return ""
+    name, _, mode = label.rpartition(" ")
+    return name if mode == "(enforce)" else ""
 
 
 def namespace_error(error: OSError) -> HostLimit:
