@@ -198,6 +198,10 @@ class Gc:
             store.layers.remove(chain_id)
         for path in found.temporaries:
             delete(path, store.id_map)
+        with Lock(store.path("locks", "index")):  # who writes the index holds it
+            for name in os.listdir(store.root):
+                if name.startswith(".index.json.") and name.endswith(".tmp"):
+                    os.unlink(store.path(name))
         # Nobody holds or waits for a layer lock while we hold the store lock
         for name in os.listdir(store.path("locks")):
             if name.startswith("layer-"):

@@ -18,6 +18,8 @@ POINTS = 12  # kills per command, spread over all of its steps
 COMMANDS = {
     "import": ("command", ["import", "{tar}", "crash:new"]),
     "tag": ("command", ["tag", "busybox", "crash:tagged"]),
+    "commit": ("command", ["commit", "victim", "crash:committed"]),
+    "cp": ("command", ["cp", "{tar}", "victim:/tmp"]),
     "create": ("command", ["create", "--name", "crash", "-v", "crash-volume:/data", "busybox", "true"]),
     "run": ("command", ["run", "--rm", "--name", "crash", "--network=none", "busybox", "true"]),
     "run-monitor": ("monitor", ["run", "--rm", "--name", "crash", "--network=none", "busybox", "true"]),
@@ -79,7 +81,7 @@ def settle(run: Runner) -> None:
     for name in ("crash", "victim"):
         run("rm", "-f", name, check=False)
     run("volume", "rm", "-f", "crash-volume", check=False)
-    for name in ("crash:new", "crash:tagged", "victim:image"):
+    for name in ("crash:new", "crash:tagged", "crash:committed", "victim:image"):
         run("rmi", "-f", name, check=False)
 
 
@@ -91,6 +93,17 @@ def test_killed_at_each_step(name: str, crash_root: Path, small_tar: Path) -> No
 
     def before() -> None:
         settle(run)
+        if name in ("commit", "cp"):
+            run(
+                "run",
+                "--name",
+                "victim",
+                "--network=none",
+                "busybox",
+                "sh",
+                "-c",
+                "mkdir /d; echo x > /d/f; rm /bin/ed",
+            )
         if name == "rm":
             run("run", "-d", "--name", "victim", "--network=none", "busybox", "sleep", "1000")
         if name == "rmi":
