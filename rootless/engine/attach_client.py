@@ -86,9 +86,10 @@ def spawn_monitor(connection: int | None = None) -> socket.socket:
     return socket.socket(fileno=connection)
 
 
-def launch_detached(connection: socket.socket, directory: str) -> int:
+def launch_detached(connection: socket.socket, directory: str, warn: Callable[[str], None] | None = None) -> int:
     """Have the monitor start the container of `directory`, leave it running and return its pid.
 
+    warn: gets what the launch has to tell.
     Raises the error of the step that failed (RuntimeFailure, CommandNotFound, CommandNotExecutable).
     """
     with connection:
@@ -97,7 +98,7 @@ def launch_detached(connection: socket.socket, directory: str) -> int:
         while received := _receive(connection):
             for kind, payload in decoder.feed(received):
                 if kind == protocol.STARTED:
-                    return int(protocol.fields(payload).get("pid", 0))
+                    return _started(payload, warn)
                 if kind == protocol.ERROR:
                     raise protocol.raised(payload)
     raise _lost(directory)
@@ -108,12 +109,14 @@ def launch_attached(
     directory: str,
     options: AttachOptions,
     on_started: Callable[[int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Have the monitor start the container of `directory` and stay attached until it ends or the user detaches.
 
-    on_started is called with the container's pid. Raises the error of the step that failed.
+    on_started is called with the container's pid, warn with what the launch has to tell. Raises the error of the step
+    that failed.
     """
-    client = _Client(connection, options, on_started)
+    client = _Client(connection, options, on_started, warn)
     client.send(protocol.message(protocol.LAUNCH, directory=directory, attach=client.wanted()))
     return client.run(directory)
 
@@ -168,6 +171,15 @@ def _receive(connection: socket.socket) -> bytes:
         return b""
 
 
+def _started(payload: bytes, warn: Callable[[str], None] | None) -> int:
+    """The pid of a STARTED frame; its warnings are passed on."""
+    told = protocol.fields(payload)
+    for text in told.get("warnings") or []:
+        if warn is not None:
+            warn(str(text))
+    return int(told.get("pid", 0))
+
+
 def _lost(what: str) -> RuntimeFailure:
     return RuntimeFailure(
         f"the monitor of '{what}' ended unexpectedly",
@@ -179,8 +191,13 @@ class _Client:
     """One attachment: poll loop over the connection, the user's stdin and a pipe that signals wake."""
 
     def __init__(
-        self, connection: socket.socket, options: AttachOptions, on_started: Callable[[int], None] | None
+        self,
+        connection: socket.socket,
+        options: AttachOptions,
+        on_started: Callable[[int], None] | None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
+        self.warn = warn
         self.connection = connection
         self.options = options
         self.on_started = on_started
@@ -306,7 +323,7 @@ class _Client:
                 # who read our output is gone: as for any program in a pipeline
                 return Outcome(128 + signal.SIGPIPE, self.pid)
         elif kind == protocol.STARTED:
-            self.pid = int(protocol.fields(payload).get("pid", 0))
+            self.pid = _started(payload, self.warn)
             if self.on_started:
                 self.on_started(self.pid)
         elif kind == protocol.EXIT:

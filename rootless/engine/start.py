@@ -25,10 +25,10 @@ def run(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> Run
 
         container_id, directory = make(engine, options, starts=True)
         if attach.detach:
-            attach_client.launch_detached(connection, directory)
+            attach_client.launch_detached(connection, directory, engine.warn)
             return RunOutcome(container_id, None)
         streams = _streams(options, attach)
-        outcome = attach_client.launch_attached(connection, directory, streams)
+        outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
     finally:
         connection.close()
     return RunOutcome(container_id, outcome.exit_code)
@@ -82,12 +82,12 @@ def start(
     try:
         directory = refresh(engine, container_id, first=state["started_at"].startswith("0001"))
         if attach is None:
-            attach_client.launch_detached(connection, directory)
+            attach_client.launch_detached(connection, directory, engine.warn)
             return RunOutcome(container_id, None)
         options = _saved_options(engine, container_id)
         if not interactive:
             attach = attach._replace(no_stdin=True)
-        outcome = attach_client.launch_attached(connection, directory, _follow(options, attach))
+        outcome = attach_client.launch_attached(connection, directory, _follow(options, attach), warn=engine.warn)
     finally:
         connection.close()
     return RunOutcome(container_id, outcome.exit_code)

@@ -15,7 +15,7 @@ from rootless.host import cgroups, dbus
 
 SLICE = "rootless.slice"
 """All scopes of this tool are below this slice of the user's systemd."""
-TIMEOUT = 15.0
+TIMEOUT = 10.0
 _SYSTEMD = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
 _MANAGER = f"{_SYSTEMD}.Manager"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rootless.host.scope import Request
     from rootless.monitor.spec import LaunchSpec
-    from rootless.runtime.cgroups.group import Group, Group1
+    from rootless.runtime.cgroups.group import Group, Group1, Unmet
 
     AnyGroup = Group | Group1
 
@@ -67,11 +67,13 @@ class Holder:
             group = self._place(spec)
             if group is None:
                 return None
-            place.set_up(group, resources, place.strictly if strict else lambda problem: None)
-        except RootlessError as e:
-            if strict or isinstance(e, HostLimit) is False:
+            place.set_up(group, resources, unmet(spec))
+        except HostLimit as e:
+            if strict:
                 raise
             warn(f"the container has no cgroup: {e}")
+            if resources:
+                spec.warnings.append(f"limits have no effect: {e}")
             return None
         return group
 
@@ -103,6 +105,24 @@ class Holder:
             return None
         self.scope = request.finish()
         return place.in_scope(self.scope)
+
+
+def unmet(spec: LaunchSpec) -> Unmet:
+    """What becomes of a limit that cannot be enforced: an error, or a line for the user.
+
+    Of controllers that were not delegated the engine has told when the container was made.
+    """
+    from rootless.runtime.cgroups.group import NoController
+    from rootless.runtime.cgroups.place import strictly
+
+    if spec.cgroup.get("strict"):
+        return strictly
+
+    def tell(problem: HostLimit) -> None:
+        if not isinstance(problem, NoController):
+            spec.warnings.append(problem.message)
+
+    return tell
 
 
 def joiner(known: dict[str, Any] | None, init: int) -> Callable[[int], None] | None:
@@ -176,7 +196,4 @@ def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
     """The limits that had to wait until only the container's own processes are in the group."""
     from rootless.runtime.cgroups import place
 
-    strict = bool(spec.cgroup.get("strict"))
-    place.limits(
-        group, spec.cgroup.get("resources") or {}, place.strictly if strict else lambda problem: None, late=True
-    )
+    place.limits(group, spec.cgroup.get("resources") or {}, unmet(spec), late=True)

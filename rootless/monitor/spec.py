@@ -18,6 +18,7 @@ class LaunchSpec:
 
     directory: the container's directory; raw: launch.json itself; the other attributes are its members. Seconds are
     floats, sizes bytes, `stop_timeout` None means "never kill". `config`, the OCI configuration, is read when needed.
+    warnings: what the launch has to tell the user, who started the container.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class LaunchSpec:
         "stop_signal",
         "stop_timeout",
         "terminal",
+        "warnings",
     )
 
     def __init__(self, directory: str, launch: dict[str, Any]) -> None:
@@ -72,6 +74,7 @@ class LaunchSpec:
         self.root_emulation: dict[str, Any] | None = launch.get("root_emulation")
         self.cgroup: dict[str, Any] = launch.get("cgroup") or {}
         self.events: dict[str, Any] | None = launch.get("events")
+        self.warnings: list[str] = []
         self.log: dict[str, Any] = launch.get("log") or {"driver": "none"}
         self.terminal = bool(launch.get("terminal"))
         self.open_stdin = bool(launch.get("open_stdin"))

@@ -205,7 +205,7 @@ class Supervisor:
         tracked.started(run.pid, helpers=run.helpers(), network=run.network, group=run.group)
         self._memory = happenings.watch_memory(self.loop, spec, tracked, run.group)
         happenings.record(spec, "start")
-        self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid))
+        self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid, warnings=spec.warnings))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         if self.settle is not None:
             self.loop.later(_SETTLE, self._settle)

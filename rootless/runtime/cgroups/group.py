@@ -26,6 +26,10 @@ _DELEGATE = "/sys/kernel/cgroup/delegate"
 _FILES_TO_DELEGATE = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "memory.oom.group")
 
 
+class NoController(HostLimit):
+    """A limit whose controller was not delegated."""
+
+
 class Group:
     """A cgroup of version 2. path: its directory; unit: the systemd scope that it is in, "" without."""
 
@@ -302,8 +306,8 @@ def _inherit_cpuset(path: str) -> None:
                 raise RuntimeFailure(f"cannot write '{path}/{name}': {e.strerror}") from e
 
 
-def _missing(setting: Setting, present: tuple[str, ...]) -> HostLimit:
-    return HostLimit(
+def _missing(setting: Setting, present: tuple[str, ...]) -> NoController:
+    return NoController(
         f"{setting.origin} cannot be enforced: controller '{setting.controller}' is not delegated"
         f" (there are {', '.join(present) or 'none'})",
         hint=cgroups.DELEGATION,

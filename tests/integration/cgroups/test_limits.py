@@ -131,7 +131,7 @@ def test_no_process_survives_a_kill(busybox: Runner) -> None:
         assert eventually(lambda: len((group / "cgroup.procs").read_text().split()) >= 4)
         pids = (group / "cgroup.procs").read_text().split()
         busybox("kill", "host")
-        assert eventually(lambda: not any(Path(f"/proc/{pid}/root").exists() for pid in pids))
+        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
         assert eventually(lambda: not group.exists())
     finally:
         busybox("rm", "-f", "host", check=False)
