@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from rootless.errors import HostLimit, InvalidState
+from rootless.host import cgroups
 from rootless.runtime.cgroups import place, usage
 from rootless.runtime.cgroups.group import Group, Group1, restore
 from rootless.runtime.cgroups.settings import Setting
@@ -127,3 +129,22 @@ def test_effective_limits_are_the_least_of_all_above(tmp_path: Path) -> None:
     inner = fill(tmp_path / "a/b/c", memory__max="max", pids__max="80", cpuset__cpus__effective="0-1\n")
     found = usage.effective(str(inner), str(tmp_path))
     assert (found.memory, found.pids, found.cpus, found.swap, found.cpuset) == (500, 40, 2.0, 0, "0-1")
+
+
+class Busy(Group):
+    """A container's cgroup whose init, such as systemd, has moved itself into a sub-cgroup."""
+
+    def join(self, pid: int) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+
+def test_exec_follows_an_init_that_moved_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap (crun cgroup-setup.c): exec on EBUSY goes to init's cgroup with retries."""
+    fill(tmp_path / "c/init.scope", cgroup__procs="")
+    looks = iter(["/c/gone", "/c/init.scope"])
+    monkeypatch.setattr(cgroups, "ROOT", str(tmp_path))
+    monkeypatch.setattr(cgroups, "unified_path", lambda pid: next(looks))
+    place.join(Busy(str(tmp_path / "c")), 77, init=5)
+    assert (tmp_path / "c/init.scope/cgroup.procs").read_text() == "77"
+    with pytest.raises(HostLimit, match="cannot move process 77"):
+        place.join(Busy(str(tmp_path / "c")), 77)
