@@ -300,7 +300,12 @@ class LayerWriter:
                 os.mkfifo(name, 0o600, dir_fd=fd)
         if place.target >= 0 or self._owner is not None:
             if noted is None and not self._single:
-                os.chown(name, member.uid, member.gid, dir_fd=fd, follow_symlinks=False)
+                try:
+                    os.chown(name, member.uid, member.gid, dir_fd=fd, follow_symlinks=False)
+                except OSError as e:
+                    if e.errno != errno.EINVAL:
+                        raise
+                    noted = overrides.Override(member.uid, member.gid, member.mode)
             if not linkname:
                 os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=fd)
         if place.target >= 0 or member.mtime != status.st_mtime_ns:
@@ -371,17 +376,20 @@ class LayerWriter:
         if is_settled:
             note, mode = None, member.mode
         if target >= 0:
-            if not self._single and (member.uid or member.gid):
-                os.fchown(target, member.uid, member.gid)
+            if not self._single and (member.uid or member.gid) and not overrides.own(target, member.uid, member.gid):
+                mode &= 0o1777
+                note = overrides.Override(member.uid, member.gid, mode)
             os.fchmod(target, mode)
             _set(target, member.xattrs)
         else:
             if here.marked:
                 _strip(fd)
-            if is_settled:
-                overrides.write(fd, None)
             if is_settled or (self._owner is not None and not self._single):
-                os.fchown(fd, member.uid, member.gid)
+                if not overrides.own(fd, member.uid, member.gid):
+                    mode &= 0o1777
+                    note = overrides.Override(member.uid, member.gid, mode)
+                elif is_settled:
+                    overrides.write(fd, None)
                 os.fchmod(fd, mode)
                 _set(fd, member.xattrs)
             target = fd

@@ -64,7 +64,9 @@ class Override:
         return f"Override({bytes(self).decode()})"
 
     def __bytes__(self) -> bytes:
-        kind = _KINDS.get(self.format, "file")
+        if not self.format:
+            return f"{self.uid}:{self.gid}:{self.mode:04o}".encode()
+        kind = _KINDS[self.format]
         if self.format in _DEVICES:
             kind = f"{kind}-{self.major}-{self.minor}"
         return f"{self.uid}:{self.gid}:{self.mode:04o}:{kind}".encode()
@@ -147,6 +149,17 @@ def write(fd: int, override: Override | None) -> None:
     except OSError as e:
         if e.errno not in _NONE:
             raise
+
+
+def own(fd: int, uid: int, gid: int) -> bool:
+    """Give an open file its owner; False when the id map, however wide, has no such id. Raises OSError else."""
+    try:
+        os.fchown(fd, uid, gid)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 class Table:

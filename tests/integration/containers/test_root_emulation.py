@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,44 @@ def test_restart_after_the_cache_was_cleared(shared_root: Path, busybox: Runner)
 def test_where_it_cannot_be(busybox: Runner, flags: tuple[str, ...], text: str) -> None:
     done = busybox("create", *flags, "busybox", check=False)
     assert done.returncode == 125 and text in done.stderr
+
+
+def test_owners_survive_load_run_commit_and_save(busybox: Runner, tmp_path: Path) -> None:
+    """The whole way of an image through the store of one who has one id."""
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        for name, kind in (("brought", tarfile.REGTYPE), ("changed", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.uid, member.gid, member.linkname = kind, ONE, TWO, "x" if name == "link" else ""
+            tar.addfile(member)
+        for name in ("bin/busybox", "bin/sh"):
+            tar.add("/bin/busybox", name)
+    busybox("import", str(tmp_path / "in.tar"), "far")
+    script = f"""
+        b() {{ /bin/busybox "$@"; }}
+        echo more >> /changed; echo m > /made; b chown {TWO} /made; b ln -s y /new; b chown -h {ONE} /new
+        b mknod /n c 1 3
+    """
+    busybox("rm", "-f", "far", check=False)
+    busybox("run", "--name", "far", "--network", "none", "--root-emulation", "on", "far", "/bin/sh", "-ec", script)
+    busybox("commit", "far", "far2")
+    busybox("save", "--format", "oci-archive", "-o", str(tmp_path / "out.tar"), "far2")
+    found = {}
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        for blob in archive:
+            if blob.isfile() and blob.size > 512:
+                try:
+                    layer = tarfile.open(fileobj=archive.extractfile(blob))
+                except tarfile.ReadError:
+                    continue
+                found.update({m.name.removeprefix("./"): m for m in layer})
+    owners = {name: (found[name].uid, found[name].gid) for name in ("brought", "changed", "link", "made", "new", "n")}
+    assert owners == {
+        "brought": (ONE, TWO),
+        "changed": (ONE, TWO),
+        "link": (ONE, TWO),
+        "made": (TWO, 0),
+        "new": (ONE, 0),
+        "n": (0, 0),
+    }
+    assert found["n"].ischr() and (found["n"].devmajor, found["n"].devminor) == (1, 3)
