@@ -262,7 +262,7 @@ def validate_process(process: Any, *, checked: bool = False) -> None:
     for index, limit in enumerate(process.get("rlimits") or []):
         if 0 <= limit["hard"] < limit["soft"]:
             raise fail(f"process.rlimits[{index}]", "has a soft limit above the hard one")
-    if process.get("apparmorProfile") and not apparmor_is_on():
+    if process.get("apparmorProfile") not in (None, "", "unconfined") and not apparmor_is_on():
         raise fail("process.apparmorProfile", "cannot be honoured: this host has no AppArmor")
     if process.get("selinuxLabel") and not selinux_is_on():
         raise fail("process.selinuxLabel", "cannot be honoured: this host has no SELinux")

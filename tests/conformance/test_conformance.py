@@ -60,6 +60,7 @@ def test_case(subject: tuple[Runtime, str], place: Path, case: Case) -> None:
 OLD_WAY = [case for name, case in sorted(CASES.items()) if name.partition(".")[0] in ("mounts", "devices", "linux")]
 
 
+@pytest.mark.skipif(RUNTIMES == ["rootless-oci"], reason="this user need not repeat what does not depend on him")
 @pytest.mark.parametrize("case", OLD_WAY, ids=str)
 def test_old_way(place: Path, case: Case) -> None:
     """Ours on a kernel without the mount API of Linux 5.2, mount_setattr and openat2, by its fallbacks."""
