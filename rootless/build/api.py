@@ -40,6 +40,8 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     with engine.store.using(), Session(engine, options, tracker, latest=latest) as session:
         names = outputs.full_names(session, [*options.tag, *(each.name for each in wanted if each.name)])
         dockerfile = _load(session)
+        for finding in checks.check(dockerfile):
+            engine.warn(str(finding))
         _import_caches(session)
         build_args = _build_args(options, latest)
         platforms = [parse_platform(text) for each in options.platform for text in each.split(",")]
@@ -136,7 +138,6 @@ def _solve(session: Session, dockerfile: Dockerfile, platform: Platform, build_a
     )
     for name in plan.unused_build_args:
         session.engine.warn(f"build argument '{name}' is not used: no ARG declares it")
-    session.workers.prepare()
     state = Solver(session, plan, platform, build_args).solve()
     if session.options.squash:
         from rootless.build.whole import squash
@@ -174,20 +175,22 @@ def _finish(
         step = session.tracker.start("exporting to image")
         images = [(platform, outputs.store_image(session, state)) for platform, state in built]
         descriptor = images[0][1] if len(images) == 1 else outputs.store_index(session, images)
-        outputs.name_in(session.store, descriptor, names)
+        lent = outputs.lend_names(session.store, descriptor, names) if not keeps else None
+        if keeps:
+            outputs.name_in(session.store, descriptor, names)
         image_id = session.store.index.load(images[0][1].digest).config_digest
         digest = descriptor.digest
         step.log(f"writing image {image_id}")
         for name in names:
             step.log(f"naming to {name}")
+        try:
+            for archive in archives:
+                if archive.dest:
+                    outputs.write_archive(session, archive, names or [image_id])
+        finally:
+            if lent is not None:
+                lent.give_back()
         step.done()
-        for archive in archives:
-            if archive.dest:
-                outputs.write_archive(session, archive, names[0] if names else image_id)
-        if not keeps:
-            for name in names:
-                session.store.index.untag(name)
-            session.store.index.remove(descriptor.digest)
     for tree in trees:
         outputs.write_tree(session, tree, built[0][1])
     if options.cache_to:

@@ -161,15 +161,53 @@ def full_names(session: Session, tags: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def write_archive(session: Session, output: Output, image: str) -> None:
-    """`image` (a name, or an id when it has none) as docker archive, or OCI archive."""
+class Lent:
+    """Names that an image has while an archive of it is written, and then has no more."""
+
+    def __init__(
+        self, store: Store, descriptor: Descriptor, previous: dict[str, Descriptor | None], *, is_new: bool
+    ) -> None:
+        self._store = store
+        self._descriptor = descriptor
+        self._previous = previous
+        self._is_new = is_new
+
+    def give_back(self) -> None:
+        """Everything is as it was."""
+        index = self._store.index
+        for name, previous in self._previous.items():
+            if previous is not None:
+                index.tag(name, previous)
+            else:
+                index.untag(name)
+        if self._is_new:
+            index.remove(self._descriptor.digest)
+
+
+def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Lent:
+    """Let `names` mean the image for a while."""
+    is_new = descriptor.digest not in store.index.manifest_digests()
+    previous: dict[str, Descriptor | None] = {}
+    for name in names:
+        found = store.index.resolve(name)
+        if found is None:
+            previous[name] = None
+        else:
+            document = store.index.document(found.named_digest)
+            previous[name] = Descriptor(document.media_type, document.digest, len(document.raw))
+    name_in(store, descriptor, names)
+    return Lent(store, descriptor, previous, is_new=is_new)
+
+
+def write_archive(session: Session, output: Output, images: Sequence[str]) -> None:
+    """The image, under these names (or its id), as docker archive or OCI archive."""
     form = "docker-archive" if output.kind == "docker" else "oci-archive"
     destination: Any = output.dest
     if output.dest == "-":
         destination = sys.stdout.buffer
     elif os.path.isdir(output.dest) and output.kind == "oci":
         form = "oci-dir"
-    session.engine.images.save([image], destination, format=form)
+    session.engine.images.save(list(images), destination, format=form)
 
 
 def write_tree(session: Session, output: Output, state: State) -> None:

@@ -140,12 +140,16 @@ class Session:
 
     def find(self, key: str, state: State, stage: str, step: Step) -> CacheRecord | None:
         """The record of a step that was done before and whose layers are here, unless the cache is not wanted."""
-        if self.options.no_cache or stage in self.options.no_cache_filter:
-            return None
-        record = self.cache.find(key)
-        if record is not None and all(self.store.layers.has(chain) for chain in record.chains):
-            return record
-        return self.imported.find(key, state, step) if self.imported is not None else None
+        record = None
+        if not self.options.no_cache and stage not in self.options.no_cache_filter:
+            record = self.cache.find(key)
+            if record is not None and not all(self.store.layers.has(chain) for chain in record.chains):
+                record = None
+            if record is None and self.imported is not None:
+                record = self.imported.find(key, state, step)
+        if record is None:
+            self.workers.prepare()  # it loads while the step is planned
+        return record
 
     def remember(
         self, key: str, state: State, layer: Layer | None, *, moment: int, size: int, text: str

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import UsageError
-from rootless.storage.build_cache import BuildCache, expired
+from rootless.storage.build_cache import BuildCache, CacheRecord, expired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,9 @@ class CachePruned(NamedTuple):
 
 
 def prune(engine: Engine, *, all: bool, filters: Iterable[str] = (), keep: str | None = None) -> CachePruned:
-    """Remove records, least recently used first, then what only they kept. all: cache mounts too.
+    """Remove records, least recently used first, then what only they kept.
+
+    all: also those whose layers an image has (which frees nothing, but the step is done again), and cache mounts.
 
     filters: until=DURATION (not used for so long); keep: SIZE that may stay. Raises UsageError.
     """
@@ -31,21 +33,36 @@ def prune(engine: Engine, *, all: bool, filters: Iterable[str] = (), keep: str |
 
     bound = parse_size(keep, "--keep-storage") if keep is not None else None
     older = _until(filters)
-    cache = BuildCache(engine.store.root)
-    records = cache.records()
-    gone = records if bound is None and older is None else expired(records, keep=bound, older=older)
-    for record in gone:
-        cache.remove(record.key)
+    gone = drop(engine, all=all, keep=bound, older=older)
     removed = [f"{record.key[:12]}\t{record.description}" for record in gone]
     freed = 0
     if all:
         names, size = _prune_mounts(engine, older)
         removed += names
         freed += size
-    collected = engine.store.gc.collect()
+    collected = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
     if collected.busy:
         engine.warn("other commands are using the store: what was removed is freed by the next prune")
     return CachePruned(tuple(removed), freed + collected.freed)
+
+
+def drop(engine: Engine, *, all: bool, keep: int | None = None, older: float | None = None) -> list[CacheRecord]:
+    """Remove records only; what they kept is the next collection's. The removed ones."""
+    cache = BuildCache(engine.store.root)
+    records = cache.records()
+    if not all:
+        in_use = _chains_of_images(engine)
+        records = [record for record in records if not record.chains or record.chains[-1] not in in_use]
+    gone = records if keep is None and older is None else expired(records, keep=keep, older=older)
+    for record in gone:
+        cache.remove(record.key)
+    return gone
+
+
+def _chains_of_images(engine: Engine) -> set[str]:
+    from rootless.image.manifest import chain_ids
+
+    return {chain for entry in engine.store.index.entries() for chain in chain_ids(entry.config.diff_ids)}
 
 
 def usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]], int]:

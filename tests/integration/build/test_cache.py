@@ -137,7 +137,7 @@ def test_a_cache_in_a_directory(busybox: Runner, build: Build, context: Path, st
 def test_an_image_that_carries_its_cache(busybox: Runner, build: Build, context: Path) -> None:
     text = "FROM busybox\nRUN echo inline > /file\n"
     build(text, "--cache-to", "type=inline", "-t", "carrier")
-    busybox("builder", "prune", "-f")
+    busybox("builder", "prune", "-af")
     assert cached_steps(build(text, "--cache-from", "carrier", "-t", "again")) == 1
-    busybox("builder", "prune", "-f")
+    busybox("builder", "prune", "-af")
     assert cached_steps(build(text)) == 0

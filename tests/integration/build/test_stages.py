@@ -152,6 +152,10 @@ def test_outputs(build: Build, context: Path, busybox: Runner) -> None:
     build(text, "-o", f"type=oci,dest={context / 'oci.tar'}")
     build(text, "-o", f"type=docker,dest={context / 'docker.tar'}", "-t", "exported")
     assert busybox("images", "-q").stdout == before
+    # the archive has the name, the store's image of that name stays what it was
+    busybox("tag", "busybox", "exported")
+    build(text, "-o", f"type=docker,dest={context / 'docker.tar'}", "-t", "exported", "-q")
+    assert image_id(busybox, "exported") == image_id(busybox, "busybox")
     assert "exported" in busybox("load", "-i", str(context / "docker.tar")).stdout
     build(text, "--iidfile", str(context / "id"), "--metadata-file", str(context / "meta"), "-t", "filed")
     assert (context / "id").read_text() == image_id(busybox, "filed")
