@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
+from rootless.kernel import procfs
 from rootless.storage import overrides
 from rootless.storage.overrides import Override
 from tests.conftest import Runner, owns_range
@@ -131,6 +133,49 @@ def test_nobody_gains_rights(busybox: Runner) -> None:
     if owns_range():
         done = busybox(*words, "--user", "1000", "busybox", "chown", "1000", "/etc/passwd", check=False)
         assert done.returncode == 1 and "Operation not permitted" in done.stderr
+
+
+def test_the_supervisor_cannot_be_reached(shared_root: Path, busybox: Runner) -> None:
+    """CVE-2016-9962, CVE-2019-5736: it has more capabilities than the container, and its executable is the user's."""
+    busybox("rm", "-f", "s", check=False)
+    words = ("--pid", "host", "--privileged", "--network", "none", "--root-emulation", "on")
+    busybox("run", "-d", "--name", "s", *words, "busybox", "sleep", "600")
+    directory = Upper(shared_root, busybox, "s").directory
+    state = json.loads((directory / "state.json").read_text())
+    supervisors = [pid for pid in procfs.children(state["monitor_pid"]) if pid != state["pid"]]
+    assert supervisors
+    for pid in supervisors:
+        for name in ("fd", "root/", "cwd/", "mem", "environ"):
+            done = busybox(
+                "exec",
+                "--privileged",
+                "s",
+                "sh",
+                "-c",
+                f"ls /proc/{pid}/{name}/ || cat /proc/{pid}/{name}",
+                check=False,
+            )
+            assert done.returncode == 1 and "ermi" in done.stderr, (name, done)
+        assert busybox("exec", "s", "readlink", f"/proc/{pid}/exe", check=False).stdout == ""
+    busybox("rm", "-f", "s")
+    assert wait_for_end(supervisors)
+
+
+def wait_for_end(pids: list[int]) -> bool:
+    """The supervisor ends with the last process that it answers."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not any(is_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return procfs.read_stat(pid).state not in "ZX"
+    except OSError:
+        return False
 
 
 def test_a_volume_gets_no_notes(busybox: Runner, tmp_path: Path) -> None:
