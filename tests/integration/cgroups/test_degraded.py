@@ -18,11 +18,17 @@ def nothing_is_delegated() -> None:
     require(cgroups.find().kind == "none", "this host has delegated cgroups")
 
 
+def warnings(text: str) -> list[str]:
+    """What a command said, but for what a user without a range of ids is always told."""
+    return [line for line in text.splitlines() if "you have one id only" not in line]
+
+
 def test_a_limit_without_effect_is_one_warning(busybox: Runner) -> None:
     flags = ("--memory=64m", "--pids-limit=77", "--cpus=1", "--network=none")
     done = busybox("run", "--rm", *flags, "busybox", "sh", "-c", "ulimit -d; ulimit -u")
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("warning: limits have no effect: --memory, --cpus")
-    assert "RLIMIT_DATA" in done.stderr and "ask the administrator" in done.stderr
+    told = warnings(done.stderr)
+    assert len(told) == 1 and told[0].startswith("warning: limits have no effect: --memory, --cpus")
+    assert "RLIMIT_DATA" in told[0] and "ask the administrator" in told[0]
     assert done.stdout == "65536\n77\n", "limits of processes stand in"
 
 
@@ -32,7 +38,7 @@ def test_strict_limits_fail_and_leave_nothing(busybox: Runner) -> None:
     assert "strict" not in busybox("ps", "-a").stdout
     env = {"ROOTLESS_STRICT_LIMITS": "true"}
     assert busybox("run", "--rm", "--memory=64m", "busybox", "true", check=False, env=env).returncode == 125
-    assert busybox("run", "--rm", "--strict-limits", "--network=none", "busybox", "true").stderr == ""
+    assert not warnings(busybox("run", "--rm", "--strict-limits", "--network=none", "busybox", "true").stderr)
 
 
 def test_stats_come_from_proc(busybox: Runner) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rootless.host import cgroups
-from tests.conftest import make_private_directory, remove_private_directory
+from tests.conftest import make_private_directory, remove_private_directory, require
 from tests.integration.cgroups.conftest import delegated, eventually
 from tests.integration.runtime.bundle import Bundle
 
@@ -75,8 +75,7 @@ def test_no_process_is_enough_for_a_limit_of_none(bundle: Bundle) -> None:
 
 
 def test_systemd_makes_what_a_path_of_three_parts_names(bundle: Bundle) -> None:
-    if delegated().kind != "scope":
-        pytest.skip("this host has no user manager of systemd to ask")
+    require(delegated().kind == "scope", "this host has no user manager of systemd to ask")
     bundle.config["linux"]["cgroupsPath"] = "rootless-test.slice:mine:c1"
     out = bundle.sh("cat /proc/self/cgroup", flags=("--systemd-cgroup",)).stdout
     assert out == "0::/\n"
@@ -90,8 +89,8 @@ def test_systemd_makes_what_a_path_of_three_parts_names(bundle: Bundle) -> None:
 @pytest.mark.parametrize("path", ["../x", "/../x", "a/../../b"])
 def test_no_path_leads_upward(bundle: Bundle, path: str) -> None:
     """Trap CVE-2023-25809, crun 1.28: sub-cgroup values reject `..`."""
-    if delegated().kind != "directory" and not path.startswith("/"):
-        pytest.skip("this host has a user manager of systemd, which names cgroups itself")
+    is_named = delegated().kind == "directory" or path.startswith("/")
+    require(is_named, "this host has a user manager of systemd, which names cgroups itself")
     bundle.config["linux"]["cgroupsPath"] = path
     refused = bundle.run("true", check=False)
     assert refused.returncode == 1 and ("invalid cgroup path" in refused.stderr or "cannot be" in refused.stderr)

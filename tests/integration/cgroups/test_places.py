@@ -10,7 +10,7 @@ import pytest
 
 from rootless.host import cgroups, scope
 from rootless.host.facts import find_helper
-from tests.conftest import Runner, command_path
+from tests.conftest import Runner, command_path, require
 from tests.integration.cgroups.conftest import SECONDS, delegated
 from tests.integration.engine.test_events import environment
 
@@ -20,8 +20,8 @@ InScope = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def in_scope(busybox: Runner) -> InScope:
     """Run a shell script in a delegated scope of its own, where `$R` is rootless on the module's store."""
-    if delegated().kind != "scope" or find_helper("systemd-run") is None:
-        pytest.skip("this host has no user manager of systemd to ask for a scope")
+    require(delegated().kind == "scope", "this host has no user manager of systemd to ask for a scope")
+    require(find_helper("systemd-run"), "this host has no systemd-run")
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
         command = " ".join(f"'{word}'" for word in command_path()[:-1])
@@ -72,8 +72,7 @@ def test_stale_cgroups_are_pruned(in_scope: InScope) -> None:
 
 
 def test_a_named_slice(busybox: Runner) -> None:
-    if delegated().kind != "scope":
-        pytest.skip("this host has no user manager of systemd to ask for a scope")
+    require(delegated().kind == "scope", "this host has no user manager of systemd to ask for a scope")
     flags = ("--rm", "--network=none", "--cgroupns=host", "--cgroup-parent=jobs.slice")
     out = busybox("run", *flags, "busybox", "cat", "/proc/self/cgroup").stdout
     assert "/jobs.slice/rootless-" in out and out.endswith(".scope/container\n")
@@ -83,8 +82,7 @@ def test_a_named_slice(busybox: Runner) -> None:
 
 def test_both_ways_to_systemd_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own socket and the bus: each makes a scope around a child."""
-    if delegated().kind != "scope":
-        pytest.skip("this host has no user manager of systemd to ask for a scope")
+    require(delegated().kind == "scope", "this host has no user manager of systemd to ask for a scope")
     for one in cgroups.manager_sockets():
         child = subprocess.Popen(["sleep", "1000"])
         monkeypatch.setattr(cgroups, "manager_sockets", lambda host=None, one=one: [one])
@@ -97,8 +95,7 @@ def test_both_ways_to_systemd_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_scope_that_cannot_be_is_told_in_systemds_words() -> None:
-    if delegated().kind != "scope":
-        pytest.skip("this host has no user manager of systemd to ask for a scope")
+    require(delegated().kind == "scope", "this host has no user manager of systemd to ask for a scope")
     from rootless.errors import HostLimit
 
     with pytest.raises(HostLimit, match="systemd made no scope"):

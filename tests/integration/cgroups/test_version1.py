@@ -31,7 +31,7 @@ def inspected(busybox: Runner, name: str) -> dict[str, Any]:
 
 def test_limits_update_freeze_and_use(busybox: Runner, directories: dict[str, str]) -> None:
     flags = ("--network=none", "--memory=64m", "--pids-limit=20", "--cpus=0.5", "--memory-swappiness=10")
-    assert busybox("run", "-d", "--name=one", *flags, "busybox", "sleep", "1000").stderr == ""
+    assert "limit" not in busybox("run", "-d", "--name=one", *flags, "busybox", "sleep", "1000").stderr
     try:
         name = f"{cgroups.PREFIX}{inspected(busybox, 'one')['Id']}"
 
@@ -65,6 +65,6 @@ def test_memory_kills_and_says_so(busybox: Runner, directories: dict[str, str]) 
 def test_a_value_that_the_kernel_refuses_is_told(busybox: Runner, directories: dict[str, str]) -> None:
     require("cpuset" in directories, "this host gives the user no cpuset of cgroup version 1")
     done = busybox("run", "--rm", "--network=none", "--cpuset-cpus=4095", "busybox", "echo", "hi")
-    assert done.stdout == "hi\n" and done.stderr.startswith("warning: linux.resources.cpu.cpus cannot be enforced")
+    assert done.stdout == "hi\n" and "warning: linux.resources.cpu.cpus cannot be enforced" in done.stderr
     flags = ("--rm", "--network=none", "--strict-limits", "--cpuset-cpus=4095")
     assert busybox("run", *flags, "busybox", "true", check=False).returncode == 125

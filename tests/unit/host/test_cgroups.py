@@ -50,7 +50,7 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
-needs_user = pytest.mark.skipif(UID == 0, reason="the persona is root, whom no mode of a file stops")
+needs_user = pytest.mark.skipif(UID == 0, reason="this host runs the test as root, whom no mode of a file stops")
 
 
 def test_a_cgroup_of_ones_own_is_used_directly(tree: Tree) -> None:
