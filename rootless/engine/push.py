@@ -172,13 +172,27 @@ def _push_layer(push: _Push, layer: Layer, known: dict[str, list[str]], control:
     have = layer_compression(descriptor.media_type)
     wanted = push.compression or (Compression() if have == "none" else None)
     if wanted is None or (wanted.name == have and wanted.level is None):
-        try:
-            placed = _put(push, layer, exact_content(push.engine, layer), known, control)
-            return descriptor._replace(size=descriptor.size or placed.size)
-        except NotFound:
-            # The compressed bytes are gone and cannot be made again: the same files get a new digest
-            wanted = Compression(have)
+        if not _is_made_anew(push, layer, Compression(have)):
+            try:
+                _put(push, layer, exact_content(push.engine, layer), known, control)
+                return descriptor
+            except NotFound:
+                pass  # the compressed bytes are gone and cannot be made again: the same files get a new digest
+        wanted = Compression(have)
     return _push_compressed(push, layer, wanted, known, control)
+
+
+def _is_made_anew(push: _Push, layer: Layer, compression: Compression) -> bool:
+    """Whether the repository has the layer only as we compressed it for an earlier push."""
+    store, destination = push.engine.store, push.destination
+    form = forms(store, layer.chain_id).get(compression.key)
+    return (
+        form is not None
+        and form.digest != layer.descriptor.digest
+        and not store.blobs.has(layer.descriptor.digest)
+        and not destination.has_blob(layer.descriptor.digest, layer.descriptor.size)
+        and destination.has_blob(form.digest, form.size)
+    )
 
 
 def _push_compressed(

@@ -9,7 +9,7 @@ from rootless.errors import AuthenticationError, RegistryError
 from rootless.image.answers import error_text
 from rootless.image.digest import check_digest, digest_of
 from rootless.image.session import Access, Session
-from rootless.image.upload import Content, Sent, begin, has_blob, upload
+from rootless.image.upload import Content, Sent, begin, has_blob, opened, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +76,8 @@ class RegistryDestination:
                     self._seen.add(content.digest)
                     return Placed(content.digest, content.size or 0, "mounted", origin)
                 break  # the registry began an upload instead; asking again would leave that one behind
+        if begun is None:
+            content = opened(content)  # what cannot be read must not leave an upload behind
         sent: Sent = upload(
             self.session, self.repository, content, begun=begun, chunk_size=chunk_size, on_bytes=on_bytes
         )

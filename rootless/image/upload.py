@@ -44,6 +44,18 @@ class Content(NamedTuple):
     size: int | None = None
 
 
+def opened(content: Content) -> Content:
+    """The same content, begun to be read: raises what opening it raises."""
+    waiting = [content.open(0)]
+
+    def open_at(offset: int) -> Reader:
+        if not offset and waiting:
+            return waiting.pop()
+        return content.open(offset)
+
+    return content._replace(open=open_at)
+
+
 class Sent(NamedTuple):
     """What the registry has now."""
 
