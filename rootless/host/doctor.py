@@ -49,7 +49,7 @@ def examine(data_directory: str, cache: str | None = None) -> list[Section]:
         _section("user namespaces and ids", ("user_namespaces", "id_ranges"), data_directory, _ids),
         _section("image layers", ("overlay", "fuse_overlayfs", "reflink"), data_directory, _layers),
         _section("network", ("pasta", "slirp4netns", "tun", "low_ports"), data_directory, _network),
-        _section("confinement", ("seccomp", "keyring", "cgroup"), data_directory, _confinement),
+        _section("confinement", ("seccomp", "seccomp_listener", "keyring", "cgroup"), data_directory, _confinement),
         _section("directories", ("data_directory", "runtime_directory", "lingering"), data_directory, _directories),
         _section(
             "kernel",
@@ -104,6 +104,8 @@ def _confinement(found: dict[str, Probe]) -> tuple[str, bool]:
     lost = []
     if not found["seccomp"].works:
         lost.append("no system call filter (only --security-opt seccomp=unconfined runs)")
+    if not found["seccomp_listener"].works:
+        lost.append("no record of owners where root is emulated")
     if not found["keyring"].works:
         lost.append("no keyring of their own")
     if not found["cgroup"].works:

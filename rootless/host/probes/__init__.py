@@ -27,6 +27,7 @@ _MODULES = {
     "low_ports": "network",
     "cgroup": "limits",
     "seccomp": "limits",
+    "seccomp_listener": "limits",
     "keyring": "limits",
     "openat2": "kernel",
     "mount_setattr": "kernel",

@@ -66,6 +66,30 @@ def _try_directory(path: str) -> None:
     os.rmdir(trial)
 
 
+def seccomp_listener(directory: str) -> Probe:
+    """A filter whose calls another process answers: for the emulation of root, and agents of seccomp profiles."""
+    import errno
+    import struct
+
+    from rootless.kernel.process import set_no_new_privs
+    from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, load_filter
+
+    def inside() -> bytes:
+        set_no_new_privs()
+        load_filter(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000), FILTER_FLAG_NEW_LISTENER)  # "allow everything"
+        return b""
+
+    try:
+        userns.fork_and_read(inside)
+    except OSError as e:
+        if e.errno == errno.EBUSY:
+            reason = "another listener is around this process already, and the kernel allows one"
+            return Probe("seccomp_listener", False, reason, "start outside of the container or sandbox")
+        remedy = "Linux 5.0 is needed; without it root is emulated and the owners asked for are not recorded"
+        return Probe("seccomp_listener", False, f"seccomp with a listener: {os.strerror(e.errno or 0)}", remedy)
+    return Probe("seccomp_listener", True, "system calls can wait for an answer")
+
+
 def seccomp(directory: str) -> Probe:
     """A filter made by libseccomp, loaded in a child and seen to work."""
     from rootless.kernel import libseccomp

@@ -48,11 +48,23 @@ def test_lack_of_a_range_names_the_line(has_range: bool, store_root: Path) -> No
         assert "usermod --add-subuids" in found.remedy or "namespace" in found.remedy
 
 
-@pytest.mark.parametrize("name", ["overlay", "fuse_overlayfs", "pasta", "slirp4netns", "tun", "seccomp", "keyring"])
+@pytest.mark.parametrize(
+    "name", ["overlay", "fuse_overlayfs", "pasta", "slirp4netns", "tun", "seccomp", "seccomp_listener", "keyring"]
+)
 def test_what_this_host_has_works(name: str, store_root: Path) -> None:
     found = probes.probe(name, str(store_root))
     require(found.works, f"{name}: {found.detail}")
     assert found.remedy is None
+
+
+def test_a_listener_within_a_listener_is_none(tmp_path: Path) -> None:
+    """The kernel allows one around a process: what a container inside an emulated root finds."""
+    setup = (
+        "import struct; from rootless.kernel import process, seccomp; process.set_no_new_privs(); "
+        "kept = seccomp.load_filter(struct.pack('=HBBI', 6, 0, 0, 0x7fff0000), 8)"
+    )
+    found = inside_with(setup, "seccomp_listener", tmp_path)
+    assert not found.works and "another listener" in found.detail and found.remedy
 
 
 def inside_with(setup: str, name: str, directory: Path) -> probes.Probe:
