@@ -123,6 +123,13 @@ def _shell(config: dict[str, Any], text: str) -> None:
     config["Shell"] = words
 
 
+def _onbuild(config: dict[str, Any], text: str) -> None:
+    word = text.split(None, 1)[0].upper()
+    if word in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise ValueError(f"{word} is not allowed as an ONBUILD trigger")
+    config.setdefault("OnBuild", []).append(text)
+
+
 def _healthcheck(config: dict[str, Any], text: str) -> None:
     names = {
         "interval": "Interval",
@@ -158,6 +165,7 @@ _INSTRUCTIONS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "EXPOSE": _expose,
     "HEALTHCHECK": _healthcheck,
     "LABEL": _label,
+    "ONBUILD": _onbuild,
     "SHELL": _shell,
     "STOPSIGNAL": _stop_signal,
     "USER": _user,

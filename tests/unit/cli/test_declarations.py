@@ -169,7 +169,7 @@ def test_run_imports_little() -> None:
     ("words", "wanted"),
     [
         (["r"], {"restart", "rm", "rmi", "run", "rename"}),
-        (["image", "p"], {"prune", "pull"}),
+        (["image", "p"], {"prune", "pull", "push"}),
         (["run", "--pu"], {"--publish", "--publish-all", "--pull"}),
         (["run", "--pull", ""], {"always", "missing", "never"}),
     ],

@@ -26,6 +26,7 @@ from rootless.errors import UsageError
         ("WORKDIR x/../y", {"WorkingDir": "/y"}),
         ("USER 1:2", {"User": "1:2"}),
         ("STOPSIGNAL SIGRTMIN+3", {"StopSignal": "SIGRTMIN+3"}),
+        ("ONBUILD RUN x", {"OnBuild": ["RUN x"]}),
         ('SHELL ["/bin/bash", "-c"]', {"Shell": ["/bin/bash", "-c"]}),
         ("HEALTHCHECK NONE", {"Healthcheck": {"Test": ["NONE"]}}),
         (
@@ -62,6 +63,7 @@ def test_changes_add_to_what_is_there() -> None:
         "STOPSIGNAL ;",
         "SHELL x",
         "HEALTHCHECK x",
+        "ONBUILD FROM x",
         "HEALTHCHECK --bad=1 CMD x",
         "HEALTHCHECK --retries=x CMD x",
     ],
