@@ -127,7 +127,7 @@ def prune_stale(engine: Engine) -> int:
 
     found = cgroups.find()
     parents = [found.path] if found.kind == "directory" else list(found.directories.values())
-    if engine.settings.cgroup_parent and not engine.settings.cgroup_parent.endswith(".slice"):
+    if engine.settings.cgroup_parent and not cgroups.is_slice(engine.settings.cgroup_parent):
         parents.append(cgroups.find(parent=engine.settings.cgroup_parent).path)
     removed = set()
     for parent in filter(None, parents):

@@ -120,20 +120,21 @@ def find(*, parent: str = "", current: bool = False, host: Host | None = None) -
     host = host or Host()
     if not host.is_unified:
         return _version_1(host, parent)
-    if parent and not parent.endswith(".slice"):
+    if parent and not is_slice(parent):
         return _directory(_below_root(host, parent), f"'{parent}' is not yours to write")
     try:
         own = _own(host.cgroup_file)
     except OSError as e:
         return Delegation("none", reason=f"cannot read '{host.cgroup_file}': {e.strerror}")
     path = f"{host.root}{own}".rstrip("/")
-    if os.path.basename(path) == LEAF:
+    is_leaf = os.path.basename(path) == LEAF
+    if is_leaf:
         path = os.path.dirname(path)  # an earlier command has moved us here
     if own == "/.." or own.startswith("/../"):
         return Delegation("none", reason="this cgroup is outside of the cgroup namespace", remedy=None)
     if current:
         return _directory(path, f"the current cgroup '{path}' is not yours to write (--cgroups=split)")
-    if not parent and is_ours(path) and (_is_marked(path) or not _is_managed(host, own)):
+    if not parent and is_ours(path) and (is_leaf or _is_marked(path) or not _is_managed(host, own)):
         return _directory(path, "")
     batch = next((part for part in own.split("/") if part.startswith(_BATCH)), None)
     if batch is not None:
@@ -242,6 +243,11 @@ def check_relative(named: str) -> None:
         raise UsageError(f"invalid cgroup path '{named}'", hint="give a path below the cgroup tree, without '..'")
 
 
+def is_slice(parent: str) -> bool:
+    """Does a parent name a slice of systemd, and no directory?"""
+    return parent.endswith(".slice") and "/" not in parent
+
+
 def is_ours(path: str) -> bool:
     """May this process make sub-cgroups of directory `path`, and give them controllers and processes?"""
     return all(os.access(f"{path}{name}", os.W_OK) for name in ("", "/cgroup.procs", "/cgroup.subtree_control"))
@@ -253,7 +259,7 @@ def _is_managed(host: Host, own: str) -> bool:
 
 
 def _is_marked(path: str) -> bool:
-    """systemd marks what it has delegated (user.delegate since 251)."""
+    """Newer systemd marks what it has delegated; 252 does not, there only systemd knows, who makes a scope then."""
     try:
         return os.getxattr(path, "user.delegate") == b"1"
     except OSError:
@@ -292,9 +298,11 @@ def open_to_children(path: str, leaf: str = LEAF) -> tuple[str, ...]:
         raise HostLimit(f"cannot open cgroup '{path}': {e.strerror}", hint=DELEGATION) from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: one evacuates, the other finds it done
-        for name in read_controllers(path):
-            if name not in _enabled(path):
-                _enable(path, name, leaf)
+        wanted = [name for name in read_controllers(path) if name not in _enabled(path)]
+        if wanted:
+            _make_room(path, leaf)
+        for name in wanted:
+            _enable(path, name, leaf)
         return _enabled(path)
     finally:
         os.close(lock)
@@ -306,6 +314,21 @@ def _enabled(path: str) -> tuple[str, ...]:
             return tuple(file.read(4096).split())
     except OSError as e:
         raise HostLimit(f"cannot read '{path}/cgroup.subtree_control': {e.strerror}") from e
+
+
+def _make_room(path: str, leaf: str) -> None:
+    """Empty the cgroup before any controller is on: cpu and pids could be had beside processes, but that would make
+    the cgroup a threaded one, whose children take none (EOPNOTSUPP). The root of the tree is free of that rule."""
+    if not os.path.exists(f"{path}/cgroup.type"):
+        return
+    for _ in range(_TRIES):
+        try:
+            with open(f"{path}/cgroup.procs", encoding="ascii") as file:
+                if not file.read(1):
+                    return
+        except OSError as e:
+            raise HostLimit(f"cannot read '{path}/cgroup.procs': {e.strerror}") from e
+        evacuate(path, leaf)
 
 
 def _enable(path: str, name: str, leaf: str) -> None:

@@ -69,8 +69,8 @@ class Holder:
                 return None
             place.set_up(group, resources, unmet(spec))
         except HostLimit as e:
-            if strict:
-                raise
+            if strict or wanted.get("parent") or wanted.get("mode") == "split":
+                raise  # who names a place wants that or nothing
             warn(f"the container has no cgroup: {e}")
             if resources:
                 spec.warnings.append(f"limits have no effect: {e}")

@@ -35,7 +35,7 @@ NOT_NOTED = "owners that this container asks for are not recorded: "
 
 
 class Emulation:
-    """filter: has calls that wait for the supervisor; plain: answers them all with success, for kernels that cannot."""
+    """filter: has calls that wait for the supervisor, empty where none can; plain: answers them all with success."""
 
     __slots__ = ("filter", "plain", "supervisor")
 
@@ -50,7 +50,8 @@ def of(paths: dict[str, str], supervisor: Supervisor) -> Emulation:
     from rootless.runtime.seccomp import read_filter
 
     try:
-        return Emulation(read_filter(paths["filter"]), read_filter(paths["plain"]), supervisor)
+        waiting = read_filter(paths["filter"]) if paths["filter"] else b""
+        return Emulation(waiting, read_filter(paths["plain"]), supervisor)
     except OSError as e:
         raise HostLimit(
             f"cannot read the seccomp filter '{e.filename}': {e.strerror}", hint="start the container again"
@@ -94,8 +95,9 @@ def load(emulation: Emulation, connection: socket.socket, warn: Callable[[str], 
     """Load the filter on this process, which is about to become the command. Raises RuntimeFailure."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = None
-    reason = ""
-    for flags in (FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, FILTER_FLAG_NEW_LISTENER):
+    reason = "the kernel (before 5.0) or libseccomp (before 2.5) is too old"
+    ways = (FILTER_FLAG_NEW_LISTENER | FILTER_FLAG_WAIT_KILLABLE_RECV, FILTER_FLAG_NEW_LISTENER)
+    for flags in ways if emulation.filter else ():
         try:
             listener = load_filter(emulation.filter, flags)
             break
@@ -103,7 +105,8 @@ def load(emulation: Emulation, connection: socket.socket, warn: Callable[[str], 
             # EINVAL: Linux before 5.0, or before 5.19 for the second flag; EBUSY: somebody around us listens already
             if e.errno not in (errno.EINVAL, errno.EBUSY, errno.ENOSYS):
                 raise _failure(e) from e
-            reason = "another seccomp listener is around it" if e.errno == errno.EBUSY else "the kernel is too old"
+            if e.errno == errno.EBUSY:
+                reason = "another seccomp listener is around it"
     if listener is None:
         warn(f"{NOT_NOTED}{reason}")
         try:

@@ -31,9 +31,18 @@ _SUCCESS = libseccomp.act_errno(0)
 
 
 def compile_filters() -> tuple[bytes, bytes, dict[str, str]]:
-    """(filter with a listener, filter without, meaning of "ARCH:NUMBER" for the supervisor). Raises HostLimit."""
+    """(filter with a listener, filter without, meaning of "ARCH:NUMBER" for the supervisor). Raises HostLimit.
+
+    The first is empty where kernel (before 5.0) or library (before 2.5) cannot let a call wait.
+    """
     try:
-        return _program(libseccomp.ACT_NOTIFY), _program(_SUCCESS), _numbers()
+        plain, numbers = _program(_SUCCESS), _numbers()
+        try:
+            return _program(libseccomp.ACT_NOTIFY), plain, numbers
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            return b"", plain, numbers
     except OSError as e:
         if e.errno == errno.ENOENT:
             raise HostLimit(

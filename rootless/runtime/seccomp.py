@@ -95,12 +95,14 @@ def cached_path(profile: Profile, cache_dir: str) -> str:
 
 
 def emulation(cache_dir: str) -> dict[str, Any]:
-    """`{"filter", "plain", "calls"}` of an emulated root: paths of its two filters, made when they are not there.
+    """`{"filter", "plain", "calls"}` of an emulated root: paths of its two filters, made when they are not there; the
+    first is "" where calls cannot wait.
 
     Raises OSError when the cache cannot be written, HostLimit without libseccomp.
     """
     key = _key({"root": _EMULATION})
     paths = {kind: f"{cache_dir}/seccomp/{key}-{kind}.bpf" for kind in ("filter", "plain")}
+    missing = {**paths, "filter": ""}
     table = f"{cache_dir}/seccomp/{key}-calls.json"
     try:
         for path in paths.values():
@@ -112,8 +114,10 @@ def emulation(cache_dir: str) -> dict[str, Any]:
         from rootless.runtime.emulation_filter import compile_filters
 
         waiting, plain, calls = compile_filters()
-    _store(paths["filter"], waiting)
     _store(paths["plain"], plain)
+    if not waiting:
+        return {**missing, "calls": calls}
+    _store(paths["filter"], waiting)
     atomic_write(table, json.dumps(calls).encode(), durable=False)
     return {**paths, "calls": calls}
 

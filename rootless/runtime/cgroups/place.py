@@ -117,4 +117,4 @@ def request_scope(delegation: Delegation, parent: str) -> Request | None:
         return None
     from rootless.host import scope
 
-    return scope.begin(slice_name=parent if parent.endswith(".slice") else scope.SLICE)
+    return scope.begin(slice_name=parent if cgroups.is_slice(parent) else scope.SLICE)

@@ -64,6 +64,8 @@ class Placing:
             if is_asked(resources):
                 self._warn("limits are not applied: cgroups are disabled")
             return
+        if self._policy.manager != "systemd":
+            cgroups.check_relative(path.strip("/"))
         found = cgroups.find()
         try:
             if self._policy.manager == "systemd" and (found.kind == "scope" or cgroups.manager_sockets()):
@@ -91,11 +93,8 @@ class Placing:
         name = f"{cgroups.PREFIX}oci-{self._id}"
         group: AnyGroup
         if found.kind == "v1":
-            named = path.strip("/") or name
-            cgroups.check_relative(named)
-            group = place.of_version_1(found, named)
+            group = place.of_version_1(found, path.strip("/") or name)
         elif path.startswith("/"):
-            cgroups.check_relative(path.strip("/"))
             if not _is_ours(path):
                 return
             directory = f"{cgroups.ROOT}{path}".rstrip("/")
@@ -103,7 +102,6 @@ class Placing:
             os.makedirs(parent, exist_ok=True)
             group = place.in_directory(parent, os.path.basename(directory))
         elif found.kind == "directory":
-            cgroups.check_relative(path or name)
             group = place.in_directory(found.path, path or name)
         else:
             return

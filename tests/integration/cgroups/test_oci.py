@@ -89,11 +89,9 @@ def test_systemd_makes_what_a_path_of_three_parts_names(bundle: Bundle) -> None:
 @pytest.mark.parametrize("path", ["../x", "/../x", "a/../../b"])
 def test_no_path_leads_upward(bundle: Bundle, path: str) -> None:
     """Trap CVE-2023-25809, crun 1.28: sub-cgroup values reject `..`."""
-    is_named = delegated().kind == "directory" or path.startswith("/")
-    require(is_named, "this host has a user manager of systemd, which names cgroups itself")
     bundle.config["linux"]["cgroupsPath"] = path
     refused = bundle.run("true", check=False)
-    assert refused.returncode == 1 and ("invalid cgroup path" in refused.stderr or "cannot be" in refused.stderr)
+    assert refused.returncode == 1 and "invalid cgroup path" in refused.stderr
 
 
 def test_a_writable_mount_lets_the_container_manage_its_own(bundle: Bundle) -> None:

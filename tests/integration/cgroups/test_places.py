@@ -43,7 +43,9 @@ def in_scope(busybox: Runner) -> InScope:
 
 
 def test_below_a_delegated_scope_cgroups_are_made_directly(in_scope: InScope) -> None:
+    """Once we have made room in it (--cgroups=split says that it is ours), later containers are beside."""
     out = in_scope(
+        "R run --rm --cgroups=split --network=none busybox true; "
         "R run -d --name=direct --network=none --memory=64m busybox sleep 1000 >/dev/null; "
         "R inspect -f '{{.State.CgroupPath}}' direct; cat /proc/self/cgroup; R exec direct true; "
         "R rm -f direct >/dev/null; cat /proc/self/cgroup; "

@@ -163,3 +163,28 @@ def test_children_get_every_controller(tree: Tree) -> None:
     own = tree.group("own", "memory")
     cgroups.open_to_children(str(own))
     assert (own / "cgroup.subtree_control").read_text() == "+memory"
+
+
+def test_no_controller_is_on_before_the_processes_are_out(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cpu and pids can be switched on beside processes, and leave a threaded cgroup whose children take none."""
+    own = tree.group("own", "cpu")
+    (own / "cgroup.procs").write_text("4\n")
+    (own / "cgroup.type").write_text("domain\n")
+    steps: list[str] = []
+
+    def evacuate(path: str, leaf: str) -> None:
+        steps.append("evacuate")
+        (own / "cgroup.procs").write_text("")
+
+    monkeypatch.setattr(cgroups, "evacuate", evacuate)
+    monkeypatch.setattr(cgroups, "write", lambda path, value: steps.append(value))
+    cgroups.open_to_children(str(own))
+    assert steps == ["evacuate", "+cpu"]
+
+
+def test_the_root_of_the_tree_is_not_emptied(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tree.group("own", "cpu")
+    (own / "cgroup.procs").write_text("1\n")
+    monkeypatch.setattr(cgroups, "evacuate", lambda path, leaf: pytest.fail("the root has no such rule"))
+    cgroups.open_to_children(str(own))
+    assert (own / "cgroup.subtree_control").read_text() == "+cpu"
