@@ -60,7 +60,7 @@ def filters(engine: Engine) -> dict[str, Any]:
 
 def refreshed(engine: Engine, asked: dict[str, Any] | None) -> dict[str, Any] | None:
     """The same, made again when the cache was cleared."""
-    if asked is None or (os.path.exists(asked["filter"]) and os.path.exists(asked["plain"])):
+    if asked is None or (os.path.exists(asked["filter"] or asked["plain"]) and os.path.exists(asked["plain"])):
         return asked
     return filters(engine)
 

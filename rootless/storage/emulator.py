@@ -393,7 +393,7 @@ class Supervisor:
 def supervisor(launch: dict[str, Any], directory: str) -> Supervisor | None:
     """That of a container, by its launch.json; None where it has none. Raises OSError."""
     asked, rootfs = launch.get("root_emulation"), launch.get("rootfs")
-    if not asked or not rootfs or not asked.get("calls"):
+    if not asked or not rootfs:
         return None
     return Supervisor(directory, rootfs["upper"], asked["calls"])
 
