@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from tests.integration.registry.faulty_registry import Front, Handler, Tokens, i
 
 
 def skopeo(*arguments: str) -> str:
-    done = subprocess.run(["skopeo", *arguments], capture_output=True, text=True, timeout=120)
+    """Run skopeo; it looks for signatures in a place that is not there (as "root" it cannot read its usual one)."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "default.yaml").write_text('{"default-docker": {"lookaside": "file:///nonexistent"}}')
+        command = ["skopeo", "--registries.d", directory, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
