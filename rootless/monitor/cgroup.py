@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from rootless.host.cgroups import Delegation
     from rootless.host.scope import Request
     from rootless.monitor.spec import LaunchSpec
     from rootless.runtime.cgroups.group import Group, Group1, Unmet
@@ -24,17 +25,19 @@ _PATIENCE = 2.0  # seconds for systemd, while the container's output waits
 class Holder:
     """Gives each run its cgroup. scope: the directory of the systemd scope that this process is in, "" without."""
 
-    __slots__ = ("_is_used", "_request", "scope")
+    __slots__ = ("_found", "_is_used", "_request", "scope")
 
     def __init__(self, scope: str = "") -> None:
         self.scope = scope
         self._is_used = bool(scope)
         self._request: Request | None = None
+        self._found: Delegation | None = None
 
     def begin(self) -> None:
         """Ask systemd for a scope where it will be needed, before anybody has said which container is wanted."""
         try:
-            if cgroups.find().kind == "scope":
+            self._found = cgroups.find()
+            if self._found.kind == "scope":
                 from rootless.host import scope
 
                 self._request = scope.begin()
@@ -90,7 +93,10 @@ class Holder:
             self.close()
         request = self._request
         if request is None:
-            found = cgroups.find(parent=parent, current=wanted.get("mode") == "split")
+            split = wanted.get("mode") == "split"
+            found = None if parent or split else self._found
+            if found is None:
+                found = cgroups.find(parent=parent, current=split)
             if found.kind == "directory":
                 return place.in_directory(found.path, name)
             if found.kind == "v1":
