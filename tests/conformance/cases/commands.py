@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,29 @@ def exec_in_the_background(box: Box) -> None:
     assert not done.failed, done.err
     box.until((box.root / "tmp/in").exists, "the process")
     assert Path(f"/proc/{int((box.path / 'pid').read_text())}").exists()
+
+
+@case(COMMANDS, "EXTRA")
+def exec_terminal(box: Box) -> None:
+    """exec --tty --console-socket: a pty of the container, whose master goes to the socket"""
+    box.up()
+    path = str(box.directory / "tty")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        listener.settimeout(60)
+        done = box.background("exec", "--tty", "--detach", "--console-socket", path, box.id, "/bin/sh", "-c",
+                              "tty; cat")  # fmt: skip
+        assert not done.failed, done.err
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(60)
+            _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+    master = array.array("i", ancillary[0][2])[0]
+    seen = b""
+    while b"/dev/pts/" not in seen:
+        seen += os.read(master, 1000)
+    os.close(master)
 
 
 @case(COMMANDS, "EXTRA")

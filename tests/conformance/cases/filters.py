@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import errno
 import json
 import os
+import socket
 
 from tests.conformance.harness import Box, NotApplicable, case
 
@@ -144,6 +146,30 @@ def filter_without_no_new_privileges(box: Box) -> None:
     _filter(box, {"names": ["getppid"], "action": "SCMP_ACT_ERRNO"})
     assert _calls(box, _number("getppid")) == [errno.EPERM]
     assert box.probe()["no_new_privs"] == 0
+
+
+@case(f"{SECCOMP} (listenerPath)")
+def listener(box: Box) -> None:
+    """SCMP_ACT_NOTIFY with listenerPath: the listener's fd and the state of process and container go to the socket"""
+    path = str(box.directory / "agent")
+    rule = {"names": ["personality"], "action": "SCMP_ACT_NOTIFY"}
+    _filter(box, rule, listenerPath=path, listenerMetadata="opaque")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(path)
+        agent.listen(1)
+        agent.settimeout(60)
+        box.up("/bin/sh", "-c", f"probe calls {_number('personality')}:0xffffffff > /tmp/answer")
+        connection, _ = agent.accept()
+        with connection:
+            connection.settimeout(60)
+            words, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(4))
+    state = json.loads(words)
+    assert state["fds"] == ["seccompFd"] and state["metadata"] == "opaque" and state["pid"] > 0
+    assert state["state"]["id"] == box.id and state["ociVersion"]
+    # nobody listens any more: the call is answered with ENOSYS
+    os.close(array.array("i", ancillary[0][2])[0])
+    box.until_status("stopped")
+    assert json.loads((box.root / "tmp/answer").read_text()) == [errno.ENOSYS]
 
 
 @case(SECCOMP)

@@ -207,6 +207,15 @@ def timeout(box: Box) -> None:
 
 
 @case(HOOKS)
+def timeout_of_nothing_is_an_error(box: Box) -> None:
+    """a timeout has to be greater than zero"""
+    box.config["hooks"] = {"createRuntime": [{"path": "/bin/true", "timeout": -1}]}
+    box.must_fail()
+    box.config["hooks"] = {"createRuntime": [{"path": "/bin/true", "timeout": 0}]}
+    box.must_fail()
+
+
+@case(HOOKS)
 def relative_path_is_an_error(box: Box) -> None:
     """the path of a hook has to be absolute"""
     box.config["hooks"] = {"createRuntime": [{"path": "bin/true"}]}

@@ -190,6 +190,24 @@ def newer_minor_version_is_taken(box: Box) -> None:
     box.must_run("/bin/true")
 
 
+@case("config.md#annotations")
+def annotation_without_a_name_is_an_error(box: Box) -> None:
+    """the name of an annotation must not be empty, its value must be a string"""
+    box.config["annotations"] = {"": "x"}
+    box.must_fail()
+    box.config["annotations"] = {"x": 1}
+    box.must_fail()
+
+
+@case("config.md#root")
+def configuration_without_a_root_is_an_error(box: Box) -> None:
+    """root and root.path are required"""
+    box.config["root"] = {"readonly": True}
+    box.must_fail()
+    del box.config["root"]
+    box.must_fail()
+
+
 @case("config.md#root")
 def missing_root_is_an_error(box: Box) -> None:
     """a root.path that does not exist is an error"""

@@ -99,6 +99,14 @@ def unmapped_user_is_an_error(box: Box) -> None:
     assert box.run("/bin/true").failed
 
 
+@case(POSIX_USER)
+def impossible_ids_are_errors(box: Box) -> None:
+    """ids that are no numbers of 32 bits are an error"""
+    for user in ({"uid": -1, "gid": 0}, {"uid": 1 << 32, "gid": 0}, {"uid": 0, "gid": "root"}):
+        box.process["user"] = user
+        box.must_fail()
+
+
 @case(PROCESS)
 def rlimits(box: Box) -> None:
     """rlimits are set, soft and hard"""
