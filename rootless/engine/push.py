@@ -19,7 +19,7 @@ from rootless.storage.index import is_image
 from rootless.storage.layer_forms import forms, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
     from rootless.engine.image_bring import Layer
@@ -139,28 +139,70 @@ def push_image(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
     known = origins(push.engine, push.registry, layers)
     # One layer may be in an image several times, but is sent once
     once = {layer.descriptor.digest: layer for layer in layers}
+    if tag is not None and (there := _is_pushed(push, entry, layers, tag)) is not None:
+        for layer in once.values():
+            push.say(PullEvent(layer.short, "Layer already exists"))
+        return there
 
     def job(layer: Layer) -> Callable[[Control], Descriptor]:
         return lambda control: _push_layer(push, layer, known, control)
 
     sent = dict(zip(once, run_all([job(layer) for layer in once.values()], push.say, at_once=_AT_ONCE), strict=True))
-    form = push.form or (
-        "oci" if any(_is_zstd(each) for each in sent.values()) else format_of(entry.manifest.media_type)
-    )
-    final = []
-    for layer in layers:
-        new = sent[layer.descriptor.digest]
-        compression = layer_compression(new.media_type)
-        is_same = new == layer.descriptor and form == format_of(entry.manifest.media_type)
-        final.append(new if is_same else new._replace(media_type=layer_type(new, compression, form)))
+    raw, media_type = _manifest_of(push, entry, [sent[layer.descriptor.digest] for layer in layers])
     push.destination.put_blob(bytes_content(entry.config.raw, entry.config_digest))
-    raw, media_type = rebuild(entry.manifest, final, form)
     push.destination.put_manifest(raw, media_type, tag=tag)
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _is_zstd(descriptor: Descriptor) -> bool:
-    return layer_compression(descriptor.media_type) == "zstd"
+def _manifest_of(push: _Push, entry: ImageEntry, sent: Sequence[Descriptor]) -> tuple[bytes, str]:
+    """The manifest with the layers as they were sent, in the format that is wanted or can name them."""
+    before = format_of(entry.manifest.media_type)
+    form = push.form or ("oci" if any(layer_compression(each.media_type) == "zstd" for each in sent) else before)
+    layers = []
+    for old, new in zip(entry.manifest.layers, sent, strict=True):
+        is_same = new == old and form == before
+        layers.append(
+            new if is_same else new._replace(media_type=layer_type(new, layer_compression(new.media_type), form))
+        )
+    return rebuild(entry.manifest, layers, form)
+
+
+def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[Layer], tag: str) -> Descriptor | None:
+    """What the tag means in the registry, when that is what a push would give: then there is nothing to do."""
+    told = push.destination.digest_of_tag(tag)
+    if told is None:
+        return None
+    for anew in (False, True):
+        predicted = [_predicted(push, layer, anew=anew) for layer in layers]
+        if None in predicted:
+            continue
+        raw, media_type = _manifest_of(push, entry, [each for each in predicted if each is not None])
+        if digest_of(raw) == told:
+            return Descriptor(media_type, told, len(raw))
+    return None
+
+
+def _predicted(push: _Push, layer: Layer, *, anew: bool) -> Descriptor | None:
+    """The layer's descriptor after a push, as far as it is known; anew: if its blob could not be had."""
+    descriptor = layer.descriptor
+    wanted = _wanted(push, descriptor)
+    if descriptor.is_foreign or (wanted is None and not anew):
+        return descriptor
+    wanted = wanted or Compression(layer_compression(descriptor.media_type))
+    form = forms(push.engine.store, layer.chain_id).get(wanted.key)
+    return None if form is None else _compressed_descriptor(form.digest, form.size, wanted)
+
+
+def _wanted(push: _Push, descriptor: Descriptor) -> Compression | None:
+    """How the layer is to be compressed; None: it goes as it is."""
+    have = layer_compression(descriptor.media_type)
+    wanted = push.compression or (Compression() if have == "none" else None)
+    return None if wanted is not None and wanted.name == have and wanted.level is None else wanted
+
+
+def _compressed_descriptor(digest: str, size: int, compression: Compression) -> Descriptor:
+    plain = Descriptor("", digest, size)
+    return plain._replace(media_type=layer_type(plain, compression.name, "oci"))
 
 
 def _push_layer(push: _Push, layer: Layer, known: dict[str, list[str]], control: Control) -> Descriptor:
@@ -169,16 +211,15 @@ def _push_layer(push: _Push, layer: Layer, known: dict[str, list[str]], control:
     if descriptor.is_foreign:
         control.emit(PullEvent(layer.short, "Skipped foreign layer"))
         return descriptor
-    have = layer_compression(descriptor.media_type)
-    wanted = push.compression or (Compression() if have == "none" else None)
-    if wanted is None or (wanted.name == have and wanted.level is None):
-        if not _is_made_anew(push, layer, Compression(have)):
+    wanted = _wanted(push, descriptor)
+    if wanted is None:
+        wanted = Compression(layer_compression(descriptor.media_type))
+        if not _is_made_anew(push, layer, wanted):
             try:
                 _put(push, layer, exact_content(push.engine, layer), known, control)
                 return descriptor
             except NotFound:
                 pass  # the compressed bytes are gone and cannot be made again: the same files get a new digest
-        wanted = Compression(have)
     return _push_compressed(push, layer, wanted, known, control)
 
 
@@ -211,8 +252,7 @@ def _push_compressed(
         placed = _put(push, layer, compressed_content(push.engine, layer, wanted), known, control)
     repository = f"{push.registry}/{push.destination.reference.repository}"
     remember(store, layer.chain_id, key, placed.digest, placed.size, repository)
-    new = Descriptor("+foreign" if layer.descriptor.is_foreign else "", placed.digest, placed.size)
-    return new._replace(media_type=layer_type(new, wanted.name, "oci"))
+    return _compressed_descriptor(placed.digest, placed.size, wanted)
 
 
 def _put(push: _Push, layer: Layer, content: Content, known: dict[str, list[str]], control: Control) -> Placed:

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 from rootless.errors import AuthenticationError, RegistryError
 from rootless.image.answers import error_text
-from rootless.image.digest import check_digest, digest_of
+from rootless.image.digest import check_digest, digest_of, is_digest
+from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 from rootless.image.session import Access, Session
 from rootless.image.upload import Content, Sent, begin, has_blob, opened, upload
 
@@ -100,12 +101,13 @@ class RegistryDestination:
             raise RegistryError(f"registry '{self.session.host}' has stored another manifest: '{told[:100]}'")
         return response
 
-    def has_manifest(self, digest: str, media_type: str) -> bool:
-        """Whether the manifest is there already."""
-        path = f"{self.repository}/manifests/{check_digest(digest)}"
-        response = self.session.get(path, headers={"Accept": media_type}, method="HEAD")
+    def digest_of_tag(self, tag: str) -> str | None:
+        """What the tag means now; None when there is none, or the registry does not say (it need not)."""
+        accept = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
+        response = self.session.get(f"{self.repository}/manifests/{tag}", headers=accept, method="HEAD")
         error_text(response)
-        return response.status == 200
+        told = response.headers.get("Docker-Content-Digest")
+        return told if response.status == 200 and is_digest(told) else None
 
     def close(self) -> None:
         """Close the connections."""
@@ -136,7 +138,8 @@ def open_destination(
     warn: Callable[[str], None] | None = None,
     actions: str = "pull,push",
 ) -> RegistryDestination:
-    """The repository that `reference` names; mirrors are never written to. Nothing is asked yet."""
+    """The repository that `reference` names, reached once (threads may follow); mirrors are never written to."""
     endpoint = registries.endpoints(reference)[-1]
     session = Session(endpoint, access, actions=actions, warn=warn)
+    session.url_of("")
     return RegistryDestination(reference, session, endpoint.repository)
