@@ -25,7 +25,9 @@ def test_root_owns_the_image_and_what_it_makes(busybox: Runner, driver: str) -> 
         test "$(id -u)" = 0; test "$(stat -c %u:%g /etc/passwd)" = 0:0; test "$(stat -c %u /)" = 0
         touch /x; chown 7:8 /x; stat -c %u:%g /x; su daemon -s /bin/sh -c 'id -u'; echo again > /dev/stdout
     """
-    done = busybox("run", "--rm", *WORDS, "--storage-driver", driver, "busybox", "sh", "-ec", script)
+    words = ("run", "--rm", *WORDS, "--storage-driver", driver, "busybox", "sh", "-ec", script)
+    done = busybox(*words, check=False)
+    require("does not work in" not in done.stderr, f"driver {driver}: {done.stderr}")
     assert done.stdout.split() == ["7:8", "1", "again"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from rootless.kernel import procfs
 from rootless.storage import overrides
 from rootless.storage.overrides import Override
-from tests.conftest import Runner, owns_range
+from tests.conftest import Runner, owns_range, require
 
 ONE, TWO = 3_000_001, 3_000_002
 
@@ -44,7 +44,23 @@ def emulated(shared_root: Path, busybox: Runner, request: pytest.FixtureRequest)
     """A container in which every script of this module has run."""
     script, *flags = request.param
     busybox("rm", "-f", "e", check=False)
-    busybox("run", "--name", "e", "--network", "none", "--root-emulation", "on", *flags, "busybox", "sh", "-ec", script)
+    words = (
+        "run",
+        "--name",
+        "e",
+        "--network",
+        "none",
+        "--root-emulation",
+        "on",
+        *flags,
+        "busybox",
+        "sh",
+        "-ec",
+        script,
+    )
+    done = busybox(*words, check=False)
+    require("does not work in" not in done.stderr, f"driver: {done.stderr}")
+    assert done.returncode == 0, done.stderr
     return Upper(shared_root, busybox, "e")
 
 
