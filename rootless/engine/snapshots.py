@@ -51,7 +51,10 @@ def commit_layer(
     tree, and needs none below it. progress: told when the layer is there. Raises InvalidInput (what no layer can hold),
     HostLimit (no space).
     """
+    from rootless.engine.space import check_step
+
     layers = engine.store.layers
+    check_step(engine.store)
     chain_id = layers.commit(plan, id_map, move=move, timestamp=timestamp, exclude=exclude, squash=squash)
     if chain_id is None:
         return None

@@ -97,6 +97,11 @@ def check_archive(store: Store, size: int) -> None:
     check(store.path("layers"), "the archive", bytes=size * 4 // 5 + _RESERVE, inodes=_INODES + size // _PER_INODE)
 
 
+def check_step(store: Store) -> None:
+    """Raise HostLimit when there is no room for even the smallest new layer (of a commit, a build step)."""
+    check(store.path("layers"), "a new layer", bytes=_RESERVE, inodes=_INODES)
+
+
 def _size(count: int) -> str:
     for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= step:

@@ -1,0 +1,95 @@
+"""Room for bytes and inodes, the words for a full disk, the setting that keeps blobs, sizes of trees."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from rootless.engine import space
+from rootless.engine.settings import load_settings
+from rootless.engine.space import Room, check
+from rootless.errors import HostLimit, InvalidInput, UsageError
+from rootless.storage.full import refused
+from rootless.storage.measure import measure
+from rootless.storage.removal import delete
+
+
+@pytest.mark.parametrize(
+    ("here", "words"),
+    [
+        (Room(1_000_000, 1000), "needs at least 5.0 MB, the file system of '/x' has 1.0 MB left"),
+        (Room(10_000_000, 3), "needs at least 20 files (inodes), the file system of '/x' has 3 left"),
+        (Room(999, 1000, by_quota=True), "your quota for '/x' has 999 bytes left"),
+    ],
+)
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, here: Room, words: str) -> None:
+    monkeypatch.setattr(space, "room", lambda path: here)
+    with pytest.raises(HostLimit, match="the image") as caught:
+        check("/x", "the image", bytes=5_000_000, inodes=20)
+    assert words in caught.value.message
+    assert ("quota -s" in (caught.value.hint or "")) == here.by_quota
+
+
+def test_a_file_system_without_fixed_inodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "room", lambda path: Room(1 << 30, None))
+    assert check("/x", "the image", bytes=1000, inodes=10**9).inodes is None
+
+
+def test_room_is_what_the_system_says(tmp_path: Path) -> None:
+    found = space.room(str(tmp_path))
+    system = os.statvfs(tmp_path)
+    assert 0 < found.bytes <= system.f_blocks * system.f_frsize
+
+
+def test_words_for_a_full_disk(tmp_path: Path) -> None:
+    quota = refused("cannot write 'x'", OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), str(tmp_path))
+    assert quota.message == "cannot write 'x': Disk quota exceeded" and "quota -s" in (quota.hint or "")
+    full = refused("cannot write 'x'", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), str(tmp_path))
+    assert "No space left" in full.message and "system prune" in (full.hint or "")
+    other = refused("cannot write 'x'", OSError(errno.EIO, os.strerror(errno.EIO)), str(tmp_path))
+    assert other.hint is None
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("no", False), ("0", False)])
+def test_a_setting_that_is_true_or_false(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: bool
+) -> None:
+    assert load_settings(str(tmp_path), {}).keep_layer_blobs is False
+    monkeypatch.setenv("ROOTLESS_KEEP_LAYER_BLOBS", text)
+    assert load_settings(str(tmp_path), {}).keep_layer_blobs is value
+    monkeypatch.setenv("ROOTLESS_KEEP_LAYER_BLOBS", "perhaps")
+    with pytest.raises(UsageError, match="true or false"):
+        load_settings(str(tmp_path), {})
+    monkeypatch.delenv("ROOTLESS_KEEP_LAYER_BLOBS")
+    (tmp_path / "config.toml").write_text("keep_layer_blobs = true\n")
+    assert load_settings(str(tmp_path), {}).keep_layer_blobs is True
+    (tmp_path / "config.toml").write_text("keep_layer_blobs = 2\n")
+    with pytest.raises(InvalidInput, match="true or false"):
+        load_settings(str(tmp_path), {})
+
+
+def test_sizes_of_trees(tmp_path: Path) -> None:
+    """Blocks, not lengths; hard links once, over all paths; deep trees with one open directory."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one/f").write_bytes(os.urandom(100_000))
+    os.link(tmp_path / "one/f", tmp_path / "two/g")
+    with open(tmp_path / "two/hole", "wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "two/out").symlink_to("/")
+    deep = os.open(tmp_path / "one", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=deep)
+        inner = os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = inner
+    os.close(deep)
+    one, two, file, nothing = measure([str(tmp_path / name) for name in ("one", "two", "one/f", "absent")])
+    allocated = os.stat(tmp_path / "one/f").st_blocks * 512
+    assert one[1] == 1502 and one[0] >= allocated
+    assert two[1] == 3 and two[0] < allocated
+    assert (file[1], nothing) == (1, (0, 0))
+    delete(str(tmp_path / "one"))  # deeper than what empties temporary directories can go
