@@ -69,7 +69,8 @@ def run(
             f'process "{words[:300]}" did not complete successfully: exit code: {result["exit_code"]}',
             status=result["exit_code"],
         )
-    made = session.commit(job["rootfs"])
+    made = session.commit(job["rootfs"], job["user"])
+    session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
     record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=place.created_by)
     step.done()
@@ -172,6 +173,7 @@ def _job(
         "config": config,
         "seccomp": create.filter_path(engine, profile),
         "root_emulation": emulation,
+        "user": None if emulation is None else _named_user(session, state),
         "timestamp": state.moment if session.latest is None else session.latest,
         "targets": targets,
         "trees": mounts.trees,
@@ -221,6 +223,14 @@ def _config(session: Session, state: State, asked: ContainerOptions, directory: 
         session.engine.warn(warning)
     config["process"].setdefault("noNewPrivileges", False)
     return config
+
+
+def _named_user(session: Session, state: State) -> tuple[int, int] | None:
+    """USER in force, where it is not root: with one id, root stands in for it, and what it makes is that user's."""
+    from rootless.engine.identity import account_of
+
+    account = account_of(state.config.get("User") or "", session.lowerdirs(state), ())
+    return (account.uid, account.gid) if session.id_map.kind == "single" and account.uid else None
 
 
 def _process_env(

@@ -100,6 +100,13 @@ class Session:
         directory = self.make_directory("merged")
         return {"rootfs": self.plan_of(lowerdirs, directory), "target": f"{directory}/merged"}
 
+    def done_with(self, directory: str) -> None:
+        """A step has ended. With the copy driver its directory holds a whole copy of the image, which goes now."""
+        if self.driver == "copy":
+            from rootless.storage.removal import remove_tree
+
+            remove_tree(directory, self.id_map, trash=self.store.path("trash"))
+
     def lowerdirs(self, state: State) -> list[str]:
         """The directories of a state's layers, topmost first."""
         return self.store.layers.lowerdirs(state.chain_ids, self.id_map)
@@ -128,11 +135,14 @@ class Session:
                 found = self._known[context.path] = Known(path)
             return found
 
-    def commit(self, plan: dict[str, Any]) -> tuple[Layer, int] | None:
-        """The writable directory of `plan` becomes a layer: (layer, bytes of its files)."""
+    def commit(self, plan: dict[str, Any], user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
+        """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
+        that nothing is noted of, where one id stood in for that user."""
         from rootless.engine.snapshots import commit_layer
+        from rootless.host.idmap import single_map
 
-        new = commit_layer(self.engine, plan, self.id_map, move=True, timestamp=self.latest)
+        id_map = self.id_map if user is None else single_map(*user)
+        new = commit_layer(self.engine, plan, id_map, move=True, timestamp=self.latest)
         if new is None:
             return None
         found = new.descriptor
