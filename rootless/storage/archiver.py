@@ -20,7 +20,7 @@ from rootless.storage.tree import CAPABILITY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.storage.overrides import Table
+    from rootless.storage.noted_owners import NotedOwners
 
     Owner = Callable[[int, int], tuple[int, int]]
 
@@ -36,7 +36,7 @@ class Archiver:
     pipes. size: bytes of files so far; skipped: how many sockets were left out."""
 
     def __init__(
-        self, write: Callable[[bytes], object], *, owner: Owner | None = None, table: Table | None = None
+        self, write: Callable[[bytes], object], *, owner: Owner | None = None, table: NotedOwners | None = None
     ) -> None:
         self._write = write
         self._owner = owner

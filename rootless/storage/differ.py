@@ -24,7 +24,7 @@ from rootless.storage.tree import CAPABILITY, WHITEOUT
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.storage.overrides import Table
+    from rootless.storage.noted_owners import NotedOwners
     from rootless.storage.recipe import RecipeWriter
 
     Owner = Callable[[int, int], tuple[int, int]]
@@ -108,7 +108,7 @@ class LayerWriter:
         *,
         owner: Owner | None,
         timestamp: int | None,
-        table: Table,
+        table: NotedOwners,
         single: bool,
     ) -> None:
         self._source = source

@@ -249,7 +249,15 @@ class Placer:
 
     def _special(self, parent: int, name: bytes, entry: Entry) -> None:
         if entry.type in (CHARACTER, BLOCK_DEVICE):
-            self.lost += 1  # an ordinary user cannot make one
+            if self._noted < 0 or self._owner is None:
+                self.lost += 1  # an ordinary user cannot make one
+                return
+            fd = os.open(name, _NEW, overrides.on_disk(entry.mode, 0) & 0o777, dir_fd=parent)
+            try:
+                overrides.write(fd, Override(*self._owner(entry), entry.mode, _FORMATS[entry.type], *entry.device))
+                os.utime(fd, ns=(entry.mtime, entry.mtime))
+            finally:
+                os.close(fd)
             return
         if entry.type == SYMLINK:
             os.symlink(entry.linkname, name, dir_fd=parent)

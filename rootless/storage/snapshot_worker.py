@@ -15,6 +15,7 @@ from rootless.storage.differ import LayerWriter, Tar, remove_dropped
 from rootless.storage.difference import DIRECTORY, GONE, Difference
 from rootless.storage.layer_rules import MAX_DEPTH
 from rootless.storage.lowers import Lowers, resolve
+from rootless.storage.noted_owners import NotedOwners
 from rootless.storage.recipe import RecipeWriter
 from rootless.storage.tree import Copier, copy_tree
 
@@ -51,7 +52,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
     if move:
         remove_dropped(source, difference.dropped)
-    table = overrides.open_table(os.path.dirname(job["plan"]["upper"]))
+    table = NotedOwners(job["plan"])
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
         writer = LayerWriter(source, target, tar, owner=owner, timestamp=job["timestamp"], table=table, single=single)

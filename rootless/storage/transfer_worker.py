@@ -20,6 +20,7 @@ from rootless.host.idmap import IdMap
 from rootless.kernel.files import open_in_root
 from rootless.storage import overrides
 from rootless.storage.archiver import Archiver
+from rootless.storage.noted_owners import NotedOwners
 from rootless.storage.placer import Placer
 from rootless.storage.root_view import open_running, open_stopped
 
@@ -101,7 +102,7 @@ class Files:
     def __init__(self, job: dict[str, Any]) -> None:
         self._id_map = IdMap.from_json(job["id_map"])
         self._single = self._id_map.kind == "single"
-        self._table = overrides.open_table(job["directory"])
+        self._plan = job["plan"]
         self._noted = overrides.append_to(job["directory"]) if self._single and job["writes"] else -1
         if job["pid"]:
             self._root = open_running(job["pid"], job["started"], bare=job["bare"])
@@ -124,16 +125,19 @@ class Files:
         return verbs[request["verb"]](request)
 
     def _export(self, request: dict[str, Any]) -> dict[str, Any]:
-        archiver = Archiver(lambda piece: _write(OUT, piece), table=self._table)
+        archiver = Archiver(lambda piece: _write(OUT, piece), table=self._noted_owners())
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
         archiver.directory(fd, "")
         archiver.finish()
         os.close(OUT)
         return {"size": archiver.size}
 
+    def _noted_owners(self, name: str = "", path: str = "") -> NotedOwners | None:
+        return NotedOwners(self._plan, name=name, path=path) if self._single else None
+
     def _source(self, request: dict[str, Any]) -> dict[str, Any]:
         """Find what is to be copied out; a link at the end is itself meant, unless it is followed or ends in `/`."""
-        path = request["path"]
+        self._path = path = request["path"]
         name = path.rstrip("/").rpartition("/")[2]
         if name in ("", ".", "..") or path.endswith("/"):
             self._place, self._name = open_in_root(self._root, path, _PLACE), ""
@@ -152,7 +156,8 @@ class Files:
         return {"is_directory": stat.S_ISDIR(status.st_mode)}
 
     def _pack(self, request: dict[str, Any]) -> dict[str, Any]:
-        archiver = Archiver(lambda piece: _write(OUT, piece), table=self._table)
+        table = self._noted_owners(request["name"], self._path)
+        archiver = Archiver(lambda piece: _write(OUT, piece), table=table)
         if self._name:
             archiver.add(self._place, self._name, request["name"])
         else:

@@ -240,3 +240,37 @@ def test_podman_and_umoci_see_the_same_tree(busybox: Runner, tmp_path: Path, has
     del unpacked["."]
     # umoci notes owners in an attribute of its own, and cannot set capabilities
     assert differences(ours, unpacked, ignore=("owner", "xattrs")) == []
+
+
+def test_noted_owners_go_all_ways(busybox: Runner, has_range: bool) -> None:
+    """One id and an emulated root: what chown and mknod asked for is in every archive, and in copies of it."""
+    require(not has_range, "a user who has a range needs no notes")
+    script = "mkdir /d; echo x > /d/f; chown 33:44 /d/f; chmod 4711 /d/f; ln -s f /d/l; chown -h 5:6 /d/l; " \
+             "mknod /d/null c 1 3; mkfifo /d/p; chown 7:8 /d/p; chown 9:9 /d"  # fmt: skip
+    busybox("run", "--root-emulation", "on", "--name", "c", NONE, "busybox", "sh", "-c", script)
+    wanted = {
+        "": (9, 9, "0o755", "0:0"), "/f": (33, 44, "0o4711", "0:0"), "/l": (5, 6, "0o777", "0:0"),
+        "/null": (0, 0, "0o644", "1:3"), "/p": (7, 8, "0o644", "0:0"),
+    }  # fmt: skip
+
+    def owners(archive: str, top: str) -> dict[str, tuple[int, int, str, str]]:
+        found = {}
+        with tarfile.open(fileobj=io.BytesIO(archive.encode("utf-8", "surrogateescape"))) as tar:
+            for member in tar:
+                if member.name == top or member.name.startswith(f"{top}/"):
+                    key = member.name.removeprefix(top)
+                    device = f"{member.devmajor}:{member.devminor}"
+                    found[key] = (member.uid, member.gid, oct(member.mode), device)
+        return found
+
+    assert owners(busybox("export", "c").stdout, "d") == wanted
+    assert owners(busybox("cp", "c:/d", "-").stdout, "d") == wanted
+    busybox("commit", "c", "noted:1")
+    busybox("commit", "--squash", "c", "noted:2")
+    for name in ("noted:1", "noted:2"):
+        busybox("create", "--name", "made", NONE, name, "true")
+        assert owners(busybox("export", "made").stdout, "d") == wanted
+        busybox("create", "--name", "other", NONE, "busybox", "true")
+        busybox("cp", "made:/d", "other:/copied")
+        assert owners(busybox("cp", "other:/copied", "-").stdout, "copied") == wanted
+        busybox("rm", "made", "other")
