@@ -128,6 +128,7 @@ def _place(session: Session, state: State, taken: Taken, plan: _Plan) -> tuple[L
     if result["skipped"]:
         session.engine.warn(f"{result['skipped']} device nodes were left out: an ordinary user can make none")
     made = session.commit(rootfs)
+    session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
     return layer, size, result["changed"] if taken.is_changeable else 0
 

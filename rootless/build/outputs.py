@@ -65,7 +65,8 @@ def store_image(session: Session, state: State) -> Descriptor:
     labels = dict(_pair(text) for text in session.options.label)
     annotations = dict(_annotation(text) for text in session.options.annotation)
     extra = {}
-    if any(each.startswith("type=inline") for each in session.options.cache_to):
+    asked = "BUILDKIT_INLINE_CACHE=1" in session.options.build_arg
+    if asked or any(each.startswith("type=inline") for each in session.options.cache_to):
         from rootless.build.cache_export import inline
 
         extra = inline(session, state)

@@ -8,6 +8,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rootless.build.cache_mounts import claim
 from rootless.build.files import clean
 from rootless.build.problems import DockerfileError
 from rootless.build.state import State
@@ -91,6 +92,7 @@ def prepare(session: Session, instruction: Run, state: State, finder: Finder, di
     """Make what the mounts need. Raises DockerfileError for a secret that is required and not there."""
     prepared = Prepared()
     try:
+        claims = _claims(session, prepared, instruction)
         for position, mount in enumerate(instruction.mounts):
             target = target_of(mount, state)
             if target == "/":
@@ -99,7 +101,7 @@ def prepare(session: Session, instruction: Run, state: State, finder: Finder, di
                 case "bind":
                     _bind(session, prepared, mount, target, finder)
                 case "cache":
-                    _cache(session, prepared, mount, target, finder)
+                    _cache(session, prepared, mount, target, finder, claims)
                 case "tmpfs":
                     _tmpfs(prepared, mount, target)
                 case "secret":
@@ -136,11 +138,32 @@ def _bind(session: Session, prepared: Prepared, mount: Mount, target: str, finde
     )
 
 
-def _cache(session: Session, prepared: Prepared, mount: Mount, target: str, finder: Finder) -> None:
-    from rootless.build.cache_mounts import claim
+def _claims(session: Session, prepared: Prepared, instruction: Run) -> dict[str, tuple[str, bool]]:
+    """The directories of all cache mounts, (path, is new) by id, locked in the order of their ids: two steps that want
+    the same ones never wait for each other. Of several mounts of one id the strictest sharing counts."""
+    wanted: dict[str, str] = {}
+    for mount in instruction.mounts:
+        if mount.kind == "cache":
+            id = mount.id or mount.target
+            strictest = max(wanted.get(id, "shared"), mount.sharing, key=("shared", "private", "locked").index)
+            wanted[id] = strictest
+    claims = {}
+    for id in sorted(wanted):
+        directory, lock, is_new = claim(session.engine.directories.cache, id, wanted[id])
+        prepared.locks.append(lock)
+        claims[id] = directory, is_new
+    return claims
 
-    directory, lock, is_new = claim(session.engine.directories.cache, mount.id or target, mount.sharing)
-    prepared.locks.append(lock)
+
+def _cache(
+    session: Session,
+    prepared: Prepared,
+    mount: Mount,
+    target: str,
+    finder: Finder,
+    claims: dict[str, tuple[str, bool]],
+) -> None:
+    directory, is_new = claims[mount.id or mount.target]
     data = f"{directory}/data"
     if is_new and mount.from_:
         _fill(session, finder(mount.from_), clean(mount.source or ""), data)

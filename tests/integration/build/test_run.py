@@ -79,6 +79,13 @@ def test_a_cache_directory_s_links_lead_nowhere(build: Build, context: Path) -> 
     assert "passwd" not in done.stderr
 
 
+def test_one_cache_mounted_twice(build: Build, busybox: Runner) -> None:
+    """A step does not wait for itself."""
+    twice = " ".join(f"--mount=type=cache,id=twice,target=/{name},sharing=locked" for name in ("a", "b"))
+    build(f"FROM busybox\nRUN {twice} echo x > /a/file; cat /b/file > /seen\n", "-t", "twice")
+    assert read_in(busybox, "twice", "cat", "/seen") == "x\n"
+
+
 def test_tmpfs_and_shm(build: Build, busybox: Runner) -> None:
     text = (
         "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m grep ' /t tmpfs' /proc/mounts > /mounts; touch /t/x\n"
