@@ -89,7 +89,7 @@ def image_size(store: Store, entry: ImageEntry) -> int:
         try:
             total += store.layers.size(chain_id)
         except RootlessError:
-            continue  # `doctor` tells of it
+            continue  # `system check` tells of it
     return total
 
 

@@ -120,7 +120,7 @@ class Gc:
         try:
             blobs, layers = self._roots(keep_layer_blobs)
         except RootlessError:
-            return  # `doctor` reports the damaged image; deleting what it may need would lose more
+            return  # `system check` reports the damaged image; deleting what it may need would lose more
         store = self._store
         for digest in store.blobs.digests():
             if digest not in blobs:
