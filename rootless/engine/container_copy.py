@@ -47,30 +47,31 @@ def copy(
 
 def export(engine: Engine, container: str, output: str) -> None:
     """See engine.containers.Containers.export."""
-    with ContainerFiles(engine, container, writes=False, bare=True) as files:
-        reader = files.export()
-        if output == "-":
-            sys.stdout.flush()
-            _pump(reader, _writer(sys.stdout.fileno()))
-            files.answer()
-            return
-        is_special = os.path.exists(output) and not os.path.isfile(output)
-        temporary = output if is_special else f"{output}.{os.getpid()}.part"
+    if output == "-":
+        sys.stdout.flush()
+        _export(engine, container, sys.stdout.fileno())
+        return
+    is_special = os.path.exists(output) and not os.path.isfile(output)
+    temporary = output if is_special else f"{output}.{os.getpid()}.part"
+    try:
+        # 0600 as docker: the archive has files that others may not read
+        fd = os.open(temporary, os.O_WRONLY | (0 if is_special else os.O_CREAT | os.O_EXCL) | os.O_CLOEXEC, 0o600)
         try:
-            # docker's mode: the archive has files that others may not read
-            fd = os.open(temporary, os.O_WRONLY | (0 if is_special else os.O_CREAT | os.O_EXCL) | os.O_CLOEXEC, 0o600)
-            try:
-                _pump(reader, _writer(fd))
-            finally:
-                os.close(fd)
-            files.answer()
-            if not is_special:
-                os.rename(temporary, output)
-        except OSError as e:
-            raise HostLimit(f"cannot write '{output}': {e.strerror}") from e
+            _export(engine, container, fd)
         finally:
-            if not is_special and os.path.exists(temporary):
-                os.unlink(temporary)
+            os.close(fd)
+        if not is_special:
+            os.rename(temporary, output)
+    except OSError as e:
+        raise HostLimit(f"cannot write '{output}': {e.strerror}") from e
+    finally:
+        if not is_special and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _export(engine: Engine, container: str, out: int) -> None:
+    with ContainerFiles(engine, container, writes=False, bare=True, out=out) as files:
+        files.export()
 
 
 def _writer(fd: int) -> Callable[[bytes], None]:

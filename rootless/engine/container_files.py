@@ -5,6 +5,7 @@ Use it in a `with`. An archive that was asked for is read from `pack`'s reader; 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -39,9 +40,11 @@ class Archive:
 
 
 class ContainerFiles:
-    """writes: something will be placed; bare: only the root file system itself, without what is mounted in it."""
+    """writes: something will be placed; bare: only the root file system itself, without what is mounted in it; out: fd
+    to which the archive is written by the process itself, instead of a pipe."""
 
-    def __init__(self, engine: Engine, container: str, *, writes: bool, bare: bool = False) -> None:
+    def __init__(self, engine: Engine, container: str, *, writes: bool, bare: bool = False, out: int = -1) -> None:
+        self._out = out
         containers = engine.store.containers
         self.id = containers.find(container)
         self.record = containers.read(self.id)
@@ -87,7 +90,8 @@ class ContainerFiles:
             requests, self._requests, self._answers, answers, arriving, self.feed, self._archive, leaving = ends
             argv = worker_command("rootless.storage.transfer_worker", site_packages=True)
             # First out of the way of the numbers that the worker's ends are to have
-            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (requests, answers, arriving, leaving)]
+            out = leaving if self._out < 0 else self._out
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (requests, answers, arriving, out)]
             actions = [(os.POSIX_SPAWN_DUP2, fd, at) for fd, at in zip(high, (0, 1, _IN, _OUT), strict=True)]
             environment = {"PATH": os.environ.get("PATH", os.defpath)}
             try:
@@ -138,6 +142,8 @@ class ContainerFiles:
         """The answer to the last request."""
         header = self._exactly(4)
         answer: dict[str, Any] = json.loads(self._exactly(struct.unpack("!I", header)[0]))
+        if answer.get("error") == "BrokenPipeError":
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         if "error" in answer:
             kind = getattr(errors, answer["error"], RootlessError)
             raise kind(f"container '{self.record['name']}': {answer['message']}", hint=answer["hint"])
@@ -157,10 +163,9 @@ class ContainerFiles:
         self.send({"verb": "pack", "name": name})
         return Archive(self._archive)
 
-    def export(self) -> Archive:
-        """The archive of the whole tree; call `answer` after its end."""
-        self.send({"verb": "export"})
-        return Archive(self._archive)
+    def export(self) -> None:
+        """Write the archive of the whole tree to `out`. Raises BrokenPipeError when nobody reads it."""
+        self.ask({"verb": "export"})
 
     def end_feed(self) -> None:
         """The archive to place is complete."""

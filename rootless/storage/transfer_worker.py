@@ -55,6 +55,8 @@ def main() -> int:
             answer = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
         except RecursionError:
             answer = {"error": "InvalidInput", "message": "the tree is too deep", "hint": None}
+        except BrokenPipeError:
+            answer = {"error": "BrokenPipeError"}
         except OSError as e:
             kind = _WORDS.get(e.errno or 0, HostLimit)
             name = os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else ""

@@ -134,7 +134,7 @@ def seen(mounted: Mounted, *, fresh: bool) -> dict[str, dict[str, object]]:
 
 def tar_of(store: Store, chain_id: str) -> bytes:
     """The layer's tar, made again from its recipe."""
-    rebuilt = worker.Rebuilt(store.layers.path(chain_id), store.id_map)
+    rebuilt = worker.Rebuilt([store.layers.path(chain_id)], store.id_map)
     try:
         return b"".join(iter(lambda: rebuilt.read(1 << 20), b""))
     finally:
@@ -274,10 +274,19 @@ def test_mount_targets_stay_out_of_the_layer(mounted: Mounted) -> None:
 
 def test_file_with_the_name_of_a_whiteout_deletes_nothing(mounted: Mounted) -> None:
     """TRAPS 1.3, whiteouts: a container cannot plant them in an image made of it."""
-    require(mounted.driver != "fuse-overlayfs", "this host: fuse-overlayfs does not let such a file be made")
     u = mounted.unpacker
     lower(u)
-    mounted.run(lambda t: str(Path("etc/.wh.kept").write_text("x")) + str(Path("a").write_text("x")))
+
+    def plant(target: str) -> str:
+        Path("a").write_text("x")
+        try:
+            Path("etc/.wh.kept").write_text("x")
+        except OSError:
+            return "refused"
+        return ""
+
+    # fuse-overlayfs has a use for such names itself, and refuses them
+    assert mounted.run(plant) == ("refused" if mounted.driver == "fuse-overlayfs" else "")
     chain_id = commit(mounted)
     names = [member.name for member in tarfile.open(fileobj=io.BytesIO(tar_of(u.store, chain_id)))]
     assert "etc/.wh.kept" not in names
