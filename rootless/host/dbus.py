@@ -20,6 +20,7 @@ METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
 _MAX_MESSAGE = 1 << 18  # bytes; the daemon's own bound is 128 MiB, no answer to our calls comes near this one
 _MAX_LINE = 4096  # of the authentication
+_PATIENCE = 5.0  # seconds for the daemon to take the connection
 _BUS = "org.freedesktop.DBus"
 
 
@@ -232,25 +233,38 @@ def _broken(what: str) -> OSError:
 class Connection:
     """To a unix socket. is_bus: a message bus, which wants a greeting and a destination; else the peer itself."""
 
-    __slots__ = ("_buffer", "_serial", "_socket", "authenticated", "is_bus")
+    __slots__ = ("_buffer", "_serial", "_socket", "is_bus")
 
     def __init__(self, path: str, *, is_bus: bool) -> None:
         self.is_bus = is_bus
-        self.authenticated = False
         self._buffer = bytearray()
         self._serial = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(1)
+            self._socket.settimeout(_PATIENCE)
             self._socket.connect(path)
-            # all at once: the answers are read when they are needed
             uid = str(os.geteuid()).encode().hex()
             self._socket.sendall(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\nBEGIN\r\n")
+            # sd-bus as a server (systemd 252) leaves a call that it has read along with BEGIN lying until more comes
+            self._authenticate()
             if is_bus:
                 self.call((_BUS, "/org/freedesktop/DBus", _BUS, "Hello"), "", b"")
         except BaseException:
             self._socket.close()
             raise
+
+    def _authenticate(self) -> None:
+        while b"\r\n" not in self._buffer:
+            if len(self._buffer) > _MAX_LINE:
+                raise _broken("an endless line of authentication")
+            received = self._socket.recv(4096)
+            if not received:
+                raise OSError(errno.ECONNRESET, "the connection was closed")
+            self._buffer += received
+        line, _, rest = bytes(self._buffer).partition(b"\r\n")
+        if not line.startswith(b"OK"):
+            raise OSError(errno.EACCES, f"authentication refused: {line[:80].decode(errors='replace')}")
+        self._buffer = bytearray(rest)
 
     def call(self, target: tuple[str, str, str, str], signature: str, body: bytes) -> int:
         """Send a method call without waiting; its serial. The destination is left out where there is no bus."""
@@ -282,16 +296,6 @@ class Connection:
 
     def _take(self) -> Message | None:
         buffer = self._buffer
-        if not self.authenticated:
-            line, end, rest = bytes(buffer).partition(b"\r\n")
-            if not end:
-                if len(buffer) > _MAX_LINE:
-                    raise _broken("an endless line of authentication")
-                return None
-            if not line.startswith(b"OK"):
-                raise OSError(errno.EACCES, f"authentication refused: {line[:80].decode(errors='replace')}")
-            self._buffer = buffer = bytearray(rest)
-            self.authenticated = True
         if len(buffer) < 16:
             return None
         length = message_length(bytes(buffer[:16]))

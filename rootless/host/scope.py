@@ -101,7 +101,7 @@ def attach(unit: str, subgroup: str, pid: int, timeout: float = TIMEOUT) -> None
     body.text(subgroup)
     body.numbers((pid,))
     try:
-        connection = _connect(by_bus=True)
+        connection = _connect()
         try:
             serial = connection.call((_SYSTEMD, _PATH, _MANAGER, "AttachProcessesToUnit"), "ssau", bytes(body.buffer))
             deadline = time.monotonic() + timeout
@@ -119,13 +119,10 @@ def attach(unit: str, subgroup: str, pid: int, timeout: float = TIMEOUT) -> None
     raise HostLimit(f"systemd did not answer within {timeout:g} seconds")
 
 
-def _connect(*, by_bus: bool = False) -> dbus.Connection:
-    """systemd's own socket where there is one (systemctl's way, no bus needed), else the user's bus; or by_bus first.
-
-    systemd 252 never answers AttachProcessesToUnit on its own socket (seen in Debian 12).
-    """
+def _connect() -> dbus.Connection:
+    """systemd's own socket where there is one (systemctl's way, no bus needed), else the user's bus."""
     problem: OSError = FileNotFoundError(2, "no user manager of systemd is there")
-    for path, is_bus in sorted(cgroups.manager_sockets(), key=lambda pair: pair[1] is not by_bus):
+    for path, is_bus in cgroups.manager_sockets():
         try:
             return dbus.Connection(path, is_bus=is_bus)
         except OSError as e:

@@ -134,7 +134,28 @@ def test_a_conversation_in_small_pieces(tmp_path: Path) -> None:
 )
 def test_a_refused_authentication(tmp_path: Path, said: bytes, problem: str) -> None:
     serve(tmp_path / "s", said)
-    connection = dbus.Connection(str(tmp_path / "s"), is_bus=True)
     with pytest.raises(OSError, match=problem):
-        connection.receive(20)
-    connection.close()
+        dbus.Connection(str(tmp_path / "s"), is_bus=True)
+
+
+def test_no_call_is_sent_before_the_daemon_has_agreed(tmp_path: Path) -> None:
+    """sd-bus as a server leaves a call that it has read along with BEGIN lying until more comes."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(1)
+        heard: list[bytes] = []
+
+        def work() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(1 << 16))
+                connection.sendall(b"OK 0123456789abcdef\r\n")
+                heard.append(connection.recv(1 << 16))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        connection = dbus.Connection(str(tmp_path / "s"), is_bus=False)
+        connection.call(TARGET, "", b"")
+        thread.join(20)
+        connection.close()
+    assert heard[0].endswith(b"BEGIN\r\n") and heard[1].startswith(b"l\x01")
