@@ -13,7 +13,7 @@ import sys
 
 from tests.conformance import cases as _cases  # noqa: F401 - registers them
 from tests.conformance.harness import BUSYBOX, CASES, compiler, make_root, runtime
-from tests.conformance.judge import FAIL, KNOWN, PASS, SKIP, Verdict, judge
+from tests.conformance.judge import FAIL, KNOWN, PASS, SKIP, Verdict, judge_all
 from tests.conftest import make_private_directory, remove_private_directory
 
 DEFAULT = ("crun", "runc", "rootless-oci")
@@ -43,8 +43,9 @@ def main() -> int:
                     [f"{'case':58}", *(f"{r.name} {v}"[:18].ljust(18) for r, v in zip(found, versions, strict=True))]
                 )
             )
+        begun = [judge_all(r, v, chosen, place, template) for r, v in zip(found, versions, strict=True)]
         for case in chosen:
-            row = [judge(r, v, case, place, template) for r, v in zip(found, versions, strict=True)]
+            row = [verdicts[case.id].result() for _, verdicts in begun]
             table[case.id] = row
             if not options.json and not (options.failures and all(v.word in (PASS, SKIP) for v in row)):
                 print(

@@ -224,6 +224,16 @@ class Box:
         )  # fmt: skip
         return Done(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
+    def call_with_fd_3(self, fd: int, *words: str) -> Done:
+        """Run one verb that finds `fd` open as its fd 3. A child sees to it: in this process 3 may be anything."""
+        script = f"import os, sys; os.dup2({fd}, 3); os.execv(sys.argv[1], sys.argv[1:])"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script, *self.runtime.command, "--root", str(self.directory / "r"), *words],
+            cwd=self.path, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=self.environment,
+            pass_fds=(fd,), timeout=2 * PATIENCE,
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
+
     def background(self, *words: str, pass_fds: Sequence[int] = (), env: dict[str, str] | None = None) -> Done:
         """Run one verb whose process goes on with our stdout: to the file `output`."""
         with self.output.open("ab") as out, open(os.devnull, "rb") as null:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,15 +41,14 @@ def judge(runtime: Runtime, version: str, case: Case, place: Path, template: Pat
         return Verdict(FAIL, f"{type(e).__name__} at {Path(frame.filename).name}:{frame.lineno}: {words}")
     finally:
         box.close()
-        _remove(directory)
+        # files of mapped ids stay, and go with `place`
+        shutil.rmtree(directory, ignore_errors=True)
     return Verdict(PASS)
 
 
-def _remove(directory: Path) -> None:
-    """Files of mapped ids need the user namespace; those are few, so the quick way is tried first."""
-    try:
-        shutil.rmtree(directory)
-    except OSError:
-        from tests.conftest import remove_private_directory
-
-        remove_private_directory(directory)
+def judge_all(
+    runtime: Runtime, version: str, cases: Sequence[Case], place: Path, template: Path
+) -> tuple[ThreadPoolExecutor, dict[str, Future[Verdict]]]:
+    """Begin to judge all cases, a few at a time: most of a case is waiting for processes to start and end."""
+    pool = ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1)
+    return pool, {case.id: pool.submit(judge, runtime, version, case, place, template) for case in cases}

@@ -304,27 +304,12 @@ def no_descriptors_leak(box: Box) -> None:
 def preserved_descriptors(box: Box) -> None:
     """--preserve-fds 1 passes fd 3 on"""
     reader, writer = os.pipe()
-    saved = os.dup(3) if _is_open(3) else None
-    try:
-        os.dup2(writer, 3)
-        box.must_run("/bin/sh", "-c", "echo through >&3", options=("--preserve-fds", "1"), pass_fds=(3,))
-    finally:
-        if saved is None:
-            os.close(3)
-        else:
-            os.dup2(saved, 3)
-            os.close(saved)
-        os.close(writer)
-    assert os.read(reader, 100) == b"through\n"
-    os.close(reader)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+    box.process["args"] = ["/bin/sh", "-c", "echo through >&3"]
+    box.save()
+    done = box.call_with_fd_3(writer, "run", "--preserve-fds", "1", box.id)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert file.read() == b"through\n", done.err
 
 
 @case(PROCESS, "EXTRA")
