@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from rootless.errors import HostLimit, RootlessError
 from rootless.host.userns import worker_command
 
 _CHUNK = 65536
+_PATIENCE = 3.0  # seconds that a worker has to end what it runs
 
 
 class Worker:
@@ -103,8 +105,14 @@ class Worker:
         except OSError:
             pass
         try:
+            fd = os.pidfd_open(self._pid)
+            try:
+                if not select.select([fd], [], [], _PATIENCE)[0]:
+                    os.kill(self._pid, signal.SIGKILL)  # in the middle of a copy; its children end with it
+            finally:
+                os.close(fd)
             os.waitpid(self._pid, 0)
-        except ChildProcessError:
+        except (ChildProcessError, ProcessLookupError):
             pass
 
 

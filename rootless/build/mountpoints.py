@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Missing = tuple[str, list[str]]  # (directory that is there, names below it that are not)
 
 _LINKS = 40
+_FUSE_MARKS = frozenset((".wh..wh..opq", ".wh..opq"))
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 
@@ -72,11 +73,12 @@ def _dangling(root: int, path: str) -> str | None:
         os.close(fd)
 
 
-def tidy(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing]) -> None:
+def tidy(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing], *, is_whole: bool = False) -> None:
     """Remove from `upper` what was made only to be mounted on: empty files and directories of `notes`.
 
-    Copied-up directories that are left without any change go too. No link is followed: the step may have put one in
-    any place meanwhile. To be called as root of the user namespace, when nobody has the tree mounted any more.
+    Copied-up directories that are left without any change go too, unless `upper` is the whole tree (the copy driver's).
+    No link is followed: the step may have put one in any place meanwhile. To be called as root of the user namespace,
+    when nobody has the tree mounted any more.
     """
     top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -85,7 +87,7 @@ def tidy(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing]) -> None
             for length in range(len(names), 0, -1):
                 if not _remove(top, [*there, *names[:length]]):
                     break
-            for length in range(len(there), 0, -1):
+            for length in range(0 if is_whole else len(there), 0, -1):
                 if not _remove_unchanged(top, there[:length], lowerdirs):
                     break
     finally:
@@ -100,7 +102,7 @@ def _remove(top: int, names: list[str]) -> bool:
     try:
         status = os.stat(names[-1], dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
-            os.rmdir(names[-1], dir_fd=parent)
+            _rmdir(parent, names[-1])
         elif stat.S_ISREG(status.st_mode) and not status.st_size:
             os.unlink(names[-1], dir_fd=parent)
         else:
@@ -112,6 +114,19 @@ def _remove(top: int, names: list[str]) -> bool:
     finally:
         os.close(parent)
     return True
+
+
+def _rmdir(parent: int, name: str) -> None:
+    """Remove an empty directory; fuse-overlayfs marks those that it makes with files."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        present = os.listdir(fd)
+        if _FUSE_MARKS.issuperset(present):
+            for mark in present:
+                os.unlink(mark, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
 
 
 def _remove_unchanged(top: int, names: list[str], lowerdirs: Sequence[str]) -> bool:
@@ -151,6 +166,40 @@ def _directory(top: int, names: list[str]) -> int:
     if not names:
         return os.dup(top)
     return walk_beneath(top, "/".join(names), os.O_PATH | os.O_DIRECTORY)
+
+
+def listings(root: int, notes: Iterable[Missing]) -> dict[str, tuple[int, list[str]]]:
+    """(mtime in ns, names) of the directories of `notes` before anything is made in them."""
+    found = {}
+    for here, _ in notes:
+        fd = open_in_root(root, here, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found[here] = os.fstat(fd).st_mtime_ns, sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+    return found
+
+
+def restore_times(upper: str, before: dict[str, tuple[int, list[str]]]) -> None:
+    """Give directories that hold what they held before their times back: for a driver whose `upper` is the whole tree.
+
+    Their only change was the mount point that came and went.
+    """
+    top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for here, (mtime, names) in before.items():
+            try:
+                fd = _directory(top, [n for n in here.split("/") if n])
+            except OSError:
+                continue
+            try:
+                path = f"/proc/self/fd/{fd}"
+                if sorted(os.listdir(path)) == names:
+                    os.utime(path, ns=(mtime, mtime))
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top)
 
 
 def settle_times(upper: str, since: int, timestamp: int) -> None:

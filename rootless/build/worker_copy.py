@@ -83,9 +83,13 @@ def digest(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
 
 
 def own_mounts() -> None:
+    import signal
+
     from rootless.kernel import mounts
     from rootless.kernel.namespaces import CLONE_NEWNS, unshare
+    from rootless.kernel.process import set_pdeathsig
 
+    set_pdeathsig(signal.SIGKILL)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
     os.umask(0)

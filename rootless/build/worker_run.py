@@ -46,9 +46,9 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
     trees = [MountedTree(tree) for tree in job["trees"]]
     mounter = drivers.mounter(plan)
     warnings: list[str] = []
-    notes: list[Any] = []
+    is_copy = plan["driver"] == "copy"
     try:
-        root_mount = _noting(mounter, trees, job["targets"], note_write)
+        root_mount = _noting(mounter, trees, job["targets"], note_write, with_listings=is_copy)
         output = fds.pop()  # closed there, as soon as the container has it
         code = _run(session, job, (null, output, output), made, helper, root_mount, warnings)
     finally:
@@ -56,13 +56,15 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
         os.close(null)
         os.close(note_write)
         with open(note_read, "rb") as file:
-            notes = json.loads(file.read() or b"[]")
+            notes, before = json.loads(file.read() or b"[[],{}]")
         drivers.unmount(plan)
         for tree in trees:
             tree.close()
 
     def settle() -> bytes:
-        mountpoints.tidy(plan["upper"], plan["lowerdirs"], [(here, names) for here, names in notes])
+        missing = [(here, names) for here, names in notes]
+        mountpoints.tidy(plan["upper"], plan["lowerdirs"], missing, is_whole=is_copy)
+        mountpoints.restore_times(plan["upper"], before)
         mountpoints.settle_times(plan["upper"], since, job["timestamp"])
         return b""
 
@@ -72,7 +74,12 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
 
 
 def _noting(
-    mounter: Callable[[str], None], trees: Sequence[MountedTree], targets: list[str], note: int
+    mounter: Callable[[str], None],
+    trees: Sequence[MountedTree],
+    targets: list[str],
+    note: int,
+    *,
+    with_listings: bool,
 ) -> Callable[[str], None]:
     """Mounts the root, then notes what of `targets` it lacks; this runs in the container's first process."""
 
@@ -82,7 +89,11 @@ def _noting(
             tree.mount()
         root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            content = json.dumps(mountpoints.missing(root, targets)).encode()
+            notes = mountpoints.missing(root, targets)
+            before = mountpoints.listings(root, notes) if with_listings else {}
+            content = json.dumps([notes, before]).encode()
+            if len(content) > _MAX_NOTE:
+                content = json.dumps([notes, {}]).encode()
         finally:
             os.close(root)
         if len(content) > _MAX_NOTE:

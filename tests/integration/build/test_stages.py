@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 from tests.conftest import Runner
-from tests.integration.build.conftest import Build, cached_steps, image_id, inspect, layers, read_in
+from tests.integration.build.conftest import Build, cached_steps, image_id, inspect, layers, names_of_top, read_in
 
 
 def test_unneeded_stages_are_skipped_and_a_target_is_enough(build: Build, busybox: Runner) -> None:
@@ -202,3 +203,17 @@ def test_progress(build: Build) -> None:
     assert {json.loads(line)["event"] for line in lines} >= {"start", "output", "done"}
     assert build(text, "--progress=quiet").stderr == ""
     assert cached_steps(build(text)) == 1
+
+
+def test_every_driver_and_fall_back_gives_the_same_image(build: Build, context: Path, busybox: Runner) -> None:
+    """Layers do not tell how they were made: no trace of mount points, no copied directory, no time of now."""
+    (context / "file").write_text("f")
+    text = (
+        "FROM busybox\nCOPY file /d/\nRUN --mount=target=/new/mnt cat /new/mnt/file > /etc/seen; rm /linuxrc\nRUN ls\n"
+    )
+    settings = [{}, {"ROOTLESS_STORAGE_DRIVER": "copy"}, {"ROOTLESS_NO_MOUNT_API": "1", "ROOTLESS_NO_OPENAT2": "1"}]
+    if shutil.which("fuse-overlayfs") and os.access("/dev/fuse", os.R_OK | os.W_OK):
+        settings.append({"ROOTLESS_STORAGE_DRIVER": "fuse-overlayfs"})
+    ids = {build(text, "-q", "--no-cache", env=each).stdout for each in settings}
+    assert len(ids) == 1
+    assert names_of_top(busybox, ids.pop().strip(), context) == [".wh.linuxrc", "etc", "etc/seen"]
