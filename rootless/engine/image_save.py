@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootless.engine import layer_bytes
 from rootless.engine.image_bring import Layer, plan
@@ -109,20 +109,11 @@ def _write(
         return
     # A docker-archive has plain layers: what may be compressed is the whole
     whole = None if compression is None else _Whole(write, compression)
-    with _tars(engine, images) as tars:
-        write_docker_archive(images, lambda layer, diff_id: tars.sized(diff_id), whole.write if whole else write)
+    layers = {layer.diff_id: layer.chain_id for image in images for layer in plan(image.manifest, image.config)}
+    with layer_bytes.Tars(engine, layers) as tars:
+        write_docker_archive(images, lambda layer, diff_id: tars.open(diff_id), whole.write if whole else write)
     if whole is not None:
         whole.finish()
-
-
-def _tars(engine: Engine, images: Sequence[SavedImage]) -> _Ahead:
-    """The tars of all layers, in the order in which write_docker_archive asks for them."""
-    layers = {layer.diff_id: layer for image in images for layer in plan(image.manifest, image.config)}
-    order: dict[str, _Blob] = {}
-    for diff_id, layer in layers.items():
-        size = layer_bytes.tar_size(engine, diff_id, layer.chain_id)
-        order[diff_id] = _Blob(_tar_opener(engine, layer), size)
-    return _Ahead(order)
 
 
 def _tar_opener(engine: Engine, layer: Layer) -> Open:
@@ -134,7 +125,7 @@ def _exact(
 ) -> tuple[list[SavedImage], _Ahead]:
     """The images as they can be written, and their blobs: the very bytes where they can be had, and where compression
     is None; else layers compressed anew, under a new manifest."""
-    blobs: dict[str, _Blob] = {}
+    blobs: dict[str, Open] = {}
     made: dict[tuple[str, str], Descriptor] = {}
     converted = []
     for image in images:
@@ -143,7 +134,7 @@ def _exact(
             key = (layer.diff_id, layer.descriptor.digest)
             if key not in made:
                 made[key], opener = _layer(engine, image, layer, compression)
-                blobs.setdefault(made[key].digest, _Blob(opener, made[key].size))
+                blobs.setdefault(made[key].digest, opener)
             layers.append(made[key])
         raw, media_type = rebuild(image.manifest, layers, format_of(image.manifest.media_type))
         manifest = image.manifest
@@ -212,13 +203,8 @@ def _compress(engine: Engine, layer: Layer, compression: Compression, form: str)
     return descriptor, again
 
 
-def _small(content: bytes) -> _Blob:
-    return _Blob(lambda: io.BytesIO(content), len(content))
-
-
-class _Blob(NamedTuple):
-    open: Open
-    size: int
+def _small(content: bytes) -> Open:
+    return lambda: io.BytesIO(content)
 
 
 class _Ahead:
@@ -227,22 +213,18 @@ class _Ahead:
 
     __slots__ = ("_blobs", "_opened", "_order")
 
-    def __init__(self, blobs: dict[str, _Blob]) -> None:
+    def __init__(self, blobs: dict[str, Open]) -> None:
         self._blobs = blobs
         self._order = list(blobs)
         self._opened: dict[str, Reader] = {}
 
     def open(self, digest: str) -> Reader:
         """The blob."""
-        reader = self._opened.pop(digest, None) or self._blobs[digest].open()
+        reader = self._opened.pop(digest, None) or self._blobs[digest]()
         at = self._order.index(digest) + 1
         if at < len(self._order) and self._order[at] not in self._opened:
-            self._opened[self._order[at]] = self._blobs[self._order[at]].open()
+            self._opened[self._order[at]] = self._blobs[self._order[at]]()
         return reader
-
-    def sized(self, digest: str) -> tuple[int, Reader]:
-        """Size and blob."""
-        return self._blobs[digest].size, self.open(digest)
 
     def __enter__(self) -> _Ahead:
         return self

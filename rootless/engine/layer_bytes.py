@@ -15,13 +15,14 @@ from rootless.storage import recipe
 from rootless.storage.layer_forms import forms
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterator, Mapping
 
     from rootless.engine.context import Engine
     from rootless.image.compress import Compression
     from rootless.image.decompress import Plain
     from rootless.image.source import ImageSource, Reader
     from rootless.storage.store import Store
+    from rootless.storage.worker import Rebuilt
 
 _FIRST = 1 << 16  # bytes by which a registry shows that it has the blob
 
@@ -42,7 +43,7 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
         if chain not in bad and recipe.find(store.layers.path(chain)) is not None:
             from rootless.storage.worker import Rebuilt
 
-            tar = Rebuilt(store.layers.path(chain), store.id_map)
+            tar = Rebuilt([store.layers.path(chain)], store.id_map)
             return Checked(tar, diff_id, int(store.layers.record(chain)["tar_size"]), damaged=_DAMAGED_TREE)
     # A layer made before there were recipes has its blob
     descriptors = list(_descriptors(store, diff_id, chains))
@@ -57,6 +58,39 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
         f"layer '{diff_id}' is nowhere whole: not here, and in no registry that is known",
         hint="pull or load the image again, or build it again",
     )
+
+
+class Tars:
+    """The tars of several layers, to be opened in this order, each after the one before was read to its end: one
+    process makes all of them. Use it in a `with`. layers: diff_id → chain id."""
+
+    __slots__ = ("_engine", "_layers", "_made", "_rebuilt")
+
+    def __init__(self, engine: Engine, layers: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._layers = dict(layers)
+        paths = {diff_id: engine.store.layers.path(chain) for diff_id, chain in layers.items()}
+        self._made = {diff_id: path for diff_id, path in paths.items() if recipe.find(path) is not None}
+        self._rebuilt: Rebuilt | None = None
+
+    def open(self, diff_id: str) -> tuple[int, Reader]:
+        """Size and bytes of a layer's tar. Raises as `open_tar`."""
+        chain = self._layers[diff_id]
+        size = tar_size(self._engine, diff_id, chain)
+        if diff_id not in self._made:
+            return size, open_tar(self._engine, diff_id, chain)
+        if self._rebuilt is None:
+            from rootless.storage.worker import Rebuilt
+
+            self._rebuilt = Rebuilt(list(self._made.values()), self._engine.store.id_map)
+        return size, Checked(_Part(self._rebuilt, size), diff_id, size, damaged=_DAMAGED_TREE)
+
+    def __enter__(self) -> Tars:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._rebuilt is not None:
+            self._rebuilt.close()
 
 
 def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
@@ -244,6 +278,26 @@ class Checked:
                 f"layer '{self._digest}' is damaged: its bytes have another digest",
                 hint=self._damaged or "pull the image again",
             )
+
+
+class _Part:
+    """The next `size` bytes of a reader that others read on afterwards."""
+
+    __slots__ = ("_left", "_reader")
+
+    def __init__(self, reader: Rebuilt, size: int) -> None:
+        self._reader = reader
+        self._left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        piece = self._reader.read(min(wanted, 1 << 20)) if wanted else b""
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """The whole is closed by who has it."""
 
 
 class _Closing:

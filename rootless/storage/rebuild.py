@@ -58,6 +58,13 @@ class Rebuilder:
             raise InvalidInput(f"the layer's tree cannot be read: {e.strerror}") from e
         self._moved = _Places(read_moved(self._open))
 
+    def close(self) -> None:
+        """Give the directories back."""
+        for fd in (self._diff, self._replaced):
+            if fd >= 0:
+                os.close(fd)
+        self._diff = self._replaced = -1
+
     def pieces(self) -> Iterator[bytes]:
         """All bytes of the archive, in order. Raises InvalidInput."""
         gathered: list[bytes] = []

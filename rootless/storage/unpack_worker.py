@@ -164,10 +164,13 @@ def _rebuild(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     from rootless.storage.rebuild import Rebuilder
 
     enter(id_map)
-    rebuilder = Rebuilder(job["directory"])
-    _shut_in(job["directory"])  # a link in a changed tree must not lead to files that are not the layer's
-    rebuilder.enter("")
-    rebuilder.write(job["out"])
+    top, names = job["top"], job["names"]
+    rebuilders = [Rebuilder(f"{top}/{name}") for name in names]
+    _shut_in(top)  # a link in a changed tree must not lead to files that are not the layers'
+    for name, rebuilder in zip(names, rebuilders, strict=True):
+        rebuilder.enter(f"/{name}")
+        rebuilder.write(job["out"])
+        rebuilder.close()
     return {}
 
 

@@ -123,14 +123,16 @@ def run(
 
 
 class Rebuilt:
-    """A layer's tar as it is made again by a worker: a reader. Raises what the worker raised when it ends early."""
+    """Tars of layers as a worker makes them again, one after the other: a reader. directories: of the layers, all in
+    one. Raises what the worker raised when it ends early."""
 
     __slots__ = ("_answer", "_pid", "_pipe")
 
-    def __init__(self, directory: str, id_map: IdMap) -> None:
+    def __init__(self, directories: Sequence[str], id_map: IdMap) -> None:
         self._pipe, out = os.pipe()
         _widen(out)
-        job = {"operation": "rebuild", "directory": directory, "out": _OUT}
+        names = [os.path.basename(directory) for directory in directories]
+        job = {"operation": "rebuild", "top": os.path.dirname(directories[0]), "names": names, "out": _OUT}
         try:
             content, self._pid, feed, self._answer = _spawn(job, id_map, out)
         finally:

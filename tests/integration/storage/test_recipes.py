@@ -238,7 +238,7 @@ def test_a_damaged_tree_makes_no_archive(unpacker: Unpacker, store: Store) -> No
     """A reader of the tar hears of it: a missing file at once, changed bytes by the digest."""
     diff = unpacker.layer(Archive().file("f", b"x" * 500_000).file("g", b"y" * 100))
     (diff / "g").unlink()
-    tar = worker.Rebuilt(store.layers.path(unpacker.chains[0]), store.id_map)
+    tar = worker.Rebuilt([store.layers.path(unpacker.chains[0])], store.id_map)
     with pytest.raises(InvalidInput, match="'g'"):
         while tar.read(1 << 16):
             pass
@@ -247,7 +247,7 @@ def test_a_damaged_tree_makes_no_archive(unpacker: Unpacker, store: Store) -> No
 
 def test_a_reader_may_stop_early(unpacker: Unpacker, store: Store) -> None:
     unpacker.layer(Archive().file("f", os.urandom(5 << 20)))
-    tar = worker.Rebuilt(store.layers.path(unpacker.chains[0]), store.id_map)
+    tar = worker.Rebuilt([store.layers.path(unpacker.chains[0])], store.id_map)
     assert tar.read(100)
     tar.close()
     tar.close()

@@ -294,6 +294,25 @@ def test_file_with_the_name_of_a_whiteout_deletes_nothing(mounted: Mounted) -> N
     assert mounted.run(lambda t: Path("etc/kept").read_text()) == "kept"
 
 
+def test_default_acl_is_not_inherited_by_what_is_there(unpacker: Unpacker) -> None:
+    lower(unpacker)
+    mounted = Mounted(unpacker, "copy")
+    acl = struct.pack("<IHHIHHIHHIHHI", 2, 1, 7, 2**32 - 1, 4, 5, 2**32 - 1, 16, 5, 2**32 - 1, 32, 4, 2**32 - 1)
+
+    def make(target: str) -> str:
+        os.makedirs("d/sub", mode=0o755)
+        Path("d/f").write_bytes(b"x")
+        os.chmod("d/f", 0o640)
+        os.setxattr("d", "system.posix_acl_default", acl)
+        return ""
+
+    mounted.run(make)
+    diff = unpacker.store.layers.path(commit(mounted)) + "/diff/d"
+    assert os.listxattr(diff) == ["system.posix_acl_default"]
+    assert os.listxattr(f"{diff}/sub") == os.listxattr(f"{diff}/f") == []
+    assert stat.S_IMODE(os.stat(f"{diff}/f").st_mode) == 0o640
+
+
 def test_too_deep_a_tree_is_refused(mounted: Mounted) -> None:
     lower(mounted.unpacker)
 
