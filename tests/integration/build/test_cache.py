@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conftest import Runner
@@ -141,3 +142,16 @@ def test_an_image_that_carries_its_cache(busybox: Runner, build: Build, context:
     assert cached_steps(build(text, "--cache-from", "carrier", "-t", "again")) == 1
     busybox("builder", "prune", "-af")
     assert cached_steps(build(text)) == 0
+
+
+def test_builds_and_garbage_collection_at_once(build: Build, context: Path, busybox: Runner) -> None:
+    """The same steps by several builds end in the same layers, and collection takes none of them."""
+    (context / "file").write_text("at once")
+    (context / "Dockerfile").write_text(DOCKERFILE + "RUN mkdir /d && cp /copied /d/\n")
+    with ThreadPoolExecutor(4) as pool:
+        builds = [pool.submit(busybox, "build", "-q", "--no-cache", "-t", f"once:{n}", str(context)) for n in range(3)]
+        prune = pool.submit(busybox, "system", "prune", "-f")
+        ids = {each.result().stdout for each in builds}
+        prune.result()
+    assert len(ids) == 1
+    assert read_in(busybox, "once:1", "cat", "/d/copied") == "at once"
