@@ -106,7 +106,8 @@ class Blobs:
 
 def _damaged(digest: str) -> DigestMismatch:
     return DigestMismatch(
-        f"blob '{digest}' is damaged: its bytes have another digest", hint="`rootless system check --repair` fetches it again"
+        f"blob '{digest}' is damaged: its bytes have another digest",
+        hint="`rootless system check --repair` fetches it again",
     )
 
 
