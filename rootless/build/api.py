@@ -40,8 +40,6 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     with engine.store.using(), Session(engine, options, tracker, latest=latest) as session:
         names = outputs.full_names(session, [*options.tag, *(each.name for each in wanted if each.name)])
         dockerfile = _load(session)
-        for finding in checks.check(dockerfile):
-            engine.warn(str(finding))
         _import_caches(session)
         build_args = _build_args(options, latest)
         platforms = [parse_platform(text) for each in options.platform for text in each.split(",")]
@@ -113,7 +111,10 @@ def _dockerfile(session: Session, context: Context, given: bytes | None, *, is_r
     if given is not None:
         return given, "Dockerfile", ""
     if file == "-":
-        return sys.stdin.buffer.read(4 << 20), "Dockerfile", ""
+        content = sys.stdin.buffer.read(contexts.MAX_FILE + 1)
+        if len(content) > contexts.MAX_FILE:
+            raise UsageError(f"the Dockerfile of standard input is larger than {contexts.MAX_FILE >> 20} MiB")
+        return content, "Dockerfile", ""
     path = contexts.find_dockerfile(context, file, is_remote=is_remote)
     name = os.path.relpath(path, context.path) if path.startswith(f"{context.path}/") else path
     return contexts.read_file(path), file or name, path

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rootless.build.digests import Known
 
-_MAX_FILE = 4 << 20
+MAX_FILE = 4 << 20
 
 
 class Context(NamedTuple):
@@ -66,6 +66,8 @@ def with_ignore(context: Context, dockerfile: str) -> Context:
     found = choose_file(dockerfile, context.path, os.path.isfile)
     if found is None:
         return context
+    if not context.is_lasting:
+        found = _inside(context.path, found)
     return context._replace(ignore=read_file(found).decode("utf-8", "surrogateescape"))
 
 
@@ -73,13 +75,13 @@ def read_file(path: str) -> bytes:
     """A Dockerfile or ignore file. Raises NotFound, UsageError."""
     try:
         with open(path, "rb") as file:
-            content = file.read(_MAX_FILE + 1)
+            content = file.read(MAX_FILE + 1)
     except FileNotFoundError as e:
         raise NotFound(f"no such file: '{path}'") from e
     except OSError as e:
         raise UsageError(f"cannot read '{path}': {e.strerror}") from e
-    if len(content) > _MAX_FILE:
-        raise UsageError(f"'{path}' is larger than {_MAX_FILE >> 20} MiB")
+    if len(content) > MAX_FILE:
+        raise UsageError(f"'{path}' is larger than {MAX_FILE >> 20} MiB")
     return content
 
 
@@ -105,10 +107,10 @@ def find_dockerfile(context: Context, file: str, *, is_remote: bool) -> str:
 
 
 def _inside(root: str, file: str) -> str:
-    """A path that cannot lead out of a context that somebody else made."""
+    """A path that cannot lead out of a context that somebody else made. Raises UsageError."""
     path = os.path.realpath(os.path.join(root, file))
     if os.path.commonpath([path, os.path.realpath(root)]) != os.path.realpath(root):
-        raise UsageError(f"the Dockerfile '{file}' is outside of the context")
+        raise UsageError(f"'{os.path.basename(file)}' leads out of the context")
     return path
 
 

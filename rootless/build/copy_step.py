@@ -31,7 +31,9 @@ class Place(NamedTuple):
     step: Step
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
+    """How the files of one step arrive. is_owned: they keep their owners (files of a stage); moment: of the step."""
+
     owner: tuple[int, int] | None
     chmod: str
     destination: str
@@ -54,13 +56,14 @@ def copy(session: Session, state: State, instruction: Copy | Add, finder: Finder
     taken = take(session, instruction, finder, destination, state, place.step)
     try:
         moment = max(state.moment, taken.newest)
-        plan = _Plan(owner, instruction.chmod, destination, instruction.is_link, bool(taken.trees), moment)
-        return _copy(session, state, taken, plan, place, began)
+        plan = Plan(owner, instruction.chmod, destination, instruction.is_link, bool(taken.trees), moment)
+        return place_files(session, state, taken, plan, place, began)
     finally:
         taken.close()
 
 
-def _copy(session: Session, state: State, taken: Taken, plan: _Plan, place: Place, began: int) -> State:
+def place_files(session: Session, state: State, taken: Taken, plan: Plan, place: Place, began: int) -> State:
+    """The state with what was taken. began: ns; files that change later are put into no cache."""
     keys = [_key(session, state, plan, taken.facts)]
     record = session.find(keys[0], state, place.stage, place.step)
     if record is None and taken.trees:
@@ -83,7 +86,7 @@ def _copy(session: Session, state: State, taken: Taken, plan: _Plan, place: Plac
     return session.after(state, record, place.created_by)
 
 
-def _key(session: Session, state: State, plan: _Plan, facts: list[Any]) -> str:
+def _key(session: Session, state: State, plan: Plan, facts: list[Any]) -> str:
     return key(
         "copy",
         state.chain,
@@ -106,7 +109,7 @@ def _content(session: Session, taken: Taken) -> str:
     return str(session.on_worker(lambda worker: worker.call(job, taken.fds))["digest"])
 
 
-def _place(session: Session, state: State, taken: Taken, plan: _Plan) -> tuple[Layer | None, int, int]:
+def _place(session: Session, state: State, taken: Taken, plan: Plan) -> tuple[Layer | None, int, int]:
     """(layer, bytes, latest change of a file that was read)."""
     directory = session.make_directory("rootfs")
     rootfs = session.plan(state, directory)
@@ -176,7 +179,7 @@ def workdir(session: Session, state: State, instruction: Workdir, place: Place) 
         taken.items.append({"kind": "directory", "path": path})
         # BuildKit and buildah both give it to the USER in force
         owner = _user(session, state, user) if user else None
-        plan = _Plan(owner, "", path, False, False, state.moment)
+        plan = Plan(owner, "", path, False, False, state.moment)
         layer, size, _ = _place(session, state, taken, plan)
         record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=place.created_by)
         place.step.done()

@@ -57,6 +57,7 @@ class Placer:
         self._before: dict[str, tuple[int, int]] = {}
         self._set: list[tuple[str, int]] = []
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
+        self._linked_at: dict[tuple[str, str], tuple[int, int]] = {}
         self.skipped = 0
         self.latest_change = 0
 
@@ -270,12 +271,18 @@ class Placer:
         if stat.S_ISDIR(there.st_mode):
             raise InvalidInput(f"cannot replace directory '{where}/{name}' with the file '{node.name}'")
         os.unlink(name, dir_fd=target)
+        # a later name of the file that goes must not become a name of what takes its place
+        gone = self._linked_at.pop((where, name), None)
+        if gone is not None:
+            del self._links[gone]
 
     def _linked(self, status: os.stat_result, target: int, where: str, name: str) -> bool:
         if status.st_nlink < 2:
             return False
-        first = self._links.setdefault((status.st_dev, status.st_ino), (where, name))
+        key = status.st_dev, status.st_ino
+        first = self._links.setdefault(key, (where, name))
         if first == (where, name):
+            self._linked_at[first] = key
             return False
         with self._open(first[0]) as directory:
             os.link(first[1], name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)

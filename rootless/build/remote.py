@@ -9,11 +9,12 @@ import posixpath
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
+from rootless.image.answers import cause, words
 
 _GIT_LIKE = re.compile(r"(?:git@[\w.-]+:|(?:https?|ssh|git)://[^?#]*\.git(?:[?#/]|$)|git://|ssh://)", re.ASCII)
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)
@@ -63,7 +64,10 @@ def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -
         if found is None:
             raise UsageError(f"ADD --checksum '{checksum[:100]}' is not valid", hint="write sha256:<64 digits>")
         algorithm, wanted = found[1], found[2]
-    name = posixpath.basename(unquote(urlsplit(url).path)) or "download"
+    try:
+        name = posixpath.basename(unquote(urlsplit(url).path)) or "download"
+    except ValueError as e:
+        raise UsageError(f"'{url}' is not a URL: {e}") from None
     if name in (".", "..") or "\0" in name or "/" in name:
         raise UsageError(f"the URL '{url}' names no file")
     hashes = {"sha256": hashlib.sha256(), algorithm: hashlib.new(algorithm)}
@@ -72,7 +76,7 @@ def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             size = 0
-            for piece in response.stream(_PIECE):
+            for piece in _pieces(response, url):
                 size += len(piece)
                 if size > _LIMIT:
                     raise InvalidInput(f"'{url}' is larger than {_LIMIT >> 30} GiB")
@@ -85,6 +89,16 @@ def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -
     time = modified if modified is not None else moment
     os.utime(path, (time, time))
     return Fetched(f"sha256:{hashes['sha256'].hexdigest()}", name, modified or 0)
+
+
+def _pieces(response: Any, url: str) -> Iterator[bytes]:
+    """The body; a connection that breaks off is no shorter file. Raises RegistryError."""
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield from response.stream(_PIECE)
+    except HTTPError as e:
+        raise RegistryError(f"cannot download '{url}': {words(cause(e))}") from e
 
 
 def _response(url: str) -> Any:
@@ -120,7 +134,7 @@ def _proxy(url: str) -> str:
 def _moment(text: str) -> int | None:
     try:
         return int(email.utils.parsedate_to_datetime(text).timestamp())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -193,9 +207,10 @@ class _Git:
         environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1"}
         # hooks and helpers of the repository are never run; only these transports are followed
         safe = ["-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "protocol.file.allow=user"]
+        safe += ["-c", "log.showSignature=false"]  # it would stand between us and what we ask for
         argv = [self._program, *safe, "-C", self._directory, *arguments]
         try:
-            done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=_GIT_TIMEOUT)
+            done = subprocess.run(argv, env=environment, capture_output=True, errors="replace", timeout=_GIT_TIMEOUT)
         except (OSError, subprocess.TimeoutExpired) as e:
             raise RegistryError(f"git {arguments[0]} failed: {e}") from e
         if done.returncode:

@@ -201,7 +201,7 @@ def _container_options(session: Session, instruction: Run, command: Command) -> 
 
 def _config(session: Session, state: State, asked: ContainerOptions, directory: str, *, network: str) -> dict[str, Any]:
     from rootless.engine.bundle import Facts, Namespaces, make_config
-    from rootless.engine.create import _hard_limits
+    from rootless.engine.create import hard_limits
     from rootless.engine.identity import account_of
     from rootless.engine.process import ImageDefaults
 
@@ -215,7 +215,7 @@ def _config(session: Session, state: State, asked: ContainerOptions, directory: 
         id_map=session.id_map,
         account=account,
         namespaces=Namespaces(network="host") if network == "host" else Namespaces(),
-        hard_limits=_hard_limits() if asked.ulimit else {},
+        hard_limits=hard_limits() if asked.ulimit else {},
     )
     image = ImageDefaults(env=tuple(state.env), working_dir=state.workdir)
     config, warnings = make_config(asked, image, facts)

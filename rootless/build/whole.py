@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def from_directory(session: Session, context: Context, state: State, step: Step) -> State:
     """A state of one layer with the files of a named context."""
-    from rootless.build.copy_step import Place, _copy, _Plan
+    from rootless.build.copy_step import Place, Plan, place_files
     from rootless.build.taking import Taken
 
     taken = Taken()
@@ -25,8 +25,8 @@ def from_directory(session: Session, context: Context, state: State, step: Step)
         taken.newest = digest.newest
         taken.items.append(item(0, ["/"], "/", ignore=context.ignore, wildcards=False))
         taken.fds.append(context.open())
-        plan = _Plan(None, "", "/", False, False, max(state.moment, digest.newest))
-        return _copy(session, state, taken, plan, Place("COPY / /", "", step), 0)
+        plan = Plan(None, "", "/", False, False, max(state.moment, digest.newest))
+        return place_files(session, state, taken, plan, Place("COPY / /", "", step), 0)
     finally:
         taken.close()
 

@@ -131,7 +131,7 @@ def _make(
         mounts=mounts.resolved,
         devices=_devices(options),
         env=tuple(parse_env(options.env, options.env_file, os.environ)),
-        hard_limits=_hard_limits() if options.ulimit else {},
+        hard_limits=hard_limits() if options.ulimit else {},
         init=init_program,
     )
     runtime = _runtime(options.runtime or settings.runtime)
@@ -356,7 +356,8 @@ def _openable_devices() -> list[str]:
     return found
 
 
-def _hard_limits() -> dict[str, int]:
+def hard_limits() -> dict[str, int]:
+    """The caller's own hard limits by name (-1: none)."""
     import resource
 
     limits = {}
