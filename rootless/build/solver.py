@@ -94,8 +94,8 @@ class Solver:
         count = 1 + sum(type(each).__name__ in ("Run", "Copy", "Add", "Workdir") for each in node.instructions)
         step = self._session.tracker.start(f"[{label}1/{count}] FROM {source.name}")
         found = self._named(source, platform, step)
-        step.done()
         if isinstance(found, State):
+            step.done()
             return found
         # a directory in the place of an image: its files are the root
         from rootless.build.whole import from_directory
