@@ -73,7 +73,8 @@ class CacheUsage(NamedTuple):
 
 
 class DiskUsage(NamedTuple):
-    """images_size, cache_size: bytes of both, every layer once; images_free: of images that no container uses.
+    """images_size, cache_size: bytes of both, every layer once, cache mounts of builds too; images_free: of images that
+    no container uses.
 
     leftovers: what interrupted commands left, which the next prune removes.
     """
@@ -109,7 +110,8 @@ def disk_usage(engine: Engine) -> DiskUsage:
         *(os.path.dirname(volume.path) for volume in volumes),
     ]
     leftovers = _leftovers(store)
-    layers, sizes = _measure(store, [*places, *leftovers])
+    mounts = f"{engine.directories.cache}/build"
+    layers, sizes = _measure(store, [*places, *leftovers, mounts])
     containers = [_container(engine, each, sizes[store.containers.path(each)]) for each in ids]
     users = store.volumes.users()
     listed = tuple(
@@ -127,7 +129,7 @@ def disk_usage(engine: Engine) -> DiskUsage:
         cache,
         sum(layers.get(chain, 0) for chain in needed) + sum(blobs.values()),
         free,
-        sum(each.size for each in cache),
+        sum(each.size for each in cache) + sizes[mounts],
         sum(sizes[path] for path in leftovers) + strays,
     )
 

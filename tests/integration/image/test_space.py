@@ -163,7 +163,9 @@ def test_check_and_repair_from_the_registry(rootless: Runner, fake: FakeRegistry
 def test_check_says_what_cannot_be_repaired(rootless: Runner, store_root: Path, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/f").write_text("made here")
-    subprocess.run(["tar", "-C", tmp_path / "root", "--owner=0", "--group=0", "-cf", tmp_path / "r.tar", "."], check=True)
+    subprocess.run(
+        ["tar", "-C", tmp_path / "root", "--owner=0", "--group=0", "-cf", tmp_path / "r.tar", "."], check=True
+    )
     rootless("import", str(tmp_path / "r.tar"), "mine:1")
     tree_file(store_root, "f").chmod(0o644)
     tree_file(store_root, "f").write_text("MADE here")
@@ -191,7 +193,9 @@ def test_check_brings_a_missing_layer_again(rootless: Runner, fake: FakeRegistry
 
 def test_prune_with_filters(rootless: Runner, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
-    subprocess.run(["tar", "-C", tmp_path / "root", "--owner=0", "--group=0", "-cf", tmp_path / "r.tar", "."], check=True)
+    subprocess.run(
+        ["tar", "-C", tmp_path / "root", "--owner=0", "--group=0", "-cf", tmp_path / "r.tar", "."], check=True
+    )
     for name, label in (("a:1", "keep=yes"), ("b:1", "keep=no"), ("c:1", "other=1")):
         rootless("import", "-c", f"LABEL {label}", str(tmp_path / "r.tar"), name)
     rootless("volume", "create")
@@ -272,3 +276,27 @@ def test_gc_beside_pulls_and_imports(fake: FakeRegistry, store_root: Path, tmp_p
     run("rmi", *(f"{fake.address}/x:{number}" for number in range(4)))
     run("system", "prune", "-f")
     assert os.listdir(store_root / "layers") == [] and blobs(store_root) == set()
+
+
+def test_gc_beside_builds(busybox: Runner, shared_root: Path, tmp_path: Path) -> None:
+    """Layers of steps that no image has yet, and cache records, are left alone; committed layers are whole."""
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nARG N\nRUN echo $N > /f\nCOPY d /d\nRUN echo more$N > /g\n")
+    (tmp_path / "d").write_text("x")
+    environment = {**os.environ, "ROOTLESS_ROOT": str(shared_root)}
+    children = []
+    for number in range(3):
+        build = ["build", "-q", "--network=none", "--build-arg", f"N={number}", "-t", f"built:{number}", str(tmp_path)]
+        for words in (build, ["system", "prune", "-f"]):
+            command = [*command_path(), *words]
+            children.append(subprocess.Popen(command, env=environment, stdin=-3, stdout=-3, stderr=subprocess.PIPE))
+    for child in children:
+        _, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err.decode()
+    for number in range(3):
+        assert busybox("run", "--rm", "--network=none", f"built:{number}", "cat", "/f").stdout == f"{number}\n"
+    assert busybox("system", "check").stdout.strip().endswith("everything is whole")
+    busybox("rmi", *(f"built:{number}" for number in range(3)))
+    freed = busybox("system", "prune", "-f", "--build").stdout
+    assert "Deleted build cache objects" in freed
+    rows = [json.loads(line) for line in busybox("system", "df", "--format", "json").stdout.splitlines()]
+    assert {row["Type"]: row["TotalCount"] for row in rows}["Build Cache"] == "0"
