@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SMALL = 1 << 16  # smaller files are written from the bytes just read, not cloned
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_INHERITED = "system.posix_acl_default"
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 _NO_DEVICE = (errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
@@ -79,11 +80,14 @@ class Tar:
 
 
 class Open:
-    """A directory of the walk. source, target: fds (target -1: there is none); mtime: what it is to have at the end."""
+    """A directory of the walk. source, target: fds (-1: none); mtime, late (attributes): what it gets at the end."""
 
-    __slots__ = ("mtime", "path", "source", "target")
+    __slots__ = ("late", "mtime", "path", "source", "target")
 
-    def __init__(self, path: str, source: int, target: int, mtime: int | None) -> None:
+    def __init__(
+        self, path: str, source: int, target: int, mtime: int | None, late: tuple[tuple[str, bytes], ...] = ()
+    ) -> None:
+        self.late = late
         self.path = path
         self.source = source
         self.target = target
@@ -152,6 +156,7 @@ class LayerWriter:
         place = self._stack.pop()
         try:
             fd = place.source if place.target < 0 else place.target
+            _set(fd, place.late)
             if place.mtime is not None and os.fstat(fd).st_mtime_ns != place.mtime:
                 os.utime(fd, ns=(place.mtime, place.mtime))
         finally:
@@ -203,7 +208,10 @@ class LayerWriter:
                 target = os.open("." if is_top else name, DIRECTORY, dir_fd=place.target)
             member = self._member(node, status, here, os.fsencode(f"{node.path or '.'}/"))
             self._tar.raw(encode(member))
-            self._dress(source, target, status, member, here, times=False)
+            # A default access control list is inherited by what is made in the directory: it comes last
+            late = tuple(pair for pair in member.xattrs if pair[0] == _INHERITED) if target >= 0 else ()
+            early = member._replace(xattrs=tuple(pair for pair in member.xattrs if pair not in late))
+            self._dress(source, target, status, early, here, times=False)
         except BaseException:
             os.close(source)
             if target >= 0:
@@ -211,7 +219,7 @@ class LayerWriter:
             raise
         if is_top:
             self._leave()
-        self._stack.append(Open(node.path, source, target, member.mtime))
+        self._stack.append(Open(node.path, source, target, member.mtime, late))
 
     def _file(self, node: Node, name: str, place: Open) -> None:
         fd = os.open(name, READ, dir_fd=place.source)
@@ -225,7 +233,7 @@ class LayerWriter:
             if self._is_link(member, name, status, place):
                 return
             if place.target >= 0:
-                target = os.open(name, _NEW, 0o600, dir_fd=place.target)
+                target = os.open(name, _NEW, status.st_mode & 0o777, dir_fd=place.target)
             if member.kind == FILE:
                 self._content(member, fd, target, status)
                 self.size += status.st_size
@@ -379,7 +387,8 @@ class LayerWriter:
             if not self._single and (member.uid or member.gid) and not overrides.own(target, member.uid, member.gid):
                 mode &= 0o1777
                 note = overrides.Override(member.uid, member.gid, mode)
-            os.fchmod(target, mode)
+            if not times or is_settled or mode & 0o7000:  # else it was made with that mode
+                os.fchmod(target, mode)
             _set(target, member.xattrs)
         else:
             if here.marked:
