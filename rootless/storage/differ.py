@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootless.errors import HostLimit, InvalidState
+from rootless.errors import InvalidState
 from rootless.kernel.files import clone_file
 from rootless.storage import overrides
 from rootless.storage.difference import CHUNK, DIRECTORY, GONE, MARKS, READ, Attributes, Node, read_attributes
@@ -424,28 +424,3 @@ def _strip(fd: int) -> None:
     for name in os.listxattr(fd):
         if name.startswith(MARKS) and not name.startswith("user.overlay.overlay."):
             os.removexattr(fd, name)
-
-
-def remove_dropped(top: int, paths: Sequence[str]) -> None:
-    """Delete what is in the writable directory and is no change, children first, without a trace in their parents."""
-    for path in paths:
-        parent, _, name = path.rpartition("/")
-        fd = os.dup(top)
-        for part in filter(None, parent.split("/")):
-            inner = os.open(part, DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = inner
-        try:
-            status = os.fstat(fd)
-            try:
-                os.unlink(name, dir_fd=fd)
-            except IsADirectoryError:
-                try:
-                    os.rmdir(name, dir_fd=fd)
-                except OSError as e:
-                    raise HostLimit(f"cannot take '{path}' out of the layer: {e.strerror}") from e
-            except FileNotFoundError:
-                os.unlink(WHITEOUT + name, dir_fd=fd)
-            os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-        finally:
-            os.close(fd)

@@ -7,17 +7,18 @@ import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rootless.errors import HostLimit
 from rootless.host.idmap import IdMap
 from rootless.host.userns import enter
 from rootless.kernel.files import syncfs
 from rootless.storage import overrides
-from rootless.storage.differ import LayerWriter, Tar, remove_dropped
+from rootless.storage.differ import LayerWriter, Tar
 from rootless.storage.difference import DIRECTORY, GONE, Difference
 from rootless.storage.layer_rules import MAX_DEPTH
 from rootless.storage.lowers import Lowers, resolve
 from rootless.storage.noted_owners import NotedOwners
 from rootless.storage.recipe import RecipeWriter
-from rootless.storage.tree import Copier, copy_tree
+from rootless.storage.tree import WHITEOUT, Copier, copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     source = os.open(plan["upper"], DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
     if move:
-        remove_dropped(source, difference.dropped)
+        _remove_dropped(source, difference.dropped)
     table = NotedOwners(job["plan"])
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
@@ -159,3 +160,28 @@ def _translation(own: IdMap, other: IdMap) -> Callable[[int, int], tuple[int, in
         return found
 
     return translate
+
+
+def _remove_dropped(top: int, paths: Sequence[str]) -> None:
+    """Delete what is in the writable directory and is no change, children first, without a trace in their parents."""
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        fd = os.dup(top)
+        for part in filter(None, parent.split("/")):
+            inner = os.open(part, DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        try:
+            status = os.fstat(fd)
+            try:
+                os.unlink(name, dir_fd=fd)
+            except IsADirectoryError:
+                try:
+                    os.rmdir(name, dir_fd=fd)
+                except OSError as e:
+                    raise HostLimit(f"cannot take '{path}' out of the layer: {e.strerror}") from e
+            except FileNotFoundError:
+                os.unlink(WHITEOUT + name, dir_fd=fd)
+            os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(fd)
