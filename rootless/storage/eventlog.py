@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 1 << 20
 _MAX_LINE = 16384
+_MAX_ACTION = 4096  # characters, of those that tell a command
 
 
 class Entry:
@@ -53,17 +54,21 @@ def append(path: str, entry: Entry) -> None:
     line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
     if len(line) > _MAX_LINE:
         entry.attributes = {"truncated": "true"}  # an image's labels may be of any size
+        entry.action = entry.action[:_MAX_ACTION]
         line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
     try:
         with Lock(f"{path}.lock"):
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                if os.fstat(fd).st_size + len(line) > MAX_SIZE:
+                size = os.fstat(fd).st_size
+                if size + len(line) > MAX_SIZE:
                     os.rename(path, f"{path}.1")
                     os.close(fd)
                     fd = -1
                     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                os.write(fd, line)
+                    size = 0
+                if os.write(fd, line) < len(line):
+                    os.ftruncate(fd, size)  # a full disk: half a line would spoil the next one
             finally:
                 if fd >= 0:
                     os.close(fd)
@@ -74,31 +79,52 @@ def append(path: str, entry: Entry) -> None:
 class Reader:
     """Reads a log from its beginning, and goes on with what is appended later, across turn-overs."""
 
-    __slots__ = ("_file", "_path", "_rest")
+    __slots__ = ("_file", "_has_begun", "_path", "_rest")
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._rest = b""
         self._file: int = -1
+        self._has_begun = False
 
     def entries(self, *, older: bool = True) -> Iterator[Entry]:
         """What is there now; older: begin with the turned-over file."""
-        if older and self._file < 0:
-            for line in _lines(f"{self._path}.1"):
-                if (entry := parse(line)) is not None:
-                    yield entry
+        if not self._has_begun:
+            self._has_begun = True  # once: the log may be missing for a while, when the disk is full
+            self._open()
+            if older:
+                yield from self._older()
         while True:
             if self._file < 0:
-                try:
-                    self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                except OSError:
-                    return
+                self._open()
+            if self._file < 0:
+                return
             yield from self._new()
             if not self._is_turned_over():
                 return
             yield from self._new()  # what came between the two looks
             os.close(self._file)
             self._file = -1
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            pass
+
+    def _older(self) -> Iterator[Entry]:
+        """What was turned over before the log was opened; what was since is read where it is open."""
+        try:
+            fd = os.open(f"{self._path}.1", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return
+        with open(fd, "rb") as file:
+            if self._file >= 0 and os.path.sameopenfile(fd, self._file):
+                return
+            lines = file.read(2 * MAX_SIZE).split(b"\n")
+        for line in lines:
+            if (entry := parse(line)) is not None:
+                yield entry
 
     def _new(self) -> Iterator[Entry]:
         while chunk := os.read(self._file, 1 << 16):
@@ -120,15 +146,6 @@ class Reader:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-def _lines(path: str) -> list[bytes]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with open(fd, "rb") as file:
-            return file.read(2 * MAX_SIZE).split(b"\n")
-    except OSError:
-        return []
 
 
 def parse(line: bytes) -> Entry | None:

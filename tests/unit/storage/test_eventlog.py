@@ -78,3 +78,31 @@ def test_a_log_that_cannot_be_written_fails_nobody(tmp_path: Path) -> None:
 )
 def test_damaged_lines_are_left_out(line: bytes) -> None:
     assert parse(line) is None
+
+
+def test_older_events_are_read_once_while_the_log_is_missing(tmp_path: Path) -> None:
+    """On a full disk the turned-over log may have no successor for a while."""
+    log = str(tmp_path / "events.log")
+    append(f"{log}.1", Entry("volume", "create", "old"))
+    reader = Reader(log)
+    assert [[e.id for e in reader.entries()] for _ in range(3)] == [["old"], [], []]
+    append(log, Entry("volume", "create", "new"))
+    assert [e.id for e in reader.entries()] == ["new"]
+    reader.close()
+
+
+def test_a_line_that_did_not_fit_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = str(tmp_path / "events.log")
+    append(log, Entry("volume", "create", "one"))
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, line: write(fd, line[:20]))
+        append(log, Entry("volume", "create", "lost"))
+    append(log, Entry("volume", "create", "two"))
+    assert [e.id for e in Reader(log).entries()] == ["one", "two"]
+
+
+def test_a_command_of_any_length_is_one_bounded_line(tmp_path: Path) -> None:
+    log = str(tmp_path / "events.log")
+    append(log, Entry("container", "exec_start: " + "x" * 100_000, "c"))
+    assert os.path.getsize(log) < 6000 and next(Reader(log).entries()).action.startswith("exec_start: xxx")
