@@ -81,8 +81,8 @@ def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | 
     """Write the state, read what is said, wait for the end; (words, exit status, None for a timeout)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     pidfd = pidfd_open(child)
+    os.set_blocking(stdin, False)
     try:
-        _feed(stdin, state)
         said = b""
         watched = {pidfd, output}
         while pidfd in watched:
@@ -91,7 +91,11 @@ def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | 
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 return _quoted(said), None
-            ready, _, _ = select.select(sorted(watched), [], [], left)
+            state = _feed(stdin, state)
+            if not state and stdin >= 0:
+                os.close(stdin)
+                stdin = -1
+            ready, _, _ = select.select(sorted(watched), [stdin] if state else [], [], left)
             for fd in ready:
                 if fd == output:
                     block = os.read(output, _OUTPUT)
@@ -102,19 +106,26 @@ def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | 
                     watched.discard(pidfd)
         return _quoted(said), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
-        os.close(pidfd)
-        os.close(output)
+        for fd in (pidfd, output, stdin):
+            if fd >= 0:
+                os.close(fd)
 
 
-def _feed(stdin: int, state: bytes) -> None:
-    """A hook that does not read its stdin is no error. The state is smaller than a pipe, so this never blocks."""
-    os.set_blocking(stdin, False)
+def _feed(stdin: int, state: bytes) -> bytes:
+    """Write what the pipe takes; what is left of the state. A hook that does not read its stdin is no error."""
+    if not state:
+        return b""
+    # inside of a container SIGPIPE has its default action by now, which would end us
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
-        os.write(stdin, state)
-    except (BrokenPipeError, BlockingIOError):
-        pass
+        return state[os.write(stdin, state) :]
+    except BlockingIOError:
+        return state
+    except BrokenPipeError:
+        signal.sigtimedwait({signal.SIGPIPE}, 0)
+        return b""
     finally:
-        os.close(stdin)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _quoted(said: bytes) -> str:
