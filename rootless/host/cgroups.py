@@ -22,6 +22,7 @@ DELEGATION = (
     "ask the administrator for a drop-in /etc/systemd/system/user@.service.d/delegate.conf with"
     " `[Service]` and `Delegate=cpu cpuset io memory pids` (scripts/host-setup --delegate writes it)"
 )
+_INSIDE = "name a cgroup of the job's, or none"
 UNIFIED = "ask the administrator to boot with systemd.unified_cgroup_hierarchy=1"
 _BATCH = ("slurm", "htcondor", "pbs", "lsf", "oar_", "sge")  # how batch systems name their part of the tree
 _V1 = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "hugetlb")
@@ -121,7 +122,11 @@ def find(*, parent: str = "", current: bool = False, host: Host | None = None) -
     if not host.is_unified:
         return _version_1(host, parent)
     if parent and not is_slice(parent):
-        return _directory(_below_root(host, parent), f"'{parent}' is not yours to write")
+        named = _below_root(host, parent)
+        job = left_job(host, named)
+        if job:
+            return Delegation("none", reason=_outside(parent, job), remedy=_INSIDE)
+        return _directory(named, f"'{parent}' is not yours to write")
     try:
         own = _own(host.cgroup_file)
     except OSError as e:
@@ -136,8 +141,7 @@ def find(*, parent: str = "", current: bool = False, host: Host | None = None) -
         return _directory(path, f"the current cgroup '{path}' is not yours to write (--cgroups=split)")
     if not parent and is_ours(path) and (is_leaf or _is_marked(path) or not _is_managed(host, own)):
         return _directory(path, "")
-    batch = next((part for part in own.split("/") if part.startswith(_BATCH)), None)
-    if batch is not None:
+    if is_of_job(own):
         return Delegation(
             "none",
             reason=f"the batch job's cgroup '{own}' is not yours to write, and a container never leaves it: "
@@ -145,6 +149,26 @@ def find(*, parent: str = "", current: bool = False, host: Host | None = None) -
             remedy="ask the administrator to delegate the step's cgroup, or give the job the limits you need",
         )
     return _scope(host) or _why_none(path)
+
+
+def is_of_job(own: str) -> bool:
+    """Is a cgroup a batch job's?"""
+    return any(part.startswith(_BATCH) for part in own.split("/"))
+
+
+def left_job(host: Host, directory: str) -> str:
+    """The cgroup of the batch job's step that this process is in, where `directory` is outside of it; else ""."""
+    try:
+        own = _own(host.cgroup_file)
+    except OSError:
+        return ""
+    step = own.removesuffix(f"/{LEAF}")
+    inside = f"{directory}/".startswith(f"{host.root}{step}/")
+    return step if is_of_job(own) and not inside else ""
+
+
+def _outside(parent: str, job: str) -> str:
+    return f"'{parent}' is outside of the batch job's cgroup '{job}', which a container never leaves"
 
 
 def _scope(host: Host) -> Delegation | None:
@@ -194,17 +218,24 @@ def _version_1(host: Host, parent: str) -> Delegation:
             lines = file.read().splitlines()
     except OSError:
         lines = []
+    left = ""
     for line in lines:
         _, names, own = line.split(":", 2)
         for name in names.split(","):
             if name not in _V1:
                 continue
-            path = _below(f"{host.root}/{name}", parent) if parent else f"{host.root}/{name}{own}".rstrip("/")
+            current = f"{host.root}/{name}{own}".rstrip("/")
+            path = _below(f"{host.root}/{name}", parent) if parent else current
+            if is_of_job(own) and not f"{path}/".startswith(f"{current}/"):
+                left = own
+                continue
             if os.access(path, os.W_OK) and os.access(f"{path}/cgroup.procs", os.W_OK):
                 directories[name] = path
     kinds = {"blkio": "io"}
     controllers = tuple(sorted(kinds.get(n, n) for n in directories if kinds.get(n, n) in CONTROLLERS))
     reason = "this host has cgroup version 1 (or hybrid), which cannot be delegated to users"
+    if left:
+        return Delegation("none", reason=_outside(parent, left), remedy=_INSIDE)
     if not directories:
         return Delegation("none", reason=reason, remedy=UNIFIED)
     return Delegation(

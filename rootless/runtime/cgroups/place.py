@@ -41,9 +41,20 @@ def around(scope: str, pid: int) -> Group:
 
 
 def in_directory(parent: str, name: str) -> Group:
-    """The group `name` below a directory that is the user's; processes in the directory itself make room."""
+    """The group `name` below a directory that is the user's; processes in the directory itself make room.
+
+    A name of several parts (a/b/c): those above the last are made too, and hand the controllers down.
+    """
     cgroups.open_to_children(parent)
-    return Group(f"{parent}/{name}")
+    *above, last = [part for part in name.split("/") if part]
+    for part in above:
+        parent = f"{parent}/{part}"
+        try:
+            os.makedirs(parent, exist_ok=True)
+        except OSError as e:
+            raise HostLimit(f"cannot make cgroup '{parent}': {e.strerror}", hint=cgroups.DELEGATION) from e
+        cgroups.open_to_children(parent)
+    return Group(f"{parent}/{last}")
 
 
 def of_version_1(delegation: Delegation, name: str) -> Group1:

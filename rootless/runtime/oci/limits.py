@@ -99,8 +99,9 @@ class Placing:
                 return
             directory = f"{cgroups.ROOT}{path}".rstrip("/")
             parent = os.path.dirname(directory)
-            os.makedirs(parent, exist_ok=True)
-            group = place.in_directory(parent, os.path.basename(directory))
+            while not os.path.isdir(parent):
+                parent = os.path.dirname(parent)
+            group = place.in_directory(parent, directory.removeprefix(f"{parent}/"))
         elif found.kind == "directory":
             group = place.in_directory(found.path, path or name)
         else:
@@ -147,6 +148,8 @@ def _is_ours(path: str) -> bool:
     if not path.startswith("/"):
         return False
     directory = f"{cgroups.ROOT}{path}".rstrip("/")
+    if cgroups.left_job(cgroups.Host(), directory):
+        return False
     while not os.path.isdir(directory) and len(directory) > len(cgroups.ROOT):
         directory = os.path.dirname(directory)
     return cgroups.is_ours(directory)
@@ -249,7 +252,11 @@ def events(record: Record, interval: float) -> Iterator[dict[str, Any]]:
     group = require(record, "watch")
     kills = group.oom_kills()
     while record.is_alive():
-        yield statistics(record)
+        try:
+            told = statistics(record)
+        except InvalidState:
+            return  # it has just ended
+        yield told
         deadline = time.monotonic() + interval
         while time.monotonic() < deadline and record.is_alive():
             time.sleep(min(0.1, interval))

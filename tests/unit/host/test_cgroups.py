@@ -188,3 +188,27 @@ def test_the_root_of_the_tree_is_not_emptied(tree: Tree, monkeypatch: pytest.Mon
     monkeypatch.setattr(cgroups, "evacuate", lambda path, leaf: pytest.fail("the root has no such rule"))
     cgroups.open_to_children(str(own))
     assert (own / "cgroup.subtree_control").read_text() == "+cpu"
+
+
+def test_a_named_parent_leads_no_batch_job_out_of_its_step(tree: Tree) -> None:
+    step = "system.slice/slurmstepd.scope/job_7/step_0/user/task_0"
+    tree.group(step)
+    inner = tree.group(f"{step}/mine")
+    outside = tree.group("elsewhere")
+    tree.group(f"{step}2")
+    for own in (f"/{step}", f"/{step}/{cgroups.LEAF}"):
+        host = tree.host(own)
+        for parent in ("/elsewhere", str(outside), f"/{step}2"):
+            found = find(parent=parent, host=host)
+            assert found.kind == "none" and "never leaves" in found.reason and found.remedy
+        for parent in ("mine", str(inner), f"/{step}/mine"):
+            assert find(parent=parent, host=host).path == str(inner)
+
+
+def test_nor_where_the_tree_is_of_version_1(tree: Tree) -> None:
+    tree.group("memory/slurm/uid_1/job_2")
+    tree.group("memory/elsewhere")
+    host = tree.host("5:memory:/slurm/uid_1/job_2\n", unified=False)
+    assert find(host=host).kind == "v1"
+    found = find(parent="/elsewhere", host=host)
+    assert found.kind == "none" and "never leaves" in found.reason
