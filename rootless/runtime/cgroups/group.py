@@ -204,6 +204,14 @@ class Group1:
 
     def kill(self) -> bool:
         """SIGKILL to all, generation after generation."""
+        freezer = self.paths.get("freezer")
+        if freezer is not None and _read(f"{freezer}/freezer.state").strip() != "THAWED":
+            # here, unlike in version 2, what is frozen does not even die: it gets its signal first, and then may run
+            _signal_each(self.pids())
+            try:
+                write(f"{freezer}/freezer.state", "THAWED")
+            except OSError as e:
+                raise HostLimit(f"cannot thaw cgroup '{freezer}': {e.strerror}") from e
         _kill_each(self)
         return False
 
@@ -341,14 +349,20 @@ def _tree(path: str) -> list[str]:
 def _kill_each(group: Group | Group1) -> None:
     deadline = time.monotonic() + PATIENCE
     while pids := group.pids():
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        _signal_each(pids)
         if time.monotonic() > deadline:
             return  # `remove` will tell
         time.sleep(_PAUSE)
+
+
+def _signal_each(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except OSError as e:
+            raise HostLimit(f"cannot kill process {pid} of the container: {e.strerror}") from e
 
 
 def _remove(path: str) -> None:

@@ -148,3 +148,29 @@ def test_exec_follows_an_init_that_moved_itself(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "c/init.scope/cgroup.procs").read_text() == "77"
     with pytest.raises(HostLimit, match="cannot move process 77"):
         place.join(Busy(str(tmp_path / "c")), 77)
+
+
+def test_cgroups_above_hand_the_controllers_down(tmp_path: Path) -> None:
+    """A path of several parts (cgroupsPath a/b/c): without that its limits would find no controller."""
+    fill(tmp_path / "own", cgroup__controllers="memory\n", cgroup__subtree_control="")
+    for name in ("own/a", "own/a/b"):
+        fill(tmp_path / name, cgroup__controllers="memory\n", cgroup__subtree_control="")
+    group = place.in_directory(str(tmp_path / "own"), "a//b/c/")
+    assert group.path == f"{tmp_path}/own/a/b/c"
+    for name in ("own", "own/a", "own/a/b"):
+        assert (tmp_path / name / "cgroup.subtree_control").read_text() == "+memory"
+
+
+def test_what_version_1_has_frozen_can_be_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen process does not die of SIGKILL there: its signal comes first, then it is let go."""
+    path = fill(tmp_path / "f", freezer__state="FROZEN\n", cgroup__procs="77\n")
+    seen: list[str] = []
+
+    def kill(pid: int, number: int) -> None:
+        seen.append((path / "freezer.state").read_text().split("\n")[0][:6])
+        if seen[-1] == "THAWED":
+            (path / "cgroup.procs").write_text("")
+
+    monkeypatch.setattr("os.kill", kill)
+    Group1({"freezer": str(path)}).kill()
+    assert seen == ["FROZEN", "THAWED"]
