@@ -31,7 +31,8 @@ def prepared(config: dict[str, Any], directory: str) -> dict[str, Any]:
         "destination": DIRECTORY,
         "type": "bind",
         "source": directory,
-        "options": ["bind", "nosuid", "noexec", "nodev"],
+        # ro: a socket can be written to all the same, and nothing be planted in what `delete` removes
+        "options": ["bind", "ro", "nosuid", "noexec", "nodev"],
     }
     return {
         **config,

@@ -232,6 +232,8 @@ def processes(record: Record) -> list[int]:
     group = limits.group_of(record)
     if group is not None:
         return sorted(group.pids())
+    if not record.is_alive():
+        return []  # its number may mean another process by now, and of its namespace nothing is left
     own = os.stat("/proc/self/ns/pid").st_ino
     try:
         wanted = os.stat(f"/proc/{record.pid}/ns/pid").st_ino

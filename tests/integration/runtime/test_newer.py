@@ -86,7 +86,9 @@ def test_notify_socket_of_run(bundle: Bundle) -> None:
         address = bundle.path / "manager"
         manager.bind(str(address))
         manager.settimeout(60)
-        bundle.config["process"]["args"] = ["sh", "-c", "ls -d $NOTIFY_SOCKET; sleep 1000"]
+        # what could not be deleted again cannot be planted beside the socket either
+        script = "mkdir -p /run/notify/planted/deep 2>/dev/null; ls -d $NOTIFY_SOCKET; sleep 1000"
+        bundle.config["process"]["args"] = ["sh", "-c", script]
         bundle.save()
         process = subprocess.Popen(
             [*oci_command_path(), "--root", str(bundle.records), "run", "c"], cwd=bundle.path,
@@ -95,6 +97,7 @@ def test_notify_socket_of_run(bundle: Bundle) -> None:
         assert process.stdout
         with process.stdout:
             assert process.stdout.readline() == b"/run/notify/notify.sock\n"
+            assert os.listdir(bundle.records / "c/notify") == ["notify.sock"]
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as container:
                 container.sendto(b"STATUS=x\nMAINPID=1", str(bundle.records / "c/notify/notify.sock"))
                 container.sendto(b"MAINPID=1\nREADY=1", str(bundle.records / "c/notify/notify.sock"))
