@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.storage.eventlog import Entry
 
-KINDS = ("container", "image", "volume", "network", "builder", "system")
 _POLL = 0.1  # seconds between looks at the log
 _FILTERS = ("container", "image", "volume", "network", "type", "event", "label")
 

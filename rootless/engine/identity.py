@@ -21,13 +21,6 @@ class Identity(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def default_identity_map() -> IdMap:
-    """The best map of this user."""
-    from rootless.host.userns import default_id_map
-
-    return default_id_map()
-
-
 def identify(
     options: ContainerOptions, image_user: str, lowerdirs: Sequence[str], joined: IdMap | None, own: IdMap
 ) -> Identity:

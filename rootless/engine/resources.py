@@ -147,15 +147,6 @@ def _numbers(text: str, flag: str) -> str:
     return text
 
 
-def parse_numbers(text: str) -> set[int]:
-    """The numbers of a checked list."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
 def _pids(limit: int) -> int:
     if limit < -1:
         raise UsageError(f"--pids-limit {limit} is negative", hint="-1 means no limit")

@@ -9,8 +9,6 @@ from typing import Any
 
 from rootless.errors import UsageError
 
-DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
-
 # ctrl-X is X with its upper three bits cleared; docker allows these names besides the letters
 _CONTROL_NAMES = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 

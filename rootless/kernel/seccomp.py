@@ -8,7 +8,6 @@ import struct
 from rootless.kernel.libc import number, syscall
 
 _SET_MODE_FILTER = 1
-_GET_ACTION_AVAIL = 2
 FILTER_FLAG_TSYNC = 1
 FILTER_FLAG_LOG = 2
 FILTER_FLAG_SPEC_ALLOW = 4
@@ -28,16 +27,3 @@ def load_filter(bpf: bytes, flags: int = 0) -> int | None:
     header = struct.pack("@HP", len(bpf) // _INSTRUCTION, ctypes.addressof(program))
     result = syscall(number("seccomp"), _SET_MODE_FILTER, flags, header)
     return result if flags & FILTER_FLAG_NEW_LISTENER else None
-
-
-def is_action_available(action: int) -> bool:
-    """Does the kernel know SECCOMP_RET_* `action`? Raises OSError ENOSYS without seccomp."""
-    import errno
-
-    try:
-        syscall(number("seccomp"), _GET_ACTION_AVAIL, 0, struct.pack("=I", action))
-    except OSError as e:
-        if e.errno == errno.EOPNOTSUPP:
-            return False
-        raise
-    return True

@@ -7,7 +7,6 @@ import fcntl
 import os
 import struct
 
-RET_USER_NOTIF = 0x7FC00000
 _FLAG_CONTINUE = 1  # Linux 5.5
 # struct seccomp_notif { u64 id; u32 pid, flags; struct seccomp_data { s32 nr; u32 arch; u64 ip, args[6]; } }
 _NOTICE = struct.Struct("=QIIiIQ6Q")
@@ -79,7 +78,7 @@ def proceed(listener: int, id: int) -> None:
     except OSError as e:
         if e.errno != errno.EINVAL:
             raise
-        answer(listener, id)
+        answer(listener, id, errno.EPERM)  # before Linux 5.5: who lacks the right is refused by us
 
 
 def _send(listener: int, response: bytes) -> None:

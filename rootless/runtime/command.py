@@ -50,7 +50,6 @@ RLIMITS = (
     "RLIMIT_RTTIME",
 )
 """In the order of the kernel's numbers (x86, arm, riscv, s390, power share them)."""
-_CAP_SYS_ADMIN = 21
 _PIPEFS_MAGIC = 0x50495045
 _INFINITY = (1 << 64) - 1
 

@@ -8,7 +8,7 @@ import pytest
 
 from rootless.engine import events
 from rootless.engine.options import ContainerOptions
-from rootless.engine.resources import judge, launch_settings, parse_numbers, resources
+from rootless.engine.resources import judge, launch_settings, resources
 from rootless.engine.settings import Settings
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
@@ -136,10 +136,6 @@ def test_version_2_refuses_what_it_does_not_have(flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{flag} cannot be had"):
         judge(wanted(**flags), Delegation("scope", controllers=("memory",)))
     assert judge(wanted(**flags), Delegation("v1", controllers=("memory",))).warning == ""
-
-
-def test_lists_of_numbers() -> None:
-    assert parse_numbers("0-2,7") == {0, 1, 2, 7}
 
 
 EVENT = Entry(
