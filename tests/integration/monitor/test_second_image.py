@@ -107,8 +107,8 @@ def test_no_descriptor_is_left_behind(place: Path) -> None:  # noqa: F811
     directory = container(place, "sleep", "100")
     launch(directory)
     fds = Path(f"/proc/{state(directory)['monitor_pid']}/fd")
-    # 0-2, epoll, wake-up pipe, lock, listener, log, stdout, stderr, pidfd, user namespace. It still opens and closes some
-    # when it already has its new name.
+    # 0-2, epoll, wake-up pipe, lock, listener, log, stdout, stderr, pidfd, user namespace; some are closed only after
+    # it has its new name
     until(lambda: len(list(fds.iterdir())) == 13)
     stop(directory)
 
