@@ -170,6 +170,9 @@ def _finish(
     trees = [each for each in wanted if each.kind in ("tar", "local")]
     if len(built) > 1 and trees:
         raise UsageError("several platforms cannot be written as one tree", hint="build one --platform at a time")
+    if len(built) > 1 and archives:
+        hint = "name it with --tag, then: rootless copy --all NAME oci-archive:FILE"
+        raise UsageError("several platforms cannot be written as one archive here", hint=hint)
     descriptor: Descriptor | None = None
     image_id = digest = ""
     if keeps or archives:
@@ -195,19 +198,22 @@ def _finish(
     for tree in trees:
         outputs.write_tree(session, tree, built[0][1])
     if options.cache_to:
-        cache_export.export_caches(session, built[0][0])
+        cache_export.export_caches(session, *built[0])
     if options.push or any(each.push for each in wanted):
-        _push(session, names)
+        _push(session, names, wanted, all=len(built) > 1)
     _write_files(options, image_id if keeps else "", digest, names)
     return BuildResult(image_id if keeps else "", digest, tuple(names))
 
 
-def _push(session: Session, names: list[str]) -> None:
+def _push(session: Session, names: list[str], wanted: list[Output], *, all: bool) -> None:
+    from rootless.engine.push import PushOptions
+
     if not names:
         raise UsageError("an image without a name cannot be pushed", hint="give it one with --tag")
+    compression = next((each.compression for each in wanted if each.push and each.compression), None)
     for name in names:
         step = session.tracker.start(f"pushing {name}")
-        session.engine.images.push(name)
+        session.engine.images.push(name, options=PushOptions(compression=compression, all=all))
         step.done()
 
 

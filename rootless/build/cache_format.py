@@ -10,6 +10,7 @@ from rootless.storage.build_cache import CacheRecord
 
 MEMBER = "rootless.build-cache.v1"
 """Member of the image config's document."""
+_LAST_MOMENT = 253_402_300_800  # the year 10000, which dates cannot say
 
 
 class Shared(NamedTuple):
@@ -63,6 +64,7 @@ def unpack(document: dict[str, Any], count: int) -> dict[str, Shared]:
             )
         except (KeyError, TypeError, ValueError):
             continue
-        if all(0 <= position < count for position in positions) and (positions or not record.has_layer):
+        is_possible = 0 <= record.moment < _LAST_MOMENT and record.size >= 0
+        if is_possible and all(0 <= p < count for p in positions) and (positions or not record.has_layer):
             found[record.key] = record
     return found

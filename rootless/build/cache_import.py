@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rootless.build.cache_format import Shared, unpack
 from rootless.build.fields import parse_fields
 from rootless.build.state import Layer
-from rootless.errors import RootlessError, UsageError
+from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.manifest import ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
 from rootless.storage.build_cache import CacheRecord
@@ -62,7 +62,7 @@ def _parse(text: str) -> tuple[str, str]:
     """(kind, where): image reference, or layout directory."""
     if "=" not in text:
         return "registry", text
-    fields = parse_fields(text, "--cache-from", {"type", "ref", "src", "digest", "tag"})
+    fields = parse_fields(text, "--cache-from", {"type", "ref", "src"})
     kind = fields.get("type", "registry")
     where = fields.get("ref" if kind == "registry" else "src", "")
     if kind not in ("registry", "local") or not where:
@@ -83,6 +83,8 @@ class _Source:
             manifest, config = self._open()
         else:
             manifest, config = self._local(session, where) or self._remote(session, where)
+        if len(manifest.layers) != len(config.diff_ids):
+            raise InvalidInput(f"the manifest and the config of '{where}' do not belong together")
         self._manifest: Manifest = manifest
         self._config: ImageConfig = config
         self.records = unpack(config.document, len(config.diff_ids))

@@ -26,12 +26,15 @@ _TYPES = ("image", "docker", "oci", "tar", "local", "cacheonly", "registry")
 
 
 class Output(NamedTuple):
-    """One --output. dest: "" where the type has none, "-" for standard output."""
+    """One --output. dest: "" where the type has none, "-" for standard output. compression: of the layers in an OCI
+    archive or in the registry, None as `push` and `save` do it. is_directory: a layout and no archive."""
 
     kind: str
     dest: str
     name: str
     push: bool
+    compression: str | None = None
+    is_directory: bool = False
 
 
 def parse_outputs(texts: Iterable[str]) -> list[Output]:
@@ -51,13 +54,45 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
             raise UsageError(f"--output type={kind} needs dest=DIRECTORY")
         if kind in ("tar", "oci") and not dest:
             dest = "-"
-        push = fields.get("push", "") == "true" or kind == "registry"
-        found.append(Output("image" if kind == "registry" else kind, dest, fields.get("name", ""), push))
+        push = _truth(fields, "push", default=False) or kind == "registry"
+        compression = _compression(fields, kind)
+        is_directory = not _truth(fields, "tar", default=True)
+        if is_directory and (kind != "oci" or dest == "-"):
+            raise UsageError("--output: tar=false is for type=oci with dest=DIRECTORY")
+        if not _truth(fields, "oci-mediatypes", default=True):
+            hint = "the manifest is OCI's; `rootless push --format v2s2` converts it"
+            raise UsageError("--output: oci-mediatypes=false is not known here", hint=hint)
+        if "rewrite-timestamp" in fields and not _truth(fields, "rewrite-timestamp", default=True):
+            hint = "leave SOURCE_DATE_EPOCH away to keep later times"
+            raise UsageError("--output: rewrite-timestamp=false is not known here", hint=hint)
+        kind = "image" if kind == "registry" else kind
+        found.append(Output(kind, dest, fields.get("name", ""), push, compression, is_directory))
     if sum(each.dest == "-" for each in found) > 1:
         raise UsageError("only one --output can go to standard output")
     if any(each.dest == "-" for each in found) and os.isatty(1):
         raise UsageError("a tar is not written to a terminal", hint="redirect the output, or give dest=FILE")
     return found
+
+
+def _truth(fields: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = fields.get(name)
+    if text is None:
+        return default
+    if text.lower() not in ("", "true", "1", "false", "0"):
+        raise UsageError(f"--output: {name} is true or false, not '{text}'")
+    return text.lower() in ("", "true", "1")
+
+
+def _compression(fields: Mapping[str, str], kind: str) -> str | None:
+    text = fields.get("compression")
+    if text is None:
+        return None
+    known = {"uncompressed": "none", "gzip": "gzip", "zstd": "zstd"}
+    if text not in known:
+        raise UsageError(f"--output: unknown compression '{text}'", hint=f"use {', '.join(known)}")
+    if kind not in ("image", "registry", "oci") and text != "uncompressed":
+        raise UsageError(f"--output: type={kind} is never compressed")
+    return known[text]
 
 
 def store_image(session: Session, state: State) -> Descriptor:
@@ -206,9 +241,10 @@ def write_archive(session: Session, output: Output, images: Sequence[str]) -> No
     destination: Any = output.dest
     if output.dest == "-":
         destination = sys.stdout.buffer
-    elif os.path.isdir(output.dest) and output.kind == "oci":
+    elif output.is_directory or (os.path.isdir(output.dest) and output.kind == "oci"):
         form = "oci-dir"
-    session.engine.images.save(list(images), destination, format=form)
+    compression = output.compression if output.kind == "oci" else None
+    session.engine.images.save(list(images), destination, format=form, compression=compression)
 
 
 def write_tree(session: Session, output: Output, state: State) -> None:

@@ -24,10 +24,20 @@ _BLOCK = 512
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ENTRIES = 10_000_000
 _PIECE = 1 << 20
+_MAX_BESIDE = 1 << 20
+_BESIDE = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def is_archive(fd: int) -> bool:
     """Whether the file is a tar archive, plain or compressed in a way we know; its position is the start afterwards."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return False
     try:
         with os.fdopen(os.dup(fd), "rb") as file:
             try:
@@ -74,6 +84,16 @@ def _shut_in(root: int) -> None:
     os.chdir("/")
 
 
+class _Member(tarfile.TarInfo):
+    """A header. Names and attributes that are stored beside it are read into memory, so they have a bound."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _BESIDE and self.size > _MAX_BESIDE:
+            raise InvalidInput(f"the archive has a header of {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
 class _Unpacker:
     """One archive into one directory."""
 
@@ -87,11 +107,15 @@ class _Unpacker:
     def apply(self, file: Any) -> int:
         stream: Any = Plain(file.read(HEAD), file)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, tarinfo=_Member) as archive:
                 for count, member in enumerate(archive):
                     if count > _MAX_ENTRIES:
                         raise InvalidInput("the archive has too many entries")
-                    self._member(archive, member)
+                    try:
+                        self._member(archive, member)
+                    except (ValueError, OverflowError) as e:
+                        # a name with a NUL, a time or an owner that no system has
+                        raise InvalidInput(f"the archive has an impossible entry '{member.name[:200]!a}': {e}") from e
                     archive.members = []  # type: ignore[attr-defined]
         except (tarfile.TarError, EOFError) as e:
             raise InvalidInput(f"the archive is damaged: {e}") from e

@@ -230,7 +230,7 @@ def reset(session: Session, force: bool) -> None:
     root = session.engine.store.root
     question = (
         "This will remove:\n  - all containers\n  - all images\n  - all volumes, with what is in them\n"
-        f"  - all caches\nand everything else in '{root}'.\n"
+        f"  - all caches\nand everything else that the store keeps in '{root}'.\n"
     )
     if confirm(question, force=force):
         session.engine.system.reset(force=force)

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.storage.records import random_name
 from rootless.storage.removal import delete
+from rootless.storage.store import PARTS
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
+_OWN = frozenset(part.partition("/")[0] for part in PARTS) | {
+    "version", "oci-layout", "index.json", "quarantine", "build-cache",
+    "events.log", "events.log.1", "events.log.lock", "cache", "run",
+}  # fmt: skip
 _WAIT = 10.0
 _POLL = 0.05
 
@@ -64,6 +69,11 @@ def _running(engine: Engine) -> list[str]:
     return found
 
 
+def _is_ours(name: str) -> bool:
+    """Whether the store made this. --root may name a directory with other things in it, in the worst case a home."""
+    return name in _OWN or (name.startswith(".") and name.endswith(".tmp")) or name.startswith(".reset-")
+
+
 def _remove(engine: Engine) -> None:
     store, directories = engine.store, engine.directories
     # `version` first: a store without it is made anew, whatever else a killed reset leaves
@@ -79,6 +89,11 @@ def _remove(engine: Engine) -> None:
             continue
         except OSError as e:
             raise HostLimit(f"cannot read '{path}': {e.strerror}") from e
+        if path == store.root:
+            foreign = sorted(name for name in names if not _is_ours(name))
+            if foreign:
+                engine.warn(f"not of the store, and left in '{path}': {', '.join(foreign[:5])}")
+            names = [name for name in names if _is_ours(name)]
         for name in names:
             moved = f"{path}/.reset-{random_name()}"
             try:

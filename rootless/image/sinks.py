@@ -104,8 +104,10 @@ class LayoutSink:
 
     def _is_replaced(self, entry: Any) -> bool:
         assert self._top is not None
-        name = (entry.get("annotations") or {}).get(REF_NAME, "")
-        return bool(name == self._tag and (self._tag or entry.get("digest") == self._top["digest"]))
+        annotations = entry.get("annotations") if isinstance(entry, dict) else None
+        name = annotations.get(REF_NAME, "") if isinstance(annotations, dict) else ""
+        is_same = isinstance(entry, dict) and entry.get("digest") == self._top["digest"]
+        return bool(name == self._tag and (self._tag or is_same))
 
     def close(self) -> None:
         """Nothing stays open."""

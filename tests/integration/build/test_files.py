@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -210,6 +211,40 @@ def test_a_hostile_archive_leaves_the_host_alone(build: Build, context: Path, me
     assert not (context / "escape").exists() and not (context.parent / "escape").exists()
     assert done.returncode == 1
     assert "archive" in done.stderr or "dangling link" in done.stderr or "no directory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("time", {"pax_headers": {"mtime": "nan"}}, "impossible entry"),
+        ("owner", {"uid": 1 << 40}, "impossible entry"),
+        ("long", {"pax_headers": {"comment": "x" * (2 << 20)}}, "header of"),
+    ],
+)
+def test_an_archive_with_impossible_values_is_refused(
+    build: Build, context: Path, name: str, settings: dict, words: str
+) -> None:
+    """TRAPS: caps on what an archive makes us keep in memory; what no system can hold is told in one line."""
+    archive(context / "odd.tar.gz", (name, {"content": b"x", **settings}))
+    done = build("FROM busybox\nADD odd.tar.gz /odd/\n", check=False)
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_hard_links_of_a_file_that_another_source_replaces(build: Build, context: Path, busybox: Runner) -> None:
+    for directory in ("one", "two"):
+        (context / directory).mkdir()
+    (context / "one/x").write_text("first")
+    (context / "two/x").write_text("second")
+    os.link(context / "one/x", context / "two/y")
+    build("FROM busybox\nCOPY one/ two/ /both/\n", "-t", "links")
+    assert read_in(busybox, "links", "cat", "/both/x", "/both/y") == "secondfirst"
+
+
+def test_a_pipe_can_be_added(build: Build, context: Path, busybox: Runner) -> None:
+    os.mkfifo(context / "pipe")
+    build("FROM busybox\nADD pipe /pipe\n", "-t", "pipe")
+    assert read_in(busybox, "pipe", "stat", "-c", "%F", "/pipe") == "fifo\n"
 
 
 def test_a_layer_holds_what_changed_and_nothing_else(build: Build, context: Path, busybox: Runner) -> None:

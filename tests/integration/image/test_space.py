@@ -223,9 +223,13 @@ def test_reset(busybox: Runner, shared_root: Path) -> None:
     busybox("run", "--network=none", "-v", "data:/data", "busybox", "sh", "-c", "mkdir /data/d; touch /data/d/f")
     refused = busybox("system", "reset", input="y\n", check=False)
     assert refused.returncode == 1 and "1 containers are running: r" in refused.stderr
+    keepsake = shared_root / "keepsake"
+    keepsake.write_text("not of the store")
     assert busybox("system", "reset", input="n\n").returncode == 0
     assert (shared_root / "version").exists()
-    busybox("system", "reset", "-f")
+    assert "keepsake" in busybox("system", "reset", "-f").stderr
+    assert keepsake.read_text() == "not of the store"
+    keepsake.unlink()
     left = [p for p in shared_root.rglob("*") if p.is_file()] if shared_root.exists() else []
     assert left == []
     assert busybox("images", "-q").stdout == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.build import cache_format, config_steps, mountpoints, texts
+from rootless.build import cache_export, cache_format, config_steps, mountpoints, texts
 from rootless.build.expand import Scope
 from rootless.build.keys import key
 from rootless.build.outputs import parse_outputs
@@ -125,11 +125,41 @@ def test_outputs() -> None:
     assert parse_outputs(["out"])[0][:2] == ("local", "out")
     assert parse_outputs(["type=oci,dest=x.tar"])[0][:2] == ("oci", "x.tar")
     assert parse_outputs(["type=image,push=true"])[0].push
-    for bad in ("type=none", "type=local", "kind=x"):
+    assert parse_outputs(["type=oci,dest=x,tar=false,compression=zstd"])[0][4:] == ("zstd", True)
+    assert parse_outputs(["type=registry,compression=uncompressed,oci-mediatypes=true"])[0][3:5] == (True, "none")
+    for bad in (
+        "type=none",
+        "type=local",
+        "kind=x",
+        "type=image,push=perhaps",
+        "type=docker,dest=x,compression=gzip",
+        "type=oci,dest=x,compression=estargz",
+        "type=oci,tar=false",
+        "type=docker,dest=x,tar=false",
+        "type=image,oci-mediatypes=false",
+        "type=image,rewrite-timestamp=false",
+    ):
         with pytest.raises(UsageError):
             parse_outputs([bad])
     with pytest.raises(UsageError):
         parse_outputs(["-", "type=oci,dest=-"])
+
+
+def test_caches_elsewhere() -> None:
+    cache_export.check(["type=local,dest=d,mode=min", "type=registry,ref=r,mode=max", "type=inline", "name"])
+    for bad in ("type=local,dest=d,mode=most", "type=local", "type=else,dest=d"):
+        with pytest.raises(UsageError):
+            cache_export.check([bad])
+
+
+def test_records_of_a_cache_that_cannot_be_are_left_out() -> None:
+    entry = {"key": "k", "layers": [0], "has_layer": True, "moment": 1, "size": 1, "description": "d"}
+
+    def known(**changes: object) -> bool:
+        return "k" in cache_format.unpack({cache_format.MEMBER: [{**entry, **changes}]}, 1)
+
+    assert known()
+    assert not known(moment=10**30) and not known(moment=-1) and not known(size=-1) and not known(layers=[1])
 
 
 def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
