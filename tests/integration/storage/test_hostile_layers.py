@@ -225,7 +225,7 @@ def test_entry_below_a_file_is_refused(unpacker: Unpacker) -> None:
 
 
 def test_set_id_bits_need_their_owner(unpacker: Unpacker, has_range: bool) -> None:
-    """They go where the file has become root's who it was not. With one id there is nobody else to become: they stay."""
+    """They go where the file has become root's, who had not owned it. With one id they stay: there is nobody else."""
     diff = unpacker.layer(Archive().file("suid", b"x", uid=4_000_000, gid=4_000_000, mode=0o6755))
     assert (diff / "suid").stat().st_mode & 0o6000 == (0 if has_range else 0o6000)
 
