@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -269,8 +268,3 @@ def _ssh(session: Session, prepared: Prepared, instruction: Run, mount: Mount, p
     prepared.env["SSH_AUTH_SOCK"] = target
     prepared.targets.append(target)
     prepared.binds.append({"root": folder, "source": "agent", "target": target, "read_only": False})
-
-
-def short_name(text: str) -> str:
-    """A directory's name for an id of any text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -25,6 +25,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ENTRIES = 10_000_000
 _PIECE = 1 << 20
 _MAX_BESIDE = 1 << 20
+_LAST_ID = 0xFFFFFFFE
 _BESIDE = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -115,7 +116,7 @@ class _Unpacker:
                         self._member(archive, member)
                     except (ValueError, OverflowError) as e:
                         # a name with a NUL, a time or an owner that no system has
-                        raise InvalidInput(f"the archive has an impossible entry '{member.name[:200]!a}': {e}") from e
+                        raise InvalidInput(f"the archive has an impossible entry {member.name[:200]!a}: {e}") from e
                     archive.members = []  # type: ignore[attr-defined]
         except (tarfile.TarError, EOFError) as e:
             raise InvalidInput(f"the archive is damaged: {e}") from e
@@ -131,6 +132,9 @@ class _Unpacker:
             raise InvalidInput(f"the archive has an entry outside of its directory: '{member.name}'")
         if not names:
             return
+        if self._rules.owner is None and not (0 <= member.uid <= _LAST_ID and 0 <= member.gid <= _LAST_ID):
+            # with one id the owner would only be noted, and come into the layer
+            raise InvalidInput(f"the archive has an impossible entry {member.name[:200]!a}: no such owner")
         parent = self._parents(names[:-1])
         path = f"{parent}/{names[-1]}"
         time = int(member.mtime * 10**9)

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.engine.image_names import familiar
-from rootless.errors import DigestMismatch, RootlessError
+from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.storage import recipe, worker
 
@@ -126,8 +126,11 @@ class _Look:
             each.digest: each.size for entry in entries for each in (*entry.manifest.layers, entry.manifest.config)
         }
         for digest in sorted(self._store.blobs.digests()):
+            try:
+                size = self._store.blobs.size(digest)
+            except NotFound:
+                continue  # replaced or dropped meanwhile by another command
             self.blobs += 1
-            size = self._store.blobs.size(digest)
             if size != sizes.get(digest, size):
                 self._found.append(Finding(BLOB, digest, f"it has {size} bytes instead of {sizes[digest]}"))
                 continue

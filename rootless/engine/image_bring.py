@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootless.engine.images import PullEvent
 from rootless.engine.space import check_layers as check_space
 from rootless.errors import InvalidInput, RootlessError
-from rootless.image.digest import digest_of
 from rootless.image.manifest import ImageConfig, chain_ids
 from rootless.paths import Lock
 from rootless.storage.layer_forms import remember
@@ -288,11 +287,3 @@ class _Held:
 
     def __exit__(self, *unused: object) -> None:
         self._lock.release()
-
-
-def store_blob(store: Store, content: bytes) -> str:
-    """Keep a small blob and return its digest."""
-    digest = digest_of(content)
-    if not store.blobs.has(digest):
-        store.blobs.put(content)
-    return digest

@@ -46,11 +46,6 @@ class Descriptor(NamedTuple):
     data: bytes | None = None
 
     @property
-    def is_index(self) -> bool:
-        """Whether it points to an index."""
-        return self.media_type in INDEX_TYPES
-
-    @property
     def is_foreign(self) -> bool:
         """Whether it is a layer that its maker does not let registries distribute (fetched from `urls`)."""
         return any(word in self.media_type for word in _NONDISTRIBUTABLE)

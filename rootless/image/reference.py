@@ -54,10 +54,6 @@ class Reference:
         """The same repository at `digest`, without a tag."""
         return Reference(self.registry, self.repository, None, digest)
 
-    def with_tag(self, tag: str) -> Reference:
-        """The same repository at `tag`, without a digest."""
-        return Reference(self.registry, self.repository, tag, None)
-
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 

@@ -114,11 +114,6 @@ class RecipeWriter:
         self._moved.append(Moved(path, self.payloads, number))
         return number
 
-    @property
-    def has_replaced(self) -> bool:
-        """Whether files were moved away."""
-        return bool(self._moved)
-
     def close(self) -> None:
         """Write what is left; the caller syncs the file system. Raises HostLimit (the disk is full)."""
         if self._fd < 0:

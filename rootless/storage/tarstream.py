@@ -23,7 +23,6 @@ FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2"
 
 _ZERO = bytes(BLOCK)
 _FIELDS = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12s")
-_SUM_BYTES = bytes(range(256))
 _PAX_LENGTH = re.compile(rb"([0-9]{1,8}) ")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
