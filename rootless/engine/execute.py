@@ -21,14 +21,15 @@ def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession
         raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
     container_id, state = running(engine, container, "exec")
     process, launch, config = _plan(engine, container_id, int(state["pid"]), options)
-    _note(engine, container_id, "exec_create", options)
+    record = engine.store.containers.read(container_id)  # once: the container may be removed before the command ends
+    _note(engine, record, "exec_create", options)
     if options.detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             started = _join(engine, state, {**process, "terminal": False}, launch, config, (null, null, null))
         finally:
             os.close(null)
-        _note(engine, container_id, "exec_start", options)
+        _note(engine, record, "exec_start", options)
         return ExecSession(started.pid, None)
     from rootless.engine.exec_streams import Carrier, Pipes
 
@@ -42,9 +43,9 @@ def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession
             carrier.use_pipes(pipes)
         else:
             carrier.use_terminal(interactive=options.interactive)
-        _note(engine, container_id, "exec_start", options)
+        _note(engine, record, "exec_start", options)
         code = carrier.run()
-        _note(engine, container_id, "exec_die", options, exitCode=str(code))
+        _note(engine, record, "exec_die", options, exitCode=str(code))
         return ExecSession(started.pid, code)
     except BaseException:
         if pipes is not None:
@@ -52,13 +53,12 @@ def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession
         raise
 
 
-def _note(engine: Engine, container_id: str, action: str, options: ExecOptions, **attributes: str) -> None:
+def _note(engine: Engine, record: dict[str, Any], action: str, options: ExecOptions, **attributes: str) -> None:
     """An event of the container; the command is told by those before the start, as docker does."""
     from rootless.engine import events
 
     if action != "exec_die":
         action = f"{action}: {' '.join(options.command)}"
-    record = engine.store.containers.read(container_id)
     events.record_container(engine, record, action, **attributes)
 
 

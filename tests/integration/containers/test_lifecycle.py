@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner, require
+from tests.conftest import Runner, command_path, require
+from tests.integration.engine.test_events import environment
 
 NONE = "--network=none"
 
@@ -116,6 +117,23 @@ def test_exec(busybox: Runner, sleeper: str, has_range: bool) -> None:
     assert busybox("exec", "-u", "no-such-user", sleeper, "id", check=False).returncode == 125
     require(has_range, "one id: exec -u needs a range")
     assert busybox("exec", "-u", "33:44", sleeper, "sh", "-c", "id -u; id -g").stdout.split() == ["33", "44"]
+
+
+def test_exec_tells_its_status_when_the_container_has_gone(busybox: Runner, sleeper: str, shared_root: Path) -> None:
+    """A --rm container may be removed while the last of its commands ends."""
+    directory = shared_root / "containers" / busybox("inspect", "-f", "{{.Id}}", sleeper).stdout.strip()
+    process = subprocess.Popen(
+        [*command_path(), "exec", "-i", sleeper, "sh", "-c", "echo up; read line; exit 7"],
+        env=environment(busybox), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == b"up\n"
+    directory.rename(shared_root / "away")
+    try:
+        _, errors = process.communicate(b"go\n", timeout=120)
+    finally:
+        (shared_root / "away").rename(directory)
+    assert (process.returncode, errors) == (7, b"")
 
 
 def test_exec_needs_a_running_container(busybox: Runner, sleeper: str) -> None:
