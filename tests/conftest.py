@@ -95,6 +95,14 @@ def store_root() -> Iterator[Path]:
     remove_private_directory(root)
 
 
+def runs(pid: int | str) -> bool:
+    """Whether a process is there and no zombie: this one may have become the reaper of others' children."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
+
+
 def make_runner(root: Path) -> Runner:
     """A function that runs `rootless ARGS...` on the store `root` and returns the finished process (text)."""
     environment = {

@@ -182,7 +182,7 @@ def test_debug_shell_enters_the_state_before(shared_root: Path, busybox: Runner,
                     shown += os.read(master, 65536)
                 except OSError:
                     break
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     finally:
         process.kill()
         os.close(master)

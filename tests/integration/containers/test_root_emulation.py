@@ -179,7 +179,7 @@ def test_the_supervisor_cannot_be_reached(shared_root: Path, busybox: Runner) ->
 
 def wait_for_end(pids: list[int]) -> bool:
     """The supervisor ends with the last process that it answers."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not any(is_alive(pid) for pid in pids):
             return True

@@ -279,10 +279,10 @@ def test_published_ports(busybox: Runner) -> None:
     busybox("run", "-d", "--name", "web", "-P", "--expose", "80", "busybox", "sh", "-c", script)
     try:
         port = int(busybox("port", "web", "80").stdout.rpartition(":")[2])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
-                answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=2).read()
+                answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=20).read()
                 break
             except OSError:
                 assert time.monotonic() < deadline

@@ -112,7 +112,7 @@ def _registry(*, tls: bool = False, password: bool = False) -> Iterator[Registry
         yield Registry(address, directory)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(60)
         shutil.rmtree(directory)
 
 

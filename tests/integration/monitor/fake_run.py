@@ -179,9 +179,9 @@ class Attached:
         os.close(self.input_write)
 
     def outcome(self) -> attach_client.Outcome:
-        self.thread.join(20)
+        self.thread.join(60)
         for reader in self.readers:
-            reader.join(5)
+            reader.join(60)
         if isinstance(self.result, BaseException):
             raise self.result
         assert self.result is not None, "the client still runs"

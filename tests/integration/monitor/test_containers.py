@@ -16,7 +16,7 @@ import pytest
 from rootless.engine import attach_client
 from rootless.errors import CommandNotExecutable, CommandNotFound
 from rootless.monitor import reap
-from tests.conftest import require
+from tests.conftest import require, runs
 from tests.integration.monitor.bundle import busybox, container
 from tests.integration.monitor.fake_run import Attached
 
@@ -123,7 +123,7 @@ def test_container_dies_with_its_monitor(place: Path, runtime: str | None) -> No
     pid = attach_client.launch_detached(attach_client.spawn_monitor(), directory)
     helpers = state(directory)["helpers"]
     os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
-    until(lambda: not os.path.exists(f"/proc/{pid}"))
+    until(lambda: not runs(pid))
     assert reap.stale(directory)
     assert (state(directory)["exit_code"], state(directory)["error"]) == (137, "monitor died")
     until(lambda: not any(os.path.exists(f"/proc/{helper}") for helper, _ in helpers))

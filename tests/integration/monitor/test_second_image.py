@@ -12,7 +12,7 @@ import pytest
 
 from rootless.engine import attach_client
 from rootless.monitor import reap
-from tests.conftest import require
+from tests.conftest import require, runs
 from tests.integration.monitor.bundle import busybox, container
 from tests.integration.monitor.fake_run import Attached
 from tests.integration.monitor.test_containers import place, state, stop, until  # noqa: F401
@@ -83,7 +83,7 @@ def test_the_container_still_dies_with_it(place: Path) -> None:  # noqa: F811
     directory = container(place, "sleep", "100")
     pid = launch(directory)
     os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
-    until(lambda: not os.path.exists(f"/proc/{pid}"))
+    until(lambda: not runs(pid))
     assert reap.stale(directory)
 
 

@@ -17,6 +17,7 @@ import pytest
 from rootless.engine import attach_client
 from rootless.errors import CommandNotFound, InvalidState, RootlessError, RuntimeFailure
 from rootless.monitor import protocol, reap
+from tests.conftest import runs
 from tests.integration.monitor.fake_run import Attached, container, monitor
 
 
@@ -90,7 +91,7 @@ def test_stdin_stays_open_without_stdin_once(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "read a; read b; echo $a $b", open_stdin=True)
     first = Attached((monitor(), directory), given=b"one\n")
     first.close_input()
-    first.started.wait(5)
+    first.started.wait(60)
     second = Attached(socket_path(tmp_path), given=b"two\n")
     assert second.outcome().exit_code == 0
     assert second.output[0] == b"one two\n"
@@ -279,9 +280,8 @@ def test_rm_removes_before_exit_is_told(tmp_path: Path) -> None:
 def test_orphans_are_reaped(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "(sleep 0.1; exit 1) & (sleep 0.1) & exec sleep 60")
     attach_client.launch_detached(monitor(), directory)
-    time.sleep(0.5)
     children = Path(f"/proc/{state(directory)['monitor_pid']}/task/{state(directory)['monitor_pid']}/children")
-    assert len(children.read_text().split()) == 1
+    until(lambda: len(children.read_text().split()) == 1)
     stop(directory)
 
 
@@ -311,7 +311,7 @@ def test_killed_monitor_is_noticed_and_put_right(tmp_path: Path) -> None:
     until(lambda: not reap.is_supervised(directory))
     assert reap.stale(directory)
     assert not reap.stale(directory)
-    until(lambda: not os.path.exists(f"/proc/{pid}"))
+    until(lambda: not runs(pid))
     told = state(directory)
     assert (told["status"], told["exit_code"], told["error"]) == ("exited", 137, "monitor died")
 

@@ -33,10 +33,10 @@ def name(busybox: Runner) -> Iterator[str]:
 
 
 def _fetch(url: str) -> str:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=3) as answer:
+            with urllib.request.urlopen(url, timeout=20) as answer:
                 return answer.read().decode()
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:

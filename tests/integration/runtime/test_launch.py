@@ -146,7 +146,7 @@ def test_container_dies_with_its_launcher(bundle: Bundle) -> None:
     pid = int(os.read(reader, 20))
     os.close(reader)
     os.waitpid(child, 0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists() and procfs.read_stat(pid).state != "Z":
         assert time.monotonic() < deadline, "the container outlived its launcher"
         time.sleep(0.01)
@@ -158,10 +158,12 @@ def test_reaper(bundle: Bundle) -> None:
     container = Container(bundle, script, init=True)
     container.process.start()
     assert os.read(container.reader, 10) == b"2\n"
-    time.sleep(0.3)
     first = container.process.pid
-    states = [procfs.read_stat(pid).state for pid in procfs.children(first)]
-    assert "Z" not in states
+    deadline = time.monotonic() + 60
+    # the shell alone: the orphan has ended and nothing of it is left
+    while len(procfs.children(first)) > 1:
+        assert time.monotonic() < deadline, "the orphan was not reaped"
+        time.sleep(0.02)
     # CVE-2019-5736: this pid 1 is an interpreter, so nobody inside may look at its executable
     assert joined(container, bundle, "readlink /proc/1/exe || echo closed")[1] == "closed\n"
     os.kill(first, signal.SIGTERM)

@@ -264,7 +264,7 @@ def test_signals_are_forwarded_by_run(bundle: Bundle) -> None:
     with process.stdout:
         assert process.stdout.readline() == b"ready\n"
         process.terminate()
-        assert process.wait(20) == 9
+        assert process.wait(60) == 9
 
 
 def test_json_log(bundle: Bundle, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Agent:
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """The messages, once there are `count`: a command may run before our thread has read to the end."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while len(self.messages) < count and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(self.messages) == count
@@ -81,7 +81,7 @@ class Agent:
 
     def close(self) -> None:
         os.write(self._stopper, b"x")
-        self._thread.join(20)
+        self._thread.join(60)
         self._socket.close()
         for fd in (self._stop, self._stopper, self._directory):
             os.close(fd)
