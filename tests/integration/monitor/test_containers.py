@@ -126,7 +126,7 @@ def test_container_dies_with_its_monitor(place: Path, runtime: str | None) -> No
     until(lambda: not runs(pid))
     assert reap.stale(directory)
     assert (state(directory)["exit_code"], state(directory)["error"]) == (137, "monitor died")
-    until(lambda: not any(os.path.exists(f"/proc/{helper}") for helper, _ in helpers))
+    until(lambda: not any(runs(helper) for helper, _ in helpers))
 
 
 def test_rm_leaves_nothing(place: Path, runtime: str | None) -> None:

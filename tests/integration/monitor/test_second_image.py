@@ -124,8 +124,8 @@ def test_the_network_helper_is_taken_along(place: Path, mode: str) -> None:  # n
     client = Attached(socket_path(place), given=b"\n")
     assert client.outcome().exit_code == 0
     assert client.output[0].count(b"\n") > 1  # a route
-    until(lambda: not os.path.exists(f"/proc/{helper}"))
+    until(lambda: not runs(helper))
     launch(directory)
     [(helper, _)] = state(directory)["helpers"]
     os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
-    until(lambda: not os.path.exists(f"/proc/{helper}"))
+    until(lambda: not runs(helper))
