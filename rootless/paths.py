@@ -71,8 +71,8 @@ def _base(kind: str) -> str:
     if chosen is None:
         home = os.environ.get("HOME", "")
         chosen = f"{home}/{default}" if home.startswith("/") and home != "/" else ""
-    if chosen.startswith("/") and chosen == os.path.normpath(chosen):
-        return f"{chosen}/{APP}" if chosen != "/" else f"/{APP}"
+    if chosen.startswith("/") and not chosen.startswith("//") and chosen == os.path.normpath(chosen) != "/":
+        return f"{chosen}/{APP}"
     from platformdirs.unix import Unix
 
     return str(getattr(Unix(APP, appauthor=False), f"user_{kind}_dir"))

@@ -18,17 +18,17 @@ _SECONDS = "SECONDS"
 _DURATION = "DURATION"
 
 _LIMITS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
-    click.option("--blkio-weight", metavar="WEIGHT", type=int, help="Share of block I/O, 10 to 1000"),
-    click.option("--cpu-period", metavar="MICROSECONDS", type=int, help="Period of --cpu-quota (default 100000)"),
-    click.option("--cpu-quota", metavar="MICROSECONDS", type=int, help="CPU time in each period"),
-    click.option("-c", "--cpu-shares", metavar="SHARES", type=int, help="Share of CPU time (default 1024)"),
+    text("--blkio-weight", metavar="WEIGHT", type=int, help="Share of block I/O, 10 to 1000"),
+    text("--cpu-period", metavar="MICROSECONDS", type=int, help="Period of --cpu-quota (default 100000)"),
+    text("--cpu-quota", metavar="MICROSECONDS", type=int, help="CPU time in each period"),
+    text("-c", "--cpu-shares", metavar="SHARES", type=int, help="Share of CPU time (default 1024)"),
     text("--cpus", metavar="NUMBER", help="Most CPUs to use, such as 1.5"),
     text("--cpuset-cpus", metavar="LIST", help="CPUs to run on, such as 0-3,8"),
     text("--cpuset-mems", metavar="LIST", help="Memory nodes to use, such as 0,1"),
     text("-m", "--memory", metavar="SIZE", help="Most memory, such as 512m; the kernel kills what wants more"),
     text("--memory-reservation", metavar="SIZE", help="Memory that is not taken away while others can give some"),
     text("--memory-swap", metavar="SIZE", help="Most memory and swap together (default twice --memory), -1: no limit"),
-    click.option("--pids-limit", metavar="N", type=int, help="Most processes and threads, -1: no limit"),
+    text("--pids-limit", metavar="N", type=int, help="Most processes and threads, -1: no limit"),
 )
 _DEVICE_LIMITS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     many("--blkio-weight-device", metavar="DEVICE:WEIGHT", help="Share of I/O of one block device"),
@@ -36,7 +36,7 @@ _DEVICE_LIMITS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] =
     many("--device-read-iops", metavar="DEVICE:N", help="Most reads per second from a block device"),
     many("--device-write-bps", metavar="DEVICE:SIZE", help="Most bytes per second to write to a block device"),
     many("--device-write-iops", metavar="DEVICE:N", help="Most writes per second to a block device"),
-    click.option(
+    text(
         "--memory-swappiness",
         metavar="PERCENT",
         type=click.IntRange(-1, 100),
@@ -65,13 +65,15 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
         metavar="PARENT",
         help="Cgroup to be below: a path of the cgroup tree that is yours, or a .slice of your systemd",
     ),
-    click.option(
+    text(
         "--cgroups",
+        metavar=None,
         type=click.Choice(["enabled", "disabled", "split"]),
         help="enabled (default), disabled: no cgroup of its own, split: below the current one",
     ),
-    click.option(
+    text(
         "--strict-limits/--no-strict-limits",
+        metavar=None,
         default=None,
         help="Fail when a limit cannot be enforced on this host, in place of a warning",
     ),

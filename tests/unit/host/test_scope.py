@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,13 @@ OK = b"OK 0123456789abcdef\r\n"
 
 def no(serial: int) -> bytes:
     return answer(dbus.ERROR, [(4, "s", "org.example.No"), (5, "u", serial), (8, "g", "s")], body("not allowed"))
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory of a short name: a socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="scope") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture
