@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.engine import events, snapshots
 from rootless.engine.image_changes import apply_changes
+from rootless.engine.image_import import publish_manifest
 from rootless.engine.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.host.idmap import IdMap
@@ -199,12 +200,7 @@ def _store(
             for each in layers
         ],
     }
-    raw_manifest = json.dumps(manifest, separators=(",", ":")).encode()
-    descriptor = Descriptor(manifest_type, store.blobs.put(raw_manifest), len(raw_manifest))
-    if reference is None:
-        store.index.add(descriptor)
-    else:
-        store.index.tag(reference, descriptor)
+    publish_manifest(store, manifest, reference)
     return image_id
 
 

@@ -145,10 +145,15 @@ def make_image(store: Store, layer: Descriptor, config: dict[str, Any], name: st
         "config": {"mediaType": OCI_CONFIG, "digest": config_digest, "size": len(raw)},
         "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}],
     }
-    raw_manifest = json.dumps(manifest, separators=(",", ":")).encode()
-    descriptor = Descriptor(OCI_MANIFEST, store.blobs.put(raw_manifest), len(raw_manifest))
+    publish_manifest(store, manifest, name)
+    return config_digest
+
+
+def publish_manifest(store: Store, manifest: dict[str, Any], name: str | None) -> None:
+    """Store a manifest, and write its image's name, or none, into the index: the last step of making an image."""
+    raw = json.dumps(manifest, separators=(",", ":")).encode()
+    descriptor = Descriptor(manifest["mediaType"], store.blobs.put(raw), len(raw))
     if name is None:
         store.index.add(descriptor)
     else:
         store.index.tag(name, descriptor)
-    return config_digest
