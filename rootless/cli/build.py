@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rootless import output
-from rootless.cli.command import Session, command, many, pass_session, switch, text
+from rootless.cli.declaration import Session, command, many, pass_session, switch, text
 
 _EXAMPLES = """
 rootless build -t app .
@@ -74,9 +74,9 @@ or '-' for a tar archive or a Dockerfile on standard input."""
 @pass_session
 def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: Any) -> None:
     """Build, then print the id when nothing else is printed."""
-    from rootless.build.api import build as carry_out
-    from rootless.build.options import BuildOptions
-    from rootless.build.stage import StepError
+    from rootless.builder.api import build as carry_out
+    from rootless.builder.build_options import BuildOptions
+    from rootless.builder.steps.stage import StepError
     from rootless.cli.build_progress import make_display
 
     options = BuildOptions(context=context, **flags)
@@ -90,7 +90,7 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
     except StepError as e:
         display.show_failure()
         if options.debug_shell and e.before.layers and os.isatty(0):
-            from rootless.build.debug_shell import enter
+            from rootless.builder.debug_shell import enter
 
             output.warn(f"{e.message}")
             enter(session.engine, e.before)
@@ -108,8 +108,8 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
 def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, keep_storage: str | None) -> None:
     """Ask, then remove."""
     from rootless.cli import units
-    from rootless.cli.options import confirm
-    from rootless.engine.build_cache import prune as carry_out
+    from rootless.cli.run_flags import confirm
+    from rootless.engine.upkeep.build_cache import prune as carry_out
 
     what = "all build cache" if all else "build cache that no image uses"
     if not confirm(f"This will remove {what}.", force=force):
@@ -125,7 +125,7 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
 def du(session: Session) -> None:
     """One line per record, the newest last."""
     from rootless.cli import units
-    from rootless.engine.build_cache import usage
+    from rootless.engine.upkeep.build_cache import usage
 
     lines, total = usage(session.engine)
     for key, size, used, description in lines:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TextIO
 
-    from rootless.build.options import StepEvent
+    from rootless.builder.build_options import StepEvent
 
 _TAIL = 6  # lines of output below a running step
 _KEPT = 50  # lines that a failure shows

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless import output
-from rootless.cli.command import text
+from rootless.cli.declaration import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.engine.snapshots import Change
+    from rootless.engine.files.snapshots import Change
 
 format_option = text(
     "--format",

@@ -41,7 +41,7 @@ def main() -> None:
     connection = None
     wanted = hints(sys.argv[1:])
     if wanted is not None:
-        from rootless.engine.spawn import spawn_monitor
+        from rootless.engine.container.spawn import spawn_monitor
         from rootless.errors import RootlessError
 
         try:

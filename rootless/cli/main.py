@@ -13,8 +13,8 @@ gc.set_threshold(50_000)
 import click  # noqa: E402
 
 from rootless import output  # noqa: E402
-from rootless.cli import tree  # noqa: E402
-from rootless.cli.command import LazyGroup, Option, Session, nearest, pass_session  # noqa: E402
+from rootless.cli import command_tree  # noqa: E402
+from rootless.cli.declaration import LazyGroup, Option, Session, nearest, pass_session  # noqa: E402
 from rootless.errors import RootlessError, UsageError  # noqa: E402
 
 TYPE_CHECKING = False
@@ -50,9 +50,9 @@ def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
 @click.group(
     _PROGRAM,
     cls=LazyGroup,
-    entries=tree.ROOT,
-    aliases=tree.ROOT_ALIASES,
-    sections=tree.ROOT_SECTIONS,
+    entries=command_tree.ROOT,
+    aliases=command_tree.ROOT_ALIASES,
+    sections=command_tree.ROOT_SECTIONS,
     help="OCI containers for people who have no root: no daemon, nothing setuid.",
     epilog="See 'rootless COMMAND --help' for a command, and 'rootless doctor' for what this host can do.",
 )

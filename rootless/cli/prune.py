@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless import output
 from rootless.cli import units
-from rootless.engine.options import PruneReport
+from rootless.engine.types import PruneReport
 
 
 def print_report(report: PruneReport) -> None:

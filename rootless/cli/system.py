@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from rootless import output
-from rootless.cli.command import Session, command, pass_session, switch, text
-from rootless.cli.options import confirm, filter_option_prune, force_option
+from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 
 _OBJECT_FORMAT = text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 
@@ -128,7 +128,7 @@ def unshare(session: Session, command: tuple[str, ...]) -> int:
 @pass_session
 def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], force: bool, volumes: bool) -> None:
     """Remove stopped containers, unneeded images, and what killed commands left behind."""
-    from rootless.cli.filters import parse_filters
+    from rootless.cli.filter_flags import parse_filters
     from rootless.cli.prune import print_report
 
     filters = parse_filters(filter)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootless import output
-from rootless.cli.command import Session, command, pass_session, switch, text
-from rootless.cli.options import confirm
+from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.run_flags import confirm
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
-    from rootless.engine.check import Checked, Finding
-    from rootless.engine.disk_usage import DiskUsage
+    from rootless.engine.upkeep.check import Checked, Finding
+    from rootless.engine.upkeep.disk_usage import DiskUsage
 
 
 @command(

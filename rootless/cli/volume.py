@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless import output
-from rootless.cli import complete
-from rootless.cli.command import Session, command, each, many, pass_session, switch, text
-from rootless.cli.options import confirm, filter_option, filter_option_prune, force_option, format_option
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, each, many, pass_session, switch, text
+from rootless.cli.run_flags import confirm, filter_option, filter_option_prune, force_option, format_option
 
 if TYPE_CHECKING:
-    from rootless.engine.options import VolumeSummary
+    from rootless.engine.types import VolumeSummary
 
-_VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...", shell_complete=complete.volumes)
+_VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...", shell_complete=completion.volumes)
 
 
 @command("create", "Create a volume")
@@ -36,7 +36,7 @@ def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str
 def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> None:
     """Print one line per volume."""
     from rootless.cli import units
-    from rootless.cli.filters import parse_filters
+    from rootless.cli.filter_flags import parse_filters
     from rootless.cli.table import Column, Layout
 
     def labels(row: VolumeSummary) -> str:
@@ -65,7 +65,7 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: boo
 @pass_session
 def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int:
     """Print each volume as JSON, or as the template says."""
-    from rootless.cli.inspect import print_objects
+    from rootless.cli.inspect_any import print_objects
 
     return print_objects(names, session.engine.volumes.inspect, format)
 
@@ -92,7 +92,7 @@ def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
 @pass_session
 def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
     """Remove volumes that no container uses."""
-    from rootless.cli.filters import parse_filters
+    from rootless.cli.filter_flags import parse_filters
     from rootless.cli.prune import print_report
 
     filters = parse_filters(filter)

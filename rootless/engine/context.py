@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.engine.containers import Containers
-    from rootless.engine.images import Images, PullEvent
+    from rootless.engine.container.containers import Containers
+    from rootless.engine.image.images import Images, PullEvent
     from rootless.engine.settings import Settings
-    from rootless.engine.system import System
-    from rootless.engine.volumes import Volumes
+    from rootless.engine.upkeep.system import System
+    from rootless.engine.volume.volume_verbs import Volumes
     from rootless.paths import Directories
-    from rootless.storage.store import Store
+    from rootless.storage.store.store import Store
 
 
 class Engine:
@@ -70,7 +70,7 @@ class Engine:
     def store(self) -> Store:
         """The opened store, made at first use."""
         if self._store is None:
-            from rootless.storage.store import Store
+            from rootless.storage.store.store import Store
 
             self._store = Store(self.directories)
         return self._store
@@ -78,27 +78,27 @@ class Engine:
     @property
     def containers(self) -> Containers:
         """Verbs of containers."""
-        from rootless.engine.containers import Containers
+        from rootless.engine.container.containers import Containers
 
         return Containers(self)
 
     @property
     def images(self) -> Images:
         """Verbs of images."""
-        from rootless.engine.images import Images
+        from rootless.engine.image.images import Images
 
         return Images(self)
 
     @property
     def volumes(self) -> Volumes:
         """Verbs of volumes."""
-        from rootless.engine.volumes import Volumes
+        from rootless.engine.volume.volume_verbs import Volumes
 
         return Volumes(self)
 
     @property
     def system(self) -> System:
         """Verbs of the whole: info, version, doctor, unshare, prune."""
-        from rootless.engine.system import System
+        from rootless.engine.upkeep.system import System
 
         return System(self)

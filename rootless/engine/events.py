@@ -13,7 +13,7 @@ from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.storage.eventlog import Entry
+    from rootless.storage.store.eventlog import Entry
 
 _POLL = 0.1  # seconds between looks at the log
 _FILTERS = ("container", "image", "volume", "network", "type", "event", "label")
@@ -26,7 +26,7 @@ def log_path(engine: Engine) -> str:
 
 def record(engine: Engine, kind: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
     """Note that `action` (docker's word) was done to the object `id` of `kind`."""
-    from rootless.storage import eventlog
+    from rootless.storage.store import eventlog
 
     eventlog.append(log_path(engine), eventlog.Entry(kind, action, id, dict(attributes or {})))
 
@@ -55,8 +55,8 @@ def stream(
     Without `since` only what comes from now on; with `until` in the past the stream ends at once. follow: False ends
     it with what is there. Raises UsageError for unknown filters and times.
     """
-    from rootless.engine.durations import parse_moment
-    from rootless.storage.eventlog import Reader
+    from rootless.storage.store.eventlog import Reader
+    from rootless.units import parse_moment
 
     for key in filters or {}:
         if key not in _FILTERS:
@@ -81,7 +81,7 @@ def stream(
 
 def _until(text: str) -> float:
     """A moment; a bare duration lies ahead only with a sign, as docker: `10m` is ten minutes ago, `+10m` to come."""
-    from rootless.engine.durations import parse_duration, parse_moment
+    from rootless.units import parse_duration, parse_moment
 
     if text.startswith("+"):
         return time.time() + parse_duration(text[1:], "--until")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rootless.engine.durations import parse_moment
 from rootless.errors import UsageError
+from rootless.units import parse_moment
 
 
 class Filters:

@@ -117,7 +117,7 @@ def _integer(key: str, value: Any, where: str, error: type[InvalidInput] | type[
         raise error(f"setting '{key}' in {where} must be a number, not {value!r}")
     try:
         if key in ("log_max_size", "build_cache_size") and isinstance(value, str) and value != "-1":
-            from rootless.engine.durations import parse_size
+            from rootless.units import parse_size
 
             return parse_size(value, key)
         return int(value)

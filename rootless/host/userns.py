@@ -8,8 +8,8 @@ import signal
 from rootless import errors
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, RootlessError
 from rootless.host.idmap import Extent, IdMap, default_map, identity_map, single_map
+from rootless.host.interpreter import worker_command
 from rootless.host.mapping import write_maps
-from rootless.host.worker import worker_command
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from rootless.kernel.process import set_dumpable
 

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from rootless.errors import AuthenticationError, RegistryError
 from rootless.image.answers import error_text
 from rootless.image.digest import check_digest, digest_of, is_digest
+from rootless.image.http_session import Access, Session
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
-from rootless.image.session import Access, Session
 from rootless.image.upload import Content, Sent, begin, has_blob, opened, upload
 
 if TYPE_CHECKING:

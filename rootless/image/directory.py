@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.image.digest import check_digest, verify
-from rootless.image.files import DirectoryFiles, read_file
+from rootless.image.file_sets import DirectoryFiles, read_file
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Descriptor, Manifest
 from rootless.image.source import Reader, read_verified, resolve
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.errors import InvalidInput, UsageError
 from rootless.image.digest import digest_of
-from rootless.image.files import Files, read_file
+from rootless.image.file_sets import Files, read_file
 from rootless.image.layout import is_layout, layout_sources
 from rootless.image.manifest import (
     CONFIG_LIMIT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.digest import check_digest
-from rootless.image.files import Files, read_file
+from rootless.image.file_sets import Files, read_file
 from rootless.image.manifest import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,

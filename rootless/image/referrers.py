@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from rootless.image.destination import RegistryDestination
-    from rootless.image.session import Session
+    from rootless.image.http_session import Session
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
 from rootless.image.answers import cause, error_text, tail, words
 from rootless.image.digest import check_digest, digest_of, verify
+from rootless.image.http_session import Access, Session
 from rootless.image.manifest import (
     CONFIG_LIMIT,
     INDEX_TYPES,
@@ -15,7 +16,6 @@ from rootless.image.manifest import (
     Descriptor,
     Manifest,
 )
-from rootless.image.session import Access, Session
 from rootless.image.source import Reader, read_verified, resolve
 
 if TYPE_CHECKING:

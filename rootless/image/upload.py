@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
-    from rootless.image.session import Session
+    from rootless.image.http_session import Session
     from rootless.image.source import Reader
 
 MONOLITHIC = 4 << 20  # bytes that go as one PUT

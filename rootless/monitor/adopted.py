@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.monitor.cgroup import AnyGroup
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
 
 
 class AdoptedRun:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rootless.host.cgroups import Delegation
     from rootless.host.scope import Request
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
     from rootless.runtime.cgroups.group import Group, Group1, Unmet
 
     AnyGroup = Group | Group1

@@ -6,7 +6,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
 
 
 def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
@@ -16,7 +16,7 @@ def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
     userns_fd: a user namespace with the container's id map, where one is open; else one is made.
     """
     from rootless.host.idmap import IdMap
-    from rootless.storage.removal import remove_tree
+    from rootless.storage.files.removal import remove_tree
 
     remove = spec.now("remove") or {}
     if name := remove.get("name_file"):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from rootless.monitor.cgroup import AnyGroup, Holder
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
     from rootless.storage.drivers import Mounter
 

@@ -7,9 +7,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.monitor.cgroup import AnyGroup
+    from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.loop import Loop
     from rootless.monitor.memory import MemoryWatch
-    from rootless.monitor.spec import LaunchSpec
     from rootless.monitor.state import State
 
 
@@ -17,7 +17,7 @@ def record(spec: LaunchSpec, action: str, **attributes: str) -> None:
     """One event of the container; launch.json's "events" is {"log", "attributes"}, without it nothing is written."""
     if spec.events is None:
         return
-    from rootless.storage import eventlog
+    from rootless.storage.store import eventlog
 
     known = {str(key): str(value) for key, value in (spec.events.get("attributes") or {}).items()}
     entry = eventlog.Entry("container", action, spec.id, {**known, **attributes})

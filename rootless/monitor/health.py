@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
 
 MAX_OUTPUT = 4096  # bytes kept of a probe's output
 MAX_RESULTS = 5

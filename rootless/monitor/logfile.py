@@ -1,4 +1,4 @@
-"""The container's log file, in docker's json-file format, with rotation. It only writes; rootless.engine.logs reads."""
+"""The container's log file, in docker's json-file format, with rotation. engine.container.logs reads it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Entry point of the monitor process: detaches itself, serves fd 3 and the socket until the container is gone.
 
-The engine starts it as a fresh interpreter (rootless.engine.attach_client.spawn_monitor). When the container has run
-for a while, and nobody is attached, the process executes itself anew and takes its children, descriptors and locks
-along: the second image has loaded a fifth of the modules, and that is what an idle container costs.
+The engine starts it as a fresh interpreter (rootless.engine.container.attach_client.spawn_monitor). When the
+container has run for a while, and nobody is attached, the process executes itself anew and takes its children,
+descriptors and locks along: the second image has loaded a fifth of the modules, and that is what an idle
+container costs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.monitor.cgroup import Holder
+    from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import Prepared
-    from rootless.monitor.spec import LaunchSpec
     from rootless.monitor.supervise import Run
 
 ENGINE_FD = 3
@@ -120,7 +121,7 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
     import marshal
 
     from rootless.monitor.adopted import AdoptedRun
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
 
     with open(memory, "rb") as file:
         known = marshal.loads(file.read())  # noqa: S302 - we wrote it ourselves, into memory that has no name

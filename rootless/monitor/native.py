@@ -1,4 +1,4 @@
-"""Runs a container with our own runtime, in this process: the bridge from launch.json to rootless.runtime.launch."""
+"""Runs a container with our own runtime, in this process: from launch.json to runtime.process.launch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.monitor.cgroup import AnyGroup, Holder
+    from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import Prepared
-    from rootless.monitor.spec import LaunchSpec
     from rootless.network.helper import Helper
-    from rootless.runtime.emulation import Emulation
-    from rootless.runtime.process import Process
+    from rootless.runtime.process.running import Process
+    from rootless.runtime.seccomp.emulation import Emulation
     from rootless.storage.drivers import Mounter
-    from rootless.storage.emulator import Supervisor
+    from rootless.storage.owners.emulator import Supervisor
 
 
 class NativeRun:
-    """A run under rootless.runtime.launch, with its network helper. group: its cgroup, None without."""
+    """A run under rootless.runtime.process.launch, with its network helper. group: its cgroup, None without."""
 
     __slots__ = ("_helper", "_process", "_spec", "console_fd", "group", "network", "pid", "pidfd")
 
@@ -104,24 +104,24 @@ def preload() -> None:
     import rootless.network.pasta
     import rootless.paths
     import rootless.runtime.cgroups.place
-    import rootless.runtime.launch
     import rootless.runtime.operations
-    import rootless.runtime.seccomp
+    import rootless.runtime.process.launch
+    import rootless.runtime.seccomp.filter_cache
     import rootless.storage.drivers
     import rootless.storage.drivers.overlay
-    import rootless.storage.removal  # noqa: F401
+    import rootless.storage.files.removal  # noqa: F401
 
 
 def launch(
     spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepared | None = None, holder: Holder | None = None
 ) -> NativeRun:
-    """Create the container, up to the gate before its command. Raises what rootless.runtime.launch raises.
+    """Create the container, up to the gate before its command. Raises what rootless.runtime.process.launch raises.
 
     prepared: namespaces made early; it is used up. holder: gives the run its cgroup.
     """
     from rootless.host.idmap import IdMap
-    from rootless.runtime import launch as runtime
     from rootless.runtime.operations import SeedVolume
+    from rootless.runtime.process import launch as runtime
     from rootless.storage import drivers
 
     mounter: Mounter | None = None
@@ -191,8 +191,8 @@ def launch(
 
 def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
-    from rootless.runtime.join import exec_process
-    from rootless.runtime.listener import joining
+    from rootless.runtime.process.join import exec_process
+    from rootless.runtime.seccomp.listener import joining
 
     process = {**spec.config["process"], "args": argv, "terminal": False}
     join_cgroup = cgroup.joiner((read(spec.directory) or {}).get("cgroup"), pid)
@@ -220,7 +220,7 @@ def _supervisor(spec: LaunchSpec) -> Supervisor | None:
     """What answers the calls of an emulated root; None where none is."""
     if not spec.root_emulation:
         return None
-    from rootless.storage.emulator import supervisor
+    from rootless.storage.owners.emulator import supervisor
 
     try:
         return supervisor(spec.raw, spec.directory)
@@ -231,7 +231,7 @@ def _supervisor(spec: LaunchSpec) -> Supervisor | None:
 def _emulation(spec: LaunchSpec, supervisor: Supervisor | None) -> Emulation | None:
     if supervisor is None or not spec.root_emulation:
         return None
-    from rootless.runtime.emulation import of
+    from rootless.runtime.seccomp.emulation import of
 
     return of(spec.root_emulation, supervisor)
 
@@ -240,7 +240,7 @@ def _filter(path: str | None) -> bytes | None:
     """The compiled seccomp filter; a missing file is an error, never a container without its filter."""
     if path is None:
         return None
-    from rootless.runtime.seccomp import read_filter
+    from rootless.runtime.seccomp.filter_cache import read_filter
 
     try:
         return read_filter(path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from rootless.host.idmap import IdMap
-    from rootless.monitor.spec import LaunchSpec
+    from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
 
 _FILES = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}

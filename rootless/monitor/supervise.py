@@ -12,11 +12,11 @@ import time
 from rootless.errors import InvalidState, RootlessError
 from rootless.monitor import happenings, leftovers, protocol, signals, state
 from rootless.monitor.clients import Client, Clients
+from rootless.monitor.launch_spec import LaunchSpec, read
 from rootless.monitor.logfile import LogFile, NoLog, open_log
 from rootless.monitor.loop import READ, Loop, Timer
 from rootless.monitor.pump import Pump, pipes
 from rootless.monitor.restart import RestartPolicy
-from rootless.monitor.spec import LaunchSpec, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os.path
 
 from rootless.errors import InvalidInput
 from rootless.kernel import mounts as kernel
-from rootless.runtime import options as option_table
+from rootless.runtime import mount_options as option_table
 from rootless.runtime.operations import (
     BEFORE_MOUNTS,
     Bind,

@@ -11,11 +11,11 @@ import os
 import stat
 
 from rootless.errors import InvalidInput
-from rootless.runtime.command import RLIMITS
-from rootless.runtime.hooks import STAGES
-from rootless.runtime.namespaces import FLAGS
-from rootless.runtime.scheduling import FLAGS as SCHEDULER_FLAGS
-from rootless.runtime.scheduling import IO_CLASSES, MEMORY_FLAGS, MEMORY_MODES, PERSONALITIES, POLICIES, numbers
+from rootless.runtime.process.command import RLIMITS
+from rootless.runtime.process.hooks import STAGES
+from rootless.runtime.process.namespace_steps import FLAGS
+from rootless.runtime.process.scheduling import FLAGS as SCHEDULER_FLAGS
+from rootless.runtime.process.scheduling import IO_CLASSES, MEMORY_FLAGS, MEMORY_MODES, PERSONALITIES, POLICIES, numbers
 from rootless.runtime.schema import (
     absolute,
     anything,

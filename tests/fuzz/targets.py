@@ -7,11 +7,12 @@ import os
 import tarfile
 import tempfile
 
-from rootless.build import checks, graph
-from rootless.build.expand import Scope
-from rootless.build.ignore import Ignore
-from rootless.build.parser import parse
-from rootless.build.problems import DockerfileError
+from rootless.builder import graph
+from rootless.builder.context.ignore import Ignore
+from rootless.builder.dockerfile import checks
+from rootless.builder.dockerfile.expand import Scope
+from rootless.builder.dockerfile.parser import parse
+from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.errors import RootlessError
 from rootless.image.manifest import parse_manifest
 from rootless.image.platform import Platform
@@ -58,11 +59,11 @@ def manifest(content: bytes) -> None:
 
 def tar(content: bytes) -> None:
     """Nothing appears, changes or vanishes outside of the directory."""
-    from rootless.storage.apply import Applier
-    from rootless.storage.attributes import Attributes
-    from rootless.storage.inflate import Inflated
-    from rootless.storage.recipe import RecipeWriter
-    from rootless.storage.tarstream import TarStream
+    from rootless.storage.layers.apply import Applier
+    from rootless.storage.layers.attributes import Attributes
+    from rootless.storage.tar.inflate import Inflated
+    from rootless.storage.tar.recipe import RecipeWriter
+    from rootless.storage.tar.tarstream import TarStream
 
     mask = os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix="rootless-fuzz-") as place, tempfile.TemporaryFile() as archive:

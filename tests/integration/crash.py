@@ -54,9 +54,9 @@ def main() -> int:
     if who == "command":
         exec(compile(hook, "hook", "exec"), {})
     else:
-        from rootless.host import worker
+        from rootless.host import interpreter
 
-        original = worker.worker_command
+        original = interpreter.worker_command
 
         def worker_command(module: str, *words: str, **options: bool) -> list[str]:
             argv = original(module, *words, **options)
@@ -65,7 +65,7 @@ def main() -> int:
                 argv[at] = f"exec({hook!r}, {{}})\n{argv[at]}"
             return argv
 
-        worker.worker_command = worker_command
+        interpreter.worker_command = worker_command
     from rootless.cli.entry import main as command
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

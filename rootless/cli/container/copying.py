@@ -7,8 +7,8 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import complete
-from rootless.cli.command import Session, command, pass_session, switch, text
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, pass_session, switch, text
 from rootless.errors import UsageError
 
 _EXAMPLES = """
@@ -50,7 +50,7 @@ def cp(
 
 @command("export", "Write a container's root file system as a tar archive")
 @text("-o", "--output", "target", metavar="FILE", type=click.Path(), help="File to write (default: standard output)")
-@click.argument("container", shell_complete=complete.containers)
+@click.argument("container", shell_complete=completion.containers)
 @pass_session
 def export(session: Session, target: str | None, container: str) -> None:
     """Write the archive."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rootless import output
-from rootless.cli.command import Session, command, pass_session, switch
-from rootless.cli.options import container_options, from_flags, terminal_options
-from rootless.engine.options import AttachOptions
+from rootless.cli.declaration import Session, command, pass_session, switch
+from rootless.cli.run_flags import container_options, from_flags, terminal_options
+from rootless.engine.types import AttachOptions
 
 _RUN_EXAMPLES = """
 rootless run --rm -it debian bash

@@ -7,19 +7,19 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import complete
-from rootless.cli.command import Session, command, pass_session, switch, text
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, pass_session, switch, text
 from rootless.errors import UsageError
 
 
 @command("inspect", "Display detailed information on containers")
 @text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @switch("-s", "--size", help="Show the size of the writable layer")
-@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete.containers)
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)
 @pass_session
 def inspect(session: Session, format: str | None, size: bool, names: tuple[str, ...]) -> int:
     """Print each container as JSON, or as the template says."""
-    from rootless.cli.inspect import print_objects
+    from rootless.cli.inspect_any import print_objects
 
     verbs = session.engine.containers
     return print_objects(names, lambda name: verbs.inspect(name, size=size), format)
@@ -31,7 +31,7 @@ def inspect(session: Session, format: str | None, size: bool, names: tuple[str, 
 @text("-n", "--tail", metavar="N", default="all", help="Only the last N lines (default all)")
 @switch("-t", "--timestamps", help="Show the time of each line")
 @text("--until", metavar="TIME", help="Up to this time")
-@click.argument("container", shell_complete=complete.containers)
+@click.argument("container", shell_complete=completion.containers)
 @pass_session
 def logs(
     session: Session,
@@ -72,7 +72,7 @@ def _tail(text: str) -> int | None:
     description="Further arguments are options of ps, such as -o pid,args.",
     command_first=True,
 )
-@click.argument("container", shell_complete=complete.running)
+@click.argument("container", shell_complete=completion.running)
 @click.argument("ps_options", nargs=-1, type=click.UNPROCESSED, metavar="[PS OPTIONS]...")
 @pass_session
 def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
@@ -85,7 +85,7 @@ def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
 
 
 @command("port", "List port mappings of a container")
-@click.argument("container", shell_complete=complete.running)
+@click.argument("container", shell_complete=completion.running)
 @click.argument("private_port", required=False, metavar="[PORT[/PROTOCOL]]")
 @pass_session
 def port(session: Session, container: str, private_port: str | None) -> None:

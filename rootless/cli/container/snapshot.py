@@ -7,9 +7,9 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import complete
+from rootless.cli import completion
 from rootless.cli.changes import format_option, print_changes
-from rootless.cli.command import Session, command, many, pass_session, switch, text
+from rootless.cli.declaration import Session, command, many, pass_session, switch, text
 
 _COMMIT_EXAMPLES = """
 rootless commit web web:patched
@@ -39,7 +39,7 @@ rootless commit -c 'CMD ["nginx"]' -c 'EXPOSE 80' -m 'config changed' web regist
 @switch("-p", "--pause", default=True, help="Freeze a running container meanwhile (default true)")
 @switch("-q", "--quiet", help="Show no progress, only the result")
 @switch("-s", "--squash", help="Make one layer of the container and all of its image")
-@click.argument("container", shell_complete=complete.containers)
+@click.argument("container", shell_complete=completion.containers)
 @click.argument("name", required=False, metavar="[NAME[:TAG]]")
 @pass_session
 def commit(
@@ -71,7 +71,7 @@ def commit(
             progress=progress.event,
         )
     if iidfile:
-        from rootless.engine.commit import write_iidfile
+        from rootless.engine.files.commit import write_iidfile
 
         write_iidfile(iidfile, image)
     output.line(image)
@@ -83,7 +83,7 @@ def commit(
     description="A: added, C: changed, D: deleted.",
 )
 @format_option
-@click.argument("container", shell_complete=complete.containers)
+@click.argument("container", shell_complete=completion.containers)
 @pass_session
 def diff(session: Session, format: str | None, container: str) -> None:
     """Print a line per change."""

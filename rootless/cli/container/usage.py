@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rootless import output
-from rootless.cli import complete
-from rootless.cli.command import Session, command, each, pass_session, switch, text
-from rootless.cli.options import format_option, limit_options, no_trunc_option
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, each, pass_session, switch, text
+from rootless.cli.run_flags import format_option, limit_options, no_trunc_option
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
-    from rootless.engine.stats import ContainerStats
+    from rootless.engine.container.stats import ContainerStats
 
 _HOME, _CLEAR_BELOW = "\x1b[H", "\x1b[J"
 
@@ -85,7 +85,7 @@ def _layout(*, trunc: bool) -> Layout:
 @switch("--no-reset", help="Do not clear the screen between samples")
 @switch("--no-stream", help="Print one sample and end")
 @no_trunc_option
-@click.argument("containers", nargs=-1, metavar="[CONTAINER...]", shell_complete=complete.running)
+@click.argument("containers", nargs=-1, metavar="[CONTAINER...]", shell_complete=completion.running)
 @pass_session
 def stats(
     session: Session,
@@ -116,7 +116,7 @@ def stats(
 )
 @limit_options
 @text("--restart", metavar="POLICY", help="no, on-failure[:N], always or unless-stopped")
-@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete.containers)
+@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)
 @pass_session
 def update(session: Session, /, **limits: Any) -> int:
     """Change each."""
@@ -160,7 +160,7 @@ def events(
     stream: bool,
 ) -> None:
     """Print each event as it comes."""
-    from rootless.cli.filters import parse_filters
+    from rootless.cli.filter_flags import parse_filters
 
     happened = session.engine.system.events(since=since, until=until, filters=parse_filters(filter), follow=stream)
     print_one = _event_printer(format)

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from rootless import output
-from rootless.cli.command import Session, command, many, pass_session, switch, text
-from rootless.cli.options import format_option
-from rootless.cli.registry import registry_of, registry_options
+from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.cli.registries import registry_of, registry_options
+from rootless.cli.run_flags import format_option
 
 _PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index: mean the image for this platform")
 
@@ -40,7 +40,7 @@ def attach(
     **flags: Any,
 ) -> None:
     """Push; the artifact's name by digest is printed."""
-    from rootless.engine import referrers as verbs
+    from rootless.engine.transfer import artifacts as verbs
     from rootless.errors import UsageError
 
     pairs = dict(value.partition("=")[::2] for value in annotation)
@@ -79,7 +79,7 @@ def referrers(
     """Print one line per artifact."""
     from rootless.cli import units
     from rootless.cli.table import Column, Layout
-    from rootless.engine import referrers as verbs
+    from rootless.engine.transfer import artifacts as verbs
 
     found = verbs.referrers(
         session.engine, image, artifact_type=artifact_type, platform=platform, registry=registry_of(flags)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from rootless import output
-from rootless.cli import complete
-from rootless.cli.command import Session, command, many, pass_session, switch, text
-from rootless.cli.registry import registry_of, registry_options
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.cli.registries import registry_of, registry_options
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ rootless save --format oci-dir -o layout/ debian:12
     show_default=True,
     help="What to write",
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete.images)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
 @pass_session
 def save(
     session: Session,

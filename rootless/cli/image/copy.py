@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from rootless import output
-from rootless.cli.command import Session, command, pass_session, switch, text
-from rootless.cli.registry import digestfile_option, format_option, registry_of, registry_options, write_digest
+from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.registries import digestfile_option, format_option, registry_of, registry_options, write_digest
 
 
 @command(
@@ -45,7 +45,7 @@ def copy(
 ) -> None:
     """Copy."""
     from rootless.cli.progress import PullProgress
-    from rootless.engine.copy import CopyOptions
+    from rootless.engine.transfer.image_copy import CopyOptions
 
     from_registry, to_registry = registry_of(flags, "src_"), registry_of(flags, "dest_")
     with PullProgress(quiet=quiet) as progress:

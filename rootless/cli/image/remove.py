@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless import output
-from rootless.cli import complete
-from rootless.cli.command import Session, command, each, pass_session, switch
-from rootless.cli.options import confirm, filter_option_prune, force_option
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, each, pass_session, switch
+from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.errors import NotFound
 
 if TYPE_CHECKING:
-    from rootless.engine.images import RemovedImage
+    from rootless.engine.image.images import RemovedImage
 
 
 def _print_removed(removed: RemovedImage) -> None:
@@ -25,7 +25,7 @@ def _print_removed(removed: RemovedImage) -> None:
 
 @command("rm", "Remove images")
 @switch("-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete.images)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
 @pass_session
 def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
     """Take each name away, and the image with its last name."""
@@ -43,7 +43,7 @@ def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
 
 
 @command("tag", "Give an image a further name")
-@click.argument("source", metavar="IMAGE", shell_complete=complete.images)
+@click.argument("source", metavar="IMAGE", shell_complete=completion.images)
 @click.argument("target", metavar="NAME[:TAG]")
 @pass_session
 def tag(session: Session, source: str, target: str) -> None:
@@ -52,7 +52,7 @@ def tag(session: Session, source: str, target: str) -> None:
 
 
 @command("untag", "Take names away from an image, and keep the image")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete.images)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.images)
 @pass_session
 def untag(session: Session, names: tuple[str, ...]) -> int:
     """Take each name away."""
@@ -67,7 +67,7 @@ def untag(session: Session, names: tuple[str, ...]) -> int:
 @pass_session
 def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
     """Remove images that nothing needs."""
-    from rootless.cli.filters import parse_filters
+    from rootless.cli.filter_flags import parse_filters
     from rootless.cli.prune import print_report
 
     filters = parse_filters(filter)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MODULES = {
-    "user_namespaces": "identity",
-    "id_ranges": "identity",
-    "overlay": "layers",
-    "fuse_overlayfs": "layers",
-    "reflink": "layers",
-    "data_directory": "places",
-    "runtime_directory": "places",
-    "lingering": "places",
+    "user_namespaces": "id_ranges",
+    "id_ranges": "id_ranges",
+    "overlay": "layer_mounts",
+    "fuse_overlayfs": "layer_mounts",
+    "reflink": "layer_mounts",
+    "data_directory": "directories",
+    "runtime_directory": "directories",
+    "lingering": "directories",
     "pasta": "network",
     "slirp4netns": "network",
     "tun": "network",

@@ -10,7 +10,7 @@ import time
 from rootless.errors import HostLimit, InvalidState, RuntimeFailure
 from rootless.host import cgroups
 from rootless.host.cgroups import write
-from rootless.runtime.cgroups.settings import Setting
+from rootless.runtime.cgroups.limit_values import Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput
-from rootless.runtime.cgroups.settings import (
+from rootless.runtime.cgroups.limit_values import (
     Setting,
     device,
     is_asked,

@@ -8,7 +8,7 @@ import sys
 from rootless import output
 from rootless.errors import CommandNotExecutable, CommandNotFound, NotFound, RootlessError
 from rootless.runtime.oci import flags
-from rootless.runtime.sealed import ensure_sealed
+from rootless.runtime.process.sealed import ensure_sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from rootless.runtime.oci.lifecycle import CreateOptions
+    from rootless.runtime.oci.life_verbs import CreateOptions
 
 
 class Session:
@@ -76,7 +76,7 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
     session.take(overall)
     if verb in ("create", "run", "exec"):
         ensure_sealed()
-    from rootless.runtime.state import Records
+    from rootless.runtime.oci.oci_records import Records
 
     records = Records(session.root)
     if verb in ("checkpoint", "restore"):
@@ -89,26 +89,28 @@ def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[s
         return _write_spec(values["bundle"])
     if verb == "exec":
         return _exec(session, records, values)
-    from rootless.runtime.oci import lifecycle
+    from rootless.runtime.oci import life_verbs
 
     container_id = values["container_id"]
     if verb == "create":
-        lifecycle.create(records, container_id, _options(session, values), session.warn)
+        life_verbs.create(records, container_id, _options(session, values), session.warn)
     elif verb == "start":
         notify_socket = os.environ.get("NOTIFY_SOCKET")
-        lifecycle.start(records, container_id, session.warn, notify_socket=notify_socket)
+        life_verbs.start(records, container_id, session.warn, notify_socket=notify_socket)
     elif verb == "run":
         options = _options(session, values)
-        return lifecycle.run(records, container_id, options, session.warn, detach=values["detach"], keep=values["keep"])
+        return life_verbs.run(
+            records, container_id, options, session.warn, detach=values["detach"], keep=values["keep"]
+        )
     elif verb == "pause":
-        lifecycle.pause(records, container_id)
+        life_verbs.pause(records, container_id)
     elif verb == "resume":
-        lifecycle.resume(records, container_id)
+        life_verbs.resume(records, container_id)
     elif verb == "kill":
-        lifecycle.kill(records, container_id, values["signal"], everything=values["everything"])
+        life_verbs.kill(records, container_id, values["signal"], everything=values["everything"])
     else:
         try:
-            lifecycle.delete(records, container_id, session.warn, force=values["force"])
+            life_verbs.delete(records, container_id, session.warn, force=values["force"])
         except NotFound:
             if not values["force"]:
                 raise
@@ -128,24 +130,24 @@ def _refuse_checkpoint(records: Any, verb: str, container_id: str) -> NoReturn:
 
 
 def _limits(records: Any, verb: str, values: dict[str, Any]) -> int:
-    from rootless.runtime.oci import limits, resources
+    from rootless.runtime.oci import bundle_cgroup, update_values
 
     record = records.get(values["container_id"])
     if verb == "update":
         with record.lock():
-            limits.update(record, resources.changes(values))
+            bundle_cgroup.update(record, update_values.changes(values))
     elif values["stats"]:
-        output.line(output.json_text(limits.statistics(record), indent=None))
+        output.line(output.json_text(bundle_cgroup.statistics(record), indent=None))
     else:
-        for event in limits.events(record, resources.seconds(values["interval"])):
+        for event in bundle_cgroup.events(record, update_values.seconds(values["interval"])):
             output.line(output.json_text(event, indent=None))
             sys.stdout.flush()
     return 0
 
 
 def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
-    from rootless.runtime.oci.lifecycle import CreateOptions
-    from rootless.runtime.oci.limits import Policy
+    from rootless.runtime.oci.bundle_cgroup import Policy
+    from rootless.runtime.oci.life_verbs import CreateOptions
 
     options = CreateOptions(
         values["bundle"],
@@ -173,7 +175,7 @@ def _listen_fds() -> int:
 
 
 def _exec(session: Session, records: Any, values: dict[str, Any]) -> int:
-    from rootless.runtime.oci.execute import ExecOptions, execute
+    from rootless.runtime.oci.exec_verb import ExecOptions, execute
 
     options = ExecOptions()
     options.additional_gids = values["additional_gids"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from rootless.kernel import procfs
-from rootless.runtime import hooks, options, spec
-from rootless.runtime.namespaces import FLAGS
-from rootless.runtime.oci.lifecycle import processes
-from rootless.runtime.state import Record, Records
+from rootless.runtime import mount_options, spec
+from rootless.runtime.oci.life_verbs import processes
+from rootless.runtime.oci.oci_records import Record, Records
+from rootless.runtime.process import hooks
+from rootless.runtime.process.namespace_steps import FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,15 +73,15 @@ def process_table(pids: list[int]) -> str:
 
 def features() -> dict[str, Any]:
     """The features structure (features.md, features-linux.md)."""
-    from rootless.runtime.capabilities import NAMES
-    from rootless.runtime.scheduling import MEMORY_FLAGS, MEMORY_MODES
-    from rootless.runtime.seccomp import FLAGS as SECCOMP_FLAGS
+    from rootless.runtime.process.capabilities import NAMES
+    from rootless.runtime.process.scheduling import MEMORY_FLAGS, MEMORY_MODES
+    from rootless.runtime.seccomp.filter_cache import FLAGS as SECCOMP_FLAGS
 
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec.VERSION,
         "hooks": list(hooks.STAGES),
-        "mountOptions": options.KNOWN,
+        "mountOptions": mount_options.KNOWN,
         "linux": {
             "namespaces": sorted(FLAGS),
             "capabilities": list(NAMES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.runtime.capabilities import DEFAULT
+from rootless.runtime.process.capabilities import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """Typed steps that build the container's view of the system; each can describe and apply itself."""
 
 from rootless.runtime.operations.base import AFTER_MOUNTS, BEFORE_MOUNTS, Context, Operation
+from rootless.runtime.operations.config_mounts import Bind, Cgroup, Filesystem, Mount, Mqueue, Proc, Sysfs, Tmpfs
 from rootless.runtime.operations.cover import Mask, ReadOnly
 from rootless.runtime.operations.devices import Console, Device, Devpts, Symlink
-from rootless.runtime.operations.files import WriteFile
-from rootless.runtime.operations.mounts import Bind, Cgroup, Filesystem, Mount, Mqueue, Proc, Sysfs, Tmpfs
+from rootless.runtime.operations.kernel_settings import Hostname, Sysctl
 from rootless.runtime.operations.root import MakeDirectory, OpenRoot, PivotRoot, SealReadOnly
 from rootless.runtime.operations.seed import SeedVolume
-from rootless.runtime.operations.system import Hostname, Sysctl
+from rootless.runtime.operations.written_files import WriteFile
 
 __all__ = [
     "AFTER_MOUNTS",

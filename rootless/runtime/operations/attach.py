@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.runtime.mount_options import MountOptions
     from rootless.runtime.operations.idmapped import IdMapped
-    from rootless.runtime.options import MountOptions
 
 # a seccomp filter around us (a container we are nested in) answers EPERM for calls that it does not know
 _MISSING = (errno.ENOSYS, errno.EPERM, errno.EINVAL)

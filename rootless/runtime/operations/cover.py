@@ -8,9 +8,9 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
+from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
 from rootless.runtime.operations.base import Context, Operation, existing
-from rootless.runtime.options import MountOptions
 
 NULL_DEVICE = os.makedev(1, 3)
 

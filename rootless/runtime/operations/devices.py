@@ -10,10 +10,10 @@ from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root
 from rootless.kernel.tty import is_pty_slave, open_ptmx
+from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
 from rootless.runtime.operations.base import Context, Operation, existing, mountpoint
-from rootless.runtime.operations.mounts import Filesystem
-from rootless.runtime.options import MountOptions
+from rootless.runtime.operations.config_mounts import Filesystem
 
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
     """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
     from rootless.host import userns
-    from rootless.storage.tree import PATH_DIRECTORY, Copier, copy_tree
+    from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
     lowerdirs = make_directories(container_dir, lowerdirs, id_map)
     upper = f"{container_dir}/upper"

@@ -165,7 +165,7 @@ def probe(directory: str, id_map: IdMap) -> str:
 def probe_with(prepare: Any, mounter: Any, unmount: Any, directory: str, id_map: IdMap) -> str:
     """Empty when the driver of these functions works below `directory`, else why it does not."""
     from rootless.host import userns
-    from rootless.storage.removal import delete
+    from rootless.storage.files.removal import delete
 
     base = f"{directory}/.probe-{os.urandom(8).hex()}"
     target = f"{base}/merged"

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from rootless.engine import attach_client
+from rootless.engine.container import attach_client
 
 
 class FakeRun:

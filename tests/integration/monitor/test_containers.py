@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rootless.engine import attach_client
+from rootless.engine.container import attach_client
 from rootless.errors import CommandNotExecutable, CommandNotFound
 from rootless.monitor import reap
 from tests.conftest import require, runs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.engine import attach_client
+from rootless.engine.container import attach_client
 from rootless.monitor import reap
 from tests.conftest import require, runs
 from tests.integration.monitor.bundle import busybox, container

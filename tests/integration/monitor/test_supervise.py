@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rootless.engine import attach_client
+from rootless.engine.container import attach_client
 from rootless.errors import CommandNotFound, InvalidState, RootlessError, RuntimeFailure
 from rootless.monitor import protocol, reap
 from tests.conftest import runs

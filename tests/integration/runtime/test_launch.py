@@ -1,4 +1,4 @@
-"""runtime.launch and runtime.join as the monitor uses them: in-process, with a mounted root, volumes, a reaper."""
+"""runtime.process.launch and runtime.process.join as the monitor uses them: with a root, volumes, a reaper."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from rootless.errors import CommandNotFound, InvalidState, RuntimeFailure
 from rootless.host.userns import default_id_map
 from rootless.kernel import mounts, procfs
-from rootless.runtime.join import exec_process
-from rootless.runtime.launch import Launch, create
 from rootless.runtime.operations import Operation, SeedVolume, WriteFile
-from rootless.runtime.process import Process
+from rootless.runtime.process.join import exec_process
+from rootless.runtime.process.launch import Launch, create
+from rootless.runtime.process.running import Process
 from tests.conftest import owns_range, require
 from tests.integration.runtime.bundle import Bundle
 
@@ -308,7 +308,7 @@ def test_join_terminal(bundle: Bundle) -> None:
 
 def test_no_new_privileges_is_needed_by_no_filter(bundle: Bundle) -> None:
     """TRAPS 3.14: without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still there."""
-    from rootless.runtime.seccomp import compile_profile
+    from rootless.runtime.seccomp.filter_cache import compile_profile
 
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}
     program = compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})

@@ -18,7 +18,7 @@ sys.path[:0] = [{repository!r}]
 from rootless.kernel import procfs
 from rootless.kernel.process import set_child_subreaper
 from rootless.runtime.oci import lifecycle
-from rootless.runtime.state import Records
+from rootless.runtime.oci.oci_records import Records
 
 set_child_subreaper()  # all orphans come to us: none can hide
 records = Records({records!r})

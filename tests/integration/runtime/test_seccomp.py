@@ -17,7 +17,8 @@ from rootless.kernel import keyring as kernel_keyring
 from rootless.kernel import process
 from rootless.kernel.libc import number, syscall
 from rootless.kernel.seccomp import load_filter
-from rootless.runtime import capabilities, keyring, seccomp
+from rootless.runtime.process import capabilities, session_keyring
+from rootless.runtime.seccomp import filter_cache
 from tests.conftest import Runner, owns_range, require
 
 TIOCSTI = 0x5412
@@ -70,7 +71,7 @@ def _loaded(program: bytes, look: Callable[[], object]) -> object:
 
 def test_the_default_filter_in_the_kernel(tmp_path: Path) -> None:
     """TRAPS 3.14: self-test of the filter that is really loaded."""
-    program = seccomp.cached(seccomp.default_profile(), str(tmp_path))
+    program = filter_cache.cached(filter_cache.default_profile(), str(tmp_path))
 
     def look() -> object:
         return {
@@ -101,15 +102,15 @@ def test_a_killing_profile() -> None:
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["getpgrp", "getpgid"], "action": "SCMP_ACT_KILL_PROCESS"}],
     }
-    assert _loaded(seccomp.compile_profile(profile), lambda: os.getpgid(0)) == -signal.SIGSYS
+    assert _loaded(filter_cache.compile_profile(profile), lambda: os.getpgid(0)) == -signal.SIGSYS
 
 
 def test_loading_needs_no_libseccomp(tmp_path: Path) -> None:
     """The init of a container loads the program alone."""
-    path = seccomp.cached_path(seccomp.default_profile(), str(tmp_path))
+    path = filter_cache.cached_path(filter_cache.default_profile(), str(tmp_path))
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from rootless.runtime.seccomp import read_filter\n"
+        "from rootless.runtime.seccomp.filter_cache import read_filter\n"
         "from rootless.kernel import process, seccomp\n"
         f"program = read_filter({path!r}); process.set_no_new_privs(); seccomp.load_filter(program)\n"
         "print('libseccomp' in open('/proc/self/maps').read(), 'rootless.kernel.libseccomp' in sys.modules)"
@@ -122,7 +123,7 @@ def test_the_keyring_is_a_new_one() -> None:
 
     def look() -> object:
         before = syscall(number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 1)
-        extra = keyring.join()
+        extra = session_keyring.join()
         return before, syscall(number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0), extra is None
 
     found = _in_child(look)
@@ -154,7 +155,7 @@ def test_a_full_quota_of_keys_denies_key_calls_instead_of_failing() -> None:
             code = _errno_of_add_key(add_key, serial)
             if code:
                 break
-        extra = keyring.join()
+        extra = session_keyring.join()
         process.set_no_new_privs()
         assert extra is not None
         load_filter(extra)
@@ -175,7 +176,7 @@ def test_no_keyring_is_left_behind() -> None:
     """More joins than the quota of 200 allows at once: those of ended processes are gone."""
 
     def look() -> object:
-        return sum(_in_child(lambda: keyring.join() is None) is True for _ in range(300))
+        return sum(_in_child(lambda: session_keyring.join() is None) is True for _ in range(300))
 
     assert _as_other_id(78, look) == 300
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rootless.kernel import seccomp_notify
-from rootless.runtime.emulation_filter import compile_filters
+from rootless.runtime.seccomp.emulation_filter import compile_filters
 from tests.conftest import REPOSITORY, Runner
 
 from .bundle import Bundle

@@ -139,8 +139,9 @@ def test_interpreter_of_the_user_is_sealed(bundle: Bundle, tmp_path: Path) -> No
     (bundle.root / "script").write_text("#!/proc/self/exe\n")
     (bundle.root / "script").chmod(0o755)
     boot = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from rootless.runtime.sealed import ensure_sealed;"
-        "ensure_sealed(); import os; print(os.readlink('/proc/self/exe'), os.environ.get('LD_LIBRARY_PATH'))"
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r});"
+        " from rootless.runtime.process.sealed import ensure_sealed; ensure_sealed();"
+        " import os; print(os.readlink('/proc/self/exe'), os.environ.get('LD_LIBRARY_PATH'))"
     )
     done = subprocess.run([copy, "-I", "-c", boot], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("/memfd:rootless-python") and done.stdout.split()[-1] == "None", done.stderr

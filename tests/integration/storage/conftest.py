@@ -15,8 +15,9 @@ import pytest
 
 from rootless.host import userns
 from rootless.paths import directories
-from rootless.storage import drivers, worker
-from rootless.storage.store import Store
+from rootless.storage import drivers
+from rootless.storage.layers import worker_client
+from rootless.storage.store.store import Store
 from tests.conftest import require
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -91,8 +92,8 @@ class Unpacker:
 
     def check(self, chain_id: str, diff_id: str) -> None:
         """Every archive that is unpacked, however odd, can be made again, and its tree is what it says."""
-        job = worker.verify_job(self.store.layers.path(chain_id), self.store.layers.record(chain_id)["lost"])
-        found = worker.run(job, self.store.id_map)
+        job = worker_client.verify_job(self.store.layers.path(chain_id), self.store.layers.record(chain_id)["lost"])
+        found = worker_client.run(job, self.store.id_map)
         assert found == {"diff_id": diff_id, "count": 0, "texts": []}
 
     def inside(self, function: Callable[[], object]) -> object:

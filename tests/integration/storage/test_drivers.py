@@ -12,7 +12,7 @@ import pytest
 
 from rootless.errors import RootlessError, UsageError
 from rootless.storage import drivers
-from rootless.storage.store import Store
+from rootless.storage.store.store import Store
 from tests.conftest import require
 
 from .conftest import Archive, Mounted, Unpacker
@@ -256,7 +256,7 @@ def test_volatile_container_can_be_mounted_again(mounted: Mounted) -> None:
 
 def test_removal_leaves_nothing(mounted: Mounted) -> None:
     """Trap 3.13: files of mapped ids, and overlayfs' work/work of mode 000."""
-    from rootless.storage.removal import remove_tree
+    from rootless.storage.files.removal import remove_tree
 
     mounted.unpacker.layer(Archive().directory("d").file("d/f", uid=5, gid=5))
 

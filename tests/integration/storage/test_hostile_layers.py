@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rootless.errors import DigestMismatch, InvalidInput
-from rootless.storage.store import Store
+from rootless.storage.store.store import Store
 
 from .conftest import GZIP, PLAIN, ZSTD, Archive, Unpacker
 

@@ -19,8 +19,8 @@ import pytest
 from rootless.errors import HostLimit
 from rootless.host import userns
 from rootless.paths import directories
-from rootless.storage.removal import remove_tree
-from rootless.storage.store import Store
+from rootless.storage.files.removal import remove_tree
+from rootless.storage.store.store import Store
 from tests.conftest import require
 
 from .conftest import GZIP, Archive, Unpacker, chain
@@ -142,7 +142,7 @@ from rootless.paths import directories
 from tests.integration.storage.conftest import Archive
 enter(default_id_map())
 mount("tmpfs", {str(store_root)!r}, "tmpfs", 0, "size=3m,mode=0700")
-from rootless.storage.store import Store
+from rootless.storage.store.store import Store
 store = Store(directories({str(store_root)!r}))
 tar = Archive().file("f", b"x" * (8 << 20)).tar()
 digest = "sha256:" + hashlib.sha256(tar).hexdigest()
@@ -191,7 +191,7 @@ def test_kill_at_any_moment_leaves_a_store_that_works(store: Store, victim: str,
 import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
 from rootless.paths import directories
-from rootless.storage.store import Store
+from rootless.storage.store.store import Store
 store = Store(directories({store.root!r}))
 print("go", flush=True)
 store.layers.unpack({digest!r}, None, {digest!r}, {GZIP!r}, open({str(tmp_path / "layer")!r}, "rb"))
@@ -289,7 +289,7 @@ def test_removal_never_follows_links_and_handles_depth(store: Store, tmp_path: P
 
 def test_worker_is_shut_into_the_layer(tmp_path: Path) -> None:
     """The second wall: after `_shut_in` even an absolute path is inside of the target."""
-    from rootless.storage.unpack_worker import _shut_in
+    from rootless.storage.layers.unpack_worker import _shut_in
 
     target = tmp_path / "target"
     target.mkdir()

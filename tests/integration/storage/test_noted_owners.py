@@ -6,8 +6,8 @@ import stat
 import tarfile
 from pathlib import Path
 
-from rootless.storage import overrides
-from rootless.storage.overrides import Override
+from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import Override
 from tests.conftest import owns_range
 
 from .conftest import Archive, Unpacker

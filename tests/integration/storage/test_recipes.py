@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from rootless.errors import InvalidInput, RootlessError
 from rootless.host import userns
 from rootless.host.idmap import IdMap
-from rootless.storage import worker
-from rootless.storage.apply import Applier
-from rootless.storage.attributes import Attributes
-from rootless.storage.inflate import Inflated
-from rootless.storage.recipe import RecipeWriter
-from rootless.storage.replaced import take_out
-from rootless.storage.store import Store
-from rootless.storage.tarstream import TarStream
-from rootless.storage.verify import verify
+from rootless.storage.layers import worker_client
+from rootless.storage.layers.apply import Applier
+from rootless.storage.layers.attributes import Attributes
+from rootless.storage.layers.replaced import take_out
+from rootless.storage.layers.verify import verify
+from rootless.storage.store.store import Store
+from rootless.storage.tar.inflate import Inflated
+from rootless.storage.tar.recipe import RecipeWriter
+from rootless.storage.tar.tarstream import TarStream
 
 from .conftest import Archive, Unpacker
 
@@ -229,8 +229,8 @@ def test_damage_is_noticed(unpacker: Unpacker, store: Store, how: str, words: st
     )
     diff = unpacker.layer(archive)
     damage(diff, how)
-    job = worker.verify_job(store.layers.path(unpacker.chains[0]), {})
-    found = worker.run(job, store.id_map)
+    job = worker_client.verify_job(store.layers.path(unpacker.chains[0]), {})
+    found = worker_client.run(job, store.id_map)
     assert found["count"] and any(words in text for text in found["texts"]), found
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_tree_makes_no_archive(unpacker: Unpacker, store: Store) -> No
     """A reader of the tar hears of it: a missing file at once, changed bytes by the digest."""
     diff = unpacker.layer(Archive().file("f", b"x" * 500_000).file("g", b"y" * 100))
     (diff / "g").unlink()
-    tar = worker.Rebuilt([store.layers.path(unpacker.chains[0])], store.id_map)
+    tar = worker_client.Rebuilt([store.layers.path(unpacker.chains[0])], store.id_map)
     with pytest.raises(InvalidInput, match="'g'"):
         while tar.read(1 << 16):
             pass
@@ -247,7 +247,7 @@ def test_a_damaged_tree_makes_no_archive(unpacker: Unpacker, store: Store) -> No
 
 def test_a_reader_may_stop_early(unpacker: Unpacker, store: Store) -> None:
     unpacker.layer(Archive().file("f", os.urandom(5 << 20)))
-    tar = worker.Rebuilt([store.layers.path(unpacker.chains[0])], store.id_map)
+    tar = worker_client.Rebuilt([store.layers.path(unpacker.chains[0])], store.id_map)
     assert tar.read(100)
     tar.close()
     tar.close()

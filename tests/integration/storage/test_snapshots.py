@@ -16,8 +16,10 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.host import idmap, subid
-from rootless.storage import drivers, overrides, worker
-from rootless.storage.store import Store
+from rootless.storage import drivers
+from rootless.storage.layers import worker_client
+from rootless.storage.owners import overrides
+from rootless.storage.store.store import Store
 from tests.conftest import require
 from tests.tree_compare import describe, differences
 
@@ -134,7 +136,7 @@ def seen(mounted: Mounted, *, fresh: bool) -> dict[str, dict[str, object]]:
 
 def tar_of(store: Store, chain_id: str) -> bytes:
     """The layer's tar, made again from its recipe."""
-    rebuilt = worker.Rebuilt([store.layers.path(chain_id)], store.id_map)
+    rebuilt = worker_client.Rebuilt([store.layers.path(chain_id)], store.id_map)
     try:
         return b"".join(iter(lambda: rebuilt.read(1 << 20), b""))
     finally:
@@ -221,8 +223,8 @@ def test_nothing_changed_is_no_layer(mounted: Mounted) -> None:
     os.umask(0o022)
     mounted.run(look)
     store = u.store
-    job = worker.changes_job(mounted.plan, store.id_map, MOUNTED)
-    found = worker.run(job, store.id_map)["changes"]
+    job = worker_client.changes_job(mounted.plan, store.id_map, MOUNTED)
+    found = worker_client.run(job, store.id_map)["changes"]
     # a socket came, which no layer can hold, and the directory's time tells (with fuse-overlayfs it tells too little)
     assert found == ([] if mounted.driver == "fuse-overlayfs" else [["C", "/tmp"]])
     assert not [name for name in os.listdir(store.path("layers")) if name.startswith(".")]

@@ -13,21 +13,21 @@ from types import ModuleType
 import click
 import pytest
 
-from rootless.cli import tree
-from rootless.cli.command import Command, Session
+from rootless.cli import command_tree
 from rootless.cli.container.run import create, explain, run
+from rootless.cli.declaration import Command, Session
 from rootless.cli.main import cli
-from rootless.cli.options import from_flags
-from rootless.engine.options import ContainerOptions
+from rootless.cli.run_flags import from_flags
+from rootless.engine.types import ContainerOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GROUPS = {
-    "": tree.ROOT,
-    "container": tree.CONTAINER,
-    "image": tree.IMAGE,
-    "manifest": tree.MANIFEST,
-    "volume": tree.VOLUME,
-    "system": tree.SYSTEM,
+    "": command_tree.ROOT,
+    "container": command_tree.CONTAINER,
+    "image": command_tree.IMAGE,
+    "manifest": command_tree.MANIFEST,
+    "volume": command_tree.VOLUME,
+    "system": command_tree.SYSTEM,
 }
 
 
@@ -53,10 +53,10 @@ def test_the_tree_says_what_the_command_says(group: str, name: str) -> None:
 
 def test_every_alias_leads_somewhere() -> None:
     for aliases, entries in (
-        (tree.CONTAINER_ALIASES, tree.CONTAINER),
-        (tree.IMAGE_ALIASES, tree.IMAGE),
-        (tree.VOLUME_ALIASES, tree.VOLUME),
-        (tree.ROOT_ALIASES, tree.ROOT),
+        (command_tree.CONTAINER_ALIASES, command_tree.CONTAINER),
+        (command_tree.IMAGE_ALIASES, command_tree.IMAGE),
+        (command_tree.VOLUME_ALIASES, command_tree.VOLUME),
+        (command_tree.ROOT_ALIASES, command_tree.ROOT),
     ):
         assert set(aliases.values()) <= set(entries)
         assert not set(aliases) & set(entries)
@@ -137,7 +137,7 @@ def test_help_imports_no_command() -> None:
     )
     printed = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
     loaded = set(printed.splitlines()[-1].split())
-    assert loaded == {"rootless.cli.main", "rootless.cli.command", "rootless.cli.tree"}
+    assert loaded == {"rootless.cli.main", "rootless.cli.declaration", "rootless.cli.command_tree"}
 
 
 def test_run_imports_little() -> None:
@@ -151,15 +151,15 @@ def test_run_imports_little() -> None:
     assert {name for name in printed.split() if name.startswith("rootless")} == {
         "rootless",
         "rootless.cli",
-        "rootless.cli.command",
-        "rootless.cli.complete",
+        "rootless.cli.declaration",
+        "rootless.cli.completion",
         "rootless.cli.container",
         "rootless.cli.container.run",
         "rootless.cli.main",
-        "rootless.cli.options",
-        "rootless.cli.tree",
+        "rootless.cli.run_flags",
+        "rootless.cli.command_tree",
         "rootless.engine",
-        "rootless.engine.options",
+        "rootless.engine.types",
         "rootless.errors",
         "rootless.output",
     }

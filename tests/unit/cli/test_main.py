@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rootless import errors
-from rootless.cli.command import Session
+from rootless.cli.declaration import Session
 from rootless.cli.main import run as main
-from rootless.engine.options import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
+from rootless.engine.types import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
 
 
 class Verbs:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rootless.cli import units
-from rootless.cli.container.listing import layout, ports_text
-from rootless.cli.filters import parse_filters
+from rootless.cli.container.ps import layout, ports_text
+from rootless.cli.filter_flags import parse_filters
 from rootless.cli.table import aligned
-from rootless.engine.options import ContainerSummary, PortBinding
+from rootless.engine.types import ContainerSummary, PortBinding
 from rootless.errors import UsageError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rootless.engine.bundle import Facts, Namespaces, ResolvedMount, make_config
-from rootless.engine.options import ContainerOptions
-from rootless.engine.process import ImageDefaults
-from rootless.engine.users import Account
+from rootless.engine.plan.bundle import Facts, Namespaces, ResolvedMount, make_config
+from rootless.engine.plan.oci_process import ImageDefaults
+from rootless.engine.plan.users import Account
+from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.host.idmap import SubordinateIds, default_map, keep_id_map, single_map
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from rootless.engine import cgroup, update
+from rootless.engine.container import container_cgroup, update
 from rootless.engine.context import Engine
-from rootless.engine.options import ContainerOptions
+from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit
 from rootless.host import cgroups
 from rootless.host.cgroups import Delegation
@@ -32,9 +32,9 @@ def test_only_our_own_empty_cgroups_go(engine: Engine, tmp_path: Path, monkeypat
         (tree / name).mkdir(parents=True)
     (tree / f"rootless-{OTHER}/cgroup.procs").write_text("17\n")
     monkeypatch.setattr(cgroups, "find", lambda **_: Delegation("directory", path=str(tree)))
-    assert cgroup.prune_stale(engine) == 0, "a young one may belong to a container that just starts"
-    monkeypatch.setattr(cgroup, "_YOUNG", -1.0)
-    assert cgroup.prune_stale(engine) == 1
+    assert container_cgroup.prune_stale(engine) == 0, "a young one may belong to a container that just starts"
+    monkeypatch.setattr(container_cgroup, "_YOUNG", -1.0)
+    assert container_cgroup.prune_stale(engine) == 1
     assert sorted(path.name for path in tree.iterdir()) == sorted(
         [f"rootless-{OTHER}", cgroups.LEAF, "rootless-mine", "another"]
     )

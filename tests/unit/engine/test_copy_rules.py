@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.engine.copy_rules import Found, Place, Placing, base_name, choose, parse_place
+from rootless.engine.files.cp_rules import Found, Place, Placing, base_name, choose, parse_place
 from rootless.errors import InvalidInput, NotFound, UsageError
 
 DIRECTORY = Found(True, True, "there")

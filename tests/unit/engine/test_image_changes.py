@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rootless.engine.image_changes import apply_changes
+from rootless.engine.plan.config_changes import apply_changes
 from rootless.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.engine.image_files import MAX_FILE, read_from_layers
+from rootless.engine.image.image_files import MAX_FILE, read_from_layers
 from rootless.errors import InvalidInput
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.engine.mounts import (
+from rootless.engine.plan.mount_flags import (
     MountSpec,
     parse_mount,
     parse_tmpfs,

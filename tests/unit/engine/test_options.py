@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from rootless.engine import launchfile
-from rootless.engine.durations import human_duration, parse_duration, parse_size, parse_timestamp, timestamp
-from rootless.engine.env import merge_env, parse_env, parse_labels, read_lines
+from rootless.engine.container.listing import status_text
+from rootless.engine.container.names import suggest_name
+from rootless.engine.container.top import parse_columns
 from rootless.engine.filters import Filters
-from rootless.engine.identity import parse_userns
-from rootless.engine.listing import status_text
-from rootless.engine.names import suggest_name
-from rootless.engine.networking import exposed_ports
-from rootless.engine.options import ContainerOptions
-from rootless.engine.security import parse_device
+from rootless.engine.plan import launchfile
+from rootless.engine.plan.environment import merge_env, parse_env, parse_labels, read_lines
+from rootless.engine.plan.identity import parse_userns
+from rootless.engine.plan.networking import exposed_ports
+from rootless.engine.plan.security import parse_device
+from rootless.engine.plan.signal_names import parse_signal, signal_name
 from rootless.engine.settings import Settings, load_settings
-from rootless.engine.signals import parse_signal, signal_name
-from rootless.engine.top import parse_columns
+from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidInput, UsageError
-from rootless.storage.containers import check_name
+from rootless.storage.store.containers import check_name
+from rootless.units import human_duration, parse_duration, parse_size, parse_timestamp, timestamp
 
 
 def test_durations() -> None:

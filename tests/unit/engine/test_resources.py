@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from rootless.engine import events
-from rootless.engine.options import ContainerOptions
-from rootless.engine.resources import judge, launch_settings, resources
+from rootless.engine.plan.resources import judge, launch_settings, resources
 from rootless.engine.settings import Settings
+from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
-from rootless.storage.eventlog import Entry
+from rootless.storage.store.eventlog import Entry
 
 MIB = 1 << 20
 NOTHING = Delegation("none", reason="this host has none", remedy="ask for some")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rootless.engine import space
 from rootless.engine.settings import load_settings
-from rootless.engine.space import Room, check
+from rootless.engine.transfer import space
+from rootless.engine.transfer.space import Room, check
 from rootless.errors import HostLimit, InvalidInput, UsageError
-from rootless.storage.full import refused
-from rootless.storage.measure import measure
-from rootless.storage.removal import delete
+from rootless.storage.files.removal import delete
+from rootless.storage.layers.measure import measure
+from rootless.storage.tar.full import refused
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.engine.users import resolve
+from rootless.engine.plan.users import resolve
 from rootless.errors import UsageError
 
 PASSWD = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rootless.errors import InvalidInput, RootlessError
 from rootless.image.decompress import HEAD, Plain, compression_of
 from rootless.image.docker_archive import archive_sources
-from rootless.image.files import DirectoryFiles, TarFiles, read_file
+from rootless.image.file_sets import DirectoryFiles, TarFiles, read_file
 from rootless.image.tarwriter import TarWriter
 
 

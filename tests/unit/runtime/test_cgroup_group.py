@@ -11,7 +11,7 @@ from rootless.errors import HostLimit, InvalidState
 from rootless.host import cgroups
 from rootless.runtime.cgroups import place, usage
 from rootless.runtime.cgroups.group import Group, Group1, restore
-from rootless.runtime.cgroups.settings import Setting
+from rootless.runtime.cgroups.limit_values import Setting
 
 
 def fill(directory: Path, **files: str) -> Path:

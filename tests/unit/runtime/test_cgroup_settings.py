@@ -8,7 +8,7 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.runtime.cgroups import version1, version2
-from rootless.runtime.cgroups.settings import is_asked
+from rootless.runtime.cgroups.limit_values import is_asked
 
 
 def two(resources: dict[str, Any]) -> list[tuple[str, str, str]]:

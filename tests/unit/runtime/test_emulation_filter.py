@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from rootless.kernel import libseccomp
-from rootless.runtime.emulation_filter import compile_filters
+from rootless.runtime.seccomp.emulation_filter import compile_filters
 from tests.conftest import require
 from tests.unit.runtime.bpf import AARCH64, ALLOW, ERRNO, I386, X86_64, verdict
 

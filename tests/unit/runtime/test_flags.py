@@ -10,9 +10,9 @@ import pytest
 from rootless.errors import UsageError
 from rootless.runtime.oci import flags
 from rootless.runtime.oci.cli import group
-from rootless.runtime.oci.execute import parse_user
-from rootless.runtime.oci.lifecycle import signal_number
-from rootless.runtime.state import check_id
+from rootless.runtime.oci.exec_verb import parse_user
+from rootless.runtime.oci.life_verbs import signal_number
+from rootless.runtime.oci.oci_records import check_id
 
 LINES = [
     "create c",

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from rootless.runtime import hooks
+from rootless.runtime.process import hooks
 
 STATE: dict[str, Any] = {"id": "c", "annotations": {"big": "x" * 300_000}}
 

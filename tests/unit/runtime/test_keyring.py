@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from rootless.kernel import keyring as kernel_keyring
-from rootless.runtime import keyring
+from rootless.runtime.process import session_keyring
 from tests.unit.runtime.bpf import AARCH64, ALLOW, ERRNO, I386, X86_64, verdict
 
 DENIED = ERRNO | errno.ENOSYS
@@ -22,7 +22,7 @@ def test_no_keyring_means_no_key_calls(monkeypatch: pytest.MonkeyPatch, code: in
 
     monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
     warnings: list[str] = []
-    assert keyring.join("c", warn=warnings.append) == keyring.deny_filter()
+    assert session_keyring.join("c", warn=warnings.append) == session_keyring.deny_filter()
     assert bool(warnings) is (code == errno.EDQUOT)  # without keys altogether nothing is lost
 
 
@@ -32,7 +32,7 @@ def test_other_errors_stay_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
     with pytest.raises(OSError):
-        keyring.join("c")
+        session_keyring.join("c")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_other_errors_stay_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_deny_filter(arch: int, numbers: tuple[int, ...]) -> None:
-    program = keyring.deny_filter()
+    program = session_keyring.deny_filter()
     for number in numbers:
         assert verdict(program, number, arch=arch) == DENIED
     for number in (0, numbers[0] - 1, numbers[-1] + 1, 500, 0x40000000):

@@ -10,11 +10,11 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.kernel import mounts
-from rootless.runtime import options
-from rootless.runtime.namespaces import wanted
+from rootless.runtime import mount_options
 from rootless.runtime.oci.template import default_config
 from rootless.runtime.operations import SeedVolume, WriteFile
 from rootless.runtime.plan import Facts, describe, operations, root_propagation
+from rootless.runtime.process.namespace_steps import wanted
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -113,7 +113,9 @@ def test_propagation_of_the_old_tree_never_reaches_the_host() -> None:
 
 
 def test_options() -> None:
-    parsed = options.parse(["rbind", "ro", "rw", "nosuid", "rnoexec", "noatime", "rslave", "sync", "size=5", "rro"])
+    parsed = mount_options.parse(
+        ["rbind", "ro", "rw", "nosuid", "rnoexec", "noatime", "rslave", "sync", "size=5", "rro"]
+    )
     assert parsed.bind and parsed.recursive
     assert parsed.set == mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOATIME
     assert parsed.clear == mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR__ATIME
@@ -123,11 +125,11 @@ def test_options() -> None:
 
 
 def test_a_later_access_time_choice_wins() -> None:
-    assert options.parse(["noatime", "strictatime"]).set == mounts.MOUNT_ATTR_STRICTATIME
-    assert options.parse(["strictatime", "relatime"]).set == 0
+    assert mount_options.parse(["noatime", "strictatime"]).set == mounts.MOUNT_ATTR_STRICTATIME
+    assert mount_options.parse(["strictatime", "relatime"]).set == 0
 
 
-@pytest.mark.parametrize("word", options.KNOWN)
+@pytest.mark.parametrize("word", mount_options.KNOWN)
 def test_every_option_of_the_table_is_known(word: str) -> None:
-    parsed = options.parse([word])
+    parsed = mount_options.parse([word])
     assert parsed.filesystem == []

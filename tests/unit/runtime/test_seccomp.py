@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput
 from rootless.kernel import libseccomp
-from rootless.runtime import seccomp
-from rootless.runtime.capabilities import DEFAULT, NAMES
-from rootless.runtime.seccomp_profile import TIOCLINUX, TIOCSTI, all_but
+from rootless.runtime.process.capabilities import DEFAULT, NAMES
+from rootless.runtime.seccomp import filter_cache
+from rootless.runtime.seccomp.seccomp_profile import TIOCLINUX, TIOCSTI, all_but
 from tests.conftest import require
 from tests.unit.runtime.bpf import ALLOW, ERRNO, I386, verdict
 
@@ -37,7 +37,7 @@ def _host() -> None:
 
 @pytest.fixture(scope="module")
 def default() -> bytes:
-    return seccomp.compile_profile(seccomp.default_profile())
+    return filter_cache.compile_profile(filter_cache.default_profile())
 
 
 @pytest.mark.parametrize("number", [READ, 59, 231, 257, 319, 437, 439])
@@ -73,15 +73,15 @@ def test_clone_flags(default: bytes) -> None:
 
 
 def test_capabilities_open_their_calls() -> None:
-    program = seccomp.compile_profile(seccomp.default_profile([*DEFAULT, "CAP_SYS_ADMIN", "CAP_SYS_TIME"]))
+    program = filter_cache.compile_profile(filter_cache.default_profile([*DEFAULT, "CAP_SYS_ADMIN", "CAP_SYS_TIME"]))
     for number in (MOUNT, UNSHARE, CLONE3, 227):
         assert verdict(program, number) == ALLOW
     assert verdict(program, CLONE, 0x10000000) == ALLOW
     assert verdict(program, KEYCTL) == EPERM
-    everything = seccomp.compile_profile(seccomp.default_profile(NAMES))
+    everything = filter_cache.compile_profile(filter_cache.default_profile(NAMES))
     assert verdict(everything, 175) == ALLOW
     assert verdict(everything, IOCTL, 0, TIOCSTI) == EPERM
-    nothing = seccomp.compile_profile(seccomp.default_profile([]))
+    nothing = filter_cache.compile_profile(filter_cache.default_profile([]))
     assert verdict(nothing, 161) == EPERM  # chroot
 
 
@@ -105,7 +105,7 @@ def test_neighbours_of_the_denied_ioctls_pass(default: bytes, request_: int) -> 
 
 def _compiled(store: list[bytes] = []) -> bytes:  # noqa: B006 - compiled once for all of hypothesis' examples
     if not store:
-        store.append(seccomp.compile_profile(seccomp.default_profile()))
+        store.append(filter_cache.compile_profile(filter_cache.default_profile()))
     return store[0]
 
 
@@ -142,23 +142,23 @@ def test_newer_call_denied_by_a_profile_that_allows_by_default() -> None:
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["mseal", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
     }
-    program = seccomp.compile_profile(profile)
+    program = filter_cache.compile_profile(profile)
     assert verdict(program, 462) == ERRNO | 5
     assert verdict(program, 500) == ALLOW
 
 
 def test_all_architectures_of_a_profile_by_number_of_machine() -> None:
-    arm = seccomp.default_profile(machine="aarch64")
+    arm = filter_cache.default_profile(machine="aarch64")
     assert arm["architectures"] == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
     names = {n for rule in arm["syscalls"] for n in rule["names"]}
     assert "arch_prctl" not in names
     assert "sync_file_range2" in names
-    assert seccomp.default_profile()["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    assert filter_cache.default_profile()["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
 
 
 def test_old_kernel_does_not_allow_ptrace() -> None:
     def has_ptrace(release: str) -> bool:
-        profile = seccomp.default_profile(release=release)
+        profile = filter_cache.default_profile(release=release)
         return any("ptrace" in rule["names"] for rule in profile["syscalls"])
 
     assert not has_ptrace("4.7.10-generic")
@@ -170,10 +170,10 @@ def test_old_kernel_does_not_allow_ptrace() -> None:
 def test_errno_with_an_action_that_has_none_is_an_error(action: str) -> None:
     """runtime-spec: errnoRet beside an action that does not support it MUST be refused."""
     with pytest.raises(InvalidInput, match="errnoRet"):
-        seccomp.compile_profile({"defaultAction": action, "defaultErrnoRet": 1, "syscalls": []})
+        filter_cache.compile_profile({"defaultAction": action, "defaultErrnoRet": 1, "syscalls": []})
     with pytest.raises(InvalidInput, match="errnoRet"):
         rule = {"names": ["read"], "action": action, "errnoRet": 1}
-        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+        filter_cache.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_errno_with_an_action_that_has_none_is_an_error(action: str) -> None:
 )
 def test_wrong_rules_are_named(rule: dict[str, object], word: str) -> None:
     with pytest.raises(InvalidInput, match=word):
-        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+        filter_cache.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
 
 
 NOTIFY = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
@@ -201,12 +201,12 @@ NOTIFY = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
 
 def test_an_agent_gets_the_calls_of_its_rules() -> None:
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x", "listenerMetadata": "m", "syscalls": [NOTIFY]}
-    program = seccomp.compile_profile(profile)
+    program = filter_cache.compile_profile(profile)
     assert verdict(program, libseccomp.syscall_resolve("mkdir") or 0) == 0x7FC00000
     assert verdict(program, libseccomp.syscall_resolve("rmdir") or 0) == ALLOW
-    assert seccomp.load_flags(profile) == 8
+    assert filter_cache.load_flags(profile) == 8
     flags = ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
-    assert seccomp.load_flags({**profile, "flags": flags}) == 8 | 1 | 16 | 32
+    assert filter_cache.load_flags({**profile, "flags": flags}) == 8 | 1 | 16 | 32
 
 
 @pytest.mark.parametrize(
@@ -221,31 +221,31 @@ def test_an_agent_gets_the_calls_of_its_rules() -> None:
 )
 def test_an_agent_without_what_it_needs_is_an_error(change: dict[str, object], word: str) -> None:
     with pytest.raises(InvalidInput, match=word):
-        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", **change})
+        filter_cache.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", **change})
 
 
 def test_a_flag_of_listeners_needs_one() -> None:
     with pytest.raises(InvalidInput, match="WAIT_KILLABLE_RECV"):
-        seccomp.load_flags({"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]})
+        filter_cache.load_flags({"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]})
 
 
 def test_unknown_architecture_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="SCMP_ARCH_PDP11"):
-        seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]})
+        filter_cache.compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]})
 
 
 def test_one_argument_compared_twice_means_either() -> None:
     """As runc: libseccomp cannot hold both in one rule."""
     arguments = [{"index": 0, "op": "SCMP_CMP_EQ", "value": v} for v in (7, 9)]
     rule = {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": arguments}
-    program = seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+    program = filter_cache.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
     assert [verdict(program, PERSONALITY, v) for v in (7, 8, 9)] == [ALLOW, EPERM, ALLOW]
 
 
 def test_the_profile_of_containers_common() -> None:
     path = "/usr/share/containers/seccomp.json"
     require(Path(path).exists(), "no /usr/share/containers/seccomp.json (golang-github-containers-common)")
-    program = seccomp.compile_profile(seccomp.read_profile(path, []))
+    program = filter_cache.compile_profile(filter_cache.read_profile(path, []))
     assert verdict(program, READ) == ALLOW
     assert verdict(program, 246) == EPERM  # kexec_load
     assert verdict(program, 999) == ENOSYS
@@ -261,12 +261,12 @@ def test_profile_formats(tmp_path: Path) -> None:
         "syscalls": [{"name": "chmod", "action": "SCMP_ACT_ERRNO", "errno": "ENOENT", "args": None}],
     }
     file.write_text(json.dumps(old))
-    profile = seccomp.option(str(file))
+    profile = filter_cache.option(str(file))
     assert profile is not None
     assert profile["syscalls"] == [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOENT}]
-    assert seccomp.option("unconfined") is None
-    assert seccomp.option("builtin") == seccomp.default_profile()
-    assert seccomp.resolve(profile) == profile  # an OCI profile is its own resolution
+    assert filter_cache.option("unconfined") is None
+    assert filter_cache.option("builtin") == filter_cache.default_profile()
+    assert filter_cache.resolve(profile) == profile  # an OCI profile is its own resolution
 
 
 @pytest.mark.parametrize(
@@ -290,47 +290,47 @@ def test_wrong_files_are_named(tmp_path: Path, text: str, word: str) -> None:
     file = tmp_path / "p.json"
     file.write_text(text)
     with pytest.raises(InvalidInput, match=word):
-        seccomp.read_profile(str(file))
+        filter_cache.read_profile(str(file))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     """CVE-2024-9341 and kin: a FIFO does not hang us."""
     with pytest.raises(InvalidInput, match="cannot read"):
-        seccomp.read_profile(str(tmp_path / "absent"))
+        filter_cache.read_profile(str(tmp_path / "absent"))
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidInput, match="regular file"):
-        seccomp.read_profile(str(tmp_path / "fifo"))
+        filter_cache.read_profile(str(tmp_path / "fifo"))
     with pytest.raises(InvalidInput, match="regular file"):
-        seccomp.read_profile(str(tmp_path))
+        filter_cache.read_profile(str(tmp_path))
     with pytest.raises(InvalidInput, match="regular file"):
-        seccomp.read_filter(str(tmp_path))
+        filter_cache.read_filter(str(tmp_path))
     (tmp_path / "large").write_bytes(b" " * (1 << 21))
     with pytest.raises(InvalidInput, match="larger"):
-        seccomp.read_profile(str(tmp_path / "large"))
+        filter_cache.read_profile(str(tmp_path / "large"))
 
 
 def test_flags() -> None:
-    assert seccomp.load_flags({}) == 0
-    assert seccomp.load_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}) == 6
+    assert filter_cache.load_flags({}) == 0
+    assert filter_cache.load_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}) == 6
     with pytest.raises(InvalidInput, match="FLAG_X"):
-        seccomp.load_flags({"flags": ["FLAG_X"]})
+        filter_cache.load_flags({"flags": ["FLAG_X"]})
 
 
 def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: bytes) -> None:
-    profile = seccomp.default_profile()
-    path = seccomp.cached_path(profile, str(tmp_path))
-    assert seccomp.read_filter(path) == default
+    profile = filter_cache.default_profile()
+    path = filter_cache.cached_path(profile, str(tmp_path))
+    assert filter_cache.read_filter(path) == default
     with monkeypatch.context() as patch:
-        patch.setattr(seccomp, "compile_profile", lambda profile: pytest.fail("compiled again"))
-        assert seccomp.cached(profile, str(tmp_path)) == default
+        patch.setattr(filter_cache, "compile_profile", lambda profile: pytest.fail("compiled again"))
+        assert filter_cache.cached(profile, str(tmp_path)) == default
     for damage in (b"", b"x", Path(path).read_bytes()[:-8], Path(path).read_bytes()[:-1] + b"\xff"):
         Path(path).write_bytes(damage)
         with pytest.raises(InvalidInput, match="damaged"):
-            seccomp.read_filter(path)
-        assert seccomp.cached(profile, str(tmp_path)) == default
-        assert seccomp.read_filter(path) == default
-    assert seccomp.cached_path(seccomp.default_profile([]), str(tmp_path)) != path
+            filter_cache.read_filter(path)
+        assert filter_cache.cached(profile, str(tmp_path)) == default
+        assert filter_cache.read_filter(path) == default
+    assert filter_cache.cached_path(filter_cache.default_profile([]), str(tmp_path)) != path
 
 
 def test_cache_that_cannot_be_written(default: bytes) -> None:
-    assert seccomp.cached(seccomp.default_profile(), "/proc/nowhere") == default
+    assert filter_cache.cached(filter_cache.default_profile(), "/proc/nowhere") == default

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rootless.errors import InvalidInput, RootlessError
 from rootless.runtime import plan, spec
 from rootless.runtime.oci.template import default_config
-from rootless.runtime.scheduling import numbers
+from rootless.runtime.process.scheduling import numbers
 
 GOOD = default_config(1000, 1000)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rootless.storage import eventlog
-from rootless.storage.eventlog import Entry, Reader, append, parse
+from rootless.storage.store import eventlog
+from rootless.storage.store.eventlog import Entry, Reader, append, parse
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

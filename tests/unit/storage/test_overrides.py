@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.storage import overrides
-from rootless.storage.overrides import Override, Table, line, on_disk, parse
+from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import Override, Table, line, on_disk, parse
 
 FORMATS = [stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR]
 IDS = st.integers(0, (1 << 32) - 2)

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput
-from rootless.storage import recipe
-from rootless.storage.rebuild import Rebuilder, _Places
-from rootless.storage.recipe import Moved, RecipeWriter, crc32, opener, read_moved, read_steps
+from rootless.storage.layers.rebuild import Rebuilder, _Places
+from rootless.storage.tar import recipe
+from rootless.storage.tar.recipe import Moved, RecipeWriter, crc32, opener, read_moved, read_steps
 
 STEPS = st.lists(
     st.one_of(

@@ -8,8 +8,8 @@ import tarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootless.storage.tarheader import END, FILE, LINK, SYMLINK, Member, encode
-from rootless.storage.tarstream import TarStream
+from rootless.storage.tar.tarheader import END, FILE, LINK, SYMLINK, Member, encode
+from rootless.storage.tar.tarstream import TarStream
 
 names = st.binary(min_size=1, max_size=400).filter(
     lambda name: b"\0" not in name and not name.endswith(b"/") and name.strip(b"/")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput
-from rootless.storage import tarstream
-from rootless.storage.tarstream import Entry, TarStream
+from rootless.storage.tar import tarstream
+from rootless.storage.tar.tarstream import Entry, TarStream
 
 
 class Memory:

@@ -1,0 +1,93 @@
+"""--cache-to: the records that a build used, as a cache image in a layout, in a registry, or in the image itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rootless.builder import outputs
+from rootless.builder.build_state import State
+from rootless.builder.cache.cache_format import MEMBER, pack
+from rootless.builder.fields import parse_fields
+from rootless.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.builder.build_state import Layer
+    from rootless.builder.session import Session
+    from rootless.image.platform import Platform
+    from rootless.storage.store.step_records import CacheRecord
+
+_FIELDS = {"type", "ref", "dest", "mode"}
+
+
+def check(texts: Iterable[str]) -> None:
+    """Raise UsageError for flags that cannot be right, before anything is built."""
+    for text in texts:
+        _parse(text)
+
+
+def _parse(text: str) -> tuple[str, str, bool]:
+    """(kind, where, only what the image's own layers need)."""
+    fields = parse_fields(text, "--cache-to", _FIELDS) if "=" in text else {"type": "registry", "ref": text}
+    kind = fields.get("type", "registry")
+    where = {"registry": fields.get("ref", ""), "local": fields.get("dest", ""), "inline": "here"}.get(kind, "")
+    if not where:
+        hint = "write type=registry,ref=REF, type=local,dest=DIRECTORY or type=inline"
+        raise UsageError(f"--cache-to: '{text}' is not known", hint=hint)
+    mode = fields.get("mode", "max")
+    if mode not in ("min", "max"):
+        raise UsageError(f"--cache-to: unknown mode '{mode}'", hint="use min (the image's own steps) or max (all)")
+    return kind, where, mode == "min"
+
+
+def export_caches(session: Session, platform: Platform, state: State) -> None:
+    """Write what the build of `state` used to every target but the inline one."""
+    targets = [target for target in map(_parse, session.options.cache_to) if target[0] != "inline"]
+    if not targets:
+        return
+    for is_small in sorted({target[2] for target in targets}):
+        used = _own(session, state) if is_small else list(session.used.values())
+        places = [(kind, where) for kind, where, small in targets if small == is_small]
+        _export(session, platform, used, places)
+
+
+def _own(session: Session, state: State) -> list[tuple[CacheRecord, tuple[Layer, ...]]]:
+    """The steps that made the layers of `state`."""
+    chains = state.chain_ids
+    return [each for each in session.used.values() if list(each[0].chains) == chains[: len(each[0].chains)]]
+
+
+def _export(
+    session: Session,
+    platform: Platform,
+    used: list[tuple[CacheRecord, tuple[Layer, ...]]],
+    targets: list[tuple[str, str]],
+) -> None:
+    layers, records = pack(used)
+    whole = State(platform, layers=tuple(layers), moment=session.latest or 0)
+    index = session.store.index
+    descriptor = outputs.store_state(session.engine, whole, extra={MEMBER: records})
+    is_here = descriptor.digest in index.manifest_digests()
+    index.add(descriptor)
+    image_id = index.load(descriptor.digest).config_digest
+    try:
+        for kind, where in targets:
+            step = session.tracker.start(f"exporting cache to {where}")
+            if kind == "local":
+                session.engine.images.save([image_id], where, format="oci-dir")
+            else:
+                session.engine.images.push(image_id, where)
+            step.done()
+    finally:
+        if not is_here:
+            index.remove(descriptor.digest)
+
+
+def inline(session: Session, state: State) -> dict[str, Any]:
+    """The member of an image's config that says which steps made its own layers."""
+    chains = state.chain_ids
+    layers, records = pack(_own(session, state))
+    places = {layer.chain_id: chains.index(layer.chain_id) for layer in layers}
+    by_position = [places[layer.chain_id] for layer in layers]
+    return {MEMBER: [{**record, "layers": [by_position[p] for p in record["layers"]]} for record in records]}

@@ -1,0 +1,139 @@
+"""--cache-from: records of caches elsewhere, whose layers are fetched when a step wants them.
+
+Whoever may write such a cache decides what the steps' results are: it is trusted as a base image is. Layers are
+verified by their diff_id.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.builder.build_state import Layer
+from rootless.builder.cache.cache_format import Shared, unpack
+from rootless.builder.fields import parse_fields
+from rootless.errors import InvalidInput, RootlessError, UsageError
+from rootless.image.manifest import ImageConfig, Manifest, chain_ids
+from rootless.image.platform import host_platform
+from rootless.storage.store.step_records import CacheRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.builder.build_state import State
+    from rootless.builder.session import Session
+    from rootless.builder.tracker import Step
+
+
+class ImportedCaches:
+    """All sources of one build. One that cannot be read is told and left out, as docker does."""
+
+    def __init__(self, session: Session, texts: Iterable[str]) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._sources: list[_Source] = []
+        for text in texts:
+            step = session.tracker.start(f"importing cache manifest from {text}")
+            try:
+                self._sources.append(_Source(session, *_parse(text)))
+                step.done()
+            except UsageError:
+                raise
+            except RootlessError as e:
+                step.error(e.message)
+                session.engine.warn(f"--cache-from {text}: {e.message}")
+
+    def find(self, key: str, state: State, step: Step) -> CacheRecord | None:
+        """The record, once its layers are here."""
+        for source in self._sources:
+            shared = source.records.get(key)
+            if shared is None:
+                continue
+            with self._lock:
+                try:
+                    return source.bring(self._session, shared, state)
+                except RootlessError as e:
+                    step.log(f"the cache cannot be used: {e.message}")
+        return None
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """(kind, where): image reference, or layout directory."""
+    if "=" not in text:
+        return "registry", text
+    fields = parse_fields(text, "--cache-from", {"type", "ref", "src"})
+    kind = fields.get("type", "registry")
+    where = fields.get("ref" if kind == "registry" else "src", "")
+    if kind not in ("registry", "local") or not where:
+        raise UsageError(
+            f"--cache-from: '{text}' is not known", hint="write type=registry,ref=REF or type=local,src=DIRECTORY"
+        )
+    return kind, where
+
+
+class _Source:
+    def __init__(self, session: Session, kind: str, where: str) -> None:
+        self._source: Any = None
+        if kind == "local":
+            from rootless.image.file_sets import DirectoryFiles
+            from rootless.image.layout import layout_sources
+
+            self._source = layout_sources(DirectoryFiles(where))[0]
+            manifest, config = self._open()
+        else:
+            manifest, config = self._local(session, where) or self._remote(session, where)
+        if len(manifest.layers) != len(config.diff_ids):
+            raise InvalidInput(f"the manifest and the config of '{where}' do not belong together")
+        self._manifest: Manifest = manifest
+        self._config: ImageConfig = config
+        self.records = unpack(config.document, len(config.diff_ids))
+
+    def _local(self, session: Session, where: str) -> tuple[Manifest, ImageConfig] | None:
+        from rootless.engine.image.images_in import find
+
+        entry = find(session.engine, where)
+        return (entry.manifest, entry.config) if entry is not None else None
+
+    def _remote(self, session: Session, where: str) -> tuple[Manifest, ImageConfig]:
+        from rootless.engine.image.image_names import qualify, registries
+        from rootless.image.http_session import Access
+        from rootless.image.registry import open_registry
+
+        reference, _ = qualify(session.engine, where)
+        self._source = open_registry(
+            reference, registries(session.engine), Access(None, None, None, None), warn=session.engine.warn
+        )
+        return self._open()
+
+    def _open(self) -> tuple[Manifest, ImageConfig]:
+        manifest = self._source.manifest(host_platform())
+        return manifest, ImageConfig(self._source.config(manifest))
+
+    def bring(self, session: Session, shared: Shared, state: State) -> CacheRecord | None:
+        """Unpack what is missing of the record's layers, which must stand on `state`. Raises RootlessError."""
+        diff_ids = [self._config.diff_ids[position] for position in shared.positions]
+        chains = chain_ids(diff_ids)
+        below = chains[:-1] if shared.has_layer else chains
+        if below != state.chain_ids:
+            return None  # a key of elsewhere for something else: not ours
+        layer: Layer | None = None
+        if shared.has_layer:
+            descriptor = self._manifest.layers[shared.positions[-1]]
+            layer = Layer(chains[-1], diff_ids[-1], descriptor.media_type, descriptor.digest, descriptor.size)
+            if not session.store.layers.has(chains[-1]):
+                if self._source is None:
+                    return None
+                reader = self._source.open_blob(descriptor)
+                try:
+                    parent = below[-1] if below else None
+                    session.store.layers.unpack(chains[-1], parent, diff_ids[-1], descriptor.media_type, reader)
+                finally:
+                    reader.close()
+        fields = layer.to_json() if layer is not None else None
+        now = time.time()
+        record = CacheRecord(
+            shared.key, fields, tuple(chains), shared.moment, shared.size, shared.description, now, now
+        )
+        session.cache.put(record)
+        return record

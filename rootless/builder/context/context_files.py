@@ -1,0 +1,215 @@
+"""Which files a COPY or ADD takes: sources resolved below one root, wildcards, exclusions, the walk. It copies nothing.
+
+The root is a build context, a named one or the mounted tree of a stage. Every path is resolved inside of it, as in a
+chroot: no link and no `..` leads out (CVE-2024-1753 and its kin). The same walk makes the cache key and the copy.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.builder.context.wildcard import Wildcard, has_wildcard
+from rootless.errors import InvalidInput, NotFound
+from rootless.kernel.files import open_in_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Skip = Callable[[str, bool], bool]
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH = os.O_PATH | os.O_CLOEXEC
+MAX_DEPTH = 500
+
+
+class Match(NamedTuple):
+    """One file or directory that a source means. path: from the root, "" is the root; links in it are resolved.
+
+    name: the last name as it was written (what the copy is called); under: what `--parents` keeps.
+    """
+
+    path: str
+    name: str
+    under: str
+    is_directory: bool
+
+
+class Node(NamedTuple):
+    """One entry of a walk. path: from where the walk began; parent: fd of its directory, valid until the next step.
+
+    is_implied: a directory that is itself excluded, and only there for what is below it.
+    """
+
+    path: str
+    parent: int
+    name: str
+    status: os.stat_result
+    is_implied: bool = False
+
+
+def clean(path: str) -> str:
+    """`path` from the root without `.`, `..` and slashes at its ends; `..` of the root is the root, as in a chroot."""
+    names: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            if names:
+                names.pop()
+        elif name not in ("", "."):
+            names.append(name)
+    return "/".join(names)
+
+
+def matches(root: int, source: str, skip: Skip, *, wildcards: bool = True) -> list[Match]:
+    """What `source` means in the directory `root` (fd), sorted. skip: (path, is directory) → excluded as a whole.
+
+    Empty only for a pattern; a plain path that is not there raises NotFound.
+    """
+    pivot, written = _pivot(source)
+    if not (wildcards and has_wildcard(written)):
+        found = _resolve(root, written)
+        if found is None or skip(found[0], found[1]):
+            why = "" if found is None else " (.dockerignore or --exclude leaves it out)"
+            raise NotFound(f"'{source}': no such file or directory{why}")
+        return [Match(found[0], written.rpartition("/")[2], written[pivot:], found[1])]
+    result = []
+    for path, kept in _expanded(root, written, written[:pivot].count("/"), skip):
+        found = _resolve(root, path)
+        if found is not None and not skip(found[0], found[1]):
+            result.append(Match(found[0], path.rpartition("/")[2], path[kept:], found[1]))
+    return result
+
+
+def _expanded(root: int, pattern: str, pivot: int, skip: Skip) -> list[tuple[str, int]]:
+    """(path, where the part begins that --parents keeps) of what matches. pivot: how many names come before that part.
+
+    `**` is any number of directories.
+    """
+    names = pattern.split("/")
+    paths = [("", 0)]
+    for at, name in enumerate(names):
+        if at == pivot:
+            paths = [(path, len(path) + 1 if path else 0) for path, _ in paths]
+        if name == "**" and at + 1 < len(names):
+            found = [(below, kept) for path, kept in paths for below in _directories(root, path, skip, 0)]
+            paths = sorted(dict.fromkeys(found))
+        elif has_wildcard(name):
+            wildcard = _wildcard(name, pattern)
+            paths = [
+                (f"{path}/{entry}" if path else entry, kept)
+                for path, kept in paths
+                for entry in _entries(root, path)
+                if wildcard.fullmatch(entry)
+            ]
+        else:
+            paths = [(f"{path}/{name}" if path else name, kept) for path, kept in paths]
+    return list(dict.fromkeys(paths))
+
+
+def without_depth(source: str) -> str:
+    """`source` with `**` as nothing but `*`: only --parents knows more of it."""
+    return "/".join("*" if name == "**" else name for name in source.split("/"))
+
+
+def _pivot(source: str) -> tuple[int, str]:
+    """(where the part begins that --parents keeps, the clean path); `/./` marks it."""
+    before, mark, after = source.partition("/./")
+    if not mark:
+        return 0, clean(source)
+    first, rest = clean(before), clean(after)
+    return (len(first) + 1 if first and rest else 0), "/".join(part for part in (first, rest) if part)
+
+
+def _resolve(root: int, path: str) -> tuple[str, bool] | None:
+    """(path without links, is a directory) of `path`, itself followed when it is a link; None: not there."""
+    try:
+        fd = open_in_root(root, path, _PATH)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise InvalidInput(f"cannot read '{path}': {e.strerror}") from e
+    try:
+        base = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
+        real = os.readlink(f"/proc/self/fd/{fd}")
+        if real != base and not real.startswith(f"{base}/"):
+            raise InvalidInput(f"'{path}' was moved out of its root meanwhile")
+        return real[len(base) + 1 :], stat.S_ISDIR(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
+def _entries(root: int, path: str) -> list[str]:
+    try:
+        fd = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return []
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+def _directories(root: int, path: str, skip: Skip, depth: int) -> Iterator[str]:
+    """`path` and every directory below it; links are not followed."""
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{path[:100]}'")
+    yield path
+    for entry in _entries(root, path):
+        below = f"{path}/{entry}" if path else entry
+        if skip(below, True):
+            continue
+        try:
+            os.close(open_in_root(root, below, DIRECTORY))
+        except OSError:
+            continue
+        yield from _directories(root, below, skip, depth + 1)
+
+
+def _wildcard(name: str, pattern: str) -> Wildcard:
+    try:
+        return Wildcard(name)
+    except ValueError as e:
+        raise InvalidInput(f"'{pattern}': malformed pattern: {e}") from None
+
+
+def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> Iterator[Node]:
+    """Everything below the directory `path` of `root`, each directory before what it holds, names sorted.
+
+    skip: is left out (path from the root); may_hold: an excluded directory has something below that is not excluded
+    (None: never). Links are not followed. Sockets are left out, as docker does.
+    """
+    top = open_in_root(root, path or "/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield from _walk(top, "", path, skip, may_hold, 0)
+    finally:
+        os.close(top)
+
+
+def _walk(directory: int, below: str, prefix: str, skip: Skip, may_hold: Skip | None, depth: int) -> Iterator[Node]:
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{prefix}'")
+    with os.scandir(directory) as found:
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    for name, is_directory in names:
+        path = f"{below}/{name}" if below else name
+        whole = f"{prefix}/{path}" if prefix else path
+        excluded = skip(whole, is_directory)
+        if excluded and not (is_directory and may_hold is not None and may_hold(whole, True)):
+            continue
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISSOCK(status.st_mode):
+            continue
+        yield Node(path, directory, name, status, excluded)
+        if stat.S_ISDIR(status.st_mode):
+            inner = os.open(name, DIRECTORY, dir_fd=directory)
+            try:
+                yield from _walk(inner, path, prefix, skip, may_hold, depth + 1)
+            finally:
+                os.close(inner)
+
+
+def nothing(path: str, is_directory: bool) -> bool:
+    """The `skip` that leaves nothing out."""
+    return False

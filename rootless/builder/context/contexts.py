@@ -1,0 +1,130 @@
+"""Build contexts as directories, their ignore files and Dockerfiles, the digest of what is taken. It builds nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.builder.context.exclusions import Exclusions, all_matches
+from rootless.builder.context.ignore import choose_file
+from rootless.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.builder.context.digests import Known
+
+MAX_FILE = 4 << 20
+
+
+class Context(NamedTuple):
+    """A directory that COPY takes files from. ignore: text of its .dockerignore; is_lasting: of the user's own."""
+
+    path: str
+    ignore: str = ""
+    is_lasting: bool = True
+
+    def open(self) -> int:
+        """An fd of the directory. Raises UsageError."""
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise UsageError(f"cannot open the build context '{self.path}': {e.strerror}") from e
+
+    def digest(self, sources: Sequence[str], excludes: Sequence[str], known: Known, *, wildcards: bool) -> Digest:
+        """The digest of what `sources` take. Raises NotFound."""
+        from rootless.builder.context.digests import Content
+
+        exclusions = Exclusions(self.ignore, excludes)
+        content = Content(known, owned=False)
+        root = self.open()
+        try:
+            for match in all_matches(root, sources, exclusions, wildcards=wildcards):
+                content.add(root, match, exclusions)
+        finally:
+            os.close(root)
+        return Digest(content.hexdigest(), content.newest // 10**9)
+
+
+class Digest(NamedTuple):
+    """hexdigest: of contents, modes, names; newest: the latest time of a file, in seconds."""
+
+    hexdigest: str
+    newest: int
+
+
+def local(path: str) -> Context:
+    """The directory `path`. Raises UsageError when it is none."""
+    if not os.path.isdir(path):
+        why = "is not a directory" if os.path.exists(path) else "does not exist"
+        raise UsageError(f"the build context '{path}' {why}")
+    return Context(os.path.realpath(path))
+
+
+def with_ignore(context: Context, dockerfile: str) -> Context:
+    """The context with its rules: of `DOCKERFILE.dockerignore`, else `.dockerignore`. dockerfile: "" = not a file."""
+    found = choose_file(dockerfile, context.path, os.path.isfile)
+    if found is None:
+        return context
+    if not context.is_lasting:
+        found = _inside(context.path, found)
+    return context._replace(ignore=read_file(found).decode("utf-8", "surrogateescape"))
+
+
+def read_file(path: str) -> bytes:
+    """A Dockerfile or ignore file. Raises NotFound, UsageError."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except FileNotFoundError as e:
+        raise NotFound(f"no such file: '{path}'") from e
+    except OSError as e:
+        raise UsageError(f"cannot read '{path}': {e.strerror}") from e
+    if len(content) > MAX_FILE:
+        raise UsageError(f"'{path}' is larger than {MAX_FILE >> 20} MiB")
+    return content
+
+
+def find_dockerfile(context: Context, file: str, *, is_remote: bool) -> str:
+    """The path of the Dockerfile: `-f` as the caller's path (or the remote context's), else the usual names.
+
+    Raises NotFound.
+    """
+    if file:
+        inside = os.path.join(context.path, file)
+        if is_remote:
+            return _inside(context.path, file)
+        if os.path.exists(file):
+            return file
+        if os.path.exists(inside):
+            return inside
+        raise NotFound(f"no such Dockerfile: '{file}' (--file)")
+    for name in ("Dockerfile", "Containerfile", "dockerfile", "containerfile"):
+        path = f"{context.path}/{name}"
+        if os.path.isfile(path):
+            return _inside(context.path, name) if is_remote else path
+    raise NotFound(f"no Dockerfile or Containerfile in '{context.path}'", hint="name it with --file")
+
+
+def _inside(root: str, file: str) -> str:
+    """A path that cannot lead out of a context that somebody else made. Raises UsageError."""
+    path = os.path.realpath(os.path.join(root, file))
+    if os.path.commonpath([path, os.path.realpath(root)]) != os.path.realpath(root):
+        raise UsageError(f"'{os.path.basename(file)}' leads out of the context")
+    return path
+
+
+def item(root: int, sources: Sequence[str], destination: str, **settings: Any) -> dict[str, Any]:
+    """One "files" item of a worker's copy job."""
+    return {
+        "kind": "files",
+        "root": root,
+        "sources": list(sources),
+        "destination": destination,
+        "ignore": "",
+        "exclude": [],
+        "parents": False,
+        "unpack": False,
+        "wildcards": True,
+        **settings,
+    }

@@ -1,0 +1,152 @@
+"""The digest of what a COPY takes: content, mode, owner and kind of every file, never its times. It copies nothing.
+
+Content digests are remembered by (device, inode, size, mtime, ctime): a second build reads no file. A file that was
+changed in the last two seconds is read again next time: within the clock's grain its times would not tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.builder.context.context_files import Match, Node, walk
+from rootless.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rootless.builder.context.exclusions import Exclusions
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GRAIN = 2 * 10**9
+_FORMAT = 1
+_MAX_KNOWN = 200_000
+
+
+class Known:
+    """Content digests of one build context, kept in a file. Not for two threads at once."""
+
+    __slots__ = ("_changed", "_fresh", "_known", "_path")
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._known: dict[str, list[Any]] = {}
+        self._fresh: dict[str, list[Any]] = {}
+        self._changed = False
+        if path is None:
+            return
+        try:
+            with open(path, encoding="utf-8") as file:
+                document = json.load(file)
+            if document["format"] == _FORMAT:
+                self._known = document["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # a lost cache only costs reading
+
+    def digest(self, node: Node) -> str:
+        """SHA-256 of a regular file."""
+        status = node.status
+        key = f"{status.st_dev}:{status.st_ino}"
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        found = self._known.get(key)
+        if found is not None and found[:3] == stamp:
+            self._fresh[key] = found
+            return str(found[3])
+        digest = file_digest(node.parent, node.name)
+        if max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - _GRAIN:
+            self._known[key] = self._fresh[key] = [*stamp, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write what is known; only the files that were asked for now. Losing it is harmless."""
+        if self._path is None or not self._changed:
+            return
+        from rootless.paths import atomic_write
+
+        files = self._fresh if len(self._known) > _MAX_KNOWN else self._known | self._fresh
+        try:
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            content = json.dumps({"format": _FORMAT, "files": files}, separators=(",", ":"))
+            atomic_write(self._path, content.encode(), durable=False)
+        except OSError:
+            pass
+
+
+def file_digest(directory: int, name: str) -> str:
+    """SHA-256 of a regular file by its directory's fd."""
+    fd = os.open(name, _READ, dir_fd=directory)
+    with open(fd, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidInput(f"'{name}' is no regular file any more")
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Content:
+    """Collects the digest of what several sources mean.
+
+    owned: owners count (files of a stage; those of a context all become root's). newest: the latest mtime, in ns, of
+    what was seen; latest_change: of ctime.
+    """
+
+    __slots__ = ("_hash", "_known", "_links", "_owned", "latest_change", "newest")
+
+    def __init__(self, known: Known, *, owned: bool) -> None:
+        self._hash = hashlib.sha256()
+        self._known = known
+        self._owned = owned
+        self._links: dict[tuple[int, int], str] = {}
+        self.newest = 0
+        self.latest_change = 0
+
+    def add(self, root: int, match: Match, exclusions: Exclusions) -> None:
+        """Take in what `match` means below `root` (fd)."""
+        self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
+        if match.is_directory:
+            skip, may_hold = exclusions.below(match)
+            for node in walk(root, match.path, skip, may_hold=may_hold):
+                if not node.is_implied:
+                    self._node(node)
+        else:
+            self._single(root, match)
+
+    def _single(self, root: int, match: Match) -> None:
+        from rootless.kernel.files import open_in_root
+
+        parent, _, name = match.path.rpartition("/")
+        fd = open_in_root(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            self._node(Node("", fd, name, status))
+        finally:
+            os.close(fd)
+
+    def _node(self, node: Node) -> None:
+        from rootless.storage.owners import overrides
+
+        status = node.status
+        kind = stat.S_IFMT(status.st_mode)
+        what: list[Any] = [node.path, kind, status.st_mode & 0o7777]
+        self.newest = max(self.newest, status.st_mtime_ns)
+        self.latest_change = max(self.latest_change, status.st_ctime_ns)
+        if self._owned:
+            what += [status.st_uid, status.st_gid]
+            if kind in (stat.S_IFREG, stat.S_IFDIR):
+                path = f"/proc/self/fd/{node.parent}/{node.name}"
+                for attribute in sorted(os.listxattr(path, follow_symlinks=False)):
+                    if attribute == overrides.ATTRIBUTE or attribute == "security.capability":
+                        what.append([attribute, os.getxattr(path, attribute, follow_symlinks=False).hex()])
+        if kind == stat.S_IFREG:
+            first = self._links.setdefault((status.st_dev, status.st_ino), node.path)
+            what.append(self._known.digest(node) if first == node.path else ["link", first])
+        elif kind == stat.S_IFLNK:
+            what.append(os.readlink(node.name, dir_fd=node.parent))
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            what.append(status.st_rdev)
+        self._hash.update(json.dumps(what).encode())
+
+    def hexdigest(self) -> str:
+        """The digest of all that was added."""
+        return self._hash.hexdigest()

@@ -1,0 +1,160 @@
+"""Which paths of a context `.dockerignore`, or `--exclude`, leaves out, by docker's rules. Pure: paths in, facts out.
+
+A pattern that matches a directory matches what is below it; the last pattern that matches decides; `!` takes back in.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from rootless.builder.context.wildcard import Wildcard
+from rootless.builder.dockerfile.problems import DockerfileError, Place
+from rootless.builder.dockerfile.words import SPACES
+
+MAX_BYTES = 1 << 20
+MAX_PATTERNS = 10_000
+
+
+class _Rule(NamedTuple):
+    wildcard: Wildcard
+    is_exception: bool
+
+
+class Ignore:
+    """Patterns in order. Paths are relative to the context, with slashes, without `.` and `..`."""
+
+    __slots__ = ("_combined", "_has_exceptions", "_parents", "_rules")
+
+    def __init__(self, rules: list[_Rule]) -> None:
+        self._rules = rules
+        self._has_exceptions = any(rule.is_exception for rule in rules)
+        self._parents: dict[str, tuple[bool, ...]] = {}
+        self._combined = None if self._has_exceptions else _combine(rules)
+
+    @staticmethod
+    def parse(content: bytes | str, name: str = ".dockerignore") -> Ignore:
+        """The rules of a file. Raises DockerfileError that shows the line."""
+        if isinstance(content, str):
+            content = content.encode("utf-8", "surrogatepass")
+        if len(content) > MAX_BYTES:
+            raise DockerfileError(Place(name, 1, 1, ""), f"larger than {MAX_BYTES >> 20} MiB")
+        # names of files are bytes: what is no UTF-8 stays comparable as Python gives such names
+        text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        rules: list[_Rule] = []
+        for number, line in enumerate(text.split("\n"), 1):
+            pattern = line.strip(SPACES)
+            if line.startswith("#") or not pattern:
+                continue
+            place = Place(name, number, number, line)
+            if len(rules) == MAX_PATTERNS:
+                raise DockerfileError(place, f"more than {MAX_PATTERNS} patterns")
+            rules.append(_rule(pattern, place))
+        return Ignore(rules)
+
+    @staticmethod
+    def of(patterns: Iterable[str], place: Place) -> Ignore:
+        """The rules of `--exclude` flags at `place`. Raises DockerfileError."""
+        stripped = (pattern.strip(SPACES) for pattern in patterns)
+        return Ignore([_rule(pattern, place) for pattern in stripped if pattern])
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def excludes(self, path: str) -> bool:
+        """True when `path`, or a directory that it is in, is left out."""
+        if not self._rules or path in ("", "."):
+            return False
+        if self._combined is not None:
+            return self._combined.fullmatch(path) is not None or self._parent_is_excluded(path)
+        is_excluded = False
+        for rule, matches in zip(self._rules, self._matches(path), strict=True):
+            if matches:
+                is_excluded = not rule.is_exception
+        return is_excluded
+
+    def _parent_is_excluded(self, path: str) -> bool:
+        parent = posixpath.dirname(path)
+        while parent:
+            known = self._parents.get(parent)
+            if known is None:
+                assert self._combined is not None
+                known = self._remember(parent, (self._combined.fullmatch(parent) is not None,))
+            if known[0]:
+                return True
+            parent = posixpath.dirname(parent)
+        return False
+
+    def _matches(self, path: str) -> tuple[bool, ...]:
+        """For each rule: it matches `path` or a directory above it."""
+        pending: list[str] = []
+        above = posixpath.dirname(path)
+        while above and above not in self._parents:
+            pending.append(above)
+            above = posixpath.dirname(above)
+        matched = self._parents[above] if above else (False,) * len(self._rules)
+        for directory in reversed(pending):
+            matched = self._remember(directory, self._extend(matched, directory))
+        return self._extend(matched, path)
+
+    def _extend(self, above: tuple[bool, ...], path: str) -> tuple[bool, ...]:
+        return tuple(known or rule.wildcard.fullmatch(path) for known, rule in zip(above, self._rules, strict=True))
+
+    def _remember(self, directory: str, matched: tuple[bool, ...]) -> tuple[bool, ...]:
+        if len(self._parents) > 4096:  # a walk needs the directories that it is in; forgetting costs only time
+            self._parents.clear()
+        self._parents[directory] = matched
+        return matched
+
+    def may_hold(self, directory: str) -> bool:
+        """False when nothing below the left out `directory` can be taken back in, so that it need not be read."""
+        if not self._has_exceptions:
+            return False
+        names = directory.split("/")
+        return any(rule.is_exception and _may_match_below(rule.wildcard.text, names) for rule in self._rules)
+
+
+def _rule(pattern: str, place: Place) -> _Rule:
+    is_exception = pattern.startswith("!")
+    bare = pattern[1:].strip(SPACES) if is_exception else pattern
+    if not bare:
+        raise DockerfileError(place, f"'{pattern}' takes nothing back in", hint="write !PATTERN")
+    cleaned = posixpath.normpath(bare)
+    if len(cleaned) > 1:
+        cleaned = cleaned.lstrip("/")
+    if is_exception is False and cleaned.startswith("!"):
+        cleaned = f"\\{cleaned}"  # './!name': cleaning must not make an exception of it
+    try:
+        return _Rule(Wildcard(cleaned, is_docker=True), is_exception)
+    except ValueError as e:
+        raise DockerfileError(place, f"the pattern '{pattern[:100]}' is malformed: {e}") from None
+
+
+def _combine(rules: list[_Rule]) -> re.Pattern[str] | None:
+    """One regular expression for patterns without exceptions."""
+    parts = [rule.wildcard.regex for rule in rules]
+    if not parts or None in parts:
+        return None
+    return re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL)
+
+
+def _may_match_below(pattern: str, names: list[str]) -> bool:
+    """True when `pattern` may match something below the directory of those `names`; in doubt True."""
+    parts = pattern.split("/")
+    for part, name in zip(parts, names, strict=False):
+        if "**" in part or "[" in part or "\\" in part:
+            return True
+        if not Wildcard(part).fullmatch(name):
+            return False
+    return True
+
+
+def choose_file(dockerfile: str, context: str, exists: Callable[[str], bool]) -> str | None:
+    """The path of the ignore file: `NAME.dockerignore` beside the Dockerfile, else the context's `.dockerignore`."""
+    own = f"{dockerfile}.dockerignore"
+    if dockerfile not in ("", "-") and exists(own):
+        return own
+    common = posixpath.join(context, ".dockerignore")
+    return common if exists(common) else None

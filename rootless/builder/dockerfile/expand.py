@@ -1,0 +1,254 @@
+"""The variables of a stage: what ARG and ENV declare, and instructions with their final words. Pure.
+
+ARG and ENV are one set of names in which the later declaration wins, as in BuildKit; only ENV reaches the image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from rootless.builder.dockerfile import mount_option, variables
+from rootless.builder.dockerfile.instructions import (
+    Add,
+    Arg,
+    Copy,
+    Env,
+    Expose,
+    Instruction,
+    Label,
+    Mount,
+    Pair,
+    Run,
+    StopSignal,
+    User,
+    Volume,
+    Workdir,
+)
+from rootless.builder.dockerfile.problems import DockerfileError, Place
+from rootless.engine.plan.signal_names import parse_signal
+from rootless.errors import UsageError
+from rootless.image.platform import Platform
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+_PLATFORM_ARGS = ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
+PREDEFINED = frozenset(
+    [*_PROXIES, *(name.lower() for name in _PROXIES), "SOURCE_DATE_EPOCH", "TARGETSTAGE"]
+    + [side + name for side in ("TARGET", "BUILD") for name in _PLATFORM_ARGS]
+)
+MAX_VARIABLES = 4 << 20  # characters of all values together; the kernel takes less for one process
+MAX_WORDS = 64 << 20  # characters of all words of a stage; most end up in the image's config
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-z]+))?", re.ASCII)
+
+
+def is_predefined(name: str) -> bool:
+    """True for a build argument that needs no ARG: proxies, platforms, the epoch, and the BUILDKIT_ switches."""
+    return name in PREDEFINED or name.startswith("BUILDKIT_")
+
+
+def proxy_variables(build_args: Mapping[str, str]) -> dict[str, str]:
+    """Proxies from build arguments as RUN gets them, in both cases. They are in no cache key, no history, no config."""
+    found: dict[str, str] = {}
+    for name in _PROXIES:
+        value = build_args.get(name) or build_args.get(name.lower())
+        if value:
+            found[name] = found[name.lower()] = value
+    return found
+
+
+def platform_args(target: Platform, build: Platform, stage: str) -> dict[str, str]:
+    """TARGETPLATFORM and its kin, BUILDPLATFORM and its kin, and TARGETSTAGE ("default" for the last stage)."""
+    found = {"TARGETSTAGE": stage or "default"}
+    for side, platform in (("TARGET", target), ("BUILD", build)):
+        found[f"{side}PLATFORM"] = str(platform)
+        found[f"{side}OS"] = platform.os
+        found[f"{side}OSVERSION"] = ""
+        found[f"{side}ARCH"] = platform.architecture
+        found[f"{side}VARIANT"] = platform.variant
+    return found
+
+
+def global_args(
+    declared: Iterable[Arg], *, escape: str, automatic: Mapping[str, str], build_args: Mapping[str, str]
+) -> dict[str, str]:
+    """The values of the ARGs before the first FROM, over the `automatic` ones. Raises DockerfileError."""
+    scope = Scope(escape=escape, environment={}, global_args=automatic, build_args=build_args)
+    found = dict(automatic)
+    for arg in declared:
+        scope.enter(arg, also=automatic)
+    found.update(scope.arguments)
+    return found
+
+
+def word(text: str, values: Mapping[str, str], place: Place, escape: str) -> str:
+    """`text` of an instruction at `place`, expanded. Raises DockerfileError."""
+    try:
+        return variables.expand(text, values, escape=escape).text
+    except variables.ExpansionError as e:
+        raise DockerfileError(place, f"'{text[:100]}': {e}") from None
+
+
+class Scope:
+    """The variables of one stage, as its instructions are met one by one: `expand` each, then `enter` it."""
+
+    def __init__(
+        self,
+        *,
+        escape: str,
+        environment: Mapping[str, str],
+        global_args: Mapping[str, str],
+        build_args: Mapping[str, str],
+    ) -> None:
+        self.environment = dict(environment)
+        self.arguments: dict[str, str] = {}
+        self.variables = dict(environment)
+        self._expanded = 0
+        self._escape = escape
+        self._global_args = global_args
+        self._build_args = build_args
+
+    def enter(self, instruction: Instruction, *, also: Mapping[str, str] | None = None) -> None:
+        """ENV (expanded) and ARG change what later instructions see. `also`: values to expand with, for global ARGs."""
+        if isinstance(instruction, Env):
+            for pair in instruction.pairs:
+                self.environment[pair.name] = self.variables[pair.name] = pair.value or ""
+            self._check_size(instruction.place)
+        elif isinstance(instruction, Arg):
+            for pair in instruction.pairs:
+                value = self._argument(instruction.place, pair, also)
+                if value is not None:
+                    self.arguments[pair.name] = self.variables[pair.name] = value
+            self._check_size(instruction.place)
+
+    def _argument(self, place: Place, pair: Pair, also: Mapping[str, str] | None) -> str | None:
+        """--build-arg, else the default, else the global value. A default sees the ARGs before it on the same line."""
+        if pair.name in self._build_args:
+            return self._build_args[pair.name]
+        if pair.value is None:
+            return self._global_args.get(pair.name)
+        return word(pair.value, {**(also or {}), **self.variables}, place, self._escape)
+
+    def _check_size(self, place: Place) -> None:
+        if sum(map(len, self.variables.values())) > MAX_VARIABLES:
+            raise DockerfileError(place, f"the variables hold more than {MAX_VARIABLES >> 20} MiB")
+
+    def expand(self, instruction: Instruction) -> Instruction:
+        """The same instruction with its final words, checked. Raises DockerfileError.
+
+        What the shell expands (RUN, CMD, ENTRYPOINT, HEALTHCHECK) is as it was; ARG's values are expanded by `enter`.
+        """
+        place = instruction.place
+        if isinstance(instruction, Env | Label):
+            return instruction._replace(pairs=tuple(self._pair(place, pair) for pair in instruction.pairs))
+        if isinstance(instruction, Arg):
+            return instruction._replace(
+                pairs=tuple(Pair(self._word(place, pair.name), pair.value) for pair in instruction.pairs)
+            )
+        if isinstance(instruction, Run):
+            return instruction._replace(mounts=tuple(self._mount(place, mount) for mount in instruction.mounts))
+        if isinstance(instruction, Copy | Add):
+            return self._files(instruction)
+        if isinstance(instruction, Workdir):
+            return instruction._replace(path=self._filled(place, "WORKDIR", instruction.path))
+        if isinstance(instruction, User):
+            return instruction._replace(user=self._filled(place, "USER", instruction.user))
+        if isinstance(instruction, Volume):
+            paths = tuple(self._filled(place, "VOLUME", path) for path in instruction.paths)
+            return instruction._replace(paths=paths)
+        if isinstance(instruction, StopSignal):
+            return instruction._replace(signal=self._signal(place, instruction.signal))
+        if isinstance(instruction, Expose):
+            return instruction._replace(ports=self._ports(place, instruction.ports))
+        return instruction
+
+    def _word(self, place: Place, text: str) -> str:
+        found = word(text, self.variables, place, self._escape)
+        self._count(place, len(found))
+        return found
+
+    def _count(self, place: Place, size: int) -> None:
+        self._expanded += size
+        if self._expanded > MAX_WORDS:
+            raise DockerfileError(place, f"the stage's words hold more than {MAX_WORDS >> 20} MiB")
+
+    def _filled(self, place: Place, name: str, text: str) -> str:
+        found = self._word(place, text)
+        if not found:
+            raise DockerfileError(place, f"{name}: '{text[:100]}' is empty")
+        return found
+
+    def _pair(self, place: Place, pair: Pair) -> Pair:
+        name = self._filled(place, "a name", pair.name)
+        if "=" in name:
+            raise DockerfileError(place, f"a name holds '=': '{name[:100]}'")
+        return Pair(name, self._word(place, pair.value or ""))
+
+    def _mount(self, place: Place, mount: Mount) -> Mount:
+        try:
+            return mount_option.parse(mount.raw, lambda text: self._word(place, text))
+        except mount_option.MountError as e:
+            raise DockerfileError(place, f"--mount: {e}") from None
+
+    def _files(self, instruction: Copy | Add) -> Copy | Add:
+        place = instruction.place
+        heredocs = []
+        for heredoc in instruction.heredocs:
+            content = heredoc.content
+            if heredoc.is_expanded:
+                try:
+                    # heredocs know no other escape character, and quotes are text in them
+                    content = variables.expand(content, self.variables, is_raw=True).text
+                except variables.ExpansionError as e:
+                    raise DockerfileError(place, f"heredoc '{heredoc.name[:100]}': {e}") from None
+            heredocs.append(heredoc._replace(content=content))
+        changed = instruction._replace(
+            sources=tuple(self._filled(place, "a source", source) for source in instruction.sources),
+            destination=self._filled(place, "the destination", instruction.destination),
+            heredocs=tuple(heredocs),
+            chown=self._word(place, instruction.chown),
+            chmod=self._word(place, instruction.chmod),
+            excludes=tuple(self._word(place, pattern) for pattern in instruction.excludes),
+        )
+        if isinstance(changed, Add):
+            return changed._replace(checksum=self._word(place, changed.checksum))
+        return changed
+
+    def _signal(self, place: Place, text: str) -> str:
+        found = self._filled(place, "STOPSIGNAL", text)
+        try:
+            parse_signal(found, "STOPSIGNAL")
+        except UsageError as e:
+            raise DockerfileError(place, e.message, hint=e.hint) from None
+        return found
+
+    def _ports(self, place: Place, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """`80`, `80/udp`, `8000-8010`; several in one variable are several ports."""
+        found: dict[str, None] = {}
+        for text in texts:
+            try:
+                words = variables.expand(text, self.variables, escape=self._escape).words
+            except variables.ExpansionError as e:
+                raise DockerfileError(place, f"'{text[:100]}': {e}") from None
+            for one in words:
+                found.update(dict.fromkeys(_port_range(place, one)))
+        if not found:
+            raise DockerfileError(place, "EXPOSE names no port")
+        self._count(place, sum(map(len, found)))
+        return tuple(found)
+
+
+def _port_range(place: Place, text: str) -> list[str]:
+    # `[ip:][host:]container` is taken, and only the container's side means something
+    match = _PORT.fullmatch(text.lower().rpartition(":")[2])
+    first = int(match[1]) if match else 0
+    last = int(match[2] or match[1]) if match else 0
+    protocol = (match[3] or "tcp") if match else ""
+    if not 0 < first <= last < 1 << 16 or protocol not in ("tcp", "udp", "sctp"):
+        raise DockerfileError(place, f"EXPOSE: '{text[:100]}' is not a port", hint="write 80, 80/udp or 8000-8010")
+    return [f"{port}/{protocol}" for port in range(first, last + 1)]
+
+
+def environment(pairs: Iterable[str]) -> dict[str, str]:
+    """An image config's Env list as a mapping."""
+    split = (pair.partition("=") for pair in pairs)
+    return {name: value for name, equals, value in split if equals}

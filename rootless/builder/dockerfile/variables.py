@@ -1,0 +1,240 @@
+"""`$name` and `${name…}` in one word, with quotes and escapes, as BuildKit's shell lexer does it. Pure.
+
+It looks like a shell and is none: names are replaced once, no word is split, `~` and `*` mean nothing. The text may be
+hostile: nesting and the size of the result are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rootless.builder.dockerfile import patterns
+from rootless.builder.dockerfile.words import SPACES
+
+MAX_RESULT = 1 << 20
+MAX_DEPTH = 64
+_SPECIAL = "@*#?-$!0"
+
+
+class ExpansionError(ValueError):
+    """A word that cannot be expanded; the text says why."""
+
+
+class Expansion:
+    """One word's result: the `text`, the same split into `words` at unquoted spaces, names that had no value."""
+
+    __slots__ = ("text", "unset", "words")
+
+    def __init__(self, text: str, words: list[str], unset: set[str]) -> None:
+        self.text = text
+        self.words = words
+        self.unset = unset
+
+
+def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\", is_raw: bool = False) -> Expansion:
+    """Expand `word`. Raises ExpansionError. is_raw leaves quotes alone, as characters like any other (heredocs)."""
+    lexer = _Lexer(word, variables, escape, is_raw)
+    text, words = lexer.until("", keeps_escapes=False)
+    return Expansion(text, words, lexer.unset)
+
+
+class _Lexer:
+    def __init__(self, word: str, variables: Mapping[str, str], escape: str, is_raw: bool) -> None:
+        self._word = word
+        self._at = 0
+        self._variables = variables
+        self._escape = escape
+        self._is_raw = is_raw
+        self._depth = 0
+        self._spent = 0
+        self.unset: set[str] = set()
+
+    def until(self, stop: str, *, keeps_escapes: bool) -> tuple[str, list[str]]:
+        """Everything up to the character `stop`, which is taken too ("": to the end)."""
+        parts: list[str] = []
+        words = _Words()
+        while self._at < len(self._word):
+            character = self._word[self._at]
+            if stop and character == stop:
+                self._at += 1
+                return "".join(parts), words.finish()
+            if character == "$":
+                piece = self._dollar()
+                words.add(piece)
+            elif character in "'\"" and not self._is_raw:
+                piece = self._single() if character == "'" else self._double(keeps_escapes)
+                words.add_quoted(piece)
+            elif character == self._escape:
+                piece = self._escaped(keeps_escapes)
+                words.add_quoted(piece)
+            else:
+                self._at += 1
+                piece = character
+                words.add(piece)
+            parts.append(piece)
+        if stop:
+            raise ExpansionError(f"syntax error: missing '{stop}'")
+        return "".join(parts), words.finish()
+
+    def _escaped(self, keeps_escapes: bool) -> str:
+        """An escape outside quotes, and the character it protects; alone at the end it vanishes."""
+        pair = self._word[self._at : self._at + 2]
+        self._at += 2
+        return pair if keeps_escapes else pair[1:]
+
+    def _single(self) -> str:
+        end = self._word.find("'", self._at + 1)
+        if end < 0:
+            raise ExpansionError("unexpected end of statement while looking for matching single-quote")
+        begin, self._at = self._at + 1, end + 1
+        return self._word[begin:end]
+
+    def _double(self, keeps_escapes: bool) -> str:
+        self._at += 1
+        parts: list[str] = []
+        while self._at < len(self._word):
+            character = self._word[self._at]
+            if character == '"':
+                self._at += 1
+                return "".join(parts)
+            if character == "$":
+                parts.append(self._dollar())
+                continue
+            self._at += 1
+            if character == self._escape:
+                if keeps_escapes:
+                    parts.append(character)
+                following = self._word[self._at : self._at + 1]
+                if not following:
+                    break
+                if following in ('"', "$", self._escape):
+                    character = following
+                    self._at += 1
+            parts.append(character)
+        raise ExpansionError("unexpected end of statement while looking for matching double-quote")
+
+    def _dollar(self) -> str:
+        self._at += 1
+        if not self._word.startswith("{", self._at):
+            name = self._name()
+            return self._spend(self._value(name)[0]) if name else "$"
+        self._at += 1
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ExpansionError(f"substitutions nested more than {MAX_DEPTH} deep")
+        result = self._braces()
+        self._depth -= 1
+        return self._spend(result)
+
+    def _spend(self, result: str) -> str:
+        """Variables may hold variables' values many times over: bound what a few lines can blow up to."""
+        self._spent += len(result)
+        if self._spent > MAX_RESULT:
+            raise ExpansionError(f"a value longer than {MAX_RESULT >> 20} MiB")
+        return result
+
+    def _braces(self) -> str:
+        """`${` was taken."""
+        following = self._word[self._at : self._at + 1]
+        if not following:
+            raise ExpansionError("syntax error: missing '}'")
+        if following in "{}:":
+            raise ExpansionError("syntax error: bad substitution")
+        name = self._name()
+        modifier = self._take()
+        value, is_set = self._value(name)
+        if modifier == "}":
+            return value
+        if modifier == "/":
+            return self._replaced(value)
+        if modifier == ":":
+            following = self._take()
+            modifier += following
+            is_set = is_set and (value != "" or following not in "-+?")
+        operator = modifier[-1:]
+        if not operator or operator not in "+-?#%":
+            raise ExpansionError(f"unsupported modifier ({modifier}) in substitution")
+        word, _ = self.until("}", keeps_escapes=operator in "#%")
+        if operator == "-":
+            return value if is_set else word
+        if operator == "+":
+            return word if is_set else ""
+        if operator == "?":
+            if not is_set:
+                problem = "is not allowed to be empty" if modifier == ":?" and name not in self.unset else ""
+                raise ExpansionError(f"{name}: {word or problem or 'is not allowed to be unset'}")
+            return value
+        is_greedy = word.startswith(operator)
+        trim = patterns.without_prefix if operator == "#" else patterns.without_suffix
+        return self._matched(lambda: trim(value, word[is_greedy:], is_greedy=is_greedy))
+
+    def _replaced(self, value: str) -> str:
+        is_all = self._word.startswith("/", self._at)
+        self._at += is_all
+        pattern, _ = self.until("/", keeps_escapes=True)
+        replacement, _ = self.until("}", keeps_escapes=True)
+        return self._matched(lambda: patterns.replace(value, pattern, replacement, is_all=is_all))
+
+    @staticmethod
+    def _matched(match: Callable[[], str]) -> str:
+        try:
+            return match()
+        except ValueError as e:
+            raise ExpansionError(f"{e} in substitution") from None
+
+    def _take(self) -> str:
+        self._at += 1
+        return self._word[self._at - 1 : self._at]
+
+    def _name(self) -> str:
+        """Letters, digits, `_`; or digits alone; or one special character; or nothing."""
+        begin = self._at
+        first = self._word[begin : begin + 1]
+        if first.isdecimal():
+            while self._word[self._at : self._at + 1].isdecimal():
+                self._at += 1
+            return self._word[begin : self._at]
+        if first and first in _SPECIAL:
+            self._at += 1
+            return first
+        while self._at < len(self._word) and (self._word[self._at].isalpha() or self._word[self._at].isdecimal()
+                                              or self._word[self._at] == "_"):  # fmt: skip
+            self._at += 1
+        return self._word[begin : self._at]
+
+    def _value(self, name: str) -> tuple[str, bool]:
+        value = self._variables.get(name)
+        if value is None:
+            self.unset.add(name)
+        return value or "", value is not None
+
+
+class _Words:
+    """Splits at unquoted white space, as it is put together."""
+
+    __slots__ = ("_word", "_words")
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._word: list[str] = []
+
+    def add(self, text: str) -> None:
+        for character in text:
+            if character in SPACES:
+                if self._word:
+                    self._close()
+            else:
+                self._word.append(character)
+
+    def add_quoted(self, text: str) -> None:
+        if text:
+            self._word.append(text)
+
+    def _close(self) -> None:
+        self._words.append("".join(self._word))
+        self._word = []
+
+    def finish(self) -> list[str]:
+        if self._word:
+            self._close()
+        return self._words

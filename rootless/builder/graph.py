@@ -1,0 +1,234 @@
+"""Stages become a graph: what each needs, which are needed at all, in which order. Pure.
+
+FROM sees the stages above it; COPY --from and RUN --mount=from= see all of them, as in BuildKit. A cycle is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from rootless.builder.dockerfile import expand
+from rootless.builder.dockerfile.instructions import Arg, Copy, Dockerfile, From, Instruction, Run, Stage
+from rootless.builder.dockerfile.problems import DockerfileError, Place, did_you_mean
+from rootless.errors import UsageError
+from rootless.image.platform import Platform, parse_platform
+
+SCRATCH = "scratch"
+_LONGEST_NAME = 4096
+
+
+class Source(NamedTuple):
+    """Where files come from: a `stage` (its index), an `image` (its reference), `scratch`, or a named `context`."""
+
+    kind: str
+    stage: int | None
+    name: str
+
+
+class Node(NamedTuple):
+    """A stage that is built. `needs` are the indices of the stages it stands on or copies from, all before it.
+
+    `platform` is what FROM --platform asks for, None without it. When `base` is a named context that replaces the
+    stage, its instructions are left out.
+    """
+
+    stage: Stage
+    base: Source
+    uses: tuple[Source, ...]
+    needs: frozenset[int]
+    platform: Platform | None
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """What is carried out on the base."""
+        return () if self.base.kind == "context" and self.base.name == self.stage.name else self.stage.instructions
+
+
+class Graph(NamedTuple):
+    """`order` are the needed stages, dependencies first; stages that do not need each other may run side by side."""
+
+    dockerfile: Dockerfile
+    order: tuple[Node, ...]
+    target: Node
+    global_args: dict[str, str]
+    unused_build_args: tuple[str, ...]
+    names: _Names
+
+    def resolve(self, name: str, place: Place) -> Source:
+        """What `--from=name` means. Raises DockerfileError for an index that is no stage."""
+        return self.names.resolve(name, place)
+
+    def node(self, index: int) -> Node:
+        """The needed stage of that index."""
+        return next(node for node in self.order if node.stage.position == index)
+
+
+class _Names(NamedTuple):
+    """What names mean: `stages` name → index of the last one so named, `total` stages in all, `contexts` as given."""
+
+    stages: dict[str, int]
+    total: int
+    contexts: frozenset[str]
+
+    def stage(self, name: str) -> int | None:
+        """By name or index."""
+        found = self.stages.get(name.lower())
+        if found is None and name.isascii() and name.isdigit() and len(name) < 7 and int(name) < self.total:
+            return int(name)
+        return found
+
+    def resolve(self, name: str, place: Place) -> Source:
+        """What `--from=name` means. Raises DockerfileError."""
+        found = self.stage(name)
+        if found is not None:
+            return Source("stage", found, name)
+        if name.isascii() and name.isdigit():
+            raise DockerfileError(place, f"no build stage {name[:20]}", hint=f"there are {self.total}, counted from 0")
+        return self.outside(name)
+
+    def outside(self, name: str) -> Source:
+        """A named context, scratch or an image. A context `alpine` is that of alpine:latest too, and the other way."""
+        short = name.lower().removeprefix("docker.io/").removeprefix("library/")
+        for one in (name.lower(), short, short.removesuffix(":latest"), f"{short}:latest"):
+            if one in self.contexts:
+                return Source("context", None, one)
+        return Source(SCRATCH if name == SCRATCH else "image", None, name)
+
+
+def plan(
+    dockerfile: Dockerfile,
+    *,
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    contexts: Collection[str] = (),
+    target_platform: Platform,
+    build_platform: Platform,
+) -> Graph:
+    """The graph of what `target` (a stage's name or index, "" for the last stage) needs.
+
+    Raises DockerfileError, and UsageError for a target that does not exist.
+    """
+    build_args = build_args or {}
+    stages = dockerfile.stages
+    names = _Names(
+        {stage.name: stage.position for stage in stages if stage.name},
+        len(stages),
+        frozenset(name.lower() for name in contexts),
+    )
+    wanted = _target(names, target)
+    automatic = expand.platform_args(target_platform, build_platform, target)
+    values = expand.global_args(
+        dockerfile.global_args, escape=dockerfile.directives.escape, automatic=automatic, build_args=build_args
+    )
+    nodes: list[Node] = []
+    above: dict[str, int] = {}
+    for stage in stages:
+        nodes.append(_node(stage, names, above, values, dockerfile.directives.escape))
+        if stage.name:
+            above[stage.name] = stage.position
+    order = _order(nodes, names, wanted)
+    unused = _unused(build_args, dockerfile.global_args, order)
+    return Graph(dockerfile, order, nodes[wanted], values, unused, names)
+
+
+def _target(names: _Names, target: str) -> int:
+    if not target:
+        return names.total - 1
+    found = names.stage(target)
+    if found is None:
+        known = list(names.stages)
+        hint = f"the stages are {', '.join(known)}" if known else "no stage of this Dockerfile has a name"
+        raise UsageError(f"no build stage '{target}'{did_you_mean(target, known)}", hint=hint)
+    return found
+
+
+def _node(stage: Stage, names: _Names, above: Mapping[str, int], values: Mapping[str, str], escape: str) -> Node:
+    start = stage.start
+    platform = _platform(start, values, escape)
+    if stage.name and stage.name in names.contexts:
+        return Node(stage, Source("context", None, stage.name), (), frozenset(), platform)
+    base = _base(start, expand.word(start.base, values, start.place, escape), names, above)
+    uses = tuple(dict.fromkeys(names.resolve(name, place) for name, place in froms(stage.instructions)))
+    needs = frozenset(source.stage for source in (base, *uses) if source.stage is not None)
+    if stage.position in needs:
+        place = next(place for name, place in froms(stage.instructions) if names.stage(name) == stage.position)
+        raise DockerfileError(place, f"stage '{stage.name or stage.position}' copies from itself")
+    return Node(stage, base, uses, needs, platform)
+
+
+def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform | None:
+    text = expand.word(start.platform, values, start.place, escape)
+    if not text:
+        if start.platform:
+            raise DockerfileError(start.place, f"--platform: '{start.platform[:100]}' is empty")
+        return None
+    try:
+        return parse_platform(text)
+    except UsageError as e:
+        raise DockerfileError(start.place, e.message, hint=e.hint) from None
+
+
+def _base(start: From, name: str, names: _Names, above: Mapping[str, int]) -> Source:
+    """Only the stages above count, and no indices: `FROM 0` is an image named 0."""
+    if not name:
+        raise DockerfileError(
+            start.place,
+            f"FROM: '{start.base[:100]}' is empty",
+            hint="give it a value: ARG NAME=value before the first FROM, or --build-arg NAME=value",
+        )
+    if len(name) > _LONGEST_NAME:
+        raise DockerfileError(start.place, f"FROM: a name of {len(name)} characters")
+    found = above.get(name.lower())
+    return names.outside(name) if found is None else Source("stage", found, name)
+
+
+def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
+    """Every name behind --from= and from=, with its place."""
+    found = []
+    for instruction in instructions:
+        if isinstance(instruction, Copy) and instruction.from_:
+            found.append((instruction.from_, instruction.place))
+        elif isinstance(instruction, Run):
+            found += [(mount.from_, instruction.place) for mount in instruction.mounts if mount.from_]
+    return found
+
+
+def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
+    """Depth first without recursion: a Dockerfile may have more stages than Python has stack."""
+    order: list[Node] = []
+    done: set[int] = set()
+    waiting = {target: iter(sorted(nodes[target].needs))}  # the way down, with what each stage still needs
+    while waiting:
+        index = next(reversed(waiting))
+        need = next((need for need in waiting[index] if need not in done), None)
+        if need is None:
+            del waiting[index]
+            done.add(index)
+            order.append(nodes[index])
+        elif need in waiting:
+            way = list(waiting)
+            _raise_cycle(nodes, names, [*way[way.index(need) :], need])
+        else:
+            waiting[need] = iter(sorted(nodes[need].needs))
+    return tuple(order)
+
+
+def _raise_cycle(nodes: list[Node], names: _Names, indices: list[int]) -> None:
+    place = next(  # FROM looks only upwards, so some step of the way is a --from
+        place
+        for index, following in itertools.pairwise(indices)
+        for name, place in froms(nodes[index].stage.instructions)
+        if names.stage(name) == following
+    )
+    way = [f"'{nodes[index].stage.name or index}'" for index in indices]
+    shown = way if len(way) < 10 else [*way[:4], "…", *way[-4:]]
+    raise DockerfileError(place, f"stages need each other: {' → '.join(shown)}")
+
+
+def _unused(build_args: Mapping[str, str], global_args: Iterable[Arg], order: Iterable[Node]) -> tuple[str, ...]:
+    declared = {pair.name for arg in global_args for pair in arg.pairs}
+    for node in order:
+        declared |= {pair.name for one in node.instructions if isinstance(one, Arg) for pair in one.pairs}
+    return tuple(name for name in build_args if name not in declared and not expand.is_predefined(name))

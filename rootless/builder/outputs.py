@@ -1,0 +1,281 @@
+"""The results of a build: --output and --tag, manifests, archives, directories. It builds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.builder.fields import parse_fields
+from rootless.errors import UsageError
+from rootless.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor
+from rootless.image.moment import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rootless.builder.build_state import State
+    from rootless.builder.session import Session
+    from rootless.engine.context import Engine
+    from rootless.image.platform import Platform
+    from rootless.storage.store.store import Store
+
+_TYPES = ("image", "docker", "oci", "tar", "local", "cacheonly", "registry")
+
+
+class Output(NamedTuple):
+    """One --output. dest: "" where the type has none, "-" for standard output. compression: of the layers in an OCI
+    archive or in the registry, None as `push` and `save` do it. is_directory: a layout and no archive."""
+
+    kind: str
+    dest: str
+    name: str
+    push: bool
+    compression: str | None = None
+    is_directory: bool = False
+
+
+def parse_outputs(texts: Iterable[str]) -> list[Output]:
+    """The --output flags. Raises UsageError."""
+    found = []
+    for text in texts:
+        if "=" not in text:
+            found.append(Output("tar", "-", "", False) if text == "-" else Output("local", text, "", False))
+            continue
+        known = {"type", "dest", "name", "push", "compression", "oci-mediatypes", "tar", "rewrite-timestamp"}
+        fields = parse_fields(text, "--output", known)
+        kind = fields.get("type", "")
+        if kind not in _TYPES:
+            raise UsageError(f"--output: unknown type '{kind}'", hint=f"use {', '.join(_TYPES)}")
+        dest = fields.get("dest", "")
+        if kind in ("local",) and not dest:
+            raise UsageError(f"--output type={kind} needs dest=DIRECTORY")
+        if kind in ("tar", "oci") and not dest:
+            dest = "-"
+        push = _truth(fields, "push", default=False) or kind == "registry"
+        compression = _compression(fields, kind)
+        is_directory = not _truth(fields, "tar", default=True)
+        if is_directory and (kind != "oci" or dest == "-"):
+            raise UsageError("--output: tar=false is for type=oci with dest=DIRECTORY")
+        if not _truth(fields, "oci-mediatypes", default=True):
+            hint = "the manifest is OCI's; `rootless push --format v2s2` converts it"
+            raise UsageError("--output: oci-mediatypes=false is not known here", hint=hint)
+        if "rewrite-timestamp" in fields and not _truth(fields, "rewrite-timestamp", default=True):
+            hint = "leave SOURCE_DATE_EPOCH away to keep later times"
+            raise UsageError("--output: rewrite-timestamp=false is not known here", hint=hint)
+        kind = "image" if kind == "registry" else kind
+        found.append(Output(kind, dest, fields.get("name", ""), push, compression, is_directory))
+    if sum(each.dest == "-" for each in found) > 1:
+        raise UsageError("only one --output can go to standard output")
+    if any(each.dest == "-" for each in found) and os.isatty(1):
+        raise UsageError("a tar is not written to a terminal", hint="redirect the output, or give dest=FILE")
+    return found
+
+
+def _truth(fields: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = fields.get(name)
+    if text is None:
+        return default
+    if text.lower() not in ("", "true", "1", "false", "0"):
+        raise UsageError(f"--output: {name} is true or false, not '{text}'")
+    return text.lower() in ("", "true", "1")
+
+
+def _compression(fields: Mapping[str, str], kind: str) -> str | None:
+    text = fields.get("compression")
+    if text is None:
+        return None
+    known = {"uncompressed": "none", "gzip": "gzip", "zstd": "zstd"}
+    if text not in known:
+        raise UsageError(f"--output: unknown compression '{text}'", hint=f"use {', '.join(known)}")
+    if kind not in ("image", "registry", "oci") and text != "uncompressed":
+        raise UsageError(f"--output: type={kind} is never compressed")
+    return known[text]
+
+
+def store_image(session: Session, state: State) -> Descriptor:
+    """Write config and manifest of the state with --label and --annotation; the manifest's descriptor, unnamed."""
+    labels = dict(_pair(text) for text in session.options.label)
+    annotations = dict(_annotation(text) for text in session.options.annotation)
+    extra = {}
+    asked = "BUILDKIT_INLINE_CACHE=1" in session.options.build_arg
+    if asked or any(each.startswith("type=inline") for each in session.options.cache_to):
+        from rootless.builder.cache.cache_export import inline
+
+        extra = inline(session, state)
+    return store_state(session.engine, state, labels=labels, annotations=annotations, extra=extra)
+
+
+def store_state(
+    engine: Engine,
+    state: State,
+    *,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    annotations: Mapping[str, str] = MappingProxyType({}),
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> Descriptor:
+    """Write config and manifest of a state. extra: further members of the config."""
+    blobs = engine.store.blobs
+    raw = json.dumps({**_config(state, labels), **extra}, separators=(",", ":"), sort_keys=True).encode()
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
+        "layers": [
+            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in state.layers
+        ],
+    }
+    if annotations:
+        manifest["annotations"] = dict(annotations)
+    raw_manifest = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
+    return Descriptor(OCI_MANIFEST, blobs.put(raw_manifest), len(raw_manifest), state.platform)
+
+
+def _config(state: State, labels: Mapping[str, str]) -> dict[str, Any]:
+    config = dict(state.config)
+    if labels:
+        config["Labels"] = {**(config.get("Labels") or {}), **labels}
+    document: dict[str, Any] = {
+        **state.extra,
+        "created": format_time(state.moment),
+        "architecture": state.platform.architecture,
+        "os": state.platform.os,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in state.layers]},
+        "history": list(state.history),
+    }
+    if state.platform.variant:
+        document["variant"] = state.platform.variant
+    if state.author:
+        document["author"] = state.author
+    return document
+
+
+def store_index(session: Session, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
+    """The index of several platforms' images."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [
+            {
+                "mediaType": each.media_type,
+                "digest": each.digest,
+                "size": each.size,
+                "platform": {
+                    "architecture": platform.architecture,
+                    "os": platform.os,
+                    **({"variant": platform.variant} if platform.variant else {}),
+                },
+            }
+            for platform, each in images
+        ],
+    }
+    raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    return Descriptor(OCI_INDEX, session.store.blobs.put(raw), len(raw))
+
+
+def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
+    """Give the names, or keep it without one."""
+    if not names:
+        store.index.add(descriptor)
+    for name in names:
+        store.index.tag(name, descriptor)
+
+
+def full_names(session: Session, tags: Iterable[str]) -> list[str]:
+    """Full references of --tag. Raises UsageError."""
+    from rootless.engine.image.image_names import qualify
+
+    names = []
+    for text in tags:
+        reference, _ = qualify(session.engine, text)
+        if reference.digest:
+            raise UsageError(f"an image cannot be given the name '{text}'", hint="leave out the digest")
+        names.append(str(reference))
+    return list(dict.fromkeys(names))
+
+
+class Lent:
+    """Names that an image has while an archive of it is written, and then has no more."""
+
+    def __init__(
+        self, store: Store, descriptor: Descriptor, previous: dict[str, Descriptor | None], *, is_new: bool
+    ) -> None:
+        self._store = store
+        self._descriptor = descriptor
+        self._previous = previous
+        self._is_new = is_new
+
+    def give_back(self) -> None:
+        """Everything is as it was."""
+        index = self._store.index
+        for name, previous in self._previous.items():
+            if previous is not None:
+                index.tag(name, previous)
+            else:
+                index.untag(name)
+        if self._is_new:
+            index.remove(self._descriptor.digest)
+
+
+def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Lent:
+    """Let `names` mean the image for a while."""
+    is_new = descriptor.digest not in store.index.manifest_digests()
+    previous: dict[str, Descriptor | None] = {}
+    for name in names:
+        found = store.index.resolve(name)
+        if found is None:
+            previous[name] = None
+        else:
+            document = store.index.document(found.named_digest)
+            previous[name] = Descriptor(document.media_type, document.digest, len(document.raw))
+    name_in(store, descriptor, names)
+    return Lent(store, descriptor, previous, is_new=is_new)
+
+
+def write_archive(session: Session, output: Output, images: Sequence[str]) -> None:
+    """The image, under these names (or its id), as docker archive or OCI archive."""
+    form = "docker-archive" if output.kind == "docker" else "oci-archive"
+    destination: Any = output.dest
+    if output.dest == "-":
+        destination = sys.stdout.buffer
+    elif output.is_directory or (os.path.isdir(output.dest) and output.kind == "oci"):
+        form = "oci-dir"
+    compression = output.compression if output.kind == "oci" else None
+    session.engine.images.save(list(images), destination, format=form, compression=compression)
+
+
+def write_tree(session: Session, output: Output, state: State) -> None:
+    """The files of the image: a directory, or a tar."""
+    from rootless.builder import whole
+
+    if output.kind == "local":
+        whole.export_files(session, state, output.dest)
+        return
+    if output.dest == "-":
+        sys.stdout.flush()
+        whole.export_tar(session, state, 1)
+        return
+    fd = os.open(output.dest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        whole.export_tar(session, state, fd)
+    finally:
+        os.close(fd)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name:
+        raise UsageError(f"invalid label '{text}' (--label)", hint="write KEY=VALUE")
+    return name, value
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    for prefix in ("manifest:", "index:"):
+        name = name.removeprefix(prefix)
+    if not name or not equals:
+        raise UsageError(f"invalid annotation '{text}' (--annotation)", hint="write KEY=VALUE")
+    return name, value

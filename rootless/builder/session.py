@@ -1,0 +1,180 @@
+"""What the steps of one build share: engine, workers, directories, the cache. It knows no instruction."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.builder.build_state import Layer, State
+from rootless.builder.context.digests import Known
+from rootless.builder.worker.client import Worker, Workers
+from rootless.errors import HostLimit
+from rootless.storage.store.records import random_name
+from rootless.storage.store.step_records import BuildCache, CacheRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from rootless.builder.build_options import BuildOptions
+    from rootless.builder.cache.cache_import import ImportedCaches
+    from rootless.builder.context.contexts import Context
+    from rootless.builder.tracker import Step, Tracker
+    from rootless.engine.context import Engine
+
+
+class Session:
+    """One build. latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without.
+
+    contexts: the named ones and "" for the main one. To be used in a `with`, which removes its directories.
+    """
+
+    def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
+        from rootless.storage import drivers
+
+        self.engine = engine
+        self.options = options
+        self.tracker = tracker
+        self.latest = latest
+        self.store = engine.store
+        self.id_map = engine.store.id_map
+        self.cache = BuildCache(engine.store.root)
+        self.workers = Workers()
+        self.contexts: dict[str, Context] = {}
+        self.imported: ImportedCaches | None = None
+        self.used: dict[str, tuple[CacheRecord, tuple[Layer, ...]]] = {}
+        self.lock = threading.Lock()
+        self._number = 0
+        self._known: dict[str, Known] = {}
+        self.driver = drivers.choose(
+            engine.settings.storage_driver, self.store.containers.directory, self.id_map, engine.directories.cache
+        )
+        self.directory = self.store.path("incoming", f"build-{random_name()[:16]}")
+        try:
+            os.mkdir(self.directory, 0o700)
+        except OSError as e:
+            raise HostLimit(f"cannot make '{self.directory}': {e.strerror}") from e
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from rootless.storage.files.removal import remove_tree
+
+        self.workers.close()
+        for known in self._known.values():
+            known.save()
+        remove_tree(self.directory, self.id_map)
+
+    # -- directories and trees
+
+    def make_directory(self, *names: str) -> str:
+        """A new directory of this build with these directories in it."""
+        with self.lock:
+            self._number += 1
+            path = f"{self.directory}/{self._number}"
+        try:
+            os.mkdir(path, 0o700)
+            for name in names:
+                os.mkdir(f"{path}/{name}", 0o755)
+        except OSError as e:
+            raise HostLimit(f"cannot make '{path}': {e.strerror}") from e
+        return path
+
+    def plan(self, state: State, directory: str) -> dict[str, Any]:
+        """The driver's plan of a writable tree on top of `state`, in `directory`."""
+        return self.plan_of(self.store.layers.lowerdirs(state.chain_ids, self.id_map), directory)
+
+    def plan_of(self, lowerdirs: list[str], directory: str) -> dict[str, Any]:
+        """The same for these directories, topmost first."""
+        from rootless.storage import drivers
+
+        return drivers.prepare(self.driver, directory, lowerdirs, self.id_map, volatile=True)
+
+    def tree(self, lowerdirs: list[str]) -> dict[str, Any]:
+        """A tree for a worker to mount: what is written to it is thrown away."""
+        directory = self.make_directory("merged")
+        return {"rootfs": self.plan_of(lowerdirs, directory), "target": f"{directory}/merged"}
+
+    def done_with(self, directory: str) -> None:
+        """A step has ended. With the copy driver its directory holds a whole copy of the image, which goes now."""
+        if self.driver == "copy":
+            from rootless.storage.files.removal import remove_tree
+
+            remove_tree(directory, self.id_map, trash=self.store.path("trash"))
+
+    def lowerdirs(self, state: State) -> list[str]:
+        """The directories of a state's layers, topmost first."""
+        return self.store.layers.lowerdirs(state.chain_ids, self.id_map)
+
+    # -- workers
+
+    def on_worker(self, work: Callable[[Worker], dict[str, Any]]) -> dict[str, Any]:
+        """Give a job to an idle worker."""
+        worker = self.workers.take()
+        try:
+            return work(worker)
+        finally:
+            self.workers.give_back(worker)
+
+    # -- layers and the cache
+
+    def known(self, context: Context) -> Known:
+        """The content digests of one context."""
+        with self.lock:
+            found = self._known.get(context.path)
+            if found is None:
+                import hashlib
+
+                name = hashlib.sha256(os.fsencode(context.path)).hexdigest()[:32]
+                path = f"{self.engine.directories.cache}/build/contexts/{name}.json" if context.is_lasting else None
+                found = self._known[context.path] = Known(path)
+            return found
+
+    def commit(self, plan: dict[str, Any], user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
+        """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
+        that nothing is noted of, where one id stood in for that user."""
+        from rootless.engine.files.snapshots import commit_layer
+        from rootless.host.idmap import single_map
+
+        id_map = self.id_map if user is None else single_map(*user)
+        new = commit_layer(self.engine, plan, id_map, move=True, timestamp=self.latest)
+        if new is None:
+            return None
+        found = new.descriptor
+        return Layer(new.chain_id, new.diff_id, found.media_type, found.digest, found.size), new.size
+
+    def find(self, key: str, state: State, stage: str, step: Step) -> CacheRecord | None:
+        """The record of a step that was done before and whose layers are here, unless the cache is not wanted."""
+        record = None
+        if not self.options.no_cache and stage not in self.options.no_cache_filter:
+            record = self.cache.find(key)
+            if record is not None and not all(self.store.layers.has(chain) for chain in record.chains):
+                record = None
+            if record is None and self.imported is not None:
+                record = self.imported.find(key, state, step)
+        if record is None:
+            self.workers.prepare()  # it loads while the step is planned
+        return record
+
+    def remember(
+        self, key: str, state: State, layer: Layer | None, *, moment: int, size: int, text: str
+    ) -> CacheRecord:
+        """Write the record of a step that was done on `state`."""
+        chains = (*state.chain_ids, layer.chain_id) if layer is not None else tuple(state.chain_ids)
+        fields = layer.to_json() if layer is not None else None
+        record = CacheRecord(key, fields, chains, moment, size, text, time.time(), time.time())
+        self.cache.put(record)
+        return record
+
+    def after(self, state: State, record: CacheRecord, created_by: str) -> State:
+        """The state that a record leads to."""
+        layer = Layer.from_json(record.layer) if record.layer is not None else None
+        result = state.grown(created_by, layer, record.moment if self.latest is None else self.latest)
+        with self.lock:
+            self.used[record.key] = record, result.layers
+        return result

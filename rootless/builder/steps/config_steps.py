@@ -1,0 +1,95 @@
+"""Instructions that only change the image's config. Pure: state in, state out."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from rootless.builder.dockerfile import texts
+from rootless.builder.dockerfile.instructions import (
+    Arg,
+    Cmd,
+    Entrypoint,
+    Env,
+    Expose,
+    HealthCheck,
+    Label,
+    Maintainer,
+    OnBuild,
+    Shell,
+    StopSignal,
+    User,
+    Volume,
+)
+
+if TYPE_CHECKING:
+    from rootless.builder.build_state import State
+    from rootless.builder.dockerfile.instructions import Instruction
+
+
+def apply(state: State, instruction: Instruction, created_by: str) -> State:
+    """The state after an instruction (expanded) that makes no layer."""
+    if isinstance(instruction, Cmd):
+        return state.changed(created_by, Cmd=texts.command(instruction.command, state.shell))._replace(has_cmd=True)
+    if isinstance(instruction, Entrypoint):
+        settings: dict[str, Any] = {"Entrypoint": texts.command(instruction.command, state.shell)}
+        if not state.has_cmd:
+            settings["Cmd"] = None  # an inherited CMD belongs to the inherited entrypoint
+        return state.changed(created_by, **settings)
+    if isinstance(instruction, Maintainer):
+        return state._replace(author=instruction.name).changed(created_by)
+    return state.changed(created_by, **_settings(state, instruction))
+
+
+def _settings(state: State, instruction: Instruction) -> dict[str, Any]:
+    config = state.config
+    match instruction:
+        case Env():
+            return {"Env": merged_env(state.env, [(p.name, p.value or "") for p in instruction.pairs])}
+        case Label():
+            return {"Labels": {**(config.get("Labels") or {}), **{p.name: p.value or "" for p in instruction.pairs}}}
+        case User():
+            return {"User": instruction.user}
+        case Shell():
+            return {"Shell": list(instruction.words)}
+        case Expose():
+            return {"ExposedPorts": {**(config.get("ExposedPorts") or {}), **{port: {} for port in instruction.ports}}}
+        case Volume():
+            return {"Volumes": {**(config.get("Volumes") or {}), **{path: {} for path in instruction.paths}}}
+        case StopSignal():
+            return {"StopSignal": instruction.signal}
+        case HealthCheck():
+            return {"Healthcheck": _health_check(instruction)}
+        case OnBuild():
+            return {"OnBuild": [*(config.get("OnBuild") or []), instruction.trigger]}
+        case Arg():
+            return {}
+    raise AssertionError(f"{type(instruction).__name__} changes more than the config")
+
+
+def merged_env(env: list[str], pairs: list[tuple[str, str]]) -> list[str]:
+    """`NAME=value` entries with `pairs` set; a name that is there keeps its place."""
+    merged = dict(entry.partition("=")[::2] for entry in env)
+    merged.update(pairs)
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _health_check(instruction: HealthCheck) -> dict[str, Any]:
+    if instruction.command is None:
+        return {"Test": ["NONE"]}
+    line = instruction.command
+    check: dict[str, Any] = {"Test": ["CMD", *line.words] if line.is_exec else ["CMD-SHELL", *line.words]}
+    numbers = {
+        "Interval": instruction.interval,
+        "Timeout": instruction.timeout,
+        "StartPeriod": instruction.start_period,
+        "StartInterval": instruction.start_interval,
+        "Retries": instruction.retries,
+    }
+    return check | {name: value for name, value in numbers.items() if value}
+
+
+def working_directory(state: State, path: str) -> str:
+    """WORKDIR's path, relative to the one before; absolute, without `.` and `..`."""
+    joined = posixpath.normpath(posixpath.join("/", state.workdir, path))
+    return "/" + joined.lstrip("/")

@@ -1,0 +1,163 @@
+"""The build's end of its worker processes: starts them, gives them jobs, reads a step's output. Safe beside threads."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rootless import errors
+from rootless.builder.worker import wire
+from rootless.errors import HostLimit, RootlessError
+from rootless.host.userns import worker_command
+
+_CHUNK = 65536
+_PATIENCE = 3.0  # seconds that a worker has to end what it runs
+
+
+class Worker:
+    """One worker process. Leaving it without `close` ends what it runs."""
+
+    __slots__ = ("_pid", "_socket")
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        argv = worker_command("rootless.builder.worker.worker", site_packages=True)
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        for name in ("ROOTLESS_NO_OPENAT2", "ROOTLESS_NO_MOUNT_API"):
+            if name in os.environ:
+                environment[name] = os.environ[name]
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+        try:
+            self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+        except OSError as e:
+            raise HostLimit(f"cannot start a worker of the build: {e.strerror}") from e
+        finally:
+            theirs.close()
+
+    def call(self, job: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """Have it done; the result. Raises what the worker raised."""
+        self._send(job, fds)
+        return self._answer()
+
+    def run(self, job: dict[str, Any], output: Callable[[bytes], None]) -> dict[str, Any]:
+        """A job whose output goes to `output` piece by piece."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                self._send(job, [write])
+            finally:
+                os.close(write)
+            return self._follow(read, output)
+        finally:
+            os.close(read)
+
+    def _follow(self, read: int, output: Callable[[bytes], None]) -> dict[str, Any]:
+        poll = select.poll()
+        poll.register(read, select.POLLIN)
+        poll.register(self._socket, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if read in ready:
+                piece = os.read(read, _CHUNK)
+                if piece:
+                    output(piece)
+                    continue
+                poll.unregister(read)
+            if self._socket.fileno() in ready:
+                result = self._answer()
+                # what ran is gone, so what it wrote last is in the pipe already
+                os.set_blocking(read, False)
+                try:
+                    while piece := os.read(read, _CHUNK):
+                        output(piece)
+                except BlockingIOError:
+                    pass
+                return result
+
+    def _send(self, job: dict[str, Any], fds: Sequence[int]) -> None:
+        try:
+            wire.send(self._socket, job, fds)
+        except OSError as e:
+            raise _lost() from e
+
+    def _answer(self) -> dict[str, Any]:
+        message, fds = wire.receive(self._socket)
+        for fd in fds:
+            os.close(fd)
+        if message is None:
+            raise _lost()
+        if "error" in message:
+            kind = getattr(errors, message["error"], RootlessError)
+            raise kind(message["message"], hint=message["hint"])
+        result: dict[str, Any] = message["result"]
+        return result
+
+    def close(self) -> None:
+        """End it, and wait until it has gone: what it ran is gone then, too."""
+        try:
+            # a thread may wait for its answer just now: closing would neither wake that nor tell the worker
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        try:
+            fd = os.pidfd_open(self._pid)
+            try:
+                if not select.select([fd], [], [], _PATIENCE)[0]:
+                    os.kill(self._pid, signal.SIGKILL)  # in the middle of a copy; its children end with it
+            finally:
+                os.close(fd)
+            os.waitpid(self._pid, 0)
+        except (ChildProcessError, ProcessLookupError):
+            pass
+
+
+class Workers:
+    """As many workers as there are steps at a time; a step takes one that is idle."""
+
+    __slots__ = ("_all", "_closed", "_idle", "_lock")
+
+    def __init__(self) -> None:
+        self._idle: list[Worker] = []
+        self._all: list[Worker] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Start one now, since the first step will want it."""
+        with self._lock:
+            if not self._all:
+                self._all.append(Worker())
+                self._idle.append(self._all[0])
+
+    def take(self) -> Worker:
+        """A worker that is idle, or a new one. Raises HostLimit when the build is over."""
+        with self._lock:
+            if self._closed:
+                raise HostLimit("the build is over")
+            if self._idle:
+                return self._idle.pop()
+            worker = Worker()
+            self._all.append(worker)
+            return worker
+
+    def give_back(self, worker: Worker) -> None:
+        """The worker has no job any more."""
+        with self._lock:
+            self._idle.append(worker)
+
+    def close(self) -> None:
+        """End all of them, with what they run."""
+        with self._lock:
+            self._closed = True
+            workers, self._all, self._idle = self._all, [], []
+        for worker in workers:
+            worker.close()
+
+
+def _lost() -> HostLimit:
+    return HostLimit("a worker of the build ended without an answer", hint="is memory short?")

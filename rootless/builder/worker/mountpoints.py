@@ -1,0 +1,224 @@
+"""Mount points that a step's root lacked: noted before its mounts are made, taken away again after it has ended.
+
+A file or directory that the runtime had to make to mount on (/etc/resolv.conf in an image that has none, the target of
+a RUN --mount) is no work of the step and must not come into its layer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from rootless.kernel.files import open_in_root, walk_beneath
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Missing = tuple[str, list[str]]  # (directory that is there, names below it that are not)
+
+_LINKS = 40
+_FUSE_MARKS = frozenset((".wh..wh..opq", ".wh..opq"))
+_PATH = os.O_PATH | os.O_CLOEXEC
+
+
+def missing(root: int, targets: Iterable[str]) -> list[Missing]:
+    """What of `targets` (absolute paths) the directory `root` lacks; links are followed as in a chroot."""
+    base = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
+    found = []
+    for target in targets:
+        note = _missing(root, base, target)
+        if note is not None:
+            found.append(note)
+    return found
+
+
+def _missing(root: int, base: str, target: str) -> Missing | None:
+    names = [n for n in target.split("/") if n not in ("", ".")]
+    here = "/"
+    for _ in range(_LINKS):
+        for position, name in enumerate(names):
+            path = f"{here.rstrip('/')}/{name}"
+            try:
+                fd = open_in_root(root, path, _PATH)
+            except OSError as e:
+                if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    return None
+                link = _dangling(root, path)
+                if link is None:
+                    return None if ".." in names[position:] else (here, names[position:])
+                # the target of a dangling link is what will be made
+                start = "" if link.startswith("/") else here
+                names = [n for n in f"{start}/{link}".split("/") if n not in ("", ".")] + names[position + 1 :]
+                here = "/"
+                break
+            try:
+                here = os.readlink(f"/proc/self/fd/{fd}").removeprefix(base) or "/"
+            finally:
+                os.close(fd)
+        else:
+            return None
+    return None
+
+
+def _dangling(root: int, path: str) -> str | None:
+    try:
+        fd = open_in_root(root, path, _PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
+def tidy(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing], *, is_whole: bool = False) -> None:
+    """Remove from `upper` what was made only to be mounted on: empty files and directories of `notes`.
+
+    Copied-up directories that are left without any change go too, unless `upper` is the whole tree (the copy driver's).
+    No link is followed: the step may have put one in any place meanwhile. To be called as root of the user namespace,
+    when nobody has the tree mounted any more.
+    """
+    top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for here, names in sorted(notes, key=lambda note: -len(note[1])):
+            there = [n for n in here.split("/") if n]
+            for length in range(len(names), 0, -1):
+                if not _remove(top, [*there, *names[:length]]):
+                    break
+            for length in range(0 if is_whole else len(there), 0, -1):
+                if not _remove_unchanged(top, there[:length], lowerdirs):
+                    break
+    finally:
+        os.close(top)
+
+
+def _remove(top: int, names: list[str]) -> bool:
+    try:
+        parent = _directory(top, names[:-1])
+    except OSError:
+        return False
+    try:
+        status = os.stat(names[-1], dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            _rmdir(parent, names[-1])
+        elif stat.S_ISREG(status.st_mode) and not status.st_size:
+            os.unlink(names[-1], dir_fd=parent)
+        else:
+            return False
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(parent)
+    return True
+
+
+def _rmdir(parent: int, name: str) -> None:
+    """Remove an empty directory; fuse-overlayfs marks those that it makes with files."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        present = os.listdir(fd)
+        if _FUSE_MARKS.issuperset(present):
+            for mark in present:
+                os.unlink(mark, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _remove_unchanged(top: int, names: list[str], lowerdirs: Sequence[str]) -> bool:
+    try:
+        fd = _directory(top, names)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        status = os.fstat(fd)
+        if os.listdir(f"/proc/self/fd/{fd}") or _is_opaque(fd):
+            return False
+    finally:
+        os.close(fd)
+    for lower in lowerdirs:
+        try:
+            below = os.stat(f"{lower}/{'/'.join(names)}", follow_symlinks=False)
+        except OSError:
+            continue
+        same = (below.st_mode, below.st_uid, below.st_gid) == (status.st_mode, status.st_uid, status.st_gid)
+        return same and _remove(top, names)
+    return False
+
+
+def _is_opaque(fd: int) -> bool:
+    from rootless.storage.files.tree_copy import is_opaque
+
+    real = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return is_opaque(real)
+    finally:
+        os.close(real)
+
+
+def _directory(top: int, names: list[str]) -> int:
+    if not names:
+        return os.dup(top)
+    return walk_beneath(top, "/".join(names), os.O_PATH | os.O_DIRECTORY)
+
+
+def listings(root: int, notes: Iterable[Missing]) -> dict[str, tuple[int, list[str]]]:
+    """(mtime in ns, names) of the directories of `notes` before anything is made in them."""
+    found = {}
+    for here, _ in notes:
+        fd = open_in_root(root, here, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found[here] = os.fstat(fd).st_mtime_ns, sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+    return found
+
+
+def restore_times(upper: str, before: dict[str, tuple[int, list[str]]]) -> None:
+    """Give directories that hold what they held before their times back: for a driver whose `upper` is the whole tree.
+
+    Their only change was the mount point that came and went.
+    """
+    top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for here, (mtime, names) in before.items():
+            try:
+                fd = _directory(top, [n for n in here.split("/") if n])
+            except OSError:
+                continue
+            try:
+                path = f"/proc/self/fd/{fd}"
+                if sorted(os.listdir(path)) == names:
+                    os.utime(path, ns=(mtime, mtime))
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top)
+
+
+def settle_times(upper: str, since: int, timestamp: int) -> None:
+    """Give what was written since `since` (ns) the time `timestamp` (seconds); older times stay.
+
+    A time of now would make each build's layer another one. A directory's own time is set after its entries'.
+    """
+    moment = timestamp * 10**9
+    stack = [(upper, False)]
+    while stack:
+        path, done = stack.pop()
+        if done:
+            if os.stat(path, follow_symlinks=False).st_mtime_ns >= since:
+                os.utime(path, ns=(moment, moment), follow_symlinks=False)
+            continue
+        stack.append((path, True))
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append((entry.path, False))
+                elif entry.stat(follow_symlinks=False).st_mtime_ns >= since:
+                    os.utime(entry.path, ns=(moment, moment), follow_symlinks=False)

@@ -1,0 +1,427 @@
+"""Puts files into the mounted root of a step: COPY, ADD, WORKDIR, by docker's rules. It chooses no sources.
+
+It runs as root of the step's user namespace, in a mount namespace of its own. The destination is resolved inside the
+root; below it every directory is opened by its parent's fd without following links.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.builder.context.context_files import DIRECTORY, Match, Node, clean, walk
+from rootless.errors import InvalidInput
+from rootless.kernel.files import open_in_root
+from rootless.storage.files.tree_copy import copy_content
+from rootless.storage.owners import overrides
+
+if TYPE_CHECKING:
+    from rootless.builder.context.context_files import Skip
+    from rootless.builder.context.exclusions import Exclusions
+    from rootless.builder.steps.modes import Change
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENODATA)
+_KEPT = ("security.capability",)
+
+
+class Rules(NamedTuple):
+    """How files arrive. owner: --chown, None: root for a context's (`is_owned` False), else the file's own.
+
+    chmod: --chmod; timestamp: seconds, for what has no time of its own; latest: no time is later than these seconds;
+    single: the id map has one id, so that owners are noted beside the file; table: where those of links are noted.
+    """
+
+    owner: tuple[int, int] | None
+    chmod: Change | None
+    timestamp: int
+    latest: int | None = None
+    is_owned: bool = False
+    single: bool = False
+    table: str | None = None
+
+
+class Placer:
+    """Writes below `root` (fd of the merged tree).
+
+    skipped: special files that could not be made; latest_change: the latest ctime (ns) of a file that was read.
+    """
+
+    def __init__(self, root: int, rules: Rules) -> None:
+        self._root = root
+        self._rules = rules
+        self._before: dict[str, tuple[int, int]] = {}
+        self._set: list[tuple[str, int]] = []
+        self._links: dict[tuple[int, int], tuple[str, str]] = {}
+        self._linked_at: dict[tuple[str, str], tuple[int, int]] = {}
+        self.skipped = 0
+        self.latest_change = 0
+
+    # -- directories
+
+    def directories(self, path: str, *, mode: int = 0o755, chmod: bool = False) -> str:
+        """Make `path` and its missing parents; the path without links. Raises InvalidInput: a file is in the way."""
+        base = os.readlink(f"/proc/self/fd/{self._root}").rstrip("/")
+        here = ""
+        for name in clean(path).split("/"):
+            if not name:
+                continue
+            target = f"{here}/{name}"
+            try:
+                fd = open_in_root(self._root, target, _PATH)
+            except NotADirectoryError:
+                raise InvalidInput(f"cannot make directory '{target}': a file is in the way") from None
+            except FileNotFoundError:
+                self._make(here, name, mode if target.strip("/") == clean(path) else 0o755, chmod=chmod)
+                fd = open_in_root(self._root, target, _PATH)
+            try:
+                here = os.readlink(f"/proc/self/fd/{fd}").removeprefix(base)
+            finally:
+                os.close(fd)
+        return here
+
+    def _make(self, parent: str, name: str, mode: int, *, chmod: bool = False) -> None:
+        with self._open(parent) as directory:
+            self._keep_time(parent, directory)
+            try:
+                os.mkdir(name, 0o755, dir_fd=directory)
+            except FileExistsError:
+                raise InvalidInput(f"cannot make directory '{parent}/{name}': a dangling link is in the way") from None
+            made = os.open(name, DIRECTORY, dir_fd=directory)
+            try:
+                if chmod and self._rules.chmod is not None:
+                    mode = self._rules.chmod(mode, True)
+                self._own(made, self._rules.owner or (0, 0), mode, stat.S_IFDIR)
+            finally:
+                os.close(made)
+        self._set.append((f"{parent}/{name}", self._rules.timestamp * 10**9))
+
+    def _open(self, path: str) -> _Opened:
+        return _Opened(open_in_root(self._root, path or "/", os.O_RDONLY | os.O_DIRECTORY))
+
+    def _keep_time(self, path: str, directory: int) -> None:
+        """Note the times of a directory that was there, before anything in it changes."""
+        if path not in self._before:
+            status = os.fstat(directory)
+            self._before[path] = status.st_atime_ns, status.st_mtime_ns
+
+    def is_directory(self, path: str) -> bool:
+        """Whether the destination is a directory already."""
+        try:
+            fd = open_in_root(self._root, path or "/", os.O_PATH)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISDIR(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+
+    # -- sources
+
+    def copy(self, source: int, match: Match, destination: str, *, parents: bool, exclusions: Exclusions) -> None:
+        """Copy what `match` means in `source` (fd) to `destination`, which is absolute and may end with a slash."""
+        if parents:
+            self._parents(source, match, destination)
+            destination = f"{destination.rstrip('/')}/{match.under}" if match.under else destination
+        if match.is_directory:
+            top = self.directories(destination)
+            self._tree(source, match.path, top, *exclusions.below(match))
+            return
+        parent, _, name = match.path.rpartition("/")
+        with _Opened(open_in_root(source, parent or "/", os.O_RDONLY | os.O_DIRECTORY)) as directory:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            self.file(Node("", directory, name, status), destination, match.name)
+
+    def file(self, node: Node, destination: str, name: str) -> None:
+        """Copy one file to `destination`: into it when it ends with a slash or is a directory, else to that name."""
+        top, final = self.place(destination, name)
+        with self._open(top) as target:
+            self._keep_time(top, target)
+            self._entry(node, target, top, final)
+
+    def place(self, destination: str, name: str) -> tuple[str, str]:
+        """(directory, name) where a single file goes; the directory is made."""
+        if destination.endswith("/") or self.is_directory(destination):
+            return self.directories(destination), name
+        parent, _, final = f"/{clean(destination)}".rpartition("/")
+        return self.directories(parent), final
+
+    def _parents(self, source: int, match: Match, destination: str) -> None:
+        """Make the directories of --parents with the modes that they have in the source."""
+        names = match.under.split("/")[: None if match.is_directory else -1]
+        first = match.path[: len(match.path) - len(match.under)].rstrip("/")
+        here, origin = self.directories(destination), first
+        for name in names:
+            if not name:
+                continue
+            origin = f"{origin}/{name}" if origin else name
+            target = f"{here}/{name}"
+            if not self.is_directory(target):
+                fd = open_in_root(source, origin, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    self._new_directory(here, name, fd, os.fstat(fd))
+                finally:
+                    os.close(fd)
+            here = target
+
+    def _tree(self, source: int, path: str, top: str, skip: Skip, may_hold: Skip | None) -> None:
+        made: set[str] = {""}
+        pending: dict[str, Node] = {}
+        opened = ""
+        with self._open(top) as first:
+            self._keep_time(top, first)
+        directory = open_in_root(self._root, top or "/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for node in walk(source, path, skip, may_hold=may_hold):
+                if node.is_implied:
+                    pending[node.path] = node
+                    continue
+                parent = node.path.rpartition("/")[0]
+                self._imply(source, path, top, parent, pending, made)
+                if parent != opened:
+                    os.close(directory)
+                    directory = open_in_root(self._root, f"{top}/{parent}", os.O_RDONLY | os.O_DIRECTORY)
+                    opened = parent
+                if stat.S_ISDIR(node.status.st_mode):
+                    self._subdirectory(node, directory, f"{top}/{parent}".rstrip("/"))
+                    made.add(node.path)
+                else:
+                    self._entry(node, directory, f"{top}/{parent}".rstrip("/"), node.name)
+        finally:
+            os.close(directory)
+
+    def _imply(self, source: int, path: str, top: str, parent: str, pending: dict[str, Node], made: set[str]) -> None:
+        """Make excluded directories that are needed after all for something below them."""
+        missing = []
+        while parent and parent not in made and parent in pending:
+            missing.append(parent)
+            parent = parent.rpartition("/")[0]
+        for each in reversed(missing):
+            above = each.rpartition("/")[0]
+            with (
+                self._open(f"{top}/{above}") as target,
+                _Opened(open_in_root(source, f"{path}/{above}", os.O_RDONLY | os.O_DIRECTORY)) as origin,
+            ):
+                self._subdirectory(pending[each]._replace(parent=origin), target, f"{top}/{above}".rstrip("/"))
+            made.add(each)
+
+    def _subdirectory(self, node: Node, target: int, where: str) -> None:
+        fd = os.open(node.name, DIRECTORY, dir_fd=node.parent)
+        try:
+            try:
+                there = os.stat(node.name, dir_fd=target, follow_symlinks=False)
+            except FileNotFoundError:
+                self._new_directory(where, node.name, fd, node.status, target)
+                return
+            if not stat.S_ISDIR(there.st_mode):
+                raise InvalidInput(
+                    f"cannot copy directory '{node.path}' to '{where}/{node.name}': no directory is there"
+                )
+            made = os.open(node.name, DIRECTORY, dir_fd=target)
+            try:
+                self._attributes(fd, made, node.status)
+            finally:
+                os.close(made)
+            self._set.append((f"{where}/{node.name}", self._time(node.status)))
+        finally:
+            os.close(fd)
+
+    def _new_directory(
+        self, where: str, name: str, source: int, status: os.stat_result, target: int | None = None
+    ) -> None:
+        with _Opened(os.dup(target)) if target is not None else self._open(where) as parent:
+            self._keep_time(where, parent)
+            os.mkdir(name, 0o700, dir_fd=parent)
+            made = os.open(name, DIRECTORY, dir_fd=parent)
+            try:
+                self._attributes(source, made, status)
+            finally:
+                os.close(made)
+        self._set.append((f"{where}/{name}", self._time(status)))
+
+    # -- single entries
+
+    def _entry(self, node: Node, target: int, where: str, name: str) -> None:
+        self._clear(target, where, name, node)
+        status = node.status
+        kind = stat.S_IFMT(status.st_mode)
+        self.latest_change = max(self.latest_change, status.st_ctime_ns)
+        if kind == stat.S_IFREG:
+            if not self._linked(status, target, where, name):
+                self._regular(node, target, name)
+        elif kind == stat.S_IFLNK:
+            link = os.readlink(node.name, dir_fd=node.parent)
+            os.symlink(link, name, dir_fd=target)
+            self._own_link(target, name, f"{where}/{name}", self._owner(status, None), status, link)
+        elif kind == stat.S_IFIFO:
+            os.mkfifo(name, 0o600, dir_fd=target)
+            self._own_link(target, name, f"{where}/{name}", self._owner(status, None), status, "")
+        else:
+            self.skipped += 1
+
+    def _clear(self, target: int, where: str, name: str, node: Node) -> None:
+        try:
+            there = os.stat(name, dir_fd=target, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(there.st_mode):
+            raise InvalidInput(f"cannot replace directory '{where}/{name}' with the file '{node.name}'")
+        os.unlink(name, dir_fd=target)
+        # a later name of the file that goes must not become a name of what takes its place
+        gone = self._linked_at.pop((where, name), None)
+        if gone is not None:
+            del self._links[gone]
+
+    def _linked(self, status: os.stat_result, target: int, where: str, name: str) -> bool:
+        if status.st_nlink < 2:
+            return False
+        key = status.st_dev, status.st_ino
+        first = self._links.setdefault(key, (where, name))
+        if first == (where, name):
+            self._linked_at[first] = key
+            return False
+        with self._open(first[0]) as directory:
+            os.link(first[1], name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+        return True
+
+    def _regular(self, node: Node, target: int, name: str) -> None:
+        read = os.open(node.name, _READ, dir_fd=node.parent)
+        try:
+            status = os.fstat(read)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidInput(f"'{node.name}' is no regular file any more")
+            write = os.open(name, _NEW, 0o600, dir_fd=target)
+            try:
+                copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
+                self._attributes(read, write, status)
+                time = self._time(status)
+                os.utime(write, ns=(time, time))
+            finally:
+                os.close(write)
+        finally:
+            os.close(read)
+
+    def write(self, directory: str, name: str, content: bytes, *, mode: int, time: int | None = None) -> None:
+        """A file of our own: an inline one, or what an URL gave. time: seconds."""
+        with self._open(directory) as target:
+            self._keep_time(directory, target)
+            status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))
+            self._clear(target, directory, name, Node("", target, name, status))
+            write = os.open(name, _NEW, 0o600, dir_fd=target)
+            try:
+                view = memoryview(content)
+                while view:
+                    view = view[os.write(write, view) :]
+                if self._rules.chmod is not None:
+                    mode = self._rules.chmod(mode, False)
+                self._own(write, self._rules.owner or (0, 0), mode, stat.S_IFREG)
+                moment = self._bounded((self._rules.timestamp if time is None else time) * 10**9)
+                os.utime(write, ns=(moment, moment))
+            finally:
+                os.close(write)
+
+    # -- attributes
+
+    def _owner(self, status: os.stat_result, override: overrides.Override | None) -> tuple[int, int]:
+        if self._rules.owner is not None:
+            return self._rules.owner
+        if not self._rules.is_owned:
+            return 0, 0
+        return (override.uid, override.gid) if override is not None else (status.st_uid, status.st_gid)
+
+    def _attributes(self, read: int, write: int, status: os.stat_result) -> None:
+        override = overrides.read(read) if self._rules.is_owned else None
+        mode = status.st_mode & 0o7777 if override is None else override.mode_now(status.st_mode)
+        if self._rules.chmod is not None:
+            mode = self._rules.chmod(mode, stat.S_ISDIR(status.st_mode))
+        self._own(write, self._owner(status, override), mode, stat.S_IFMT(status.st_mode))
+        if self._rules.is_owned:
+            for attribute in _KEPT:
+                try:
+                    os.setxattr(write, attribute, os.getxattr(read, attribute))
+                except OSError as e:
+                    if e.errno not in _NO_XATTR:
+                        raise
+
+    def _own(self, fd: int, owner: tuple[int, int], mode: int, kind: int) -> None:
+        status = os.fstat(fd)
+        if owner != (status.st_uid, status.st_gid):
+            if self._rules.single:
+                overrides.write(fd, overrides.Override(*owner, mode, kind))
+                os.fchmod(fd, overrides.on_disk(mode, kind))
+                return
+            _chown(fd, owner)
+        if self._rules.single:
+            overrides.write(fd, None)
+        os.fchmod(fd, mode)
+
+    def _own_link(
+        self, target: int, name: str, path: str, owner: tuple[int, int], status: os.stat_result, link: str
+    ) -> None:
+        there = os.stat(name, dir_fd=target, follow_symlinks=False)
+        kind = stat.S_IFMT(status.st_mode)
+        if owner != (there.st_uid, there.st_gid):
+            if self._rules.single:
+                self._note(path, overrides.Override(*owner, status.st_mode & 0o7777, kind), link)
+            else:
+                os.chown(name, *owner, dir_fd=target, follow_symlinks=False)
+        if kind != stat.S_IFLNK:
+            os.chmod(name, status.st_mode & 0o7777, dir_fd=target)
+        time = self._time(status)
+        os.utime(name, ns=(time, time), dir_fd=target, follow_symlinks=False)
+
+    def _note(self, path: str, override: overrides.Override, link: str) -> None:
+        if self._rules.table is None:
+            return
+        fd = overrides.append_to(self._rules.table)
+        try:
+            os.write(fd, overrides.line(os.fsencode(path), override, os.fsencode(link)))
+        finally:
+            os.close(fd)
+
+    def _time(self, status: os.stat_result) -> int:
+        return self._bounded(status.st_mtime_ns)
+
+    def _bounded(self, time: int) -> int:
+        return time if self._rules.latest is None else min(time, self._rules.latest * 10**9)
+
+    def finish(self) -> None:
+        """Give directories their times: new ones theirs, those that were there what they had before."""
+        for path, (atime, mtime) in self._before.items():
+            self._touch(path, atime, mtime)
+        for path, time in reversed(self._set):
+            self._touch(path, time, time)
+
+    def _touch(self, path: str, atime: int, mtime: int) -> None:
+        with self._open(path) as fd:
+            os.utime(fd, ns=(atime, mtime))
+
+
+class _Opened:
+    """An fd closed at the end of a `with`."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _chown(fd: int, owner: tuple[int, int]) -> None:
+    try:
+        os.fchown(fd, *owner)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        raise InvalidInput(
+            f"owner {owner[0]}:{owner[1]} is not in your range of ids", hint="see `rootless doctor` for a wider range"
+        ) from e

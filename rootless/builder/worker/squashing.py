@@ -1,0 +1,77 @@
+"""Layers merged into one, in overlayfs' own form: what upper ones delete goes, and stays deleted for the layers below.
+
+It runs as root of the user namespace on directories of the store.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from rootless.kernel.files import is_whiteout
+from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, is_opaque, remove
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_OPAQUE = "user.overlay.opaque"
+
+
+def merge(layers: Sequence[str], upper: str) -> None:
+    """Apply the trees of `layers`, bottom first, to the empty directory `upper`."""
+    target = os.open(upper, PATH_DIRECTORY)
+    try:
+        for layer in layers:
+            source = os.open(layer, PATH_DIRECTORY)
+            try:
+                _merge(source, target, Copier(marks=True), target, "")
+            finally:
+                os.close(source)
+    finally:
+        os.close(target)
+
+
+def _merge(source: int, target: int, copier: Copier, base: int, prefix: str) -> None:
+    if is_opaque(source):
+        for name in os.listdir(target):
+            remove(target, name)
+    with os.scandir(source) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        name = entry.name
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            _directory(source, target, name, copier, base, prefix)
+            continue
+        if name.startswith(WHITEOUT) and name != OPAQUE_NAME:
+            remove(target, name[len(WHITEOUT) :])
+        remove(target, name)
+        if is_whiteout(status) or not copier.link(status, base, f"{prefix}{name}"):
+            copier.entry(source, name, target, name, status)
+    copier.attributes(source, target, os.fstat(source))
+
+
+def _directory(source: int, target: int, name: str, copier: Copier, base: int, prefix: str) -> None:
+    inner = os.open(name, PATH_DIRECTORY, dir_fd=source)
+    try:
+        covers = False
+        try:
+            there = os.stat(name, dir_fd=target, follow_symlinks=False)
+            if not stat.S_ISDIR(there.st_mode):
+                # what was there hid the directories of the layers below, and still must
+                covers = True
+                remove(target, name)
+                os.mkdir(name, 0o700, dir_fd=target)
+        except FileNotFoundError:
+            os.mkdir(name, 0o700, dir_fd=target)
+        made = os.open(name, PATH_DIRECTORY, dir_fd=target)
+        try:
+            was_opaque = is_opaque(made)
+            _merge(inner, made, copier, base, f"{prefix}{name}/")
+            if covers or was_opaque:
+                os.setxattr(made, _OPAQUE, b"y")
+        finally:
+            os.close(made)
+    finally:
+        os.close(inner)

@@ -1,0 +1,132 @@
+"""The process that carries out the steps of a build: runs commands, copies files, computes digests. One job at a time.
+
+It stays outside of the user namespace, as a monitor does, and its children enter it; so it has one thread and forks.
+Jobs and answers are `wire` messages on fd 3. When the build's process is gone, what runs is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from typing import Any
+
+from rootless.builder.worker import wire
+from rootless.builder.worker.step_namespaces import Namespaces
+from rootless.errors import RootlessError
+from rootless.host.idmap import IdMap
+
+FD = 3
+
+
+class Session:
+    """What lives from job to job: the namespaces that the steps share."""
+
+    __slots__ = ("_namespaces", "connection")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._namespaces: Namespaces | None = None
+
+    def namespaces(self, id_map: IdMap) -> Namespaces:
+        """The namespaces of `id_map`."""
+        if self._namespaces is not None and self._namespaces.id_map.key() != id_map.key():
+            self.close()
+        if self._namespaces is None:
+            self._namespaces = Namespaces(id_map)
+        return self._namespaces
+
+    def close(self) -> None:
+        """End the namespaces' helpers."""
+        if self._namespaces is not None:
+            self._namespaces.close()
+            self._namespaces = None
+
+    def wait(self, pidfd: int) -> None:
+        """Return when the process has ended, or the build is gone: it is killed then."""
+        from rootless.kernel.process import pidfd_send_signal
+
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(self.connection, select.POLLIN | select.POLLRDHUP)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if pidfd in ready:
+                return
+            # between a job and its answer the build says nothing: whatever comes is its end
+            poll.unregister(self.connection)
+            try:
+                pidfd_send_signal(pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def main() -> int:
+    """Serve jobs until the other end closes."""
+    os.set_inheritable(FD, False)
+    try:
+        os.setsid()
+    except PermissionError:
+        pass
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    _name()
+    connection = socket.socket(fileno=FD)
+    session = Session(connection)
+    try:
+        while True:
+            job, fds = wire.receive(connection)
+            if job is None:
+                break
+            answer = _answer(session, job, fds)
+            try:
+                wire.send(connection, answer)
+            except OSError:
+                break
+    finally:
+        session.close()
+    return 0
+
+
+def _answer(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    try:
+        return {"result": _do(session, job, fds)}
+    except RootlessError as e:
+        return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+    except OSError as e:
+        where = f" '{e.filename}'" if e.filename else ""
+        return {"error": "HostLimit", "message": f"cannot carry out a step{where}: {e.strerror or e}", "hint": None}
+    finally:
+        for fd in fds:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # handed on already
+
+
+def _do(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    from rootless.builder.worker import copy_job, run_job, tree_jobs
+
+    jobs = {
+        "run": run_job.run,
+        "copy": copy_job.copy,
+        "digest": copy_job.digest,
+        "unpack": tree_jobs.unpack,
+        "squash": tree_jobs.squash,
+        "export": tree_jobs.export,
+        "tar": tree_jobs.tar,
+    }
+    return jobs[job["do"]](session, job, fds)
+
+
+def _name() -> None:
+    try:
+        with open("/proc/self/comm", "w") as file:
+            file.write("rootless-build")
+    except OSError:
+        pass  # only a name
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

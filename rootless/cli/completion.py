@@ -1,0 +1,53 @@
+"""Names for shell completion: containers, images and volumes of the caller's store; nothing where the store fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless.cli.declaration import Session
+from rootless.errors import RootlessError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _complete(names: Callable[[Engine], Iterable[str]]) -> Completer:
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        session = Session()
+        given = ctx.find_root().params
+        session.root, session.storage_driver = given.get("root"), given.get("storage_driver")
+        taken = ctx.params.get(parameter.name or "") or ()
+        try:
+            found = sorted(set(names(session.engine)))
+        except (RootlessError, OSError):
+            return []
+        return [name for name in found if name.startswith(incomplete) and name not in taken]
+
+    return complete
+
+
+def _containers(*states: str) -> Completer:
+    def names(engine: Engine) -> Iterable[str]:
+        filters = {"status": states} if states else None
+        return [row.name for row in engine.containers.ps(all=True, filters=filters)]
+
+    return _complete(names)
+
+
+def _image_names(engine: Engine) -> Iterable[str]:
+    for image in engine.images.ls():
+        if image.repository != "<none>":
+            yield image.repository if image.tag == "latest" else f"{image.repository}:{image.tag}"
+
+
+containers = _containers()
+running = _containers("running", "paused", "restarting")
+stopped = _containers("created", "exited")
+paused = _containers("paused")
+images = _complete(_image_names)
+volumes = _complete(lambda engine: [volume.name for volume in engine.volumes.ls()])

@@ -1,0 +1,120 @@
+"""`start`, `attach`, `exec` and `healthcheck`: a process in a container, and the caller's terminal on it."""
+
+from __future__ import annotations
+
+import click
+
+from rootless import output
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, each, many, pass_session, switch, text
+from rootless.cli.run_flags import terminal_options
+from rootless.engine.types import AttachOptions, ExecOptions
+from rootless.errors import UsageError
+
+_EXEC_EXAMPLES = """
+rootless exec -it web sh
+rootless exec -u postgres -e PGDATABASE=shop db psql -c 'select 1'
+"""
+
+
+@command("start", "Start stopped containers", own_error=125)
+@switch("-a", "--attach", help="Attach standard output and error, and pass signals on")
+@switch("-i", "--interactive", help="Attach standard input")
+@switch("--after-boot", help="Start what --restart=always, unless-stopped or on-failure wants after a reboot")
+@terminal_options
+@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=completion.stopped)
+@pass_session
+def start(
+    session: Session,
+    attach: bool,
+    interactive: bool,
+    after_boot: bool,
+    detach_keys: str | None,
+    sig_proxy: bool,
+    containers: tuple[str, ...],
+) -> int:
+    """Start each container, or one and stay with it."""
+    engine = session.engine
+
+    def start_one(name: str) -> str:
+        engine.containers.start(name)
+        return name
+
+    if after_boot:
+        if containers or attach or interactive:
+            raise UsageError("conflicting options: --after-boot chooses the containers and attaches to none")
+        containers = tuple(engine.containers.wanted_after_boot())
+        return each(containers, start_one)
+    if not containers:
+        raise UsageError("no container to start", hint="name one, or give --after-boot")
+    if attach or interactive:
+        if len(containers) > 1:
+            raise UsageError("cannot attach to several containers at once", hint="give one, or leave -a and -i out")
+        how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=not interactive)
+        return engine.containers.start(containers[0], how, interactive=interactive).exit_code or 0
+    if len(containers) == 1:
+        output.line(start_one(containers[0]))  # the error's own exit code counts
+        return 0
+    return each(containers, start_one)
+
+
+@command("attach", "Attach the terminal's streams to a running container")
+@switch("--no-stdin", help="Do not attach standard input")
+@terminal_options
+@click.argument("container", shell_complete=completion.running)
+@pass_session
+def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy: bool, container: str) -> int:
+    """Follow a running container until it ends or the detach keys come."""
+    how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=no_stdin)
+    return session.engine.containers.attach(container, how).exit_code or 0
+
+
+@command(
+    "exec",
+    "Execute a command in a running container",
+    description="Everything after CONTAINER is the command. The exit code is the command's, or 125 to 127 as with run.",
+    examples=_EXEC_EXAMPLES,
+    own_error=125,
+    command_first=True,
+)
+@switch("-d", "--detach", help="Run the command in the background")
+@text("--detach-keys", metavar="KEYS", help="Keys that detach (default ctrl-p,ctrl-q)")
+@many("-e", "--env", metavar="NAME[=VALUE]", help="Set an environment variable; without a value: yours")
+@many("--env-file", metavar="FILE", help="Read environment variables from FILE")
+@switch("-i", "--interactive", help="Keep standard input open even if not attached")
+@switch("--privileged", help="Give the command everything that your user namespace can give")
+@switch("-t", "--tty", help="Give the command a terminal")
+@text("-u", "--user", metavar="USER[:GROUP]", help="User name or id, and group")
+@text("-w", "--workdir", metavar="DIR", help="Working directory inside the container")
+@click.argument("container", shell_complete=completion.running)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_session
+def exec_(
+    session: Session,
+    container: str,
+    command: tuple[str, ...],
+    interactive: bool,
+    tty: bool,
+    detach: bool,
+    env: tuple[str, ...],
+    env_file: tuple[str, ...],
+    workdir: str | None,
+    user: str | None,
+    privileged: bool,
+    detach_keys: str | None,
+) -> int:
+    """Run one more command in a running container."""
+    options = ExecOptions(command, interactive, tty, detach, env, env_file, workdir, user, privileged, detach_keys)
+    return session.engine.containers.exec(container, options).exit_code or 0
+
+
+@command(
+    "healthcheck",
+    "Run a container's health check once, now",
+    description="The exit code is 0 for healthy and 1 for unhealthy.",
+)
+@click.argument("container", shell_complete=completion.running)
+@pass_session
+def healthcheck(session: Session, container: str) -> int:
+    """Run the check now."""
+    return session.engine.containers.healthcheck(container)

@@ -1,0 +1,160 @@
+"""`stop`, `restart`, `kill`, `pause`, `unpause`, `wait`, `rename`, `rm`, `prune`: a container's later life."""
+
+from __future__ import annotations
+
+import click
+
+from rootless import output
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, each, pass_session, switch, text
+from rootless.cli.run_flags import confirm, force_option
+from rootless.cli.run_flags import filter_option_prune as filter_option
+
+_SIGNAL = text("-s", "--signal", metavar="SIGNAL", help="Signal to send (default: the container's stop signal)")
+_TIMEOUT = click.option(
+    "-t", "--timeout", "--time", metavar="SECONDS", type=int, help="Time to stop before it is killed; -1 waits for ever"
+)
+_RUNNING = click.argument(
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.running
+)
+_ANY = click.argument(
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers
+)
+
+
+@command("stop", "Stop running containers")
+@_SIGNAL
+@_TIMEOUT
+@_RUNNING
+@pass_session
+def stop(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
+    """Ask each to end, and kill it when it does not."""
+    verbs = session.engine.containers
+
+    def stop_one(name: str) -> str:
+        verbs.stop(name, timeout=timeout, signal=signal)
+        return name
+
+    return each(containers, stop_one)
+
+
+@command("restart", "Restart containers")
+@_SIGNAL
+@_TIMEOUT
+@_ANY
+@pass_session
+def restart(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
+    """Stop each if it runs, then start it."""
+    verbs = session.engine.containers
+
+    def restart_one(name: str) -> str:
+        verbs.restart(name, timeout=timeout, signal=signal)
+        return name
+
+    return each(containers, restart_one)
+
+
+@command("kill", "Kill running containers")
+@text("-s", "--signal", metavar="SIGNAL", default="KILL", help="Signal to send (default KILL)")
+@_RUNNING
+@pass_session
+def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
+    """Send a signal to the first process of each."""
+    verbs = session.engine.containers
+
+    def kill_one(name: str) -> str:
+        verbs.kill(name, signal=signal)
+        return name
+
+    return each(containers, kill_one)
+
+
+@command("pause", "Pause all processes within containers")
+@_RUNNING
+@pass_session
+def pause(session: Session, containers: tuple[str, ...]) -> int:
+    """Freeze each."""
+    verbs = session.engine.containers
+
+    def pause_one(name: str) -> str:
+        verbs.pause(name)
+        return name
+
+    return each(containers, pause_one)
+
+
+@command("unpause", "Unpause all processes within containers")
+@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.paused)
+@pass_session
+def unpause(session: Session, containers: tuple[str, ...]) -> int:
+    """Let each go on."""
+    verbs = session.engine.containers
+
+    def unpause_one(name: str) -> str:
+        verbs.unpause(name)
+        return name
+
+    return each(containers, unpause_one)
+
+
+@command("wait", "Block until containers stop, then print their exit codes")
+@click.option(
+    "--condition",
+    type=click.Choice(["not-running", "next-exit", "removed"]),
+    default="not-running",
+    show_default=True,
+    help="What to wait for",
+)
+@_ANY
+@pass_session
+def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
+    """Wait for each in turn."""
+    verbs = session.engine.containers
+    return each(containers, lambda name: str(verbs.wait(name, condition=condition)))
+
+
+@command("rename", "Rename a container")
+@click.argument("container", shell_complete=completion.containers)
+@click.argument("name")
+@pass_session
+def rename(session: Session, container: str, name: str) -> None:
+    """Give the container another name."""
+    session.engine.containers.rename(container, name)
+
+
+@command("rm", "Remove containers")
+@switch("-f", "--force", help="Kill a running container first; an unknown one is no error")
+@switch("-v", "--volumes", help="Remove its anonymous volumes too")
+@_ANY
+@pass_session
+def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]) -> int:
+    """Remove each."""
+    from rootless.errors import NotFound
+
+    verbs = session.engine.containers
+
+    def remove_one(name: str) -> str | None:
+        try:
+            verbs.rm(name, force=force, volumes=volumes)
+        except NotFound as e:
+            if not force:
+                raise
+            output.error(str(e))
+            return None
+        return name
+
+    return each(containers, remove_one)
+
+
+@command("prune", "Remove all stopped containers")
+@force_option
+@filter_option
+@pass_session
+def prune(session: Session, force: bool, filter: tuple[str, ...]) -> None:
+    """Remove every stopped container."""
+    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.prune import print_report
+
+    filters = parse_filters(filter)
+    if confirm("This will remove all stopped containers.", force=force):
+        print_report(session.engine.containers.prune(filters=filters))

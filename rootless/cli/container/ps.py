@@ -1,0 +1,141 @@
+"""`ps` (`container ls`): the table of containers, with docker's columns and fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless.cli.declaration import Session, command, pass_session, switch
+from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
+
+if TYPE_CHECKING:
+    from rootless.cli.table import Layout
+    from rootless.engine.types import ContainerSummary, PortBinding
+
+
+@command("ls", "List containers")
+@switch("-a", "--all", help="Show stopped containers too")
+@filter_option
+@format_option
+@click.option("-n", "--last", metavar="N", type=int, default=-1, help="Show the N newest containers, in any state")
+@switch("-l", "--latest", help="Show the newest container, in any state")
+@no_trunc_option
+@switch("-q", "--quiet", help="Only print ids")
+@switch("-s", "--size", help="Show the size of the writable layer")
+@pass_session
+def ls(
+    session: Session,
+    all: bool,
+    filter: tuple[str, ...],
+    format: str | None,
+    last: int,
+    latest: bool,
+    no_trunc: bool,
+    quiet: bool,
+    size: bool,
+) -> None:
+    """Print one line per container, newest first."""
+    from rootless.cli.filter_flags import parse_filters
+
+    # docker counts sizes when the format asks for them
+    with_size = size or (format is not None and ".Size" in format and not quiet)
+    rows = session.engine.containers.ps(
+        all=all, filters=parse_filters(filter), last=1 if latest else last, size=with_size
+    )
+    layout(no_trunc=no_trunc, with_size=size).print(rows, format=format, quiet=quiet)
+
+
+def layout(*, no_trunc: bool, with_size: bool) -> Layout:
+    """The columns and fields of `ps`."""
+    from rootless.cli import units
+    from rootless.cli.table import Column, Layout
+
+    def command_text(row: ContainerSummary) -> str:
+        from rootless.cli.template.printing import quote
+
+        joined = " ".join(row.command)
+        return quote(joined if no_trunc else units.shorten(joined, 20))
+
+    def image(row: ContainerSummary) -> str:
+        shown = row.image or "<no image>"
+        if no_trunc:
+            return shown
+        return units.short_id(shown) if shown.startswith("sha256:") else shown.partition("@")[0]
+
+    def size(row: ContainerSummary) -> str:
+        if row.size_rw is None:
+            return "0B"
+        virtual = f" (virtual {units.size(row.size_root)})" if row.size_root else ""
+        return units.size(row.size_rw) + virtual
+
+    def mounts(row: ContainerSummary) -> str:
+        return ",".join(name if no_trunc else units.shorten(name, 15) for name in row.mounts)
+
+    def labels(row: ContainerSummary) -> str:
+        return ",".join(f"{key}={value}" for key, value in row.labels.items())
+
+    columns = [
+        Column("Command", "COMMAND", command_text),
+        Column("CreatedAt", "CREATED AT", lambda row: units.local_time(row.created)),
+        Column("ID", "CONTAINER ID", lambda row: row.id if no_trunc else units.short_id(row.id)),
+        Column("Image", "IMAGE", image),
+        Column("Labels", "LABELS", labels),
+        Column("LocalVolumes", "LOCAL VOLUMES", lambda row: str(sum(not name.startswith("/") for name in row.mounts))),
+        Column("Mounts", "MOUNTS", mounts),
+        Column("Names", "NAMES", lambda row: row.name),
+        Column("Networks", "NETWORKS", lambda row: ",".join(row.networks)),
+        Column("Ports", "PORTS", lambda row: ports_text(row.ports, row.exposed)),
+        Column("RunningFor", "CREATED", lambda row: units.ago(row.created)),
+        Column("Size", "SIZE", size),
+        Column("State", "STATE", lambda row: row.state),
+        Column("Status", "STATUS", lambda row: row.status),
+    ]
+    shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
+    return Layout(
+        columns,
+        [*shown, "Size"] if with_size else shown,
+        quiet="ID",
+        methods={"Label": lambda row, key: row.labels.get(key, "")},
+    )
+
+
+def ports_text(bindings: Iterable[PortBinding], exposed: Iterable[str]) -> str:
+    """docker's words for ports: published ones as "IP:HOST->CONTAINER/tcp", exposed ones as "CONTAINER/tcp", both with
+    neighbours joined to ranges.
+    """
+    # runs of ports that differ by one on both sides; an exposed port has no host side (0)
+    entries = sorted(
+        {(one.protocol, _shown_ip(one.host_ip), one.container_port, one.host_port) for one in bindings}
+        | {(text.partition("/")[2] or "tcp", "", int(text.partition("/")[0]), 0) for text in exposed}
+    )
+    runs: list[list[tuple[str, str, int, int]]] = []
+    for entry in entries:
+        before = runs[-1][-1] if runs else None
+        follows = (
+            before is not None
+            and before[:2] == entry[:2]
+            and before[2] + 1 == entry[2]
+            and (before[3] + 1 == entry[3] if entry[3] else not before[3])
+        )
+        if follows:
+            runs[-1].append(entry)
+        else:
+            runs.append([entry])
+    runs.sort(key=lambda run: (run[0][2], run[0][0], run[0][1]))
+    return ", ".join(_run_text(run) for run in runs)
+
+
+def _run_text(run: list[tuple[str, str, int, int]]) -> str:
+    (protocol, ip, container, host), last = run[0], run[-1]
+    inside = f"{container}-{last[2]}" if len(run) > 1 else f"{container}"
+    if not host:
+        return f"{inside}/{protocol}"
+    outside = f"{host}-{last[3]}" if len(run) > 1 else f"{host}"
+    return f"{ip}:{outside}->{inside}/{protocol}"
+
+
+def _shown_ip(address: str) -> str:
+    address = address or "0.0.0.0"  # noqa: S104 - what is shown for "every address"
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address

@@ -1,0 +1,111 @@
+"""`image tree`: which images lie on which layers, as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootless import output
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, pass_session, switch, text
+
+if TYPE_CHECKING:
+    from rootless.engine.image.image_tree import Node, Tree
+
+_WIDTH = 60  # of the step that made a layer
+
+
+@command(
+    "tree",
+    "Show which images share which layers",
+    description="Each layer is shown once, below the layer that it lies on, with its bytes on disk. "
+    "With IMAGE: only the images that have their base layer in common with it.",
+    examples="rootless tree\nrootless image tree --no-trunc debian:12",
+)
+@text("--format", metavar="FORMAT", help="'json', or a Go template over the tree")
+@switch("--no-trunc", help="Print whole ids and steps")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=completion.images)
+@pass_session
+def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str, ...]) -> None:
+    """Print the picture."""
+    found = session.engine.images.tree(images)
+    if format:
+        from rootless.cli.template import Row, Template
+
+        shown = {**_object(found), "Layers": found.layers}
+        text = output.json_text(shown, indent=None) if format == "json" else Template(format).execute(Row(shown))
+        output.line(text)
+        return
+    for root in found.roots:
+        _print(root, no_trunc=no_trunc)
+    _print_sum(found)
+
+
+def _print(root: Node, *, no_trunc: bool) -> None:
+    # (node, what stands before it, what stands before its children); a chain of only children stays in one column
+    waiting: list[tuple[Node, str, str]] = [(root, "", "")]
+    while waiting:
+        node, before, below = waiting.pop()
+        output.line(f"{before}{_text(node, no_trunc=no_trunc)}")
+        children = node.children
+        lines = []
+        for position, child in enumerate(children):
+            is_last = position == len(children) - 1
+            if len(children) == 1 and not node.images:
+                lines.append((child, below, below))
+            else:
+                lines.append((child, below + ("└─ " if is_last else "├─ "), below + ("   " if is_last else "│  ")))
+        waiting += reversed(lines)
+
+
+def _text(node: Node, *, no_trunc: bool) -> str:
+    from rootless.cli import units
+
+    if not node.chain_id:
+        return f"(no layers)  {', '.join(node.images)}"
+    number = node.chain_id if no_trunc else units.short_id(node.chain_id)
+    step = " ".join(node.made_by.split())
+    if not no_trunc and len(step) > _WIDTH:
+        step = step[: _WIDTH - 1] + "…"
+    names = f"  ◀ {', '.join(node.images)}" if node.images else ""
+    return f"{number}  {units.size(node.size):>7}{f'  {step}' if step else ''}{names}"
+
+
+def _print_sum(found: Tree) -> None:
+    from rootless.cli import units
+
+    saved = f", {units.size(found.unshared)} without sharing" if found.unshared > found.size else ""
+    images = "1 image" if found.images == 1 else f"{found.images} images"
+    layers = "1 layer" if found.layers == 1 else f"{found.layers} layers"
+    output.line(f"{images}, {layers}, {units.size(found.size)} on disk{saved}")
+
+
+def _object(found: Tree) -> dict[str, Any]:
+    return {
+        "Images": found.images,
+        "Size": found.size,
+        "Unshared": found.unshared,
+        "Roots": [_layer(root) for root in found.roots],
+    }
+
+
+def _layer(root: Node) -> dict[str, Any]:
+    top: list[dict[str, Any]] = []
+    waiting = [(root, top)]
+    while waiting:
+        node, siblings = waiting.pop(0)
+        children: list[dict[str, Any]] = []
+        siblings.append(
+            {
+                "ID": node.chain_id,
+                "DiffID": node.diff_id,
+                "Size": node.size,
+                "CreatedBy": node.made_by,
+                "Images": list(node.images),
+                "Users": node.users,
+                "Children": children,
+            }
+        )
+        waiting += [(child, children) for child in node.children]
+    return top[0]

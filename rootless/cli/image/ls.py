@@ -1,0 +1,102 @@
+"""`image ls`, `image inspect` and `history`: docker's columns and fields of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
+
+if TYPE_CHECKING:
+    from rootless.engine.image.images import HistoryEntry, ImageSummary
+
+
+@command("ls", "List images")
+@switch("-a", "--all", help="Show all images (none are hidden)")
+@switch("--digests", help="Show digests")
+@filter_option
+@format_option
+@no_trunc_option
+@switch("-q", "--quiet", help="Only print ids")
+@click.argument("names", nargs=-1, metavar="[REPOSITORY[:TAG]]...", shell_complete=completion.images)
+@pass_session
+def ls(
+    session: Session,
+    all: bool,
+    digests: bool,
+    filter: tuple[str, ...],
+    format: str | None,
+    no_trunc: bool,
+    quiet: bool,
+    names: tuple[str, ...],
+) -> None:
+    """Print one line per name of an image, newest first."""
+    from rootless.cli import units
+    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.table import Column, Layout
+
+    def number(row: ImageSummary) -> str:
+        return row.id if no_trunc else units.short_id(row.id)
+
+    columns = [
+        Column("Containers", "CONTAINERS", lambda row: str(row.containers)),
+        Column("CreatedAt", "CREATED AT", lambda row: units.local_time(row.created)),
+        Column("CreatedSince", "CREATED", lambda row: units.ago(row.created)),
+        Column("Digest", "DIGEST", lambda row: row.digest or "<none>"),
+        Column("ID", "IMAGE ID", number),
+        Column("Repository", "REPOSITORY", lambda row: row.repository),
+        Column("SharedSize", "SHARED SIZE", lambda row: "N/A"),
+        Column("Size", "SIZE", lambda row: units.size(row.size)),
+        Column("Tag", "TAG", lambda row: row.tag),
+        Column("UniqueSize", "UNIQUE SIZE", lambda row: "N/A"),
+        Column("VirtualSize", "SIZE", lambda row: units.size(row.size)),
+    ]
+    rows = session.engine.images.ls(filters=parse_filters(filter), all=all, names=names)
+    middle = ["Digest"] if digests else []
+    shown = ["Repository", "Tag", *middle, "ID", "CreatedSince", "Size"]
+    Layout(columns, shown, quiet="ID").print(rows, format=format, quiet=quiet)
+
+
+@command("inspect", "Display detailed information on images")
+@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@click.argument("names", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
+@pass_session
+def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int:
+    """Print each image as JSON, or as the template says."""
+    from rootless.cli.inspect_any import print_objects
+
+    return print_objects(names, session.engine.images.inspect, format)
+
+
+@command("history", "Show the history of an image")
+@format_option
+@switch("-H", "--human", default=True, help="Sizes and times for people (default true)")
+@no_trunc_option
+@switch("-q", "--quiet", help="Only print ids")
+@click.argument("image", shell_complete=completion.images)
+@pass_session
+def history(session: Session, format: str | None, human: bool, no_trunc: bool, quiet: bool, image: str) -> None:
+    """Print one line per step that made the image, newest first."""
+    from rootless.cli import units
+    from rootless.cli.table import Column, Layout
+
+    def created_by(row: HistoryEntry) -> str:
+        one_line = row.created_by.replace("\t", " ")
+        return one_line if no_trunc else units.shorten(one_line, 45)
+
+    def created(row: HistoryEntry) -> str:
+        return units.ago(row.created) if human else units.iso_time(row.created)
+
+    columns = [
+        Column("Comment", "COMMENT", lambda row: row.comment),
+        Column("CreatedAt", "CREATED AT", lambda row: units.iso_time(row.created)),
+        Column("CreatedBy", "CREATED BY", created_by),
+        Column("CreatedSince", "CREATED", created),
+        Column("ID", "IMAGE", lambda row: row.id if no_trunc or row.id == "<missing>" else units.short_id(row.id)),
+        Column("Size", "SIZE", lambda row: units.size(row.size) if human else str(row.size)),
+    ]
+    shown = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
+    Layout(columns, shown, quiet="ID").print(session.engine.images.history(image), format=format, quiet=quiet)

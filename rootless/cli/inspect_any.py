@@ -1,0 +1,73 @@
+"""`inspect` of anything, and how every inspect prints: a JSON list, or a template applied to each object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootless import output
+from rootless.cli import completion
+from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.errors import NotFound, RootlessError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+
+@command("inspect", "Display detailed information on containers, images and volumes")
+@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@switch("-s", "--size", help="Show the size of a container's writable layer")
+@click.option(
+    "--type", "kind", type=click.Choice(["container", "image", "volume"]), help="Look only for this kind of object"
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.containers)
+@pass_session
+def inspect(session: Session, format: str | None, size: bool, kind: str | None, names: tuple[str, ...]) -> int:
+    """Print each object as JSON, or as the template says."""
+    engine = session.engine
+    return print_objects(names, lambda name: _find(engine, name, kind, size=size), format)
+
+
+def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[str, Any]:
+    kinds: dict[str, Callable[[], dict[str, Any]]] = {
+        "container": lambda: engine.containers.inspect(name, size=size),
+        "image": lambda: engine.images.inspect(name),
+        "volume": lambda: engine.volumes.inspect(name),
+    }
+    if kind is not None:
+        return kinds[kind]()
+    for read in kinds.values():
+        try:
+            return read()
+        except NotFound:
+            continue
+    raise NotFound(f"no such object: '{name}'")
+
+
+def print_objects(names: Iterable[str], read: Callable[[str], dict[str, Any]], format: str | None) -> int:
+    """Print what `read` gives for each name; those that fail are told after the others, and make the exit code 1."""
+    template = None
+    if format and format != "json":
+        from rootless.cli.template import Row, Template
+
+        template = Template(format)
+    found: list[dict[str, Any]] = []
+    failures: list[RootlessError] = []
+    for name in names:
+        try:
+            found.append(read(name))
+        except RootlessError as e:
+            failures.append(e)
+    if template is not None:
+        for item in found:
+            output.line(template.execute(Row(item)))
+    elif format == "json":
+        for item in found:
+            output.line(output.json_text(item, indent=None))
+    else:
+        output.line(output.json_text(found))
+    for failure in failures:
+        output.error(str(failure))
+    return 1 if failures else 0

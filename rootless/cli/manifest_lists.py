@@ -1,0 +1,242 @@
+"""`manifest create/add/annotate/inspect/push/rm/…`: lists of images for several platforms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootless import output
+from rootless.cli import completion
+from rootless.cli.declaration import Declared, Session, command, each, many, pass_session, switch, text
+from rootless.cli.registries import (
+    compression_options,
+    digestfile_option,
+    format_option,
+    registry_of,
+    registry_options,
+    write_digest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.engine.transfer.manifests import Details
+
+_LIST = click.argument("name", metavar="LIST", shell_complete=completion.images)
+_QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
+
+
+def _details_options(function: Declared) -> Declared:
+    """Declare what an entry can say."""
+    for option in reversed(
+        (
+            many("--annotation", metavar="KEY=VALUE", help="Annotation of the entry"),
+            text("--arch", metavar="NAME", default="", help="Architecture, for example arm64"),
+            many("--features", metavar="NAME", help="Feature of the processor"),
+            text("--os", metavar="NAME", default="", help="Operating system"),
+            many("--os-features", metavar="NAME", help="Feature of the operating system"),
+            text("--os-version", metavar="TEXT", default="", help="Version of the operating system"),
+            text("--variant", metavar="NAME", default="", help="Variant of the architecture, for example v7"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _pairs(values: Sequence[str]) -> dict[str, str]:
+    from rootless.errors import UsageError
+
+    pairs = dict(value.partition("=")[::2] for value in values)
+    if not all(pairs):
+        raise UsageError("an annotation is KEY=VALUE")
+    return pairs
+
+
+def _details(flags: dict[str, Any]) -> Details:
+    from rootless.engine.transfer.manifests import Details
+
+    return Details(
+        flags.pop("os"),
+        flags.pop("arch"),
+        flags.pop("variant"),
+        flags.pop("os_version"),
+        flags.pop("os_features"),
+        flags.pop("features"),
+        tuple(_pairs(flags.pop("annotation")).items()),
+    )
+
+
+@command(
+    "create",
+    "Create a list of images, one per platform",
+    examples="rootless manifest create app:1 app:amd64 docker://registry.example.org/app:arm64",
+)
+@switch("--all", help="Of an image that is an index: add every platform")
+@switch("-a", "--amend", help="Add to a list that exists")
+@many("--annotation", metavar="KEY=VALUE", help="Annotation of the list")
+@_QUIET
+@registry_options()
+@_LIST
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@pass_session
+def create(
+    session: Session,
+    /,
+    all: bool,
+    amend: bool,
+    annotation: tuple[str, ...],
+    quiet: bool,
+    name: str,
+    images: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Make a list; its digest is printed."""
+    import sys
+
+    from rootless.cli.progress import PullProgress
+    from rootless.engine.transfer import manifests
+
+    registry = registry_of(flags)
+    with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
+        digest = manifests.create(
+            session.engine,
+            name,
+            images,
+            all=all,
+            amend=amend,
+            annotations=_pairs(annotation),
+            registry=registry,
+            progress=progress.event,
+        )
+    output.line(digest)
+
+
+@command(
+    "add",
+    "Add an image to a list",
+    description="IMAGE is one of the store, docker://NAME, or another place that `copy` knows; it is brought here.",
+)
+@switch("--all", help="Of an image that is an index: add every platform")
+@_details_options
+@_QUIET
+@registry_options()
+@_LIST
+@click.argument("image", shell_complete=completion.images)
+@pass_session
+def add(session: Session, /, all: bool, quiet: bool, name: str, image: str, **flags: Any) -> None:
+    """Add one image; the list's digest is printed."""
+    import sys
+
+    from rootless.cli.progress import PullProgress
+    from rootless.engine.transfer import manifests
+
+    details, registry = _details(flags), registry_of(flags)
+    with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
+        output.line(
+            manifests.add(session.engine, name, image, details, all=all, registry=registry, progress=progress.event)
+        )
+
+
+@command("annotate", "Change what a list says of one of its images, or of itself")
+@_details_options
+@switch("--index", help="Write the annotations into the list itself; no ENTRY then")
+@_LIST
+@click.argument("entry", required=False, metavar="[ENTRY]")
+@pass_session
+def annotate(session: Session, /, index: bool, name: str, entry: str | None, **flags: Any) -> None:
+    """Change one entry (a digest or an image of the store); the list's digest is printed."""
+    from rootless.engine.transfer import manifests
+    from rootless.errors import UsageError
+
+    if index == (entry is not None):
+        raise UsageError("name one entry of the list, by digest or image, or use --index")
+    output.line(manifests.annotate(session.engine, name, entry or "", _details(flags), whole=index))
+
+
+@command("remove", "Take an image out of a list")
+@_LIST
+@click.argument("entry", metavar="ENTRY")
+@pass_session
+def remove(session: Session, /, name: str, entry: str) -> None:
+    """Take one entry away; the list's digest is printed."""
+    from rootless.engine.transfer import manifests
+
+    output.line(manifests.remove_entry(session.engine, name, entry))
+
+
+@command(
+    "inspect",
+    "Display a list or a manifest",
+    description="What is not in the store is asked of its registry.",
+)
+@registry_options()
+@click.argument("name", metavar="NAME", shell_complete=completion.images)
+@pass_session
+def inspect(session: Session, /, name: str, **flags: Any) -> None:
+    """Print the JSON."""
+    from rootless.engine.transfer import manifests
+
+    output.line(output.json_text(manifests.inspect(session.engine, name, registry_of(flags))))
+
+
+@command("exists", "Tell by the exit code whether a list exists")
+@_LIST
+@pass_session
+def exists(session: Session, /, name: str) -> int:
+    """0 when it exists, else 1."""
+    from rootless.engine.transfer import manifests
+
+    return 0 if manifests.exists(session.engine, name) else 1
+
+
+@command("rm", "Remove lists")
+@click.argument("names", nargs=-1, required=True, metavar="LIST...", shell_complete=completion.images)
+@pass_session
+def rm(session: Session, /, names: tuple[str, ...]) -> int:
+    """Forget each list."""
+    from rootless.engine.transfer import manifests
+
+    return each(names, lambda name: f"Deleted: {manifests.remove(session.engine, name)}")
+
+
+@command("push", "Upload a list and its images to a registry")
+@switch("--all", default=True, help="Push the images too (default true); false: only this host's image")
+@compression_options
+@digestfile_option
+@format_option
+@_QUIET
+@switch("--rm", "remove_after", help="Remove the list here when it is pushed")
+@registry_options()
+@_LIST
+@click.argument("destination", required=False, metavar="[DESTINATION]")
+@pass_session
+def push(
+    session: Session,
+    /,
+    all: bool,
+    compression: str | None,
+    compression_level: int | None,
+    digestfile: str | None,
+    format: str | None,
+    quiet: bool,
+    remove_after: bool,
+    name: str,
+    destination: str | None,
+    **flags: Any,
+) -> None:
+    """Upload."""
+    from rootless.cli.progress import PullProgress
+    from rootless.engine.transfer import manifests
+    from rootless.engine.transfer.push import PushOptions
+
+    registry = registry_of(flags)
+    options = PushOptions(format, compression, compression_level, all)
+    with PullProgress(quiet=quiet) as progress:
+        pushed = manifests.push(
+            session.engine, name, destination, options=options, registry=registry, progress=progress.event
+        )
+    write_digest(digestfile, pushed.digest)
+    if remove_after:
+        manifests.remove(session.engine, name)
+    output.line(pushed.digest)

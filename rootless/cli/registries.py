@@ -1,0 +1,331 @@
+"""What has to do with registries: `push`, `login`, `logout` and `search`; and the flags that say how to reach one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rootless import output
+from rootless.cli import completion
+from rootless.cli.declaration import Declared, Option, Session, command, many, pass_session, switch, text
+
+if TYPE_CHECKING:
+    from rootless.engine.image.images import RegistryOptions
+
+_PUSH_EXAMPLES = """
+rootless push registry.example.org/team/app:1.2
+rootless push app registry.example.org/team/app:1.2
+rootless push --compression zstd --digestfile digest app localhost:5000/app
+"""
+
+
+def registry_options(*, prefix: str = "", whose: str = "") -> Callable[[Declared], Declared]:
+    """Declare --authfile, --cert-dir, --creds, --tls-verify. prefix: `src-` or `dest-`; whose: words for the help."""
+    name = prefix.replace("-", "_")
+
+    def declare(function: Declared) -> Declared:
+        for option in reversed(
+            (
+                text(
+                    f"--{prefix}authfile",
+                    f"{name}authfile",
+                    metavar="FILE",
+                    help=f"Credentials{whose}, in the form of docker's config.json",
+                ),
+                text(
+                    f"--{prefix}cert-dir",
+                    f"{name}cert_dir",
+                    metavar="DIR",
+                    help=f"Directory with certificates{whose}: *.crt, *.cert, *.key",
+                ),
+                text(
+                    f"--{prefix}creds",
+                    f"{name}creds",
+                    metavar="USER[:PASSWORD]",
+                    help=f"Credentials{whose}; without a password it is asked for",
+                ),
+                click.option(
+                    f"--{prefix}tls-verify",
+                    f"{name}tls_verify",
+                    cls=Option,
+                    is_flag=True,
+                    flag_value=True,
+                    default=None,
+                    help=f"Check the registry's certificate{whose} (default true); false allows plain HTTP too",
+                ),
+            )
+        ):
+            function = option(function)
+        return function
+
+    return declare
+
+
+def registry_of(flags: dict[str, Any], prefix: str = "") -> RegistryOptions:
+    """Take the values of `registry_options` out of `flags`."""
+    from rootless.engine.image.images import RegistryOptions
+
+    authfile, cert_dir, creds, tls_verify = (
+        flags.pop(f"{prefix}{name}") for name in ("authfile", "cert_dir", "creds", "tls_verify")
+    )
+    if creds and ":" not in creds:
+        creds = f"{creds}:{click.prompt('Password', hide_input=True, err=True)}"
+    return RegistryOptions(tls_verify=tls_verify, authfile=authfile, credentials=creds or None, certificates=cert_dir)
+
+
+def compression_options(function: Declared) -> Declared:
+    """Declare --compression and --compression-level."""
+    function = text(
+        "--compression-level",
+        metavar="N",
+        type=int,
+        help="Level: 1 to 9 for gzip, 1 to 22 for zstd (default: a fast one)",
+    )(function)
+    return click.option(
+        "--compression",
+        "--compression-format",
+        "compression",
+        type=click.Choice(["gzip", "zstd", "none"]),
+        help="Compress every layer so (default: as they are, and gzip for those that are not compressed)",
+    )(function)
+
+
+format_option = click.option(
+    "-f", "--format", type=click.Choice(["oci", "v2s2"]), help="Media types of the manifest (default: as the image has)"
+)
+digestfile_option = text("--digestfile", metavar="FILE", help="Write the digest that the registry has to FILE")
+
+
+def write_digest(path: str | None, digest: str) -> None:
+    """Do what --digestfile says. Raises HostLimit."""
+    if path is None:
+        return
+    from rootless.errors import HostLimit
+
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(digest)
+    except OSError as e:
+        raise HostLimit(f"cannot write '{path}': {e.strerror}") from e
+
+
+@command(
+    "push",
+    "Upload an image to a registry",
+    description="Layers that the registry has are not sent; those that another of its repositories has are mounted. An "
+    "image goes to where its name says, or to DESTINATION.",
+    examples=_PUSH_EXAMPLES,
+)
+@switch("--all", "all", help="Push every platform of an index, and the index")
+@switch("-a", "--all-tags", help="Push every tag of the repository that IMAGE names")
+@text("--chunk-size", metavar="SIZE", help="Send at most SIZE per request (default: a layer in one stream)")
+@compression_options
+@digestfile_option
+@format_option
+@switch("-q", "--quiet", help="Show no progress, only the result")
+@registry_options()
+@click.argument("image", shell_complete=completion.images)
+@click.argument("destination", required=False, metavar="[DESTINATION]")
+@pass_session
+def push(
+    session: Session,
+    /,
+    all: bool,
+    all_tags: bool,
+    chunk_size: str | None,
+    compression: str | None,
+    compression_level: int | None,
+    digestfile: str | None,
+    format: str | None,
+    quiet: bool,
+    image: str,
+    destination: str | None,
+    **flags: Any,
+) -> None:
+    """Upload."""
+    from rootless.cli.progress import PullProgress
+    from rootless.engine.transfer.push import PushOptions
+    from rootless.errors import UsageError
+    from rootless.units import parse_size
+
+    registry = registry_of(flags)
+    chunk = parse_size(chunk_size, "--chunk-size") if chunk_size else None
+    if chunk is not None and chunk < 1:
+        raise UsageError("--chunk-size must be at least one byte")
+    options = PushOptions(format, compression, compression_level, all, chunk)
+    if all_tags and destination:
+        raise UsageError("--all-tags and a destination do not go together")
+    names = session.engine.images.tags_of(image) if all_tags else [image]
+    with PullProgress(quiet=quiet) as progress:
+        for name in names:
+            pushed = session.engine.images.push(
+                name, destination, options=options, registry=registry, progress=progress.event
+            )
+            write_digest(digestfile, pushed.digest)
+            if quiet:
+                output.line(pushed.name)
+
+
+@command(
+    "login",
+    "Log in to a registry",
+    description="User and password are tried with the registry, then kept in the first of the files that podman and "
+    "docker read, or with the credential helper that it names. REGISTRY is docker.io when it is not given.",
+    examples="rootless login registry.example.org\n"
+    "rootless login -u me --password-stdin localhost:5000 < password\n"
+    "rootless login --get-login registry.example.org",
+)
+@text("--authfile", metavar="FILE", help="Keep the credentials in FILE [env: REGISTRY_AUTH_FILE]")
+@text("--cert-dir", metavar="DIR", help="Directory with certificates: *.crt, *.cert, *.key")
+@switch("--get-login", help="Print the user who is logged in, and do nothing")
+@text("-p", "--password", metavar="PASSWORD", help="Password; others on this host can see it: use --password-stdin")
+@switch("--password-stdin", help="Read the password from standard input")
+@click.option(
+    "--tls-verify",
+    cls=Option,
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Check the registry's certificate (default true); false allows plain HTTP too",
+)
+@text("-u", "--username", metavar="USER", help="User; asked for when not given")
+@click.argument("registry", required=False, metavar="[REGISTRY]")
+@pass_session
+def login(
+    session: Session,
+    /,
+    authfile: str | None,
+    cert_dir: str | None,
+    get_login: bool,
+    password: str | None,
+    password_stdin: bool,
+    tls_verify: bool | None,
+    username: str | None,
+    registry: str | None,
+) -> None:
+    """Try and keep credentials."""
+    from rootless.engine.image.images import RegistryOptions
+    from rootless.engine.transfer.login import logged_in_user
+    from rootless.engine.transfer.login import login as log_in
+    from rootless.errors import NotFound
+    from rootless.image.auth import Secret
+
+    options = RegistryOptions(tls_verify=tls_verify, authfile=authfile, certificates=cert_dir)
+    if get_login:
+        output.line(logged_in_user(registry, options))
+        return
+    known = ""
+    if username is None:
+        try:
+            known = logged_in_user(registry, RegistryOptions(authfile=authfile if _exists(authfile) else None))
+        except NotFound:
+            pass
+    secret = Secret(_password(password, password_stdin=password_stdin, username=username))
+    if username is None:
+        username = click.prompt("Username", default=known or None, err=True)
+    if not secret.reveal():
+        secret = Secret(click.prompt("Password", hide_input=True, err=True))
+    kept = log_in(session.engine, registry, username, secret, options)
+    if not kept.program:
+        output.warn(f"the password is stored unencrypted in '{kept.path}'; a credential helper would keep it safe")
+    output.line("Login Succeeded")
+
+
+def _exists(path: str | None) -> bool:
+    import os
+
+    return path is not None and os.path.exists(path)
+
+
+def _password(given: str | None, *, password_stdin: bool, username: str | None) -> str:
+    """The password of flags or of standard input; "" = it must be asked for."""
+    import sys
+
+    from rootless.errors import UsageError
+
+    if password_stdin:
+        if given is not None:
+            raise UsageError("--password and --password-stdin do not go together")
+        if username is None:
+            raise UsageError("--password-stdin needs --username")
+        password = sys.stdin.buffer.read(1 << 16).decode("utf-8", "surrogateescape").rstrip("\r\n")
+        if not password:
+            raise UsageError("standard input has no password")
+        return password
+    if given:
+        output.warn("a password on the command line is seen by others on this host: use --password-stdin")
+        return given
+    if not output.is_terminal(sys.stdin):
+        raise UsageError("cannot ask for a password: standard input is no terminal", hint="use --password-stdin")
+    return ""
+
+
+@command("logout", "Log out from a registry", description="REGISTRY is docker.io when it is not given.")
+@switch("-a", "--all", help="Forget all credentials")
+@text("--authfile", metavar="FILE", help="Forget those in FILE [env: REGISTRY_AUTH_FILE]")
+@click.argument("registry", required=False, metavar="[REGISTRY]")
+@pass_session
+def logout(session: Session, /, all: bool, authfile: str | None, registry: str | None) -> None:
+    """Forget credentials."""
+    from rootless.engine.transfer.login import logout as log_out
+
+    for key in dict.fromkeys(log_out(session.engine, registry, all=all, authfile=authfile)):
+        output.line(f"Removed login credentials for {key}")
+
+
+@command(
+    "search",
+    "Search a registry for images",
+    description="docker.io is asked by docker's search; a registry without one by its catalog, where TERM is part of a "
+    "name.",
+    examples="rootless search debian\nrootless search localhost:5000/app\n"
+    "rootless search --list-tags localhost:5000/app",
+)
+@many("-f", "--filter", metavar="KEY=VALUE", help="Show only: stars=N, is-official=BOOL, is-automated=BOOL")
+@text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
+@text("--limit", metavar="N", type=int, help="Most lines to show (default 25; tags: 1000)")
+@switch("--list-tags", help="List the tags of the repository TERM instead")
+@switch("--no-trunc", help="Do not shorten the output")
+@registry_options()
+@click.argument("term")
+@pass_session
+def search(
+    session: Session,
+    /,
+    filter: tuple[str, ...],
+    format: str | None,
+    limit: int | None,
+    list_tags: bool,
+    no_trunc: bool,
+    term: str,
+    **flags: Any,
+) -> None:
+    """Print what the registry finds."""
+    from rootless.cli import units
+    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.table import Column, Layout
+    from rootless.engine.transfer import search as verbs
+
+    registry = registry_of(flags)
+    if list_tags:
+        tags = verbs.list_tags(session.engine, term, limit=limit or 1000, options=registry)
+        columns = [Column("Name", "NAME", lambda row: row.name), Column("Tag", "TAG", lambda row: row.tag)]
+        Layout(columns, ["Name", "Tag"], quiet="Tag").print(tags, format=format, quiet=False)
+        return
+    limit = 25 if limit is None else limit
+    found = verbs.search(session.engine, term, limit=limit, filters=parse_filters(filter), options=registry)
+    columns = [
+        Column("Automated", "AUTOMATED", lambda row: "[OK]" if row.automated else ""),
+        Column(
+            "Description",
+            "DESCRIPTION",
+            lambda row: row.description if no_trunc else units.shorten(row.description, 45),
+        ),
+        Column("Index", "INDEX", lambda row: row.registry),
+        Column("Name", "NAME", lambda row: row.name),
+        Column("Official", "OFFICIAL", lambda row: "[OK]" if row.official else ""),
+        Column("Stars", "STARS", lambda row: str(row.stars) if row.stars >= 0 else ""),
+    ]
+    Layout(columns, ["Name", "Description", "Stars", "Official"], quiet="Name").print(found, format=format, quiet=False)

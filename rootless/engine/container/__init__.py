@@ -1,0 +1,1 @@
+"""The life of containers: create, start, exec, attach, logs, stop, what they use, and their removal."""

@@ -1,0 +1,44 @@
+"""`start --after-boot`: the containers that a docker daemon would start when the host comes up.
+
+There is no daemon to ask: a user's systemd unit (contrib/systemd) or a crontab's @reboot line calls it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rootless.engine.container.reconcile import NEVER, is_running, state_of
+from rootless.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+
+def wanted_after_boot(engine: Engine) -> list[str]:
+    """Names of the containers to start, oldest first.
+
+    always: each that ever ran; unless-stopped: each that the user did not stop; on-failure: each that was cut off.
+    Containers that were made on another host of a shared home are that host's.
+    """
+    chosen = []
+    for container_id in engine.store.containers.list():
+        try:
+            record = engine.store.containers.read(container_id)
+        except (NotFound, InvalidInput):
+            continue  # removed meanwhile, or damaged: `system check` tells
+        if record.get("host") == os.uname().nodename and _is_wanted(engine, container_id, record):
+            chosen.append((float(record.get("created") or 0), str(record["name"])))
+    return [name for _, name in sorted(chosen)]
+
+
+def _is_wanted(engine: Engine, container_id: str, record: dict[str, object]) -> bool:
+    policy = record.get("restart")
+    kind = policy.get("name") if isinstance(policy, dict) else "no"
+    state = state_of(engine, container_id)
+    if state["started_at"] == NEVER or is_running(state) or state["status"] == "restarting" or "remote" in state:
+        return False
+    stopped = os.path.exists(engine.store.containers.path(container_id, "stop-requested"))
+    if kind == "on-failure":
+        return not stopped and state["exit_code"] != 0
+    return kind == "always" or (kind == "unless-stopped" and not stopped)

@@ -1,0 +1,140 @@
+"""rm and prune of containers: the name goes first, then the files. Running ones only by force."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine import events
+from rootless.engine.container.container_cgroup import kill_all
+from rootless.engine.container.lifecycle import Target, mark_stop
+from rootless.engine.container.reconcile import is_running, state_of
+from rootless.engine.filters import Filters
+from rootless.engine.types import PruneReport
+from rootless.errors import InvalidState, NotFound, RootlessError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_SIGKILL = 9
+
+
+def rm(engine: Engine, container: str, *, force: bool = False, volumes: bool = False) -> str:
+    """Remove a container; its id."""
+    containers = engine.store.containers
+    container_id = containers.find(container)
+    state = state_of(engine, container_id)
+    if "remote" in state:
+        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="remove it there")
+    if is_running(state) or state["status"] == "restarting":
+        if not force:
+            what = "paused" if state["status"] == "paused" else state["status"]
+            action = "unpause and then stop" if what == "paused" else "stop"
+            raise InvalidState(
+                f"cannot remove container '{container}': container is {what}: {action} the container before removing "
+                "or force remove"
+            )
+        _kill(engine, container_id, state)
+    record = _record(engine, container_id)
+    if record is None:
+        return container_id  # a --rm container, whose monitor has done it
+    remove(engine, record, volumes=volumes)
+    return container_id
+
+
+def _record(engine: Engine, container_id: str) -> dict[str, Any] | None:
+    try:
+        return engine.store.containers.read(container_id)
+    except NotFound:
+        return None
+
+
+def _kill(engine: Engine, container_id: str, state: dict[str, Any]) -> None:
+    directory = engine.store.containers.path(container_id)
+    if state["status"] == "restarting":
+        from rootless.engine.container.lifecycle import stop
+
+        stop(engine, container_id, timeout=0)
+        return
+    try:
+        target = Target(directory, state, container_id)
+    except InvalidState:
+        return
+    with target:
+        mark_stop(directory)
+        kill_all(state)
+        target.signal(_SIGKILL)
+        target.ends_within(None)
+        target.settle()
+
+
+def remove(engine: Engine, record: dict[str, Any], *, volumes: bool) -> None:
+    """Delete a container that does not run, and with `volumes` the anonymous volumes that nobody else uses."""
+    from rootless.host.idmap import IdMap
+
+    engine.store.containers.remove(record["id"], IdMap.from_json(record["id_map"]))
+    events.record_container(engine, record, "destroy")
+    if not volumes:
+        return
+    for mount in record.get("mounts") or []:
+        if mount["kind"] == "volume" and mount.get("anonymous"):
+            try:
+                engine.store.volumes.remove(mount["name"])
+            except (NotFound, InvalidState):
+                continue  # gone, or another container has it by --volumes-from
+
+
+def prune(engine: Engine, *, filters: Mapping[str, Sequence[str]]) -> PruneReport:
+    """Remove every container that does not run."""
+    wanted = Filters(filters, ("label", "label!", "until"))
+    removed, reclaimed = [], 0
+    for container_id in engine.store.containers.list():
+        record = _record(engine, container_id)
+        if record is None or not wanted.has_labels(record["labels"]) or not wanted.is_before(record["created"]):
+            continue
+        try:
+            state = state_of(engine, container_id)
+            if "remote" in state or state["status"] not in ("created", "exited", "dead"):
+                continue
+            if state["status"] == "created" and _is_being_started(engine, container_id):
+                continue
+            size = tree_size(engine.store.containers.path(container_id, "upper"))
+            remove(engine, record, volumes=False)
+        except RootlessError as e:
+            engine.warn(f"container {container_id[:12]} stays: {e.message}")
+            continue
+        removed.append(container_id)
+        reclaimed += size
+    return PruneReport(containers=tuple(removed), reclaimed=reclaimed)
+
+
+def _is_being_started(engine: Engine, container_id: str) -> bool:
+    """A `run` that has just published its container, or a monitor that launches it."""
+    from rootless.monitor import reap
+
+    directory = engine.store.containers.path(container_id)
+    if reap.is_supervised(directory):
+        return True
+    try:
+        return time.time() - os.stat(f"{directory}/launch.json").st_mtime < 5
+    except OSError:
+        return False
+
+
+def tree_size(path: str) -> int:
+    """Bytes of the files below `path` as far as they can be seen."""
+    total = 0
+    stack = [path]
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,445 @@
+"""`create`: from options to a container directory with record, bundle and launch.json; the name is written last.
+
+On any error everything made so far is removed again; a kill leaves a nameless directory, which `prune` finds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.engine import events
+from rootless.engine.container.names import suggest_name
+from rootless.engine.image import images_in
+from rootless.engine.plan import identity, joins, launchfile, mount_sources, networking
+from rootless.engine.plan.bundle import Facts, make_config
+from rootless.engine.plan.environment import parse_env, parse_labels, split_env
+from rootless.engine.plan.security import parse_device, parse_security_options
+from rootless.engine.types import ContainerOptions
+from rootless.errors import AlreadyExists, HostLimit, RootlessError, UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.engine.image.images_in import ImageInUse
+    from rootless.host.idmap import IdMap
+
+_NAME_ATTEMPTS = 20
+
+
+class Created(NamedTuple):
+    """A new container."""
+
+    id: str
+    directory: str
+
+
+def create(engine: Engine, options: ContainerOptions) -> str:
+    """Make a container that is not started; its id."""
+    return make(engine, options).id
+
+
+def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> Created:
+    """Make a container. starts: it is started next, so that its ports must be free now.
+
+    Raises what is wrong with the options, image or host; nothing is left then.
+    """
+    store = engine.store
+    if options.cidfile and os.path.lexists(options.cidfile):
+        raise UsageError(
+            f"container ID file found, make sure the other container isn't running or delete '{options.cidfile}'"
+        )
+    launchfile.restart_policy(options.restart, rm=options.rm)
+    # the lock keeps garbage collection away from layers and volumes that only we know of yet
+    with store.using():
+        image = images_in.image_for(engine, options.image, pull=options.pull, platform=options.platform)
+        container_id = store.containers.new_id()
+        made = mount_sources.Made()
+        try:
+            directory = _make(engine, options, image, container_id, made, starts=starts)
+            if options.cidfile:
+                _write_cidfile(options.cidfile, container_id)
+            if engine.debug is not None:
+                from rootless.engine.plan.explain import explanation
+
+                for step in explanation(directory).steps:
+                    engine.debug(step)
+        except BaseException:
+            _undo(engine, container_id, made)
+            raise
+    events.record_container(engine, store.containers.read(container_id), "create")
+    return Created(container_id, directory)
+
+
+def _make(
+    engine: Engine,
+    options: ContainerOptions,
+    image: ImageInUse,
+    container_id: str,
+    made: mount_sources.Made,
+    *,
+    starts: bool = False,
+) -> str:
+    store, settings = engine.store, engine.settings
+    labels = {**image.defaults.labels, **parse_labels(options.label, options.label_file)}
+    exposed = (*image.defaults.exposed_ports, *options.expose)
+    network = networking.choose_network(engine, options, exposed, starts=starts)
+    joined = joins.resolve(engine, options, network.mode)
+    own = store.id_map
+    layers = image.chain_ids
+    who = identity.identify(options, image.defaults.user, store.layers.lowerdirs(layers, own), joined.id_map, own)
+    id_map = who.id_map
+    for warning in (*who.warnings, network.warning):
+        if warning:
+            engine.warn(warning)
+    record: dict[str, Any] = {
+        "id": container_id,
+        "name": options.name or suggest_name(),
+        "created": time.time(),
+        "image": image.name,
+        "image_id": image.entry.config_digest,
+        "manifest_digest": image.entry.manifest_digest,
+        "layers": list(image.chain_ids),
+        "volumes": [],
+        "labels": labels,
+        "id_map": id_map.to_json(),
+        "options": options._asdict(),
+        "exposed": [f"{port}/{protocol}" for port, protocol in networking.exposed_ports(exposed)],
+        "network": {"mode": network.mode, "container": joined.network, "ports": list(network.ports)},
+        "host": os.uname().nodename,
+    }
+    directory = _make_directory(engine, record, named=options.name is not None)
+    made.directory = directory
+    try:
+        os.mkdir(f"{directory}/rootfs", 0o755)
+    except OSError as e:
+        raise HostLimit(f"cannot make '{directory}/rootfs': {e.strerror}") from e
+    hostname = _hostname(options, network.mode, container_id)
+    names_directory = directory
+    if joined.network:
+        names_directory = store.containers.path(joined.network)
+        hostname = _hostname_of(names_directory)
+    else:
+        networking.write_names_files(directory, hostname, options, network)
+    mounts = mount_sources.resolve_mounts(engine, options, image.defaults, id_map, made)
+    driver, rootfs = _rootfs(engine, options, directory, store.layers.lowerdirs(layers, id_map), id_map)
+    init_program = _init_program() if options.init else ""
+    facts = Facts(
+        directory=names_directory,
+        hostname=hostname if joined.namespaces.uts == "private" else "",
+        id_map=id_map,
+        account=who.account,
+        namespaces=joined.namespaces,
+        mounts=mounts.resolved,
+        devices=_devices(options),
+        env=tuple(parse_env(options.env, options.env_file, os.environ)),
+        hard_limits=hard_limits() if options.ulimit else {},
+        init=init_program,
+    )
+    runtime = _runtime(options.runtime or settings.runtime)
+    outer_map = None if joined.id_map is not None else identity.outer_map(own, id_map, runtime)
+    config, warnings = make_config(options, image.defaults, facts)
+    cgroup = _limit(engine, options, config)
+    for warning in warnings:
+        engine.warn(warning)
+    emulation = None
+    if options.root_emulation != "off":
+        from rootless.engine.plan import root_emulation
+
+        if root_emulation.is_wanted(options.root_emulation, id_map, runtime=runtime, nested=outer_map is not None):
+            emulation = root_emulation.filters(engine)
+            root_emulation.prepare_apt(directory, config)
+    profile = seccomp_profile(engine, options, config)
+    if emulation is not None and profile is not None:
+        root_emulation.check_profile(profile)
+    if runtime and profile is not None:
+        config["linux"]["seccomp"] = profile
+    mount_sources.give_to_user(engine, mounts, who.account, id_map)
+    stop = launchfile.stop_settings(options, image.defaults.stop_signal, settings)
+    restart = launchfile.restart_policy(options.restart, rm=options.rm)
+    health = launchfile.health_check(options, image.defaults.healthcheck)
+    record.update(
+        volumes=list(mounts.volumes),
+        mounts=[mount._asdict() for mount in mounts.described],
+        driver=driver,
+        stop=stop,
+        restart=restart,
+        health=health,
+        hostname=hostname,
+        runtime=runtime,
+        names_directory=names_directory,
+        command=config["process"]["args"],
+        default_home=not any(name == "HOME" for name, _ in (*split_env(image.defaults.env), *facts.env)),
+    )
+    launch = {
+        "id": container_id,
+        "name": record["name"],
+        "bundle": directory,
+        "rootfs": rootfs,
+        "id_map": id_map.to_json(),
+        "joined_user": joined.id_map is not None,
+        **({"outer_map": outer_map.to_json()} if outer_map is not None else {}),
+        "network": {"mode": network.mode, "ports": list(network.ports), "join_pid": None, "dns": list(options.dns)},
+        "seed_volumes": list(mounts.seeds),
+        "seccomp_bpf": None if runtime else filter_path(engine, profile),
+        **(seccomp_extras(profile) if profile is not None and not runtime else {}),
+        "root_emulation": emulation,
+        "log": launchfile.log_settings(options, settings, directory),
+        "cgroup": cgroup,
+        "events": {"log": events.log_path(engine), "attributes": events.container_attributes(record)},
+        "terminal": options.tty,
+        "open_stdin": options.interactive,
+        "stdin_once": options.interactive,
+        **stop,
+        "restart": restart,
+        "health": health,
+        "keep_groups": "keep-groups" in options.group_add,
+        "init": options.init and not init_program,
+        "remove": {
+            "name_file": f"{store.containers.names}/{record['name']}",
+            "directory": directory,
+            "volumes": [os.path.dirname(store.volumes.get(name).path) for name in mounts.anonymous],
+        }
+        if options.rm
+        else None,
+        "runtime": runtime or None,
+        "runtime_dir": engine.directories.runtime,
+    }
+    return _publish(engine, record, config, launch, named=options.name is not None)
+
+
+def _limit(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any]:
+    """launch.json's "cgroup"; where the host cannot enforce a limit, it is told, and what stands in is in `config`."""
+    from rootless.engine.plan import resources
+
+    wanted = resources.launch_settings(options, engine.settings)
+    place = wanted["parent"] or wanted["mode"] == "split"
+    if wanted["resources"] or place:
+        from rootless.host import cgroups
+
+        found = cgroups.find(parent=wanted["parent"], current=wanted["mode"] == "split")
+        if place and found.kind == "none":
+            raise HostLimit(f"the cgroup that was asked for cannot be used: {found.reason}", hint=found.remedy)
+        rlimits = config["process"].setdefault("rlimits", [])
+        verdict = resources.judge(wanted, found, given_rlimits={limit["type"] for limit in rlimits})
+        rlimits += verdict.rlimits
+        if verdict.warning:
+            engine.warn(verdict.warning)
+    return wanted
+
+
+def _make_directory(engine: Engine, record: dict[str, Any], *, named: bool) -> str:
+    for attempt in range(_NAME_ATTEMPTS):
+        try:
+            return engine.store.containers.create(record)
+        except AlreadyExists:
+            if named:
+                raise
+            record["name"] = suggest_name(attempt + 1)
+    return engine.store.containers.create(record)
+
+
+def _publish(
+    engine: Engine, record: dict[str, Any], config: dict[str, Any], launch: dict[str, Any], *, named: bool
+) -> str:
+    from rootless.storage.store.records import write_record
+
+    containers = engine.store.containers
+    directory = containers.path(record["id"])
+    write_record(f"{directory}/config.json", config, durable=False)
+    for attempt in range(_NAME_ATTEMPTS):
+        write_record(f"{directory}/launch.json", launch, durable=False)
+        containers.update(record["id"], record)
+        try:
+            containers.publish(record["id"])
+            break
+        except AlreadyExists:
+            if named or attempt == _NAME_ATTEMPTS - 1:
+                raise
+            record["name"] = launch["name"] = suggest_name(attempt + 1)
+            launch["events"]["attributes"]["name"] = record["name"]
+            if launch["remove"]:
+                launch["remove"]["name_file"] = f"{containers.names}/{record['name']}"
+    return directory
+
+
+def _undo(engine: Engine, container_id: str, made: mount_sources.Made) -> None:
+    """Remove what `_make` has made; an error of that is less news than the one that brought us here."""
+    from rootless.storage.files.removal import remove_tree
+
+    store = engine.store
+    try:
+        if made.directory is not None:
+            remove_tree(store.containers.unpublish(container_id), store.id_map)
+        for name in made.volumes:
+            store.volumes.remove(name)
+    except RootlessError as e:
+        engine.warn(f"left-overs of the failed container stay until the next `rootless system prune`: {e.message}")
+
+
+def _hostname(options: ContainerOptions, mode: str, container_id: str) -> str:
+    if options.hostname:
+        if options.uts == "host":
+            raise UsageError("conflicting options: --hostname and the UTS mode 'host'")
+        if len(options.hostname) > 64 or any(c.isspace() or c in "/\0" for c in options.hostname):
+            raise UsageError(f"invalid hostname '{options.hostname}' (--hostname)", hint="use at most 64 characters")
+        return options.hostname
+    return os.uname().nodename if mode == "host" or options.uts == "host" else container_id[:12]
+
+
+def _hostname_of(directory: str) -> str:
+    try:
+        with open(f"{directory}/hostname", encoding="utf-8", errors="replace") as file:
+            return file.read(65).strip()
+    except OSError:
+        return ""
+
+
+def _rootfs(
+    engine: Engine, options: ContainerOptions, directory: str, lowerdirs: list[str], id_map: IdMap
+) -> tuple[str, dict[str, Any]]:
+    from rootless.storage import drivers
+
+    name = options.storage_driver or engine.settings.storage_driver
+    driver = drivers.choose(name, engine.store.containers.directory, id_map, engine.directories.cache)
+    return driver, drivers.prepare(driver, directory, lowerdirs, id_map, volatile=options.rm)
+
+
+def _devices(options: ContainerOptions) -> tuple[tuple[str, str, str], ...]:
+    """The device nodes to bind: those asked for, and with --privileged all that the caller may open."""
+    import stat
+
+    found: dict[str, tuple[str, str, str]] = {}
+    if options.privileged:
+        for path in _openable_devices():
+            found[path] = (path, path, "rwm")
+    for text in options.device:
+        host, inside, permissions = parse_device(text)
+        try:
+            mode = os.stat(host).st_mode
+        except OSError as e:
+            raise UsageError(
+                f"error gathering device information while adding custom device '{host}': {str(e.strerror).lower()}"
+            ) from e
+        if stat.S_ISDIR(mode):
+            for name in sorted(os.listdir(host)):
+                if _is_device(f"{host}/{name}"):
+                    found[f"{inside}/{name}"] = (f"{host}/{name}", f"{inside}/{name}", permissions)
+        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            found[inside] = (host, inside, permissions)
+        else:
+            raise UsageError(f"'{host}' is not a device (--device)")
+    return tuple(found.values())
+
+
+def _is_device(path: str) -> bool:
+    import stat
+
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+_OWN_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"}
+
+
+def _openable_devices() -> list[str]:
+    found = []
+    for parent, directories, names in os.walk("/dev"):
+        if parent == "/dev":
+            directories[:] = [d for d in directories if d not in ("pts", "shm", "mqueue", "fd")]
+            names = [n for n in names if n not in _OWN_DEVICES]
+        for name in sorted(names):
+            path = f"{parent}/{name}"
+            if not os.path.islink(path) and _is_device(path) and os.access(path, os.R_OK | os.W_OK):
+                found.append(path)
+    return found
+
+
+def hard_limits() -> dict[str, int]:
+    """The caller's own hard limits by name (-1: none)."""
+    import resource
+
+    limits = {}
+    for name in dir(resource):
+        if name.startswith("RLIMIT_"):
+            try:
+                limits[name[7:].lower()] = resource.getrlimit(getattr(resource, name))[1]
+            except (ValueError, OSError):
+                continue
+    return limits
+
+
+def _init_program() -> str:
+    """A static init of the host; "" when it has none: our own reaper is pid 1 then."""
+    from rootless.host.facts import find_helper
+
+    for name in ("docker-init", "catatonit", "tini-static"):
+        path = find_helper(name)
+        if path is not None:
+            return os.path.realpath(path)
+    return ""
+
+
+def _runtime(name: str) -> str:
+    """Absolute path of another OCI runtime, "" for our own."""
+    if name in ("", "rootless", "rootless-oci"):
+        return ""
+    from rootless.host.facts import find_helper
+
+    path = name if name.startswith("/") else find_helper(name)
+    if path is None or not os.access(path, os.X_OK):
+        raise UsageError(
+            f"unknown or invalid runtime name '{name}' (--runtime)",
+            hint="give the path of an OCI runtime, or install it",
+        )
+    return path
+
+
+def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The profile in force: --security-opt, else the settings', else the default one; None for unconfined."""
+    setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
+    if setting == "unconfined" or (options.privileged and not setting):
+        return None
+    from rootless.runtime.seccomp import filter_cache
+
+    capabilities = config["process"]["capabilities"]["bounding"]
+    if setting:
+        return filter_cache.read_profile(setting, capabilities)
+    return filter_cache.default_profile(capabilities)
+
+
+def seccomp_extras(profile: dict[str, Any]) -> dict[str, Any]:
+    """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener."""
+    from rootless.runtime.seccomp import filter_cache
+
+    extras: dict[str, Any] = {}
+    flags = filter_cache.load_flags(profile)
+    if flags:
+        extras["seccomp_flags"] = flags
+    if filter_cache.has_listener(profile):
+        extras["seccomp_listener"] = {k: v for k, v in profile.items() if k in ("listenerPath", "listenerMetadata")}
+    return extras
+
+
+def filter_path(engine: Engine, profile: dict[str, Any] | None) -> str | None:
+    """Where the compiled filter is; None without a profile. Raises HostLimit."""
+    if profile is None:
+        return None
+    from rootless.runtime.seccomp import filter_cache
+
+    try:
+        return filter_cache.cached_path(profile, engine.directories.cache)
+    except OSError as e:
+        raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e
+
+
+def _write_cidfile(path: str, container_id: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(container_id)
+    except OSError as e:
+        raise HostLimit(f"cannot write the container id to '{path}' (--cidfile): {e.strerror}") from e

@@ -1,0 +1,230 @@
+"""Carries bytes between the caller's streams and a process that `exec` started; no monitor is involved.
+
+The process gets pipes or a pty, never the caller's own terminal or files (CVE-2017-5226: no keys pushed into it).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from rootless.engine.container.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size
+
+if TYPE_CHECKING:
+    from rootless.runtime.process.running import Process
+
+_CHUNK = 1 << 16
+_GRACE = 0.2  # seconds for output of children that outlive the process
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+
+
+class Pipes:
+    """The pipes of a process without a terminal: our ends and its ends of stdin, stdout and stderr."""
+
+    __slots__ = ("ours", "theirs")
+
+    def __init__(self, *, interactive: bool) -> None:
+        if interactive:
+            their_in, our_in = os.pipe2(os.O_CLOEXEC)
+        else:
+            their_in, our_in = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+        our_out, their_out = os.pipe2(os.O_CLOEXEC)
+        our_err, their_err = os.pipe2(os.O_CLOEXEC)
+        self.ours = (our_in, our_out, our_err)
+        self.theirs = (their_in, their_out, their_err)
+
+    def close_theirs(self) -> None:
+        """Leave the process alone with its ends, so that we see when it closes them."""
+        for fd in self.theirs:
+            os.close(fd)
+        self.theirs = (-1, -1, -1)
+
+    def close(self) -> None:
+        """Close whatever is open."""
+        for fd in (*self.ours, *self.theirs):
+            if fd >= 0:
+                os.close(fd)
+        self.ours = self.theirs = (-1, -1, -1)
+
+
+class Carrier:
+    """One exec session until the process ends, or the user types the detach keys.
+
+    inputs: (our stdin, fd towards the process) or None; outputs: fd from the process → our fd.
+    """
+
+    def __init__(self, process: Process, *, detach_keys: str = "") -> None:
+        self.process = process
+        self.terminal = process.console_fd
+        self.keys = DetachKeys(parse_detach_keys(detach_keys) if self.terminal is not None else b"")
+        self.stdin = -1
+        self.sink = -1
+        self.unsent = bytearray()
+        self.outputs: dict[int, int] = {}
+        self.ended = False
+
+    def use_pipes(self, pipes: Pipes) -> None:
+        """Carry over the pipes of a process without a terminal."""
+        self.sink, out, err = pipes.ours
+        self.stdin = 0 if self.sink >= 0 else -1
+        self.outputs = {out: 1, err: 2}
+        if self.sink >= 0:
+            os.set_blocking(self.sink, False)
+
+    def use_terminal(self, *, interactive: bool) -> None:
+        """Carry over the pty's master."""
+        assert self.terminal is not None
+        self.outputs = {self.terminal: 1}
+        os.set_blocking(self.terminal, False)
+        if interactive:
+            self.stdin, self.sink = 0, self.terminal
+        self._resize()
+
+    def run(self) -> int | None:
+        """Carry until the end; the exit status, None after a detach."""
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        numbers = [signal.SIGWINCH] if self.terminal is not None else [*_FORWARDED]
+        handlers = {n: signal.signal(n, lambda *_: None) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+        old_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        raw = RawMode(0 if self.terminal is not None and self.stdin >= 0 else -1)
+        try:
+            with raw:
+                detached = self._loop(wake_read)
+        finally:
+            signal.set_wakeup_fd(old_wake)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            os.close(wake_read)
+            os.close(wake_write)
+        if detached:
+            self._leave_a_reader()
+            return None
+        return self.process.wait()
+
+    def _loop(self, wake_read: int) -> bool:
+        while not (self.ended and not self.outputs):
+            poll = select.poll()
+            poll.register(wake_read, select.POLLIN)
+            if not self.ended:
+                poll.register(self.process.pidfd, select.POLLIN)
+            wanted = dict.fromkeys(self.outputs, select.POLLIN)
+            if self.unsent and self.sink >= 0:
+                wanted[self.sink] = wanted.get(self.sink, 0) | select.POLLOUT
+            elif self.stdin >= 0:
+                wanted[self.stdin] = select.POLLIN
+            for fd, events in wanted.items():
+                poll.register(fd, events)
+            ready = dict(poll.poll(_GRACE * 1000 if self.ended else None))
+            if self.ended and not ready:
+                return False  # what still holds the pipes open was started in the background
+            if wake_read in ready:
+                self._signals(os.read(wake_read, 4096))
+            if self.process.pidfd in ready:
+                self.ended = True
+            for fd in [fd for fd in self.outputs if fd in ready and ready[fd] & ~select.POLLOUT]:
+                self._read(fd)
+            if self.stdin in ready and self._read_stdin():
+                return True
+            self._flush()
+        return False
+
+    def _read(self, fd: int) -> None:
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""  # EIO: nobody has the pty open any more
+        if not chunk or not _write(self.outputs[fd], chunk):
+            del self.outputs[fd]
+            if fd != self.terminal:
+                os.close(fd)  # the process gets SIGPIPE, as in any pipeline
+
+    def _read_stdin(self) -> bool:
+        """Take what was typed; whether the user detached."""
+        try:
+            typed = os.read(self.stdin, _CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            typed = b""
+        if not typed:
+            self.stdin = -1
+            if self.terminal is not None:
+                self.unsent += b"\x04"
+            return False
+        passed, detached = self.keys.filter(typed)
+        self.unsent += passed
+        return detached
+
+    def _flush(self) -> None:
+        while self.unsent and self.sink >= 0:
+            try:
+                del self.unsent[: os.write(self.sink, self.unsent)]
+            except BlockingIOError:
+                return
+            except OSError:
+                self.unsent.clear()
+                self.stdin = -1
+        if self.stdin < 0 and self.sink >= 0 and not self.unsent and self.terminal is None:
+            os.close(self.sink)
+            self.sink = -1
+
+    def _signals(self, numbers: bytes) -> None:
+        from rootless.kernel.process import pidfd_send_signal
+
+        for number in numbers:
+            if number == signal.SIGWINCH:
+                self._resize()
+            elif number in _FORWARDED:
+                try:
+                    pidfd_send_signal(self.process.pidfd, number)
+                except OSError:
+                    pass  # it has ended
+
+    def _resize(self) -> None:
+        from rootless.kernel.tty import set_winsize
+
+        found = next((s for fd in (1, 0, 2) if is_terminal(fd) and (s := size(fd))), None)
+        if found and self.terminal is not None:
+            try:
+                set_winsize(self.terminal, *found)
+            except OSError:
+                pass  # it has ended
+
+    def _leave_a_reader(self) -> None:
+        """After a detach the pty must stay open and be read, or the process is hung up on or blocks."""
+        # we may lead the session of a terminal that closes right after us
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if os.fork():
+            return
+        try:
+            os.setsid()
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            assert self.terminal is not None
+            os.set_blocking(self.terminal, True)
+            while os.read(self.terminal, _CHUNK):
+                pass
+        except OSError:
+            pass
+        finally:
+            os._exit(0)
+
+
+def _write(fd: int, chunk: bytes) -> bool:
+    """Write all; False when nobody will read it."""
+    view = memoryview(chunk)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+        except BrokenPipeError:
+            return False
+        except OSError:
+            return True
+    return True

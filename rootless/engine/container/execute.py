@@ -1,0 +1,237 @@
+"""exec and healthcheck: one more process in a running container, joined from this process without any monitor."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.types import ExecOptions, ExecSession
+from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.runtime.process.running import Process
+
+
+def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession:
+    """Run a command in a running container, attached to the caller's streams unless detached."""
+    if options.tty and options.interactive and not options.detach and not os.isatty(0):
+        raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
+    container_id, state = running(engine, container, "exec")
+    process, launch, config = _plan(engine, container_id, int(state["pid"]), options)
+    record = engine.store.containers.read(container_id)  # once: the container may be removed before the command ends
+    _note(engine, record, "exec_create", options)
+    if options.detach:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            started = _join(engine, state, {**process, "terminal": False}, launch, config, (null, null, null))
+        finally:
+            os.close(null)
+        _note(engine, record, "exec_start", options)
+        return ExecSession(started.pid, None)
+    from rootless.engine.container.exec_streams import Carrier, Pipes
+
+    pipes = None if options.tty else Pipes(interactive=options.interactive)
+    keys = engine.settings.detach_keys if options.detach_keys is None else options.detach_keys
+    try:
+        started = _join(engine, state, process, launch, config, pipes.theirs if pipes else None)
+        carrier = Carrier(started, detach_keys=keys)
+        if pipes is not None:
+            pipes.close_theirs()
+            carrier.use_pipes(pipes)
+        else:
+            carrier.use_terminal(interactive=options.interactive)
+        _note(engine, record, "exec_start", options)
+        code = carrier.run()
+        _note(engine, record, "exec_die", options, exitCode=str(code))
+        return ExecSession(started.pid, code)
+    except BaseException:
+        if pipes is not None:
+            pipes.close()
+        raise
+
+
+def _note(engine: Engine, record: dict[str, Any], action: str, options: ExecOptions, **attributes: str) -> None:
+    """An event of the container; the command is told by those before the start, as docker does."""
+    from rootless.engine import events
+
+    if action != "exec_die":
+        action = f"{action}: {' '.join(options.command)}"
+    events.record_container(engine, record, action, **attributes)
+
+
+def running(engine: Engine, container: str, verb: str) -> tuple[str, dict[str, Any]]:
+    """(id, state) of a container that runs here. Raises InvalidState."""
+    container_id = engine.store.containers.find(container)
+    state = state_of(engine, container_id)
+    if "remote" in state:
+        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint=f"{verb} there")
+    if state["status"] == "paused":
+        raise InvalidState(f"container {container} is paused, unpause the container before {verb}")
+    if state["status"] == "restarting":
+        raise InvalidState(f"container {container} is restarting, wait until the container is running")
+    if state["status"] != "running":
+        raise InvalidState(f"container {container} is not running", hint=f"rootless start {container}")
+    return container_id, state
+
+
+def _plan(
+    engine: Engine, container_id: str, pid: int, options: ExecOptions
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(OCI process, launch.json, config.json) of an exec."""
+    from rootless.storage.store.records import read_record
+
+    containers = engine.store.containers
+    record = containers.read(container_id)
+    directory = containers.path(container_id)
+    config = read_record(f"{directory}/config.json", what="bundle")
+    launch = read_record(f"{directory}/launch.json", what="launch record")
+    base = config["process"]
+    process: dict[str, Any] = {**base, "args": list(options.command), "terminal": options.tty}
+    process.pop("oomScoreAdj", None)
+    if options.workdir:
+        from rootless.engine.plan.bundle import working_directory
+
+        process["cwd"] = working_directory(options.workdir, "")
+    home = None
+    if options.user is not None or options.privileged:
+        home = _change_user(engine, record, pid, options, process)
+    _change_env(options, process, base["env"], home if record.get("default_home") else None)
+    return process, launch, config
+
+
+def _change_user(
+    engine: Engine, record: dict[str, Any], pid: int, options: ExecOptions, process: dict[str, Any]
+) -> str | None:
+    """Set user and capabilities for -u and --privileged; the home of another user."""
+    from rootless.engine.image.image_files import read_in_root
+    from rootless.engine.plan import oci_process as planning
+    from rootless.engine.plan.users import resolve
+    from rootless.host.idmap import IdMap
+    from rootless.kernel.procfs import transparent
+
+    saved = saved_options(record)
+    home = None
+    uid = int(process["user"]["uid"])
+    if options.user is not None:
+        try:
+            root = os.open(f"/proc/{transparent(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise HostLimit(f"cannot look into container {record['id'][:12]}: {e.strerror}") from e
+        try:
+            passwd, group = (read_in_root(root, name) or "" for name in ("etc/passwd", "etc/group"))
+        finally:
+            os.close(root)
+        account = resolve(options.user, passwd, group)
+        user, warnings = planning.user(account, IdMap.from_json(record["id_map"]))
+        for warning in warnings:
+            engine.warn(warning)
+        process["user"] = user
+        uid, home = account.uid, account.home
+    process["capabilities"] = planning.capabilities(
+        saved.cap_add, saved.cap_drop, privileged=options.privileged or saved.privileged, uid=uid
+    )
+    return home
+
+
+def _change_env(options: ExecOptions, process: dict[str, Any], base: list[str], home: str | None) -> None:
+    from rootless.engine.plan.environment import merge_env, parse_env, split_env
+
+    given: list[tuple[str, str | None]] = []
+    if home is not None:
+        given.append(("HOME", home))
+    if options.tty and not any(entry.startswith("TERM=") for entry in base):
+        given.append(("TERM", "xterm"))
+    if options.env or options.env_file:
+        given += parse_env(options.env, options.env_file, os.environ)
+    process["env"] = merge_env(split_env(base), given)
+
+
+def _join(
+    engine: Engine,
+    state: dict[str, Any],
+    process: dict[str, Any],
+    launch: dict[str, Any],
+    config: dict[str, Any],
+    stdio: tuple[int, int, int] | None,
+) -> Process:
+    from rootless.engine.container import container_cgroup
+    from rootless.runtime.process.join import exec_process
+    from rootless.runtime.seccomp.listener import joining
+
+    privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
+    supervisor, emulation = None, None
+    if launch.get("root_emulation"):
+        from rootless.runtime.seccomp.emulation import of
+        from rootless.storage.owners.emulator import supervisor as emulator
+
+        try:
+            supervisor = emulator(launch, engine.store.containers.path(launch["id"]))
+        except OSError as e:
+            raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
+        emulation = None if supervisor is None else of(launch["root_emulation"], supervisor)
+    try:
+        return exec_process(
+            int(state["pid"]),
+            process,
+            config=config,
+            stdio=stdio,
+            # --privileged gives all that the user namespace can give: the filter would take most of it back
+            seccomp_bpf=None if privileged else _filter(launch.get("seccomp_bpf")),
+            seccomp_flags=int(launch.get("seccomp_flags") or 0),
+            on_listener=joining(launch.get("seccomp_listener"), config, launch, int(state["pid"])),
+            emulation=emulation,
+            start_time=int(state["pid_start"]),
+            keep_groups=bool(launch.get("keep_groups")),
+            join_cgroup=container_cgroup.joiner(engine, state, launch),
+            warn=engine.warn,
+        )
+    finally:
+        if supervisor is not None:
+            supervisor.close()
+
+
+def _filter(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    from rootless.runtime.seccomp.filter_cache import read_filter
+
+    try:
+        return read_filter(path)
+    except OSError as e:
+        raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint="restart the container") from e
+
+
+def healthcheck(engine: Engine, container: str) -> int:
+    """Run the container's health check once; 0 healthy, 1 unhealthy. The state, which is the monitor's, stays."""
+    from rootless.kernel.process import pidfd_send_signal
+
+    container_id, state = running(engine, container, "the health check")
+    record = engine.store.containers.read(container_id)
+    health = record.get("health")
+    if not health:
+        raise InvalidState(f"container {container} has no health check")
+    test = list(health["test"])
+    command = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:]
+    process, launch, config = _plan(engine, container_id, int(state["pid"]), ExecOptions(tuple(command)))
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        started = _join(engine, state, process, launch, config, (null, null, null))
+    except RootlessError as e:
+        if e.exit_code in (126, 127):
+            return 1
+        raise
+    finally:
+        os.close(null)
+    import select
+
+    poll = select.poll()
+    poll.register(started.pidfd, select.POLLIN)
+    deadline = time.monotonic() + float(health["timeout"])
+    if not poll.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+        pidfd_send_signal(started.pidfd, 9)
+        started.wait()
+        return 1
+    return 0 if started.wait() == 0 else 1

@@ -1,0 +1,46 @@
+"""logs: the container's log through rootless.engine.container.logs, followed while it runs. It opens no file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rootless.engine.container.reconcile import state_of
+from rootless.errors import InvalidState, NotFound
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+
+def logs(
+    engine: Engine, container: str, *, follow: bool, tail: int | None, since: str | None, until: str | None
+) -> Iterator[tuple[str, str, bytes]]:
+    """(stream, time, bytes) of each record. Raises InvalidState for a container that keeps no log."""
+    from rootless.engine.container import logs as reading
+    from rootless.storage.store.records import read_record
+
+    containers = engine.store.containers
+    container_id = containers.find(container)
+    launch = read_record(containers.path(container_id, "launch.json"), what="launch record")
+    if launch["log"]["driver"] == "none":
+        raise InvalidState(
+            "configured logging driver does not support reading", hint="the container was made with --log-driver none"
+        )
+    window = reading.Window(
+        since=None if since is None else reading.parse_time(since),
+        until=None if until is None else reading.parse_time(until),
+        tail=tail,
+        follow=follow,
+    )
+
+    def is_running() -> bool:
+        try:
+            return state_of(engine, container_id)["status"] in ("running", "paused", "restarting")
+        except NotFound:
+            return False
+
+    def records() -> Iterator[tuple[str, str, bytes]]:
+        for record in reading.read(launch["log"]["path"], window, is_running=is_running):
+            yield record.stream, record.time, record.text.encode("utf-8", "surrogateescape")
+
+    return records()

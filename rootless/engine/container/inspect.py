@@ -1,0 +1,305 @@
+"""inspect: a container's record, bundle and state in the shape of docker's `container inspect`. It only reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.container.container_cgroup import effective_limits
+from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.plan.signal_names import signal_name
+from rootless.engine.types import ContainerOptions
+from rootless.units import timestamp
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_SECOND = 1_000_000_000
+
+
+def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, Any]:
+    """Everything about one container."""
+    from rootless.storage.store.records import read_record
+
+    containers = engine.store.containers
+    container_id = containers.find(container)
+    record = containers.read(container_id)
+    state = state_of(engine, container_id)
+    directory = containers.path(container_id)
+    config = read_record(f"{directory}/config.json", what="bundle")
+    launch = read_record(f"{directory}/launch.json", what="launch record")
+    options = saved_options(record)
+    names = record["names_directory"]
+    process = config["process"]
+    shown: dict[str, Any] = {
+        "Id": container_id,
+        "Created": timestamp(float(record["created"])),
+        "Path": process["args"][0],
+        "Args": process["args"][1:],
+        "State": _state(state),
+        "Image": record["image_id"],
+        "ImageDigest": record["manifest_digest"],
+        "ImageName": record["image"],
+        "ResolvConfPath": f"{names}/resolv.conf",
+        "HostnamePath": f"{names}/hostname",
+        "HostsPath": f"{names}/hosts",
+        "LogPath": launch["log"]["path"] if launch["log"]["driver"] != "none" else "",
+        "Name": f"/{record['name']}",
+        "RestartCount": int(state.get("restart_count") or 0),
+        "Driver": record["driver"],
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(record, options, config, launch),
+        "GraphDriver": {"Name": record["driver"], "Data": _graph(launch["rootfs"])},
+        "Mounts": [_mount(m) for m in record.get("mounts") or []],
+        "Config": _config(record, options, process),
+        "NetworkSettings": _network(record, state),
+        "OCIConfigPath": f"{directory}/config.json",
+        "OCIRuntime": record["runtime"] or "rootless",
+        "IDMappings": {
+            "UidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["uidMappings"]],
+            "GidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["gidMappings"]],
+        },
+    }
+    effective = effective_limits(state)
+    if effective is not None:
+        shown["EffectiveLimits"] = effective
+    if size:
+        from rootless.engine.container.container_removal import tree_size
+
+        layers = engine.store.layers
+        shown["SizeRw"] = tree_size(f"{directory}/upper")
+        shown["SizeRootFs"] = shown["SizeRw"] + sum(layers.size(c) for c in record["layers"] if layers.has(c))
+    return shown
+
+
+def _state(state: dict[str, Any]) -> dict[str, Any]:
+    status = state["status"]
+    shown: dict[str, Any] = {
+        "Status": status,
+        "Running": status in ("running", "paused"),
+        "Paused": status == "paused",
+        "Restarting": status == "restarting",
+        "OOMKilled": bool(state.get("oom_killed")),
+        "CgroupPath": (state.get("cgroup") or {}).get("path") or "",
+        "Dead": status == "dead",
+        "Pid": int(state.get("pid") or 0),
+        "ExitCode": int(state["exit_code"]),
+        "Error": state.get("error") or "",
+        "StartedAt": state["started_at"],
+        "FinishedAt": state["finished_at"],
+    }
+    if state.get("host"):
+        shown["Host"] = state["host"]
+    health = state.get("health")
+    if health:
+        shown["Health"] = {
+            "Status": health.get("status") or "starting",
+            "FailingStreak": int(health.get("failing_streak") or 0),
+            "Log": [
+                {
+                    "Start": entry.get("start"),
+                    "End": entry.get("end"),
+                    "ExitCode": entry.get("exit_code"),
+                    "Output": entry.get("output"),
+                }
+                for entry in health.get("log") or []
+            ],
+        }
+    return shown
+
+
+def _host_config(
+    record: dict[str, Any], options: ContainerOptions, config: dict[str, Any], launch: dict[str, Any]
+) -> dict[str, Any]:
+    shm = next(
+        (
+            int(word.removeprefix("size="))
+            for mount in config["mounts"]
+            if mount["destination"] == "/dev/shm"  # noqa: S108
+            for word in mount["options"]
+            if word.startswith("size=") and word[5:].isdigit()
+        ),
+        0,
+    )
+    log = launch["log"]
+    return {
+        "Binds": list(options.volume) or None,
+        "ContainerIDFile": options.cidfile or "",
+        "LogConfig": {
+            "Type": log["driver"],
+            "Config": {"max-size": str(log["max_size"]), "max-file": str(log["max_file"])},
+        },
+        "NetworkMode": f"container:{record['network']['container']}"
+        if record["network"]["container"]
+        else record["network"]["mode"],
+        "PortBindings": _port_map(record),
+        "RestartPolicy": {
+            "Name": record["restart"]["name"],
+            "MaximumRetryCount": record["restart"]["maximum_retry_count"],
+        },
+        "AutoRemove": options.rm,
+        "VolumesFrom": list(options.volumes_from) or None,
+        "CapAdd": list(options.cap_add) or None,
+        "CapDrop": list(options.cap_drop) or None,
+        "CgroupnsMode": options.cgroupns or "private",
+        "Dns": list(options.dns),
+        "DnsOptions": list(options.dns_option),
+        "DnsSearch": list(options.dns_search),
+        "ExtraHosts": list(options.add_host) or None,
+        "GroupAdd": list(options.group_add) or None,
+        "IpcMode": options.ipc or "private",
+        "OomScoreAdj": options.oom_score_adj or 0,
+        **_limits(options, launch.get("cgroup") or {}),
+        "PidMode": options.pid or "",
+        "Privileged": options.privileged,
+        "PublishAllPorts": options.publish_all,
+        "ReadonlyRootfs": options.read_only,
+        "SecurityOpt": list(options.security_opt) or None,
+        "Tmpfs": {target: words for target, _, words in (text.partition(":") for text in options.tmpfs)},
+        "UTSMode": options.uts or "",
+        "UsernsMode": options.userns or "",
+        "ShmSize": shm,
+        "Sysctls": dict(config["linux"].get("sysctl") or {}),
+        "Runtime": record["runtime"] or "rootless",
+        "Ulimits": [
+            {"Name": r["type"].removeprefix("RLIMIT_").lower(), "Soft": r["soft"], "Hard": r["hard"]}
+            for r in config["process"].get("rlimits") or []
+        ],
+        "Devices": [
+            {
+                "PathOnHost": mount["source"],
+                "PathInContainer": mount["destination"],
+                "CgroupPermissions": "rwm" if "ro" not in mount["options"] else "rm",
+            }
+            for mount in config["mounts"]
+            if mount["type"] == "bind"
+            and mount["source"].startswith("/dev/")
+            and mount["destination"].startswith("/dev/")
+        ],
+        "MaskedPaths": config["linux"]["maskedPaths"],
+        "ReadonlyPaths": config["linux"]["readonlyPaths"],
+        "Init": options.init,
+    }
+
+
+def _limits(options: ContainerOptions, cgroup: dict[str, Any]) -> dict[str, Any]:
+    """The limits that were asked for, under docker's names; 0 or empty: none."""
+    wanted = cgroup.get("resources") or {}
+    memory, cpu, block = (wanted.get(key) or {} for key in ("memory", "cpu", "blockIO"))
+    shown = {
+        "Memory": memory.get("limit") or 0,
+        "MemorySwap": memory.get("swap") or 0,
+        "MemoryReservation": memory.get("reservation") or 0,
+        "MemorySwappiness": memory.get("swappiness"),
+        "OomKillDisable": bool(memory.get("disableOOMKiller")),
+        "NanoCpus": 0 if options.cpus is None else (cpu.get("quota") or 0) * 10_000,
+        "CpuPeriod": 0 if options.cpus is not None else cpu.get("period") or 0,
+        "CpuQuota": 0 if options.cpus is not None else cpu.get("quota") or 0,
+        "CpuShares": cpu.get("shares") or 0,
+        "CpusetCpus": cpu.get("cpus") or "",
+        "CpusetMems": cpu.get("mems") or "",
+        "PidsLimit": (wanted.get("pids") or {}).get("limit") or 0,
+        "BlkioWeight": block.get("weight") or 0,
+        "CgroupConf": wanted.get("unified") or None,
+        "CgroupParent": cgroup.get("parent") or "",
+        "Cgroups": cgroup.get("mode") or "enabled",
+    }
+    for key, name, value in (
+        ("weightDevice", "BlkioWeightDevice", "weight"),
+        ("throttleReadBpsDevice", "BlkioDeviceReadBps", "rate"),
+        ("throttleWriteBpsDevice", "BlkioDeviceWriteBps", "rate"),
+        ("throttleReadIOPSDevice", "BlkioDeviceReadIOps", "rate"),
+        ("throttleWriteIOPSDevice", "BlkioDeviceWriteIOps", "rate"),
+    ):
+        shown[name] = [
+            {"Path": f"/dev/block/{entry['major']}:{entry['minor']}", value.title(): entry[value]}
+            for entry in block.get(key) or []
+        ]
+    return shown
+
+
+def _graph(rootfs: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "LowerDir": ":".join(rootfs.get("lowerdirs") or []),
+        "UpperDir": rootfs.get("upper") or "",
+        "WorkDir": rootfs.get("work") or "",
+    }
+
+
+def _mount(mount: dict[str, Any]) -> dict[str, Any]:
+    shown = {
+        "Type": mount["kind"],
+        "Source": mount["source"],
+        "Destination": mount["target"],
+        "Mode": ",".join(mount["options"]),
+        "RW": not mount["read_only"] and mount["kind"] != "image",
+        "Propagation": mount["propagation"] or ("rprivate" if mount["kind"] == "bind" else ""),
+    }
+    if mount["name"]:
+        shown.update(Name=mount["name"], Driver="local")
+    return shown
+
+
+def _config(record: dict[str, Any], options: ContainerOptions, process: dict[str, Any]) -> dict[str, Any]:
+    user = process["user"]
+    shown: dict[str, Any] = {
+        "Hostname": record["hostname"],
+        "Domainname": options.domainname or "",
+        "User": options.user if options.user is not None else (f"{user['uid']}:{user['gid']}" if user["uid"] else ""),
+        "AttachStdin": options.interactive,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "ExposedPorts": {port: {} for port in record["exposed"]} or None,
+        "Tty": options.tty,
+        "OpenStdin": options.interactive,
+        "StdinOnce": options.interactive,
+        "Env": list(process["env"]),
+        "Cmd": list(options.command) or None,
+        "Image": record["image"],
+        "Volumes": {m["target"]: {} for m in record.get("mounts") or [] if m.get("anonymous")} or None,
+        "WorkingDir": process["cwd"],
+        "Entrypoint": [options.entrypoint] if options.entrypoint else None,
+        "Labels": record["labels"],
+        "StopSignal": signal_name(int(record["stop"]["stop_signal"])),
+        "StopTimeout": record["stop"]["stop_timeout"],
+    }
+    health = record.get("health")
+    if health:
+        shown["Healthcheck"] = {
+            "Test": health["test"],
+            "Interval": int(health["interval"] * _SECOND),
+            "Timeout": int(health["timeout"] * _SECOND),
+            "StartPeriod": int(health["start_period"] * _SECOND),
+            "StartInterval": int(health["start_interval"] * _SECOND),
+            "Retries": health["retries"],
+        }
+    return shown
+
+
+def _port_map(record: dict[str, Any], any_address: str = "") -> dict[str, list[dict[str, str]]]:
+    ports: dict[str, list[dict[str, str]]] = {}
+    for port in record["network"]["ports"]:
+        key = f"{port['container_port']}/{port['protocol']}"
+        ports.setdefault(key, []).append({"HostIp": port["host_ip"] or any_address, "HostPort": str(port["host_port"])})
+    return ports
+
+
+def _network(record: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    mode = record["network"]["mode"]
+    facts = state.get("network") or {}
+    running = state["status"] in ("running", "paused")
+    address = {
+        "IPAddress": facts.get("ip") or "",
+        "Gateway": facts.get("gateway") or "",
+        "MacAddress": facts.get("mac") or "",
+        "IPPrefixLen": int(facts.get("prefix") or 0),
+    }
+    return {
+        "SandboxKey": f"/proc/{state['pid']}/ns/net" if running and state.get("pid") else "",
+        "Ports": _port_map(record, "0.0.0.0") if running else {},  # noqa: S104
+        **address,
+        "Networks": {mode: {"NetworkID": mode, **address}},
+    }

@@ -1,0 +1,244 @@
+"""stop, restart, kill, wait, rename: what changes the life of a container. It signals by pidfd only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine import events
+from rootless.engine.container.container_cgroup import kill_all
+from rootless.engine.container.reconcile import is_running, state_of
+from rootless.engine.plan.signal_names import parse_signal
+from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_POLL = 0.05  # seconds between looks where nothing can be waited on
+
+
+class Target:
+    """The first process of a running container, held so that its number cannot come to mean another process.
+
+    `with Target(...)`: the lock file of the monitor is open too, for waiting until the monitor has cleaned up.
+    """
+
+    __slots__ = ("_lock", "directory", "pidfd")
+
+    def __init__(self, directory: str, state: dict[str, Any], what: str) -> None:
+        from rootless.kernel.process import pidfd_open
+        from rootless.kernel.procfs import start_time
+
+        self.directory = directory
+        pid = int(state["pid"])
+        try:
+            self._lock = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as e:
+            raise InvalidState(f"container '{what}' is not running") from e
+        try:
+            # the pidfd first: then what start_time says is said of this very process
+            self.pidfd = pidfd_open(pid)
+            try:
+                if start_time(pid) != state.get("pid_start"):
+                    raise ProcessLookupError
+            except BaseException:
+                os.close(self.pidfd)
+                raise
+        except OSError as e:
+            os.close(self._lock)
+            raise InvalidState(f"container '{what}' is not running") from e
+
+    def signal(self, number: int) -> None:
+        """Send a signal; none if it has ended. Raises HostLimit when the kernel refuses."""
+        from rootless.kernel.process import pidfd_send_signal
+
+        try:
+            pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+        except OSError as e:
+            raise HostLimit(f"cannot send signal {number} to the container: {e.strerror}") from e
+
+    def ends_within(self, seconds: float | None) -> bool:
+        """Wait for its end, at most `seconds` (None: for ever)."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(None if seconds is None else max(0, int(seconds * 1000))))
+
+    def settle(self) -> None:
+        """Wait until the monitor has written the last state, removed a --rm container, and gone."""
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def request_stop(self) -> None:
+        """Say that this end is wanted: no restart policy may undo it."""
+        mark_stop(self.directory)
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.pidfd)
+        os.close(self._lock)
+
+
+def mark_stop(directory: str) -> None:
+    """Write the mark `stop-requested`."""
+    try:
+        os.close(os.open(f"{directory}/stop-requested", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except FileNotFoundError:
+        pass  # a --rm container that has just gone
+    except OSError as e:
+        raise HostLimit(f"cannot write '{directory}/stop-requested': {e.strerror}") from e
+
+
+def _look(engine: Engine, container: str) -> tuple[str, str, dict[str, Any]]:
+    """(id, directory, state). Raises NotFound, InvalidState for a container of another host."""
+    container_id = engine.store.containers.find(container)
+    state = state_of(engine, container_id)
+    if "remote" in state:
+        raise InvalidState(
+            f"container '{container}' runs on host '{state['remote']}'", hint=f"run the command on {state['remote']}"
+        )
+    return container_id, engine.store.containers.path(container_id), state
+
+
+def stop(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
+    """Stop signal, `timeout` seconds of patience, SIGKILL. A container that does not run is left as it is."""
+    container_id, directory, state = _look(engine, container)
+    if state["status"] == "restarting":
+        _end_restarts(directory, state)
+        return
+    if not is_running(state):
+        return
+    record = engine.store.containers.read(container_id)
+    settings = record["stop"]
+    number = parse_signal(signal, "--signal") if signal else int(settings["stop_signal"])
+    patience = settings["stop_timeout"] if timeout is None else timeout
+    if state["status"] == "paused":
+        from rootless.engine.container.pause import unpause
+
+        unpause(engine, container_id)
+    try:
+        target = Target(directory, state, container)
+    except InvalidState:
+        return  # it ended by itself meanwhile
+    with target:
+        target.request_stop()
+        target.signal(number)
+        if not target.ends_within(None if patience < 0 else patience):
+            kill_all(state)
+            target.signal(_SIGKILL)
+            target.ends_within(None)
+        target.settle()
+    events.record_container(engine, record, "stop")
+
+
+_SIGKILL = int(signal.SIGKILL)
+
+
+def _end_restarts(directory: str, state: dict[str, Any]) -> None:
+    """A container that waits for its next start: its monitor gives that up on SIGTERM."""
+    from rootless.kernel.process import pidfd_open, pidfd_send_signal
+    from rootless.kernel.procfs import start_time
+
+    mark_stop(directory)
+    pid = int(state.get("monitor_pid") or 0)
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if start_time(pid) == state.get("monitor_start"):
+            pidfd_send_signal(pidfd, signal.SIGTERM)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll()
+    except OSError:
+        pass  # it has ended by itself
+    finally:
+        os.close(pidfd)
+
+
+def restart(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
+    """Stop if it runs, then start."""
+    from rootless.engine.container.start import start
+
+    stop(engine, container, timeout=timeout, signal=signal)
+    start(engine, container)
+    record = engine.store.containers.read(engine.store.containers.find(container))
+    events.record_container(engine, record, "restart")
+
+
+def kill(engine: Engine, container: str, *, signal: str = "KILL") -> None:
+    """Send a signal to the container's first process."""
+    number = parse_signal(signal, "--signal")
+    container_id, directory, state = _look(engine, container)
+    if not is_running(state):
+        raise InvalidState(f"cannot kill container '{container}': container {container_id[:12]} is not running")
+    record = engine.store.containers.read(container_id)
+    with Target(directory, state, container) as target:
+        if number in (_SIGKILL, int(record["stop"]["stop_signal"])):
+            target.request_stop()
+        events.record_container(engine, record, "kill", signal=str(number))
+        if number == _SIGKILL:
+            kill_all(state)
+        target.signal(number)
+        if number == _SIGKILL:
+            target.ends_within(None)
+            target.settle()
+
+
+def wait(engine: Engine, container: str, *, condition: str = "not-running") -> int:
+    """Block until the container is not running (or its next exit, or its removal); its exit code."""
+    if condition not in ("not-running", "next-exit", "removed"):
+        raise UsageError(f"invalid condition '{condition}'", hint="use not-running, next-exit or removed (--condition)")
+    from rootless.engine.container import attach_client
+    from rootless.engine.container.start import socket_path
+
+    container_id, directory, state = _look(engine, container)
+    code = int(state["exit_code"])
+    if condition == "next-exit":
+        while not is_running(state):
+            time.sleep(_POLL)
+            state = state_of(engine, container_id)
+    path = socket_path(engine, container_id)
+    while is_running(state) or state["status"] == "restarting":
+        ended = attach_client.wait(path)
+        try:
+            state = state_of(engine, container_id)
+        except NotFound:
+            return code if ended is None else ended
+        if not os.path.isdir(directory):
+            return code if ended is None else ended
+        code = int(state["exit_code"]) if ended is None else ended
+        if condition == "next-exit" and ended is not None:
+            return ended
+        if ended is None:
+            time.sleep(_POLL)  # between two runs nobody listens
+    while condition == "removed" and os.path.isdir(directory):
+        time.sleep(_POLL)
+    return code
+
+
+def rename(engine: Engine, container: str, name: str) -> None:
+    """Give the container another name."""
+    from rootless.storage.store.records import read_record, write_record
+
+    containers = engine.store.containers
+    container_id = containers.find(container)
+    old = containers.read(container_id)["name"]
+    containers.rename(container_id, name)
+    path = containers.path(container_id, "launch.json")
+    launch = read_record(path, what="launch record")
+    launch["name"] = name
+    if launch.get("events"):
+        launch["events"]["attributes"]["name"] = name
+    if launch.get("remove"):
+        launch["remove"]["name_file"] = f"{containers.names}/{name}"
+    write_record(path, launch, durable=False)
+    events.record_container(engine, containers.read(container_id), "rename", oldName=f"/{old}")

@@ -1,0 +1,216 @@
+"""ps and port: containers as rows, with docker's filters and words. It reads records and states, nothing else."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.container.reconcile import state_of
+from rootless.engine.filters import Filters
+from rootless.engine.types import ContainerSummary, PortBinding
+from rootless.errors import InvalidInput, NotFound, UsageError
+from rootless.units import human_duration, parse_timestamp
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_KEYS = "ancestor before exited expose health id label name network publish since status volume is-task"
+_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+
+
+def ps(
+    engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]], last: int = -1, size: bool = False
+) -> list[ContainerSummary]:
+    """The containers that are asked for, newest first."""
+    wanted = Filters(filters, _KEYS.split())
+    for status in wanted.get("status"):
+        if status not in _STATES:
+            raise UsageError(f"invalid filter 'status={status}'", hint=f"use one of {', '.join(_STATES)}")
+    for code in wanted.get("exited"):
+        if not code.lstrip("-").isdigit():
+            raise UsageError(f"invalid filter 'exited={code}'", hint="write a number")
+    show_all = all or last >= 0 or bool(wanted.get("status")) or bool(wanted.get("exited"))
+    records = _records(engine)
+    bounds = {key: _created(engine, wanted.get(key)) for key in ("before", "since")}
+    ancestors = _ancestors(engine, wanted.get("ancestor"))
+    rows = []
+    for record in records:
+        if not _matches_record(record, wanted, bounds, ancestors):
+            continue
+        try:
+            state = state_of(engine, record["id"])
+        except NotFound:
+            continue
+        if not show_all and state["status"] not in ("running", "paused", "restarting"):
+            continue
+        if not _matches_state(state, wanted):
+            continue
+        rows.append(summary(engine, record, state, size=size))
+        if 0 <= last <= len(rows):
+            break
+    return rows if last < 0 else rows[:last]
+
+
+def _records(engine: Engine) -> list[dict[str, Any]]:
+    containers = engine.store.containers
+    found = []
+    for container_id in containers.list():
+        try:
+            found.append(containers.read(container_id))
+        except NotFound:
+            continue
+    return sorted(found, key=lambda record: -float(record["created"]))
+
+
+def _created(engine: Engine, names: Sequence[str]) -> list[float]:
+    containers = engine.store.containers
+    return [float(containers.read(containers.find(name))["created"]) for name in names]
+
+
+def _ancestors(engine: Engine, texts: Sequence[str]) -> set[str] | None:
+    """Ids of images, None without a filter. Descendants count: a container's layers begin with the ancestor's."""
+    if not texts:
+        return None
+    from rootless.engine.image.images_in import find
+
+    return {entry.config_digest for text in texts if (entry := find(engine, text)) is not None} | {*texts}
+
+
+def _matches_record(
+    record: dict[str, Any], wanted: Filters, bounds: dict[str, list[float]], ancestors: set[str] | None
+) -> bool:
+    created = float(record["created"])
+    if not wanted.has_labels(record["labels"]):
+        return False
+    if wanted.get("name") and not any(_is_in(text, record["name"]) for text in wanted.get("name")):
+        return False
+    if wanted.get("id") and not any(record["id"].startswith(text) for text in wanted.get("id")):
+        return False
+    if ancestors is not None and not {record["image_id"], record["image"]} & ancestors:
+        return False
+    if any(created >= bound for bound in bounds["before"]) or any(created <= bound for bound in bounds["since"]):
+        return False
+    if not wanted.any_of("network", record["network"]["mode"], _network_name(record["network"]["mode"])):
+        return False
+    mounts = record.get("mounts") or []
+    places = [place for m in mounts for place in (m["name"], m["source"], m["target"]) if place]
+    if not wanted.any_of("volume", *places):
+        return False
+    ports = record["network"]["ports"]
+    published = [text for p in ports for text in _port_texts(p["container_port"], p["protocol"])]
+    exposed = [text for e in record["exposed"] for text in _port_texts(*e.split("/"))]
+    return wanted.any_of("publish", *published) and wanted.any_of("expose", *exposed, *published)
+
+
+def _port_texts(port: Any, protocol: str) -> tuple[str, ...]:
+    return (f"{port}/{protocol}", str(port)) if protocol == "tcp" else (f"{port}/{protocol}",)
+
+
+def _is_in(text: str, name: str) -> bool:
+    try:
+        return re.search(text.removeprefix("/"), name) is not None
+    except re.error:
+        return text in name
+
+
+def _matches_state(state: dict[str, Any], wanted: Filters) -> bool:
+    health = (state.get("health") or {}).get("status") or "none"
+    if not wanted.any_of("status", state["status"]) or not wanted.any_of("health", health):
+        return False
+    codes = wanted.get("exited")
+    return not codes or (state["status"] == "exited" and str(state["exit_code"]) in codes)
+
+
+def _network_name(mode: str) -> str:
+    return "bridge" if mode in ("pasta", "slirp4netns") else mode
+
+
+def summary(engine: Engine, record: dict[str, Any], state: dict[str, Any], *, size: bool) -> ContainerSummary:
+    """One row."""
+    mounts = record.get("mounts") or []
+    rw = root = None
+    if size:
+        from rootless.engine.container.container_removal import tree_size
+
+        rw = tree_size(engine.store.containers.path(record["id"], "upper"))
+        layers = engine.store.layers
+        root = rw + sum(layers.size(chain) for chain in record["layers"] if layers.has(chain))
+    return ContainerSummary(
+        id=record["id"],
+        name=record["name"],
+        image=record["image"],
+        image_id=record["image_id"],
+        command=tuple(record.get("command") or ()),
+        created=float(record["created"]),
+        started=parse_timestamp(state["started_at"]),
+        finished=parse_timestamp(state["finished_at"]),
+        state=state["status"],
+        status=status_text(state),
+        exit_code=int(state["exit_code"]),
+        health=(state.get("health") or {}).get("status") or "",
+        ports=bindings(record) if state["status"] in ("running", "paused") else (),
+        exposed=tuple(e for e in record["exposed"] if e not in _published(record))
+        if state["status"] in ("running", "paused")
+        else (),
+        labels=dict(record["labels"]),
+        mounts=tuple(m["name"] or m["source"] for m in mounts if m["name"] or m["source"]),
+        networks=(record["network"]["mode"],),
+        size_rw=rw,
+        size_root=root,
+    )
+
+
+def status_text(state: dict[str, Any], now: float | None = None) -> str:
+    """docker's words for a state: "Up 3 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
+    moment = time.time() if now is None else now
+    status = state["status"]
+    remote = f" on {state['remote']}" if "remote" in state else ""
+    if status in ("running", "paused"):
+        text = f"Up {human_duration(moment - parse_timestamp(state['started_at']))}"
+        if status == "paused":
+            return f"{text} (Paused)"
+        health = (state.get("health") or {}).get("status")
+        if health == "starting":
+            text += " (health: starting)"
+        elif health and health != "none":
+            text += f" ({health})"
+        return text + remote
+    if status == "created":
+        return "Created"
+    if status == "dead":
+        return "Dead"
+    ago = human_duration(moment - parse_timestamp(state["finished_at"]))
+    word = "Restarting" if status == "restarting" else "Exited"
+    return f"{word} ({state['exit_code']}) {ago} ago{remote}"
+
+
+def bindings(record: dict[str, Any]) -> tuple[PortBinding, ...]:
+    """The published ports of a container."""
+    return tuple(
+        PortBinding(p["host_ip"] or "0.0.0.0", p["host_port"], p["container_port"], p["protocol"])  # noqa: S104
+        for p in record["network"]["ports"]
+    )
+
+
+def _published(record: dict[str, Any]) -> set[str]:
+    return {f"{p['container_port']}/{p['protocol']}" for p in record["network"]["ports"]}
+
+
+def port(engine: Engine, container: str, private_port: str | None = None) -> list[PortBinding]:
+    """The published ports of a running container, or those of one of its own ports."""
+    containers = engine.store.containers
+    container_id = containers.find(container)
+    record = containers.read(container_id)
+    running = state_of(engine, container_id)["status"] in ("running", "paused")
+    found = list(bindings(record)) if running else []
+    if private_port is None:
+        return found
+    number, _, protocol = private_port.partition("/")
+    if not number.isdigit() or protocol not in ("", "tcp", "udp", "sctp"):
+        raise UsageError(f"invalid port '{private_port}'", hint="write PORT[/PROTOCOL]")
+    matching = [b for b in found if b.container_port == int(number) and b.protocol == (protocol or "tcp")]
+    if not matching:
+        raise InvalidInput(f"no public port '{number}/{protocol or 'tcp'}' published for {container}")
+    return matching

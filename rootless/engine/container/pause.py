@@ -1,0 +1,126 @@
+"""pause and unpause: every process of a container stopped and continued, by the freezer of its cgroup.
+
+Without a cgroup of its own a container has no freezer: SIGSTOP stands in, which its processes could notice and a
+parent inside could undo. Which processes those are is decided by namespaces, never by names.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine import events
+from rootless.engine.container.container_cgroup import group_of
+from rootless.engine.container.reconcile import state_of
+from rootless.errors import HostLimit, InvalidState
+from rootless.kernel import procfs
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_ROUNDS = 20  # of looking for processes that were born while the others were stopped
+
+
+def pause(engine: Engine, container: str) -> None:
+    """Stop all processes of a running container."""
+    container_id, directory, state = _running(engine, container, wanted="running")
+    pid = int(state["pid"])
+    try:
+        os.close(os.open(f"{directory}/paused", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError as e:
+        raise HostLimit(f"cannot write '{directory}/paused': {e.strerror}") from e
+    record = engine.store.containers.read(container_id)
+    group = group_of(state)
+    if group is not None:
+        try:
+            group.freeze()
+        except HostLimit as e:
+            engine.warn(f"paused by SIGSTOP: {e.message}")
+        else:
+            events.record_container(engine, record, "pause")
+            return
+    stopped: set[int] = set()
+    for _ in range(_ROUNDS):
+        fresh = [p for p in processes_of(pid) if p not in stopped]
+        if not fresh:
+            break
+        _signal_all(fresh, signal.SIGSTOP)
+        stopped.update(fresh)
+    if group is None:
+        engine.warn(f"container {container_id[:12]} has no cgroup of its own: paused by SIGSTOP, not by the freezer")
+    events.record_container(engine, record, "pause")
+
+
+def unpause(engine: Engine, container: str) -> None:
+    """Continue all processes of a paused container."""
+    container_id, directory, state = _running(engine, container, wanted="paused")
+    pid = int(state["pid"])
+    group = group_of(state)
+    if group is not None:
+        group.thaw()
+    # those that were stopped before the pause go on too: nobody recorded them
+    _signal_all(processes_of(pid), signal.SIGCONT)
+    try:
+        os.unlink(f"{directory}/paused")
+    except FileNotFoundError:
+        pass
+    events.record_container(engine, engine.store.containers.read(container_id), "unpause")
+
+
+def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, dict[str, Any]]:
+    container_id = engine.store.containers.find(container)
+    state = state_of(engine, container_id)
+    if "remote" in state:
+        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'")
+    if state["status"] != wanted:
+        problem = {"running": "is not running", "paused": "is not paused"}[wanted]
+        if state["status"] == "paused":
+            problem = "is already paused"
+        raise InvalidState(f"container {container} {problem}")
+    return container_id, engine.store.containers.path(container_id), state
+
+
+def processes_of(init: int) -> list[int]:
+    """Host pids of all processes of the container whose first process is `init`, it first.
+
+    They share its pid namespace, or descend from one that does (nested namespaces). A container in the host's pid
+    namespace has only the descendants of its first process.
+    """
+    own = _namespace(init)
+    is_host = own == _namespace(os.getpid())
+    parents: dict[int, int] = {}
+    members = {init}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        pid = int(name)
+        try:
+            parents[pid] = procfs.read_stat(pid).parent
+        except OSError:
+            continue
+        if own is not None and not is_host and _namespace(pid) == own:
+            members.add(pid)
+    grown = True
+    while grown:
+        fresh = {pid for pid, parent in parents.items() if parent in members and pid not in members}
+        members |= fresh
+        grown = bool(fresh)
+    return sorted(members, key=lambda pid: (pid != init, pid))
+
+
+def _namespace(pid: int) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+def _signal_all(pids: list[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+        except OSError as e:
+            raise HostLimit(f"cannot signal process {pid} of the container: {e.strerror}") from e

@@ -1,0 +1,196 @@
+"""`run`, `start` and `attach`: a monitor is told what to launch, and the caller's terminal follows it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.container.reconcile import saved_options
+from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
+from rootless.errors import InvalidState, UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.container import attach_client
+    from rootless.engine.context import Engine
+
+
+def run(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> RunOutcome:
+    """Create and start a container; wait for it unless detached. Raises what kept it from starting."""
+    _check_streams(options, attach)
+    from rootless.engine.container import attach_client
+
+    connection = attach_client.spawn_monitor(engine.take_monitor())
+    try:
+        from rootless.engine.container.create import make
+
+        container_id, directory = make(engine, options, starts=True)
+        if attach.detach:
+            attach_client.launch_detached(connection, directory, engine.warn)
+            return RunOutcome(container_id, None)
+        streams = _streams(options, attach)
+        outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
+    finally:
+        connection.close()
+    return RunOutcome(container_id, outcome.exit_code)
+
+
+def _check_streams(options: ContainerOptions, attach: AttachOptions) -> None:
+    if attach.detach and options.attach:
+        raise UsageError("conflicting options: cannot specify both --attach and --detach")
+    if options.tty and options.interactive and not attach.detach and not os.isatty(0):
+        raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
+    for name in options.attach:
+        if name.lower() not in ("stdin", "stdout", "stderr"):
+            raise UsageError(f"invalid --attach '{name}'", hint="use stdin, stdout or stderr")
+
+
+def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.AttachOptions:
+    from rootless.engine.container import attach_client
+
+    chosen = {name.lower() for name in options.attach} or {
+        "stdout",
+        "stderr",
+        *(("stdin",) if options.interactive else ()),
+    }
+    return attach_client.AttachOptions(
+        streams=attach_client.Streams(
+            stdin=0 if "stdin" in chosen and options.interactive else None,
+            stdout=1 if "stdout" in chosen else None,
+            stderr=2 if "stderr" in chosen else None,
+        ),
+        terminal=options.tty,
+        detach_keys=attach.detach_keys,
+        sig_proxy=attach.sig_proxy,
+    )
+
+
+def start(
+    engine: Engine, container: str, attach: AttachOptions | None = None, *, interactive: bool = False
+) -> RunOutcome:
+    """Start a stopped or created container, attached when `attach` is given. One that runs is left alone."""
+    from rootless.engine.container import attach_client
+    from rootless.engine.container.reconcile import is_running, state_of
+
+    store = engine.store
+    container_id = store.containers.find(container)
+    state = state_of(engine, container_id)
+    if "remote" in state:
+        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="start it there")
+    if is_running(state) or state["status"] == "restarting":
+        return attach_to(engine, container_id, attach) if attach is not None else RunOutcome(container_id, None)
+    connection = attach_client.spawn_monitor(engine.take_monitor())
+    try:
+        directory = refresh(engine, container_id, first=state["started_at"].startswith("0001"))
+        if attach is None:
+            attach_client.launch_detached(connection, directory, engine.warn)
+            return RunOutcome(container_id, None)
+        options = _saved_options(engine, container_id)
+        if not interactive:
+            attach = attach._replace(no_stdin=True)
+        outcome = attach_client.launch_attached(connection, directory, _follow(options, attach), warn=engine.warn)
+    finally:
+        connection.close()
+    return RunOutcome(container_id, outcome.exit_code)
+
+
+def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
+    """Bring the files of a container up to date before a start: joined namespaces, marks of the last stop, seeds.
+
+    first: it never ran, so empty volumes may still want the image's files. Returns its directory.
+    """
+    from rootless.storage.store.records import read_record, write_record
+
+    containers = engine.store.containers
+    directory = containers.path(container_id)
+    for mark in ("stop-requested", "paused"):
+        try:
+            os.unlink(f"{directory}/{mark}")
+        except FileNotFoundError:
+            pass
+    options = _saved_options(engine, container_id)
+    record = containers.read(container_id)
+    from rootless.engine.plan import joins
+
+    if joins.named_containers(options):
+        joined = joins.resolve(engine, options, record["network"]["mode"])
+        config = read_record(f"{directory}/config.json", what="bundle")
+        paths = joined.namespaces._asdict()
+        for namespace in config["linux"]["namespaces"]:
+            if "path" in namespace:
+                namespace["path"] = paths[namespace["type"]]
+        write_record(f"{directory}/config.json", config, durable=False)
+    launch = read_record(f"{directory}/launch.json", what="launch record")
+    fresh = {**launch, "seed_volumes": launch.get("seed_volumes") if first else []}
+    if options.publish or options.publish_all:
+        from rootless.engine.plan import networking
+
+        if record["network"]["mode"] in networking.HELPERS:
+            ports = networking.allocated(networking.wanted_ports(options, tuple(record["exposed"])))
+            fresh["network"] = {**launch["network"], "ports": list(ports)}
+            record["network"]["ports"] = list(ports)
+            containers.update(container_id, record)
+    fresh["seccomp_bpf"] = _filter_path(engine, record, directory, launch)
+    if launch.get("root_emulation"):
+        from rootless.engine.plan import root_emulation
+
+        fresh["root_emulation"] = root_emulation.refreshed(engine, launch["root_emulation"])
+    if fresh != launch:
+        write_record(f"{directory}/launch.json", fresh, durable=False)
+    return directory
+
+
+def _filter_path(engine: Engine, record: dict[str, Any], directory: str, launch: dict[str, Any]) -> str | None:
+    """The compiled seccomp filter, made again when the cache was cleared or the kernel is another one."""
+    path: str | None = launch.get("seccomp_bpf")
+    if path is None or os.path.exists(path):
+        return path
+    from rootless.engine.container import create
+    from rootless.storage.store.records import read_record
+
+    config = read_record(f"{directory}/config.json", what="bundle")
+    return create.filter_path(engine, create.seccomp_profile(engine, saved_options(record), config))
+
+
+def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:
+    """The options that the container was made with."""
+    return saved_options(engine.store.containers.read(container_id))
+
+
+def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.AttachOptions:
+    from rootless.engine.container import attach_client
+
+    return attach_client.AttachOptions(
+        streams=attach_client.Streams(stdin=0 if options.interactive and not attach.no_stdin else None),
+        terminal=options.tty,
+        detach_keys=attach.detach_keys,
+        sig_proxy=attach.sig_proxy,
+    )
+
+
+def attach(engine: Engine, container: str, how: AttachOptions) -> RunOutcome:
+    """Follow a running container until it ends or the user detaches."""
+    from rootless.engine.container.reconcile import state_of
+
+    container_id = engine.store.containers.find(container)
+    state = state_of(engine, container_id)
+    if state["status"] == "paused":
+        raise InvalidState("you cannot attach to a paused container, unpause it first")
+    if state["status"] == "restarting":
+        raise InvalidState("you cannot attach to a restarting container, wait until it is running")
+    if state["status"] != "running":
+        raise InvalidState("you cannot attach to a stopped container, start it first")
+    return attach_to(engine, container_id, how)
+
+
+def attach_to(engine: Engine, container_id: str, how: AttachOptions) -> RunOutcome:
+    """Follow the container whose monitor runs."""
+    from rootless.engine.container import attach_client
+
+    options = _saved_options(engine, container_id)
+    outcome = attach_client.attach(socket_path(engine, container_id), _follow(options, how))
+    return RunOutcome(container_id, outcome.exit_code)
+
+
+def socket_path(engine: Engine, container_id: str) -> str:
+    """Where the container's monitor listens."""
+    return f"{engine.directories.runtime}/containers/{container_id}.sock"

@@ -1,0 +1,122 @@
+"""update: other limits, or another restart policy, for a container; one that runs has them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine import events
+from rootless.engine.container.container_cgroup import group_of
+from rootless.engine.container.reconcile import is_running, saved_options, state_of
+from rootless.engine.plan import resources
+from rootless.errors import HostLimit, InvalidState, UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.engine.types import ContainerOptions
+    from rootless.runtime.cgroups.group import Group, Group1
+    from rootless.runtime.cgroups.limit_values import Setting
+
+_PREFIX = "linux.resources."
+_UNLIMITED = {
+    "memory.max": "max",
+    "memory.swap.max": "max",
+    "memory.low": "0",
+    "cpu.max": "max 100000",
+    "cpu.weight": "100",
+    "cpuset.cpus": "",
+    "cpuset.mems": "",
+    "pids.max": "max",
+    "io.weight": "default 100",
+    "memory.limit_in_bytes": "-1",
+    "memory.memsw.limit_in_bytes": "-1",
+    "cpu.cfs_quota_us": "-1",
+    "cpu.shares": "1024",
+}
+
+
+def update(engine: Engine, container: str, given: Mapping[str, Any], *, restart: str | None = None) -> None:
+    """Change the limits in `given` (fields of ContainerOptions), and the restart policy.
+
+    Raises UsageError, and HostLimit for a limit that a running container cannot get; nothing is changed then.
+    """
+    from rootless.storage.store.records import read_record, write_record
+
+    if not given and restart is None:
+        raise UsageError("update needs something to change", hint="name a limit, such as --memory 1g, or --restart")
+    containers = engine.store.containers
+    container_id = containers.find(container)
+    record = containers.read(container_id)
+    state = state_of(engine, container_id)
+    if "remote" in state:
+        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="update it there")
+    path = f"{containers.path(container_id)}/launch.json"
+    launch = read_record(path, what="launch record")
+    options = _changed(saved_options(record), given)
+    wanted = resources.launch_settings(options, engine.settings)
+    place = launch.get("cgroup") or wanted
+    wanted["mode"], wanted["parent"] = place["mode"], place["parent"]
+    if restart is not None:
+        from rootless.engine.plan.launchfile import restart_policy
+
+        options = options._replace(restart=restart)
+        record["restart"] = launch["restart"] = restart_policy(restart, rm=options.rm)
+    if given:
+        _apply(engine, container, state, launch.get("cgroup") or {}, wanted)
+        launch["cgroup"] = wanted
+    write_record(path, launch, durable=False)
+    record["options"] = options._asdict()
+    containers.update(container_id, record)
+    events.record_container(engine, record, "update")
+
+
+def _changed(options: ContainerOptions, given: Mapping[str, Any]) -> ContainerOptions:
+    """The options with `given` in place of what was said before in another way."""
+    if "cpus" in given:
+        options = options._replace(cpu_quota=None, cpu_period=None)
+    elif "cpu_quota" in given or "cpu_period" in given:
+        options = options._replace(cpus=None)
+    return options._replace(**given)
+
+
+def _apply(
+    engine: Engine, container: str, state: dict[str, Any], before: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    if not is_running(state):
+        from rootless.host import cgroups
+
+        verdict = resources.judge(wanted, cgroups.find(parent=wanted["parent"], current=wanted["mode"] == "split"))
+        if verdict.warning:
+            engine.warn(verdict.warning)
+        return
+    group = group_of(state)
+    if group is None:
+        raise HostLimit(
+            f"cannot limit container '{container}': it has no cgroup of its own",
+            hint="start it again where cgroups are delegated; `rootless doctor` tells what this host lacks",
+        )
+    from rootless.runtime.cgroups.limit_values import Setting
+
+    old, new = (_settings(group, limits.get("resources") or {}) for limits in (before, wanted))
+    left = {setting.name for setting in new}
+    gone = [
+        Setting(setting.controller, setting.name, _UNLIMITED[setting.name], setting.origin.removeprefix(_PREFIX))
+        for setting in old
+        if setting.name not in left and setting.name in _UNLIMITED
+    ]
+    changed = [*gone, *new]
+    first: list[HostLimit] = []
+    group.apply(changed, first.append)
+    if first:
+        # what one limit forbids until another one has changed (version 1: memory below memory and swap) goes now
+        second: list[HostLimit] = []
+        group.apply(changed, second.append)
+        if second:
+            group.apply(old, lambda problem: None)
+            raise second[0]
+
+
+def _settings(group: Group | Group1, limits: dict[str, Any]) -> list[Setting]:
+    from rootless.runtime.cgroups import version1, version2
+
+    return version1.settings(limits) if group.version == 1 else version2.settings(limits)

@@ -1,0 +1,1 @@
+"""The files of containers: copied in and out, exported, compared with their image, committed as an image."""

@@ -1,0 +1,174 @@
+"""The engine's end of storage.files.transfer_worker: one container's files, read and written by a process inside.
+
+Use it in a `with`. An archive that was asked for is read from `pack`'s reader; `answer` tells how it ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+from rootless import errors
+from rootless.engine.container.reconcile import is_running, saved_options, state_of
+from rootless.errors import HostLimit, InvalidState, RootlessError
+from rootless.host.idmap import IdMap
+from rootless.host.userns import worker_command
+from rootless.paths import Lock
+from rootless.storage.store.records import read_record
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_IN, _OUT = 3, 4
+
+
+class Archive:
+    """The reading end of a pipe."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end."""
+        return os.read(self.fd, size if size >= 0 else 1 << 20)
+
+
+class ContainerFiles:
+    """writes: something will be placed; bare: only the root file system itself, without what is mounted in it; out: fd
+    to which the archive is written by the process itself, instead of a pipe."""
+
+    def __init__(self, engine: Engine, container: str, *, writes: bool, bare: bool = False, out: int = -1) -> None:
+        self._out = out
+        containers = engine.store.containers
+        self.id = containers.find(container)
+        self.record = containers.read(self.id)
+        self.directory = containers.path(self.id)
+        self._state = state_of(engine, self.id)
+        if "remote" in self._state:
+            raise InvalidState(f"container '{container}' runs on host '{self._state['remote']}'")
+        launch = read_record(f"{self.directory}/launch.json", what="launch record")
+        self.id_map = IdMap.from_json(launch["id_map"])
+        self._plan: dict[str, Any] = launch["rootfs"]
+        self._is_running = is_running(self._state)
+        self._job = {
+            "id_map": launch["id_map"],
+            "directory": self.directory,
+            "writes": writes,
+            "bare": bare,
+            "pid": int(self._state["pid"]) if self._is_running else 0,
+            "started": int(self._state["pid_start"]) if self._is_running else 0,
+            "plan": self._plan,
+            "binds": [] if bare else self._binds(),
+            "seeds": [] if bare else list(launch["seed_volumes"]),
+            "read_only": writes and saved_options(self.record).read_only,
+        }
+        # One mount at a time of a stopped container's tree: overlayfs does not like two on one upper directory
+        self._lock = None if self._is_running else Lock(f"{self.directory}/files.lock")
+        self._pid = -1
+        self.feed = self._archive = self._requests = self._answers = -1
+
+    def _binds(self) -> list[dict[str, Any]]:
+        return [
+            {"source": m["source"], "target": m["target"], "read_only": m["read_only"]}
+            for m in sorted(self.record.get("mounts") or [], key=lambda m: str(m["target"]).count("/"))
+            if m["kind"] in ("bind", "volume") and os.path.isabs(m["source"])
+        ]
+
+    def __enter__(self) -> ContainerFiles:
+        if self._lock is not None:
+            self._lock.acquire()
+        ends: list[int] = []
+        try:
+            for _ in range(4):
+                ends += os.pipe()
+            requests, self._requests, self._answers, answers, arriving, self.feed, self._archive, leaving = ends
+            argv = worker_command("rootless.storage.files.transfer_worker", site_packages=True)
+            # First out of the way of the numbers that the worker's ends are to have
+            out = leaving if self._out < 0 else self._out
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (requests, answers, arriving, out)]
+            actions = [(os.POSIX_SPAWN_DUP2, fd, at) for fd, at in zip(high, (0, 1, _IN, _OUT), strict=True)]
+            environment = {"PATH": os.environ.get("PATH", os.defpath)}
+            try:
+                self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+            finally:
+                for fd in (*high, requests, answers, arriving, leaving):
+                    os.close(fd)
+            self.ask(self._job)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for fd in (self._requests, self.feed, self._archive, self._answers):
+            if fd >= 0:
+                os.close(fd)
+        self._requests = self.feed = self._archive = self._answers = -1
+        try:
+            if self._pid >= 0:
+                os.waitpid(self._pid, 0)
+                self._pid = -1
+                if not self._is_running:
+                    from rootless.storage import drivers
+
+                    drivers.unmount(self._plan)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises what the worker raised."""
+        self.send(request)
+        return self.answer()
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Send a request whose archive is pumped before the answer."""
+        content = json.dumps(request).encode()
+        content = struct.pack("!I", len(content)) + content
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(self._requests, view) :]
+        except BrokenPipeError:
+            pass  # the answer that is missing says so
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to the last request."""
+        header = self._exactly(4)
+        answer: dict[str, Any] = json.loads(self._exactly(struct.unpack("!I", header)[0]))
+        if answer.get("error") == "BrokenPipeError":
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        if "error" in answer:
+            kind = getattr(errors, answer["error"], RootlessError)
+            raise kind(f"container '{self.record['name']}': {answer['message']}", hint=answer["hint"])
+        return answer
+
+    def _exactly(self, size: int) -> bytes:
+        content = b""
+        while len(content) < size:
+            piece = os.read(self._answers, size - len(content))
+            if not piece:
+                raise HostLimit("the process that handles the container's files has ended", hint="is memory short?")
+            content += piece
+        return content
+
+    def pack(self, name: str) -> Archive:
+        """The archive of the source that was found, with `name` at its top; call `answer` after its end."""
+        self.send({"verb": "pack", "name": name})
+        return Archive(self._archive)
+
+    def export(self) -> None:
+        """Write the archive of the whole tree to `out`. Raises BrokenPipeError when nobody reads it."""
+        self.ask({"verb": "export"})
+
+    def end_feed(self) -> None:
+        """The archive to place is complete."""
+        if self.feed >= 0:
+            os.close(self.feed)
+            self.feed = -1

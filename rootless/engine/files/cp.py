@@ -1,0 +1,291 @@
+"""The verbs `cp` and `export`: files of containers, as archives between processes."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.engine.files import cp_rules
+from rootless.engine.files.container_files import ContainerFiles
+from rootless.engine.files.cp_rules import Found, Placing, base_name
+from rootless.errors import HostLimit, InvalidInput, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.engine.files.cp_rules import Place
+    from rootless.storage.files.placer import Reader
+
+_PIECE = 1 << 18
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class CopyResult(NamedTuple):
+    """size: bytes of files; lost: devices and the like that could not be made."""
+
+    size: int
+    lost: int
+
+
+def copy(
+    engine: Engine, source: str, target: str, *, archive: bool = False, follow: bool = False, overwrite: bool = False
+) -> CopyResult:
+    """See engine.container.containers.Containers.copy."""
+    one, other = cp_rules.parse_place(source), cp_rules.parse_place(target)
+    if one.container and other.container:
+        return _between(engine, one, other, follow=follow, overwrite=overwrite, archive=archive)
+    if one.container:
+        return _out(engine, one, other, archive=archive, follow=follow, overwrite=overwrite)
+    if other.container:
+        return _in(engine, one, other, archive=archive, follow=follow, overwrite=overwrite)
+    raise UsageError("must specify at least one container source", hint="write CONTAINER:PATH for one of the two")
+
+
+def export(engine: Engine, container: str, output: str) -> None:
+    """See engine.container.containers.Containers.export."""
+    if output == "-":
+        sys.stdout.flush()
+        _export(engine, container, sys.stdout.fileno())
+        return
+    is_special = os.path.exists(output) and not os.path.isfile(output)
+    temporary = output if is_special else f"{output}.{os.getpid()}.part"
+    try:
+        # 0600 as docker: the archive has files that others may not read
+        fd = os.open(temporary, os.O_WRONLY | (0 if is_special else os.O_CREAT | os.O_EXCL) | os.O_CLOEXEC, 0o600)
+        try:
+            _export(engine, container, fd)
+        finally:
+            os.close(fd)
+        if not is_special:
+            os.rename(temporary, output)
+    except OSError as e:
+        raise HostLimit(f"cannot write '{output}': {e.strerror}") from e
+    finally:
+        if not is_special and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _export(engine: Engine, container: str, out: int) -> None:
+    with ContainerFiles(engine, container, writes=False, bare=True, out=out) as files:
+        files.export()
+
+
+def _writer(fd: int) -> Callable[[bytes], None]:
+    def write(piece: bytes) -> None:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write
+
+
+def _pump(reader: Reader, write: Callable[[bytes], object]) -> None:
+    while piece := reader.read(_PIECE):
+        write(piece)
+
+
+def _inside(path: str) -> str:
+    """The absolute path in a container that was meant: relative ones are below its root. A slash or `/.` at the end
+    stays, since it says that a directory is meant."""
+    cleaned = posixpath.normpath("/" + path.lstrip("/"))
+    if cleaned != "/" and path.endswith(("/", "/.")):
+        cleaned += "/." if path.endswith("/.") else "/"
+    return cleaned
+
+
+def _out(engine: Engine, source: Place, target: Place, *, archive: bool, follow: bool, overwrite: bool) -> CopyResult:
+    path = _inside(source.path)
+    with ContainerFiles(engine, source.container, writes=False) as files:
+        found = _find_source(files, path, follow=follow)
+        name = base_name(path)
+        if target.is_stream:
+            reader = files.pack(name)
+            sys.stdout.flush()
+            _pump(reader, _writer(sys.stdout.fileno()))
+            return CopyResult(files.answer()["size"], 0)
+        resolved, there = _host_destination(target.path)
+        placing = cp_rules.choose(name, found["is_directory"], target.path, there)
+        top = resolved if placing.inside else os.path.dirname(resolved.rstrip("/")) or "/"
+        from rootless.storage.files.placer import Placer
+
+        try:
+            fd = os.open(top, _DIRECTORY)
+            try:
+                placer = Placer(fd, owner=None, overwrite=overwrite, keep=archive)
+                placer.place(files.pack(placing.name))
+            finally:
+                os.close(fd)
+        except OSError as e:
+            raise _host_error(e, target.path) from e
+        files.answer()
+        return CopyResult(placer.size, placer.lost)
+
+
+def _in(engine: Engine, source: Place, target: Place, *, archive: bool, follow: bool, overwrite: bool) -> CopyResult:
+    path = _inside(target.path)
+    if source.is_stream:
+        with ContainerFiles(engine, target.container, writes=True) as files:
+            there = _find_destination(files, path)
+            if not there.is_directory:
+                raise InvalidInput(f"destination '{target.container}:{target.path}' must be a directory")
+            placing = Placing(True, ".")
+            # An archive says whose its files are
+            return _place(files, placing, _stream_in, owners=True, overwrite=overwrite, keep=True)
+    place, name, shown, is_directory = _host_source(source.path, follow=follow)
+    try:
+        with ContainerFiles(engine, target.container, writes=True) as files:
+            placing = cp_rules.choose(shown, is_directory, path, _find_destination(files, path))
+
+            def pack(write: Callable[[bytes], None]) -> None:
+                _pack_host(files, place, name, placing.name, write)
+
+            return _place(files, placing, pack, owners=archive, overwrite=overwrite, keep=archive)
+    finally:
+        os.close(place)
+
+
+def _between(
+    engine: Engine, source: Place, target: Place, *, follow: bool, overwrite: bool, archive: bool
+) -> CopyResult:
+    origin, path = _inside(source.path), _inside(target.path)
+    with (
+        ContainerFiles(engine, source.container, writes=False) as one,
+        ContainerFiles(engine, target.container, writes=True) as other,
+    ):
+        if one.id == other.id:
+            raise UsageError("cannot copy within one container", hint="rootless exec CONTAINER cp ...")
+        found = _find_source(one, origin, follow=follow)
+        placing = cp_rules.choose(base_name(origin), found["is_directory"], path, _find_destination(other, path))
+        reader = one.pack(placing.name)
+        result = _place(
+            other, placing, lambda write: _pump(reader, write), owners=True, overwrite=overwrite, keep=archive
+        )
+        one.answer()
+        return result
+
+
+def _find_source(files: ContainerFiles, path: str, *, follow: bool) -> dict[str, Any]:
+    try:
+        return files.ask({"verb": "source", "path": path, "follow": follow})
+    except NotFound:
+        raise NotFound(f"could not find the file '{path}' in container '{files.record['name']}'") from None
+
+
+def _find_destination(files: ContainerFiles, path: str) -> Found:
+    try:
+        return Found(**files.ask({"verb": "destination", "path": path}))
+    except NotFound:
+        parent = posixpath.dirname(path.rstrip("/"))
+        raise NotFound(f"could not find the directory '{parent}' in container '{files.record['name']}'") from None
+
+
+def _place(
+    files: ContainerFiles,
+    placing: Placing,
+    source: Callable[[Callable[[bytes], None]], None],
+    *,
+    owners: bool,
+    overwrite: bool,
+    keep: bool,
+) -> CopyResult:
+    """Feed an archive into a container; the container's own error is the better one when its end breaks off."""
+    files.send({"verb": "place", "inside": placing.inside, "owners": owners, "overwrite": overwrite, "keep": keep})
+    try:
+        source(_writer(files.feed))
+    except BrokenPipeError:
+        pass
+    files.end_feed()
+    answer = files.answer()
+    return CopyResult(answer["size"], answer["lost"])
+
+
+def _stream_in(write: Callable[[bytes], None]) -> None:
+    from rootless.image.decompress import HEAD, Plain
+
+    stream = sys.stdin.buffer
+    head = b""
+    while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
+        head += piece
+    _pump(Plain(head, stream), write)
+
+
+def _host_source(path: str, *, follow: bool) -> tuple[int, str, str, bool]:
+    """(directory fd, name in it, name that it has in the archive, whether it is a directory) of a host's file.
+
+    A link is itself meant, unless it is followed, or a slash at the end says that a directory is meant.
+    """
+    shown = base_name(os.path.abspath(path) + ("/." if path.endswith("/.") or path in (".", "./") else ""))
+    real = os.path.realpath(path) if follow or path.endswith(("/", "/.")) or path in (".", "..") else path
+    try:
+        status = os.lstat(real)
+        parent, name = os.path.split(os.path.abspath(real))
+        return (
+            os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+            name or ".",
+            shown,
+            stat.S_ISDIR(status.st_mode),
+        )
+    except OSError as e:
+        raise _host_error(e, path) from e
+
+
+def _pack_host(files: ContainerFiles, place: int, name: str, archived: str, write: Callable[[bytes], None]) -> None:
+    from rootless.storage.files.archiver import Archiver
+
+    id_map = files.id_map
+
+    def owner(uid: int, gid: int) -> tuple[int, int]:
+        inner_uid, inner_gid = id_map.to_container_uid(uid), id_map.to_container_gid(gid)
+        return (
+            id_map.first_uid() if inner_uid is None else inner_uid,
+            id_map.first_gid() if inner_gid is None else inner_gid,
+        )
+
+    archiver = Archiver(write, owner=owner)
+    try:
+        if archived == ".":
+            fd = os.open(name, _DIRECTORY, dir_fd=place)
+            try:
+                archiver.directory(fd, "")
+            finally:
+                os.close(fd)
+        else:
+            archiver.add(place, name, archived)
+        archiver.finish()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise _host_error(e, name) from e
+
+
+def _host_destination(path: str) -> tuple[str, Found]:
+    """Where a path of the host leads at the end of its links, as docker looks: a dangling link names a new file."""
+    try:
+        where = path
+        for _ in range(10):
+            if not os.path.islink(where.rstrip("/") or "/") or where.endswith("/"):
+                break
+            where = os.path.join(os.path.dirname(where), os.readlink(where))
+        if os.path.lexists(where):
+            is_directory = os.path.isdir(where)
+            if not is_directory and path.endswith(("/", "/.")):
+                raise InvalidInput(f"'{path}' is not a directory")
+            absolute = os.path.abspath(where)
+            return absolute, Found(True, is_directory, os.path.basename(absolute))
+        absolute = os.path.abspath(where)
+        if not os.path.isdir(os.path.dirname(absolute)):
+            raise NotFound(f"no such directory: '{os.path.dirname(absolute)}'")
+        return absolute, Found(False, False, os.path.basename(absolute))
+    except OSError as e:
+        raise _host_error(e, path) from e
+
+
+def _host_error(error: OSError, path: str) -> HostLimit | NotFound:
+    name = error.filename if isinstance(error.filename, str) else path
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"no such file or directory: '{name}'")
+    return HostLimit(f"cannot copy '{name}': {error.strerror}")

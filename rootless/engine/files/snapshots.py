@@ -1,0 +1,93 @@
+"""What a container or a build step has changed, as a layer or as a list. The work is storage's; it makes no image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.image.manifest import OCI_LAYER, Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.engine.image.images import PullEvent
+    from rootless.host.idmap import IdMap
+
+
+class NewLayer(NamedTuple):
+    """A layer made here. descriptor: of its uncompressed tar, whose digest is the diff_id; size: bytes of its files."""
+
+    chain_id: str
+    diff_id: str
+    descriptor: Descriptor
+    size: int
+    entries: int
+
+
+class Change(NamedTuple):
+    """One line of `diff`. kind: A (added), C (changed) or D (deleted); path: absolute."""
+
+    kind: str
+    path: str
+
+
+def commit_layer(
+    engine: Engine,
+    plan: dict[str, Any],
+    id_map: IdMap,
+    *,
+    move: bool = False,
+    timestamp: int | None = None,
+    exclude: Sequence[str] = (),
+    squash: bool = False,
+    progress: Callable[[PullEvent], None] | None = None,
+) -> NewLayer | None:
+    """Make a layer of what is in the writable directory of `plan` (launch.json's "rootfs"); None when nothing changed.
+
+    The caller holds `store.using()` until an image or a record names the layer, and nothing writes to the directory
+    meanwhile. id_map: the container's. move: the directory becomes the layer, and the plan is used up; with the copy
+    driver it stays, and its changes are copied. timestamp: seconds since the epoch, later times of files become this.
+    exclude: where something was mounted: what the runtime made there is no change. squash: the layer holds the whole
+    tree, and needs none below it. progress: told when the layer is there. Raises InvalidInput (what no layer can hold),
+    HostLimit (no space).
+    """
+    from rootless.engine.transfer.space import check_step
+
+    layers = engine.store.layers
+    check_step(engine.store)
+    chain_id = layers.commit(plan, id_map, move=move, timestamp=timestamp, exclude=exclude, squash=squash)
+    if chain_id is None:
+        return None
+    record = layers.record(chain_id)
+    diff_id = record["diff_id"]
+    if progress is not None:
+        from rootless.engine.image.images import PullEvent
+
+        progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))
+    descriptor = Descriptor(OCI_LAYER, diff_id, record["tar_size"])
+    return NewLayer(chain_id, diff_id, descriptor, record["size"], record["entries"])
+
+
+def changes(engine: Engine, plan: dict[str, Any], id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
+    """What is different in the writable directory of `plan`, in the order of paths; it may be in use meanwhile."""
+    from rootless.storage.layers import worker_client
+
+    result = worker_client.run(worker_client.changes_job(plan, id_map, exclude), engine.store.id_map)
+    return sorted((Change(kind, path) for kind, path in result["changes"]), key=lambda change: change.path)
+
+
+def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Change]:
+    """What image `other` has changed in the tree of image `one`; without `other` what the topmost layer of `one` has.
+
+    Raises ImageNotFound.
+    """
+    from rootless.engine.image.image_names import require
+    from rootless.image.manifest import chain_ids
+    from rootless.storage.layers import worker_client
+
+    layers = engine.store.layers
+    chains = chain_ids(require(engine, one).config.diff_ids)
+    others = chains if other is None else chain_ids(require(engine, other).config.diff_ids)
+    before = chains[:-1] if other is None else chains
+    job = {"operation": "compare", "one": layers.lowerdirs(before), "other": layers.lowerdirs(others)}
+    return [Change(kind, path) for kind, path in worker_client.run(job, engine.store.id_map)["changes"]]

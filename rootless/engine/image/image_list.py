@@ -1,0 +1,256 @@
+"""The verbs that show images: `ls`, `inspect`, `history`. They change nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.image.image_names import familiar, repo_digests, require, tags
+from rootless.engine.image.images import HistoryEntry, ImageSummary
+from rootless.errors import RootlessError, UsageError
+from rootless.image.manifest import chain_ids
+from rootless.image.moment import parse_time
+from rootless.image.reference import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.storage.store.index import ImageEntry
+    from rootless.storage.store.store import Store
+
+FILTERS = ("dangling", "label", "reference", "before", "since", "until")
+_NONE = "<none>"
+
+
+def list_images(
+    engine: Engine, *, filters: Mapping[str, Sequence[str]], names: Sequence[str] = ()
+) -> list[ImageSummary]:
+    """See engine.image.images.Images.ls."""
+    unknown = set(filters) - set(FILTERS)
+    if unknown:
+        raise UsageError(f"invalid filter '{min(unknown)}'", hint=f"use one of: {', '.join(FILTERS)}")
+    store = engine.store
+    entries = store.index.entries()
+    for digest, error in store.index.broken():
+        engine.warn(f"image '{digest[:19]}' is damaged: {error.message}")
+    users = users_by_image(store)
+    rows = []
+    for entry in entries:
+        if matches(engine, entry, filters):
+            rows += _rows(store, entry, len(users.get(entry.config_digest, ())), filters, names)
+    return sorted(rows, key=lambda row: (-row.created, row.repository, row.tag))
+
+
+def users_by_image(store: Store) -> dict[str, list[str]]:
+    """Names of the containers made from each image id."""
+    users: dict[str, list[str]] = {}
+    for container_id in store.containers.list():
+        try:
+            record = store.containers.read(container_id)
+        except RootlessError:
+            continue
+        users.setdefault(str(record.get("image_id")), []).append(str(record.get("name") or container_id[:12]))
+    return users
+
+
+def matches(engine: Engine, entry: ImageEntry, filters: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the image passes the filters that are about the image (not its names)."""
+    for value in filters.get("dangling", ()):
+        if value.lower() not in ("true", "1", "false", "0"):
+            raise UsageError(f"invalid filter 'dangling={value}'", hint="use true or false")
+        if (value.lower() in ("true", "1")) == bool(tags(entry)):
+            return False
+    if not all(has_label(entry.config.labels, value) for value in filters.get("label", ())):
+        return False
+    created = entry.config.created_time
+    for key in ("before", "since"):
+        for value in filters.get(key, ()):
+            other = require(engine, value).config.created_time
+            if not (created < other if key == "before" else created > other):
+                return False
+    if filters.get("until"):
+        from rootless.units import parse_moment
+
+        return all(created < parse_moment(value, "--filter until") for value in filters["until"])
+    return True
+
+
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Whether `wanted` (NAME or NAME=VALUE) is among the labels."""
+    name, equals, value = wanted.partition("=")
+    return name in labels and (not equals or labels[name] == value)
+
+
+def image_size(store: Store, entry: ImageEntry) -> int:
+    """Bytes of the unpacked layers."""
+    total = 0
+    for chain_id in chain_ids(entry.config.diff_ids):
+        try:
+            total += store.layers.size(chain_id)
+        except RootlessError:
+            continue  # `system check` tells of it
+    return total
+
+
+def _rows(
+    store: Store,
+    entry: ImageEntry,
+    containers: int,
+    filters: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+) -> list[ImageSummary]:
+    shown = tags(entry) or repo_digests(entry) or [""]
+    patterns = filters.get("reference", ())
+    size = image_size(store, entry)
+    rows: dict[tuple[str, str], ImageSummary] = {}
+    for name in shown:
+        reference = parse_reference(name) if name else None
+        if patterns and not (name and any(_fits_pattern(name, pattern) for pattern in patterns)):
+            continue
+        if names and not (name and any(_is_named(name, wanted) for wanted in names)):
+            continue
+        repository = reference.familiar_name if reference else _NONE
+        tag = (reference.tag if reference else None) or _NONE
+        config = entry.config
+        rows[repository, tag] = ImageSummary(
+            entry.config_digest,
+            repository,
+            tag,
+            entry.manifest_digest,
+            config.created_time,
+            size,
+            config.labels,
+            containers,
+            config.architecture,
+            config.os,
+        )
+    return list(rows.values())
+
+
+def _fits_pattern(name: str, pattern: str) -> bool:
+    """docker's reference filter: a glob of the familiar or full name, with or without tag; `*` stops at `/`."""
+    reference = parse_reference(name)
+    candidates = (reference.familiar(), reference.familiar_name, str(reference), reference.name)
+    parts = pattern.split("/")
+    return any(
+        len(parts) == len(candidate.split("/"))
+        and all(fnmatch.fnmatchcase(*each) for each in zip(candidate.split("/"), parts, strict=True))
+        for candidate in candidates
+    )
+
+
+def _is_named(name: str, wanted: str) -> bool:
+    """Whether `image ls WANTED` shows this name: the repository, with the tag when one is given."""
+    if any(character in wanted for character in "*?["):
+        return _fits_pattern(name, wanted)
+    try:
+        reference, asked = parse_reference(name), parse_reference(wanted, default_tag=None)
+    except UsageError:
+        return False
+    return (
+        reference.name == asked.name
+        and (asked.tag in (None, reference.tag))
+        and asked.digest
+        in (
+            None,
+            reference.digest,
+        )
+    )
+
+
+def inspect(engine: Engine, name: str) -> dict[str, Any]:
+    """See engine.image.images.Images.inspect: docker's `GET /images/NAME/json`."""
+    entry = require(engine, name)
+    store, config = engine.store, entry.config
+    chain = chain_ids(config.diff_ids)
+    document = {
+        "Id": entry.config_digest,
+        "RepoTags": [familiar(each) for each in tags(entry)],
+        "RepoDigests": [familiar(each) for each in repo_digests(entry)],
+        "Parent": "",
+        "Comment": str(config.history[-1].get("comment") or "") if config.history else "",
+        "Created": config.created or None,
+        "DockerVersion": str(config.document.get("docker_version") or ""),
+        "Author": config.author,
+        "Config": _docker_config(config.config),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": image_size(store, entry),
+        "GraphDriver": {
+            "Name": "overlay",
+            "Data": {
+                "LowerDir": ":".join(f"{store.layers.path(each)}/diff" for each in chain[-2::-1]),
+                "UpperDir": f"{store.layers.path(chain[-1])}/diff",
+            }
+            if chain
+            else {},
+        },
+        "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
+        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        "Descriptor": {
+            "mediaType": entry.manifest.media_type,
+            "digest": entry.manifest_digest,
+            "size": len(entry.manifest.raw),
+            "annotations": entry.manifest.annotations,
+        },
+    }
+    if config.variant:
+        document["Variant"] = config.variant
+    return document
+
+
+def _docker_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the fields that docker always shows."""
+    shown = {
+        "Hostname": "",
+        "Domainname": "",
+        "User": "",
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Env": None,
+        "Cmd": None,
+        "Image": "",
+        "Volumes": None,
+        "WorkingDir": "",
+        "Entrypoint": None,
+        "OnBuild": None,
+        "Labels": None,
+    }
+    return {**shown, **{key: value for key, value in config.items() if value is not None}}
+
+
+def history(engine: Engine, name: str) -> list[HistoryEntry]:
+    """See engine.image.images.Images.history."""
+    entry = require(engine, name)
+    config = entry.config
+    chain = iter(chain_ids(config.diff_ids))
+    steps = config.history or [{} for _ in config.diff_ids]
+    rows = []
+    for step in steps:
+        is_empty = step.get("empty_layer") is True
+        chain_id = None if is_empty else next(chain, None)
+        size = 0
+        if chain_id is not None:
+            try:
+                size = engine.store.layers.size(chain_id)
+            except RootlessError:
+                size = 0  # shown all the same: how it was made is known
+        rows.append(
+            HistoryEntry(
+                "<missing>",
+                parse_time(str(step.get("created") or "")),
+                str(step.get("created_by") or ""),
+                size,
+                str(step.get("comment") or ""),
+                is_empty,
+            )
+        )
+    rows.reverse()
+    if rows:
+        rows[0] = rows[0]._replace(id=entry.config_digest)
+    return rows

@@ -1,0 +1,76 @@
+"""From what the user typed to a full reference and to an image that is here: the same answer for every verb."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.errors import ImageNotFound, UsageError
+from rootless.image.reference import Reference, is_short, parse_reference
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.image.shortnames import Registries
+    from rootless.storage.store.index import ImageEntry
+
+
+def registries(engine: Engine) -> Registries:
+    """The user's registries.conf."""
+    from rootless.image.shortnames import load_registries
+
+    return load_registries(engine.directories.cache)
+
+
+def qualify(engine: Engine, text: str) -> tuple[Reference, str | None]:
+    """The full reference that `text` means, and why in words when registries.conf decided it."""
+    if not is_short(text):
+        return parse_reference(text), None
+    return registries(engine).qualify(text)
+
+
+def find(engine: Engine, text: str) -> ImageEntry | None:
+    """The local image that `text` means: a name, name@digest, an id or the first digits of one.
+
+    A name wins over an id, as in docker. Raises UsageError when digits or a short name are ambiguous.
+    """
+    index = engine.store.index
+    if text.startswith("sha256:"):
+        return index.resolve(text)
+    try:
+        reference, _ = qualify(engine, text)
+    except UsageError:
+        return index.resolve(text) if "/" not in text and ":" not in text else None
+    entry = index.resolve(str(reference))
+    if entry is not None or "/" in text or ":" in text or "@" in text:
+        return entry
+    return index.resolve(text)
+
+
+def require(engine: Engine, text: str) -> ImageEntry:
+    """As `find`. Raises ImageNotFound."""
+    entry = find(engine, text)
+    if entry is None:
+        raise ImageNotFound(f"no such image: '{text}'", hint="`rootless images` lists what is here")
+    return entry
+
+
+def familiar(name: str) -> str:
+    """A full name of the index as docker shows it."""
+    try:
+        return parse_reference(name).familiar()
+    except UsageError:
+        return name
+
+
+def is_digest_name(name: str) -> bool:
+    """Whether a name of the index records where the image was pulled from (`repository@digest`)."""
+    return "@" in name
+
+
+def tags(entry: ImageEntry) -> list[str]:
+    """The names that users gave the image, in full."""
+    return [name for name in entry.names if not is_digest_name(name)]
+
+
+def repo_digests(entry: ImageEntry) -> list[str]:
+    """Where the image was pulled from, in full."""
+    return [name for name in entry.names if is_digest_name(name)]

@@ -1,0 +1,175 @@
+"""The verbs that change names of images and remove them: `tag`, `untag`, `rm`, `prune`. docker's rules and words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.engine.image.image_list import has_label, matches, users_by_image
+from rootless.engine.image.image_names import familiar, is_digest_name, qualify, repo_digests, require, tags
+from rootless.engine.image.images import RemovedImage
+from rootless.engine.types import PruneReport
+from rootless.errors import ImageNotFound, InvalidState, NotFound, RootlessError, UsageError
+from rootless.image.manifest import Descriptor, chain_ids
+from rootless.image.reference import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.storage.store.index import ImageEntry
+
+_RUNNING = ("running", "paused", "restarting")
+_PRUNE_FILTERS = ("dangling", "label", "label!", "until")
+
+
+def tag(engine: Engine, source: str, target: str) -> None:
+    """See engine.image.images.Images.tag."""
+    reference, _ = qualify(engine, target)
+    if reference.digest:
+        raise UsageError(f"an image cannot be given the name '{target}'", hint="leave out the digest")
+    with engine.store.using():
+        engine.store.index.tag(str(reference), named_descriptor(engine, source))
+
+
+def named_descriptor(engine: Engine, text: str) -> Descriptor:
+    """What a further name of `text` has to mean: its index, when it is one, else its manifest."""
+    try:
+        index = engine.store.index.find_index(str(qualify(engine, text)[0]))
+    except UsageError:
+        index = engine.store.index.find_index(text)
+    if index is not None:
+        return Descriptor(index.media_type, index.digest, len(index.raw))
+    entry = require(engine, text)
+    return entry.manifest.descriptor
+
+
+def untag(engine: Engine, name: str) -> RemovedImage:
+    """See engine.image.images.Images.untag."""
+    full = _name_of(engine, require(engine, name), name)
+    if full is None:
+        raise ImageNotFound(f"'{name}' is not a name of an image", hint="`rootless images` lists the names")
+    engine.store.index.untag(full)
+    return RemovedImage((familiar(full),), ())
+
+
+def remove(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
+    """See engine.image.images.Images.rm."""
+    entry = require(engine, name)
+    full = _name_of(engine, entry, name)
+    named = tags(entry)
+    if full is not None:
+        others = [each for each in entry.names if each != full]
+        stays = bool([each for each in others if not is_digest_name(each)]) or (is_digest_name(full) and bool(named))
+        if stays:
+            return _untag_one(engine, entry, full)
+    elif len({parse_reference(each).name for each in named}) > 1 and not force:
+        short = entry.config_digest.partition(":")[2][:12]
+        raise InvalidState(
+            f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories",
+            hint="remove its names one by one, or use --force",
+        )
+    _check_users(engine, entry, name, by_name=full is not None, force=force)
+    engine.store.index.remove(entry.named_digest)
+    untagged = tuple(familiar(each) for each in [*named, *repo_digests(entry)])
+    return RemovedImage(untagged, _collect(engine, [entry])[0])
+
+
+def prune(engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]]) -> PruneReport:
+    """See engine.image.images.Images.prune."""
+    unknown = set(filters) - set(_PRUNE_FILTERS)
+    if unknown:
+        raise UsageError(f"invalid filter '{min(unknown)}'", hint=f"use one of: {', '.join(_PRUNE_FILTERS)}")
+    only_dangling = not all
+    for value in filters.get("dangling", ()):
+        only_dangling = value.lower() in ("true", "1")
+    store = engine.store
+    users = users_by_image(store)
+    wanted = {key: values for key, values in filters.items() if key in ("label", "until")}
+    gone = []
+    lines: list[str] = []
+    for entry in store.index.entries():
+        if (only_dangling and tags(entry)) or users.get(entry.config_digest):
+            continue
+        if not matches(engine, entry, wanted):
+            continue
+        if any(has_label(entry.config.labels, value) for value in filters.get("label!", ())):
+            continue
+        store.index.remove(entry.named_digest)
+        gone.append(entry)
+        lines += [f"untagged: {familiar(name)}" for name in [*tags(entry), *repo_digests(entry)]]
+    deleted, freed = _collect(engine, gone)
+    return PruneReport(images=(*lines, *(f"deleted: {each}" for each in deleted)), reclaimed=freed)
+
+
+def _name_of(engine: Engine, entry: ImageEntry, text: str) -> str | None:
+    """The name of `entry` that `text` is; None when it is an id."""
+    if text.startswith("sha256:"):
+        return None
+    try:
+        full = str(qualify(engine, text)[0])
+    except UsageError:
+        return None
+    return full if full in entry.names else None
+
+
+def _untag_one(engine: Engine, entry: ImageEntry, full: str) -> RemovedImage:
+    """Take one of several names; with the last tag of a repository goes where it was pulled from."""
+    going = [full]
+    repository = parse_reference(full).name
+    left = [each for each in tags(entry) if each != full]
+    if not is_digest_name(full) and repository not in {parse_reference(each).name for each in left}:
+        going += [each for each in repo_digests(entry) if parse_reference(each).name == repository]
+    for name in going:
+        try:
+            engine.store.index.untag(name)
+        except NotFound:
+            continue  # another process was faster
+    return RemovedImage(tuple(familiar(name) for name in going), ())
+
+
+def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool, force: bool) -> None:
+    """Raise InvalidState when containers forbid the removal."""
+    store = engine.store
+    short = entry.config_digest.partition(":")[2][:12]
+    for container_id in store.containers.list():
+        try:
+            record = store.containers.read(container_id)
+            state = store.containers.read_state(container_id) or {}
+        except RootlessError:
+            continue
+        if record.get("image_id") != entry.config_digest:
+            continue
+        is_running = state.get("status") in _RUNNING
+        if force and not is_running:
+            continue
+        if is_running and not by_name:
+            raise InvalidState(
+                f"conflict: unable to delete {short} (cannot be forced)"
+                f" - image is being used by running container {container_id[:12]}",
+                hint=f"rootless rm -f {container_id[:12]}",
+            )
+        if by_name and force:
+            continue  # the name goes, the container keeps what it needs
+        what = (
+            f'unable to remove repository reference "{text}" (must force) - container {container_id[:12]}'
+            f" is using its referenced image {short}"
+            if by_name
+            else f"unable to delete {short} (must be forced) - image is being used by stopped container"
+            f" {container_id[:12]}"
+        )
+        raise InvalidState(f"conflict: {what}", hint=f"rootless rm {container_id[:12]}, or use --force")
+
+
+def _collect(engine: Engine, removed: Sequence[ImageEntry]) -> tuple[tuple[str, ...], int]:
+    """Collect garbage: ids of the images and chain ids of their layers that are really gone, and the bytes freed."""
+    collected = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
+    if collected.busy and removed:
+        engine.warn("other commands are using the store: what was removed is freed by the next prune")
+    gone = []
+    layers = set(collected.layers)
+    blobs = set(collected.blobs)
+    for entry in removed:
+        if entry.config_digest in blobs or collected.busy:
+            gone.append(entry.config_digest)
+        gone += [each for each in reversed(chain_ids(entry.config.diff_ids)) if each in layers and each not in gone]
+    return tuple(gone), collected.freed

@@ -1,0 +1,49 @@
+"""The verb `image shell`: a command of the host on an image's tree, which is thrown away with all changes."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from rootless.errors import HostLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.engine.context import Engine
+
+
+def shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
+    """See engine.image.images.Images.shell."""
+    from rootless.engine.image.images_in import image_for
+    from rootless.host import userns
+    from rootless.storage import drivers
+    from rootless.storage.files.removal import remove_tree
+
+    store = engine.store
+    id_map = store.id_map
+    # Held as long as the shell runs: nothing collects the layers below it
+    with store.using():
+        used = image_for(engine, image)
+        lowerdirs = store.layers.lowerdirs(used.chain_ids, id_map)
+        driver = drivers.choose(
+            engine.settings.storage_driver, store.containers.directory, id_map, engine.directories.cache
+        )
+        directory = store.containers.path(store.containers.new_id())
+        try:
+            os.mkdir(directory, 0o700)
+            os.mkdir(f"{directory}/rootfs", 0o755)
+        except OSError as e:
+            raise HostLimit(f"cannot make '{directory}': {e.strerror}") from e
+        try:
+            plan = drivers.prepare(driver, directory, lowerdirs, id_map, volatile=True)
+            target = f"{directory}/rootfs"
+            words = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
+            argv = userns.worker_command("rootless.storage.files.tree_shell", json.dumps(plan), target, *words)
+            environment = {**os.environ, "ROOTLESS_IMAGE_ROOT": target}
+            code = userns.run(id_map, argv, env=environment)
+            drivers.unmount(plan)
+        finally:
+            remove_tree(directory, id_map)
+    return code

@@ -1,0 +1,111 @@
+"""The picture of images on their layers: each layer once, below the one it lies on. It changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.image.image_names import familiar, require, tags
+from rootless.engine.upkeep.disk_usage import sizes_of
+from rootless.image.manifest import chain_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.storage.store.index import ImageEntry
+
+
+class Node(NamedTuple):
+    """One layer. size: bytes on disk; made_by: the step of the history; images: names (or ids) of images that end here;
+    users: number of images that need it; children: layers on top of it."""
+
+    chain_id: str
+    diff_id: str
+    size: int
+    made_by: str
+    images: tuple[str, ...]
+    users: int
+    children: tuple[Node, ...]
+
+
+class Tree(NamedTuple):
+    """roots: base layers, the largest number of users first; bytes of all layers as they are, and as they were without
+    sharing."""
+
+    roots: tuple[Node, ...]
+    images: int
+    layers: int
+    size: int
+    unshared: int
+
+
+class _Layer:
+    __slots__ = ("children", "diff_id", "images", "made_by", "users")
+
+    def __init__(self, diff_id: str, made_by: str) -> None:
+        self.diff_id = diff_id
+        self.made_by = made_by
+        self.images: list[str] = []
+        self.users = 0
+        self.children: list[str] = []
+
+
+def tree(engine: Engine, names: Sequence[str] = ()) -> Tree:
+    """The layers of all images; names: only of these, and of the images that share layers with them.
+
+    Raises ImageNotFound.
+    """
+    entries = engine.store.index.entries()
+    wanted = {require(engine, name).manifest_digest for name in names}
+    if wanted:
+        bases = {
+            entry.config.diff_ids[0] for entry in entries if entry.manifest_digest in wanted and entry.config.diff_ids
+        }
+        entries = [entry for entry in entries if entry.config.diff_ids and entry.config.diff_ids[0] in bases]
+    layers: dict[str, _Layer] = {}
+    roots: list[str] = []
+    empty: list[str] = []
+    for entry in entries:
+        chain = chain_ids(entry.config.diff_ids)
+        steps = [str(step.get("created_by") or "") for step in entry.config.history if not step.get("empty_layer")]
+        for position, chain_id in enumerate(chain):
+            if chain_id not in layers:
+                made_by = steps[position] if position < len(steps) else ""
+                layers[chain_id] = _Layer(entry.config.diff_ids[position], made_by)
+                (layers[chain[position - 1]].children if position else roots).append(chain_id)
+            layers[chain_id].users += 1
+        labels = _labels(entry)
+        if chain:
+            layers[chain[-1]].images += labels
+        else:
+            empty += labels
+    sizes = sizes_of(engine, layers)
+    found = [_node(layers, sizes, chain_id) for chain_id in _sorted(layers, roots)]
+    if empty:
+        found.append(Node("", "", 0, "no layers", tuple(sorted(empty)), len(empty), ()))
+    unshared = sum(sizes[chain_id] * layer.users for chain_id, layer in layers.items())
+    return Tree(tuple(found), len(entries), len(layers), sum(sizes.values()), unshared)
+
+
+def _labels(entry: ImageEntry) -> list[str]:
+    return [familiar(name) for name in tags(entry)] or [f"<none> {entry.config_digest[7:19]}"]
+
+
+def _sorted(layers: dict[str, _Layer], chains: list[str]) -> list[str]:
+    return sorted(chains, key=lambda chain: (-layers[chain].users, chain))
+
+
+def _node(layers: dict[str, _Layer], sizes: dict[str, int], chain_id: str) -> Node:
+    # Images have at most some hundred layers; the deepest first, without recursion
+    order, waiting = [], [chain_id]
+    while waiting:
+        each = waiting.pop()
+        order.append(each)
+        waiting += layers[each].children
+    made: dict[str, Node] = {}
+    for each in reversed(order):
+        layer = layers[each]
+        children = tuple(made.pop(child) for child in _sorted(layers, layer.children))
+        images = tuple(sorted(layer.images))
+        made[each] = Node(each, layer.diff_id, sizes[each], layer.made_by, images, layer.users, children)
+    return made[chain_id]

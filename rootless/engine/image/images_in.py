@@ -1,0 +1,91 @@
+"""From the name the user typed to an image that is here and unpacked. It pulls when told to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.plan.oci_process import ImageDefaults
+from rootless.errors import ImageNotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.engine.image.images import PullEvent
+    from rootless.storage.store.index import ImageEntry
+
+
+class ImageInUse(NamedTuple):
+    """An image as a container needs it. chain_ids: of its layers, bottom first."""
+
+    name: str
+    entry: ImageEntry
+    defaults: ImageDefaults
+    chain_ids: tuple[str, ...]
+
+
+def find(engine: Engine, text: str) -> ImageEntry | None:
+    """The local image that `text` (name, name@digest, id or first digits of one) means."""
+    from rootless.engine.image import image_names
+
+    return image_names.find(engine, text)
+
+
+def image_for(
+    engine: Engine,
+    text: str,
+    *,
+    pull: str = "missing",
+    platform: str | None = None,
+    progress: Callable[[PullEvent], None] | None = None,
+) -> ImageInUse:
+    """The image, pulled by the policy `pull`. Raises ImageNotFound and what pulling raises."""
+    if pull not in ("always", "missing", "never", "newer"):
+        raise UsageError(f"invalid pull policy '{pull}' (--pull)", hint="use always, missing or never")
+    entry = None if pull in ("always", "newer") else find(engine, text)
+    if entry is not None and platform and pull == "missing" and not _fits(entry, platform):
+        entry = None
+    if entry is None:
+        if pull == "never":
+            raise ImageNotFound(f"no such image: '{text}'", hint=f"rootless pull {text}")
+        progress = progress or engine.progress
+        if progress is not None and pull == "missing":
+            from rootless.engine.image.images import PullEvent
+
+            progress(PullEvent("", f"Unable to find image '{text}' locally"))
+        image_id = engine.images.pull(text, platform=platform, policy=pull, progress=progress)
+        entry = find(engine, text) or engine.store.index.resolve(image_id)
+        if entry is None:
+            raise ImageNotFound(f"no such image: '{text}'")
+    elif platform and not _fits(entry, platform):
+        raise UsageError(f"image '{text}' is for platform '{entry.config.platform}', not '{platform}'")
+    return ImageInUse(text, entry, defaults(entry), tuple(_chain_ids(entry)))
+
+
+def _fits(entry: ImageEntry, platform: str) -> bool:
+    from rootless.image.platform import best_match, parse_platform
+
+    return best_match([entry.config.platform], parse_platform(platform)) is not None
+
+
+def _chain_ids(entry: ImageEntry) -> list[str]:
+    from rootless.image.manifest import chain_ids
+
+    return chain_ids(entry.config.diff_ids)
+
+
+def defaults(entry: ImageEntry) -> ImageDefaults:
+    """What the image's config says for `run`."""
+    config = entry.config
+    return ImageDefaults(
+        env=tuple(config.env),
+        cmd=None if config.cmd is None else tuple(config.cmd),
+        entrypoint=None if config.entrypoint is None else tuple(config.entrypoint),
+        user=config.user,
+        working_dir=config.working_dir,
+        volumes=tuple(config.volumes),
+        exposed_ports=tuple(config.exposed_ports),
+        labels=config.labels,
+        stop_signal=config.stop_signal,
+        healthcheck=config.healthcheck,
+    )

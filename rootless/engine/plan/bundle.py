@@ -1,0 +1,233 @@
+"""From options, image defaults and facts to the OCI config.json of a container. Pure: golden tests hold every option.
+
+Whatever must be looked up (users, volumes, devices, other containers) is looked up before, by
+`rootless.engine.container.create`. Nothing of the image reaches the configuration but
+what docker takes from it; its annotations never do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rootless.engine.plan import oci_process as process
+from rootless.engine.plan import security
+from rootless.engine.plan.oci_process import ImageDefaults
+from rootless.engine.plan.users import Account
+from rootless.engine.types import ContainerOptions
+from rootless.errors import UsageError
+from rootless.host.idmap import IdMap
+from rootless.units import parse_size
+
+OCI_VERSION = "1.0.2"  # the newest that crun of Debian 12 (1.8) takes; nothing newer is used
+SHM_SIZE = 64 << 20
+
+
+class ResolvedMount(NamedTuple):
+    """A mount whose source is known. kind: bind, tmpfs, overlay (several layers of an image, topmost first)."""
+
+    kind: str
+    source: str
+    target: str
+    options: tuple[str, ...] = ()
+
+
+class Namespaces(NamedTuple):
+    """How each namespace is had: "private", "host", or the /proc/PID/ns path to join. user: "private" or a path."""
+
+    user: str = "private"
+    mount: str = "private"
+    pid: str = "private"
+    ipc: str = "private"
+    uts: str = "private"
+    network: str = "private"
+    cgroup: str = "private"
+
+
+class Facts(NamedTuple):
+    """What was looked up. directory: of the container; hostname: inside; devices: (host path, path inside, rwm).
+
+    env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
+    ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json.
+    """
+
+    directory: str
+    hostname: str
+    id_map: IdMap
+    account: Account
+    namespaces: Namespaces
+    mounts: tuple[ResolvedMount, ...] = ()
+    devices: tuple[tuple[str, str, str], ...] = ()
+    env: tuple[tuple[str, str | None], ...] = ()
+    hard_limits: dict[str, int] = {}
+    init: str = ""
+    seccomp: dict[str, Any] | None = None
+
+
+def make_config(options: ContainerOptions, image: ImageDefaults, facts: Facts) -> tuple[dict[str, Any], list[str]]:
+    """(config.json, warnings). Raises UsageError for what cannot be combined."""
+    secure = security.parse_security_options(options.security_opt)
+    warnings = list(secure.warnings)
+    namespaces = facts.namespaces
+    user, lost = process.user(facts.account, facts.id_map, keep_groups="keep-groups" in options.group_add)
+    warnings += lost
+    args = process.arguments(image, options.entrypoint, options.command)
+    if facts.init:
+        args = ["/sbin/docker-init", "--", *args]
+    own = {kind for kind in Namespaces._fields if getattr(namespaces, kind) == "private"}
+    sysctls = security.parse_sysctls(
+        options.sysctl, own_network="network" in own, own_ipc="ipc" in own, own_uts="uts" in own
+    )
+    masked, read_only = security.covered_paths(secure, privileged=options.privileged)
+    oci_process: dict[str, Any] = {
+        "terminal": options.tty,
+        "user": user,
+        "args": args,
+        "env": process.environment(
+            image, facts.env, hostname=facts.hostname, account=facts.account, terminal=options.tty
+        ),
+        "cwd": working_directory(options.workdir, image.working_dir),
+        "capabilities": process.capabilities(
+            options.cap_add, options.cap_drop, privileged=options.privileged, uid=facts.account.uid
+        ),
+        "noNewPrivileges": secure.no_new_privileges,
+    }
+    if options.ulimit:
+        oci_process["rlimits"] = security.parse_ulimits(options.ulimit, facts.hard_limits)
+    if options.oom_score_adj is not None:
+        if not -1000 <= options.oom_score_adj <= 1000:
+            raise UsageError(f"--oom-score-adj {options.oom_score_adj} is out of range -1000 to 1000")
+        oci_process["oomScoreAdj"] = options.oom_score_adj
+    linux: dict[str, Any] = {
+        "uidMappings": _mappings(facts.id_map.uids),
+        "gidMappings": _mappings(facts.id_map.gids),
+        "namespaces": _namespaces(namespaces),
+        "maskedPaths": masked,
+        "readonlyPaths": read_only,
+    }
+    if sysctls:
+        linux["sysctl"] = sysctls
+    if facts.seccomp is not None:
+        linux["seccomp"] = facts.seccomp
+    propagation = _root_propagation(facts.mounts)
+    if propagation:
+        linux["rootfsPropagation"] = propagation
+    config: dict[str, Any] = {
+        "ociVersion": OCI_VERSION,
+        "process": oci_process,
+        "root": {"path": "rootfs", "readonly": options.read_only},
+        "mounts": default_mounts(options, facts) + [_mount(m) for m in facts.mounts] + _device_mounts(facts),
+        "linux": linux,
+    }
+    if facts.init:
+        config["mounts"].append(_bind(facts.init, "/sbin/docker-init", "ro", "nosuid", "nodev"))
+    if namespaces.uts == "private" and facts.hostname:
+        config["hostname"] = facts.hostname
+        if options.domainname:
+            config["domainname"] = options.domainname
+    annotations = dict(_annotation(text) for text in options.annotation)
+    if "keep-groups" in options.group_add:
+        annotations["run.oci.keep_original_groups"] = "1"
+    if annotations:
+        config["annotations"] = annotations
+    return config, warnings
+
+
+def working_directory(asked: str | None, image: str) -> str:
+    """-w, else the image's, else /. Raises UsageError for a relative one."""
+    cwd = asked or image or "/"
+    if not cwd.startswith("/") or "\0" in cwd:
+        if asked:
+            raise UsageError(f"the working directory '{cwd}' is invalid, it needs to be an absolute path")
+        cwd = "/" + cwd
+    return cwd
+
+
+def default_mounts(options: ContainerOptions, facts: Facts) -> list[dict[str, Any]]:
+    """docker's mounts; what a user's mount covers entirely (/dev/shm, /etc/hosts, ...) is left out."""
+    covered = {m.target for m in facts.mounts}
+    namespaces = facts.namespaces
+    secure = ("nosuid", "noexec", "nodev")
+    tty_group = ("gid=5",) if facts.id_map.has_gid(5) else ()
+    mounts = [
+        _fs("proc", "/proc", *secure),
+        _fs("tmpfs", "/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _fs("devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty_group),
+        _fs("sysfs", "/sys", *secure, *(() if options.privileged else ("ro",))),
+    ]
+    if namespaces.cgroup == "private":
+        mounts.append(_fs("cgroup", "/sys/fs/cgroup", *secure, "relatime", *(() if options.privileged else ("ro",))))
+    mounts.append(_fs("mqueue", "/dev/mqueue", *secure))
+    if "/dev/shm" not in covered:  # noqa: S108
+        if namespaces.ipc == "host":
+            mounts.append(_bind("/dev/shm", "/dev/shm", *secure))  # noqa: S108
+        else:
+            size = SHM_SIZE if options.shm_size is None else parse_size(options.shm_size, "--shm-size")
+            mounts.append(_fs("tmpfs", "/dev/shm", *secure, "mode=1777", f"size={size}"))  # noqa: S108
+    names = [n for n in ("resolv.conf", "hostname", "hosts") if not {f"/etc/{n}", "/etc"} & covered]
+    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev") for name in names]
+
+
+def _fs(kind: str, target: str, *options: str) -> dict[str, Any]:
+    return {
+        "destination": target,
+        "type": kind,
+        "source": "shm" if target == "/dev/shm" else kind,  # noqa: S108
+        "options": [*options],
+    }
+
+
+def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
+    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", *options]}
+
+
+def _mount(mount: ResolvedMount) -> dict[str, Any]:
+    if mount.kind == "bind":
+        recursion = [] if "bind" in mount.options else ["rbind"]
+        options = [*recursion, *mount.options]
+    elif mount.kind == "overlay":
+        options = [*(f"lowerdir+={layer}" for layer in mount.source.split("\0")), "userxattr", *mount.options]
+        return {"destination": mount.target, "type": "overlay", "source": "overlay", "options": options}
+    else:
+        options = list(mount.options)
+    return {"destination": mount.target, "type": mount.kind, "source": mount.source or mount.kind, "options": options}
+
+
+def _device_mounts(facts: Facts) -> list[dict[str, Any]]:
+    # an ordinary user cannot make device nodes: the host's own are bound, with the host's own permissions
+    return [
+        {
+            "destination": inside,
+            "type": "bind",
+            "source": host,
+            "options": ["bind", "rprivate", "nosuid", "noexec", *(() if "w" in permissions else ("ro",))],
+        }
+        for host, inside, permissions in facts.devices
+    ]
+
+
+def _mappings(extents: Any) -> list[dict[str, int]]:
+    return [{"containerID": e.container, "hostID": e.host, "size": e.size} for e in extents]
+
+
+def _namespaces(namespaces: Namespaces) -> list[dict[str, str]]:
+    listed = []
+    for kind in Namespaces._fields:
+        how = getattr(namespaces, kind)
+        if how == "private":
+            listed.append({"type": kind})
+        elif how != "host":
+            listed.append({"type": kind, "path": how})
+    return listed
+
+
+def _root_propagation(mounts: tuple[ResolvedMount, ...]) -> str:
+    """A mount that shall receive the host's later mounts, or send its own, needs a root that is no dead end."""
+    words = {word.removeprefix("r") for m in mounts for word in m.options if word.endswith(("shared", "slave"))}
+    return "rslave" if words else ""
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name:
+        raise UsageError(f"invalid annotation '{text}' (--annotation)", hint="write KEY=VALUE")
+    return name, value

@@ -1,0 +1,174 @@
+"""Dockerfile instructions that change an image's config (`import --change`, `commit --change`). Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import UsageError
+from rootless.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE | re.ASCII)
+_SHELL = ["/bin/sh", "-c"]
+
+
+def apply_changes(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """A copy of the config with each instruction applied, in order. Raises UsageError naming the instruction."""
+    changed = json.loads(json.dumps(config))
+    for line in changes:
+        word, _, rest = line.strip().partition(" ")
+        if "=" in word and word.partition("=")[0].upper() in _INSTRUCTIONS:
+            word, _, rest = line.strip().partition("=")  # podman's form: CMD=/bin/sh
+        instruction = _INSTRUCTIONS.get(word.upper())
+        if instruction is None:
+            raise UsageError(f"invalid change '{line}'", hint=f"use one of {', '.join(_INSTRUCTIONS)}")
+        if not rest.strip():
+            raise UsageError(f"invalid change '{line}': {word.upper()} needs a value")
+        try:
+            instruction(changed, rest.strip())
+        except ValueError as e:
+            raise UsageError(f"invalid change '{line}': {e}") from e
+    result: dict[str, Any] = changed
+    return result
+
+
+def _command(text: str, shell: Sequence[str]) -> list[str]:
+    """Exec form (a JSON list) as it is, shell form through the shell."""
+    if text.startswith("["):
+        try:
+            words = json.loads(text)
+        except ValueError:
+            words = None
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return words
+    return [*shell, text]
+
+
+def _cmd(config: dict[str, Any], text: str) -> None:
+    config["Cmd"] = _command(text, config.get("Shell") or _SHELL)
+
+
+def _entrypoint(config: dict[str, Any], text: str) -> None:
+    config["Entrypoint"] = _command(text, config.get("Shell") or _SHELL)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """`A=1 B="2 3"`, or the old form `A the rest`."""
+    if "=" not in text.split(None, 1)[0]:
+        name, _, value = text.partition(" ")
+        return [(name, value.strip())]
+    pairs = []
+    for word in shlex.split(text):
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"'{word}' is not NAME=VALUE")
+        pairs.append((name, value))
+    return pairs
+
+
+def _env(config: dict[str, Any], text: str) -> None:
+    env = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
+    env.update(_pairs(text))
+    config["Env"] = [f"{name}={value}" for name, value in env.items()]
+
+
+def _label(config: dict[str, Any], text: str) -> None:
+    config.setdefault("Labels", {}).update(_pairs(text))
+
+
+def _expose(config: dict[str, Any], text: str) -> None:
+    ports = config.setdefault("ExposedPorts", {})
+    for word in text.split():
+        match = _PORT.fullmatch(word)
+        if match is None or not 0 < int(match[1]) <= int(match[2] or match[1]) < 65536:
+            raise ValueError(f"'{word}' is not PORT[-PORT][/PROTOCOL]")
+        for port in range(int(match[1]), int(match[2] or match[1]) + 1):
+            ports[f"{port}/{(match[3] or 'tcp').lower()}"] = {}
+
+
+def _volume(config: dict[str, Any], text: str) -> None:
+    paths = _command(text, [])[:] if text.startswith("[") else shlex.split(text)
+    if not all(path.startswith("/") for path in paths):
+        raise ValueError("a volume is an absolute path")
+    config.setdefault("Volumes", {}).update({path: {} for path in paths})
+
+
+def _workdir(config: dict[str, Any], text: str) -> None:
+    import posixpath
+
+    config["WorkingDir"] = posixpath.normpath(posixpath.join(config.get("WorkingDir") or "/", text))
+
+
+def _user(config: dict[str, Any], text: str) -> None:
+    if text.split() != [text]:
+        raise ValueError("a user has no spaces")
+    config["User"] = text
+
+
+def _stop_signal(config: dict[str, Any], text: str) -> None:
+    if not re.fullmatch(r"(?:SIG)?[A-Z0-9]+(?:[+-]\d+)?", text, re.ASCII):
+        raise ValueError(f"'{text}' is not a signal")
+    config["StopSignal"] = text
+
+
+def _shell(config: dict[str, Any], text: str) -> None:
+    words = _command(text, [])
+    if not text.startswith("[") or words == [text]:
+        raise ValueError("SHELL needs a JSON list")
+    config["Shell"] = words
+
+
+def _onbuild(config: dict[str, Any], text: str) -> None:
+    word = text.split(None, 1)[0].upper()
+    if word in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise ValueError(f"{word} is not allowed as an ONBUILD trigger")
+    config.setdefault("OnBuild", []).append(text)
+
+
+def _healthcheck(config: dict[str, Any], text: str) -> None:
+    names = {
+        "interval": "Interval",
+        "timeout": "Timeout",
+        "start-period": "StartPeriod",
+        "start-interval": "StartInterval",
+        "retries": "Retries",
+    }
+    health: dict[str, Any] = {}
+    while text.startswith("--"):
+        flag, _, text = text.partition(" ")
+        name, _, value = flag[2:].partition("=")
+        if name not in names:
+            raise ValueError(f"'--{name}' is not an option of HEALTHCHECK")
+        health[names[name]] = (
+            int(value) if name == "retries" else int(parse_duration(value, f"HEALTHCHECK --{name}") * 1e9)
+        )
+        text = text.strip()
+    if text.upper() == "NONE":
+        config["Healthcheck"] = {"Test": ["NONE"]}
+        return
+    word, _, command = text.partition(" ")
+    if word.upper() != "CMD" or not command.strip():
+        raise ValueError("HEALTHCHECK needs CMD or NONE")
+    words = _command(command.strip(), ["CMD-SHELL"])
+    config["Healthcheck"] = {"Test": words if words[0] == "CMD-SHELL" else ["CMD", *words], **health}
+
+
+_INSTRUCTIONS: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "CMD": _cmd,
+    "ENTRYPOINT": _entrypoint,
+    "ENV": _env,
+    "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
+    "LABEL": _label,
+    "ONBUILD": _onbuild,
+    "SHELL": _shell,
+    "STOPSIGNAL": _stop_signal,
+    "USER": _user,
+    "VOLUME": _volume,
+    "WORKDIR": _workdir,
+}

@@ -1,0 +1,120 @@
+"""`explain`: what a `run` would do, without doing it. A container is planned as `create` does, read, and undone again.
+
+It starts nothing, pulls nothing, and gives no file another owner.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.engine.container import create
+from rootless.engine.image import images_in
+from rootless.engine.plan import mount_sources
+from rootless.engine.types import ContainerOptions
+from rootless.errors import UsageError
+from rootless.host.idmap import IdMap
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+
+class Explanation(NamedTuple):
+    """config: the OCI config.json; launch: launch.json; steps: both in words, in the order of the acts."""
+
+    config: dict[str, Any]
+    launch: dict[str, Any]
+    steps: tuple[str, ...]
+
+
+def explain(engine: Engine, options: ContainerOptions) -> Explanation:
+    """Plan a container. Raises what `create` would raise; ImageNotFound when a pull would come first."""
+    _refuse_owner_change(options)
+    store = engine.store
+    with store.using():
+        image = images_in.image_for(engine, options.image, pull="never", platform=options.platform)
+        container_id = store.containers.new_id()
+        made = mount_sources.Made()
+        try:
+            directory = create._make(engine, options, image, container_id, made)
+            return explanation(directory)
+        finally:
+            create._undo(engine, container_id, made)
+
+
+def explanation(directory: str) -> Explanation:
+    """The plan of the container whose directory this is."""
+    config, launch = (_read(f"{directory}/{name}") for name in ("config.json", "launch.json"))
+    return Explanation(config, launch, tuple(_steps(config, launch)))
+
+
+def _refuse_owner_change(options: ContainerOptions) -> None:
+    changes = [text for text in options.volume if "U" in text.split(":")[-1].split(",")]
+    changes += [
+        text for text in options.mount if any(word.partition("=")[0] in ("U", "chown") for word in text.split(","))
+    ]
+    if changes:
+        raise UsageError(f"mount '{changes[0]}' would change owners already when it is planned", hint="leave out its U")
+
+
+def _read(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
+def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
+    from rootless.runtime import plan
+
+    linux, process = config["linux"], config["process"]
+    id_map = IdMap.from_json(launch["id_map"])
+    steps = [f"start the monitor of '{launch['name']}'"]
+    steps += [
+        f"map {kind} ids: "
+        + ", ".join(f"{one.container}-{one.container + one.size - 1} to {one.host}" for one in extents)
+        for kind, extents in (("user", id_map.uids), ("group", id_map.gids))
+    ]
+    for namespace in linux["namespaces"]:
+        where = f"join '{namespace['path']}'" if namespace.get("path") else "new"
+        steps.append(f"{namespace['type']} namespace: {where}")
+    rootfs = launch["rootfs"]
+    steps.append(f"mount the root by {rootfs['driver']}: {len(rootfs['lowerdirs'])} layers below '{rootfs['upper']}'")
+    # the same call as the runtime's own (runtime.process.launch), over the same configuration
+    facts = plan.Facts(launch["bundle"], lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
+    steps += plan.describe(plan.operations(config, facts))
+    steps += _cgroup_steps(launch["cgroup"])
+    network = launch["network"]
+    ports = "".join(
+        f", port {one['host_port']} to {one['container_port']}/{one['protocol']}" for one in network["ports"]
+    )
+    steps.append(f"network {network['mode']}{ports}")
+    user = process["user"]
+    steps.append(f"become user {user['uid']}, group {user['gid']}")
+    steps.append("capabilities: " + (", ".join(process["capabilities"]["bounding"]) or "none"))
+    if process.get("noNewPrivileges"):
+        steps.append("no new privileges")
+    steps.append(f"seccomp filter '{launch['seccomp_bpf']}'" if launch["seccomp_bpf"] else "no seccomp filter of ours")
+    if launch.get("root_emulation"):
+        steps.append("emulate root: changes of ids succeed, a supervisor notes owners and devices that the map has not")
+    if launch.get("outer_map"):
+        steps.append("enter the container's own user namespace, below the one in which all this was made")
+    steps.append(f"execute {' '.join(process['args'])}")
+    return steps
+
+
+def _cgroup_steps(cgroup: dict[str, Any]) -> list[str]:
+    from rootless.host import cgroups
+    from rootless.runtime.cgroups import version1, version2
+
+    if cgroup["mode"] == "disabled":
+        return ["stay in the caller's cgroup"]
+    found = cgroups.find(parent=cgroup["parent"], current=cgroup["mode"] == "split")
+    steps = {
+        "scope": f"cgroup in a scope of your systemd, below {cgroup['parent'] or 'rootless.slice'}",
+        "directory": f"cgroup below '{found.path}'",
+        "v1": f"cgroups below {', '.join(sorted(found.directories.values()))}",
+    }
+    if found.kind not in steps:
+        return [f"no cgroup: {found.reason}"]
+    settings = (version1 if found.kind == "v1" else version2).settings(cgroup["resources"])
+    return [steps[found.kind], *(f"limit {setting!r}" for setting in settings)]

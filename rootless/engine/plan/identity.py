@@ -1,0 +1,121 @@
+"""Id map and account of a new container: --userns, --uidmap, --user, and what the host allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rootless.engine.image.image_files import read_from_layers
+from rootless.engine.plan.users import MAX_ID, Account, resolve
+from rootless.engine.types import ContainerOptions
+from rootless.errors import UsageError
+from rootless.host.idmap import IdMap, SubordinateIds, custom_map, keep_id_map, nomap_map, single_map
+
+
+class Identity(NamedTuple):
+    """Who the container is. warnings: one line each, what is lost."""
+
+    id_map: IdMap
+    account: Account
+    warnings: tuple[str, ...] = ()
+
+
+def identify(
+    options: ContainerOptions, image_user: str, lowerdirs: Sequence[str], joined: IdMap | None, own: IdMap
+) -> Identity:
+    """The map and account of a container.
+
+    lowerdirs: the image's layers, topmost first; joined: the map of the container whose user namespace is shared;
+    own: the user's default map. With one id only, the container's process is that one, whatever USER it has.
+    Raises UsageError for unknown users and bad modes, HostLimit for modes that need a range.
+    """
+    mode, keep = parse_userns(options.userns)
+    custom = bool(options.uidmap or options.gidmap)
+    if custom and (mode != "default" or joined is not None):
+        raise UsageError("--uidmap and --gidmap cannot be combined with --userns or a shared namespace")
+    user_text = options.user if options.user is not None else image_user
+    if mode == "keep-id" and options.user is None:
+        user_text = f"{keep[0]}:{keep[1]}"
+    account = account_of(user_text, lowerdirs, options.group_add)
+    if joined is not None:
+        if mode in ("keep-id", "nomap"):
+            raise UsageError(f"--userns={mode} cannot be combined with a namespace shared with a container")
+        return Identity(joined, account)
+    if own.kind == "single":
+        return _with_one_id(mode, account, custom=custom, options=options)
+    ids = _ids(own)
+    uid, gid = os.geteuid(), os.getegid()
+    if custom:
+        return Identity(custom_map(options.uidmap, options.gidmap, ids, uid, gid), account)
+    if mode == "keep-id":
+        return Identity(keep_id_map(ids, uid, gid, *keep), account)
+    if mode == "nomap":
+        return Identity(nomap_map(ids, uid, gid), account)
+    return Identity(own, account)
+
+
+def _with_one_id(mode: str, account: Account, *, custom: bool, options: ContainerOptions) -> Identity:
+    uid, gid = os.geteuid(), os.getegid()
+    if custom:
+        return Identity(custom_map(options.uidmap, options.gidmap, None, uid, gid), account)
+    if mode == "nomap":
+        nomap_map(None, uid, gid)  # raises with the remedy
+    id_map = single_map(account.uid, account.gid)
+    warning = (
+        f"you have one id only: user {account.uid} of the container is you, and it can have no other users; "
+        "`rootless doctor` tells how to get a range"
+    )
+    return Identity(id_map, account, (warning,))
+
+
+def outer_map(own: IdMap, id_map: IdMap, runtime: str) -> IdMap | None:
+    """The map to set up with, where the container's lacks the user's own ids (nomap); None where it does not."""
+    from rootless.storage.drivers.writable import is_reachable
+
+    if is_reachable(id_map):
+        return None
+    if runtime:
+        raise UsageError(
+            "a container without your own ids (--userns=nomap) works with this tool's own runtime only",
+            hint="leave --runtime out, or use --userns keep-id or the default map",
+        )
+    return own
+
+
+def _ids(own: IdMap) -> SubordinateIds:
+    """The caller's ranges behind his default map: everything but id 0, which is himself."""
+    return SubordinateIds(
+        [(e.host, e.size) for e in own.uids if e.container != 0 or e.size > 1],
+        [(e.host, e.size) for e in own.gids if e.container != 0 or e.size > 1],
+    )
+
+
+def account_of(user: str, lowerdirs: Sequence[str], group_add: Sequence[str] = ()) -> Account:
+    """The account that `user` means in the image."""
+    extra = [name for name in group_add if name != "keep-groups"]
+    if len(extra) != len(group_add) and extra:
+        raise UsageError("--group-add keep-groups cannot be combined with other groups")
+    named = any(not part.isdigit() for part in (*user.split(":"), *extra) if part)
+    passwd = read_from_layers(lowerdirs, "etc/passwd")
+    group = read_from_layers(lowerdirs, "etc/group") if named or passwd else ""
+    return resolve(user, passwd, group, extra)
+
+
+def parse_userns(text: str | None) -> tuple[str, tuple[int, int]]:
+    """(default | host | keep-id | nomap, the ids of keep-id). Raises UsageError."""
+    mode, _, rest = (text or "").partition(":")
+    uid, gid = os.geteuid(), os.getegid()
+    if mode == "keep-id":
+        for word in rest.split(",") if rest else ():
+            name, _, value = word.partition("=")
+            if name not in ("uid", "gid") or not (value.isascii() and value.isdigit()) or int(value) > MAX_ID:
+                raise UsageError(f"invalid --userns '{text}'", hint="write keep-id or keep-id:uid=1000,gid=1000")
+            uid, gid = (int(value), gid) if name == "uid" else (uid, int(value))
+        return mode, (uid, gid)
+    if mode == "container":
+        return "default", (uid, gid)
+    if rest or mode not in ("", "default", "private", "host", "nomap"):
+        raise UsageError(f"invalid --userns '{text}'", hint="use default, keep-id[:uid=N,gid=N], host or nomap")
+    # `host` means to an ordinary user what `default` does: he is root inside, and nobody else's ids are his
+    return {"": "default", "private": "default"}.get(mode, mode), (uid, gid)

@@ -1,0 +1,107 @@
+"""Namespaces of a new container: its own, the host's, or those of another one. It reads records and /proc.
+
+A container that joins a namespace of another one joins that one's user namespace as well: only there it has the
+privilege to enter (setns(2)), and its ids mean the same.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.plan.bundle import Namespaces
+from rootless.engine.types import ContainerOptions
+from rootless.errors import InvalidState, UsageError
+from rootless.host.idmap import IdMap
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+
+_FILES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": "cgroup", "user": "user"}
+
+
+class Joined(NamedTuple):
+    """id_map: of the container that is joined, None without one; network: id of the one whose network is shared."""
+
+    namespaces: Namespaces
+    id_map: IdMap | None = None
+    network: str | None = None
+
+
+def named_containers(options: ContainerOptions) -> dict[str, str]:
+    """kind → what the user typed, of every `container:X` in the options. Raises UsageError for unknown modes."""
+    found = {}
+    for kind, flag, value in (
+        ("pid", "--pid", options.pid),
+        ("ipc", "--ipc", options.ipc),
+        ("uts", "--uts", options.uts),
+        ("cgroup", "--cgroupns", options.cgroupns),
+        ("network", "--network", options.network),
+        ("user", "--userns", options.userns),
+    ):
+        if value and value.startswith("container:"):
+            name = value.removeprefix("container:")
+            if not name:
+                raise UsageError(f"invalid {flag} '{value}': a container name or id is missing")
+            found[kind] = name
+        elif kind not in ("network", "user") and value not in _modes(kind):
+            raise UsageError(f"invalid {flag} mode '{value}'", hint="use private, host or container:NAME")
+    return found
+
+
+def _modes(kind: str) -> tuple[str | None, ...]:
+    return (None, "", "private", "host", *(("shareable", "none") if kind == "ipc" else ()))
+
+
+def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joined:
+    """Every namespace of the container. network_mode: what --network came to.
+
+    Raises InvalidState when a container to join does not run, UsageError when two with different user namespaces are
+    asked for.
+    """
+    named = named_containers(options)
+    how = {
+        "pid": "host" if options.pid == "host" else "private",
+        "ipc": "host" if options.ipc == "host" else "private",
+        "uts": "host" if options.uts == "host" else "private",
+        "cgroup": "host" if options.cgroupns == "host" else "private",
+        "network": "host" if network_mode == "host" else "private",
+    }
+    if not named:
+        return Joined(Namespaces(**how))
+    from rootless.engine.container.reconcile import running_pid
+    from rootless.kernel.procfs import transparent
+    from rootless.storage.drivers.writable import is_reachable
+
+    id_map: IdMap | None = None
+    network = None
+    users = {}
+    for kind, text in named.items():
+        container_id = engine.store.containers.find(text)
+        pid = running_pid(engine, container_id)
+        if not pid:
+            raise InvalidState(
+                f"cannot join the {kind} namespace of container '{text}': it is not running",
+                hint=f"rootless start {text}",
+            )
+        pid = transparent(pid)
+        try:
+            users[os.stat(f"/proc/{pid}/ns/user").st_ino] = f"/proc/{pid}/ns/user"
+        except OSError as e:
+            raise InvalidState(f"cannot join container '{text}': {e.strerror}") from e
+        if kind != "user":
+            how[kind] = f"/proc/{pid}/ns/{_FILES[kind]}"
+        if kind == "network":
+            network = container_id
+        id_map = IdMap.from_json(engine.store.containers.read(container_id)["id_map"])
+        if not is_reachable(id_map):
+            raise UsageError(
+                f"cannot share namespaces of container '{text}': it has none of your own ids (--userns=nomap), and its "
+                "root cannot reach your files"
+            )
+    if len(users) > 1:
+        raise UsageError(
+            "the containers to join have user namespaces of their own, and a process is in only one",
+            hint="start the second with --userns=container:FIRST",
+        )
+    return Joined(Namespaces(user=next(iter(users.values())), **how), id_map, network)

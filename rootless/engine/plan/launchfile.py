@@ -1,0 +1,100 @@
+"""launch.json of a container: what its monitor does besides the bundle. Pure. The format is monitor.launch_spec's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rootless.engine.plan.signal_names import parse_signal
+from rootless.engine.settings import Settings
+from rootless.engine.types import ContainerOptions
+from rootless.errors import UsageError
+from rootless.units import parse_duration, parse_size
+
+_SECOND = 1_000_000_000  # docker's image configs count nanoseconds
+
+
+def restart_policy(text: str, *, rm: bool) -> dict[str, Any]:
+    """--restart no | on-failure[:N] | always | unless-stopped. Raises UsageError, also with --rm as docker does."""
+    name, colon, count = text.partition(":")
+    if name not in ("no", "", "on-failure", "always", "unless-stopped"):
+        raise UsageError(f"invalid restart policy '{text}'", hint="use no, on-failure[:N], always or unless-stopped")
+    if colon and (name != "on-failure" or not (count.isascii() and count.isdigit())):
+        raise UsageError(f"invalid restart policy '{text}'", hint="only on-failure takes a number: on-failure:3")
+    if rm and name not in ("no", ""):
+        raise UsageError("conflicting options: cannot specify both --restart and --rm")
+    return {"name": name or "no", "maximum_retry_count": int(count or 0)}
+
+
+def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The check in force: the image's, changed by --health-*; None when there is none. Times in seconds."""
+    asked = (
+        options.health_cmd,
+        options.health_interval,
+        options.health_timeout,
+        options.health_retries,
+        options.health_start_period,
+        options.health_start_interval,
+    )
+    if options.no_healthcheck:
+        if any(value is not None for value in asked):
+            raise UsageError("conflicting options: --no-healthcheck conflicts with --health-* options")
+        return None
+    base = image or {}
+    test = list(base.get("Test") or [])
+    if options.health_cmd is not None:
+        test = ["CMD-SHELL", options.health_cmd] if options.health_cmd else []
+    if not test or test[0] == "NONE":
+        return None
+
+    def seconds(flag: str, text: str | None, name: str, default: float) -> float:
+        if text is not None:
+            value = parse_duration(text, flag)
+            if 0 < value < 0.001:
+                raise UsageError(f"{flag} cannot be less than 1ms")
+            return value or default
+        saved = base.get(name)
+        return saved / _SECOND if isinstance(saved, int) and saved > 0 else default
+
+    if options.health_retries is not None and options.health_retries < 0:
+        raise UsageError("--health-retries cannot be negative")
+    retries = options.health_retries or base.get("Retries")
+    return {
+        "test": test,
+        "interval": seconds("--health-interval", options.health_interval, "Interval", 30.0),
+        "timeout": seconds("--health-timeout", options.health_timeout, "Timeout", 30.0),
+        "retries": retries if isinstance(retries, int) and retries > 0 else 3,
+        "start_period": seconds("--health-start-period", options.health_start_period, "StartPeriod", 0.0),
+        "start_interval": seconds("--health-start-interval", options.health_start_interval, "StartInterval", 5.0),
+    }
+
+
+def log_settings(options: ContainerOptions, settings: Settings, directory: str) -> dict[str, Any]:
+    """--log-driver and --log-opt over the settings. Raises UsageError for drivers and options we do not have."""
+    driver = options.log_driver or settings.log_driver
+    if driver in ("local", "k8s-file"):
+        driver = "json-file"  # another name for "a file of the engine's own", which logs can read
+    if driver not in ("json-file", "none"):
+        raise UsageError(f"log driver '{driver}' is not known", hint="use json-file or none")
+    size, files = settings.log_max_size, settings.log_max_file
+    for text in options.log_opt:
+        name, _, value = text.partition("=")
+        if name == "max-size":
+            size = -1 if value == "-1" else parse_size(value, "--log-opt max-size")
+        elif name == "max-file" and value.isascii() and value.isdigit() and int(value) > 0:
+            files = int(value)
+        else:
+            raise UsageError(f"unknown log opt '{text}'", hint="known are max-size=SIZE and max-file=COUNT")
+    return {"driver": driver, "path": f"{directory}/log", "max_size": size, "max_file": files}
+
+
+def stop_settings(options: ContainerOptions, image_signal: str, settings: Settings) -> dict[str, Any]:
+    """The stop signal (flag, image, TERM) and the seconds to wait before SIGKILL (-1: for ever)."""
+    if options.stop_signal:
+        number = parse_signal(options.stop_signal, "--stop-signal")
+    else:
+        number = parse_signal(image_signal, "the image's STOPSIGNAL") if image_signal else 15
+    timeout = settings.stop_timeout if options.stop_timeout is None else options.stop_timeout
+    if timeout < -1:
+        raise UsageError(f"--stop-timeout {timeout} is negative", hint="-1 waits for ever")
+    return {"stop_signal": number, "stop_timeout": timeout}

@@ -1,0 +1,98 @@
+"""The OCI `process` of a container or exec: arguments, environment, user, capabilities. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rootless.engine.plan.environment import DEFAULT_PATH, merge_env, split_env
+from rootless.engine.plan.users import Account
+from rootless.errors import UsageError
+from rootless.host.idmap import IdMap
+from rootless.runtime.process.capabilities import effective_sets
+
+
+class ImageDefaults(NamedTuple):
+    """What an image config says a container starts from. None: not set."""
+
+    env: tuple[str, ...] = ()
+    cmd: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    user: str = ""
+    working_dir: str = ""
+    volumes: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    stop_signal: str = ""
+    healthcheck: Mapping[str, Any] | None = None
+
+
+def arguments(image: ImageDefaults, entrypoint: str | None, command: Sequence[str]) -> list[str]:
+    """The command line by docker's rules: --entrypoint replaces the image's and clears its CMD, "" clears both.
+
+    Raises UsageError when nothing is left to run.
+    """
+    if entrypoint is None:
+        first = list(image.entrypoint or ())
+        rest = list(command) or list(image.cmd or ())
+    else:
+        first = [entrypoint] if entrypoint else []
+        rest = list(command)
+    if not first + rest:
+        raise UsageError("no command specified", hint="the image has none: give one after the image's name")
+    if any("\0" in argument for argument in first + rest):
+        raise UsageError("an argument contains a NUL byte")
+    return first + rest
+
+
+def environment(
+    image: ImageDefaults,
+    given: Iterable[tuple[str, str | None]],
+    *,
+    hostname: str,
+    account: Account,
+    terminal: bool,
+) -> list[str]:
+    """docker's order: PATH, HOSTNAME, TERM with a terminal, the image's, the user's; HOME if nobody set it.
+
+    Nothing of the caller's environment comes in but what `given` holds.
+    """
+    base: list[tuple[str, str | None]] = [("PATH", DEFAULT_PATH)]
+    if hostname:
+        base.append(("HOSTNAME", hostname))
+    if terminal:
+        base.append(("TERM", "xterm"))
+    merged = merge_env(base, split_env(image.env), given)
+    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in merged):
+        merged = [entry for entry in merged if entry != "HOME="]
+        merged.append(f"HOME={account.home or '/'}")
+    return merged
+
+
+def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """(OCI user, warnings). Supplementary groups that the map lacks are left out; other ids that it lacks are an error.
+
+    keep_groups: the caller's own supplementary groups stay (the runtime is told so elsewhere): the list is empty.
+    """
+    if not id_map.has_uid(account.uid):
+        raise UsageError(
+            f"user id {account.uid} is not in the container's id map",
+            hint="widen the range in /etc/subuid, or use another --userns or --user",
+        )
+    if not id_map.has_gid(account.gid):
+        raise UsageError(
+            f"group id {account.gid} is not in the container's id map",
+            hint="widen the range in /etc/subgid, or use another --userns or --user",
+        )
+    groups = [] if keep_groups else [g for g in account.groups if id_map.has_gid(g)]
+    lost = [] if keep_groups else [g for g in account.groups if not id_map.has_gid(g)]
+    warnings = []
+    if lost:
+        numbers = ", ".join(map(str, lost))
+        warnings.append(f"supplementary groups {numbers} are not in the id map and are left out")
+    return {"uid": account.uid, "gid": account.gid, "umask": 0o022, "additionalGids": groups}, warnings
+
+
+def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> dict[str, list[str]]:
+    """The five sets by docker's rules (runtime.process.capabilities)."""
+    return effective_sets(add, drop, privileged=privileged, uid=uid).to_oci()

@@ -1,0 +1,299 @@
+"""The limits of a container: from flags to OCI resources, and what becomes of those that the host cannot enforce.
+
+`resources` is pure but for the numbers of devices; `judge` decides by what was delegated.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.errors import HostLimit, RootlessError, UsageError
+from rootless.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootless.engine.settings import Settings
+    from rootless.engine.types import ContainerOptions
+    from rootless.host.cgroups import Delegation
+
+PERIOD = 100_000  # microseconds
+_LEAST_MEMORY = 6 << 20  # docker's
+_FLAGS = {
+    "memory.limit": "--memory",
+    "memory.swap": "--memory-swap",
+    "memory.reservation": "--memory-reservation",
+    "memory.swappiness": "--memory-swappiness",
+    "memory.disableOOMKiller": "--oom-kill-disable",
+    "cpu.shares": "--cpu-shares",
+    "cpu.quota": "--cpus",
+    "cpu.cpus": "--cpuset-cpus",
+    "cpu.mems": "--cpuset-mems",
+    "pids.limit": "--pids-limit",
+    "blockIO.weight": "--blkio-weight",
+    "blockIO.weightDevice": "--blkio-weight-device",
+    "blockIO.throttleReadBpsDevice": "--device-read-bps",
+    "blockIO.throttleWriteBpsDevice": "--device-write-bps",
+    "blockIO.throttleReadIOPSDevice": "--device-read-iops",
+    "blockIO.throttleWriteIOPSDevice": "--device-write-iops",
+}
+
+
+class Verdict(NamedTuple):
+    """What the host makes of the limits. warning: one line, "" when all hold; rlimits: OCI ones that stand in."""
+
+    warning: str = ""
+    rlimits: tuple[dict[str, Any], ...] = ()
+
+
+def resources(options: ContainerOptions) -> dict[str, Any]:
+    """`linux.resources` of the flags; empty without limits. Raises UsageError naming the flag."""
+    found = {
+        "memory": _memory(options),
+        "cpu": _cpu(options),
+        "pids": {} if options.pids_limit is None else {"limit": _pids(options.pids_limit)},
+        "blockIO": _block_io(options),
+        "unified": _unified(options),
+    }
+    return {name: values for name, values in found.items() if values}
+
+
+def _memory(options: ContainerOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    limit = None
+    if options.memory is not None:
+        limit = parse_size(options.memory, "--memory")
+        if limit and limit < _LEAST_MEMORY:
+            raise UsageError(f"--memory {options.memory} is too little", hint="the least is 6m")
+        if limit:
+            found["limit"] = limit
+    if options.memory_swap is not None:
+        both = -1 if options.memory_swap.strip() == "-1" else parse_size(options.memory_swap, "--memory-swap")
+        if both > 0 and not limit:
+            raise UsageError("--memory-swap needs --memory: it counts memory and swap together")
+        if limit and 0 < both < limit:
+            raise UsageError(f"--memory-swap {options.memory_swap} is less than --memory: it counts both together")
+        if both:
+            found["swap"] = both
+    if limit and "swap" not in found:
+        found["swap"] = 2 * limit  # docker's default
+    if options.memory_reservation is not None:
+        reservation = parse_size(options.memory_reservation, "--memory-reservation")
+        if limit and reservation > limit:
+            raise UsageError(f"--memory-reservation {options.memory_reservation} is more than --memory")
+        if reservation:
+            found["reservation"] = reservation
+    if options.memory_swappiness is not None and options.memory_swappiness >= 0:
+        found["swappiness"] = options.memory_swappiness
+    if options.oom_kill_disable:
+        found["disableOOMKiller"] = True
+    return found
+
+
+def _cpu(options: ContainerOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if options.cpus is not None:
+        if options.cpu_period is not None or options.cpu_quota is not None:
+            raise UsageError("conflicting options: --cpus with --cpu-period or --cpu-quota")
+        found.update(period=PERIOD, quota=_microseconds(options.cpus))
+        if not found["quota"]:
+            found.clear()
+    if options.cpu_period is not None and options.cpu_period:
+        if not 1000 <= options.cpu_period <= 1_000_000:
+            raise UsageError(f"--cpu-period {options.cpu_period} is out of range 1000 to 1000000")
+        found["period"] = options.cpu_period
+    if options.cpu_quota is not None and options.cpu_quota > 0:
+        if options.cpu_quota < 1000:
+            raise UsageError(f"--cpu-quota {options.cpu_quota} is too little", hint="the least is 1000")
+        found["quota"] = options.cpu_quota
+    if options.cpu_shares:
+        if not 2 <= options.cpu_shares <= 262144:
+            raise UsageError(f"--cpu-shares {options.cpu_shares} is out of range 2 to 262144")
+        found["shares"] = options.cpu_shares
+    for name, flag, value in (
+        ("cpus", "--cpuset-cpus", options.cpuset_cpus),
+        ("mems", "--cpuset-mems", options.cpuset_mems),
+    ):
+        if value:
+            found[name] = _numbers(value, flag)
+    return found
+
+
+def _microseconds(text: str) -> int:
+    from math import isfinite
+
+    try:
+        number = float(text)
+        if not isfinite(number) or number < 0:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--cpus '{text}' is not a number of CPUs", hint="write it like 1.5") from None
+    available = os.cpu_count() or 1
+    if number > available:
+        raise UsageError(f"--cpus {text} is more than this host has", hint=f"the range is 0.01 to {available}")
+    quota = round(number * PERIOD)
+    if number and quota < 1000:
+        raise UsageError(f"--cpus {text} is too little", hint=f"the range is 0.01 to {available}")
+    return quota
+
+
+def _numbers(text: str, flag: str) -> str:
+    """A list such as 0-3,8. Raises UsageError."""
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        if len(ends) > 2 or not all(end.isascii() and end.isdigit() for end in ends) or int(ends[0]) > int(ends[-1]):
+            raise UsageError(f"{flag} '{text}' is no list of numbers", hint="write it like 0-3,8")
+    return text
+
+
+def _pids(limit: int) -> int:
+    if limit < -1:
+        raise UsageError(f"--pids-limit {limit} is negative", hint="-1 means no limit")
+    return limit or -1
+
+
+def _block_io(options: ContainerOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if options.blkio_weight:
+        if not 10 <= options.blkio_weight <= 1000:
+            raise UsageError(f"--blkio-weight {options.blkio_weight} is out of range 10 to 1000")
+        found["weight"] = options.blkio_weight
+    if options.blkio_weight_device:
+        entries = [_per_device(text, "--blkio-weight-device", "weight") for text in options.blkio_weight_device]
+        if any(not 10 <= entry["weight"] <= 1000 for entry in entries):
+            raise UsageError("--blkio-weight-device: a weight is 10 to 1000")
+        found["weightDevice"] = entries
+    for key, flag, texts in (
+        ("throttleReadBpsDevice", "--device-read-bps", options.device_read_bps),
+        ("throttleWriteBpsDevice", "--device-write-bps", options.device_write_bps),
+        ("throttleReadIOPSDevice", "--device-read-iops", options.device_read_iops),
+        ("throttleWriteIOPSDevice", "--device-write-iops", options.device_write_iops),
+    ):
+        if texts:
+            found[key] = [_per_device(text, flag, "rate") for text in texts]
+    return found
+
+
+def _per_device(text: str, flag: str, key: str) -> dict[str, int]:
+    import stat
+
+    path, colon, value = text.rpartition(":")
+    if not colon or not path.startswith("/dev/"):
+        raise UsageError(f"invalid {flag} '{text}'", hint="write it like /dev/sda:1mb")
+    if flag.endswith("bps"):
+        number = parse_size(value, flag)
+    elif value.isascii() and value.isdigit():
+        number = int(value)
+    else:
+        raise UsageError(f"invalid {flag} '{text}': '{value}' is no number")
+    try:
+        status = os.stat(path)
+    except OSError as e:
+        raise UsageError(f"invalid {flag} '{text}': {e.strerror}") from e
+    if not stat.S_ISBLK(status.st_mode):
+        raise UsageError(f"invalid {flag} '{text}': '{path}' is no block device")
+    return {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev), key: number}
+
+
+def _unified(options: ContainerOptions) -> dict[str, str]:
+    found = {}
+    for text in options.cgroup_conf:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name or "/" in name:
+            raise UsageError(f"invalid --cgroup-conf '{text}'", hint="write it like memory.oom.group=1")
+        found[name] = value
+    return found
+
+
+def launch_settings(options: ContainerOptions, settings: Settings) -> dict[str, Any]:
+    """launch.json's "cgroup". Raises UsageError for limits without a cgroup."""
+    limits = resources(options)
+    mode = options.cgroups or settings.cgroups
+    if limits and mode == "disabled":
+        raise UsageError("conflicting options: limits need a cgroup, and --cgroups is disabled")
+    strict = settings.strict_limits if options.strict_limits is None else options.strict_limits
+    parent = options.cgroup_parent if options.cgroup_parent is not None else settings.cgroup_parent
+    return {"mode": mode, "parent": parent, "resources": limits, "strict": strict}
+
+
+def judge(wanted: Mapping[str, Any], found: Delegation, *, given_rlimits: set[str] | None = None) -> Verdict:
+    """What the host makes of the limits of launch.json's "cgroup".
+
+    Raises HostLimit, naming flag, controller, cause and remedy, where the container wants all or nothing; UsageError
+    for what this version of cgroups does not have at all. given_rlimits: those the user sets, which no other replaces.
+    """
+    limits = wanted["resources"]
+    if not limits:
+        return Verdict()
+    unmet = unenforceable(limits, found)
+    if not unmet:
+        return Verdict()
+    flags = [flag for flags in unmet.values() for flag in flags]
+    controllers = ", ".join(f"'{name}'" for name in unmet)
+    plural = "s" if len(unmet) > 1 else ""
+    cause = f"{', '.join(flags)}: controller{plural} {controllers} not available: {found.reason}"
+    if wanted["strict"]:
+        raise HostLimit(f"limits cannot be enforced: {cause}", hint=found.remedy)
+    rlimits, stand_ins = _stand_ins(limits, unmet, given_rlimits or set())
+    instead = f"; instead {' and '.join(stand_ins)}" if stand_ins else ""
+    remedy = f" ({found.remedy})" if found.remedy else ""
+    return Verdict(f"limits have no effect: {cause}{instead}{remedy}", tuple(rlimits))
+
+
+def unenforceable(limits: Mapping[str, Any], found: Delegation) -> dict[str, list[str]]:
+    """controller → flags, of the limits that cannot be had with what was found. Raises UsageError."""
+    from rootless.runtime.cgroups import version1, version2
+
+    try:
+        settings = (version1 if found.kind == "v1" else version2).settings(dict(limits))
+    except RootlessError as e:
+        raise UsageError(_in_flags(e.message), hint=e.hint) from e
+    unmet: dict[str, list[str]] = {}
+    for setting in settings:
+        controller = {"blkio": "io"}.get(setting.controller, setting.controller)
+        if controller and controller not in found.controllers:
+            flags = unmet.setdefault(controller, [])
+            flag = _flag(setting.origin, limits)
+            if flag not in flags and not (flag == "--memory-swap" and _is_default_swap(limits)):
+                flags.append(flag)
+    return unmet
+
+
+def _is_default_swap(limits: Mapping[str, Any]) -> bool:
+    memory = limits.get("memory") or {}
+    return bool(memory.get("limit")) and memory.get("swap") == 2 * memory["limit"]
+
+
+def _flag(origin: str, limits: Mapping[str, Any]) -> str:
+    name = origin.removeprefix("linux.resources.")
+    if name == "cpu.quota" and (limits.get("cpu") or {}).get("period") != PERIOD:
+        return "--cpu-quota"
+    if name.startswith("unified."):
+        return f"--cgroup-conf {name.removeprefix('unified.')}"
+    return _FLAGS.get(name, name)
+
+
+def _in_flags(message: str) -> str:
+    for name, flag in sorted(_FLAGS.items(), key=lambda pair: -len(pair[0])):
+        message = message.replace(f"config property 'linux.resources.{name}'", flag)
+    return message
+
+
+def _stand_ins(
+    limits: Mapping[str, Any], unmet: Mapping[str, list[str]], given: set[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Resource limits of processes that do a part of what a cgroup would."""
+    from rootless.host.facts import kernel_version
+
+    rlimits, words = [], []
+    memory = (limits.get("memory") or {}).get("limit")
+    if "memory" in unmet and memory and "RLIMIT_DATA" not in given:
+        rlimits.append({"type": "RLIMIT_DATA", "soft": memory, "hard": memory})
+        words.append("each process may have that much memory of its own (RLIMIT_DATA)")
+    pids = (limits.get("pids") or {}).get("limit")
+    # before Linux 5.14 all processes of the user would count, those outside of the container too
+    if "pids" in unmet and pids and pids > 0 and "RLIMIT_NPROC" not in given and kernel_version() >= (5, 14):
+        rlimits.append({"type": "RLIMIT_NPROC", "soft": pids, "hard": pids})
+        words.append("each user of the container may have that many processes (RLIMIT_NPROC)")
+    return rlimits, words

@@ -1,0 +1,86 @@
+"""--root-emulation: whether a container's root is emulated, and what its launch.json says then. It emulates nothing.
+
+With one id the kernel refuses chown to any other, and every change of ids. Programs that do so to set a system up
+(package managers, useradd, tar) then work, and the owners that they asked for are noted for the layer.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import HostLimit, UsageError
+
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.host.idmap import IdMap
+
+MODES = ("auto", "on", "off")
+APT_FILE = "/dev/rootless-apt.conf"
+"""In the container's own tmpfs: nothing of it reaches a layer."""
+APT_CONFIG = 'APT::Sandbox::User "root"; // there is no other user to download as\n'
+
+
+def is_wanted(mode: str, id_map: IdMap, *, runtime: str, nested: bool = False) -> bool:
+    """auto: where the container is root of one id. Raises UsageError for a wrong word, and where it cannot be."""
+    if mode not in MODES:
+        raise UsageError(f"invalid --root-emulation '{mode}'", hint="use auto, on or off")
+    if mode == "off":
+        return False
+    fits = id_map.has_uid(0) and not runtime
+    if mode == "on" and nested:
+        raise UsageError("--root-emulation=on needs a container with your own ids, and --userns=nomap has none of them")
+    if mode == "on" and runtime:
+        raise UsageError("--root-emulation=on works with this tool's own runtime only (--runtime)")
+    if mode == "on" and not fits:
+        raise UsageError("--root-emulation=on needs a container whose user is 0", hint="give --user 0")
+    return fits and (mode == "on" or id_map.kind == "single")
+
+
+def check_profile(profile: dict[str, Any]) -> None:
+    """Raises UsageError for a seccomp profile with an agent of its own."""
+    from rootless.runtime.seccomp import filter_cache
+
+    if filter_cache.has_listener(profile):
+        raise UsageError(
+            "--root-emulation and a seccomp profile with SCMP_ACT_NOTIFY exclude each other: the kernel allows one "
+            "listener around a process"
+        )
+
+
+def filters(engine: Engine) -> dict[str, Any]:
+    """ "root_emulation" of launch.json: paths of the two filters, and the meaning of their calls. Raises HostLimit."""
+    from rootless.runtime.seccomp import filter_cache
+
+    try:
+        return filter_cache.emulation(engine.directories.cache)
+    except OSError as e:
+        raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e
+
+
+def refreshed(engine: Engine, asked: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The same, made again when the cache was cleared."""
+    if asked is None or (os.path.exists(asked["filter"] or asked["plain"]) and os.path.exists(asked["plain"])):
+        return asked
+    return filters(engine)
+
+
+def prepare_apt(directory: str, config: dict[str, Any]) -> None:
+    """Tell apt not to change its user: it verifies that it has become another one. An APT_CONFIG of the image stays."""
+    process = config["process"]
+    if any(entry.startswith("APT_CONFIG=") for entry in process["env"]):
+        return
+    try:
+        with open(f"{directory}/apt.conf", "w", encoding="ascii") as file:
+            file.write(APT_CONFIG)
+    except OSError as e:
+        raise HostLimit(f"cannot write '{directory}/apt.conf': {e.strerror}") from e
+    process["env"].append(f"APT_CONFIG={APT_FILE}")
+    config["mounts"].append(
+        {
+            "destination": APT_FILE,
+            "type": "bind",
+            "source": f"{directory}/apt.conf",
+            "options": ["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"],
+        }
+    )

@@ -1,0 +1,105 @@
+"""Who a container's process is: USER texts resolved against the image's own passwd and group files. Pure.
+
+The files are read by `rootless.engine.image.image_files`; nothing of the host's user database is ever asked, for
+the names belong to the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rootless.errors import UsageError
+
+MAX_ID = (1 << 31) - 1  # docker's bound; beyond it a kernel id wraps or means "no change" (CVE-2024-40635)
+
+
+class Account(NamedTuple):
+    """The identity of a process: ids inside the container, and where its home is.
+
+    groups: supplementary gids; the primary gid is always one of them, or files that deny the group could be read by
+    a process that merely lacks it (CVE-2022-2989).
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+    name: str | None = None
+
+
+def resolve(user: str, passwd: str, group: str, group_add: Iterable[str] = ()) -> Account:
+    """The account that `user` ("", "name", "uid", "name:group", "uid:gid") means in the image.
+
+    passwd, group: contents of the image's files ("" when it has none). Raises UsageError for a name that is not there
+    and for numbers that are no ids: never a fall back to root (CVE-2026-30892).
+    """
+    user_part, colon, group_part = (user or "0").partition(":")
+    if not user_part:
+        user_part = "0"
+    entry = _passwd_entry(user_part, passwd)
+    uid: int | None = _number(user_part, "user") if entry is None else entry[1]
+    if uid is None:
+        raise UsageError(
+            f"unable to find user '{user_part}': no matching entries in passwd file",
+            hint="give a numeric uid, or add the user to the image",
+        )
+    gid = entry[2] if entry else 0
+    groups: list[int] = []
+    if colon and group_part:
+        gid = _group_id(group_part, group)
+    elif entry:
+        groups = _groups_of(entry[0], group)
+    extra = [_group_id(name, group) for name in group_add]
+    members = tuple(dict.fromkeys([gid, *groups, *extra]))
+    return Account(uid, gid, members, (entry[3] if entry else "") or "/", entry[0] if entry else None)
+
+
+def _number(text: str, kind: str) -> int | None:
+    """The id that `text` spells, None when it is a name. Raises UsageError for a number that is no id."""
+    if text.isascii() and text.isdigit():
+        if len(text) > 10 or int(text) > MAX_ID:
+            raise UsageError(f"{kind} id '{text}' is out of range 0 to {MAX_ID}")
+        return int(text)
+    if text[:1] in "+-" and text[1:].isdigit():
+        raise UsageError(f"{kind} id '{text}' is out of range 0 to {MAX_ID}")
+    return None
+
+
+def _passwd_entry(user: str, passwd: str) -> tuple[str, int, int, str] | None:
+    number = _number(user, "user")
+    for fields in _entries(passwd, 6):
+        uid, gid = fields[2], fields[3]
+        if not (uid.isdigit() and gid.isdigit()) or int(uid) > MAX_ID or int(gid) > MAX_ID:
+            continue
+        if fields[0] == user or (number is not None and int(uid) == number):
+            return fields[0], int(uid), int(gid), fields[5]
+    return None
+
+
+def _group_id(name: str, group: str) -> int:
+    for fields in _entries(group, 3):
+        if fields[0] == name and fields[2].isdigit() and int(fields[2]) <= MAX_ID:
+            return int(fields[2])
+    number = _number(name, "group")
+    if number is None:
+        raise UsageError(
+            f"unable to find group '{name}': no matching entries in group file",
+            hint="give a numeric gid, or add the group to the image",
+        )
+    return number
+
+
+def _groups_of(user: str, group: str) -> list[int]:
+    return [
+        int(fields[2])
+        for fields in _entries(group, 4)
+        if fields[2].isdigit() and int(fields[2]) <= MAX_ID and user in fields[3].split(",")
+    ]
+
+
+def _entries(text: str, least: int) -> Iterable[Sequence[str]]:
+    for line in text.splitlines():
+        fields = line.strip().split(":")
+        if len(fields) >= least and fields[0] and not line.startswith("#"):
+            yield fields

@@ -1,0 +1,139 @@
+"""The verbs `image attach` and `image referrers`: artifacts beside an image in its registry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.image.image_names import qualify, registries
+from rootless.engine.image.images import RegistryOptions
+from rootless.engine.transfer.blob_sources import bytes_content
+from rootless.engine.transfer.copy_ends import access_of
+from rootless.errors import UsageError
+from rootless.image.digest import digest_of
+from rootless.image.manifest import Descriptor, parse_manifest
+from rootless.image.platform import parse_platform
+from rootless.image.referrers import EMPTY, Referrer, add_to_tag, artifact, list_referrers
+from rootless.image.upload import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import BinaryIO
+
+    from rootless.engine.context import Engine
+    from rootless.image.reference import Reference
+    from rootless.image.registry import RegistrySource
+
+_TITLE = "org.opencontainers.image.title"
+_DEFAULT_TYPE = "application/octet-stream"
+_UNKNOWN = "application/vnd.unknown.artifact.v1"
+
+
+class Attached(NamedTuple):
+    """An artifact that was pushed: its full name by digest, and what it refers to."""
+
+    name: str
+    digest: str
+    subject: str
+
+
+def attach(
+    engine: Engine,
+    image: str,
+    files: Sequence[str],
+    *,
+    artifact_type: str = "",
+    annotations: Mapping[str, str] | None = None,
+    platform: str | None = None,
+    registry: RegistryOptions | None = None,
+) -> Attached:
+    """Push files (`PATH[:MEDIATYPE]`) as an artifact that refers to an image of a registry.
+
+    Raises UsageError, ImageNotFound, RegistryError.
+    """
+    from rootless.image.destination import open_destination
+
+    found = [_file(text) for text in files]
+    reference, _ = qualify(engine, image)
+    options = registry or RegistryOptions()
+    subject = _subject(engine, reference, platform, options)
+    raw = artifact(subject, artifact_type or _UNKNOWN, [descriptor for _, descriptor in found], annotations or {})
+    new = Referrer(digest_of(raw), artifact_type or _UNKNOWN, "", len(raw), dict(annotations or {}))
+    destination = open_destination(reference, registries(engine), access_of(options), warn=engine.warn)
+    try:
+        for path, descriptor in found:
+            destination.put_blob(_content(path, descriptor))
+        destination.put_blob(bytes_content(EMPTY, digest_of(EMPTY)))
+        media_type = parse_manifest(raw).media_type
+        response = destination.put_manifest(raw, media_type)
+        if not response.headers.get("OCI-Subject"):
+            add_to_tag(destination, subject.digest, new._replace(media_type=media_type))
+    finally:
+        destination.close()
+    return Attached(str(reference.with_digest(new.digest)), new.digest, subject.digest)
+
+
+def referrers(
+    engine: Engine,
+    image: str,
+    *,
+    artifact_type: str = "",
+    platform: str | None = None,
+    registry: RegistryOptions | None = None,
+) -> list[Referrer]:
+    """The artifacts that refer to an image of a registry. Raises ImageNotFound, RegistryError."""
+    reference, _ = qualify(engine, image)
+    source = _open(engine, reference, registry or RegistryOptions())
+    try:
+        subject = _descriptor(source, platform)
+        return list_referrers(source.session, source.repository, subject.digest, artifact_type)
+    finally:
+        source.close()
+
+
+def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:
+    """The registry itself: a mirror may not have what refers to the image."""
+    from rootless.image.registry import open_repository
+
+    return open_repository(reference, registries(engine), access_of(options), warn=engine.warn)
+
+
+def _subject(engine: Engine, reference: Reference, platform: str | None, options: RegistryOptions) -> Descriptor:
+    source = _open(engine, reference, options)
+    try:
+        return _descriptor(source, platform)
+    finally:
+        source.close()
+
+
+def _descriptor(source: RegistrySource, platform: str | None) -> Descriptor:
+    """What the name means: index or manifest; with a platform: its manifest."""
+    if platform:
+        return source.manifest(parse_platform(platform)).descriptor
+    raw, media_type = source.top()
+    document = parse_manifest(raw, media_type)
+    return Descriptor(document.media_type, document.digest, len(raw))
+
+
+def _file(text: str) -> tuple[str, Descriptor]:
+    """`PATH[:MEDIATYPE]` as the path and the layer that it becomes."""
+    path, colon, media_type = text.rpartition(":")
+    if not colon or "/" not in media_type or os.path.exists(text):
+        path, media_type = text, _DEFAULT_TYPE
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError as e:
+        raise UsageError(f"cannot read '{path}': {e.strerror}") from e
+    return path, Descriptor(media_type, f"sha256:{digest}", size, None, {_TITLE: os.path.basename(path)})
+
+
+def _content(path: str, descriptor: Descriptor) -> Content:
+    def open_at(offset: int) -> BinaryIO:
+        file = open(path, "rb")
+        file.seek(offset)
+        return file
+
+    return Content(open_at, descriptor.digest, descriptor.size)

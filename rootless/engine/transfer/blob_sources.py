@@ -1,0 +1,93 @@
+"""Where the bytes of a local image's layers come from and where else they are known to lie: for push and copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.engine.transfer import layer_bytes
+from rootless.errors import RootlessError, UsageError
+from rootless.image.compress import Compressed, Compression
+from rootless.image.reference import parse_reference
+from rootless.image.upload import Content
+from rootless.storage.store.layer_forms import forms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.engine.context import Engine
+    from rootless.engine.transfer.bring import Layer
+    from rootless.image.manifest import Descriptor
+    from rootless.image.source import Reader
+
+_PIECE = 1 << 20
+
+
+def skipped(reader: Reader, offset: int) -> Reader:
+    """`reader` from its byte `offset` on."""
+    while offset > 0:
+        piece = reader.read(min(offset, _PIECE))
+        if not piece:
+            break
+        offset -= len(piece)
+    return reader
+
+
+def exact_content(engine: Engine, layer: Layer) -> Content:
+    """The layer as the manifest names it; opening raises NotFound when it is neither here nor can be made again."""
+    descriptor = layer.descriptor
+
+    def open_at(offset: int) -> Reader:
+        return skipped(layer_bytes.open_blob(engine, descriptor, layer.diff_id, layer.chain_id), offset)
+
+    return Content(open_at, descriptor.digest, descriptor.size)
+
+
+def compressed_content(
+    engine: Engine, layer: Layer, compression: Compression, digest: str | None = None, size: int | None = None
+) -> Content:
+    """The layer's tar, compressed while it is read. digest, size: when they are known from before."""
+
+    def open_at(offset: int) -> Reader:
+        return skipped(Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression), offset)
+
+    return Content(open_at, digest, size)
+
+
+def blob_content(engine: Engine, descriptor: Descriptor) -> Content:
+    """A blob of the store that is no layer of an image."""
+    blobs = engine.store.blobs
+    return Content(lambda offset: skipped(blobs.open(descriptor.digest), offset), descriptor.digest, descriptor.size)
+
+
+def bytes_content(raw: bytes, digest: str) -> Content:
+    """A small blob that is in memory."""
+    import io
+
+    return Content(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
+
+
+def origins(engine: Engine, registry: str, layers: Iterable[Layer]) -> dict[str, list[str]]:
+    """By digest: the repositories of `registry` that have a blob, as far as the store knows.
+
+    Known are the repositories that local images were pulled from or pushed to, and where compressed forms went.
+    """
+    wanted = {layer.descriptor.digest: layer.chain_id for layer in layers}
+    found: dict[str, list[str]] = {}
+    for entry in engine.store.index.entries():
+        repositories = [_repository(name, registry) for name in entry.names if "@" in name]
+        for descriptor in entry.manifest.layers:
+            if descriptor.digest in wanted:
+                found.setdefault(descriptor.digest, []).extend(filter(None, repositories))
+    for chain_id in wanted.values():
+        for form in forms(engine.store, chain_id).values():
+            places = [name.partition("/") for name in form.repositories]
+            found.setdefault(form.digest, []).extend(path for host, _, path in places if host == registry)
+    return {digest: list(dict.fromkeys(places)) for digest, places in found.items()}
+
+
+def _repository(name: str, registry: str) -> str | None:
+    try:
+        reference = parse_reference(name)
+    except (UsageError, RootlessError):
+        return None
+    return reference.repository if reference.registry == registry else None

@@ -1,0 +1,112 @@
+"""Brings every platform of an index into the store: this host's image is unpacked, the others are kept as blobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.engine.image.images import PullEvent
+from rootless.engine.transfer.bring import bring
+from rootless.engine.transfer.parallel import Control, run_all
+from rootless.errors import InvalidInput
+from rootless.image.digest import verify
+from rootless.image.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_manifest, select
+from rootless.image.platform import host_platform
+from rootless.storage.store.index import is_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.engine.transfer.copy_ends import Source
+    from rootless.storage.store.store import Store
+
+_PIECE = 1 << 20
+_STEP = 1 << 19
+_MAX_NESTING = 4
+
+
+def bring_all(
+    engine: Engine, source: Source, say: Callable[[PullEvent], None], *, origin: str | None = None
+) -> Manifest | Index:
+    """What the source has at its top, with all below it; the caller holds `store.using()` and gives it a name."""
+    raw, media_type = source.top()
+    document = parse_manifest(raw, media_type)
+    if isinstance(document, Manifest):
+        bring_manifest(engine, source, document, say, origin=origin, unpacked=is_image(document))
+    else:
+        _bring_children(engine, source, document, say, origin, 0)
+    return document
+
+
+def _bring_children(
+    engine: Engine, source: Source, index: Index, say: Callable[[PullEvent], None], origin: str | None, depth: int
+) -> None:
+    if depth > _MAX_NESTING:
+        raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
+    try:
+        ours = select(index, host_platform()).digest
+    except InvalidInput:
+        ours = ""
+    for child in index.manifests:
+        if child.size > MANIFEST_LIMIT:
+            raise InvalidInput(f"manifest of {child.size} bytes is larger than {MANIFEST_LIMIT}")
+        raw = source.fetch(child)
+        document = parse_manifest(raw, child.media_type)
+        if isinstance(document, Index):
+            _bring_children(engine, source, document, say, origin, depth + 1)
+            continue
+        say(PullEvent("", f"{child.platform or child.digest[:19]}: {child.digest}"))
+        unpacked = child.digest == ours and is_image(document)
+        bring_manifest(engine, source, document, say, origin=origin, unpacked=unpacked)
+    _keep(engine.store, index.raw, index.digest)
+
+
+def bring_manifest(
+    engine: Engine,
+    source: Source,
+    manifest: Manifest,
+    say: Callable[[PullEvent], None],
+    *,
+    origin: str | None = None,
+    unpacked: bool = False,
+) -> None:
+    """One manifest with its config and layers: unpacked, or only as blobs (of another platform, or no image)."""
+    store = engine.store
+    if unpacked:
+        bring(store, source, manifest, say, origin=origin, keep_blobs=engine.settings.keep_layer_blobs)
+        return
+    wanted = {each.digest: each for each in (*manifest.layers, manifest.config) if not store.blobs.has(each.digest)}
+
+    def job(descriptor: Descriptor) -> Callable[[Control], None]:
+        return lambda control: _bring_blob(store, source, descriptor, control)
+
+    run_all([job(each) for each in wanted.values()], say)
+    _keep(store, manifest.raw, manifest.digest)
+
+
+def _bring_blob(store: Store, source: Source, descriptor: Descriptor, control: Control) -> None:
+    short = descriptor.digest.partition(":")[2][:12]
+    control.emit(PullEvent(short, "Downloading", 0, descriptor.size))
+    if descriptor.data is not None:
+        _keep(store, descriptor.data, descriptor.digest)
+        return
+    reader = source.open_blob(descriptor)
+    try:
+        with store.blobs.writer(descriptor.digest, descriptor.size) as writer:
+            shown = 0
+            while piece := reader.read(_PIECE):
+                control.check()
+                writer.write(piece)
+                if writer.offset - shown >= _STEP:
+                    shown = writer.offset
+                    control.emit(PullEvent(short, "Downloading", shown, descriptor.size))
+            writer.commit()
+    finally:
+        reader.close()
+    control.emit(PullEvent(short, "Download complete"))
+
+
+def _keep(store: Store, raw: bytes, digest: str) -> None:
+    verify(raw, digest)
+    if not store.blobs.has(digest):
+        store.blobs.put(raw)

@@ -1,0 +1,240 @@
+"""Opens the two ends of a copy: registry, layout, archive, directory or the store, all with the same few methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rootless.engine.image.image_names import qualify, registries, require
+from rootless.engine.transfer import layer_bytes
+from rootless.engine.transfer.blob_sources import skipped
+from rootless.engine.transfer.bring import plan
+from rootless.errors import InvalidInput, UsageError
+from rootless.image import places
+from rootless.image.destination import Placed
+from rootless.image.manifest import Descriptor, Index, Manifest
+from rootless.image.reference import parse_reference
+from rootless.storage.store.index import is_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.engine.image.images import RegistryOptions
+    from rootless.image.destination import RegistryDestination
+    from rootless.image.http_session import Access
+    from rootless.image.places import Place
+    from rootless.image.platform import Platform
+    from rootless.image.sinks import Sink
+    from rootless.image.source import Reader
+    from rootless.image.upload import Content
+
+
+class Source(Protocol):
+    """Where a copy reads: an image source that also shows what is at the top."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Full names that the place gives the image."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests on the way to the manifest."""
+
+    def top(self) -> tuple[bytes, str | None]:
+        """Manifest or index, and the media type that the place says."""
+
+    def fetch(self, descriptor: Descriptor) -> bytes:
+        """A manifest below an index, verified."""
+
+    def manifest(self, platform: Platform) -> Manifest:
+        """The manifest for `platform`."""
+
+    def config(self, manifest: Manifest) -> bytes:
+        """The config's bytes, verified."""
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
+        """The content of `descriptor` from byte `offset` on."""
+
+    def close(self) -> None:
+        """Give back what is open."""
+
+
+class StoreSource:
+    """An image or index of the store."""
+
+    __slots__ = ("_diff_ids", "_document", "_engine", "digests", "names")
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        index = None
+        try:
+            index = engine.store.index.find_index(str(qualify(engine, name)[0]))
+        except UsageError:
+            pass  # an id
+        self._document: Manifest | Index = index or require(engine, name).manifest
+        self._diff_ids: dict[str, tuple[str, str]] = {}
+        self.digests: tuple[str, ...] = ()
+        self.names: tuple[str, ...] = ()
+        if isinstance(self._document, Manifest):
+            self._note(self._document)
+
+    def top(self) -> tuple[bytes, str]:
+        """Manifest or index."""
+        return self._document.raw, self._document.media_type
+
+    def fetch(self, descriptor: Descriptor) -> bytes:
+        """A manifest below an index."""
+        document = self._engine.store.index.document(descriptor.digest)
+        if isinstance(document, Manifest):
+            self._note(document)
+        return document.raw
+
+    def manifest(self, platform: Platform) -> Manifest:
+        """The manifest for `platform`."""
+        from rootless.image.source import resolve
+
+        manifest, digests = resolve(*self.top(), platform, self.fetch)
+        self.digests = tuple(digests)
+        return manifest
+
+    def config(self, manifest: Manifest) -> bytes:
+        """The config's bytes, verified."""
+        return self._engine.store.blobs.read(manifest.config.digest, manifest.config.size)
+
+    def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
+        """A blob, or a layer as the manifest names it. Raises NotFound when its compressed bytes are gone."""
+        if descriptor.digest in self._diff_ids:
+            diff_id, chain_id = self._diff_ids[descriptor.digest]
+            return skipped(layer_bytes.open_blob(self._engine, descriptor, diff_id, chain_id), offset)
+        return skipped(self._engine.store.blobs.open(descriptor.digest), offset)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _note(self, manifest: Manifest) -> None:
+        if is_image(manifest):
+            entry = self._engine.store.index.load(manifest.digest)
+            for layer in plan(manifest, entry.config):
+                self._diff_ids[layer.descriptor.digest] = (layer.diff_id, layer.chain_id)
+
+
+class RegistrySink:
+    """A repository as the end of a copy. origin: a repository of the same registry that has the blobs."""
+
+    at_once = 3
+
+    def __init__(self, destination: RegistryDestination, origin: str) -> None:
+        self._destination = destination
+        self._origins = [origin] if origin else []
+
+    def put_blob(self, content: Content, on_bytes: Callable[[int], None]) -> Placed:
+        """Skip, mount or send."""
+        return self._destination.put_blob(content, origins=self._origins, on_bytes=on_bytes)
+
+    def put_config(self, content: Content) -> Placed:
+        """The same."""
+        return self._destination.put_blob(content, origins=self._origins)
+
+    def put_manifest(self, raw: bytes, media_type: str, *, is_top: bool) -> None:
+        """Put it by digest, the top one by its tag."""
+        self._destination.put_manifest(raw, media_type, tag=self._destination.reference.tag if is_top else None)
+
+    def finish(self) -> None:
+        """The tag made it visible."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._destination.close()
+
+
+def access_of(options: RegistryOptions) -> Access:
+    """The options of one command as the session wants them."""
+    from rootless.image.http_session import Access
+
+    return Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
+
+
+def open_source(engine: Engine, place: Place, options: RegistryOptions) -> Source:
+    """The image at `place`. Raises ImageNotFound, InvalidInput, RegistryError, UsageError."""
+    if place.transport == places.REGISTRY:
+        from rootless.image.registry import open_registry
+
+        return open_registry(parse_reference(place.name), registries(engine), access_of(options), warn=engine.warn)
+    if place.transport == places.STORE:
+        return StoreSource(engine, place.name)
+    if place.transport == places.DIRECTORY:
+        from rootless.image.directory import DirectorySource
+
+        return DirectorySource(place.path)
+    return _FromFiles(engine, place)
+
+
+class _FromFiles:
+    """One image of a layout or an archive, and the files it lies in."""
+
+    def __init__(self, engine: Engine, place: Place) -> None:
+        from rootless.engine.transfer.load import open_files
+        from rootless.image.docker_archive import archive_sources
+
+        self._files = open_files(engine.store, place.path)
+        try:
+            self._source: Any = _chosen(archive_sources(self._files), place)
+        except BaseException:
+            self._files.close()
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+
+def _chosen(sources: Sequence[Any], place: Place) -> Any:
+    """The image that the place names, or its only one."""
+    if not place.name:
+        if len(sources) > 1:
+            names = [getattr(each, "label", "") or ", ".join(each.names) or "without a name" for each in sources]
+            raise UsageError(
+                f"'{place.path}' has {len(sources)} images: {', '.join(names)[:500]}",
+                hint=f"name one: {place.transport}:{place.path}:NAME",
+            )
+        return sources[0]
+    for source in sources:
+        if getattr(source, "label", "") == place.name:
+            return source
+    try:
+        wanted = str(parse_reference(place.name))
+    except UsageError:
+        wanted = ""
+    for source in sources:
+        if wanted in source.names:
+            return source
+    raise InvalidInput(f"'{place.path}' has no image '{place.name}'")
+
+
+def open_sink(engine: Engine, place: Place, options: RegistryOptions, source: Place) -> Sink:
+    """The other end. Raises UsageError, HostLimit."""
+    if place.transport == places.REGISTRY:
+        from rootless.image.destination import open_destination
+
+        reference = parse_reference(place.name)
+        if reference.digest:
+            raise UsageError(f"cannot copy to '{place}'", hint="a copy goes to a tag, not to a digest")
+        origin = ""
+        if source.transport == places.REGISTRY:
+            other = parse_reference(source.name)
+            origin = other.repository if other.registry == reference.registry else ""
+        return RegistrySink(
+            open_destination(reference, registries(engine), access_of(options), warn=engine.warn), origin
+        )
+    if place.transport == places.DOCKER_ARCHIVE:
+        from rootless.image.docker_sink import DockerArchiveSink
+
+        return DockerArchiveSink(place.path, place.name)
+    from rootless.image.sinks import DirectorySink, LayoutSink, OciArchiveSink
+
+    if place.transport == places.DIRECTORY:
+        return DirectorySink(place.path)
+    return (LayoutSink if place.transport == places.LAYOUT else OciArchiveSink)(place.path, place.name)

@@ -1,0 +1,224 @@
+"""The verb `copy`: an image from one place to another, byte for byte; into the store it is unpacked as by `pull`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.image.image_names import qualify
+from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.transfer.bring import bring
+from rootless.engine.transfer.bring_index import bring_all
+from rootless.engine.transfer.copy_ends import open_sink, open_source
+from rootless.engine.transfer.parallel import Control, run_all
+from rootless.errors import InvalidInput, NotFound, UsageError
+from rootless.image import places
+from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
+from rootless.image.digest import digest_of
+from rootless.image.manifest import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    Index,
+    Manifest,
+    parse_manifest,
+    select,
+)
+from rootless.image.places import Place, parse_place
+from rootless.image.platform import host_platform, parse_platform
+from rootless.image.policy import check_policy
+from rootless.image.reference import parse_reference
+from rootless.image.upload import Content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.engine.transfer.copy_ends import Source
+    from rootless.image.platform import Platform
+    from rootless.image.sinks import Sink
+
+_STEP = 1 << 19
+_MAX_NESTING = 4
+
+
+class CopyOptions(NamedTuple):
+    """all: every platform of an index. platform: the one to take (None: this host's). format: oci | v2s2 (None: as it
+    is, byte for byte)."""
+
+    all: bool = False
+    platform: str | None = None
+    format: str | None = None
+
+
+class Copied(NamedTuple):
+    """What is there now: its digest at the destination, and where."""
+
+    digest: str
+    place: str
+
+
+class _Copy(NamedTuple):
+    source: Source
+    sink: Sink
+    platform: Platform
+    options: CopyOptions
+    say: Callable[[PullEvent], None]
+
+
+def copy(
+    engine: Engine,
+    source_text: str,
+    destination_text: str,
+    *,
+    options: CopyOptions,
+    from_registry: RegistryOptions | None = None,
+    to_registry: RegistryOptions | None = None,
+    progress: Callable[[PullEvent], None] | None = None,
+) -> Copied:
+    """See engine.image.images.Images.copy."""
+    if options.format is not None and options.format not in FORMATS:
+        raise UsageError(f"unknown format '{options.format}'", hint=f"use one of: {', '.join(FORMATS)}")
+    from_place, to_place = _place(engine, source_text), _place(engine, destination_text)
+    if from_place.transport != places.STORE:
+        check_policy(from_place.transport, from_place.scope)
+    say = progress or (lambda event: None)
+    platform = parse_platform(options.platform) if options.platform else host_platform()
+    with engine.store.using():
+        source = open_source(engine, from_place, from_registry or RegistryOptions())
+        try:
+            say(PullEvent("", f"Copying {from_place} to {to_place}"))
+            if to_place.transport == places.STORE:
+                digest = _into_store(engine, source, to_place, from_place, platform, options, say)
+            else:
+                sink = open_sink(engine, to_place, to_registry or RegistryOptions(), from_place)
+                try:
+                    digest = _copy_top(_Copy(source, sink, platform, options, say))
+                    sink.finish()
+                finally:
+                    sink.close()
+        finally:
+            source.close()
+    say(PullEvent("", f"Digest: {digest}"))
+    return Copied(digest, str(to_place))
+
+
+def _place(engine: Engine, text: str) -> Place:
+    """The place, with names of registries and of the store in full."""
+    place = parse_place(text)
+    if place.transport == places.REGISTRY:
+        return place._replace(name=str(parse_reference(place.name)))
+    return place
+
+
+def _into_store(
+    engine: Engine,
+    source: Source,
+    place: Place,
+    from_place: Place,
+    platform: Platform,
+    options: CopyOptions,
+    say: Callable[[PullEvent], None],
+) -> str:
+    if options.format is not None:
+        raise UsageError("--format is for places other than the store")
+    reference, _ = qualify(engine, place.name)
+    if reference.digest:
+        raise UsageError(f"an image cannot be given the name '{place.name}'", hint="leave out the digest")
+    origin = None
+    if from_place.transport == places.REGISTRY:
+        origin = parse_reference(from_place.name).name
+    document: Manifest | Index
+    if options.all:
+        document = bring_all(engine, source, say, origin=origin)
+    else:
+        document = source.manifest(platform)
+        if from_place.transport != places.STORE:
+            bring(engine.store, source, document, say, origin=origin, keep_blobs=engine.settings.keep_layer_blobs)
+    engine.store.index.tag(str(reference), Descriptor(document.media_type, document.digest, len(document.raw)))
+    return document.digest
+
+
+def _copy_top(copy: _Copy) -> str:
+    raw, media_type = copy.source.top()
+    document = parse_manifest(raw, media_type)
+    for _ in range(_MAX_NESTING):
+        if isinstance(document, Manifest) or copy.options.all:
+            break
+        chosen = select(document, copy.platform)
+        document = parse_manifest(copy.source.fetch(chosen), chosen.media_type)
+    if isinstance(document, Index):
+        if not copy.options.all:
+            raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
+        return _copy_index(copy, document, is_top=True).digest
+    return _copy_manifest(copy, document, is_top=True).digest
+
+
+def _copy_index(copy: _Copy, index: Index, *, is_top: bool, depth: int = 0) -> Descriptor:
+    if depth > _MAX_NESTING:
+        raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
+    replaced: dict[str, Descriptor] = {}
+    for child in index.manifests:
+        copy.say(PullEvent("", f"Copying {child.platform or child.digest[:19]}"))
+        raw = copy.source.fetch(child)
+        if child.media_type not in MANIFEST_TYPES + INDEX_TYPES:
+            # What it is does not matter: it is copied as it is
+            copy.sink.put_manifest(raw, child.media_type, is_top=False)
+            continue
+        document = parse_manifest(raw, child.media_type)
+        replaced[child.digest] = (
+            _copy_index(copy, document, is_top=False, depth=depth + 1)
+            if isinstance(document, Index)
+            else _copy_manifest(copy, document, is_top=False)
+        )
+    raw, media_type = rebuild_index(index, replaced, copy.options.format or format_of(index.media_type))
+    copy.sink.put_manifest(raw, media_type, is_top=is_top)
+    return Descriptor(media_type, digest_of(raw), len(raw))
+
+
+def _copy_manifest(copy: _Copy, manifest: Manifest, *, is_top: bool) -> Descriptor:
+    once = {layer.digest: layer for layer in manifest.layers if not layer.is_foreign}
+
+    def job(layer: Descriptor) -> Callable[[Control], None]:
+        return lambda control: _copy_blob(copy, layer, control)
+
+    run_all([job(layer) for layer in once.values()], copy.say, at_once=copy.sink.at_once)
+    copy.sink.put_config(_content(copy.source, manifest.config))
+    form = copy.options.format or format_of(manifest.media_type)
+    layers = list(manifest.layers)
+    if form != format_of(manifest.media_type):
+        layers = [
+            each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers
+        ]
+    raw, media_type = rebuild(manifest, layers, form)
+    copy.sink.put_manifest(raw, media_type, is_top=is_top)
+    return Descriptor(media_type, digest_of(raw), len(raw))
+
+
+def _content(source: Source, descriptor: Descriptor) -> Content:
+    import io
+
+    embedded = descriptor.data
+    if embedded is not None:
+        return Content(lambda offset: io.BytesIO(embedded[offset:]), descriptor.digest, descriptor.size)
+    return Content(lambda offset: source.open_blob(descriptor, offset), descriptor.digest, descriptor.size)
+
+
+def _copy_blob(copy: _Copy, layer: Descriptor, control: Control) -> None:
+    short = layer.digest.partition(":")[2][:12]
+    shown = 0
+    control.check()
+    control.emit(PullEvent(short, "Copying", 0, layer.size))
+
+    def on_bytes(count: int) -> None:
+        nonlocal shown
+        control.check()
+        if count - shown >= _STEP or count < shown:
+            shown = count
+            control.emit(PullEvent(short, "Copying", count, layer.size))
+
+    try:
+        placed = copy.sink.put_blob(_content(copy.source, layer), on_bytes)
+    except NotFound as e:
+        raise NotFound(e.message, hint="`rootless push` and `rootless save` compress such layers anew") from e
+    status = {"there": "Already exists", "mounted": f"Mounted from {placed.origin}", "sent": "Copied"}
+    control.emit(PullEvent(short, status[placed.how]))

@@ -1,0 +1,159 @@
+"""The verb `import`: the tar of a root file system becomes an image of one layer."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.image.image_names import qualify
+from rootless.engine.image.images import PullEvent
+from rootless.engine.plan.config_changes import apply_changes
+from rootless.engine.transfer.load import open_input
+from rootless.errors import UsageError
+from rootless.image.decompress import HEAD, Plain
+from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
+from rootless.image.moment import format_time
+from rootless.image.platform import host_platform, parse_platform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import BinaryIO
+
+    from rootless.engine.context import Engine
+    from rootless.image.platform import Platform
+    from rootless.storage.layers.layer_store import Reader
+    from rootless.storage.store.store import Store
+
+_STEP = 4 << 20
+
+
+def import_root(
+    engine: Engine,
+    source: str | BinaryIO,
+    reference: str | None,
+    *,
+    changes: Sequence[str] = (),
+    message: str = "",
+    platform: str | None = None,
+    progress: Callable[[PullEvent], None] | None = None,
+) -> str:
+    """See engine.image.images.Images.import_."""
+    target = parse_platform(platform) if platform else host_platform()
+    config = apply_changes({}, changes)
+    name = None if reference is None else _name(engine, reference)
+    store = engine.store
+    is_path = isinstance(source, str) and source != "-"
+    stream = _open(source)
+    history = [
+        {
+            "created": format_time(time.time()),
+            "created_by": "",
+            "comment": message or f"Imported from {os.path.basename(source) if isinstance(source, str) else '-'}",
+        }
+    ]
+    with store.using():
+        try:
+            _check_room(store, stream)
+            layer = store_layer(store, _plain(stream), progress)
+        finally:
+            if is_path:
+                stream.close()
+        return make_image(store, layer, image_config(target, config, [layer.digest], history), name)
+
+
+def _open(source: str | BinaryIO) -> BinaryIO:
+    if isinstance(source, str):
+        return sys.stdin.buffer if source == "-" else open_input(source)
+    return source
+
+
+def _check_room(store: Store, stream: BinaryIO) -> None:
+    """Of a file the size is known before."""
+    from rootless.engine.transfer.space import check_archive
+
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return  # a stream that is no file of the system
+    if stat.S_ISREG(status.st_mode):
+        check_archive(store, status.st_size)
+
+
+def _name(engine: Engine, reference: str) -> str:
+    found, _ = qualify(engine, reference)
+    if found.digest:
+        raise UsageError(f"an image cannot be given the name '{reference}'", hint="leave out the digest")
+    return str(found)
+
+
+def _plain(stream: BinaryIO) -> Plain:
+    head = b""
+    while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
+        head += piece
+    return Plain(head, stream)
+
+
+def store_layer(
+    store: Store, reader: Reader, progress: Callable[[PullEvent], None] | None, *, parent: str | None = None
+) -> Descriptor:
+    """Unpack an uncompressed layer tar, on the layer with chain id `parent`; its descriptor, whose digest is the
+    diff_id too. The tar is not kept: `engine.transfer.layer_bytes` makes it again from the tree."""
+    count = shown = 0
+
+    def step(size: int) -> None:
+        nonlocal count, shown
+        count += size
+        if progress is not None and count - shown >= _STEP:
+            shown = count
+            progress(PullEvent("import", "Extracting", count))
+
+    chain_id = store.layers.unpack_new(parent, OCI_LAYER, reader, step)
+    diff_id = str(store.layers.record(chain_id)["diff_id"])
+    if progress is not None:
+        progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))
+    return Descriptor(OCI_LAYER, diff_id, count)
+
+
+def image_config(
+    platform: Platform, config: dict[str, Any], diff_ids: Sequence[str], history: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The document of an image config (image-spec config.md)."""
+    document: dict[str, Any] = {
+        "created": history[-1]["created"],
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        "history": list(history),
+    }
+    if platform.variant:
+        document["variant"] = platform.variant
+    return document
+
+
+def make_image(store: Store, layer: Descriptor, config: dict[str, Any], name: str | None) -> str:
+    """Store the config and manifest of an image of one layer and name it; its id."""
+    raw = json.dumps(config, separators=(",", ":"), sort_keys=True).encode()
+    config_digest = store.blobs.put(raw)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": config_digest, "size": len(raw)},
+        "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}],
+    }
+    publish_manifest(store, manifest, name)
+    return config_digest
+
+
+def publish_manifest(store: Store, manifest: dict[str, Any], name: str | None) -> None:
+    """Store a manifest, and write its image's name, or none, into the index: the last step of making an image."""
+    raw = json.dumps(manifest, separators=(",", ":")).encode()
+    descriptor = Descriptor(manifest["mediaType"], store.blobs.put(raw), len(raw))
+    if name is None:
+        store.index.add(descriptor)
+    else:
+        store.index.tag(name, descriptor)

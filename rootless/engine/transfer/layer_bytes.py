@@ -1,0 +1,342 @@
+"""The bytes of a layer as an archive: its tar, and the compressed blob that a manifest names. The only way to get them.
+
+A layer lies in the store as a tree and a recipe; its compressed blob is usually gone. Readers have `read(size)` and
+`close()`; bytes are checked against their digest on the way, and the last `read` raises DigestMismatch if they differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from rootless.errors import DigestMismatch, NotFound, RootlessError
+from rootless.image.manifest import OCI_LAYER, Descriptor
+from rootless.storage.store.layer_forms import forms
+from rootless.storage.tar import recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping
+
+    from rootless.engine.context import Engine
+    from rootless.image.compress import Compression
+    from rootless.image.decompress import Plain
+    from rootless.image.source import ImageSource, Reader
+    from rootless.storage.layers.worker_client import Rebuilt
+    from rootless.storage.store.store import Store
+
+_FIRST = 1 << 16  # bytes by which a registry shows that it has the blob
+
+
+def open_tar(engine: Engine, diff_id: str, chain_id: str | None = None) -> Reader:
+    """The uncompressed tar of a layer, exactly (its digest is `diff_id`).
+
+    chain_id: which layer, when the caller knows; else one with this diff_id is searched. Raises NotFound with a hint.
+    """
+    return recovered_tar(engine, diff_id, chain_id, ())
+
+
+def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Container[str]) -> Reader:
+    """As `open_tar`, but not from the trees of the layers `bad`, which are known to be damaged."""
+    store = engine.store
+    chains = list(_chains(store, diff_id, chain_id))
+    for chain in chains:
+        if chain not in bad and recipe.find(store.layers.path(chain)) is not None:
+            from rootless.storage.layers.worker_client import Rebuilt
+
+            tar = Rebuilt([store.layers.path(chain)], store.id_map)
+            return Checked(tar, diff_id, int(store.layers.record(chain)["tar_size"]), damaged=_DAMAGED_TREE)
+    # A layer made before there were recipes has its blob
+    descriptors = list(_descriptors(store, diff_id, chains))
+    for descriptor in descriptors:
+        if store.blobs.has(descriptor.digest):
+            return _decompressed(store.blobs.open(descriptor.digest), diff_id)
+    for descriptor in descriptors:
+        reader = _fetched(engine, descriptor, chains)
+        if reader is not None:
+            return _decompressed(reader, diff_id)
+    raise NotFound(
+        f"layer '{diff_id}' is nowhere whole: not here, and in no registry that is known",
+        hint="pull or load the image again, or build it again",
+    )
+
+
+class Tars:
+    """The tars of several layers, to be opened in this order, each after the one before was read to its end: one
+    process makes all of them. Use it in a `with`. layers: diff_id → chain id."""
+
+    __slots__ = ("_engine", "_layers", "_made", "_rebuilt")
+
+    def __init__(self, engine: Engine, layers: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._layers = dict(layers)
+        paths = {diff_id: engine.store.layers.path(chain) for diff_id, chain in layers.items()}
+        self._made = {diff_id: path for diff_id, path in paths.items() if recipe.find(path) is not None}
+        self._rebuilt: Rebuilt | None = None
+
+    def open(self, diff_id: str) -> tuple[int, Reader]:
+        """Size and bytes of a layer's tar. Raises as `open_tar`."""
+        chain = self._layers[diff_id]
+        size = tar_size(self._engine, diff_id, chain)
+        if diff_id not in self._made:
+            return size, open_tar(self._engine, diff_id, chain)
+        if self._rebuilt is None:
+            from rootless.storage.layers.worker_client import Rebuilt
+
+            self._rebuilt = Rebuilt(list(self._made.values()), self._engine.store.id_map)
+        return size, Checked(_Part(self._rebuilt, size), diff_id, size, damaged=_DAMAGED_TREE)
+
+    def __enter__(self) -> Tars:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._rebuilt is not None:
+            self._rebuilt.close()
+
+
+def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
+    """Bytes of `open_tar`. Raises NotFound. A layer made before there were recipes must be decompressed for it."""
+    store = engine.store
+    for chain in _chains(store, diff_id, chain_id):
+        if recipe.find(store.layers.path(chain)) is not None:
+            return int(store.layers.record(chain)["tar_size"])
+    if store.blobs.has(diff_id):
+        return store.blobs.size(diff_id)
+    reader = open_tar(engine, diff_id, chain_id)
+    size = 0
+    try:
+        while piece := reader.read(1 << 20):
+            size += len(piece)
+    finally:
+        reader.close()
+    return size
+
+
+def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str | None = None) -> Reader:
+    """The bytes that `descriptor` (a layer of a manifest) names: the blob here, or made again, or fetched again.
+
+    Raises NotFound with a hint when none of these can be: then compress `open_tar` anew, under a new descriptor.
+    """
+    store = engine.store
+    digest, size = descriptor.digest, descriptor.size
+    if store.blobs.has(digest):
+        return Checked(store.blobs.open(digest), digest, size)
+    if digest == diff_id:
+        return open_tar(engine, diff_id, chain_id)
+    chains = list(_chains(store, diff_id, chain_id))
+    for chain in chains:
+        for key, form in forms(store, chain).items():
+            compression = _compression(key) if form.digest == digest else None
+            if compression is not None:
+                from rootless.image.compress import Compressed
+
+                return Checked(Compressed(open_tar(engine, diff_id, chain), compression), digest, size)
+    reader = _fetched(engine, descriptor, chains)
+    if reader is None:
+        raise NotFound(
+            f"the compressed bytes of layer '{digest}' are neither here nor in a registry that is known",
+            hint="pull the image again with ROOTLESS_KEEP_LAYER_BLOBS=1, or let it be compressed anew (--compression)",
+        )
+    return reader
+
+
+def has_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str | None = None) -> bool:
+    """Whether `open_blob` would succeed; asks a registry where only one can have the bytes."""
+    if descriptor.digest == diff_id or engine.store.blobs.has(descriptor.digest):
+        return True
+    try:
+        open_blob(engine, descriptor, diff_id, chain_id).close()
+    except NotFound:
+        return False
+    return True
+
+
+def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
+    """Unpacked layers with this diff_id, the wanted one first."""
+    if chain_id is not None and store.layers.has(chain_id):
+        yield chain_id
+    if diff_id != chain_id and store.layers.has(diff_id):
+        yield diff_id
+    for other in store.layers.list():
+        if other in (chain_id, diff_id):
+            continue
+        try:
+            if store.layers.record(other).get("diff_id") == diff_id:
+                yield other
+        except RootlessError:
+            continue  # being removed, or damaged
+
+
+def _descriptors(store: Store, diff_id: str, chains: list[str]) -> Iterator[Descriptor]:
+    """The blobs that a layer is, as the manifests of the images here and what was pushed say."""
+    seen = set()
+    for chain in chains:
+        for form in forms(store, chain).values():
+            if form.digest not in seen:
+                seen.add(form.digest)
+                yield Descriptor(OCI_LAYER, form.digest, form.size)
+    for entry in store.index.entries():
+        for descriptor, other in zip(entry.manifest.layers, entry.config.diff_ids, strict=False):
+            if other == diff_id and descriptor.digest not in seen:
+                seen.add(descriptor.digest)
+                yield descriptor
+
+
+def _compression(key: str) -> Compression | None:
+    """The compression that layer_forms remembers under `key`; None for another way, or another library than today's."""
+    from rootless.image.compress import NAMES, Compression
+
+    name, _, rest = key.partition(":")
+    level = rest.rpartition(":")[2]
+    if name not in NAMES or not level.isdigit():
+        return None
+    found = Compression(name, int(level))
+    return found if found.key == key else None
+
+
+def _fetched(engine: Engine, descriptor: Descriptor, chains: list[str]) -> Reader | None:
+    """The blob from a registry that is known to have it; None when none answers with it."""
+    from rootless.engine.image.image_names import registries
+    from rootless.image.http_session import Access
+    from rootless.image.reference import parse_reference
+    from rootless.image.registry import open_repository
+
+    for name in _repositories(engine.store, descriptor.digest, chains):
+        try:
+            source = open_repository(parse_reference(name), registries(engine), Access(), warn=engine.warn)
+        except RootlessError:
+            continue
+        reader: Reader | None = None
+        try:
+            reader = source.open_blob(descriptor)
+            first = reader.read(_FIRST)
+        except RootlessError:
+            if reader is not None:
+                reader.close()
+            source.close()
+            continue
+        return Checked(_Begun(first, reader, source), descriptor.digest, descriptor.size)
+    return None
+
+
+def _repositories(store: Store, digest: str, chains: list[str]) -> list[str]:
+    """Where the blob was pulled from or pushed to."""
+    names = [
+        repository
+        for chain in chains
+        for form in forms(store, chain).values()
+        if form.digest == digest
+        for repository in form.repositories
+    ]
+    for entry in store.index.entries():
+        if any(layer.digest == digest for layer in entry.manifest.layers):
+            names += [name.partition("@")[0] for name in entry.names if "@" in name]
+    return list(dict.fromkeys(names))
+
+
+def _decompressed(blob: Reader, diff_id: str) -> Reader:
+    from rootless.image.decompress import HEAD, Plain
+
+    head = b""
+    while len(head) < HEAD and (piece := blob.read(HEAD - len(head))):
+        head += piece
+    return Checked(_Closing(Plain(head, blob), blob), diff_id, None)
+
+
+_DAMAGED_TREE = "`rootless system check --repair` looks for the damage"
+
+
+class Checked:
+    """A reader that compares all bytes with their digest as the last ones are read. size: None = not known."""
+
+    __slots__ = ("_damaged", "_digest", "_hash", "_left", "_reader")
+
+    def __init__(self, reader: Reader, digest: str, size: int | None, *, damaged: str | None = None) -> None:
+        self._reader = reader
+        self._digest = digest
+        self._hash = hashlib.sha256()
+        self._left = size
+        self._damaged = damaged
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes. Raises DigestMismatch with the last ones, when they are not what they should be."""
+        piece = self._reader.read(size)
+        self._hash.update(piece)
+        if self._left is not None:
+            self._left -= len(piece)
+        is_end = self._left == 0 if piece and self._left is not None else not piece and size != 0
+        if is_end or (self._left is not None and self._left < 0):
+            self._compare()
+        return piece
+
+    def close(self) -> None:
+        """Give back what the stream holds."""
+        self._reader.close()
+
+    def _compare(self) -> None:
+        if (self._left is not None and self._left != 0) or f"sha256:{self._hash.hexdigest()}" != self._digest:
+            raise DigestMismatch(
+                f"layer '{self._digest}' is damaged: its bytes have another digest",
+                hint=self._damaged or "pull the image again",
+            )
+
+
+class _Part:
+    """The next `size` bytes of a reader that others read on afterwards."""
+
+    __slots__ = ("_left", "_reader")
+
+    def __init__(self, reader: Rebuilt, size: int) -> None:
+        self._reader = reader
+        self._left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        piece = self._reader.read(min(wanted, 1 << 20)) if wanted else b""
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """The whole is closed by who has it."""
+
+
+class _Closing:
+    """Decompressed bytes whose source is closed with them."""
+
+    __slots__ = ("_plain", "_source")
+
+    def __init__(self, plain: Plain, source: Reader) -> None:
+        self._plain = plain
+        self._source = source
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes."""
+        return self._plain.read(size)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class _Begun:
+    """A blob of a registry whose first bytes were read already."""
+
+    __slots__ = ("_first", "_reader", "_source")
+
+    def __init__(self, first: bytes, reader: Reader, source: ImageSource) -> None:
+        self._first = first
+        self._reader = reader
+        self._source = source
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes."""
+        if not self._first:
+            return self._reader.read(size)
+        piece = self._first if size < 0 else self._first[:size]
+        self._first = self._first[len(piece) :]
+        return piece
+
+    def close(self) -> None:
+        """Close the blob and its connection."""
+        self._reader.close()
+        self._source.close()

@@ -1,0 +1,136 @@
+"""The verb `load`: every image of an archive or layout into the store, under the names it has there."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from rootless.engine.image.image_names import familiar
+from rootless.engine.image.images import LoadedImage, PullEvent
+from rootless.engine.transfer.bring import bring
+from rootless.errors import HostLimit, InvalidInput, UsageError
+from rootless.image.manifest import Descriptor
+from rootless.image.platform import host_platform, parse_platform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from rootless.engine.context import Engine
+    from rootless.image.file_sets import Files
+    from rootless.image.platform import Platform
+    from rootless.image.source import ImageSource
+    from rootless.storage.store.store import Store
+
+
+def load(
+    engine: Engine,
+    source: str | BinaryIO,
+    *,
+    platform: str | None = None,
+    progress: Callable[[PullEvent], None] | None = None,
+) -> list[LoadedImage]:
+    """See engine.image.images.Images.load."""
+    from rootless.image.docker_archive import archive_sources
+
+    wanted = parse_platform(platform) if platform else host_platform()
+    store = engine.store
+    with store.using():
+        files = open_files(store, source)
+        try:
+            return [_load(engine, each, wanted, progress) for each in archive_sources(files)]
+        finally:
+            files.close()
+
+
+def open_files(store: Store, source: str | BinaryIO) -> Files:
+    """The files of a layout directory or of an archive, which may be compressed or come from a pipe.
+
+    What cannot be read at random is first copied into the store's incoming directory, nameless. Raises UsageError,
+    InvalidInput, HostLimit.
+    """
+    from rootless.image.file_sets import DirectoryFiles, TarFiles
+
+    if isinstance(source, str) and source != "-":
+        if os.path.isdir(source):
+            return DirectoryFiles(source)
+        stream = open_input(source)
+    else:
+        stream = sys.stdin.buffer if isinstance(source, str) else source
+    try:
+        archive = seekable(store, stream)
+    except BaseException:
+        if isinstance(source, str) and source != "-":
+            stream.close()
+        raise
+    try:
+        return TarFiles(archive)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def open_input(path: str) -> BinaryIO:
+    """A file that the user named. Raises UsageError."""
+    try:
+        return open(path, "rb")
+    except OSError as e:
+        raise UsageError(f"cannot read '{path}': {e.strerror}") from e
+
+
+def seekable(store: Store, stream: BinaryIO) -> BinaryIO:
+    """`stream` itself when it is a plain file, else an unnamed copy of its decompressed bytes."""
+    from rootless.image.decompress import HEAD, Plain, compression_of
+
+    head = stream.read(HEAD)
+    if compression_of(head) is None:
+        try:
+            stream.seek(0)
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return stream
+        except (OSError, ValueError):
+            pass  # a pipe, or not a file of the system at all
+        else:
+            head = b""
+    plain = Plain(head, stream)
+    incoming = store.path("incoming")
+    try:
+        fd = os.open(incoming, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise HostLimit(f"cannot write to '{incoming}': {e.strerror}") from e
+    copy = os.fdopen(fd, "w+b", buffering=0)
+    try:
+        while piece := plain.read(1 << 20):
+            copy.write(piece)
+        copy.seek(0)
+    except OSError as e:
+        copy.close()
+        raise HostLimit(f"cannot copy the archive into '{incoming}': {e.strerror or e}") from e
+    return copy
+
+
+def _load(
+    engine: Engine, source: ImageSource, wanted: Platform, progress: Callable[[PullEvent], None] | None
+) -> LoadedImage:
+    store = engine.store
+    manifest = source.manifest(wanted)
+    bring(store, source, manifest, progress, keep_blobs=engine.settings.keep_layer_blobs)
+    descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.raw))
+    replaced = []
+    if not source.names:
+        store.index.add(descriptor)
+    for name in source.names:
+        if "@" in name:
+            raise InvalidInput(f"the archive claims to be '{familiar(name)}', which only a registry can say")
+        previous = store.index.resolve(name)
+        store.index.tag(name, descriptor)
+        if previous is not None and previous.config_digest != manifest.config.digest:
+            # CVE-2026-50195: a name never changes its meaning silently
+            replaced.append((familiar(name), previous.config_digest))
+            engine.warn(
+                f"The image {familiar(name)} already exists, renaming the old one with ID "
+                f"{previous.config_digest} to empty string"
+            )
+    return LoadedImage(manifest.config.digest, tuple(familiar(name) for name in source.names), tuple(replaced))

@@ -1,0 +1,112 @@
+"""Several transfers at once: threads that report progress, the caller's thread that shows it and raises what failed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from rootless.errors import RootlessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootless.engine.image.images import PullEvent
+
+Result = TypeVar("Result")
+_FAREWELL = 3.0  # seconds for threads to notice that they are not needed
+
+
+class Cancelled(Exception):
+    """Raised inside a transfer when another one failed: it ends the thread and is never seen outside."""
+
+
+class Control:
+    """What a transfer has of the others: where to report, and whether to go on."""
+
+    __slots__ = ("_cancelled", "emit")
+
+    def __init__(self, emit: Callable[[PullEvent], None], cancelled: threading.Event) -> None:
+        self.emit = emit
+        self._cancelled = cancelled
+
+    def check(self) -> None:
+        """Raise Cancelled when the whole has failed already."""
+        if self._cancelled.is_set():
+            raise Cancelled
+
+
+class _Done(Generic[Result]):
+    __slots__ = ("position", "result")
+
+    def __init__(self, position: int, result: Result) -> None:
+        self.position = position
+        self.result = result
+
+
+def run_all(
+    jobs: Sequence[Callable[[Control], Result]], progress: Callable[[PullEvent], None], *, at_once: int = 3
+) -> list[Result]:
+    """The results of all jobs, in their order; at most `at_once` run at a time. progress is called from this thread.
+
+    The first failure cancels the others and is raised.
+    """
+    if not jobs:
+        return []
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for position in range(len(jobs)):
+        waiting.put(position)
+    events: queue.SimpleQueue[PullEvent | BaseException | _Done[Result] | None] = queue.SimpleQueue()
+    cancelled = threading.Event()
+    control = Control(events.put, cancelled)
+
+    def work() -> None:
+        try:
+            while not cancelled.is_set():
+                try:
+                    position = waiting.get_nowait()
+                except queue.Empty:
+                    break
+                events.put(_Done(position, jobs[position](control)))
+            events.put(None)
+        except BaseException as e:  # handed to the caller's thread, which raises it
+            events.put(e)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    try:
+        return _follow(events, len(threads), progress, cancelled)
+    finally:
+        cancelled.set()
+        for thread in threads:
+            thread.join(_FAREWELL)
+
+
+def _follow(
+    events: queue.SimpleQueue[PullEvent | BaseException | _Done[Result] | None],
+    running: int,
+    progress: Callable[[PullEvent], None],
+    cancelled: threading.Event,
+) -> list[Result]:
+    """Show events and collect results until every thread has ended; then raise the first error."""
+    results: dict[int, Result] = {}
+    failure: BaseException | None = None
+    while running:
+        event = events.get()
+        if isinstance(event, _Done):
+            results[event.position] = event.result
+        elif event is None:
+            running -= 1
+        elif isinstance(event, BaseException):
+            running -= 1
+            cancelled.set()
+            if failure is None or isinstance(failure, Cancelled):
+                failure = event
+            if not isinstance(event, RootlessError | Cancelled):
+                break  # a bug or an interrupt: do not wait for the others
+        elif failure is None:
+            progress(event)
+    if failure is not None:
+        raise failure
+    return [results[position] for position in sorted(results)]

@@ -1,0 +1,146 @@
+"""The verb `pull`: reference → registry → manifest → layers → name. The name is written last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.engine.image.image_names import familiar, find, qualify, registries, repo_digests
+from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.transfer.bring import bring
+from rootless.errors import ImageNotFound, InvalidInput, RegistryError, UsageError
+from rootless.image.digest import digest_of
+from rootless.image.manifest import Descriptor
+from rootless.image.platform import best_match, host_platform, parse_platform
+from rootless.image.policy import check_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.image.manifest import ImageConfig
+    from rootless.image.platform import Platform
+    from rootless.image.reference import Reference
+    from rootless.image.registry import RegistrySource
+    from rootless.storage.store.index import ImageEntry
+
+POLICIES = ("always", "missing", "never", "newer")
+
+
+def pull(
+    engine: Engine,
+    text: str,
+    *,
+    platform: str | None = None,
+    policy: str = "always",
+    progress: Callable[[PullEvent], None] | None = None,
+    registry: RegistryOptions | None = None,
+    all_platforms: bool = False,
+) -> str:
+    """See engine.image.images.Images.pull."""
+    if all_platforms and platform:
+        raise UsageError("--platform and --all-platforms do not go together")
+    if policy not in POLICIES:
+        raise UsageError(f"unknown pull policy '{policy}'", hint=f"use one of: {', '.join(POLICIES)}")
+    wanted = parse_platform(platform) if platform else host_platform()
+    here = find(engine, text) if policy != "always" else None
+    if here is not None and policy in ("missing", "never") and (not platform or _fits(here.config, wanted)):
+        return here.config_digest
+    if policy == "never":
+        raise ImageNotFound(f"no such image: '{text}'", hint=f"pull it with `rootless pull {text}`")
+    reference, why = qualify(engine, text)
+    check_policy("docker", str(reference))
+    say = progress or (lambda event: None)
+    if why:
+        say(PullEvent("", f"Using {reference} for short name '{text}': {why}"))
+    try:
+        source = _open(engine, reference, registry or RegistryOptions())
+    except RegistryError as e:
+        if here is None or policy != "newer":
+            raise
+        engine.warn(f"using the local image, since the registry was not reached: {e.message}")
+        return here.config_digest
+    try:
+        if all_platforms:
+            return _pull_all(engine, reference, source, say)
+        return _pull(engine, reference, source, wanted, say, here=here, is_asked=bool(platform))
+    finally:
+        source.close()
+
+
+def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:
+    from rootless.image.http_session import Access
+    from rootless.image.registry import open_registry
+
+    access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
+    return open_registry(reference, registries(engine), access, warn=engine.warn)
+
+
+def _pull(
+    engine: Engine,
+    reference: Reference,
+    source: RegistrySource,
+    wanted: Platform,
+    say: Callable[[PullEvent], None],
+    *,
+    here: ImageEntry | None,
+    is_asked: bool,
+) -> str:
+    top = digest_of(source.top()[0])
+    pulled_from = str(reference.with_digest(top))
+    if here is not None and pulled_from in repo_digests(here) and (not is_asked or _fits(here.config, wanted)):
+        return here.config_digest  # policy "newer", and it is not
+    say(PullEvent("", f"{reference.tag or reference.digest}: Pulling from {reference.repository}"))
+    manifest = source.manifest(wanted)
+    store = engine.store
+    with store.using():
+        before = store.index.resolve(str(reference))
+        config = bring(
+            store,
+            source,
+            manifest,
+            say,
+            origin=f"{reference.registry}/{reference.repository}",
+            keep_blobs=engine.settings.keep_layer_blobs,
+        )
+        _check_platform(engine, reference, config, wanted, is_asked=is_asked)
+        descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.raw))
+        store.index.tag(pulled_from, descriptor)
+        if reference.digest is None:
+            store.index.tag(str(reference), descriptor)
+    is_new = before is None or before.manifest_digest != manifest.digest
+    say(PullEvent("", f"Digest: {top}"))
+    what = "Downloaded newer image" if is_new else "Image is up to date"
+    say(PullEvent("", f"Status: {what} for {familiar(str(reference))}"))
+    return manifest.config.digest
+
+
+def _pull_all(engine: Engine, reference: Reference, source: RegistrySource, say: Callable[[PullEvent], None]) -> str:
+    """Every platform of an index, under the index's name; the digest of what was pulled."""
+    from rootless.engine.transfer.bring_index import bring_all
+
+    say(PullEvent("", f"{reference.tag or reference.digest}: Pulling from {reference.repository}"))
+    index = engine.store.index
+    with engine.store.using():
+        document = bring_all(engine, source, say, origin=f"{reference.registry}/{reference.repository}")
+        descriptor = Descriptor(document.media_type, document.digest, len(document.raw))
+        index.tag(str(reference.with_digest(document.digest)), descriptor)
+        if reference.digest is None:
+            index.tag(str(reference), descriptor)
+    say(PullEvent("", f"Digest: {document.digest}"))
+    return document.digest
+
+
+def _fits(config: ImageConfig, wanted: Platform) -> bool:
+    return best_match([config.platform], wanted) is not None
+
+
+def _check_platform(
+    engine: Engine, reference: Reference, config: ImageConfig, wanted: Platform, *, is_asked: bool
+) -> None:
+    """An image without an index may be for another machine: an error where a platform was asked for, else a warning."""
+    if _fits(config, wanted) or not config.architecture:
+        return
+    text = f"image '{reference.familiar()}' is for platform '{config.platform}', not '{wanted}'"
+    if is_asked:
+        raise InvalidInput(text, hint=f"pull it with --platform {config.platform}")
+    engine.warn(f"{text}: it runs only with an emulator (binfmt_misc)")

@@ -1,0 +1,324 @@
+"""The verb `push`: a local image into a registry. Layers in parallel, then config, manifest, and the tag last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.image.image_names import qualify, registries, require
+from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.transfer.blob_sources import (
+    blob_content,
+    bytes_content,
+    compressed_content,
+    exact_content,
+    origins,
+)
+from rootless.engine.transfer.bring import plan
+from rootless.engine.transfer.parallel import Control, run_all
+from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
+from rootless.image.compress import Compression, parse_compression
+from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
+from rootless.image.digest import digest_of
+from rootless.image.manifest import Descriptor, Index, Manifest
+from rootless.image.reference import parse_reference
+from rootless.storage.store.index import is_image
+from rootless.storage.store.layer_forms import forms, remember
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.engine.transfer.bring import Layer
+    from rootless.image.destination import Placed, RegistryDestination
+    from rootless.image.reference import Reference
+    from rootless.image.upload import Content
+    from rootless.storage.store.index import ImageEntry
+
+_STEP = 1 << 19  # bytes between two progress events of a layer
+_AT_ONCE = 3
+
+
+class PushOptions(NamedTuple):
+    """How to push. format: oci | v2s2 (None: as the image is). compression: gzip | zstd | none for all layers (None:
+    gzip for those that are not compressed). all: every platform of an index. chunk_size: bytes per request at most."""
+
+    format: str | None = None
+    compression: str | None = None
+    compression_level: int | None = None
+    all: bool = False
+    chunk_size: int | None = None
+
+
+class Pushed(NamedTuple):
+    """What is in the registry now. name: the full reference; digest: of the manifest or index there."""
+
+    name: str
+    digest: str
+    size: int
+
+
+class _Push(NamedTuple):
+    """One push while it runs."""
+
+    engine: Engine
+    destination: RegistryDestination
+    registry: str
+    form: str | None
+    compression: Compression | None
+    chunk_size: int | None
+    say: Callable[[PullEvent], None]
+
+
+def push(
+    engine: Engine,
+    text: str,
+    target: str | None = None,
+    *,
+    options: PushOptions,
+    registry: RegistryOptions | None = None,
+    progress: Callable[[PullEvent], None] | None = None,
+) -> Pushed:
+    """See engine.image.images.Images.push."""
+    if options.format is not None and options.format not in FORMATS:
+        raise UsageError(f"unknown format '{options.format}'", hint=f"use one of: {', '.join(FORMATS)}")
+    compression = parse_compression(options.compression or "gzip", options.compression_level)
+    explicit = compression if options.compression or options.compression_level is not None else None
+    if options.format == "v2s2" and compression.name == "zstd":
+        layer_type(Descriptor("", "", 0), "zstd", "v2s2")  # raises: before anything is sent
+    reference = destination_name(engine, target or text)
+    say = progress or (lambda event: None)
+    store = engine.store
+    with store.using():
+        index = store.index.find_index(str(qualify(engine, text)[0])) if options.all else None
+        entry = require(engine, text) if index is None else None
+        destination = _open(engine, reference, registry or RegistryOptions())
+        try:
+            running = _Push(engine, destination, reference.registry, options.format, explicit, options.chunk_size, say)
+            say(PullEvent("", f"The push refers to repository [{reference.familiar_name}]"))
+            if index is not None:
+                digest, size = _push_index(running, index, reference.tag)
+                local = Descriptor(index.media_type, index.digest, len(index.raw))
+            else:
+                assert entry is not None
+                sent = push_image(running, entry, reference.tag)
+                digest, size = sent.digest, sent.size
+                local = entry.manifest.descriptor
+        finally:
+            destination.close()
+        # As docker: the image is known by the registry's digest from now on
+        store.index.tag(str(reference.with_digest(digest)), local)
+    say(PullEvent("", f"{reference.tag}: digest: {digest} size: {size}"))
+    return Pushed(str(reference), digest, size)
+
+
+def destination_name(engine: Engine, text: str) -> Reference:
+    """Where a push goes. Raises UsageError for what cannot be pushed to."""
+    reference, _ = qualify(engine, text.removeprefix("docker://"))
+    if reference.digest:
+        raise UsageError(f"cannot push to '{text}'", hint="a push goes to a tag, not to a digest")
+    return reference
+
+
+def repository_tags(engine: Engine, text: str) -> list[str]:
+    """See engine.image.images.Images.tags_of."""
+    repository = qualify(engine, text)[0].name
+    index = engine.store.index
+    named = [entry.names for entry in index.entries()] + [entry.names for entry in index.indexes()]
+    names = {name for some in named for name in some if "@" not in name}
+    found = sorted(name for name in names if parse_reference(name).name == repository)
+    if not found:
+        raise ImageNotFound(f"no image of repository '{text}' is here", hint="`rootless images` lists what is here")
+    return found
+
+
+def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistryDestination:
+    from rootless.image.destination import open_destination
+    from rootless.image.http_session import Access
+
+    access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
+    return open_destination(reference, registries(engine), access, warn=engine.warn)
+
+
+def push_image(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
+    """Layers, config and manifest of one image; the manifest's descriptor in the registry."""
+    layers = plan(entry.manifest, entry.config)
+    known = origins(push.engine, push.registry, layers)
+    # One layer may be in an image several times, but is sent once
+    once = {layer.descriptor.digest: layer for layer in layers}
+    if tag is not None and (there := _is_pushed(push, entry, layers, tag)) is not None:
+        for layer in once.values():
+            push.say(PullEvent(layer.short, "Layer already exists"))
+        return there
+
+    def job(layer: Layer) -> Callable[[Control], Descriptor]:
+        return lambda control: _push_layer(push, layer, known, control)
+
+    sent = dict(zip(once, run_all([job(layer) for layer in once.values()], push.say, at_once=_AT_ONCE), strict=True))
+    raw, media_type = _manifest_of(push, entry, [sent[layer.descriptor.digest] for layer in layers])
+    push.destination.put_blob(bytes_content(entry.config.raw, entry.config_digest))
+    push.destination.put_manifest(raw, media_type, tag=tag)
+    return Descriptor(media_type, digest_of(raw), len(raw))
+
+
+def _manifest_of(push: _Push, entry: ImageEntry, sent: Sequence[Descriptor]) -> tuple[bytes, str]:
+    """The manifest with the layers as they were sent, in the format that is wanted or can name them."""
+    before = format_of(entry.manifest.media_type)
+    form = push.form or ("oci" if any(layer_compression(each.media_type) == "zstd" for each in sent) else before)
+    layers = []
+    for old, new in zip(entry.manifest.layers, sent, strict=True):
+        is_same = new == old and form == before
+        layers.append(
+            new if is_same else new._replace(media_type=layer_type(new, layer_compression(new.media_type), form))
+        )
+    return rebuild(entry.manifest, layers, form)
+
+
+def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[Layer], tag: str) -> Descriptor | None:
+    """What the tag means in the registry, when that is what a push would give: then there is nothing to do."""
+    told = push.destination.digest_of_tag(tag)
+    if told is None:
+        return None
+    for anew in (False, True):
+        predicted = [_predicted(push, layer, anew=anew) for layer in layers]
+        if None in predicted:
+            continue
+        raw, media_type = _manifest_of(push, entry, [each for each in predicted if each is not None])
+        if digest_of(raw) == told:
+            return Descriptor(media_type, told, len(raw))
+    return None
+
+
+def _predicted(push: _Push, layer: Layer, *, anew: bool) -> Descriptor | None:
+    """The layer's descriptor after a push, as far as it is known; anew: if its blob could not be had."""
+    descriptor = layer.descriptor
+    wanted = _wanted(push, descriptor)
+    if descriptor.is_foreign or (wanted is None and not anew):
+        return descriptor
+    wanted = wanted or Compression(layer_compression(descriptor.media_type))
+    form = forms(push.engine.store, layer.chain_id).get(wanted.key)
+    return None if form is None else _compressed_descriptor(form.digest, form.size, wanted)
+
+
+def _wanted(push: _Push, descriptor: Descriptor) -> Compression | None:
+    """How the layer is to be compressed; None: it goes as it is."""
+    have = layer_compression(descriptor.media_type)
+    wanted = push.compression or (Compression() if have == "none" else None)
+    return None if wanted is not None and wanted.name == have and wanted.level is None else wanted
+
+
+def _compressed_descriptor(digest: str, size: int, compression: Compression) -> Descriptor:
+    plain = Descriptor("", digest, size)
+    return plain._replace(media_type=layer_type(plain, compression.name, "oci"))
+
+
+def _push_layer(push: _Push, layer: Layer, known: dict[str, list[str]], control: Control) -> Descriptor:
+    """One layer; its descriptor in the registry."""
+    descriptor = layer.descriptor
+    if descriptor.is_foreign:
+        control.emit(PullEvent(layer.short, "Skipped foreign layer"))
+        return descriptor
+    wanted = _wanted(push, descriptor)
+    if wanted is None:
+        wanted = Compression(layer_compression(descriptor.media_type))
+        if not _is_made_anew(push, layer, wanted):
+            try:
+                _put(push, layer, exact_content(push.engine, layer), known, control)
+                return descriptor
+            except NotFound:
+                pass  # the compressed bytes are gone and cannot be made again: the same files get a new digest
+    return _push_compressed(push, layer, wanted, known, control)
+
+
+def _is_made_anew(push: _Push, layer: Layer, compression: Compression) -> bool:
+    """Whether the repository has the layer only as we compressed it for an earlier push."""
+    store, destination = push.engine.store, push.destination
+    form = forms(store, layer.chain_id).get(compression.key)
+    return (
+        form is not None
+        and form.digest != layer.descriptor.digest
+        and not store.blobs.has(layer.descriptor.digest)
+        and not destination.has_blob(layer.descriptor.digest, layer.descriptor.size)
+        and destination.has_blob(form.digest, form.size)
+    )
+
+
+def _push_compressed(
+    push: _Push, layer: Layer, wanted: Compression, known: dict[str, list[str]], control: Control
+) -> Descriptor:
+    store, key = push.engine.store, wanted.key
+    form = forms(store, layer.chain_id).get(key)
+    placed = None
+    if form is not None:
+        try:
+            content = compressed_content(push.engine, layer, wanted, form.digest, form.size)
+            placed = _put(push, layer, content, known, control)
+        except DigestMismatch:
+            push.engine.warn(f"layer '{layer.diff_id}' is compressed to other bytes than before: it is sent anew")
+    if placed is None:
+        placed = _put(push, layer, compressed_content(push.engine, layer, wanted), known, control)
+    repository = f"{push.registry}/{push.destination.reference.repository}"
+    remember(store, layer.chain_id, key, placed.digest, placed.size, repository)
+    return _compressed_descriptor(placed.digest, placed.size, wanted)
+
+
+def _put(push: _Push, layer: Layer, content: Content, known: dict[str, list[str]], control: Control) -> Placed:
+    total = content.size or 0
+    shown = 0
+    control.check()
+    control.emit(PullEvent(layer.short, "Preparing"))
+
+    def on_bytes(count: int) -> None:
+        nonlocal shown
+        control.check()
+        if count - shown >= _STEP or count < shown:
+            shown = count
+            control.emit(PullEvent(layer.short, "Pushing", count, total))
+
+    placed = push.destination.put_blob(
+        content, origins=known.get(content.digest or "", ()), chunk_size=push.chunk_size, on_bytes=on_bytes
+    )
+    status = {"there": "Layer already exists", "mounted": f"Mounted from {placed.origin}", "sent": "Pushed"}
+    control.emit(PullEvent(layer.short, status[placed.how]))
+    return placed
+
+
+def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> tuple[str, int]:
+    """Every image of an index, then the index. Raises ImageNotFound when one of them is not here."""
+    store = push.engine.store
+    if depth > 3:
+        raise UsageError(f"indexes are nested more than {depth} deep")
+    replaced: dict[str, Descriptor] = {}
+    for child in index.manifests:
+        if not store.blobs.has(child.digest):
+            raise ImageNotFound(
+                f"the image for platform '{child.platform or child.digest[:19]}' is not here",
+                hint="bring it with `rootless pull --all-platforms`, or push without --all",
+            )
+        document = store.index.document(child.digest)
+        if isinstance(document, Index):
+            digest, size = _push_index(push, document, None, depth + 1)
+            media_type = child.media_type
+            replaced[child.digest] = Descriptor(media_type, digest, size)
+            continue
+        push.say(PullEvent("", f"Pushing {child.platform or child.digest[:19]}"))
+        replaced[child.digest] = (
+            push_image(push, store.index.load(child.digest), None)
+            if is_image(document)
+            else _push_artifact(push, document)
+        )
+    became_oci = any(
+        format_of(replaced[child.digest].media_type) != format_of(child.media_type) == "v2s2"
+        for child in index.manifests
+    )
+    form = push.form or ("oci" if became_oci else format_of(index.media_type))
+    raw, media_type = rebuild_index(index, replaced, form)
+    push.destination.put_manifest(raw, media_type, tag=tag)
+    return digest_of(raw), len(raw)
+
+
+def _push_artifact(push: _Push, manifest: Manifest) -> Descriptor:
+    """What is no image (an attestation, a chart): byte for byte."""
+    for blob in (*manifest.layers, manifest.config):
+        push.destination.put_blob(blob_content(push.engine, blob))
+    push.destination.put_manifest(manifest.raw, manifest.media_type)
+    return manifest.descriptor

@@ -1,0 +1,174 @@
+"""The verb `search`: docker's index v1 where a registry has it, else its catalog filtered here; lists of tags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from rootless.engine.image.image_names import registries
+from rootless.engine.image.images import RegistryOptions
+from rootless.errors import InvalidInput, RegistryError, UsageError
+from rootless.image.answers import error_text, next_link
+from rootless.image.manifest import MANIFEST_LIMIT, load_json
+from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rootless.engine.context import Engine
+    from rootless.image.http_session import Session
+
+FILTERS = ("is-automated", "is-official", "stars")
+_MAX_LIMIT = 1000
+_MAX_PAGES = 100
+_HUB_INDEX = "index.docker.io"
+
+
+class Found(NamedTuple):
+    """One line of `search`. stars: -1 = the registry does not say."""
+
+    registry: str
+    name: str
+    description: str
+    stars: int
+    official: bool
+    automated: bool
+
+
+class Tag(NamedTuple):
+    """One line of `search --list-tags`."""
+
+    name: str
+    tag: str
+
+
+def search(
+    engine: Engine,
+    term: str,
+    *,
+    limit: int = 25,
+    filters: Mapping[str, Sequence[str]],
+    options: RegistryOptions,
+) -> list[Found]:
+    """Repositories that match `[REGISTRY/]TERM`. Raises UsageError, RegistryError."""
+    unknown = set(filters) - set(FILTERS)
+    if unknown:
+        raise UsageError(f"invalid filter '{min(unknown)}'", hint=f"use one of: {', '.join(FILTERS)}")
+    if not 0 < limit <= _MAX_LIMIT:
+        raise UsageError(f"--limit must be between 1 and {_MAX_LIMIT}, not {limit}")
+    registry, _, words = term.partition("/") if not is_short(term) else (DEFAULT_REGISTRY, "", term)
+    session = _open(engine, registry, "", options)
+    try:
+        rows = _index_v1(session, registry, words, limit)
+        if rows is None:
+            rows = _catalog(session, registry, words, limit)
+    finally:
+        session.close()
+    return [row for row in rows if _passes(row, filters)][:limit]
+
+
+def list_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[Tag]:
+    """The tags of a repository, in the registry's order. Raises RegistryError."""
+    reference = parse_reference(name, default_tag=None)
+    session = _open(engine, reference.registry, reference.repository, options)
+    tags: list[Tag] = []
+    try:
+        for document in _pages(session, f"{reference.repository}/tags/list", f"no repository '{reference.name}'"):
+            tags += [Tag(reference.name, each) for each in document.get("tags") or [] if isinstance(each, str)]
+            if len(tags) >= limit:
+                break
+    finally:
+        session.close()
+    return tags[:limit]
+
+
+def _open(engine: Engine, registry: str, repository: str, options: RegistryOptions) -> Session:
+    from rootless.image.http_session import Access, Session
+
+    endpoint = registries(engine).endpoints(parse_reference(f"{registry}/{repository or 'x'}"))[-1]
+    endpoint = endpoint._replace(repository=endpoint.repository if repository else "")
+    access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
+    return Session(endpoint, access, warn=engine.warn)
+
+
+def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[Found] | None:
+    """docker's search; None when the registry has none."""
+    query = urlencode({"q": words, "n": limit})
+    path = f"/v1/search?{query}"
+    url = f"https://{_HUB_INDEX}{path}" if registry == DEFAULT_REGISTRY else session.url_of(path)
+    response = session.send("GET", url)
+    if response.status != 200:
+        error_text(response)
+        if registry == DEFAULT_REGISTRY:
+            raise RegistryError(f"the search of '{registry}' answers {response.status}")
+        return None
+    try:
+        document = _read(response)
+    except InvalidInput:
+        return None  # a web page, say
+    rows = []
+    for each in document.get("results") or []:
+        if isinstance(each, dict) and isinstance(each.get("name"), str):
+            stars = each.get("star_count")
+            rows.append(
+                Found(
+                    registry,
+                    f"{registry}/{each['name']}",
+                    str(each.get("description") or ""),
+                    stars if isinstance(stars, int) else 0,
+                    each.get("is_official") is True,
+                    each.get("is_automated") is True,
+                )
+            )
+    return rows
+
+
+def _catalog(session: Session, registry: str, words: str, limit: int) -> list[Found]:
+    rows: list[Found] = []
+    for document in _pages(session, "_catalog?n=1000", f"registry '{registry}' cannot be searched"):
+        names = [each for each in document.get("repositories") or [] if isinstance(each, str)]
+        rows += [Found(registry, f"{registry}/{name}", "", -1, False, False) for name in names if words in name]
+        if len(rows) >= limit:
+            break
+    return rows
+
+
+def _pages(session: Session, path: str, missing: str) -> Iterator[dict[str, Any]]:
+    """The pages of a list, by their Link headers (distribution-spec: not by count)."""
+    url = session.url_of(path)
+    for _ in range(_MAX_PAGES):
+        response = session.send("GET", url)
+        if response.status in (404, 405):
+            raise RegistryError(f"{missing}: it answers {response.status} {error_text(response)}".rstrip())
+        if response.status != 200:
+            raise session.refusal(response)
+        following = next_link(response.headers.get("Link"))
+        yield _read(response)
+        if following is None:
+            return
+        url = session.url_of(following, base=url)
+    raise RegistryError(f"the list of '{urlsplit(url).netloc}' has more than {_MAX_PAGES} pages")
+
+
+def _read(response: Any) -> dict[str, Any]:
+    from rootless.image.registry import read_all
+
+    try:
+        return load_json(read_all(response, MANIFEST_LIMIT), "the registry's answer")
+    finally:
+        response.close()
+
+
+def _passes(row: Found, filters: Mapping[str, Sequence[str]]) -> bool:
+    for key, fact in (("is-official", row.official), ("is-automated", row.automated)):
+        for value in filters.get(key, ()):
+            if value.lower() not in ("true", "false", "1", "0"):
+                raise UsageError(f"invalid filter '{key}={value}'", hint="use true or false")
+            if (value.lower() in ("true", "1")) != fact:
+                return False
+    for value in filters.get("stars", ()):
+        if not value.isdigit():
+            raise UsageError(f"invalid filter 'stars={value}'", hint="give a number")
+        if row.stars < int(value):
+            return False
+    return True

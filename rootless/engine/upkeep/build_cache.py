@@ -1,0 +1,139 @@
+"""Verbs of the build cache: what it takes, and its pruning. Builds themselves are another room's."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.errors import UsageError
+from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.engine.context import Engine
+
+
+class CachePruned(NamedTuple):
+    """removed: one line per record and cache mount; reclaimed: bytes."""
+
+    removed: tuple[str, ...]
+    reclaimed: int
+
+
+def prune(engine: Engine, *, all: bool, filters: Iterable[str] = (), keep: str | None = None) -> CachePruned:
+    """Remove records, least recently used first, then what only they kept.
+
+    all: also those whose layers an image has (which frees nothing, but the step is done again), and cache mounts.
+
+    filters: until=DURATION (not used for so long); keep: SIZE that may stay. Raises UsageError.
+    """
+    from rootless.units import parse_size
+
+    bound = parse_size(keep, "--keep-storage") if keep is not None else None
+    older = _until(filters)
+    gone = drop(engine, all=all, keep=bound, older=older)
+    removed = [f"{record.key[:12]}\t{record.description}" for record in gone]
+    freed = 0
+    if all:
+        names, size = _prune_mounts(engine, older)
+        removed += names
+        freed += size
+    collected = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
+    if collected.busy:
+        engine.warn("other commands are using the store: what was removed is freed by the next prune")
+    return CachePruned(tuple(removed), freed + collected.freed)
+
+
+def drop(engine: Engine, *, all: bool, keep: int | None = None, older: float | None = None) -> list[CacheRecord]:
+    """Remove records only; what they kept is the next collection's. The removed ones."""
+    cache = BuildCache(engine.store.root)
+    records = cache.records()
+    if not all:
+        in_use = _chains_of_images(engine)
+        records = [record for record in records if not record.chains or record.chains[-1] not in in_use]
+    gone = records if keep is None and older is None else expired(records, keep=keep, older=older)
+    for record in gone:
+        cache.remove(record.key)
+    return gone
+
+
+def _chains_of_images(engine: Engine) -> set[str]:
+    from rootless.image.manifest import chain_ids
+
+    return {chain for entry in engine.store.index.entries() for chain in chain_ids(entry.config.diff_ids)}
+
+
+def usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]], int]:
+    """((key, bytes, seconds since its use, description) of each record, bytes in all)."""
+    now = time.time()
+    records = BuildCache(engine.store.root).records()
+    lines = [(r.key, r.size, max(0.0, now - r.used), r.description) for r in records]
+    layers = {r.chains[-1]: r.size for r in records if r.layer is not None}
+    return lines, sum(layers.values())
+
+
+def bound(engine: Engine) -> None:
+    """After a build: forget the least recently used records above the setting `build_cache_size`."""
+    limit = engine.settings.build_cache_size
+    if limit < 0:
+        return
+    cache = BuildCache(engine.store.root)
+    for record in expired(cache.records(), keep=limit, older=None):
+        cache.remove(record.key)
+
+
+def _until(filters: Iterable[str]) -> float | None:
+    from rootless.units import parse_duration
+
+    older = None
+    for text in filters:
+        name, _, value = text.partition("=")
+        if name not in ("until", "unused-for") or not value:
+            raise UsageError(f"invalid filter '{text}'", hint="write until=DURATION, for example until=24h")
+        older = parse_duration(value, "--filter until")
+    return older
+
+
+def _prune_mounts(engine: Engine, older: float | None) -> tuple[list[str], int]:
+    """Cache mounts that no step uses now."""
+    from rootless.paths import Lock
+    from rootless.storage.files.removal import remove_tree
+
+    base = f"{engine.directories.cache}/build/mounts"
+    names, size = [], 0
+    try:
+        found = os.listdir(base)
+    except FileNotFoundError:
+        return [], 0
+    for name in found:
+        path = f"{base}/{name}"
+        try:
+            with open(f"{path}/id", encoding="utf-8", errors="replace") as file:
+                id = file.read(4096)
+            if older is not None and time.time() - os.stat(f"{path}/id").st_mtime < older:
+                continue
+        except OSError:
+            id = name
+        lock = Lock(f"{path}/lock")
+        if not lock.acquire(blocking=False):
+            continue
+        try:
+            size += _size(path)
+            remove_tree(path, engine.store.id_map, trash=engine.store.path("trash"))
+        finally:
+            lock.release()
+        names.append(f"cache mount\t{id}")
+    return names, size
+
+
+def _size(path: str) -> int:
+    total = 0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(f"{parent}/{name}").st_blocks * 512
+            except OSError:
+                continue
+    return total

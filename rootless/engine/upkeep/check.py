@@ -1,0 +1,233 @@
+"""The verb `system check`: is everything in the store what it should be? Looks only; `engine.upkeep.repair` puts right.
+
+A blob is what its digest says; a layer's tree is what its recipe and archive say (content, kind, owner, mode, time,
+extended attributes, nothing more and nothing less); names, records and what they lead to are there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.engine.image.image_names import familiar
+from rootless.errors import DigestMismatch, NotFound, RootlessError
+from rootless.image.manifest import chain_ids
+from rootless.storage.layers import worker_client
+from rootless.storage.tar import recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.engine.context import Engine
+    from rootless.storage.store.index import ImageEntry
+
+BLOB, LAYER, IMAGE, CONTAINER, VOLUME, NAME, GARBAGE, INDEX = (
+    "blob", "layer", "image", "container", "volume", "name", "garbage", "index")  # fmt: skip
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong. kind, id: of what (digest, chain id, container id, name); text: what is wrong; details:
+    the first damages of a layer; repaired: what was done about it, "" when nothing; is_damage: False for what only
+    takes space."""
+
+    kind: str
+    id: str
+    text: str
+    details: tuple[str, ...] = ()
+    repaired: str = ""
+    is_damage: bool = True
+
+
+class Checked(NamedTuple):
+    """What was looked at, and what was found."""
+
+    findings: tuple[Finding, ...]
+    blobs: int
+    layers: int
+    images: int
+    containers: int
+    volumes: int
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no damage is left."""
+        return not any(each.is_damage and not each.repaired for each in self.findings)
+
+
+def check(
+    engine: Engine, *, repair: bool = False, quick: bool = False, progress: Callable[[str], None] | None = None
+) -> Checked:
+    """See engine.upkeep.system.System.check."""
+    look = _Look(engine, quick=quick, say=progress or (lambda text: None))
+    with engine.store.using():
+        found = look.everything()
+        if repair:
+            from rootless.engine.upkeep.repair import repair as put_right
+
+            found = put_right(engine, found, look.damaged_layers)
+    # Alone in the store: what nobody needs; not while somebody makes something
+    garbage = engine.store.gc.collect(dry_run=not repair, wait=0.5, keep_layer_blobs=engine.settings.keep_layer_blobs)
+    for kind, names in (
+        ("unneeded blobs", garbage.blobs),
+        ("unneeded layers", garbage.layers),
+        ("containers without a name", garbage.containers),
+        ("things half made or half removed", garbage.temporaries),
+    ):
+        if names:
+            done = "removed" if repair else ""
+            found.append(Finding(GARBAGE, "", f"{len(names)} {kind}", tuple(names[:10]), done, is_damage=False))
+    return Checked(tuple(found), look.blobs, look.layers, look.images, look.containers, look.volumes)
+
+
+class _Look:
+    __slots__ = (
+        "_engine",
+        "_found",
+        "_quick",
+        "_say",
+        "_store",
+        "blobs",
+        "containers",
+        "damaged_layers",
+        "images",
+        "layers",
+        "volumes",
+    )
+
+    def __init__(self, engine: Engine, *, quick: bool, say: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._quick = quick
+        self._say = say
+        self._found: list[Finding] = []
+        # chain id → whether its content is whole, and only owners, modes and the like are not
+        self.damaged_layers: dict[str, bool] = {}
+        self.blobs = self.layers = self.images = self.containers = self.volumes = 0
+
+    def everything(self) -> list[Finding]:
+        """All findings, the basic ones first."""
+        try:
+            entries = self._store.index.entries()
+            broken = self._store.index.broken()
+        except RootlessError as e:
+            self._found.append(Finding(INDEX, "index.json", e.message))
+            entries, broken = [], []
+        self._blobs(entries)
+        for digest, error in broken:
+            self._found.append(Finding(IMAGE, digest, error.message))
+        self._layers()
+        for entry in entries:
+            self._image(entry)
+        self._containers()
+        self._volumes()
+        return self._found
+
+    def _blobs(self, entries: list[ImageEntry]) -> None:
+        sizes = {
+            each.digest: each.size for entry in entries for each in (*entry.manifest.layers, entry.manifest.config)
+        }
+        for digest in sorted(self._store.blobs.digests()):
+            try:
+                size = self._store.blobs.size(digest)
+            except NotFound:
+                continue  # replaced or dropped meanwhile by another command
+            self.blobs += 1
+            if size != sizes.get(digest, size):
+                self._found.append(Finding(BLOB, digest, f"it has {size} bytes instead of {sizes[digest]}"))
+                continue
+            if self._quick:
+                continue
+            self._say(f"blob {digest[7:19]}")
+            try:
+                self._store.blobs.verify(digest)
+            except DigestMismatch:
+                self._found.append(Finding(BLOB, digest, "its bytes have another digest"))
+            except (RootlessError, OSError) as e:
+                self._found.append(Finding(BLOB, digest, f"it cannot be read: {e}"))
+
+    def _layers(self) -> None:
+        for chain_id in sorted(self._store.layers.list()):
+            self.layers += 1
+            self._say(f"layer {chain_id[7:19]}")
+            try:
+                record = self._store.layers.record(chain_id)
+                details, text, whole = self._layer(chain_id, record)
+            except (RootlessError, KeyError, TypeError, ValueError) as e:
+                details, text, whole = (), f"{e}", False
+            if text:
+                self.damaged_layers[chain_id] = whole
+                self._found.append(Finding(LAYER, chain_id, text, details))
+
+    def _layer(self, chain_id: str, record: dict[str, Any]) -> tuple[tuple[str, ...], str, bool]:
+        """(damages, what is wrong in short or "", whether its tar can still be made)."""
+        diff_id, parent = str(record["diff_id"]), record["parent"]
+        if chain_ids([parent, diff_id] if parent else [diff_id])[-1] != chain_id:
+            return (), "its record is of another layer", False
+        directory = self._store.layers.path(chain_id)
+        if not os.path.isdir(f"{directory}/diff"):
+            return (), "its tree is missing", False
+        if recipe.find(directory) is None:
+            if record.get("recipe"):
+                return (), "its recipe is missing", False
+            return (), "", False  # made before there were recipes: nothing to compare with but its blob
+        if self._quick:
+            return (), "", False
+        job = worker_client.verify_job(directory, record.get("lost") or {})
+        found = worker_client.run(job, self._store.id_map)
+        whole = found["diff_id"] == diff_id
+        if not found["count"]:
+            return (), "" if whole else "its recipe makes another archive", whole
+        count = found["count"]
+        text = "1 thing in its tree differs" if count == 1 else f"{count} things in its tree differ"
+        return tuple(found["texts"]), text, whole
+
+    def _image(self, entry: ImageEntry) -> None:
+        self.images += 1
+        name = familiar(entry.names[0]) if entry.names else entry.config_digest
+        if len(entry.manifest.layers) != len(entry.config.diff_ids):
+            self._found.append(Finding(IMAGE, entry.manifest_digest, f"'{name}': manifest and config do not fit"))
+            return
+        missing = [each for each in chain_ids(entry.config.diff_ids) if not self._store.layers.has(each)]
+        if missing:
+            text = f"'{name}' lacks {len(missing)} of its {len(entry.config.diff_ids)} layers"
+            self._found.append(Finding(IMAGE, entry.manifest_digest, text, tuple(missing)))
+
+    def _containers(self) -> None:
+        containers = self._store.containers
+        for container_id in containers.list():
+            self.containers += 1
+            try:
+                record = containers.read(container_id)
+                containers.read_state(container_id)
+            except RootlessError as e:
+                self._found.append(Finding(CONTAINER, container_id, e.message))
+                continue
+            missing = [str(each) for each in record.get("layers") or () if not self._store.layers.has(str(each))]
+            if missing:
+                text = f"'{record.get('name')}' lacks {len(missing)} of its layers"
+                self._found.append(Finding(CONTAINER, container_id, text, tuple(missing)))
+            for name in ("config.json", "launch.json"):
+                if not os.path.exists(containers.path(container_id, name)):
+                    self._found.append(Finding(CONTAINER, container_id, f"'{record.get('name')}' has no {name}"))
+        for name in os.listdir(containers.names):
+            try:
+                with open(f"{containers.names}/{name}", encoding="ascii", errors="replace") as file:
+                    owner = file.read(128).strip()
+            except OSError:
+                continue
+            if not os.path.exists(containers.path(owner or "-", "record.json")):
+                self._found.append(Finding(NAME, name, "the container that has this name is gone"))
+
+    def _volumes(self) -> None:
+        directory = self._store.volumes.directory
+        for name in sorted(os.listdir(directory)):
+            if name.startswith("."):
+                continue
+            self.volumes += 1
+            try:
+                self._store.volumes.get(name)
+            except RootlessError as e:
+                self._found.append(Finding(VOLUME, name, e.message))
+                continue
+            if not os.path.isdir(f"{directory}/{name}/_data"):
+                self._found.append(Finding(VOLUME, name, "its directory is missing"))

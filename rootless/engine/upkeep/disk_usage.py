@@ -1,0 +1,273 @@
+"""What the store takes on disk, by image, container, volume and build cache: allocated blocks, hard links once.
+
+Layers never change, so that what one takes is measured once and noted beside it (`disk.json`). It removes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.engine.image.image_list import users_by_image
+from rootless.engine.image.image_names import familiar, tags
+from rootless.errors import NotFound, RootlessError
+from rootless.image.manifest import chain_ids
+from rootless.paths import atomic_write
+from rootless.storage.layers import worker_client
+from rootless.storage.store.step_records import BuildCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.engine.context import Engine
+    from rootless.storage.store.store import Store
+
+_NOTE = "disk.json"
+
+
+class ImageUsage(NamedTuple):
+    """size: all its layers, manifest and config; shared: of it, what another image needs too."""
+
+    id: str
+    names: tuple[str, ...]
+    created: float
+    size: int
+    shared: int
+    containers: int
+
+    @property
+    def unique(self) -> int:
+        """What removing this image alone would free."""
+        return self.size - self.shared
+
+
+class ContainerUsage(NamedTuple):
+    """size: its directory with everything it wrote, its log and records."""
+
+    id: str
+    name: str
+    image: str
+    created: float
+    status: str
+    size: int
+
+
+class VolumeUsage(NamedTuple):
+    """links: containers that use it."""
+
+    name: str
+    links: int
+    size: int
+
+
+class CacheUsage(NamedTuple):
+    """One step of a build. size: layers that neither an image nor an earlier record of this list needs."""
+
+    key: str
+    description: str
+    created: float
+    used: float
+    size: int
+    is_needed: bool
+
+
+class DiskUsage(NamedTuple):
+    """images_size, cache_size: bytes of both, every layer once, cache mounts of builds too; images_free: of images that
+    no container uses.
+
+    leftovers: what interrupted commands left, which the next prune removes.
+    """
+
+    images: tuple[ImageUsage, ...]
+    containers: tuple[ContainerUsage, ...]
+    volumes: tuple[VolumeUsage, ...]
+    cache: tuple[CacheUsage, ...]
+    images_size: int
+    images_free: int
+    cache_size: int
+    leftovers: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return (
+            self.images_size
+            + self.cache_size
+            + self.leftovers
+            + sum(each.size for each in self.containers)
+            + sum(each.size for each in self.volumes)
+        )
+
+
+def disk_usage(engine: Engine) -> DiskUsage:
+    """Look at the whole store. Raises HostLimit when its trees cannot be read."""
+    store = engine.store
+    ids = store.containers.list()
+    volumes = store.volumes.list()
+    places = [
+        *(store.containers.path(container_id) for container_id in ids),
+        *(os.path.dirname(volume.path) for volume in volumes),
+    ]
+    leftovers = _leftovers(store)
+    mounts = f"{engine.directories.cache}/build"
+    layers, sizes = _measure(store, [*places, *leftovers, mounts])
+    containers = [_container(engine, each, sizes[store.containers.path(each)]) for each in ids]
+    users = store.volumes.users()
+    listed = tuple(
+        VolumeUsage(each.name, len(users.get(each.name, ())), sizes[os.path.dirname(each.path)]) for each in volumes
+    )
+    images, needed, free = _images(store, layers)
+    cache = _cache(store, layers, needed)
+    known = needed | {chain for record in BuildCache(store.root).records() for chain in record.chains}
+    strays = sum(size for chain, size in layers.items() if chain not in known)
+    blobs = {digest: _allocated(store.blobs.path(digest)) for digest in store.blobs.digests()}
+    return DiskUsage(
+        images,
+        tuple(each for each in containers if each is not None),
+        listed,
+        cache,
+        sum(layers.get(chain, 0) for chain in needed) + sum(blobs.values()),
+        free,
+        sum(each.size for each in cache) + sizes[mounts],
+        sum(sizes[path] for path in leftovers) + strays,
+    )
+
+
+def _leftovers(store: Store) -> list[str]:
+    """Half-made things, and what is being removed."""
+    found = [store.path(part, name) for part in ("incoming", "trash") for name in os.listdir(store.path(part))]
+    for part in ("layers", "volumes"):
+        found += [store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")]
+    return found
+
+
+def _measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes by chain id (with copies for other id maps), and by path."""
+    layers: dict[str, int] = {}
+    unknown: list[tuple[str, str]] = []
+    for name in os.listdir(store.layers.directory):
+        if len(name) < 64 or name.startswith("."):
+            continue
+        chain, directory = f"sha256:{name[:64]}", f"{store.layers.directory}/{name}"
+        noted = _noted(directory)
+        layers[chain] = layers.get(chain, 0) + (noted or 0)
+        if noted is None:
+            unknown.append((chain, directory))
+    paths = [*(directory for _, directory in unknown), *places]
+    found = worker_client.run(worker_client.measure_job(paths), store.id_map)["sizes"] if paths else []
+    for (chain, directory), (size, inodes) in zip(unknown, found, strict=False):
+        layers[chain] += size
+        try:
+            note = json.dumps({"bytes": size, "inodes": inodes}).encode()
+            atomic_write(f"{directory}/{_NOTE}", note, durable=False)
+        except OSError:
+            continue  # being removed, or the disk is full: measured again next time
+    return layers, {path: size for path, (size, _) in zip(places, found[len(unknown) :], strict=True)}
+
+
+def _noted(directory: str) -> int | None:
+    try:
+        with open(f"{directory}/{_NOTE}", "rb") as file:
+            return int(json.loads(file.read(1 << 12))["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _images(store: Store, layers: dict[str, int]) -> tuple[tuple[ImageUsage, ...], set[str], int]:
+    """The images; chain ids that images and containers need; bytes that only images without containers need."""
+    entries = store.index.entries()
+    users = users_by_image(store)
+    # One thing may be a layer or a blob of several images: it is shared then
+    parts: dict[str, dict[str, int]] = {}
+    owners: dict[str, set[str]] = {}
+    kept: set[str] = set()
+    for entry in entries:
+        chains = chain_ids(entry.config.diff_ids)
+        mine = {chain: layers.get(chain, 0) for chain in chains}
+        for digest in (entry.manifest_digest, entry.config_digest, *(each.digest for each in entry.manifest.layers)):
+            mine[f"blob {digest}"] = _allocated(store.blobs.path(digest))
+        parts[entry.manifest_digest] = mine
+        for part in mine:
+            owners.setdefault(part, set()).add(entry.manifest_digest)
+        if users.get(entry.config_digest):
+            kept.update(mine)
+    of_containers = _chains_of_containers(store)
+    needed = {part for part in owners if not part.startswith("blob ")} | of_containers
+    kept |= of_containers
+    sizes = {part: size for mine in parts.values() for part, size in mine.items()}
+    found = [
+        ImageUsage(
+            entry.config_digest,
+            tuple(familiar(name) for name in tags(entry)),
+            entry.config.created_time,
+            sum(parts[entry.manifest_digest].values()),
+            sum(size for part, size in parts[entry.manifest_digest].items() if len(owners[part]) > 1),
+            len(users.get(entry.config_digest, ())),
+        )
+        for entry in entries
+    ]
+    found.sort(key=lambda each: (-each.created, each.names))
+    return tuple(found), needed, sum(size for part, size in sizes.items() if part not in kept)
+
+
+def _chains_of_containers(store: Store) -> set[str]:
+    found: set[str] = set()
+    for container_id in store.containers.list():
+        try:
+            found.update(map(str, store.containers.read(container_id).get("layers") or ()))
+        except RootlessError:
+            continue
+    return found
+
+
+def _cache(store: Store, layers: dict[str, int], needed: set[str]) -> tuple[CacheUsage, ...]:
+    counted = set(needed)
+    found = []
+    for record in reversed(BuildCache(store.root).records()):
+        own = [chain for chain in record.chains if chain not in counted]
+        counted.update(own)
+        found.append(
+            CacheUsage(
+                record.key,
+                record.description,
+                record.created,
+                record.used,
+                sum(layers.get(chain, 0) for chain in own),
+                bool(record.chains) and record.chains[-1] in needed,
+            )
+        )
+    return tuple(found)
+
+
+def _container(engine: Engine, container_id: str, size: int) -> ContainerUsage | None:
+    from rootless.engine.container.reconcile import state_of
+
+    try:
+        record = engine.store.containers.read(container_id)
+        status = str(state_of(engine, container_id)["status"])
+    except NotFound:
+        return None
+    except RootlessError:
+        return ContainerUsage(container_id, "", "", 0.0, "damaged", size)
+    return ContainerUsage(
+        container_id,
+        str(record.get("name") or ""),
+        str(record.get("image") or record.get("image_id") or ""),
+        float(record.get("created") or 0.0),
+        status,
+        size,
+    )
+
+
+def _allocated(path: str) -> int:
+    try:
+        return os.lstat(path).st_blocks * 512
+    except OSError:
+        return 0
+
+
+def sizes_of(engine: Engine, chains: Iterable[str]) -> dict[str, int]:
+    """Bytes on disk of these layers."""
+    layers, _ = _measure(engine.store, [])
+    return {chain: layers.get(chain, 0) for chain in chains}

@@ -1,0 +1,202 @@
+"""What `system check --repair` does: damaged things go into quarantine, and come again from what is whole.
+
+A layer comes from its own recipe (when only owners, modes and the like were changed), from another layer with the same
+archive, from a blob, or from a registry. What was made here and lies nowhere else cannot come again: that is said.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rootless.engine.transfer.layer_bytes import recovered_tar
+from rootless.engine.upkeep.check import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, Finding
+from rootless.errors import HostLimit, RootlessError
+from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chain_ids, parse_manifest
+from rootless.paths import ensure_private
+from rootless.storage.store.records import random_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootless.engine.context import Engine
+    from rootless.image.manifest import Descriptor
+    from rootless.storage.store.index import ImageEntry
+
+
+def repair(engine: Engine, findings: list[Finding], damaged: Mapping[str, bool]) -> list[Finding]:
+    """Put right what can be; the findings with what was done. damaged: chain id → whether the content is whole."""
+    work = _Repair(engine, damaged)
+    # Blobs first: manifests and configs say what layers are
+    order = {BLOB: 0, IMAGE: 1, LAYER: 2}
+    return [work.one(each) for each in sorted(findings, key=lambda each: order.get(each.kind, 3))]
+
+
+class _Repair:
+    __slots__ = ("_damaged", "_engine", "_store")
+
+    def __init__(self, engine: Engine, damaged: Mapping[str, bool]) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._damaged = dict(damaged)
+
+    def one(self, finding: Finding) -> Finding:
+        """Try to repair; what cannot be keeps its text with the reason."""
+        try:
+            done = _WAYS[finding.kind](self, finding) if finding.kind in _WAYS else ""
+        except RootlessError as e:
+            hint = f" ({e.hint})" if e.hint else ""
+            return finding._replace(text=f"{finding.text}; it cannot be repaired: {e.message}{hint}")
+        return finding._replace(repaired=done)
+
+    def _blob(self, finding: Finding) -> str:
+        digest = finding.id
+        owner = self._image_with_layer(digest)
+        self._quarantine(self._store.blobs.path(digest))
+        if owner is not None:
+            # Its layer's tree is what counts, and that is checked by itself
+            chain = self._chain_of(owner, digest)
+            if chain is not None and self._store.layers.has(chain):
+                return "put into quarantine; its layer's tree is not concerned"
+        self._bring_small(digest)
+        return "fetched again"
+
+    def _image(self, finding: Finding) -> str:
+        """An image whose blobs or layers are missing: as a pull would bring them."""
+        digest = finding.id
+        if not self._store.blobs.has(digest):
+            self._bring_small(digest)
+        entry = self._load(digest)
+        parents: list[str | None] = [None, *chain_ids(entry.config.diff_ids)]
+        done = 0
+        for chain, parent, diff_id in zip(
+            chain_ids(entry.config.diff_ids), parents, entry.config.diff_ids, strict=False
+        ):
+            if not self._store.layers.has(chain):
+                self._layer_again(chain, parent, diff_id)
+                done += 1
+        return f"{done} layers brought again" if done else "brought again"
+
+    def _load(self, digest: str) -> ImageEntry:
+        try:
+            return self._store.index.load(digest)
+        except RootlessError:
+            manifest = parse_manifest(self._store.blobs.read(digest, MANIFEST_LIMIT))
+            if not isinstance(manifest, Manifest):
+                raise
+            self._bring_small(manifest.config.digest)
+            return self._store.index.load(digest)
+
+    def _bring_small(self, digest: str) -> None:
+        """A manifest or config, from where its image was pulled."""
+        content = self._fetched(digest)
+        if content is None:
+            raise HostLimit(
+                f"blob '{digest}' is in no registry that is known", hint="remove the image, and pull or load it again"
+            )
+        with self._store.blobs.writer(digest, len(content)) as writer:
+            writer.write(content)
+            writer.commit()
+
+    def _layer(self, finding: Finding) -> str:
+        chain = finding.id
+        for entry in self._store.index.entries():
+            chains = chain_ids(entry.config.diff_ids)
+            if chain in chains:
+                at = chains.index(chain)
+                return self._layer_again(chain, chains[at - 1] if at else None, entry.config.diff_ids[at])
+        # Of a container whose image is gone, or of the build cache: its own record says what it is
+        record = self._store.layers.record(chain)
+        return self._layer_again(chain, record["parent"], str(record["diff_id"]))
+
+    def _layer_again(self, chain: str, parent: str | None, diff_id: str) -> str:
+        bad = {each for each, whole in self._damaged.items() if not whole}
+        tar = recovered_tar(self._engine, diff_id, chain, bad)
+        try:
+            self._store.layers.replace(chain, parent, diff_id, tar)
+        finally:
+            tar.close()
+        self._damaged.pop(chain, None)
+        return "unpacked anew; the old tree is in quarantine"
+
+    def _name(self, finding: Finding) -> str:
+        self._store.containers.drop_stale(finding.id)
+        return "removed"
+
+    def _container(self, finding: Finding) -> str:
+        if finding.details and all(self._store.layers.has(chain) for chain in finding.details):
+            return "its layers are there again"
+        raise HostLimit("what it had written cannot be made again", hint=f"rootless rm -f {finding.id[:12]}")
+
+    def _volume(self, finding: Finding) -> str:
+        raise HostLimit("only you know what it held", hint=f"rootless volume rm -f {finding.id}")
+
+    def _image_with_layer(self, digest: str) -> ImageEntry | None:
+        return next(
+            (e for e in self._store.index.entries() if any(layer.digest == digest for layer in e.manifest.layers)), None
+        )
+
+    @staticmethod
+    def _chain_of(entry: ImageEntry, digest: str) -> str | None:
+        chains = chain_ids(entry.config.diff_ids)
+        position = next(i for i, layer in enumerate(entry.manifest.layers) if layer.digest == digest)
+        return chains[position] if position < len(chains) else None
+
+    def _quarantine(self, path: str) -> None:
+        directory = ensure_private(self._store.path("quarantine"))
+        try:
+            os.rename(path, f"{directory}/{os.path.basename(path)}-{random_name()}")
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            raise HostLimit(f"cannot move '{path}' into quarantine: {e.strerror}") from e
+
+    def _fetched(self, digest: str) -> bytes | None:
+        from rootless.engine.image.image_names import registries
+        from rootless.image.http_session import Access
+        from rootless.image.reference import parse_reference
+        from rootless.image.registry import open_repository
+        from rootless.image.source import read_verified
+
+        config = self._config(digest)
+        for repository in self._repositories(digest):
+            source = None
+            try:
+                reference = parse_reference(f"{repository}@{digest}")
+                source = open_repository(reference, registries(self._engine), Access(), warn=self._engine.warn)
+                if config is not None:
+                    return read_verified(source.open_blob(config), config, CONFIG_LIMIT)
+                return source.top()[0]
+            except RootlessError:
+                continue  # the next place may have it
+            finally:
+                if source is not None:
+                    source.close()
+        return None
+
+    def _config(self, digest: str) -> Descriptor | None:
+        """What a manifest here says of the config `digest`; None when none names it: then it is a manifest itself."""
+        for manifest_digest in self._store.index.manifest_digests():
+            try:
+                document = self._store.index.document(manifest_digest)
+            except RootlessError:
+                continue
+            if isinstance(document, Manifest) and document.config.digest == digest:
+                return document.config
+        return None
+
+    def _repositories(self, digest: str) -> list[str]:
+        """Where images were pulled from, the one of this very manifest first."""
+        names = self._store.index.names()
+        ordered = [*names.get(digest, ()), *(name for each in names.values() for name in each)]
+        return list(dict.fromkeys(name.partition("@")[0] for name in ordered if "@" in name))
+
+
+_WAYS = {
+    BLOB: _Repair._blob,
+    IMAGE: _Repair._image,
+    LAYER: _Repair._layer,
+    NAME: _Repair._name,
+    CONTAINER: _Repair._container,
+    VOLUME: _Repair._volume,
+}

@@ -1,0 +1,1 @@
+"""Volumes: the verbs over them, and who uses them."""

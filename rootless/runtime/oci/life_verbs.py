@@ -1,0 +1,441 @@
+"""create, start, run, kill and delete of rootless-oci, by the rules of runtime.md. It parses and prints nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+from rootless.errors import HookFailed, InvalidInput, InvalidState, RuntimeFailure, UsageError
+from rootless.host.facts import is_privileged
+from rootless.host.idmap import Extent, IdMap
+from rootless.kernel import process as kernel
+from rootless.kernel import procfs
+from rootless.runtime import spec
+from rootless.runtime.oci import bundle_cgroup
+from rootless.runtime.oci.bundle_cgroup import Placing, Policy
+from rootless.runtime.oci.oci_records import Record, Records
+from rootless.runtime.process import console, hooks, notify
+from rootless.runtime.process.channel import Channel
+from rootless.runtime.process.launch import Launch
+from rootless.runtime.process.launch import create as launch_container
+from rootless.runtime.process.running import Process, await_exec
+from rootless.runtime.seccomp.listener import listening
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Warn = Callable[[str], None]
+
+KEEP_GROUPS = "run.oci.keep_original_groups"
+_KILL_PATIENCE = 10.0
+
+
+class CreateOptions:
+    """The flags that create and run share."""
+
+    __slots__ = ("bundle", "cgroups", "console_socket", "keyring", "notify", "pid_file", "pivot", "preserve_fds")
+
+    def __init__(
+        self,
+        bundle: str,
+        *,
+        pid_file: str | None = None,
+        console_socket: str | None = None,
+        preserve_fds: int = 0,
+        keyring: bool = True,
+        pivot: bool = True,
+        cgroups: Policy | None = None,
+        notify: str | None = None,
+    ) -> None:
+        self.bundle = os.path.abspath(bundle)
+        self.cgroups = cgroups or Policy()
+        self.notify = notify
+        self.pid_file = pid_file
+        self.console_socket = console_socket
+        self.preserve_fds = preserve_fds
+        self.keyring = keyring
+        self.pivot = pivot
+
+
+def create(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> None:
+    """Make the container and leave it waiting at its gate."""
+    config = spec.load_config(options.bundle)
+    _check_terminal(config, options, detached=True)
+    record = _record(records, container_id, config, options)
+    try:
+        with record.lock():
+            gate = _listen(record)
+            placing = Placing(config, container_id, options.cgroups, warn)
+            process = _build(record, config, options, placing, warn, gate)
+            try:
+                _note(record, process, options)
+                if process.console_fd is not None and options.console_socket:
+                    console.send_master(options.console_socket, process.console_fd)
+                process.detach()
+                process.close()
+            except BaseException:
+                process.destroy()
+                placing.undo()
+                raise
+            gate.close()
+    except BaseException as e:
+        _forget(record, config, e, warn)
+        raise
+
+
+def start(records: Records, container_id: str, warn: Warn, *, notify_socket: str | None = None) -> None:
+    """Open the gate of a created container; return when its command runs, and with a notify socket when it is ready."""
+    record = records.get(container_id)
+    with record.lock():
+        record = records.get(container_id)
+        record.require("start", "created")
+        config = record.config()
+        listener = _notifier(record, notify_socket)
+        try:
+            _open_gate(record, config, warn)
+            _after_start(record, config)
+        except HookFailed:
+            # the container is destroyed (runtime.md, lifecycle: on with step 12); others leave it stopped
+            _kill_and_wait(record)
+            _finish(record, config, warn)
+            raise
+    if listener is not None and notify_socket:
+        try:
+            pidfd = kernel.pidfd_open(record.pid)
+        except ProcessLookupError:
+            return
+        with listener:
+            notify.pass_on(listener, notify_socket, record.pid, pidfd)
+        os.close(pidfd)
+
+
+def _open_gate(record: Record, config: dict[str, Any], warn: Warn) -> None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with connection:
+        _reach(record, connection.connect)
+        channel = Channel(connection)
+        channel.send({"do": "start", "state": {**record.oci_state(), "status": "created"}})
+        # whatever comes now, the gate is used up: a failed start leaves a stopped container
+        os.unlink(record.gate)
+        agent = listening(config, lambda: {**record.oci_state(), "status": "created"})
+        await_exec(channel, warn, agent)
+
+
+def run(
+    records: Records, container_id: str, options: CreateOptions, warn: Warn, *, detach: bool, keep: bool = False
+) -> int:
+    """create and start in one process; the exit status, 0 when detached. Attached, the container is deleted then."""
+    config = spec.load_config(options.bundle)
+    _check_terminal(config, options, detached=detach)
+    record = _record(records, container_id, config, options)
+    try:
+        placing = Placing(config, container_id, options.cgroups, warn)
+        process = _build(record, config, options, placing, warn, None)
+        try:
+            _note(record, process, options)
+            if process.console_fd is not None and options.console_socket:
+                console.send_master(options.console_socket, process.console_fd)
+            listener = _notifier(record, options.notify)
+            with console.Forward(process.pidfd, process.console_fd):
+                process.start({**record.oci_state(), "status": "created"})
+                _after_start(record, config)
+                if listener is not None and options.notify:
+                    report = notify.pass_on if detach else notify.pass_on_beside
+                    report(listener, options.notify, process.pid, process.pidfd)
+                if detach:
+                    return 0
+                if process.console_fd is not None and not options.console_socket:
+                    console.relay(process.console_fd, process.pidfd)
+                status = process.wait()
+        except BaseException:
+            process.kill()
+            placing.undo()
+            raise
+        finally:
+            process.close()
+    except BaseException as e:
+        _forget(record, config, e, warn)
+        raise
+    if not keep:
+        _finish(record, config, warn)
+    return status
+
+
+def kill(records: Records, container_id: str, word: str, *, everything: bool = False) -> None:
+    """Send a signal to the first process, or to all processes of the container."""
+    number = signal_number(word)
+    record = records.get(container_id)
+    if not everything or record.status() != "stopped":
+        record.require("kill", "created", "running", "paused")
+    group = bundle_cgroup.group_of(record)
+    if everything and group is not None and number == signal.SIGKILL:
+        group.kill()
+    elif everything:
+        for pid in processes(record):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+    elif not _send(record, number):
+        raise InvalidState(f"cannot kill container '{record.id}': it is stopped, not created or running")
+
+
+def delete(records: Records, container_id: str, warn: Warn, *, force: bool = False) -> None:
+    """Remove a stopped container; force kills it first."""
+    record = records.get(container_id)
+    with record.lock():
+        record = records.get(container_id)
+        if force:
+            _kill_and_wait(record)
+        elif record.values.get("pid"):
+            record.require("delete", "stopped")
+        config = record.config() if record.values.get("pid") else {}
+        _finish(record, config, warn)
+
+
+def signal_number(word: str) -> int:
+    """`9`, `KILL`, `SIGKILL`, `RTMIN+3` → 9, 9, 9, 37. Raises UsageError."""
+    name = word.upper().removeprefix("SIG")
+    if name.isascii() and name.isdigit() and 0 <= int(name) < signal.NSIG:
+        return int(name)
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    if base in ("RTMIN", "RTMAX") and (not sign or offset.isdigit()):
+        number = int(getattr(signal, f"SIG{base}")) + int(f"{sign}{offset}" or 0)
+        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
+            return number
+    elif hasattr(signal, f"SIG{name}") and isinstance(getattr(signal, f"SIG{name}"), signal.Signals):
+        return int(getattr(signal, f"SIG{name}"))
+    raise UsageError(f"unknown signal '{word}'", hint="kill -l lists the names")
+
+
+def pause(records: Records, container_id: str) -> None:
+    """Freeze all processes of a running container."""
+    record = records.get(container_id)
+    with record.lock():
+        record.require("pause", "created", "running")
+        bundle_cgroup.require(record, "pause").freeze()
+
+
+def resume(records: Records, container_id: str) -> None:
+    """Let them go on."""
+    record = records.get(container_id)
+    with record.lock():
+        record.require("resume", "paused")
+        bundle_cgroup.require(record, "resume").thaw()
+
+
+def processes(record: Record) -> list[int]:
+    """The processes in the container's cgroup, else in its pid namespace, else only the first one."""
+    group = bundle_cgroup.group_of(record)
+    if group is not None:
+        return sorted(group.pids())
+    if not record.is_alive():
+        return []  # its number may mean another process by now, and of its namespace nothing is left
+    own = os.stat("/proc/self/ns/pid").st_ino
+    try:
+        wanted = os.stat(f"/proc/{record.pid}/ns/pid").st_ino
+    except OSError:
+        return []
+    if wanted == own:
+        return [record.pid]
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
+                    found.append(int(name))
+            except OSError:
+                pass
+    return sorted(found)
+
+
+def map_of(config: dict[str, Any]) -> IdMap | None:
+    """The id map of a configuration, None when it wants no new user namespace. Raises InvalidInput."""
+    linux = config.get("linux") or {}
+    new = any(n["type"] == "user" and not n.get("path") for n in linux.get("namespaces") or [])
+    uids, gids = (
+        [Extent(e["containerID"], e["hostID"], e["size"]) for e in linux.get(key) or []]
+        for key in ("uidMappings", "gidMappings")
+    )
+    if not new:
+        if not any(n["type"] == "user" for n in linux.get("namespaces") or []) and not is_privileged():
+            raise InvalidInput(
+                "config property 'linux.namespaces' lists no user namespace, which an ordinary user needs",
+                hint="`rootless-oci spec` makes a configuration that has one",
+            )
+        return None
+    if not uids or not gids:
+        raise InvalidInput("config property 'linux.uidMappings' or 'linux.gidMappings' is missing")
+    single = len(uids) == len(gids) == 1 and uids[0].size == gids[0].size == 1 and not is_privileged()
+    return IdMap(uids, gids, "single" if single else "range")
+
+
+def _record(records: Records, container_id: str, config: dict[str, Any], options: CreateOptions) -> Record:
+    import json
+
+    if config.get("process") is None:
+        raise InvalidInput("config property 'process' is missing")
+    values = {
+        "ociVersion": config["ociVersion"],
+        "bundle": options.bundle,
+        "rootfs": os.path.realpath(os.path.join(options.bundle, config["root"]["path"])),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "boot_id": procfs.boot_id(),
+        "annotations": config.get("annotations") or {},
+    }
+    return records.new(container_id, values, json.dumps(config).encode())
+
+
+def _check_terminal(config: dict[str, Any], options: CreateOptions, *, detached: bool) -> None:
+    terminal = bool((config.get("process") or {}).get("terminal"))
+    if terminal and detached and not options.console_socket:
+        raise UsageError("'process.terminal' is true and nobody takes the terminal", hint="give --console-socket")
+    if options.console_socket and not terminal:
+        raise UsageError("--console-socket is given, but 'process.terminal' is false")
+
+
+def _build(
+    record: Record,
+    config: dict[str, Any],
+    options: CreateOptions,
+    placing: Placing,
+    warn: Warn,
+    gate: socket.socket | None,
+) -> Process:
+    filter_program, flags = seccomp_of(config)
+    if options.notify:
+        config = notify.prepared(config, f"{record.directory}/notify")
+    try:
+        process = launch_container(
+            Launch(
+                config=config,
+                bundle=options.bundle,
+                id_map=map_of(config),
+                container_id=record.id,
+                preserve_fds=options.preserve_fds,
+                join_cgroup=placing.join,
+                seccomp_bpf=filter_program,
+                seccomp_flags=flags,
+                keyring=options.keyring,
+                gate=gate,
+                keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
+                pivot=options.pivot,
+                warn=warn,
+            )
+        )
+        try:
+            placing.complete(process)
+        except BaseException:
+            process.destroy()
+            raise
+    except BaseException:
+        placing.undo()
+        raise
+    if placing.group is not None:
+        record.values["cgroup"] = placing.group.to_json()
+    return process
+
+
+def seccomp_of(config: dict[str, Any]) -> tuple[bytes | None, int]:
+    """(filter, flags) of the configuration's profile, from the cache where it was compiled before."""
+    profile = (config.get("linux") or {}).get("seccomp")
+    if not profile:
+        return None, 0
+    from rootless.runtime.seccomp.filter_cache import cached, load_flags
+
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return cached(profile, os.path.join(base, "rootless")), load_flags(profile)
+
+
+def _reach(record: Record, reach: Callable[[str], None]) -> None:
+    """Call `reach` with the gate's path by a fd of its directory: addresses of sockets end at 107 bytes."""
+    directory = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        reach(f"/proc/self/fd/{directory}/start.sock")
+    finally:
+        os.close(directory)
+
+
+def _listen(record: Record) -> socket.socket:
+    gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _reach(record, gate.bind)
+    gate.listen(1)
+    return gate
+
+
+def _note(record: Record, process: Process, options: CreateOptions) -> None:
+    record.values["pid"] = process.pid
+    record.values["pid_start"] = procfs.start_time(process.pid)
+    record.save()
+    if options.pid_file:
+        write_pid_file(options.pid_file, process.pid)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write the pid so that a reader never sees a part of it."""
+    from rootless.paths import atomic_write
+
+    try:
+        atomic_write(os.path.abspath(path), str(pid).encode(), mode=0o644, durable=False)
+    except OSError as e:
+        raise RuntimeFailure(f"cannot write pid file '{path}': {e.strerror}") from e
+
+
+def _after_start(record: Record, config: dict[str, Any]) -> None:
+    """The poststart hooks. Since runtime-spec 1.3 one that fails stops the container; the callers do that."""
+    # a quick command may have ended by now
+    hooks.run(config, "poststart", {**record.oci_state(), "status": "running", "pid": record.pid})
+
+
+def _notifier(record: Record, address: str | None) -> socket.socket | None:
+    """The container's notify socket, when it was made with one and there is somebody to tell."""
+    directory = f"{record.directory}/notify"
+    return notify.listen(directory) if address and os.path.isdir(directory) else None
+
+
+def _forget(record: Record, config: dict[str, Any], error: BaseException, warn: Warn) -> None:
+    """Remove the record of a container that could not be made; after a failed hook the poststop hooks run too."""
+    state = {**record.oci_state(), "status": "stopped", "pid": 0}
+    record.remove()
+    if isinstance(error, HookFailed):
+        for failure in hooks.run(config, "poststop", state, required=False):
+            warn(failure)
+
+
+def _finish(record: Record, config: dict[str, Any], warn: Warn) -> None:
+    state = {**record.oci_state(), "status": "stopped", "pid": 0} if record.values else {}
+    bundle_cgroup.remove(record, warn)
+    record.remove()
+    for failure in hooks.run(config, "poststop", state, required=False):
+        warn(failure)
+
+
+def _send(record: Record, number: int) -> bool:
+    """Signal the very process that was recorded: pidfd first, then the look at its start time."""
+    try:
+        pidfd = kernel.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not record.is_alive():
+            return False
+        kernel.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _kill_and_wait(record: Record) -> None:
+    if not record.pid or not _send(record, signal.SIGKILL):
+        return
+    deadline = time.monotonic() + _KILL_PATIENCE
+    while record.is_alive():
+        if time.monotonic() > deadline:
+            raise InvalidState(f"container '{record.id}' does not end: its process {record.pid} survives SIGKILL")
+        time.sleep(0.005)

@@ -1,0 +1,306 @@
+"""The mounts of a configuration: binds and new filesystems, each placed on a checked fd. Read-only comes later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from rootless.errors import RuntimeFailure
+from rootless.kernel import mounts
+from rootless.runtime.mount_options import MountOptions
+from rootless.runtime.operations import attach
+from rootless.runtime.operations.base import Context, Operation, existing, mountpoint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.runtime.operations.idmapped import IdMapped
+
+# below a fresh /proc only these may be covered (runc's list); anything else there could fake what the masks rely on
+_PROC_EXCEPTIONS = frozenset(
+    "/proc/" + name
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    )
+)
+
+
+class Mount(Operation):
+    """One mount on `destination` (absolute, in the container); idmap: the ids that its files show, if not their own."""
+
+    __slots__ = ("destination", "idmap", "options")
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        self.destination = destination
+        self.options = options
+        self.idmap: IdMapped | None = None
+
+    @property
+    def path(self) -> str:
+        return self.destination
+
+    def _suffix(self) -> str:
+        names = attribute_names(self.options.set) + [f"r{n}" for n in attribute_names(self.options.recursive_set)]
+        names += self.options.filesystem
+        return f" ({','.join(names)})" if names else ""
+
+    def _reopen(self, context: Context) -> Callable[[], int]:
+        def again() -> int:
+            fd = existing(context, self.destination)
+            if fd is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.destination)
+            return fd
+
+        return again
+
+    def _finish(self, context: Context, fd: int) -> None:
+        """Propagation, recursive attributes, and the note that this mount becomes read-only at the end."""
+        options = self.options
+        late = options.recursive_set & mounts.MOUNT_ATTR_RDONLY
+        early = options.recursive_set & ~mounts.MOUNT_ATTR_RDONLY
+        if early or options.recursive_clear:
+            attach.set_attributes(fd, early, options.recursive_clear, recursive=True)
+        for propagation in options.propagation:
+            mounts.mount(None, f"/proc/self/fd/{fd}", None, propagation)
+        if late or options.set & mounts.MOUNT_ATTR_RDONLY:
+            context.sealed.append((fd, bool(late), self.destination))
+        else:
+            os.close(fd)
+
+
+class Bind(Mount):
+    """A file or directory of the host at `destination`; the host's links in `source` are followed."""
+
+    __slots__ = ("optional", "source")
+
+    def __init__(self, source: str, destination: str, options: MountOptions, *, optional: bool = False) -> None:
+        super().__init__(destination, options)
+        self.source = source
+        self.optional = optional
+
+    def describe(self) -> str:
+        verb = "rbind" if self.options.recursive else "bind"
+        return f"{verb} '{self.source}' on '{self.destination}'{self._suffix()}"
+
+    def apply(self, context: Context) -> None:
+        try:
+            is_directory = stat.S_ISDIR(os.stat(self.source).st_mode)
+        except FileNotFoundError:
+            if self.optional:
+                return
+            raise RuntimeFailure(
+                f"cannot mount '{self.source}' on '{self.destination}': the source does not exist",
+                hint="create it, or correct the path",
+            ) from None
+        if self.destination.startswith("/proc/") and self.destination not in _PROC_EXCEPTIONS:
+            raise RuntimeFailure(f"cannot mount '{self.source}' on '{self.destination}': it is inside /proc")
+        target = mountpoint(context, self.destination, directory=is_directory)
+        try:
+            fd = attach.bind(
+                self.source, target, self._reopen(context), recursive=self.options.recursive, idmap=self.idmap
+            )
+        finally:
+            os.close(target)
+        self._attributes(context, fd)
+        self._finish(context, fd)
+
+    def _attributes(self, context: Context, fd: int) -> None:
+        gained = self.options.set & ~mounts.MOUNT_ATTR_RDONLY
+        if gained:
+            lost = mounts.MOUNT_ATTR__ATIME if self.options.clear & mounts.MOUNT_ATTR__ATIME else 0
+            attach.set_attributes(fd, gained, lost)
+        lost = self.options.clear & ~mounts.MOUNT_ATTR__ATIME
+        if not lost or not _present(fd) & lost:
+            return
+        try:
+            attach.set_attributes(fd, 0, lost)
+        except PermissionError:
+            # locked: the flag is the host's, and an ordinary user cannot take it away
+            names = ",".join(attribute_names(_present(fd) & lost))
+            context.warn(f"mount '{self.destination}' stays {names}, as '{self.source}' is on the host")
+
+
+def _present(fd: int) -> int:
+    flags = os.fstatvfs(fd).f_flag
+    # statvfs's ST_ flags of these four are the MOUNT_ATTR_ bits
+    return flags & 0xF
+
+
+class Filesystem(Mount):
+    """A new filesystem of type `fstype`."""
+
+    __slots__ = ("fstype", "source")
+
+    def __init__(self, fstype: str, source: str | None, destination: str, options: MountOptions) -> None:
+        super().__init__(destination, options)
+        self.fstype = fstype
+        self.source = source
+
+    def describe(self) -> str:
+        return f"mount {self.fstype} on '{self.destination}'{self._suffix()}"
+
+    def apply(self, context: Context) -> None:
+        target = mountpoint(context, self.destination, directory=True)
+        try:
+            fd = attach.filesystem(self.fstype, self.source, self.options, target, self._reopen(context), self.idmap)
+        finally:
+            os.close(target)
+        self._finish(context, fd)
+
+    def _bind_instead(self, context: Context, source: str) -> None:
+        options = MountOptions()
+        options.bind = options.recursive = True
+        options.recursive_set = self.options.recursive_set
+        if self.options.set & mounts.MOUNT_ATTR_RDONLY:
+            options.recursive_set |= mounts.MOUNT_ATTR_RDONLY
+        options.recursive_set |= self.options.set & ~mounts.MOUNT_ATTR_RDONLY & ~mounts.MOUNT_ATTR__ATIME
+        Bind(source, self.destination, options).apply(context)
+
+
+class Tmpfs(Filesystem):
+    """A tmpfs, filled with what the image has there when the option `tmpcopyup` is given."""
+
+    __slots__ = ()
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        super().__init__("tmpfs", "tmpfs", destination, options)
+
+    def apply(self, context: Context) -> None:
+        if not self.options.copy_up:
+            super().apply(context)
+            return
+        target = mountpoint(context, self.destination, directory=True)
+        image = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = attach.filesystem("tmpfs", "tmpfs", self.options, target, self._reopen(context), self.idmap)
+            from rootless.runtime.operations.seed import copy_tree
+
+            filled = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                copy_tree(image, filled, keep_mode=any(w.startswith("mode=") for w in self.options.filesystem))
+            finally:
+                os.close(filled)
+        finally:
+            os.close(image)
+            os.close(target)
+        self._finish(context, fd)
+
+
+class Proc(Filesystem):
+    """A fresh procfs of the own pid namespace.
+
+    The kernel refuses it to a user who sees only a masked /proc (we are inside a container): the visible one is bound
+    then, as it is, and one line says so.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        super().__init__("proc", "proc", destination, options)
+
+    def apply(self, context: Context) -> None:
+        try:
+            super().apply(context)
+        except PermissionError:
+            self._bind_instead(context, "/proc")
+            context.warn("a fresh /proc is refused here: the container sees the one of its surroundings")
+
+
+class Sysfs(Filesystem):
+    """A fresh sysfs of the own network namespace; the host's, read-only, where the kernel refuses that."""
+
+    __slots__ = ()
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        super().__init__("sysfs", "sysfs", destination, options)
+
+    def apply(self, context: Context) -> None:
+        try:
+            super().apply(context)
+        except PermissionError:
+            self.options.set |= mounts.MOUNT_ATTR_RDONLY
+            self._bind_instead(context, "/sys")
+
+
+class Mqueue(Filesystem):
+    """POSIX message queues of the own ipc namespace; the host's where the namespace is the host's."""
+
+    __slots__ = ()
+
+    def __init__(self, destination: str, options: MountOptions) -> None:
+        super().__init__("mqueue", "mqueue", destination, options)
+
+    def apply(self, context: Context) -> None:
+        try:
+            super().apply(context)
+        except PermissionError:
+            if os.path.isdir("/dev/mqueue"):
+                self._bind_instead(context, "/dev/mqueue")
+
+
+class Cgroup(Filesystem):
+    """The cgroup tree: cgroup2 of the own cgroup namespace, else the host's tree read-only, else nothing.
+
+    CVE-2023-25809: without an own cgroup namespace the tree is never writable.
+    """
+
+    __slots__ = ("own_namespace",)
+
+    def __init__(self, destination: str, options: MountOptions, *, own_namespace: bool) -> None:
+        super().__init__("cgroup2", "cgroup", destination, options)
+        self.own_namespace = own_namespace
+
+    def describe(self) -> str:
+        return f"mount cgroup on '{self.destination}'{self._suffix()}"
+
+    def apply(self, context: Context) -> None:
+        if self.own_namespace and os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+            try:
+                super().apply(context)
+            except OSError as e:
+                if e.errno not in (errno.EPERM, errno.EACCES, errno.EBUSY):
+                    raise
+            else:
+                return
+        target = existing(context, self.destination)
+        if target is not None:
+            try:
+                if mounts.fs_magic(target) in (mounts.CGROUP_SUPER_MAGIC, mounts.CGROUP2_SUPER_MAGIC):
+                    return  # it came with a bound /sys, read-only
+            finally:
+                os.close(target)
+        if os.path.isdir("/sys/fs/cgroup"):
+            self.options.set |= mounts.MOUNT_ATTR_RDONLY
+            self._bind_instead(context, "/sys/fs/cgroup")
+
+
+def attribute_names(attributes: int) -> list[str]:
+    """Option words of MOUNT_ATTR_* bits."""
+    names = [
+        word
+        for word, bit in (
+            ("ro", mounts.MOUNT_ATTR_RDONLY),
+            ("nosuid", mounts.MOUNT_ATTR_NOSUID),
+            ("nodev", mounts.MOUNT_ATTR_NODEV),
+            ("noexec", mounts.MOUNT_ATTR_NOEXEC),
+            ("nodiratime", mounts.MOUNT_ATTR_NODIRATIME),
+            ("nosymfollow", mounts.MOUNT_ATTR_NOSYMFOLLOW),
+        )
+        if attributes & bit
+    ]
+    choice = attributes & mounts.MOUNT_ATTR__ATIME
+    if choice:
+        names.append("noatime" if choice == mounts.MOUNT_ATTR_NOATIME else "strictatime")
+    return names

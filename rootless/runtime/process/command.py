@@ -1,0 +1,396 @@
+"""The last steps of a container's process: who it is, what it may, and execve. It builds nothing around it.
+
+Used by the first process of a container (runtime.process.init) and by those that join it (runtime.process.join).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+
+from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RuntimeFailure
+from rootless.kernel import process as kernel
+from rootless.kernel.files import open_in_root
+from rootless.kernel.seccomp import load_filter
+from rootless.kernel.tty import set_controlling
+from rootless.runtime.process import capabilities
+from rootless.runtime.process.capabilities import CapabilitySets
+from rootless.runtime.process.scheduling import apply_scheduling
+from rootless.runtime.seccomp import emulation
+from rootless.runtime.seccomp.listener import hand_over, listener_refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from rootless.runtime.process.channel import Channel
+    from rootless.runtime.seccomp.emulation import Emulation
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RLIMITS = (
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+)
+"""In the order of the kernel's numbers (x86, arm, riscv, s390, power share them)."""
+_PIPEFS_MAGIC = 0x50495045
+_INFINITY = (1 << 64) - 1
+
+
+class Command:
+    """What one process of a container is to become; made outside, carried out inside.
+
+    process: the OCI `process` object (validated); seccomp_bpf with its flags; emulation: of root, and the socket to its
+    supervisor; sets: its capabilities;
+    preserved: fds 3 and up that stay open; die_with: fd by which the launcher's death shows, or None;
+    keep_groups: leave the caller's supplementary groups; single_id: the kernel denies setgroups;
+    own_executable: (device, inode) of the interpreter that we are.
+    """
+
+    __slots__ = (
+        "die_with_parent",
+        "emulation",
+        "keep_groups",
+        "own_executable",
+        "preserved",
+        "process",
+        "seccomp_bpf",
+        "seccomp_flags",
+        "sets",
+        "single_id",
+        "supervisor",
+    )
+
+    def __init__(
+        self,
+        process: dict[str, Any],
+        *,
+        seccomp_bpf: bytes | None = None,
+        seccomp_flags: int = 0,
+        emulation: Emulation | None = None,
+        preserved: tuple[int, ...] = (),
+        die_with_parent: bool = False,
+        keep_groups: bool = False,
+        single_id: bool = False,
+    ) -> None:
+        self.process = process
+        self.seccomp_bpf = seccomp_bpf
+        self.seccomp_flags = seccomp_flags
+        self.emulation = emulation
+        self.supervisor: socket.socket | None = None
+        self.preserved = preserved
+        self.die_with_parent = die_with_parent
+        self.keep_groups = keep_groups
+        self.single_id = single_id
+        self.sets: CapabilitySets = capabilities.from_oci(process.get("capabilities"))
+        if process.get("rlimits"):
+            import resource  # noqa: F401 - now: inside the container's root it would be the image's file
+
+        status = os.stat("/proc/self/exe")
+        self.own_executable = status.st_dev, status.st_ino
+
+    @property
+    def arguments(self) -> list[str]:
+        """argv."""
+        return list(self.process["args"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment; a later entry of one name wins."""
+        return dict(entry.partition("=")[::2] for entry in self.process.get("env") or [] if "=" in entry)
+
+
+def find(command: Command) -> str:
+    """Path of the program inside the root that is `/` by now. Raises CommandNotFound or CommandNotExecutable."""
+    name = command.arguments[0]
+    if not name:
+        raise CommandNotFound('exec: "": executable file not found in $PATH')
+    if "/" in name:
+        reason = _refusal(command, name)
+        if reason == errno.ENOENT:
+            raise CommandNotFound(f'exec: "{name}": stat {name}: no such file or directory')
+        if reason:
+            raise not_executable(name, reason)
+        return name
+    refused = 0
+    for directory in (command.environment.get("PATH") or DEFAULT_PATH).split(":"):
+        path = f"{directory or '.'}/{name}"
+        reason = _refusal(command, path)
+        if not reason:
+            return path
+        if reason not in (errno.ENOENT, errno.EISDIR):
+            refused = reason
+    if refused:
+        raise not_executable(name, refused)
+    raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _refusal(command: Command, path: str) -> int:
+    """0 when `path` may be a program, else the errno that says why not."""
+    try:
+        status = os.stat(path)
+    except OSError as e:
+        return errno.ENOENT if e.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP) else e.errno or errno.ENOENT
+    if stat.S_ISDIR(status.st_mode):
+        return errno.EISDIR
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        return errno.EACCES
+    if (status.st_dev, status.st_ino) == command.own_executable:
+        # CVE-2019-5736: `/proc/self/exe` as the command would be this interpreter, started inside the container
+        return errno.EPERM
+    return 0
+
+
+def not_executable(name: str, code: int) -> CommandNotExecutable:
+    """The error for a program that is there and cannot be run, in docker's words."""
+    if code == errno.EISDIR:
+        return CommandNotExecutable(f'exec: "{name}": is a directory: permission denied')
+    if code == errno.ENOEXEC:
+        return CommandNotExecutable(
+            f'exec: "{name}": exec format error', hint="the image may be made for another processor"
+        )
+    return CommandNotExecutable(f'exec: "{name}": {os.strerror(code).lower()}')
+
+
+def apply_rlimits(process: dict[str, Any]) -> None:
+    """`process.rlimits`. Raises RuntimeFailure naming the one that the caller's hard limit does not allow."""
+    if not process.get("rlimits"):
+        return
+    import resource
+
+    for limit in process["rlimits"]:
+        number = RLIMITS.index(limit["type"])
+        soft, hard = (resource.RLIM_INFINITY if v >= _INFINITY or v < 0 else v for v in (limit["soft"], limit["hard"]))
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as e:
+            allowed = resource.getrlimit(number)[1]
+            shown = "unlimited" if allowed == resource.RLIM_INFINITY else str(allowed)
+            raise RuntimeFailure(
+                f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {e}",
+                hint=f"your own hard limit is {shown}",
+            ) from e
+
+
+def enter_directory(path: str, *, quiet: bool = False) -> bool:
+    """chdir by a lookup that cannot leave the root nor go through /proc's magic links (CVE-2024-21626).
+
+    quiet: return False where permission is missing; the container's user may have it later.
+    """
+    try:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directory = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        finally:
+            os.close(root)
+        try:
+            os.fchdir(directory)
+        finally:
+            os.close(directory)
+    except PermissionError:
+        if quiet:
+            return False
+        raise RuntimeFailure(f"cannot enter working directory '{path}': permission denied") from None
+    except OSError as e:
+        raise RuntimeFailure(f"cannot enter working directory '{path}': {e.strerror}") from e
+    check_directory()
+    return True
+
+
+def check_directory() -> None:
+    """Raise when the current directory is not below the root: the kernel then says "(unreachable)"."""
+    try:
+        reachable = os.getcwd().startswith("/")
+    except OSError:
+        reachable = False
+    if not reachable:
+        raise RuntimeFailure("the current working directory is outside of the container")
+
+
+def become_user(command: Command, warn: Callable[[str], None]) -> None:
+    """Groups, group and user of `process.user`; the permitted capabilities survive. Raises RuntimeFailure."""
+    user = command.process.get("user") or {}
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
+    if not command.keep_groups:
+        _set_groups(command, list(user.get("additionalGids") or []), gid, warn)
+    capabilities.keep_over_setuid()
+    try:
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as e:
+        if e.errno == errno.EINVAL:
+            raise RuntimeFailure(
+                f"user {uid}:{gid} does not exist in the container: the id map has no such id",
+                hint="run as another user (`--user 0`), or see `rootless doctor` for a wider range of ids",
+            ) from e
+        raise RuntimeFailure(f"cannot become user {uid}:{gid}: {e.strerror}") from e
+    if "umask" in user:
+        os.umask(user["umask"])
+    else:
+        os.umask(0o022)
+
+
+def _set_groups(command: Command, groups: list[int], gid: int, warn: Callable[[str], None]) -> None:
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        # setgroups is denied (CVE-2014-8989): the caller's own groups stay, and no other can be had
+        missing = [g for g in groups if g != gid and g not in os.getgroups()]
+        if missing:
+            names = ", ".join(map(str, missing))
+            warn(f"additional groups {names} are not set: with one id the kernel allows no change of groups")
+    except OSError as e:
+        if not command.single_id:
+            raise RuntimeFailure(
+                f"cannot set the additional groups {', '.join(map(str, groups))}: {e.strerror}",
+                hint="each group has to be in the container's id map",
+            ) from e
+
+
+def own_stdio(uid: int) -> None:
+    """Give the pipes of fds 0-2 to the container's user, so that it can open /dev/stdout again.
+
+    Only nameless pipes: a file or a terminal of the caller must not change its owner.
+    """
+    if uid == 0:
+        return
+    from rootless.kernel.mounts import fs_magic
+
+    for fd in (0, 1, 2):
+        try:
+            if fs_magic(fd) == _PIPEFS_MAGIC:
+                os.fchown(fd, uid, -1)
+        except OSError:
+            pass  # closed, or of another user: it can be used as it is
+
+
+def restore_signals() -> None:
+    """Default actions and an empty mask: Python ignores SIGPIPE, and a caller may block or ignore more."""
+    signal.set_wakeup_fd(-1)
+    for number in range(1, signal.NSIG):
+        try:
+            if signal.getsignal(number) not in (signal.SIG_DFL, None):
+                signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def take_stdio(stdio: tuple[int, int, int]) -> None:
+    """Make these fds 0, 1 and 2, and close the others' numbers above 2."""
+    # copies first: the three may be each other's numbers
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in stdio]
+    for number, fd in enumerate(copies):
+        os.dup2(fd, number)
+        os.close(fd)
+    for fd in set(stdio):
+        if fd > 2:
+            os.close(fd)
+
+
+def take_terminal(slave: int) -> None:
+    """Make the pty's slave the controlling terminal of this session leader, and fds 0, 1 and 2."""
+    set_controlling(slave)
+    for number in (0, 1, 2):
+        os.dup2(slave, number)
+    if slave > 2:
+        os.close(slave)
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every fd that is not in `kept`."""
+    first = 0
+    for fd in sorted(set(kept)):
+        if fd > first:
+            kernel.close_range(first, fd - 1)
+        first = fd + 1
+    kernel.close_range(first)
+
+
+def execute(
+    command: Command,
+    program: str,
+    *,
+    extra_filter: bytes | None,
+    warn: Callable[[str], None],
+    outside: Channel,
+) -> None:
+    """Take on identity and limits, then execve. Returns only by an exception.
+
+    The order is that of the kernel's rules: limits; directory; groups and ids; directory again; capabilities;
+    no_new_privs; filter as late as possible: with no_new_privs last, without it while CAP_SYS_ADMIN is still there.
+    outside hears when only execve can fail, and gets the listener of a filter that has one.
+    """
+    process = command.process
+    apply_scheduling(process)
+    apply_rlimits(process)
+    directory = process.get("cwd") or "/"
+    entered = enter_directory(directory, quiet=True)
+    own_stdio((process.get("user") or {}).get("uid", 0))
+    become_user(command, warn)
+    if not entered:
+        enter_directory(directory)
+    check_directory()
+    no_new_privileges = bool(process.get("noNewPrivileges"))
+    if command.die_with_parent:
+        # only now: changes of ids clear it. Then a look whether the parent died before it counted
+        kernel.set_pdeathsig(signal.SIGKILL)
+        if outside.peer_is_gone():
+            os._exit(1)
+    for fd in command.preserved:
+        os.set_inheritable(fd, True)
+    environment = command.environment
+    arguments = command.arguments
+    filters = [(f, flags) for f, flags in ((extra_filter, 0), (command.seccomp_bpf, command.seccomp_flags)) if f]
+    outside.send({"at": "exec"})
+    if (filters or command.emulation is not None) and not no_new_privileges:
+        effective, permitted, inheritable = kernel.capget()
+        if effective != permitted:
+            kernel.capset(permitted, permitted, inheritable)
+        _load(command, filters, outside)
+        capabilities.apply(command.sets)
+    else:
+        capabilities.apply(command.sets)
+        if no_new_privileges:
+            kernel.set_no_new_privs()
+        _load(command, filters, outside)
+    try:
+        os.execve(program, arguments, environment)  # noqa: S606 - no shell is the point
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR):
+            # the file is there (`find` saw it): its interpreter is not
+            raise CommandNotFound(f'exec: "{arguments[0]}": no such file or directory') from e
+        raise not_executable(arguments[0], e.errno or errno.EACCES) from e
+    except ValueError as e:
+        raise InvalidInput(f"config property 'process': {e}") from e
+
+
+def _load(command: Command, filters: list[tuple[bytes, int]], outside: Channel) -> None:
+    for program, flags in filters:
+        try:
+            listener = load_filter(program, flags)
+        except OSError as e:
+            raise listener_refusal(e, flags) from e
+        if listener is not None:
+            hand_over(listener, outside)
+    if command.emulation is not None and command.supervisor is not None:
+        # last: of two answers that are errno the filter loaded later gives its own, and ours is success
+        emulation.load(command.emulation, command.supervisor, lambda text: outside.send({"warning": text}))

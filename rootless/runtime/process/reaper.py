@@ -1,0 +1,77 @@
+"""A minimal pid 1: starts the command as its child, passes signals on, reaps orphans, ends with the command's status.
+
+The engine prefers a static init program of the host (`--init`); this one, which keeps an interpreter in memory, is for
+hosts without any.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from rootless.kernel import process as kernel
+from rootless.runtime.process import capabilities
+from rootless.runtime.process.command import Command, become_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_NOT_PASSED = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
+
+
+def split(command: Command) -> None:
+    """Fork; return in the child, which goes on to become the command. The parent stays for ever as the reaper."""
+    # blocked before the fork, or the end of a quick child is lost
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _own_group()
+        return
+    try:
+        _shrink(command)
+        _reap(child)
+    finally:
+        os._exit(1)
+
+
+def _own_group() -> None:
+    """The terminal's keys are for the command's group; the reaper must not get them a second time."""
+    os.setpgid(0, 0)
+    if os.isatty(0):
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+
+def _shrink(command: Command) -> None:
+    """Keep nothing open, take on the command's user and capabilities, be invisible to ptrace (CVE-2019-5736)."""
+    os.chdir("/")
+    kernel.close_range(0)
+    become_user(command, lambda text: None)
+    capabilities.apply(command.sets)
+    kernel.set_dumpable(False)
+    if command.die_with_parent:
+        kernel.set_pdeathsig(signal.SIGKILL)
+    kernel.set_no_new_privs()
+
+
+def _reap(child: int) -> NoReturn:
+    everything = signal.valid_signals()
+    while True:
+        number = signal.sigwaitinfo(everything).si_signo
+        if number != signal.SIGCHLD:
+            if number not in _NOT_PASSED:
+                os.kill(child, number)
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)

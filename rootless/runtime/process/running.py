@@ -1,0 +1,178 @@
+"""A container's process as its launcher holds it: the start gate, the wait, the fds. It sets nothing up."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from rootless import errors
+from rootless.errors import RootlessError, RuntimeFailure
+from rootless.kernel import process as kernel
+from rootless.runtime.process.channel import Channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Process:
+    """A process of a container. pid: as this process sees it; pidfd; console_fd: the pty's master, None without.
+
+    userns_fd: the container's user namespace, None where it is the caller's. on_listener: gets the listener of a filter
+    that has one, before the command runs.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_helper",
+        "_keeper",
+        "_status",
+        "console_fd",
+        "on_listener",
+        "pid",
+        "pidfd",
+        "userns_fd",
+        "warn",
+    )
+
+    def __init__(self, pid: int, channel: Channel, warn: Callable[[str], None]) -> None:
+        self.pid = pid
+        self.pidfd = kernel.pidfd_open(pid)
+        self.console_fd: int | None = None
+        self.userns_fd: int | None = None
+        self.warn = warn
+        self.on_listener: Callable[[int], None] | None = None
+        self._channel: Channel | None = channel
+        self._helper: int | None = None
+        self._keeper: Channel | None = None
+        self._status: int | None = None
+
+    def start(self, state: dict[str, Any] | None = None) -> None:
+        """Open the gate; return when the command runs. Raises what kept it from running; the process has ended then."""
+        channel = self._channel
+        if channel is None:
+            raise RuntimeFailure("the container has been started before")
+        self.release()
+        self._channel = None
+        try:
+            try:
+                channel.send({"do": "start", "state": state or {}})
+            except OSError as e:
+                raise RuntimeFailure("the container's first process ended before its start") from e
+            await_exec(channel, self.warn, self.on_listener)
+        except BaseException:
+            self.destroy()
+            raise
+        finally:
+            channel.close()
+
+    def detach(self) -> None:
+        """Leave the start to whoever connects to the gate; this process may end."""
+        self.release()
+        if self._channel is not None:
+            self._channel.send({"do": "detach"})
+            self._channel.close()
+            self._channel = None
+
+    def release(self) -> None:
+        """Let the first child end, which nobody needs once the namespaces have been opened."""
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        if self._helper is not None:
+            os.waitpid(self._helper, 0)
+            self._helper = None
+
+    def adopt(self, helper: int, keeper: Channel) -> None:
+        """Note the first child, which ends when `keeper` is closed."""
+        self._helper = helper
+        self._keeper = keeper
+
+    def wait(self) -> int:
+        """The exit status: 0..255, 128+n after signal n. Blocks; may be called again."""
+        if self._status is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.set_status(status)
+        assert self._status is not None
+        return self._status
+
+    def set_status(self, wait_status: int) -> None:
+        """Note the status of a waitpid that the caller has done himself."""
+        code = os.waitstatus_to_exitcode(wait_status)
+        self._status = code if code >= 0 else 128 - code
+
+    def kill(self) -> None:
+        """End the process, started or not, and reap it; harmless when it has ended."""
+        if self._status is None and self.pidfd >= 0:
+            try:
+                kernel.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.release()
+            try:
+                self.wait()
+            except ChildProcessError:
+                pass
+
+    def destroy(self) -> None:
+        """`kill` and `close`, for a launch that failed."""
+        self.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Close the fds that belong to this object."""
+        for name in ("pidfd", "console_fd", "userns_fd"):
+            fd = getattr(self, name)
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self.pidfd = -1
+        self.console_fd = self.userns_fd = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+
+def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tuple[dict[str, Any], list[int]]:
+    """The next message that is no warning, and its fds. Raises the error that came in place of it."""
+    while True:
+        message, fds = channel.receive()
+        if message is None:
+            raise RuntimeFailure("the container's first process was killed while it was set up")
+        if "warning" in message:
+            warn(message["warning"])
+        elif "error" in message:
+            raise decode_error(message["error"])
+        elif at is not None and message.get("at") != at:
+            raise RuntimeFailure(f"the container's first process said {message} in place of '{at}'")
+        else:
+            return message, fds
+
+
+def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Callable[[int], None] | None = None) -> None:
+    """Return when the peer has become the command: it announced that, and its end of the channel closed at execve.
+
+    on_listener: gets a seccomp listener that the peer hands over; it must not keep the fd. The peer waits for it.
+    """
+    expect(channel, "exec", warn)
+    while True:
+        message, fds = channel.receive()
+        if message is None:
+            return
+        if "warning" in message:
+            warn(message["warning"])
+        elif message.get("at") == "listener" and on_listener is not None:
+            try:
+                on_listener(fds[0])
+            finally:
+                os.close(fds[0])
+            channel.send({"do": "go on"})
+        else:
+            raise decode_error(message["error"])
+
+
+def decode_error(error: dict[str, Any]) -> RootlessError:
+    """The exception that the other process reported."""
+    kind = getattr(errors, error["class"], RuntimeFailure)
+    result: RootlessError = kind(error["message"], hint=error["hint"])
+    return result

@@ -1,0 +1,1 @@
+"""System call filters: profiles, their compiled programs, and who answers the calls they report."""

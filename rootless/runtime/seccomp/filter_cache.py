@@ -1,0 +1,185 @@
+"""The seccomp filter of a container: the profile's cached BPF program. It loads nothing: init does, without libseccomp.
+
+Profiles as data are in runtime.seccomp.seccomp_profile, their compiling in runtime.seccomp.seccomp_compile
+(imported only when needed: it costs libseccomp and some 10 ms).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+from rootless.errors import InvalidInput
+from rootless.hashing import sha256_of
+from rootless.runtime.seccomp.seccomp_profile import default_profile, option, read_profile, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.runtime.seccomp.seccomp_profile import Profile
+
+__all__ = [
+    "cached",
+    "cached_path",
+    "compile_profile",
+    "default_profile",
+    "emulation",
+    "has_listener",
+    "load_flags",
+    "option",
+    "read_filter",
+    "read_profile",
+    "resolve",
+]
+
+_EMULATION = 2  # likewise, for runtime.seccomp.emulation_filter
+_FORMAT = 1  # to be raised when the compiler gives another program for the same profile
+_MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, then the program
+_HEADER = len(_MAGIC) + 32
+_INSTRUCTION = 8
+_MAX_PROGRAM = 4096 * _INSTRUCTION
+NEW_LISTENER = 8
+_TSYNC_ESRCH = 16
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+
+
+def load_flags(profile: Profile) -> int:
+    """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter, with that for a listener
+    where a rule needs one. Raises InvalidInput."""
+    value = NEW_LISTENER if has_listener(profile) else 0
+    for name in profile.get("flags") or ():
+        if name not in FLAGS:
+            raise InvalidInput(f'seccomp: unknown flag "{name}"')
+        value |= FLAGS[name]
+    if value & NEW_LISTENER and value & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
+        value |= _TSYNC_ESRCH  # both want the result for themselves (Linux 5.7)
+    if value & FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] and not value & NEW_LISTENER:
+        raise InvalidInput('seccomp: flag "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" needs a rule with SCMP_ACT_NOTIFY')
+    return value
+
+
+def has_listener(profile: Profile) -> bool:
+    """Does a rule hand calls to the agent at `listenerPath`?"""
+    return any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
+
+
+def compile_profile(profile: Profile) -> bytes:
+    """The BPF program of an OCI profile; see seccomp_compile."""
+    from rootless.runtime.seccomp.seccomp_compile import compile_profile as compiler
+
+    return compiler(profile)
+
+
+def cached(profile: Profile, cache_dir: str) -> bytes:
+    """The BPF program of an OCI profile, from `<cache_dir>/seccomp/` or compiled and put there.
+
+    The name is a digest of profile, libseccomp, architecture and kernel. A damaged file is made again; a cache that
+    cannot be written only costs time.
+    """
+    return _program(profile, cache_dir)[0]
+
+
+def cached_path(profile: Profile, cache_dir: str) -> str:
+    """As `cached`, but the path of the file, for `read_filter` in another process. Raises OSError when not writable."""
+    program, path = _program(profile, cache_dir)
+    if not os.path.exists(path):
+        _store(path, program)
+    return path
+
+
+def emulation(cache_dir: str) -> dict[str, Any]:
+    """`{"filter", "plain", "calls"}` of an emulated root: paths of its two filters, made when they are not there; the
+    first is "" where calls cannot wait.
+
+    Raises OSError when the cache cannot be written, HostLimit without libseccomp.
+    """
+    key = _key({"root": _EMULATION})
+    paths = {kind: f"{cache_dir}/seccomp/{key}-{kind}.bpf" for kind in ("filter", "plain")}
+    missing = {**paths, "filter": ""}
+    table = f"{cache_dir}/seccomp/{key}-calls.json"
+    try:
+        for path in paths.values():
+            read_filter(path)
+        with open(table, "rb") as f:
+            return {**paths, "calls": json.loads(f.read())}
+    except (OSError, InvalidInput, ValueError):
+        from rootless.paths import atomic_write
+        from rootless.runtime.seccomp.emulation_filter import compile_filters
+
+        waiting, plain, calls = compile_filters()
+    _store(paths["plain"], plain)
+    if not waiting:
+        return {**missing, "calls": calls}
+    _store(paths["filter"], waiting)
+    atomic_write(table, json.dumps(calls).encode(), durable=False)
+    return {**paths, "calls": calls}
+
+
+def read_filter(path: str) -> bytes:
+    """The program in a file of `cached_path`, verified. Raises InvalidInput when damaged, OSError when absent."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidInput(f'seccomp filter "{path}" is not a regular file')
+    with open(fd, "rb") as f:
+        content = f.read(_HEADER + _MAX_PROGRAM + 1)
+    program = content[_HEADER:]
+    if (
+        content[: len(_MAGIC)] != _MAGIC
+        or not program
+        or len(program) % _INSTRUCTION
+        or len(program) > _MAX_PROGRAM
+        or sha256_of(program) != content[len(_MAGIC) : _HEADER]
+    ):
+        raise InvalidInput(f'seccomp filter "{path}" is damaged', hint=f"remove it: rm {path}")
+    return program
+
+
+def _program(profile: Profile, cache_dir: str) -> tuple[bytes, str]:
+    path = f"{cache_dir}/seccomp/{_key(profile)}.bpf"
+    try:
+        return read_filter(path), path
+    except (OSError, InvalidInput):
+        program = compile_profile(profile)
+    try:
+        _store(path, program)
+    except OSError:
+        pass  # read-only or full: compiled again next time
+    return program, path
+
+
+def _key(profile: Profile) -> str:
+    uname = os.uname()
+    facts = [_FORMAT, profile, _library_identity(uname.machine), uname.machine, uname.release]
+    return sha256_of(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hex()[:40]
+
+
+def _library_identity(machine: str) -> str:
+    """The libseccomp file of this host without loading it: real name, size, time; its version where it is elsewhere."""
+    for directory in (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib64", "/lib"):
+        path = f"{directory}/libseccomp.so.2"
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        return f"{os.path.realpath(path)}:{status.st_size}:{status.st_mtime_ns}"
+    from rootless.kernel import libseccomp
+
+    try:
+        return str(libseccomp.version())
+    except OSError:
+        return ""
+
+
+def _store(path: str, program: bytes) -> None:
+    from rootless.paths import atomic_write
+
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    atomic_write(path, _MAGIC + sha256_of(program) + program, durable=False)

@@ -1,0 +1,1 @@
+"""What is different between two trees, and how it becomes a layer."""

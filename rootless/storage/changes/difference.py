@@ -1,0 +1,325 @@
+"""What a container's writable directory changes in the layers below it: a list of nodes, in the order of a layer's tar.
+
+Parents stand before what is in them, names are sorted by their bytes, whiteouts stand before their siblings. It changes
+nothing. The writable directory may belong to a running container, so it is walked by fd and no link in it is followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.errors import InvalidInput
+from rootless.kernel.files import is_whiteout, lgetxattr
+from rootless.storage.changes.lowers import Lowers, resolve
+from rootless.storage.files.tree_copy import CAPABILITY, OPAQUE_NAME, OPAQUE_XATTRS, WHITEOUT
+from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import Override
+from rootless.storage.tar.layer_rules import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any
+
+GONE = 0  # kind of a node that is a whiteout
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+MARKS = ("user.overlay.", "user.fuseoverlayfs.")
+ESCAPED = "user.overlay.overlay."
+XATTR_WHITEOUT = "user.overlay.whiteout"
+CHUNK = 1 << 20
+_KEPT = ("user.", CAPABILITY, "system.posix_acl_")
+_NO_XATTR = (errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES)
+
+
+class Node(NamedTuple):
+    """One change. path: without leading slash, "" for the top; kind: stat.S_IF*, or GONE; exists: something shows there
+    in the layers below; made: a whiteout that is not on disk, because its directory hides all of the layers below."""
+
+    path: str
+    kind: int
+    exists: bool
+    made: bool = False
+
+
+class Attributes(NamedTuple):
+    """What an open file carries besides its status. xattrs: those that an archive may have, sorted; marked: whether it
+    has marks of an overlay file system; opaque: the mark's value, b"" when there is none."""
+
+    xattrs: tuple[tuple[str, bytes], ...]
+    override: Override | None
+    marked: bool
+    opaque: bytes
+
+
+_PLAIN = Attributes((), None, False, b"")
+
+
+def read_attributes(file: int | str) -> Attributes:
+    """Those of an open file (not O_PATH), or of a path (itself when it is a link)."""
+    try:
+        names = os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=False)
+    except OSError as e:
+        if e.errno in _NO_XATTR:
+            return _PLAIN
+        raise
+    if not names:
+        return _PLAIN
+    kept: list[tuple[str, bytes]] = []
+    override = None
+    marked = False
+    opaque = b""
+    for name in names:
+        if not name.startswith(_KEPT):
+            continue
+        try:
+            value = os.getxattr(file, name) if isinstance(file, int) else os.getxattr(file, name, follow_symlinks=False)
+        except OSError as e:
+            if e.errno in _NO_XATTR:
+                continue
+            raise
+        if name == overrides.ATTRIBUTE:
+            override = overrides.parse(value)
+        elif name.startswith(ESCAPED):
+            kept.append(("user.overlay." + name[len(ESCAPED) :], value))
+        elif name.startswith(MARKS):
+            marked = True
+            if name in OPAQUE_XATTRS:
+                opaque = value
+        elif not name.startswith("user.containers."):
+            kept.append((name, value))
+    kept.sort()
+    return Attributes(tuple(kept), override, marked, opaque)
+
+
+class Difference:
+    """Walks one plan's `upper`.
+
+    plan: of a driver (storage.drivers); exclude: paths of mount targets, which the runtime makes when they are not in
+    the image, and which are no change then; owner: translates the ids on disk into the container's. nodes: the result;
+    dropped: what is there and is no change, children first.
+    """
+
+    __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_has_lowers", "_linked",
+                 "_owner", "dropped", "nodes")  # fmt: skip
+
+    def __init__(
+        self,
+        plan: dict[str, Any],
+        owner: Callable[[int, int], tuple[int, int]],
+        exclude: Collection[str],
+    ) -> None:
+        driver = plan["driver"]
+        self._compare = driver == "copy"
+        self._fuse = driver == "fuse-overlayfs"
+        self._copied = plan.get("copied", 0)
+        self._owner = owner
+        self._has_lowers = bool(plan["lowerdirs"])
+        self._exclude: set[str] = set()
+        self._ancestors: set[str] = set()
+        self._forced: set[tuple[int, int]] = set()
+        by_name = driver != "overlay"
+        self._find_excluded(Lowers([plan["upper"], *plan["lowerdirs"]], by_name=by_name), exclude)
+        while True:
+            self.nodes: list[Node] = []
+            self.dropped: list[str] = []
+            self._linked: dict[tuple[int, int], bool] = {}
+            fd = os.open(plan["upper"], DIRECTORY)
+            try:
+                self._top(fd, Lowers(plan["lowerdirs"], by_name=by_name))
+            finally:
+                os.close(fd)
+            # A file with several names is in the layer with all of them or not at all: a link into another layer is
+            # more than other tools can unpack
+            forced = {key for key, is_changed in self._linked.items() if is_changed} - self._forced
+            if not forced:
+                return
+            self._forced |= forced
+
+    def _find_excluded(self, union: Lowers, exclude: Collection[str]) -> None:
+        for path in exclude:
+            found = resolve(union, path)
+            names = found.split("/")
+            self._exclude.add(found)
+            if self._has_lowers:  # without layers below everything is new, and the caller names parents too
+                self._ancestors.update("/".join(names[:length]) for length in range(len(names)))
+
+    def _top(self, fd: int, lowers: Lowers) -> None:
+        status = os.fstat(fd)
+        here = read_attributes(fd)
+        self.nodes.append(Node("", stat.S_IFDIR, True))
+        self._directory(fd, "", lowers, here.opaque, hidden=self._compare, depth=0)
+        same = not lowers or _same(status, here, lowers, ignore_override=True)
+        # A layer that says nothing of its top has a plain one where it is unpacked
+        is_plain = self._is_plain(status, here) or (here.override is None and not lowers)
+        if same and (is_plain or len(self.nodes) == 1):
+            del self.nodes[0]
+
+    def _directory(self, fd: int, path: str, lowers: Lowers, opaque: bytes, *, hidden: bool, depth: int) -> None:
+        """opaque: the mark of this directory; hidden: one above has it, so nothing of the layers below shows here."""
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"path has more than {MAX_DEPTH} directories, which no layer may have: '{path[:120]}'")
+        prefix = f"{path}/" if path else ""
+        hidden = hidden or opaque == b"y"
+        present: list[tuple[bytes, str, os.DirEntry[str]]] = []
+        gone: set[str] = set()
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(WHITEOUT):
+                    if not self._fuse:
+                        self.dropped.append(prefix + name)  # it would delete something where the layer is used
+                    elif name == OPAQUE_NAME:
+                        hidden = True
+                        self.dropped.append(prefix + name)
+                    else:
+                        gone.add(name[len(WHITEOUT) :])
+                elif self._is_whiteout(fd, entry, by_xattr=opaque == b"x"):
+                    gone.add(name)
+                else:
+                    present.append((os.fsencode(name), name, entry))
+        made: set[str] = set()
+        if hidden and lowers:
+            made = lowers.names() - {name for _, name, _ in present} - gone
+        for name in sorted(gone | made, key=os.fsencode):
+            if lowers.find(name) is not None:
+                self.nodes.append(Node(prefix + name, GONE, True, name in made))
+            else:
+                self.dropped.append(prefix + name)
+        for _, name, entry in sorted(present, key=_by_bytes):
+            if entry.is_dir(follow_symlinks=False):
+                self._enter(fd, name, prefix + name, lowers, hidden=hidden, depth=depth)
+            else:
+                self._file(fd, name, prefix + name, entry, lowers)
+
+    @staticmethod
+    def _is_whiteout(fd: int, entry: os.DirEntry[str], *, by_xattr: bool) -> bool:
+        if entry.is_symlink() or entry.is_dir(follow_symlinks=False):
+            return False
+        if not entry.is_file(follow_symlinks=False):
+            return is_whiteout(entry.stat(follow_symlinks=False))
+        if not by_xattr or entry.stat(follow_symlinks=False).st_size:
+            return False
+        try:
+            lgetxattr(fd, entry.name, XATTR_WHITEOUT)
+        except OSError:
+            return False
+        return True
+
+    def _enter(self, fd: int, name: str, path: str, lowers: Lowers, *, hidden: bool, depth: int) -> None:
+        try:
+            inner = os.open(name, DIRECTORY, dir_fd=fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # a running container has removed it since
+        try:
+            status = os.fstat(inner)
+            here = read_attributes(inner)
+            below = lowers.enter(name)
+            exists = bool(below) or lowers.find(name) is not None
+            position, dropped = len(self.nodes), len(self.dropped)
+            self.nodes.append(Node(path, stat.S_IFDIR, exists))
+            self._directory(inner, path, below, here.opaque, hidden=hidden, depth=depth + 1)
+            # fuse-overlayfs does not keep the time of a directory into which it copies a file up
+            is_way = path in self._exclude or path in self._ancestors or (self._fuse and len(self.dropped) > dropped)
+            if len(self.nodes) == position + 1 and self._is_nothing(status, here, path, lowers, below, is_way=is_way):
+                self.nodes.pop()
+                self.dropped.append(path)
+        finally:
+            os.close(inner)
+
+    def _is_nothing(
+        self, status: os.stat_result, here: Attributes, path: str, lowers: Lowers, below: Lowers, *, is_way: bool
+    ) -> bool:
+        """Is a directory without changes in it no change itself: copied up, or made to mount something on it?
+
+        is_way: its time tells nothing.
+        """
+        if below:
+            assert below.path is not None
+            return _same(status, here, below) and (is_way or os.lstat(below.path).st_mtime_ns == status.st_mtime_ns)
+        if path not in self._exclude and not (path in self._ancestors and self._is_plain(status, here)):
+            return False
+        return lowers.find(path.rpartition("/")[2]) is None
+
+    def _is_plain(self, status: os.stat_result, here: Attributes) -> bool:
+        """Is it as `mkdir -p` by the container's root makes it?"""
+        owner = self._owner(status.st_uid, status.st_gid)
+        mode = stat.S_IMODE(status.st_mode)
+        return owner == (0, 0) and mode == 0o755 and here.override is None and not here.xattrs
+
+    def _file(self, fd: int, name: str, path: str, entry: os.DirEntry[str], lowers: Lowers) -> None:
+        try:
+            if entry.is_symlink():
+                kind = stat.S_IFLNK
+            elif entry.is_file(follow_symlinks=False):
+                kind = stat.S_IFREG
+            else:
+                kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO):
+                self.dropped.append(path)  # a socket: nobody listens on it any more
+                return
+            found = lowers.find(name)
+            if path in self._exclude and found is None and not entry.stat(follow_symlinks=False).st_size:
+                self.dropped.append(path)
+                return
+            if self._is_unchanged(fd, name, entry, found):
+                if not self._compare:  # a copied tree is never adopted
+                    self.dropped.append(path)
+                return
+        except FileNotFoundError:
+            return  # a running container has removed it since
+        self.nodes.append(Node(path, kind, found is not None))
+
+    def _is_unchanged(
+        self, fd: int, name: str, entry: os.DirEntry[str], found: tuple[str, os.stat_result] | None
+    ) -> bool:
+        """Is this file the one of the layers: copied with them, or copied up for a change that was none?"""
+        status = entry.stat(follow_symlinks=False)
+        is_same = found is not None and self._is_equal(fd, name, status, *found)
+        if status.st_nlink > 1:
+            key = (status.st_dev, status.st_ino)
+            self._linked[key] = self._linked.get(key, False) or not is_same
+            is_same = is_same and key not in self._forced
+        return is_same
+
+    def _is_equal(self, fd: int, name: str, status: os.stat_result, path: str, below: os.stat_result) -> bool:
+        for field in ("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns"):
+            if getattr(status, field) != getattr(below, field):
+                return False
+        if status.st_ctime_ns <= self._copied:
+            return True  # not touched since it was copied: every change of content or attributes sets this time
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink(name, dir_fd=fd) == os.readlink(path)
+        if not stat.S_ISREG(status.st_mode):
+            return True
+        here = os.open(name, READ, dir_fd=fd)
+        try:
+            there = os.open(path, READ)
+            try:
+                mine, theirs = read_attributes(here), read_attributes(there)
+                if (mine.xattrs, mine.override) != (theirs.xattrs, theirs.override):
+                    return False
+                while (piece := os.read(here, CHUNK)) == os.read(there, CHUNK):
+                    if not piece:
+                        return True
+                return False
+            finally:
+                os.close(there)
+        finally:
+            os.close(here)
+
+
+def _same(status: os.stat_result, here: Attributes, below: Lowers, *, ignore_override: bool = False) -> bool:
+    """Does a directory have the attributes that the layers below show?"""
+    assert below.path is not None
+    other = os.lstat(below.path)
+    if (status.st_mode, status.st_uid, status.st_gid) != (other.st_mode, other.st_uid, other.st_gid):
+        return False
+    there = read_attributes(below.path)
+    return here.xattrs == there.xattrs and (ignore_override or here.override == there.override)
+
+
+def _by_bytes(item: tuple[bytes, str, os.DirEntry[str]]) -> bytes:
+    return item[0]

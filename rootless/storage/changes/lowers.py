@@ -1,0 +1,136 @@
+"""The layers below a directory as one: what a union of them shows under a name. It reads layers and changes nothing.
+
+Layers are the user's own and never change, so that paths are safe here; nothing is followed that is a link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from rootless.errors import InvalidInput
+from rootless.kernel.files import is_whiteout
+from rootless.storage.files.tree_copy import OPAQUE_NAME, OPAQUE_XATTRS, WHITEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Lowers:
+    """One directory of the union. directories: where it lies, topmost first; by_name: whether files named `.wh.NAME`
+    are whiteouts too (fuse-overlayfs and the copy driver say yes, the kernel no)."""
+
+    __slots__ = ("_by_name", "_directories")
+
+    def __init__(self, directories: Sequence[str], *, by_name: bool) -> None:
+        self._directories = directories
+        self._by_name = by_name
+
+    def __bool__(self) -> bool:
+        return bool(self._directories)
+
+    @property
+    def path(self) -> str | None:
+        """Where the topmost one lies: the one whose attributes show; None when there is none."""
+        return self._directories[0] if self._directories else None
+
+    def find(self, name: str) -> tuple[str, os.stat_result] | None:
+        """Path and status of what shows under `name`; None when nothing does."""
+        for directory in self._directories:
+            path = f"{directory}/{name}"
+            status = _status(path)
+            if status is None:
+                if self._by_name and _status(f"{directory}/{WHITEOUT}{name}") is not None:
+                    return None
+                continue
+            return None if is_whiteout(status) else (path, status)
+        return None
+
+    def enter(self, name: str) -> Lowers:
+        """The directory `name` of the union; an empty one when no directory shows under that name."""
+        found = []
+        for directory in self._directories:
+            path = f"{directory}/{name}"
+            status = _status(path)
+            if status is None:
+                if self._by_name and _status(f"{directory}/{WHITEOUT}{name}") is not None:
+                    break
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            found.append(path)
+            if self._is_opaque(path):
+                break
+        return Lowers(found, by_name=self._by_name)
+
+    def names(self) -> set[str]:
+        """What shows in the directory."""
+        shown: set[str] = set()
+        hidden: set[str] = set()
+        for directory in self._directories:
+            here = set()
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.name in hidden or entry.name in shown:
+                        continue
+                    if self._by_name and entry.name.startswith(WHITEOUT):
+                        here.add(entry.name[len(WHITEOUT) :])
+                    elif _may_be_device(entry) and is_whiteout(entry.stat(follow_symlinks=False)):
+                        hidden.add(entry.name)
+                    else:
+                        shown.add(entry.name)
+            hidden |= here
+        return shown
+
+    def _is_opaque(self, path: str) -> bool:
+        for attribute in OPAQUE_XATTRS:
+            try:
+                if os.getxattr(path, attribute, follow_symlinks=False) == b"y":
+                    return True
+            except OSError:
+                continue
+        return self._by_name and _status(f"{path}/{OPAQUE_NAME}") is not None
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError as e:
+        if e.errno in _ABSENT:
+            return None
+        if e.errno == errno.ENAMETOOLONG:
+            raise InvalidInput(f"path is too long for a layer: '{path[-120:]}'") from e
+        raise
+
+
+def _may_be_device(entry: os.DirEntry[str]) -> bool:
+    return not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink())
+
+
+def resolve(union: Lowers, path: str) -> str:
+    """The path, without leading slash, that `path` means in the union as a process chrooted to it would find it; names
+    that are not there stay as they are."""
+    todo = [name for name in reversed(path.split("/")) if name]
+    done: list[tuple[str, Lowers]] = []
+    links = 0
+    while todo:
+        name = todo.pop()
+        if name in (".", ".."):
+            if name == ".." and done:
+                done.pop()
+            continue
+        here = done[-1][1] if done else union
+        found = here.find(name)
+        if found is not None and stat.S_ISLNK(found[1].st_mode) and links < 40:
+            links += 1
+            target = os.readlink(found[0])
+            if target.startswith("/"):
+                done.clear()
+            todo += [part for part in reversed(target.split("/")) if part]
+            continue
+        done.append((name, here.enter(name)))
+    return "/".join(name for name, _ in done)

@@ -1,0 +1,1 @@
+"""Files of trees by descriptors: copied, archived, placed, looked at and removed."""

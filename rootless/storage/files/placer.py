@@ -1,0 +1,304 @@
+"""Puts the members of a tar into a living tree: `cp`. It stays below one directory and follows no link that is planted.
+
+Whose files they become, and what may be overwritten, is the caller's policy. It runs inside a container's user
+namespace, or on the host as the caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+from rootless.errors import InvalidInput, InvalidState
+from rootless.storage.changes.difference import DIRECTORY
+from rootless.storage.files.removal import delete_at
+from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import Override
+from rootless.storage.tar.layer_rules import shown
+from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO, FILE, LINK, SYMLINK, Entry, TarStream
+from rootless.storage.tar.tarstream import DIRECTORY as DIRECTORY_KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Owner = Callable[[Entry], tuple[int, int]]
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1 << 20
+_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
+_PLANTED = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.", "trusted.")
+_FORMATS = {FILE: stat.S_IFREG, DIRECTORY_KIND: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO,
+            CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}  # fmt: skip
+
+
+class Reader(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end."""
+
+
+class Bytes:
+    """The archive's bytes as tarstream wants them."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def take(self, size: int) -> bytes:
+        """Exactly `size` bytes, or fewer at the end."""
+        pieces = []
+        while size and (piece := self._reader.read(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def skip(self, size: int) -> None:
+        """Pass over bytes."""
+        while size:
+            piece = self._reader.read(min(size, _PIECE))
+            if not piece:
+                raise InvalidInput("tar archive is cut off")
+            size -= len(piece)
+
+    def drain(self) -> None:
+        """Read to the end, so that who writes does not fail."""
+        while self._reader.read(_PIECE):
+            pass
+
+
+class Placer:
+    """Places one archive below the directory `top` (an fd).
+
+    owner: ids of an entry's file, None to leave all to the caller; noted: the caller has one id, so that other owners
+    than `own` are noted, for links and pipes as lines written to fd `noted` (-1: owners are real); overwrite: a
+    directory may replace something else and the reverse; keep: existing directories get the entry's attributes, and
+    set-id bits stay; follow: opens a directory below `top` whose way leads through a link, None: no such way is let.
+    size: bytes of files; lost: devices and owners that could not be made.
+    """
+
+    def __init__(
+        self,
+        top: int,
+        *,
+        owner: Owner | None,
+        noted: int = -1,
+        own: tuple[int, int] = (0, 0),
+        overwrite: bool = False,
+        keep: bool = False,
+        follow: Callable[[str], int] | None = None,
+    ) -> None:
+        self._top = top
+        self._owner = owner
+        self._noted = noted
+        self._own = own
+        self._overwrite = overwrite
+        self._keep = keep
+        self._follow = follow
+        self._cached: tuple[bytes, int] | None = None
+        self.size = 0
+        self.lost = 0
+
+    def place(self, reader: Reader) -> None:
+        """Place every member, then read what is left. Raises InvalidInput (bad archive), InvalidState (in the way)."""
+        source = Bytes(reader)
+        archive = TarStream(source)
+        times: list[tuple[bytes, int]] = []
+        try:
+            while (entry := archive.next()) is not None:
+                names = _split(entry.name)
+                if names:
+                    made = self._entry(entry, names, source)
+                    if made:
+                        times.append((b"/".join(names), entry.mtime))
+                if entry.type == FILE and entry.stored:
+                    source.skip(TarStream.padding(entry))
+            source.drain()
+            # Directories last: every file made in them changed their time
+            for path, mtime in reversed(times):
+                parent = self._parent(path.split(b"/")[:-1])
+                os.utime(path.rpartition(b"/")[2], ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+        finally:
+            if self._cached is not None:
+                os.close(self._cached[1])
+                self._cached = None
+
+    def _entry(self, entry: Entry, names: list[bytes], source: Bytes) -> bool:
+        """Place one member; whether it is a directory whose time is to be set."""
+        path, name = b"/".join(names), names[-1]
+        parent = self._parent(names[:-1])
+        in_place = False
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        else:
+            was_directory, is_directory = stat.S_ISDIR(status.st_mode), entry.type == DIRECTORY_KIND
+            if was_directory and is_directory:
+                if self._keep:
+                    self._dress_directory(parent, name, entry)
+                return self._keep
+            if was_directory != is_directory and not self._overwrite:
+                words = ("directory", "non-directory") if was_directory else ("non-directory", "directory")
+                raise InvalidState(f"cannot overwrite {words[0]} '{shown(path)}' with {words[1]}", hint="--overwrite")
+            if entry.type == LINK and _split(entry.linkname) == names:
+                return False
+            in_place = self._remove(parent, name, path, entry)
+        if entry.type == FILE:
+            self._file(parent, name, path, entry, source, in_place=in_place)
+        elif entry.type == DIRECTORY_KIND:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            self._dress_directory(parent, name, entry)
+            return True
+        elif entry.type == LINK:
+            target = _split(entry.linkname)
+            if not target:
+                raise InvalidInput(f"archive has a hard link '{shown(path)}' to its top")
+            origin = os.dup(self._parent(target[:-1]))
+            try:
+                again = self._parent(names[:-1])
+                os.link(target[-1], name, src_dir_fd=origin, dst_dir_fd=again, follow_symlinks=False)
+            finally:
+                os.close(origin)
+        else:
+            self._special(parent, name, entry)
+        return False
+
+    def _remove(self, parent: int, name: bytes, path: bytes, entry: Entry) -> bool:
+        """Make way; True when that cannot be (something is mounted there) and the file is to be written in place."""
+        problem = delete_at(parent, os.fsdecode(name), os.fsdecode(path))
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if entry.type == FILE and stat.S_ISREG(status.st_mode):
+            return True
+        raise problem or OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(path))
+
+    def _file(self, parent: int, name: bytes, path: bytes, entry: Entry, source: Bytes, *, in_place: bool) -> None:
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC if in_place else _NEW
+        fd = os.open(name, flags, 0o600, dir_fd=parent)
+        try:
+            if entry.segments is not None:
+                os.ftruncate(fd, entry.size)
+                for offset, length in entry.segments:
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    self._copy(fd, length, source, path)
+            else:
+                self._copy(fd, entry.stored, source, path)
+            self.size += entry.size
+            if in_place:
+                return
+            self._dress(fd, entry)
+            os.utime(fd, ns=(entry.mtime, entry.mtime))
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _copy(fd: int, size: int, source: Bytes, path: bytes) -> None:
+        while size:
+            piece = source.take(min(size, _PIECE))
+            if not piece:
+                raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
+            size -= len(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(fd, view) :]
+
+    def _dress_directory(self, parent: int, name: bytes, entry: Entry) -> None:
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+        try:
+            self._dress(fd, entry)
+        finally:
+            os.close(fd)
+
+    def _dress(self, fd: int, entry: Entry) -> None:
+        """Owner, mode, extended attributes of an open file or directory."""
+        mode = entry.mode
+        owner = (0, 0) if self._owner is None else self._owner(entry)
+        if self._owner is None:
+            # Files of the host's: a set-id bit would let others act as the caller
+            os.fchmod(fd, mode if self._keep else mode & 0o1777)
+        elif self._noted >= 0 and owner != self._own:
+            format = _FORMATS[entry.type]
+            os.fchmod(fd, overrides.on_disk(mode, format))
+            overrides.write(fd, Override(*owner, mode, format))
+        else:
+            if self._noted < 0:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+        for key, value in entry.xattrs.items():
+            if key.startswith(_PLANTED) or (self._owner is None and not key.startswith("user.")):
+                continue
+            try:
+                os.setxattr(fd, key, value)
+            except OSError as e:
+                if e.errno not in _NO_XATTR:
+                    raise
+
+    def _special(self, parent: int, name: bytes, entry: Entry) -> None:
+        if entry.type in (CHARACTER, BLOCK_DEVICE):
+            if self._noted < 0 or self._owner is None:
+                self.lost += 1  # an ordinary user cannot make one
+                return
+            fd = os.open(name, _NEW, overrides.on_disk(entry.mode, 0) & 0o777, dir_fd=parent)
+            try:
+                overrides.write(fd, Override(*self._owner(entry), entry.mode, _FORMATS[entry.type], *entry.device))
+                os.utime(fd, ns=(entry.mtime, entry.mtime))
+            finally:
+                os.close(fd)
+            return
+        if entry.type == SYMLINK:
+            os.symlink(entry.linkname, name, dir_fd=parent)
+        else:
+            os.mkfifo(name, 0o600, dir_fd=parent)
+        if self._owner is not None:
+            owner = self._owner(entry)
+            if self._noted < 0:
+                os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+            elif owner != self._own:
+                note = Override(*owner, entry.mode, _FORMATS[entry.type])
+                inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
+                os.write(self._noted, overrides.line(inode, note, entry.linkname))
+        if entry.type == FIFO:
+            os.chmod(name, entry.mode, dir_fd=parent)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _parent(self, names: list[bytes]) -> int:
+        """The directory `names` below the top, kept until another one is asked for; missing ones are made."""
+        path = b"/".join(names)
+        if self._cached is not None and self._cached[0] == path:
+            return self._cached[1]
+        fd = os.dup(self._top)
+        try:
+            for position, name in enumerate(names):
+                inner = self._step(fd, name, names[: position + 1])
+                os.close(fd)
+                fd = inner
+        except BaseException:
+            os.close(fd)
+            raise
+        if self._cached is not None:
+            os.close(self._cached[1])
+        self._cached = (path, fd)
+        return fd
+
+    def _step(self, fd: int, name: bytes, names: list[bytes]) -> int:
+        try:
+            return os.open(name, _PATH, dir_fd=fd)
+        except FileNotFoundError:
+            os.mkdir(name, 0o755, dir_fd=fd)
+            return os.open(name, _PATH, dir_fd=fd)
+        except NotADirectoryError:
+            if self._follow is None:
+                raise
+            return self._follow(os.fsdecode(b"/".join(names)))
+
+
+def _split(path: bytes) -> list[bytes]:
+    names = [name for name in path.split(b"/") if name not in (b"", b".")]
+    if b".." in names:
+        raise InvalidInput(f"archive has a path with '..': '{shown(path)}'")
+    return names

@@ -1,0 +1,144 @@
+"""Opens the root file system of a container, running or not, from a process in its user namespace. It copies nothing.
+
+A running one is entered through /proc, with everything mounted in it; of a stopped one the tree is mounted here, and
+its volumes on it. Whatever is opened below must be resolved inside the root: paths in it belong to the container.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import HostLimit, InvalidState
+from rootless.host.idmap import IdMap
+from rootless.host.userns import enter, join
+from rootless.kernel import mounts
+from rootless.kernel.files import mkdirs_in_root, open_in_root
+from rootless.kernel.namespaces import CLONE_NEWNS, setns
+from rootless.kernel.procfs import start_time
+from rootless.storage import drivers
+from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PATH = os.O_PATH | os.O_CLOEXEC
+_READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def open_running(pid: int, started: int, *, bare: bool) -> int:
+    """The root of the container whose first process is `pid` (with that start time). bare: without what is mounted
+    below it. Raises HostLimit, InvalidState when it has ended."""
+    try:
+        user, mount, root = (os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in
+                             ("ns/user", "ns/mnt", "ns/pid"))  # fmt: skip
+        os.close(root)
+        if start_time(pid) != started:
+            raise InvalidState("the container has ended")
+        join(user)
+        return _bare_root(mount) if bare else os.open(f"/proc/{pid}/root", _READ_DIRECTORY)
+    except OSError as e:
+        raise HostLimit(f"cannot look into the container: {e.strerror}") from e
+
+
+def _bare_root(namespace: int) -> int:
+    """A copy of the mount of a namespace's root. A child goes there and sends it back: nothing of ours may be imported
+    from within."""
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        try:
+            setns(namespace, CLONE_NEWNS)
+            fd = mounts.open_tree(mounts.AT_FDCWD, "/", mounts.OPEN_TREE_CLONE)
+            socket.send_fds(theirs, [b"+"], [fd])
+        finally:
+            os._exit(0)
+    theirs.close()
+    with mine:
+        _, fds, _, _ = socket.recv_fds(mine, 16, 1)
+    os.waitpid(child, 0)
+    if not fds:
+        raise HostLimit("cannot look below the container's mounts (Linux 5.2 has what that needs)")
+    try:
+        return os.open(".", _READ_DIRECTORY, dir_fd=fds[0])
+    finally:
+        os.close(fds[0])
+
+
+def open_stopped(
+    plan: dict[str, Any],
+    id_map: IdMap,
+    binds: Sequence[dict[str, Any]],
+    seeds: Sequence[dict[str, str]],
+    *,
+    read_only: bool,
+) -> int:
+    """Mount the tree of a container that does not run, in a namespace of our own, and its volumes on it; its root.
+
+    binds: {"source", "target", "read_only"}; seeds: volumes that are filled from the image when they are still empty.
+    Raises RuntimeFailure, HostLimit. After this process has ended, `drivers.unmount(plan)` is due.
+    """
+    target = f"{plan['directory']}/rootfs"
+    mounter = drivers.mounter(plan)
+    try:
+        enter(id_map)
+        os.umask(0)
+        mounter(target)
+    finally:
+        mounter.close()
+    root = os.open(target, _READ_DIRECTORY)
+    try:
+        for seed in seeds:
+            _fill(root, seed["source"], seed["target"])
+        for bind in binds:
+            _bind(root, bind["source"], bind["target"], read_only=bind["read_only"])
+        if read_only:
+            mounts.mount_setattr(root, set=mounts.MOUNT_ATTR_RDONLY)
+    except OSError as e:
+        raise HostLimit(f"cannot mount what the container has: {e.filename or ''}: {e.strerror}") from e
+    return root
+
+
+def _fill(root: int, volume: str, target: str) -> None:
+    if os.listdir(volume) or os.path.lexists(f"{volume}.seeding"):
+        return
+    try:
+        image = open_in_root(root, target, _READ_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    into = os.open(volume, PATH_DIRECTORY)
+    try:
+        copy_tree(image, into, Copier(), volume)
+    finally:
+        os.close(image)
+        os.close(into)
+
+
+def _bind(root: int, source: str, target: str, *, read_only: bool) -> None:
+    try:
+        is_directory = stat.S_ISDIR(os.stat(source).st_mode)
+    except OSError:
+        return  # gone from the host since: a start would tell
+    try:
+        fd = open_in_root(root, target, _PATH)
+    except FileNotFoundError:
+        parent, _, name = target.rstrip("/").rpartition("/")
+        if is_directory:
+            fd = mkdirs_in_root(root, target, 0o755)
+        else:
+            above = mkdirs_in_root(root, parent or "/", 0o755)
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=above))
+            os.close(above)
+            fd = open_in_root(root, target, _PATH)
+    try:
+        mounts.mount(source, f"/proc/self/fd/{fd}", None, mounts.MS_BIND | mounts.MS_REC)
+    finally:
+        os.close(fd)
+    if read_only:
+        mounted = open_in_root(root, target, _PATH)
+        try:
+            mounts.mount_setattr(mounted, set=mounts.MOUNT_ATTR_RDONLY, recursive=True)
+        finally:
+            os.close(mounted)

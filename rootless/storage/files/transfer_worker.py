@@ -1,0 +1,230 @@
+"""The process that reads and writes a container's files for `cp` and `export`: in its user namespace, by fds only.
+
+fd 0: frames of requests, the first one says which container; fd 1: a frame of answer for each; fd 3: an archive to
+place; fd 4: the archive that was asked for. A frame is a length and JSON.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import stat
+import struct
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
+from rootless.host.idmap import IdMap
+from rootless.kernel.files import open_in_root
+from rootless.storage.files.archiver import Archiver
+from rootless.storage.files.placer import Placer
+from rootless.storage.files.root_view import open_running, open_stopped
+from rootless.storage.owners import overrides
+from rootless.storage.owners.noted_owners import NotedOwners
+
+if TYPE_CHECKING:
+    from rootless.storage.tar.tarstream import Entry
+
+IN, OUT = 3, 4
+_MAX_LINKS = 40
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_WORDS = {
+    errno.ENOENT: NotFound,
+    errno.ENOTDIR: InvalidInput,
+    errno.ELOOP: InvalidInput,
+    errno.EROFS: InvalidState,
+}
+
+
+def main() -> int:
+    """Entry point of `worker_command("rootless.storage.files.transfer_worker")`."""
+    sys.setrecursionlimit(20000)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    files: Files | None = None
+    while (request := _receive()) is not None:
+        try:
+            if files is None:
+                files = Files(request)
+                answer: dict[str, Any] = {}
+            else:
+                answer = files.answer(request)
+        except RootlessError as e:
+            answer = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+        except RecursionError:
+            answer = {"error": "InvalidInput", "message": "the tree is too deep", "hint": None}
+        except BrokenPipeError:
+            answer = {"error": "BrokenPipeError"}
+        except OSError as e:
+            kind = _WORDS.get(e.errno or 0, HostLimit)
+            name = os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else ""
+            answer = {"error": kind.__name__, "message": f"{name}: {e.strerror}".removeprefix(": "), "hint": None}
+        content = json.dumps(answer).encode()
+        try:
+            _write(1, struct.pack("!I", len(content)) + content)
+        except BrokenPipeError:
+            return 1  # nobody waits any more
+    return 0
+
+
+def _receive() -> dict[str, Any] | None:
+    header = _exactly(4)
+    if len(header) < 4:
+        return None
+    found: dict[str, Any] = json.loads(_exactly(struct.unpack("!I", header)[0]))
+    return found
+
+
+def _exactly(size: int) -> bytes:
+    content = b""
+    while len(content) < size and (piece := os.read(0, size - len(content))):
+        content += piece
+    return content
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class _Input:
+    """fd 3 as a reader."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes."""
+        return os.read(IN, size if size >= 0 else 1 << 20)
+
+
+class Files:
+    """One container's files. Requests: `source` and then `pack`; `destination` and then `place`; `export`."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._id_map = IdMap.from_json(job["id_map"])
+        self._single = self._id_map.kind == "single"
+        self._plan = job["plan"]
+        self._noted = overrides.append_to(job["directory"]) if self._single and job["writes"] else -1
+        if job["pid"]:
+            self._root = open_running(job["pid"], job["started"], bare=job["bare"])
+        else:
+            self._root = open_stopped(job["plan"], self._id_map, job["binds"], job["seeds"], read_only=job["read_only"])
+        os.umask(0)
+        self._place = -1
+        self._name = ""
+        self._path = ""
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what one request asks."""
+        verbs = {
+            "source": self._source,
+            "pack": self._pack,
+            "destination": self._destination,
+            "place": self._place_archive,
+            "export": self._export,
+        }
+        return verbs[request["verb"]](request)
+
+    def _export(self, request: dict[str, Any]) -> dict[str, Any]:
+        archiver = Archiver(lambda piece: _write(OUT, piece), table=self._noted_owners())
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
+        archiver.directory(fd, "")
+        archiver.finish()
+        os.close(OUT)
+        return {"size": archiver.size}
+
+    def _noted_owners(self, name: str = "", path: str = "") -> NotedOwners | None:
+        return NotedOwners(self._plan, name=name, path=path) if self._single else None
+
+    def _source(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Find what is to be copied out; a link at the end is itself meant, unless it is followed or ends in `/`."""
+        self._path = path = request["path"]
+        name = path.rstrip("/").rpartition("/")[2]
+        if name in ("", ".", "..") or path.endswith("/"):
+            self._place, self._name = open_in_root(self._root, path, _PLACE), ""
+            return {"is_directory": True}
+        if request["follow"]:
+            fd = open_in_root(self._root, path, os.O_PATH | os.O_CLOEXEC)
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                self._place, self._name = fd, ""
+                return {"is_directory": True}
+            os.close(fd)
+            self._place, self._name, _ = self._resolve(path)
+        else:
+            parent = path.rstrip("/").rpartition("/")[0]
+            self._place, self._name = open_in_root(self._root, parent or "/", _PLACE), name
+        status = os.stat(self._name, dir_fd=self._place, follow_symlinks=False)
+        return {"is_directory": stat.S_ISDIR(status.st_mode)}
+
+    def _pack(self, request: dict[str, Any]) -> dict[str, Any]:
+        table = self._noted_owners(request["name"], self._path)
+        archiver = Archiver(lambda piece: _write(OUT, piece), table=table)
+        if self._name:
+            archiver.add(self._place, self._name, request["name"])
+        else:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._place)
+            archiver.directory(fd, request["name"])
+            os.close(fd)
+        archiver.finish()
+        os.close(OUT)
+        return {"size": archiver.size, "skipped": archiver.skipped}
+
+    def _resolve(self, path: str) -> tuple[int, str, os.stat_result | None]:
+        """Where `path` leads at the end of all its links: directory, name, and status when it is there."""
+        for _ in range(_MAX_LINKS):
+            parent, _, name = path.rstrip("/").rpartition("/")
+            if name in ("", ".", ".."):
+                fd = open_in_root(self._root, path, _PLACE)
+                return fd, "", os.fstat(fd)
+            place = open_in_root(self._root, parent or "/", _PLACE)
+            try:
+                status = os.stat(name, dir_fd=place, follow_symlinks=False)
+            except FileNotFoundError:
+                return place, name, None
+            if not stat.S_ISLNK(status.st_mode):
+                return place, name, status
+            target = os.readlink(name, dir_fd=place)
+            os.close(place)
+            path = target if target.startswith("/") else f"{parent}/{target}"
+            self._path = path
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+    def _destination(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Find where to copy to; links are followed to their end, inside the root."""
+        self._path = request["path"]
+        self._place, self._name, status = self._resolve(request["path"])
+        if status is None:
+            return {"exists": False, "is_directory": False, "name": self._name}
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if not is_directory and request["path"].endswith("/"):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), request["path"])
+        return {"exists": True, "is_directory": is_directory, "name": self._name}
+
+    def _place_archive(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Place the archive from fd 3 in the destination (inside: a directory) or in the directory that it is in."""
+        top, where = self._place, self._path
+        if not request["inside"]:
+            where = where.rstrip("/").rpartition("/")[0]
+        elif self._name:
+            top = os.open(self._name, _PLACE | os.O_NOFOLLOW, dir_fd=self._place)
+        placer = Placer(
+            top,
+            owner=self._owner_of if request["owners"] else lambda entry: (0, 0) if self._has(0, 0) else self._own(),
+            noted=self._noted,
+            own=self._own(),
+            overwrite=request["overwrite"],
+            keep=request["keep"],
+            follow=lambda names: open_in_root(self._root, f"{where}/{names}", _PLACE),
+        )
+        placer.place(_Input())
+        return {"size": placer.size, "lost": placer.lost}
+
+    def _own(self) -> tuple[int, int]:
+        return self._id_map.first_uid(), self._id_map.first_gid()
+
+    def _has(self, uid: int, gid: int) -> bool:
+        return self._single or (self._id_map.has_uid(uid) and self._id_map.has_gid(gid))
+
+    def _owner_of(self, entry: Entry) -> tuple[int, int]:
+        return (entry.uid, entry.gid) if self._has(entry.uid, entry.gid) else self._own()

@@ -1,0 +1,230 @@
+"""Copies of files between directories of the store, by fd: content shared where the file system can, owners translated.
+
+It follows no link and copies every kind of file that a layer or an upper directory has.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from rootless.kernel.files import clone_file, is_whiteout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Owner = Callable[[int, int], tuple[int, int]]
+
+OPAQUE_XATTRS = ("user.overlay.opaque", "user.fuseoverlayfs.opaque")
+MARKS = ("user.overlay.", "user.fuseoverlayfs.")
+WHITEOUT = ".wh."
+OPAQUE_NAME = ".wh..wh..opq"
+CAPABILITY = "security.capability"
+PATH_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Copier:
+    """Copies files. owner: (uid, gid) → those of the copy; capability_root: the id, in this namespace, of the root of
+    the namespace that copied file capabilities are for (0: this one); marks: keep overlay's (whiteouts, opaque)."""
+
+    __slots__ = ("_linked", "_owner", "_root", "lost", "marks")
+
+    def __init__(self, *, owner: Owner | None = None, capability_root: int = 0, marks: bool = False) -> None:
+        self._owner = owner
+        self._root = capability_root
+        self._linked: dict[tuple[int, int], tuple[int, str]] = {}
+        self.marks = marks
+        self.lost = 0
+
+    def entry(self, source: int, name: str, target: int, new_name: str, status: os.stat_result) -> None:
+        """Copy one entry that is no directory from directory `source` into directory `target`, where it is not yet."""
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            self._file(source, name, target, new_name, status)
+            return
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=source), new_name, dir_fd=target)
+        elif kind == stat.S_IFIFO:
+            os.mkfifo(new_name, 0o600, dir_fd=target)
+        elif kind == stat.S_IFSOCK:
+            os.mknod(new_name, stat.S_IFSOCK | 0o600, dir_fd=target)
+        elif is_whiteout(status):
+            if self.marks:
+                os.mknod(new_name, stat.S_IFCHR, 0, dir_fd=target)
+            return
+        else:
+            return  # a real device: nobody without root can have made it here
+        uid, gid = self.owner(status)
+        os.chown(new_name, uid, gid, dir_fd=target, follow_symlinks=False)
+        if kind != stat.S_IFLNK:
+            os.chmod(new_name, status.st_mode & 0o7777, dir_fd=target)
+        os.utime(new_name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+
+    def _file(self, source: int, name: str, target: int, new_name: str, status: os.stat_result) -> None:
+        read = os.open(name, _READ, dir_fd=source)
+        try:
+            write = os.open(new_name, _NEW, 0o600, dir_fd=target)
+            try:
+                copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
+                self.attributes(read, write, status)
+            finally:
+                os.close(write)
+        finally:
+            os.close(read)
+
+    def attributes(self, read: int, write: int, status: os.stat_result) -> None:
+        """Owner, mode, extended attributes, times of an open file or directory."""
+        uid, gid = self.owner(status)
+        if (uid, gid) != (0, 0) or self._owner is not None:
+            os.fchown(write, uid, gid)
+        os.fchmod(write, status.st_mode & 0o7777)
+        for attribute in os.listxattr(read):
+            if attribute.startswith(MARKS) and not self.marks:
+                continue
+            try:
+                value = os.getxattr(read, attribute)
+                if attribute == CAPABILITY:
+                    value = self._capability(value)
+                os.setxattr(write, attribute, value)
+            except OSError as e:
+                if e.errno not in _NO_XATTR:
+                    raise
+                self.lost += 1
+        os.utime(write, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def owner(self, status: os.stat_result) -> tuple[int, int]:
+        """The ids of the copy."""
+        return self._owner(status.st_uid, status.st_gid) if self._owner else (status.st_uid, status.st_gid)
+
+    def _capability(self, value: bytes) -> bytes:
+        """The form that names a namespace's root (VFS_CAP_REVISION_3) when it is for another namespace."""
+        if not self._root or len(value) not in (20, 24):
+            return value
+        magic = int.from_bytes(value[:4], "little")
+        return ((3 << 24) | (magic & 1)).to_bytes(4, "little") + value[4:20] + self._root.to_bytes(4, "little")
+
+    def link(self, status: os.stat_result, target: int, name: str) -> bool:
+        """Link `name` to an earlier copy of the same file; False when there is none."""
+        if status.st_nlink < 2:
+            return False
+        first = self._linked.get((status.st_dev, status.st_ino))
+        if first is None:
+            self._linked[status.st_dev, status.st_ino] = (target, name)
+            return False
+        os.link(first[1], name, src_dir_fd=first[0], dst_dir_fd=target, follow_symlinks=False)
+        return True
+
+
+def copy_content(read: int, write: int, size: int, *, sparse: bool) -> None:
+    """The bytes: shared blocks, else copied in the kernel with the holes kept."""
+    if not size or clone_file(read, write):
+        return
+    if sparse:
+        os.ftruncate(write, size)
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(read, position, os.SEEK_DATA)
+            except OSError as e:
+                if e.errno == errno.ENXIO:  # only a hole is left
+                    return
+                raise
+            position = os.lseek(read, start, os.SEEK_HOLE)
+            _copy_range(read, write, start, position - start)
+        return
+    _copy_range(read, write, 0, size)
+
+
+def _copy_range(read: int, write: int, offset: int, length: int) -> None:
+    os.lseek(write, offset, os.SEEK_SET)
+    while length > 0:
+        done = os.sendfile(write, read, offset, min(length, 1 << 30))
+        if not done:
+            return
+        offset += done
+        length -= done
+
+
+def is_opaque(fd: int) -> bool:
+    """Does this directory hide what lower layers have in it?"""
+    for attribute in OPAQUE_XATTRS:
+        try:
+            if os.getxattr(fd, attribute) == b"y":
+                return True
+        except OSError:
+            continue
+    try:
+        os.stat(OPAQUE_NAME, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def copy_tree(source: int, target: int, copier: Copier, root: str) -> None:
+    """Copy the content and attributes of directory `source` over directory `target`.
+
+    With marks in `copier` it is an exact copy. Without, marks act: a whiteout deletes what target has, an opaque
+    directory empties target's first, and a file replaces whatever is there; applied bottom first, this flattens layers.
+    root: path of the target's top, by which hard links find their first copy. Depth is bounded by what unpacking made.
+    """
+    base = os.open(root, PATH_DIRECTORY)
+    try:
+        _copy(source, target, copier, base, "")
+    finally:
+        os.close(base)
+
+
+def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> None:
+    if not copier.marks and is_opaque(source):
+        for name in os.listdir(target):
+            remove(target, name)
+    directories = []
+    with os.scandir(source) as entries:
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(name)
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if not copier.marks:
+                if is_whiteout(status):
+                    remove(target, name)
+                    continue
+                if name.startswith(WHITEOUT):
+                    if name != OPAQUE_NAME:
+                        remove(target, name[len(WHITEOUT) :])
+                    continue
+                remove(target, name)
+            if not copier.link(status, base, f"{prefix}{name}"):
+                copier.entry(source, name, target, name, status)
+    for name in directories:
+        inner = os.open(name, PATH_DIRECTORY, dir_fd=source)
+        try:
+            try:
+                os.mkdir(name, 0o700, dir_fd=target)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
+                    remove(target, name)
+                    os.mkdir(name, 0o700, dir_fd=target)
+            made = os.open(name, PATH_DIRECTORY, dir_fd=target)
+            try:
+                _copy(inner, made, copier, base, f"{prefix}{name}/")
+            finally:
+                os.close(made)
+        finally:
+            os.close(inner)
+    copier.attributes(source, target, os.fstat(source))
+
+
+def remove(directory: int, name: str) -> None:
+    """Delete `name` in a directory, whatever it is; harmless when it is not there. Raises OSError."""
+    from rootless.storage.files.removal import delete_at
+
+    problem = delete_at(directory, name, name)
+    if problem is not None:
+        raise problem

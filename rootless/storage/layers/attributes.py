@@ -1,0 +1,130 @@
+"""Owner, mode and extended attributes of archive entries, as far as the id map and the host can keep them.
+
+What they cannot is noted (storage.owners.overrides), so that it is not lost for the layers made of it. What an image
+must not bring (the marks of overlay file systems) is dropped here. It creates no files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import Override, on_disk
+from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO
+
+if TYPE_CHECKING:
+    from rootless.storage.tar.tarstream import Entry
+
+# Marks of overlay file systems: an image that brings its own could delete or redirect what is below it
+PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
+KEPT = ("user.", "security.capability", "system.posix_acl_")
+NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
+
+
+class Lost:
+    """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
+
+    __slots__ = ("devices", "owners", "xattrs")
+
+    def __init__(self) -> None:
+        self.devices = 0
+        self.owners = 0
+        self.xattrs = 0
+
+    def to_json(self) -> dict[str, int]:
+        """The counts as JSON values."""
+        return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
+
+
+class Attributes:
+    """What can be kept. uids, gids: mapped ids as (first, count); single: only one id is, so that directories stay
+    writable for their owner. noted: lines for the layer's table of owners."""
+
+    __slots__ = ("_gids", "_single", "_uids", "lost", "noted")
+
+    def __init__(self, uids: list[tuple[int, int]], gids: list[tuple[int, int]], *, single: bool) -> None:
+        self._uids = uids
+        self._gids = gids
+        self._single = single
+        self.lost = Lost()
+        self.noted: list[bytes] = []
+
+    def need_more(self, entry: Entry) -> bool:
+        """Whether a directory just made with the plain mode bits of its entry lacks something yet."""
+        return bool(entry.xattrs or entry.mode & 0o7000 or entry.uid or entry.gid or self._single)
+
+    def directory(self, fd: int, entry: Entry, *, fresh: bool = True) -> None:
+        """Owner, mode and extended attributes; `fd` may be an O_PATH one. fresh: no entry named it before."""
+        mode = entry.mode
+        owned = self.keeps(entry)
+        # one who has one id must be able to delete what is in it without a namespace
+        noted = not owned or (self._single and mode & 0o700 != 0o700)
+        if noted:
+            mode = on_disk(mode, stat.S_IFDIR)
+        if owned:
+            os.chown(".", entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
+        os.chmod(".", mode, dir_fd=fd)
+        if entry.xattrs or noted or not fresh:
+            real = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+            try:
+                self.set_xattrs(real, entry)
+                self.note(real, entry if noted else None, stat.S_IFDIR)
+            finally:
+                os.close(real)
+
+    def keeps(self, entry: Entry) -> bool:
+        """Can this owner be kept? Counts it as lost when it cannot."""
+        if _within(entry.uid, self._uids) and _within(entry.gid, self._gids):
+            return True
+        self.lost.owners += 1
+        return False
+
+    def own(self, parent: int, path: bytes, entry: Entry) -> bool:
+        """Owner of a link or pipe, or a note of it; whether it is the real one."""
+        if not self.keeps(entry):
+            format = stat.S_IFIFO if entry.type == FIFO else stat.S_IFLNK
+            self.noted.append(overrides.line(path, Override(entry.uid, entry.gid, entry.mode & 0o7777, format)))
+            return False
+        if entry.uid or entry.gid:
+            os.chown(path.rpartition(b"/")[2], entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        return True
+
+    def unowned_mode(self, mode: int) -> int:
+        """Mode of a file without its owner: with a range of ids a set-id bit would make it run as somebody else."""
+        return mode if self._single else mode & 0o1777
+
+    def note(self, fd: int, entry: Entry | None, format: int = stat.S_IFREG) -> None:
+        """Note on an open file or directory what its entry asked for; None takes away an earlier entry's note."""
+        override = None
+        if entry is not None:
+            format = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}.get(entry.type, format)
+            mode = entry.mode & 0o7777 if format == stat.S_IFDIR else self.unowned_mode(entry.mode & 0o7777)
+            override = Override(entry.uid, entry.gid, mode, format, *entry.device)
+        elif format != stat.S_IFDIR:
+            return  # files are always new
+        try:
+            overrides.write(fd, override)
+        except OSError as e:
+            if e.errno not in NO_XATTR:
+                raise
+            self.lost.xattrs += 1
+
+    def set_xattrs(self, fd: int, entry: Entry) -> None:
+        """Extended attributes of an open file; what the image may not bring or the host cannot keep is counted."""
+        for name, value in entry.xattrs.items():
+            if name.startswith(PLANTED) or not name.startswith(KEPT):
+                self.lost.xattrs += 1
+                continue
+            try:
+                os.setxattr(fd, name, value)
+            except OSError as e:
+                if e.errno not in NO_XATTR:
+                    raise
+                self.lost.xattrs += 1
+
+
+def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(first <= number < first + count for first, count in ranges)

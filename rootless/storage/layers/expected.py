@@ -1,0 +1,156 @@
+"""What a tree must look like after its layer's archive was applied: by path, without touching a file.
+
+It mirrors `apply` for well-formed archives; where an archive goes through its own links, names are resolved as there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, split
+from rootless.storage.tar.tarstream import DIRECTORY, FILE, LINK, SYMLINK, TarStream
+
+if TYPE_CHECKING:
+    from rootless.storage.tar.inflate import Inflated
+    from rootless.storage.tar.tarstream import Entry
+
+_MAX_LINKS = 40
+
+
+class Expected:
+    """entries: the last one of each path (b"" is the root), with links already replaced by what they link to; lower:
+    paths of links to files of lower layers; whiteouts: paths that hide; opaque: directories that hide all."""
+
+    __slots__ = ("_parents", "_real", "entries", "lower", "opaque", "whiteouts")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Entry] = {}
+        self.lower: set[bytes] = set()
+        self.whiteouts: set[bytes] = set()
+        self.opaque: set[bytes] = set()
+        self._parents: set[bytes] = set()
+        self._real: dict[bytes, bytes] = {}
+
+    def read(self, source: Inflated) -> None:
+        """Take all entries of an archive. Raises InvalidInput."""
+        archive = TarStream(source)
+        while (entry := archive.next()) is not None:
+            self._add(entry)
+            if entry.type == FILE and entry.stored:
+                source.skip(entry.stored + TarStream.padding(entry))
+            entry.segments = None
+
+    def is_parent(self, path: bytes) -> bool:
+        """Whether entries below `path` make it a directory."""
+        return path in self._parents
+
+    def is_hidden(self, path: bytes) -> bool:
+        """Whether a directory above `path` hides everything of the lower layers already."""
+        while path:
+            path = path.rpartition(b"/")[0]
+            if path in self.opaque:
+                return True
+        return False
+
+    def _add(self, entry: Entry) -> None:
+        names = split(entry.name)
+        if not names:
+            self.entries[b""] = entry
+            return
+        if any(name.startswith(WHITEOUT) for name in names):
+            self._whiteout(names)
+            return
+        path = self._place(names)
+        self.lower.discard(path)
+        before = self.entries.get(path)
+        if entry.type == LINK:
+            target = split(entry.linkname)
+            wanted = self._below(self._resolve(target[:-1]), target[-1]) if target else b""
+            if wanted == path:
+                return
+            self._clear(path, before)
+            if wanted in self.entries:
+                self.entries[path] = self.entries[wanted]
+            else:
+                self.lower.add(path)
+            return
+        if entry.type != DIRECTORY:
+            self._clear(path, before)
+        elif path in self.whiteouts or (before is not None and before.type != DIRECTORY):
+            self._clear(path, before)
+            self.opaque.add(path)
+        self.entries[path] = entry
+
+    def _place(self, names: list[bytes]) -> bytes:
+        """Where an entry comes, with the directories above it noted."""
+        directory = self._resolve(names[:-1])
+        above = directory
+        while above and above not in self._parents:
+            self._parents.add(above)
+            if above in self.whiteouts:
+                self.whiteouts.discard(above)
+                self.opaque.add(above)
+            above = above.rpartition(b"/")[0]
+        return self._below(directory, names[-1])
+
+    def _clear(self, path: bytes, before: Entry | None) -> None:
+        """Something else takes the place of `path`."""
+        self.whiteouts.discard(path)
+        is_directory = path in self._parents or (before is not None and before.type == DIRECTORY)
+        if before is None and not is_directory:
+            return
+        self.entries.pop(path, None)
+        self._real.clear()
+        if is_directory:
+            prefix = path + b"/"
+            for gone in [p for p in self.entries if p.startswith(prefix)]:
+                del self.entries[gone]
+            for paths in (self.lower, self.whiteouts, self.opaque, self._parents):
+                paths.difference_update([p for p in paths if p == path or p.startswith(prefix)])
+
+    def _whiteout(self, names: list[bytes]) -> None:
+        hidden = names[-1][len(WHITEOUT) :]
+        if hidden.startswith(WHITEOUT) and names[-1] != OPAQUE_NAME:
+            return  # AUFS' own
+        path = self._place([*names[:-1], hidden])
+        if names[-1] == OPAQUE_NAME:
+            self.opaque.add(self._resolve(names[:-1]))
+            return
+        before = self.entries.get(path)
+        if path in self._parents or (before is not None and before.type == DIRECTORY):
+            self.opaque.add(path)
+        elif before is None and path not in self.lower:
+            self.whiteouts.add(path)
+
+    @staticmethod
+    def _below(directory: bytes, name: bytes) -> bytes:
+        return directory + b"/" + name if directory else name
+
+    def _resolve(self, names: list[bytes]) -> bytes:
+        """The directory `names` with the links of the archive followed, as a chroot would."""
+        wanted = b"/".join(names)
+        found = self._real.get(wanted)
+        if found is not None:
+            return found
+        real: list[bytes] = []
+        todo = names[::-1]
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if real:
+                    real.pop()
+                continue
+            entry = self.entries.get(b"/".join([*real, name]))
+            if entry is None or entry.type != SYMLINK or links >= _MAX_LINKS:
+                real.append(name)
+                continue
+            links += 1
+            if entry.linkname.startswith(b"/"):
+                real = []
+            todo += entry.linkname.split(b"/")[::-1]
+        found = b"/".join(real)
+        self._real[wanted] = found
+        return found

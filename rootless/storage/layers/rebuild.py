@@ -1,0 +1,202 @@
+"""A layer's tar again, from its recipe and its tree. It runs in the worker, in the user namespace, and changes nothing.
+
+The bytes are as good as the tree: whoever needs them exact compares their digest with the diff_id.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from typing import TYPE_CHECKING
+
+from rootless.errors import InvalidInput
+from rootless.storage.tar.layer_rules import shown
+from rootless.storage.tar.recipe import REPLACED, crc32, find, opener, read_moved, read_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rootless.storage.tar.recipe import Moved, Step
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1 << 18  # gathered before it goes out
+_LARGE = 1 << 17  # files from this size on go from file to pipe inside the kernel
+
+
+class Rebuilder:
+    """Plays the recipe of the layer in `directory`. Make it before a change of root, and `enter` after it.
+
+    damage: called with a text for each file whose bytes are not those of the recipe; without it (None) the first one
+    raises InvalidInput. With it, what is missing is replaced by zeros, so that the rest can be looked at.
+    """
+
+    __slots__ = ("_damage", "_diff", "_moved", "_open", "_replaced")
+
+    def __init__(self, directory: str, damage: Callable[[str], None] | None = None) -> None:
+        recipe = find(directory)
+        if recipe is None:
+            raise InvalidInput(f"layer '{os.path.basename(directory)}' has no recipe")
+        try:
+            self._open = opener(recipe)
+        except OSError as e:
+            raise InvalidInput(f"layer '{os.path.basename(directory)}' cannot be read: {e.strerror}") from e
+        self._damage = damage
+        self._diff = self._replaced = -1
+        self._moved: _Places | None = None
+
+    def enter(self, directory: str) -> None:
+        """Open the tree; directory: where the layer's directory is now. Raises InvalidInput."""
+        try:
+            self._diff = os.open(f"{directory}/diff", _DIRECTORY)
+            self._replaced = os.open(f"{directory}/{REPLACED}", _DIRECTORY)
+        except FileNotFoundError:
+            if self._diff < 0:
+                raise InvalidInput("the layer has no tree any more") from None
+            return
+        except OSError as e:
+            raise InvalidInput(f"the layer's tree cannot be read: {e.strerror}") from e
+        self._moved = _Places(read_moved(self._open))
+
+    def close(self) -> None:
+        """Give the directories back."""
+        for fd in (self._diff, self._replaced):
+            if fd >= 0:
+                os.close(fd)
+        self._diff = self._replaced = -1
+
+    def pieces(self) -> Iterator[bytes]:
+        """All bytes of the archive, in order. Raises InvalidInput."""
+        gathered: list[bytes] = []
+        size = number = 0
+        for step in read_steps(self._open):
+            gathered.append(step.raw)
+            size += len(step.raw)
+            if step.size:
+                for piece in self._payload(step, number):
+                    gathered.append(piece)
+                    size += len(piece)
+                    if size >= _PIECE:
+                        yield b"".join(gathered)
+                        gathered.clear()
+                        size = 0
+                number += 1
+            if size >= _PIECE:
+                yield b"".join(gathered)
+                gathered.clear()
+                size = 0
+        yield b"".join(gathered)
+
+    def write(self, out: int) -> None:
+        """All bytes of the archive to the pipe `out`; large files by sendfile. Raises InvalidInput, OSError."""
+        gathered: list[bytes] = []
+        size = number = 0
+        for step in read_steps(self._open):
+            gathered.append(step.raw)
+            size += len(step.raw)
+            if step.size:
+                if step.size >= _LARGE:
+                    _write_all(out, b"".join(gathered))
+                    gathered.clear()
+                    size = 0
+                    self._send(out, step, number)
+                else:
+                    for piece in self._payload(step, number):
+                        gathered.append(piece)
+                        size += len(piece)
+                number += 1
+            if size >= _PIECE:
+                _write_all(out, b"".join(gathered))
+                gathered.clear()
+                size = 0
+        _write_all(out, b"".join(gathered))
+
+    def _payload(self, step: Step, number: int) -> Iterator[bytes]:
+        """The bytes of the file that a step names, always `step.size` of them."""
+        left, crc = step.size, 0
+        try:
+            fd = self._file(step.path, number)
+            try:
+                if step.offset:
+                    os.lseek(fd, step.offset, os.SEEK_SET)
+                while left and (piece := os.read(fd, min(left, _PIECE))):
+                    left -= len(piece)
+                    if self._damage is not None:
+                        crc = crc32(piece, crc)
+                    yield piece
+            finally:
+                os.close(fd)
+        except OSError as e:
+            self._spoiled(step, e.strerror or str(e))
+        else:
+            if left:
+                self._spoiled(step, "it is too short")
+            elif self._damage is not None and step.crc and crc != step.crc:
+                self._spoiled(step, "its content has changed")
+        while left:
+            yield bytes(min(left, _PIECE))
+            left -= min(left, _PIECE)
+
+    def _send(self, out: int, step: Step, number: int) -> None:
+        try:
+            fd = self._file(step.path, number)
+        except OSError as e:
+            raise InvalidInput(_text(step, e.strerror or str(e))) from e
+        try:
+            offset, end = step.offset, step.offset + step.size
+            while offset < end:
+                done = os.sendfile(out, fd, offset, min(end - offset, 1 << 30))
+                if not done:
+                    raise InvalidInput(_text(step, "it is too short"))
+                offset += done
+        finally:
+            os.close(fd)
+
+    def _file(self, path: bytes, number: int) -> int:
+        if self._moved is not None:
+            place = self._moved.find(path, number)
+            if place is not None:
+                return os.open(place, _READ, dir_fd=self._replaced)
+        return os.open(path, _READ, dir_fd=self._diff)
+
+    def _spoiled(self, step: Step, why: str) -> None:
+        if self._damage is None:
+            raise InvalidInput(_text(step, why))
+        self._damage(_text(step, why))
+
+
+def _text(step: Step, why: str) -> str:
+    return f"file '{shown(step.path)}' of the layer is damaged: {why}"
+
+
+class _Places:
+    """Where replaced files went."""
+
+    __slots__ = ("_by_path",)
+
+    def __init__(self, moved: list[Moved]) -> None:
+        self._by_path: dict[bytes, list[tuple[int, int]]] = {}
+        for path, steps, number in moved:
+            self._by_path.setdefault(path, []).append((steps, number))
+
+    def find(self, path: bytes, step: int) -> bytes | None:
+        """The place below `replaced` of the file that payload `step` wrote to `path`; None when it stayed.
+
+        Of all moves of the file or a directory above it, the first one after that payload took it away.
+        """
+        best: tuple[int, int, bytes] | None = None
+        end = len(path)
+        while end > 0:
+            moves = self._by_path.get(path[:end])
+            if moves is not None:
+                at = bisect.bisect_left(moves, (step + 1, 0))
+                if at < len(moves) and (best is None or moves[at][1] < best[1]):
+                    best = (*moves[at], path[end:])
+            end = path.rfind(b"/", 0, end)
+        return None if best is None else b"%d%s" % (best[1], best[2])
+
+
+def _write_all(out: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(out, view) :]

@@ -1,0 +1,211 @@
+"""Is a layer's tree what its archive says? Content by the recipe, everything else by the archive's headers.
+
+It runs in the worker inside the user namespace, shut into the layer's directory, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from rootless.kernel.files import is_whiteout
+from rootless.storage.files.tree_copy import is_opaque
+from rootless.storage.layers.attributes import KEPT, PLANTED
+from rootless.storage.layers.expected import Expected
+from rootless.storage.owners import overrides
+from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown
+from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rootless.host.idmap import IdMap
+    from rootless.storage.tar.tarstream import Entry
+
+MOST = 50  # damages that are told one by one
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FORMATS = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO,
+            CHARACTER: stat.S_IFREG, BLOCK_DEVICE: stat.S_IFREG}  # fmt: skip
+_OURS = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
+_LAST_SECOND = 1 << 31  # times beyond it do not fit every file system
+
+
+class Damages:
+    """What was found. texts: the first ones; count: of all."""
+
+    __slots__ = ("count", "texts")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.texts) < MOST:
+            self.texts.append(text)
+
+
+class Verifier:
+    """Compares a tree with what is expected.
+
+    id_map: of this namespace; owners: the layer's table; lost: what unpacking could not keep.
+    """
+
+    __slots__ = ("_damages", "_expected", "_gids", "_lost", "_owners", "_single", "_uids")
+
+    def __init__(
+        self,
+        expected: Expected,
+        damages: Damages,
+        id_map: IdMap,
+        owners: overrides.Table,
+        lost: dict[str, int],
+    ) -> None:
+        self._expected = expected
+        self._damages = damages
+        self._uids, self._gids = ([(e.container, e.size) for e in ids] for ids in (id_map.uids, id_map.gids))
+        self._single = id_map.kind == "single"
+        self._lost = lost
+        self._owners = owners
+
+    def compare(self, diff: int) -> None:
+        """Walk the tree whose top is the directory `diff` (an fd, which is closed)."""
+        wanted = {*self._expected.entries, *self._expected.lower}
+        wanted.discard(b"")
+        top = self._expected.entries.get(b"")
+        if top is not None:
+            self._entry(b"", os.fstat(diff), top, diff, b".")
+        self._directory(diff, b"", wanted)
+        for path in sorted(wanted)[:MOST]:
+            self._damages.add(f"'{shown(path)}' is missing")
+        self._damages.count += max(len(wanted) - MOST, 0)
+        for path in sorted(self._expected.whiteouts):
+            if not self._expected.is_hidden(path):
+                self._damages.add(f"the mark that deletes '{shown(path)}' is missing")
+
+    def _directory(self, fd: int, path: bytes, wanted: set[bytes]) -> None:
+        # Depth is bounded by what unpacking makes; recursion keeps one fd per level
+        try:
+            if path in self._expected.opaque and not self._expected.is_hidden(path) and not is_opaque(fd):
+                self._damages.add(f"the mark that hides what lower layers have in '{shown(path)}' is missing")
+            names = [os.fsencode(name) for name in os.listdir(fd)]
+            for name in names:
+                here = path + b"/" + name if path else name
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                wanted.discard(here)
+                if name.startswith(WHITEOUT):
+                    self._expected.whiteouts.discard(self._named(path, name))
+                    continue
+                if is_whiteout(status) and here in self._expected.whiteouts:
+                    self._expected.whiteouts.discard(here)
+                    continue
+                entry = self._expected.entries.get(here)
+                if entry is not None:
+                    self._entry(here, status, entry, fd, name)
+                elif here in self._expected.lower:
+                    if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
+                        self._damages.add(f"'{shown(here)}' is no file any more")
+                elif not self._is_explained(here, status):
+                    self._damages.add(f"'{shown(here)}' is not of the layer")
+                if stat.S_ISDIR(status.st_mode):
+                    self._directory(os.open(name, _DIRECTORY, dir_fd=fd), here, wanted)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _named(path: bytes, name: bytes) -> bytes:
+        hidden = name[len(WHITEOUT) :]
+        return path + b"/" + hidden if path and name != OPAQUE_NAME else hidden
+
+    def _is_explained(self, path: bytes, status: os.stat_result) -> bool:
+        """Whether something without an entry may be there."""
+        if stat.S_ISDIR(status.st_mode) and self._expected.is_parent(path):
+            return True
+        return stat.S_ISSOCK(status.st_mode)  # of a container whose directory became the layer; no archive has them
+
+    def _entry(self, path: bytes, status: os.stat_result, entry: Entry, parent: int, name: bytes) -> None:
+        here = f"'{shown(path) or '/'}'"
+        format = stat.S_IFMT(status.st_mode)
+        if format != _FORMATS[entry.type]:
+            self._damages.add(f"{here} is another kind of file")
+            return
+        if entry.type == SYMLINK and os.readlink(name, dir_fd=parent) != entry.linkname:
+            self._damages.add(f"{here} is a link to something else")
+        size = entry.size if entry.type == FILE else 0
+        if format == stat.S_IFREG and status.st_size != size:
+            self._damages.add(f"{here} has {status.st_size} bytes instead of {size}")
+        seconds = entry.mtime // 1_000_000_000
+        if 0 <= seconds < _LAST_SECOND and status.st_mtime_ns // 1_000_000_000 != seconds:
+            self._damages.add(f"{here} has another time")
+        override = None
+        if format in (stat.S_IFREG, stat.S_IFDIR):
+            flags = _READ if format == stat.S_IFREG else _DIRECTORY
+            fd = os.open(name, flags, dir_fd=parent)
+            try:
+                override = overrides.read(fd)
+                self._xattrs(here, fd, entry)
+            finally:
+                os.close(fd)
+        else:
+            override = self._owners.find(path, status)
+        self._owner(here, status, entry, override)
+
+    def _owner(self, here: str, status: os.stat_result, entry: Entry, override: overrides.Override | None) -> None:
+        mapped = _within(entry.uid, self._uids) and _within(entry.gid, self._gids)
+        mode = stat.S_IMODE(status.st_mode)
+        if override is not None:
+            owner, mode = (override.uid, override.gid), override.mode_now(mode)
+        elif mapped:
+            owner = status.st_uid, status.st_gid
+        else:
+            return  # a layer of before owners were noted: they are lost
+        if owner != (entry.uid, entry.gid):
+            self._damages.add(f"{here} belongs to {owner[0]}:{owner[1]} instead of {entry.uid}:{entry.gid}")
+        if entry.type == SYMLINK:
+            return
+        wanted = entry.mode & 0o7777
+        if not mapped and not self._single and entry.type != DIRECTORY:
+            wanted &= 0o1777
+        if mode != wanted and not (entry.type == DIRECTORY and self._single and mode == wanted | 0o700):
+            self._damages.add(f"{here} has mode {mode:04o} instead of {wanted:04o}")
+
+    def _xattrs(self, here: str, fd: int, entry: Entry) -> None:
+        found = {name: os.getxattr(fd, name) for name in os.listxattr(fd) if not name.startswith(_OURS)}
+        xattrs = entry.xattrs if entry.type in (FILE, DIRECTORY) else {}  # a device's placeholder gets none
+        for name, value in xattrs.items():
+            if name.startswith(PLANTED) or not name.startswith(KEPT):
+                continue
+            here_is = found.pop(name, None)
+            if here_is != value and not (here_is is None and self._lost.get("xattrs")):
+                self._damages.add(f"{here} lacks the attribute {name}, or has another")
+        for name in found:
+            if name.startswith(("user.", "security.capability")):
+                self._damages.add(f"{here} has an attribute {name} that is not of the layer")
+
+
+def verify(directory: str, id_map: IdMap, lost: dict[str, int], enter: Callable[[], None]) -> dict[str, Any]:
+    """Look at the layer in `directory`: {"diff_id": of the tar as it is made now, "count", "texts"}.
+
+    enter: goes into the directory as the root; whatever must be imported is so before.
+    """
+    from rootless.storage.layers.rebuild import Rebuilder
+    from rootless.storage.tar.inflate import Inflated
+
+    damages = Damages()
+    rebuilder = Rebuilder(directory, damages.add)
+    enter()
+    rebuilder.enter("")
+    source = Inflated(-1, lambda fd: rebuilder.pieces())
+    expected = Expected()
+    expected.read(source)
+    diff_id = source.drain()
+    owners = overrides.open_table("")
+    Verifier(expected, damages, id_map, owners, lost).compare(os.open("/diff", _DIRECTORY))
+    return {"diff_id": diff_id, "count": damages.count, "texts": damages.texts}
+
+
+def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(first <= number < first + count for first, count in ranges)

@@ -1,0 +1,229 @@
+"""Starts unpack_worker and feeds it: jobs are JSON, archives go through a pipe. It opens no archive itself.
+
+Work on layers happens in a process of its own: it enters the user namespace (which needs a single thread), shuts itself
+into the directory, and uses the other core while this process reads from the network.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from typing import TYPE_CHECKING, Any
+
+from rootless import errors
+from rootless.errors import HostLimit, RootlessError
+from rootless.host.userns import worker_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rootless.host.idmap import IdMap
+    from rootless.storage.layers.layer_store import Reader
+
+PIECE = 1 << 18
+PIPE_SIZE = 1 << 20
+_OUT = 3
+RESULT_LIMIT = 64 << 20
+# glibc would map and unmap the memory of each 1 MiB piece anew: a fifth of the kernel time of an unpacking
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
+
+
+def unpack_job(target: str, media_type: str, diff_id: str | None) -> dict[str, Any]:
+    """Unpack an archive into the empty directory `target`, and write its recipe beside it. diff_id: None = any."""
+    from rootless.storage.tar.inflate import compression_of  # with OpenSSL's hashes; `run` only asks where layers lie
+
+    return {"operation": "unpack", "target": target, "compression": compression_of(media_type), "diff_id": diff_id}
+
+
+def finish_job(directory: str, lowers: Sequence[str], result: dict[str, Any]) -> dict[str, Any]:
+    """Make what needed the lower layers (topmost first), and take out what was replaced."""
+    pending = {key: result[key] for key in ("links", "implied", "replaced")}
+    return {"operation": "finish", "target": f"{directory}/diff", "lowers": list(lowers), **pending}
+
+
+def remap_job(source: str, directory: str, id_map: IdMap) -> dict[str, Any]:
+    """Copy a layer with the owners of another id map."""
+    return {"operation": "remap", "source": source, "target": f"{directory}/diff", "other_map": id_map.to_json()}
+
+
+def commit_job(
+    plan: dict[str, Any],
+    container_map: IdMap,
+    exclude: Sequence[str],
+    *,
+    directory: str,
+    timestamp: int | None,
+) -> dict[str, Any]:
+    """Make a layer in `directory` of what a container with that map has changed: see snapshot_worker.commit_here."""
+    asked = {"plan": plan, "container_map": container_map.to_json(), "exclude": list(exclude)}
+    return {"operation": "commit", "target": directory, "timestamp": timestamp, **asked}
+
+
+def changes_job(plan: dict[str, Any], container_map: IdMap, exclude: Sequence[str]) -> dict[str, Any]:
+    """List what a container has changed."""
+    return {
+        "operation": "changes",
+        "plan": plan,
+        "container_map": container_map.to_json(),
+        "exclude": list(exclude),
+    }
+
+
+def verify_job(directory: str, lost: dict[str, int]) -> dict[str, Any]:
+    """Compare a layer's tree with its recipe and archive."""
+    return {"operation": "verify", "directory": directory, "lost": lost}
+
+
+def measure_job(paths: Sequence[str]) -> dict[str, Any]:
+    """Bytes and inodes on disk of files and trees."""
+    return {"operation": "measure", "paths": list(paths)}
+
+
+def delete_job(directory: str) -> dict[str, Any]:
+    """Delete a tree."""
+    return {"operation": "delete", "target": directory}
+
+
+def run(
+    job: dict[str, Any],
+    id_map: IdMap,
+    *,
+    stream: Reader | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Do `job` in a worker inside a namespace of `id_map` and return its result. Safe beside threads.
+
+    Raises what the worker raised; an error of `stream` ends the worker and is raised as it is.
+    """
+    content, pid, feed, answer = _spawn(job, id_map)
+    try:
+        try:
+            _write(feed, content)
+            if stream is not None:
+                while piece := stream.read(PIECE):
+                    if progress is not None:
+                        progress(len(piece))
+                    _write(feed, piece)
+            os.close(feed)
+            feed = -1
+        except BrokenPipeError:
+            pass  # the worker gave up: its answer says why
+        except BaseException:
+            os.kill(pid, 9)
+            raise
+        finally:
+            if feed >= 0:
+                os.close(feed)
+        return _result(_read_all(answer))
+    finally:
+        os.close(answer)
+        os.waitpid(pid, 0)
+
+
+class Rebuilt:
+    """Tars of layers as a worker makes them again, one after the other: a reader. directories: of the layers, all in
+    one. Raises what the worker raised when it ends early."""
+
+    __slots__ = ("_answer", "_pid", "_pipe")
+
+    def __init__(self, directories: Sequence[str], id_map: IdMap) -> None:
+        self._pipe, out = os.pipe()
+        _widen(out)
+        names = [os.path.basename(directory) for directory in directories]
+        job = {"operation": "rebuild", "top": os.path.dirname(directories[0]), "names": names, "out": _OUT}
+        try:
+            content, self._pid, feed, self._answer = _spawn(job, id_map, out)
+        finally:
+            os.close(out)
+        try:
+            _write(feed, content)
+        except BrokenPipeError:
+            pass  # its answer says why
+        finally:
+            os.close(feed)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end. Raises InvalidInput (the tree or the recipe is damaged)."""
+        if self._pid < 0:
+            return b""
+        piece = os.read(self._pipe, size if size >= 0 else PIPE_SIZE)
+        if not piece and size:
+            pid, self._pid = self._pid, -1
+            answer = _read_all(self._answer)
+            self._end(pid)
+            _result(answer)
+        return piece
+
+    def close(self) -> None:
+        """End the worker, wherever it is."""
+        if self._pid >= 0:
+            pid, self._pid = self._pid, -1
+            os.kill(pid, 9)
+            self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        os.close(self._pipe)
+        os.close(self._answer)
+        os.waitpid(pid, 0)
+
+
+def drain(stream: Reader, progress: Callable[[int], None] | None) -> None:
+    """Read a stream whose layer is here already, so that whoever listens to it gets all bytes."""
+    while piece := stream.read(PIECE):
+        if progress is not None:
+            progress(len(piece))
+
+
+def _spawn(job: dict[str, Any], id_map: IdMap, out: int = -1) -> tuple[bytes, int, int, int]:
+    """Start a worker: what it wants to read first, its pid, the pipe to it and the one from it. out: its fd _OUT."""
+    content = json.dumps({**job, "id_map": id_map.to_json()}).encode()
+    stdin, feed = os.pipe()
+    answer, stdout = os.pipe()
+    _widen(feed)
+    argv = worker_command("rootless.storage.layers.unpack_worker", site_packages=True)
+    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+    if out >= 0:
+        actions.append((os.POSIX_SPAWN_DUP2, out, _OUT))
+    environment = {"PATH": os.environ.get("PATH", os.defpath), **_MALLOC}
+    try:
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+    finally:
+        os.close(stdin)
+        os.close(stdout)
+    return struct.pack("!I", len(content)) + content, pid, feed, answer
+
+
+def _widen(pipe: int) -> None:
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:
+        pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _read_all(fd: int) -> bytes:
+    pieces = []
+    size = 0
+    while piece := os.read(fd, 1 << 16):
+        pieces.append(piece)
+        size += len(piece)
+        if size > RESULT_LIMIT:
+            raise HostLimit("the answer of the unpacking process is too long")
+    return b"".join(pieces)
+
+
+def _result(answer: bytes) -> dict[str, Any]:
+    if not answer:
+        raise HostLimit("the unpacking process ended without an answer", hint="is memory short?")
+    result: dict[str, Any] = json.loads(answer)
+    if "error" in result:
+        kind = getattr(errors, result["error"], RootlessError)
+        raise kind(result["message"], hint=result["hint"])
+    return result

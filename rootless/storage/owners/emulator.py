@@ -1,0 +1,436 @@
+"""Answers the calls that one id may not make, chown and mknod, and notes what they asked for. It knows no filter.
+
+It runs as a process of its own inside of the container's user and mount namespace, with no more rights than root of the
+container has, and outside of its pid namespace, where nobody inside can see or trace it. The calls wait while it does
+in their place what can be done; the kernel never carries them out, so that memory changed after we read it
+changes nothing but the caller's own result.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+
+from rootless.kernel import seccomp_notify
+from rootless.kernel.files import RESOLVE_NO_MAGICLINKS, open_in_root, openat2
+from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import Override
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rootless.kernel.seccomp_notify import Notice
+
+_AT_FDCWD = -100
+_NOFOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
+_EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
+_CAP_CHOWN, _CAP_MKNOD = 0, 27
+_UNCHANGED = 0xFFFFFFFF
+_PATH_MAX = 4096
+_REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
+_OWN = (b"/proc/", b"/dev/")  # names below are of the caller (/proc/self, /dev/stdout): we would mean ourselves
+
+
+class Supervisor:
+    """Answers the calls of one container.
+
+    directory: the container's, where the table is; upper: what its root file system writes to; calls: what
+    `"ARCH:NUMBER"` means: chown, lchown, fchown, fchownat, mknod, mknodat, rename, renameat, renameat2, with "16"
+    behind where ids have 16 bits.
+    To be made outside of the container; `serve` is called inside. Raises OSError.
+    """
+
+    __slots__ = ("_calls", "_log", "_mount", "_proc", "_root", "_table", "_upper", "_users")
+
+    def __init__(self, directory: str, upper: str, calls: dict[str, str]) -> None:
+        self._calls = calls
+        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._upper = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._log = overrides.append_to(directory)
+        self._table = overrides.open_table(directory)
+        self._root = -1
+        self._mount = -1
+        self._users = -1
+
+    def fds(self) -> tuple[int, ...]:
+        """What has to stay open until `serve`."""
+        return self._proc, self._upper, self._log
+
+    def close(self) -> None:
+        """Close these, in the process that made this and does not serve."""
+        for fd in self.fds():
+            os.close(fd)
+
+    def serve(self, listener: int, root: int) -> None:
+        """Answer until no process with the filter is left. root: O_PATH fd of the container's root directory."""
+        self._root = root
+        self._go_home()
+        self._mount = self._mount_of(root)
+        self._users = os.stat("self/ns/user", dir_fd=self._proc).st_ino
+        os.umask(0)
+        poller = select.poll()
+        poller.register(listener, select.POLLIN)
+        while True:
+            for _, events in poller.poll():
+                if not events & select.POLLIN:
+                    return
+                notice = seccomp_notify.receive(listener)
+                if notice is not None:
+                    self._answer(listener, notice)
+
+    def _answer(self, listener: int, notice: Notice) -> None:
+        if self._calls[f"{notice.arch}:{notice.nr}"].startswith("rename"):
+            self._before_rename(listener, notice)
+            seccomp_notify.proceed(listener, notice.id)
+            return
+        error = 0
+        mine = True
+        try:
+            process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
+            try:
+                # Held open and still waiting: the number cannot have become another process'
+                if seccomp_notify.is_waiting(listener, notice.id):
+                    mine = self._act(process, notice)
+            finally:
+                os.close(process)
+        except OSError as e:
+            error = e.errno or errno.EIO
+        except (ValueError, OverflowError):
+            error = errno.EINVAL
+        if mine:
+            seccomp_notify.answer(listener, notice.id, error)
+        else:
+            seccomp_notify.proceed(listener, notice.id)
+
+    def _act(self, process: int, notice: Notice) -> bool:
+        """Do it; False when the caller lacks the right, so that the kernel shall refuse it in its own words."""
+        call = self._calls[f"{notice.arch}:{notice.nr}"]
+        narrow = call.endswith("16")
+        name = call.removesuffix("16")
+        args = [argument & 0xFFFFFFFF for argument in notice.args]
+        capabilities, mask = self._rights(process)
+        if not capabilities >> (_CAP_MKNOD if name.startswith("mknod") else _CAP_CHOWN) & 1:
+            return False
+        if name.startswith("mknod"):
+            at = 1 if name == "mknodat" else 0
+            base = _signed(args[0]) if at else _AT_FDCWD
+            mode = args[at + 1] & (~mask | stat.S_IFMT(0o777777))
+            self._mknod(process, base, _text(process, notice.args[at]), mode, args[at + 2])
+            return True
+        follow = name == "chown"
+        if name == "fchown":
+            target = os.open(f"fd/{_signed(args[0])}", os.O_PATH | os.O_CLOEXEC, dir_fd=process)
+            uid, gid = args[1], args[2]
+        else:
+            base, pointer, flags = _AT_FDCWD, 0, 0
+            if name == "fchownat":
+                base, pointer, flags = _signed(args[0]), 1, args[4]
+                follow = not flags & _NOFOLLOW
+            uid, gid = args[pointer + 1], args[pointer + 2]
+            path = _text(process, notice.args[pointer])
+            if not path and flags & _EMPTY_PATH:
+                where = "cwd" if base == _AT_FDCWD else f"fd/{base}"
+                target = os.open(where, os.O_PATH | os.O_CLOEXEC, dir_fd=process)
+            else:
+                try:
+                    target = self._open(process, base, path, 0 if follow else os.O_NOFOLLOW)
+                except OSError as e:
+                    if e.errno in (errno.ENOENT, errno.ELOOP) and path.startswith(_OWN):
+                        return True  # the caller's own streams: answered, nothing to note
+                    raise
+        try:
+            self._chown(target, _id(uid, narrow), _id(gid, narrow))
+        finally:
+            os.close(target)
+        return True
+
+    def _rights(self, process: int) -> tuple[int, int]:
+        """(capabilities in the container, umask) of the caller. Without the check a process of the container's that has
+        given its rights up would have ours; one of a namespace of its own has none here."""
+        if os.stat("ns/user", dir_fd=process).st_ino != self._users:
+            return 0, 0
+        capabilities = mask = 0
+        with open(os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process), "rb", buffering=0) as f:
+            for text in f.read(8192).splitlines():
+                if text.startswith(b"CapEff:"):
+                    capabilities = int(text[7:], 16)
+                elif text.startswith(b"Umask:"):
+                    mask = int(text[6:], 8)
+        return capabilities, mask
+
+    def _before_rename(self, listener: int, notice: Notice) -> None:
+        """The file that is about to take another's place gets its noted owner, unless one is noted of it already.
+
+        stat has told the caller the real owner of the old one, so it could not hand on the noted one itself.
+        """
+        name = self._calls[f"{notice.arch}:{notice.nr}"]
+        at = name != "rename"
+        if name == "renameat2" and notice.args[4] & 0xFFFFFFFF:
+            return  # RENAME_NOREPLACE replaces nothing, RENAME_EXCHANGE keeps both
+        opened: list[int] = []
+        try:
+            process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
+            opened.append(process)
+            if not seccomp_notify.is_waiting(listener, notice.id):
+                return
+            for first in (2, 0) if at else (1, 0):
+                base = _signed(notice.args[first] & 0xFFFFFFFF) if at else _AT_FDCWD
+                path = _text(process, notice.args[first + at])
+                opened.append(self._open(process, base, path, os.O_NOFOLLOW))
+                status = os.fstat(opened[-1])
+                if not stat.S_ISREG(status.st_mode) or self._mount_of(opened[-1]) != self._mount:
+                    return
+                noted = self._noted(opened[-1], status)
+                if len(opened) == 2:
+                    if noted is None or noted.is_device:
+                        return
+                    replaced = noted
+                elif noted is None and self._rights(process)[0] >> _CAP_CHOWN & 1:
+                    self._note_on(
+                        opened[-1], Override(replaced.uid, replaced.gid, stat.S_IMODE(status.st_mode), stat.S_IFREG)
+                    )
+        except (OSError, ValueError, OverflowError):
+            pass  # the kernel will say what is wrong with the rename
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    # where
+
+    def _open(self, process: int, base: int, path: bytes, flags: int) -> int:
+        """O_PATH fd of what the caller means by `path`: with its root, its directory, our rights."""
+        if not path:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        opened = [os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=process)]
+        try:
+            os.fchdir(opened[0])
+            os.chroot(".")
+            if not path.startswith(b"/"):
+                where = "cwd" if base == _AT_FDCWD else f"fd/{base}"
+                opened.append(os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=process))
+                os.fchdir(opened[1])
+            flags |= os.O_PATH | os.O_CLOEXEC
+            try:
+                # No jump through /proc/PID/root, cwd, exe or fd: they lead out of what the caller can reach
+                return openat2(_AT_FDCWD, os.fsdecode(path), flags, resolve=RESOLVE_NO_MAGICLINKS)
+            except OSError as e:
+                if e.errno != errno.ENOSYS:
+                    raise
+                return os.open(path, flags)
+        finally:
+            for fd in opened:
+                os.close(fd)
+            self._go_home()
+
+    def _go_home(self) -> None:
+        os.fchdir(self._root)
+        os.chroot(".")
+
+    def _mount_of(self, fd: int) -> int:
+        """Number of the mount that an open file is on."""
+        info = os.open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        try:
+            for text in os.read(info, 4096).splitlines():
+                if text.startswith(b"mnt_id:"):
+                    return int(text[7:])
+        finally:
+            os.close(info)
+        return -1
+
+    def _in_upper(self, fd: int) -> int | None:
+        """O_PATH fd of the same file where the driver keeps it; None for a file of another mount, or a deleted one."""
+        if self._mount_of(fd) != self._mount:
+            return None
+        path = os.readlink(f"self/fd/{fd}", dir_fd=self._proc)
+        try:
+            return open_in_root(self._upper, path, os.O_PATH | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _reopen(self, fd: int) -> int:
+        """Readable fd of a regular file or directory held by O_PATH."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(f"self/fd/{fd}", flags, dir_fd=self._proc)
+
+    # what
+
+    def _chown(self, fd: int, uid: int, gid: int) -> None:
+        """Change the owner; what the kernel does not take is noted."""
+        before = os.fstat(fd)
+        if self._mount_of(fd) != self._mount:
+            self._chown_elsewhere(fd, uid, gid)
+            return
+        noted = self._noted(fd, before)
+        try:
+            os.chown(f"self/fd/{fd}", uid, gid, dir_fd=self._proc)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+            # brings the file up from the lower layers, and takes set-id bits and file capabilities away
+            os.chown(f"self/fd/{fd}", -1, -1, dir_fd=self._proc)
+        after = os.fstat(fd)
+        format = stat.S_IFMT(after.st_mode)
+        mode = stat.S_IMODE(after.st_mode)
+        major = minor = 0
+        if noted is not None:
+            kept = noted.mode_now(before.st_mode)
+            mode = mode if format != stat.S_IFDIR and before.st_mode != after.st_mode else kept
+            if format == stat.S_IFREG and mode & 0o111:
+                mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+            if noted.is_device:
+                format, major, minor = noted.format, noted.major, noted.minor
+        owner = noted if noted is not None else Override(before.st_uid, before.st_gid, 0)
+        wanted = Override(owner.uid if uid < 0 else uid, owner.gid if gid < 0 else gid, mode, format, major, minor)
+        plain = (
+            not wanted.is_device
+            and (wanted.uid, wanted.gid) == (after.st_uid, after.st_gid)
+            and mode == stat.S_IMODE(after.st_mode)
+        )
+        if not plain or noted is not None:
+            self._note(fd, after, None if plain else wanted)
+
+    def _chown_elsewhere(self, fd: int, uid: int, gid: int) -> None:
+        """A volume, a directory of the host, a pipe: in no layer, and the user's own files get no notes of ours."""
+        try:
+            os.chown(f"self/fd/{fd}", uid, gid, dir_fd=self._proc)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+
+    def _noted(self, fd: int, status: os.stat_result) -> Override | None:
+        if stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+            file = self._reopen(fd)
+            try:
+                override = overrides.read(file)
+            finally:
+                os.close(file)
+            if override is None and (upper := self._in_upper(fd)) is not None:
+                try:
+                    override = self._read_upper(upper)
+                finally:
+                    os.close(upper)
+            return override if override is not None and override.applies_to(status) else None
+        if not len(self._table):
+            return None
+        upper = self._in_upper(fd)
+        if upper is None:
+            return None
+        try:
+            return self._table.find(b"", os.fstat(upper), _target(upper, status))
+        finally:
+            os.close(upper)
+
+    def _read_upper(self, upper: int) -> Override | None:
+        """fuse-overlayfs hides the attribute of the file below."""
+        file = self._reopen(upper)
+        try:
+            return overrides.read(file)
+        finally:
+            os.close(file)
+
+    def _note(self, fd: int, status: os.stat_result, override: Override | None) -> None:
+        if stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+            self._note_on(fd, override)
+            return
+        upper = self._in_upper(fd)
+        if upper is None:
+            return  # of a volume or another mount, which no layer holds
+        try:
+            line = overrides.line(os.fstat(upper).st_ino, override, _target(upper, status))
+        finally:
+            os.close(upper)
+        os.write(self._log, line)
+        self._table.add(line)
+
+    def _note_on(self, fd: int, override: Override | None) -> None:
+        file = self._reopen(fd)
+        try:
+            overrides.write(file, override)
+        except OSError as e:
+            if e.errno not in _REFUSED:
+                raise
+            upper = self._in_upper(fd)
+            if upper is None:
+                return  # a mount without such attributes: answered, not noted
+            try:
+                below = self._reopen(upper)
+            finally:
+                os.close(upper)
+            try:
+                overrides.write(below, override)
+            finally:
+                os.close(below)
+        finally:
+            os.close(file)
+
+    def _mknod(self, process: int, base: int, path: bytes, mode: int, device: int) -> None:
+        """A placeholder for a device. 0:0 is overlayfs' mark of a deleted name, which nobody may plant."""
+        format = stat.S_IFMT(mode)
+        if format == stat.S_IFCHR and device == 0:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        parent, slash, name = path.rpartition(b"/")
+        if name in (b"", b".", b".."):
+            raise OSError(errno.EEXIST if path else errno.ENOENT, "")
+        directory = self._open(process, base, parent + slash or b".", os.O_DIRECTORY)
+        try:
+            wanted = Override(0, 0, mode & 0o7777, format, os.major(device), os.minor(device))
+            flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            made = os.open(name, flags, overrides.on_disk(wanted.mode, format), dir_fd=directory)
+            try:
+                self._note_on(made, wanted)
+            except OSError:
+                os.unlink(name, dir_fd=directory)
+                raise
+            finally:
+                os.close(made)
+        finally:
+            os.close(directory)
+
+
+def supervisor(launch: dict[str, Any], directory: str) -> Supervisor | None:
+    """That of a container, by its launch.json; None where it has none. Raises OSError."""
+    asked, rootfs = launch.get("root_emulation"), launch.get("rootfs")
+    if not asked or not rootfs:
+        return None
+    return Supervisor(directory, rootfs["upper"], asked["calls"])
+
+
+def _text(process: int, address: int) -> bytes:
+    """A path in the caller's memory."""
+    memory = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+    try:
+        # not across the end of a page that may be the last one
+        found = b""
+        while len(found) < _PATH_MAX:
+            piece = os.pread(memory, 4096 - (address & 4095), address)
+            end = piece.find(b"\0")
+            if end >= 0:
+                return found + piece[:end]
+            if not piece:
+                raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+            found += piece
+            address += len(piece)
+    except (OverflowError, OSError) as e:
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT)) from e
+    finally:
+        os.close(memory)
+    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+
+def _target(fd: int, status: os.stat_result) -> bytes:
+    return os.readlink(b"", dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number & 0x80000000 else number
+
+
+def _id(number: int, narrow: bool) -> int:
+    """An id argument; -1 for "as it is"."""
+    if narrow:
+        number &= 0xFFFF
+        return -1 if number == 0xFFFF else number
+    return -1 if number == _UNCHANGED else number

@@ -1,0 +1,49 @@
+"""The noted owners of links and pipes in a whole tree: the container's and those of each layer below. It reads only."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rootless.storage.owners import overrides
+
+if TYPE_CHECKING:
+    from rootless.storage.owners.overrides import Override, Table
+
+
+class NotedOwners:
+    """What `overrides.Table` is for one directory. plan: of the container's driver; name, path: an archive calls `name`
+    what lies at `path` in the tree."""
+
+    __slots__ = ("_name", "_own", "_path", "_places")
+
+    def __init__(self, plan: dict[str, Any], *, name: str = "", path: str = "") -> None:
+        self._name = name.strip("/")
+        self._path = path.strip("/")
+        directories = [plan["upper"], *plan["lowerdirs"]]
+        self._places: list[tuple[str, Table]] = []
+        for directory in directories:
+            table = overrides.open_table(os.path.dirname(directory))
+            self._places.append((directory, table))
+        self._own = self._places[0][1]
+        if not any(len(table) for _, table in self._places):
+            self._places.clear()
+
+    def find(self, path: bytes, status: os.stat_result, target: bytes = b"") -> Override | None:
+        """What is noted of a link, pipe or socket that an archive calls `path`."""
+        if not self._places:
+            return None
+        found = self._own.find(path, status, target)
+        if found is not None:
+            return found
+        inner = os.fsdecode(path)
+        if self._name and self._name != ".":
+            inner = inner[len(self._name) :]
+        inner = f"{self._path}/{inner.strip('/')}".strip("/")
+        for directory, table in self._places:
+            try:
+                here = os.lstat(f"{directory}/{inner}")
+            except OSError:
+                continue
+            return table.find(os.fsencode(inner), here, target) if here.st_mode == status.st_mode else None
+        return None

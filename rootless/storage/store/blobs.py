@@ -1,0 +1,225 @@
+"""Content by digest: written under a temporary name, verified, renamed. It does not know what the bytes mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from io import BufferedReader
+from types import TracebackType
+
+from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
+from rootless.image.digest import digest_of
+from rootless.storage.store.records import random_name
+from rootless.storage.tar.full import refused
+
+_GRAMMAR = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+CHUNK = 1 << 20
+
+
+def hex_of(digest: str) -> str:
+    """The 64 hexadecimal digits of a sha256 digest; InvalidInput for anything else (CVE-2024-3727)."""
+    if not isinstance(digest, str) or not _GRAMMAR.fullmatch(digest):
+        raise InvalidInput(f"'{digest}' is not a digest of the form sha256:<64 hexadecimal digits>")
+    return digest[7:]
+
+
+class Blobs:
+    """The directory `blobs/sha256` of an OCI image layout."""
+
+    __slots__ = ("directory", "incoming")
+
+    def __init__(self, root: str) -> None:
+        self.directory = f"{root}/blobs/sha256"
+        self.incoming = f"{root}/incoming"
+
+    def path(self, digest: str) -> str:
+        """Where the blob lies or would lie. Raises InvalidInput for a malformed digest."""
+        return f"{self.directory}/{hex_of(digest)}"
+
+    def has(self, digest: str) -> bool:
+        """True when the blob is here; its bytes were verified when it was written."""
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: str) -> int:
+        """Bytes of the blob. Raises NotFound."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError as e:
+            raise NotFound(f"no blob '{digest}' in the store", hint="pull the image again") from e
+
+    def open(self, digest: str) -> BufferedReader:
+        """The blob for reading. Raises NotFound. Its bytes are not verified again: see `verify`."""
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError as e:
+            raise NotFound(f"no blob '{digest}' in the store", hint="pull the image again") from e
+        except OSError as e:
+            raise HostLimit(f"cannot read blob '{digest}': {e.strerror}") from e
+
+    def read(self, digest: str, limit: int) -> bytes:
+        """All bytes of a small blob (at most `limit` of them), verified.
+
+        Raises NotFound; InvalidInput when it is larger; DigestMismatch when the file was damaged.
+        """
+        with self.open(digest) as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise InvalidInput(f"blob '{digest}' is larger than {limit} bytes")
+        if digest_of(content) != digest:
+            raise _damaged(digest)
+        return content
+
+    def verify(self, digest: str) -> None:
+        """Read the whole blob and compare. Raises NotFound, DigestMismatch."""
+        import hashlib
+
+        with self.open(digest) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest[7:]:
+            raise _damaged(digest)
+
+    def remove(self, digest: str) -> None:
+        """Forget the blob; harmless when it is not here."""
+        try:
+            os.unlink(self.path(digest))
+        except FileNotFoundError:
+            pass
+
+    def digests(self) -> list[str]:
+        """All blobs that are here, in no order."""
+        return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
+
+    def writer(self, expected_digest: str | None = None, expected_size: int | None = None) -> BlobWriter:
+        """A new blob: write to it, then commit."""
+        return BlobWriter(self, expected_digest, expected_size)
+
+    def check(self, expected_digest: str, expected_size: int, *, trusted: bool = False) -> BlobCheck:
+        """As `writer`, but nothing is kept. trusted: somebody else compares the digest, so only count."""
+        return BlobCheck(expected_digest, expected_size, trusted=trusted)
+
+    def put(self, content: bytes) -> str:
+        """Store small `content` and return its digest."""
+        with self.writer(expected_size=len(content)) as writer:
+            writer.write(content)
+            return writer.commit()
+
+
+def _damaged(digest: str) -> DigestMismatch:
+    return DigestMismatch(
+        f"blob '{digest}' is damaged: its bytes have another digest",
+        hint="`rootless system check --repair` fetches it again",
+    )
+
+
+class BlobCheck:
+    """A blob that passes by: hashed and compared, not kept."""
+
+    __slots__ = ("_digest", "_hash", "_size", "offset")
+
+    def __init__(self, expected_digest: str, expected_size: int, *, trusted: bool) -> None:
+        hex_of(expected_digest)
+        import hashlib
+
+        self._digest = expected_digest
+        self._size = expected_size
+        self._hash = None if trusted else hashlib.sha256()
+        self.offset = 0
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Look at bytes. Raises DigestMismatch once there are more than expected."""
+        self.offset += len(content)
+        if self.offset > self._size:
+            raise DigestMismatch(f"blob '{self._digest}' is longer than its size of {self._size} bytes")
+        if self._hash is not None:
+            self._hash.update(content)
+        return len(content)
+
+    def commit(self) -> str:
+        """Compare; the digest. Raises DigestMismatch (size or digest)."""
+        digest = self._digest if self._hash is None else f"sha256:{self._hash.hexdigest()}"
+        if self.offset != self._size:
+            raise DigestMismatch(f"blob '{self._digest}' has {self.offset} bytes instead of {self._size}")
+        if digest != self._digest:
+            raise DigestMismatch(f"content has digest '{digest}' instead of '{self._digest}'")
+        return digest
+
+    def abort(self) -> None:
+        """Nothing was kept."""
+
+
+class BlobWriter:
+    """A blob on its way in. Leaving the `with` without commit leaves nothing behind.
+
+    offset: bytes written so far (a download resumes from here).
+    """
+
+    __slots__ = ("_blobs", "_digest", "_fd", "_hash", "_path", "_size", "offset")
+
+    def __init__(self, blobs: Blobs, expected_digest: str | None, expected_size: int | None) -> None:
+        if expected_digest is not None:
+            hex_of(expected_digest)
+        self._blobs = blobs
+        self._digest = expected_digest
+        self._size = expected_size
+        import hashlib
+
+        self._hash = hashlib.sha256()
+        self._path = f"{blobs.incoming}/{random_name()}"
+        self.offset = 0
+        try:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise HostLimit(f"cannot write to '{blobs.incoming}': {e.strerror}") from e
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Add bytes. Raises DigestMismatch once there are more than expected, HostLimit when the disk is full."""
+        self.offset += len(content)
+        if self._size is not None and self.offset > self._size:
+            raise DigestMismatch(f"blob '{self._digest}' is longer than its size of {self._size} bytes")
+        self._hash.update(content)
+        view = memoryview(content)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as e:
+            raise refused(f"cannot write blob into '{self._blobs.incoming}'", e, self._blobs.incoming) from e
+        return len(content)
+
+    def commit(self) -> str:
+        """Verify, make durable, give the blob its name; returns its digest.
+
+        Raises DigestMismatch (size or digest), HostLimit (the disk is full).
+        """
+        digest = f"sha256:{self._hash.hexdigest()}"
+        if self._size is not None and self.offset != self._size:
+            raise DigestMismatch(f"blob '{self._digest or digest}' has {self.offset} bytes instead of {self._size}")
+        if self._digest is not None and digest != self._digest:
+            raise DigestMismatch(f"content has digest '{digest}' instead of '{self._digest}'")
+        try:
+            os.fdatasync(self._fd)
+            os.fchmod(self._fd, 0o400)
+            os.rename(self._path, self._blobs.path(digest))
+        except OSError as e:
+            raise refused(f"cannot store blob '{digest}'", e, self._blobs.incoming) from e
+        os.close(self._fd)
+        self._fd = -1
+        return digest
+
+    def abort(self) -> None:
+        """Drop what was written; harmless after commit."""
+        if self._fd < 0:
+            return
+        os.close(self._fd)
+        self._fd = -1
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()

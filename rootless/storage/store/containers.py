@@ -1,0 +1,223 @@
+"""Containers as records: directory, name, state. It starts and stops nothing, and removes no trees.
+
+A container exists from the moment its name file exists (`publish`); a directory without one is garbage. The record's
+"name" decides when two name files lead to it (a rename that was killed half way).
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, UsageError
+from rootless.paths import Lock
+from rootless.storage.store.records import random_name, read_record, write_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_OTHER = _FIRST | frozenset("_.-")
+_HEX = frozenset("0123456789abcdef")
+
+
+def check_name(name: str, *, what: str = "container") -> str:
+    """`name` when it is `[a-zA-Z0-9][a-zA-Z0-9_.-]*` (docker's rule) of at most 128 characters; else UsageError."""
+    if not name or len(name) > 128 or name[0] not in _FIRST or not _OTHER.issuperset(name):
+        raise UsageError(f"invalid {what} name '{name}', only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 128 at most")
+    return name
+
+
+class Containers:
+    """The directories `containers` and `names`."""
+
+    __slots__ = ("directory", "names", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.directory = f"{root}/containers"
+        self.names = f"{root}/names"
+
+    @staticmethod
+    def new_id() -> str:
+        """A fresh id: 64 hexadecimal digits."""
+        return random_name()
+
+    def path(self, container_id: str, *names: str) -> str:
+        """The directory of a container, or a file in it."""
+        return "/".join((self.directory, container_id, *names))
+
+    def create(self, record: dict[str, Any]) -> str:
+        """Make the directory of a new container with its record; returns its path. The name is taken by `publish`.
+
+        record: "id" and "name" are required. Garbage collection keeps what these name: "manifest_digest",
+        "layers" (chain ids), and volumes keep "volumes" (names).
+        Raises UsageError for a bad name, AlreadyExists when the name or id is in use, HostLimit.
+        """
+        name, container_id = check_name(record["name"]), record["id"]
+        owner = self._owner(name)
+        if owner is not None:
+            raise _in_use(name, owner)
+        directory = self.path(container_id)
+        try:
+            os.mkdir(directory, 0o700)
+            write_record(f"{directory}/record.json", record, durable=False)
+        except FileExistsError as e:
+            raise AlreadyExists(f"a container with id '{container_id}' exists") from e
+        except OSError as e:
+            raise HostLimit(f"cannot make container directory '{directory}': {e.strerror}") from e
+        return directory
+
+    def publish(self, container_id: str) -> None:
+        """Give the container its name: from here on it exists. Raises AlreadyExists when another one was faster."""
+        name = check_name(self.read(container_id)["name"])
+        self._take(name, container_id)
+
+    def update(self, container_id: str, record: dict[str, Any]) -> None:
+        """Replace the record (the same "id" and "name")."""
+        write_record(self.path(container_id, "record.json"), record, durable=False)
+
+    def find(self, text: str) -> str:
+        """The id of the container named `text`, with id `text`, or with the one id that begins so.
+
+        Raises NotFound; UsageError when several ids begin so.
+        """
+        if text and text[0] in _FIRST and _OTHER.issuperset(text):
+            owner = self._owner(text)
+            if owner is not None:
+                return owner
+            if _HEX.issuperset(text):
+                matches = [name for name in os.listdir(self.directory) if name.startswith(text)]
+                matches = [name for name in matches if self._is_published(name)]
+                if len(matches) == 1:
+                    return matches[0]
+                if matches:
+                    raise UsageError(f"several containers have ids that begin with '{text}'", hint="give more digits")
+        raise NotFound(f"no such container: '{text}'", hint="`rootless ps -a` lists them")
+
+    def read(self, container_id: str) -> dict[str, Any]:
+        """The record. Raises NotFound, InvalidInput."""
+        return read_record(self.path(container_id, "record.json"), what="container record")
+
+    def list(self) -> list[str]:
+        """The ids of all containers that exist, in no order."""
+        found = []
+        for name in os.listdir(self.names):
+            owner = self._owner(name)
+            if owner is not None:
+                found.append(owner)
+        return found
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Change the name. Raises UsageError, AlreadyExists, NotFound."""
+        check_name(name)
+        record = self.read(container_id)
+        old = record["name"]
+        if name == old:
+            raise InvalidState(f"container '{old}' has that name already")
+        self._take(name, container_id)
+        # Between these two steps both name files lead here; the record decides, so the change happens in one step
+        write_record(self.path(container_id, "record.json"), {**record, "name": name})
+        self._drop(old, container_id)
+
+    def unpublish(self, container_id: str) -> str:
+        """Take the name away, so that the container is garbage; returns the directory for removal.remove_tree.
+
+        Removal is this, then removal.remove_tree(directory, id_map). A kill in between leaves work for gc only.
+        """
+        try:
+            self._drop(self.read(container_id)["name"], container_id)
+        except NotFound:
+            pass
+        return self.path(container_id)
+
+    def remove(self, container_id: str, id_map: Any) -> None:
+        """Remove name and directory; `id_map` is the map its files were written with (host.idmap.IdMap)."""
+        from rootless.storage.files.removal import remove_tree
+
+        remove_tree(self.unpublish(container_id), id_map)
+
+    def read_state(self, container_id: str) -> dict[str, Any] | None:
+        """The state that the monitor wrote last, or None before the first start."""
+        try:
+            return read_record(self.path(container_id, "state.json"), what="container state")
+        except NotFound:
+            return None
+
+    def write_state(self, container_id: str, state: dict[str, Any]) -> None:
+        """Replace the state. Not durable: after a power cut no container runs, whatever the file says."""
+        write_record(self.path(container_id, "state.json"), state, durable=False)
+
+    def drop_stale(self, name: str) -> None:
+        """Remove a name file that leads to no container (a removal that was killed)."""
+        with Lock(f"{self.root}/locks/names"):
+            if self._owner(name) is None:
+                try:
+                    os.unlink(f"{self.names}/{name}")
+                except FileNotFoundError:
+                    pass
+
+    def _owner(self, name: str) -> str | None:
+        """The id behind a name file, None when there is none or it is a left-over."""
+        try:
+            with open(f"{self.names}/{name}", encoding="ascii", errors="replace") as file:
+                container_id = file.read(65).strip()
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except OSError as e:
+            raise HostLimit(f"cannot read '{self.names}/{name}': {e.strerror}") from e
+        try:
+            return container_id if _HEX.issuperset(container_id) and self.read(container_id)["name"] == name else None
+        except NotFound:
+            return None
+
+    def _is_published(self, container_id: str) -> bool:
+        try:
+            return self._owner(self.read(container_id)["name"]) == container_id
+        except NotFound:
+            return False
+
+    def _take(self, name: str, container_id: str) -> None:
+        """Make the name file, whole and only if it is not there: link(2) does both, on NFS too."""
+        temporary = self.path(container_id, "name")
+        path = f"{self.names}/{name}"
+        try:
+            if os.path.exists(temporary):  # a killed publish: perhaps the very inode that is the name file now
+                os.unlink(temporary)
+            with open(temporary, "x", encoding="ascii") as file:
+                file.write(f"{container_id}\n")
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                with Lock(f"{self.root}/locks/names"):
+                    owner = self._owner(name)
+                    if owner is not None:
+                        raise _in_use(name, owner) from None
+                    # The left-over of a removal that was killed, or of a container directory that was lost
+                    if os.path.exists(path):
+                        os.unlink(path)
+                    try:
+                        os.link(temporary, path)
+                    except FileExistsError:
+                        raise _in_use(name, self._owner(name) or "") from None
+            finally:
+                os.unlink(temporary)
+        except OSError as e:
+            raise HostLimit(f"cannot write container name '{path}': {e.strerror}") from e
+
+    def _drop(self, name: str, container_id: str) -> None:
+        path = f"{self.names}/{name}"
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                mine = file.read(65).strip() == container_id
+            if mine:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
+def _in_use(name: str, owner: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"the container name '{name}' is already in use by container '{owner[:12]}'",
+        hint="remove or rename that container, or choose another name",
+    )

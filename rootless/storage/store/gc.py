@@ -1,0 +1,210 @@
+"""What is garbage, and its removal: half-made things, trash, blobs and layers that no image and no container needs.
+
+It never decides that an image or a container may go: names do. It needs the exclusive store lock, so it never sees an
+object whose name is still to be written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rootless.errors import InvalidInput, NotFound, RootlessError
+from rootless.image.manifest import Index, chain_ids
+from rootless.paths import Lock
+from rootless.storage.files.removal import delete, remove_tree
+from rootless.storage.store.blobs import hex_of
+from rootless.storage.store.index import is_image
+from rootless.storage.store.records import read_record
+from rootless.storage.store.step_records import BuildCache
+from rootless.storage.tar.recipe import find as find_recipe
+
+if TYPE_CHECKING:
+    from rootless.storage.store.store import Store
+
+_POLL = 0.02
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one collection found. freed: bytes of blobs and layers; busy: somebody was using the store, so nothing was
+    done."""
+
+    blobs: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)
+    temporaries: list[str] = field(default_factory=list)
+    freed: int = 0
+    busy: bool = False
+
+
+class Gc:
+    """Garbage collection of one store."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self, *, dry_run: bool = False, wait: float = 2.0, keep_layer_blobs: bool = True) -> Collected:
+        """Remove all garbage and say what it was. dry_run: only say. keep_layer_blobs: False: the compressed bytes of
+        layers that can be made again from their tree are garbage too.
+
+        wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
+        does the work. Raises HostLimit when something cannot be removed.
+        """
+        lock = self._store.exclusive()
+        deadline = time.monotonic() + wait
+        while not lock.acquire(blocking=False):
+            if time.monotonic() >= deadline:
+                return Collected(busy=True)
+            time.sleep(_POLL)
+        try:
+            return self._collect(dry_run, keep_layer_blobs)
+        finally:
+            lock.release()
+
+    def _collect(self, dry_run: bool, keep_layer_blobs: bool) -> Collected:
+        found = Collected()
+        self._find_temporaries(found)
+        self._find_containers(found)
+        self._find_unreferenced(found, keep_layer_blobs)
+        if not dry_run:
+            self._remove(found)
+        return found
+
+    def _find_temporaries(self, found: Collected) -> None:
+        store = self._store
+        for part in ("incoming", "trash"):
+            found.temporaries += [store.path(part, name) for name in os.listdir(store.path(part))]
+        found.temporaries += self._quarantined()
+        for part in ("layers", "volumes"):
+            found.temporaries += [
+                store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")
+            ]
+
+    def _quarantined(self) -> list[str]:
+        """Damaged objects that were replaced. A container that runs may still have the old tree mounted."""
+        try:
+            names = os.listdir(self._store.path("quarantine"))
+        except FileNotFoundError:
+            return []
+        if any(self._runs(self._store.containers.path(name)) for name in os.listdir(self._store.containers.directory)):
+            return []
+        return [self._store.path("quarantine", name) for name in names]
+
+    @staticmethod
+    def _runs(directory: str) -> bool:
+        lock_path = f"{directory}/monitor.lock"
+        if os.path.exists(lock_path):
+            lock = Lock(lock_path)
+            if not lock.acquire(blocking=False):
+                return True
+            lock.release()
+        return False
+
+    def _find_containers(self, found: Collected) -> None:
+        published = set(self._store.containers.list())
+        for name in os.listdir(self._store.containers.directory):
+            directory = self._store.containers.path(name)
+            if name in published:
+                continue
+            # A container that runs while its name is gone is being removed by its own monitor
+            if not self._runs(directory):
+                found.containers.append(name)
+
+    def _find_unreferenced(self, found: Collected, keep_layer_blobs: bool) -> None:
+        """Blobs and layers that nothing leads to. When something that leads cannot be read, none are garbage."""
+        try:
+            blobs, layers = self._roots(keep_layer_blobs)
+        except RootlessError:
+            return  # `system check` reports the damaged image; deleting what it may need would lose more
+        store = self._store
+        for digest in store.blobs.digests():
+            if digest not in blobs:
+                found.blobs.append(digest)
+                found.freed += store.blobs.size(digest)
+        for chain_id in store.layers.list():
+            if chain_id not in layers:
+                found.layers.append(chain_id)
+                try:
+                    found.freed += store.layers.size(chain_id)
+                except (NotFound, InvalidInput, KeyError):
+                    pass
+
+    def _roots(self, keep_layer_blobs: bool) -> tuple[set[str], set[str]]:
+        """Digests of blobs and chain ids that images and containers need."""
+        store = self._store
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        layers.update(BuildCache(store.root).chains())
+        manifests = set(store.index.manifest_digests())
+        for container_id in store.containers.list():
+            record = store.containers.read(container_id)
+            layers.update(str(chain_id) for chain_id in record.get("layers") or ())
+            layers.update(self._mounted(container_id))
+            digest = record.get("manifest_digest")
+            if digest and store.blobs.has(digest):
+                manifests.add(digest)
+        waiting = list(manifests)
+        while waiting:
+            digest = waiting.pop()
+            blobs.add(digest)
+            try:
+                document = store.index.document(digest)
+                if isinstance(document, Index):
+                    # Not all platforms of an index need be here
+                    children = {child.digest for child in document.manifests if store.blobs.has(child.digest)}
+                    waiting += children - blobs
+                    continue
+                blobs.add(document.config.digest)
+                chain = chain_ids(store.index.load(digest).config.diff_ids) if is_image(document) else []
+                layers.update(chain)
+                for position, layer in enumerate(document.layers):
+                    if keep_layer_blobs or position >= len(chain) or not self._can_be_made(chain[position]):
+                        blobs.add(layer.digest)
+            except NotFound:
+                continue  # its blobs are gone, so it keeps nothing
+        return blobs, layers
+
+    def _can_be_made(self, chain_id: str) -> bool:
+        """Whether the layer's tree has a recipe."""
+        return find_recipe(self._store.layers.path(chain_id)) is not None
+
+    def _mounted(self, container_id: str) -> set[str]:
+        """Chain ids of the directories that a container mounts, as its launch record says."""
+        try:
+            launch = read_record(self._store.containers.path(container_id, "launch.json"))
+        except NotFound:
+            return set()
+        found = set()
+        for directory in (launch.get("rootfs") or {}).get("lowerdirs") or ():
+            name = os.path.basename(os.path.dirname(str(directory))).partition("+")[0]
+            try:
+                found.add(f"sha256:{hex_of(f'sha256:{name}')}")
+            except InvalidInput:
+                continue
+        return found
+
+    def _remove(self, found: Collected) -> None:
+        store = self._store
+        for name in found.containers:
+            remove_tree(store.containers.path(name), store.id_map)
+        for digest in found.blobs:
+            store.blobs.remove(digest)
+        for chain_id in found.layers:
+            store.layers.remove(chain_id)
+        for path in found.temporaries:
+            delete(path, store.id_map)
+        with Lock(store.path("locks", "index")):  # who writes the index holds it
+            for name in os.listdir(store.root):
+                if name.startswith(".index.json.") and name.endswith(".tmp"):
+                    os.unlink(store.path(name))
+        # Nobody holds or waits for a layer lock while we hold the store lock
+        for name in os.listdir(store.path("locks")):
+            if name.startswith("layer-"):
+                os.unlink(store.path("locks", name))
+        for name in os.listdir(store.containers.names):
+            store.containers.drop_stale(name)

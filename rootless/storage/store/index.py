@@ -1,0 +1,292 @@
+"""Which images are here and their names: `index.json` of the OCI layout is the authority. It removes no blobs.
+
+Each name is one descriptor with the annotation `org.opencontainers.image.ref.name` = full reference; an image without a
+name has one descriptor without it. Every change is read, change, rename under the index lock. A name may mean an index
+of several platforms; as an image it then stands for the one of this host.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
+from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
+from rootless.image.platform import host_platform
+from rootless.paths import Lock, atomic_write
+from rootless.storage.store.blobs import Blobs, hex_of
+
+REF_NAME = "org.opencontainers.image.ref.name"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_LIMIT = 8 << 20
+CONFIG_LIMIT = 8 << 20
+_HEX = frozenset("0123456789abcdef")
+
+
+class ImageEntry(NamedTuple):
+    """One image of the store. config_digest is the image id; names are full references, sorted.
+
+    index_digest: of the index that has the names, when the image is one platform of it; else "".
+    """
+
+    manifest_digest: str
+    config_digest: str
+    names: tuple[str, ...]
+    manifest: Manifest
+    config: ImageConfig
+    index_digest: str = ""
+
+    @property
+    def named_digest(self) -> str:
+        """What the names mean: the manifest, or the index that it belongs to."""
+        return self.index_digest or self.manifest_digest
+
+
+class NamedIndex(NamedTuple):
+    """An index of several platforms with its names."""
+
+    document: Index
+    names: tuple[str, ...]
+
+
+class ImageIndex:
+    """The file `index.json` and the manifests and configs it leads to."""
+
+    __slots__ = ("_blobs", "_lock", "path")
+
+    def __init__(self, root: str, blobs: Blobs) -> None:
+        self.path = f"{root}/index.json"
+        self._lock = f"{root}/locks/index"
+        self._blobs = blobs
+
+    def entries(self) -> list[ImageEntry]:
+        """All images that can be read, in the order of the index; `broken` has the others."""
+        found = []
+        for digest, names in self._names(self._descriptors()).items():
+            try:
+                entry = self._entry(digest, names, any_platform=True)
+            except RootlessError:
+                continue  # listed by `broken`: one damaged image must not hide the others
+            if entry is not None:
+                found.append(entry)
+        return found
+
+    def indexes(self) -> list[NamedIndex]:
+        """The indexes of several platforms that can be read."""
+        found = []
+        for digest, names in self._names(self._descriptors()).items():
+            try:
+                document = self.document(digest)
+            except RootlessError:
+                continue
+            if isinstance(document, Index):
+                found.append(NamedIndex(document, tuple(sorted(names))))
+        return found
+
+    def names(self) -> dict[str, list[str]]:
+        """The full names of each digest."""
+        return self._names(self._descriptors())
+
+    def find_index(self, text: str) -> Index | None:
+        """The index that the full name (or digest) `text` means; None when it means no index."""
+        for digest, names in self._names(self._descriptors()).items():
+            if text in names or text == digest:
+                document = self.document(digest)
+                return document if isinstance(document, Index) else None
+        return None
+
+    def document(self, digest: str) -> Manifest | Index:
+        """A manifest or index whose bytes are here. Raises NotFound, InvalidInput, DigestMismatch."""
+        return parse_manifest(self._blobs.read(digest, MANIFEST_LIMIT))
+
+    def broken(self) -> list[tuple[str, RootlessError]]:
+        """Images whose manifest or config is missing or damaged: (manifest digest, error)."""
+        found = []
+        for digest, names in self._names(self._descriptors()).items():
+            try:
+                self._entry(digest, names, any_platform=True)
+            except RootlessError as e:
+                found.append((digest, e))
+        return found
+
+    def resolve(self, text: str) -> ImageEntry | None:
+        """The image with full name `text`, or `repository@digest`, or with a config or manifest digest (or unambiguous
+        first digits of one, with or without `sha256:`); None when there is none.
+
+        Raises UsageError when several images match the digits; DigestMismatch, NotFound for a damaged store.
+        """
+        names = self._names(self._descriptors())
+        for digest, here in names.items():
+            if text in here:
+                return self._entry(digest, here)
+        repository, at, wanted = text.partition("@")
+        if at:
+            # The same bytes under another repository do not count (podman notes l.1027)
+            here = names.get(wanted, [])
+            if any(_repository(name) == _repository(repository) for name in here):
+                return self._entry(wanted, here)
+            return None
+        digits = text.removeprefix("sha256:")
+        if not digits or len(digits) > 64 or not _HEX.issuperset(digits):
+            return None
+        matches: dict[str, ImageEntry] = {}
+        for entry in self.entries():
+            ids = (entry.config_digest, entry.manifest_digest, entry.index_digest)
+            if any(each[7:].startswith(digits) for each in ids if each):
+                matches.setdefault(entry.config_digest, entry)
+        if len(matches) > 1:
+            raise UsageError(f"several images have ids that begin with '{text}'", hint="give more digits")
+        return next(iter(matches.values()), None)
+
+    def tag(self, reference: str, descriptor: Descriptor) -> str | None:
+        """Let the full name `reference` mean the manifest `descriptor`, whose blobs are all here already.
+
+        Returns the digest of the manifest that had the name before (it stays, perhaps without a name), or None.
+        """
+        hex_of(descriptor.digest)
+        with Lock(self._lock):
+            descriptors = self._descriptors()
+            previous = self._take_name(descriptors, reference)
+            descriptors[:] = [d for d in descriptors if d["digest"] != descriptor.digest or _name(d) is not None]
+            descriptors.append(_plain(descriptor, reference))
+            self._write(descriptors)
+        return previous if previous != descriptor.digest else None
+
+    def add(self, descriptor: Descriptor) -> None:
+        """Keep an image that has no name."""
+        hex_of(descriptor.digest)
+        with Lock(self._lock):
+            descriptors = self._descriptors()
+            if all(d["digest"] != descriptor.digest for d in descriptors):
+                descriptors.append(_plain(descriptor, None))
+                self._write(descriptors)
+
+    def untag(self, reference: str) -> str:
+        """Take the full name away; the image stays, without a name if this was its last. Returns its manifest digest.
+
+        Raises NotFound.
+        """
+        with Lock(self._lock):
+            descriptors = self._descriptors()
+            digest = self._take_name(descriptors, reference)
+            if digest is None:
+                raise NotFound(f"no image is named '{reference}'", hint="`rootless images` lists them")
+            self._write(descriptors)
+        return digest
+
+    def remove(self, manifest_digest: str) -> None:
+        """Forget the image and all its names; its blobs and layers are garbage then. Harmless when it is not here."""
+        with Lock(self._lock):
+            descriptors = self._descriptors()
+            self._write([d for d in descriptors if d["digest"] != manifest_digest])
+
+    def load(self, manifest_digest: str) -> ImageEntry:
+        """The image with exactly this manifest, named or not. Raises NotFound, InvalidInput, DigestMismatch."""
+        entry = self._entry(manifest_digest, self._names(self._descriptors()).get(manifest_digest, []))
+        if entry is None:
+            raise NotFound(f"no image of the index '{manifest_digest}' is here for this host's platform")
+        return entry
+
+    def manifest_digests(self) -> list[str]:
+        """The digests of all images, readable or not."""
+        return list(self._names(self._descriptors()))
+
+    @staticmethod
+    def _take_name(descriptors: list[dict[str, Any]], reference: str) -> str | None:
+        """Remove `reference` from the list in place; returns the digest it meant."""
+        for position, descriptor in enumerate(descriptors):
+            if _name(descriptor) == reference:
+                del descriptors[position]
+                digest: str = descriptor["digest"]
+                if all(d["digest"] != digest for d in descriptors):
+                    annotations = {k: v for k, v in descriptor.get("annotations", {}).items() if k != REF_NAME}
+                    nameless = {**descriptor, "annotations": annotations}
+                    if not annotations:
+                        del nameless["annotations"]
+                    descriptors.insert(position, nameless)
+                return digest
+        return None
+
+    def _descriptors(self) -> list[dict[str, Any]]:
+        try:
+            with open(self.path, "rb") as file:
+                index = json.loads(file.read())
+            descriptors = index["manifests"]
+            for descriptor in descriptors:
+                hex_of(descriptor["digest"])
+        except (OSError, ValueError, KeyError, TypeError, InvalidInput) as e:
+            raise InvalidInput(
+                f"image index '{self.path}' is damaged: {e}",
+                hint="restore it, or remove it and pull again",
+            ) from e
+        result: list[dict[str, Any]] = descriptors
+        return result
+
+    def _write(self, descriptors: list[dict[str, Any]]) -> None:
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": descriptors}
+        atomic_write(self.path, json.dumps(index, indent=1).encode() + b"\n")
+
+    @staticmethod
+    def _names(descriptors: list[dict[str, Any]]) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for descriptor in descriptors:
+            here = names.setdefault(descriptor["digest"], [])
+            name = _name(descriptor)
+            if name is not None:
+                here.append(name)
+        return names
+
+    def _entry(self, digest: str, names: list[str], *, any_platform: bool = False) -> ImageEntry | None:
+        """The image, or of an index the one for this host (any_platform: else the first) when it is here."""
+        document = self.document(digest)
+        index_digest = ""
+        if isinstance(document, Index):
+            index_digest = digest
+            child = self._child(document, any_platform)
+            if child is None:
+                return None
+            document = child
+        config = ImageConfig(self._blobs.read(document.config.digest, CONFIG_LIMIT))
+        names = sorted(names)
+        return ImageEntry(document.digest, document.config.digest, tuple(names), document, config, index_digest)
+
+    def _child(self, index: Index, any_platform: bool) -> Manifest | None:
+        try:
+            wanted = [select(index, host_platform())]
+        except InvalidInput:
+            wanted = []
+        for descriptor in [*wanted, *(index.manifests if any_platform else ())]:
+            if self._blobs.has(descriptor.digest):
+                document = self.document(descriptor.digest)
+                if isinstance(document, Manifest) and is_image(document):
+                    return document
+        return None
+
+
+def is_image(document: Manifest) -> bool:
+    """Whether the manifest is of a container image, and not of an artifact."""
+    return document.config.media_type in CONFIG_TYPES
+
+
+def _name(descriptor: dict[str, Any]) -> str | None:
+    annotations = descriptor.get("annotations")
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _repository(name: str) -> str:
+    """The name without tag and digest: `docker.io/library/x:1@sha256:..` → `docker.io/library/x`."""
+    name = name.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
+def _plain(descriptor: Descriptor, reference: str | None) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "mediaType": descriptor.media_type,
+        "digest": descriptor.digest,
+        "size": descriptor.size,
+    }
+    if reference is not None:
+        plain["annotations"] = {REF_NAME: reference}
+    return plain

@@ -1,0 +1,63 @@
+"""Which compressed forms of a layer were made and where they were pushed: `blobs.json` beside the layer's tree.
+
+Only a memory that saves work: it may be missing or stale, and a registry has to confirm it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rootless.image.digest import is_digest
+from rootless.paths import Lock, atomic_write
+
+if TYPE_CHECKING:
+    from rootless.storage.store.store import Store
+
+_MAX_FORMS = 20
+_MAX_PLACES = 20
+_LIMIT = 1 << 20
+
+
+class Form(NamedTuple):
+    """One compressed form. repositories: `registry/repository`, the last one used first."""
+
+    digest: str
+    size: int
+    repositories: tuple[str, ...] = ()
+
+
+def forms(store: Store, chain_id: str) -> dict[str, Form]:
+    """The forms of the layer, by the key of their compression."""
+    try:
+        with open(_path(store, chain_id), "rb") as file:
+            document = json.loads(file.read(_LIMIT))
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for key, form in document.items() if isinstance(document, dict) else ():
+        try:
+            if is_digest(form["digest"]):
+                found[str(key)] = Form(form["digest"], int(form["size"]), tuple(map(str, form["repositories"])))
+        except (TypeError, KeyError, ValueError):
+            continue
+    return found
+
+
+def remember(store: Store, chain_id: str, key: str, digest: str, size: int, repository: str) -> None:
+    """Note that compressing the layer by `key` gives `digest`, and that `repository` has it."""
+    with Lock(store.path("locks", "forms")):
+        known = forms(store, chain_id)
+        before = known.pop(key, None)
+        places = [repository, *(before.repositories if before and before.digest == digest else ())]
+        kept: dict[str, Any] = {key: Form(digest, size, tuple(dict.fromkeys(places))[:_MAX_PLACES])}
+        kept |= list(known.items())[: _MAX_FORMS - 1]
+        document = {name: form._asdict() for name, form in kept.items()}
+        try:
+            atomic_write(_path(store, chain_id), json.dumps(document).encode(), durable=False)
+        except OSError:
+            pass  # the layer is being removed, or the disk is full: the next push does the work again
+
+
+def _path(store: Store, chain_id: str) -> str:
+    return f"{store.layers.path(chain_id)}/blobs.json"

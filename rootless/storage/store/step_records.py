@@ -1,0 +1,132 @@
+"""Records of build steps that are done: key of the step → the layer it made. It runs no build and hashes nothing.
+
+    build-cache/<key>.json    {"layer": {...} | null, "chains": [...], "time": s, "size": bytes, ...}
+
+The layers named by `chains` are kept by garbage collection as long as the record is here. A record is written last,
+when its layer is complete, and its file's mtime is its last use.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Any, NamedTuple
+
+from rootless.errors import HostLimit, RootlessError
+from rootless.storage.store.records import read_record, write_record
+
+_NAME = re.compile(r"[0-9a-f]{64}\.json", re.ASCII)
+_FORMAT = 1
+
+
+class CacheRecord(NamedTuple):
+    """One record. chains: chain ids, bottom first, of all layers that it needs; used: seconds since the epoch.
+
+    layer: {"chain_id", "diff_id", "media_type", "digest", "size"} as in the manifest, None for a step without one;
+    moment: the time that the step's files have (seconds); description: the step in words.
+    """
+
+    key: str
+    layer: dict[str, Any] | None
+    chains: tuple[str, ...]
+    moment: int
+    size: int
+    description: str
+    created: float
+    used: float
+
+
+class BuildCache:
+    """The directory `build-cache` of a store."""
+
+    __slots__ = ("directory",)
+
+    def __init__(self, root: str) -> None:
+        self.directory = f"{root}/build-cache"
+
+    def find(self, key: str) -> CacheRecord | None:
+        """The record of `key`, marked as used now; None when there is none that can be read."""
+        record = self._read(key)
+        if record is not None:
+            try:
+                os.utime(self._path(key))
+            except OSError:
+                pass  # only the order of pruning
+        return record
+
+    def put(self, record: CacheRecord) -> None:
+        """Write a record whose layers are all here. Raises HostLimit."""
+        document = {
+            "format": _FORMAT,
+            "layer": record.layer,
+            "chains": list(record.chains),
+            "moment": record.moment,
+            "size": record.size,
+            "description": record.description[:1000],
+            "created": record.created,
+        }
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            write_record(self._path(record.key), document, durable=False)
+        except OSError as e:
+            raise HostLimit(f"cannot write the build cache '{self.directory}': {e.strerror}") from e
+
+    def records(self) -> list[CacheRecord]:
+        """All records that can be read, the least recently used first."""
+        try:
+            names = [name for name in os.listdir(self.directory) if _NAME.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+        found = [record for name in names if (record := self._read(name[:64])) is not None]
+        return sorted(found, key=lambda record: record.used)
+
+    def remove(self, key: str) -> None:
+        """Forget one; its layers are garbage when nothing else needs them."""
+        try:
+            os.unlink(self._path(key))
+        except FileNotFoundError:
+            pass
+
+    def chains(self) -> set[str]:
+        """Chain ids of all layers that records need: roots of garbage collection."""
+        return {chain for record in self.records() for chain in record.chains}
+
+    def _path(self, key: str) -> str:
+        return f"{self.directory}/{key}.json"
+
+    def _read(self, key: str) -> CacheRecord | None:
+        path = self._path(key)
+        try:
+            document = read_record(path, what="build cache record")
+            if document.get("format") != _FORMAT:
+                return None
+            return CacheRecord(
+                key,
+                document["layer"],
+                tuple(document["chains"]),
+                int(document["moment"]),
+                int(document["size"]),
+                str(document["description"]),
+                float(document["created"]),
+                os.stat(path).st_mtime,
+            )
+        except (RootlessError, OSError, KeyError, TypeError, ValueError):
+            return None  # damaged: the step is done again
+
+
+def expired(records: list[CacheRecord], *, keep: int | None, older: float | None) -> list[CacheRecord]:
+    """Which of `records` (least recently used first) go: those not used for `older` seconds, and until their layers'
+    bytes are at most `keep`. None: no such bound."""
+    now = time.time()
+    gone = [] if older is None else [r for r in records if now - r.used >= older]
+    if keep is None:
+        return gone
+    left = [r for r in records if r not in gone] if older is not None else list(records)
+    total = sum(record.size for record in left)
+    for record in left:
+        if total <= keep:
+            break
+        gone.append(record)
+        total -= record.size
+    return gone

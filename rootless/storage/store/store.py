@@ -1,0 +1,161 @@
+"""The store of one user: where its parts lie, its format version and its locks. It holds no objects itself.
+
+    version  oci-layout  index.json  blobs/sha256/  layers/  containers/  names/  volumes/  incoming/  trash/  locks/
+
+Lock order: store (shared or exclusive) → layer → index | names. Nobody waits for the store lock while holding another.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import HostLimit, InvalidState
+from rootless.paths import Directories, Lock, atomic_write, ensure_private
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.host.idmap import IdMap
+    from rootless.storage.layers.layer_store import Layers
+    from rootless.storage.store.blobs import Blobs
+    from rootless.storage.store.containers import Containers
+    from rootless.storage.store.gc import Gc
+    from rootless.storage.store.index import ImageIndex
+    from rootless.storage.store.volumes import Volumes
+
+VERSION = "1"
+PARTS = ("blobs/sha256", "layers", "containers", "names", "volumes", "incoming", "trash", "locks")
+
+
+class Store:
+    """The store below `directories.data`, made when it is not there; opening it costs two system calls.
+
+    Raises HostLimit when it cannot be made or is not private, InvalidState when a newer program wrote it.
+    """
+
+    __slots__ = ("_blobs", "_containers", "_gc", "_id_map", "_index", "_layers", "_volumes", "directories", "root")
+
+    def __init__(self, directories: Directories) -> None:
+        self.directories = directories
+        self.root = directories.data
+        self._blobs: Blobs | None = None
+        self._containers: Containers | None = None
+        self._gc: Gc | None = None
+        self._id_map: IdMap | None = None
+        self._index: ImageIndex | None = None
+        self._layers: Layers | None = None
+        self._volumes: Volumes | None = None
+        self._open()
+
+    def _open(self) -> None:
+        ensure_private(self.root)
+        version = f"{self.root}/version"
+        try:
+            with open(version, encoding="ascii", errors="replace") as file:
+                found = file.read(64).strip()
+        except FileNotFoundError:
+            self._create()
+            return
+        except OSError as e:
+            raise HostLimit(f"cannot read '{version}': {e.strerror}") from e
+        if found != VERSION:
+            # The place for migrations: version 1 is the first format, so there is none to migrate from
+            raise InvalidState(
+                f"store '{self.root}' has format version '{found}', this program knows version {VERSION}",
+                hint="use the newer program, or set ROOTLESS_ROOT to another directory",
+            )
+
+    def _create(self) -> None:
+        """Make the parts; `version` is written last, so that a killed creation is simply done again."""
+        try:
+            for part in PARTS:
+                ensure_private(f"{self.root}/{part}")
+            with Lock(self.path("locks", "index")):
+                if not os.path.exists(self.path("oci-layout")):
+                    atomic_write(self.path("oci-layout"), b'{"imageLayoutVersion":"1.0.0"}\n')
+                if not os.path.exists(self.path("index.json")):
+                    atomic_write(
+                        self.path("index.json"),
+                        b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}\n',
+                    )
+                atomic_write(self.path("version"), VERSION.encode() + b"\n")
+        except OSError as e:
+            raise HostLimit(
+                f"cannot make the store '{self.root}': {e.strerror}",
+                hint="set ROOTLESS_ROOT to a directory that you can write",
+            ) from e
+
+    def path(self, *names: str) -> str:
+        """The absolute path of a part of the store."""
+        return "/".join((self.root, *names))
+
+    def using(self) -> Lock:
+        """The shared lock that a pull, load or create holds (in a `with`) from its first object until its name is
+        written: garbage collection never runs in between."""
+        return Lock(self.path("locks", "store"), shared=True)
+
+    def exclusive(self) -> Lock:
+        """The lock of garbage collection: nobody is between an object and its name while it is held."""
+        return Lock(self.path("locks", "store"))
+
+    @property
+    def id_map(self) -> IdMap:
+        """The user's default id map, with which layers, volumes and their removal work. Read once per process."""
+        if self._id_map is None:
+            from rootless.host.userns import default_id_map
+
+            self._id_map = default_id_map()
+        return self._id_map
+
+    @property
+    def blobs(self) -> Blobs:
+        """Content by digest."""
+        if self._blobs is None:
+            from rootless.storage.store.blobs import Blobs
+
+            self._blobs = Blobs(self.root)
+        return self._blobs
+
+    @property
+    def index(self) -> ImageIndex:
+        """The images and their names."""
+        if self._index is None:
+            from rootless.storage.store.index import ImageIndex
+
+            self._index = ImageIndex(self.root, self.blobs)
+        return self._index
+
+    @property
+    def layers(self) -> Layers:
+        """Unpacked layers by chain id."""
+        if self._layers is None:
+            from rootless.storage.layers.layer_store import Layers
+
+            self._layers = Layers(self)
+        return self._layers
+
+    @property
+    def containers(self) -> Containers:
+        """Containers' records, names and states."""
+        if self._containers is None:
+            from rootless.storage.store.containers import Containers
+
+            self._containers = Containers(self.root)
+        return self._containers
+
+    @property
+    def volumes(self) -> Volumes:
+        """Volumes."""
+        if self._volumes is None:
+            from rootless.storage.store.volumes import Volumes
+
+            self._volumes = Volumes(self)
+        return self._volumes
+
+    @property
+    def gc(self) -> Gc:
+        """Garbage collection."""
+        if self._gc is None:
+            from rootless.storage.store.gc import Gc
+
+            self._gc = Gc(self)
+        return self._gc

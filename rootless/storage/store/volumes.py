@@ -1,0 +1,154 @@
+"""Volumes: directories that outlive containers, with labels. It seeds and mounts nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, RootlessError, UsageError
+from rootless.storage.store.containers import check_name
+from rootless.storage.store.records import random_name, read_record, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootless.storage.store.store import Store
+
+    Names = list[str]
+    Found = list["Volume"]
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One volume. path: its directory of files; created_at: RFC 3339; anonymous: made without a name."""
+
+    name: str
+    path: str
+    created_at: str
+    anonymous: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Volumes:
+    """The directory `volumes`."""
+
+    __slots__ = ("_store", "directory")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.directory = store.path("volumes")
+
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        driver: str = "local",
+        options: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """A new volume; without a name it gets 64 hexadecimal digits and is anonymous.
+
+        Raises UsageError (bad name, driver or option), AlreadyExists, HostLimit.
+        """
+        if driver != "local":
+            raise UsageError(f"volume driver '{driver}' is not known", hint="`local` is the only driver")
+        if options:
+            raise UsageError(
+                f"volume option '{next(iter(options))}' is not supported: an ordinary user cannot mount file systems",
+                hint="bind a directory instead: -v /path/on/host:/path",
+            )
+        anonymous = name is None
+        name = random_name() if name is None else check_name(name, what="volume")
+        temporary = f"{self.directory}/.{random_name()}"
+        record = {
+            "name": name,
+            "driver": "local",
+            "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "anonymous": anonymous,
+            "labels": dict(labels or {}),
+        }
+        try:
+            os.mkdir(temporary, 0o700)
+            os.mkdir(f"{temporary}/_data", 0o755)
+            os.chmod(f"{temporary}/_data", 0o755)  # noqa: S103 - the root of the volume as containers see it; its parent is 0700
+            write_record(f"{temporary}/volume.json", record)
+            try:
+                # Complete or not at all; a directory that is not empty refuses to be replaced
+                os.rename(temporary, f"{self.directory}/{name}")
+            except OSError as e:
+                self._discard(temporary)
+                if os.path.exists(f"{self.directory}/{name}"):
+                    raise AlreadyExists(f"a volume named '{name}' exists") from e
+                raise
+        except OSError as e:
+            raise HostLimit(f"cannot make volume '{name}': {e.strerror}") from e
+        return self.get(name)
+
+    def ensure(self, name: str) -> tuple[Volume, bool]:
+        """The volume, made if it is not there; True when this call made it (it wants to be seeded)."""
+        try:
+            return self.get(name), False
+        except NotFound:
+            pass
+        try:
+            return self.create(name), True
+        except AlreadyExists:
+            return self.get(name), False
+
+    def get(self, name: str) -> Volume:
+        """The volume. Raises NotFound."""
+        try:
+            check_name(name, what="volume")
+            record = read_record(f"{self.directory}/{name}/volume.json", what="volume record")
+        except (UsageError, NotFound):
+            raise NotFound(f"no such volume: '{name}'", hint="`rootless volume ls` lists them") from None
+        return Volume(
+            name=name,
+            path=f"{self.directory}/{name}/_data",
+            created_at=str(record.get("created_at", "")),
+            anonymous=bool(record.get("anonymous")),
+            labels=dict(record.get("labels") or {}),
+        )
+
+    def list(self) -> Found:
+        """All volumes, by name."""
+        found = []
+        for name in sorted(os.listdir(self.directory)):
+            if name.startswith("."):
+                continue
+            try:
+                found.append(self.get(name))
+            except RootlessError:
+                continue  # being removed, or without its record: garbage collection leaves volumes alone
+        return found
+
+    def users(self) -> dict[str, Names]:
+        """Volume name → ids of the containers whose record names it in "volumes"."""
+        users: dict[str, Names] = {}
+        for container_id in self._store.containers.list():
+            try:
+                record: dict[str, Any] = self._store.containers.read(container_id)
+            except NotFound:
+                continue
+            for name in record.get("volumes") or ():
+                users.setdefault(str(name), []).append(container_id)
+        return users
+
+    def remove(self, name: str) -> None:
+        """Remove the volume and its files. Raises NotFound; InvalidState when a container uses it."""
+        from rootless.storage.files.removal import remove_tree
+
+        volume = self.get(name)
+        users = self.users().get(name)
+        if users:
+            raise InvalidState(
+                f"volume '{name}' is in use by container '{users[0][:12]}'", hint="remove the container first"
+            )
+        remove_tree(os.path.dirname(volume.path), self._store.id_map)
+
+    def _discard(self, temporary: str) -> None:
+        os.rmdir(f"{temporary}/_data")
+        os.unlink(f"{temporary}/volume.json")
+        os.rmdir(temporary)

@@ -1,0 +1,229 @@
+"""Compressed bytes to uncompressed bytes with their sha256, bounded. It knows nothing of archives.
+
+Reading, inflating (isal: several times faster than zlib) and hashing run in a thread of their own, since all three
+release the interpreter lock, while the main thread makes files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from rootless.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rootless.storage.tar.recipe import RecipeWriter
+
+    Codec = Callable[[int], Iterator[bytes]]
+
+READ = 1 << 18
+PIECE = 1 << 20
+DEPTH = 8
+MAX_TOTAL = 1 << 40
+RATIO = 2000  # deflate cannot reach it; only zstd of nothing but zeros does
+RATIO_FREE = 4 << 30  # bytes that may come out before the ratio counts
+MAX_WINDOW = 1 << 27
+ZSTD_FEED = (
+    1 << 12
+)  # the decoder has no bound of output: 128 KiB of zeros take 4 bytes, so this becomes 128 MiB at most
+
+
+def compression_of(media_type: str) -> str:
+    """`gzip`, `zstd` or `none` by the suffix of a layer's media type (`+gzip`, `.tar.gzip`, ...); InvalidInput else."""
+    if media_type.endswith(("+gzip", ".gzip")):
+        return "gzip"
+    if media_type.endswith(("+zstd", ".zstd")):
+        return "zstd"
+    if media_type.endswith(".tar"):
+        return "none"
+    raise InvalidInput(f"unknown media type of a layer: '{media_type}'")
+
+
+class Inflated:
+    """A tarstream.Source over a compressed file descriptor; sums are valid after `drain`.
+
+    recipe: where all bytes go that are taken or skipped; those of `views` are the payloads, which the reader notes.
+    """
+
+    __slots__ = ("_buffer", "_failure", "_hash", "_pieces", "_position", "_recipe", "_stop", "_thread", "total")
+
+    @staticmethod
+    def codec(compression: str) -> Codec:
+        """What `compression_of` named, loaded: after a change of root nothing can be imported any more."""
+        return _CODECS[compression]()
+
+    def __init__(self, fd: int, codec: Codec, recipe: RecipeWriter | None = None) -> None:
+        self._buffer = b""
+        self._position = 0
+        self._recipe = recipe
+        self._hash = hashlib.sha256()
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(DEPTH)
+        self._failure: BaseException | None = None
+        self._stop = False
+        self.total = 0
+        self._thread = threading.Thread(target=self._work, args=(codec(fd),), daemon=True)
+        self._thread.start()
+
+    def _work(self, chunks: Iterator[bytes]) -> None:
+        """The thread: inflate and hash ahead of the main thread by at most DEPTH pieces."""
+        try:
+            for piece in chunks:
+                self.total += len(piece)
+                if self.total > MAX_TOTAL:
+                    raise InvalidInput(f"layer is larger than {MAX_TOTAL >> 30} GiB")
+                self._hash.update(piece)
+                self._pieces.put(piece)
+                if self._stop:
+                    return
+        except BaseException as e:
+            self._failure = e
+        self._pieces.put(None)
+
+    def _more(self) -> bool:
+        piece = self._pieces.get()
+        if piece is None:
+            self._pieces.put(None)  # asked again, the end stays the end
+            if self._failure is not None:
+                raise self._failure
+            return False
+        self._buffer, self._position = piece, 0
+        return True
+
+    def take(self, size: int) -> bytes:
+        """Exactly `size` bytes, or fewer at the end."""
+        end = self._position + size
+        if end <= len(self._buffer):
+            piece = self._buffer[self._position : end]
+            self._position = end
+        else:
+            piece = b"".join(self.views(size))
+        if self._recipe is not None:
+            self._recipe.raw(piece)
+        return piece
+
+    def views(self, size: int) -> Iterator[memoryview]:
+        """`size` bytes without copying them, in pieces; fewer at the end."""
+        while size > 0:
+            if self._position == len(self._buffer) and not self._more():
+                return
+            view = memoryview(self._buffer)[self._position : self._position + size]
+            self._position += len(view)
+            size -= len(view)
+            yield view
+
+    def skip(self, size: int) -> None:
+        """Pass over `size` bytes. Raises InvalidInput when there are fewer."""
+        for view in self.views(size):
+            size -= len(view)
+            if self._recipe is not None:
+                self._recipe.raw(bytes(view))
+        if size > 0:
+            raise InvalidInput("tar archive is cut off")
+
+    def drain(self) -> str:
+        """Read to the very end and return the digest of all uncompressed bytes."""
+        if self._recipe is not None:
+            self._recipe.raw(self._buffer[self._position :])
+        while self._more():
+            if self._recipe is not None:
+                self._recipe.raw(self._buffer)
+        self._thread.join()
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def stop(self) -> None:
+        """Let the thread end at its next piece."""
+        self._stop = True
+
+
+def _read(fd: int) -> Iterator[bytes]:
+    while chunk := os.read(fd, READ):
+        yield chunk
+
+
+def _plain(fd: int) -> Iterator[bytes]:
+    return _read(fd)
+
+
+def _guard(read: int, written: int) -> None:
+    if written > RATIO_FREE and written > read * RATIO:
+        raise InvalidInput(f"layer grows more than {RATIO} times when it is uncompressed")
+
+
+def _gzip(new: Callable[[], Any], error: type[Exception]) -> Codec:
+    """All members of a gzip stream (RFC 1952, 2.2); anything else after the last one is refused."""
+
+    def chunks(fd: int) -> Iterator[bytes]:
+        decoder = None
+        read = written = 0
+        try:
+            for chunk in _read(fd):
+                read += len(chunk)
+                while chunk:
+                    if decoder is None or decoder.eof:
+                        decoder = new()
+                    piece = decoder.decompress(chunk, PIECE)
+                    chunk = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
+                    if piece:
+                        written += len(piece)
+                        _guard(read, written)
+                        yield piece
+        except error as e:
+            raise InvalidInput(f"layer is not valid gzip: {e}") from e
+        if decoder is None or not decoder.eof:
+            raise InvalidInput("gzip stream of the layer is cut off")
+
+    return chunks
+
+
+def _gzip_codec() -> Codec:
+    try:
+        from isal import isal_zlib
+
+        failure: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub says instance
+        return _gzip(lambda: isal_zlib.decompressobj(wbits=31), failure)
+    except ImportError:
+        import zlib
+
+        return _gzip(lambda: zlib.decompressobj(wbits=31), zlib.error)
+
+
+def _zstd_codec() -> Codec:
+    """All frames of a zstd stream (RFC 8878, 3.1), skippable ones too (zstd:chunked puts its table into one)."""
+    import zstandard
+
+    def chunks(fd: int) -> Iterator[bytes]:
+        factory = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        decoder = None
+        read = written = 0
+        try:
+            for chunk in _read(fd):
+                for start in range(0, len(chunk), ZSTD_FEED):
+                    pending = chunk[start : start + ZSTD_FEED]
+                    read += len(pending)
+                    while pending:
+                        if decoder is None or decoder.eof:
+                            decoder = factory.decompressobj()
+                        piece = decoder.decompress(pending)
+                        pending = decoder.unused_data if decoder.eof else b""
+                        if piece:
+                            written += len(piece)
+                            _guard(read, written)
+                            yield piece
+        except zstandard.ZstdError as e:
+            raise InvalidInput(f"layer is not valid zstd: {e}") from e
+        if decoder is None or not decoder.eof:
+            raise InvalidInput("zstd stream of the layer is cut off")
+
+    return chunks
+
+
+_CODECS: dict[str, Callable[[], Codec]] = {
+    "gzip": _gzip_codec,
+    "zstd": _zstd_codec,
+    "none": lambda: _plain,
+}
