@@ -210,7 +210,7 @@ def login(
     from rootless.engine.transfer.login import logged_in_user
     from rootless.engine.transfer.login import login as log_in
     from rootless.errors import NotFound
-    from rootless.image.auth import Secret
+    from rootless.image.distribution.auth import Secret
 
     options = RegistryOptions(tls_verify=tls_verify, authfile=authfile, certificates=cert_dir)
     if get_login:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, UsageError
 from rootless.image.decompress import HEAD, Plain
-from rootless.image.destination import Placed
+from rootless.image.distribution.destination import Placed
 from rootless.image.manifest import CONFIG_LIMIT, INDEX_TYPES, ImageConfig, Manifest, parse_manifest
 from rootless.image.reference import parse_reference
 from rootless.image.sinks import ArchiveFile, CheckedStream, told
 
 if TYPE_CHECKING:
+    from rootless.image.distribution.upload import Content
     from rootless.image.sinks import OnBytes
-    from rootless.image.upload import Content
 
 _PIECE = 1 << 20
 

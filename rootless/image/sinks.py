@@ -13,9 +13,9 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, UsageError
-from rootless.image.destination import Placed
 from rootless.image.digest import check_digest, digest_of
 from rootless.image.directory import VERSION, file_name
+from rootless.image.distribution.destination import Placed
 from rootless.image.layout import REF_NAME, blob_path
 from rootless.image.manifest import MANIFEST_LIMIT, OCI_INDEX, load_json
 from rootless.image.tarwriter import TarWriter
@@ -24,7 +24,7 @@ from rootless.paths import atomic_write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.image.upload import Content
+    from rootless.image.distribution.upload import Content
 
     OnBytes = Callable[[int], None]
 

@@ -97,8 +97,8 @@ class _Source:
 
     def _remote(self, session: Session, where: str) -> tuple[Manifest, ImageConfig]:
         from rootless.engine.image.image_names import qualify, registries
-        from rootless.image.http_session import Access
-        from rootless.image.registry import open_registry
+        from rootless.image.distribution.http_session import Access
+        from rootless.image.distribution.registry import open_registry
 
         reference, _ = qualify(session.engine, where)
         self._source = open_registry(

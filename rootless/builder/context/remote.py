@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
-from rootless.image.answers import cause, words
+from rootless.image.distribution.answers import cause, words
 
 _GIT_LIKE = re.compile(r"(?:git@[\w.-]+:|(?:https?|ssh|git)://[^?#]*\.git(?:[?#/]|$)|git://|ssh://)", re.ASCII)
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)

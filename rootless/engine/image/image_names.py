@@ -9,13 +9,13 @@ from rootless.image.reference import Reference, is_short, parse_reference
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.image.shortnames import Registries
+    from rootless.image.distribution.shortnames import Registries
     from rootless.storage.store.index import ImageEntry
 
 
 def registries(engine: Engine) -> Registries:
     """The user's registries.conf."""
-    from rootless.image.shortnames import load_registries
+    from rootless.image.distribution.shortnames import load_registries
 
     return load_registries(engine.directories.cache)
 

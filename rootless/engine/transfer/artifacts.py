@@ -12,18 +12,18 @@ from rootless.engine.transfer.blob_sources import bytes_content
 from rootless.engine.transfer.copy_ends import access_of
 from rootless.errors import UsageError
 from rootless.image.digest import digest_of
+from rootless.image.distribution.referrers import EMPTY, Referrer, add_to_tag, artifact, list_referrers
+from rootless.image.distribution.upload import Content
 from rootless.image.manifest import Descriptor, parse_manifest
 from rootless.image.platform import parse_platform
-from rootless.image.referrers import EMPTY, Referrer, add_to_tag, artifact, list_referrers
-from rootless.image.upload import Content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
+    from rootless.image.distribution.registry import RegistrySource
     from rootless.image.reference import Reference
-    from rootless.image.registry import RegistrySource
 
 _TITLE = "org.opencontainers.image.title"
 _DEFAULT_TYPE = "application/octet-stream"
@@ -52,7 +52,7 @@ def attach(
 
     Raises UsageError, ImageNotFound, RegistryError.
     """
-    from rootless.image.destination import open_destination
+    from rootless.image.distribution.destination import open_destination
 
     found = [_file(text) for text in files]
     reference, _ = qualify(engine, image)
@@ -94,7 +94,7 @@ def referrers(
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:
     """The registry itself: a mirror may not have what refers to the image."""
-    from rootless.image.registry import open_repository
+    from rootless.image.distribution.registry import open_repository
 
     return open_repository(reference, registries(engine), access_of(options), warn=engine.warn)
 

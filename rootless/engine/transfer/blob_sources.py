@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from rootless.engine.transfer import layer_bytes
 from rootless.errors import RootlessError, UsageError
 from rootless.image.compress import Compressed, Compression
+from rootless.image.distribution.upload import Content
 from rootless.image.reference import parse_reference
-from rootless.image.upload import Content
 from rootless.storage.store.layer_forms import forms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.bring import Layer
+    from rootless.engine.transfer.image_bring import Layer
     from rootless.image.manifest import Descriptor
     from rootless.image.source import Reader
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rootless.engine.image.image_names import qualify, registries, require
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
-from rootless.engine.transfer.bring import plan
+from rootless.engine.transfer.image_bring import plan
 from rootless.errors import InvalidInput, UsageError
 from rootless.image import places
-from rootless.image.destination import Placed
+from rootless.image.distribution.destination import Placed
 from rootless.image.manifest import Descriptor, Index, Manifest
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.image.images import RegistryOptions
-    from rootless.image.destination import RegistryDestination
-    from rootless.image.http_session import Access
+    from rootless.image.distribution.destination import RegistryDestination
+    from rootless.image.distribution.http_session import Access
+    from rootless.image.distribution.upload import Content
     from rootless.image.places import Place
     from rootless.image.platform import Platform
     from rootless.image.sinks import Sink
     from rootless.image.source import Reader
-    from rootless.image.upload import Content
 
 
 class Source(Protocol):
@@ -149,7 +149,7 @@ class RegistrySink:
 
 def access_of(options: RegistryOptions) -> Access:
     """The options of one command as the session wants them."""
-    from rootless.image.http_session import Access
+    from rootless.image.distribution.http_session import Access
 
     return Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
 
@@ -157,7 +157,7 @@ def access_of(options: RegistryOptions) -> Access:
 def open_source(engine: Engine, place: Place, options: RegistryOptions) -> Source:
     """The image at `place`. Raises ImageNotFound, InvalidInput, RegistryError, UsageError."""
     if place.transport == places.REGISTRY:
-        from rootless.image.registry import open_registry
+        from rootless.image.distribution.registry import open_registry
 
         return open_registry(parse_reference(place.name), registries(engine), access_of(options), warn=engine.warn)
     if place.transport == places.STORE:
@@ -217,7 +217,7 @@ def _chosen(sources: Sequence[Any], place: Place) -> Any:
 def open_sink(engine: Engine, place: Place, options: RegistryOptions, source: Place) -> Sink:
     """The other end. Raises UsageError, HostLimit."""
     if place.transport == places.REGISTRY:
-        from rootless.image.destination import open_destination
+        from rootless.image.distribution.destination import open_destination
 
         reference = parse_reference(place.name)
         if reference.digest:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image.image_names import qualify
 from rootless.engine.image.images import PullEvent, RegistryOptions
-from rootless.engine.transfer.bring import bring
 from rootless.engine.transfer.bring_index import bring_all
 from rootless.engine.transfer.copy_ends import open_sink, open_source
+from rootless.engine.transfer.image_bring import bring
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import InvalidInput, NotFound, UsageError
 from rootless.image import places
 from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
 from rootless.image.digest import digest_of
+from rootless.image.distribution.policy import check_policy
+from rootless.image.distribution.upload import Content
 from rootless.image.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -25,9 +27,7 @@ from rootless.image.manifest import (
 )
 from rootless.image.places import Place, parse_place
 from rootless.image.platform import host_platform, parse_platform
-from rootless.image.policy import check_policy
 from rootless.image.reference import parse_reference
-from rootless.image.upload import Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -196,9 +196,9 @@ def _compression(key: str) -> Compression | None:
 def _fetched(engine: Engine, descriptor: Descriptor, chains: list[str]) -> Reader | None:
     """The blob from a registry that is known to have it; None when none answers with it."""
     from rootless.engine.image.image_names import registries
-    from rootless.image.http_session import Access
+    from rootless.image.distribution.http_session import Access
+    from rootless.image.distribution.registry import open_repository
     from rootless.image.reference import parse_reference
-    from rootless.image.registry import open_repository
 
     for name in _repositories(engine.store, descriptor.digest, chains):
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar
 from rootless.engine.image.images import LoadedImage, PullEvent
-from rootless.engine.transfer.bring import bring
+from rootless.engine.transfer.image_bring import bring
 from rootless.errors import HostLimit, InvalidInput, UsageError
 from rootless.image.manifest import Descriptor
 from rootless.image.platform import host_platform, parse_platform

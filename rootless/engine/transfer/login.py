@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootless.engine.image.image_names import registries
 from rootless.engine.image.images import RegistryOptions
 from rootless.errors import AuthenticationError, NotFound, RegistryError, UsageError
-from rootless.image.auth import Credentials, Secret, auth_files, find_credentials
+from rootless.image.distribution.auth import Credentials, Secret, auth_files, find_credentials
 from rootless.image.reference import DEFAULT_REGISTRY, parse_reference
 from rootless.paths import Lock
 
@@ -41,7 +41,7 @@ def registry_key(text: str | None) -> str:
 
 def login(engine: Engine, registry: str | None, user: str, password: Secret, options: RegistryOptions) -> LoggedIn:
     """Check user and password with the registry and keep them. Raises AuthenticationError, RegistryError, HostLimit."""
-    from rootless.image.auth_write import file_to_write, store
+    from rootless.image.distribution.auth_write import file_to_write, store
 
     key = registry_key(registry)
     if not user or ":" in user:
@@ -56,8 +56,8 @@ def login(engine: Engine, registry: str | None, user: str, password: Secret, opt
 
 def _check(engine: Engine, key: str, credentials: Credentials, options: RegistryOptions) -> None:
     """Ask the registry's front door with these credentials."""
-    from rootless.image.answers import error_text
-    from rootless.image.http_session import Access, Session
+    from rootless.image.distribution.answers import error_text
+    from rootless.image.distribution.http_session import Access, Session
 
     host, _, path = key.partition("/")
     reference = parse_reference(f"{host}/{path or 'x'}")
@@ -93,7 +93,7 @@ def logout(engine: Engine, registry: str | None, *, all: bool = False, authfile:
 
     Raises NotFound when there were none.
     """
-    from rootless.image.auth_write import erase
+    from rootless.image.distribution.auth_write import erase
 
     key = None if all else registry_key(registry)
     gone: list[str] = []

@@ -10,10 +10,10 @@ from rootless.engine.image.images import PullEvent, RegistryOptions
 from rootless.engine.transfer.bring_index import bring_all, bring_manifest
 from rootless.engine.transfer.copy_ends import StoreSource, open_source
 from rootless.errors import AlreadyExists, InvalidInput, NotFound, UsageError
+from rootless.image.distribution.policy import check_policy
 from rootless.image.manifest import OCI_INDEX, Descriptor, ImageConfig, Index, Manifest, parse_manifest
 from rootless.image.places import REGISTRY, STORE, parse_place
 from rootless.image.platform import host_platform, parse_platform
-from rootless.image.policy import check_policy
 from rootless.paths import Lock
 from rootless.storage.store.index import is_image
 

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, find, qualify, registries, repo_digests
 from rootless.engine.image.images import PullEvent, RegistryOptions
-from rootless.engine.transfer.bring import bring
+from rootless.engine.transfer.image_bring import bring
 from rootless.errors import ImageNotFound, InvalidInput, RegistryError, UsageError
 from rootless.image.digest import digest_of
+from rootless.image.distribution.policy import check_policy
 from rootless.image.manifest import Descriptor
 from rootless.image.platform import best_match, host_platform, parse_platform
-from rootless.image.policy import check_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
+    from rootless.image.distribution.registry import RegistrySource
     from rootless.image.manifest import ImageConfig
     from rootless.image.platform import Platform
     from rootless.image.reference import Reference
-    from rootless.image.registry import RegistrySource
     from rootless.storage.store.index import ImageEntry
 
 POLICIES = ("always", "missing", "never", "newer")
@@ -68,8 +68,8 @@ def pull(
 
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:
-    from rootless.image.http_session import Access
-    from rootless.image.registry import open_registry
+    from rootless.image.distribution.http_session import Access
+    from rootless.image.distribution.registry import open_registry
 
     access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
     return open_registry(reference, registries(engine), access, warn=engine.warn)

@@ -13,7 +13,7 @@ from rootless.engine.transfer.blob_sources import (
     exact_content,
     origins,
 )
-from rootless.engine.transfer.bring import plan
+from rootless.engine.transfer.image_bring import plan
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
 from rootless.image.compress import Compression, parse_compression
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.bring import Layer
-    from rootless.image.destination import Placed, RegistryDestination
+    from rootless.engine.transfer.image_bring import Layer
+    from rootless.image.distribution.destination import Placed, RegistryDestination
+    from rootless.image.distribution.upload import Content
     from rootless.image.reference import Reference
-    from rootless.image.upload import Content
     from rootless.storage.store.index import ImageEntry
 
 _STEP = 1 << 19  # bytes between two progress events of a layer
@@ -132,8 +132,8 @@ def repository_tags(engine: Engine, text: str) -> list[str]:
 
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistryDestination:
-    from rootless.image.destination import open_destination
-    from rootless.image.http_session import Access
+    from rootless.image.distribution.destination import open_destination
+    from rootless.image.distribution.http_session import Access
 
     access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
     return open_destination(reference, registries(engine), access, warn=engine.warn)

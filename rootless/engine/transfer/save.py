@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, qualify, require, tags
 from rootless.engine.transfer import layer_bytes
-from rootless.engine.transfer.bring import Layer, plan
+from rootless.engine.transfer.image_bring import Layer, plan
 from rootless.errors import UsageError
 from rootless.image.compress import Compressed, Compression, encoder
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from rootless.engine.image.image_names import registries
 from rootless.engine.image.images import RegistryOptions
 from rootless.errors import InvalidInput, RegistryError, UsageError
-from rootless.image.answers import error_text, next_link
+from rootless.image.distribution.answers import error_text, next_link
 from rootless.image.manifest import MANIFEST_LIMIT, load_json
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.image.http_session import Session
+    from rootless.image.distribution.http_session import Session
 
 FILTERS = ("is-automated", "is-official", "stars")
 _MAX_LIMIT = 1000
@@ -83,7 +83,7 @@ def list_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions
 
 
 def _open(engine: Engine, registry: str, repository: str, options: RegistryOptions) -> Session:
-    from rootless.image.http_session import Access, Session
+    from rootless.image.distribution.http_session import Access, Session
 
     endpoint = registries(engine).endpoints(parse_reference(f"{registry}/{repository or 'x'}"))[-1]
     endpoint = endpoint._replace(repository=endpoint.repository if repository else "")
@@ -151,7 +151,7 @@ def _pages(session: Session, path: str, missing: str) -> Iterator[dict[str, Any]
 
 
 def _read(response: Any) -> dict[str, Any]:
-    from rootless.image.registry import read_all
+    from rootless.image.distribution.registry import read_all
 
     try:
         return load_json(read_all(response, MANIFEST_LIMIT), "the registry's answer")

@@ -153,9 +153,9 @@ class _Repair:
 
     def _fetched(self, digest: str) -> bytes | None:
         from rootless.engine.image.image_names import registries
-        from rootless.image.http_session import Access
+        from rootless.image.distribution.http_session import Access
+        from rootless.image.distribution.registry import open_repository
         from rootless.image.reference import parse_reference
-        from rootless.image.registry import open_repository
         from rootless.image.source import read_verified
 
         config = self._config(digest)

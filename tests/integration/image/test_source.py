@@ -19,12 +19,12 @@ from rootless.errors import (
     RegistryError,
     RootlessError,
 )
-from rootless.image.http_session import Access
+from rootless.image.distribution.http_session import Access
+from rootless.image.distribution.registry import RegistrySource, open_registry
+from rootless.image.distribution.shortnames import load_registries
 from rootless.image.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest
 from rootless.image.platform import Platform
 from rootless.image.reference import parse_reference
-from rootless.image.registry import RegistrySource, open_registry
-from rootless.image.shortnames import load_registries
 from tests.integration.image.conftest import FakeRegistry, answer, layer_tar, make_image
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
@@ -254,7 +254,7 @@ def test_cve_2020_15157_a_realm_on_a_link_local_address_gets_no_request(fake: Fa
 def test_the_password_is_not_sent_to_a_foreign_realm(
     fake: FakeRegistry, other: FakeRegistry, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rootless.image import http_session
+    from rootless.image.distribution import http_session
 
     monkeypatch.setattr(http_session, "is_trusted_realm", lambda realm, host: False)  # both are loopback here
     token_server(fake, f"http://{other.address}/token", [])

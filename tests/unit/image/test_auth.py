@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import AuthenticationError, InvalidInput, RegistryError, UsageError
-from rootless.image.auth import Credentials, Secret, auth_files, find_credentials, parse_credentials
-from rootless.image.token import Challenge, check_realm, is_trusted_realm, parse_challenges, parse_token, token_url
+from rootless.image.distribution.auth import Credentials, Secret, auth_files, find_credentials, parse_credentials
+from rootless.image.distribution.token import (
+    Challenge,
+    check_realm,
+    is_trusted_realm,
+    parse_challenges,
+    parse_token,
+    token_url,
+)
 
 
 def auth(user: str, password: str) -> dict[str, str]:

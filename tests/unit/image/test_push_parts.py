@@ -15,11 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import UsageError
-from rootless.image.answers import next_link
-from rootless.image.auth import Secret
 from rootless.image.compress import Compressed, Compression, encoder, parse_compression
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild, rebuild_index
 from rootless.image.digest import digest_of
+from rootless.image.distribution.answers import next_link
+from rootless.image.distribution.auth import Secret
+from rootless.image.distribution.policy import PolicyError, check_policy, requirements_for, scopes_of
+from rootless.image.distribution.referrers import artifact, referrers_tag
+from rootless.image.distribution.token import Challenge, refresh_form
+from rootless.image.distribution.token import scopes_of as token_scopes
+from rootless.image.distribution.upload import with_digest
 from rootless.image.manifest import (
     DOCKER_MANIFEST,
     OCI_CONFIG,
@@ -32,11 +37,6 @@ from rootless.image.manifest import (
     parse_manifest,
 )
 from rootless.image.places import STORE, parse_place
-from rootless.image.policy import PolicyError, check_policy, requirements_for, scopes_of
-from rootless.image.referrers import artifact, referrers_tag
-from rootless.image.token import Challenge, refresh_form
-from rootless.image.token import scopes_of as token_scopes
-from rootless.image.upload import with_digest
 
 DIGEST = "sha256:" + "ab" * 32
 COMPRESSIONS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rootless.errors import InvalidInput, RegistryError, UsageError
+from rootless.image.distribution.shortnames import Endpoint, Registries, is_loopback, load_registries
 from rootless.image.reference import parse_reference
-from rootless.image.shortnames import Endpoint, Registries, is_loopback, load_registries
 
 
 def conf(tmp_path: Path, *texts: str) -> Registries:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import DigestMismatch, RegistryError
 from rootless.image.digest import digest_of
-from rootless.image.upload import MONOLITHIC, Content, upload
+from rootless.image.distribution.upload import MONOLITHIC, Content, upload
 
 
 class Answer:

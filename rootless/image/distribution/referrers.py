@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import InvalidInput, RegistryError
-from rootless.image.answers import error_text, next_link
 from rootless.image.digest import check_digest, digest_of
+from rootless.image.distribution.answers import error_text, next_link
+from rootless.image.distribution.registry import read_all
 from rootless.image.manifest import (
     MANIFEST_LIMIT,
     OCI_INDEX,
@@ -21,15 +22,14 @@ from rootless.image.manifest import (
     load_json,
     parse_manifest,
 )
-from rootless.image.registry import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from urllib3 import BaseHTTPResponse
 
-    from rootless.image.destination import RegistryDestination
-    from rootless.image.http_session import Session
+    from rootless.image.distribution.destination import RegistryDestination
+    from rootless.image.distribution.http_session import Session
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"

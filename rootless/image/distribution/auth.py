@@ -1,6 +1,6 @@
 """Credentials of registries, read from the files and helpers of docker and podman. Nothing is written or printed.
 
-Writing them: rootless.image.auth_write.
+Writing them: rootless.image.distribution.auth_write.
 """
 
 from __future__ import annotations

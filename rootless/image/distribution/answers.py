@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rootless.image.shortnames import is_loopback
+from rootless.image.distribution.shortnames import is_loopback
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse

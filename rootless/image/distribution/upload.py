@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import DigestMismatch, RegistryError, RootlessError
-from rootless.image.answers import cause, error_text, retry_after, words
+from rootless.image.distribution.answers import cause, error_text, retry_after, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from urllib3 import BaseHTTPResponse
 
-    from rootless.image.http_session import Session
+    from rootless.image.distribution.http_session import Session
     from rootless.image.source import Reader
 
 MONOLITHIC = 4 << 20  # bytes that go as one PUT

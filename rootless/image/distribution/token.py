@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from rootless.errors import RegistryError
-from rootless.image.auth import Secret
-from rootless.image.shortnames import host_name, is_loopback
+from rootless.image.distribution.auth import Secret
+from rootless.image.distribution.shortnames import host_name, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
-from rootless.image.answers import cause, error_text, tail, words
 from rootless.image.digest import check_digest, digest_of, verify
-from rootless.image.http_session import Access, Session
+from rootless.image.distribution.answers import cause, error_text, tail, words
+from rootless.image.distribution.http_session import Access, Session
 from rootless.image.manifest import (
     CONFIG_LIMIT,
     INDEX_TYPES,
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
+    from rootless.image.distribution.shortnames import Endpoint, Registries
     from rootless.image.platform import Platform
     from rootless.image.reference import Reference
-    from rootless.image.shortnames import Endpoint, Registries
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
 _STALLS = 5  # attempts in a row that bring no byte

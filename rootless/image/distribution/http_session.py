@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from rootless.errors import AuthenticationError, RegistryError
-from rootless.image.answers import cause, error_text, proxy, retry_after, speaks_no_tls, tail, words
-from rootless.image.auth import find_credentials, parse_credentials
-from rootless.image.shortnames import host_name, is_loopback
-from rootless.image.tls import make_context
-from rootless.image.token import (
+from rootless.image.distribution.answers import cause, error_text, proxy, retry_after, speaks_no_tls, tail, words
+from rootless.image.distribution.auth import find_credentials, parse_credentials
+from rootless.image.distribution.shortnames import host_name, is_loopback
+from rootless.image.distribution.tls import make_context
+from rootless.image.distribution.token import (
     check_realm,
     is_trusted_realm,
     parse_challenges,
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
-    from rootless.image.auth import Credentials, Secret
-    from rootless.image.shortnames import Endpoint
-    from rootless.image.token import Challenge
+    from rootless.image.distribution.auth import Credentials, Secret
+    from rootless.image.distribution.shortnames import Endpoint
+    from rootless.image.distribution.token import Challenge
 
     Body = Callable[[], Iterable[bytes]] | bytes | None
 

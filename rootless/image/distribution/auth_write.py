@@ -11,12 +11,19 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import AuthenticationError, HostLimit
-from rootless.image.auth import HUB_KEYS, auth_files, helper_program, normal_key, read_auth_file, run_helper
+from rootless.image.distribution.auth import (
+    HUB_KEYS,
+    auth_files,
+    helper_program,
+    normal_key,
+    read_auth_file,
+    run_helper,
+)
 from rootless.image.reference import DEFAULT_REGISTRY
 from rootless.paths import atomic_write
 
 if TYPE_CHECKING:
-    from rootless.image.auth import Credentials
+    from rootless.image.distribution.auth import Credentials
 
 
 def file_to_write(explicit: str | None = None) -> str:

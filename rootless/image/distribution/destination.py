@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import AuthenticationError, RegistryError
-from rootless.image.answers import error_text
 from rootless.image.digest import check_digest, digest_of, is_digest
-from rootless.image.http_session import Access, Session
+from rootless.image.distribution.answers import error_text
+from rootless.image.distribution.http_session import Access, Session
+from rootless.image.distribution.upload import Content, Sent, begin, has_blob, opened, upload
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
-from rootless.image.upload import Content, Sent, begin, has_blob, opened, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from urllib3 import BaseHTTPResponse
 
+    from rootless.image.distribution.shortnames import Registries
     from rootless.image.reference import Reference
-    from rootless.image.shortnames import Registries
 
 _MAX_MOUNTS = 3  # repositories that are tried
 

@@ -1,0 +1,1 @@
+"""Registries: names and mirrors, credentials, HTTP sessions, reading, uploading and referring (distribution-spec)."""
