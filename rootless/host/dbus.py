@@ -37,7 +37,7 @@ class Writer:
         self.buffer += bytes(-len(self.buffer) % to)
 
     def number(self, value: int) -> None:
-        """Type u."""
+        """Encode a D-Bus UINT32 (type code u)."""
         self.align(4)
         self.buffer += struct.pack("<I", value)
 
@@ -50,7 +50,7 @@ class Writer:
         self.buffer += encoded + b"\0"
 
     def signature(self, value: str) -> None:
-        """Type g."""
+        """Encode a D-Bus SIGNATURE (type code g)."""
         self.buffer += bytes((len(value),)) + value.encode() + b"\0"
 
     def array(self, align: int, fill: Callable[[], None]) -> None:
@@ -63,7 +63,7 @@ class Writer:
         struct.pack_into("<I", self.buffer, at, len(self.buffer) - begin)
 
     def numbers(self, values: Sequence[int]) -> None:
-        """Type au."""
+        """Encode a D-Bus array of UINT32 (type code au)."""
 
         def fill() -> None:
             for value in values:
@@ -84,7 +84,7 @@ class Writer:
             self.numbers(value)
 
     def properties(self, pairs: Sequence[tuple[str, str | bool | Sequence[int]]]) -> None:
-        """Type a(sv)."""
+        """Encode a D-Bus array of named variants (type code a(sv)), as systemd takes the properties of a unit."""
 
         def fill() -> None:
             for name, value in pairs:
@@ -306,5 +306,5 @@ class Connection:
         return decode(message)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the bus."""
         self._socket.close()

@@ -17,7 +17,7 @@ def join_session_keyring(name: str | None) -> int:
 
 
 def set_permissions(key: int, mask: int) -> None:
-    """KEYCTL_SETPERM."""
+    """Set the permission bits `mask` of key `key` (KEYCTL_SETPERM, keyctl(2)). Raises OSError."""
     syscall(number("keyctl"), _SETPERM, key, mask, 0, 0)
 
 

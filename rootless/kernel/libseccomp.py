@@ -19,12 +19,12 @@ ACT_ALLOW = 0x7FFF0000
 
 
 def act_errno(number: int) -> int:
-    """SCMP_ACT_ERRNO."""
+    """The action that fails a call with errno `number` (SCMP_ACT_ERRNO, seccomp_rule_add(3))."""
     return 0x00050000 | number & 0xFFFF
 
 
 def act_trace(number: int) -> int:
-    """SCMP_ACT_TRACE."""
+    """The action that tells a tracer of the call, with message `number` (SCMP_ACT_TRACE, seccomp_rule_add(3))."""
     return 0x7FF00000 | number & 0xFFFF
 
 
@@ -148,7 +148,7 @@ class Filter:
         self.release()
 
     def release(self) -> None:
-        """Free the filter."""
+        """Free the filter in the library; it must not be used afterwards."""
         if self._context:
             self._lib.seccomp_release(self._context)
             self._context = None

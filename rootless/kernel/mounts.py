@@ -92,12 +92,12 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
 
 def umount(target: str, flags: int = 0) -> None:
-    """umount2(2)."""
+    """Unmount what is mounted at `target` (umount2(2)); flags: MNT_* and UMOUNT_*. Raises OSError."""
     check(libc.umount2(os.fsencode(target), flags), "umount2", target, flags)
 
 
 def pivot_root(new: str, old: str) -> None:
-    """pivot_root(2)."""
+    """Make `new` the root of this mount namespace and move the old root to `old` (pivot_root(2)). Raises OSError."""
     syscall(number("pivot_root"), os.fsencode(new), os.fsencode(old))
 
 
@@ -166,7 +166,7 @@ def _context_log(fd: int) -> str:
 
 
 def fsconfig_string(fd: int, key: str, value: str) -> None:
-    """Set option `key=value`."""
+    """Set the option `key=value` of a file system that is being made (fsconfig(2), FSCONFIG_SET_STRING)."""
     _fsconfig(fd, _FSCONFIG_SET_STRING, key, value, 0)
 
 

@@ -42,7 +42,7 @@ class Routing:
         self._sequence = 0
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the socket; the object cannot be used afterwards."""
         self._socket.close()
 
     def index(self, name: str) -> int:

@@ -45,7 +45,7 @@ def set_dumpable(value: bool) -> None:
 
 
 def is_dumpable() -> bool:
-    """PR_GET_DUMPABLE is 1."""
+    """Whether this process is dumpable: only then does its /proc directory belong to its user (PR_GET_DUMPABLE)."""
     return _prctl("PR_GET_DUMPABLE", _PR_GET_DUMPABLE) == 1
 
 
@@ -153,7 +153,7 @@ def personality(value: int) -> int:
 
 
 def ioprio_set(which: int, who: int, priority: int) -> None:
-    """ioprio_set(2)."""
+    """Set the I/O priority of what `which` and `who` name (ioprio_set(2)). Raises OSError."""
     syscall(number("ioprio_set"), which, who, priority)
 
 

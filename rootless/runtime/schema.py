@@ -33,14 +33,14 @@ def filled(path: str, value: Any) -> None:
 
 
 def absolute(path: str, value: Any) -> None:
-    """An absolute path."""
+    """Check that `value` is an absolute path; InvalidInput names the property at `path`."""
     text(path, value)
     if not value.startswith("/"):
         raise fail(path, f"must be an absolute path, not '{value}'")
 
 
 def boolean(path: str, value: Any) -> None:
-    """true or false."""
+    """Check that `value` is true or false; InvalidInput names the property at `path`."""
     if not isinstance(value, bool):
         raise fail(path, "must be true or false")
 

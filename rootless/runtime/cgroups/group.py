@@ -41,7 +41,7 @@ class Group:
         self.unit = unit
 
     def to_json(self) -> dict[str, Any]:
-        """What `restore` takes."""
+        """The group as JSON values, from which `restore` makes it again in another process."""
         return {"version": 2, "path": self.path, "unit": self.unit}
 
     def make(self) -> None:
@@ -165,11 +165,11 @@ class Group1:
         return next(iter(self.paths.values()), "")
 
     def to_json(self) -> dict[str, Any]:
-        """What `restore` takes."""
+        """The group as JSON values, from which `restore` makes it again in another process."""
         return {"version": 1, "path": self.path, "paths": self.paths}
 
     def make(self) -> None:
-        """Make all directories."""
+        """Make the directory of this group in each hierarchy. Raises InvalidState where one has processes already."""
         for name, path in self.paths.items():
             _make(path)
             if name == "cpuset":
@@ -257,7 +257,7 @@ class Group1:
         return ""
 
     def remove(self) -> None:
-        """Remove all directories."""
+        """Remove the directory of this group from each hierarchy."""
         for path in self.paths.values():
             _remove(path)
 

@@ -96,7 +96,7 @@ class Record:
         return config
 
     def save(self) -> None:
-        """Write the values."""
+        """Write the record of the container, by rename, so that readers see the old or the new one whole."""
         atomic_write(f"{self.directory}/state.json", json.dumps(self.values).encode(), durable=False)
 
     def oci_state(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Record:
         return Lock(f"{self.directory}/lock")
 
     def remove(self) -> None:
-        """Delete the record."""
+        """Delete the directory of the container below `--root`, and with it the record."""
         for name in ("start.sock", "config.json", "state.json", "lock"):
             try:
                 os.unlink(f"{self.directory}/{name}")

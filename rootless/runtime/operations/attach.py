@@ -158,7 +158,7 @@ def _below(path: str) -> list[str]:
 
 
 def _flags(attributes: int) -> int:
-    """MS_* for MOUNT_ATTR_*."""
+    """The MS_* flags of mount(2) that mean the same as the MOUNT_ATTR_* bits `attributes`."""
     flags = 0
     for attribute, flag in _ATTRIBUTE_FLAGS:
         if attributes & attribute:

@@ -63,7 +63,7 @@ class Channel:
             return True
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """The descriptor of the socket, for poll(2); the channel goes on owning it."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -72,6 +72,6 @@ class Channel:
 
 
 def pair() -> tuple[Channel, Channel]:
-    """Two connected ends."""
+    """A pair of connected channels: one for the launcher, one for the process that it forks."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Channel(ours), Channel(theirs)

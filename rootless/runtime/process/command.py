@@ -109,7 +109,7 @@ class Command:
 
     @property
     def arguments(self) -> list[str]:
-        """argv."""
+        """The argument vector that execve(2) gets."""
         return list(self.process["args"])
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Protocol
 
     class Supervisor(Protocol):
-        """Answers the calls."""
+        """What answers the calls that the filter of an emulated root reports."""
 
         def fds(self) -> tuple[int, ...]:
             """What has to stay open until `serve`."""
