@@ -210,7 +210,7 @@ def _finish(
 
 
 def _push(session: Session, names: list[str], wanted: list[Output], *, all: bool) -> None:
-    from rootless.engine.transfer.push import PushOptions
+    from rootless.engine.image_types import PushOptions
 
     if not names:
         raise UsageError("an image without a name cannot be pushed", hint="give it one with --tag")

@@ -12,7 +12,7 @@ from rootless.cli.declaration import text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.engine.files.snapshots import Change
+    from rootless.engine.image_types import Change
 
 format_option = text(
     "--format",

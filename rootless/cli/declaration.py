@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rootless.cli.command_tree import Entries
     from rootless.cli.progress import PullProgress
     from rootless.engine.context import Engine
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.image_types import PullEvent
 
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 _TRUE = {"1", "t", "true"}

@@ -21,7 +21,7 @@ from rootless.cli.registries import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.engine.transfer.manifests import Details
+    from rootless.engine.image_types import Details
 
 _LIST = click.argument("name", metavar="LIST", shell_complete=completion.images)
 _QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
@@ -54,7 +54,7 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
 
 
 def _details(flags: dict[str, Any]) -> Details:
-    from rootless.engine.transfer.manifests import Details
+    from rootless.engine.image_types import Details
 
     return Details(
         flags.pop("os"),
@@ -227,8 +227,8 @@ def push(
 ) -> None:
     """Upload."""
     from rootless.cli.progress import PullProgress
+    from rootless.engine.image_types import PushOptions
     from rootless.engine.transfer import manifests
-    from rootless.engine.transfer.push import PushOptions
 
     registry = registry_of(flags)
     options = PushOptions(format, compression, compression_level, all)

@@ -11,7 +11,7 @@ from rootless import output
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.image_types import PullEvent
 
 _DONE = ("Pull complete", "Already exists", "Download complete", "Pushed", "Layer already exists", "Mounted", "Copied")
 _MOVING = ("Downloading", "Extracting", "Pushing", "Copying")

@@ -12,7 +12,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Declared, Option, Session, command, many, pass_session, switch, text
 
 if TYPE_CHECKING:
-    from rootless.engine.image.images import RegistryOptions
+    from rootless.engine.image_types import RegistryOptions
 
 _PUSH_EXAMPLES = """
 rootless push registry.example.org/team/app:1.2
@@ -65,7 +65,7 @@ def registry_options(*, prefix: str = "", whose: str = "") -> Callable[[Declared
 
 def registry_of(flags: dict[str, Any], prefix: str = "") -> RegistryOptions:
     """Take the values of `registry_options` out of `flags`."""
-    from rootless.engine.image.images import RegistryOptions
+    from rootless.engine.image_types import RegistryOptions
 
     authfile, cert_dir, creds, tls_verify = (
         flags.pop(f"{prefix}{name}") for name in ("authfile", "cert_dir", "creds", "tls_verify")
@@ -146,7 +146,7 @@ def push(
 ) -> None:
     """Upload."""
     from rootless.cli.progress import PullProgress
-    from rootless.engine.transfer.push import PushOptions
+    from rootless.engine.image_types import PushOptions
     from rootless.errors import UsageError
     from rootless.units import parse_size
 
@@ -206,7 +206,7 @@ def login(
     registry: str | None,
 ) -> None:
     """Try and keep credentials."""
-    from rootless.engine.image.images import RegistryOptions
+    from rootless.engine.image_types import RegistryOptions
     from rootless.engine.transfer.login import logged_in_user
     from rootless.engine.transfer.login import login as log_in
     from rootless.errors import NotFound

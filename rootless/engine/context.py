@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.container.containers import Containers
-    from rootless.engine.image.images import Images, PullEvent
+    from rootless.engine.image.images import Images
+    from rootless.engine.image_types import PullEvent
     from rootless.engine.settings import Settings
     from rootless.engine.upkeep.system import System
     from rootless.engine.volume.volume_verbs import Volumes

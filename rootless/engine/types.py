@@ -214,4 +214,11 @@ class ExecSession(NamedTuple):
     exit_code: int | None
 
 
+class CopyResult(NamedTuple):
+    """size: bytes of files; lost: devices and the like that could not be made."""
+
+    size: int
+    lost: int
+
+
 JSON = dict[str, Any]

@@ -45,7 +45,7 @@ def copy(
 ) -> None:
     """Copy."""
     from rootless.cli.progress import PullProgress
-    from rootless.engine.transfer.image_copy import CopyOptions
+    from rootless.engine.image_types import CopyOptions
 
     from_registry, to_registry = registry_of(flags, "src_"), registry_of(flags, "dest_")
     with PullProgress(quiet=quiet) as progress:

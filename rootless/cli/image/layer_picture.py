@@ -11,7 +11,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
 
 if TYPE_CHECKING:
-    from rootless.engine.image.image_tree import Node, Tree
+    from rootless.engine.image_types import Node, Tree
 
 _WIDTH = 60  # of the step that made a layer
 

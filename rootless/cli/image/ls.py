@@ -11,7 +11,7 @@ from rootless.cli.declaration import Session, command, pass_session, switch, tex
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
 
 if TYPE_CHECKING:
-    from rootless.engine.image.images import HistoryEntry, ImageSummary
+    from rootless.engine.image_types import HistoryEntry, ImageSummary
 
 
 @command("ls", "List images")

@@ -13,7 +13,7 @@ from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.errors import NotFound
 
 if TYPE_CHECKING:
-    from rootless.engine.image.images import RemovedImage
+    from rootless.engine.image_types import RemovedImage
 
 
 def _print_removed(removed: RemovedImage) -> None:

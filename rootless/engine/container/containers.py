@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
     from rootless.engine.container.stats import ContainerStats
     from rootless.engine.context import Engine
-    from rootless.engine.files.cp import CopyResult
-    from rootless.engine.files.snapshots import Change
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.image_types import Change, PullEvent
     from rootless.engine.plan.explain import Explanation
     from rootless.engine.types import (
         AttachOptions,
         ContainerOptions,
         ContainerSummary,
+        CopyResult,
         ExecOptions,
         ExecSession,
         PortBinding,

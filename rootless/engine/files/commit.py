@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.files.snapshots import Change, NewLayer
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.files.snapshots import NewLayer
+    from rootless.engine.image_types import Change, PullEvent
     from rootless.engine.types import ContainerOptions
     from rootless.image.manifest import ImageConfig
     from rootless.storage.store.index import ImageEntry

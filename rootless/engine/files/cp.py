@@ -6,11 +6,12 @@ import os
 import posixpath
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rootless.engine.files import cp_rules
 from rootless.engine.files.container_files import ContainerFiles
 from rootless.engine.files.cp_rules import Found, Placing, base_name
+from rootless.engine.types import CopyResult
 from rootless.errors import HostLimit, InvalidInput, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class CopyResult(NamedTuple):
-    """size: bytes of files; lost: devices and the like that could not be made."""
-
-    size: int
-    lost: int
 
 
 def copy(

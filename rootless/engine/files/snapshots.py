@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rootless.engine.image_types import Change
 from rootless.image.manifest import OCI_LAYER, Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.image_types import PullEvent
     from rootless.host.idmap import IdMap
 
 
@@ -22,13 +23,6 @@ class NewLayer(NamedTuple):
     descriptor: Descriptor
     size: int
     entries: int
-
-
-class Change(NamedTuple):
-    """One line of `diff`. kind: A (added), C (changed) or D (deleted); path: absolute."""
-
-    kind: str
-    path: str
 
 
 def commit_layer(
@@ -61,7 +55,7 @@ def commit_layer(
     record = layers.record(chain_id)
     diff_id = record["diff_id"]
     if progress is not None:
-        from rootless.engine.image.images import PullEvent
+        from rootless.engine.image_types import PullEvent
 
         progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))
     descriptor = Descriptor(OCI_LAYER, diff_id, record["tar_size"])

@@ -6,7 +6,7 @@ import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.image.image_names import familiar, repo_digests, require, tags
-from rootless.engine.image.images import HistoryEntry, ImageSummary
+from rootless.engine.image_types import HistoryEntry, ImageSummary
 from rootless.errors import RootlessError, UsageError
 from rootless.image.manifest import chain_ids
 from rootless.image.moment import parse_time

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_list import has_label, matches, users_by_image
 from rootless.engine.image.image_names import familiar, is_digest_name, qualify, repo_digests, require, tags
-from rootless.engine.image.images import RemovedImage
+from rootless.engine.image_types import RemovedImage
 from rootless.engine.types import PruneReport
 from rootless.errors import ImageNotFound, InvalidState, NotFound, RootlessError, UsageError
 from rootless.image.manifest import Descriptor, chain_ids

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, require, tags
+from rootless.engine.image_types import Node, Tree
 from rootless.engine.upkeep.disk_usage import sizes_of
 from rootless.image.manifest import chain_ids
 
@@ -13,30 +14,6 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.storage.store.index import ImageEntry
-
-
-class Node(NamedTuple):
-    """One layer. size: bytes on disk; made_by: the step of the history; images: names (or ids) of images that end here;
-    users: number of images that need it; children: layers on top of it."""
-
-    chain_id: str
-    diff_id: str
-    size: int
-    made_by: str
-    images: tuple[str, ...]
-    users: int
-    children: tuple[Node, ...]
-
-
-class Tree(NamedTuple):
-    """roots: base layers, the largest number of users first; bytes of all layers as they are, and as they were without
-    sharing."""
-
-    roots: tuple[Node, ...]
-    images: int
-    layers: int
-    size: int
-    unshared: int
 
 
 class _Layer:

@@ -2,90 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from rootless.engine.image_types import (
+    HistoryEntry,
+    ImageSummary,
+    LoadedImage,
+    PullEvent,
+    RegistryOptions,
+    RemovedImage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
-    from rootless.engine.files.snapshots import Change
-    from rootless.engine.image.image_tree import Tree
-    from rootless.engine.transfer.image_copy import Copied, CopyOptions
-    from rootless.engine.transfer.push import Pushed, PushOptions
+    from rootless.engine.image_types import Change, Copied, CopyOptions, Pushed, PushOptions, Tree
     from rootless.engine.types import PruneReport
-
-
-class PullEvent(NamedTuple):
-    """One step of a pull, load or import, for the progress display.
-
-    id: short digest of the layer (12 hex), or "" for a line about the whole image. status: docker's words
-    ("Pulling fs layer", "Already exists", "Waiting", "Downloading", "Extracting", "Pull complete", or a free line such
-    as "Pulling from library/debian" when id is ""). current, total: bytes; total 0 = unknown.
-    """
-
-    id: str
-    status: str
-    current: int = 0
-    total: int = 0
-
-
-class ImageSummary(NamedTuple):
-    """One image as `image ls` shows it; one row per name (untagged: one row with "<none>").
-
-    created: seconds since the epoch (0.0 = unknown). size: bytes of the unpacked layers.
-    """
-
-    id: str  # sha256:<hex> of the config
-    repository: str  # familiar ("debian", "ghcr.io/a/b") or "<none>"
-    tag: str  # or "<none>"
-    digest: str  # manifest digest sha256:<hex>
-    created: float
-    size: int
-    labels: dict[str, str]
-    containers: int  # containers made from it
-    architecture: str
-    os: str
-
-
-class HistoryEntry(NamedTuple):
-    """One row of `image history`, newest first."""
-
-    id: str  # image id on the newest row, "<missing>" below, as docker
-    created: float
-    created_by: str
-    size: int
-    comment: str
-    empty_layer: bool
-
-
-class RemovedImage(NamedTuple):
-    """What `rm` did: names untagged ("debian:12", "debian@sha256:...") and image or layer ids deleted, in order."""
-
-    untagged: tuple[str, ...]
-    deleted: tuple[str, ...]
-
-
-class LoadedImage(NamedTuple):
-    """One image that `load` brought: its names now (empty: loaded by id) and the names taken from another image."""
-
-    id: str
-    names: tuple[str, ...]
-    replaced: tuple[tuple[str, str], ...] = ()  # (name, id of the image that had it)
-
-
-class RegistryOptions(NamedTuple):
-    """How to talk to the registry of one command.
-
-    tls_verify: None = registries.conf decides; False = this registry's certificate is not checked, and plain HTTP is
-    tried when it speaks no TLS. authfile: path of a docker config.json (None: the usual places). credentials:
-    "user:password". certificates: directory with *.crt, *.cert and *.key.
-    """
-
-    tls_verify: bool | None = None
-    authfile: str | None = None
-    credentials: str | None = None
-    certificates: str | None = None
 
 
 class Images:
@@ -144,7 +78,8 @@ class Images:
 
         progress is called from this thread only. Raises ImageNotFound, RegistryError, AuthenticationError, UsageError.
         """
-        from rootless.engine.transfer.push import PushOptions, push
+        from rootless.engine.image_types import PushOptions
+        from rootless.engine.transfer.push import push
 
         wanted = options or PushOptions()
         pushed = push(self._engine, name, target, options=wanted, registry=registry, progress=progress)
@@ -165,7 +100,8 @@ class Images:
 
         Bytes stay as they are (except into a docker-archive). progress is called from this thread only.
         """
-        from rootless.engine.transfer.image_copy import CopyOptions, copy
+        from rootless.engine.image_types import CopyOptions
+        from rootless.engine.transfer.image_copy import copy
 
         return copy(
             self._engine,

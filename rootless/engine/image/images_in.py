@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.image_types import PullEvent
     from rootless.storage.store.index import ImageEntry
 
 
@@ -50,7 +50,7 @@ def image_for(
             raise ImageNotFound(f"no such image: '{text}'", hint=f"rootless pull {text}")
         progress = progress or engine.progress
         if progress is not None and pull == "missing":
-            from rootless.engine.image.images import PullEvent
+            from rootless.engine.image_types import PullEvent
 
             progress(PullEvent("", f"Unable to find image '{text}' locally"))
         image_id = engine.images.pull(text, platform=platform, policy=pull, progress=progress)

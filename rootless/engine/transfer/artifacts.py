@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import qualify, registries
-from rootless.engine.image.images import RegistryOptions
+from rootless.engine.image_types import Attached, RegistryOptions
 from rootless.engine.transfer.blob_sources import bytes_content
 from rootless.engine.transfer.copy_ends import access_of
 from rootless.errors import UsageError
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 _TITLE = "org.opencontainers.image.title"
 _DEFAULT_TYPE = "application/octet-stream"
 _UNKNOWN = "application/vnd.unknown.artifact.v1"
-
-
-class Attached(NamedTuple):
-    """An artifact that was pushed: its full name by digest, and what it refers to."""
-
-    name: str
-    digest: str
-    subject: str
 
 
 def attach(

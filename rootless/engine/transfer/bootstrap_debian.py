@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import qualify
-from rootless.engine.image.images import PullEvent
+from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.import_tar import image_config, make_image, store_layer
 from rootless.errors import HostLimit, UsageError
 from rootless.host.facts import find_helper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootless.engine.image.images import PullEvent
+from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.image_bring import bring
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import InvalidInput

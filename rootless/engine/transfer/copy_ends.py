@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.image.images import RegistryOptions
+    from rootless.engine.image_types import RegistryOptions
     from rootless.image.distribution.destination import RegistryDestination
     from rootless.image.distribution.http_session import Access
     from rootless.image.distribution.upload import Content

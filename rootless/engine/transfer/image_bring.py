@@ -10,7 +10,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.engine.image.images import PullEvent
+from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.space import check_layers as check_space
 from rootless.errors import InvalidInput, RootlessError
 from rootless.image.manifest import ImageConfig, chain_ids

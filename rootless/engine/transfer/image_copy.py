@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image.image_names import qualify
-from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.image_types import Copied, CopyOptions, PullEvent, RegistryOptions
 from rootless.engine.transfer.bring_index import bring_all
 from rootless.engine.transfer.copy_ends import open_sink, open_source
 from rootless.engine.transfer.image_bring import bring
@@ -39,22 +39,6 @@ if TYPE_CHECKING:
 
 _STEP = 1 << 19
 _MAX_NESTING = 4
-
-
-class CopyOptions(NamedTuple):
-    """all: every platform of an index. platform: the one to take (None: this host's). format: oci | v2s2 (None: as it
-    is, byte for byte)."""
-
-    all: bool = False
-    platform: str | None = None
-    format: str | None = None
-
-
-class Copied(NamedTuple):
-    """What is there now: its digest at the destination, and where."""
-
-    digest: str
-    place: str
 
 
 class _Copy(NamedTuple):

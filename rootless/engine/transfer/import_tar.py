@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.image.image_names import qualify
-from rootless.engine.image.images import PullEvent
+from rootless.engine.image_types import PullEvent
 from rootless.engine.plan.config_changes import apply_changes
 from rootless.engine.transfer.load import open_input
 from rootless.errors import UsageError

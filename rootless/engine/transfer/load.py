@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar
-from rootless.engine.image.images import LoadedImage, PullEvent
+from rootless.engine.image_types import LoadedImage, PullEvent
 from rootless.engine.transfer.image_bring import bring
 from rootless.errors import HostLimit, InvalidInput, UsageError
 from rootless.image.manifest import Descriptor

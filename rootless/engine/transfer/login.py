@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import registries
-from rootless.engine.image.images import RegistryOptions
+from rootless.engine.image_types import LoggedIn, RegistryOptions
 from rootless.errors import AuthenticationError, NotFound, RegistryError, UsageError
 from rootless.image.distribution.auth import Credentials, Secret, auth_files, find_credentials
 from rootless.image.reference import DEFAULT_REGISTRY, parse_reference
@@ -14,14 +14,6 @@ from rootless.paths import Lock
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-
-
-class LoggedIn(NamedTuple):
-    """What `login` did. program: the credential helper that keeps the password; "" = it lies in clear in `path`."""
-
-    registry: str
-    path: str
-    program: str
 
 
 def registry_key(text: str | None) -> str:

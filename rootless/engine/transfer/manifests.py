@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rootless.engine.image.image_names import find, qualify
-from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.image_types import Details, PullEvent, RegistryOptions
 from rootless.engine.transfer.bring_index import bring_all, bring_manifest
 from rootless.engine.transfer.copy_ends import StoreSource, open_source
 from rootless.errors import AlreadyExists, InvalidInput, NotFound, UsageError
@@ -21,21 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.push import Pushed, PushOptions
+    from rootless.engine.image_types import Pushed, PushOptions
 
 _FIELDS = ("os", "architecture", "variant", "os.version", "os.features", "features")
-
-
-class Details(NamedTuple):
-    """What an entry says beside the digest; empty = as the image says, or as it was."""
-
-    os: str = ""
-    architecture: str = ""
-    variant: str = ""
-    os_version: str = ""
-    os_features: tuple[str, ...] = ()
-    features: tuple[str, ...] = ()
-    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def create(

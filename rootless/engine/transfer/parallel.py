@@ -11,7 +11,7 @@ from rootless.errors import RootlessError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.engine.image.images import PullEvent
+    from rootless.engine.image_types import PullEvent
 
 Result = TypeVar("Result")
 _FAREWELL = 3.0  # seconds for threads to notice that they are not needed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, find, qualify, registries, repo_digests
-from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.image_types import PullEvent, RegistryOptions
 from rootless.engine.transfer.image_bring import bring
 from rootless.errors import ImageNotFound, InvalidInput, RegistryError, UsageError
 from rootless.image.digest import digest_of

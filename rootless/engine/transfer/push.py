@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image.image_names import qualify, registries, require
-from rootless.engine.image.images import PullEvent, RegistryOptions
+from rootless.engine.image_types import PullEvent, Pushed, PushOptions, RegistryOptions
 from rootless.engine.transfer.blob_sources import (
     blob_content,
     bytes_content,
@@ -36,25 +36,6 @@ if TYPE_CHECKING:
 
 _STEP = 1 << 19  # bytes between two progress events of a layer
 _AT_ONCE = 3
-
-
-class PushOptions(NamedTuple):
-    """How to push. format: oci | v2s2 (None: as the image is). compression: gzip | zstd | none for all layers (None:
-    gzip for those that are not compressed). all: every platform of an index. chunk_size: bytes per request at most."""
-
-    format: str | None = None
-    compression: str | None = None
-    compression_level: int | None = None
-    all: bool = False
-    chunk_size: int | None = None
-
-
-class Pushed(NamedTuple):
-    """What is in the registry now. name: the full reference; digest: of the manifest or index there."""
-
-    name: str
-    digest: str
-    size: int
 
 
 class _Push(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from rootless.engine.image.image_names import registries
-from rootless.engine.image.images import RegistryOptions
+from rootless.engine.image_types import Found, RegistryOptions, Tag
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import error_text, next_link
 from rootless.image.manifest import MANIFEST_LIMIT, load_json
@@ -22,24 +22,6 @@ FILTERS = ("is-automated", "is-official", "stars")
 _MAX_LIMIT = 1000
 _MAX_PAGES = 100
 _HUB_INDEX = "index.docker.io"
-
-
-class Found(NamedTuple):
-    """One line of `search`. stars: -1 = the registry does not say."""
-
-    registry: str
-    name: str
-    description: str
-    stars: int
-    official: bool
-    automated: bool
-
-
-class Tag(NamedTuple):
-    """One line of `search --list-tags`."""
-
-    name: str
-    tag: str
 
 
 def search(
