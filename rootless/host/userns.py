@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from rootless import errors
-from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, RootlessError
+from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit
+from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, read_answer
 from rootless.host.idmap import Extent, IdMap, default_map, identity_map, single_map
 from rootless.host.interpreter import worker_command
 from rootless.host.mapping import write_maps
@@ -85,7 +85,7 @@ def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
     writer = os.fork()
     if writer == 0:
         os.close(go_write)
-        _end_with_answer(answer_write, lambda: _write_when_told(go_read, id_map))
+        end_with_answer(answer_write, lambda: _write_when_told(go_read, id_map))
     os.close(go_read)
     os.close(answer_write)
     try:
@@ -96,7 +96,7 @@ def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
 
             raise namespace_error(e) from e
         os.write(go_write, b"!")
-        _read_answer(answer_read)
+        decode_answer(read_answer(answer_read))
     finally:
         os.close(go_write)
         os.close(answer_read)
@@ -160,78 +160,6 @@ def call_in(userns_fd: int, function: Callable[[], bytes]) -> bytes:
     return fork_and_read(inside)
 
 
-def fork_and_read(function: Callable[[], bytes]) -> bytes:
-    """Run `function` in a forked child and return its result; its error, or its death by a signal, is raised here."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read_end)
-        _end_with_answer(write_end, function)
-    os.close(write_end)
-    try:
-        return _read_answer(read_end)
-    finally:
-        os.close(read_end)
-        os.waitpid(child, 0)
-
-
-def _end_with_answer(fd: int, function: Callable[[], bytes]) -> NoReturn:
-    """The whole life of a forked child: a byte for success or failure, then the result or the error as JSON."""
-    status = 1
-    try:
-        try:
-            answer = b"+" + function()
-            status = 0
-        except BaseException as e:
-            answer = b"-" + _encode_error(e)
-        view = memoryview(answer)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os._exit(status)  # no atexit, no flush of the parent's buffers
-
-
-def _encode_error(error: BaseException) -> bytes:
-    import json
-
-    value: dict[str, str | int | None]
-    if isinstance(error, RootlessError):
-        value = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
-    elif isinstance(error, OSError):
-        name = error.filename if isinstance(error.filename, str) else None
-        value = {"errno": error.errno, "strerror": error.strerror, "filename": name}
-    else:
-        import traceback
-
-        value = {"class": "RootlessError", "message": "".join(traceback.format_exception(error)).strip(), "hint": None}
-    return json.dumps(value).encode()
-
-
-def _read_all(fd: int) -> bytes:
-    chunks = []
-    while chunk := os.read(fd, 1 << 16):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _read_answer(fd: int) -> bytes:
-    return _decode(_read_all(fd))
-
-
-def _decode(answer: bytes) -> bytes:
-    """The result in a child's answer, or its error raised."""
-    if answer[:1] == b"+":
-        return answer[1:]
-    if not answer:
-        raise HostLimit("a child process was killed before it could answer")
-    import json
-
-    value = json.loads(answer[1:])
-    if "errno" in value:
-        raise OSError(value["errno"], value["strerror"], value["filename"])
-    raise getattr(errors, value["class"])(value["message"], hint=value["hint"])
-
-
 def run(
     id_map: IdMap,
     argv: Sequence[str],
@@ -262,18 +190,18 @@ def run(
                 os.set_inheritable(fd, True)
             _exec(program, argv, env)
 
-        _end_with_answer(write_end, inside)
+        end_with_answer(write_end, inside)
     os.close(write_end)
     handlers = _ignore_keys()
     try:
-        answer = _read_all(read_end)  # end of file is the success of execve: the fd is close-on-exec
+        answer = read_answer(read_end)  # end of file is the success of execve: the fd is close-on-exec
         os.close(read_end)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
         for number, handler in handlers:
             signal.signal(number, handler)
     if answer:
-        _decode(answer)
+        decode_answer(answer)
     return code if code >= 0 else 128 - code
 
 

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rootless import errors
 from rootless.builder.worker import wire
-from rootless.errors import HostLimit, RootlessError
+from rootless.errors import HostLimit
+from rootless.host.answer import error_from_json
 from rootless.host.userns import worker_command
 
 _CHUNK = 65536
@@ -92,8 +92,7 @@ class Worker:
         if message is None:
             raise _lost()
         if "error" in message:
-            kind = getattr(errors, message["error"], RootlessError)
-            raise kind(message["message"], hint=message["hint"])
+            raise error_from_json(message["error"])
         result: dict[str, Any] = message["result"]
         return result
 

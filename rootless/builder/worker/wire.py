@@ -8,6 +8,7 @@ import socket
 import struct
 
 from rootless.errors import HostLimit
+from rootless.host.answer import LIMIT, parse_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,13 +16,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HEAD = struct.Struct("!I")
-LIMIT = 64 << 20  # bytes of one message
 _FDS = 16
 
 
 def send(connection: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message, and duplicates of `fds` with its first bytes. Raises OSError when the peer is gone."""
-    payload = json.dumps(message).encode("utf-8", "surrogateescape")
+    payload = json.dumps(message).encode()
     if fds:
         socket.send_fds(connection, [_HEAD.pack(len(payload))], list(fds))
     else:
@@ -47,8 +47,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]
     payload = _exactly(connection, length)
     if len(payload) < length:
         return None, fds
-    message: dict[str, Any] = json.loads(payload.decode("utf-8", "surrogateescape"))
-    return message, fds
+    return parse_object(payload), fds
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:

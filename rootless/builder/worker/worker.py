@@ -14,7 +14,8 @@ from typing import Any
 
 from rootless.builder.worker import wire
 from rootless.builder.worker.step_namespaces import Namespaces
-from rootless.errors import RootlessError
+from rootless.errors import HostLimit, RootlessError
+from rootless.host.answer import error_to_json
 from rootless.host.idmap import IdMap
 
 FD = 3
@@ -93,10 +94,10 @@ def _answer(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, 
     try:
         return {"result": _do(session, job, fds)}
     except RootlessError as e:
-        return {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+        return {"error": error_to_json(e)}
     except OSError as e:
         where = f" '{e.filename}'" if e.filename else ""
-        return {"error": "HostLimit", "message": f"cannot carry out a step{where}: {e.strerror or e}", "hint": None}
+        return {"error": error_to_json(HostLimit(f"cannot carry out a step{where}: {e.strerror or e}"))}
     finally:
         for fd in fds:
             try:

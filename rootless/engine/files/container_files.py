@@ -5,16 +5,15 @@ Use it in a `with`. An archive that was asked for is read from `pack`'s reader; 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from rootless import errors
 from rootless.engine.container.reconcile import is_running, saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
+from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
 from rootless.host.idmap import IdMap
 from rootless.host.userns import worker_command
 from rootless.paths import Lock
@@ -132,22 +131,23 @@ class ContainerFiles:
         content = json.dumps(request).encode()
         content = struct.pack("!I", len(content)) + content
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(self._requests, view) :]
+            write_all(self._requests, content)
         except BrokenPipeError:
             pass  # the answer that is missing says so
 
     def answer(self) -> dict[str, Any]:
         """The answer to the last request."""
         header = self._exactly(4)
-        answer: dict[str, Any] = json.loads(self._exactly(struct.unpack("!I", header)[0]))
-        if answer.get("error") == "BrokenPipeError":
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-        if "error" in answer:
-            kind = getattr(errors, answer["error"], RootlessError)
-            raise kind(f"container '{self.record['name']}': {answer['message']}", hint=answer["hint"])
-        return answer
+        (size,) = struct.unpack("!I", header)
+        if size > LIMIT:
+            raise HostLimit(f"the answer of a child process is longer than {LIMIT} bytes")
+        answer = parse_object(self._exactly(size))
+        if "error" not in answer:
+            return answer
+        error = error_from_json(answer["error"])
+        if isinstance(error, RootlessError):
+            raise type(error)(f"container '{self.record['name']}': {error.message}", hint=error.hint)
+        raise error
 
     def _exactly(self, size: int) -> bytes:
         content = b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import HostLimit
-from rootless.host import userns
+from rootless.host.answer import fork_and_read
 from rootless.host.probes import Probe
 
 
@@ -80,7 +80,7 @@ def seccomp_listener(directory: str) -> Probe:
         return b""
 
     try:
-        userns.fork_and_read(inside)
+        fork_and_read(inside)
     except OSError as e:
         if e.errno == errno.EBUSY:
             reason = "another listener is around this process already, and the kernel allows one"
@@ -119,7 +119,7 @@ def seccomp(directory: str) -> Probe:
         raise HostLimit("a loaded filter has no effect")
 
     try:
-        userns.fork_and_read(inside)
+        fork_and_read(inside)
     except OSError as e:
         return Probe(
             "seccomp", False, f"the kernel takes no filter: {e.strerror}", "a kernel with CONFIG_SECCOMP_FILTER=y"
@@ -138,7 +138,7 @@ def keyring(directory: str) -> Probe:
         return b""
 
     try:
-        userns.fork_and_read(inside)
+        fork_and_read(inside)
     except OSError as e:
         if e.errno == errno.EDQUOT:
             remedy = "end other sessions, or ask the administrator for: sysctl -w kernel.keys.maxkeys=2000"

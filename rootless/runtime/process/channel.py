@@ -10,6 +10,8 @@ import json
 import os
 import socket
 
+from rootless.host.answer import parse_object
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -50,8 +52,7 @@ class Channel:
             for fd in fds:
                 os.close(fd)
             return None, []
-        message = json.loads(payload)
-        return message, fds
+        return parse_object(payload), fds
 
     def peer_is_gone(self) -> bool:
         """Whether the other end is closed, without taking a message."""

@@ -20,6 +20,7 @@ import encodings.latin_1
 import encodings.utf_8  # noqa: F401
 
 from rootless.errors import RootlessError, RuntimeFailure
+from rootless.host.answer import error_to_json
 from rootless.kernel import loopback, mounts
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWNET
@@ -337,16 +338,15 @@ def _write_own(name: str, text: str) -> None:
 def report(channel: Channel, error: BaseException, step: str) -> None:
     """Send `error` outside with the step that failed; the peer's death makes it pointless."""
     if isinstance(error, RootlessError):
-        message, hint, kind = error.message, error.hint, type(error).__name__
+        failure = error
     elif isinstance(error, OSError):
-        kind = "RuntimeFailure"
-        reason = error.strerror or str(error)
         notes = [n for n in getattr(error, "__notes__", []) if not n.startswith(("syscall", "mount("))]
-        message, hint = f"cannot {step}: {reason}" + (f" ({'; '.join(notes)})" if notes else ""), _hint(error)
+        reason = (error.strerror or str(error)) + (f" ({'; '.join(notes)})" if notes else "")
+        failure = RuntimeFailure(f"cannot {step}: {reason}", hint=_hint(error))
     else:
-        kind, message, hint = "RuntimeFailure", f"cannot {step}: {type(error).__name__}: {error}", None
+        failure = RuntimeFailure(f"cannot {step}: {type(error).__name__}: {error}")
     try:
-        channel.send({"error": {"class": kind, "message": message, "hint": hint, "step": step}})
+        channel.send({"error": error_to_json(failure)})
     except OSError:
         pass
 

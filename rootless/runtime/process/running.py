@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from rootless import errors
-from rootless.errors import RootlessError, RuntimeFailure
+from rootless.errors import RuntimeFailure
+from rootless.host.answer import error_from_json
 from rootless.kernel import process as kernel
 from rootless.runtime.process.channel import Channel
 
@@ -142,7 +142,7 @@ def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tup
         if "warning" in message:
             warn(message["warning"])
         elif "error" in message:
-            raise decode_error(message["error"])
+            raise error_from_json(message["error"])
         elif at is not None and message.get("at") != at:
             raise RuntimeFailure(f"the container's first process said {message} in place of '{at}'")
         else:
@@ -168,11 +168,4 @@ def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Calla
                 os.close(fds[0])
             channel.send({"do": "go on"})
         else:
-            raise decode_error(message["error"])
-
-
-def decode_error(error: dict[str, Any]) -> RootlessError:
-    """The exception that the other process reported."""
-    kind = getattr(errors, error["class"], RuntimeFailure)
-    result: RootlessError = kind(error["message"], hint=error["hint"])
-    return result
+            raise error_from_json(message.get("error"))

@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
+from rootless.host.answer import error_to_json, write_all
 from rootless.host.idmap import IdMap
 from rootless.kernel.files import open_in_root
 from rootless.storage.files.archiver import Archiver
@@ -52,18 +53,18 @@ def main() -> int:
             else:
                 answer = files.answer(request)
         except RootlessError as e:
-            answer = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+            answer = {"error": error_to_json(e)}
         except RecursionError:
-            answer = {"error": "InvalidInput", "message": "the tree is too deep", "hint": None}
-        except BrokenPipeError:
-            answer = {"error": "BrokenPipeError"}
+            answer = {"error": error_to_json(InvalidInput("the tree is too deep"))}
+        except BrokenPipeError as e:
+            answer = {"error": error_to_json(e)}
         except OSError as e:
             kind = _WORDS.get(e.errno or 0, HostLimit)
             name = os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else ""
-            answer = {"error": kind.__name__, "message": f"{name}: {e.strerror}".removeprefix(": "), "hint": None}
+            answer = {"error": error_to_json(kind(f"{name}: {e.strerror}".removeprefix(": ")))}
         content = json.dumps(answer).encode()
         try:
-            _write(1, struct.pack("!I", len(content)) + content)
+            write_all(1, struct.pack("!I", len(content)) + content)
         except BrokenPipeError:
             return 1  # nobody waits any more
     return 0
@@ -82,12 +83,6 @@ def _exactly(size: int) -> bytes:
     while len(content) < size and (piece := os.read(0, size - len(content))):
         content += piece
     return content
-
-
-def _write(fd: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 class _Input:
@@ -127,7 +122,7 @@ class Files:
         return verbs[request["verb"]](request)
 
     def _export(self, request: dict[str, Any]) -> dict[str, Any]:
-        archiver = Archiver(lambda piece: _write(OUT, piece), table=self._noted_owners())
+        archiver = Archiver(lambda piece: write_all(OUT, piece), table=self._noted_owners())
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
         archiver.directory(fd, "")
         archiver.finish()
@@ -159,7 +154,7 @@ class Files:
 
     def _pack(self, request: dict[str, Any]) -> dict[str, Any]:
         table = self._noted_owners(request["name"], self._path)
-        archiver = Archiver(lambda piece: _write(OUT, piece), table=table)
+        archiver = Archiver(lambda piece: write_all(OUT, piece), table=table)
         if self._name:
             archiver.add(self._place, self._name, request["name"])
         else:

@@ -1,6 +1,6 @@
 """The process that works on layers: enters the user namespace, unpacks, commits, copies, deletes. One job each.
 
-stdin: length, job as JSON, then the compressed archive. stdout: the result or the error as JSON.
+stdin: length, job as JSON, then the compressed archive. stdout: an answer (host.answer) with the result as JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
+from rootless.host.answer import encode_error, encode_result, write_all
 from rootless.host.idmap import IdMap
 from rootless.host.userns import enter
 from rootless.kernel import mounts
@@ -25,21 +26,15 @@ def main() -> int:
     try:
         job = json.loads(_exactly(struct.unpack("!I", _exactly(4))[0]))
         id_map = IdMap.from_json(job["id_map"])
-        result = _OPERATIONS[job["operation"]](job, id_map)
+        answer = encode_result(json.dumps(_OPERATIONS[job["operation"]](job, id_map)).encode())
     except RootlessError as e:
-        result = {"error": type(e).__name__, "message": e.message, "hint": e.hint}
+        answer = encode_error(e)
     except OSError as e:
-        result = {"error": "HostLimit", "message": f"cannot work on a layer: {e}", "hint": None}
+        answer = encode_error(HostLimit(f"cannot work on a layer: {e}"))
     except (RecursionError, MemoryError) as e:
-        result = {
-            "error": "InvalidInput",
-            "message": f"layer is too deep or too large: {e!r}",
-            "hint": None,
-        }
-    view = memoryview(json.dumps(result).encode())
+        answer = encode_error(InvalidInput(f"layer is too deep or too large: {e!r}"))
     try:
-        while view:
-            view = view[os.write(out, view) :]
+        write_all(out, answer)
     except BrokenPipeError:
         pass  # who asked has gone: a reader that was closed early
     os.close(out)

@@ -12,8 +12,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from rootless import errors
-from rootless.errors import HostLimit, RootlessError
+from rootless.errors import HostLimit
+from rootless.host.answer import decode_answer, parse_object, read_answer, write_all
 from rootless.host.userns import worker_command
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
 _OUT = 3
-RESULT_LIMIT = 64 << 20
 # glibc would map and unmap the memory of each 1 MiB piece anew: a fifth of the kernel time of an unpacking
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
@@ -100,12 +99,12 @@ def run(
     content, pid, feed, answer = _spawn(job, id_map)
     try:
         try:
-            _write(feed, content)
+            write_all(feed, content)
             if stream is not None:
                 while piece := stream.read(PIECE):
                     if progress is not None:
                         progress(len(piece))
-                    _write(feed, piece)
+                    write_all(feed, piece)
             os.close(feed)
             feed = -1
         except BrokenPipeError:
@@ -116,7 +115,7 @@ def run(
         finally:
             if feed >= 0:
                 os.close(feed)
-        return _result(_read_all(answer))
+        return _result(read_answer(answer))
     finally:
         os.close(answer)
         os.waitpid(pid, 0)
@@ -138,7 +137,7 @@ class Rebuilt:
         finally:
             os.close(out)
         try:
-            _write(feed, content)
+            write_all(feed, content)
         except BrokenPipeError:
             pass  # its answer says why
         finally:
@@ -151,7 +150,7 @@ class Rebuilt:
         piece = os.read(self._pipe, size if size >= 0 else PIPE_SIZE)
         if not piece and size:
             pid, self._pid = self._pid, -1
-            answer = _read_all(self._answer)
+            answer = read_answer(self._answer)
             self._end(pid)
             _result(answer)
         return piece
@@ -202,28 +201,6 @@ def _widen(pipe: int) -> None:
         pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
 
 
-def _write(fd: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _read_all(fd: int) -> bytes:
-    pieces = []
-    size = 0
-    while piece := os.read(fd, 1 << 16):
-        pieces.append(piece)
-        size += len(piece)
-        if size > RESULT_LIMIT:
-            raise HostLimit("the answer of the unpacking process is too long")
-    return b"".join(pieces)
-
-
 def _result(answer: bytes) -> dict[str, Any]:
-    if not answer:
-        raise HostLimit("the unpacking process ended without an answer", hint="is memory short?")
-    result: dict[str, Any] = json.loads(answer)
-    if "error" in result:
-        kind = getattr(errors, result["error"], RootlessError)
-        raise kind(result["message"], hint=result["hint"])
-    return result
+    lost = HostLimit("the unpacking process ended without an answer", hint="is memory short?")
+    return parse_object(decode_answer(answer, lost))

@@ -16,6 +16,7 @@ import pytest
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, NotFound
 from rootless.host import mapping, userns
+from rootless.host.answer import fork_and_read
 from rootless.host.facts import is_privileged
 from rootless.host.idmap import Extent, IdMap, default_map, keep_id_map, single_map
 from rootless.host.subid import subordinate_ids
@@ -356,7 +357,7 @@ class TestRefusals:
 
     def refused(self, function: Callable[[], bytes]) -> HostLimit:
         with pytest.raises(HostLimit) as caught:
-            userns.fork_and_read(function)
+            fork_and_read(function)
         assert caught.value.hint
         return caught.value
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rootless.host import userns
+from rootless.host.answer import fork_and_read
 from rootless.host.idmap import single_map
 from rootless.kernel import files, mounts, namespaces, process, procfs, tty
 
@@ -221,4 +222,4 @@ def test_session_keyring() -> None:
         keyring.set_permissions(key, 0x3F3F0000)
         return keyring.describe(keyring.SESSION_KEYRING).encode()
 
-    assert userns.fork_and_read(work).endswith(b";rootless-test")
+    assert fork_and_read(work).endswith(b";rootless-test")
