@@ -6,13 +6,12 @@ The caller holds `store.using()` until the image has its name, so that garbage c
 
 from __future__ import annotations
 
-import queue
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image_types import PullEvent
+from rootless.engine.transfer.parallel import run_all
 from rootless.engine.transfer.space import check_layers as check_space
-from rootless.errors import InvalidInput, RootlessError
+from rootless.errors import InvalidInput
 from rootless.image.manifest import ImageConfig, chain_ids
 from rootless.paths import Lock
 from rootless.storage.store.layer_forms import remember
@@ -20,14 +19,13 @@ from rootless.storage.store.layer_forms import remember
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rootless.engine.transfer.parallel import Control
     from rootless.image.manifest import Descriptor, Manifest
     from rootless.image.source import ImageSource, Reader
     from rootless.storage.store.blobs import BlobCheck, BlobWriter
     from rootless.storage.store.store import Store
 
-PARALLEL = 3
 _STEP = 1 << 19  # bytes between two progress events of a layer
-_FAREWELL = 3.0  # seconds for threads to notice that they are not needed
 
 
 class Layer(NamedTuple):
@@ -42,10 +40,6 @@ class Layer(NamedTuple):
     def short(self) -> str:
         """What progress calls it."""
         return self.descriptor.digest.partition(":")[2][:12]
-
-
-class Cancelled(Exception):
-    """Raised inside a layer's stream when another layer failed: it ends the thread and is never seen outside."""
 
 
 def bring(
@@ -98,78 +92,28 @@ def _bring_layers(
     progress: Callable[[PullEvent], None],
     keep_blobs: bool,
 ) -> None:
-    waiting: queue.SimpleQueue[Layer] = queue.SimpleQueue()
-    missing = 0
-    check_space(store, [layer for layer in layers if not _is_here(store, layer, keep_blobs)], keep_blobs)
+    missing = [layer for layer in layers if not _is_here(store, layer, keep_blobs)]
+    check_space(store, missing, keep_blobs)
     for layer in layers:
-        if _is_here(store, layer, keep_blobs):
-            progress(PullEvent(layer.short, "Already exists"))
-        else:
-            progress(PullEvent(layer.short, "Pulling fs layer"))
-            waiting.put(layer)
-            missing += 1
+        progress(PullEvent(layer.short, "Pulling fs layer" if layer in missing else "Already exists"))
     if not missing:
         return
     store.id_map  # noqa: B018 - read /etc/subuid once, before the threads
-    events: queue.SimpleQueue[PullEvent | BaseException | None] = queue.SimpleQueue()
-    cancelled = threading.Event()
 
-    def work() -> None:
-        try:
-            while not cancelled.is_set():
-                try:
-                    layer = waiting.get_nowait()
-                except queue.Empty:
-                    break
-                _bring_layer(store, source, layer, events.put, cancelled, keep_blobs)
-            events.put(None)
-        except BaseException as e:  # handed to the caller's thread, which raises it
-            events.put(e)
+    def job(layer: Layer) -> Callable[[Control], None]:
+        return lambda control: _bring_layer(store, source, layer, control, keep_blobs)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, missing))]
-    for thread in threads:
-        thread.start()
-    try:
-        _follow(events, len(threads), progress, cancelled)
-    finally:
-        cancelled.set()
-        for thread in threads:
-            thread.join(_FAREWELL)
-
-
-def _follow(
-    events: queue.SimpleQueue[PullEvent | BaseException | None],
-    running: int,
-    progress: Callable[[PullEvent], None],
-    cancelled: threading.Event,
-) -> None:
-    """Show events until every thread has ended; then raise the first error."""
-    failure: BaseException | None = None
-    while running:
-        event = events.get()
-        if isinstance(event, PullEvent):
-            if failure is None:
-                progress(event)
-            continue
-        running -= 1
-        if event is not None:
-            cancelled.set()
-            if failure is None or isinstance(failure, Cancelled):
-                failure = event
-            if not isinstance(event, (RootlessError, Cancelled)):
-                break  # a bug or an interrupt: do not wait for the others
-    if failure is not None:
-        raise failure
+    run_all([job(layer) for layer in missing], progress)
 
 
 def _bring_layer(
     store: Store,
     source: ImageSource,
     layer: Layer,
-    emit: Callable[[PullEvent], None],
-    cancelled: threading.Event,
+    control: Control,
     keep_blobs: bool,
 ) -> None:
+    emit = control.emit
     blobs, digest = store.blobs, layer.descriptor.digest
     # By chain id, as storage locks the unpacking: waits then only ever lead to lower layers, so they cannot form a ring
     lock = Lock(store.path("locks", f"layer-blob-{layer.chain_id.partition(':')[2]}"))
@@ -191,7 +135,7 @@ def _bring_layer(
             # An uncompressed layer is the tree and its recipe: there is nothing that a blob would add
             keep = keep_blobs and digest != layer.diff_id
             writer = blobs.writer(digest, size) if keep else blobs.check(digest, size, trusted=digest == layer.diff_id)
-        stream = LayerStream(reader, writer, layer, status, emit, cancelled)
+        stream = LayerStream(reader, writer, layer, status, control)
         try:
             if has_layer:
                 stream.drain()
@@ -224,7 +168,7 @@ def _unpack(store: Store, layer: Layer, stream: LayerStream) -> None:
 class LayerStream:
     """The bytes of a layer: what the unpacker reads is hashed, and kept as a blob where that is wanted, on the way."""
 
-    __slots__ = ("_cancelled", "_emit", "_layer", "_next", "_read", "_reader", "_status", "_writer")
+    __slots__ = ("_control", "_layer", "_next", "_read", "_reader", "_status", "_writer")
 
     def __init__(
         self,
@@ -232,22 +176,19 @@ class LayerStream:
         writer: BlobWriter | BlobCheck | None,
         layer: Layer,
         status: str,
-        emit: Callable[[PullEvent], None],
-        cancelled: threading.Event,
+        control: Control,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._layer = layer
         self._status = status
-        self._emit = emit
-        self._cancelled = cancelled
+        self._control = control
         self._read = 0
         self._next = _STEP
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes. At the end the digest is verified. Raises DigestMismatch."""
-        if self._cancelled.is_set():
-            raise Cancelled
+        self._control.check()
         piece = self._reader.read(size)
         if self._writer is not None:
             if piece:
@@ -259,7 +200,7 @@ class LayerStream:
         if self._read >= self._next or not piece:
             self._next = self._read + _STEP
             status = self._status if piece else "Extracting"
-            self._emit(PullEvent(self._layer.short, status, self._read, self._layer.descriptor.size))
+            self._control.emit(PullEvent(self._layer.short, status, self._read, self._layer.descriptor.size))
         return piece
 
     def drain(self) -> None:
