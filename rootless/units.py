@@ -1,4 +1,9 @@
-"""docker's words for time and size: "1h30m", "64m", since and until, "3 minutes ago". Pure."""
+"""Sizes, durations and points in time: the one grammar that reads them and the one rounding that shows them. Pure.
+
+What is read follows docker's flags ("64m", "1h30m", `--since`), what is shown follows its go-units library
+("7.8MB", "3 hours ago"), and what is stored is RFC 3339. Durations are seconds, points in time are seconds since the
+epoch unless a name ends in `_ns` (nanoseconds since the epoch).
+"""
 
 from __future__ import annotations
 
@@ -52,8 +57,30 @@ def parse_size(text: str, flag: str) -> int:
         raise UsageError(f"'{text}' is not a size ({flag})", hint="write it like 64m, 1g or 1048576") from None
 
 
+def human_size(octets: float, *, digits: int = 3) -> str:
+    """`octets` in powers of 1000, to `digits` significant digits: 7.8MB, 127MB (go-units' HumanSize)."""
+    return _scaled(octets, 1000, digits, ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"))
+
+
+def human_binary_size(octets: float, *, digits: int = 4) -> str:
+    """`octets` in powers of 1024, to `digits` significant digits: 7.5MiB, 1.2GiB (go-units' BytesSize)."""
+    return _scaled(octets, 1024, digits, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"))
+
+
+def _scaled(octets: float, base: int, digits: int, names: tuple[str, ...]) -> str:
+    exponent = 0
+    while octets >= base and exponent < len(names) - 1:
+        octets /= base
+        exponent += 1
+    return f"{octets:.{digits}g}{names[exponent]}"
+
+
 def human_duration(seconds: float) -> str:
-    """docker's rounded words: "Less than a second", "About a minute", "3 hours", "2 weeks"."""
+    """`seconds` rounded as go-units' HumanDuration rounds: "About a minute", "3 hours", "2 weeks".
+
+    Hours are rounded to the nearest, halves up; days, weeks and months are whole ones of those hours; seconds, minutes
+    and years are cut.
+    """
     whole = int(seconds)
     if whole < 1:
         return "Less than a second"
@@ -66,26 +93,25 @@ def human_duration(seconds: float) -> str:
         return "About a minute"
     if minutes < 60:
         return f"{minutes} minutes"
-    hours = round(seconds / 3600)
+    hours = int(seconds / 3600 + 0.5)  # not round(): that makes 2 hours of 2.5 and 4 of 3.5
     if hours == 1:
         return "About an hour"
-    for limit, size, unit in ((48, 1, "hours"), (24 * 7 * 2, 24, "days"), (24 * 30 * 2, 168, "weeks")):
-        if hours < limit:
-            return f"{hours // size} {unit}"
-    return f"{hours // 720} months" if hours < 24 * 365 * 2 else f"{hours // 8760} years"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{whole // 3600 // 24 // 365} years"
 
 
-def parse_timestamp(text: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time with up to nine decimals; 0.0 for docker's zero time or none."""
-    if not text or text.startswith("0001-"):
-        return 0.0
-    from datetime import datetime
-
-    head, dot, tail = text.partition(".")
-    if dot:
-        digits = len(tail) - len(tail.lstrip("0123456789"))
-        text = f"{head}.{(tail[:digits] + '000000')[:6]}{tail[digits:]}"
-    return datetime.fromisoformat(text).timestamp()
+def human_age(moment: float, now: float | None = None) -> str:
+    """How long before `now` (None: this moment) `moment` was: "3 hours ago"; "N/A" when it is not known (0)."""
+    if not moment:
+        return "N/A"
+    return f"{human_duration((time.time() if now is None else now) - moment)} ago"
 
 
 def timestamp(seconds: float | None = None) -> str:
@@ -95,24 +121,98 @@ def timestamp(seconds: float | None = None) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:09d}Z"
 
 
-def parse_moment(text: str, flag: str) -> float:
-    """Seconds since the epoch of what --since, --until and `until=` take.
+def whole_timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, cut to the second, as image configs and the runtime's state have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))
 
-    A Unix time ("1700000000.5"), a date or RFC 3339 time (local time when it has no zone), or a duration before now
-    ("10m"). Raises UsageError naming `flag`.
+
+def local_timestamp(moment: float) -> str:
+    """`moment` as RFC 3339 in local time: 2026-01-02T15:04:05+01:00."""
+    zone = time.strftime("%z", time.localtime(moment))
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(moment))
+    return stamp + ("Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}")
+
+
+def local_timestamp_ns(moment_ns: int) -> str:
+    """`moment_ns` as RFC 3339 in local time with all nine decimals."""
+    whole, rest = divmod(moment_ns, 1_000_000_000)
+    text = local_timestamp(whole)
+    return f"{text[:19]}.{rest:09}{text[19:]}"
+
+
+def local_time(moment: float) -> str:
+    """`moment` as Go prints a time: 2026-01-02 15:04:05 +0100 CET; Go's zero time when it is not known (0)."""
+    if not moment:
+        return "0001-01-01 00:00:00 +0000 UTC"
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(moment))
+
+
+def parse_timestamp(text: str) -> float:
+    """Seconds since the epoch of a stored RFC 3339 time; 0.0 for Go's zero time or no text. Raises ValueError."""
+    return 0.0 if not text or text.startswith("0001-") else _seconds(parse_timestamp_ns(text))
+
+
+def parse_image_time(text: str) -> float:
+    """Seconds since the epoch of the `created` of an image, which anybody may have written.
+
+    0.0 where it is no RFC 3339 time with a zone, or lies before the epoch: such an image only has no known age.
     """
+    if len(text) < 20 or not (text[-1] in "Zz" or text[-6] in "+-"):
+        return 0.0
     try:
-        return float(text)
+        return max(0.0, parse_timestamp(text))
     except ValueError:
-        pass
+        return 0.0
+
+
+def parse_timestamp_ns(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time or date, local where it has no zone. Raises ValueError."""
+    from datetime import datetime
+
+    text = text.upper()
+    if text[10:11] in ("Z", "+", "-"):
+        text = f"{text[:10]}T00:00{text[10:]}"  # docker takes a date with a zone; datetime does not
+    head, _, tail = text.partition(".")
+    zone = tail.lstrip("0123456789")
+    fraction = tail[: len(tail) - len(zone)]
     try:
-        return parse_timestamp(text)
-    except ValueError:
-        pass
+        whole = int(datetime.fromisoformat(head + zone).timestamp())
+    except OverflowError:
+        raise ValueError(f"'{text}' is out of range") from None
+    return whole * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+
+
+def _seconds(nanoseconds: int) -> float:
+    """`nanoseconds` as seconds; the whole ones exactly, which a division of so great a number would not keep."""
+    whole, fraction = divmod(nanoseconds, 1_000_000_000)
+    return whole + fraction / 1e9
+
+
+def parse_moment(text: str, flag: str, *, now: float | None = None) -> float:
+    """`parse_moment_ns` in seconds."""
+    return _seconds(parse_moment_ns(text, flag, now=now))
+
+
+def parse_moment_ns(text: str, flag: str, *, now: float | None = None) -> int:
+    """Nanoseconds since the epoch of what --since, --until and `until=` take.
+
+    A Unix time with at most nine decimals ("1700000000.5"), a date or RFC 3339 time (local time when it has no zone),
+    or a duration before `now` ("10m"; "-10m" lies after it, as docker has it). Raises UsageError naming `flag`.
+    """
+    text = text.strip()
+    whole, dot, fraction = text.partition(".")
+    if whole.isascii() and whole.isdigit() and (not dot or (fraction.isascii() and fraction.isdigit())):
+        return int(whole) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+    if text[4:5] == "-":
+        try:
+            return parse_timestamp_ns(text)
+        except ValueError:
+            pass
     try:
-        return time.time() - parse_duration(text, flag)
+        length = parse_duration(text.removeprefix("-"), flag)
     except UsageError:
         raise UsageError(
             f"'{text}' is not a time ({flag})",
             hint="write 2024-05-01T12:00:00Z, seconds since 1970, or 10m for ten minutes ago",
         ) from None
+    return int(((time.time() if now is None else now) + (length if text.startswith("-") else -length)) * 1_000_000_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.image.moment import format_time
+from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
     from rootless.image.platform import Platform
@@ -90,7 +90,7 @@ class State(NamedTuple):
 
     def _entry(self, created_by: str, moment: int, *, empty: bool) -> dict[str, Any]:
         entry: dict[str, Any] = {
-            "created": format_time(moment),
+            "created": whole_timestamp(moment),
             "created_by": created_by,
             "comment": "buildkit.dockerfile.v0",
         }

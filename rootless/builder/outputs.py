@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rootless.builder.fields import parse_fields
 from rootless.errors import UsageError
 from rootless.image.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor
-from rootless.image.moment import format_time
+from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -139,7 +139,7 @@ def _config(state: State, labels: Mapping[str, str]) -> dict[str, Any]:
         config["Labels"] = {**(config.get("Labels") or {}), **labels}
     document: dict[str, Any] = {
         **state.extra,
-        "created": format_time(state.moment),
+        "created": whole_timestamp(state.moment),
         "architecture": state.platform.architecture,
         "os": state.platform.os,
         "config": config,

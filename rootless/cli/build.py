@@ -107,7 +107,7 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
 @pass_session
 def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, keep_storage: str | None) -> None:
     """Ask, then remove."""
-    from rootless.cli import units
+    from rootless import units
     from rootless.cli.run_flags import confirm
     from rootless.engine.upkeep.build_cache import prune as carry_out
 
@@ -117,17 +117,17 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
     report = carry_out(session.engine, all=all, filters=filter, keep=keep_storage)
     for line in report.removed:
         output.line(line)
-    output.line(f"Total:\t{units.size(report.reclaimed)}")
+    output.line(f"Total:\t{units.human_size(report.reclaimed)}")
 
 
 @command("du", "Show what the build cache takes")
 @pass_session
 def du(session: Session) -> None:
     """One line per record, the newest last."""
-    from rootless.cli import units
+    from rootless import units
     from rootless.engine.upkeep.build_cache import usage
 
     lines, total = usage(session.engine)
     for key, size, used, description in lines:
-        output.line(f"{key[:12]}  {units.size(size):>9}  {units.duration(used):>16} ago  {description}")
-    output.line(f"Total:\t{units.size(total)}")
+        output.line(f"{key[:12]}  {units.human_size(size):>9}  {units.human_duration(used):>16} ago  {description}")
+    output.line(f"Total:\t{units.human_size(total)}")

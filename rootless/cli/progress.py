@@ -73,12 +73,12 @@ class PullProgress:
             task = self._tasks[event.id] = bars.add_task(
                 "", total=None, layer=output.escape(event.id), status="", amount=""
             )
-        from rootless.cli import units
+        from rootless import units
 
         moving = event.status in _MOVING
-        amount = units.size(event.current) if moving else ""
+        amount = units.human_size(event.current) if moving else ""
         if moving and event.total:
-            amount += f"/{units.size(event.total)}"
+            amount += f"/{units.human_size(event.total)}"
         done = event.status.startswith(_DONE)
         bars.update(
             task,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rootless import output
-from rootless.cli import units
+from rootless import output, units
 from rootless.engine.types import PruneReport
 
 
@@ -20,4 +19,4 @@ def print_report(report: PruneReport) -> None:
             for name in names:
                 output.line(name)
             output.line()
-    output.line(f"Total reclaimed space: {units.size(report.reclaimed)}")
+    output.line(f"Total reclaimed space: {units.human_size(report.reclaimed)}")

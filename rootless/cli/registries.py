@@ -303,9 +303,8 @@ def search(
     **flags: Any,
 ) -> None:
     """Print what the registry finds."""
-    from rootless.cli import units
     from rootless.cli.filter_flags import parse_filters
-    from rootless.cli.table import Column, Layout
+    from rootless.cli.table import Column, Layout, shorten
     from rootless.engine.transfer import search as verbs
 
     registry = registry_of(flags)
@@ -321,7 +320,7 @@ def search(
         Column(
             "Description",
             "DESCRIPTION",
-            lambda row: row.description if no_trunc else units.shorten(row.description, 45),
+            lambda row: row.description if no_trunc else shorten(row.description, 45),
         ),
         Column("Index", "INDEX", lambda row: row.registry),
         Column("Name", "NAME", lambda row: row.name),

@@ -57,17 +57,17 @@ def _sum(title: str, found: Any, active: Any) -> tuple[str, Any, Any, int, int]:
 
 
 def _layout() -> Layout:
-    from rootless.cli import units
+    from rootless import units
     from rootless.cli.table import Column, Layout
 
     def reclaimable(row: dict[str, Any]) -> str:
         size, free = row["size"], row["reclaimable"]
-        return f"{units.size(free)} ({100 * free // size}%)" if size else units.size(free)
+        return f"{units.human_size(free)} ({100 * free // size}%)" if size else units.human_size(free)
 
     columns = [
         Column("Active", "ACTIVE", lambda row: str(len(row["active"]))),
         Column("Reclaimable", "RECLAIMABLE", reclaimable),
-        Column("Size", "SIZE", lambda row: units.size(row["size"])),
+        Column("Size", "SIZE", lambda row: units.human_size(row["size"])),
         Column("TotalCount", "TOTAL", lambda row: str(len(row["all"]))),
         Column("Type", "TYPE", lambda row: row["type"]),
     ]
@@ -76,7 +76,8 @@ def _layout() -> Layout:
 
 def _print_all(usage: DiskUsage) -> None:
     """docker's `df -v`: a table for each kind."""
-    from rootless.cli import units
+    from rootless import units
+    from rootless.cli.table import short_id
 
     def names(image: Any) -> tuple[str, str]:
         name = image.names[0] if image.names else ""
@@ -88,8 +89,8 @@ def _print_all(usage: DiskUsage) -> None:
             "Images space usage:",
             ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"],
             [
-                [*names(i), units.short_id(i.id), units.ago(i.created), units.size(i.size), units.size(i.shared),
-                 units.size(i.unique), str(i.containers)]
+                [*names(i), short_id(i.id), units.human_age(i.created), units.human_size(i.size),
+                 units.human_size(i.shared), units.human_size(i.unique), str(i.containers)]
                 for i in usage.images
             ],
         ),
@@ -97,21 +98,21 @@ def _print_all(usage: DiskUsage) -> None:
             "Containers space usage:",
             ["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"],
             [
-                [c.id[:12], c.image, units.size(c.size), units.ago(c.created), c.status, c.name]
+                [c.id[:12], c.image, units.human_size(c.size), units.human_age(c.created), c.status, c.name]
                 for c in usage.containers
             ],
         ),
         (
             "Local Volumes space usage:",
             ["VOLUME NAME", "LINKS", "SIZE"],
-            [[v.name, str(v.links), units.size(v.size)] for v in usage.volumes],
+            [[v.name, str(v.links), units.human_size(v.size)] for v in usage.volumes],
         ),
         (
-            f"Build cache usage: {units.size(usage.cache_size)}",
+            f"Build cache usage: {units.human_size(usage.cache_size)}",
             ["CACHE ID", "STEP", "SIZE", "CREATED", "LAST USED", "IN USE"],
             [
-                [c.key[:12], c.description[:50], units.size(c.size), units.ago(c.created), units.ago(c.used),
-                 "true" if c.is_needed else "false"]
+                [c.key[:12], c.description[:50], units.human_size(c.size), units.human_age(c.created),
+                 units.human_age(c.used), "true" if c.is_needed else "false"]
                 for c in usage.cache
             ],
         ),
@@ -121,8 +122,8 @@ def _print_all(usage: DiskUsage) -> None:
         _print_table([headings, *rows])
         output.line()
     if usage.leftovers:
-        output.line(f"Leftovers of interrupted commands: {units.size(usage.leftovers)}\n")
-    output.line(f"All together: {units.size(usage.total)}")
+        output.line(f"Leftovers of interrupted commands: {units.human_size(usage.leftovers)}\n")
+    output.line(f"All together: {units.human_size(usage.total)}")
 
 
 def _print_table(rows: list[list[str]]) -> None:

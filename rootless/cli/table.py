@@ -127,3 +127,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         for row, sizes in zip(rows, widths, strict=True)
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def shorten(text: str, width: int) -> str:
+    """`text` cut to `width` characters, the last an ellipsis where something was cut (docker's Ellipsis)."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def short_id(text: str) -> str:
+    """The first twelve digits of an id or digest."""
+    return text.removeprefix("sha256:")[:12]

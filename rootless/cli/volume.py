@@ -35,7 +35,7 @@ def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str
 @pass_session
 def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> None:
     """Print one line per volume."""
-    from rootless.cli import units
+    from rootless import units
     from rootless.cli.filter_flags import parse_filters
     from rootless.cli.table import Column, Layout
 
@@ -43,7 +43,7 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: boo
         return ",".join(f"{key}={value}" for key, value in row.labels.items())
 
     def size(row: VolumeSummary) -> str:
-        return "N/A" if row.size is None else units.size(row.size)
+        return "N/A" if row.size is None else units.human_size(row.size)
 
     columns = [
         Column("Driver", "DRIVER", lambda row: row.driver),

@@ -56,14 +56,14 @@ def stream(
     it with what is there. Raises UsageError for unknown filters and times.
     """
     from rootless.storage.store.eventlog import Reader
-    from rootless.units import parse_moment
+    from rootless.units import parse_moment_ns
 
     for key in filters or {}:
         if key not in _FILTERS:
             raise UsageError(f"invalid filter '{key}'", hint=f"known are {', '.join(_FILTERS)}")
     began = time.time_ns()
-    first = began if since is None else int(parse_moment(since, "--since") * 1e9)
-    last = None if until is None else int(_until(until) * 1e9)
+    first = began if since is None else parse_moment_ns(since, "--since")
+    last = None if until is None else _until_ns(until)
     reader = Reader(log_path(engine))
     try:
         while True:
@@ -79,13 +79,13 @@ def stream(
         reader.close()
 
 
-def _until(text: str) -> float:
+def _until_ns(text: str) -> int:
     """A moment; a bare duration lies ahead only with a sign, as docker: `10m` is ten minutes ago, `+10m` to come."""
-    from rootless.units import parse_duration, parse_moment
+    from rootless.units import parse_duration, parse_moment_ns
 
     if text.startswith("+"):
-        return time.time() + parse_duration(text[1:], "--until")
-    return parse_moment(text, "--until")
+        return int((time.time() + parse_duration(text[1:], "--until")) * 1e9)
+    return parse_moment_ns(text, "--until")
 
 
 def passes(entry: Entry, filters: Mapping[str, Sequence[str]]) -> bool:

@@ -160,9 +160,9 @@ class ImageConfig:
     @property
     def created_time(self) -> float:
         """`created` as seconds since the epoch; 0.0 when absent or malformed."""
-        from rootless.image.moment import parse_time
+        from rootless.units import parse_image_time
 
-        return parse_time(self.created)
+        return parse_image_time(self.created)
 
 
 def parse_manifest(raw: bytes, media_type: str | None = None) -> Manifest | Index:

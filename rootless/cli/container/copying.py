@@ -43,9 +43,9 @@ def cp(
     if result.lost:
         output.warn(f"{result.lost} devices were left out: an ordinary user cannot make them")
     if not quiet and target != "-" and output.is_terminal(sys.stderr):
-        from rootless.cli import units
+        from rootless import units
 
-        sys.stderr.write(output.escape(f"Successfully copied {units.size(result.size)} to {target}") + "\n")
+        sys.stderr.write(output.escape(f"Successfully copied {units.human_size(result.size)} to {target}") + "\n")
 
 
 @command("export", "Write a container's root file system as a tar archive")

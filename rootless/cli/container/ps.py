@@ -49,29 +49,29 @@ def ls(
 
 def layout(*, no_trunc: bool, with_size: bool) -> Layout:
     """The columns and fields of `ps`."""
-    from rootless.cli import units
-    from rootless.cli.table import Column, Layout
+    from rootless import units
+    from rootless.cli.table import Column, Layout, short_id, shorten
 
     def command_text(row: ContainerSummary) -> str:
         from rootless.cli.template.printing import quote
 
         joined = " ".join(row.command)
-        return quote(joined if no_trunc else units.shorten(joined, 20))
+        return quote(joined if no_trunc else shorten(joined, 20))
 
     def image(row: ContainerSummary) -> str:
         shown = row.image or "<no image>"
         if no_trunc:
             return shown
-        return units.short_id(shown) if shown.startswith("sha256:") else shown.partition("@")[0]
+        return short_id(shown) if shown.startswith("sha256:") else shown.partition("@")[0]
 
     def size(row: ContainerSummary) -> str:
         if row.size_rw is None:
             return "0B"
-        virtual = f" (virtual {units.size(row.size_root)})" if row.size_root else ""
-        return units.size(row.size_rw) + virtual
+        virtual = f" (virtual {units.human_size(row.size_root)})" if row.size_root else ""
+        return units.human_size(row.size_rw) + virtual
 
     def mounts(row: ContainerSummary) -> str:
-        return ",".join(name if no_trunc else units.shorten(name, 15) for name in row.mounts)
+        return ",".join(name if no_trunc else shorten(name, 15) for name in row.mounts)
 
     def labels(row: ContainerSummary) -> str:
         return ",".join(f"{key}={value}" for key, value in row.labels.items())
@@ -79,7 +79,7 @@ def layout(*, no_trunc: bool, with_size: bool) -> Layout:
     columns = [
         Column("Command", "COMMAND", command_text),
         Column("CreatedAt", "CREATED AT", lambda row: units.local_time(row.created)),
-        Column("ID", "CONTAINER ID", lambda row: row.id if no_trunc else units.short_id(row.id)),
+        Column("ID", "CONTAINER ID", lambda row: row.id if no_trunc else short_id(row.id)),
         Column("Image", "IMAGE", image),
         Column("Labels", "LABELS", labels),
         Column("LocalVolumes", "LOCAL VOLUMES", lambda row: str(sum(not name.startswith("/") for name in row.mounts))),
@@ -87,7 +87,7 @@ def layout(*, no_trunc: bool, with_size: bool) -> Layout:
         Column("Names", "NAMES", lambda row: row.name),
         Column("Networks", "NETWORKS", lambda row: ",".join(row.networks)),
         Column("Ports", "PORTS", lambda row: ports_text(row.ports, row.exposed)),
-        Column("RunningFor", "CREATED", lambda row: units.ago(row.created)),
+        Column("RunningFor", "CREATED", lambda row: units.human_age(row.created)),
         Column("Size", "SIZE", size),
         Column("State", "STATE", lambda row: row.state),
         Column("Status", "STATUS", lambda row: row.status),

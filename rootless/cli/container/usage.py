@@ -20,14 +20,16 @@ _HOME, _CLEAR_BELOW = "\x1b[H", "\x1b[J"
 
 
 def _layout(*, trunc: bool) -> Layout:
-    from rootless.cli.table import Column, Layout
-    from rootless.cli.units import binary_size, short_id, size
+    from rootless.cli.table import Column, Layout, short_id
+    from rootless.units import human_binary_size, human_size
 
     def shown(value: str) -> Any:
         return lambda s: getattr(s, value)
 
     def pair(one: str, other: str) -> Any:
-        return lambda s: "-- / --" if not s.source else f"{size(getattr(s, one))} / {size(getattr(s, other))}"
+        return lambda s: (
+            "-- / --" if not s.source else f"{human_size(getattr(s, one))} / {human_size(getattr(s, other))}"
+        )
 
     def percent(value: float, known: Any) -> str:
         return f"{value:.2f}%" if known else "--"
@@ -39,7 +41,7 @@ def _layout(*, trunc: bool) -> Layout:
         def cell(s: ContainerStats) -> str:
             if not s.source:
                 return "-- / --"
-            return f"{binary_size(getattr(s, field))} / {binary_size(s.memory_limit)}"
+            return f"{human_binary_size(getattr(s, field))} / {human_binary_size(s.memory_limit)}"
 
         return cell
 
@@ -188,9 +190,9 @@ def _event_printer(format: str | None) -> Any:
 
 def _event_line(event: dict[str, Any]) -> str:
     """docker's line: time type action id (key=value, ...)."""
-    from rootless.cli.units import iso_nanoseconds
+    from rootless.units import local_timestamp_ns
 
     attributes = event["Actor"]["Attributes"]
     listed = ", ".join(f"{key}={attributes[key]}" for key in sorted(attributes))
-    told = f"{iso_nanoseconds(event['timeNano'])} {event['Type']} {event['Action']} {event['Actor']['ID']}"
+    told = f"{local_timestamp_ns(event['timeNano'])} {event['Type']} {event['Action']} {event['Actor']['ID']}"
     return output.escape(f"{told} ({listed})" if listed else told)

@@ -77,7 +77,7 @@ def referrers(
     **flags: Any,
 ) -> None:
     """Print one line per artifact."""
-    from rootless.cli import units
+    from rootless import units
     from rootless.cli.table import Column, Layout
     from rootless.engine.transfer import artifacts as verbs
 
@@ -89,6 +89,6 @@ def referrers(
         Column("ArtifactType", "ARTIFACT TYPE", lambda row: row.artifact_type),
         Column("Digest", "DIGEST", lambda row: row.digest),
         Column("MediaType", "MEDIA TYPE", lambda row: row.media_type),
-        Column("Size", "SIZE", lambda row: units.size(row.size)),
+        Column("Size", "SIZE", lambda row: units.human_size(row.size)),
     ]
     Layout(columns, ["Digest", "ArtifactType", "Size"], quiet="Digest").print(found, format=format, quiet=quiet)

@@ -60,25 +60,26 @@ def _print(root: Node, *, no_trunc: bool) -> None:
 
 
 def _text(node: Node, *, no_trunc: bool) -> str:
-    from rootless.cli import units
+    from rootless import units
+    from rootless.cli.table import short_id
 
     if not node.chain_id:
         return f"(no layers)  {', '.join(node.images)}"
-    number = node.chain_id if no_trunc else units.short_id(node.chain_id)
+    number = node.chain_id if no_trunc else short_id(node.chain_id)
     step = " ".join(node.made_by.split())
     if not no_trunc and len(step) > _WIDTH:
         step = step[: _WIDTH - 1] + "…"
     names = f"  ◀ {', '.join(node.images)}" if node.images else ""
-    return f"{number}  {units.size(node.size):>7}{f'  {step}' if step else ''}{names}"
+    return f"{number}  {units.human_size(node.size):>7}{f'  {step}' if step else ''}{names}"
 
 
 def _print_sum(found: Tree) -> None:
-    from rootless.cli import units
+    from rootless import units
 
-    saved = f", {units.size(found.unshared)} without sharing" if found.unshared > found.size else ""
+    saved = f", {units.human_size(found.unshared)} without sharing" if found.unshared > found.size else ""
     images = "1 image" if found.images == 1 else f"{found.images} images"
     layers = "1 layer" if found.layers == 1 else f"{found.layers} layers"
-    output.line(f"{images}, {layers}, {units.size(found.size)} on disk{saved}")
+    output.line(f"{images}, {layers}, {units.human_size(found.size)} on disk{saved}")
 
 
 def _object(found: Tree) -> dict[str, Any]:

@@ -34,25 +34,25 @@ def ls(
     names: tuple[str, ...],
 ) -> None:
     """Print one line per name of an image, newest first."""
-    from rootless.cli import units
+    from rootless import units
     from rootless.cli.filter_flags import parse_filters
-    from rootless.cli.table import Column, Layout
+    from rootless.cli.table import Column, Layout, short_id
 
     def number(row: ImageSummary) -> str:
-        return row.id if no_trunc else units.short_id(row.id)
+        return row.id if no_trunc else short_id(row.id)
 
     columns = [
         Column("Containers", "CONTAINERS", lambda row: str(row.containers)),
         Column("CreatedAt", "CREATED AT", lambda row: units.local_time(row.created)),
-        Column("CreatedSince", "CREATED", lambda row: units.ago(row.created)),
+        Column("CreatedSince", "CREATED", lambda row: units.human_age(row.created)),
         Column("Digest", "DIGEST", lambda row: row.digest or "<none>"),
         Column("ID", "IMAGE ID", number),
         Column("Repository", "REPOSITORY", lambda row: row.repository),
         Column("SharedSize", "SHARED SIZE", lambda row: "N/A"),
-        Column("Size", "SIZE", lambda row: units.size(row.size)),
+        Column("Size", "SIZE", lambda row: units.human_size(row.size)),
         Column("Tag", "TAG", lambda row: row.tag),
         Column("UniqueSize", "UNIQUE SIZE", lambda row: "N/A"),
-        Column("VirtualSize", "SIZE", lambda row: units.size(row.size)),
+        Column("VirtualSize", "SIZE", lambda row: units.human_size(row.size)),
     ]
     rows = session.engine.images.ls(filters=parse_filters(filter), all=all, names=names)
     middle = ["Digest"] if digests else []
@@ -80,23 +80,23 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 @pass_session
 def history(session: Session, format: str | None, human: bool, no_trunc: bool, quiet: bool, image: str) -> None:
     """Print one line per step that made the image, newest first."""
-    from rootless.cli import units
-    from rootless.cli.table import Column, Layout
+    from rootless import units
+    from rootless.cli.table import Column, Layout, short_id, shorten
 
     def created_by(row: HistoryEntry) -> str:
         one_line = row.created_by.replace("\t", " ")
-        return one_line if no_trunc else units.shorten(one_line, 45)
+        return one_line if no_trunc else shorten(one_line, 45)
 
     def created(row: HistoryEntry) -> str:
-        return units.ago(row.created) if human else units.iso_time(row.created)
+        return units.human_age(row.created) if human else units.local_timestamp(row.created)
 
     columns = [
         Column("Comment", "COMMENT", lambda row: row.comment),
-        Column("CreatedAt", "CREATED AT", lambda row: units.iso_time(row.created)),
+        Column("CreatedAt", "CREATED AT", lambda row: units.local_timestamp(row.created)),
         Column("CreatedBy", "CREATED BY", created_by),
         Column("CreatedSince", "CREATED", created),
-        Column("ID", "IMAGE", lambda row: row.id if no_trunc or row.id == "<missing>" else units.short_id(row.id)),
-        Column("Size", "SIZE", lambda row: units.size(row.size) if human else str(row.size)),
+        Column("ID", "IMAGE", lambda row: row.id if no_trunc or row.id == "<missing>" else short_id(row.id)),
+        Column("Size", "SIZE", lambda row: units.human_size(row.size) if human else str(row.size)),
     ]
     shown = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
     Layout(columns, shown, quiet="ID").print(session.engine.images.history(image), format=format, quiet=quiet)

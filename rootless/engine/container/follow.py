@@ -18,6 +18,7 @@ def logs(
     """(stream, time, bytes) of each record. Raises InvalidState for a container that keeps no log."""
     from rootless.engine.container import logs as reading
     from rootless.storage.store.records import read_record
+    from rootless.units import parse_moment_ns
 
     containers = engine.store.containers
     container_id = containers.find(container)
@@ -27,8 +28,8 @@ def logs(
             "configured logging driver does not support reading", hint="the container was made with --log-driver none"
         )
     window = reading.Window(
-        since=None if since is None else reading.parse_time(since),
-        until=None if until is None else reading.parse_time(until),
+        since=None if since is None else parse_moment_ns(since, "--since"),
+        until=None if until is None else parse_moment_ns(until, "--until"),
         tail=tail,
         follow=follow,
     )

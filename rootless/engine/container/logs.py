@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from io import FileIO
 from itertools import pairwise
 
-from rootless.errors import UsageError
+from rootless.units import parse_timestamp_ns
 
 _POLL = 0.1  # seconds between looks at a followed file
 _BLOCK = 1 << 16
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"-?(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_DATE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?(Z|z|[+-]\d\d:?\d\d)?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,46 +34,6 @@ class Window:
     until: int | None = None
     tail: int | None = None
     follow: bool = False
-
-
-def parse_time(text: str, *, now: float | None = None) -> int:
-    """docker's `--since`/`--until`: RFC 3339 (local time without a zone), a unix time, or a duration before now.
-
-    Returns nanoseconds since 1970. Raises UsageError.
-    """
-    text = text.strip()
-    if re.fullmatch(r"\d+(\.\d{1,9})?", text):
-        seconds, _, fraction = text.partition(".")
-        return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
-    if _DURATION.fullmatch(text):
-        length = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-        if text.startswith("-"):
-            length = -length
-        return int(((time.time() if now is None else now) - length) * 1_000_000_000)
-    if match := _DATE.fullmatch(text):
-        try:
-            return _date(match)
-        except (ValueError, OverflowError):
-            pass
-    raise UsageError(
-        f"'{text}' is not a time",
-        hint="use a time stamp such as 2026-01-02T13:23:37Z, a unix time, or a duration such as 1h30m",
-    )
-
-
-def _date(match: re.Match[str]) -> int:
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
-    moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))
-    if zone is None:
-        moment = moment.astimezone()
-    elif zone in "Zz":
-        moment = moment.replace(tzinfo=UTC)
-    else:
-        digits = zone[1:].replace(":", "")
-        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-        moment = moment.replace(tzinfo=UTC) - (offset if zone[0] == "+" else -offset)
-    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
-    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
 
 
 def read(path: str, window: Window = Window(), *, is_running: Callable[[], bool] = lambda: False) -> Iterator[Record]:
@@ -276,10 +228,8 @@ def _parse(line: bytes) -> Record | None:
 
 
 def _nanoseconds(stamp: str) -> int:
-    match = _DATE.fullmatch(stamp)
-    if match is None:
-        return 0
+    """The time of a record in nanoseconds since the epoch; 0 where the log does not say it."""
     try:
-        return _date(match)
-    except (ValueError, OverflowError):
+        return parse_timestamp_ns(stamp)
+    except ValueError:
         return 0

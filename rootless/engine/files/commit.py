@@ -16,8 +16,8 @@ from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.host.idmap import IdMap
 from rootless.image.convert import layer_compression, layer_type
 from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
-from rootless.image.moment import format_time
 from rootless.storage.store.records import read_record
+from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ def commit(
             if must_pause:
                 engine.containers.unpause(container_id)
         step: dict[str, Any] = {
-            "created": format_time(time.time()),
+            "created": whole_timestamp(time.time()),
             "created_by": " ".join(record["command"]),
             **({"author": author} if author else {}),
             **({"comment": message} if message else {}),

@@ -9,8 +9,8 @@ from rootless.engine.image.image_names import familiar, repo_digests, require, t
 from rootless.engine.image_types import HistoryEntry, ImageSummary
 from rootless.errors import RootlessError, UsageError
 from rootless.image.manifest import chain_ids
-from rootless.image.moment import parse_time
 from rootless.image.reference import parse_reference
+from rootless.units import parse_image_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -243,7 +243,7 @@ def history(engine: Engine, name: str) -> list[HistoryEntry]:
         rows.append(
             HistoryEntry(
                 "<missing>",
-                parse_time(str(step.get("created") or "")),
+                parse_image_time(str(step.get("created") or "")),
                 str(step.get("created_by") or ""),
                 size,
                 str(step.get("comment") or ""),

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from rootless.engine.image.image_names import qualify
 from rootless.engine.transfer.import_tar import image_config, make_image, store_layer
 from rootless.errors import HostLimit, UsageError
-from rootless.image.moment import format_time
 from rootless.image.platform import host_platform
 from rootless.image.tarwriter import TarWriter
+from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ def bootstrap(
         layer = store_layer(store, io.BytesIO(archive), progress)
         config = {"Cmd": ["sh"], "Env": [_PATH]}
         # The program's own time: the same busybox makes the same image everywhere
-        created = format_time(os.stat(path).st_mtime)
+        created = whole_timestamp(os.stat(path).st_mtime)
         steps = [{"created": created, "created_by": "rootless image bootstrap busybox"}]
         document = image_config(host_platform(), config, [layer.digest], steps)
         if tag is None and (version := _version(content)):

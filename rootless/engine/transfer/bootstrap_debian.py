@@ -15,8 +15,8 @@ from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.import_tar import image_config, make_image, store_layer
 from rootless.errors import HostLimit, UsageError
 from rootless.host.facts import find_helper
-from rootless.image.moment import format_time
 from rootless.image.platform import host_platform
+from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def bootstrap_debian(
             layer = store_layer(store, made, progress)
         finally:
             made.close()
-        created = format_time(time.time())
+        created = whole_timestamp(time.time())
         steps = [{"created": created, "created_by": f"rootless image bootstrap debian:{suite}"}]
         config = {"Cmd": ["bash"], "Env": [_PATH]}
         return make_image(store, layer, image_config(host_platform(), config, [layer.digest], steps), name)

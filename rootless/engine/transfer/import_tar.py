@@ -16,8 +16,8 @@ from rootless.engine.transfer.load import open_input
 from rootless.errors import UsageError
 from rootless.image.decompress import HEAD, Plain
 from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
-from rootless.image.moment import format_time
 from rootless.image.platform import host_platform, parse_platform
+from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ def import_root(
     stream = _open(source)
     history = [
         {
-            "created": format_time(time.time()),
+            "created": whole_timestamp(time.time()),
             "created_by": "",
             "comment": message or f"Imported from {os.path.basename(source) if isinstance(source, str) else '-'}",
         }

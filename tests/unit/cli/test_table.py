@@ -1,10 +1,9 @@
-"""Tables, units and filters: docker's columns, words and errors."""
+"""Tables and filters: docker's columns, words and errors."""
 
 from __future__ import annotations
 
 import pytest
 
-from rootless.cli import units
 from rootless.cli.container.ps import layout, ports_text
 from rootless.cli.filter_flags import parse_filters
 from rootless.cli.table import aligned
@@ -114,35 +113,6 @@ def test_columns_align_within_runs_of_rows() -> None:
     rows = [["a", "b"], ["a long first cell", "b"], ["alone"], ["x", "y"]]
     assert aligned(rows) == "a                   b\na long first cell   b\nalone\nx         y\n"
     assert aligned([]) == ""
-
-
-@pytest.mark.parametrize(
-    ("octets", "text"),
-    [(0, "0B"), (999, "999B"), (1000, "1kB"), (7_800_000, "7.8MB"), (127_400_000, "127MB"), (1_230_000_000, "1.23GB")],
-)
-def test_size(octets: int, text: str) -> None:
-    assert units.size(octets) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.5, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (179, "2 minutes"),
-        (3600, "About an hour"),
-        (5400, "2 hours"),
-        (47 * 3600, "47 hours"),
-        (48 * 3600, "2 days"),
-        (14 * 86400, "2 weeks"),
-        (60 * 86400, "2 months"),
-        (730 * 86400, "2 years"),
-    ],
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert units.duration(seconds) == text
 
 
 def test_filters_collect_by_key() -> None:
