@@ -10,6 +10,7 @@ import click
 
 from rootless import output
 from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.network.modes import list_choices
 
 _EXAMPLES = """
 rootless build -t app .
@@ -46,7 +47,7 @@ or '-' for a tar archive or a Dockerfile on standard input."""
 @many("--label", metavar="KEY=VALUE", help="Set a label of the image")
 @switch("--load", help="Store the image here, beside what --output says")
 @text("--metadata-file", metavar="FILE", default="", help="Write digests and names to FILE as JSON")
-@text("--network", metavar="MODE", help="Network of RUN: pasta, slirp4netns, none or host")
+@text("--network", metavar="MODE", help=f"Network of RUN: {list_choices(with_joining=False)}")
 @switch("--no-cache", help="Do every step again")
 @many("--no-cache-filter", metavar="STAGE", help="Do every step of this stage again")
 @many("-o", "--output", metavar="DEST", help="type=image|docker|oci|tar|local,dest=PATH, or a directory for the files")

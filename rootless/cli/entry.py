@@ -32,7 +32,7 @@ def hints(words: list[str]) -> tuple[str, ...] | None:
         return None
     if any(word.startswith(_OTHER_NAMESPACES) for word in rest):
         return ()
-    return ("prepare",) if any(word.startswith(_OTHER_NETWORK) for word in rest) else ("prepare", "pasta")
+    return ("prepare",) if any(word.startswith(_OTHER_NETWORK) for word in rest) else ("prepare", "network")
 
 
 def main() -> None:

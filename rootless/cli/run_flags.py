@@ -13,6 +13,7 @@ import click
 from rootless.cli import completion
 from rootless.cli.declaration import Declared, many, switch, text
 from rootless.engine.types import ContainerOptions
+from rootless.network.modes import list_choices
 
 _SECONDS = "SECONDS"
 _DURATION = "DURATION"
@@ -108,7 +109,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     many("--log-opt", metavar="KEY=VALUE", help="Option of the log: max-size, max-file"),
     many("--mount", metavar="SPEC", help="Mount a bind, volume, tmpfs or image: type=...,source=...,target=..."),
     text("--name", metavar="NAME", help="Name of the container"),
-    text("--network", "--net", metavar="MODE", help="pasta (default), slirp4netns, none, host or container:NAME"),
+    text("--network", "--net", metavar="MODE", help=list_choices(default_mark=" (default)")),
     switch("--no-healthcheck", help="Do not run the image's health check"),
     text(
         "--oom-score-adj", metavar="N", type=click.IntRange(-1000, 1000), help="Preference of the kernel's OOM killer"

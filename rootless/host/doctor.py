@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from rootless.host.facts import find_helper, is_real_root
-from rootless.host.probes import Probe, probe, remember
+from rootless.host.probes import TIMEOUT, probe, remember
+from rootless.host.probes.result import Probe
+from rootless.host.probes.trial import attempt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    class NetworkHelper(Protocol):
+        """A program that connects containers' networks, as the network room knows it and this room does not.
+
+        purpose: what it is for; loss: what is lost with it, "" for nothing; probe: tries it.
+        """
+
+        name: str
+        package: str
+        purpose: str
+        loss: str
+
+        def probe(self, directory: str) -> Probe:
+            """Try it once."""
+
 
 # program, Debian package, what it is for
-_PROGRAMS = (
+_ID_AND_LAYER_PROGRAMS = (
     ("newuidmap", "uidmap", "more than one id in containers"),
     ("newgidmap", "uidmap", "more than one id in containers"),
     ("fuse-overlayfs", "fuse-overlayfs", "layers where the kernel's overlayfs does not work"),
-    ("pasta", "passt", "container networks"),
-    ("slirp4netns", "slirp4netns", "container networks without pasta"),
+)
+_BOOTSTRAP_PROGRAMS = (
     ("busybox", "busybox-static", "`rootless image bootstrap busybox`"),
     ("mmdebstrap", "mmdebstrap", "`rootless image bootstrap debian`"),
 )
@@ -43,12 +60,15 @@ class Section:
         }
 
 
-def examine(data_directory: str, cache: str | None = None) -> list[Section]:
-    """Run every probe (about 0.2 s) and sum them up; cache: directory where the results are kept for `cached`."""
+def examine(data_directory: str, helpers: Sequence[NetworkHelper], cache: str | None = None) -> list[Section]:
+    """Run every probe (about 0.2 s) and sum them up.
+
+    helpers: what can connect a network, the best first; cache: directory where the results are kept for `cached`.
+    """
     sections = [
         _section("user namespaces and ids", ("user_namespaces", "id_ranges"), data_directory, _ids),
         _section("image layers", ("overlay", "fuse_overlayfs", "reflink"), data_directory, _layers),
-        _section("network", ("pasta", "slirp4netns", "tun", "low_ports"), data_directory, _network),
+        _network(helpers, data_directory),
         _section("confinement", ("seccomp", "seccomp_listener", "keyring", "cgroup"), data_directory, _confinement),
         _section("directories", ("data_directory", "runtime_directory", "lingering"), data_directory, _directories),
         _section(
@@ -57,7 +77,7 @@ def examine(data_directory: str, cache: str | None = None) -> list[Section]:
             data_directory,
             _kernel,
         ),
-        _programs(),
+        _programs(helpers),
     ]
     if cache is not None:
         remember([p for s in sections for p in s.probes if s.title != "programs"], data_directory, cache)
@@ -92,12 +112,13 @@ def _layers(found: dict[str, Probe]) -> tuple[str, bool]:
     return "layers are copied: every container takes the time and the room of its whole image", True
 
 
-def _network(found: dict[str, Probe]) -> tuple[str, bool]:
-    if found["pasta"].works:
-        return "pasta is used", True
-    if found["slirp4netns"].works:
-        return "slirp4netns is used: slower, and IPv4 only", True
-    return "only --network=host and --network=none work", True
+def _network(helpers: Sequence[NetworkHelper], directory: str) -> Section:
+    tried = [attempt(helper.name, helper.probe, directory, TIMEOUT) for helper in helpers]
+    used = next((helper for helper, found in zip(helpers, tried, strict=True) if found.works), None)
+    verdict = "only --network=host and --network=none work"
+    if used is not None:
+        verdict = f"{used.name} is used: {used.loss}" if used.loss else f"{used.name} is used"
+    return Section("network", [*tried, *(probe(name, directory) for name in ("tun", "low_ports"))], verdict)
 
 
 def _confinement(found: dict[str, Probe]) -> tuple[str, bool]:
@@ -125,9 +146,10 @@ def _kernel(found: dict[str, Probe]) -> tuple[str, bool]:
     return "all system calls of the quickest way are there", True
 
 
-def _programs() -> Section:
+def _programs(helpers: Sequence[NetworkHelper]) -> Section:
     probes = []
-    for name, package, purpose in _PROGRAMS:
+    networks = [(helper.name, helper.package, helper.purpose) for helper in helpers]
+    for name, package, purpose in (*_ID_AND_LAYER_PROGRAMS, *networks, *_BOOTSTRAP_PROGRAMS):
         path = find_helper(name)
         remedy = None if path else f"ask the administrator for: apt install {package}"
         probes.append(Probe(name, path is not None, path or f"missing: needed for {purpose}", remedy))

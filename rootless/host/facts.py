@@ -13,6 +13,7 @@ FIXED_DIRECTORIES = (
     "/usr/libexec/podman",
     "/usr/lib/podman",
 )
+INITIAL_USER_NAMESPACE = "user:[4026531837]"  # /proc/PID/ns/user of the host's own; PROC_USER_INIT_INO of the kernel
 
 
 def find_helper(name: str) -> str | None:

@@ -139,7 +139,8 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
 def main() -> int:
     """Serve one container. Errors of our own go to monitor.log, after the container was ended.
 
-    Arguments: `resume FD` in the second image; `prepare [NETWORK]` when there is time to make the usual namespaces.
+    Arguments: `resume FD` in the second image; `prepare [network]` when there is time to make the usual namespaces
+    (and to connect them with the default network).
     """
     arguments = sys.argv[1:]
     resumes = arguments[:1] == ["resume"]
@@ -153,7 +154,7 @@ def main() -> int:
 
             holder = Holder()
             holder.begin()  # first: systemd works on it while we do the rest
-            prepared = prepare("".join(arguments[1:2]))
+            prepared = prepare(connected=arguments[1:2] == ["network"])
     supervisor = _supervisor(prepared, holder)
     try:
         supervisor.settle = _begin_anew

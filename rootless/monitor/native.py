@@ -101,7 +101,6 @@ class NativeRun:
 def preload() -> None:
     """Load what a run needs, so that no step of it waits for a file."""
     import rootless.monitor.finish
-    import rootless.network.pasta
     import rootless.paths
     import rootless.runtime.cgroups.place
     import rootless.runtime.operations
@@ -110,6 +109,9 @@ def preload() -> None:
     import rootless.storage.drivers
     import rootless.storage.drivers.overlay
     import rootless.storage.files.removal  # noqa: F401
+    from rootless.network.modes import HELPERS
+
+    HELPERS[0].load()
 
 
 def launch(
@@ -262,11 +264,8 @@ def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:
 
 def start_network(spec: LaunchSpec, pid: int) -> Helper | None:
     """Begin, without waiting, to connect the network namespace of `pid`; None when its mode needs no helper."""
-    mode = spec.network.get("mode")
-    if mode == "pasta":
-        from rootless.network.pasta import start
-    elif mode == "slirp4netns":
-        from rootless.network.slirp4netns import start
-    else:
-        return None
-    return start(pid, spec.network)
+    from rootless.network.modes import recorded_mode
+    from rootless.network.ports import Port
+
+    ports = [Port.from_json(port) for port in spec.network.get("ports") or ()]
+    return recorded_mode(spec.network["mode"]).start(pid, ports)

@@ -63,8 +63,8 @@ class Prepared:
         self.fds.clear()
 
 
-def prepare(network: str) -> Prepared | None:
-    """Make the usual namespaces. network: `pasta` to connect them already, else "".
+def prepare(*, connected: bool) -> Prepared | None:
+    """Make the usual namespaces. connected: with the default network already.
 
     None when the host refuses: the launch will meet the same refusal and tell it.
     """
@@ -87,10 +87,10 @@ def prepare(network: str) -> Prepared | None:
             write_maps(child, id_map)
             for kind, name in _FILES.items():
                 prepared.fds[kind] = os.open(f"/proc/{child}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            if network == "pasta":
-                from rootless.network.pasta import start
+            if connected:
+                from rootless.network.modes import DEFAULT
 
-                prepared._helper = start(child, {"mode": "pasta", "ports": []})
+                prepared._helper = DEFAULT.start(child)
     except (RootlessError, OSError):
         prepared.close()
     finally:

@@ -16,6 +16,7 @@ import time
 from rootless.errors import HostLimit
 from rootless.kernel import process
 from rootless.kernel.namespaces import CLONE_NEWUSER, setns
+from rootless.network import addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,6 +153,31 @@ class Helper:
         # pasta of 2023 complains of a missing system logger beside every message
         kept = [line.strip() for line in lines if line.strip() and "bytes to syslog" not in line]
         return "; ".join(kept[-4:])
+
+
+def connection_facts(published: Sequence[Port]) -> dict[str, Any]:
+    """What inspect shows of a container's network."""
+    return {
+        "ip": addresses.CONTAINER,
+        "prefix": addresses.PREFIX,
+        "gateway": addresses.GATEWAY,
+        "ports": [p.to_json() for p in published],
+    }
+
+
+def require_tun() -> None:
+    """Raises HostLimit when /dev/net/tun is not there for us."""
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        why = "may not be opened" if os.path.exists("/dev/net/tun") else "does not exist"
+        raise tun_error(f"it {why}")
+
+
+def tun_error(words: str) -> HostLimit:
+    """No /dev/net/tun: every helper needs one."""
+    return HostLimit(
+        f'the network helper needs "/dev/net/tun": {words}',
+        hint="as root: modprobe tun && chmod 666 /dev/net/tun; or use --network=host or --network=none",
+    )
 
 
 def spawn(argv: Sequence[str], pid: int, *, is_ready_on_stdout: bool = False) -> tuple[int, int, int]:

@@ -9,33 +9,33 @@ from __future__ import annotations
 import os
 
 from rootless.errors import HostLimit
-from rootless.host.facts import find_helper
-from rootless.network import addresses, ports, resolv
-from rootless.network.helper import NETWORK_NAMESPACE, Helper, spawn
+from rootless.network import addresses, resolv
+from rootless.network.helper import NETWORK_NAMESPACE, Helper, connection_facts, require_tun, spawn, tun_error
+from rootless.network.ports import allocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Iterable, Sequence
 
+    from rootless.host.probes.result import Probe
     from rootless.network.ports import Port
 
 PROGRAM = "pasta"
 
 
-def start(pid: int, network: dict[str, Any]) -> Helper:
-    """Connect the network namespace of process `pid`; returns at once, `ready()` of the result waits.
+def start(program: str, pid: int, ports: Iterable[Port]) -> Helper:
+    """Connect the network namespace of process `pid` with the pasta at path `program`; returns at once, `ready()` of
+    the result waits.
 
-    network: launch.json's; its `ports` are allocated here. Raises HostLimit: no helper, no /dev/net/tun, a busy port.
+    Host ports that `ports` leaves open are allocated here. Raises HostLimit: no /dev/net/tun, a busy port.
     """
-    program = find_helper(PROGRAM)
-    if program is None:
-        raise missing_helper(PROGRAM, "passt")
     require_tun()
-    published = ports.allocate(ports.Port.from_json(p) for p in network.get("ports") or ())
+    published = allocate(ports)
     argv = arguments(program, published, resolv.host_resolver().forwarded())
     child, ready, errors = spawn(argv, pid, is_ready_on_stdout=True)
-    return Helper(PROGRAM, child, (ready, errors), published, facts(published), explain=lambda words: explain(words))
+    return Helper(
+        PROGRAM, child, (ready, errors), published, connection_facts(published), explain=lambda words: explain(words)
+    )
 
 
 def arguments(program: str, published: Sequence[Port], resolver: str | None) -> list[str]:
@@ -77,7 +77,7 @@ def arguments(program: str, published: Sequence[Port], resolver: str | None) -> 
     return [*argv, "--pid", "/proc/self/fd/1", "--netns-only", "--netns", NETWORK_NAMESPACE]
 
 
-def port_specifications(published: Any) -> list[str]:
+def port_specifications(published: Iterable[Port]) -> list[str]:
     """pasta's form of ports, neighbours joined: `127.0.0.1/8080-8089:80-89`."""
     runs: list[tuple[str, int, int, int]] = []  # host address, first host port, first container port, length
     for port in sorted(published, key=lambda p: (p.host_ip, p.host_port)):
@@ -134,34 +134,18 @@ def is_reliable_for_ports(program: str) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def facts(published: Sequence[Port]) -> dict[str, Any]:
-    """What inspect shows of a container's network."""
-    return {
-        "ip": addresses.CONTAINER,
-        "prefix": addresses.PREFIX,
-        "gateway": addresses.GATEWAY,
-        "ports": [p.to_json() for p in published],
-    }
+def probe(directory: str) -> Probe:
+    """pasta, run once around a command in a network namespace of its own."""
+    from rootless.host.facts import find_helper
+    from rootless.host.probes.network import package_remedy, tun_remedy
+    from rootless.host.probes.result import Probe
+    from rootless.host.probes.trial import run
 
-
-def missing_helper(program: str, package: str) -> HostLimit:
-    """The helper is not installed."""
-    return HostLimit(
-        f'the network helper "{program}" is not installed',
-        hint=f"as root: apt install {package} (dnf install {package}); or use --network=host or --network=none",
-    )
-
-
-def require_tun() -> None:
-    """Raises HostLimit when /dev/net/tun is not there for us."""
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        why = "may not be opened" if os.path.exists("/dev/net/tun") else "does not exist"
-        raise tun_error(f"it {why}")
-
-
-def tun_error(words: str) -> HostLimit:
-    """No /dev/net/tun: every helper needs one."""
-    return HostLimit(
-        f'the network helper needs "/dev/net/tun": {words}',
-        hint="as root: modprobe tun && chmod 666 /dev/net/tun; or use --network=host or --network=none",
-    )
+    program = find_helper(PROGRAM)
+    if program is None:
+        return Probe(PROGRAM, False, "program 'pasta' is missing", package_remedy("passt"))
+    argv = [program, "--quiet", "--config-net", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]
+    code, words = run([*argv, "--", "/bin/true"], timeout=5.0)
+    if code != 0:
+        return Probe(PROGRAM, False, f"'{program}' ended with status {code}: {words}", tun_remedy())
+    return Probe(PROGRAM, True, f"{program} connected a network namespace")

@@ -12,7 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HELPER_MODES = ("pasta", "slirp4netns")
+    from rootless.network.mode import Mode
+
 HOST_RESOLV = "/etc/resolv.conf"
 SYSTEMD_RESOLV = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub on 127.0.0.53
 HOST_HOSTS = "/etc/hosts"
@@ -97,7 +98,7 @@ def host_resolver(path: str = HOST_RESOLV, systemd_path: str = SYSTEMD_RESOLV) -
 
 def resolv_conf(
     *,
-    mode: str,
+    mode: Mode,
     servers: Iterable[str] = (),
     search: Iterable[str] = (),
     options: Iterable[str] = (),
@@ -117,7 +118,7 @@ def resolv_conf(
     for word in (*asked_search, *asked_options):
         if not word.isprintable() or word.split() != [word]:
             raise UsageError(f'invalid value "{word}" (--dns-search or --dns-option)')
-    if host is None and mode == "host" and not (asked or asked_search or asked_options):
+    if host is None and mode.uses_host_names and not (asked or asked_search or asked_options):
         return read_text(HOST_RESOLV)
     found = host_resolver() if host is None else host
     chosen = list(asked) if asked else _servers(mode, found)
@@ -130,16 +131,16 @@ def resolv_conf(
     return "".join(f"{line}\n" for line in lines)
 
 
-def _servers(mode: str, host: HostResolver) -> list[str]:
-    if mode == "host":
+def _servers(mode: Mode, host: HostResolver) -> list[str]:
+    if mode.uses_host_names:
         return host.servers
-    if mode in HELPER_MODES and host.forwarded() is not None:
+    if mode.helper is not None and host.forwarded() is not None:
         return [addresses.DNS]
     return host.reachable()[:_MAX_SERVERS]
 
 
 def hosts(
-    *, hostname: str, domainname: str = "", mode: str, extra: Iterable[str] = (), gateway: str | None = None
+    *, hostname: str, domainname: str = "", mode: Mode, extra: Iterable[str] = (), gateway: str | None = None
 ) -> str:
     """The container's /etc/hosts. extra: --add-host values `NAME:IP` or `NAME=IP`, IP may be `host-gateway`.
 
@@ -147,16 +148,16 @@ def hosts(
     HostLimit for a host-gateway that does not exist.
     """
     text = _LOOPBACK_HOSTS
-    if mode == "host":
+    if mode.uses_host_names:
         text = read_text(HOST_HOSTS) or _LOOPBACK_HOSTS
         if not text.endswith("\n"):
             text += "\n"
-    elif mode in HELPER_MODES:
+    elif mode.helper is not None:
         gateway = gateway or addresses.host_address()
         if gateway:
             text += f"{gateway}\thost.docker.internal host.containers.internal\n"
-    if hostname and mode != "host":
-        own = addresses.CONTAINER if mode in HELPER_MODES else "127.0.0.1"
+    if hostname and not mode.uses_host_names:
+        own = addresses.CONTAINER if mode.helper is not None else "127.0.0.1"
         names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
         text += f"{own}\t{names}\n"
     added = [add_host(value) for value in extra]
@@ -184,11 +185,11 @@ def add_host(value: str) -> tuple[str, str]:
     return name, address
 
 
-def _host_gateway(mode: str, gateway: str | None) -> str:
-    if mode == "host":
+def _host_gateway(mode: Mode, gateway: str | None) -> str:
+    if mode.uses_host_names:
         return "127.0.0.1"
-    if mode in HELPER_MODES and gateway:
+    if mode.helper is not None and gateway:
         return gateway
-    if mode in HELPER_MODES:
+    if mode.helper is not None:
         raise HostLimit("host-gateway: this host has no route and so no address for a container to reach it by")
-    raise UsageError(f'host-gateway needs a network, and the container has none ("--network={mode}")')
+    raise UsageError(f'host-gateway needs a network, and the container has none ("--network={mode.name}")')

@@ -5,36 +5,45 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
+import signal
 import socket
 import time
 
 from rootless.errors import HostLimit
-from rootless.host.facts import find_helper
-from rootless.network import addresses, pasta, ports
-from rootless.network.helper import NETWORK_NAMESPACE, READY_FD, Helper, spawn
+from rootless.network import addresses
+from rootless.network.helper import (
+    NETWORK_NAMESPACE,
+    READY_FD,
+    Helper,
+    connection_facts,
+    require_tun,
+    spawn,
+    tun_error,
+)
+from rootless.network.ports import allocate, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
 
+    from rootless.host.probes.result import Probe
     from rootless.network.ports import Port
 
 PROGRAM = "slirp4netns"
 _MAX_ANSWER = 65536  # bytes
 _ANSWER_TIMEOUT = 10.0  # seconds
+_PROBE_TIMEOUT = 10.0  # seconds
 
 
-def start(pid: int, network: dict[str, Any]) -> Helper:
+def start(program: str, pid: int, ports: Iterable[Port]) -> Helper:
     """As pasta.start. IPv6 host addresses cannot be published: HostLimit."""
-    program = find_helper(PROGRAM)
-    if program is None:
-        raise pasta.missing_helper(PROGRAM, PROGRAM)
-    pasta.require_tun()
-    published = ports.allocate(ports.Port.from_json(p) for p in network.get("ports") or ())
+    require_tun()
+    published = allocate(ports)
     for port in published:
         if ":" in port.host_ip:
             raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
-    api = _socket_path(network.get("runtime_dir")) if published else None
+    api = _socket_path() if published else None
     child, ready, errors = spawn(arguments(program, api, is_sandboxed=_is_root_inside(pid)), pid)
 
     def forward() -> None:
@@ -51,10 +60,15 @@ def start(pid: int, network: dict[str, Any]) -> Helper:
         child,
         (ready, errors),
         published,
-        pasta.facts(published),
-        explain=lambda words: pasta.tun_error(words) if "/dev/net/tun" in words else None,
+        connection_facts(published),
+        explain=lambda words: tun_error(words) if "/dev/net/tun" in words else None,
         on_ready=forward if api else None,
     )
+
+
+def is_reliable_for_ports(program: str) -> bool:
+    """Every version forwards all kinds of connection."""
+    return True
 
 
 def arguments(program: str, api: str | None, *, is_sandboxed: bool = True) -> list[str]:
@@ -128,13 +142,13 @@ def add_forward(api: str, port: Port) -> None:
     if "error" in said:
         words = str(said["error"].get("desc", said["error"])) if isinstance(said["error"], dict) else str(said["error"])
         if "hostfwd" in words:  # the bind failed after our own test of the port
-            raise ports.refused(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
+            raise refused(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
         raise HostLimit(f"cannot publish {port}: slirp4netns: {words}")
 
 
-def _socket_path(directory: str | None) -> str:
+def _socket_path() -> str:
     """A path in a new private directory, short enough for a socket address."""
-    for parent in (directory, os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - made 0700 under a random name
+    for parent in (os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - made 0700 under a random name
         if not parent or len(parent) > 60:
             continue
         private = f"{parent}/slirp-{os.urandom(6).hex()}"
@@ -152,3 +166,74 @@ def _remove_socket(path: str) -> None:
             remove(name)
         except OSError:
             pass
+
+
+def probe(directory: str) -> Probe:
+    """slirp4netns, attached once to a network namespace."""
+    from rootless.host.facts import find_helper
+    from rootless.host.probes.network import package_remedy, tun_remedy
+    from rootless.host.probes.result import Probe
+
+    program = find_helper(PROGRAM)
+    if program is None:
+        return Probe(PROGRAM, False, "program 'slirp4netns' is missing", package_remedy(PROGRAM))
+    release_read, release_write = os.pipe()
+    made_read, made_write = os.pipe()
+    target = os.fork()
+    if target == 0:
+        try:
+            from rootless.host import userns
+            from rootless.host.idmap import single_map
+            from rootless.kernel.namespaces import CLONE_NEWNET, unshare
+
+            os.close(release_write)
+            userns.enter(single_map(0, 0))
+            unshare(CLONE_NEWNET)
+            os.write(made_write, b"+")
+            os.read(release_read, 1)
+        finally:
+            os._exit(0)
+    os.close(made_write)
+    try:
+        if not os.read(made_read, 1):
+            raise HostLimit("cannot make a network namespace")
+        words = _attach_slirp(program, target)
+    finally:
+        os.close(release_write)
+        os.waitpid(target, 0)
+    if words is not None:
+        return Probe(PROGRAM, False, f"'{program}' failed: {words}", tun_remedy())
+    return Probe(PROGRAM, True, f"{program} connected a network namespace")
+
+
+def _attach_slirp(program: str, target: int) -> str | None:
+    """None once slirp4netns says that it is ready, else its last words."""
+    ready_read, ready_write = os.pipe()
+    error_read, error_write = os.pipe()
+    above = os.dup(ready_write)  # dup2 of fd 3 to itself would leave it close-on-exec
+    child = os.posix_spawn(
+        program,
+        [program, "--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=3", str(target), "tap0"],
+        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, error_write, 2),
+            (os.POSIX_SPAWN_DUP2, error_write, 1),
+            (os.POSIX_SPAWN_DUP2, above, 3),
+        ],
+        setsigdef=(signal.SIGPIPE,),
+    )
+    os.close(above)
+    os.close(ready_write)
+    os.close(error_write)
+    try:
+        if select.select([ready_read], [], [], _PROBE_TIMEOUT)[0] and os.read(ready_read, 1):
+            return None
+        os.kill(child, signal.SIGTERM)
+        lines = os.read(error_read, 4096).decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"not ready within {_PROBE_TIMEOUT:.0f} s"
+    finally:
+        try:
+            os.kill(child, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+        os.waitpid(child, 0)

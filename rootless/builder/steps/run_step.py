@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rootless.builder.steps.copy_step import Place
     from rootless.builder.steps.run_mounts import Finder
     from rootless.engine.types import ContainerOptions
+    from rootless.network.mode import Mode
 
 HOSTNAME = "buildkitsandbox"
 _SCRIPT_DIRECTORY = "/dev/pipes"
@@ -145,15 +146,17 @@ def _job(
     from rootless.engine.container import create
     from rootless.engine.plan import networking, root_emulation
     from rootless.engine.plan.networking import Network
+    from rootless.network.modes import recorded_mode
 
     _allowed(session, instruction)
     engine, options = session.engine, session.options
     asked = _container_options(session, instruction, command)
     chosen = networking.choose_network(engine, asked, (), starts=False)
-    if chosen.mode == "container":
+    mode = recorded_mode(chosen.mode)
+    if mode.joins_another:
         raise UsageError("--network=container: is not for builds", hint="use default, none or host")
     networking.write_names_files(directory, HOSTNAME, asked, Network(chosen.mode))
-    config = _config(session, state, asked, directory, network=chosen.mode)
+    config = _config(session, state, asked, directory, network=mode)
     process = config["process"]
     process["env"] = _process_env(session, state, env, mounts.env, process["env"])
     emulation = None
@@ -201,7 +204,9 @@ def _container_options(session: Session, instruction: Run, command: Command) -> 
     )
 
 
-def _config(session: Session, state: State, asked: ContainerOptions, directory: str, *, network: str) -> dict[str, Any]:
+def _config(
+    session: Session, state: State, asked: ContainerOptions, directory: str, *, network: Mode
+) -> dict[str, Any]:
     from rootless.engine.container.create import hard_limits
     from rootless.engine.plan.bundle import Facts, Namespaces, make_config
     from rootless.engine.plan.identity import account_of
@@ -213,10 +218,10 @@ def _config(session: Session, state: State, asked: ContainerOptions, directory: 
         account = account._replace(uid=0, gid=0, groups=(0,))
     facts = Facts(
         directory=directory,
-        hostname=HOSTNAME if network != "host" else "",
+        hostname="" if network.uses_host_names else HOSTNAME,
         id_map=session.id_map,
         account=account,
-        namespaces=Namespaces(network="host") if network == "host" else Namespaces(),
+        namespaces=Namespaces() if network.has_own_namespace else Namespaces(network="host"),
         hard_limits=hard_limits() if asked.ulimit else {},
     )
     image = ImageDefaults(env=tuple(state.env), working_dir=state.workdir)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.builder.worker import mountpoints
 from rootless.builder.worker.read_trees import MountedTree
-from rootless.builder.worker.step_namespaces import HELPERS
 from rootless.errors import HostLimit, InvalidInput
 from rootless.host.idmap import IdMap
+from rootless.network.modes import recorded_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +36,9 @@ def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]
     spaces = session.namespaces(IdMap.from_json(job["id_map"]))
     made = {"user": spaces.user}
     helper: Helper | None = None
-    if job["network"] in HELPERS:
-        made["network"], helper = spaces.network(job["network"])
+    connecting = recorded_mode(job["network"]).helper
+    if connecting is not None:
+        made["network"], helper = spaces.network(connecting)
     plan = job["rootfs"]
     # of whole seconds, as tools write that copy a time by utime(2): adduser's /etc/passwd- would else be of now
     since = (time.time_ns() - _CLOCK_GRAIN) // 10**9 * 10**9

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from rootless.host.idmap import IdMap
     from rootless.network.helper import Helper
-
-HELPERS = ("pasta", "slirp4netns")
+    from rootless.network.mode import HelperProgram
 
 
 class Namespaces:
@@ -35,11 +34,11 @@ class Namespaces:
         self._networks: dict[str, tuple[int, Helper]] = {}
         self.user = _made(id_map)
 
-    def network(self, mode: str) -> tuple[int, Helper]:
-        """(fd, helper) of the network namespace that the helper `mode` connects; it may not be ready yet."""
-        found = self._networks.get(mode)
+    def network(self, program: HelperProgram) -> tuple[int, Helper]:
+        """(fd, helper) of the network namespace that `program` connects; it may not be ready yet."""
+        found = self._networks.get(program.name)
         if found is None:
-            found = self._networks[mode] = _connected(self.user, mode)
+            found = self._networks[program.name] = _connected(self.user, program)
         return found
 
     def close(self) -> None:
@@ -59,20 +58,16 @@ def _made(id_map: IdMap) -> int:
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _connected(user: int, mode: str) -> tuple[int, Helper]:
+def _connected(user: int, program: HelperProgram) -> tuple[int, Helper]:
     def enter() -> None:
         setns(user, CLONE_NEWUSER)
         unshare(CLONE_NEWNET)
         loopback.switch_on()
 
-    if mode == "pasta":
-        from rootless.network.pasta import start
-    else:
-        from rootless.network.slirp4netns import start
     with _Child(enter) as pid:
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return fd, start(pid, {"mode": mode, "ports": []})
+            return fd, program.start(pid, ())
         except BaseException:
             os.close(fd)
             raise

@@ -11,6 +11,7 @@ from rootless.engine.container.reconcile import state_of
 from rootless.engine.filters import Filters
 from rootless.engine.types import ContainerSummary, PortBinding
 from rootless.errors import InvalidInput, NotFound, UsageError
+from rootless.network.modes import recorded_mode
 from rootless.units import human_duration, parse_timestamp
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _matches_state(state: dict[str, Any], wanted: Filters) -> bool:
 
 
 def _network_name(mode: str) -> str:
-    return "bridge" if mode in ("pasta", "slirp4netns") else mode
+    return "bridge" if recorded_mode(mode).helper is not None else mode
 
 
 def summary(engine: Engine, record: dict[str, Any], state: dict[str, Any], *, size: bool) -> ContainerSummary:

@@ -18,7 +18,8 @@ _PASSED_ON = ("HOME", "USER", "PATH", "XDG_RUNTIME_DIR", "TMPDIR")
 def spawn_monitor(*hints: str) -> int:
     """Start a monitor and return our end of its fd 3, a stream socket. Closing it before LAUNCH ends the monitor.
 
-    hints: `prepare` makes the usual namespaces before LAUNCH comes, `prepare pasta` also connects their network.
+    hints: `prepare` makes the usual namespaces before LAUNCH comes, `prepare network` also connects them
+    with the default network.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     argv = interpreter.worker_command("rootless.monitor.main", *hints)

@@ -123,8 +123,9 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     fresh = {**launch, "seed_volumes": launch.get("seed_volumes") if first else []}
     if options.publish or options.publish_all:
         from rootless.engine.plan import networking
+        from rootless.network.modes import recorded_mode
 
-        if record["network"]["mode"] in networking.HELPERS:
+        if recorded_mode(record["network"]["mode"]).can_publish:
             ports = networking.allocated(networking.wanted_ports(options, tuple(record["exposed"])))
             fresh["network"] = {**launch["network"], "ports": list(ports)}
             record["network"]["ports"] = list(ports)

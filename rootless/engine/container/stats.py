@@ -14,6 +14,7 @@ from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import is_running, state_of
 from rootless.errors import InvalidState, NotFound
 from rootless.kernel import procfs
+from rootless.network.modes import recorded_mode
 from rootless.units import parse_timestamp
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class _Sampler:
     def _look(self, record: dict[str, Any], state: dict[str, Any], processes: _Processes | None) -> ContainerStats:
         pid = int(state["pid"])
         group = group_of(state)
-        received, sent = _network(pid) if record["network"]["mode"] not in ("none", "host") else (0, 0)
+        received, sent = _network(pid) if recorded_mode(record["network"]["mode"]).counts_own_traffic else (0, 0)
         shown = ContainerStats(record["id"], record["name"], state["status"], net_received=received, net_sent=sent)
         if group is not None:
             from rootless.runtime.cgroups.usage import read

@@ -13,6 +13,7 @@ from rootless.engine.plan.bundle import Namespaces
 from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidState, UsageError
 from rootless.host.idmap import IdMap
+from rootless.network.modes import recorded_mode
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -65,7 +66,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
         "ipc": "host" if options.ipc == "host" else "private",
         "uts": "host" if options.uts == "host" else "private",
         "cgroup": "host" if options.cgroupns == "host" else "private",
-        "network": "host" if network_mode == "host" else "private",
+        "network": "private" if recorded_mode(network_mode).has_own_namespace else "host",
     }
     if not named:
         return Joined(Namespaces(**how))

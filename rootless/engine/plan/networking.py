@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
+from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, find_mode, list_choices, recorded_mode
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.network.mode import HelperProgram, Mode
     from rootless.network.ports import Port
-
-HELPERS = ("pasta", "slirp4netns")
-_WEAK_PASTA = (
-    "this pasta is older than August 2024: clients beyond this host never hear a server that speaks first (ssh, MySQL)"
-)
 
 
 class Network(NamedTuple):
-    """mode: pasta, slirp4netns, none, host or container. ports: as launch.json lists them. warning: "" or one line."""
+    """mode: its name in network.modes. ports: as launch.json lists them. warning: "" or one line."""
 
     mode: str
     ports: tuple[dict[str, Any], ...] = ()
@@ -36,7 +33,7 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
     """
     publishes = bool(options.publish or options.publish_all)
     mode, warning = _mode(engine, options.network, publishes=publishes)
-    if mode == "container":
+    if mode.joins_another:
         for flag, value in (
             ("--publish", publishes),
             ("--hostname", options.hostname),
@@ -44,56 +41,51 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
             ("--dns", options.dns or options.dns_search or options.dns_option),
         ):
             if value:
-                raise UsageError(f"conflicting options: {flag} and the network mode 'container'")
-    if mode == "host":
-        warning = "--network=host: abstract sockets of your session (X, D-Bus, ...) can be reached from the container"
-    if mode in ("none", "host", "container") or not publishes:
-        if options.publish and mode == "host":
-            warning = "published ports are discarded when using host network mode"
-        return Network(mode, (), warning)
+                raise UsageError(f"conflicting options: {flag} and the network mode '{mode.name}'")
+    warning = mode.warning or warning
+    if not mode.can_publish or not publishes:
+        return Network(mode.name, (), mode.discards if options.publish and mode.discards else warning)
     ports = wanted_ports(options, exposed)
     # a container that is only made holds no port: `start` finds out which are free then
-    return Network(mode, allocated(ports) if starts else (), warning)
+    return Network(mode.name, allocated(ports) if starts else (), warning)
 
 
-def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[str, str]:
-    mode = asked if asked not in (None, "", "default", "bridge", "private") else engine.settings.network
-    if mode and mode.startswith("container:"):
-        return "container", ""
-    name = (mode or "").partition(":")[0]
-    if name not in ("", *HELPERS, "none", "host"):
-        raise UsageError(
-            f"network '{mode}' not found", hint="use pasta, slirp4netns, none, host or container:NAME (--network)"
+def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, str]:
+    """The mode that is asked for, or the settings' or the host's best, and what is to be told of it."""
+    text = engine.settings.network if asked is None or asked in DEFAULT_NAMES else asked
+    if not text:
+        return _best(publishes=publishes)
+    mode = find_mode(text)
+    if mode is None:
+        raise UsageError(f"network '{text}' not found", hint=f"use {list_choices()} (--network)")
+    if mode.helper is None:
+        return mode, ""
+    if mode.helper.path() is None:
+        raise HostLimit(
+            f"network mode '{mode.name}' needs the program '{mode.name}', which is not installed",
+            hint=f"ask the administrator for: apt-get install {mode.helper.package}; or use --network=none or host",
         )
-    if name in ("none", "host"):
-        return name, ""
-    from rootless.host.facts import find_helper
-
-    if name:
-        if find_helper(name) is None:
-            package = "passt" if name == "pasta" else name
-            raise HostLimit(
-                f"network mode '{name}' needs the program '{name}', which is not installed",
-                hint=f"ask the administrator for: apt-get install {package}; or use --network=none or host",
-            )
-        weak = name == "pasta" and publishes and not _forwards_well("pasta")
-        return name, f"{_WEAK_PASTA}; --network=slirp4netns does better" if weak else ""
-    for helper in HELPERS:
-        if find_helper(helper) is None:
-            continue
-        if helper == "pasta" and publishes and not _forwards_well(helper):
-            other = find_helper("slirp4netns")
-            return ("slirp4netns", "") if other else (helper, f"{_WEAK_PASTA} (apt-get install slirp4netns)")
-        return helper, ""
-    return "none", "neither pasta nor slirp4netns is installed: the container has no network (apt-get install passt)"
+    if publishes and not mode.helper.forwards_well():
+        return mode, f"{mode.helper.weakness}; --network={_reliable().name} does better"
+    return mode, ""
 
 
-def _forwards_well(name: str) -> bool:
-    from rootless.host.facts import find_helper
-    from rootless.network.pasta import is_reliable_for_ports
+def _best(*, publishes: bool) -> tuple[Mode, str]:
+    """The mode of the best helper that is installed, for published ports the best that is reliable for them."""
+    installed = [helper for helper in HELPERS if helper.path() is not None]
+    if not installed:
+        names = " nor ".join(helper.name for helper in HELPERS)
+        package = HELPERS[0].package
+        return UNCONNECTED, f"neither {names} is installed: the container has no network (apt-get install {package})"
+    best = next((helper for helper in installed if helper.forwards_well()), None) if publishes else installed[0]
+    if best is not None:
+        return recorded_mode(best.name), ""
+    return recorded_mode(installed[0].name), f"{installed[0].weakness} (apt-get install {_reliable().package})"
 
-    program = find_helper(name)
-    return program is not None and is_reliable_for_ports(program)
+
+def _reliable() -> HelperProgram:
+    """The best helper of which every version is reliable for published ports."""
+    return next(helper for helper in HELPERS if not helper.weakness)
 
 
 def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Port]:
@@ -140,11 +132,10 @@ def write_names_files(directory: str, hostname: str, options: ContainerOptions, 
     """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them."""
     from rootless.network import resolv
 
-    hosts = resolv.hosts(
-        hostname=hostname, domainname=options.domainname or "", mode=network.mode, extra=options.add_host
-    )
+    mode = recorded_mode(network.mode)
+    hosts = resolv.hosts(hostname=hostname, domainname=options.domainname or "", mode=mode, extra=options.add_host)
     resolv_conf = resolv.resolv_conf(
-        mode=network.mode, servers=options.dns, search=options.dns_search, options=options.dns_option
+        mode=mode, servers=options.dns, search=options.dns_search, options=options.dns_option
     )
     for name, content in (("hostname", f"{hostname}\n"), ("hosts", hosts), ("resolv.conf", resolv_conf)):
         path = f"{directory}/{name}"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rootless.engine.upkeep.disk_usage import DiskUsage
     from rootless.host.doctor import Section
 
-_HELPERS = ("newuidmap", "newgidmap", "pasta", "slirp4netns", "fuse-overlayfs", "crun", "runc", "mmdebstrap")
+_ID_PROGRAMS = ("newuidmap", "newgidmap")
+_OTHER_PROGRAMS = ("fuse-overlayfs", "crun", "runc", "mmdebstrap")
 
 
 class System:
@@ -34,6 +35,7 @@ class System:
         from rootless.engine.container.reconcile import state_of
         from rootless.errors import RootlessError
         from rootless.host.facts import find_helper
+        from rootless.network import modes
         from rootless.storage import drivers
         from rootless.units import timestamp
 
@@ -54,7 +56,8 @@ class System:
         except RootlessError as e:
             driver = f"none ({e.message})"
         uname = os.uname()
-        network = settings.network or next((n for n in ("pasta", "slirp4netns") if find_helper(n)), "none")
+        programs = (*_ID_PROGRAMS, *(helper.name for helper in modes.HELPERS), *_OTHER_PROGRAMS)
+        network = settings.network or next((h.name for h in modes.HELPERS if h.path()), modes.UNCONNECTED.name)
         return {
             "ServerVersion": __version__,
             "Containers": sum(states.values()),
@@ -85,7 +88,7 @@ class System:
                 "UidMap": [f"{e.container}:{e.host}:{e.size}" for e in id_map.uids],
                 "GidMap": [f"{e.container}:{e.host}:{e.size}" for e in id_map.gids],
             },
-            "Helpers": {name: find_helper(name) or "" for name in _HELPERS},
+            "Helpers": {name: find_helper(name) or "" for name in programs},
         }
 
     def version(self) -> dict[str, Any]:
@@ -111,9 +114,10 @@ class System:
     def doctor(self) -> list[Section]:
         """host.doctor's sections, each primitive tried for real."""
         from rootless.host.doctor import examine
+        from rootless.network.modes import HELPERS
 
         directories = self._engine.directories
-        return examine(directories.data, directories.cache)
+        return examine(directories.data, HELPERS, directories.cache)
 
     def events(
         self,

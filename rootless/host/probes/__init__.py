@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 
+from rootless.host.facts import INITIAL_USER_NAMESPACE
+from rootless.host.probes.result import Probe
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -21,8 +24,6 @@ _MODULES = {
     "data_directory": "directories",
     "runtime_directory": "directories",
     "lingering": "directories",
-    "pasta": "network",
-    "slirp4netns": "network",
     "tun": "network",
     "low_ports": "network",
     "cgroup": "limits",
@@ -39,26 +40,6 @@ _MODULES = {
 NAMES = tuple(_MODULES)
 TIMEOUT = 20.0  # seconds; the slowest probe takes 0.1
 RETRY_AFTER = 300.0  # a failure is tried again after so many seconds: the administrator may have mended it
-INITIAL_USER_NAMESPACE = "user:[4026531837]"
-
-
-class Probe:
-    """What an attempt found. works: it does; detail: what was seen, or why not; remedy: what to do if not."""
-
-    __slots__ = ("detail", "name", "remedy", "works")
-
-    def __init__(self, name: str, works: bool, detail: str, remedy: str | None = None) -> None:
-        self.name = name
-        self.works = works
-        self.detail = detail
-        self.remedy = remedy
-
-    def __repr__(self) -> str:
-        return f"Probe({self.name!r}, {self.works}, {self.detail!r}, {self.remedy!r})"
-
-    def to_json(self) -> dict[str, Any]:
-        """The probe as JSON values."""
-        return {"name": self.name, "works": self.works, "detail": self.detail, "remedy": self.remedy}
 
 
 def probe(name: str, directory: str) -> Probe:

@@ -6,7 +6,7 @@ import os
 import stat
 
 from rootless.host.facts import user_name
-from rootless.host.probes import Probe
+from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import Scratch, existing_parent
 
 # statfs(2)'s f_type of filesystems that matter to us

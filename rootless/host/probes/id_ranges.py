@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from rootless.host import userns
-from rootless.host.facts import find_helper, is_privileged, is_real_root, user_name
+from rootless.host.facts import INITIAL_USER_NAMESPACE, find_helper, is_privileged, is_real_root, user_name
 from rootless.host.idmap import SubordinateIds, default_map, single_map
 from rootless.host.mapping import PACKAGE_HINT, range_hint
-from rootless.host.probes import INITIAL_USER_NAMESPACE, Probe
+from rootless.host.probes.result import Probe
 from rootless.host.subid import subordinate_ids
 
 ENOUGH = 65536  # images use ids up to 65534 (nobody)

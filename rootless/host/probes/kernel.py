@@ -6,7 +6,7 @@ import os
 
 from rootless.host import userns
 from rootless.host.idmap import single_map
-from rootless.host.probes import Probe
+from rootless.host.probes.result import Probe
 
 _NEWER = "nothing to do: an older way is used; a newer kernel is quicker"
 

@@ -10,7 +10,7 @@ import time
 from rootless.errors import HostLimit
 from rootless.host import userns
 from rootless.host.facts import find_helper, kernel_version
-from rootless.host.probes import Probe
+from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import Scratch
 
 _FUSE_START = 5.0  # seconds to wait for fuse-overlayfs' mount

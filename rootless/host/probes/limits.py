@@ -6,7 +6,7 @@ import os
 
 from rootless.errors import HostLimit
 from rootless.host.answer import fork_and_read
-from rootless.host.probes import Probe
+from rootless.host.probes.result import Probe
 
 
 def cgroup(directory: str) -> Probe:

@@ -9,7 +9,7 @@ import signal
 import time
 
 from rootless.errors import RootlessError
-from rootless.host.probes import Probe
+from rootless.host.probes.result import Probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rootless.host import doctor, probes, userns
+from rootless.host import doctor, facts, probes, userns
 from rootless.host.facts import is_privileged
 from rootless.host.idmap import single_map
+from rootless.host.probes.result import Probe
 from rootless.kernel import procfs
+from rootless.network.mode import HelperProgram
+from rootless.network.modes import HELPERS
 from tests.conftest import REPOSITORY, require
 
 
@@ -22,7 +25,7 @@ def state() -> tuple[list[int], int]:
 
 def test_whole_report(store_root: Path, has_range: bool) -> None:
     before = state()
-    sections = doctor.examine(str(store_root))
+    sections = doctor.examine(str(store_root), HELPERS)
     assert state() == before
     assert os.listdir(store_root) == []
     found = {p.name: p for s in sections for p in s.probes}
@@ -48,12 +51,17 @@ def test_lack_of_a_range_names_the_line(has_range: bool, store_root: Path) -> No
         assert "usermod --add-subuids" in found.remedy or "namespace" in found.remedy
 
 
-@pytest.mark.parametrize(
-    "name", ["overlay", "fuse_overlayfs", "pasta", "slirp4netns", "tun", "seccomp", "seccomp_listener", "keyring"]
-)
+@pytest.mark.parametrize("name", ["overlay", "fuse_overlayfs", "tun", "seccomp", "seccomp_listener", "keyring"])
 def test_what_this_host_has_works(name: str, store_root: Path) -> None:
     found = probes.probe(name, str(store_root))
     require(found.works, f"{name}: {found.detail}")
+    assert found.remedy is None
+
+
+@pytest.mark.parametrize("helper", HELPERS, ids=[helper.name for helper in HELPERS])
+def test_network_helpers_of_this_host_work(helper: HelperProgram, store_root: Path) -> None:
+    found = helper.probe(str(store_root))
+    require(found.works, f"{helper.name}: {found.detail}")
     assert found.remedy is None
 
 
@@ -67,7 +75,7 @@ def test_a_listener_within_a_listener_is_none(tmp_path: Path) -> None:
     assert not found.works and "another listener" in found.detail and found.remedy
 
 
-def inside_with(setup: str, name: str, directory: Path) -> probes.Probe:
+def inside_with(setup: str, name: str, directory: Path) -> Probe:
     """Probe `name` in a fresh interpreter, as root of a namespace with one id where `setup` broke something."""
     code = (
         "import json, os, sys\n"
@@ -75,7 +83,10 @@ def inside_with(setup: str, name: str, directory: Path) -> probes.Probe:
         "from rootless.kernel import mounts\n"
         "userns.enter(idmap.single_map(0, 0))\n"
         f"{setup}\n"
-        "print(json.dumps(probes.probe(sys.argv[1], sys.argv[2]).to_json()))"
+        "from rootless.network.modes import HELPERS\n"
+        "helper = next((helper for helper in HELPERS if helper.name == sys.argv[1]), None)\n"
+        "found = helper.probe(sys.argv[2]) if helper else probes.probe(sys.argv[1], sys.argv[2])\n"
+        "print(json.dumps(found.to_json()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, name, str(directory)],
@@ -88,7 +99,7 @@ def inside_with(setup: str, name: str, directory: Path) -> probes.Probe:
     import json
 
     value = json.loads(done.stdout)
-    return probes.Probe(value["name"], value["works"], value["detail"], value["remedy"])
+    return Probe(value["name"], value["works"], value["detail"], value["remedy"])
 
 
 HIDE_DEVICES = "mounts.mount('tmpfs', '/dev', 'tmpfs', 0); open('/dev/null', 'w').close()"
@@ -156,9 +167,9 @@ def test_runtime_directory_of_somebody_else(monkeypatch: pytest.MonkeyPatch, sto
 
 def test_doctor_keeps_results_for_the_next_command(store_root: Path, tmp_path: Path) -> None:
     require(
-        os.readlink("/proc/self/ns/user") == probes.INITIAL_USER_NAMESPACE, "no range, nested: nothing is cached here"
+        os.readlink("/proc/self/ns/user") == facts.INITIAL_USER_NAMESPACE, "no range, nested: nothing is cached here"
     )
-    doctor.examine(str(store_root), str(tmp_path))
+    doctor.examine(str(store_root), HELPERS, str(tmp_path))
     assert (tmp_path / "probes.json").stat().st_mode & 0o777 == 0o600
     assert probes.cached("overlay", str(store_root), str(tmp_path)).works
 

@@ -18,7 +18,7 @@ import pytest
 
 from rootless.errors import HostLimit
 from rootless.host.facts import find_helper
-from rootless.network import addresses, pasta, ports, slirp4netns
+from rootless.network import addresses, mode, modes, pasta, ports, slirp4netns
 from rootless.network.helper import Helper
 from tests.conftest import require, runs
 
@@ -74,12 +74,18 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
     made.close()
 
 
+def _begin(module: ModuleType, pid: int, *published: ports.Port) -> Helper:
+    helper = modes.recorded_mode(module.PROGRAM).start(pid, published)
+    assert helper is not None
+    return helper
+
+
 @pytest.fixture
 def start(module: ModuleType) -> Iterator[Callable[..., Helper]]:
     started: list[Helper] = []
 
     def begin(namespace: Namespace, *published: ports.Port, ready: bool = True) -> Helper:
-        helper: Helper = module.start(namespace.pid, {"ports": [p.to_json() for p in published]})
+        helper: Helper = _begin(module, namespace.pid, *published)
         started.append(helper)
         if ready:
             helper.ready()
@@ -126,7 +132,7 @@ def _query(address: str, port: int) -> str:
 
 
 def _is_good_at_ports(module: ModuleType) -> bool:
-    program = module.find_helper(module.PROGRAM)
+    program = find_helper(module.PROGRAM)
     assert program is not None
     return module is slirp4netns or pasta.is_reliable_for_ports(program)
 
@@ -260,8 +266,9 @@ def test_it_dies_with_its_parent(module: ModuleType, namespace: Namespace) -> No
     """kill -9 of a monitor leaves no helper, though capabilities grow when it enters the user namespace."""
     code = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        f"from rootless.network import {module.PROGRAM} as m\n"
-        f"h = m.start({namespace.pid}, {{}}); h.ready(); print(h.pid, flush=True); time.sleep(60)"
+        "from rootless.network.modes import recorded_mode\n"
+        f"h = recorded_mode({module.PROGRAM!r}).start({namespace.pid}); h.ready()\n"
+        "print(h.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -296,19 +303,19 @@ def test_a_process_that_is_gone(module: ModuleType) -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     with pytest.raises(HostLimit, match="is gone"):
-        module.start(child.pid, {})
+        _begin(module, child.pid)
 
 
 def test_a_process_without_a_network_of_its_own(module: ModuleType) -> None:
     """Joining would configure the host's own network."""
     with pytest.raises(HostLimit, match="no network namespace"):
-        module.start(os.getpid(), {})
+        _begin(module, os.getpid())
 
 
 def test_the_helper_is_missing(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_helper", lambda name: None)
+    monkeypatch.setattr(mode, "find_helper", lambda name: None)
     with pytest.raises(HostLimit, match="not installed") as caught:
-        module.start(os.getpid(), {})
+        _begin(module, os.getpid())
     assert "--network=host" in str(caught.value.hint)
 
 
@@ -319,15 +326,15 @@ def test_the_helper_fails_with_its_own_words(
     broken.write_text("#!/bin/sh\necho 'the sky falls' >&2\nexit 1\n")
     broken.chmod(0o755)
     tmp_path.chmod(0o755)
-    monkeypatch.setattr(module, "find_helper", lambda name: str(broken))
+    monkeypatch.setattr(mode, "find_helper", lambda name: str(broken))
     with pytest.raises(HostLimit, match="the sky falls") as caught:
-        module.start(namespace.pid, {}).ready()
+        _begin(module, namespace.pid).ready()
     assert "rootless doctor" in str(caught.value.hint)
 
 
 def test_no_tun(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *args: False)
-    monkeypatch.setattr(module, "find_helper", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(mode, "find_helper", lambda name: f"/usr/bin/{name}")
     with pytest.raises(HostLimit, match="/dev/net/tun") as caught:
-        module.start(os.getpid(), {})
+        _begin(module, os.getpid())
     assert "modprobe tun" in str(caught.value.hint)

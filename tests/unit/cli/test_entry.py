@@ -10,15 +10,15 @@ from rootless.cli.entry import hints
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("run busybox", ("prepare", "pasta")),
+        ("run busybox", ("prepare", "network")),
         ("run --rm --network=none busybox", ("prepare",)),
         ("run --net host busybox", ("prepare",)),
         ("run -p80:80 busybox", ("prepare",)),
         ("run --userns=keep-id busybox", ()),
         ("run --runtime crun busybox", ()),
         ("start web", ("prepare",)),
-        ("container run busybox", ("prepare", "pasta")),
-        ("--root /x run busybox", ("prepare", "pasta")),
+        ("container run busybox", ("prepare", "network")),
+        ("--root /x run busybox", ("prepare", "network")),
         ("--root=/x -D container start web", ("prepare",)),
         ("ps", None),
         ("image run", None),

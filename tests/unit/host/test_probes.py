@@ -11,7 +11,8 @@ import pytest
 
 from rootless.errors import HostLimit
 from rootless.host import probes
-from rootless.host.probes import Probe, trial
+from rootless.host.probes import trial
+from rootless.host.probes.result import Probe
 
 
 def test_probe_comes_back_whole(tmp_path: Path) -> None:

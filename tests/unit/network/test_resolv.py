@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses, resolv
+from rootless.network.modes import recorded_mode
 from rootless.network.resolv import HostResolver, add_host, hosts, parse, resolv_conf
 
 LAN = HostResolver(["192.168.1.1", "fd00::53"], ["example.org"], ["ndots:2"])
@@ -50,32 +51,34 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["pasta", "slirp4netns"])
 def test_servers_of_the_network_are_asked_directly(mode: str) -> None:
-    assert resolv_conf(mode=mode, host=LAN) == (
+    assert resolv_conf(mode=recorded_mode(mode), host=LAN) == (
         "nameserver 192.168.1.1\nnameserver fd00::53\nsearch example.org\noptions ndots:2\n"
     )
 
 
 @pytest.mark.parametrize("mode", ["pasta", "slirp4netns"])
 def test_a_resolver_on_the_hosts_loopback_is_asked_through_the_helper(mode: str) -> None:
-    assert resolv_conf(mode=mode, host=STUB) == f"nameserver {addresses.DNS}\n"
+    assert resolv_conf(mode=recorded_mode(mode), host=STUB) == f"nameserver {addresses.DNS}\n"
     assert STUB.forwarded() == "127.0.0.53"
     assert LAN.forwarded() is None
     both = HostResolver(["127.0.0.1", "1.1.1.1"], [], [])
-    assert resolv_conf(mode=mode, host=both) == "nameserver 1.1.1.1\n"
-    assert resolv_conf(mode=mode, host=HostResolver(["::1"], [], [])) == ""
+    assert resolv_conf(mode=recorded_mode(mode), host=both) == "nameserver 1.1.1.1\n"
+    assert resolv_conf(mode=recorded_mode(mode), host=HostResolver(["::1"], [], [])) == ""
 
 
 def test_other_modes() -> None:
-    assert resolv_conf(mode="host", host=STUB) == "nameserver 127.0.0.53\n"
-    assert resolv_conf(mode="none", host=STUB) == ""
+    assert resolv_conf(mode=recorded_mode("host"), host=STUB) == "nameserver 127.0.0.53\n"
+    assert resolv_conf(mode=recorded_mode("none"), host=STUB) == ""
     many = HostResolver([f"1.1.1.{i}" for i in range(9)], [], [])
-    assert resolv_conf(mode="pasta", host=many).count("nameserver") == 3
+    assert resolv_conf(mode=recorded_mode("pasta"), host=many).count("nameserver") == 3
 
 
 def test_options_replace_the_hosts_values() -> None:
-    text = resolv_conf(mode="pasta", servers=["8.8.8.8", "127.0.0.1"], search=["x.y"], options=["rotate"], host=LAN)
+    text = resolv_conf(
+        mode=recorded_mode("pasta"), servers=["8.8.8.8", "127.0.0.1"], search=["x.y"], options=["rotate"], host=LAN
+    )
     assert text == "nameserver 8.8.8.8\nnameserver 127.0.0.1\nsearch x.y\noptions rotate\n"
-    assert "search" not in resolv_conf(mode="pasta", search=["."], host=LAN)
+    assert "search" not in resolv_conf(mode=recorded_mode("pasta"), search=["."], host=LAN)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +87,11 @@ def test_options_replace_the_hosts_values() -> None:
 )
 def test_wrong_options(arguments: dict[str, list[str]]) -> None:
     with pytest.raises(UsageError):
-        resolv_conf(mode="pasta", host=LAN, **arguments)
+        resolv_conf(mode=recorded_mode("pasta"), host=LAN, **arguments)
 
 
 def test_hosts_of_a_connected_container() -> None:
-    text = hosts(hostname="web", domainname="example.org", mode="pasta", gateway="192.168.1.5")
+    text = hosts(hostname="web", domainname="example.org", mode=recorded_mode("pasta"), gateway="192.168.1.5")
     lines = [line.split() for line in text.splitlines()]
     assert ["127.0.0.1", "localhost"] in lines
     assert ["::1", "localhost", "ip6-localhost", "ip6-loopback"] in lines
@@ -97,26 +100,26 @@ def test_hosts_of_a_connected_container() -> None:
 
 
 def test_hosts_of_other_modes() -> None:
-    assert "127.0.0.1\tbox\n" in hosts(hostname="box", mode="none")
-    assert "host.docker.internal" not in hosts(hostname="box", mode="none")
-    assert hosts(hostname="box", mode="host").startswith(resolv.read_text("/etc/hosts").rstrip("\n"))
+    assert "127.0.0.1\tbox\n" in hosts(hostname="box", mode=recorded_mode("none"))
+    assert "host.docker.internal" not in hosts(hostname="box", mode=recorded_mode("none"))
+    assert hosts(hostname="box", mode=recorded_mode("host")).startswith(resolv.read_text("/etc/hosts").rstrip("\n"))
 
 
 def test_add_host() -> None:
     extra = ["db:10.0.0.1", "six=[fd00::1]", "h:host-gateway"]
-    text = hosts(hostname="w", mode="pasta", extra=extra, gateway="1.2.3.4")
+    text = hosts(hostname="w", mode=recorded_mode("pasta"), extra=extra, gateway="1.2.3.4")
     for line in ("10.0.0.1\tdb", "fd00::1\tsix", "1.2.3.4\th"):
         assert f"{line}\n" in text
-    assert "127.0.0.1\th\n" in hosts(hostname="w", mode="host", extra=["h:host-gateway"])
+    assert "127.0.0.1\th\n" in hosts(hostname="w", mode=recorded_mode("host"), extra=["h:host-gateway"])
     with pytest.raises(UsageError, match="needs a network"):
-        hosts(hostname="w", mode="none", extra=["h:host-gateway"])
+        hosts(hostname="w", mode=recorded_mode("none"), extra=["h:host-gateway"])
 
 
 def test_host_gateway_of_a_host_without_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "host_address", lambda: None)
-    assert "host.docker.internal" not in hosts(hostname="w", mode="pasta")
+    assert "host.docker.internal" not in hosts(hostname="w", mode=recorded_mode("pasta"))
     with pytest.raises(HostLimit, match="no route"):
-        hosts(hostname="w", mode="pasta", extra=["h:host-gateway"])
+        hosts(hostname="w", mode=recorded_mode("pasta"), extra=["h:host-gateway"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""One way of connecting a container's network: what it needs and what follows from it. The table is network.modes."""
+
+from __future__ import annotations
+
+from rootless.errors import HostLimit
+from rootless.host.facts import find_helper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    from rootless.host.probes.result import Probe
+    from rootless.network.helper import Helper
+    from rootless.network.ports import Port
+
+    class HelperModule(Protocol):
+        """What the module of a helper program offers. The table loads it only when the helper is wanted."""
+
+        def start(self, program: str, pid: int, ports: Iterable[Port]) -> Helper:
+            """Connect the network namespace of process `pid` with the helper at path `program`, and publish `ports`.
+
+            Returns at once; `ready()` of the result waits. Raises HostLimit: no /dev/net/tun, a port that is taken.
+            """
+
+        def is_reliable_for_ports(self, program: str) -> bool:
+            """Does the helper at path `program` forward every kind of connection? It may cost one exec."""
+
+        def probe(self, directory: str) -> Probe:
+            """Try the helper once, for `rootless doctor`; directory: scratch space."""
+
+
+class HelperProgram:
+    """The program that connects a network namespace without privilege; its mode has its name.
+
+    package: Debian's package of it. purpose and loss: what `rootless doctor` says it is for, and what is lost with it
+    ("" = nothing). weakness: what is told when ports are published through a version that is not reliable for them
+    ("" = all are). load: imports its module.
+    """
+
+    __slots__ = ("load", "loss", "name", "package", "purpose", "weakness")
+
+    def __init__(
+        self, name: str, package: str, purpose: str, load: Callable[[], HelperModule], *, loss: str = ""
+    ) -> None:
+        self.name = name
+        self.package = package
+        self.purpose = purpose
+        self.load = load
+        self.loss = loss
+        self.weakness = ""
+
+    def with_weakness(self, weakness: str) -> HelperProgram:
+        """This program, of which some versions are not reliable for published ports."""
+        self.weakness = weakness
+        return self
+
+    def path(self) -> str | None:
+        """Where it is installed; None: nowhere."""
+        return find_helper(self.name)
+
+    def forwards_well(self) -> bool:
+        """Is it installed, in a version that is reliable for published ports?"""
+        program = self.path()
+        return program is not None and self.load().is_reliable_for_ports(program)
+
+    def start(self, pid: int, ports: Iterable[Port]) -> Helper:
+        """As HelperModule.start. Raises HostLimit also when the program is not installed."""
+        program = self.path()
+        if program is None:
+            raise HostLimit(
+                f'the network helper "{self.name}" is not installed',
+                hint=f"as root: apt install {self.package} (dnf install {self.package}); or use --network=host or "
+                "--network=none",
+            )
+        return self.load().start(program, pid, ports)
+
+    def probe(self, directory: str) -> Probe:
+        """As HelperModule.probe."""
+        return self.load().probe(directory)
+
+
+class Mode:
+    """A network mode. name: as records hold it; syntax: as the user types it; helper: what connects it, or None.
+
+    has_own_namespace: it has a network namespace of its own, and so interfaces and ports of its own; uses_host_names:
+    /etc/hosts and resolv.conf are the host's, and no host name is set; joins_another: the network, and with it the
+    names and the ports, belong to another container. warning: told whenever the mode is used; discards: told when
+    ports are published that the mode cannot publish ("" = nothing is told).
+    """
+
+    __slots__ = (
+        "discards",
+        "has_own_namespace",
+        "helper",
+        "joins_another",
+        "name",
+        "syntax",
+        "uses_host_names",
+        "warning",
+    )
+
+    def __init__(self, name: str) -> None:
+        """A mode with a network namespace of its own, which nothing connects and of which nothing is told."""
+        self.name = self.syntax = name
+        self.helper: HelperProgram | None = None
+        self.has_own_namespace = True
+        self.uses_host_names = self.joins_another = False
+        self.warning = self.discards = ""
+
+    @classmethod
+    def of_helper(cls, helper: HelperProgram) -> Mode:
+        """A mode whose network namespace `helper` connects."""
+        mode = cls(helper.name)
+        mode.helper = helper
+        return mode
+
+    @classmethod
+    def of_host(cls, name: str, *, warning: str, discards: str) -> Mode:
+        """A mode that has the host's network namespace and names."""
+        mode = cls(name)
+        mode.has_own_namespace, mode.uses_host_names = False, True
+        mode.warning, mode.discards = warning, discards
+        return mode
+
+    @classmethod
+    def of_another(cls, name: str, argument: str) -> Mode:
+        """A mode that joins the network namespace of another container, which the user names after a colon."""
+        mode = cls(name)
+        mode.syntax = f"{name}:{argument}"
+        mode.has_own_namespace, mode.joins_another = False, True
+        return mode
+
+    @property
+    def can_publish(self) -> bool:
+        """Can ports of the container be published? That is a helper's work."""
+        return self.helper is not None
+
+    @property
+    def counts_own_traffic(self) -> bool:
+        """Do the interfaces that the container sees count its traffic, and not nothing or that of the whole host?"""
+        return self.helper is not None or self.joins_another
+
+    def start(self, pid: int, ports: Iterable[Port] = ()) -> Helper | None:
+        """Begin, without waiting, to connect the network namespace of process `pid`; None where no helper is needed.
+
+        Raises HostLimit: the helper is not installed, there is no /dev/net/tun, a port is taken.
+        """
+        return None if self.helper is None else self.helper.start(pid, ports)

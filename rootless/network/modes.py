@@ -1,0 +1,83 @@
+"""The table of network modes. Everybody else asks a mode for its properties and tests no name.
+
+A new mode is a row here (with a module for its helper, which has what mode.HelperModule says) and its test.
+"""
+
+from __future__ import annotations
+
+from rootless.errors import InvalidInput
+from rootless.network.mode import HelperProgram, Mode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.network.mode import HelperModule
+
+
+def _load_pasta() -> HelperModule:
+    from rootless.network import pasta
+
+    return pasta
+
+
+def _load_slirp4netns() -> HelperModule:
+    from rootless.network import slirp4netns
+
+    return slirp4netns
+
+
+MODES = (
+    Mode.of_helper(
+        HelperProgram("pasta", "passt", "container networks", _load_pasta).with_weakness(
+            "this pasta is older than August 2024: clients beyond this host never hear a server that speaks first (ssh,"
+            " MySQL)"
+        )
+    ),
+    Mode.of_helper(
+        HelperProgram(
+            "slirp4netns",
+            "slirp4netns",
+            "container networks without pasta",
+            _load_slirp4netns,
+            loss="slower, and IPv4 only",
+        )
+    ),
+    Mode("none"),
+    Mode.of_host(
+        "host",
+        warning="--network=host: abstract sockets of your session (X, D-Bus, ...) can be reached from the container",
+        discards="published ports are discarded when using host network mode",
+    ),
+    Mode.of_another("container", "NAME"),
+)
+"""Helpers come first, the best one before the others."""
+DEFAULT = MODES[0]
+HELPERS = tuple(mode.helper for mode in MODES if mode.helper is not None)
+UNCONNECTED = next(mode for mode in MODES if mode.has_own_namespace and mode.helper is None)
+DEFAULT_NAMES = ("", "default", "bridge", "private")
+"""What docker and podman users type for a network of the container's own: the settings or the host decide its mode."""
+_BY_NAME = {mode.name: mode for mode in MODES}
+
+
+def find_mode(text: str) -> Mode | None:
+    """The mode that --network=`text` names; None for one that is unknown."""
+    name, colon, _ = text.partition(":")
+    mode = _BY_NAME.get(name)
+    return None if mode is None or (mode.joins_another and not colon) else mode
+
+
+def recorded_mode(name: str) -> Mode:
+    """The mode of a record, launch.json or a build's step. Raises InvalidInput for one that this version lacks."""
+    mode = _BY_NAME.get(name)
+    if mode is None:
+        raise InvalidInput(f"network mode '{name}' is unknown to this version of rootless")
+    return mode
+
+
+def list_choices(*, with_joining: bool = True, default_mark: str = "") -> str:
+    """The modes as help and hints name them: "pasta, slirp4netns, none, host or container:NAME".
+
+    with_joining: also those that join another container; default_mark: is put behind the first.
+    """
+    names = [mode.syntax for mode in MODES if with_joining or not mode.joins_another]
+    names[0] += default_mark
+    return f"{', '.join(names[:-1])} or {names[-1]}"
