@@ -96,7 +96,6 @@ def test_the_command_line_starts_light() -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_says_what_it_owns_and_stays_one_room(path: Path) -> None:
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
-    assert text.count("\n") <= 450, f"{path} wants to be two modules"
+def test_a_module_says_what_it_owns(path: Path) -> None:
+    """One noun a module, however long: its docstring names it."""
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
