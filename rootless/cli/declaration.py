@@ -123,7 +123,11 @@ class Command(_Helped):
         self.own_error = own_error
 
     def make_parser(self, ctx: click.Context) -> Any:
-        """click's parser, which also takes `--switch=false` and `-p=80:80`."""
+        """click's parser, which also takes `--switch=false` and `-p=80:80`.
+
+        click has no public way to say either, so two methods of its parser that it calls private are replaced in this
+        one parser. The bound of click in pyproject.toml is there for this; a test names what must exist.
+        """
         parser: Any = super().make_parser(ctx)
         match_long, match_short = parser._match_long_opt, parser._match_short_opt
 

@@ -48,12 +48,12 @@ def main() -> None:
             connection = spawn_monitor(*wanted)
         except (RootlessError, OSError):
             pass  # the engine tries again, and tells
-    from rootless.cli.deferred import defer
+    from rootless.cli.startup import end_process, hasten_imports
 
-    defer("bz2", "inspect", "ipaddress", "lzma", "platform")
-    from rootless.cli.main import main as command_line
+    hasten_imports()
+    from rootless.cli.main import run
 
-    command_line(connection)
+    end_process(run(sys.argv[1:], connection))
 
 
 def _open_standard_streams() -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
+from typing import TYPE_CHECKING
 
-# the imports below make many objects that live as long as we do: looking for garbage among them costs 2 ms
-gc.set_threshold(50_000)
+import click
 
-import click  # noqa: E402
+from rootless import output
+from rootless.cli import command_tree
+from rootless.cli.declaration import LazyGroup, Option, Session, nearest, pass_session
+from rootless.errors import RootlessError, UsageError
 
-from rootless import output  # noqa: E402
-from rootless.cli import command_tree  # noqa: E402
-from rootless.cli.declaration import LazyGroup, Option, Session, nearest, pass_session  # noqa: E402
-from rootless.errors import RootlessError, UsageError  # noqa: E402
-
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -93,21 +89,10 @@ def cli(session: Session, root: str | None, storage_driver: str | None, debug: b
     session.debug = debug or bool(os.environ.get("ROOTLESS_DEBUG"))
 
 
-def main(monitor: int | None = None) -> None:
-    """Run this process's command line and end the process. monitor: see `Session`."""
-    code = run(sys.argv[1:], monitor)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass  # `run` has told it
-    # taking the interpreter apart costs 3 ms, and nothing of ours waits for it
-    os._exit(code)
-
-
 def run(arguments: list[str], monitor: int | None = None) -> int:
-    """Run a command line and return the exit code. Nothing is raised."""
+    """Run a command line and return the exit code. Nothing is raised. monitor: see `Session`."""
     session = Session(monitor)
+    stdout = sys.stdout
     try:
         code = cli.main(arguments, prog_name=_PROGRAM, obj=session, standalone_mode=False)
         sys.stdout.flush()
@@ -126,8 +111,8 @@ def run(arguments: list[str], monitor: int | None = None) -> int:
         # click turns an interrupt at a prompt and an end of input into the same Abort
         return 1 if isinstance(e, click.Abort) and isinstance(e.__cause__ or e.__context__, EOFError) else 130
     except SystemExit as e:
-        # click ends so after completion (its code) and when nobody reads what it prints
-        if not type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+        # click ends so after completion (its code) and, with sys.stdout replaced, when nobody reads what it prints
+        if sys.stdout is stdout:
             return e.code if isinstance(e.code, int) else 0
         _give_up_stdout()
         return 141
