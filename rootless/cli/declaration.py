@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rootless import output
-from rootless.errors import RootlessError
+from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:
     from rootless.cli.command_tree import Entries
@@ -294,6 +294,21 @@ def text(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) 
 def many(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
     """An option that may be given several times."""
     return click.option(*names, cls=Option, metavar=metavar, multiple=True, help=help, **settings)
+
+
+def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
+    """{"status": ["exited"], "label": ["a=b", "c"]}; a key given twice matches either value (docker: labels both).
+
+    `key!=value` becomes the key "key!", as docker's prune takes it. Raises UsageError for text without a key.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip().lower()
+        if not equals or not key or key == "!":
+            raise UsageError(f"invalid filter '{text}'", hint="a filter is KEY=VALUE, such as status=exited")
+        found.setdefault(key, []).append(value.strip())
+    return found
 
 
 def each(names: Iterable[str], action: Callable[[str], str | None]) -> int:

@@ -303,7 +303,7 @@ def search(
     **flags: Any,
 ) -> None:
     """Print what the registry finds."""
-    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.declaration import parse_filters
     from rootless.cli.table import Column, Layout, shorten
     from rootless.engine.transfer import search as verbs
 

@@ -128,8 +128,8 @@ def unshare(session: Session, command: tuple[str, ...]) -> int:
 @pass_session
 def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], force: bool, volumes: bool) -> None:
     """Remove stopped containers, unneeded images, and what killed commands left behind."""
-    from rootless.cli.filter_flags import parse_filters
-    from rootless.cli.prune import print_report
+    from rootless.cli.declaration import parse_filters
+    from rootless.cli.table import print_pruned
 
     filters = parse_filters(filter)
     kinds = [
@@ -141,4 +141,4 @@ def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], for
     ]
     question = "This will remove:\n" + "\n".join(f"  - {kind}" for kind in kinds) + "\n"
     if confirm(question, force=force):
-        print_report(session.engine.system.prune(all=all, volumes=volumes, build=build, filters=filters))
+        print_pruned(session.engine.system.prune(all=all, volumes=volumes, build=build, filters=filters))

@@ -10,6 +10,7 @@ from rootless import output
 
 if TYPE_CHECKING:
     from rootless.cli.template import Row
+    from rootless.engine.types import PruneReport
 
 # of docker's tabwriter
 _LEAST_WIDTH = 10
@@ -127,6 +128,24 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         for row, sizes in zip(rows, widths, strict=True)
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def print_pruned(report: PruneReport) -> None:
+    """Print what a prune command deleted, kind by kind, and the space that came free, in docker's words."""
+    from rootless.units import human_size
+
+    for title, names in (
+        ("Deleted Containers", report.containers),
+        ("Deleted Volumes", report.volumes),
+        ("Deleted Images", report.images),
+        ("Deleted build cache objects", report.cache),
+    ):
+        if names:
+            output.line(f"{title}:")
+            for name in names:
+                output.line(name)
+            output.line()
+    output.line(f"Total reclaimed space: {human_size(report.reclaimed)}")
 
 
 def shorten(text: str, width: int) -> str:

@@ -36,7 +36,7 @@ def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str
 def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> None:
     """Print one line per volume."""
     from rootless import units
-    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.declaration import parse_filters
     from rootless.cli.table import Column, Layout
 
     def labels(row: VolumeSummary) -> str:
@@ -92,10 +92,10 @@ def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
 @pass_session
 def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
     """Remove volumes that no container uses."""
-    from rootless.cli.filter_flags import parse_filters
-    from rootless.cli.prune import print_report
+    from rootless.cli.declaration import parse_filters
+    from rootless.cli.table import print_pruned
 
     filters = parse_filters(filter)
     which = "all volumes" if all else "anonymous volumes"
     if confirm(f"This will remove {which} not used by at least one container.", force=force):
-        print_report(session.engine.volumes.prune(all=all, filters=filters))
+        print_pruned(session.engine.volumes.prune(all=all, filters=filters))

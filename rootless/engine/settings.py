@@ -105,14 +105,6 @@ def _switch(key: str, value: Any, where: str, error: type[InvalidInput] | type[U
     raise error(f"setting '{key}' in {where} must be true or false, not {value!r}")
 
 
-def _boolean(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
-        return value.lower() in ("1", "true", "yes", "on")
-    raise error(f"setting '{key}' in {where} must be true or false, not {value!r}")
-
-
 def _integer(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise error(f"setting '{key}' in {where} must be a number, not {value!r}")

@@ -205,19 +205,9 @@ def clone_file(src_fd: int, dst_fd: int) -> bool:
     return True
 
 
-def lsetxattr(dirfd: int, name: str, attribute: str, value: bytes, flags: int = 0) -> None:
-    """Set an extended attribute of `name` in directory `dirfd`, itself when it is a link."""
-    os.setxattr(f"/proc/self/fd/{dirfd}/{name}", attribute, value, flags, follow_symlinks=False)
-
-
 def lgetxattr(dirfd: int, name: str, attribute: str) -> bytes:
     """Value of an extended attribute of `name` in directory `dirfd`, itself when it is a link."""
     return os.getxattr(f"/proc/self/fd/{dirfd}/{name}", attribute, follow_symlinks=False)
-
-
-def llistxattr(dirfd: int, name: str) -> list[str]:
-    """Names of the extended attributes of `name` in directory `dirfd`, itself when it is a link."""
-    return os.listxattr(f"/proc/self/fd/{dirfd}/{name}", follow_symlinks=False)
 
 
 def syncfs(fd: int) -> None:

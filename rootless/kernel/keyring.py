@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.kernel.libc import number, syscall
 
-_JOIN_SESSION_KEYRING, _SETPERM, _DESCRIBE = 1, 5, 6
+_JOIN_SESSION_KEYRING, _DESCRIBE = 1, 6
 SESSION_KEYRING = -3
 
 
@@ -14,11 +14,6 @@ def join_session_keyring(name: str | None) -> int:
     EDQUOT: the user has too many keys; ENOSYS or EPERM: keys are forbidden here.
     """
     return syscall(number("keyctl"), _JOIN_SESSION_KEYRING, None if name is None else name.encode(), 0, 0, 0)
-
-
-def set_permissions(key: int, mask: int) -> None:
-    """Set the permission bits `mask` of key `key` (KEYCTL_SETPERM, keyctl(2)). Raises OSError."""
-    syscall(number("keyctl"), _SETPERM, key, mask, 0, 0)
 
 
 def describe(key: int) -> str:

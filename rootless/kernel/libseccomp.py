@@ -177,10 +177,6 @@ class Filter:
         """The finished program: struct sock_filter, 8 bytes each."""
         return self._export("seccomp_export_bpf")
 
-    def export_pfc(self) -> str:
-        """The filter as libseccomp's readable pseudo code."""
-        return self._export("seccomp_export_pfc").decode()
-
     def _export(self, function: str) -> bytes:
         fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
         try:

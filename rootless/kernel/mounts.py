@@ -69,7 +69,7 @@ _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
-_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_SET_FD, _FSCONFIG_CMD_CREATE = 0, 1, 5, 6
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 
 # statvfs's ST_* that differ from or are missing in the MS_* of mount(2)
 _ST_RELATIME = 4096
@@ -173,11 +173,6 @@ def fsconfig_string(fd: int, key: str, value: str) -> None:
 def fsconfig_flag(fd: int, key: str) -> None:
     """Set option `key`, which has no value."""
     _fsconfig(fd, _FSCONFIG_SET_FLAG, key, None, 0)
-
-
-def fsconfig_fd(fd: int, key: str, fd2: int) -> None:
-    """Set option `key` to the file of `fd2`."""
-    _fsconfig(fd, _FSCONFIG_SET_FD, key, None, fd2)
 
 
 def fsconfig_create(fd: int) -> None:

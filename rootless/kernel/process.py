@@ -8,17 +8,14 @@ import struct
 
 from rootless.kernel.libc import check, libc, number, syscall
 
-_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NAME = 1, 3, 4, 8, 15
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_GET_SECUREBITS, _PR_SET_SECUREBITS = 23, 24, 27, 28
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 3, 4, 8
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN, _CLOSE_RANGE = 424, 434, 436
 _CLOSE_RANGE_CLOEXEC = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 
-SECBIT_NOROOT = 1 << 0
-SECBIT_NO_SETUID_FIXUP = 1 << 2
-SECBIT_KEEP_CAPS = 1 << 4
 
 libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 libc.personality.argtypes = (ctypes.c_ulong,)
@@ -57,22 +54,6 @@ def set_child_subreaper(value: bool = True) -> None:
 def set_keepcaps(value: bool) -> None:
     """Keep the permitted capabilities when all user ids change from 0."""
     _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(value))
-
-
-def set_name(name: str) -> None:
-    """The thread's name in ps, cut by the kernel to 15 bytes."""
-    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
-    _prctl("PR_SET_NAME", _PR_SET_NAME, ctypes.addressof(buffer))
-
-
-def get_securebits() -> int:
-    """SECBIT_* of this thread."""
-    return _prctl("PR_GET_SECUREBITS", _PR_GET_SECUREBITS)
-
-
-def set_securebits(bits: int) -> None:
-    """Set the SECBIT_* of this thread (needs CAP_SETPCAP)."""
-    _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, bits)
 
 
 def cap_bound_read(capability: int) -> bool:

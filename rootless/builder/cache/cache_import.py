@@ -101,9 +101,7 @@ class _Source:
         from rootless.image.distribution.registry import open_registry
 
         reference, _ = qualify(session.engine, where)
-        self._source = open_registry(
-            reference, registries(session.engine), Access(None, None, None, None), warn=session.engine.warn
-        )
+        self._source = open_registry(reference, registries(session.engine), Access(), warn=session.engine.warn)
         return self._open()
 
     def _open(self) -> tuple[Manifest, ImageConfig]:

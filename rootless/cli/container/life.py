@@ -152,9 +152,9 @@ def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]
 @pass_session
 def prune(session: Session, force: bool, filter: tuple[str, ...]) -> None:
     """Remove every stopped container."""
-    from rootless.cli.filter_flags import parse_filters
-    from rootless.cli.prune import print_report
+    from rootless.cli.declaration import parse_filters
+    from rootless.cli.table import print_pruned
 
     filters = parse_filters(filter)
     if confirm("This will remove all stopped containers.", force=force):
-        print_report(session.engine.containers.prune(filters=filters))
+        print_pruned(session.engine.containers.prune(filters=filters))

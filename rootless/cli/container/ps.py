@@ -37,7 +37,7 @@ def ls(
     size: bool,
 ) -> None:
     """Print one line per container, newest first."""
-    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.declaration import parse_filters
 
     # docker counts sizes when the format asks for them
     with_size = size or (format is not None and ".Size" in format and not quiet)

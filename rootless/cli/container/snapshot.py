@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.changes import format_option, print_changes
 from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.engine.image_types import Change
 
 _COMMIT_EXAMPLES = """
 rootless commit web web:patched
 rootless commit -c 'CMD ["nginx"]' -c 'EXPOSE 80' -m 'config changed' web registry.example/web:2
 """
+
+
+diff_format_option = text(
+    "--format",
+    metavar="json",
+    type=click.Choice(["json"]),
+    help="'json': an object with the lists added, changed, deleted",
+)
+_LISTS = {"A": "added", "C": "changed", "D": "deleted"}
 
 
 @command(
@@ -82,9 +96,19 @@ def commit(
     "List what a container has changed in its image's files",
     description="A: added, C: changed, D: deleted.",
 )
-@format_option
+@diff_format_option
 @click.argument("container", shell_complete=completion.containers)
 @pass_session
 def diff(session: Session, format: str | None, container: str) -> None:
     """Print a line per change."""
     print_changes(session.engine.containers.diff(container), format)
+
+
+def print_changes(changes: Sequence[Change], format: str | None) -> None:
+    """Print `KIND PATH` for each, or one object as podman does."""
+    if format == "json":
+        found = {name: [change.path for change in changes if change.kind == kind] for kind, name in _LISTS.items()}
+        output.line(output.json_text({name: paths for name, paths in found.items() if paths}))
+        return
+    for change in changes:
+        output.line(f"{change.kind} {output.escape(change.path)}")

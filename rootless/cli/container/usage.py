@@ -162,7 +162,7 @@ def events(
     stream: bool,
 ) -> None:
     """Print each event as it comes."""
-    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.declaration import parse_filters
 
     happened = session.engine.system.events(since=since, until=until, filters=parse_filters(filter), follow=stream)
     print_one = _event_printer(format)

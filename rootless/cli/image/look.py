@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from rootless.cli import completion
-from rootless.cli.changes import format_option, print_changes
+from rootless.cli.container.snapshot import diff_format_option, print_changes
 from rootless.cli.declaration import Session, command, pass_session
 from rootless.errors import UsageError
 
@@ -15,7 +15,7 @@ from rootless.errors import UsageError
     "List what is different between the files of two images",
     description="A: added in the second image, C: changed, D: deleted. With one image: what its topmost layer changes.",
 )
-@format_option
+@diff_format_option
 @click.argument("image", shell_complete=completion.images)
 @click.argument("other", required=False, shell_complete=completion.images)
 @pass_session

@@ -35,7 +35,7 @@ def ls(
 ) -> None:
     """Print one line per name of an image, newest first."""
     from rootless import units
-    from rootless.cli.filter_flags import parse_filters
+    from rootless.cli.declaration import parse_filters
     from rootless.cli.table import Column, Layout, short_id
 
     def number(row: ImageSummary) -> str:

@@ -67,10 +67,10 @@ def untag(session: Session, names: tuple[str, ...]) -> int:
 @pass_session
 def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
     """Remove images that nothing needs."""
-    from rootless.cli.filter_flags import parse_filters
-    from rootless.cli.prune import print_report
+    from rootless.cli.declaration import parse_filters
+    from rootless.cli.table import print_pruned
 
     filters = parse_filters(filter)
     which = "all images without at least one container associated to them" if all else "all dangling images"
     if confirm(f"This will remove {which}.", force=force):
-        print_report(session.engine.images.prune(all=all, filters=filters))
+        print_pruned(session.engine.images.prune(all=all, filters=filters))

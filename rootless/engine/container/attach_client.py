@@ -140,14 +140,6 @@ def wait(socket_path: str) -> int | None:
         return None
 
 
-def send_signal(socket_path: str, number: int) -> None:
-    """Send a signal to the container's first process. Raises InvalidState when it does not run."""
-    with _connect(socket_path) as connection:
-        connection.sendall(protocol.frame(protocol.SIGNAL, bytes((number,))))
-        connection.shutdown(socket.SHUT_WR)
-        _receive(connection)  # the monitor closes after it has sent the signal
-
-
 def _connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     directory = -1

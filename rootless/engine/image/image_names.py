@@ -9,6 +9,8 @@ from rootless.image.reference import Reference, is_short, parse_reference
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.engine.image_types import RegistryOptions
+    from rootless.image.distribution.http_session import Access
     from rootless.image.distribution.shortnames import Registries
     from rootless.storage.store.index import ImageEntry
 
@@ -18,6 +20,13 @@ def registries(engine: Engine) -> Registries:
     from rootless.image.distribution.shortnames import load_registries
 
     return load_registries(engine.directories.cache)
+
+
+def registry_access(options: RegistryOptions) -> Access:
+    """What the flags of a command say of its registry, as the session with a registry takes it."""
+    from rootless.image.distribution.http_session import Access
+
+    return Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
 
 
 def qualify(engine: Engine, text: str) -> tuple[Reference, str | None]:

@@ -6,10 +6,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from rootless.engine.image.image_names import qualify, registries
+from rootless.engine.image.image_names import qualify, registries, registry_access
 from rootless.engine.image_types import Attached, RegistryOptions
 from rootless.engine.transfer.blob_sources import bytes_content
-from rootless.engine.transfer.copy_ends import access_of
 from rootless.errors import UsageError
 from rootless.image.digest import digest_of
 from rootless.image.distribution.referrers import EMPTY, Referrer, add_to_tag, artifact, list_referrers
@@ -52,7 +51,7 @@ def attach(
     subject = _subject(engine, reference, platform, options)
     raw = artifact(subject, artifact_type or _UNKNOWN, [descriptor for _, descriptor in found], annotations or {})
     new = Referrer(digest_of(raw), artifact_type or _UNKNOWN, "", len(raw), dict(annotations or {}))
-    destination = open_destination(reference, registries(engine), access_of(options), warn=engine.warn)
+    destination = open_destination(reference, registries(engine), registry_access(options), warn=engine.warn)
     try:
         for path, descriptor in found:
             destination.put_blob(_content(path, descriptor))
@@ -88,7 +87,7 @@ def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> Reg
     """The registry itself: a mirror may not have what refers to the image."""
     from rootless.image.distribution.registry import open_repository
 
-    return open_repository(reference, registries(engine), access_of(options), warn=engine.warn)
+    return open_repository(reference, registries(engine), registry_access(options), warn=engine.warn)
 
 
 def _subject(engine: Engine, reference: Reference, platform: str | None, options: RegistryOptions) -> Descriptor:

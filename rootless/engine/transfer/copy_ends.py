@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rootless.engine.image.image_names import qualify, registries, require
+from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
 from rootless.engine.transfer.image_bring import plan
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_types import RegistryOptions
     from rootless.image.distribution.destination import RegistryDestination
-    from rootless.image.distribution.http_session import Access
     from rootless.image.distribution.upload import Content
     from rootless.image.places import Place
     from rootless.image.platform import Platform
@@ -147,19 +146,13 @@ class RegistrySink:
         self._destination.close()
 
 
-def access_of(options: RegistryOptions) -> Access:
-    """The options of one command as the session wants them."""
-    from rootless.image.distribution.http_session import Access
-
-    return Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
-
-
 def open_source(engine: Engine, place: Place, options: RegistryOptions) -> Source:
     """The image at `place`. Raises ImageNotFound, InvalidInput, RegistryError, UsageError."""
     if place.transport == places.REGISTRY:
         from rootless.image.distribution.registry import open_registry
 
-        return open_registry(parse_reference(place.name), registries(engine), access_of(options), warn=engine.warn)
+        access = registry_access(options)
+        return open_registry(parse_reference(place.name), registries(engine), access, warn=engine.warn)
     if place.transport == places.STORE:
         return StoreSource(engine, place.name)
     if place.transport == places.DIRECTORY:
@@ -227,7 +220,7 @@ def open_sink(engine: Engine, place: Place, options: RegistryOptions, source: Pl
             other = parse_reference(source.name)
             origin = other.repository if other.registry == reference.registry else ""
         return RegistrySink(
-            open_destination(reference, registries(engine), access_of(options), warn=engine.warn), origin
+            open_destination(reference, registries(engine), registry_access(options), warn=engine.warn), origin
         )
     if place.transport == places.DOCKER_ARCHIVE:
         from rootless.image.docker_sink import DockerArchiveSink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootless.engine.image.image_names import familiar, find, qualify, registries, repo_digests
+from rootless.engine.image.image_names import familiar, find, qualify, registries, registry_access, repo_digests
 from rootless.engine.image_types import PullEvent, RegistryOptions
 from rootless.engine.transfer.image_bring import bring
 from rootless.errors import ImageNotFound, InvalidInput, RegistryError, UsageError
@@ -68,11 +68,9 @@ def pull(
 
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:
-    from rootless.image.distribution.http_session import Access
     from rootless.image.distribution.registry import open_registry
 
-    access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
-    return open_registry(reference, registries(engine), access, warn=engine.warn)
+    return open_registry(reference, registries(engine), registry_access(options), warn=engine.warn)
 
 
 def _pull(

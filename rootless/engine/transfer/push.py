@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.engine.image.image_names import qualify, registries, require
+from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.image_types import PullEvent, Pushed, PushOptions, RegistryOptions
 from rootless.engine.transfer.blob_sources import (
     blob_content,
@@ -114,10 +114,8 @@ def repository_tags(engine: Engine, text: str) -> list[str]:
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistryDestination:
     from rootless.image.distribution.destination import open_destination
-    from rootless.image.distribution.http_session import Access
 
-    access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
-    return open_destination(reference, registries(engine), access, warn=engine.warn)
+    return open_destination(reference, registries(engine), registry_access(options), warn=engine.warn)
 
 
 def push_image(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from rootless.engine.image.image_names import registries
+from rootless.engine.image.image_names import registries, registry_access
 from rootless.engine.image_types import Found, RegistryOptions, Tag
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import error_text, next_link
@@ -65,12 +65,11 @@ def list_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions
 
 
 def _open(engine: Engine, registry: str, repository: str, options: RegistryOptions) -> Session:
-    from rootless.image.distribution.http_session import Access, Session
+    from rootless.image.distribution.http_session import Session
 
     endpoint = registries(engine).endpoints(parse_reference(f"{registry}/{repository or 'x'}"))[-1]
     endpoint = endpoint._replace(repository=endpoint.repository if repository else "")
-    access = Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
-    return Session(endpoint, access, warn=engine.warn)
+    return Session(endpoint, registry_access(options), warn=engine.warn)
 
 
 def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[Found] | None:

@@ -144,10 +144,6 @@ class Containers:
         except NotFound:
             return None
 
-    def write_state(self, container_id: str, state: dict[str, Any]) -> None:
-        """Replace the state. Not durable: after a power cut no container runs, whatever the file says."""
-        write_record(self.path(container_id, "state.json"), state, durable=False)
-
     def drop_stale(self, name: str) -> None:
         """Remove a name file that leads to no container (a removal that was killed)."""
         with Lock(f"{self.root}/locks/names"):

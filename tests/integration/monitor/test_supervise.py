@@ -222,7 +222,12 @@ def test_signals_reach_the_container(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "trap 'echo usr1; exit 5' USR1; echo up; while :; do sleep 0.05; done")
     client = Attached((monitor(), directory))
     until(lambda: client.output[0])
-    attach_client.send_signal(socket_path(tmp_path), signal.SIGUSR1)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(socket_path(tmp_path))
+        connection.sendall(protocol.frame(protocol.SIGNAL, bytes((signal.SIGUSR1,))))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(100):
+            pass  # the monitor closes after it has sent the signal
     assert client.outcome().exit_code == 5
     assert client.output[0] == b"up\nusr1\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rootless.cli.container.ps import layout, ports_text
-from rootless.cli.filter_flags import parse_filters
+from rootless.cli.declaration import parse_filters
 from rootless.cli.table import aligned
 from rootless.engine.types import ContainerSummary, PortBinding
 from rootless.errors import UsageError

@@ -74,13 +74,13 @@ def in_child(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_name_and_flags_of_a_child() -> None:
+def test_flags_of_a_child() -> None:
     code = (
         "from rootless.kernel import process, procfs\n"
-        "process.set_name('a-name-that-is-too-long'); process.set_no_new_privs(); process.set_child_subreaper()\n"
-        "print(open('/proc/self/comm').read().strip(), procfs.status_field('self', 'NoNewPrivs'))"
+        "process.set_no_new_privs(); process.set_child_subreaper()\n"
+        "print(procfs.status_field('self', 'NoNewPrivs'))"
     )
-    assert in_child(code) == "a-name-that-is- 1"
+    assert in_child(code) == "1"
 
 
 def test_pty_by_fd() -> None:
@@ -136,6 +136,5 @@ def test_libseccomp_names() -> None:
         program.arch_add(libseccomp.arch_native())
         bpf = program.export_bpf()
         assert len(bpf) % struct.calcsize("=HBBI") == 0
-        assert "pseudo filter code" in program.export_pfc()
         with pytest.raises(OSError):
             program.rule_add(libseccomp.ACT_ALLOW, 0)

@@ -13,6 +13,7 @@ import pytest
 from rootless.errors import AlreadyExists, DigestMismatch, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.image.manifest import Descriptor
 from rootless.paths import directories
+from rootless.storage.store.records import write_record
 from rootless.storage.store.store import Store
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -238,7 +239,7 @@ def test_names_follow_dockers_rule(store: Store, name: str) -> None:
 def test_state_is_replaced(store: Store) -> None:
     container_id = make_container(store, "c")
     assert store.containers.read_state(container_id) is None
-    store.containers.write_state(container_id, {"status": "running"})
+    write_record(store.containers.path(container_id, "state.json"), {"status": "running"})
     assert store.containers.read_state(container_id) == {"status": "running"}
 
 
