@@ -8,6 +8,10 @@ import struct
 
 from rootless.kernel.libc import check, libc, number, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 3, 4, 8
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
@@ -103,6 +107,16 @@ def close_range(first: int, last: int = 0xFFFFFFFF, *, cloexec: bool = False) ->
         if e.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM):
             raise
         _close_range_slowly(first, last, cloexec)
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every fd that is not in `kept`."""
+    first = 0
+    for fd in sorted(set(kept)):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
 
 
 def _close_range_slowly(first: int, last: int, cloexec: bool) -> None:

@@ -233,23 +233,15 @@ def _supervisor(spec: LaunchSpec) -> Supervisor | None:
 def _emulation(spec: LaunchSpec, supervisor: Supervisor | None) -> Emulation | None:
     if supervisor is None or not spec.root_emulation:
         return None
-    from rootless.runtime.seccomp.emulation import of
+    from rootless.runtime.seccomp.emulation import read_emulation
 
-    return of(spec.root_emulation, supervisor)
+    return read_emulation(spec.root_emulation, supervisor)
 
 
 def _filter(path: str | None) -> bytes | None:
-    """The compiled seccomp filter; a missing file is an error, never a container without its filter."""
-    if path is None:
-        return None
-    from rootless.runtime.seccomp.filter_cache import read_filter
+    from rootless.runtime.seccomp.filter_cache import require_filter
 
-    try:
-        return read_filter(path)
-    except OSError as e:
-        raise HostLimit(
-            f"cannot read the seccomp filter '{path}': {e.strerror}", hint="start the container again"
-        ) from e
+    return None if path is None else require_filter(path, hint="start the container again")
 
 
 def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:

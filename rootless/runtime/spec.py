@@ -34,8 +34,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-VERSION = "1.3.0"
-"""The version of the specification that we implement; minor and patch of a configuration are not judged."""
 MAXIMUM = 8 << 20
 """Bytes of config.json."""
 

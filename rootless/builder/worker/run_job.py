@@ -156,14 +156,9 @@ def _operations(job: dict[str, Any]) -> list[Operation]:
 
 
 def _filter(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    from rootless.runtime.seccomp.filter_cache import read_filter
+    from rootless.runtime.seccomp.filter_cache import require_filter
 
-    try:
-        return read_filter(path)
-    except OSError as e:
-        raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint="build again") from e
+    return None if path is None else require_filter(path, hint="build again")
 
 
 def _emulation(job: dict[str, Any]) -> Emulation | None:
@@ -171,11 +166,11 @@ def _emulation(job: dict[str, Any]) -> Emulation | None:
     asked = job["root_emulation"]
     if asked is None:
         return None
-    from rootless.runtime.seccomp.emulation import of
+    from rootless.runtime.seccomp.emulation import read_emulation
     from rootless.storage.owners.emulator import supervisor
 
     try:
         found = supervisor({"rootfs": job["rootfs"], "root_emulation": asked}, job["directory"])
     except OSError as e:
         raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
-    return None if found is None else of(asked, found)
+    return None if found is None else read_emulation(asked, found)

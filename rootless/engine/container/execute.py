@@ -164,14 +164,14 @@ def _join(
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
     supervisor, emulation = None, None
     if launch.get("root_emulation"):
-        from rootless.runtime.seccomp.emulation import of
+        from rootless.runtime.seccomp.emulation import read_emulation
         from rootless.storage.owners.emulator import supervisor as emulator
 
         try:
             supervisor = emulator(launch, engine.store.containers.path(launch["id"]))
         except OSError as e:
             raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
-        emulation = None if supervisor is None else of(launch["root_emulation"], supervisor)
+        emulation = None if supervisor is None else read_emulation(launch["root_emulation"], supervisor)
     try:
         return exec_process(
             int(state["pid"]),
@@ -194,14 +194,9 @@ def _join(
 
 
 def _filter(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    from rootless.runtime.seccomp.filter_cache import read_filter
+    from rootless.runtime.seccomp.filter_cache import require_filter
 
-    try:
-        return read_filter(path)
-    except OSError as e:
-        raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint="restart the container") from e
+    return None if path is None else require_filter(path, hint="restart the container")
 
 
 def healthcheck(engine: Engine, container: str) -> int:

@@ -16,9 +16,9 @@ from rootless.engine.plan.users import Account
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.host.idmap import IdMap
+from rootless.runtime import CONFIG_VERSION
 from rootless.units import parse_size
 
-OCI_VERSION = "1.0.2"  # the newest that crun of Debian 12 (1.8) takes; nothing newer is used
 SHM_SIZE = 64 << 20
 
 
@@ -112,7 +112,7 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: Facts) -
     if propagation:
         linux["rootfsPropagation"] = propagation
     config: dict[str, Any] = {
-        "ociVersion": OCI_VERSION,
+        "ociVersion": CONFIG_VERSION,
         "process": oci_process,
         "root": {"path": "rootfs", "readonly": options.read_only},
         "mounts": default_mounts(options, facts) + [_mount(m) for m in facts.mounts] + _device_mounts(facts),

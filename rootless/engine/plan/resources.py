@@ -160,18 +160,18 @@ def _block_io(options: ContainerOptions) -> dict[str, Any]:
             raise UsageError(f"--blkio-weight {options.blkio_weight} is out of range 10 to 1000")
         found["weight"] = options.blkio_weight
     if options.blkio_weight_device:
-        entries = [_per_device(text, "--blkio-weight-device", "weight") for text in options.blkio_weight_device]
+        entries = [_per_device(text, _FLAGS["blockIO.weightDevice"], "weight") for text in options.blkio_weight_device]
         if any(not 10 <= entry["weight"] <= 1000 for entry in entries):
             raise UsageError("--blkio-weight-device: a weight is 10 to 1000")
         found["weightDevice"] = entries
-    for key, flag, texts in (
-        ("throttleReadBpsDevice", "--device-read-bps", options.device_read_bps),
-        ("throttleWriteBpsDevice", "--device-write-bps", options.device_write_bps),
-        ("throttleReadIOPSDevice", "--device-read-iops", options.device_read_iops),
-        ("throttleWriteIOPSDevice", "--device-write-iops", options.device_write_iops),
+    for key, texts in (
+        ("throttleReadBpsDevice", options.device_read_bps),
+        ("throttleWriteBpsDevice", options.device_write_bps),
+        ("throttleReadIOPSDevice", options.device_read_iops),
+        ("throttleWriteIOPSDevice", options.device_write_iops),
     ):
         if texts:
-            found[key] = [_per_device(text, flag, "rate") for text in texts]
+            found[key] = [_per_device(text, _FLAGS[f"blockIO.{key}"], "rate") for text in texts]
     return found
 
 

@@ -96,6 +96,7 @@ class System:
         import platform
 
         from rootless import __version__
+        from rootless.runtime import SPECIFICATION_VERSION
 
         uname = os.uname()
         libseccomp = _libseccomp_version()
@@ -106,7 +107,7 @@ class System:
                 "Os": "linux",
                 "Arch": uname.machine,
                 "KernelVersion": uname.release,
-                "OCIVersion": "1.2.0",
+                "OCIVersion": SPECIFICATION_VERSION,
             },
             "Components": [{"Name": "libseccomp", "Version": libseccomp}] if libseccomp else [],
         }

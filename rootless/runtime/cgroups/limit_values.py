@@ -6,7 +6,11 @@ from rootless.errors import InvalidInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
+
+THROTTLES = ("throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice")
+"""The lists of `linux.resources.blockIO` that hold a rate for each device."""
 
 
 class Setting:
@@ -110,3 +114,50 @@ def is_asked(resources: dict[str, Any]) -> bool:
     if number(resources, "pids.limit") not in (None, -1):
         return True  # 0 is a limit too
     return any(holds(values) for name, values in resources.items() if name not in ("devices", "pids"))
+
+
+def limit_text(value: int) -> str:
+    """A limit as the kernel reads it; the specification's negative numbers mean that there is none."""
+    return "max" if value < 0 else str(value)
+
+
+def cpu_sets(resources: dict[str, Any]) -> list[Setting]:
+    """The processors and memory nodes, whose files are the same in both versions."""
+    found = []
+    for name in ("cpus", "mems"):
+        chosen = word(resources, f"cpu.{name}")
+        if chosen:
+            found.append(Setting("cpuset", f"cpuset.{name}", chosen, f"cpu.{name}"))
+    return found
+
+
+def process_limit(resources: dict[str, Any]) -> list[Setting]:
+    """The number of processes, whose file is the same in both versions."""
+    limit = number(resources, "pids.limit")
+    return [] if limit is None else [Setting("pids", "pids.max", limit_text(limit), "pids.limit")]
+
+
+def device_weights(resources: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """(`major:minor`, weight) of the devices that have one. Raises InvalidInput."""
+    for entry in listed(resources, "blockIO.weightDevice"):
+        value = number(entry, "weight")
+        if value:
+            yield device(entry, "blockIO.weightDevice"), value
+
+
+def device_rates(resources: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """(member of THROTTLES, `major:minor`, rate) of the devices that have one. Raises InvalidInput."""
+    for name in THROTTLES:
+        for entry in listed(resources, f"blockIO.{name}"):
+            rate = number(entry, "rate")
+            if rate is not None:
+                yield name, device(entry, f"blockIO.{name}"), rate
+
+
+def huge_pages(resources: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """(page size, bytes) of the limits of huge pages; the size becomes part of a file's name. Raises InvalidInput."""
+    for entry in listed(resources, "hugepageLimits"):
+        size, limit = word(entry, "pageSize"), number(entry, "limit")
+        if size is None or limit is None or "/" in size:
+            raise InvalidInput("config property 'linux.resources.hugepageLimits' needs 'pageSize' and 'limit'")
+        yield size, limit

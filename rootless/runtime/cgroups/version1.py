@@ -5,25 +5,27 @@ from __future__ import annotations
 from rootless.errors import InvalidInput
 from rootless.runtime.cgroups.limit_values import (
     Setting,
-    device,
+    cpu_sets,
+    device_rates,
+    device_weights,
+    huge_pages,
     is_asked,
-    listed,
     member,
     number,
+    process_limit,
     swap_beyond_memory,
-    word,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_THROTTLES = (
-    ("throttleReadBpsDevice", "blkio.throttle.read_bps_device"),
-    ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device"),
-    ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device"),
-    ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device"),
-)
+_THROTTLE_FILES = {
+    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
+    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
+    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
+    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
+}
 _NUMBERS = (
     ("memory", "memory.reservation", "memory.soft_limit_in_bytes"),
     ("memory", "memory.swappiness", "memory.swappiness"),
@@ -51,28 +53,14 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
         value = number(resources, origin)
         if value:
             found.append(Setting(controller, name, str(value), origin))
-    for name in ("cpus", "mems"):
-        chosen = word(resources, f"cpu.{name}")
-        if chosen:
-            found.append(Setting("cpuset", f"cpuset.{name}", chosen, f"cpu.{name}"))
-    limit = number(resources, "pids.limit")
-    if limit is not None:
-        found.append(Setting("pids", "pids.max", "max" if limit < 0 else str(limit), "pids.limit"))
-    for entry in listed(resources, "blockIO.weightDevice"):
-        if number(entry, "weight"):
-            text = f"{device(entry, 'blockIO.weightDevice')} {entry['weight']}"
-            found.append(Setting("blkio", "blkio.weight_device", text, "blockIO.weightDevice"))
-    for name, file in _THROTTLES:
-        for entry in listed(resources, f"blockIO.{name}"):
-            if number(entry, "rate") is not None:
-                text = f"{device(entry, f'blockIO.{name}')} {entry['rate']}"
-                found.append(Setting("blkio", file, text, f"blockIO.{name}"))
-    for entry in listed(resources, "hugepageLimits"):
-        size = word(entry, "pageSize")
-        if size is None or "/" in size:
-            raise InvalidInput("config property 'linux.resources.hugepageLimits' needs 'pageSize' and 'limit'")
-        text = str(number(entry, "limit") or 0)
-        found.append(Setting("hugetlb", f"hugetlb.{size}.limit_in_bytes", text, "hugepageLimits"))
+    found += cpu_sets(resources)
+    found += process_limit(resources)
+    for where, weight in device_weights(resources):
+        found.append(Setting("blkio", "blkio.weight_device", f"{where} {weight}", "blockIO.weightDevice"))
+    for name, where, rate in device_rates(resources):
+        found.append(Setting("blkio", _THROTTLE_FILES[name], f"{where} {rate}", f"blockIO.{name}"))
+    for size, limit in huge_pages(resources):
+        found.append(Setting("hugetlb", f"hugetlb.{size}.limit_in_bytes", str(limit), "hugepageLimits"))
     return found
 
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 from rootless.errors import InvalidInput
 from rootless.runtime.cgroups.limit_values import (
     Setting,
-    device,
+    cpu_sets,
+    device_rates,
+    device_weights,
+    huge_pages,
     is_asked,
-    listed,
+    limit_text,
     member,
     number,
+    process_limit,
     swap_beyond_memory,
-    word,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_THROTTLES = (
-    ("throttleReadBpsDevice", "rbps"),
-    ("throttleWriteBpsDevice", "wbps"),
-    ("throttleReadIOPSDevice", "riops"),
-    ("throttleWriteIOPSDevice", "wiops"),
-)
+_THROTTLE_KEYS = {
+    "throttleReadBpsDevice": "rbps",
+    "throttleWriteBpsDevice": "wbps",
+    "throttleReadIOPSDevice": "riops",
+    "throttleWriteIOPSDevice": "wiops",
+}
 
 
 def settings(resources: dict[str, Any]) -> list[Setting]:
@@ -36,15 +39,11 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
     return [
         *_memory(resources),
         *_cpu(resources),
-        *_pids(resources),
+        *process_limit(resources),
         *_block_io(resources),
         *_others(resources),
         *_unified(resources),
     ]
-
-
-def _limit(value: int) -> str:
-    return "max" if value < 0 else str(value)
 
 
 def _memory(resources: dict[str, Any]) -> list[Setting]:
@@ -58,11 +57,11 @@ def _memory(resources: dict[str, Any]) -> list[Setting]:
     if limit and reservation and 0 < limit < reservation:
         raise InvalidInput("config property 'linux.resources.memory.reservation' is above 'memory.limit'")
     if swap is not None:
-        found.append(Setting("memory", "memory.swap.max", _limit(swap), "memory.swap"))
+        found.append(Setting("memory", "memory.swap.max", limit_text(swap), "memory.swap"))
     if limit:
-        found.append(Setting("memory", "memory.max", _limit(limit), "memory.limit"))
+        found.append(Setting("memory", "memory.max", limit_text(limit), "memory.limit"))
     if reservation:
-        found.append(Setting("memory", "memory.low", _limit(reservation), "memory.reservation"))
+        found.append(Setting("memory", "memory.low", limit_text(reservation), "memory.reservation"))
     return found
 
 
@@ -98,16 +97,7 @@ def _cpu(resources: dict[str, Any]) -> list[Setting]:
     idle = number(resources, "cpu.idle")
     if idle is not None:
         found.append(Setting("cpu", "cpu.idle", str(idle), "cpu.idle"))
-    for name in ("cpus", "mems"):
-        chosen = word(resources, f"cpu.{name}")
-        if chosen:
-            found.append(Setting("cpuset", f"cpuset.{name}", chosen, f"cpu.{name}"))
-    return found
-
-
-def _pids(resources: dict[str, Any]) -> list[Setting]:
-    limit = number(resources, "pids.limit")
-    return [] if limit is None else [Setting("pids", "pids.max", _limit(limit), "pids.limit")]
+    return found + cpu_sets(resources)
 
 
 def io_weight(weight: int) -> int:
@@ -120,20 +110,14 @@ def _block_io(resources: dict[str, Any]) -> list[Setting]:
     weight = number(resources, "blockIO.weight")
     if weight:
         found.append(Setting("io", "io.weight", f"default {io_weight(_weight(weight))}", "blockIO.weight"))
-    for name in ("leafWeight",):
-        if number(resources, f"blockIO.{name}"):
-            raise _none(f"blockIO.{name}")
-    for entry in listed(resources, "blockIO.weightDevice"):
-        value = number(entry, "weight")
-        if value:
-            text = f"{device(entry, 'blockIO.weightDevice')} {io_weight(_weight(value))}"
-            found.append(Setting("io", "io.weight", text, "blockIO.weightDevice"))
-    for name, key in _THROTTLES:
-        for entry in listed(resources, f"blockIO.{name}"):
-            rate = number(entry, "rate")
-            if rate is not None:
-                text = f"{device(entry, f'blockIO.{name}')} {key}={rate if rate > 0 else 'max'}"
-                found.append(Setting("io", "io.max", text, f"blockIO.{name}"))
+    if number(resources, "blockIO.leafWeight"):
+        raise _none("blockIO.leafWeight")
+    for where, value in device_weights(resources):
+        text = f"{where} {io_weight(_weight(value))}"
+        found.append(Setting("io", "io.weight", text, "blockIO.weightDevice"))
+    for name, where, rate in device_rates(resources):
+        text = f"{where} {_THROTTLE_KEYS[name]}={rate if rate > 0 else 'max'}"
+        found.append(Setting("io", "io.max", text, f"blockIO.{name}"))
     return found
 
 
@@ -145,11 +129,8 @@ def _weight(weight: int) -> int:
 
 def _others(resources: dict[str, Any]) -> list[Setting]:
     found = []
-    for entry in listed(resources, "hugepageLimits"):
-        size, limit = word(entry, "pageSize"), number(entry, "limit")
-        if size is None or limit is None or "/" in size:
-            raise InvalidInput("config property 'linux.resources.hugepageLimits' needs 'pageSize' and 'limit'")
-        found.append(Setting("hugetlb", f"hugetlb.{size}.max", _limit(limit), "hugepageLimits"))
+    for size, most in huge_pages(resources):
+        found.append(Setting("hugetlb", f"hugetlb.{size}.max", limit_text(most), "hugepageLimits"))
     rdma = member(resources, "rdma") or {}
     for name in rdma if isinstance(rdma, dict) else ():
         words = [str(name)]

@@ -64,9 +64,9 @@ def _version_option() -> click.Option:
     def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         if wanted:
             from rootless import __version__
-            from rootless.runtime.spec import VERSION
+            from rootless.runtime import SPECIFICATION_VERSION
 
-            click.echo(f"rootless-oci version {__version__}\nspec: {VERSION}")
+            click.echo(f"rootless-oci version {__version__}\nspec: {SPECIFICATION_VERSION}")
             context.exit()
 
     return click.Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.kernel import procfs
-from rootless.runtime import mount_options, spec
+from rootless.runtime import SPECIFICATION_VERSION, mount_options, spec
 from rootless.runtime.oci.life_verbs import processes
 from rootless.runtime.oci.oci_records import Record, Records
 from rootless.runtime.process import hooks
@@ -79,7 +79,7 @@ def features() -> dict[str, Any]:
 
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": spec.VERSION,
+        "ociVersionMax": SPECIFICATION_VERSION,
         "hooks": list(hooks.STAGES),
         "mountOptions": mount_options.KNOWN,
         "linux": {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from rootless.runtime import CONFIG_VERSION
 from rootless.runtime.process.capabilities import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_VERSION = "1.2.0"
-"""Not the newest that we know: other runtimes shall take what is written here, and some judge the minor version."""
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -50,7 +49,7 @@ def default_config(uid: int, gid: int) -> dict[str, Any]:
     """A configuration with one mapped id, the caller's."""
     held = sorted(DEFAULT)
     return {
-        "ociVersion": _VERSION,
+        "ociVersion": CONFIG_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

@@ -25,7 +25,7 @@ from rootless.runtime.seccomp.listener import hand_over, listener_refusal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from rootless.runtime.process.channel import Channel
@@ -313,16 +313,6 @@ def take_terminal(slave: int) -> None:
         os.dup2(slave, number)
     if slave > 2:
         os.close(slave)
-
-
-def close_others(kept: Iterable[int]) -> None:
-    """Close every fd that is not in `kept`."""
-    first = 0
-    for fd in sorted(set(kept)):
-        if fd > first:
-            kernel.close_range(first, fd - 1)
-        first = fd + 1
-    kernel.close_range(first)
 
 
 def execute(

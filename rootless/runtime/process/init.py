@@ -29,7 +29,6 @@ from rootless.runtime.process import capabilities, hooks, session_keyring
 from rootless.runtime.process.channel import Channel
 from rootless.runtime.process.command import (
     Command,
-    close_others,
     execute,
     find,
     restore_signals,
@@ -293,7 +292,7 @@ def _close_others(setup: Setup, *channels: Channel) -> None:
         kept.add(setup.gate.fileno())
     if setup.command.supervisor is not None:
         kept.add(setup.command.supervisor.fileno())
-    close_others(kept)
+    kernel.close_others(kept)
 
 
 def _time_offsets(config: dict[str, Any]) -> None:

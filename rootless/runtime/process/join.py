@@ -15,7 +15,6 @@ from rootless.runtime.process import capabilities, session_keyring
 from rootless.runtime.process.channel import Channel, pair
 from rootless.runtime.process.command import (
     Command,
-    close_others,
     execute,
     find,
     restore_signals,
@@ -346,7 +345,7 @@ class _Joiner:
             take_stdio(self.stdio)
         supervisor = self.command.supervisor
         own = () if supervisor is None else (supervisor.fileno(),)
-        close_others((0, 1, 2, *self.command.preserved, channel.fileno(), *own))
+        kernel.close_others((0, 1, 2, *self.command.preserved, channel.fileno(), *own))
         if not self.command.process.get("terminal"):
             return
         step[0] = "open a pty"

@@ -14,6 +14,7 @@ from rootless.errors import InvalidInput, RuntimeFailure
 from rootless.host.userns import read_map, write_maps
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWUSER
+from rootless.runtime import CONFIG_VERSION
 from rootless.runtime.plan import Facts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
 from rootless.runtime.process.channel import Channel, pair
@@ -323,7 +324,7 @@ def _until_created(launch: Launch, process: Process, inner: Channel) -> None:
 def oci_state(launch: Launch, pid: int, status: str) -> dict[str, Any]:
     """The state object of runtime.md, as hooks get it."""
     state: dict[str, Any] = {
-        "ociVersion": launch.config.get("ociVersion", "1.0.2"),
+        "ociVersion": launch.config.get("ociVersion", CONFIG_VERSION),
         "id": launch.container_id,
         "status": status,
         "pid": pid,

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 
-from rootless.errors import HostLimit, RuntimeFailure
+from rootless.errors import RuntimeFailure
 from rootless.kernel import process as kernel
 from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, FILTER_FLAG_WAIT_KILLABLE_RECV, load_filter
 
@@ -45,23 +45,17 @@ class Emulation:
         self.supervisor = supervisor
 
 
-def of(paths: dict[str, str], supervisor: Supervisor) -> Emulation:
+def read_emulation(paths: dict[str, str], supervisor: Supervisor) -> Emulation:
     """With the filters in the files of `runtime.seccomp.filter_cache.emulation`. Raises HostLimit."""
-    from rootless.runtime.seccomp.filter_cache import read_filter
+    from rootless.runtime.seccomp.filter_cache import require_filter
 
-    try:
-        waiting = read_filter(paths["filter"]) if paths["filter"] else b""
-        return Emulation(waiting, read_filter(paths["plain"]), supervisor)
-    except OSError as e:
-        raise HostLimit(
-            f"cannot read the seccomp filter '{e.filename}': {e.strerror}", hint="start the container again"
-        ) from e
+    hint = "start the container again"
+    waiting = require_filter(paths["filter"], hint=hint) if paths["filter"] else b""
+    return Emulation(waiting, require_filter(paths["plain"], hint=hint), supervisor)
 
 
 def fork_supervisor(emulation: Emulation) -> socket.socket:
     """Start the supervisor; the socket by which it waits for the listener, to be passed to `load`."""
-    from rootless.runtime.process.command import close_others
-
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     if os.fork() == 0:
@@ -70,7 +64,7 @@ def fork_supervisor(emulation: Emulation) -> socket.socket:
             # the streams are the container's: who reads them waits for their end
             for number in (0, 1, 2):
                 os.dup2(null, number)
-            close_others((0, 1, 2, theirs.fileno(), *emulation.supervisor.fds()))
+            kernel.close_others((0, 1, 2, theirs.fileno(), *emulation.supervisor.fds()))
             kernel.set_dumpable(False)
             _serve(emulation.supervisor, theirs)
         finally:

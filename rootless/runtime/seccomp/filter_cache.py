@@ -10,7 +10,7 @@ import json
 import os
 import stat
 
-from rootless.errors import InvalidInput
+from rootless.errors import HostLimit, InvalidInput
 from rootless.hashing import sha256_of
 from rootless.runtime.seccomp.seccomp_profile import default_profile, option, read_profile, resolve
 
@@ -31,6 +31,7 @@ __all__ = [
     "option",
     "read_filter",
     "read_profile",
+    "require_filter",
     "resolve",
 ]
 
@@ -140,6 +141,15 @@ def read_filter(path: str) -> bytes:
     ):
         raise InvalidInput(f'seccomp filter "{path}" is damaged', hint=f"remove it: rm {path}")
     return program
+
+
+def require_filter(path: str, *, hint: str) -> bytes:
+    """As `read_filter` for a container that is to have it: a file that cannot be read is an error with `hint`, never a
+    container without its filter. Raises HostLimit and InvalidInput."""
+    try:
+        return read_filter(path)
+    except OSError as e:
+        raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint=hint) from e
 
 
 def _program(profile: Profile, cache_dir: str) -> tuple[bytes, str]:

@@ -12,6 +12,7 @@ import socket
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER
+from rootless.runtime import CONFIG_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def joining(
     if not profile:
         return None
     state: dict[str, Any] = {
-        "ociVersion": config.get("ociVersion", "1.0.2"),
+        "ociVersion": config.get("ociVersion", CONFIG_VERSION),
         "id": launch["id"],
         "status": "running",
         "pid": container,

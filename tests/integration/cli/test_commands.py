@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rootless import __version__
+from rootless.runtime import SPECIFICATION_VERSION
 from tests.conftest import Runner, command_path
 
 
@@ -160,6 +161,7 @@ def test_explain_leaves_nothing(busybox: Runner) -> None:
 
 def test_the_whole(busybox: Runner) -> None:
     assert busybox("version", "--format", "{{.Client.Version}}").stdout == f"{__version__}\n"
+    assert busybox("version", "--format", "{{.Client.OCIVersion}}").stdout == f"{SPECIFICATION_VERSION}\n"
     assert json.loads(busybox("info", "--format", "json").stdout)
     assert "user namespaces" in busybox("doctor", check=False).stdout
     assert busybox("unshare", "sh", "-c", "id -u; exit 5", check=False).returncode == 5

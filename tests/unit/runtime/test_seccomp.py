@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.errors import InvalidInput
+from rootless.errors import HostLimit, InvalidInput
 from rootless.kernel import libseccomp
 from rootless.runtime.process.capabilities import DEFAULT, NAMES
 from rootless.runtime.seccomp import filter_cache
@@ -307,6 +307,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b" " * (1 << 21))
     with pytest.raises(InvalidInput, match="larger"):
         filter_cache.read_profile(str(tmp_path / "large"))
+
+
+def test_a_container_never_runs_without_the_filter_it_is_to_have(tmp_path: Path) -> None:
+    with pytest.raises(HostLimit, match="cannot read the seccomp filter") as caught:
+        filter_cache.require_filter(f"{tmp_path}/absent.bpf", hint="build again")
+    assert caught.value.hint == "build again"
 
 
 def test_flags() -> None:
