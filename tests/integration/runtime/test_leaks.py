@@ -17,7 +17,7 @@ import json, os, sys, time
 sys.path[:0] = [{repository!r}]
 from rootless.kernel import procfs
 from rootless.kernel.process import set_child_subreaper
-from rootless.runtime.oci import lifecycle
+from rootless.runtime.oci import life_verbs
 from rootless.runtime.oci.oci_records import Records
 
 set_child_subreaper()  # all orphans come to us: none can hide
@@ -40,11 +40,11 @@ def facts():
 
 def once(number):
     name = f"c{{number}}"
-    lifecycle.create(records, name, lifecycle.CreateOptions({bundle!r}), warn)
-    lifecycle.start(records, name, warn)
+    life_verbs.create(records, name, life_verbs.CreateOptions({bundle!r}), warn)
+    life_verbs.start(records, name, warn)
     while records.get(name).status() != "stopped":
         time.sleep(0.002)
-    lifecycle.delete(records, name, warn)
+    life_verbs.delete(records, name, warn)
     while True:
         try:
             if os.waitpid(-1, 0)[0] == 0:
