@@ -13,7 +13,7 @@ from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.storage.store.eventlog import Entry
+    from rootless.storage.store.eventlog import EventEntry
 
 _POLL = 0.1  # seconds between looks at the log
 _FILTERS = ("container", "image", "volume", "network", "type", "event", "label")
@@ -28,7 +28,7 @@ def record(engine: Engine, kind: str, action: str, id: str, attributes: Mapping[
     """Note that `action` (docker's word) was done to the object `id` of `kind`."""
     from rootless.storage.store import eventlog
 
-    eventlog.append(log_path(engine), eventlog.Entry(kind, action, id, dict(attributes or {})))
+    eventlog.append(log_path(engine), eventlog.EventEntry(kind, action, id, dict(attributes or {})))
 
 
 def container_attributes(record: Mapping[str, Any]) -> dict[str, str]:
@@ -49,13 +49,13 @@ def stream(
     until: str | None = None,
     filters: Mapping[str, Sequence[str]] | None = None,
     follow: bool = True,
-) -> Iterator[Entry]:
+) -> Iterator[EventEntry]:
     """Events that pass the filters, oldest first; then those to come until `until`, or for ever.
 
     Without `since` only what comes from now on; with `until` in the past the stream ends at once. follow: False ends
     it with what is there. Raises UsageError for unknown filters and times.
     """
-    from rootless.storage.store.eventlog import Reader
+    from rootless.storage.store.eventlog import EventReader
     from rootless.units import parse_moment_ns
 
     for key in filters or {}:
@@ -64,7 +64,7 @@ def stream(
     began = time.time_ns()
     first = began if since is None else parse_moment_ns(since, "--since")
     last = None if until is None else _until_ns(until)
-    reader = Reader(log_path(engine))
+    reader = EventReader(log_path(engine))
     try:
         while True:
             now = time.time_ns()
@@ -88,12 +88,12 @@ def _until_ns(text: str) -> int:
     return parse_moment_ns(text, "--until")
 
 
-def passes(entry: Entry, filters: Mapping[str, Sequence[str]]) -> bool:
+def passes(entry: EventEntry, filters: Mapping[str, Sequence[str]]) -> bool:
     """Does the event match one value of each key?"""
     return all(any(_matches(entry, key, value) for value in values) for key, values in filters.items())
 
 
-def _matches(entry: Entry, key: str, value: str) -> bool:
+def _matches(entry: EventEntry, key: str, value: str) -> bool:
     if key == "type":
         return entry.kind == value
     if key == "event":
@@ -121,7 +121,7 @@ def _names(full: str, value: str) -> bool:
     return value in (full, short, short.rpartition(":")[0] or short, full.rpartition(":")[0])
 
 
-def to_json(entry: Entry) -> dict[str, Any]:
+def to_json(entry: EventEntry) -> dict[str, Any]:
     """An event as docker's API gives it, with the fields of old for containers."""
     shown = entry.to_json()
     if entry.kind == "container":

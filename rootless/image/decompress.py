@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from rootless.errors import InvalidInput
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where compressed bytes come from."""
 
     def read(self, size: int = -1, /) -> bytes:
@@ -34,12 +34,12 @@ def compression_of(head: bytes) -> str | None:
     return None
 
 
-class Plain:
+class PlainBytes:
     """The decompressed bytes of `stream`, whose first bytes `head` were read already."""
 
     __slots__ = ("_name", "_reader")
 
-    def __init__(self, head: bytes, stream: Source) -> None:
+    def __init__(self, head: bytes, stream: ByteSource) -> None:
         joined = _Joined(head, stream)
         self._name = compression_of(head)
         self._reader: Any = joined if self._name is None else _OPEN[self._name](joined)
@@ -62,7 +62,7 @@ class Plain:
 class _Joined(io.RawIOBase):
     """A stream with some bytes put back before it. Closing it leaves the stream open."""
 
-    def __init__(self, head: bytes, stream: Source) -> None:
+    def __init__(self, head: bytes, stream: ByteSource) -> None:
         self._head = head
         self._stream = stream
 

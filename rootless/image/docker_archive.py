@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.errors import InvalidInput, UsageError
 from rootless.image.digest import digest_of
-from rootless.image.file_sets import Files, read_file
+from rootless.image.file_sets import FileSet, read_file
 from rootless.image.layout import is_layout, layout_sources
 from rootless.image.manifest import (
     CONFIG_LIMIT,
@@ -42,7 +42,7 @@ class DockerArchiveSource:
 
     __slots__ = ("_config", "_config_path", "_files", "_layer_paths", "_paths", "digests", "names")
 
-    def __init__(self, files: Files, config_path: str, layer_paths: list[str], names: tuple[str, ...]) -> None:
+    def __init__(self, files: FileSet, config_path: str, layer_paths: list[str], names: tuple[str, ...]) -> None:
         self._files = files
         self._config_path = config_path
         self._layer_paths = layer_paths
@@ -111,7 +111,7 @@ class DockerArchiveSource:
         return {"mediaType": OCI_LAYER + suffix, "digest": digest, "size": self._files.size(path)}
 
 
-def archive_sources(files: Files) -> list[ImageSource]:
+def archive_sources(files: FileSet) -> list[ImageSource]:
     """The images of an archive or layout of any kind that we read.
 
     Raises InvalidInput when it is neither an OCI layout nor a docker-archive.
@@ -130,7 +130,7 @@ def archive_sources(files: Files) -> list[ImageSource]:
     return [DockerArchiveSource(files, entry["Config"], entry["Layers"], tuple(_names(entry))) for entry in entries]
 
 
-def _manifest_json(files: Files) -> list[dict[str, Any]]:
+def _manifest_json(files: FileSet) -> list[dict[str, Any]]:
     try:
         entries = json.loads(read_file(files, "manifest.json", MANIFEST_LIMIT))
     except (ValueError, RecursionError) as e:

@@ -8,14 +8,14 @@ import os
 from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, UsageError
-from rootless.image.decompress import HEAD, Plain
+from rootless.image.decompress import HEAD, PlainBytes
 from rootless.image.distribution.destination import Placed
 from rootless.image.manifest import CONFIG_LIMIT, INDEX_TYPES, ImageConfig, Manifest, parse_manifest
 from rootless.image.reference import parse_reference
 from rootless.image.sinks import ArchiveFile, CheckedStream, told
 
 if TYPE_CHECKING:
-    from rootless.image.distribution.upload import Content
+    from rootless.image.distribution.upload import UploadContent
     from rootless.image.sinks import OnBytes
 
 _PIECE = 1 << 20
@@ -32,7 +32,7 @@ class DockerArchiveSink:
         self._config = b""
         self._archive = ArchiveFile(path)
 
-    def put_blob(self, content: Content, on_bytes: OnBytes) -> Placed:
+    def put_blob(self, content: UploadContent, on_bytes: OnBytes) -> Placed:
         """Add a layer. Its plain size stands before its bytes, so it is decompressed into a nameless file first."""
         digest = str(content.digest)
         directory = os.path.dirname(os.path.abspath(self._archive.path))
@@ -47,7 +47,7 @@ class DockerArchiveSink:
                 head = b""
                 while len(head) < HEAD and (piece := checked.read(HEAD - len(head))):
                     head += piece
-                plain = Plain(head, checked)
+                plain = PlainBytes(head, checked)
                 with told(self._archive.path):
                     while piece := plain.read(_PIECE):
                         plain_hash.update(piece)
@@ -69,7 +69,7 @@ class DockerArchiveSink:
         self._diff_ids[digest] = known
         return Placed(digest, content.size or 0, "sent")
 
-    def put_config(self, content: Content) -> Placed:
+    def put_config(self, content: UploadContent) -> Placed:
         """Add the config."""
         checked = CheckedStream(content, lambda count: None)
         try:

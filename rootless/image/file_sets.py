@@ -22,7 +22,7 @@ _MAX_EXTENSION = 1 << 20
 _MAX_LINKS = 8
 
 
-class Files(Protocol):
+class FileSet(Protocol):
     """A set of named files."""
 
     def has(self, name: str) -> bool:
@@ -38,7 +38,7 @@ class Files(Protocol):
         """Give back what is open."""
 
 
-def read_file(files: Files, name: str, limit: int) -> bytes:
+def read_file(files: FileSet, name: str, limit: int) -> bytes:
     """All bytes of a small file. Raises InvalidInput when it is missing or larger than `limit`."""
     if files.size(name) > limit:
         raise InvalidInput(f"'{name}' is larger than {limit} bytes")

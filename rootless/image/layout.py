@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.digest import check_digest
-from rootless.image.file_sets import Files, read_file
+from rootless.image.file_sets import FileSet, read_file
 from rootless.image.manifest import (
     CONFIG_LIMIT,
     MANIFEST_LIMIT,
@@ -33,7 +33,7 @@ class LayoutSource:
 
     __slots__ = ("_descriptor", "_digests", "_files", "label", "names")
 
-    def __init__(self, files: Files, descriptor: Descriptor, names: tuple[str, ...]) -> None:
+    def __init__(self, files: FileSet, descriptor: Descriptor, names: tuple[str, ...]) -> None:
         self.label = descriptor.annotations.get(REF_NAME, "")
         self._files = files
         self._descriptor = descriptor
@@ -73,12 +73,12 @@ class LayoutSource:
         return read_verified(self.open_blob(descriptor), descriptor, MANIFEST_LIMIT)
 
 
-def is_layout(files: Files) -> bool:
+def is_layout(files: FileSet) -> bool:
     """Whether these files are an OCI layout."""
     return files.has("oci-layout") and files.has("index.json")
 
 
-def layout_sources(files: Files, tags_by_config: dict[str, list[str]] | None = None) -> list[LayoutSource]:
+def layout_sources(files: FileSet, tags_by_config: dict[str, list[str]] | None = None) -> list[LayoutSource]:
     """The images of a layout, in the order of its index.json; several names of one manifest make one image.
 
     tags_by_config: names that a manifest.json beside index.json gives (docker ≥ 25 writes both, and full names only
@@ -125,7 +125,7 @@ def _name(descriptor: Descriptor) -> str | None:
     return None
 
 
-def _config_digest(files: Files, descriptor: Descriptor) -> str:
+def _config_digest(files: FileSet, descriptor: Descriptor) -> str:
     """The config of a manifest in the layout; "" when the descriptor is not one or it is not there."""
     try:
         document = parse_manifest(read_file(files, blob_path(descriptor.digest), MANIFEST_LIMIT), descriptor.media_type)

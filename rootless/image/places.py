@@ -16,7 +16,7 @@ TRANSPORTS = (REGISTRY, LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE, DIRECTORY, STORE)
 _STORE_NAMES = ("rootless", "containers-storage")
 
 
-class Place(NamedTuple):
+class ImagePlace(NamedTuple):
     """transport: one of TRANSPORTS. path: of the file or directory ("" for a registry and the store). name: the
     reference or tag there, "" when none is given."""
 
@@ -35,24 +35,24 @@ class Place(NamedTuple):
         return self.name if self.transport == REGISTRY else self.path
 
 
-def parse_place(text: str) -> Place:
+def parse_place(text: str) -> ImagePlace:
     """The place that `text` means; without a transport it is an image of the store. Raises UsageError."""
     transport, colon, rest = text.partition(":")
     if transport == REGISTRY and colon:
         if not rest.startswith("//") or not rest[2:]:
             raise UsageError(f"invalid place '{text}'", hint="write docker://REGISTRY/REPOSITORY[:TAG]")
-        return Place(REGISTRY, "", rest[2:])
+        return ImagePlace(REGISTRY, "", rest[2:])
     if colon and transport in _STORE_NAMES:
-        return Place(STORE, "", _required(rest, text))
+        return ImagePlace(STORE, "", _required(rest, text))
     if colon and transport in (LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE):
         # a path with a colon cannot be written here, as with skopeo
         path, _, name = _required(rest, text).partition(":")
-        return Place(transport, _required(path, text), name)
+        return ImagePlace(transport, _required(path, text), name)
     if colon and transport == DIRECTORY:
-        return Place(DIRECTORY, _required(rest, text), "")
+        return ImagePlace(DIRECTORY, _required(rest, text), "")
     if colon and "/" not in transport and transport in ("docker-daemon", "sif", "ostree", "tarball"):
         raise UsageError(f"transport '{transport}' is not known here", hint=f"use one of: {', '.join(TRANSPORTS)}")
-    return Place(STORE, "", _required(text, text))
+    return ImagePlace(STORE, "", _required(text, text))
 
 
 def _required(part: str, text: str) -> str:

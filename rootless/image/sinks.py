@@ -24,7 +24,7 @@ from rootless.paths import atomic_write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.image.distribution.upload import Content
+    from rootless.image.distribution.upload import UploadContent
 
     OnBytes = Callable[[int], None]
 
@@ -37,10 +37,10 @@ class Sink(Protocol):
 
     at_once: int
 
-    def put_blob(self, content: Content, on_bytes: OnBytes) -> Placed:
+    def put_blob(self, content: UploadContent, on_bytes: OnBytes) -> Placed:
         """Let the place have these bytes, unless it has them."""
 
-    def put_config(self, content: Content) -> Placed:
+    def put_config(self, content: UploadContent) -> Placed:
         """The same for an image's config, after its layers."""
 
     def put_manifest(self, raw: bytes, media_type: str, *, is_top: bool) -> None:
@@ -67,12 +67,12 @@ class LayoutSink:
             if set(os.listdir(path)) - {"blobs"} and not os.path.exists(f"{path}/index.json"):
                 raise UsageError(f"directory '{path}' is not empty and no OCI layout", hint="give another one")
 
-    def put_blob(self, content: Content, on_bytes: OnBytes) -> Placed:
+    def put_blob(self, content: UploadContent, on_bytes: OnBytes) -> Placed:
         """Write a blob, from where an earlier try ended."""
         path = f"{self._path}/{blob_path(str(content.digest))}"
         return put_file(path, content, on_bytes)
 
-    def put_config(self, content: Content) -> Placed:
+    def put_config(self, content: UploadContent) -> Placed:
         """Write a config."""
         return self.put_blob(content, _unheard)
 
@@ -126,11 +126,11 @@ class DirectorySink:
                 raise UsageError(f"directory '{path}' is not empty and no image's", hint="give another one")
             atomic_write(f"{path}/version", VERSION, mode=0o644)
 
-    def put_blob(self, content: Content, on_bytes: OnBytes) -> Placed:
+    def put_blob(self, content: UploadContent, on_bytes: OnBytes) -> Placed:
         """Write a blob, from where an earlier try ended."""
         return put_file(f"{self._path}/{file_name(str(content.digest))}", content, on_bytes)
 
-    def put_config(self, content: Content) -> Placed:
+    def put_config(self, content: UploadContent) -> Placed:
         """Write a config."""
         return self.put_blob(content, _unheard)
 
@@ -196,7 +196,7 @@ class OciArchiveSink:
         self._archive.tar.directory("blobs")
         self._archive.tar.directory("blobs/sha256")
 
-    def put_blob(self, content: Content, on_bytes: OnBytes) -> Placed:
+    def put_blob(self, content: UploadContent, on_bytes: OnBytes) -> Placed:
         """Add a blob."""
         digest, size = str(content.digest), content.size or 0
         if digest in self._written:
@@ -212,7 +212,7 @@ class OciArchiveSink:
         self._written.add(digest)
         return Placed(digest, size, "sent")
 
-    def put_config(self, content: Content) -> Placed:
+    def put_config(self, content: UploadContent) -> Placed:
         """Add a config."""
         return self.put_blob(content, _unheard)
 
@@ -241,7 +241,7 @@ class CheckedStream:
 
     __slots__ = ("_content", "_count", "_hash", "_on_bytes", "_reader")
 
-    def __init__(self, content: Content, on_bytes: OnBytes) -> None:
+    def __init__(self, content: UploadContent, on_bytes: OnBytes) -> None:
         self._content = content
         self._on_bytes = on_bytes
         self._hash = hashlib.new(check_digest(content.digest).partition(":")[0])
@@ -270,7 +270,7 @@ class CheckedStream:
         self._reader.close()
 
 
-def compare(content: Content, found: str, count: int) -> None:
+def compare(content: UploadContent, found: str, count: int) -> None:
     """Raise DigestMismatch unless these are digits and size of the content."""
     wanted = str(content.digest)
     if content.size is not None and count != content.size:
@@ -279,7 +279,7 @@ def compare(content: Content, found: str, count: int) -> None:
         raise DigestMismatch(f"content has digest '{wanted.partition(':')[0]}:{found}' instead of '{wanted}'")
 
 
-def put_file(path: str, content: Content, on_bytes: OnBytes) -> Placed:
+def put_file(path: str, content: UploadContent, on_bytes: OnBytes) -> Placed:
     """Write the content to `path`, which appears when it is whole and verified; go on where an earlier try ended."""
     part = f"{path}.part"
     with told(path):
@@ -296,7 +296,7 @@ def put_file(path: str, content: Content, on_bytes: OnBytes) -> Placed:
     return Placed(str(content.digest), count, "sent")
 
 
-def _append(part: str, content: Content, on_bytes: OnBytes) -> int:
+def _append(part: str, content: UploadContent, on_bytes: OnBytes) -> int:
     """Add to the file what it lacks of the content; all its bytes, verified."""
     hasher = hashlib.new(check_digest(content.digest).partition(":")[0])
     count = 0

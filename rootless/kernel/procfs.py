@@ -34,7 +34,7 @@ class ProcessStat:
         self.start_time = start_time
 
 
-class Mount:
+class MountInfo:
     """One line of /proc/PID/mountinfo, names unescaped. propagation: the optional fields (`shared:1`, `master:2`)."""
 
     __slots__ = ("device", "fstype", "identity", "options", "parent", "propagation", "root", "source", "target")
@@ -145,9 +145,9 @@ def status_field(pid: int | str, name: str) -> str:
     raise KeyError(name)
 
 
-def mountinfo(pid: int | str = "self") -> list[Mount]:
+def mountinfo(pid: int | str = "self") -> list[MountInfo]:
     """The mounts that process `pid` sees, in the kernel's order."""
-    return [Mount(line) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+    return [MountInfo(line) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
 
 
 def is_procfs(fd: int) -> bool:

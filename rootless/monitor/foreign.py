@@ -340,9 +340,9 @@ class _Agent:
         if not self._spec.seed_volumes:
             return
         from rootless.runtime.operations import SeedVolume
-        from rootless.runtime.operations.base import Context
+        from rootless.runtime.operations.base import RootContext
 
-        context = Context(rootfs, lambda _: None)
+        context = RootContext(rootfs, lambda _: None)
         context.root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for seed in self._spec.seed_volumes:
             SeedVolume(seed["source"], seed["target"]).apply(context)

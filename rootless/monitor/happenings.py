@@ -20,7 +20,7 @@ def record(spec: LaunchSpec, action: str, **attributes: str) -> None:
     from rootless.storage.store import eventlog
 
     known = {str(key): str(value) for key, value in (spec.events.get("attributes") or {}).items()}
-    entry = eventlog.Entry("container", action, spec.id, {**known, **attributes})
+    entry = eventlog.EventEntry("container", action, spec.id, {**known, **attributes})
     eventlog.append(str(spec.events["log"]), entry)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rootless.runtime.process.running import Process
     from rootless.runtime.seccomp.emulation import Emulation
     from rootless.storage.drivers import Mounter
-    from rootless.storage.owners.emulator import Supervisor
+    from rootless.storage.owners.emulator import EmulationSupervisor
 
 
 class NativeRun:
@@ -127,7 +127,7 @@ def launch(
     from rootless.storage import drivers
 
     mounter: Mounter | None = None
-    supervisor: Supervisor | None = None
+    supervisor: EmulationSupervisor | None = None
     group: AnyGroup | None = None
     helper = prepared.take(spec) if prepared is not None else None
 
@@ -218,7 +218,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
             supervisor.close()
 
 
-def _supervisor(spec: LaunchSpec) -> Supervisor | None:
+def _supervisor(spec: LaunchSpec) -> EmulationSupervisor | None:
     """What answers the calls of an emulated root; None where none is."""
     if not spec.root_emulation:
         return None
@@ -230,7 +230,7 @@ def _supervisor(spec: LaunchSpec) -> Supervisor | None:
         raise HostLimit(f"cannot prepare the emulation of root in '{spec.directory}': {e.strerror}") from e
 
 
-def _emulation(spec: LaunchSpec, supervisor: Supervisor | None) -> Emulation | None:
+def _emulation(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Emulation | None:
     if supervisor is None or not spec.root_emulation:
         return None
     from rootless.runtime.seccomp.emulation import read_emulation

@@ -18,7 +18,7 @@ from rootless.runtime.operations import (
     Hostname,
     MakeDirectory,
     Mask,
-    Mount,
+    MountOperation,
     Mqueue,
     OpenRoot,
     Operation,
@@ -69,7 +69,7 @@ _PROPAGATION = {
 _IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.auto_msgmni")
 
 
-class Facts:
+class RootFacts:
     """What the plan must know beside the configuration.
 
     bundle: absolute path, where relative sources start; root_is_mounted: somebody mounts the root before the first
@@ -95,7 +95,7 @@ class Facts:
         self.pivot = pivot
 
 
-def operations(config: dict[str, Any], facts: Facts, extra: Sequence[Operation] = ()) -> list[Operation]:
+def operations(config: dict[str, Any], facts: RootFacts, extra: Sequence[Operation] = ()) -> list[Operation]:
     """All steps from the bare mount namespace to the container's `/`, in the order to apply them.
 
     config: validated (runtime.spec). extra: the caller's own, put before or after the configuration's mounts by their
@@ -143,7 +143,7 @@ def describe(plan: Sequence[Operation]) -> list[str]:
     return [operation.describe() for operation in plan]
 
 
-def _mount(entry: dict[str, Any], own: set[str], facts: Facts) -> Operation:
+def _mount(entry: dict[str, Any], own: set[str], facts: RootFacts) -> Operation:
     destination = os.path.normpath("/" + entry["destination"].lstrip("/"))
     options = option_table.parse(list(entry.get("options") or []))
     fstype = entry.get("type") or ""
@@ -175,7 +175,7 @@ def _mount(entry: dict[str, Any], own: set[str], facts: Facts) -> Operation:
 
 def _mapped(operation: Operation, entry: dict[str, Any], linux: dict[str, Any], index: int) -> Operation:
     """Give a mount the id map of its own that the configuration asks for."""
-    if entry.get("uidMappings") and isinstance(operation, Mount):
+    if entry.get("uidMappings") and isinstance(operation, MountOperation):
         from rootless.runtime.operations.idmapped import IdMapped
 
         recursive = "ridmap" in (entry.get("options") or [])
@@ -183,7 +183,7 @@ def _mapped(operation: Operation, entry: dict[str, Any], linux: dict[str, Any], 
     return operation
 
 
-def _is_unmapped_gid(word: str, facts: Facts) -> bool:
+def _is_unmapped_gid(word: str, facts: RootFacts) -> bool:
     name, _, value = word.partition("=")
     return name == "gid" and value.isdigit() and not facts.is_gid_mapped(int(value))
 

@@ -60,7 +60,7 @@ def manifest(content: bytes) -> None:
 def tar(content: bytes) -> None:
     """Nothing appears, changes or vanishes outside of the directory."""
     from rootless.storage.layers.apply import Applier
-    from rootless.storage.layers.attributes import Attributes
+    from rootless.storage.layers.attributes import LayerAttributes
     from rootless.storage.tar.inflate import Inflated
     from rootless.storage.tar.recipe import RecipeWriter
     from rootless.storage.tar.tarstream import TarStream
@@ -81,7 +81,7 @@ def tar(content: bytes) -> None:
                 source = Inflated(archive.fileno(), Inflated.codec("none"), recipe)
                 ids = [(os.getuid(), 1)], [(os.getgid(), 1)]
                 try:
-                    Applier(directory, Attributes(*ids, single=True), recipe).apply(TarStream(source), source)
+                    Applier(directory, LayerAttributes(*ids, single=True), recipe).apply(TarStream(source), source)
                     source.drain()
                 finally:
                     source.stop()

@@ -12,7 +12,7 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel.files import mkdirs_in_root, open_in_root
-from rootless.runtime.operations import Context, Operation, attach
+from rootless.runtime.operations import Operation, RootContext, attach
 from rootless.runtime.operations.base import existing, mountpoint
 
 
@@ -42,7 +42,7 @@ class TreeBind(Operation):
         """For errors."""
         return f"mount '{self.source}' on '{self.target}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         """Find it, bind it. Raises OSError, RuntimeFailure."""
         root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -76,7 +76,7 @@ class TreeBind(Operation):
         os.chmod(path, mode)
         return fd
 
-    def _again(self, context: Context) -> int:
+    def _again(self, context: RootContext) -> int:
         fd = existing(context, self.target)
         if fd is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.target)

@@ -7,7 +7,7 @@ import errno
 import os
 
 from rootless.kernel import mounts
-from rootless.runtime.operations import Context, Operation, attach
+from rootless.runtime.operations import Operation, RootContext, attach
 from rootless.runtime.operations.base import existing, mountpoint
 
 
@@ -37,7 +37,7 @@ class SecretFile(Operation):
         """Never with the content."""
         return f"mount a secret on '{self.target}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         """Make the tmpfs, write the file, bind it. Raises OSError."""
         flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
         mounts.mount("tmpfs", self.workplace, "tmpfs", flags, "mode=0700")
@@ -56,7 +56,7 @@ class SecretFile(Operation):
             os.close(target)
         context.sealed.append((mount, False, self.target))
 
-    def _again(self, context: Context) -> int:
+    def _again(self, context: RootContext) -> int:
         fd = existing(context, self.target)
         if fd is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.target)

@@ -13,7 +13,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import InvalidInput
-from rootless.image.decompress import HEAD, Plain
+from rootless.image.decompress import HEAD, PlainBytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def is_archive(fd: int) -> bool:
     try:
         with os.fdopen(os.dup(fd), "rb") as file:
             try:
-                stream = Plain(file.read(HEAD), file)
+                stream = PlainBytes(file.read(HEAD), file)
                 head = b""
                 while len(head) < _BLOCK and (piece := stream.read(_BLOCK - len(head))):
                     head += piece
@@ -106,7 +106,7 @@ class _Unpacker:
         self.skipped = 0
 
     def apply(self, file: Any) -> int:
-        stream: Any = Plain(file.read(HEAD), file)
+        stream: Any = PlainBytes(file.read(HEAD), file)
         try:
             with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, tarinfo=_Member) as archive:
                 for count, member in enumerate(archive):

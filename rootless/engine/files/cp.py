@@ -104,12 +104,12 @@ def _out(engine: Engine, source: Place, target: Place, *, archive: bool, follow:
         resolved, there = _host_destination(target.path)
         placing = cp_rules.choose(name, found["is_directory"], target.path, there)
         top = resolved if placing.inside else os.path.dirname(resolved.rstrip("/")) or "/"
-        from rootless.storage.files.placer import Placer
+        from rootless.storage.files.placer import ArchivePlacer
 
         try:
             fd = os.open(top, _DIRECTORY)
             try:
-                placer = Placer(fd, owner=None, overwrite=overwrite, keep=archive)
+                placer = ArchivePlacer(fd, owner=None, overwrite=overwrite, keep=archive)
                 placer.place(files.pack(placing.name))
             finally:
                 os.close(fd)
@@ -198,13 +198,13 @@ def _place(
 
 
 def _stream_in(write: Callable[[bytes], None]) -> None:
-    from rootless.image.decompress import HEAD, Plain
+    from rootless.image.decompress import HEAD, PlainBytes
 
     stream = sys.stdin.buffer
     head = b""
     while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
         head += piece
-    _pump(Plain(head, stream), write)
+    _pump(PlainBytes(head, stream), write)
 
 
 def _host_source(path: str, *, follow: bool) -> tuple[int, str, str, bool]:

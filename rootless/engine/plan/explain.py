@@ -80,7 +80,7 @@ def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
     rootfs = launch["rootfs"]
     steps.append(f"mount the root by {rootfs['driver']}: {len(rootfs['lowerdirs'])} layers below '{rootfs['upper']}'")
     # the same call as the runtime's own (runtime.process.launch), over the same configuration
-    facts = plan.Facts(launch["bundle"], lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
+    facts = plan.RootFacts(launch["bundle"], lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
     steps += plan.describe(plan.operations(config, facts))
     steps += _cgroup_steps(launch["cgroup"])
     network = launch["network"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rootless.engine.transfer import layer_bytes
 from rootless.errors import RootlessError, UsageError
 from rootless.image.compress import Compressed, Compression
-from rootless.image.distribution.upload import Content
+from rootless.image.distribution.upload import UploadContent
 from rootless.image.reference import parse_reference
 from rootless.storage.store.layer_forms import forms
 
@@ -32,38 +32,40 @@ def skipped(reader: Reader, offset: int) -> Reader:
     return reader
 
 
-def exact_content(engine: Engine, layer: Layer) -> Content:
+def exact_content(engine: Engine, layer: Layer) -> UploadContent:
     """The layer as the manifest names it; opening raises NotFound when it is neither here nor can be made again."""
     descriptor = layer.descriptor
 
     def open_at(offset: int) -> Reader:
         return skipped(layer_bytes.open_blob(engine, descriptor, layer.diff_id, layer.chain_id), offset)
 
-    return Content(open_at, descriptor.digest, descriptor.size)
+    return UploadContent(open_at, descriptor.digest, descriptor.size)
 
 
 def compressed_content(
     engine: Engine, layer: Layer, compression: Compression, digest: str | None = None, size: int | None = None
-) -> Content:
+) -> UploadContent:
     """The layer's tar, compressed while it is read. digest, size: when they are known from before."""
 
     def open_at(offset: int) -> Reader:
         return skipped(Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression), offset)
 
-    return Content(open_at, digest, size)
+    return UploadContent(open_at, digest, size)
 
 
-def blob_content(engine: Engine, descriptor: Descriptor) -> Content:
+def blob_content(engine: Engine, descriptor: Descriptor) -> UploadContent:
     """A blob of the store that is no layer of an image."""
     blobs = engine.store.blobs
-    return Content(lambda offset: skipped(blobs.open(descriptor.digest), offset), descriptor.digest, descriptor.size)
+    return UploadContent(
+        lambda offset: skipped(blobs.open(descriptor.digest), offset), descriptor.digest, descriptor.size
+    )
 
 
-def bytes_content(raw: bytes, digest: str) -> Content:
+def bytes_content(raw: bytes, digest: str) -> UploadContent:
     """A small blob that is in memory."""
     import io
 
-    return Content(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
+    return UploadContent(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
 
 
 def origins(engine: Engine, registry: str, layers: Iterable[Layer]) -> dict[str, list[str]]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_types import RegistryOptions
     from rootless.image.distribution.destination import RegistryDestination
-    from rootless.image.distribution.upload import Content
-    from rootless.image.places import Place
+    from rootless.image.distribution.upload import UploadContent
+    from rootless.image.places import ImagePlace
     from rootless.image.platform import Platform
     from rootless.image.sinks import Sink
     from rootless.image.source import Reader
@@ -126,11 +126,11 @@ class RegistrySink:
         self._destination = destination
         self._origins = [origin] if origin else []
 
-    def put_blob(self, content: Content, on_bytes: Callable[[int], None]) -> Placed:
+    def put_blob(self, content: UploadContent, on_bytes: Callable[[int], None]) -> Placed:
         """Skip, mount or send."""
         return self._destination.put_blob(content, origins=self._origins, on_bytes=on_bytes)
 
-    def put_config(self, content: Content) -> Placed:
+    def put_config(self, content: UploadContent) -> Placed:
         """The same."""
         return self._destination.put_blob(content, origins=self._origins)
 
@@ -146,7 +146,7 @@ class RegistrySink:
         self._destination.close()
 
 
-def open_source(engine: Engine, place: Place, options: RegistryOptions) -> Source:
+def open_source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> Source:
     """The image at `place`. Raises ImageNotFound, InvalidInput, RegistryError, UsageError."""
     if place.transport == places.REGISTRY:
         from rootless.image.distribution.registry import open_registry
@@ -165,7 +165,7 @@ def open_source(engine: Engine, place: Place, options: RegistryOptions) -> Sourc
 class _FromFiles:
     """One image of a layout or an archive, and the files it lies in."""
 
-    def __init__(self, engine: Engine, place: Place) -> None:
+    def __init__(self, engine: Engine, place: ImagePlace) -> None:
         from rootless.engine.transfer.load import open_files
         from rootless.image.docker_archive import archive_sources
 
@@ -184,7 +184,7 @@ class _FromFiles:
         self._files.close()
 
 
-def _chosen(sources: Sequence[Any], place: Place) -> Any:
+def _chosen(sources: Sequence[Any], place: ImagePlace) -> Any:
     """The image that the place names, or its only one."""
     if not place.name:
         if len(sources) > 1:
@@ -207,7 +207,7 @@ def _chosen(sources: Sequence[Any], place: Place) -> Any:
     raise InvalidInput(f"'{place.path}' has no image '{place.name}'")
 
 
-def open_sink(engine: Engine, place: Place, options: RegistryOptions, source: Place) -> Sink:
+def open_sink(engine: Engine, place: ImagePlace, options: RegistryOptions, source: ImagePlace) -> Sink:
     """The other end. Raises UsageError, HostLimit."""
     if place.transport == places.REGISTRY:
         from rootless.image.distribution.destination import open_destination

@@ -15,7 +15,7 @@ from rootless.image import places
 from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
 from rootless.image.digest import digest_of
 from rootless.image.distribution.policy import check_policy
-from rootless.image.distribution.upload import Content
+from rootless.image.distribution.upload import UploadContent
 from rootless.image.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -25,7 +25,7 @@ from rootless.image.manifest import (
     parse_manifest,
     select,
 )
-from rootless.image.places import Place, parse_place
+from rootless.image.places import ImagePlace, parse_place
 from rootless.image.platform import host_platform, parse_platform
 from rootless.image.reference import parse_reference
 
@@ -86,7 +86,7 @@ def copy(
     return Copied(digest, str(to_place))
 
 
-def _place(engine: Engine, text: str) -> Place:
+def _place(engine: Engine, text: str) -> ImagePlace:
     """The place, with names of registries and of the store in full."""
     place = parse_place(text)
     if place.transport == places.REGISTRY:
@@ -97,8 +97,8 @@ def _place(engine: Engine, text: str) -> Place:
 def _into_store(
     engine: Engine,
     source: Source,
-    place: Place,
-    from_place: Place,
+    place: ImagePlace,
+    from_place: ImagePlace,
     platform: Platform,
     options: CopyOptions,
     say: Callable[[PullEvent], None],
@@ -178,13 +178,13 @@ def _copy_manifest(copy: _Copy, manifest: Manifest, *, is_top: bool) -> Descript
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _content(source: Source, descriptor: Descriptor) -> Content:
+def _content(source: Source, descriptor: Descriptor) -> UploadContent:
     import io
 
     embedded = descriptor.data
     if embedded is not None:
-        return Content(lambda offset: io.BytesIO(embedded[offset:]), descriptor.digest, descriptor.size)
-    return Content(lambda offset: source.open_blob(descriptor, offset), descriptor.digest, descriptor.size)
+        return UploadContent(lambda offset: io.BytesIO(embedded[offset:]), descriptor.digest, descriptor.size)
+    return UploadContent(lambda offset: source.open_blob(descriptor, offset), descriptor.digest, descriptor.size)
 
 
 def _copy_blob(copy: _Copy, layer: Descriptor, control: Control) -> None:

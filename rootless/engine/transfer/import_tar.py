@@ -14,7 +14,7 @@ from rootless.engine.image_types import PullEvent
 from rootless.engine.plan.config_changes import apply_changes
 from rootless.engine.transfer.load import open_input
 from rootless.errors import UsageError
-from rootless.image.decompress import HEAD, Plain
+from rootless.image.decompress import HEAD, PlainBytes
 from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from rootless.image.platform import host_platform, parse_platform
 from rootless.units import whole_timestamp
@@ -90,11 +90,11 @@ def _name(engine: Engine, reference: str) -> str:
     return str(found)
 
 
-def _plain(stream: BinaryIO) -> Plain:
+def _plain(stream: BinaryIO) -> PlainBytes:
     head = b""
     while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
         head += piece
-    return Plain(head, stream)
+    return PlainBytes(head, stream)
 
 
 def store_layer(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.image.compress import Compression
-    from rootless.image.decompress import Plain
+    from rootless.image.decompress import PlainBytes
     from rootless.image.source import ImageSource, Reader
     from rootless.storage.layers.worker_client import Rebuilt
     from rootless.storage.store.store import Store
@@ -234,12 +234,12 @@ def _repositories(store: Store, digest: str, chains: list[str]) -> list[str]:
 
 
 def _decompressed(blob: Reader, diff_id: str) -> Reader:
-    from rootless.image.decompress import HEAD, Plain
+    from rootless.image.decompress import HEAD, PlainBytes
 
     head = b""
     while len(head) < HEAD and (piece := blob.read(HEAD - len(head))):
         head += piece
-    return Checked(_Closing(Plain(head, blob), blob), diff_id, None)
+    return Checked(_Closing(PlainBytes(head, blob), blob), diff_id, None)
 
 
 _DAMAGED_TREE = "`rootless system check --repair` looks for the damage"
@@ -305,7 +305,7 @@ class _Closing:
 
     __slots__ = ("_plain", "_source")
 
-    def __init__(self, plain: Plain, source: Reader) -> None:
+    def __init__(self, plain: PlainBytes, source: Reader) -> None:
         self._plain = plain
         self._source = source
 

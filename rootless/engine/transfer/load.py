@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
-    from rootless.image.file_sets import Files
+    from rootless.image.file_sets import FileSet
     from rootless.image.platform import Platform
     from rootless.image.source import ImageSource
     from rootless.storage.store.store import Store
@@ -45,7 +45,7 @@ def load(
             files.close()
 
 
-def open_files(store: Store, source: str | BinaryIO) -> Files:
+def open_files(store: Store, source: str | BinaryIO) -> FileSet:
     """The files of a layout directory or of an archive, which may be compressed or come from a pipe.
 
     What cannot be read at random is first copied into the store's incoming directory, nameless. Raises UsageError,
@@ -82,7 +82,7 @@ def open_input(path: str) -> BinaryIO:
 
 def seekable(store: Store, stream: BinaryIO) -> BinaryIO:
     """`stream` itself when it is a plain file, else an unnamed copy of its decompressed bytes."""
-    from rootless.image.decompress import HEAD, Plain, compression_of
+    from rootless.image.decompress import HEAD, PlainBytes, compression_of
 
     head = stream.read(HEAD)
     if compression_of(head) is None:
@@ -94,7 +94,7 @@ def seekable(store: Store, stream: BinaryIO) -> BinaryIO:
             pass  # a pipe, or not a file of the system at all
         else:
             head = b""
-    plain = Plain(head, stream)
+    plain = PlainBytes(head, stream)
     incoming = store.path("incoming")
     try:
         fd = os.open(incoming, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)

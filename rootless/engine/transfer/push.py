@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.transfer.image_bring import Layer
     from rootless.image.distribution.destination import Placed, RegistryDestination
-    from rootless.image.distribution.upload import Content
+    from rootless.image.distribution.upload import UploadContent
     from rootless.image.reference import Reference
     from rootless.storage.store.index import ImageEntry
 
@@ -240,7 +240,7 @@ def _push_compressed(
     return _compressed_descriptor(placed.digest, placed.size, wanted)
 
 
-def _put(push: _Push, layer: Layer, content: Content, known: dict[str, list[str]], control: Control) -> Placed:
+def _put(push: _Push, layer: Layer, content: UploadContent, known: dict[str, list[str]], control: Control) -> Placed:
     total = content.size or 0
     shown = 0
     control.check()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.storage.store.volumes import Volume
+    from rootless.storage.store.volumes import VolumeRecord
 
 
 class Volumes:
@@ -117,13 +117,13 @@ class Volumes:
         return PruneReport(volumes=tuple(removed), reclaimed=reclaimed)
 
 
-def _size(volume: Volume) -> int:
+def _size(volume: VolumeRecord) -> int:
     from rootless.engine.container.container_removal import tree_size
 
     return tree_size(volume.path)
 
 
-def _summary(volume: Volume, *, size: bool) -> VolumeSummary:
+def _summary(volume: VolumeRecord, *, size: bool) -> VolumeSummary:
     return VolumeSummary(
         name=volume.name,
         driver="local",

@@ -9,7 +9,7 @@ from rootless.errors import AuthenticationError, RegistryError
 from rootless.image.digest import check_digest, digest_of, is_digest
 from rootless.image.distribution.answers import error_text
 from rootless.image.distribution.http_session import Access, Session
-from rootless.image.distribution.upload import Content, Sent, begin, has_blob, opened, upload
+from rootless.image.distribution.upload import Sent, UploadContent, begin, has_blob, opened, upload
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RegistryDestination:
 
     def put_blob(
         self,
-        content: Content,
+        content: UploadContent,
         *,
         origins: Sequence[str] = (),
         chunk_size: int | None = None,

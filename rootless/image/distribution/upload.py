@@ -33,7 +33,7 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _STREAM = {"Content-Type": "application/octet-stream"}
 
 
-class Content(NamedTuple):
+class UploadContent(NamedTuple):
     """Bytes to send. open: a reader from that byte on, each time the same bytes.
 
     digest, size: None where they are known only at the end (a layer that is compressed while it is sent).
@@ -44,7 +44,7 @@ class Content(NamedTuple):
     size: int | None = None
 
 
-def opened(content: Content) -> Content:
+def opened(content: UploadContent) -> UploadContent:
     """The same content, begun to be read: raises what opening it raises."""
     waiting = [content.open(0)]
 
@@ -63,7 +63,7 @@ class Sent(NamedTuple):
     size: int
 
 
-class Lost(Exception):
+class UploadLost(Exception):
     """The registry no longer knows the upload."""
 
 
@@ -78,7 +78,7 @@ def begin(session: Session, repository: str, query: str = "") -> BaseHTTPRespons
 def upload(
     session: Session,
     repository: str,
-    content: Content,
+    content: UploadContent,
     *,
     begun: BaseHTTPResponse | None = None,
     chunk_size: int | None = None,
@@ -95,7 +95,7 @@ def upload(
         one = _Upload(session, repository, content, response, chunk_size, on_bytes)
         try:
             return one.send()
-        except Lost:
+        except UploadLost:
             session.sleep(_PAUSES[attempt])
         except BaseException:
             one.cancel()
@@ -110,7 +110,7 @@ class _Upload:
         self,
         session: Session,
         repository: str,
-        content: Content,
+        content: UploadContent,
         response: BaseHTTPResponse,
         chunk_size: int | None,
         on_bytes: Callable[[int], None],
@@ -217,13 +217,13 @@ class _Upload:
                 raise RegistryError(f"registry '{self._session.host}' redirects an upload for ever")
         elif status == 404:
             error_text(response)
-            raise Lost
+            raise UploadLost
         elif status == 416 or status in _BUSY:
             pause = retry_after(response.headers.get("Retry-After"))
             refused = self._offset
             self._failed(f"it answers {status} {error_text(response)}".rstrip(), pause)
             if status == 416 and self._offset == refused:
-                raise Lost  # it says that it has what it refuses to go on from: one byte looks like none
+                raise UploadLost  # it says that it has what it refuses to go on from: one byte looks like none
         elif status in (411, 413) and (self._chunk or _MOST) > (1 << 20):
             # A proxy in between wants lengths, or no long requests
             error_text(response)
@@ -250,14 +250,14 @@ class _Upload:
         response = self._session.send("GET", self._location)
         if response.status == 404:
             error_text(response)
-            raise Lost
+            raise UploadLost
         if response.status not in (200, 202, 204):
             raise self._session.refusal(response)
         self._take_location(response, self._location)
         self._offset = self._accepted(response, None)
         error_text(response)
         if self._offset > self._feed.hashed:
-            raise Lost  # it claims bytes that nobody sent
+            raise UploadLost  # it claims bytes that nobody sent
 
     def _accepted(self, response: BaseHTTPResponse, sent: int | None) -> int:
         """How many bytes the registry says it has; `sent` when it says nothing."""
@@ -265,7 +265,7 @@ class _Upload:
         if not dash or first.strip() != "0" or not last.strip().isdigit():
             if sent is not None:
                 return sent
-            raise Lost
+            raise UploadLost
         end = int(last)
         # "0-0" is said for nothing as well as for one byte
         count = end + 1 if end else 0
@@ -291,7 +291,7 @@ class _Upload:
             return sent  # the first of several tries had done it
         if status in (404, 416):
             error_text(response)
-            raise Lost
+            raise UploadLost
         raise self._session.refusal(response)
 
 
@@ -305,7 +305,7 @@ class _Feed:
     position: after the last piece. hashed: bytes in the hash. end: all bytes, once the end was seen.
     """
 
-    def __init__(self, content: Content, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, content: UploadContent, on_bytes: Callable[[int], None]) -> None:
         self._content = content
         self._on_bytes = on_bytes
         self._hash = hashlib.new((content.digest or "sha256:").partition(":")[0])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.host.cgroups import Delegation
-    from rootless.runtime.oci.oci_records import Record
+    from rootless.runtime.oci.oci_records import OciRecord
     from rootless.runtime.process.running import Process
 
     AnyGroup = Group | Group1
@@ -37,7 +37,7 @@ class Policy:
         self.strict = strict
 
 
-class Placing:
+class CgroupPlacing:
     """Makes the cgroup of one container on its way into life. group: None before `join`, and where there is none."""
 
     __slots__ = ("_config", "_id", "_policy", "_warn", "group")
@@ -173,12 +173,12 @@ def unit_of(path: str, container_id: str) -> tuple[str, str]:
     return slice_name, f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
 
 
-def group_of(record: Record) -> AnyGroup | None:
+def group_of(record: OciRecord) -> AnyGroup | None:
     """The cgroup that `create` has made; None without one."""
     return restore(record.values.get("cgroup"))
 
 
-def remove(record: Record, warn: Callable[[str], None]) -> None:
+def remove(record: OciRecord, warn: Callable[[str], None]) -> None:
     """Kill what is left in the container's cgroup and remove that."""
     group = group_of(record)
     if group is None:
@@ -190,7 +190,7 @@ def remove(record: Record, warn: Callable[[str], None]) -> None:
         warn(f"cannot remove cgroup '{group.path}': {e}")
 
 
-def require(record: Record, verb: str) -> AnyGroup:
+def require(record: OciRecord, verb: str) -> AnyGroup:
     """The cgroup, for a verb that is nothing without one. Raises InvalidState."""
     record.require(verb, "created", "running", "paused")
     group = group_of(record)
@@ -202,7 +202,7 @@ def require(record: Record, verb: str) -> AnyGroup:
     return group
 
 
-def update(record: Record, changes: dict[str, Any]) -> None:
+def update(record: OciRecord, changes: dict[str, Any]) -> None:
     """Merge `changes` (OCI resources) into the container's limits and write all of them. Raises HostLimit."""
     import json
 
@@ -226,7 +226,7 @@ def update(record: Record, changes: dict[str, Any]) -> None:
     atomic_write(f"{record.directory}/config.json", json.dumps(config).encode(), durable=False)
 
 
-def statistics(record: Record) -> dict[str, Any]:
+def statistics(record: OciRecord) -> dict[str, Any]:
     """One event of type stats, with the keys of `runc events --stats`."""
     from rootless.runtime.cgroups.usage import read
 
@@ -245,7 +245,7 @@ def statistics(record: Record) -> dict[str, Any]:
     }
 
 
-def events(record: Record, interval: float) -> Iterator[dict[str, Any]]:
+def events(record: OciRecord, interval: float) -> Iterator[dict[str, Any]]:
     """Statistics every `interval` seconds, and lacks of memory, until the container ends."""
     import time
 

@@ -7,7 +7,7 @@ from rootless.runtime import spec
 from rootless.runtime.cgroups import place
 from rootless.runtime.oci.bundle_cgroup import group_of
 from rootless.runtime.oci.life_verbs import KEEP_GROUPS, seccomp_of, write_pid_file
-from rootless.runtime.oci.oci_records import Record, Records
+from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import capabilities, console
 from rootless.runtime.process.join import exec_process
 from rootless.runtime.seccomp.listener import pass_on
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MAX_ID = 0xFFFFFFFE
 
 
-class ExecOptions:
+class OciExecOptions:
     """The flags of exec; None or empty leaves what the container's own process has."""
 
     __slots__ = (
@@ -58,7 +58,7 @@ class ExecOptions:
 
 
 def execute(
-    records: Records, container_id: str, arguments: list[str], options: ExecOptions, warn: Callable[[str], None]
+    records: Records, container_id: str, arguments: list[str], options: OciExecOptions, warn: Callable[[str], None]
 ) -> int:
     """Run the process; its exit status, 0 when detached."""
     record = records.get(container_id)
@@ -99,7 +99,7 @@ def execute(
         return joined.wait()
 
 
-def _agent(config: dict[str, Any], record: Record) -> Callable[[int, int], None] | None:
+def _agent(config: dict[str, Any], record: OciRecord) -> Callable[[int, int], None] | None:
     """What passes the listener of the new process on to the agent; its state is that of the container."""
     profile = (config.get("linux") or {}).get("seccomp") or {}
     if not profile.get("listenerPath"):
@@ -107,7 +107,7 @@ def _agent(config: dict[str, Any], record: Record) -> Callable[[int, int], None]
     return lambda fd, pid: pass_on(profile, fd, record.oci_state(), pid)
 
 
-def process_for(config: dict[str, Any], arguments: list[str], options: ExecOptions) -> dict[str, Any]:
+def process_for(config: dict[str, Any], arguments: list[str], options: OciExecOptions) -> dict[str, Any]:
     """The OCI process of an exec: that of a file, or the container's with the flags' changes. Raises UsageError."""
     if options.process_file:
         process: dict[str, Any] = spec.read_json(options.process_file)

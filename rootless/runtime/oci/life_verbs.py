@@ -14,8 +14,8 @@ from rootless.kernel import process as kernel
 from rootless.kernel import procfs
 from rootless.runtime import spec
 from rootless.runtime.oci import bundle_cgroup
-from rootless.runtime.oci.bundle_cgroup import Placing, Policy
-from rootless.runtime.oci.oci_records import Record, Records
+from rootless.runtime.oci.bundle_cgroup import CgroupPlacing, Policy
+from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import console, hooks, notify
 from rootless.runtime.process.channel import Channel
 from rootless.runtime.process.launch import Launch
@@ -69,7 +69,7 @@ def create(records: Records, container_id: str, options: CreateOptions, warn: Wa
     try:
         with record.lock():
             gate = _listen(record)
-            placing = Placing(config, container_id, options.cgroups, warn)
+            placing = CgroupPlacing(config, container_id, options.cgroups, warn)
             process = _build(record, config, options, placing, warn, gate)
             try:
                 _note(record, process, options)
@@ -113,7 +113,7 @@ def start(records: Records, container_id: str, warn: Warn, *, notify_socket: str
         os.close(pidfd)
 
 
-def _open_gate(record: Record, config: dict[str, Any], warn: Warn) -> None:
+def _open_gate(record: OciRecord, config: dict[str, Any], warn: Warn) -> None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with connection:
         _reach(record, connection.connect)
@@ -133,7 +133,7 @@ def run(
     _check_terminal(config, options, detached=detach)
     record = _record(records, container_id, config, options)
     try:
-        placing = Placing(config, container_id, options.cgroups, warn)
+        placing = CgroupPlacing(config, container_id, options.cgroups, warn)
         process = _build(record, config, options, placing, warn, None)
         try:
             _note(record, process, options)
@@ -228,7 +228,7 @@ def resume(records: Records, container_id: str) -> None:
         bundle_cgroup.require(record, "resume").thaw()
 
 
-def processes(record: Record) -> list[int]:
+def processes(record: OciRecord) -> list[int]:
     """The processes in the container's cgroup, else in its pid namespace, else only the first one."""
     group = bundle_cgroup.group_of(record)
     if group is not None:
@@ -274,7 +274,7 @@ def map_of(config: dict[str, Any]) -> IdMap | None:
     return IdMap(uids, gids, "single" if single else "range")
 
 
-def _record(records: Records, container_id: str, config: dict[str, Any], options: CreateOptions) -> Record:
+def _record(records: Records, container_id: str, config: dict[str, Any], options: CreateOptions) -> OciRecord:
     import json
 
     if config.get("process") is None:
@@ -299,10 +299,10 @@ def _check_terminal(config: dict[str, Any], options: CreateOptions, *, detached:
 
 
 def _build(
-    record: Record,
+    record: OciRecord,
     config: dict[str, Any],
     options: CreateOptions,
-    placing: Placing,
+    placing: CgroupPlacing,
     warn: Warn,
     gate: socket.socket | None,
 ) -> Process:
@@ -351,7 +351,7 @@ def seccomp_of(config: dict[str, Any]) -> tuple[bytes | None, int]:
     return cached(profile, os.path.join(base, "rootless")), load_flags(profile)
 
 
-def _reach(record: Record, reach: Callable[[str], None]) -> None:
+def _reach(record: OciRecord, reach: Callable[[str], None]) -> None:
     """Call `reach` with the gate's path by a fd of its directory: addresses of sockets end at 107 bytes."""
     directory = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -360,14 +360,14 @@ def _reach(record: Record, reach: Callable[[str], None]) -> None:
         os.close(directory)
 
 
-def _listen(record: Record) -> socket.socket:
+def _listen(record: OciRecord) -> socket.socket:
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     _reach(record, gate.bind)
     gate.listen(1)
     return gate
 
 
-def _note(record: Record, process: Process, options: CreateOptions) -> None:
+def _note(record: OciRecord, process: Process, options: CreateOptions) -> None:
     record.values["pid"] = process.pid
     record.values["pid_start"] = procfs.start_time(process.pid)
     record.save()
@@ -385,19 +385,19 @@ def write_pid_file(path: str, pid: int) -> None:
         raise RuntimeFailure(f"cannot write pid file '{path}': {e.strerror}") from e
 
 
-def _after_start(record: Record, config: dict[str, Any]) -> None:
+def _after_start(record: OciRecord, config: dict[str, Any]) -> None:
     """The poststart hooks. Since runtime-spec 1.3 one that fails stops the container; the callers do that."""
     # a quick command may have ended by now
     hooks.run(config, "poststart", {**record.oci_state(), "status": "running", "pid": record.pid})
 
 
-def _notifier(record: Record, address: str | None) -> socket.socket | None:
+def _notifier(record: OciRecord, address: str | None) -> socket.socket | None:
     """The container's notify socket, when it was made with one and there is somebody to tell."""
     directory = f"{record.directory}/notify"
     return notify.listen(directory) if address and os.path.isdir(directory) else None
 
 
-def _forget(record: Record, config: dict[str, Any], error: BaseException, warn: Warn) -> None:
+def _forget(record: OciRecord, config: dict[str, Any], error: BaseException, warn: Warn) -> None:
     """Remove the record of a container that could not be made; after a failed hook the poststop hooks run too."""
     state = {**record.oci_state(), "status": "stopped", "pid": 0}
     record.remove()
@@ -406,7 +406,7 @@ def _forget(record: Record, config: dict[str, Any], error: BaseException, warn: 
             warn(failure)
 
 
-def _finish(record: Record, config: dict[str, Any], warn: Warn) -> None:
+def _finish(record: OciRecord, config: dict[str, Any], warn: Warn) -> None:
     state = {**record.oci_state(), "status": "stopped", "pid": 0} if record.values else {}
     bundle_cgroup.remove(record, warn)
     record.remove()
@@ -414,7 +414,7 @@ def _finish(record: Record, config: dict[str, Any], warn: Warn) -> None:
         warn(failure)
 
 
-def _send(record: Record, number: int) -> bool:
+def _send(record: OciRecord, number: int) -> bool:
     """Signal the very process that was recorded: pidfd first, then the look at its start time."""
     try:
         pidfd = kernel.pidfd_open(record.pid)
@@ -431,7 +431,7 @@ def _send(record: Record, number: int) -> bool:
     return True
 
 
-def _kill_and_wait(record: Record) -> None:
+def _kill_and_wait(record: OciRecord) -> None:
     if not record.pid or not _send(record, signal.SIGKILL):
         return
     deadline = time.monotonic() + _KILL_PATIENCE

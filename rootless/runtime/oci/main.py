@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rootless.runtime.oci.life_verbs import CreateOptions
 
 
-class Session:
+class OciSession:
     """What the global flags say: where records live, where messages go."""
 
     __slots__ = ("cgroup_manager", "debug", "log", "log_format", "root", "strict")
@@ -71,7 +71,7 @@ class Session:
         return json.dumps({"level": level, "msg": text, "time": stamp}) + "\n"
 
 
-def perform(session: Session, overall: dict[str, Any], verb: str, values: dict[str, Any]) -> int:
+def perform(session: OciSession, overall: dict[str, Any], verb: str, values: dict[str, Any]) -> int:
     """Carry out one parsed line; the exit status."""
     session.take(overall)
     if verb in ("create", "run", "exec"):
@@ -145,7 +145,7 @@ def _limits(records: Any, verb: str, values: dict[str, Any]) -> int:
     return 0
 
 
-def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
+def _options(session: OciSession, values: dict[str, Any]) -> CreateOptions:
     from rootless.runtime.oci.bundle_cgroup import Policy
     from rootless.runtime.oci.life_verbs import CreateOptions
 
@@ -162,7 +162,7 @@ def _options(session: Session, values: dict[str, Any]) -> CreateOptions:
     if session.debug:
         from rootless.runtime import plan, spec
 
-        facts = plan.Facts(options.bundle, lambda gid: True, pivot=options.pivot)
+        facts = plan.RootFacts(options.bundle, lambda gid: True, pivot=options.pivot)
         for line in plan.describe(plan.operations(spec.load_config(options.bundle), facts)):
             session.write("debug", line)
     return options
@@ -174,10 +174,10 @@ def _listen_fds() -> int:
     return int(count) if os.environ.get("LISTEN_PID") == str(os.getpid()) and count.isdigit() else 0
 
 
-def _exec(session: Session, records: Any, values: dict[str, Any]) -> int:
-    from rootless.runtime.oci.exec_verb import ExecOptions, execute
+def _exec(session: OciSession, records: Any, values: dict[str, Any]) -> int:
+    from rootless.runtime.oci.exec_verb import OciExecOptions, execute
 
-    options = ExecOptions()
+    options = OciExecOptions()
     options.additional_gids = values["additional_gids"]
     options.apparmor = values["apparmor"]
     options.capabilities = values["cap"]
@@ -237,10 +237,10 @@ def __getattr__(name: str) -> click.Group:
         raise AttributeError(name)
     from rootless.runtime.oci.cli import group
 
-    return group(lambda overall, verb, values: perform(Session(), overall, verb, values))
+    return group(lambda overall, verb, values: perform(OciSession(), overall, verb, values))
 
 
-def _by_click(session: Session, words: list[str]) -> int:
+def _by_click(session: OciSession, words: list[str]) -> int:
     """Help, completion, and lines that the quick parser did not take; click prints what is wrong with them."""
     import click
 
@@ -261,7 +261,7 @@ def _by_click(session: Session, words: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: the container's, 126 or 127 for its command, else 1."""
-    session = Session()
+    session = OciSession()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         line = None if "_ROOTLESS_OCI_COMPLETE" in os.environ else flags.parse(words)

@@ -30,7 +30,7 @@ def check_id(container_id: str) -> str:
     return container_id
 
 
-class Record:
+class OciRecord:
     """One container of rootless-oci. Create with `Records.new`, find with `Records.get`."""
 
     __slots__ = ("directory", "id", "values")
@@ -147,7 +147,7 @@ class Records:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def new(self, container_id: str, values: dict[str, Any], config: bytes) -> Record:
+    def new(self, container_id: str, values: dict[str, Any], config: bytes) -> OciRecord:
         """Take the id. Raises AlreadyExists when it is in use."""
         check_id(container_id)
         ensure_private(self.root)
@@ -158,7 +158,7 @@ class Records:
             raise AlreadyExists(
                 f"container '{container_id}' exists", hint=f"remove it: rootless-oci delete {container_id}"
             ) from None
-        record = Record(directory, container_id, values)
+        record = OciRecord(directory, container_id, values)
         try:
             atomic_write(f"{directory}/config.json", config, durable=False)
             record.save()
@@ -167,7 +167,7 @@ class Records:
             raise
         return record
 
-    def get(self, container_id: str) -> Record:
+    def get(self, container_id: str) -> OciRecord:
         """The record of an id. Raises NotFound."""
         check_id(container_id)
         directory = os.path.join(self.root, container_id)
@@ -177,13 +177,13 @@ class Records:
         except FileNotFoundError:
             if os.path.isdir(directory):
                 # killed between making the directory and its record
-                return Record(directory, container_id, {})
+                return OciRecord(directory, container_id, {})
             raise NotFound(f"container '{container_id}' does not exist") from None
         except ValueError as e:
             raise InvalidInput(f"record '{directory}/state.json' is damaged: {e}") from e
-        return Record(directory, container_id, values)
+        return OciRecord(directory, container_id, values)
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[OciRecord]:
         """Every container, by id; damaged and vanishing ones are left out."""
         try:
             names = sorted(os.listdir(self.root))

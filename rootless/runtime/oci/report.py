@@ -7,7 +7,7 @@ import os
 from rootless.kernel import procfs
 from rootless.runtime import SPECIFICATION_VERSION, mount_options, spec
 from rootless.runtime.oci.life_verbs import processes
-from rootless.runtime.oci.oci_records import Record, Records
+from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import hooks
 from rootless.runtime.process.namespace_steps import FLAGS
 
@@ -50,7 +50,7 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def process_ids(record: Record) -> list[int]:
+def process_ids(record: OciRecord) -> list[int]:
     """Pids of a running container, as we see them."""
     record.require("list the processes of", "created", "running", "paused")
     return processes(record)

@@ -1,7 +1,16 @@
 """Typed steps that build the container's view of the system; each can describe and apply itself."""
 
-from rootless.runtime.operations.base import AFTER_MOUNTS, BEFORE_MOUNTS, Context, Operation
-from rootless.runtime.operations.config_mounts import Bind, Cgroup, Filesystem, Mount, Mqueue, Proc, Sysfs, Tmpfs
+from rootless.runtime.operations.base import AFTER_MOUNTS, BEFORE_MOUNTS, Operation, RootContext
+from rootless.runtime.operations.config_mounts import (
+    Bind,
+    Cgroup,
+    Filesystem,
+    MountOperation,
+    Mqueue,
+    Proc,
+    Sysfs,
+    Tmpfs,
+)
 from rootless.runtime.operations.cover import Mask, ReadOnly
 from rootless.runtime.operations.devices import Console, Device, Devpts, Symlink
 from rootless.runtime.operations.kernel_settings import Hostname, Sysctl
@@ -15,20 +24,20 @@ __all__ = [
     "Bind",
     "Cgroup",
     "Console",
-    "Context",
     "Device",
     "Devpts",
     "Filesystem",
     "Hostname",
     "MakeDirectory",
     "Mask",
-    "Mount",
+    "MountOperation",
     "Mqueue",
     "OpenRoot",
     "Operation",
     "PivotRoot",
     "Proc",
     "ReadOnly",
+    "RootContext",
     "SealReadOnly",
     "SeedVolume",
     "Symlink",

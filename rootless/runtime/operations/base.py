@@ -18,7 +18,7 @@ AFTER_MOUNTS = 1
 """Stage of an operation that wants all mounts of the configuration in place."""
 
 
-class Context:
+class RootContext:
     """What operations share while they are applied, inside the new namespaces and before pivot_root.
 
     root: absolute path of the root file system in the old root; root_fd: O_PATH fd of it, -1 until the root is mounted;
@@ -52,12 +52,12 @@ class Operation:
         """What the step does, as the object of "cannot": `mount proc on '/proc'`."""
         raise NotImplementedError
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         """Do it. Raises OSError, or RuntimeFailure where the errno alone would not say enough."""
         raise NotImplementedError
 
 
-def existing(context: Context, path: str) -> int | None:
+def existing(context: RootContext, path: str) -> int | None:
     """O_PATH fd of `path` inside the root, the links of the image followed inside it; None when there is none."""
     try:
         return open_in_root(context.root_fd, path, os.O_PATH)
@@ -65,7 +65,7 @@ def existing(context: Context, path: str) -> int | None:
         return None
 
 
-def mountpoint(context: Context, path: str, *, directory: bool) -> int:
+def mountpoint(context: RootContext, path: str, *, directory: bool) -> int:
     """O_PATH fd of `path` inside the root to mount on, made with its parents when missing (mode 0755, or 0644).
 
     CVE-2021-30465, CVE-2024-45310: everything goes by fds that cannot leave the root, and the caller mounts on the fd.
@@ -81,7 +81,7 @@ def mountpoint(context: Context, path: str, *, directory: bool) -> int:
     return fd
 
 
-def _make_file(context: Context, path: str) -> int:
+def _make_file(context: RootContext, path: str) -> int:
     parent, _, name = path.rpartition("/")
     parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -96,7 +96,7 @@ def _make_file(context: Context, path: str) -> int:
     return open_in_root(context.root_fd, path, os.O_PATH)
 
 
-def refuse_redirected(context: Context, path: str) -> None:
+def refuse_redirected(context: RootContext, path: str) -> None:
     """Raise when `path` is /proc or /sys, or below, and that is no real directory of the root.
 
     CVE-2019-19921, CVE-2023-27561: with /proc as a link to elsewhere the masks would cover the wrong files.

@@ -10,7 +10,7 @@ from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Context, Operation, existing, mountpoint
+from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _PROC_EXCEPTIONS = frozenset(
 )
 
 
-class Mount(Operation):
+class MountOperation(Operation):
     """One mount on `destination` (absolute, in the container); idmap: the ids that its files show, if not their own."""
 
     __slots__ = ("destination", "idmap", "options")
@@ -56,7 +56,7 @@ class Mount(Operation):
         names += self.options.filesystem
         return f" ({','.join(names)})" if names else ""
 
-    def _reopen(self, context: Context) -> Callable[[], int]:
+    def _reopen(self, context: RootContext) -> Callable[[], int]:
         def again() -> int:
             fd = existing(context, self.destination)
             if fd is None:
@@ -65,7 +65,7 @@ class Mount(Operation):
 
         return again
 
-    def _finish(self, context: Context, fd: int) -> None:
+    def _finish(self, context: RootContext, fd: int) -> None:
         """Propagation, recursive attributes, and the note that this mount becomes read-only at the end."""
         options = self.options
         late = options.recursive_set & mounts.MOUNT_ATTR_RDONLY
@@ -80,7 +80,7 @@ class Mount(Operation):
             os.close(fd)
 
 
-class Bind(Mount):
+class Bind(MountOperation):
     """A file or directory of the host at `destination`; the host's links in `source` are followed."""
 
     __slots__ = ("optional", "source")
@@ -94,7 +94,7 @@ class Bind(Mount):
         verb = "rbind" if self.options.recursive else "bind"
         return f"{verb} '{self.source}' on '{self.destination}'{self._suffix()}"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         try:
             is_directory = stat.S_ISDIR(os.stat(self.source).st_mode)
         except FileNotFoundError:
@@ -116,7 +116,7 @@ class Bind(Mount):
         self._attributes(context, fd)
         self._finish(context, fd)
 
-    def _attributes(self, context: Context, fd: int) -> None:
+    def _attributes(self, context: RootContext, fd: int) -> None:
         gained = self.options.set & ~mounts.MOUNT_ATTR_RDONLY
         if gained:
             lost = mounts.MOUNT_ATTR__ATIME if self.options.clear & mounts.MOUNT_ATTR__ATIME else 0
@@ -138,7 +138,7 @@ def _present(fd: int) -> int:
     return flags & 0xF
 
 
-class Filesystem(Mount):
+class Filesystem(MountOperation):
     """A new filesystem of type `fstype`."""
 
     __slots__ = ("fstype", "source")
@@ -151,7 +151,7 @@ class Filesystem(Mount):
     def describe(self) -> str:
         return f"mount {self.fstype} on '{self.destination}'{self._suffix()}"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         target = mountpoint(context, self.destination, directory=True)
         try:
             fd = attach.filesystem(self.fstype, self.source, self.options, target, self._reopen(context), self.idmap)
@@ -159,7 +159,7 @@ class Filesystem(Mount):
             os.close(target)
         self._finish(context, fd)
 
-    def _bind_instead(self, context: Context, source: str) -> None:
+    def _bind_instead(self, context: RootContext, source: str) -> None:
         options = MountOptions()
         options.bind = options.recursive = True
         options.recursive_set = self.options.recursive_set
@@ -177,7 +177,7 @@ class Tmpfs(Filesystem):
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("tmpfs", "tmpfs", destination, options)
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         if not self.options.copy_up:
             super().apply(context)
             return
@@ -210,7 +210,7 @@ class Proc(Filesystem):
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("proc", "proc", destination, options)
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         try:
             super().apply(context)
         except PermissionError:
@@ -226,7 +226,7 @@ class Sysfs(Filesystem):
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("sysfs", "sysfs", destination, options)
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         try:
             super().apply(context)
         except PermissionError:
@@ -242,7 +242,7 @@ class Mqueue(Filesystem):
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("mqueue", "mqueue", destination, options)
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         try:
             super().apply(context)
         except PermissionError:
@@ -265,7 +265,7 @@ class Cgroup(Filesystem):
     def describe(self) -> str:
         return f"mount cgroup on '{self.destination}'{self._suffix()}"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         if self.own_namespace and os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
             try:
                 super().apply(context)

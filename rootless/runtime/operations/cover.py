@@ -10,7 +10,7 @@ from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Context, Operation, existing
+from rootless.runtime.operations.base import Operation, RootContext, existing
 
 NULL_DEVICE = os.makedev(1, 3)
 
@@ -29,7 +29,7 @@ class Mask(Operation):
     def describe(self) -> str:
         return "mask " + ", ".join(f"'{p}'" for p in self.targets)
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
         empty = -1
         try:
@@ -52,7 +52,7 @@ class Mask(Operation):
             if empty >= 0:
                 os.close(empty)
 
-    def _directory(self, context: Context, path: str, target: int, empty: int) -> int:
+    def _directory(self, context: RootContext, path: str, target: int, empty: int) -> int:
         """Cover one directory; the first tmpfs is cloned for all others. Returns an fd of that tmpfs."""
         if empty >= 0:
             os.close(attach.bind(empty, target, lambda: os.dup(empty), recursive=False))
@@ -83,7 +83,7 @@ class ReadOnly(Operation):
     def describe(self) -> str:
         return "make read-only " + ", ".join(f"'{p}'" for p in self.targets)
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         for path in self.targets:
             target = existing(context, path)
             if target is None:

@@ -12,7 +12,7 @@ from rootless.kernel.files import mkdirs_in_root
 from rootless.kernel.tty import is_pty_slave, open_ptmx
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Context, Operation, existing, mountpoint
+from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
 from rootless.runtime.operations.config_mounts import Filesystem
 
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
@@ -55,7 +55,7 @@ class Device(Operation):
     def describe(self) -> str:
         return f"device '{self.target}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         if self.kind == "p":
             self._fifo(context)
             return
@@ -122,7 +122,7 @@ class Device(Operation):
                     pass
         return found
 
-    def _is_there(self, context: Context) -> bool:
+    def _is_there(self, context: RootContext) -> bool:
         """Whether the root has the right node; an empty file is our place to mount, anything else is an error."""
         fd = existing(context, self.target)
         if fd is None:
@@ -137,7 +137,7 @@ class Device(Operation):
             return False
         raise RuntimeFailure(f"cannot provide device '{self.target}': the image has another file there")
 
-    def _fifo(self, context: Context) -> None:
+    def _fifo(self, context: RootContext) -> None:
         if self._is_there(context):
             return
         parent, _, name = self.target.rpartition("/")
@@ -166,7 +166,7 @@ class Symlink(Operation):
     def describe(self) -> str:
         return f"link '{self.name}' to '{self.target}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         parent, _, name = self.name.rpartition("/")
         parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
         try:
@@ -206,7 +206,7 @@ class Console(Operation):
     def describe(self) -> str:
         return "open a pty, bind it on '/dev/console'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         master, slave = open_pty(context.root_fd)
         context.pty = (master, slave)
         if self.rows and self.columns:

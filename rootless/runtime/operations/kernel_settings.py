@@ -7,7 +7,7 @@ import os
 from rootless.errors import RuntimeFailure
 from rootless.kernel.namespaces import setdomainname, sethostname
 from rootless.kernel.procfs import write_proc
-from rootless.runtime.operations.base import Context, Operation
+from rootless.runtime.operations.base import Operation, RootContext
 
 
 class Hostname(Operation):
@@ -22,7 +22,7 @@ class Hostname(Operation):
     def describe(self) -> str:
         return f"set host name '{self.name or ''}'" + (f", domain name '{self.domain}'" if self.domain else "")
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         if self.name:
             sethostname(self.name)
         if self.domain:
@@ -45,7 +45,7 @@ class Sysctl(Operation):
     def describe(self) -> str:
         return f"set sysctl '{self.key}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             write_proc(proc, "sys/" + sysctl_path(self.key), self.value.encode())

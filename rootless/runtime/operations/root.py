@@ -9,7 +9,7 @@ from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import BEFORE_MOUNTS, Context, Operation
+from rootless.runtime.operations.base import BEFORE_MOUNTS, Operation, RootContext
 
 
 class OpenRoot(Operation):
@@ -29,7 +29,7 @@ class OpenRoot(Operation):
     def describe(self) -> str:
         return "bind the root file system on itself" if self.bind else "open the root file system"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         target = os.open(context.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if not self.bind:
             context.root_fd = target
@@ -62,7 +62,7 @@ class MakeDirectory(Operation):
     def describe(self) -> str:
         return f"make directory '{self.directory}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         try:
             os.close(mkdirs_in_root(context.root_fd, self.directory, 0o755))
         except NotADirectoryError:
@@ -84,7 +84,7 @@ class SealReadOnly(Operation):
     def describe(self) -> str:
         return "make mounts read-only" + (", and the root" if self.root else "")
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         while context.sealed:
             fd, recursive, destination = context.sealed.pop()
             try:
@@ -109,7 +109,7 @@ class PivotRoot(Operation):
     def describe(self) -> str:
         return "pivot_root" if self.pivot else "move the root to '/'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         if not self.pivot or not self._pivot(context):
             self._move(context)
         os.chdir("/")
@@ -118,7 +118,7 @@ class PivotRoot(Operation):
         if self.propagation:
             mounts.mount(None, "/", None, self.propagation)
 
-    def _pivot(self, context: Context) -> bool:
+    def _pivot(self, context: RootContext) -> bool:
         old = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fchdir(context.root_fd)
@@ -137,7 +137,7 @@ class PivotRoot(Operation):
             os.close(old)
         return True
 
-    def _move(self, context: Context) -> None:
+    def _move(self, context: RootContext) -> None:
         os.fchdir(context.root_fd)
         # the host's /proc and /sys stay reachable below a moved root's back door unless they are gone or covered
         for name in ("/proc", "/sys"):

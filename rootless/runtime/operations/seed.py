@@ -9,7 +9,7 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel.files import clone_file
-from rootless.runtime.operations.base import BEFORE_MOUNTS, Context, Operation, existing
+from rootless.runtime.operations.base import BEFORE_MOUNTS, Operation, RootContext, existing
 
 _CHUNK = 1 << 20
 _XATTR_REFUSALS = (errno.EOPNOTSUPP, errno.EPERM, errno.ENOTSUP)
@@ -36,7 +36,7 @@ class SeedVolume(Operation):
     def describe(self) -> str:
         return f"seed volume '{self.source}' from '{self.target}'"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         image = existing(context, self.target)
         if image is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.kernel.files import mkdirs_in_root
-from rootless.runtime.operations.base import Context, Operation
+from rootless.runtime.operations.base import Operation, RootContext
 
 
 class WriteFile(Operation):
@@ -25,7 +25,7 @@ class WriteFile(Operation):
     def describe(self) -> str:
         return f"write '{self.target}' ({len(self.content)} bytes)"
 
-    def apply(self, context: Context) -> None:
+    def apply(self, context: RootContext) -> None:
         parent, _, name = self.target.rpartition("/")
         parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
         try:

@@ -55,7 +55,7 @@ _PIPEFS_MAGIC = 0x50495045
 _INFINITY = (1 << 64) - 1
 
 
-class Command:
+class ProcessCommand:
     """What one process of a container is to become; made outside, carried out inside.
 
     process: the OCI `process` object (validated); seccomp_bpf with its flags; emulation: of root, and the socket to its
@@ -118,7 +118,7 @@ class Command:
         return dict(entry.partition("=")[::2] for entry in self.process.get("env") or [] if "=" in entry)
 
 
-def find(command: Command) -> str:
+def find(command: ProcessCommand) -> str:
     """Path of the program inside the root that is `/` by now. Raises CommandNotFound or CommandNotExecutable."""
     name = command.arguments[0]
     if not name:
@@ -143,7 +143,7 @@ def find(command: Command) -> str:
     raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
 
 
-def _refusal(command: Command, path: str) -> int:
+def _refusal(command: ProcessCommand, path: str) -> int:
     """0 when `path` may be a program, else the errno that says why not."""
     try:
         status = os.stat(path)
@@ -225,7 +225,7 @@ def check_directory() -> None:
         raise RuntimeFailure("the current working directory is outside of the container")
 
 
-def become_user(command: Command, warn: Callable[[str], None]) -> None:
+def become_user(command: ProcessCommand, warn: Callable[[str], None]) -> None:
     """Groups, group and user of `process.user`; the permitted capabilities survive. Raises RuntimeFailure."""
     user = command.process.get("user") or {}
     uid, gid = user.get("uid", 0), user.get("gid", 0)
@@ -248,7 +248,7 @@ def become_user(command: Command, warn: Callable[[str], None]) -> None:
         os.umask(0o022)
 
 
-def _set_groups(command: Command, groups: list[int], gid: int, warn: Callable[[str], None]) -> None:
+def _set_groups(command: ProcessCommand, groups: list[int], gid: int, warn: Callable[[str], None]) -> None:
     try:
         os.setgroups(groups)
     except PermissionError:
@@ -316,7 +316,7 @@ def take_terminal(slave: int) -> None:
 
 
 def execute(
-    command: Command,
+    command: ProcessCommand,
     program: str,
     *,
     extra_filter: bytes | None,
@@ -373,7 +373,7 @@ def execute(
         raise InvalidInput(f"config property 'process': {e}") from e
 
 
-def _load(command: Command, filters: list[tuple[bytes, int]], outside: Channel) -> None:
+def _load(command: ProcessCommand, filters: list[tuple[bytes, int]], outside: Channel) -> None:
     for program, flags in filters:
         try:
             listener = load_filter(program, flags)

@@ -24,18 +24,18 @@ from rootless.host.answer import error_to_json
 from rootless.kernel import loopback, mounts
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWNET
-from rootless.runtime.operations import Context, Operation
+from rootless.runtime.operations import Operation, RootContext
 from rootless.runtime.process import capabilities, hooks, session_keyring
 from rootless.runtime.process.channel import Channel
 from rootless.runtime.process.command import (
-    Command,
+    ProcessCommand,
     execute,
     find,
     restore_signals,
     take_stdio,
     take_terminal,
 )
-from rootless.runtime.process.namespace_steps import Entry, Namespaces
+from rootless.runtime.process.namespace_steps import NamespaceEntry, NamespaceSet
 from rootless.runtime.process.scheduling import apply_inherited
 from rootless.runtime.seccomp import emulation
 
@@ -69,8 +69,8 @@ class Setup:
     def __init__(
         self,
         config: dict[str, Any],
-        command: Command,
-        namespaces: Namespaces,
+        command: ProcessCommand,
+        namespaces: NamespaceSet,
         plan: list[Operation],
         root: str,
     ) -> None:
@@ -85,7 +85,7 @@ class Setup:
         self.stdio: tuple[int, int, int] | None = None
         self.gate: socket.socket | None = None
         self.keyring = False
-        self.reap: Callable[[Command], None] | None = None
+        self.reap: Callable[[ProcessCommand], None] | None = None
         self.nested: Nested | None = None
 
 
@@ -97,7 +97,7 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         restore_signals()
         _die_with(parent)
         step[0] = "enter the namespaces"
-        entry = Entry(setup.namespaces)
+        entry = NamespaceEntry(setup.namespaces)
         entry.open()
         entry.before_maps()
         launcher.send({"at": "namespaces"})
@@ -159,7 +159,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
             kernel.set_dumpable(False)
         kernel.set_pdeathsig(0)
         os.setsid()
-        context = Context(setup.root, lambda text: channel.send({"warning": text}))
+        context = RootContext(setup.root, lambda text: channel.send({"warning": text}))
         if setup.nested is not None:
             setup.nested.prepare()
         _build(setup, context, channel, step)
@@ -194,7 +194,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         os._exit(1)
 
 
-def _build(setup: Setup, context: Context, channel: Channel, step: list[str]) -> None:
+def _build(setup: Setup, context: RootContext, channel: Channel, step: list[str]) -> None:
     """Apply the plan; the hooks in between run before the last operation, which is pivot_root."""
     if setup.stdio is not None:
         take_stdio(setup.stdio)
@@ -216,7 +216,7 @@ def _build(setup: Setup, context: Context, channel: Channel, step: list[str]) ->
     os.umask(0o022)
 
 
-def _terminal_and_stdio(context: Context, channel: Channel, step: list[str]) -> None:
+def _terminal_and_stdio(context: RootContext, channel: Channel, step: list[str]) -> None:
     """The pty becomes our terminal its master goes to the launcher; the host's /dev/null becomes the container's."""
     if context.pty is not None:
         step[0] = "take the terminal"

@@ -14,7 +14,7 @@ from rootless.runtime.operations.devices import open_pty
 from rootless.runtime.process import capabilities, session_keyring
 from rootless.runtime.process.channel import Channel, pair
 from rootless.runtime.process.command import (
-    Command,
+    ProcessCommand,
     execute,
     find,
     restore_signals,
@@ -65,7 +65,7 @@ def exec_process(
     """
     preserved = preserved_fds(preserve_fds)
     target = _open_target(pid, start_time)
-    command = Command(
+    command = ProcessCommand(
         process,
         seccomp_bpf=seccomp_bpf,
         seccomp_flags=seccomp_flags,
@@ -215,7 +215,7 @@ class _Joiner:
 
     def __init__(
         self,
-        command: Command,
+        command: ProcessCommand,
         target: _Target,
         stdio: tuple[int, int, int] | None,
         config: dict[str, Any],

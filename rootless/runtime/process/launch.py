@@ -15,10 +15,10 @@ from rootless.host.userns import read_map, write_maps
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWUSER
 from rootless.runtime import CONFIG_VERSION
-from rootless.runtime.plan import Facts, operations, root_propagation
+from rootless.runtime.plan import RootFacts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
 from rootless.runtime.process.channel import Channel, pair
-from rootless.runtime.process.command import Command
+from rootless.runtime.process.command import ProcessCommand
 from rootless.runtime.process.running import Process, expect
 from rootless.runtime.seccomp.listener import listening
 
@@ -178,14 +178,14 @@ def _prepare(launch: Launch) -> init.Setup:
         def has_gid(gid: int) -> bool:
             return any(e.container <= gid < e.container + e.size for e in own)
 
-    facts = Facts(
+    facts = RootFacts(
         launch.bundle,
         has_gid,
         root_is_mounted=launch.root_mount is not None,
         nosuid=launch.root_mount is None and not _is_ours(root),
         pivot=launch.pivot,
     )
-    command = Command(
+    command = ProcessCommand(
         config["process"],
         seccomp_bpf=launch.seccomp_bpf,
         seccomp_flags=launch.seccomp_flags,
@@ -219,7 +219,7 @@ def _prepare(launch: Launch) -> init.Setup:
     return setup
 
 
-def _nested(outer: IdMap, inner: IdMap, config: dict[str, Any], command: Command) -> Nested:
+def _nested(outer: IdMap, inner: IdMap, config: dict[str, Any], command: ProcessCommand) -> Nested:
     from rootless.runtime.process.nested import Nested
 
     nested = Nested(outer, inner)

@@ -50,7 +50,7 @@ LATE = CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWTIME
 process to be in its cgroup already. What is started before, such as a fuse daemon, stays outside the pid namespace."""
 
 
-class Namespaces:
+class NamespaceSet:
     """new: CLONE_NEW* to make; joined: (type, path) to enter, user first."""
 
     __slots__ = ("joined", "new")
@@ -76,7 +76,7 @@ class Namespaces:
         return bool(self.new & CLONE_NEWPID)
 
 
-def wanted(config: dict[str, Any]) -> Namespaces:
+def wanted(config: dict[str, Any]) -> NamespaceSet:
     """The namespaces of a validated configuration. A type that is not listed is inherited.
 
     Raises InvalidInput without a mount namespace: our mounts would be the host's.
@@ -89,18 +89,18 @@ def wanted(config: dict[str, Any]) -> Namespaces:
         else:
             new |= FLAGS[entry["type"]]
     joined.sort(key=lambda pair: pair[0] != "user")
-    result = Namespaces(new, joined)
+    result = NamespaceSet(new, joined)
     if not result.has("mount"):
         raise InvalidInput("config property 'linux.namespaces': a mount namespace is needed")
     return result
 
 
-class Entry:
+class NamespaceEntry:
     """The way of one process into its namespaces: `open`, `before_maps`, (maps are written), `after_maps`, `last`."""
 
     __slots__ = ("_files", "_namespaces", "_pending")
 
-    def __init__(self, namespaces: Namespaces) -> None:
+    def __init__(self, namespaces: NamespaceSet) -> None:
         self._namespaces = namespaces
         self._files: list[tuple[str, str, int]] = []
         self._pending: list[tuple[str, str, int]] = []

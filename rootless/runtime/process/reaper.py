@@ -11,7 +11,7 @@ import signal
 
 from rootless.kernel import process as kernel
 from rootless.runtime.process import capabilities
-from rootless.runtime.process.command import Command, become_user
+from rootless.runtime.process.command import ProcessCommand, become_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NOT_PASSED = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
 
 
-def split(command: Command) -> None:
+def split(command: ProcessCommand) -> None:
     """Fork; return in the child, which goes on to become the command. The parent stays for ever as the reaper."""
     # blocked before the fork, or the end of a quick child is lost
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
@@ -45,7 +45,7 @@ def _own_group() -> None:
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
-def _shrink(command: Command) -> None:
+def _shrink(command: ProcessCommand) -> None:
     """Keep nothing open, take on the command's user and capabilities, be invisible to ptrace (CVE-2019-5736)."""
     os.chdir("/")
     kernel.close_range(0)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, Protocol
 
-    class Supervisor(Protocol):
+    class CallSupervisor(Protocol):
         """What answers the calls that the filter of an emulated root reports."""
 
         def fds(self) -> tuple[int, ...]:
@@ -39,13 +39,13 @@ class Emulation:
 
     __slots__ = ("filter", "plain", "supervisor")
 
-    def __init__(self, filter: bytes, plain: bytes, supervisor: Supervisor) -> None:
+    def __init__(self, filter: bytes, plain: bytes, supervisor: CallSupervisor) -> None:
         self.filter = filter
         self.plain = plain
         self.supervisor = supervisor
 
 
-def read_emulation(paths: dict[str, str], supervisor: Supervisor) -> Emulation:
+def read_emulation(paths: dict[str, str], supervisor: CallSupervisor) -> Emulation:
     """With the filters in the files of `runtime.seccomp.filter_cache.emulation`. Raises HostLimit."""
     from rootless.runtime.seccomp.filter_cache import require_filter
 
@@ -74,7 +74,7 @@ def fork_supervisor(emulation: Emulation) -> socket.socket:
     return ours
 
 
-def _serve(supervisor: Supervisor, connection: socket.socket) -> NoReturn:
+def _serve(supervisor: CallSupervisor, connection: socket.socket) -> NoReturn:
     _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for _, _, content in ancillary:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidState
 from rootless.kernel.files import clone_file
-from rootless.storage.changes.difference import CHUNK, DIRECTORY, GONE, MARKS, READ, Attributes, Node, read_attributes
+from rootless.storage.changes.difference import (
+    CHUNK,
+    DIRECTORY,
+    GONE,
+    MARKS,
+    READ,
+    ChangedNode,
+    EntryAttributes,
+    read_attributes,
+)
 from rootless.storage.files.tree_copy import CAPABILITY, WHITEOUT
 from rootless.storage.owners import overrides
 from rootless.storage.tar.layer_rules import shown
@@ -130,7 +139,7 @@ class LayerWriter:
         self.markers = "overlay"
         self.noted: list[bytes] = []
 
-    def write(self, nodes: Sequence[Node]) -> None:
+    def write(self, nodes: Sequence[ChangedNode]) -> None:
         """Write all nodes. What a running container has removed since it was listed is left out."""
         missing = ""
         self._stack = [Open("", os.dup(self._source), os.dup(self._target) if self._target >= 0 else -1, None)]
@@ -164,7 +173,7 @@ class LayerWriter:
             if place.target >= 0:
                 os.close(place.target)
 
-    def _node(self, node: Node) -> None:
+    def _node(self, node: ChangedNode) -> None:
         place = self._stack[-1]
         name = node.path.rpartition("/")[2]
         if node.kind == GONE:
@@ -177,7 +186,7 @@ class LayerWriter:
             self._special(node, name, place)
         self.entries += 1
 
-    def _whiteout(self, node: Node, name: str, place: Open) -> None:
+    def _whiteout(self, node: ChangedNode, name: str, place: Open) -> None:
         path = os.fsencode(f"{node.path[: len(node.path) - len(name)]}{WHITEOUT}{name}")
         self._tar.raw(encode(Member(path, FILE, mode=0o600)))
         fd = place.target if place.target >= 0 else place.source
@@ -196,7 +205,7 @@ class LayerWriter:
             self.markers = "names"
             os.close(os.open(WHITEOUT + name, _NEW, 0o600, dir_fd=fd))
 
-    def _directory(self, node: Node, name: str, place: Open) -> None:
+    def _directory(self, node: ChangedNode, name: str, place: Open) -> None:
         is_top = not node.path
         source = os.dup(place.source) if is_top else os.open(name, DIRECTORY, dir_fd=place.source)
         target = -1
@@ -221,7 +230,7 @@ class LayerWriter:
             self._leave()
         self._stack.append(Open(node.path, source, target, member.mtime, late))
 
-    def _file(self, node: Node, name: str, place: Open) -> None:
+    def _file(self, node: ChangedNode, name: str, place: Open) -> None:
         fd = os.open(name, READ, dir_fd=place.source)
         target = -1
         try:
@@ -287,7 +296,7 @@ class LayerWriter:
             self._copy(member.name, read, write, offset, length)
         self._tar.pad(stored)
 
-    def _special(self, node: Node, name: str, place: Open) -> None:
+    def _special(self, node: ChangedNode, name: str, place: Open) -> None:
         """A symbolic link or a pipe."""
         status = os.stat(name, dir_fd=place.source, follow_symlinks=False)
         if stat.S_IFMT(status.st_mode) != node.kind:
@@ -295,7 +304,7 @@ class LayerWriter:
         path = os.fsencode(node.path)
         linkname = os.fsencode(os.readlink(name, dir_fd=place.source)) if node.kind == stat.S_IFLNK else b""
         noted = self._table.find(path, status, linkname)
-        member = self._member(node, status, Attributes((), noted, False, b""), path, linkname)
+        member = self._member(node, status, EntryAttributes((), noted, False, b""), path, linkname)
         if self._is_link(member, name, status, place):
             return
         self._tar.raw(encode(member))
@@ -338,7 +347,7 @@ class LayerWriter:
         return True
 
     def _member(
-        self, node: Node, status: os.stat_result, here: Attributes, path: bytes, linkname: bytes = b""
+        self, node: ChangedNode, status: os.stat_result, here: EntryAttributes, path: bytes, linkname: bytes = b""
     ) -> Member:
         kind, major, minor = KINDS[node.kind], 0, 0
         mode = stat.S_IMODE(status.st_mode)
@@ -374,7 +383,7 @@ class LayerWriter:
         return overrides.Override(member.uid, member.gid, member.mode)
 
     def _dress(
-        self, fd: int, target: int, status: os.stat_result, member: Member, here: Attributes, *, times: bool
+        self, fd: int, target: int, status: os.stat_result, member: Member, here: EntryAttributes, *, times: bool
     ) -> None:
         """Attributes of the file in the tree: of `target`, or, when that is -1, of `fd` itself."""
         note = here.override or self._to_note(member)

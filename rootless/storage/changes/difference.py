@@ -34,7 +34,7 @@ _KEPT = ("user.", CAPABILITY, "system.posix_acl_")
 _NO_XATTR = (errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES)
 
 
-class Node(NamedTuple):
+class ChangedNode(NamedTuple):
     """One change. path: without leading slash, "" for the top; kind: stat.S_IF*, or GONE; exists: something shows there
     in the layers below; made: a whiteout that is not on disk, because its directory hides all of the layers below."""
 
@@ -44,7 +44,7 @@ class Node(NamedTuple):
     made: bool = False
 
 
-class Attributes(NamedTuple):
+class EntryAttributes(NamedTuple):
     """What an open file carries besides its status. xattrs: those that an archive may have, sorted; marked: whether it
     has marks of an overlay file system; opaque: the mark's value, b"" when there is none."""
 
@@ -54,10 +54,10 @@ class Attributes(NamedTuple):
     opaque: bytes
 
 
-_PLAIN = Attributes((), None, False, b"")
+_PLAIN = EntryAttributes((), None, False, b"")
 
 
-def read_attributes(file: int | str) -> Attributes:
+def read_attributes(file: int | str) -> EntryAttributes:
     """Those of an open file (not O_PATH), or of a path (itself when it is a link)."""
     try:
         names = os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=False)
@@ -91,7 +91,7 @@ def read_attributes(file: int | str) -> Attributes:
         elif not name.startswith("user.containers."):
             kept.append((name, value))
     kept.sort()
-    return Attributes(tuple(kept), override, marked, opaque)
+    return EntryAttributes(tuple(kept), override, marked, opaque)
 
 
 class Difference:
@@ -123,7 +123,7 @@ class Difference:
         by_name = driver != "overlay"
         self._find_excluded(Lowers([plan["upper"], *plan["lowerdirs"]], by_name=by_name), exclude)
         while True:
-            self.nodes: list[Node] = []
+            self.nodes: list[ChangedNode] = []
             self.dropped: list[str] = []
             self._linked: dict[tuple[int, int], bool] = {}
             fd = os.open(plan["upper"], DIRECTORY)
@@ -149,7 +149,7 @@ class Difference:
     def _top(self, fd: int, lowers: Lowers) -> None:
         status = os.fstat(fd)
         here = read_attributes(fd)
-        self.nodes.append(Node("", stat.S_IFDIR, True))
+        self.nodes.append(ChangedNode("", stat.S_IFDIR, True))
         self._directory(fd, "", lowers, here.opaque, hidden=self._compare, depth=0)
         same = not lowers or _same(status, here, lowers, ignore_override=True)
         # A layer that says nothing of its top has a plain one where it is unpacked
@@ -185,7 +185,7 @@ class Difference:
             made = lowers.names() - {name for _, name, _ in present} - gone
         for name in sorted(gone | made, key=os.fsencode):
             if lowers.find(name) is not None:
-                self.nodes.append(Node(prefix + name, GONE, True, name in made))
+                self.nodes.append(ChangedNode(prefix + name, GONE, True, name in made))
             else:
                 self.dropped.append(prefix + name)
         for _, name, entry in sorted(present, key=_by_bytes):
@@ -219,7 +219,7 @@ class Difference:
             below = lowers.enter(name)
             exists = bool(below) or lowers.find(name) is not None
             position, dropped = len(self.nodes), len(self.dropped)
-            self.nodes.append(Node(path, stat.S_IFDIR, exists))
+            self.nodes.append(ChangedNode(path, stat.S_IFDIR, exists))
             self._directory(inner, path, below, here.opaque, hidden=hidden, depth=depth + 1)
             # fuse-overlayfs does not keep the time of a directory into which it copies a file up
             is_way = path in self._exclude or path in self._ancestors or (self._fuse and len(self.dropped) > dropped)
@@ -230,7 +230,7 @@ class Difference:
             os.close(inner)
 
     def _is_nothing(
-        self, status: os.stat_result, here: Attributes, path: str, lowers: Lowers, below: Lowers, *, is_way: bool
+        self, status: os.stat_result, here: EntryAttributes, path: str, lowers: Lowers, below: Lowers, *, is_way: bool
     ) -> bool:
         """Is a directory without changes in it no change itself: copied up, or made to mount something on it?
 
@@ -243,7 +243,7 @@ class Difference:
             return False
         return lowers.find(path.rpartition("/")[2]) is None
 
-    def _is_plain(self, status: os.stat_result, here: Attributes) -> bool:
+    def _is_plain(self, status: os.stat_result, here: EntryAttributes) -> bool:
         """Is it as `mkdir -p` by the container's root makes it?"""
         owner = self._owner(status.st_uid, status.st_gid)
         mode = stat.S_IMODE(status.st_mode)
@@ -270,7 +270,7 @@ class Difference:
                 return
         except FileNotFoundError:
             return  # a running container has removed it since
-        self.nodes.append(Node(path, kind, found is not None))
+        self.nodes.append(ChangedNode(path, kind, found is not None))
 
     def _is_unchanged(
         self, fd: int, name: str, entry: os.DirEntry[str], found: tuple[str, os.stat_result] | None
@@ -311,7 +311,7 @@ class Difference:
             os.close(here)
 
 
-def _same(status: os.stat_result, here: Attributes, below: Lowers, *, ignore_override: bool = False) -> bool:
+def _same(status: os.stat_result, here: EntryAttributes, below: Lowers, *, ignore_override: bool = False) -> bool:
     """Does a directory have the attributes that the layers below show?"""
     assert below.path is not None
     other = os.lstat(below.path)

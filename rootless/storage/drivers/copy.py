@@ -58,7 +58,7 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
     }
 
 
-class Copied:
+class CopiedRoot:
     """Binds the copied tree."""
 
     __slots__ = ("_plan",)
@@ -77,9 +77,9 @@ class Copied:
         """Nothing is held outside of the namespaces."""
 
 
-def mounter(plan: Plan) -> Copied:
+def mounter(plan: Plan) -> CopiedRoot:
     """What mounts the plan."""
-    return Copied(plan)
+    return CopiedRoot(plan)
 
 
 def unmount(plan: Plan) -> None:

@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from rootless.kernel import mounts
-from rootless.storage.changes.difference import CHUNK, DIRECTORY, READ, Attributes, read_attributes
+from rootless.storage.changes.difference import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import CAPABILITY
 from rootless.storage.tar.members import KINDS, data_segments, plain_capability, sparse_head
 from rootless.storage.tar.tarheader import BLOCK, BLOCK_DEVICE, CHARACTER, END, FILE, LINK, SYMLINK, Member, encode
@@ -138,7 +138,7 @@ class Archiver:
         encoded = os.fsencode(path)
         target = os.fsencode(os.readlink(name, dir_fd=parent)) if stat.S_ISLNK(status.st_mode) else b""
         noted = None if self._table is None else self._table.find(encoded, status, target)
-        member = self._member(status, Attributes((), noted, False, b""), encoded)
+        member = self._member(status, EntryAttributes((), noted, False, b""), encoded)
         if self._is_link(status, member):
             return
         if member.kind in (CHARACTER, BLOCK_DEVICE):
@@ -156,7 +156,7 @@ class Archiver:
         self._put(encode(member._replace(kind=LINK, linkname=first)))
         return True
 
-    def _member(self, status: os.stat_result, here: Attributes, name: bytes) -> Member:
+    def _member(self, status: os.stat_result, here: EntryAttributes, name: bytes) -> Member:
         kind, major, minor = KINDS[stat.S_IFMT(status.st_mode)], 0, 0
         mode = 0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode)
         override = here.override

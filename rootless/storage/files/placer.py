@@ -17,13 +17,13 @@ from rootless.storage.files.removal import delete_at
 from rootless.storage.owners import overrides
 from rootless.storage.owners.overrides import Override
 from rootless.storage.tar.layer_rules import shown
-from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO, FILE, LINK, SYMLINK, Entry, TarStream
+from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
 from rootless.storage.tar.tarstream import DIRECTORY as DIRECTORY_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Owner = Callable[[Entry], tuple[int, int]]
+    Owner = Callable[[TarEntry], tuple[int, int]]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,7 +69,7 @@ class Bytes:
             pass
 
 
-class Placer:
+class ArchivePlacer:
     """Places one archive below the directory `top` (an fd).
 
     owner: ids of an entry's file, None to leave all to the caller; noted: the caller has one id, so that other owners
@@ -125,7 +125,7 @@ class Placer:
                 os.close(self._cached[1])
                 self._cached = None
 
-    def _entry(self, entry: Entry, names: list[bytes], source: Bytes) -> bool:
+    def _entry(self, entry: TarEntry, names: list[bytes], source: Bytes) -> bool:
         """Place one member; whether it is a directory whose time is to be set."""
         path, name = b"/".join(names), names[-1]
         parent = self._parent(names[:-1])
@@ -166,7 +166,7 @@ class Placer:
             self._special(parent, name, entry)
         return False
 
-    def _remove(self, parent: int, name: bytes, path: bytes, entry: Entry) -> bool:
+    def _remove(self, parent: int, name: bytes, path: bytes, entry: TarEntry) -> bool:
         """Make way; True when that cannot be (something is mounted there) and the file is to be written in place."""
         problem = delete_at(parent, os.fsdecode(name), os.fsdecode(path))
         try:
@@ -177,7 +177,7 @@ class Placer:
             return True
         raise problem or OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(path))
 
-    def _file(self, parent: int, name: bytes, path: bytes, entry: Entry, source: Bytes, *, in_place: bool) -> None:
+    def _file(self, parent: int, name: bytes, path: bytes, entry: TarEntry, source: Bytes, *, in_place: bool) -> None:
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC if in_place else _NEW
         fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:
@@ -207,14 +207,14 @@ class Placer:
             while view:
                 view = view[os.write(fd, view) :]
 
-    def _dress_directory(self, parent: int, name: bytes, entry: Entry) -> None:
+    def _dress_directory(self, parent: int, name: bytes, entry: TarEntry) -> None:
         fd = os.open(name, DIRECTORY, dir_fd=parent)
         try:
             self._dress(fd, entry)
         finally:
             os.close(fd)
 
-    def _dress(self, fd: int, entry: Entry) -> None:
+    def _dress(self, fd: int, entry: TarEntry) -> None:
         """Owner, mode, extended attributes of an open file or directory."""
         mode = entry.mode
         owner = (0, 0) if self._owner is None else self._owner(entry)
@@ -238,7 +238,7 @@ class Placer:
                 if e.errno not in _NO_XATTR:
                     raise
 
-    def _special(self, parent: int, name: bytes, entry: Entry) -> None:
+    def _special(self, parent: int, name: bytes, entry: TarEntry) -> None:
         if entry.type in (CHARACTER, BLOCK_DEVICE):
             if self._noted < 0 or self._owner is None:
                 self.lost += 1  # an ordinary user cannot make one

@@ -20,13 +20,13 @@ from rootless.host.answer import error_to_json, write_all
 from rootless.host.idmap import IdMap
 from rootless.kernel.files import open_in_root
 from rootless.storage.files.archiver import Archiver
-from rootless.storage.files.placer import Placer
+from rootless.storage.files.placer import ArchivePlacer
 from rootless.storage.files.root_view import open_running, open_stopped
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
 
 if TYPE_CHECKING:
-    from rootless.storage.tar.tarstream import Entry
+    from rootless.storage.tar.tarstream import TarEntry
 
 IN, OUT = 3, 4
 _MAX_LINKS = 40
@@ -44,11 +44,11 @@ def main() -> int:
     sys.setrecursionlimit(20000)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    files: Files | None = None
+    files: TransferFiles | None = None
     while (request := _receive()) is not None:
         try:
             if files is None:
-                files = Files(request)
+                files = TransferFiles(request)
                 answer: dict[str, Any] = {}
             else:
                 answer = files.answer(request)
@@ -93,7 +93,7 @@ class _Input:
         return os.read(IN, size if size >= 0 else 1 << 20)
 
 
-class Files:
+class TransferFiles:
     """One container's files. Requests: `source` and then `pack`; `destination` and then `place`; `export`."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -203,7 +203,7 @@ class Files:
             where = where.rstrip("/").rpartition("/")[0]
         elif self._name:
             top = os.open(self._name, _PLACE | os.O_NOFOLLOW, dir_fd=self._place)
-        placer = Placer(
+        placer = ArchivePlacer(
             top,
             owner=self._owner_of if request["owners"] else lambda entry: (0, 0) if self._has(0, 0) else self._own(),
             noted=self._noted,
@@ -221,5 +221,5 @@ class Files:
     def _has(self, uid: int, gid: int) -> bool:
         return self._single or (self._id_map.has_uid(uid) and self._id_map.has_gid(gid))
 
-    def _owner_of(self, entry: Entry) -> tuple[int, int]:
+    def _owner_of(self, entry: TarEntry) -> tuple[int, int]:
         return (entry.uid, entry.gid) if self._has(entry.uid, entry.gid) else self._own()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, open_in_root
-from rootless.storage.layers.attributes import NO_XATTR, Attributes
+from rootless.storage.layers.attributes import NO_XATTR, LayerAttributes
 from rootless.storage.layers.replaced import Replaced, real_path
 from rootless.storage.tar.layer_rules import (
     MAX_DEPTH,
@@ -29,7 +29,7 @@ from rootless.storage.tar.layer_rules import (
     split,
 )
 from rootless.storage.tar.recipe import crc32
-from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, Entry, TarStream
+from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class Applier:
         "size",
     )
 
-    def __init__(self, root: int, attributes: Attributes, recipe: RecipeWriter) -> None:
+    def __init__(self, root: int, attributes: LayerAttributes, recipe: RecipeWriter) -> None:
         self._root = root
         self._attributes = attributes
         self._recipe = recipe
@@ -104,7 +104,7 @@ class Applier:
         finally:
             self._forget()
 
-    def _entry(self, entry: Entry, source: Inflated) -> None:
+    def _entry(self, entry: TarEntry, source: Inflated) -> None:
         names = split(entry.name)
         if not names:
             if entry.type != DIRECTORY:
@@ -141,7 +141,7 @@ class Applier:
             entry.xattrs = {}
             self._file(parent, path, name, entry, source)
 
-    def _file(self, parent: int, path: bytes, name: bytes, entry: Entry, source: Inflated) -> None:
+    def _file(self, parent: int, path: bytes, name: bytes, entry: TarEntry, source: Inflated) -> None:
         mode = entry.mode
         # Without its owner a set-id file would run as somebody else
         owned = self._attributes.keeps(entry)
@@ -181,7 +181,7 @@ class Applier:
         finally:
             os.close(fd)
 
-    def _sparse(self, fd: int, path: bytes, entry: Entry, source: Inflated) -> None:
+    def _sparse(self, fd: int, path: bytes, entry: TarEntry, source: Inflated) -> None:
         """Write the segments, leave holes between them."""
         assert entry.segments is not None
         os.ftruncate(fd, entry.size)
@@ -200,7 +200,7 @@ class Applier:
             if length:
                 self._recipe.payload(real, length, offset=start, crc=crc)
 
-    def _directory(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
+    def _directory(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         self.implied.discard(path)
         try:
             os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
@@ -218,7 +218,7 @@ class Applier:
             self._attributes.directory(self._open_directory(parent, path, name), entry, fresh=fresh)
         self._directories[path] = entry.mtime
 
-    def _link(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
+    def _link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         target = split(entry.linkname)
         if not target:
             raise InvalidInput(f"layer has a hard link '{shown(path)}' to the root directory")
@@ -248,7 +248,7 @@ class Applier:
             self._replace(path, parent, name)
             os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
-    def _whiteout(self, names: list[bytes], source: Inflated, entry: Entry) -> None:
+    def _whiteout(self, names: list[bytes], source: Inflated, entry: TarEntry) -> None:
         """`.wh.NAME` and `.wh..wh..opq`: they speak of the lower layers only (image-spec layer.md)."""
         name = names[-1]
         if any(part.startswith(WHITEOUT) for part in names[:-1]):

@@ -16,7 +16,7 @@ from rootless.storage.owners.overrides import Override, on_disk
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO
 
 if TYPE_CHECKING:
-    from rootless.storage.tar.tarstream import Entry
+    from rootless.storage.tar.tarstream import TarEntry
 
 # Marks of overlay file systems: an image that brings its own could delete or redirect what is below it
 PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
@@ -24,7 +24,7 @@ KEPT = ("user.", "security.capability", "system.posix_acl_")
 NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 
 
-class Lost:
+class LostAttributes:
     """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
 
     __slots__ = ("devices", "owners", "xattrs")
@@ -39,7 +39,7 @@ class Lost:
         return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
 
 
-class Attributes:
+class LayerAttributes:
     """What can be kept. uids, gids: mapped ids as (first, count); single: only one id is, so that directories stay
     writable for their owner. noted: lines for the layer's table of owners."""
 
@@ -49,14 +49,14 @@ class Attributes:
         self._uids = uids
         self._gids = gids
         self._single = single
-        self.lost = Lost()
+        self.lost = LostAttributes()
         self.noted: list[bytes] = []
 
-    def need_more(self, entry: Entry) -> bool:
+    def need_more(self, entry: TarEntry) -> bool:
         """Whether a directory just made with the plain mode bits of its entry lacks something yet."""
         return bool(entry.xattrs or entry.mode & 0o7000 or entry.uid or entry.gid or self._single)
 
-    def directory(self, fd: int, entry: Entry, *, fresh: bool = True) -> None:
+    def directory(self, fd: int, entry: TarEntry, *, fresh: bool = True) -> None:
         """Owner, mode and extended attributes; `fd` may be an O_PATH one. fresh: no entry named it before."""
         mode = entry.mode
         owned = self.keeps(entry)
@@ -75,14 +75,14 @@ class Attributes:
             finally:
                 os.close(real)
 
-    def keeps(self, entry: Entry) -> bool:
+    def keeps(self, entry: TarEntry) -> bool:
         """Can this owner be kept? Counts it as lost when it cannot."""
         if _within(entry.uid, self._uids) and _within(entry.gid, self._gids):
             return True
         self.lost.owners += 1
         return False
 
-    def own(self, parent: int, path: bytes, entry: Entry) -> bool:
+    def own(self, parent: int, path: bytes, entry: TarEntry) -> bool:
         """Owner of a link or pipe, or a note of it; whether it is the real one."""
         if not self.keeps(entry):
             format = stat.S_IFIFO if entry.type == FIFO else stat.S_IFLNK
@@ -96,7 +96,7 @@ class Attributes:
         """Mode of a file without its owner: with a range of ids a set-id bit would make it run as somebody else."""
         return mode if self._single else mode & 0o1777
 
-    def note(self, fd: int, entry: Entry | None, format: int = stat.S_IFREG) -> None:
+    def note(self, fd: int, entry: TarEntry | None, format: int = stat.S_IFREG) -> None:
         """Note on an open file or directory what its entry asked for; None takes away an earlier entry's note."""
         override = None
         if entry is not None:
@@ -112,7 +112,7 @@ class Attributes:
                 raise
             self.lost.xattrs += 1
 
-    def set_xattrs(self, fd: int, entry: Entry) -> None:
+    def set_xattrs(self, fd: int, entry: TarEntry) -> None:
         """Extended attributes of an open file; what the image may not bring or the host cannot keep is counted."""
         for name, value in entry.xattrs.items():
             if name.startswith(PLANTED) or not name.startswith(KEPT):

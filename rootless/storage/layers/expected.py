@@ -12,7 +12,7 @@ from rootless.storage.tar.tarstream import DIRECTORY, FILE, LINK, SYMLINK, TarSt
 
 if TYPE_CHECKING:
     from rootless.storage.tar.inflate import Inflated
-    from rootless.storage.tar.tarstream import Entry
+    from rootless.storage.tar.tarstream import TarEntry
 
 _MAX_LINKS = 40
 
@@ -24,7 +24,7 @@ class Expected:
     __slots__ = ("_parents", "_real", "entries", "lower", "opaque", "whiteouts")
 
     def __init__(self) -> None:
-        self.entries: dict[bytes, Entry] = {}
+        self.entries: dict[bytes, TarEntry] = {}
         self.lower: set[bytes] = set()
         self.whiteouts: set[bytes] = set()
         self.opaque: set[bytes] = set()
@@ -52,7 +52,7 @@ class Expected:
                 return True
         return False
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: TarEntry) -> None:
         names = split(entry.name)
         if not names:
             self.entries[b""] = entry
@@ -93,7 +93,7 @@ class Expected:
             above = above.rpartition(b"/")[0]
         return self._below(directory, names[-1])
 
-    def _clear(self, path: bytes, before: Entry | None) -> None:
+    def _clear(self, path: bytes, before: TarEntry | None) -> None:
         """Something else takes the place of `path`."""
         self.whiteouts.discard(path)
         is_directory = path in self._parents or (before is not None and before.type == DIRECTORY)

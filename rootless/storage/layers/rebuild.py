@@ -16,7 +16,7 @@ from rootless.storage.tar.recipe import REPLACED, crc32, find, opener, read_move
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rootless.storage.tar.recipe import Moved, Step
+    from rootless.storage.tar.recipe import Moved, RecipeStep
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -111,7 +111,7 @@ class Rebuilder:
                 size = 0
         _write_all(out, b"".join(gathered))
 
-    def _payload(self, step: Step, number: int) -> Iterator[bytes]:
+    def _payload(self, step: RecipeStep, number: int) -> Iterator[bytes]:
         """The bytes of the file that a step names, always `step.size` of them."""
         left, crc = step.size, 0
         try:
@@ -137,7 +137,7 @@ class Rebuilder:
             yield bytes(min(left, _PIECE))
             left -= min(left, _PIECE)
 
-    def _send(self, out: int, step: Step, number: int) -> None:
+    def _send(self, out: int, step: RecipeStep, number: int) -> None:
         try:
             fd = self._file(step.path, number)
         except OSError as e:
@@ -159,13 +159,13 @@ class Rebuilder:
                 return os.open(place, _READ, dir_fd=self._replaced)
         return os.open(path, _READ, dir_fd=self._diff)
 
-    def _spoiled(self, step: Step, why: str) -> None:
+    def _spoiled(self, step: RecipeStep, why: str) -> None:
         if self._damage is None:
             raise InvalidInput(_text(step, why))
         self._damage(_text(step, why))
 
 
-def _text(step: Step, why: str) -> str:
+def _text(step: RecipeStep, why: str) -> str:
     return f"file '{shown(step.path)}' of the layer is damaged: {why}"
 
 

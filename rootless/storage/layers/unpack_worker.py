@@ -55,7 +55,7 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     # Everything is imported before the root changes: afterwards a file of the image would be found in its place
 
     from rootless.storage.layers.apply import Applier
-    from rootless.storage.layers.attributes import Attributes
+    from rootless.storage.layers.attributes import LayerAttributes
     from rootless.storage.owners.overrides import append_to
     from rootless.storage.tar.inflate import Inflated
     from rootless.storage.tar.recipe import RecipeWriter
@@ -70,7 +70,7 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
         _shut_in(target)
         source = Inflated(0, codec, recipe)
         uids, gids = ([(e.container, e.size) for e in extents] for extents in (id_map.uids, id_map.gids))
-        attributes = Attributes(uids, gids, single=id_map.kind == "single")
+        attributes = LayerAttributes(uids, gids, single=id_map.kind == "single")
         applier = Applier(root, attributes, recipe)
         applier.apply(TarStream(source), source)
         diff_id = source.drain()

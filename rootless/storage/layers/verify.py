@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.host.idmap import IdMap
-    from rootless.storage.tar.tarstream import Entry
+    from rootless.storage.tar.tarstream import TarEntry
 
 MOST = 50  # damages that are told one by one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -126,7 +126,7 @@ class Verifier:
             return True
         return stat.S_ISSOCK(status.st_mode)  # of a container whose directory became the layer; no archive has them
 
-    def _entry(self, path: bytes, status: os.stat_result, entry: Entry, parent: int, name: bytes) -> None:
+    def _entry(self, path: bytes, status: os.stat_result, entry: TarEntry, parent: int, name: bytes) -> None:
         here = f"'{shown(path) or '/'}'"
         format = stat.S_IFMT(status.st_mode)
         if format != _FORMATS[entry.type]:
@@ -153,7 +153,7 @@ class Verifier:
             override = self._owners.find(path, status)
         self._owner(here, status, entry, override)
 
-    def _owner(self, here: str, status: os.stat_result, entry: Entry, override: overrides.Override | None) -> None:
+    def _owner(self, here: str, status: os.stat_result, entry: TarEntry, override: overrides.Override | None) -> None:
         mapped = _within(entry.uid, self._uids) and _within(entry.gid, self._gids)
         mode = stat.S_IMODE(status.st_mode)
         if override is not None:
@@ -172,7 +172,7 @@ class Verifier:
         if mode != wanted and not (entry.type == DIRECTORY and self._single and mode == wanted | 0o700):
             self._damages.add(f"{here} has mode {mode:04o} instead of {wanted:04o}")
 
-    def _xattrs(self, here: str, fd: int, entry: Entry) -> None:
+    def _xattrs(self, here: str, fd: int, entry: TarEntry) -> None:
         found = {name: os.getxattr(fd, name) for name in os.listxattr(fd) if not name.startswith(_OURS)}
         xattrs = entry.xattrs if entry.type in (FILE, DIRECTORY) else {}  # a device's placeholder gets none
         for name, value in xattrs.items():

@@ -34,7 +34,7 @@ _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
 _OWN = (b"/proc/", b"/dev/")  # names below are of the caller (/proc/self, /dev/stdout): we would mean ourselves
 
 
-class Supervisor:
+class EmulationSupervisor:
     """Answers the calls of one container.
 
     directory: the container's, where the table is; upper: what its root file system writes to; calls: what
@@ -390,12 +390,12 @@ class Supervisor:
             os.close(directory)
 
 
-def supervisor(launch: dict[str, Any], directory: str) -> Supervisor | None:
+def supervisor(launch: dict[str, Any], directory: str) -> EmulationSupervisor | None:
     """That of a container, by its launch.json; None where it has none. Raises OSError."""
     asked, rootfs = launch.get("root_emulation"), launch.get("rootfs")
     if not asked or not rootfs:
         return None
-    return Supervisor(directory, rootfs["upper"], asked["calls"])
+    return EmulationSupervisor(directory, rootfs["upper"], asked["calls"])
 
 
 def _text(process: int, address: int) -> bytes:

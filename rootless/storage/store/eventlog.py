@@ -21,7 +21,7 @@ _MAX_LINE = 16384
 _MAX_ACTION = 4096  # characters, of those that tell a command
 
 
-class Entry:
+class EventEntry:
     """Something that happened. kind: container, image, volume, ...; action: docker's word; id: of the object."""
 
     __slots__ = ("action", "attributes", "id", "kind", "nanoseconds")
@@ -47,7 +47,7 @@ class Entry:
         }
 
 
-def append(path: str, entry: Entry) -> None:
+def append(path: str, entry: EventEntry) -> None:
     """Write one event. A log that cannot be written is no reason for a command to fail."""
     import json
 
@@ -76,7 +76,7 @@ def append(path: str, entry: Entry) -> None:
         pass
 
 
-class Reader:
+class EventReader:
     """Reads a log from its beginning, and goes on with what is appended later, across turn-overs."""
 
     __slots__ = ("_file", "_has_begun", "_path", "_rest")
@@ -87,7 +87,7 @@ class Reader:
         self._file: int = -1
         self._has_begun = False
 
-    def entries(self, *, older: bool = True) -> Iterator[Entry]:
+    def entries(self, *, older: bool = True) -> Iterator[EventEntry]:
         """What is there now; older: begin with the turned-over file."""
         if not self._has_begun:
             self._has_begun = True  # once: the log may be missing for a while, when the disk is full
@@ -112,7 +112,7 @@ class Reader:
         except OSError:
             pass
 
-    def _older(self) -> Iterator[Entry]:
+    def _older(self) -> Iterator[EventEntry]:
         """What was turned over before the log was opened; what was since is read where it is open."""
         try:
             fd = os.open(f"{self._path}.1", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -126,7 +126,7 @@ class Reader:
             if (entry := parse(line)) is not None:
                 yield entry
 
-    def _new(self) -> Iterator[Entry]:
+    def _new(self) -> Iterator[EventEntry]:
         while chunk := os.read(self._file, 1 << 16):
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
@@ -148,7 +148,7 @@ class Reader:
             self._file = -1
 
 
-def parse(line: bytes) -> Entry | None:
+def parse(line: bytes) -> EventEntry | None:
     """One line; None for an empty or damaged one."""
     import json
 
@@ -156,6 +156,8 @@ def parse(line: bytes) -> Entry | None:
         value = json.loads(line)
         actor = value["Actor"]
         attributes = {str(key): str(text) for key, text in actor["Attributes"].items()}
-        return Entry(str(value["Type"]), str(value["Action"]), str(actor["ID"]), attributes, int(value["timeNano"]))
+        return EventEntry(
+            str(value["Type"]), str(value["Action"]), str(actor["ID"]), attributes, int(value["timeNano"])
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 
     Names = list[str]
-    Found = list["Volume"]
+    Found = list["VolumeRecord"]
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class VolumeRecord:
     """One volume. path: its directory of files; created_at: RFC 3339; anonymous: made without a name."""
 
     name: str
@@ -47,7 +47,7 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
         driver: str = "local",
         options: Mapping[str, str] | None = None,
-    ) -> Volume:
+    ) -> VolumeRecord:
         """A new volume; without a name it gets 64 hexadecimal digits and is anonymous.
 
         Raises UsageError (bad name, driver or option), AlreadyExists, HostLimit.
@@ -86,7 +86,7 @@ class Volumes:
             raise HostLimit(f"cannot make volume '{name}': {e.strerror}") from e
         return self.get(name)
 
-    def ensure(self, name: str) -> tuple[Volume, bool]:
+    def ensure(self, name: str) -> tuple[VolumeRecord, bool]:
         """The volume, made if it is not there; True when this call made it (it wants to be seeded)."""
         try:
             return self.get(name), False
@@ -97,14 +97,14 @@ class Volumes:
         except AlreadyExists:
             return self.get(name), False
 
-    def get(self, name: str) -> Volume:
+    def get(self, name: str) -> VolumeRecord:
         """The volume. Raises NotFound."""
         try:
             check_name(name, what="volume")
             record = read_record(f"{self.directory}/{name}/volume.json", what="volume record")
         except (UsageError, NotFound):
             raise NotFound(f"no such volume: '{name}'", hint="`rootless volume ls` lists them") from None
-        return Volume(
+        return VolumeRecord(
             name=name,
             path=f"{self.directory}/{name}/_data",
             created_at=str(record.get("created_at", "")),

@@ -47,7 +47,7 @@ _MAX_PATH = 1 << 13
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-class Step(NamedTuple):
+class RecipeStep(NamedTuple):
     """raw: bytes as they are; then `size` bytes of the file `path` from `offset` (size 0: none). crc: of them, 0 when
     it was not noted."""
 
@@ -177,10 +177,10 @@ def find(directory: str) -> str | None:
     return None
 
 
-def read_steps(open_recipe: Callable[[], io.BufferedReader]) -> Iterator[Step]:
+def read_steps(open_recipe: Callable[[], io.BufferedReader]) -> Iterator[RecipeStep]:
     """The steps of a recipe. Raises InvalidInput when it is damaged."""
     for step in _records(open_recipe):
-        if isinstance(step, Step):
+        if isinstance(step, RecipeStep):
             yield step
 
 
@@ -215,7 +215,7 @@ def opener(path: str) -> Callable[[], io.BufferedReader]:
     return open_again
 
 
-def _records(open_recipe: Callable[[], io.BufferedReader]) -> Iterator[Step | Moved]:
+def _records(open_recipe: Callable[[], io.BufferedReader]) -> Iterator[RecipeStep | Moved]:
     last = b""
     with open_recipe() as file:
         try:
@@ -233,7 +233,7 @@ def _records(open_recipe: Callable[[], io.BufferedReader]) -> Iterator[Step | Mo
                 raw, path = _exactly(file, length), _exactly(file, path_length)
                 if size:
                     last = path = path or last
-                yield Step(raw, path, offset, size, crc)
+                yield RecipeStep(raw, path, offset, size, crc)
         except InvalidInput:
             raise
         except (OSError, EOFError, zlib.error) as e:

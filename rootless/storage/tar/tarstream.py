@@ -28,7 +28,7 @@ _NUMBER = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 
 
-class Source(Protocol):
+class TarSource(Protocol):
     """Uncompressed bytes, in order."""
 
     def take(self, size: int) -> bytes:
@@ -38,7 +38,7 @@ class Source(Protocol):
         """Pass over `size` bytes. Raises InvalidInput when the stream ends before."""
 
 
-class Entry:
+class TarEntry:
     """One member of an archive. mtime: nanoseconds; size: bytes of the file; stored: bytes that follow in the archive
     (fewer than `size` when `segments`, (offset, length) pairs, says that the file is sparse); device: major, minor."""
 
@@ -78,10 +78,10 @@ class TarStream:
 
     __slots__ = ("_source",)
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: TarSource) -> None:
         self._source = source
 
-    def next(self) -> Entry | None:
+    def next(self) -> TarEntry | None:
         """The next entry, None at the end of the archive. Raises InvalidInput."""
         source = self._source
         pax: dict[bytes, bytes] | None = None
@@ -137,7 +137,7 @@ class TarStream:
         return entry
 
     @staticmethod
-    def padding(entry: Entry) -> int:
+    def padding(entry: TarEntry) -> int:
         """Bytes between the end of the entry's data and the next header."""
         return -entry.stored % BLOCK
 
@@ -153,7 +153,7 @@ class TarStream:
             raise InvalidInput("tar archive is cut off in an extension header")
         return content[:size]
 
-    def _old_sparse(self, entry: Entry, header: bytes) -> None:
+    def _old_sparse(self, entry: TarEntry, header: bytes) -> None:
         """GNU's own sparse format: pairs in the header and in blocks after it."""
         pairs = [header[386 + 24 * i : 410 + 24 * i] for i in range(4)]
         more = header[482]
@@ -174,7 +174,7 @@ class TarStream:
         entry.segments = segments
         entry.size = size
 
-    def _apply_pax(self, entry: Entry, pax: dict[bytes, bytes], sparse_pairs: list[bytes]) -> None:
+    def _apply_pax(self, entry: TarEntry, pax: dict[bytes, bytes], sparse_pairs: list[bytes]) -> None:
         for key, value in pax.items():
             if key == b"path":
                 entry.name = value
@@ -200,7 +200,7 @@ class TarStream:
         if entry.type == FILE:
             self._pax_sparse(entry, pax, sparse_pairs)
 
-    def _pax_sparse(self, entry: Entry, pax: dict[bytes, bytes], pairs: list[bytes]) -> None:
+    def _pax_sparse(self, entry: TarEntry, pax: dict[bytes, bytes], pairs: list[bytes]) -> None:
         """GNU.sparse 0.0 (repeated keys), 0.1 (one map) and 1.0 (the map stands before the data)."""
         if pax.get(b"GNU.sparse.major") == b"1" and pax.get(b"GNU.sparse.minor") == b"0":
             numbers, used = self._map_before_data(entry.stored)
@@ -246,7 +246,7 @@ class TarStream:
         return [_decimal(line.strip(), "sparse map") for line in lines[1:wanted]], len(content)
 
 
-def _parse(header: bytes) -> tuple[Entry, bytes]:
+def _parse(header: bytes) -> tuple[TarEntry, bytes]:
     """The fields of one header block, checked by its sum."""
     name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, _, _, prefix, _ = _FIELDS.unpack(header)
     expected = _number(checksum, "checksum")
@@ -256,7 +256,7 @@ def _parse(header: bytes) -> tuple[Entry, bytes]:
         signed = sum(struct.unpack("148b8x356b", header)) + 8 * 32
         if signed != expected:
             raise InvalidInput("tar archive has a header with a wrong checksum")
-    entry = Entry()
+    entry = TarEntry()
     entry.name = name.split(b"\0", 1)[0]
     if magic == b"ustar\x0000":
         head = prefix.split(b"\0", 1)[0]
@@ -283,7 +283,7 @@ def _kind(kind: bytes, name: bytes) -> bytes:
     raise InvalidInput(f"tar archive has a member of unknown type {kind!r}")
 
 
-def _check(entry: Entry) -> None:
+def _check(entry: TarEntry) -> None:
     if len(entry.name) > MAX_NAME or len(entry.linkname) > MAX_NAME:
         raise InvalidInput(f"tar archive has a path of more than {MAX_NAME} bytes")
     if b"\0" in entry.name or b"\0" in entry.linkname:

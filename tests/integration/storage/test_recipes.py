@@ -22,7 +22,7 @@ from rootless.host import userns
 from rootless.host.idmap import IdMap
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.apply import Applier
-from rootless.storage.layers.attributes import Attributes
+from rootless.storage.layers.attributes import LayerAttributes
 from rootless.storage.layers.replaced import take_out
 from rootless.storage.layers.verify import verify
 from rootless.storage.store.store import Store
@@ -79,7 +79,7 @@ def round_trip(id_map: IdMap, tar: bytes, place: str) -> dict[str, Any]:
     try:
         os.mkdir(f"{directory}/diff", 0o755)
         uids, gids = ([(e.container, e.size) for e in ids] for ids in (id_map.uids, id_map.gids))
-        attributes = Attributes(uids, gids, single=id_map.kind == "single")
+        attributes = LayerAttributes(uids, gids, single=id_map.kind == "single")
         root = os.open(f"{directory}/diff", os.O_RDONLY)
         with tempfile.TemporaryFile(dir=place) as file, RecipeWriter.create(directory) as recipe:
             file.write(tar)

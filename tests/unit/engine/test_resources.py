@@ -12,7 +12,7 @@ from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
-from rootless.storage.store.eventlog import Entry
+from rootless.storage.store.eventlog import EventEntry
 
 MIB = 1 << 20
 NOTHING = Delegation("none", reason="this host has none", remedy="ask for some")
@@ -138,7 +138,7 @@ def test_version_2_refuses_what_it_does_not_have(flags: dict[str, Any]) -> None:
     assert judge(wanted(**flags), Delegation("v1", controllers=("memory",))).warning == ""
 
 
-EVENT = Entry(
+EVENT = EventEntry(
     "container",
     "health_status: healthy",
     "abcdef123456",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput, RootlessError
-from rootless.image.decompress import HEAD, Plain, compression_of
+from rootless.image.decompress import HEAD, PlainBytes, compression_of
 from rootless.image.docker_archive import archive_sources
 from rootless.image.file_sets import DirectoryFiles, TarFiles, read_file
 from rootless.image.tarwriter import TarWriter
@@ -192,13 +192,13 @@ def test_compressions_are_told_apart(name: str | None) -> None:
     }
     packed = compressors[name](content) * 2 if name else content
     assert compression_of(packed) == name
-    plain = Plain(packed[:HEAD], io.BytesIO(packed[HEAD:]))
+    plain = PlainBytes(packed[:HEAD], io.BytesIO(packed[HEAD:]))
     found = b""
     while piece := plain.read(70_000):
         found += piece
     assert found == (content * 2 if name else content)
     if name:
-        cut = Plain(packed[:HEAD], io.BytesIO(packed[HEAD : len(packed) // 4]))
+        cut = PlainBytes(packed[:HEAD], io.BytesIO(packed[HEAD : len(packed) // 4]))
         with pytest.raises(InvalidInput, match=name):
             while cut.read(70_000):
                 pass

@@ -42,7 +42,7 @@ def test_children() -> None:
 
 def test_mountinfo_line() -> None:
     line = r"36 35 98:0 /a\040b /mnt\134x rw,noatime shared:1 master:2 - ext3 /dev/r\011t rw,errors=continue"
-    mount = procfs.Mount(line)
+    mount = procfs.MountInfo(line)
     assert (mount.identity, mount.parent, mount.device) == (36, 35, "98:0")
     assert (mount.root, mount.target) == ("/a b", "/mnt\\x")
     assert (mount.fstype, mount.source) == ("ext3", "/dev/r\tt")

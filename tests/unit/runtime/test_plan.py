@@ -13,14 +13,14 @@ from rootless.kernel import mounts
 from rootless.runtime import mount_options
 from rootless.runtime.oci.template import default_config
 from rootless.runtime.operations import SeedVolume, WriteFile
-from rootless.runtime.plan import Facts, describe, operations, root_propagation
+from rootless.runtime.plan import RootFacts, describe, operations, root_propagation
 from rootless.runtime.process.namespace_steps import wanted
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def facts(*, mapped: bool = True, mounted: bool = False) -> Facts:
-    return Facts("/bundle", lambda gid: mapped, root_is_mounted=mounted)
+def facts(*, mapped: bool = True, mounted: bool = False) -> RootFacts:
+    return RootFacts("/bundle", lambda gid: mapped, root_is_mounted=mounted)
 
 
 def without(config: dict[str, Any], *types: str) -> dict[str, Any]:
@@ -28,17 +28,17 @@ def without(config: dict[str, Any], *types: str) -> dict[str, Any]:
     return config
 
 
-def plain() -> tuple[dict[str, Any], Facts]:
+def plain() -> tuple[dict[str, Any], RootFacts]:
     return default_config(1000, 1000), facts()
 
 
-def host_everything() -> tuple[dict[str, Any], Facts]:
+def host_everything() -> tuple[dict[str, Any], RootFacts]:
     config = without(default_config(1000, 1000), "pid", "network", "ipc", "uts", "cgroup")
     del config["hostname"]
     return config, facts(mapped=False)
 
 
-def volumes() -> tuple[dict[str, Any], Facts]:
+def volumes() -> tuple[dict[str, Any], RootFacts]:
     config = default_config(1000, 1000)
     config["process"]["terminal"] = False
     config["mounts"] += [

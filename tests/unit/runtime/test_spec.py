@@ -147,7 +147,7 @@ def test_what_passes_can_be_planned(path: str, value: Any) -> None:
     try:
         config = changed(path, value)
         spec.validate(config)
-        plan.operations(config, plan.Facts("/bundle", lambda gid: True))
+        plan.operations(config, plan.RootFacts("/bundle", lambda gid: True))
     except RootlessError as e:
         assert e.message
 

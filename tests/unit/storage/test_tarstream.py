@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput
 from rootless.storage.tar import tarstream
-from rootless.storage.tar.tarstream import Entry, TarStream
+from rootless.storage.tar.tarstream import TarEntry, TarStream
 
 
 class Memory:
@@ -28,7 +28,7 @@ class Memory:
             raise InvalidInput("cut off")
 
 
-def read(content: bytes) -> list[tuple[Entry, bytes]]:
+def read(content: bytes) -> list[tuple[TarEntry, bytes]]:
     source = Memory(content)
     archive = TarStream(source)
     found = []
