@@ -22,7 +22,17 @@ _DESCRIPTION = """The context is a directory, a git URL (https://HOST/NAME.git#R
 or '-' for a tar archive or a Dockerfile on standard input."""
 
 
-@command("build", "Build an image from a Dockerfile", description=_DESCRIPTION, examples=_EXAMPLES)
+@command(
+    "build",
+    "Build an image from a Dockerfile",
+    places=(
+        "build",
+        "image build",
+        "builder build",
+    ),
+    description=_DESCRIPTION,
+    examples=_EXAMPLES,
+)
 @many("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
 @many("--allow", metavar="ENTITLEMENT", help="Allow the Dockerfile network.host or security.insecure")
 @many("--annotation", metavar="KEY=VALUE", help="Add an annotation to the manifest")
@@ -100,7 +110,7 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
         output.line(result.image_id)
 
 
-@command("prune", "Remove the build cache")
+@command("prune", "Remove the build cache", places=("builder prune",))
 @switch("-a", "--all", help="Remove also what images and containers still use, and cache mounts")
 @many("--filter", metavar="KEY=VALUE", help="Remove only what matches: until=DURATION")
 @switch("-f", "--force", help="Do not ask for confirmation")
@@ -121,7 +131,7 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
     output.line(f"Total:\t{units.human_size(report.reclaimed)}")
 
 
-@command("du", "Show what the build cache takes")
+@command("du", "Show what the build cache takes", places=("builder du",))
 @pass_session
 def du(session: Session) -> None:
     """One line per record, the newest last."""

@@ -15,7 +15,6 @@ from rootless import output
 from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:
-    from rootless.cli.command_tree import Entries
     from rootless.cli.progress import PullProgress
     from rootless.engine.context import Engine
     from rootless.engine.image_types import PullEvent
@@ -115,12 +114,16 @@ def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 class Command(_Helped):
     """A command with docker's habits of flags.
 
-    own_error: docker's 125 for every failure that is ours and not the container's command's.
+    own_error: docker's 125 for every failure that is ours and not the container's command's. places: the words that
+    call it, one text per way ("image ls", "images"); `scripts/man` writes the tree of commands from them.
     """
 
-    def __init__(self, *arguments: Any, own_error: int | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *arguments: Any, own_error: int | None = None, places: tuple[str, ...] = (), **settings: Any
+    ) -> None:
         super().__init__(*arguments, **settings)
         self.own_error = own_error
+        self.places = places
 
     def make_parser(self, ctx: click.Context) -> Any:
         """click's parser, which also takes `--switch=false` and `-p=80:80`.
@@ -165,12 +168,16 @@ class Command(_Helped):
 
 
 class LazyGroup(_Helped, click.Group):
-    """A group whose commands are imported when they are used; their lines in its help come from the tree."""
+    """A group whose commands are imported when they are used; their lines in its help come from the tree.
+
+    entries: {name: (place, line of help)}, one group of command_tree.COMMANDS. A group
+    within it is added as click does.
+    """
 
     def __init__(
         self,
         *arguments: Any,
-        entries: Entries,
+        entries: Mapping[str, tuple[str, str]],
         aliases: Mapping[str, str] | None = None,
         sections: Mapping[str, Iterable[str]] | None = None,
         **settings: Any,
@@ -184,13 +191,14 @@ class LazyGroup(_Helped, click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the alphabet, without aliases."""
-        return sorted(self.entries)
+        return sorted([*self.entries, *self.commands])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
-        entry = self.entries.get(self.aliases.get(cmd_name, cmd_name))
+        name = self.aliases.get(cmd_name, cmd_name)
+        entry = self.entries.get(name)
         if entry is None:
-            return None
+            return self.commands.get(name)
         from importlib import import_module
 
         module, _, attribute = entry[0].partition(":")
@@ -202,8 +210,9 @@ class LazyGroup(_Helped, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that `args` names; an unknown one is answered with the nearest."""
         name = args[0]
-        if not ctx.resilient_parsing and name not in self.entries and name not in self.aliases:
-            raise click.UsageError(f"no such command '{name}'{nearest(name, [*self.entries, *self.aliases])}", ctx)
+        known = [*self.entries, *self.commands, *self.aliases]
+        if not ctx.resilient_parsing and name not in known:
+            raise click.UsageError(f"no such command '{name}'{nearest(name, known)}", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -218,17 +227,22 @@ class LazyGroup(_Helped, click.Group):
         shown: set[str] = set()
         for title, names in self.sections.items():
             with formatter.section(title):
-                formatter.write_dl([(name, self.entries[name][1]) for name in names])
+                formatter.write_dl([(name, self._line_of_help(name)) for name in names])
             shown.update(names)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self.entries[name][1]) for name in self.list_commands(ctx) if name not in shown])
+            rest = [name for name in self.list_commands(ctx) if name not in shown]
+            formatter.write_dl([(name, self._line_of_help(name)) for name in rest])
+
+    def _line_of_help(self, name: str) -> str:
+        """The line of the command or group `name` in the list of commands."""
+        return self.entries[name][1] if name in self.entries else (self.commands[name].help or "").rstrip(".")
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Names of commands with their lines (nothing is imported), and our own options."""
         from click.shell_completion import CompletionItem
 
         found = [
-            CompletionItem(name, help=self.entries[name][1])
+            CompletionItem(name, help=self._line_of_help(name))
             for name in self.list_commands(ctx)
             if name.startswith(incomplete)
         ]
@@ -252,11 +266,14 @@ def command(
     own_error: int | None = None,
     command_first: bool = False,
     short_help_flag: bool = True,
+    places: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], Command]:
     """Declare a command.
 
     examples: lines of shell, shown below the options. command_first: everything after the first argument belongs to
-    the container (`run IMAGE -x`). short_help_flag: -h is help; run and create have it for the host name.
+    the container (`run IMAGE -x`). short_help_flag: -h is help; run and create have it for the host name. places: the
+    words that call it, one text per way ("image ls", "images"); none: see `usual_places`. `scripts/man` writes the
+    tree of commands and the man pages; nothing else has to know the command.
     """
     settings: dict[str, Any] = {"help_option_names": ["-h", "--help"] if short_help_flag else ["--help"]}
     if command_first:
@@ -271,10 +288,20 @@ def command(
             epilog=f"\b\nExamples:\n{_indented(examples)}" if examples else None,
             context_settings=settings,
             own_error=own_error,
+            places=places or usual_places(name, function.__module__),
         )(function)
         return declared
 
     return declare
+
+
+def usual_places(name: str, module: str) -> tuple[str, ...]:
+    """Where a command of `module` is called that does not say it: below the noun that its folder or file begins with.
+
+    Those of containers are verbs of the top level too, as docker has them.
+    """
+    noun = module.removeprefix("rootless.cli.").partition(".")[0].partition("_")[0]
+    return (f"{noun} {name}", name) if noun == "container" else (f"{noun} {name}",)
 
 
 def _indented(lines: str) -> str:

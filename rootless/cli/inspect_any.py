@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
 
-@command("inspect", "Display detailed information on containers, images and volumes")
+@command("inspect", "Display detailed information on containers, images and volumes", places=("inspect",))
 @text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @switch("-s", "--size", help="Show the size of a container's writable layer")
 @click.option(

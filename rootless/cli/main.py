@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless import output
-from rootless.cli import command_tree
+from rootless.cli.command_tree import COMMANDS
 from rootless.cli.declaration import LazyGroup, Option, Session, nearest, pass_session
 from rootless.errors import RootlessError, UsageError
 
@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 _PROGRAM = "rootless"
+_NOUNS = {
+    "builder": "Manage builds",
+    "container": "Manage containers",
+    "image": "Manage images",
+    "manifest": "Manage lists of images for several platforms",
+    "system": "Manage the whole",
+    "volume": "Manage volumes",
+}
+# further names, as docker has them; not shown in the lists
+_ALIASES = {
+    "": {"buildx": "builder", "list": "ps", "ls": "ps"},
+    "container": {"list": "ls", "ps": "ls", "remove": "rm"},
+    "image": {"list": "ls", "remove": "rm", "unmount": "mount", "umount": "mount"},
+    "volume": {"list": "ls", "remove": "rm"},
+}
+# the root's list is long: what a newcomer needs comes first
+_SECTIONS = {
+    "Common commands": ("run", "exec", "ps", "build", "pull", "images", "logs", "stop", "rm", "doctor"),
+    "Management commands": tuple(_NOUNS),
+}
 _HINTS = {
     errno.ENOSPC: "free some space: 'rootless system prune' removes what is not used",
     errno.EDQUOT: "your disk quota is used up: 'rootless system prune' removes what is not used",
@@ -46,9 +66,9 @@ def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
 @click.group(
     _PROGRAM,
     cls=LazyGroup,
-    entries=command_tree.ROOT,
-    aliases=command_tree.ROOT_ALIASES,
-    sections=command_tree.ROOT_SECTIONS,
+    entries=COMMANDS[""],
+    aliases=_ALIASES[""],
+    sections=_SECTIONS,
     help="OCI containers for people who have no root: no daemon, nothing setuid.",
     epilog="See 'rootless COMMAND --help' for a command, and 'rootless doctor' for what this host can do.",
 )
@@ -87,6 +107,10 @@ def cli(session: Session, root: str | None, storage_driver: str | None, debug: b
     """Note the global flags; a subcommand does the work."""
     session.root, session.storage_driver = root, storage_driver
     session.debug = debug or bool(os.environ.get("ROOTLESS_DEBUG"))
+
+
+for _noun, _line in _NOUNS.items():
+    cli.add_command(LazyGroup(_noun, entries=COMMANDS[_noun], aliases=_ALIASES.get(_noun), help=f"{_line}."))
 
 
 def run(arguments: list[str], monitor: int | None = None) -> int:

@@ -114,6 +114,10 @@ def write_digest(path: str | None, digest: str) -> None:
 @command(
     "push",
     "Upload an image to a registry",
+    places=(
+        "image push",
+        "push",
+    ),
     description="Layers that the registry has are not sent; those that another of its repositories has are mounted. An "
     "image goes to where its name says, or to DESTINATION.",
     examples=_PUSH_EXAMPLES,
@@ -171,6 +175,7 @@ def push(
 @command(
     "login",
     "Log in to a registry",
+    places=("login",),
     description="User and password are tried with the registry, then kept in the first of the files that podman and "
     "docker read, or with the credential helper that it names. REGISTRY is docker.io when it is not given.",
     examples="rootless login registry.example.org\n"
@@ -262,7 +267,9 @@ def _password(given: str | None, *, password_stdin: bool, username: str | None) 
     return ""
 
 
-@command("logout", "Log out from a registry", description="REGISTRY is docker.io when it is not given.")
+@command(
+    "logout", "Log out from a registry", places=("logout",), description="REGISTRY is docker.io when it is not given."
+)
 @switch("-a", "--all", help="Forget all credentials")
 @text("--authfile", metavar="FILE", help="Forget those in FILE [env: REGISTRY_AUTH_FILE]")
 @click.argument("registry", required=False, metavar="[REGISTRY]")
@@ -278,6 +285,7 @@ def logout(session: Session, /, all: bool, authfile: str | None, registry: str |
 @command(
     "search",
     "Search a registry for images",
+    places=("search",),
     description="docker.io is asked by docker's search; a registry without one by its catalog, where TERM is part of a "
     "name.",
     examples="rootless search debian\nrootless search localhost:5000/app\n"

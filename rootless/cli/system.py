@@ -51,7 +51,14 @@ def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-@command("info", "Display information on the host and the store")
+@command(
+    "info",
+    "Display information on the host and the store",
+    places=(
+        "system info",
+        "info",
+    ),
+)
 @_OBJECT_FORMAT
 @pass_session
 def info(session: Session, format: str | None) -> None:
@@ -59,7 +66,14 @@ def info(session: Session, format: str | None) -> None:
     _print_object(session.engine.system.info(), format)
 
 
-@command("version", "Show version information")
+@command(
+    "version",
+    "Show version information",
+    places=(
+        "system version",
+        "version",
+    ),
+)
 @_OBJECT_FORMAT
 @pass_session
 def version(session: Session, format: str | None) -> None:
@@ -70,6 +84,10 @@ def version(session: Session, format: str | None) -> None:
 @command(
     "doctor",
     "Try what this host can do, and say how to get what it cannot",
+    places=(
+        "system doctor",
+        "doctor",
+    ),
     description="Each primitive is tried for real. The exit code is 1 when containers cannot run at all.",
 )
 @click.option(
@@ -105,6 +123,10 @@ def _print_section(section: Any, *, quiet: bool) -> None:
 @command(
     "unshare",
     "Run a command as root of your user namespace",
+    places=(
+        "system unshare",
+        "unshare",
+    ),
     description="Files of containers and volumes that belong to other ids look as they do inside containers, and may "
     "be read, changed and removed. Without COMMAND: your shell.",
     examples="rootless unshare ls -ln ~/.local/share/rootless/volumes/data/_data\n"

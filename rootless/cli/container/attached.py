@@ -111,6 +111,7 @@ def exec_(
 @command(
     "healthcheck",
     "Run a container's health check once, now",
+    places=("container healthcheck",),
     description="The exit code is 0 for healthy and 1 for unhealthy.",
 )
 @click.argument("container", shell_complete=completion.running)

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from rootless.engine.types import ContainerSummary, PortBinding
 
 
-@command("ls", "List containers")
+@command(
+    "ls",
+    "List containers",
+    places=(
+        "container ls",
+        "ps",
+    ),
+)
 @switch("-a", "--all", help="Show stopped containers too")
 @filter_option
 @format_option

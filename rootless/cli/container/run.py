@@ -61,6 +61,7 @@ def create(session: Session, /, quiet: bool, **flags: Any) -> None:
 @command(
     "explain",
     "Show what `run` would do, step by step, and do nothing",
+    places=("explain",),
     description="Takes the flags of run. The image must be there.",
     examples="rootless explain --read-only -v data:/data busybox sh",
     own_error=125,

@@ -12,7 +12,7 @@ from rootless.cli.declaration import Session, command, pass_session, switch, tex
 from rootless.errors import UsageError
 
 
-@command("inspect", "Display detailed information on containers")
+@command("inspect", "Display detailed information on containers", places=("container inspect",))
 @text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @switch("-s", "--size", help="Show the size of the writable layer")
 @click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)

@@ -137,6 +137,10 @@ def update(session: Session, /, **limits: Any) -> int:
 @command(
     "events",
     "Show what happens to containers, images and volumes",
+    places=(
+        "system events",
+        "events",
+    ),
     description="Without --until the command waits for what comes. The last one or two megabytes of events are kept: "
     "--since looks into them, no daemon is needed.",
     examples="rootless events --since 1h --until 0s\nrootless events --filter event=die --format '{{.ID}}'",

@@ -28,6 +28,10 @@ _PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of th
 @command(
     "pull",
     "Download an image from a registry",
+    places=(
+        "image pull",
+        "pull",
+    ),
     description="Digests are verified. Signatures are not: a policy.json that demands them refuses the image.",
     examples=_PULL_EXAMPLES,
 )
@@ -84,6 +88,10 @@ def _full_name(engine: Engine, asked: str, image_id: str) -> str:
 @command(
     "import",
     "Make an image of a root file system tarball",
+    places=(
+        "image import",
+        "import",
+    ),
     description="FILE is a tar, plain or compressed with gzip, zstd, xz or bzip2; - reads standard input.",
 )
 @many("-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ...")
@@ -108,6 +116,10 @@ def import_(
 @command(
     "load",
     "Load images from an archive or a layout directory",
+    places=(
+        "image load",
+        "load",
+    ),
     description="Takes docker-archive and oci-archive files, compressed or not, and OCI layout directories.",
 )
 @text("-i", "--input", metavar="PATH", type=click.Path(), help="Archive or directory (default: standard input)")
@@ -140,7 +152,15 @@ rootless save --format oci-dir -o layout/ debian:12
 """
 
 
-@command("save", "Save images to an archive", examples=_SAVE_EXAMPLES)
+@command(
+    "save",
+    "Save images to an archive",
+    places=(
+        "image save",
+        "save",
+    ),
+    examples=_SAVE_EXAMPLES,
+)
 @click.option(
     "--compression",
     type=click.Choice(["gzip", "zstd", "none"]),

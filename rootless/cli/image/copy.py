@@ -14,6 +14,10 @@ from rootless.cli.registries import digestfile_option, format_option, registry_o
 @command(
     "copy",
     "Copy an image between registries, layouts, archives and the store",
+    places=(
+        "image copy",
+        "copy",
+    ),
     description="SOURCE and DESTINATION are docker://NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], "
     "docker-archive:FILE[:NAME], dir:DIR, or an image of the store. Bytes are copied as they are: digests stay. "
     "Digests are verified, signatures are not: a policy.json that demands them refuses the copy.",

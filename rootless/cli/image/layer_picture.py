@@ -19,6 +19,10 @@ _WIDTH = 60  # of the step that made a layer
 @command(
     "tree",
     "Show which images share which layers",
+    places=(
+        "image tree",
+        "tree",
+    ),
     description="Each layer is shown once, below the layer that it lies on, with its bytes on disk. "
     "With IMAGE: only the images that have their base layer in common with it.",
     examples="rootless tree\nrootless image tree --no-trunc debian:12",

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from rootless.engine.image_types import HistoryEntry, ImageSummary
 
 
-@command("ls", "List images")
+@command(
+    "ls",
+    "List images",
+    places=(
+        "image ls",
+        "images",
+    ),
+)
 @switch("-a", "--all", help="Show all images (none are hidden)")
 @switch("--digests", help="Show digests")
 @filter_option
@@ -71,7 +78,14 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
     return print_objects(names, session.engine.images.inspect, format)
 
 
-@command("history", "Show the history of an image")
+@command(
+    "history",
+    "Show the history of an image",
+    places=(
+        "image history",
+        "history",
+    ),
+)
 @format_option
 @switch("-H", "--human", default=True, help="Sizes and times for people (default true)")
 @no_trunc_option

@@ -23,7 +23,14 @@ def _print_removed(removed: RemovedImage) -> None:
         output.line(f"Deleted: {number}")
 
 
-@command("rm", "Remove images")
+@command(
+    "rm",
+    "Remove images",
+    places=(
+        "image rm",
+        "rmi",
+    ),
+)
 @switch("-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
 @pass_session
@@ -42,7 +49,14 @@ def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
     return each(images, remove_one)
 
 
-@command("tag", "Give an image a further name")
+@command(
+    "tag",
+    "Give an image a further name",
+    places=(
+        "image tag",
+        "tag",
+    ),
+)
 @click.argument("source", metavar="IMAGE", shell_complete=completion.images)
 @click.argument("target", metavar="NAME[:TAG]")
 @pass_session
@@ -51,7 +65,14 @@ def tag(session: Session, source: str, target: str) -> None:
     session.engine.images.tag(source, target)
 
 
-@command("untag", "Take names away from an image, and keep the image")
+@command(
+    "untag",
+    "Take names away from an image, and keep the image",
+    places=(
+        "image untag",
+        "untag",
+    ),
+)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.images)
 @pass_session
 def untag(session: Session, names: tuple[str, ...]) -> int:

@@ -222,8 +222,7 @@ def test_signals_reach_the_container(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "trap 'echo usr1; exit 5' USR1; echo up; while :; do sleep 0.05; done")
     client = Attached((monitor(), directory))
     until(lambda: client.output[0])
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(socket_path(tmp_path))
+    with attach_client._connect(socket_path(tmp_path)) as connection:
         connection.sendall(protocol.frame(protocol.SIGNAL, bytes((signal.SIGUSR1,))))
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(100):

@@ -13,22 +13,14 @@ from types import ModuleType
 import click
 import pytest
 
-from rootless.cli import command_tree
+from rootless.cli.command_tree import COMMANDS
 from rootless.cli.container.run import create, explain, run
-from rootless.cli.declaration import Command, Session
+from rootless.cli.declaration import Command, LazyGroup, Session
 from rootless.cli.main import cli
 from rootless.cli.run_flags import from_flags
 from rootless.engine.types import ContainerOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-GROUPS = {
-    "": command_tree.ROOT,
-    "container": command_tree.CONTAINER,
-    "image": command_tree.IMAGE,
-    "manifest": command_tree.MANIFEST,
-    "volume": command_tree.VOLUME,
-    "system": command_tree.SYSTEM,
-}
 
 
 def load(place: str) -> click.Command:
@@ -38,28 +30,33 @@ def load(place: str) -> click.Command:
     return found
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group, entries in GROUPS.items() for name in entries])
-def test_the_tree_says_what_the_command_says(group: str, name: str) -> None:
-    place, line = GROUPS[group][name]
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in COMMANDS for name in COMMANDS[group]])
+def test_every_command_is_found_by_its_words_and_says_its_line(group: str, name: str) -> None:
+    place, line = COMMANDS[group][name]
     found = load(place)
-    if isinstance(found, click.Group):
-        assert (found.help or "").rstrip(".") == line
-    else:
-        assert isinstance(found, Command)
-        assert found.short_help == line
-        alias = {"ps": "ls", "images": "ls", "rmi": "rm"}.get(name, name)
-        assert found.name == alias
+    assert isinstance(found, Command)
+    assert found.short_help == line
+    context = click.Context(cli)
+    noun = cli.get_command(context, group) if group else cli
+    assert isinstance(noun, click.Group)
+    assert noun.get_command(context, name) is found
+
+
+def test_the_tree_is_what_the_commands_declare() -> None:
+    """A subcommand is its declaration and its test; the tree, the man pages and completion follow by one command."""
+    assert (REPOSITORY / "rootless/cli/command_tree.py").read_text() == generator().tree(), "run scripts/man"
+
+
+def test_every_group_is_a_noun_and_the_other_way_round() -> None:
+    assert set(COMMANDS) - {""} == set(cli.commands)
 
 
 def test_every_alias_leads_somewhere() -> None:
-    for aliases, entries in (
-        (command_tree.CONTAINER_ALIASES, command_tree.CONTAINER),
-        (command_tree.IMAGE_ALIASES, command_tree.IMAGE),
-        (command_tree.VOLUME_ALIASES, command_tree.VOLUME),
-        (command_tree.ROOT_ALIASES, command_tree.ROOT),
-    ):
-        assert set(aliases.values()) <= set(entries)
-        assert not set(aliases) & set(entries)
+    for group in (cli, *cli.commands.values()):
+        assert isinstance(group, LazyGroup)
+        known = {*group.entries, *group.commands}
+        assert set(group.aliases.values()) <= known
+        assert not set(group.aliases) & known
 
 
 def test_every_option_of_the_engine_is_a_flag_and_the_other_way_round() -> None:
