@@ -13,7 +13,7 @@ from rootless.cli.run_flags import confirm
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
-    from rootless.engine.upkeep.check import Checked, Finding
+    from rootless.engine.upkeep.check import CheckResult, StoreFinding
     from rootless.engine.upkeep.disk_usage import DiskUsage
 
 
@@ -189,7 +189,7 @@ def check(session: Session, format: str, quick: bool, repair: bool) -> int:
     return 0 if checked.is_sound else 1
 
 
-def _print_checked(checked: Checked, *, quick: bool) -> None:
+def _print_checked(checked: CheckResult, *, quick: bool) -> None:
     for finding in checked.findings:
         _print_finding(finding)
     counts = (
@@ -208,7 +208,7 @@ def _print_checked(checked: Checked, *, quick: bool) -> None:
     )
 
 
-def _print_finding(finding: Finding) -> None:
+def _print_finding(finding: StoreFinding) -> None:
     number = finding.id[7:19] if finding.id.startswith("sha256:") else finding.id
     subject = f"{finding.kind} {number}: " if number else ""
     done = f" — {finding.repaired}" if finding.repaired else ""

@@ -115,7 +115,7 @@ class Copied(NamedTuple):
     place: str
 
 
-class Node(NamedTuple):
+class ImageTreeNode(NamedTuple):
     """One layer. size: bytes on disk; made_by: the step of the history; images: names (or ids) of images that end here;
     users: number of images that need it; children: layers on top of it."""
 
@@ -125,14 +125,14 @@ class Node(NamedTuple):
     made_by: str
     images: tuple[str, ...]
     users: int
-    children: tuple[Node, ...]
+    children: tuple[ImageTreeNode, ...]
 
 
 class Tree(NamedTuple):
     """roots: base layers, the largest number of users first; bytes of all layers as they are, and as they were without
     sharing."""
 
-    roots: tuple[Node, ...]
+    roots: tuple[ImageTreeNode, ...]
     images: int
     layers: int
     size: int
@@ -167,7 +167,7 @@ class LoggedIn(NamedTuple):
     program: str
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """One line of `search`. stars: -1 = the registry does not say."""
 
     registry: str

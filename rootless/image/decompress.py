@@ -9,7 +9,7 @@ from rootless.errors import InvalidInput
 
 
 class ByteSource(Protocol):
-    """Where compressed bytes come from."""
+    """A stream that can be read, and need not be closed by who reads it."""
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes, empty at the end."""

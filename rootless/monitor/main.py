@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from rootless.monitor.cgroup import Holder
     from rootless.monitor.launch_spec import LaunchSpec
-    from rootless.monitor.prepared import Prepared
-    from rootless.monitor.supervise import Run
+    from rootless.monitor.prepared import PreparedContainer
+    from rootless.monitor.supervise import ContainerRun
 
 ENGINE_FD = 3
 _HANDLED = (signals.SIGCHLD, signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
@@ -34,11 +34,11 @@ class _Launcher:
 
     __slots__ = ("_holder", "_prepared")
 
-    def __init__(self, prepared: Prepared | None, holder: Holder | None) -> None:
+    def __init__(self, prepared: PreparedContainer | None, holder: Holder | None) -> None:
         self._prepared = prepared
         self._holder = holder
 
-    def __call__(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> Run:
+    def __call__(self, spec: LaunchSpec, stdio: tuple[int, int, int] | None) -> ContainerRun:
         prepared, self._prepared = self._prepared, None
         if self._holder is None:
             from rootless.monitor.cgroup import Holder
@@ -75,7 +75,7 @@ def _detach() -> None:
     set_child_subreaper()
 
 
-def _supervisor(prepared: Prepared | None, holder: Holder | None) -> Supervisor:
+def _supervisor(prepared: PreparedContainer | None, holder: Holder | None) -> Supervisor:
     loop = Loop()
     supervisor = Supervisor(loop, _Launcher(prepared, holder))
     loop.on_signal(signals.SIGCHLD, supervisor.reap)

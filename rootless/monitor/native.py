@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rootless.monitor.cgroup import AnyGroup, Holder
     from rootless.monitor.launch_spec import LaunchSpec
-    from rootless.monitor.prepared import Prepared
+    from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
     from rootless.runtime.process.running import Process
     from rootless.runtime.seccomp.emulation import Emulation
@@ -115,7 +115,10 @@ def preload() -> None:
 
 
 def launch(
-    spec: LaunchSpec, stdio: tuple[int, int, int] | None, prepared: Prepared | None = None, holder: Holder | None = None
+    spec: LaunchSpec,
+    stdio: tuple[int, int, int] | None,
+    prepared: PreparedContainer | None = None,
+    holder: Holder | None = None,
 ) -> NativeRun:
     """Create the container, up to the gate before its command. Raises what rootless.runtime.process.launch raises.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _FILES = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
 
 
-class Prepared:
+class PreparedContainer:
     """id_map: of the user namespace; fds: by the OCI's name of the type; helper: connects the network, or None."""
 
     __slots__ = ("_helper", "fds", "id_map")
@@ -63,7 +63,7 @@ class Prepared:
         self.fds.clear()
 
 
-def prepare(*, connected: bool) -> Prepared | None:
+def prepare(*, connected: bool) -> PreparedContainer | None:
     """Make the usual namespaces. connected: with the default network already.
 
     None when the host refuses: the launch will meet the same refusal and tell it.
@@ -81,7 +81,7 @@ def prepare(*, connected: bool) -> Prepared | None:
         _hold(tell, wait, release)
     os.close(tell)
     os.close(wait)
-    prepared = Prepared(id_map, {}, None)
+    prepared = PreparedContainer(id_map, {}, None)
     try:
         if os.read(ready, 1):
             write_maps(child, id_map)

@@ -28,7 +28,7 @@ _NAMES = {protocol.STDOUT: "stdout", protocol.STDERR: "stderr"}
 _END_OF_TRANSMISSION = b"\x04"
 
 
-class Output:
+class OutputPump:
     """One stream out of the container. It ends at EOF; `on_end` is called then, once."""
 
     __slots__ = ("_clients", "_log", "_loop", "_on_end", "_splitter", "fd", "kind", "paused")
@@ -163,7 +163,7 @@ class Pump:
     def __init__(self, on_end: Callable[[], None]) -> None:
         """on_end is called each time an output has ended."""
         self.input: Input | None = None
-        self.outputs: list[Output] = []
+        self.outputs: list[OutputPump] = []
         self.on_end = on_end
         self.is_terminal = False
         self.size = (0, 0)
@@ -174,7 +174,7 @@ class Pump:
         if pipes[0] >= 0:
             self.input = Input(loop, clients, pipes[0])
         for fd, kind in ((pipes[1], protocol.STDOUT), (pipes[2], protocol.STDERR)):
-            self.outputs.append(Output(loop, clients, log, (fd, kind), self.on_end))
+            self.outputs.append(OutputPump(loop, clients, log, (fd, kind), self.on_end))
 
     def use_terminal(self, loop: Loop, clients: Clients, log: LogFile | NoLog, master: int) -> None:
         """master: the terminal's master, ours now. All its output is STDOUT."""
@@ -187,7 +187,7 @@ class Pump:
             self._slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             self._slave = -1
-        self.outputs.append(Output(loop, clients, log, (master, protocol.STDOUT), self.on_end))
+        self.outputs.append(OutputPump(loop, clients, log, (master, protocol.STDOUT), self.on_end))
         if self.size != (0, 0):
             self.resize(*self.size)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
 
-    class Run(Protocol):
+    class ContainerRun(Protocol):
         """One run of a container, made by a launcher: created and waiting for `start`. group: its cgroup."""
 
         group: AnyGroup | None
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     class Launcher(Protocol):
         """Makes the runs of one container."""
 
-        def __call__(self, spec: LaunchSpec, stdio: Stdio | None) -> Run:
+        def __call__(self, spec: LaunchSpec, stdio: Stdio | None) -> ContainerRun:
             """The next run, up to its gate."""
 
         def hand_over(self) -> str:
@@ -89,8 +89,8 @@ class Supervisor:
         self._log: LogFile | NoLog = NoLog()
         self._lock = -1
         self._policy = RestartPolicy()
-        self._run: Run | None = None
-        self._closing_run: Run | None = None
+        self._run: ContainerRun | None = None
+        self._closing_run: ContainerRun | None = None
         self._pump = Pump(self._output_ended)
         self._size = (0, 0)
         self._root: tuple[int, int] | None = None  # of a container whose processes may outlive the first one
@@ -244,7 +244,7 @@ class Supervisor:
             "run": taken,
         }
 
-    def resume(self, known: dict[str, Any], run: Run, spec: LaunchSpec) -> None:
+    def resume(self, known: dict[str, Any], run: ContainerRun, spec: LaunchSpec) -> None:
         """Go on where an earlier image of this process has stopped."""
         self.directory = spec.directory
         self._spec = spec

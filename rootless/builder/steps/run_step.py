@@ -208,7 +208,7 @@ def _config(
     session: Session, state: State, asked: ContainerOptions, directory: str, *, network: Mode
 ) -> dict[str, Any]:
     from rootless.engine.container.create import hard_limits
-    from rootless.engine.plan.bundle import Facts, Namespaces, make_config
+    from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
     from rootless.engine.plan.identity import account_of
     from rootless.engine.plan.oci_process import ImageDefaults
 
@@ -216,12 +216,12 @@ def _config(
     if session.id_map.kind == "single" and not session.id_map.has_uid(account.uid):
         # there is one id; with root's emulation it may still change to any other in name
         account = account._replace(uid=0, gid=0, groups=(0,))
-    facts = Facts(
+    facts = BundleFacts(
         directory=directory,
         hostname="" if network.uses_host_names else HOSTNAME,
         id_map=session.id_map,
         account=account,
-        namespaces=Namespaces() if network.has_own_namespace else Namespaces(network="host"),
+        namespaces=NamespaceChoice() if network.has_own_namespace else NamespaceChoice(network="host"),
         hard_limits=hard_limits() if asked.ulimit else {},
     )
     image = ImageDefaults(env=tuple(state.env), working_dir=state.workdir)

@@ -11,7 +11,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
 
 if TYPE_CHECKING:
-    from rootless.engine.image_types import Node, Tree
+    from rootless.engine.image_types import ImageTreeNode, Tree
 
 _WIDTH = 60  # of the step that made a layer
 
@@ -46,9 +46,9 @@ def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str
     _print_sum(found)
 
 
-def _print(root: Node, *, no_trunc: bool) -> None:
+def _print(root: ImageTreeNode, *, no_trunc: bool) -> None:
     # (node, what stands before it, what stands before its children); a chain of only children stays in one column
-    waiting: list[tuple[Node, str, str]] = [(root, "", "")]
+    waiting: list[tuple[ImageTreeNode, str, str]] = [(root, "", "")]
     while waiting:
         node, before, below = waiting.pop()
         output.line(f"{before}{_text(node, no_trunc=no_trunc)}")
@@ -63,7 +63,7 @@ def _print(root: Node, *, no_trunc: bool) -> None:
         waiting += reversed(lines)
 
 
-def _text(node: Node, *, no_trunc: bool) -> str:
+def _text(node: ImageTreeNode, *, no_trunc: bool) -> str:
     from rootless import units
     from rootless.cli.table import short_id
 
@@ -95,7 +95,7 @@ def _object(found: Tree) -> dict[str, Any]:
     }
 
 
-def _layer(root: Node) -> dict[str, Any]:
+def _layer(root: ImageTreeNode) -> dict[str, Any]:
     top: list[dict[str, Any]] = []
     waiting = [(root, top)]
     while waiting:

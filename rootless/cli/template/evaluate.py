@@ -13,7 +13,6 @@ from rootless.cli.template.nodes import (
     Action,
     Block,
     Chain,
-    Command,
     Dot,
     Function,
     Jump,
@@ -21,6 +20,7 @@ from rootless.cli.template.nodes import (
     Node,
     Operand,
     Pipeline,
+    TemplateCommand,
     Text,
     Variable,
 )
@@ -157,7 +157,7 @@ class _Run:
             self.bind(scope, name, value, assigns=pipeline.assigns)
         return value
 
-    def command(self, command: Command, dot: Any, scope: Scope, last: Any) -> Any:
+    def command(self, command: TemplateCommand, dot: Any, scope: Scope, last: Any) -> Any:
         first, arguments = command.operands[0], command.operands[1:]
         if isinstance(first, Function):
             return self.call(first, arguments, dot, scope, last)

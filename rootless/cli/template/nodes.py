@@ -57,7 +57,7 @@ Operand = Dot | Variable | Function | Literal | Chain
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class TemplateCommand:
     """An operand and its arguments."""
 
     operands: tuple[Operand, ...]
@@ -67,7 +67,7 @@ class Command:
 class Pipeline:
     """Commands joined by `|`; `variables` are declared (`:=`), or set when `assigns` (`=`)."""
 
-    commands: tuple[Command, ...]
+    commands: tuple[TemplateCommand, ...]
     variables: tuple[str, ...] = ()
     assigns: bool = False
 

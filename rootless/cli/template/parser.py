@@ -11,7 +11,6 @@ from rootless.cli.template.nodes import (
     Action,
     Block,
     Chain,
-    Command,
     Dot,
     Function,
     Jump,
@@ -19,6 +18,7 @@ from rootless.cli.template.nodes import (
     Node,
     Operand,
     Pipeline,
+    TemplateCommand,
     Text,
     Variable,
 )
@@ -133,7 +133,7 @@ class _Parser:
 
     def pipeline(self, context: str, *, declares: int, closing: str = "end") -> Pipeline:
         variables, assigns = self.declaration(declares)
-        commands: list[Command] = []
+        commands: list[TemplateCommand] = []
         while True:
             commands.append(self.command(context))
             if self.token.text == "|":
@@ -176,7 +176,7 @@ class _Parser:
         if token.text not in self.scope:
             raise fail(self.source, token.position, f'undefined variable "{token.text}"')
 
-    def command(self, context: str) -> Command:
+    def command(self, context: str) -> TemplateCommand:
         operands: list[Operand] = []
         while self.token.kind != "end" and self.token.text not in ("|", ")"):
             if operands and not self.token.spaced:
@@ -187,7 +187,7 @@ class _Parser:
         first = operands[0]
         if isinstance(first, Literal) and len(operands) > 1:
             raise fail(self.source, first.position, f"can't give argument to non-function {first.text}")
-        return Command(tuple(operands))
+        return TemplateCommand(tuple(operands))
 
     def operand(self) -> Operand:
         token = self.take()

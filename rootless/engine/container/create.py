@@ -13,7 +13,7 @@ from rootless.engine import events
 from rootless.engine.container.names import suggest_name
 from rootless.engine.image import images_in
 from rootless.engine.plan import identity, joins, launchfile, mount_sources, networking
-from rootless.engine.plan.bundle import Facts, make_config
+from rootless.engine.plan.bundle import BundleFacts, make_config
 from rootless.engine.plan.environment import parse_env, parse_labels, split_env
 from rootless.engine.plan.security import parse_device, parse_security_options
 from rootless.engine.types import ContainerOptions
@@ -124,7 +124,7 @@ def _make(
     mounts = mount_sources.resolve_mounts(engine, options, image.defaults, id_map, made)
     driver, rootfs = _rootfs(engine, options, directory, store.layers.lowerdirs(layers, id_map), id_map)
     init_program = _init_program() if options.init else ""
-    facts = Facts(
+    facts = BundleFacts(
         directory=names_directory,
         hostname=hostname if joined.namespaces.uts == "private" else "",
         id_map=id_map,

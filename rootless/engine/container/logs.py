@@ -18,7 +18,7 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LogRecord:
     """One record of a log. text: with its newline, unless the line goes on in the next record; time: RFC 3339."""
 
     text: str
@@ -36,7 +36,9 @@ class Window:
     follow: bool = False
 
 
-def read(path: str, window: Window = Window(), *, is_running: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+def read(
+    path: str, window: Window = Window(), *, is_running: Callable[[], bool] = lambda: False
+) -> Iterator[LogRecord]:
     """The records of the log at `path` and of its rotated files, oldest first.
 
     window.follow: go on with new records, also across rotation, until `is_running()` is False and all is read; asked
@@ -127,7 +129,9 @@ def _last_lines(path: str, window: Window) -> tuple[deque[bytes], tuple[int, int
     return kept, position
 
 
-def _follow(path: str, position: tuple[int, int], window: Window, is_running: Callable[[], bool]) -> Iterator[Record]:
+def _follow(
+    path: str, position: tuple[int, int], window: Window, is_running: Callable[[], bool]
+) -> Iterator[LogRecord]:
     """New records after `position`, across rotation (another inode) and truncation, until the container has ended."""
     inode, offset = position
     file = None
@@ -219,10 +223,10 @@ def _has_moved(path: str, fd: int) -> bool:
         return False  # between the two renames of a rotation, or the container is being removed
 
 
-def _parse(line: bytes) -> Record | None:
+def _parse(line: bytes) -> LogRecord | None:
     try:
         fields = json.loads(line)
-        return Record(str(fields["log"]), str(fields.get("stream", "stdout")), str(fields.get("time", "")))
+        return LogRecord(str(fields["log"]), str(fields.get("stream", "stdout")), str(fields.get("time", "")))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a line cut by a full disk or a kill
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.engine.files import cp_rules
 from rootless.engine.files.container_files import ContainerFiles
-from rootless.engine.files.cp_rules import Found, Placing, base_name
+from rootless.engine.files.cp_rules import CopyPlacing, FoundDestination, base_name
 from rootless.engine.types import CopyResult
 from rootless.errors import HostLimit, InvalidInput, NotFound, UsageError
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
-    from rootless.engine.files.cp_rules import Place
-    from rootless.storage.files.placer import Reader
+    from rootless.engine.files.cp_rules import CopyPlace
+    from rootless.image.decompress import ByteSource
 
 _PIECE = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -77,7 +77,7 @@ def _writer(fd: int) -> Callable[[bytes], None]:
     return write
 
 
-def _pump(reader: Reader, write: Callable[[bytes], object]) -> None:
+def _pump(reader: ByteSource, write: Callable[[bytes], object]) -> None:
     while piece := reader.read(_PIECE):
         write(piece)
 
@@ -91,7 +91,9 @@ def _inside(path: str) -> str:
     return cleaned
 
 
-def _out(engine: Engine, source: Place, target: Place, *, archive: bool, follow: bool, overwrite: bool) -> CopyResult:
+def _out(
+    engine: Engine, source: CopyPlace, target: CopyPlace, *, archive: bool, follow: bool, overwrite: bool
+) -> CopyResult:
     path = _inside(source.path)
     with ContainerFiles(engine, source.container, writes=False) as files:
         found = _find_source(files, path, follow=follow)
@@ -119,14 +121,16 @@ def _out(engine: Engine, source: Place, target: Place, *, archive: bool, follow:
         return CopyResult(placer.size, placer.lost)
 
 
-def _in(engine: Engine, source: Place, target: Place, *, archive: bool, follow: bool, overwrite: bool) -> CopyResult:
+def _in(
+    engine: Engine, source: CopyPlace, target: CopyPlace, *, archive: bool, follow: bool, overwrite: bool
+) -> CopyResult:
     path = _inside(target.path)
     if source.is_stream:
         with ContainerFiles(engine, target.container, writes=True) as files:
             there = _find_destination(files, path)
             if not there.is_directory:
                 raise InvalidInput(f"destination '{target.container}:{target.path}' must be a directory")
-            placing = Placing(True, ".")
+            placing = CopyPlacing(True, ".")
             # An archive says whose its files are
             return _place(files, placing, _stream_in, owners=True, overwrite=overwrite, keep=True)
     place, name, shown, is_directory = _host_source(source.path, follow=follow)
@@ -143,7 +147,7 @@ def _in(engine: Engine, source: Place, target: Place, *, archive: bool, follow: 
 
 
 def _between(
-    engine: Engine, source: Place, target: Place, *, follow: bool, overwrite: bool, archive: bool
+    engine: Engine, source: CopyPlace, target: CopyPlace, *, follow: bool, overwrite: bool, archive: bool
 ) -> CopyResult:
     origin, path = _inside(source.path), _inside(target.path)
     with (
@@ -169,9 +173,9 @@ def _find_source(files: ContainerFiles, path: str, *, follow: bool) -> dict[str,
         raise NotFound(f"could not find the file '{path}' in container '{files.record['name']}'") from None
 
 
-def _find_destination(files: ContainerFiles, path: str) -> Found:
+def _find_destination(files: ContainerFiles, path: str) -> FoundDestination:
     try:
-        return Found(**files.ask({"verb": "destination", "path": path}))
+        return FoundDestination(**files.ask({"verb": "destination", "path": path}))
     except NotFound:
         parent = posixpath.dirname(path.rstrip("/"))
         raise NotFound(f"could not find the directory '{parent}' in container '{files.record['name']}'") from None
@@ -179,7 +183,7 @@ def _find_destination(files: ContainerFiles, path: str) -> Found:
 
 def _place(
     files: ContainerFiles,
-    placing: Placing,
+    placing: CopyPlacing,
     source: Callable[[Callable[[bytes], None]], None],
     *,
     owners: bool,
@@ -256,7 +260,7 @@ def _pack_host(files: ContainerFiles, place: int, name: str, archived: str, writ
         raise _host_error(e, name) from e
 
 
-def _host_destination(path: str) -> tuple[str, Found]:
+def _host_destination(path: str) -> tuple[str, FoundDestination]:
     """Where a path of the host leads at the end of its links, as docker looks: a dangling link names a new file."""
     try:
         where = path
@@ -269,11 +273,11 @@ def _host_destination(path: str) -> tuple[str, Found]:
             if not is_directory and path.endswith(("/", "/.")):
                 raise InvalidInput(f"'{path}' is not a directory")
             absolute = os.path.abspath(where)
-            return absolute, Found(True, is_directory, os.path.basename(absolute))
+            return absolute, FoundDestination(True, is_directory, os.path.basename(absolute))
         absolute = os.path.abspath(where)
         if not os.path.isdir(os.path.dirname(absolute)):
             raise NotFound(f"no such directory: '{os.path.dirname(absolute)}'")
-        return absolute, Found(False, False, os.path.basename(absolute))
+        return absolute, FoundDestination(False, False, os.path.basename(absolute))
     except OSError as e:
         raise _host_error(e, path) from e
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rootless.errors import InvalidInput, NotFound, UsageError
 
 
-class Place(NamedTuple):
+class CopyPlace(NamedTuple):
     """One side of a copy. container: "" for the host; path: as it was typed, "-" for a stream of the host's."""
 
     container: str
@@ -19,7 +19,7 @@ class Place(NamedTuple):
         return not self.container and self.path == "-"
 
 
-class Found(NamedTuple):
+class FoundDestination(NamedTuple):
     """What is at the destination. name: of the entry that a link, or the path, led to."""
 
     exists: bool
@@ -27,7 +27,7 @@ class Found(NamedTuple):
     name: str
 
 
-class Placing(NamedTuple):
+class CopyPlacing(NamedTuple):
     """inside: into the destination, which is a directory, else beside it; name: of the top of what is copied there, "."
     for the content alone."""
 
@@ -35,16 +35,16 @@ class Placing(NamedTuple):
     name: str
 
 
-def parse_place(text: str) -> Place:
+def parse_place(text: str) -> CopyPlace:
     """`CONTAINER:PATH`, or a path of the host: an absolute one, one that begins with a dot, or one without a colon."""
     container, colon, path = text.partition(":")
     if text.startswith(("/", ".")) or not colon or not container:
         if not text:
             raise UsageError("a path to copy is empty")
-        return Place("", text)
+        return CopyPlace("", text)
     if not path:
         raise UsageError(f"'{text}' has no path behind the container's name")
-    return Place(container, path)
+    return CopyPlace(container, path)
 
 
 def base_name(path: str) -> str:
@@ -54,14 +54,14 @@ def base_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def choose(source_name: str, source_is_directory: bool, path: str, found: Found) -> Placing:
+def choose(source_name: str, source_is_directory: bool, path: str, found: FoundDestination) -> CopyPlacing:
     """Where the source goes (docker's PrepareArchiveCopy). path: the destination as typed."""
     if found.exists and found.is_directory:
-        return Placing(True, source_name)
+        return CopyPlacing(True, source_name)
     if found.exists:
         if source_is_directory:
             raise InvalidInput(f"cannot copy a directory to '{path}', which is a file")
-        return Placing(False, found.name)
+        return CopyPlacing(False, found.name)
     if not source_is_directory and path.endswith(("/", "/.")):
         raise NotFound(f"no such directory: '{path}'")
-    return Placing(False, found.name)
+    return CopyPlacing(False, found.name)

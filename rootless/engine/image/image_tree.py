@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, require, tags
-from rootless.engine.image_types import Node, Tree
+from rootless.engine.image_types import ImageTreeNode, Tree
 from rootless.engine.upkeep.disk_usage import sizes_of
 from rootless.image.manifest import chain_ids
 
@@ -59,7 +59,7 @@ def tree(engine: Engine, names: Sequence[str] = ()) -> Tree:
     sizes = sizes_of(engine, layers)
     found = [_node(layers, sizes, chain_id) for chain_id in _sorted(layers, roots)]
     if empty:
-        found.append(Node("", "", 0, "no layers", tuple(sorted(empty)), len(empty), ()))
+        found.append(ImageTreeNode("", "", 0, "no layers", tuple(sorted(empty)), len(empty), ()))
     unshared = sum(sizes[chain_id] * layer.users for chain_id, layer in layers.items())
     return Tree(tuple(found), len(entries), len(layers), sum(sizes.values()), unshared)
 
@@ -72,17 +72,17 @@ def _sorted(layers: dict[str, _Layer], chains: list[str]) -> list[str]:
     return sorted(chains, key=lambda chain: (-layers[chain].users, chain))
 
 
-def _node(layers: dict[str, _Layer], sizes: dict[str, int], chain_id: str) -> Node:
+def _node(layers: dict[str, _Layer], sizes: dict[str, int], chain_id: str) -> ImageTreeNode:
     # Images have at most some hundred layers; the deepest first, without recursion
     order, waiting = [], [chain_id]
     while waiting:
         each = waiting.pop()
         order.append(each)
         waiting += layers[each].children
-    made: dict[str, Node] = {}
+    made: dict[str, ImageTreeNode] = {}
     for each in reversed(order):
         layer = layers[each]
         children = tuple(made.pop(child) for child in _sorted(layers, layer.children))
         images = tuple(sorted(layer.images))
-        made[each] = Node(each, layer.diff_id, sizes[each], layer.made_by, images, layer.users, children)
+        made[each] = ImageTreeNode(each, layer.diff_id, sizes[each], layer.made_by, images, layer.users, children)
     return made[chain_id]

@@ -31,7 +31,7 @@ class ResolvedMount(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-class Namespaces(NamedTuple):
+class NamespaceChoice(NamedTuple):
     """How each namespace is had: "private", "host", or the /proc/PID/ns path to join. user: "private" or a path."""
 
     user: str = "private"
@@ -43,7 +43,7 @@ class Namespaces(NamedTuple):
     cgroup: str = "private"
 
 
-class Facts(NamedTuple):
+class BundleFacts(NamedTuple):
     """What was looked up. directory: of the container; hostname: inside; devices: (host path, path inside, rwm).
 
     env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
@@ -54,7 +54,7 @@ class Facts(NamedTuple):
     hostname: str
     id_map: IdMap
     account: Account
-    namespaces: Namespaces
+    namespaces: NamespaceChoice
     mounts: tuple[ResolvedMount, ...] = ()
     devices: tuple[tuple[str, str, str], ...] = ()
     env: tuple[tuple[str, str | None], ...] = ()
@@ -63,7 +63,9 @@ class Facts(NamedTuple):
     seccomp: dict[str, Any] | None = None
 
 
-def make_config(options: ContainerOptions, image: ImageDefaults, facts: Facts) -> tuple[dict[str, Any], list[str]]:
+def make_config(
+    options: ContainerOptions, image: ImageDefaults, facts: BundleFacts
+) -> tuple[dict[str, Any], list[str]]:
     """(config.json, warnings). Raises UsageError for what cannot be combined."""
     secure = security.parse_security_options(options.security_opt)
     warnings = list(secure.warnings)
@@ -73,7 +75,7 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: Facts) -
     args = process.arguments(image, options.entrypoint, options.command)
     if facts.init:
         args = ["/sbin/docker-init", "--", *args]
-    own = {kind for kind in Namespaces._fields if getattr(namespaces, kind) == "private"}
+    own = {kind for kind in NamespaceChoice._fields if getattr(namespaces, kind) == "private"}
     sysctls = security.parse_sysctls(
         options.sysctl, own_network="network" in own, own_ipc="ipc" in own, own_uts="uts" in own
     )
@@ -142,7 +144,7 @@ def working_directory(asked: str | None, image: str) -> str:
     return cwd
 
 
-def default_mounts(options: ContainerOptions, facts: Facts) -> list[dict[str, Any]]:
+def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[str, Any]]:
     """docker's mounts; what a user's mount covers entirely (/dev/shm, /etc/hosts, ...) is left out."""
     covered = {m.target for m in facts.mounts}
     namespaces = facts.namespaces
@@ -192,7 +194,7 @@ def _mount(mount: ResolvedMount) -> dict[str, Any]:
     return {"destination": mount.target, "type": mount.kind, "source": mount.source or mount.kind, "options": options}
 
 
-def _device_mounts(facts: Facts) -> list[dict[str, Any]]:
+def _device_mounts(facts: BundleFacts) -> list[dict[str, Any]]:
     # an ordinary user cannot make device nodes: the host's own are bound, with the host's own permissions
     return [
         {
@@ -209,9 +211,9 @@ def _mappings(extents: Any) -> list[dict[str, int]]:
     return [{"containerID": e.container, "hostID": e.host, "size": e.size} for e in extents]
 
 
-def _namespaces(namespaces: Namespaces) -> list[dict[str, str]]:
+def _namespaces(namespaces: NamespaceChoice) -> list[dict[str, str]]:
     listed = []
-    for kind in Namespaces._fields:
+    for kind in NamespaceChoice._fields:
         how = getattr(namespaces, kind)
         if how == "private":
             listed.append({"type": kind})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.engine.plan.bundle import Namespaces
+from rootless.engine.plan.bundle import NamespaceChoice
 from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidState, UsageError
 from rootless.host.idmap import IdMap
@@ -24,7 +24,7 @@ _FILES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": 
 class Joined(NamedTuple):
     """id_map: of the container that is joined, None without one; network: id of the one whose network is shared."""
 
-    namespaces: Namespaces
+    namespaces: NamespaceChoice
     id_map: IdMap | None = None
     network: str | None = None
 
@@ -69,7 +69,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
         "network": "private" if recorded_mode(network_mode).has_own_namespace else "host",
     }
     if not named:
-        return Joined(Namespaces(**how))
+        return Joined(NamespaceChoice(**how))
     from rootless.engine.container.reconcile import running_pid
     from rootless.kernel.procfs import transparent
     from rootless.storage.drivers.writable import is_reachable
@@ -105,4 +105,4 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
             "the containers to join have user namespaces of their own, and a process is in only one",
             hint="start the second with --userns=container:FIRST",
         )
-    return Joined(Namespaces(user=next(iter(users.values())), **how), id_map, network)
+    return Joined(NamespaceChoice(user=next(iter(users.values())), **how), id_map, network)

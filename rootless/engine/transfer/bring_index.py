@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.copy_ends import Source
+    from rootless.engine.transfer.copy_ends import CopySource
     from rootless.storage.store.store import Store
 
 _PIECE = 1 << 20
@@ -26,7 +26,7 @@ _MAX_NESTING = 4
 
 
 def bring_all(
-    engine: Engine, source: Source, say: Callable[[PullEvent], None], *, origin: str | None = None
+    engine: Engine, source: CopySource, say: Callable[[PullEvent], None], *, origin: str | None = None
 ) -> Manifest | Index:
     """What the source has at its top, with all below it; the caller holds `store.using()` and gives it a name."""
     raw, media_type = source.top()
@@ -39,7 +39,7 @@ def bring_all(
 
 
 def _bring_children(
-    engine: Engine, source: Source, index: Index, say: Callable[[PullEvent], None], origin: str | None, depth: int
+    engine: Engine, source: CopySource, index: Index, say: Callable[[PullEvent], None], origin: str | None, depth: int
 ) -> None:
     if depth > _MAX_NESTING:
         raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
@@ -63,7 +63,7 @@ def _bring_children(
 
 def bring_manifest(
     engine: Engine,
-    source: Source,
+    source: CopySource,
     manifest: Manifest,
     say: Callable[[PullEvent], None],
     *,
@@ -84,7 +84,7 @@ def bring_manifest(
     _keep(store, manifest.raw, manifest.digest)
 
 
-def _bring_blob(store: Store, source: Source, descriptor: Descriptor, control: Control) -> None:
+def _bring_blob(store: Store, source: CopySource, descriptor: Descriptor, control: Control) -> None:
     short = descriptor.digest.partition(":")[2][:12]
     control.emit(PullEvent(short, "Downloading", 0, descriptor.size))
     if descriptor.data is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rootless.image.source import Reader
 
 
-class Source(Protocol):
+class CopySource(Protocol):
     """Where a copy reads: an image source that also shows what is at the top."""
 
     @property
@@ -146,7 +146,7 @@ class RegistrySink:
         self._destination.close()
 
 
-def open_source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> Source:
+def open_source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> CopySource:
     """The image at `place`. Raises ImageNotFound, InvalidInput, RegistryError, UsageError."""
     if place.transport == places.REGISTRY:
         from rootless.image.distribution.registry import open_registry

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _STEP = 1 << 19  # bytes between two progress events of a layer
 
 
-class Layer(NamedTuple):
+class LayerToBring(NamedTuple):
     """One layer to bring: its blob, and what it unpacks to."""
 
     descriptor: Descriptor
@@ -74,7 +74,7 @@ def bring(
     return config
 
 
-def plan(manifest: Manifest, config: ImageConfig) -> list[Layer]:
+def plan(manifest: Manifest, config: ImageConfig) -> list[LayerToBring]:
     """The layers, bottom first. Raises InvalidInput when manifest and config do not belong together."""
     if len(manifest.layers) != len(config.diff_ids):
         raise InvalidInput(
@@ -82,13 +82,15 @@ def plan(manifest: Manifest, config: ImageConfig) -> list[Layer]:
         )
     chain = chain_ids(config.diff_ids)
     parents: list[str | None] = [None, *chain]
-    return [Layer(*each) for each in zip(manifest.layers, config.diff_ids, chain, parents[: len(chain)], strict=True)]
+    return [
+        LayerToBring(*each) for each in zip(manifest.layers, config.diff_ids, chain, parents[: len(chain)], strict=True)
+    ]
 
 
 def _bring_layers(
     store: Store,
     source: ImageSource,
-    layers: Sequence[Layer],
+    layers: Sequence[LayerToBring],
     progress: Callable[[PullEvent], None],
     keep_blobs: bool,
 ) -> None:
@@ -100,7 +102,7 @@ def _bring_layers(
         return
     store.id_map  # noqa: B018 - read /etc/subuid once, before the threads
 
-    def job(layer: Layer) -> Callable[[Control], None]:
+    def job(layer: LayerToBring) -> Callable[[Control], None]:
         return lambda control: _bring_layer(store, source, layer, control, keep_blobs)
 
     run_all([job(layer) for layer in missing], progress)
@@ -109,7 +111,7 @@ def _bring_layers(
 def _bring_layer(
     store: Store,
     source: ImageSource,
-    layer: Layer,
+    layer: LayerToBring,
     control: Control,
     keep_blobs: bool,
 ) -> None:
@@ -146,13 +148,13 @@ def _bring_layer(
     emit(PullEvent(layer.short, "Pull complete"))
 
 
-def _is_here(store: Store, layer: Layer, keep_blobs: bool) -> bool:
+def _is_here(store: Store, layer: LayerToBring, keep_blobs: bool) -> bool:
     if not store.layers.has(layer.chain_id):
         return False
     return not keep_blobs or layer.descriptor.digest == layer.diff_id or store.blobs.has(layer.descriptor.digest)
 
 
-def _unpack(store: Store, layer: Layer, stream: LayerStream) -> None:
+def _unpack(store: Store, layer: LayerToBring, stream: LayerStream) -> None:
     try:
         store.layers.unpack(
             layer.chain_id, layer.parent, layer.diff_id, layer.descriptor.media_type, stream, store.id_map
@@ -174,7 +176,7 @@ class LayerStream:
         self,
         reader: Reader,
         writer: BlobWriter | BlobCheck | None,
-        layer: Layer,
+        layer: LayerToBring,
         status: str,
         control: Control,
     ) -> None:

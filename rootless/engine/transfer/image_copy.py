@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.copy_ends import Source
+    from rootless.engine.transfer.copy_ends import CopySource
     from rootless.image.platform import Platform
     from rootless.image.sinks import Sink
 
@@ -42,7 +42,7 @@ _MAX_NESTING = 4
 
 
 class _Copy(NamedTuple):
-    source: Source
+    source: CopySource
     sink: Sink
     platform: Platform
     options: CopyOptions
@@ -96,7 +96,7 @@ def _place(engine: Engine, text: str) -> ImagePlace:
 
 def _into_store(
     engine: Engine,
-    source: Source,
+    source: CopySource,
     place: ImagePlace,
     from_place: ImagePlace,
     platform: Platform,
@@ -178,7 +178,7 @@ def _copy_manifest(copy: _Copy, manifest: Manifest, *, is_top: bool) -> Descript
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _content(source: Source, descriptor: Descriptor) -> UploadContent:
+def _content(source: CopySource, descriptor: Descriptor) -> UploadContent:
     import io
 
     embedded = descriptor.data

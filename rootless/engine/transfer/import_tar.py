@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
+    from rootless.image.decompress import ByteSource
     from rootless.image.platform import Platform
-    from rootless.storage.layers.layer_store import Reader
     from rootless.storage.store.store import Store
 
 _STEP = 4 << 20
@@ -98,7 +98,7 @@ def _plain(stream: BinaryIO) -> PlainBytes:
 
 
 def store_layer(
-    store: Store, reader: Reader, progress: Callable[[PullEvent], None] | None, *, parent: str | None = None
+    store: Store, reader: ByteSource, progress: Callable[[PullEvent], None] | None, *, parent: str | None = None
 ) -> Descriptor:
     """Unpack an uncompressed layer tar, on the layer with chain id `parent`; its descriptor, whose digest is the
     diff_id too. The tar is not kept: `engine.transfer.layer_bytes` makes it again from the tree."""

@@ -44,7 +44,7 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
             from rootless.storage.layers.worker_client import Rebuilt
 
             tar = Rebuilt([store.layers.path(chain)], store.id_map)
-            return Checked(tar, diff_id, int(store.layers.record(chain)["tar_size"]), damaged=_DAMAGED_TREE)
+            return CheckedReader(tar, diff_id, int(store.layers.record(chain)["tar_size"]), damaged=_DAMAGED_TREE)
     # A layer made before there were recipes has its blob
     descriptors = list(_descriptors(store, diff_id, chains))
     for descriptor in descriptors:
@@ -83,7 +83,7 @@ class Tars:
             from rootless.storage.layers.worker_client import Rebuilt
 
             self._rebuilt = Rebuilt(list(self._made.values()), self._engine.store.id_map)
-        return size, Checked(_Part(self._rebuilt, size), diff_id, size, damaged=_DAMAGED_TREE)
+        return size, CheckedReader(_Part(self._rebuilt, size), diff_id, size, damaged=_DAMAGED_TREE)
 
     def __enter__(self) -> Tars:
         return self
@@ -119,7 +119,7 @@ def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: st
     store = engine.store
     digest, size = descriptor.digest, descriptor.size
     if store.blobs.has(digest):
-        return Checked(store.blobs.open(digest), digest, size)
+        return CheckedReader(store.blobs.open(digest), digest, size)
     if digest == diff_id:
         return open_tar(engine, diff_id, chain_id)
     chains = list(_chains(store, diff_id, chain_id))
@@ -129,7 +129,7 @@ def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: st
             if compression is not None:
                 from rootless.image.compress import Compressed
 
-                return Checked(Compressed(open_tar(engine, diff_id, chain), compression), digest, size)
+                return CheckedReader(Compressed(open_tar(engine, diff_id, chain), compression), digest, size)
     reader = _fetched(engine, descriptor, chains)
     if reader is None:
         raise NotFound(
@@ -214,7 +214,7 @@ def _fetched(engine: Engine, descriptor: Descriptor, chains: list[str]) -> Reade
                 reader.close()
             source.close()
             continue
-        return Checked(_Begun(first, reader, source), descriptor.digest, descriptor.size)
+        return CheckedReader(_Begun(first, reader, source), descriptor.digest, descriptor.size)
     return None
 
 
@@ -239,13 +239,13 @@ def _decompressed(blob: Reader, diff_id: str) -> Reader:
     head = b""
     while len(head) < HEAD and (piece := blob.read(HEAD - len(head))):
         head += piece
-    return Checked(_Closing(PlainBytes(head, blob), blob), diff_id, None)
+    return CheckedReader(_Closing(PlainBytes(head, blob), blob), diff_id, None)
 
 
 _DAMAGED_TREE = "`rootless system check --repair` looks for the damage"
 
 
-class Checked:
+class CheckedReader:
     """A reader that compares all bytes with their digest as the last ones are read. size: None = not known."""
 
     __slots__ = ("_damaged", "_digest", "_hash", "_left", "_reader")

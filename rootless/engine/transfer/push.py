@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.image_bring import Layer
+    from rootless.engine.transfer.image_bring import LayerToBring
     from rootless.image.distribution.destination import Placed, RegistryDestination
     from rootless.image.distribution.upload import UploadContent
     from rootless.image.reference import Reference
@@ -129,7 +129,7 @@ def push_image(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
             push.say(PullEvent(layer.short, "Layer already exists"))
         return there
 
-    def job(layer: Layer) -> Callable[[Control], Descriptor]:
+    def job(layer: LayerToBring) -> Callable[[Control], Descriptor]:
         return lambda control: _push_layer(push, layer, known, control)
 
     sent = dict(zip(once, run_all([job(layer) for layer in once.values()], push.say, at_once=_AT_ONCE), strict=True))
@@ -152,7 +152,7 @@ def _manifest_of(push: _Push, entry: ImageEntry, sent: Sequence[Descriptor]) -> 
     return rebuild(entry.manifest, layers, form)
 
 
-def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[Layer], tag: str) -> Descriptor | None:
+def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[LayerToBring], tag: str) -> Descriptor | None:
     """What the tag means in the registry, when that is what a push would give: then there is nothing to do."""
     told = push.destination.digest_of_tag(tag)
     if told is None:
@@ -167,7 +167,7 @@ def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[Layer], tag: str
     return None
 
 
-def _predicted(push: _Push, layer: Layer, *, anew: bool) -> Descriptor | None:
+def _predicted(push: _Push, layer: LayerToBring, *, anew: bool) -> Descriptor | None:
     """The layer's descriptor after a push, as far as it is known; anew: if its blob could not be had."""
     descriptor = layer.descriptor
     wanted = _wanted(push, descriptor)
@@ -190,7 +190,7 @@ def _compressed_descriptor(digest: str, size: int, compression: Compression) -> 
     return plain._replace(media_type=layer_type(plain, compression.name, "oci"))
 
 
-def _push_layer(push: _Push, layer: Layer, known: dict[str, list[str]], control: Control) -> Descriptor:
+def _push_layer(push: _Push, layer: LayerToBring, known: dict[str, list[str]], control: Control) -> Descriptor:
     """One layer; its descriptor in the registry."""
     descriptor = layer.descriptor
     if descriptor.is_foreign:
@@ -208,7 +208,7 @@ def _push_layer(push: _Push, layer: Layer, known: dict[str, list[str]], control:
     return _push_compressed(push, layer, wanted, known, control)
 
 
-def _is_made_anew(push: _Push, layer: Layer, compression: Compression) -> bool:
+def _is_made_anew(push: _Push, layer: LayerToBring, compression: Compression) -> bool:
     """Whether the repository has the layer only as we compressed it for an earlier push."""
     store, destination = push.engine.store, push.destination
     form = forms(store, layer.chain_id).get(compression.key)
@@ -222,7 +222,7 @@ def _is_made_anew(push: _Push, layer: Layer, compression: Compression) -> bool:
 
 
 def _push_compressed(
-    push: _Push, layer: Layer, wanted: Compression, known: dict[str, list[str]], control: Control
+    push: _Push, layer: LayerToBring, wanted: Compression, known: dict[str, list[str]], control: Control
 ) -> Descriptor:
     store, key = push.engine.store, wanted.key
     form = forms(store, layer.chain_id).get(key)
@@ -240,7 +240,9 @@ def _push_compressed(
     return _compressed_descriptor(placed.digest, placed.size, wanted)
 
 
-def _put(push: _Push, layer: Layer, content: UploadContent, known: dict[str, list[str]], control: Control) -> Placed:
+def _put(
+    push: _Push, layer: LayerToBring, content: UploadContent, known: dict[str, list[str]], control: Control
+) -> Placed:
     total = content.size or 0
     shown = 0
     control.check()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, qualify, require, tags
 from rootless.engine.transfer import layer_bytes
-from rootless.engine.transfer.image_bring import Layer, plan
+from rootless.engine.transfer.image_bring import LayerToBring, plan
 from rootless.errors import UsageError
 from rootless.image.compress import Compressed, Compression, encoder
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
@@ -116,7 +116,7 @@ def _write(
         whole.finish()
 
 
-def _tar_opener(engine: Engine, layer: Layer) -> Open:
+def _tar_opener(engine: Engine, layer: LayerToBring) -> Open:
     return lambda: layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id)
 
 
@@ -154,7 +154,9 @@ def _exact(
     return converted, _Ahead(blobs)
 
 
-def _layer(engine: Engine, image: SavedImage, layer: Layer, compression: Compression | None) -> tuple[Descriptor, Open]:
+def _layer(
+    engine: Engine, image: SavedImage, layer: LayerToBring, compression: Compression | None
+) -> tuple[Descriptor, Open]:
     """A layer's descriptor in the archive, and what opens its bytes."""
     form = format_of(image.manifest.media_type)
     chosen = compression or Compression(layer_compression(layer.descriptor.media_type))
@@ -170,7 +172,7 @@ def _layer(engine: Engine, image: SavedImage, layer: Layer, compression: Compres
     return _compress(engine, layer, chosen, form)
 
 
-def _compress(engine: Engine, layer: Layer, compression: Compression, form: str) -> tuple[Descriptor, Open]:
+def _compress(engine: Engine, layer: LayerToBring, compression: Compression, form: str) -> tuple[Descriptor, Open]:
     """Compress a layer into a nameless file: its size and digest come before its bytes in an archive."""
     import hashlib
 

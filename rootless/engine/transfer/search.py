@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from rootless.engine.image.image_names import registries, registry_access
-from rootless.engine.image_types import Found, RegistryOptions, Tag
+from rootless.engine.image_types import RegistryOptions, SearchResult, Tag
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import error_text, next_link
 from rootless.image.manifest import MANIFEST_LIMIT, load_json
@@ -31,7 +31,7 @@ def search(
     limit: int = 25,
     filters: Mapping[str, Sequence[str]],
     options: RegistryOptions,
-) -> list[Found]:
+) -> list[SearchResult]:
     """Repositories that match `[REGISTRY/]TERM`. Raises UsageError, RegistryError."""
     unknown = set(filters) - set(FILTERS)
     if unknown:
@@ -72,7 +72,7 @@ def _open(engine: Engine, registry: str, repository: str, options: RegistryOptio
     return Session(endpoint, registry_access(options), warn=engine.warn)
 
 
-def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[Found] | None:
+def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[SearchResult] | None:
     """docker's search; None when the registry has none."""
     query = urlencode({"q": words, "n": limit})
     path = f"/v1/search?{query}"
@@ -92,7 +92,7 @@ def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[F
         if isinstance(each, dict) and isinstance(each.get("name"), str):
             stars = each.get("star_count")
             rows.append(
-                Found(
+                SearchResult(
                     registry,
                     f"{registry}/{each['name']}",
                     str(each.get("description") or ""),
@@ -104,11 +104,11 @@ def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[F
     return rows
 
 
-def _catalog(session: Session, registry: str, words: str, limit: int) -> list[Found]:
-    rows: list[Found] = []
+def _catalog(session: Session, registry: str, words: str, limit: int) -> list[SearchResult]:
+    rows: list[SearchResult] = []
     for document in _pages(session, "_catalog?n=1000", f"registry '{registry}' cannot be searched"):
         names = [each for each in document.get("repositories") or [] if isinstance(each, str)]
-        rows += [Found(registry, f"{registry}/{name}", "", -1, False, False) for name in names if words in name]
+        rows += [SearchResult(registry, f"{registry}/{name}", "", -1, False, False) for name in names if words in name]
         if len(rows) >= limit:
             break
     return rows
@@ -140,7 +140,7 @@ def _read(response: Any) -> dict[str, Any]:
         response.close()
 
 
-def _passes(row: Found, filters: Mapping[str, Sequence[str]]) -> bool:
+def _passes(row: SearchResult, filters: Mapping[str, Sequence[str]]) -> bool:
     for key, fact in (("is-official", row.official), ("is-automated", row.automated)):
         for value in filters.get(key, ()):
             if value.lower() not in ("true", "false", "1", "0"):

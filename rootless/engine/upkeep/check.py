@@ -25,7 +25,7 @@ BLOB, LAYER, IMAGE, CONTAINER, VOLUME, NAME, GARBAGE, INDEX = (
     "blob", "layer", "image", "container", "volume", "name", "garbage", "index")  # fmt: skip
 
 
-class Finding(NamedTuple):
+class StoreFinding(NamedTuple):
     """One thing that is wrong. kind, id: of what (digest, chain id, container id, name); text: what is wrong; details:
     the first damages of a layer; repaired: what was done about it, "" when nothing; is_damage: False for what only
     takes space."""
@@ -38,10 +38,10 @@ class Finding(NamedTuple):
     is_damage: bool = True
 
 
-class Checked(NamedTuple):
+class CheckResult(NamedTuple):
     """What was looked at, and what was found."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[StoreFinding, ...]
     blobs: int
     layers: int
     images: int
@@ -56,7 +56,7 @@ class Checked(NamedTuple):
 
 def check(
     engine: Engine, *, repair: bool = False, quick: bool = False, progress: Callable[[str], None] | None = None
-) -> Checked:
+) -> CheckResult:
     """See engine.upkeep.system.System.check."""
     look = _Look(engine, quick=quick, say=progress or (lambda text: None))
     with engine.store.using():
@@ -75,8 +75,8 @@ def check(
     ):
         if names:
             done = "removed" if repair else ""
-            found.append(Finding(GARBAGE, "", f"{len(names)} {kind}", tuple(names[:10]), done, is_damage=False))
-    return Checked(tuple(found), look.blobs, look.layers, look.images, look.containers, look.volumes)
+            found.append(StoreFinding(GARBAGE, "", f"{len(names)} {kind}", tuple(names[:10]), done, is_damage=False))
+    return CheckResult(tuple(found), look.blobs, look.layers, look.images, look.containers, look.volumes)
 
 
 class _Look:
@@ -99,22 +99,22 @@ class _Look:
         self._store = engine.store
         self._quick = quick
         self._say = say
-        self._found: list[Finding] = []
+        self._found: list[StoreFinding] = []
         # chain id → whether its content is whole, and only owners, modes and the like are not
         self.damaged_layers: dict[str, bool] = {}
         self.blobs = self.layers = self.images = self.containers = self.volumes = 0
 
-    def everything(self) -> list[Finding]:
+    def everything(self) -> list[StoreFinding]:
         """All findings, the basic ones first."""
         try:
             entries = self._store.index.entries()
             broken = self._store.index.broken()
         except RootlessError as e:
-            self._found.append(Finding(INDEX, "index.json", e.message))
+            self._found.append(StoreFinding(INDEX, "index.json", e.message))
             entries, broken = [], []
         self._blobs(entries)
         for digest, error in broken:
-            self._found.append(Finding(IMAGE, digest, error.message))
+            self._found.append(StoreFinding(IMAGE, digest, error.message))
         self._layers()
         for entry in entries:
             self._image(entry)
@@ -133,7 +133,7 @@ class _Look:
                 continue  # replaced or dropped meanwhile by another command
             self.blobs += 1
             if size != sizes.get(digest, size):
-                self._found.append(Finding(BLOB, digest, f"it has {size} bytes instead of {sizes[digest]}"))
+                self._found.append(StoreFinding(BLOB, digest, f"it has {size} bytes instead of {sizes[digest]}"))
                 continue
             if self._quick:
                 continue
@@ -141,9 +141,9 @@ class _Look:
             try:
                 self._store.blobs.verify(digest)
             except DigestMismatch:
-                self._found.append(Finding(BLOB, digest, "its bytes have another digest"))
+                self._found.append(StoreFinding(BLOB, digest, "its bytes have another digest"))
             except (RootlessError, OSError) as e:
-                self._found.append(Finding(BLOB, digest, f"it cannot be read: {e}"))
+                self._found.append(StoreFinding(BLOB, digest, f"it cannot be read: {e}"))
 
     def _layers(self) -> None:
         for chain_id in sorted(self._store.layers.list()):
@@ -156,7 +156,7 @@ class _Look:
                 details, text, whole = (), f"{e}", False
             if text:
                 self.damaged_layers[chain_id] = whole
-                self._found.append(Finding(LAYER, chain_id, text, details))
+                self._found.append(StoreFinding(LAYER, chain_id, text, details))
 
     def _layer(self, chain_id: str, record: dict[str, Any]) -> tuple[tuple[str, ...], str, bool]:
         """(damages, what is wrong in short or "", whether its tar can still be made)."""
@@ -185,12 +185,12 @@ class _Look:
         self.images += 1
         name = familiar(entry.names[0]) if entry.names else entry.config_digest
         if len(entry.manifest.layers) != len(entry.config.diff_ids):
-            self._found.append(Finding(IMAGE, entry.manifest_digest, f"'{name}': manifest and config do not fit"))
+            self._found.append(StoreFinding(IMAGE, entry.manifest_digest, f"'{name}': manifest and config do not fit"))
             return
         missing = [each for each in chain_ids(entry.config.diff_ids) if not self._store.layers.has(each)]
         if missing:
             text = f"'{name}' lacks {len(missing)} of its {len(entry.config.diff_ids)} layers"
-            self._found.append(Finding(IMAGE, entry.manifest_digest, text, tuple(missing)))
+            self._found.append(StoreFinding(IMAGE, entry.manifest_digest, text, tuple(missing)))
 
     def _containers(self) -> None:
         containers = self._store.containers
@@ -200,15 +200,15 @@ class _Look:
                 record = containers.read(container_id)
                 containers.read_state(container_id)
             except RootlessError as e:
-                self._found.append(Finding(CONTAINER, container_id, e.message))
+                self._found.append(StoreFinding(CONTAINER, container_id, e.message))
                 continue
             missing = [str(each) for each in record.get("layers") or () if not self._store.layers.has(str(each))]
             if missing:
                 text = f"'{record.get('name')}' lacks {len(missing)} of its layers"
-                self._found.append(Finding(CONTAINER, container_id, text, tuple(missing)))
+                self._found.append(StoreFinding(CONTAINER, container_id, text, tuple(missing)))
             for name in ("config.json", "launch.json"):
                 if not os.path.exists(containers.path(container_id, name)):
-                    self._found.append(Finding(CONTAINER, container_id, f"'{record.get('name')}' has no {name}"))
+                    self._found.append(StoreFinding(CONTAINER, container_id, f"'{record.get('name')}' has no {name}"))
         for name in os.listdir(containers.names):
             try:
                 with open(f"{containers.names}/{name}", encoding="ascii", errors="replace") as file:
@@ -216,7 +216,7 @@ class _Look:
             except OSError:
                 continue
             if not os.path.exists(containers.path(owner or "-", "record.json")):
-                self._found.append(Finding(NAME, name, "the container that has this name is gone"))
+                self._found.append(StoreFinding(NAME, name, "the container that has this name is gone"))
 
     def _volumes(self) -> None:
         directory = self._store.volumes.directory
@@ -227,7 +227,7 @@ class _Look:
             try:
                 self._store.volumes.get(name)
             except RootlessError as e:
-                self._found.append(Finding(VOLUME, name, e.message))
+                self._found.append(StoreFinding(VOLUME, name, e.message))
                 continue
             if not os.path.isdir(f"{directory}/{name}/_data"):
-                self._found.append(Finding(VOLUME, name, "its directory is missing"))
+                self._found.append(StoreFinding(VOLUME, name, "its directory is missing"))

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootless.engine.transfer.layer_bytes import recovered_tar
-from rootless.engine.upkeep.check import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, Finding
+from rootless.engine.upkeep.check import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, StoreFinding
 from rootless.errors import HostLimit, RootlessError
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chain_ids, parse_manifest
 from rootless.paths import ensure_private
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rootless.storage.store.index import ImageEntry
 
 
-def repair(engine: Engine, findings: list[Finding], damaged: Mapping[str, bool]) -> list[Finding]:
+def repair(engine: Engine, findings: list[StoreFinding], damaged: Mapping[str, bool]) -> list[StoreFinding]:
     """Put right what can be; the findings with what was done. damaged: chain id → whether the content is whole."""
     work = _Repair(engine, damaged)
     # Blobs first: manifests and configs say what layers are
@@ -40,7 +40,7 @@ class _Repair:
         self._store = engine.store
         self._damaged = dict(damaged)
 
-    def one(self, finding: Finding) -> Finding:
+    def one(self, finding: StoreFinding) -> StoreFinding:
         """Try to repair; what cannot be keeps its text with the reason."""
         try:
             done = _WAYS[finding.kind](self, finding) if finding.kind in _WAYS else ""
@@ -49,7 +49,7 @@ class _Repair:
             return finding._replace(text=f"{finding.text}; it cannot be repaired: {e.message}{hint}")
         return finding._replace(repaired=done)
 
-    def _blob(self, finding: Finding) -> str:
+    def _blob(self, finding: StoreFinding) -> str:
         digest = finding.id
         owner = self._image_with_layer(digest)
         self._quarantine(self._store.blobs.path(digest))
@@ -61,7 +61,7 @@ class _Repair:
         self._bring_small(digest)
         return "fetched again"
 
-    def _image(self, finding: Finding) -> str:
+    def _image(self, finding: StoreFinding) -> str:
         """An image whose blobs or layers are missing: as a pull would bring them."""
         digest = finding.id
         if not self._store.blobs.has(digest):
@@ -98,7 +98,7 @@ class _Repair:
             writer.write(content)
             writer.commit()
 
-    def _layer(self, finding: Finding) -> str:
+    def _layer(self, finding: StoreFinding) -> str:
         chain = finding.id
         for entry in self._store.index.entries():
             chains = chain_ids(entry.config.diff_ids)
@@ -119,16 +119,16 @@ class _Repair:
         self._damaged.pop(chain, None)
         return "unpacked anew; the old tree is in quarantine"
 
-    def _name(self, finding: Finding) -> str:
+    def _name(self, finding: StoreFinding) -> str:
         self._store.containers.drop_stale(finding.id)
         return "removed"
 
-    def _container(self, finding: Finding) -> str:
+    def _container(self, finding: StoreFinding) -> str:
         if finding.details and all(self._store.layers.has(chain) for chain in finding.details):
             return "its layers are there again"
         raise HostLimit("what it had written cannot be made again", hint=f"rootless rm -f {finding.id[:12]}")
 
-    def _volume(self, finding: Finding) -> str:
+    def _volume(self, finding: StoreFinding) -> str:
         raise HostLimit("only you know what it held", hint=f"rootless volume rm -f {finding.id}")
 
     def _image_with_layer(self, digest: str) -> ImageEntry | None:

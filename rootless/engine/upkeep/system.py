@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.upkeep.build_cache import CachePruned
-    from rootless.engine.upkeep.check import Checked
+    from rootless.engine.upkeep.check import CheckResult
     from rootless.engine.upkeep.disk_usage import DiskUsage
     from rootless.host.doctor import Section
 
@@ -149,7 +149,7 @@ class System:
 
     def check(
         self, *, repair: bool = False, quick: bool = False, progress: Callable[[str], None] | None = None
-    ) -> Checked:
+    ) -> CheckResult:
         """Verify blobs, layers, names, records, containers and volumes; what nothing needs is told too.
 
         repair: put right what can be, and remove what nothing needs; quick: read no content. progress: called with what

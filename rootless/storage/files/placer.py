@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, InvalidState
 from rootless.storage.changes.difference import DIRECTORY
@@ -23,6 +23,8 @@ from rootless.storage.tar.tarstream import DIRECTORY as DIRECTORY_KIND
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.image.decompress import ByteSource
+
     Owner = Callable[[TarEntry], tuple[int, int]]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,17 +36,10 @@ _FORMATS = {FILE: stat.S_IFREG, DIRECTORY_KIND: stat.S_IFDIR, SYMLINK: stat.S_IF
             CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}  # fmt: skip
 
 
-class Reader(Protocol):
-    """A stream of bytes."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes, empty at the end."""
-
-
 class Bytes:
     """The archive's bytes as tarstream wants them."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: ByteSource) -> None:
         self._reader = reader
 
     def take(self, size: int) -> bytes:
@@ -101,7 +96,7 @@ class ArchivePlacer:
         self.size = 0
         self.lost = 0
 
-    def place(self, reader: Reader) -> None:
+    def place(self, reader: ByteSource) -> None:
         """Place every member, then read what is left. Raises InvalidInput (bad archive), InvalidState (in the way)."""
         source = Bytes(reader)
         archive = TarStream(source)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
 from rootless.paths import Lock, ensure_private
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.host.idmap import IdMap
+    from rootless.image.decompress import ByteSource
     from rootless.storage.store.store import Store
 
     Names = list[str]
@@ -33,13 +34,6 @@ _PLAIN = "application/vnd.oci.image.layer.v1.tar"
 _GRACE = 30.0  # seconds in which the unpacking of a parent must begin once its child is read
 _POLL = 0.05
 _AT_FDCWD = -100
-
-
-class Reader(Protocol):
-    """A stream of compressed bytes."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes, empty at the end."""
 
 
 class Layers:
@@ -74,7 +68,7 @@ class Layers:
         parent_chain_id: str | None,
         diff_id: str,
         media_type: str,
-        stream: Reader,
+        stream: ByteSource,
         id_map: IdMap | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -103,7 +97,7 @@ class Layers:
         self,
         parent_chain_id: str | None,
         media_type: str,
-        stream: Reader,
+        stream: ByteSource,
         progress: Callable[[int], None] | None = None,
     ) -> str:
         """Unpack a layer of which nothing is known yet; its chain id (`record` has diff_id and tar_size). Else as
@@ -166,7 +160,7 @@ class Layers:
         parent_chain_id: str | None,
         media_type: str,
         diff_id: str | None,
-        stream: Reader,
+        stream: ByteSource,
         id_map: IdMap,
         progress: Callable[[int], None] | None,
     ) -> dict[str, Any]:
@@ -185,7 +179,7 @@ class Layers:
         record = {key: result[key] for key in ("diff_id", "tar_size", "size", "entries", "markers", "lost")}
         return {**record, "parent": parent_chain_id, "id_map": id_map.key(), "recipe": True}
 
-    def replace(self, chain_id: str, parent_chain_id: str | None, diff_id: str, stream: Reader) -> None:
+    def replace(self, chain_id: str, parent_chain_id: str | None, diff_id: str, stream: ByteSource) -> None:
         """Unpack a damaged layer anew from its uncompressed tar; the old tree goes into the store's quarantine.
 
         Containers that run keep the old one. Raises as `unpack`, and leaves the old one in its place then.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.host.idmap import IdMap
-    from rootless.storage.layers.layer_store import Reader
+    from rootless.image.decompress import ByteSource
 
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
@@ -89,7 +89,7 @@ def run(
     job: dict[str, Any],
     id_map: IdMap,
     *,
-    stream: Reader | None = None,
+    stream: ByteSource | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Do `job` in a worker inside a namespace of `id_map` and return its result. Safe beside threads.
@@ -168,7 +168,7 @@ class Rebuilt:
         os.waitpid(pid, 0)
 
 
-def drain(stream: Reader, progress: Callable[[int], None] | None) -> None:
+def drain(stream: ByteSource, progress: Callable[[int], None] | None) -> None:
     """Read a stream whose layer is here already, so that whoever listens to it gets all bytes."""
     while piece := stream.read(PIECE):
         if progress is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rootless.engine.plan.bundle import Facts, Namespaces, ResolvedMount, make_config
+from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, ResolvedMount, make_config
 from rootless.engine.plan.oci_process import ImageDefaults
 from rootless.engine.plan.users import Account
 from rootless.engine.types import ContainerOptions
@@ -24,20 +24,20 @@ IMAGE = ImageDefaults(env=("PATH=/usr/bin:/bin", "LANG=C"), cmd=("sh",), labels=
 JOIN = "/proc/4242/ns/"
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> BundleFacts:
     base: dict[str, Any] = {
         "directory": "/store/containers/c1",
         "hostname": "c1",
         "id_map": RANGE,
         "account": ROOT,
-        "namespaces": Namespaces(),
+        "namespaces": NamespaceChoice(),
         **changes,
     }
-    return Facts(**base)
+    return BundleFacts(**base)
 
 
-MOST_HOST = Namespaces(pid="host", ipc="host", uts="host", network="host", cgroup="host")
-JOINED = Namespaces(user=f"{JOIN}user", network=f"{JOIN}net", pid=f"{JOIN}pid")
+MOST_HOST = NamespaceChoice(pid="host", ipc="host", uts="host", network="host", cgroup="host")
+JOINED = NamespaceChoice(user=f"{JOIN}user", network=f"{JOIN}net", pid=f"{JOIN}pid")
 ONE = {"id_map": single_map(33, 33, 1002, 1002), "account": Account(33, 33, (33, 27), "/")}
 KEPT = {"id_map": keep_id_map(IDS, 1001, 1001, 1001, 1001), "account": Account(1001, 1001, (1001,), "/")}
 SECURE = ("no-new-privileges", "mask=/a:/b", "unmask=/proc/k*:/proc/acpi")

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.engine.files.cp_rules import Found, Place, Placing, base_name, choose, parse_place
+from rootless.engine.files.cp_rules import CopyPlace, CopyPlacing, FoundDestination, base_name, choose, parse_place
 from rootless.errors import InvalidInput, NotFound, UsageError
 
-DIRECTORY = Found(True, True, "there")
-FILE = Found(True, False, "there")
-NOTHING = Found(False, False, "there")
+DIRECTORY = FoundDestination(True, True, "there")
+FILE = FoundDestination(True, False, "there")
+NOTHING = FoundDestination(False, False, "there")
 
 
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("web:/etc", Place("web", "/etc")),
-        ("web:etc/x:y", Place("web", "etc/x:y")),
-        ("/host/a:b", Place("", "/host/a:b")),
-        ("./a:b", Place("", "./a:b")),
-        ("../a:b", Place("", "../a:b")),
-        ("file", Place("", "file")),
-        (":file", Place("", ":file")),
-        ("-", Place("", "-")),
+        ("web:/etc", CopyPlace("web", "/etc")),
+        ("web:etc/x:y", CopyPlace("web", "etc/x:y")),
+        ("/host/a:b", CopyPlace("", "/host/a:b")),
+        ("./a:b", CopyPlace("", "./a:b")),
+        ("../a:b", CopyPlace("", "../a:b")),
+        ("file", CopyPlace("", "file")),
+        (":file", CopyPlace("", ":file")),
+        ("-", CopyPlace("", "-")),
     ],
 )
-def test_parse_place(text: str, place: Place) -> None:
+def test_parse_place(text: str, place: CopyPlace) -> None:
     assert parse_place(text) == place
 
 
@@ -46,18 +46,18 @@ def test_base_name(path: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "is_directory", "path", "found", "placing"),
     [
-        ("f", False, "/d", DIRECTORY, Placing(True, "f")),
-        ("f", False, "/d/", DIRECTORY, Placing(True, "f")),
-        ("f", False, "/there", FILE, Placing(False, "there")),
-        ("f", False, "/there", NOTHING, Placing(False, "there")),
-        ("d", True, "/d", DIRECTORY, Placing(True, "d")),
-        (".", True, "/d", DIRECTORY, Placing(True, ".")),
-        ("d", True, "/there", NOTHING, Placing(False, "there")),
-        (".", True, "/there", NOTHING, Placing(False, "there")),
-        ("d", True, "/there/", NOTHING, Placing(False, "there")),
+        ("f", False, "/d", DIRECTORY, CopyPlacing(True, "f")),
+        ("f", False, "/d/", DIRECTORY, CopyPlacing(True, "f")),
+        ("f", False, "/there", FILE, CopyPlacing(False, "there")),
+        ("f", False, "/there", NOTHING, CopyPlacing(False, "there")),
+        ("d", True, "/d", DIRECTORY, CopyPlacing(True, "d")),
+        (".", True, "/d", DIRECTORY, CopyPlacing(True, ".")),
+        ("d", True, "/there", NOTHING, CopyPlacing(False, "there")),
+        (".", True, "/there", NOTHING, CopyPlacing(False, "there")),
+        ("d", True, "/there/", NOTHING, CopyPlacing(False, "there")),
     ],
 )
-def test_choose(name: str, is_directory: bool, path: str, found: Found, placing: Placing) -> None:
+def test_choose(name: str, is_directory: bool, path: str, found: FoundDestination, placing: CopyPlacing) -> None:
     assert choose(name, is_directory, path, found) == placing
 
 

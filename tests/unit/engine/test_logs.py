@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.engine.container.logs import Record, Window, read
+from rootless.engine.container.logs import LogRecord, Window, read
 from rootless.monitor.logfile import LogFile
 
 
@@ -17,7 +17,7 @@ def write(path: Path, *texts: str, time: str = "2024-01-01T00:00:00.{:09d}Z", fi
             file.write(json.dumps({"log": text, "stream": "stdout", "time": time.format(number)}) + "\n")
 
 
-def texts(records: Iterator[Record]) -> list[str]:
+def texts(records: Iterator[LogRecord]) -> list[str]:
     return [record.text for record in records]
 
 
