@@ -49,13 +49,15 @@ def login(engine: Engine, registry: str | None, user: str, password: Secret, opt
 def _check(engine: Engine, key: str, credentials: Credentials, options: RegistryOptions) -> None:
     """Ask the registry's front door with these credentials."""
     from rootless.image.distribution.answers import error_text
-    from rootless.image.distribution.http_session import Access, Session
+    from rootless.image.distribution.http_session import Access, RegistrySession
 
     host, _, path = key.partition("/")
     reference = parse_reference(f"{host}/{path or 'x'}")
     endpoint = registries(engine).endpoints(reference)[-1]._replace(repository="")
     pair = f"{credentials.user}:{credentials.secret.reveal()}"
-    session = Session(endpoint, Access(options.tls_verify, os.devnull, pair, options.certificates), warn=engine.warn)
+    session = RegistrySession(
+        endpoint, Access(options.tls_verify, os.devnull, pair, options.certificates), warn=engine.warn
+    )
     try:
         response = session.get("")
         error_text(response)

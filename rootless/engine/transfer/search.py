@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.image.distribution.http_session import Session
+    from rootless.image.distribution.http_session import RegistrySession
 
 FILTERS = ("is-automated", "is-official", "stars")
 _MAX_LIMIT = 1000
@@ -64,15 +64,15 @@ def list_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions
     return tags[:limit]
 
 
-def _open(engine: Engine, registry: str, repository: str, options: RegistryOptions) -> Session:
-    from rootless.image.distribution.http_session import Session
+def _open(engine: Engine, registry: str, repository: str, options: RegistryOptions) -> RegistrySession:
+    from rootless.image.distribution.http_session import RegistrySession
 
     endpoint = registries(engine).endpoints(parse_reference(f"{registry}/{repository or 'x'}"))[-1]
     endpoint = endpoint._replace(repository=endpoint.repository if repository else "")
-    return Session(endpoint, registry_access(options), warn=engine.warn)
+    return RegistrySession(endpoint, registry_access(options), warn=engine.warn)
 
 
-def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[SearchResult] | None:
+def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -> list[SearchResult] | None:
     """docker's search; None when the registry has none."""
     query = urlencode({"q": words, "n": limit})
     path = f"/v1/search?{query}"
@@ -104,7 +104,7 @@ def _index_v1(session: Session, registry: str, words: str, limit: int) -> list[S
     return rows
 
 
-def _catalog(session: Session, registry: str, words: str, limit: int) -> list[SearchResult]:
+def _catalog(session: RegistrySession, registry: str, words: str, limit: int) -> list[SearchResult]:
     rows: list[SearchResult] = []
     for document in _pages(session, "_catalog?n=1000", f"registry '{registry}' cannot be searched"):
         names = [each for each in document.get("repositories") or [] if isinstance(each, str)]
@@ -114,7 +114,7 @@ def _catalog(session: Session, registry: str, words: str, limit: int) -> list[Se
     return rows
 
 
-def _pages(session: Session, path: str, missing: str) -> Iterator[dict[str, Any]]:
+def _pages(session: RegistrySession, path: str, missing: str) -> Iterator[dict[str, Any]]:
     """The pages of a list, by their Link headers (distribution-spec: not by count)."""
     url = session.url_of(path)
     for _ in range(_MAX_PAGES):

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from rootless.errors import AuthenticationError, RegistryError
 from rootless.image.digest import check_digest, digest_of, is_digest
 from rootless.image.distribution.answers import error_text
-from rootless.image.distribution.http_session import Access, Session
+from rootless.image.distribution.http_session import Access, RegistrySession
 from rootless.image.distribution.upload import Sent, UploadContent, begin, has_blob, opened, upload
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 
@@ -37,7 +37,7 @@ class RegistryDestination:
 
     __slots__ = ("_seen", "reference", "repository", "session")
 
-    def __init__(self, reference: Reference, session: Session, repository: str) -> None:
+    def __init__(self, reference: Reference, session: RegistrySession, repository: str) -> None:
         self.reference = reference
         self.session = session
         self.repository = repository
@@ -140,6 +140,6 @@ def open_destination(
 ) -> RegistryDestination:
     """The repository that `reference` names, reached once (threads may follow); mirrors are never written to."""
     endpoint = registries.endpoints(reference)[-1]
-    session = Session(endpoint, access, actions=actions, warn=warn)
+    session = RegistrySession(endpoint, access, actions=actions, warn=warn)
     session.url_of("")
     return RegistryDestination(reference, session, endpoint.repository)

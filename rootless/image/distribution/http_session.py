@@ -58,7 +58,7 @@ class Access(NamedTuple):
     certificates: str | None = None
 
 
-class Session:
+class RegistrySession:
     """Requests to `https://HOST/v2/…` (or plain HTTP where that is allowed).
 
     actions: what tokens must allow ("pull", "pull,push"). warn: told each text of a Warning header once. sleep: the

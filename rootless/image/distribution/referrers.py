@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from rootless.image.distribution.destination import RegistryDestination
-    from rootless.image.distribution.http_session import Session
+    from rootless.image.distribution.http_session import RegistrySession
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
@@ -76,7 +76,7 @@ def referrers_tag(digest: str) -> str:
     return f"{algorithm[:32]}-{encoded[:64]}"
 
 
-def list_referrers(session: Session, repository: str, digest: str, artifact_type: str = "") -> list[Referrer]:
+def list_referrers(session: RegistrySession, repository: str, digest: str, artifact_type: str = "") -> list[Referrer]:
     """What refers to `digest`, of that type if one is given. Raises RegistryError, InvalidInput."""
     found: dict[str, Referrer] = {}
     for document in _pages(session, repository, digest, artifact_type):
@@ -109,7 +109,7 @@ def add_to_tag(destination: RegistryDestination, subject: str, new: Referrer) ->
         raise RegistryError(f"others change the list of referrers '{tag}' at the same time", hint="try again")
 
 
-def _pages(session: Session, repository: str, digest: str, artifact_type: str) -> Iterator[dict[str, Any]]:
+def _pages(session: RegistrySession, repository: str, digest: str, artifact_type: str) -> Iterator[dict[str, Any]]:
     query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
     url = session.url_of(f"{repository}/referrers/{check_digest(digest)}{query}")
     for page in range(_MAX_PAGES):
@@ -128,7 +128,7 @@ def _pages(session: Session, repository: str, digest: str, artifact_type: str) -
     raise RegistryError(f"the list of referrers has more than {_MAX_PAGES} pages")
 
 
-def _tagged(session: Session, repository: str, tag: str) -> dict[str, Any]:
+def _tagged(session: RegistrySession, repository: str, tag: str) -> dict[str, Any]:
     response = session.get(f"{repository}/manifests/{tag}", headers={"Accept": OCI_INDEX})
     if response.status == 404:
         error_text(response)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
 from rootless.image.digest import check_digest, digest_of, verify
 from rootless.image.distribution.answers import cause, error_text, tail, words
-from rootless.image.distribution.http_session import Access, Session
+from rootless.image.distribution.http_session import Access, RegistrySession
 from rootless.image.manifest import (
     CONFIG_LIMIT,
     INDEX_TYPES,
@@ -37,7 +37,9 @@ class RegistrySource:
 
     __slots__ = ("_digests", "_raw", "_reference", "_repository", "_session", "_sleep")
 
-    def __init__(self, reference: Reference, session: Session, repository: str, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self, reference: Reference, session: RegistrySession, repository: str, sleep: Callable[[float], None]
+    ) -> None:
         self._reference = reference
         self._session = session
         self._repository = repository
@@ -46,7 +48,7 @@ class RegistrySource:
         self._sleep = sleep
 
     @property
-    def session(self) -> Session:
+    def session(self) -> RegistrySession:
         """The connection, for what else is asked of the registry."""
         return self._session
 
@@ -320,4 +322,4 @@ def _source(
 ) -> RegistrySource:
     # Flags are about the registry that the user named; a mirror has only what registries.conf says of it
     own = Access(authfile=access.authfile) if endpoint.is_mirror else access
-    return RegistrySource(reference, Session(endpoint, own, warn=warn, sleep=sleep), endpoint.repository, sleep)
+    return RegistrySource(reference, RegistrySession(endpoint, own, warn=warn, sleep=sleep), endpoint.repository, sleep)

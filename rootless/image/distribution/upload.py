@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
-    from rootless.image.distribution.http_session import Session
+    from rootless.image.distribution.http_session import RegistrySession
     from rootless.image.source import Reader
 
 MONOLITHIC = 4 << 20  # bytes that go as one PUT
@@ -67,7 +67,7 @@ class UploadLost(Exception):
     """The registry no longer knows the upload."""
 
 
-def begin(session: Session, repository: str, query: str = "") -> BaseHTTPResponse:
+def begin(session: RegistrySession, repository: str, query: str = "") -> BaseHTTPResponse:
     """Ask for a new upload: 202 with a Location, or 201 when `query` asked for a mount that was made."""
     response = session.send("POST", f"{repository}/blobs/uploads/{query}", headers={"Content-Length": "0"})
     if response.status in (201, 202):
@@ -76,7 +76,7 @@ def begin(session: Session, repository: str, query: str = "") -> BaseHTTPRespons
 
 
 def upload(
-    session: Session,
+    session: RegistrySession,
     repository: str,
     content: UploadContent,
     *,
@@ -108,7 +108,7 @@ class _Upload:
 
     def __init__(
         self,
-        session: Session,
+        session: RegistrySession,
         repository: str,
         content: UploadContent,
         response: BaseHTTPResponse,
@@ -355,7 +355,7 @@ class _Feed:
             self._reader = None
 
 
-def has_blob(session: Session, repository: str, digest: str, size: int | None = None) -> bool:
+def has_blob(session: RegistrySession, repository: str, digest: str, size: int | None = None) -> bool:
     """Whether the repository has the blob."""
     response = session.get(f"{repository}/blobs/{digest}", method="HEAD")
     length = response.headers.get("Content-Length", "")
