@@ -103,15 +103,7 @@ def allocated(ports: list[Port]) -> tuple[dict[str, Any], ...]:
     """The ports with host ports that are free now, as launch.json lists them. Raises HostLimit for a busy one."""
     from rootless.network.ports import allocate
 
-    return tuple(
-        {
-            "host_ip": port.host_ip,
-            "host_port": port.host_port,
-            "container_port": port.container_port,
-            "protocol": port.protocol,
-        }
-        for port in allocate(ports)
-    )
+    return tuple(port.to_json() for port in allocate(ports))
 
 
 def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:

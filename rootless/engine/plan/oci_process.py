@@ -9,7 +9,7 @@ from rootless.engine.plan.environment import DEFAULT_PATH, merge_env, split_env
 from rootless.engine.plan.users import Account
 from rootless.errors import UsageError
 from rootless.host.idmap import IdMap
-from rootless.runtime.process.capabilities import effective_sets
+from rootless.runtime.capabilities import effective_sets
 
 
 class ImageDefaults(NamedTuple):
@@ -94,5 +94,5 @@ def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple
 
 
 def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> dict[str, list[str]]:
-    """The five sets by docker's rules (runtime.process.capabilities)."""
+    """The five sets by docker's rules (runtime.capabilities)."""
     return effective_sets(add, drop, privileged=privileged, uid=uid).to_oci()

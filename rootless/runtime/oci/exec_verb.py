@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from rootless.errors import UsageError
-from rootless.runtime import spec
+from rootless.runtime import capabilities, spec
 from rootless.runtime.cgroups import place
 from rootless.runtime.oci.bundle_cgroup import group_of
 from rootless.runtime.oci.life_verbs import KEEP_GROUPS, seccomp_of, write_pid_file
 from rootless.runtime.oci.oci_records import OciRecord, Records
-from rootless.runtime.process import capabilities, console
+from rootless.runtime.process import console
 from rootless.runtime.process.join import exec_process
 from rootless.runtime.seccomp.listener import pass_on
 

@@ -13,11 +13,11 @@ from rootless.host.idmap import Extent, IdMap
 from rootless.kernel import process as kernel
 from rootless.kernel import procfs
 from rootless.runtime import spec
+from rootless.runtime.channel import Channel
 from rootless.runtime.oci import bundle_cgroup
 from rootless.runtime.oci.bundle_cgroup import CgroupPlacing, Policy
 from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import console, hooks, notify
-from rootless.runtime.process.channel import Channel
 from rootless.runtime.process.launch import Launch
 from rootless.runtime.process.launch import create as launch_container
 from rootless.runtime.process.running import Process, await_exec

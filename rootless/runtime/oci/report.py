@@ -73,7 +73,7 @@ def process_table(pids: list[int]) -> str:
 
 def features() -> dict[str, Any]:
     """The features structure (features.md, features-linux.md)."""
-    from rootless.runtime.process.capabilities import NAMES
+    from rootless.runtime.capabilities import NAMES
     from rootless.runtime.process.scheduling import MEMORY_FLAGS, MEMORY_MODES
     from rootless.runtime.seccomp.filter_cache import FLAGS as SECCOMP_FLAGS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.runtime import CONFIG_VERSION
-from rootless.runtime.process.capabilities import DEFAULT
+from rootless.runtime.capabilities import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from rootless.kernel import process as kernel
 from rootless.kernel.files import open_in_root
 from rootless.kernel.seccomp import load_filter
 from rootless.kernel.tty import set_controlling
-from rootless.runtime.process import capabilities
-from rootless.runtime.process.capabilities import CapabilitySets
+from rootless.runtime import capabilities
+from rootless.runtime.capabilities import CapabilitySets
 from rootless.runtime.process.scheduling import apply_scheduling
 from rootless.runtime.seccomp import emulation
 from rootless.runtime.seccomp.listener import hand_over, listener_refusal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rootless.runtime.process.channel import Channel
+    from rootless.runtime.channel import Channel
     from rootless.runtime.seccomp.emulation import Emulation
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

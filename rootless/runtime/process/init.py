@@ -24,9 +24,10 @@ from rootless.host.answer import error_to_json
 from rootless.kernel import loopback, mounts
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWNET
+from rootless.runtime import capabilities
+from rootless.runtime.channel import Channel
 from rootless.runtime.operations import Operation, RootContext
-from rootless.runtime.process import capabilities, hooks, session_keyring
-from rootless.runtime.process.channel import Channel
+from rootless.runtime.process import hooks, session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,
     execute,

@@ -10,9 +10,10 @@ from rootless.errors import InvalidState, RuntimeFailure
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWPID, setns
 from rootless.kernel.tty import set_winsize
+from rootless.runtime import capabilities
+from rootless.runtime.channel import Channel, pair
 from rootless.runtime.operations.devices import open_pty
-from rootless.runtime.process import capabilities, session_keyring
-from rootless.runtime.process.channel import Channel, pair
+from rootless.runtime.process import session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,
     execute,

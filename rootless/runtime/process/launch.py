@@ -15,9 +15,9 @@ from rootless.host.userns import read_map, write_maps
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWUSER
 from rootless.runtime import CONFIG_VERSION
+from rootless.runtime.channel import Channel, pair
 from rootless.runtime.plan import RootFacts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
-from rootless.runtime.process.channel import Channel, pair
 from rootless.runtime.process.command import ProcessCommand
 from rootless.runtime.process.running import Process, expect
 from rootless.runtime.seccomp.listener import listening

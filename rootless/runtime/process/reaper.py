@@ -10,7 +10,7 @@ import os
 import signal
 
 from rootless.kernel import process as kernel
-from rootless.runtime.process import capabilities
+from rootless.runtime import capabilities
 from rootless.runtime.process.command import ProcessCommand, become_user
 
 TYPE_CHECKING = False

@@ -8,7 +8,7 @@ import signal
 from rootless.errors import RuntimeFailure
 from rootless.host.answer import error_from_json
 from rootless.kernel import process as kernel
-from rootless.runtime.process.channel import Channel
+from rootless.runtime.channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from rootless.runtime.process.channel import Channel
+    from rootless.runtime.channel import Channel
 
 _PATIENCE = 10.0  # seconds for an agent that does not take its connection
 

@@ -10,7 +10,7 @@ import os
 import stat
 
 from rootless.errors import InvalidInput
-from rootless.runtime.process.capabilities import DEFAULT
+from rootless.runtime.capabilities import DEFAULT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

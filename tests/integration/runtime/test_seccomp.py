@@ -17,7 +17,8 @@ from rootless.kernel import keyring as kernel_keyring
 from rootless.kernel import process
 from rootless.kernel.libc import number, syscall
 from rootless.kernel.seccomp import load_filter
-from rootless.runtime.process import capabilities, session_keyring
+from rootless.runtime import capabilities
+from rootless.runtime.process import session_keyring
 from rootless.runtime.seccomp import filter_cache
 from tests.conftest import Runner, owns_range, require
 

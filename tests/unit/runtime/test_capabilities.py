@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import UsageError
-from rootless.runtime.process import capabilities
-from rootless.runtime.process.capabilities import DEFAULT, NAMES, effective_names, effective_sets, mask
+from rootless.runtime import capabilities
+from rootless.runtime.capabilities import DEFAULT, NAMES, effective_names, effective_sets, mask
 
 
 def test_the_table() -> None:

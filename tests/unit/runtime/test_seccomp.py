@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import HostLimit, InvalidInput
 from rootless.kernel import libseccomp
-from rootless.runtime.process.capabilities import DEFAULT, NAMES
+from rootless.runtime.capabilities import DEFAULT, NAMES
 from rootless.runtime.seccomp import filter_cache
 from rootless.runtime.seccomp.seccomp_profile import TIOCLINUX, TIOCSTI, all_but
 from tests.conftest import require
