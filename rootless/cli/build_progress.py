@@ -33,13 +33,13 @@ class Display:
         self.close()
 
     def event(self, event: StepEvent) -> None:
-        """Something happened."""
+        """Take one event of the build, in the order in which they happen."""
 
     def show_failure(self) -> None:
         """Show what was kept back and explains a failure."""
 
     def close(self) -> None:
-        """The build is over."""
+        """Leave the terminal to others: the build is over."""
 
 
 class _Lines:
@@ -102,7 +102,7 @@ class RawJson(Display):
     """One JSON object per event and line."""
 
     def event(self, event: StepEvent) -> None:
-        """One line."""
+        """Write the event as one JSON object, at once."""
         fields: dict[str, Any] = {"step": event.number, "event": event.kind, "time": time.time()}
         if event.text:
             fields["text"] = event.text
@@ -151,7 +151,7 @@ class Live(Display):
         self._picture.stop()
 
     def event(self, event: StepEvent) -> None:
-        """One event."""
+        """Show one event in the live picture."""
         if event.kind == "start":
             self._steps[event.number] = _Shown(output.escape(event.text))
             return

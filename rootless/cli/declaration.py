@@ -314,7 +314,7 @@ def switch(*names: str, help: str, default: bool = False) -> Callable[[Declared]
 
 
 def text(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
-    """An option with a value."""
+    """Declare an option that takes a value: `--name web`, `--name=web`."""
     return click.option(*names, cls=Option, metavar=metavar, help=help, **settings)
 
 

@@ -15,7 +15,7 @@ _OTHER_NETWORK = ("--net", "-p", "-P", "--publish")
 _OTHER_NAMESPACES = ("--userns", "--uidmap", "--gidmap", "--runtime", "--cgroups", "--cgroup-parent")
 
 
-def hints(words: list[str]) -> tuple[str, ...] | None:
+def guess_preparations(words: list[str]) -> tuple[str, ...] | None:
     """What a monitor may prepare for the command line `words` (without the program); None when none will be needed.
 
     A guess by a glance at the words: a wrong one costs time on another processor, and nothing else.
@@ -39,7 +39,7 @@ def main() -> None:
     """Run this process's command line; ends the process."""
     _open_standard_streams()
     connection = None
-    wanted = hints(sys.argv[1:])
+    wanted = guess_preparations(sys.argv[1:])
     if wanted is not None:
         from rootless.engine.container.spawn import spawn_monitor
         from rootless.errors import RootlessError

@@ -46,7 +46,7 @@ class PullProgress:
             self._tasks.clear()
 
     def event(self, event: PullEvent) -> None:
-        """Show one step."""
+        """Show one step of a pull or push as soon as it happens."""
         if self.quiet:
             return
         if not event.id and event.status.startswith(("Digest: ", "Status: ")):

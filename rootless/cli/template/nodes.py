@@ -17,7 +17,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`$x` or `$x.A.B`."""
+    """A variable, or a field reached from it: `$x` or `$x.A.B`."""
 
     name: str
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A constant."""
+    """A constant of the template's text: a string, number, character, true, false or nil."""
 
     value: Any
     position: int

@@ -64,7 +64,7 @@ def sprint(values: Sequence[Any]) -> str:
 
 
 def sprintln(values: Sequence[Any]) -> str:
-    """fmt.Sprintln."""
+    """What Go's fmt.Sprintln makes of the arguments."""
     return " ".join(text(value) for value in values) + "\n"
 
 

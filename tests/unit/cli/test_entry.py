@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.cli.entry import hints
+from rootless.cli.entry import guess_preparations
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ from rootless.cli.entry import hints
     ],
 )
 def test_guess(line: str, expected: tuple[str, ...] | None) -> None:
-    assert hints(line.split()) == expected
+    assert guess_preparations(line.split()) == expected
