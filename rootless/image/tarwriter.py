@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.image.source import Reader
+    from rootless.image.decompress import ByteSource
 
 _BLOCK = 512
 _OCTAL_LIMIT = 8**11
@@ -32,7 +32,7 @@ class TarWriter:
         self._write(content)
         self._pad(len(content))
 
-    def stream(self, name: str, size: int, reader: Reader) -> None:
+    def stream(self, name: str, size: int, reader: ByteSource) -> None:
         """Add a file of exactly `size` bytes. Raises EOFError when the reader has fewer."""
         self._header(name, size, b"0", 0o644)
         left = size

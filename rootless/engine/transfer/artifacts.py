@@ -10,9 +10,9 @@ from rootless.engine.image.image_names import qualify, registries, registry_acce
 from rootless.engine.image_types import Attached, RegistryOptions
 from rootless.engine.transfer.blob_sources import bytes_content
 from rootless.errors import UsageError
+from rootless.image.content import BlobContent
 from rootless.image.digest import digest_of
 from rootless.image.distribution.referrers import EMPTY, Referrer, add_to_tag, artifact, list_referrers
-from rootless.image.distribution.upload import UploadContent
 from rootless.image.manifest import Descriptor, parse_manifest
 from rootless.image.platform import parse_platform
 
@@ -121,10 +121,10 @@ def _file(text: str) -> tuple[str, Descriptor]:
     return path, Descriptor(media_type, f"sha256:{digest}", size, None, {_TITLE: os.path.basename(path)})
 
 
-def _content(path: str, descriptor: Descriptor) -> UploadContent:
+def _content(path: str, descriptor: Descriptor) -> BlobContent:
     def open_at(offset: int) -> BinaryIO:
         file = open(path, "rb")
         file.seek(offset)
         return file
 
-    return UploadContent(open_at, descriptor.digest, descriptor.size)
+    return BlobContent(open_at, descriptor.digest, descriptor.size)

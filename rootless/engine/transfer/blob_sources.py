@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rootless.engine.transfer import layer_bytes
 from rootless.errors import RootlessError, UsageError
 from rootless.image.compress import Compressed, Compression
-from rootless.image.distribution.upload import UploadContent
+from rootless.image.content import BlobContent
 from rootless.image.reference import parse_reference
 from rootless.storage.store.layer_forms import forms
 
@@ -32,40 +32,40 @@ def skipped(reader: Reader, offset: int) -> Reader:
     return reader
 
 
-def exact_content(engine: Engine, layer: LayerToBring) -> UploadContent:
+def exact_content(engine: Engine, layer: LayerToBring) -> BlobContent:
     """The layer as the manifest names it; opening raises NotFound when it is neither here nor can be made again."""
     descriptor = layer.descriptor
 
     def open_at(offset: int) -> Reader:
         return skipped(layer_bytes.open_blob(engine, descriptor, layer.diff_id, layer.chain_id), offset)
 
-    return UploadContent(open_at, descriptor.digest, descriptor.size)
+    return BlobContent(open_at, descriptor.digest, descriptor.size)
 
 
 def compressed_content(
     engine: Engine, layer: LayerToBring, compression: Compression, digest: str | None = None, size: int | None = None
-) -> UploadContent:
+) -> BlobContent:
     """The layer's tar, compressed while it is read. digest, size: when they are known from before."""
 
     def open_at(offset: int) -> Reader:
         return skipped(Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression), offset)
 
-    return UploadContent(open_at, digest, size)
+    return BlobContent(open_at, digest, size)
 
 
-def blob_content(engine: Engine, descriptor: Descriptor) -> UploadContent:
+def blob_content(engine: Engine, descriptor: Descriptor) -> BlobContent:
     """A blob of the store that is no layer of an image."""
     blobs = engine.store.blobs
-    return UploadContent(
+    return BlobContent(
         lambda offset: skipped(blobs.open(descriptor.digest), offset), descriptor.digest, descriptor.size
     )
 
 
-def bytes_content(raw: bytes, digest: str) -> UploadContent:
+def bytes_content(raw: bytes, digest: str) -> BlobContent:
     """A small blob that is in memory."""
     import io
 
-    return UploadContent(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
+    return BlobContent(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
 
 
 def origins(engine: Engine, registry: str, layers: Iterable[LayerToBring]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from rootless.engine.transfer.blob_sources import skipped
 from rootless.engine.transfer.image_bring import plan
 from rootless.errors import InvalidInput, UsageError
 from rootless.image import places
-from rootless.image.distribution.destination import Placed
+from rootless.image.content import Placed
 from rootless.image.manifest import Descriptor, Index, Manifest
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.image_types import RegistryOptions
+    from rootless.image.content import BlobContent
     from rootless.image.distribution.destination import RegistryDestination
-    from rootless.image.distribution.upload import UploadContent
     from rootless.image.places import ImagePlace
     from rootless.image.platform import Platform
-    from rootless.image.sinks import Sink
+    from rootless.image.sinks import Listing, Sink
     from rootless.image.source import Reader
 
 
@@ -126,17 +126,18 @@ class RegistrySink:
         self._destination = destination
         self._origins = [origin] if origin else []
 
-    def put_blob(self, content: UploadContent, on_bytes: Callable[[int], None]) -> Placed:
+    def put_blob(self, content: BlobContent, on_bytes: Callable[[int], None]) -> Placed:
         """Skip, mount or send."""
         return self._destination.put_blob(content, origins=self._origins, on_bytes=on_bytes)
 
-    def put_config(self, content: UploadContent) -> Placed:
+    def put_config(self, content: BlobContent) -> Placed:
         """The same."""
         return self._destination.put_blob(content, origins=self._origins)
 
-    def put_manifest(self, raw: bytes, media_type: str, *, is_top: bool) -> None:
-        """Put it by digest, the top one by its tag."""
-        self._destination.put_manifest(raw, media_type, tag=self._destination.reference.tag if is_top else None)
+    def put_manifest(self, raw: bytes, media_type: str, *, listing: Listing | None) -> None:
+        """Put it by digest, one with a listing by the tag of the destination."""
+        tag = None if listing is None else self._destination.reference.tag
+        self._destination.put_manifest(raw, media_type, tag=tag)
 
     def finish(self) -> None:
         """The tag made it visible."""
@@ -222,12 +223,16 @@ def open_sink(engine: Engine, place: ImagePlace, options: RegistryOptions, sourc
         return RegistrySink(
             open_destination(reference, registries(engine), registry_access(options), warn=engine.warn), origin
         )
+    from rootless.image.sink_files import ArchiveFile
+
     if place.transport == places.DOCKER_ARCHIVE:
         from rootless.image.docker_sink import DockerArchiveSink
 
-        return DockerArchiveSink(place.path, place.name)
+        if place.name:
+            parse_reference(place.name)  # raises UsageError before anything is written
+        return DockerArchiveSink(ArchiveFile(place.path))
     from rootless.image.sinks import DirectorySink, LayoutSink, OciArchiveSink
 
     if place.transport == places.DIRECTORY:
         return DirectorySink(place.path)
-    return (LayoutSink if place.transport == places.LAYOUT else OciArchiveSink)(place.path, place.name)
+    return LayoutSink(place.path) if place.transport == places.LAYOUT else OciArchiveSink(ArchiveFile(place.path))

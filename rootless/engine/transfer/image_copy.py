@@ -12,10 +12,10 @@ from rootless.engine.transfer.image_bring import bring
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import InvalidInput, NotFound, UsageError
 from rootless.image import places
+from rootless.image.content import BlobContent
 from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
 from rootless.image.digest import digest_of
 from rootless.image.distribution.policy import check_policy
-from rootless.image.distribution.upload import UploadContent
 from rootless.image.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -28,6 +28,7 @@ from rootless.image.manifest import (
 from rootless.image.places import ImagePlace, parse_place
 from rootless.image.platform import host_platform, parse_platform
 from rootless.image.reference import parse_reference
+from rootless.image.sinks import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,7 @@ class _Copy(NamedTuple):
     sink: Sink
     platform: Platform
     options: CopyOptions
+    listing: Listing
     say: Callable[[PullEvent], None]
 
 
@@ -74,9 +76,10 @@ def copy(
             if to_place.transport == places.STORE:
                 digest = _into_store(engine, source, to_place, from_place, platform, options, say)
             else:
+                listing = Listing((to_place.name,) if to_place.name else ())
                 sink = open_sink(engine, to_place, to_registry or RegistryOptions(), from_place)
                 try:
-                    digest = _copy_top(_Copy(source, sink, platform, options, say))
+                    digest = _copy_top(_Copy(source, sink, platform, options, listing, say))
                     sink.finish()
                 finally:
                     sink.close()
@@ -133,11 +136,11 @@ def _copy_top(copy: _Copy) -> str:
     if isinstance(document, Index):
         if not copy.options.all:
             raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
-        return _copy_index(copy, document, is_top=True).digest
-    return _copy_manifest(copy, document, is_top=True).digest
+        return _copy_index(copy, document, listing=copy.listing).digest
+    return _copy_manifest(copy, document, listing=copy.listing).digest
 
 
-def _copy_index(copy: _Copy, index: Index, *, is_top: bool, depth: int = 0) -> Descriptor:
+def _copy_index(copy: _Copy, index: Index, *, listing: Listing | None, depth: int = 0) -> Descriptor:
     if depth > _MAX_NESTING:
         raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
     replaced: dict[str, Descriptor] = {}
@@ -146,20 +149,20 @@ def _copy_index(copy: _Copy, index: Index, *, is_top: bool, depth: int = 0) -> D
         raw = copy.source.fetch(child)
         if child.media_type not in MANIFEST_TYPES + INDEX_TYPES:
             # What it is does not matter: it is copied as it is
-            copy.sink.put_manifest(raw, child.media_type, is_top=False)
+            copy.sink.put_manifest(raw, child.media_type, listing=None)
             continue
         document = parse_manifest(raw, child.media_type)
         replaced[child.digest] = (
-            _copy_index(copy, document, is_top=False, depth=depth + 1)
+            _copy_index(copy, document, listing=None, depth=depth + 1)
             if isinstance(document, Index)
-            else _copy_manifest(copy, document, is_top=False)
+            else _copy_manifest(copy, document, listing=None)
         )
     raw, media_type = rebuild_index(index, replaced, copy.options.format or format_of(index.media_type))
-    copy.sink.put_manifest(raw, media_type, is_top=is_top)
+    copy.sink.put_manifest(raw, media_type, listing=listing)
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _copy_manifest(copy: _Copy, manifest: Manifest, *, is_top: bool) -> Descriptor:
+def _copy_manifest(copy: _Copy, manifest: Manifest, *, listing: Listing | None) -> Descriptor:
     once = {layer.digest: layer for layer in manifest.layers if not layer.is_foreign}
 
     def job(layer: Descriptor) -> Callable[[Control], None]:
@@ -174,17 +177,17 @@ def _copy_manifest(copy: _Copy, manifest: Manifest, *, is_top: bool) -> Descript
             each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers
         ]
     raw, media_type = rebuild(manifest, layers, form)
-    copy.sink.put_manifest(raw, media_type, is_top=is_top)
+    copy.sink.put_manifest(raw, media_type, listing=listing)
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _content(source: CopySource, descriptor: Descriptor) -> UploadContent:
+def _content(source: CopySource, descriptor: Descriptor) -> BlobContent:
     import io
 
     embedded = descriptor.data
     if embedded is not None:
-        return UploadContent(lambda offset: io.BytesIO(embedded[offset:]), descriptor.digest, descriptor.size)
-    return UploadContent(lambda offset: source.open_blob(descriptor, offset), descriptor.digest, descriptor.size)
+        return BlobContent(lambda offset: io.BytesIO(embedded[offset:]), descriptor.digest, descriptor.size)
+    return BlobContent(lambda offset: source.open_blob(descriptor, offset), descriptor.digest, descriptor.size)
 
 
 def _copy_blob(copy: _Copy, layer: Descriptor, control: Control) -> None:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.transfer.image_bring import LayerToBring
-    from rootless.image.distribution.destination import Placed, RegistryDestination
-    from rootless.image.distribution.upload import UploadContent
+    from rootless.image.content import BlobContent, Placed
+    from rootless.image.distribution.destination import RegistryDestination
     from rootless.image.reference import Reference
     from rootless.storage.store.index import ImageEntry
 
@@ -241,7 +241,7 @@ def _push_compressed(
 
 
 def _put(
-    push: _Push, layer: LayerToBring, content: UploadContent, known: dict[str, list[str]], control: Control
+    push: _Push, layer: LayerToBring, content: BlobContent, known: dict[str, list[str]], control: Control
 ) -> Placed:
     total = content.size or 0
     shown = 0

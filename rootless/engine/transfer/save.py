@@ -5,29 +5,43 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image.image_names import familiar, qualify, require, tags
 from rootless.engine.transfer import layer_bytes
+from rootless.engine.transfer.blob_sources import skipped
 from rootless.engine.transfer.image_bring import LayerToBring, plan
-from rootless.errors import UsageError
+from rootless.errors import HostLimit, UsageError
+from rootless.host.full import refused
 from rootless.image.compress import Compressed, Compression, encoder
+from rootless.image.content import BlobContent
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
-from rootless.image.manifest import Descriptor, Manifest, parse_manifest
-from rootless.image.writers import SavedImage, write_docker_archive, write_layout, write_oci_archive
-from rootless.storage.tar.full import refused
+from rootless.image.docker_sink import DockerArchiveSink
+from rootless.image.manifest import Descriptor, ImageConfig, Manifest, parse_manifest
+from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
+from rootless.image.sinks import LayoutSink, Listing, OciArchiveSink, list_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
+    from rootless.image.sink_files import ArchiveOutput
+    from rootless.image.sinks import Sink
     from rootless.image.source import Reader
 
     Open = Callable[[], Reader]
 
 FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 _PIECE = 1 << 20
+
+
+class SavedImage(NamedTuple):
+    """An image to write. names: full references."""
+
+    manifest: Manifest
+    config: ImageConfig
+    names: tuple[str, ...]
 
 
 def save(
@@ -45,18 +59,84 @@ def save(
         raise UsageError("no image to save")
     with engine.store.using():
         images = _chosen(engine, names)
-        if format == "oci-dir":
+        if format == "docker-archive":
+            _save_docker(engine, images, output, compression)
+        elif format == "oci-dir":
             if not isinstance(output, str) or output == "-":
                 raise UsageError("an OCI layout needs the name of a directory", hint="give --output DIRECTORY")
             converted, blobs = _exact(engine, images, compression)
             with blobs:
-                write_layout(converted, blobs.open, output)
-        elif isinstance(output, str) and output != "-":
-            _to_file(engine, images, output, format, compression)
+                _refuse_full(output)
+                _put(LayoutSink(output), converted, blobs.content)
         else:
-            stream = sys.stdout.buffer if isinstance(output, str) else output
-            _write(engine, images, stream.write, format, compression)
-            stream.flush()
+            converted, blobs = _exact(engine, images, compression)
+            index = [
+                entry
+                for each in converted
+                for entry in list_image(each.manifest.raw, each.manifest.media_type, _listing(each))
+            ]
+            with blobs:
+                _put(OciArchiveSink(_output(engine, output), index), converted, blobs.content)
+
+
+def _save_docker(
+    engine: Engine, images: Sequence[SavedImage], output: str | BinaryIO, compression: Compression | None
+) -> None:
+    """Write a docker-archive. Its layers are plain tars: what may be compressed is the whole."""
+    layers = {layer.diff_id: layer.chain_id for image in images for layer in plan(image.manifest, image.config)}
+    with layer_bytes.Tars(engine, layers) as tars:
+        opened = _output(engine, output)
+        sink = DockerArchiveSink(opened if compression is None else _Whole(opened, compression))
+        try:
+            for image in images:
+                sink.put_config(_small(image.config.raw, image.config.digest))
+                form = format_of(image.manifest.media_type)
+                tar_layers = [_tar_descriptor(engine, layer, form) for layer in plan(image.manifest, image.config)]
+                for each in tar_layers:
+                    sink.put_blob(BlobContent(_tar_at(tars, each.digest), each.digest, each.size), ignore_progress)
+                # The archive has no manifest: this one only says which config and layers belong together
+                raw, media_type = rebuild(image.manifest, tar_layers, form)
+                sink.put_manifest(raw, media_type, listing=_listing(image))
+            sink.finish()
+        finally:
+            sink.close()
+
+
+def _put(sink: Sink, images: Sequence[SavedImage], content: Callable[[Descriptor], BlobContent]) -> None:
+    """Put the images, one after the other, and finish."""
+    try:
+        for image in images:
+            for layer in image.manifest.layers:
+                sink.put_blob(content(layer), ignore_progress)
+            sink.put_config(content(image.manifest.config))
+            sink.put_manifest(image.manifest.raw, image.manifest.media_type, listing=_listing(image))
+        sink.finish()
+    finally:
+        sink.close()
+
+
+def _listing(image: SavedImage) -> Listing:
+    return Listing(image.names, image.config.platform)
+
+
+def _output(engine: Engine, output: str | BinaryIO) -> ArchiveOutput:
+    """The archive's file beside its name, so that a broken save leaves no half archive; or the stream."""
+    if isinstance(output, str) and output != "-":
+        return ArchiveFile(output, may_replace=True)
+    return ArchiveStream(sys.stdout.buffer if isinstance(output, str) else output, engine.store.path("incoming"))
+
+
+def _refuse_full(directory: str) -> None:
+    """Raise UsageError unless the directory is absent, or empty but for a layout's empty directories."""
+    try:
+        blobs = os.listdir(f"{directory}/blobs/sha256") if os.path.isdir(f"{directory}/blobs/sha256") else []
+        is_full = bool(blobs) or bool(set(os.listdir(directory)) - {"blobs"})
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise HostLimit(f"cannot write OCI layout '{directory}': {e.strerror}") from e
+    if is_full:
+        raise UsageError(f"directory '{directory}' is not empty", hint="give one that does not exist yet")
 
 
 def _chosen(engine: Engine, names: Sequence[str]) -> list[SavedImage]:
@@ -75,45 +155,6 @@ def _chosen(engine: Engine, names: Sequence[str]) -> list[SavedImage]:
         merged = dict.fromkeys([*(before.names if before else ()), *full])
         chosen[entry.manifest_digest] = SavedImage(entry.manifest, entry.config, tuple(merged))
     return list(chosen.values())
-
-
-def _to_file(
-    engine: Engine, images: Sequence[SavedImage], path: str, format: str, compression: Compression | None
-) -> None:
-    """Write beside `path` and rename, so that a broken save leaves no half archive; devices and pipes directly."""
-    is_special = os.path.exists(path) and not os.path.isfile(path)
-    temporary = path if is_special else f"{path}.{os.getpid()}.part"
-    try:
-        with open(temporary, "wb" if is_special else "xb") as file:
-            _write(engine, images, file.write, format, compression)
-        if not is_special:
-            os.rename(temporary, path)
-    except OSError as e:
-        raise refused(f"cannot write '{path}'", e, os.path.dirname(os.path.abspath(path))) from e
-    finally:
-        if not is_special and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _write(
-    engine: Engine,
-    images: Sequence[SavedImage],
-    write: Callable[[bytes], object],
-    format: str,
-    compression: Compression | None,
-) -> None:
-    if format == "oci-archive":
-        converted, blobs = _exact(engine, images, compression)
-        with blobs:
-            write_oci_archive(converted, blobs.open, write)
-        return
-    # A docker-archive has plain layers: what may be compressed is the whole
-    whole = None if compression is None else _Whole(write, compression)
-    layers = {layer.diff_id: layer.chain_id for image in images for layer in plan(image.manifest, image.config)}
-    with layer_bytes.Tars(engine, layers) as tars:
-        write_docker_archive(images, lambda layer, diff_id: tars.open(diff_id), whole.write if whole else write)
-    if whole is not None:
-        whole.finish()
 
 
 def _tar_opener(engine: Engine, layer: LayerToBring) -> Open:
@@ -149,8 +190,7 @@ def _exact(
                     f"manifest is '{manifest.digest}' instead of '{image.manifest.digest}'"
                 )
         converted.append(SavedImage(manifest, image.config, image.names))
-        blobs[image.config.digest] = _small(image.config.raw)
-        blobs[manifest.digest] = _small(manifest.raw)
+        blobs[image.config.digest] = _config_opener(image.config)
     return converted, _Ahead(blobs)
 
 
@@ -164,11 +204,7 @@ def _layer(
     if is_kept and layer_bytes.has_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id):
         return layer.descriptor, lambda: layer_bytes.open_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id)
     if chosen.name == "none":
-        size = layer_bytes.tar_size(engine, layer.diff_id, layer.chain_id)
-        descriptor = layer.descriptor._replace(
-            media_type=layer_type(layer.descriptor, "none", form), digest=layer.diff_id, size=size
-        )
-        return descriptor, _tar_opener(engine, layer)
+        return _tar_descriptor(engine, layer, form), _tar_opener(engine, layer)
     return _compress(engine, layer, chosen, form)
 
 
@@ -205,8 +241,25 @@ def _compress(engine: Engine, layer: LayerToBring, compression: Compression, for
     return descriptor, again
 
 
-def _small(content: bytes) -> Open:
-    return lambda: io.BytesIO(content)
+def _tar_descriptor(engine: Engine, layer: LayerToBring, form: str) -> Descriptor:
+    """The layer as a plain tar, under the media type that its manifest's format has for one."""
+    return layer.descriptor._replace(
+        media_type=layer_type(layer.descriptor, "none", form),
+        digest=layer.diff_id,
+        size=layer_bytes.tar_size(engine, layer.diff_id, layer.chain_id),
+    )
+
+
+def _tar_at(tars: layer_bytes.Tars, diff_id: str) -> Callable[[int], Reader]:
+    return lambda offset: skipped(tars.open(diff_id)[1], offset)
+
+
+def _config_opener(config: ImageConfig) -> Open:
+    return lambda: io.BytesIO(config.raw)
+
+
+def _small(content: bytes, digest: str) -> BlobContent:
+    return BlobContent(lambda offset: io.BytesIO(content[offset:]), digest, len(content))
 
 
 class _Ahead:
@@ -228,6 +281,12 @@ class _Ahead:
             self._opened[self._order[at]] = self._blobs[self._order[at]]()
         return reader
 
+    def content(self, descriptor: Descriptor) -> BlobContent:
+        """The blob as a sink takes it."""
+        return BlobContent(
+            lambda offset: skipped(self.open(descriptor.digest), offset), descriptor.digest, descriptor.size
+        )
+
     def __enter__(self) -> _Ahead:
         return self
 
@@ -238,18 +297,24 @@ class _Ahead:
 
 
 class _Whole:
-    """Compresses what is written to it."""
+    """An output that compresses all that is written to it."""
 
-    __slots__ = ("_pipe", "_write")
+    __slots__ = ("_output", "_pipe", "directory")
 
-    def __init__(self, write: Callable[[bytes], object], compression: Compression) -> None:
+    def __init__(self, output: ArchiveOutput, compression: Compression) -> None:
+        self._output = output
         self._pipe = encoder(compression)
-        self._write = write
+        self.directory = output.directory
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes, /) -> None:
         """Add bytes."""
-        self._write(self._pipe.feed(piece))
+        self._output.write(self._pipe.feed(piece))
 
     def finish(self) -> None:
-        """Write what is left."""
-        self._write(self._pipe.finish())
+        """Write what the compression holds back, and finish the output."""
+        self._output.write(self._pipe.finish())
+        self._output.finish()
+
+    def close(self) -> None:
+        """Close the output."""
+        self._output.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from rootless.errors import AuthenticationError, RegistryError
+from rootless.image.content import BlobContent, Placed, begin_reading
 from rootless.image.digest import check_digest, digest_of, is_digest
 from rootless.image.distribution.answers import error_text
 from rootless.image.distribution.http_session import Access, RegistrySession
-from rootless.image.distribution.upload import Sent, UploadContent, begin, has_blob, opened, upload
+from rootless.image.distribution.upload import Sent, begin, has_blob, upload
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 
 if TYPE_CHECKING:
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
     from rootless.image.reference import Reference
 
 _MAX_MOUNTS = 3  # repositories that are tried
-
-
-class Placed(NamedTuple):
-    """How a blob came to be there. how: "there", "mounted" (origin: from which repository) or "sent"."""
-
-    digest: str
-    size: int
-    how: str
-    origin: str = ""
 
 
 class RegistryDestination:
@@ -55,7 +47,7 @@ class RegistryDestination:
 
     def put_blob(
         self,
-        content: UploadContent,
+        content: BlobContent,
         *,
         origins: Sequence[str] = (),
         chunk_size: int | None = None,
@@ -78,7 +70,7 @@ class RegistryDestination:
                     return Placed(content.digest, content.size or 0, "mounted", origin)
                 break  # the registry began an upload instead; asking again would leave that one behind
         if begun is None:
-            content = opened(content)  # what cannot be read must not leave an upload behind
+            content = begin_reading(content)  # what cannot be read must not leave an upload behind
         sent: Sent = upload(
             self.session, self.repository, content, begun=begun, chunk_size=chunk_size, on_bytes=on_bytes
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse
 
+    from rootless.image.content import BlobContent
     from rootless.image.distribution.http_session import RegistrySession
     from rootless.image.source import Reader
 
@@ -31,29 +32,6 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_PAUSE = 60.0
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _STREAM = {"Content-Type": "application/octet-stream"}
-
-
-class UploadContent(NamedTuple):
-    """Bytes to send. open: a reader from that byte on, each time the same bytes.
-
-    digest, size: None where they are known only at the end (a layer that is compressed while it is sent).
-    """
-
-    open: Callable[[int], Reader]
-    digest: str | None = None
-    size: int | None = None
-
-
-def opened(content: UploadContent) -> UploadContent:
-    """The same content, begun to be read: raises what opening it raises."""
-    waiting = [content.open(0)]
-
-    def open_at(offset: int) -> Reader:
-        if not offset and waiting:
-            return waiting.pop()
-        return content.open(offset)
-
-    return content._replace(open=open_at)
 
 
 class Sent(NamedTuple):
@@ -78,7 +56,7 @@ def begin(session: RegistrySession, repository: str, query: str = "") -> BaseHTT
 def upload(
     session: RegistrySession,
     repository: str,
-    content: UploadContent,
+    content: BlobContent,
     *,
     begun: BaseHTTPResponse | None = None,
     chunk_size: int | None = None,
@@ -110,7 +88,7 @@ class _Upload:
         self,
         session: RegistrySession,
         repository: str,
-        content: UploadContent,
+        content: BlobContent,
         response: BaseHTTPResponse,
         chunk_size: int | None,
         on_bytes: Callable[[int], None],
@@ -132,7 +110,7 @@ class _Upload:
             raise RegistryError(f"registry '{session.host}' begins an upload without saying where")
 
     def send(self) -> Sent:
-        """Everything, and the end. Raises Lost when the registry forgot the upload."""
+        """Everything, and the end. Raises UploadLost when the registry forgot the upload."""
         size = self._content.size
         digest = self._content.digest
         if size is not None and size <= MONOLITHIC and digest and not self._chunk and self._send_whole(digest, size):
@@ -305,7 +283,7 @@ class _Feed:
     position: after the last piece. hashed: bytes in the hash. end: all bytes, once the end was seen.
     """
 
-    def __init__(self, content: UploadContent, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, content: BlobContent, on_bytes: Callable[[int], None]) -> None:
         self._content = content
         self._on_bytes = on_bytes
         self._hash = hashlib.new((content.digest or "sha256:").partition(":")[0])

@@ -8,9 +8,9 @@ from io import BufferedReader
 from types import TracebackType
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
+from rootless.host.full import refused
 from rootless.image.digest import digest_of
 from rootless.storage.store.records import random_name
-from rootless.storage.tar.full import refused
 
 _GRAMMAR = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 CHUNK = 1 << 20

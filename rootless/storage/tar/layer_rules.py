@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 
 from rootless.errors import HostLimit, InvalidInput
-from rootless.storage.tar.full import FULL, refused
+from rootless.host.full import FULL, refused
 
 MAX_ENTRIES = 10_000_000
 MAX_DUPLICATES = 100_000

@@ -24,7 +24,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput
-from rootless.storage.tar.full import refused
+from rootless.host.full import refused
 
 try:
     from isal.isal_zlib import crc32  # ten times zlib's speed

@@ -12,9 +12,9 @@ from rootless.engine.settings import load_settings
 from rootless.engine.transfer import space
 from rootless.engine.transfer.space import Room, check
 from rootless.errors import HostLimit, InvalidInput, UsageError
+from rootless.host.full import refused
 from rootless.storage.files.removal import delete
 from rootless.storage.layers.measure import measure
-from rootless.storage.tar.full import refused
 
 
 @pytest.mark.parametrize(

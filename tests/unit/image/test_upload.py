@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import DigestMismatch, RegistryError
+from rootless.image.content import BlobContent
 from rootless.image.digest import digest_of
-from rootless.image.distribution.upload import MONOLITHIC, UploadContent, upload
+from rootless.image.distribution.upload import MONOLITHIC, upload
 
 
 class Answer:
@@ -119,7 +120,7 @@ def test_every_byte_arrives_whatever_breaks(
     content = random.Random(size).randbytes(size)
     registry: Any = Memory(plan)
     digest = digest_of(content)
-    opened = UploadContent(
+    opened = BlobContent(
         lambda offset: io.BytesIO(content[offset:]), digest if known else None, size if known else None
     )
     sent = upload(registry, "x", opened, chunk_size=chunk)
@@ -129,21 +130,21 @@ def test_every_byte_arrives_whatever_breaks(
 def test_an_upload_that_is_forgotten_again_and_again_ends() -> None:
     registry: Any = Memory([(0, 404)] * 9)
     with pytest.raises(RegistryError, match="forgets"):
-        upload(registry, "x", UploadContent(lambda offset: io.BytesIO(b"x" * 100), None, None))
+        upload(registry, "x", BlobContent(lambda offset: io.BytesIO(b"x" * 100), None, None))
     assert registry.requests.count("POST") == 3
 
 
 def test_a_registry_that_never_takes_a_byte_is_given_up_and_told() -> None:
     registry: Any = Memory([(0, 500)] * 99)
     with pytest.raises(RegistryError, match="cannot upload"):
-        upload(registry, "x", UploadContent(lambda offset: io.BytesIO(b"x" * 100), None, None))
+        upload(registry, "x", BlobContent(lambda offset: io.BytesIO(b"x" * 100), None, None))
     assert registry.requests[-1] == "DELETE" and registry.slept > 5
 
 
 def test_content_that_is_not_what_its_digest_says_is_not_finished() -> None:
     for size in (100, MONOLITHIC + 1):
         registry: Any = Memory([])
-        wrong = UploadContent(lambda offset, size=size: io.BytesIO(bytes(size)[offset:]), digest_of(b"x"), size)  # type: ignore[misc]
+        wrong = BlobContent(lambda offset, size=size: io.BytesIO(bytes(size)[offset:]), digest_of(b"x"), size)  # type: ignore[misc]
         with pytest.raises(DigestMismatch):
             upload(registry, "x", wrong)
         assert not registry.blobs and "PUT" not in registry.requests
