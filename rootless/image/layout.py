@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.digest import check_digest
+from rootless.image.fields import load_json
 from rootless.image.file_sets import FileSet, read_file
 from rootless.image.manifest import (
     CONFIG_LIMIT,
@@ -14,7 +15,6 @@ from rootless.image.manifest import (
     Descriptor,
     Index,
     Manifest,
-    load_json,
     parse_manifest,
 )
 from rootless.image.reference import is_short, parse_reference

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput
 from rootless.image.digest import check_digest, digest_of, verify
+from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
 from rootless.image.platform import Platform, best_match
+
+if TYPE_CHECKING:
+    from rootless.image.fields import Fields
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -56,16 +59,16 @@ class Manifest:
 
     __slots__ = ("annotations", "config", "digest", "layers", "media_type", "raw")
 
-    def __init__(self, raw: bytes, media_type: str, document: dict[str, Any]) -> None:
+    def __init__(self, raw: bytes, media_type: str, document: Fields) -> None:
         self.raw = raw
         self.media_type = media_type
         self.digest = digest_of(raw)
         self.config = _descriptor(document.get("config"), "config")
-        layers = _list(document.get("layers"), "layers")
+        layers = sequence(document.get("layers"), "layers")
         if len(layers) > MAX_LAYERS:
             raise InvalidInput(f"manifest has {len(layers)} layers, more than {MAX_LAYERS}")
         self.layers = tuple(_descriptor(layer, "layers") for layer in layers)
-        self.annotations = _strings(document.get("annotations"), "annotations")
+        self.annotations = strings(document.get("annotations"), "annotations")
 
     @property
     def descriptor(self) -> Descriptor:
@@ -78,15 +81,15 @@ class Index:
 
     __slots__ = ("annotations", "digest", "manifests", "media_type", "raw")
 
-    def __init__(self, raw: bytes, media_type: str, document: dict[str, Any]) -> None:
+    def __init__(self, raw: bytes, media_type: str, document: Fields) -> None:
         self.raw = raw
         self.media_type = media_type
         self.digest = digest_of(raw)
-        manifests = _list(document.get("manifests"), "manifests")
+        manifests = sequence(document.get("manifests"), "manifests")
         if len(manifests) > MAX_MANIFESTS:
             raise InvalidInput(f"index has {len(manifests)} manifests, more than {MAX_MANIFESTS}")
         self.manifests = tuple(_descriptor(each, "manifests") for each in manifests)
-        self.annotations = _strings(document.get("annotations"), "annotations")
+        self.annotations = strings(document.get("annotations"), "annotations")
 
 
 class ImageConfig:
@@ -127,30 +130,30 @@ class ImageConfig:
         self.raw = raw
         self.digest = digest_of(raw)
         self.document = document
-        self.architecture = _text(document, "architecture")
-        self.os = _text(document, "os")
-        self.variant = _text(document, "variant")
-        self.author = _text(document, "author")
-        self.created = _text(document, "created")
-        rootfs = _mapping(document.get("rootfs"), "rootfs")
+        self.architecture = text(document, "architecture")
+        self.os = text(document, "os")
+        self.variant = text(document, "variant")
+        self.author = text(document, "author")
+        self.created = text(document, "created")
+        rootfs = mapping(document.get("rootfs"), "rootfs")
         if rootfs.get("type") not in (None, "layers"):
             raise InvalidInput(f"image config has rootfs of type '{str(rootfs['type'])[:40]}', only 'layers' is known")
-        self.diff_ids = [check_digest(each) for each in _list(rootfs.get("diff_ids"), "rootfs.diff_ids")]
-        self.history = [_mapping(each, "history") for each in _list(document.get("history"), "history")]
-        config = _mapping(document.get("config"), "config")
+        self.diff_ids = [check_digest(each) for each in sequence(rootfs.get("diff_ids"), "rootfs.diff_ids")]
+        self.history = [mapping(each, "history") for each in sequence(document.get("history"), "history")]
+        config = mapping(document.get("config"), "config")
         self.config = config
-        self.env = _texts(config, "Env") or []
-        self.cmd = _texts(config, "Cmd")
-        self.entrypoint = _texts(config, "Entrypoint")
-        self.shell = _texts(config, "Shell")
-        self.user = _text(config, "User")
-        self.working_dir = _text(config, "WorkingDir")
-        self.stop_signal = _text(config, "StopSignal")
-        self.volumes = list(_mapping(config.get("Volumes"), "config.Volumes"))
-        self.exposed_ports = list(_mapping(config.get("ExposedPorts"), "config.ExposedPorts"))
-        self.labels = _strings(config.get("Labels"), "config.Labels")
+        self.env = texts(config, "Env") or []
+        self.cmd = texts(config, "Cmd")
+        self.entrypoint = texts(config, "Entrypoint")
+        self.shell = texts(config, "Shell")
+        self.user = text(config, "User")
+        self.working_dir = text(config, "WorkingDir")
+        self.stop_signal = text(config, "StopSignal")
+        self.volumes = list(mapping(config.get("Volumes"), "config.Volumes"))
+        self.exposed_ports = list(mapping(config.get("ExposedPorts"), "config.ExposedPorts"))
+        self.labels = strings(config.get("Labels"), "config.Labels")
         healthcheck = config.get("Healthcheck")
-        self.healthcheck = None if healthcheck is None else _mapping(healthcheck, "config.Healthcheck")
+        self.healthcheck = None if healthcheck is None else mapping(healthcheck, "config.Healthcheck")
 
     @property
     def platform(self) -> Platform:
@@ -189,7 +192,7 @@ def parse_manifest(raw: bytes, media_type: str | None = None) -> Manifest | Inde
     raise InvalidInput(f"manifest has the unknown media type '{kind[:100]}'")
 
 
-def _media_type(document: dict[str, Any], carrier: str | None) -> str:
+def _media_type(document: Fields, carrier: str | None) -> str:
     """One media type from document and carrier, which must agree; guessed from the shape when neither says."""
     carrier = (carrier or "").partition(";")[0].strip().lower()
     said = document.get("mediaType")
@@ -238,24 +241,8 @@ def chain_ids(diff_ids: list[str]) -> list[str]:
     return chain
 
 
-def load_json(raw: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `raw`. Raises InvalidInput for anything else, NaN and bottomless nesting too."""
-    try:
-        document = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as e:
-        reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
-        raise InvalidInput(f"{what} is not JSON: {reason[:200]}") from e
-    if not isinstance(document, dict):
-        raise InvalidInput(f"{what} is not a JSON object")
-    return document
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 def _descriptor(document: object, where: str) -> Descriptor:
-    fields = _mapping(document, where)
+    fields = mapping(document, where)
     size = fields.get("size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0 or size >= 1 << 63:
         raise InvalidInput(f"descriptor in '{where}' has no valid size")
@@ -268,68 +255,27 @@ def _descriptor(document: object, where: str) -> Descriptor:
         media_type or "",
         digest,
         size,
-        None if platform is None else _platform(_mapping(platform, f"{where}.platform")),
-        _strings(fields.get("annotations"), f"{where}.annotations"),
-        tuple(url for url in _list(fields.get("urls"), f"{where}.urls") if isinstance(url, str)),
+        None if platform is None else _platform(mapping(platform, f"{where}.platform")),
+        strings(fields.get("annotations"), f"{where}.annotations"),
+        tuple(url for url in sequence(fields.get("urls"), f"{where}.urls") if isinstance(url, str)),
         _embedded(fields.get("data"), digest, size),
     )
 
 
-def _embedded(text: object, digest: str, size: int) -> bytes | None:
+def _embedded(encoded: object, digest: str, size: int) -> bytes | None:
     """The content that a descriptor carries in itself, verified."""
-    if text is None:
+    if encoded is None:
         return None
-    if not isinstance(text, str):
+    if not isinstance(encoded, str):
         raise InvalidInput("descriptor has 'data' that is not text")
     try:
-        return verify(base64.b64decode(text, validate=True), digest, size)
+        return verify(base64.b64decode(encoded, validate=True), digest, size)
     except binascii.Error as e:
         raise InvalidInput("descriptor has 'data' that is not base64") from e
 
 
-def _platform(fields: dict[str, Any]) -> Platform:
-    features = tuple(each for each in _list(fields.get("os.features"), "os.features") if isinstance(each, str))
+def _platform(fields: Fields) -> Platform:
+    features = tuple(each for each in sequence(fields.get("os.features"), "os.features") if isinstance(each, str))
     return Platform(
-        _text(fields, "os").lower(), _text(fields, "architecture").lower(), _text(fields, "variant").lower(), features
+        text(fields, "os").lower(), text(fields, "architecture").lower(), text(fields, "variant").lower(), features
     )
-
-
-def _mapping(value: object, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidInput(f"'{where}' is not an object")
-    return value
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise InvalidInput(f"'{where}' is not a list")
-    return value
-
-
-def _strings(value: object, where: str) -> dict[str, str]:
-    strings = {key: "" if each is None else each for key, each in _mapping(value, where).items()}
-    if not all(isinstance(each, str) for each in strings.values()):
-        raise InvalidInput(f"'{where}' has a value that is not text")
-    return strings
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise InvalidInput(f"'{name}' is not text")
-    return value
-
-
-def _texts(fields: dict[str, Any], name: str) -> list[str] | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise InvalidInput(f"'{name}' is not a list of texts")
-    return value

@@ -14,8 +14,9 @@ from rootless.errors import DigestMismatch, InvalidInput, UsageError
 from rootless.image.content import Placed
 from rootless.image.digest import digest_of
 from rootless.image.directory import VERSION, file_name
+from rootless.image.fields import load_json
 from rootless.image.layout import REF_NAME, blob_path
-from rootless.image.manifest import MANIFEST_LIMIT, OCI_INDEX, load_json
+from rootless.image.manifest import MANIFEST_LIMIT, OCI_INDEX
 from rootless.image.sink_files import CheckedStream, disk_errors, ignore_progress, put_file
 from rootless.image.tarwriter import TarWriter
 from rootless.paths import atomic_write

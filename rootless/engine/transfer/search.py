@@ -9,7 +9,8 @@ from rootless.engine.image.image_names import registries, registry_access
 from rootless.engine.image_types import RegistryOptions, SearchResult, Tag
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import error_text, next_link
-from rootless.image.manifest import MANIFEST_LIMIT, load_json
+from rootless.image.fields import load_json
+from rootless.image.manifest import MANIFEST_LIMIT
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
 
 if TYPE_CHECKING:

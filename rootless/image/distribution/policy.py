@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from rootless.errors import InvalidInput, RootlessError
-from rootless.image.manifest import load_json
+from rootless.image.fields import load_json
 
 _LIMIT = 4 << 20
 _UNVERIFIABLE = ("signedBy", "sigstoreSigned", "signedBaseLayer")

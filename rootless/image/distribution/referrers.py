@@ -13,13 +13,13 @@ from rootless.errors import InvalidInput, RegistryError
 from rootless.image.digest import check_digest, digest_of
 from rootless.image.distribution.answers import error_text, next_link
 from rootless.image.distribution.registry import read_all
+from rootless.image.fields import load_json
 from rootless.image.manifest import (
     MANIFEST_LIMIT,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
     Index,
-    load_json,
     parse_manifest,
 )
 

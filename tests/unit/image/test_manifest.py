@@ -300,3 +300,19 @@ def test_any_json_is_a_config_or_an_error_of_ours(document: dict[str, Any]) -> N
     except RootlessError:
         return
     assert isinstance(config.created_time, float)
+
+
+def test_members_of_the_wrong_type_are_named() -> None:
+    from rootless.image import fields
+
+    assert fields.strings({"a": None, "b": "c"}, "Labels") == {"a": "", "b": "c"}
+    assert fields.text({}, "User") == "" and fields.texts({}, "Cmd") is None and fields.sequence(None, "layers") == []
+    for call in (
+        lambda: fields.text({"User": 7}, "User"),
+        lambda: fields.texts({"User": ["a", 7]}, "User"),
+        lambda: fields.strings({"a": 7}, "User"),
+        lambda: fields.sequence({}, "User"),
+        lambda: fields.mapping([], "User"),
+    ):
+        with pytest.raises(InvalidInput, match="'User'"):
+            call()
