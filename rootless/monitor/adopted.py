@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.monitor import signals
+from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class AdoptedRun:
         self.pid: int = known["pid"]
         self.pidfd = os.pidfd_open(self.pid)  # our child, not reaped: the number is still its own
         self.console_fd: int | None = None
-        self.network: dict[str, Any] = {}
+        self.network = NetworkFacts()
         self._userns_fd, self._error_fd = known["fds"]
         self._helpers: list[tuple[int, int]] = known["helpers"]
         self.group: AnyGroup | None = None

@@ -20,12 +20,14 @@ def report(supervisor: Supervisor) -> None:
     supervisor.kill()
     if supervisor.directory is not None:
         state.note(supervisor.directory, text)
-        fields = state.read(supervisor.directory)
-        if fields is not None:
-            last = text.strip().splitlines()[-1]
-            fields.update(status="exited", pid=0, exit_code=KILLED, error=f"monitor failed: {last}")
-            fields["finished_at"] = timestamp()
-            state.write(supervisor.directory, fields)
+        facts = state.read(supervisor.directory)
+        if facts is not None:
+            facts.status = "exited"
+            facts.pid = 0
+            facts.exit_code = KILLED
+            facts.error = f"monitor failed: {text.strip().splitlines()[-1]}"
+            facts.finished_at = timestamp()
+            state.write(supervisor.directory, facts)
     supervisor.clients.tell_all(
         protocol.message(
             protocol.ERROR,

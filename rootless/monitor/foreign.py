@@ -25,6 +25,7 @@ from rootless.kernel.mounts import MS_RDONLY, mount
 from rootless.kernel.process import close_range, pidfd_open, pidfd_send_signal
 from rootless.monitor import cgroup
 from rootless.monitor.state import note
+from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ForeignRun:
         self.pid = pid
         self.pidfd = pidfd_open(pid)
         self.console_fd: int | None = None
-        self.network: dict[str, Any] = {}
+        self.network = NetworkFacts()
 
     def connect(self) -> None:
         """Begin to connect the network, without waiting."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.monitor.cgroup import AnyGroup
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.loop import Loop
     from rootless.monitor.memory import MemoryWatch
     from rootless.monitor.state import State
+    from rootless.records.state import HealthState
 
 
 def record(spec: LaunchSpec, action: str, **attributes: str) -> None:
@@ -24,12 +23,12 @@ def record(spec: LaunchSpec, action: str, **attributes: str) -> None:
     eventlog.append(str(spec.events["log"]), entry)
 
 
-def healthy(spec: LaunchSpec, tracked: State, result: dict[str, Any]) -> None:
+def healthy(spec: LaunchSpec, tracked: State, result: HealthState) -> None:
     """A health check has a result; only a changed status is an event."""
-    before = (tracked.fields.get("health") or {}).get("status")
-    tracked.update(health=result)
-    if before not in (None, result["status"]):
-        record(spec, f"health_status: {result['status']}")
+    before = tracked.facts.health
+    tracked.has_health(result)
+    if before is not None and before.status != result.status:
+        record(spec, f"health_status: {result.status}")
 
 
 def watch_memory(loop: Loop, spec: LaunchSpec, tracked: State, group: AnyGroup | None) -> MemoryWatch | None:
@@ -39,7 +38,7 @@ def watch_memory(loop: Loop, spec: LaunchSpec, tracked: State, group: AnyGroup |
     from rootless.monitor.memory import MemoryWatch
 
     def tell() -> None:
-        tracked.update(oom_killed=True)
+        tracked.ran_out_of_memory()
         record(spec, "oom")
 
-    return MemoryWatch(loop, group, tell, told=bool(tracked.fields.get("oom_killed")))
+    return MemoryWatch(loop, group, tell, told=tracked.facts.oom_killed)

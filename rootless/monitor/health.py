@@ -13,11 +13,11 @@ import time
 from rootless.errors import RootlessError
 from rootless.monitor.logfile import timestamp
 from rootless.monitor.loop import READ, Loop, Timer
+from rootless.records.state import HealthResult, HealthState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from rootless.monitor.launch_spec import LaunchSpec
 
@@ -36,12 +36,12 @@ class HealthStatus:
         self.start_period = start_period
         self.status = "starting"
         self.streak = 0
-        self.results: list[dict[str, Any]] = []
+        self.results: list[HealthResult] = []
 
-    def add(self, result: dict[str, Any], *, age: float) -> None:
-        """One probe's result ({"start", "end", "exit_code", "output"}), begun `age` seconds after the container."""
+    def add(self, result: HealthResult, *, age: float) -> None:
+        """One probe's result, begun `age` seconds after the container."""
         self.results = [*self.results[1 - MAX_RESULTS :], result]
-        if result["exit_code"] == 0:
+        if result.exit_code == 0:
             self.status, self.streak = "healthy", 0
             return
         if self.status == "starting" and age < self.start_period:
@@ -50,15 +50,15 @@ class HealthStatus:
         if self.streak >= self.retries:
             self.status = "unhealthy"
 
-    def to_json(self) -> dict[str, Any]:
-        """state.json's "health"."""
-        return {"status": self.status, "failing_streak": self.streak, "log": self.results}
+    def facts(self) -> HealthState:
+        """The status as state.json has it."""
+        return HealthState(self.status, self.streak, self.results)
 
 
 class Health:
     """Probes the container of `pid` again and again until `stop`, and reports the status after each probe."""
 
-    def __init__(self, loop: Loop, spec: LaunchSpec, pid: int, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, loop: Loop, spec: LaunchSpec, pid: int, report: Callable[[HealthState], None]) -> None:
         settings = spec.health or {}
         self._loop = loop
         self._spec = spec
@@ -73,7 +73,7 @@ class Health:
         self._probe: _Probe | None = None
         self._timer: Timer | None = None
         if self._argv:
-            report(self._status.to_json())
+            report(self._status.facts())
             self._wait()
 
     def _wait(self) -> None:
@@ -102,9 +102,9 @@ class Health:
         if probe.timed_out:
             exit_code = -1
             output = f"Health check exceeded timeout ({self._timeout:g}s)" + (f": {output}" if output else "")
-        result = {"start": probe.started_at, "end": timestamp(), "exit_code": exit_code, "output": output}
+        result = HealthResult(probe.started_at, timestamp(), exit_code, output)
         self._status.add(result, age=probe.began - self._began)
-        self._report(self._status.to_json())
+        self._report(self._status.facts())
         self._wait()
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from rootless.errors import HostLimit
 from rootless.kernel import procfs
 from rootless.monitor import cgroup
 from rootless.monitor.state import note, read
+from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class NativeRun:
         self.pid = process.pid
         self.pidfd = process.pidfd
         self.console_fd, process.console_fd = process.console_fd, None  # whoever pumps it closes it
-        self.network: dict[str, Any] = {}
+        self.network = NetworkFacts()
 
     def start(self) -> None:
         """Wait until the network is there, then let the command begin."""
@@ -200,7 +201,8 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     from rootless.runtime.seccomp.listener import joining
 
     process = {**spec.config["process"], "args": argv, "terminal": False}
-    join_cgroup = cgroup.joiner((read(spec.directory) or {}).get("cgroup"), pid)
+    facts = read(spec.directory)
+    join_cgroup = cgroup.joiner(facts.cgroup if facts is not None else None, pid)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     supervisor = _supervisor(spec)
     try:

@@ -13,13 +13,13 @@ from rootless.kernel import procfs
 from rootless.kernel.process import pidfd_open, pidfd_send_signal
 from rootless.monitor import state
 from rootless.monitor.logfile import timestamp
+from rootless.records.state import LIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 DEAD_EXIT_CODE = 137
-_LIVE = ("running", "paused", "restarting")
 
 
 def is_supervised(directory: str) -> bool:
@@ -53,25 +53,17 @@ def stale(directory: str) -> bool:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        fields = state.read(directory)
-        if fields is None or fields.get("status") not in _LIVE or fields.get("host") != os.uname().nodename:
+        facts = state.read(directory)
+        if facts is None or facts.status not in LIVE or facts.host != os.uname().nodename:
             return False
-        if fields.get("boot_id") == procfs.boot_id():
-            _kill_same(int(fields.get("pid") or 0), int(fields.get("pid_start") or 0))
-            for pid, start in fields.get("helpers") or []:
-                _kill_same(int(pid), int(start))
-            _end_cgroup(fields.get("cgroup"))
-        fields.update(
-            status="exited",
-            pid=0,
-            pid_start=0,
-            exit_code=DEAD_EXIT_CODE,
-            error="monitor died",
-            finished_at=timestamp(),
-            helpers=[],
-            cgroup=None,
-        )
-        state.write(directory, fields)
+        if facts.boot_id == procfs.boot_id():
+            _kill_same(facts.pid, facts.pid_start)
+            for pid, start in facts.helpers:
+                _kill_same(pid, start)
+            _end_cgroup(facts.cgroup)
+        facts.finished_at = timestamp()
+        state.end(facts, "exited", DEAD_EXIT_CODE, "monitor died")
+        state.write(directory, facts)
     finally:
         os.close(fd)
     return True

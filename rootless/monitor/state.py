@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+from rootless.errors import InvalidInput
 from rootless.monitor.logfile import timestamp
+from rootless.records.state import NEVER, ContainerState, HealthState, NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,28 +15,28 @@ if TYPE_CHECKING:
     from rootless.monitor.cgroup import AnyGroup
 
 _MAX_NOTES = 1 << 16  # bytes of monitor.log
-NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
 
 
-def read(directory: str) -> dict[str, Any] | None:
-    """The state in `directory`; None when there is none."""
+def read(directory: str) -> ContainerState | None:
+    """The state in `directory`; None when there is none that we can read."""
     import json
 
+    path = f"{directory}/state.json"
     try:
-        with open(f"{directory}/state.json", "rb") as file:
-            value = json.loads(file.read(1 << 20))
-    except (OSError, ValueError):
+        with open(path, "rb") as file:
+            return ContainerState.from_json(json.loads(file.read(1 << 20)), path)
+    except (OSError, ValueError, InvalidInput):
         return None
-    return value if isinstance(value, dict) else None
 
 
-def write(directory: str, fields: dict[str, Any]) -> None:
+def write(directory: str, facts: ContainerState) -> None:
     """Replace the state; not durable: after a power cut nothing of it is true anyway."""
     import json
 
     from rootless.paths import atomic_write
 
-    atomic_write(f"{directory}/state.json", json.dumps(fields, separators=(",", ":")).encode(), durable=False)
+    content = json.dumps(facts.to_json(), separators=(",", ":")).encode()
+    atomic_write(f"{directory}/state.json", content, durable=False)
 
 
 def note(directory: str, text: str) -> None:
@@ -52,76 +54,90 @@ def note(directory: str, text: str) -> None:
 
 
 class State:
-    """The state while a monitor lives; each change is written at once.
+    """The state while a monitor lives: whoever changes `facts` calls `save`.
 
-    known: the fields, where an earlier image of this process has gathered them.
+    known: the facts, where an earlier image of this process has gathered them.
     """
 
-    __slots__ = ("directory", "fields")
+    __slots__ = ("directory", "facts")
 
-    def __init__(self, directory: str, known: dict[str, Any] | None = None) -> None:
+    def __init__(self, directory: str, known: ContainerState | None = None) -> None:
+        self.directory = directory
         if known is not None:
-            self.directory, self.fields = directory, known
+            self.facts = known
             return
         from rootless.kernel import procfs
 
-        self.directory = directory
-        pid = os.getpid()
-        self.fields = {
-            "status": "created",
-            "pid": 0,
-            "pid_start": 0,
-            "monitor_pid": pid,
-            "monitor_start": procfs.start_time(pid),
-            "started_at": NEVER,
-            "finished_at": NEVER,
-            "exit_code": 0,
-            "error": "",
-            "restart_count": 0,
-            "health": None,
-            "oom_killed": False,
-            "host": os.uname().nodename,
-            "boot_id": procfs.boot_id(),
-            "network": {},
-            "cgroup": None,
-            "helpers": [],
-        }
+        self.facts = ContainerState()
+        self.facts.monitor_pid = os.getpid()
+        self.facts.monitor_start = procfs.start_time(self.facts.monitor_pid)
+        self.facts.host = os.uname().nodename
+        self.facts.boot_id = procfs.boot_id()
         earlier = read(directory)
-        if earlier:  # a container that fails to start again keeps the times of its last run
-            for key in ("started_at", "finished_at"):
-                self.fields[key] = earlier.get(key) or NEVER
+        if earlier is not None:  # a container that fails to start again keeps the times of its last run
+            self.facts.started_at = earlier.started_at or NEVER
+            self.facts.finished_at = earlier.finished_at or NEVER
 
-    def update(self, **fields: object) -> None:
-        """Change fields and write. A full disk must not end the container: the change is noted, and written later."""
-        self.fields.update(fields)
+    def save(self) -> None:
+        """Write the facts. A full disk must not end the container: the failure is noted, and they are written later."""
         try:
-            write(self.directory, self.fields)
+            write(self.directory, self.facts)
         except OSError as e:
             note(self.directory, f"cannot write state.json: {e.strerror}")
 
     def started(
-        self, pid: int, *, helpers: list[tuple[int, int]], network: dict[str, Any], group: AnyGroup | None = None
+        self, pid: int, *, helpers: list[tuple[int, int]], network: NetworkFacts, group: AnyGroup | None = None
     ) -> None:
         """The container runs. helpers: (pid, start time) of the processes that die with it; group: its cgroup."""
         from rootless.kernel import procfs
 
-        self.update(
-            status="running",
-            pid=pid,
-            pid_start=procfs.start_time(pid),
-            started_at=timestamp(),
-            finished_at=NEVER,
-            exit_code=0,
-            error="",
-            oom_killed=False,
-            helpers=helpers,
-            network=network,
-            cgroup=None if group is None else group.to_json(),
-        )
+        facts = self.facts
+        facts.status = "running"
+        facts.pid = pid
+        facts.pid_start = procfs.start_time(pid)
+        facts.started_at = timestamp()
+        facts.finished_at = NEVER
+        facts.exit_code = 0
+        facts.error = ""
+        facts.oom_killed = False
+        facts.helpers = helpers
+        facts.network = network
+        facts.cgroup = None if group is None else group.to_json()
+        self.save()
 
     def ended(self, status: str, exit_code: int, *, error: str = "") -> None:
         """The container does not run: "exited", "restarting", or "created" when it could not start."""
-        times = {} if status == "created" else {"finished_at": timestamp()}
-        self.update(
-            status=status, pid=0, pid_start=0, exit_code=exit_code, error=error, helpers=[], cgroup=None, **times
-        )
+        if status != "created":
+            self.facts.finished_at = timestamp()
+        end(self.facts, status, exit_code, error)
+        self.save()
+
+    def abandoned(self) -> None:
+        """The container waited for its next start, and will not get it."""
+        self.facts.status = "exited"
+        self.save()
+
+    def has_health(self, health: HealthState) -> None:
+        """A health check has a result."""
+        self.facts.health = health
+        self.save()
+
+    def ran_out_of_memory(self) -> None:
+        """The kernel killed a process of the container for its limit."""
+        self.facts.oom_killed = True
+        self.save()
+
+
+def resumed(directory: str, known: dict[str, Any]) -> State:
+    """The state as an earlier image of this process handed it over."""
+    return State(directory, ContainerState.from_json(known))
+
+
+def end(facts: ContainerState, status: str, exit_code: int, error: str) -> None:
+    """Note in `facts` that the container has no processes, helpers and cgroup any more."""
+    facts.status = status
+    facts.pid = facts.pid_start = 0
+    facts.exit_code = exit_code
+    facts.error = error
+    facts.helpers = []
+    facts.cgroup = None

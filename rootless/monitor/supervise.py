@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rootless.monitor.cgroup import AnyGroup
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
+    from rootless.records.state import NetworkFacts
 
     class ContainerRun(Protocol):
         """One run of a container, made by a launcher: created and waiting for `start`. group: its cgroup."""
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         pid: int
         pidfd: int
         console_fd: int | None
-        network: dict[str, Any]
+        network: NetworkFacts
 
         def start(self) -> None:
             """Let the command begin; returns once its execve succeeded."""
@@ -232,7 +233,7 @@ class Supervisor:
             "fds": [fd for fd in fds if fd >= 0],
             "launch": spec.raw,
             "directory": spec.directory,
-            "state": tracked.fields,
+            "state": tracked.facts.to_json(),
             "policy": self._policy.hand_over(),
             "began": self._began,
             "size": self._size,
@@ -248,7 +249,7 @@ class Supervisor:
         """Go on where an earlier image of this process has stopped."""
         self.directory = spec.directory
         self._spec = spec
-        self._state = state.State(spec.directory, known["state"])
+        self._state = state.resumed(spec.directory, known["state"])
         self._log = open_log(spec.log)
         self._policy = RestartPolicy(*spec.restart)
         self._policy.resume(known["policy"])
@@ -345,7 +346,7 @@ class Supervisor:
         ran_for = time.monotonic() - self._began
         self._policy.change(**(spec.now("restart") or {}))
         delay = self._policy.next_delay(code, ran_for, stop_requested=stop_requested)
-        tracked.fields["restart_count"] = self._policy.count
+        tracked.facts.restart_count = self._policy.count
         tracked.ended("exited" if delay is None else "restarting", code)
         self._closing_run = None
         happenings.record(spec, "die", exitCode=str(code), execDuration=str(int(ran_for)))
@@ -382,7 +383,7 @@ class Supervisor:
         """The container waits for its next start, and will not get it."""
         spec, tracked = self._facts()
         self._cancel_timer()
-        tracked.update(status="exited")
+        tracked.abandoned()
         if spec.remove is not None:
             from rootless.monitor.finish import remove_container
 
@@ -391,7 +392,7 @@ class Supervisor:
             except RootlessError as e:
                 state.note(spec.directory, f"cannot remove the container: {e}")
         self._release()
-        self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=tracked.fields["exit_code"]))
+        self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=tracked.facts.exit_code))
         self._leave()
 
     def kill(self) -> None:
@@ -405,7 +406,7 @@ class Supervisor:
             except ProcessLookupError:
                 pass  # it has just ended; the loop will see it
             except OSError as e:
-                state.note(self._run_directory(), f"cannot send signal {number}: {e.strerror}")
+                state.note(self.directory or "/nonexistent", f"cannot send signal {number}: {e.strerror}")
 
     def _release(self) -> None:
         """Nothing of the container is left to guard: a next monitor may start, though clients still read from us."""
@@ -430,9 +431,6 @@ class Supervisor:
         if self._spec is None or self._state is None:
             raise InvalidState("no container was launched")
         return self._spec, self._state
-
-    def _run_directory(self) -> str:
-        return self.directory or "/nonexistent"
 
 
 def _take_lock(directory: str) -> int:

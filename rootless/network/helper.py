@@ -17,11 +17,12 @@ from rootless.errors import HostLimit
 from rootless.kernel import process
 from rootless.kernel.namespaces import CLONE_NEWUSER, setns
 from rootless.network import addresses
+from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from rootless.network.ports import Port
 
@@ -49,7 +50,7 @@ class Helper:
         pid: int,
         fds: tuple[int, int],
         ports: list[Port],
-        facts: dict[str, Any],
+        facts: NetworkFacts,
         *,
         explain: Callable[[str], HostLimit | None],
         on_ready: Callable[[], None] | None = None,
@@ -155,14 +156,10 @@ class Helper:
         return "; ".join(kept[-4:])
 
 
-def connection_facts(published: Sequence[Port]) -> dict[str, Any]:
+def connection_facts(published: Sequence[Port]) -> NetworkFacts:
     """What inspect shows of a container's network."""
-    return {
-        "ip": addresses.CONTAINER,
-        "prefix": addresses.PREFIX,
-        "gateway": addresses.GATEWAY,
-        "ports": [p.to_json() for p in published],
-    }
+    ports = [p.to_json() for p in published]
+    return NetworkFacts(addresses.CONTAINER, addresses.PREFIX, addresses.GATEWAY, ports=ports)
 
 
 def require_tun() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rootless"
-BASE = {"errors", "hashing", "paths", "output", "units"}
+BASE = {"errors", "hashing", "paths", "output", "units", "records"}  # every room may import them
 ALLOWED = {
     "kernel": set(),
     "host": {"kernel"},
@@ -25,7 +25,8 @@ ALLOWED = {
 }
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
-HOT = ("errors", "hashing", "paths", "kernel", "host", "runtime", "network", "monitor", "storage/drivers",
+HOT = ("errors", "hashing", "paths", "kernel", "records", "host", "runtime", "network", "monitor",
+       "storage/drivers",
        "storage/files/removal")  # fmt: skip
 HEAVY = {"dataclasses", "typing", "inspect", "subprocess", "logging", "argparse", "pathlib", "contextlib", "click",
          "tempfile", "shutil", "enum", "urllib", "sh", "rich", "urllib3", "tomllib"}  # fmt: skip

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rootless.engine.container.reconcile import NEVER, is_running, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.errors import InvalidInput, NotFound
+from rootless.records.state import NEVER
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -36,9 +37,9 @@ def _is_wanted(engine: Engine, container_id: str, record: dict[str, object]) -> 
     policy = record.get("restart")
     kind = policy.get("name") if isinstance(policy, dict) else "no"
     state = state_of(engine, container_id)
-    if state["started_at"] == NEVER or is_running(state) or state["status"] == "restarting" or "remote" in state:
+    if state.started_at == NEVER or state.is_running or state.status == "restarting" or state.remote:
         return False
     stopped = os.path.exists(engine.store.containers.path(container_id, "stop-requested"))
     if kind == "on-failure":
-        return not stopped and state["exit_code"] != 0
+        return not stopped and state.exit_code != 0
     return kind == "always" or (kind == "unless-stopped" and not stopped)

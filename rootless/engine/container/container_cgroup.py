@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
     from rootless.runtime.cgroups.group import Group, Group1
     from rootless.runtime.cgroups.usage import Effective
 
@@ -19,17 +20,17 @@ _HEXADECIMAL = frozenset("0123456789abcdef")
 _YOUNG = 60.0  # seconds in which an empty cgroup may belong to a container that just starts
 
 
-def group_of(state: dict[str, Any]) -> Group | Group1 | None:
+def group_of(state: ContainerState) -> Group | Group1 | None:
     """The cgroup of a container that runs here; None without one."""
-    known = state.get("cgroup")
-    if not known or "remote" in state:
+    known = state.cgroup
+    if not known or state.remote:
         return None
     from rootless.runtime.cgroups.group import restore
 
     return restore(known)
 
 
-def joiner(engine: Engine, state: dict[str, Any], launch: dict[str, Any]) -> Callable[[int], None] | None:
+def joiner(engine: Engine, state: ContainerState, launch: dict[str, Any]) -> Callable[[int], None] | None:
     """What moves a further process of the container into its cgroup; None without one.
 
     A process that cannot be moved there is outside of the limits: an error where they are strict, else one warning.
@@ -41,7 +42,7 @@ def joiner(engine: Engine, state: dict[str, Any], launch: dict[str, Any]) -> Cal
 
     def join(pid: int) -> None:
         try:
-            place.join(group, pid, int(state["pid"]))
+            place.join(group, pid, state.pid)
         except HostLimit as e:
             wanted = launch.get("cgroup") or {}
             if wanted.get("strict") and wanted.get("resources"):
@@ -51,7 +52,7 @@ def joiner(engine: Engine, state: dict[str, Any], launch: dict[str, Any]) -> Cal
     return join
 
 
-def kill_all(state: dict[str, Any]) -> None:
+def kill_all(state: ContainerState) -> None:
     """SIGKILL to every process in the container's cgroup, so that none survives its first one."""
     group = group_of(state)
     if group is None:
@@ -106,7 +107,7 @@ def shown_limits(limits: Effective) -> dict[str, Any]:
     }
 
 
-def effective_limits(state: dict[str, Any]) -> dict[str, Any] | None:
+def effective_limits(state: ContainerState) -> dict[str, Any] | None:
     """The limits in force for a running container: the least of its own and of those above it; None unknown."""
     group = group_of(state)
     if group is None or group.version != 2:

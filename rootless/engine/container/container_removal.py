@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import kill_all
 from rootless.engine.container.lifecycle import Target, mark_stop
-from rootless.engine.container.reconcile import is_running, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport
 from rootless.errors import InvalidState, NotFound, RootlessError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
 
 _SIGKILL = 9
 
@@ -26,11 +27,11 @@ def rm(engine: Engine, container: str, *, force: bool = False, volumes: bool = F
     containers = engine.store.containers
     container_id = containers.find(container)
     state = state_of(engine, container_id)
-    if "remote" in state:
-        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="remove it there")
-    if is_running(state) or state["status"] == "restarting":
+    if state.remote:
+        raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="remove it there")
+    if state.is_running or state.status == "restarting":
         if not force:
-            what = "paused" if state["status"] == "paused" else state["status"]
+            what = "paused" if state.status == "paused" else state.status
             action = "unpause and then stop" if what == "paused" else "stop"
             raise InvalidState(
                 f"cannot remove container '{container}': container is {what}: {action} the container before removing "
@@ -51,9 +52,9 @@ def _record(engine: Engine, container_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _kill(engine: Engine, container_id: str, state: dict[str, Any]) -> None:
+def _kill(engine: Engine, container_id: str, state: ContainerState) -> None:
     directory = engine.store.containers.path(container_id)
-    if state["status"] == "restarting":
+    if state.status == "restarting":
         from rootless.engine.container.lifecycle import stop
 
         stop(engine, container_id, timeout=0)
@@ -96,9 +97,9 @@ def prune(engine: Engine, *, filters: Mapping[str, Sequence[str]]) -> PruneRepor
             continue
         try:
             state = state_of(engine, container_id)
-            if "remote" in state or state["status"] not in ("created", "exited", "dead"):
+            if state.remote or state.status not in ("created", "exited", "dead"):
                 continue
-            if state["status"] == "created" and _is_being_started(engine, container_id):
+            if state.status == "created" and _is_being_started(engine, container_id):
                 continue
             size = tree_size(engine.store.containers.path(container_id, "upper"))
             remove(engine, record, volumes=False)

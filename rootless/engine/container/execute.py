@@ -12,6 +12,7 @@ from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
     from rootless.runtime.process.running import Process
 
 
@@ -20,7 +21,7 @@ def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
     container_id, state = running(engine, container, "exec")
-    process, launch, config = _plan(engine, container_id, int(state["pid"]), options)
+    process, launch, config = _plan(engine, container_id, state.pid, options)
     record = engine.store.containers.read(container_id)  # once: the container may be removed before the command ends
     _note(engine, record, "exec_create", options)
     if options.detach:
@@ -62,17 +63,17 @@ def _note(engine: Engine, record: dict[str, Any], action: str, options: ExecOpti
     events.record_container(engine, record, action, **attributes)
 
 
-def running(engine: Engine, container: str, verb: str) -> tuple[str, dict[str, Any]]:
+def running(engine: Engine, container: str, verb: str) -> tuple[str, ContainerState]:
     """(id, state) of a container that runs here. Raises InvalidState."""
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
-    if "remote" in state:
-        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint=f"{verb} there")
-    if state["status"] == "paused":
+    if state.remote:
+        raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint=f"{verb} there")
+    if state.status == "paused":
         raise InvalidState(f"container {container} is paused, unpause the container before {verb}")
-    if state["status"] == "restarting":
+    if state.status == "restarting":
         raise InvalidState(f"container {container} is restarting, wait until the container is running")
-    if state["status"] != "running":
+    if state.status != "running":
         raise InvalidState(f"container {container} is not running", hint=f"rootless start {container}")
     return container_id, state
 
@@ -151,7 +152,7 @@ def _change_env(options: ExecOptions, process: dict[str, Any], base: list[str], 
 
 def _join(
     engine: Engine,
-    state: dict[str, Any],
+    state: ContainerState,
     process: dict[str, Any],
     launch: dict[str, Any],
     config: dict[str, Any],
@@ -174,16 +175,16 @@ def _join(
         emulation = None if supervisor is None else read_emulation(launch["root_emulation"], supervisor)
     try:
         return exec_process(
-            int(state["pid"]),
+            state.pid,
             process,
             config=config,
             stdio=stdio,
             # --privileged gives all that the user namespace can give: the filter would take most of it back
             seccomp_bpf=None if privileged else _filter(launch.get("seccomp_bpf")),
             seccomp_flags=int(launch.get("seccomp_flags") or 0),
-            on_listener=joining(launch.get("seccomp_listener"), config, launch, int(state["pid"])),
+            on_listener=joining(launch.get("seccomp_listener"), config, launch, state.pid),
             emulation=emulation,
-            start_time=int(state["pid_start"]),
+            start_time=state.pid_start,
             keep_groups=bool(launch.get("keep_groups")),
             join_cgroup=container_cgroup.joiner(engine, state, launch),
             warn=engine.warn,
@@ -210,7 +211,7 @@ def healthcheck(engine: Engine, container: str) -> int:
         raise InvalidState(f"container {container} has no health check")
     test = list(health["test"])
     command = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:]
-    process, launch, config = _plan(engine, container_id, int(state["pid"]), ExecOptions(tuple(command)))
+    process, launch, config = _plan(engine, container_id, state.pid, ExecOptions(tuple(command)))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         started = _join(engine, state, process, launch, config, (null, null, null))

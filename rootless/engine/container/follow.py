@@ -36,7 +36,7 @@ def logs(
 
     def is_running() -> bool:
         try:
-            return state_of(engine, container_id)["status"] in ("running", "paused", "restarting")
+            return state_of(engine, container_id).status in ("running", "paused", "restarting")
         except NotFound:
             return False
 

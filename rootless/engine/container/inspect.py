@@ -12,6 +12,7 @@ from rootless.units import timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
 
 _SECOND = 1_000_000_000
 
@@ -44,7 +45,7 @@ def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, 
         "HostsPath": f"{names}/hosts",
         "LogPath": launch["log"]["path"] if launch["log"]["driver"] != "none" else "",
         "Name": f"/{record['name']}",
-        "RestartCount": int(state.get("restart_count") or 0),
+        "RestartCount": state.restart_count,
         "Driver": record["driver"],
         "Platform": "linux",
         "MountLabel": "",
@@ -75,37 +76,32 @@ def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, 
     return shown
 
 
-def _state(state: dict[str, Any]) -> dict[str, Any]:
-    status = state["status"]
+def _state(state: ContainerState) -> dict[str, Any]:
+    status = state.status
     shown: dict[str, Any] = {
         "Status": status,
         "Running": status in ("running", "paused"),
         "Paused": status == "paused",
         "Restarting": status == "restarting",
-        "OOMKilled": bool(state.get("oom_killed")),
-        "CgroupPath": (state.get("cgroup") or {}).get("path") or "",
+        "OOMKilled": state.oom_killed,
+        "CgroupPath": (state.cgroup or {}).get("path") or "",
         "Dead": status == "dead",
-        "Pid": int(state.get("pid") or 0),
-        "ExitCode": int(state["exit_code"]),
-        "Error": state.get("error") or "",
-        "StartedAt": state["started_at"],
-        "FinishedAt": state["finished_at"],
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started_at,
+        "FinishedAt": state.finished_at,
     }
-    if state.get("host"):
-        shown["Host"] = state["host"]
-    health = state.get("health")
-    if health:
+    if state.host:
+        shown["Host"] = state.host
+    health = state.health
+    if health is not None:
         shown["Health"] = {
-            "Status": health.get("status") or "starting",
-            "FailingStreak": int(health.get("failing_streak") or 0),
+            "Status": health.status,
+            "FailingStreak": health.failing_streak,
             "Log": [
-                {
-                    "Start": entry.get("start"),
-                    "End": entry.get("end"),
-                    "ExitCode": entry.get("exit_code"),
-                    "Output": entry.get("output"),
-                }
-                for entry in health.get("log") or []
+                {"Start": entry.start, "End": entry.end, "ExitCode": entry.exit_code, "Output": entry.output}
+                for entry in health.log
             ],
         }
     return shown
@@ -287,18 +283,17 @@ def _port_map(record: dict[str, Any], any_address: str = "") -> dict[str, list[d
     return ports
 
 
-def _network(record: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+def _network(record: dict[str, Any], state: ContainerState) -> dict[str, Any]:
     mode = record["network"]["mode"]
-    facts = state.get("network") or {}
-    running = state["status"] in ("running", "paused")
+    running = state.status in ("running", "paused")
     address = {
-        "IPAddress": facts.get("ip") or "",
-        "Gateway": facts.get("gateway") or "",
-        "MacAddress": facts.get("mac") or "",
-        "IPPrefixLen": int(facts.get("prefix") or 0),
+        "IPAddress": state.network.ip,
+        "Gateway": state.network.gateway,
+        "MacAddress": state.network.mac,
+        "IPPrefixLen": state.network.prefix,
     }
     return {
-        "SandboxKey": f"/proc/{state['pid']}/ns/net" if running and state.get("pid") else "",
+        "SandboxKey": f"/proc/{state.pid}/ns/net" if running and state.pid else "",
         "Ports": _port_map(record, "0.0.0.0") if running else {},  # noqa: S104
         **address,
         "Networks": {mode: {"NetworkID": mode, **address}},

@@ -7,16 +7,17 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import kill_all
-from rootless.engine.container.reconcile import is_running, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.signal_names import parse_signal
 from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
 
 _POLL = 0.05  # seconds between looks where nothing can be waited on
 
@@ -29,12 +30,12 @@ class Target:
 
     __slots__ = ("_lock", "directory", "pidfd")
 
-    def __init__(self, directory: str, state: dict[str, Any], what: str) -> None:
+    def __init__(self, directory: str, state: ContainerState, what: str) -> None:
         from rootless.kernel.process import pidfd_open
         from rootless.kernel.procfs import start_time
 
         self.directory = directory
-        pid = int(state["pid"])
+        pid = state.pid
         try:
             self._lock = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as e:
@@ -43,7 +44,7 @@ class Target:
             # the pidfd first: then what start_time says is said of this very process
             self.pidfd = pidfd_open(pid)
             try:
-                if start_time(pid) != state.get("pid_start"):
+                if start_time(pid) != state.pid_start:
                     raise ProcessLookupError
             except BaseException:
                 os.close(self.pidfd)
@@ -96,13 +97,13 @@ def mark_stop(directory: str) -> None:
         raise HostLimit(f"cannot write '{directory}/stop-requested': {e.strerror}") from e
 
 
-def _look(engine: Engine, container: str) -> tuple[str, str, dict[str, Any]]:
+def _look(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
     """(id, directory, state). Raises NotFound, InvalidState for a container of another host."""
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
-    if "remote" in state:
+    if state.remote:
         raise InvalidState(
-            f"container '{container}' runs on host '{state['remote']}'", hint=f"run the command on {state['remote']}"
+            f"container '{container}' runs on host '{state.remote}'", hint=f"run the command on {state.remote}"
         )
     return container_id, engine.store.containers.path(container_id), state
 
@@ -110,16 +111,16 @@ def _look(engine: Engine, container: str) -> tuple[str, str, dict[str, Any]]:
 def stop(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
     """Stop signal, `timeout` seconds of patience, SIGKILL. A container that does not run is left as it is."""
     container_id, directory, state = _look(engine, container)
-    if state["status"] == "restarting":
+    if state.status == "restarting":
         _end_restarts(directory, state)
         return
-    if not is_running(state):
+    if not state.is_running:
         return
     record = engine.store.containers.read(container_id)
     settings = record["stop"]
     number = parse_signal(signal, "--signal") if signal else int(settings["stop_signal"])
     patience = settings["stop_timeout"] if timeout is None else timeout
-    if state["status"] == "paused":
+    if state.status == "paused":
         from rootless.engine.container.pause import unpause
 
         unpause(engine, container_id)
@@ -141,19 +142,19 @@ def stop(engine: Engine, container: str, *, timeout: int | None = None, signal: 
 _SIGKILL = int(signal.SIGKILL)
 
 
-def _end_restarts(directory: str, state: dict[str, Any]) -> None:
+def _end_restarts(directory: str, state: ContainerState) -> None:
     """A container that waits for its next start: its monitor gives that up on SIGTERM."""
     from rootless.kernel.process import pidfd_open, pidfd_send_signal
     from rootless.kernel.procfs import start_time
 
     mark_stop(directory)
-    pid = int(state.get("monitor_pid") or 0)
+    pid = state.monitor_pid
     try:
         pidfd = pidfd_open(pid)
     except OSError:
         return
     try:
-        if start_time(pid) == state.get("monitor_start"):
+        if start_time(pid) == state.monitor_start:
             pidfd_send_signal(pidfd, signal.SIGTERM)
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
@@ -178,7 +179,7 @@ def kill(engine: Engine, container: str, *, signal: str = "KILL") -> None:
     """Send a signal to the container's first process."""
     number = parse_signal(signal, "--signal")
     container_id, directory, state = _look(engine, container)
-    if not is_running(state):
+    if not state.is_running:
         raise InvalidState(f"cannot kill container '{container}': container {container_id[:12]} is not running")
     record = engine.store.containers.read(container_id)
     with Target(directory, state, container) as target:
@@ -201,13 +202,13 @@ def wait(engine: Engine, container: str, *, condition: str = "not-running") -> i
     from rootless.engine.container.start import socket_path
 
     container_id, directory, state = _look(engine, container)
-    code = int(state["exit_code"])
+    code = state.exit_code
     if condition == "next-exit":
-        while not is_running(state):
+        while not state.is_running:
             time.sleep(_POLL)
             state = state_of(engine, container_id)
     path = socket_path(engine, container_id)
-    while is_running(state) or state["status"] == "restarting":
+    while state.is_running or state.status == "restarting":
         ended = attach_client.wait(path)
         try:
             state = state_of(engine, container_id)
@@ -215,7 +216,7 @@ def wait(engine: Engine, container: str, *, condition: str = "not-running") -> i
             return code if ended is None else ended
         if not os.path.isdir(directory):
             return code if ended is None else ended
-        code = int(state["exit_code"]) if ended is None else ended
+        code = state.exit_code if ended is None else ended
         if condition == "next-exit" and ended is not None:
             return ended
         if ended is None:

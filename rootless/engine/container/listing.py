@@ -16,6 +16,7 @@ from rootless.units import human_duration, parse_timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
 
 _KEYS = "ancestor before exited expose health id label name network publish since status volume is-task"
 _STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
@@ -44,7 +45,7 @@ def ps(
             state = state_of(engine, record["id"])
         except NotFound:
             continue
-        if not show_all and state["status"] not in ("running", "paused", "restarting"):
+        if not show_all and state.status not in ("running", "paused", "restarting"):
             continue
         if not _matches_state(state, wanted):
             continue
@@ -116,19 +117,19 @@ def _is_in(text: str, name: str) -> bool:
         return text in name
 
 
-def _matches_state(state: dict[str, Any], wanted: Filters) -> bool:
-    health = (state.get("health") or {}).get("status") or "none"
-    if not wanted.any_of("status", state["status"]) or not wanted.any_of("health", health):
+def _matches_state(state: ContainerState, wanted: Filters) -> bool:
+    health = state.health.status if state.health is not None else "none"
+    if not wanted.any_of("status", state.status) or not wanted.any_of("health", health):
         return False
     codes = wanted.get("exited")
-    return not codes or (state["status"] == "exited" and str(state["exit_code"]) in codes)
+    return not codes or (state.status == "exited" and str(state.exit_code) in codes)
 
 
 def _network_name(mode: str) -> str:
     return "bridge" if recorded_mode(mode).helper is not None else mode
 
 
-def summary(engine: Engine, record: dict[str, Any], state: dict[str, Any], *, size: bool) -> ContainerSummary:
+def summary(engine: Engine, record: dict[str, Any], state: ContainerState, *, size: bool) -> ContainerSummary:
     """One row."""
     mounts = record.get("mounts") or []
     rw = root = None
@@ -145,15 +146,15 @@ def summary(engine: Engine, record: dict[str, Any], state: dict[str, Any], *, si
         image_id=record["image_id"],
         command=tuple(record.get("command") or ()),
         created=float(record["created"]),
-        started=parse_timestamp(state["started_at"]),
-        finished=parse_timestamp(state["finished_at"]),
-        state=state["status"],
+        started=parse_timestamp(state.started_at),
+        finished=parse_timestamp(state.finished_at),
+        state=state.status,
         status=status_text(state),
-        exit_code=int(state["exit_code"]),
-        health=(state.get("health") or {}).get("status") or "",
-        ports=bindings(record) if state["status"] in ("running", "paused") else (),
+        exit_code=state.exit_code,
+        health=state.health.status if state.health is not None else "",
+        ports=bindings(record) if state.status in ("running", "paused") else (),
         exposed=tuple(e for e in record["exposed"] if e not in _published(record))
-        if state["status"] in ("running", "paused")
+        if state.status in ("running", "paused")
         else (),
         labels=dict(record["labels"]),
         mounts=tuple(m["name"] or m["source"] for m in mounts if m["name"] or m["source"]),
@@ -163,28 +164,28 @@ def summary(engine: Engine, record: dict[str, Any], state: dict[str, Any], *, si
     )
 
 
-def status_text(state: dict[str, Any], now: float | None = None) -> str:
+def status_text(state: ContainerState, now: float | None = None) -> str:
     """docker's words for a state: "Up 3 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
     moment = time.time() if now is None else now
-    status = state["status"]
-    remote = f" on {state['remote']}" if "remote" in state else ""
+    status = state.status
+    remote = f" on {state.remote}" if state.remote else ""
     if status in ("running", "paused"):
-        text = f"Up {human_duration(moment - parse_timestamp(state['started_at']))}"
+        text = f"Up {human_duration(moment - parse_timestamp(state.started_at))}"
         if status == "paused":
             return f"{text} (Paused)"
-        health = (state.get("health") or {}).get("status")
+        health = state.health.status if state.health is not None else "none"
         if health == "starting":
             text += " (health: starting)"
-        elif health and health != "none":
+        elif health != "none":
             text += f" ({health})"
         return text + remote
     if status == "created":
         return "Created"
     if status == "dead":
         return "Dead"
-    ago = human_duration(moment - parse_timestamp(state["finished_at"]))
+    ago = human_duration(moment - parse_timestamp(state.finished_at))
     word = "Restarting" if status == "restarting" else "Exited"
-    return f"{word} ({state['exit_code']}) {ago} ago{remote}"
+    return f"{word} ({state.exit_code}) {ago} ago{remote}"
 
 
 def bindings(record: dict[str, Any]) -> tuple[PortBinding, ...]:
@@ -204,7 +205,7 @@ def port(engine: Engine, container: str, private_port: str | None = None) -> lis
     containers = engine.store.containers
     container_id = containers.find(container)
     record = containers.read(container_id)
-    running = state_of(engine, container_id)["status"] in ("running", "paused")
+    running = state_of(engine, container_id).status in ("running", "paused")
     found = list(bindings(record)) if running else []
     if private_port is None:
         return found

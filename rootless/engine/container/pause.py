@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
@@ -18,6 +18,7 @@ from rootless.kernel import procfs
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
 
 _ROUNDS = 20  # of looking for processes that were born while the others were stopped
 
@@ -25,7 +26,7 @@ _ROUNDS = 20  # of looking for processes that were born while the others were st
 def pause(engine: Engine, container: str) -> None:
     """Stop all processes of a running container."""
     container_id, directory, state = _running(engine, container, wanted="running")
-    pid = int(state["pid"])
+    pid = state.pid
     try:
         os.close(os.open(f"{directory}/paused", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as e:
@@ -55,7 +56,7 @@ def pause(engine: Engine, container: str) -> None:
 def unpause(engine: Engine, container: str) -> None:
     """Continue all processes of a paused container."""
     container_id, directory, state = _running(engine, container, wanted="paused")
-    pid = int(state["pid"])
+    pid = state.pid
     group = group_of(state)
     if group is not None:
         group.thaw()
@@ -68,14 +69,14 @@ def unpause(engine: Engine, container: str) -> None:
     events.record_container(engine, engine.store.containers.read(container_id), "unpause")
 
 
-def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, dict[str, Any]]:
+def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, ContainerState]:
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
-    if "remote" in state:
-        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'")
-    if state["status"] != wanted:
+    if state.remote:
+        raise InvalidState(f"container '{container}' runs on host '{state.remote}'")
+    if state.status != wanted:
         problem = {"running": "is not running", "paused": "is not paused"}[wanted]
-        if state["status"] == "paused":
+        if state.status == "paused":
             problem = "is already paused"
         raise InvalidState(f"container {container} {problem}")
     return container_id, engine.store.containers.path(container_id), state

@@ -6,15 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.types import ContainerOptions
+from rootless.records.state import LIVE, ContainerState
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
-_LIVE = ("running", "paused", "restarting")
-NEVER = "0001-01-01T00:00:00Z"
 
-
-def state_of(engine: Engine, container_id: str) -> dict[str, Any]:
+def state_of(engine: Engine, container_id: str) -> ContainerState:
     """The state of a container; a new one is "created".
 
     When the monitor was killed or the host was booted again, the state is put right first (exit code 137). A container
@@ -23,34 +21,19 @@ def state_of(engine: Engine, container_id: str) -> dict[str, Any]:
     containers = engine.store.containers
     state = containers.read_state(container_id)
     if state is None:
-        state = _created()
-    elif state.get("status") in _LIVE:
-        if state.get("host") != os.uname().nodename:
-            state["remote"] = state.get("host")
+        state = ContainerState()
+    elif state.status in LIVE:
+        if state.host != os.uname().nodename:
+            state.remote = state.host or "unknown"
         else:
             from rootless.monitor import reap
 
             directory = containers.path(container_id)
             if not reap.is_supervised(directory) and reap.stale(directory):
-                state = containers.read_state(container_id) or _created()
-    if state["status"] == "running" and os.path.exists(containers.path(container_id, "paused")):
-        state["status"] = "paused"
+                state = containers.read_state(container_id) or ContainerState()
+    if state.status == "running" and os.path.exists(containers.path(container_id, "paused")):
+        state.status = "paused"
     return state
-
-
-def _created() -> dict[str, Any]:
-    return {
-        "status": "created",
-        "pid": 0,
-        "started_at": NEVER,
-        "finished_at": NEVER,
-        "exit_code": 0,
-        "error": "",
-        "restart_count": 0,
-        "health": None,
-        "oom_killed": False,
-        "network": {},
-    }
 
 
 def saved_options(record: dict[str, Any]) -> ContainerOptions:
@@ -63,12 +46,7 @@ def saved_options(record: dict[str, Any]) -> ContainerOptions:
     return ContainerOptions(**saved)
 
 
-def is_running(state: dict[str, Any]) -> bool:
-    """Does the container have processes (running or paused)?"""
-    return state["status"] in ("running", "paused")
-
-
 def running_pid(engine: Engine, container_id: str) -> int:
     """Host pid of the container's first process, 0 when it does not run here."""
     state = state_of(engine, container_id)
-    return int(state.get("pid") or 0) if is_running(state) and "remote" not in state else 0
+    return state.pid if state.is_running and not state.remote else 0

@@ -69,18 +69,18 @@ def start(
 ) -> RunOutcome:
     """Start a stopped or created container, attached when `attach` is given. One that runs is left alone."""
     from rootless.engine.container import attach_client
-    from rootless.engine.container.reconcile import is_running, state_of
+    from rootless.engine.container.reconcile import state_of
 
     store = engine.store
     container_id = store.containers.find(container)
     state = state_of(engine, container_id)
-    if "remote" in state:
-        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="start it there")
-    if is_running(state) or state["status"] == "restarting":
+    if state.remote:
+        raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="start it there")
+    if state.is_running or state.status == "restarting":
         return attach_to(engine, container_id, attach) if attach is not None else RunOutcome(container_id, None)
     connection = attach_client.spawn_monitor(engine.take_monitor())
     try:
-        directory = refresh(engine, container_id, first=state["started_at"].startswith("0001"))
+        directory = refresh(engine, container_id, first=state.started_at.startswith("0001"))
         if attach is None:
             attach_client.launch_detached(connection, directory, engine.warn)
             return RunOutcome(container_id, None)
@@ -174,11 +174,11 @@ def attach(engine: Engine, container: str, how: AttachOptions) -> RunOutcome:
 
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
-    if state["status"] == "paused":
+    if state.status == "paused":
         raise InvalidState("you cannot attach to a paused container, unpause it first")
-    if state["status"] == "restarting":
+    if state.status == "restarting":
         raise InvalidState("you cannot attach to a restarting container, wait until it is running")
-    if state["status"] != "running":
+    if state.status != "running":
         raise InvalidState("you cannot attach to a stopped container, start it first")
     return attach_to(engine, container_id, how)
 

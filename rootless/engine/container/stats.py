@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.engine.container.container_cgroup import group_of
-from rootless.engine.container.reconcile import is_running, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.errors import InvalidState, NotFound
 from rootless.kernel import procfs
 from rootless.network.modes import recorded_mode
@@ -19,6 +19,7 @@ from rootless.units import parse_timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.state import ContainerState
 
 _HERTZ = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -85,9 +86,9 @@ class _Sampler:
                 state = state_of(self._engine, container_id)
             except (NotFound, InvalidState):
                 continue
-            if not is_running(state) or "remote" in state:
+            if not state.is_running or state.remote:
                 if all:
-                    found.append(ContainerStats(container_id, record["name"], state["status"]))
+                    found.append(ContainerStats(container_id, record["name"], state.status))
                 continue
             if group_of(state) is None and processes is None:
                 processes = _Processes()
@@ -95,11 +96,11 @@ class _Sampler:
         self._before = {stats.id: self._before[stats.id] for stats in found if stats.id in self._before}
         return sorted(found, key=lambda stats: stats.name)
 
-    def _look(self, record: dict[str, Any], state: dict[str, Any], processes: _Processes | None) -> ContainerStats:
-        pid = int(state["pid"])
+    def _look(self, record: dict[str, Any], state: ContainerState, processes: _Processes | None) -> ContainerStats:
+        pid = state.pid
         group = group_of(state)
         received, sent = _network(pid) if recorded_mode(record["network"]["mode"]).counts_own_traffic else (0, 0)
-        shown = ContainerStats(record["id"], record["name"], state["status"], net_received=received, net_sent=sent)
+        shown = ContainerStats(record["id"], record["name"], state.status, net_received=received, net_sent=sent)
         if group is not None:
             from rootless.runtime.cgroups.usage import read
 
@@ -130,12 +131,12 @@ class _Sampler:
             pids=threads,
         )
 
-    def _percent(self, state: dict[str, Any], container_id: str, cpu: float) -> float:
+    def _percent(self, state: ContainerState, container_id: str, cpu: float) -> float:
         now = time.monotonic()
         before = self._before.get(container_id)
         self._before[container_id] = now, cpu
         if before is None:
-            elapsed, used = time.time() - parse_timestamp(state["started_at"]), cpu
+            elapsed, used = time.time() - parse_timestamp(state.started_at), cpu
         else:
             elapsed, used = now - before[0], cpu - before[1]
         return max(0.0, 100.0 * used / elapsed) if elapsed > 0.001 else 0.0

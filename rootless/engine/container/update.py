@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
-from rootless.engine.container.reconcile import is_running, saved_options, state_of
+from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.plan import resources
 from rootless.errors import HostLimit, InvalidState, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.types import ContainerOptions
+    from rootless.records.state import ContainerState
     from rootless.runtime.cgroups.group import Group, Group1
     from rootless.runtime.cgroups.limit_values import Setting
 
@@ -48,8 +49,8 @@ def update(engine: Engine, container: str, given: Mapping[str, Any], *, restart:
     container_id = containers.find(container)
     record = containers.read(container_id)
     state = state_of(engine, container_id)
-    if "remote" in state:
-        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="update it there")
+    if state.remote:
+        raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="update it there")
     path = f"{containers.path(container_id)}/launch.json"
     launch = read_record(path, what="launch record")
     options = _changed(saved_options(record), given)
@@ -80,9 +81,9 @@ def _changed(options: ContainerOptions, given: Mapping[str, Any]) -> ContainerOp
 
 
 def _apply(
-    engine: Engine, container: str, state: dict[str, Any], before: Mapping[str, Any], wanted: Mapping[str, Any]
+    engine: Engine, container: str, state: ContainerState, before: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
-    if not is_running(state):
+    if not state.is_running:
         from rootless.host import cgroups
 
         verdict = resources.judge(wanted, cgroups.find(parent=wanted["parent"], current=wanted["mode"] == "split"))

@@ -54,12 +54,12 @@ def commit(
     record = containers.read(container_id)
     reference = None if name is None else _full_name(engine, name)
     state = state_of(engine, container_id)
-    if "remote" in state:
-        raise InvalidState(f"container '{container}' runs on host '{state['remote']}'", hint="commit it there")
+    if state.remote:
+        raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="commit it there")
     with engine.store.using():
         base = engine.store.index.load(record["manifest_digest"])
         config = apply_changes(_config(engine, record, base.config), changes)
-        must_pause = pause and state["status"] == "running"
+        must_pause = pause and state.status == "running"
         if must_pause:
             engine.containers.pause(container_id)
         try:

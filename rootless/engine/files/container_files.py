@@ -11,7 +11,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from rootless.engine.container.reconcile import is_running, saved_options, state_of
+from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
 from rootless.host.idmap import IdMap
@@ -49,19 +49,19 @@ class ContainerFiles:
         self.record = containers.read(self.id)
         self.directory = containers.path(self.id)
         self._state = state_of(engine, self.id)
-        if "remote" in self._state:
-            raise InvalidState(f"container '{container}' runs on host '{self._state['remote']}'")
+        if self._state.remote:
+            raise InvalidState(f"container '{container}' runs on host '{self._state.remote}'")
         launch = read_record(f"{self.directory}/launch.json", what="launch record")
         self.id_map = IdMap.from_json(launch["id_map"])
         self._plan: dict[str, Any] = launch["rootfs"]
-        self._is_running = is_running(self._state)
+        self._is_running = self._state.is_running
         self._job = {
             "id_map": launch["id_map"],
             "directory": self.directory,
             "writes": writes,
             "bare": bare,
-            "pid": int(self._state["pid"]) if self._is_running else 0,
-            "started": int(self._state["pid_start"]) if self._is_running else 0,
+            "pid": self._state.pid if self._is_running else 0,
+            "started": self._state.pid_start if self._is_running else 0,
             "plan": self._plan,
             "binds": [] if bare else self._binds(),
             "seeds": [] if bare else list(launch["seed_volumes"]),

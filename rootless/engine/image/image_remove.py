@@ -11,6 +11,7 @@ from rootless.engine.types import PruneReport
 from rootless.errors import ImageNotFound, InvalidState, NotFound, RootlessError, UsageError
 from rootless.image.manifest import Descriptor, chain_ids
 from rootless.image.reference import parse_reference
+from rootless.records.state import LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.storage.store.index import ImageEntry
 
-_RUNNING = ("running", "paused", "restarting")
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 
 
@@ -134,12 +134,12 @@ def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool,
     for container_id in store.containers.list():
         try:
             record = store.containers.read(container_id)
-            state = store.containers.read_state(container_id) or {}
+            state = store.containers.read_state(container_id)
         except RootlessError:
             continue
         if record.get("image_id") != entry.config_digest:
             continue
-        is_running = state.get("status") in _RUNNING
+        is_running = state is not None and state.status in LIVE
         if force and not is_running:
             continue
         if is_running and not by_name:

@@ -245,7 +245,7 @@ def _container(engine: Engine, container_id: str, size: int) -> ContainerUsage |
 
     try:
         record = engine.store.containers.read(container_id)
-        status = str(state_of(engine, container_id)["status"])
+        status = str(state_of(engine, container_id).status)
     except NotFound:
         return None
     except RootlessError:

@@ -56,13 +56,13 @@ def reset(engine: Engine, *, force: bool = False) -> None:
 
 def _running(engine: Engine) -> list[str]:
     """Names of the containers that have a process, here or on another host."""
-    from rootless.engine.container.reconcile import is_running, state_of
+    from rootless.engine.container.reconcile import state_of
 
     found = []
     for container_id in engine.store.containers.list():
         try:
             state = state_of(engine, container_id)
-            if is_running(state) or state["status"] in ("restarting", "paused"):
+            if state.is_running or state.status in ("restarting", "paused"):
                 found.append(str(engine.store.containers.read(container_id).get("name") or container_id[:12]))
         except RootlessError:
             continue  # a damaged record has no say

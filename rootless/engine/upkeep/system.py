@@ -44,7 +44,7 @@ class System:
         states: dict[str, int] = {}
         for container_id in store.containers.list():
             try:
-                status = state_of(engine, container_id)["status"]
+                status = state_of(engine, container_id).status
             except RootlessError:
                 continue
             states[status] = states.get(status, 0) + 1

@@ -10,6 +10,7 @@ import os
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, UsageError
 from rootless.paths import Lock
+from rootless.records.state import ContainerState
 from rootless.storage.store.records import random_name, read_record, write_record
 
 TYPE_CHECKING = False
@@ -137,10 +138,11 @@ class Containers:
 
         remove_tree(self.unpublish(container_id), id_map)
 
-    def read_state(self, container_id: str) -> dict[str, Any] | None:
+    def read_state(self, container_id: str) -> ContainerState | None:
         """The state that the monitor wrote last, or None before the first start."""
+        path = self.path(container_id, "state.json")
         try:
-            return read_record(self.path(container_id, "state.json"), what="container state")
+            return ContainerState.from_json(read_record(path, what="container state"), path)
         except NotFound:
             return None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rootless.engine.container import attach_client
+from rootless.records.state import NetworkFacts
 
 
 class FakeRun:
@@ -23,7 +24,7 @@ class FakeRun:
         from rootless.errors import CommandNotFound
 
         self.spec = spec
-        self.network: dict[str, Any] = {"ip": "10.0.2.15"}
+        self.network = NetworkFacts("10.0.2.15")
         self.console_fd: int | None = None
         self.argv = spec.config["process"]["args"]
         if self.argv[0] == "defect":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit
 from rootless.host import cgroups
 from rootless.host.cgroups import Delegation
+from rootless.records.state import ContainerState
 
 STALE, OTHER = "0" * 64, "1" * 64
 
@@ -40,13 +41,14 @@ def test_only_our_own_empty_cgroups_go(engine: Engine, tmp_path: Path, monkeypat
     )
 
 
-def running(tmp_path: Path, **files: str) -> tuple[Path, dict[str, Any]]:
+def running(tmp_path: Path, **files: str) -> tuple[Path, ContainerState]:
     path = tmp_path / "group"
     path.mkdir()
     (path / "cgroup.controllers").write_text("memory pids cpu\n")
     for name, text in files.items():
         (path / name.replace("__", ".")).write_text(text)
-    return path, {"status": "running", "cgroup": {"version": 2, "path": str(path), "unit": ""}}
+    known = {"status": "running", "cgroup": {"version": 2, "path": str(path), "unit": ""}}
+    return path, ContainerState.from_json(known)
 
 
 def test_a_limit_that_is_taken_back_is_lifted(tmp_path: Path) -> None:

@@ -19,20 +19,24 @@ from rootless.engine.plan.signal_names import parse_signal, signal_name
 from rootless.engine.settings import Settings, load_settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidInput, UsageError
+from rootless.records.state import ContainerState
 from rootless.storage.store.containers import check_name
 from rootless.units import timestamp
 
 
 def test_status_words() -> None:
-    base = {"started_at": timestamp(1000), "finished_at": timestamp(2000), "exit_code": 3, "health": None}
-    assert status_text({**base, "status": "running"}, 1010) == "Up 10 seconds"
-    assert (
-        status_text({**base, "status": "running", "health": {"status": "healthy"}}, 1010) == "Up 10 seconds (healthy)"
-    )
-    assert status_text({**base, "status": "exited"}, 2120) == "Exited (3) 2 minutes ago"
-    assert status_text({**base, "status": "restarting"}, 2001) == "Restarting (3) 1 second ago"
-    assert status_text({**base, "status": "created"}) == "Created"
-    assert status_text({**base, "status": "running", "remote": "node7"}, 1010) == "Up 10 seconds on node7"
+    def shown(now: float, **facts: object) -> str:
+        base = {"started_at": timestamp(1000), "finished_at": timestamp(2000), "exit_code": 3, "health": None}
+        return status_text(ContainerState.from_json({**base, **facts}), now)
+
+    assert shown(1010, status="running") == "Up 10 seconds"
+    assert shown(1010, status="running", health={"status": "healthy"}) == "Up 10 seconds (healthy)"
+    assert shown(2120, status="exited") == "Exited (3) 2 minutes ago"
+    assert shown(2001, status="restarting") == "Restarting (3) 1 second ago"
+    assert shown(0, status="created") == "Created"
+    remote = ContainerState.from_json({"status": "running", "started_at": timestamp(1000)})
+    remote.remote = "node7"
+    assert status_text(remote, 1010) == "Up 10 seconds on node7"
 
 
 def test_signals() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from rootless.monitor.health import HealthStatus
 from rootless.monitor.restart import RestartPolicy
+from rootless.records.state import HealthResult
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_delay_doubles_up_to_a_minute_and_begins_anew_after_a_good_run() -> None
 
 
 def result(code: int) -> dict[str, object]:
-    return {"start": "", "end": "", "exit_code": code, "output": ""}
+    return HealthResult("", "", code, "")
 
 
 def test_health_turns_after_retries_failures_in_a_row() -> None:
@@ -72,4 +73,4 @@ def test_only_five_results_are_kept() -> None:
     status = HealthStatus(3, 0)
     for code in range(9):
         status.add(result(code), age=1)
-    assert [r["exit_code"] for r in status.to_json()["log"]] == [4, 5, 6, 7, 8]
+    assert [r.exit_code for r in status.facts().log] == [4, 5, 6, 7, 8]

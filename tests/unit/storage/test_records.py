@@ -13,6 +13,7 @@ import pytest
 from rootless.errors import AlreadyExists, DigestMismatch, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.image.manifest import Descriptor
 from rootless.paths import directories
+from rootless.records.state import ContainerState
 from rootless.storage.store.records import write_record
 from rootless.storage.store.store import Store
 
@@ -240,7 +241,8 @@ def test_state_is_replaced(store: Store) -> None:
     container_id = make_container(store, "c")
     assert store.containers.read_state(container_id) is None
     write_record(store.containers.path(container_id, "state.json"), {"status": "running"})
-    assert store.containers.read_state(container_id) == {"status": "running"}
+    known = store.containers.read_state(container_id)
+    assert known is not None and known.status == "running"
 
 
 def test_volumes(store: Store) -> None:

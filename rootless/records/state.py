@@ -1,0 +1,205 @@
+"""The format of state.json, what a container's monitor tells about it. It neither reads nor writes the file."""
+
+from __future__ import annotations
+
+from rootless.records.fields import Fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
+LIVE = ("running", "paused", "restarting")  # a monitor guards a container with one of these statuses
+
+
+class HealthResult:
+    """One probe of a health check. start, end: RFC 3339; output: what the probe wrote, cut."""
+
+    __slots__ = ("end", "exit_code", "output", "start")
+
+    def __init__(self, start: str, end: str, exit_code: int, output: str) -> None:
+        self.start = start
+        self.end = end
+        self.exit_code = exit_code
+        self.output = output
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of "health.log"."""
+        return {"start": self.start, "end": self.end, "exit_code": self.exit_code, "output": self.output}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> HealthResult:
+        """The reverse of `to_json`."""
+        return cls(
+            fields.text("start", ""), fields.text("end", ""), fields.integer("exit_code", 0), fields.text("output", "")
+        )
+
+
+class HealthState:
+    """What the health checks add up to. status: starting, healthy or unhealthy; log: the last results."""
+
+    __slots__ = ("failing_streak", "log", "status")
+
+    def __init__(self, status: str, failing_streak: int, log: list[HealthResult]) -> None:
+        self.status = status
+        self.failing_streak = failing_streak
+        self.log = log
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "health"."""
+        return {
+            "status": self.status,
+            "failing_streak": self.failing_streak,
+            "log": [result.to_json() for result in self.log],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> HealthState:
+        """The reverse of `to_json`."""
+        log = [HealthResult.from_json(entry) for entry in fields.objects("log")]
+        return cls(fields.text("status", "starting"), fields.integer("failing_streak", 0), log)
+
+
+class NetworkFacts:
+    """How a running container is connected; empty texts and 0 where it has no network of its own."""
+
+    __slots__ = ("gateway", "ip", "mac", "ports", "prefix")
+
+    def __init__(
+        self, ip: str = "", prefix: int = 0, gateway: str = "", mac: str = "", ports: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.ip = ip
+        self.prefix = prefix
+        self.gateway = gateway
+        self.mac = mac
+        self.ports = ports or []
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "network"."""
+        if not self.ip:
+            return {}
+        known = {"ip": self.ip, "prefix": self.prefix, "gateway": self.gateway, "ports": self.ports}
+        return {**known, "mac": self.mac} if self.mac else known
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> NetworkFacts:
+        """The reverse of `to_json`."""
+        if fields is None:
+            return cls()
+        return cls(
+            fields.text("ip", ""),
+            fields.integer("prefix", 0),
+            fields.text("gateway", ""),
+            fields.text("mac", ""),
+            fields.mappings("ports"),
+        )
+
+
+class ContainerState:
+    """state.json. A new one is that of a container which has never run.
+
+    status: created, running, restarting, exited or dead; the file never says "paused", readers who see the mark of a
+    pause set it. pid, pid_start: host pid of the first process and its start in clock ticks since boot, 0 while none
+    runs; monitor_pid, monitor_start: the same of the monitor. helpers: (pid, start) of processes that die with the
+    container. cgroup: what runtime.cgroups.group.restore takes, None without. remote: the host that the container runs
+    on when that is not this one, "" else; not part of the file.
+    """
+
+    __slots__ = (
+        "boot_id",
+        "cgroup",
+        "error",
+        "exit_code",
+        "finished_at",
+        "health",
+        "helpers",
+        "host",
+        "monitor_pid",
+        "monitor_start",
+        "network",
+        "oom_killed",
+        "pid",
+        "pid_start",
+        "remote",
+        "restart_count",
+        "started_at",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = "created"
+        self.pid = 0
+        self.pid_start = 0
+        self.monitor_pid = 0
+        self.monitor_start = 0
+        self.started_at = NEVER
+        self.finished_at = NEVER
+        self.exit_code = 0
+        self.error = ""
+        self.restart_count = 0
+        self.health: HealthState | None = None
+        self.oom_killed = False
+        self.host = ""
+        self.boot_id = ""
+        self.network = NetworkFacts()
+        self.cgroup: dict[str, Any] | None = None
+        self.helpers: list[tuple[int, int]] = []
+        self.remote = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the container has processes: it runs or is paused."""
+        return self.status in ("running", "paused")
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of state.json."""
+        return {
+            "version": VERSION,
+            "status": self.status,
+            "pid": self.pid,
+            "pid_start": self.pid_start,
+            "monitor_pid": self.monitor_pid,
+            "monitor_start": self.monitor_start,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "restart_count": self.restart_count,
+            "health": None if self.health is None else self.health.to_json(),
+            "oom_killed": self.oom_killed,
+            "host": self.host,
+            "boot_id": self.boot_id,
+            "network": self.network.to_json(),
+            "cgroup": self.cgroup,
+            "helpers": self.helpers,
+        }
+
+    @classmethod
+    def from_json(cls, known: object, file: str = "state.json") -> ContainerState:
+        """The state that `known`, the content of `file`, describes.
+
+        Raises InvalidInput naming the file and the key when a value has the wrong type or the format is a newer one.
+        """
+        fields = Fields(known, file)
+        fields.check_version(VERSION)
+        state = cls()
+        state.status = fields.text("status", "created")
+        state.pid = fields.integer("pid", 0)
+        state.pid_start = fields.integer("pid_start", 0)
+        state.monitor_pid = fields.integer("monitor_pid", 0)
+        state.monitor_start = fields.integer("monitor_start", 0)
+        state.started_at = fields.text("started_at", NEVER)
+        state.finished_at = fields.text("finished_at", NEVER)
+        state.exit_code = fields.integer("exit_code", 0)
+        state.error = fields.text("error", "")
+        state.restart_count = fields.integer("restart_count", 0)
+        health = fields.member("health")
+        state.health = None if health is None else HealthState.from_json(health)
+        state.oom_killed = fields.flag("oom_killed")
+        state.host = fields.text("host", "")
+        state.boot_id = fields.text("boot_id", "")
+        state.network = NetworkFacts.from_json(fields.member("network"))
+        state.cgroup = fields.mapping("cgroup") or None
+        state.helpers = fields.integer_pairs("helpers")
+        return state
