@@ -13,7 +13,6 @@ import pytest
 from rootless.errors import AlreadyExists, DigestMismatch, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.image.manifest import Descriptor
 from rootless.paths import directories
-from rootless.records.state import ContainerState
 from rootless.storage.store.records import write_record
 from rootless.storage.store.store import Store
 
