@@ -6,6 +6,7 @@ import pytest
 
 from rootless.engine.container.listing import status_text
 from rootless.errors import UsageError
+from rootless.records.state import ContainerState
 from rootless.units import (
     human_age,
     human_binary_size,
@@ -105,7 +106,7 @@ def test_durations_are_rounded_as_go_units_does(seconds: float, text: str) -> No
 @pytest.mark.parametrize("hours", [0.5, 1.5, 2.5, 3.5, 4.5, 47.5])
 def test_a_row_of_ps_says_one_duration_for_one_moment(hours: float) -> None:
     """ "Up 2 hours" stood beside "3 hours ago" for 2.5 hours: two functions rounded, each its own way."""
-    state = {"started_at": timestamp(1000), "status": "running", "health": None}
+    state = ContainerState.from_json({"started_at": timestamp(1000), "status": "running"})
     now = 1000 + hours * HOUR
     assert status_text(state, now).removeprefix("Up ") == human_age(1000, now).removesuffix(" ago")
 
