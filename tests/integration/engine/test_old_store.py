@@ -1,7 +1,7 @@
 """A store that the version before the typed records made: every verb goes on working with it.
 
-stores/0.1.0.tar.zst was written by a user with uid 1001 and the range 100000:65536; paths and id maps in its records
-are replaced by this user's own, which is what that version would have written here.
+old_stores/0.1.0.tar.zst was written by a user with uid 1001 and the range 100000:65536; paths and id maps in its
+records are replaced by this user's own, which is what that version would have written here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from rootless.host import idmap, subid
 from tests.conftest import Runner, owns_range, require
 
-ARCHIVE = Path(__file__).parent / "stores/0.1.0.tar.zst"
+ARCHIVE = Path(__file__).parent / "old_stores/0.1.0.tar.zst"
 OLD_ROOT = "/home/rootless-test/base/store"
 
 
