@@ -6,11 +6,13 @@ under it the digest of the result may be remembered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.image.source import Reader
 
 NAMES = ("gzip", "zstd", "none")
@@ -75,7 +77,7 @@ class Compressed:
 
     def __init__(self, reader: Reader, compression: Compression) -> None:
         self._reader = reader
-        self._encoder: Any = _ENCODERS[compression.name](compression.level)
+        self._encoder: Encoder | None = encoder(compression)
         self._waiting = bytearray()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -107,8 +109,17 @@ class Compressed:
 
 def encoder(compression: Compression) -> Encoder:
     """The same for who has the bytes at hand: feed, then finish."""
-    made: Encoder = _ENCODERS[compression.name](compression.level)
-    return made
+    return _ENCODERS[compression.name](compression.level)
+
+
+class _Deflate(Protocol):
+    """What the compressor objects of zlib and ISA-L have in common."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """The next compressed bytes."""
+
+    def flush(self) -> bytes:
+        """The last bytes."""
 
 
 class _Gzip:
@@ -119,14 +130,15 @@ class _Gzip:
     def __init__(self, level: int | None) -> None:
         import zlib
 
-        library: Any = zlib
         chosen = level or _DEFAULT_GZIP
+        self._object: _Deflate
+        self._crc32: Callable[[bytes, int], int]
         if _isal(level):
             from isal import isal_zlib
 
-            library = isal_zlib
-        self._object = library.compressobj(chosen, zlib.DEFLATED, -15)
-        self._crc32 = library.crc32
+            self._object, self._crc32 = isal_zlib.compressobj(chosen, zlib.DEFLATED, -15), isal_zlib.crc32
+        else:
+            self._object, self._crc32 = zlib.compressobj(chosen, zlib.DEFLATED, -15), zlib.crc32
         self._crc = 0
         self._size = 0
         self._started = False
@@ -135,14 +147,12 @@ class _Gzip:
         """The next compressed bytes."""
         self._crc = self._crc32(piece, self._crc)
         self._size += len(piece)
-        made: bytes = self._object.compress(piece)
-        return self._head() + made
+        return self._head() + self._object.compress(piece)
 
     def finish(self) -> bytes:
         """The last bytes."""
         tail = (self._crc & 0xFFFFFFFF).to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
-        made: bytes = self._object.flush()
-        return self._head() + made + tail
+        return self._head() + self._object.flush() + tail
 
     def _head(self) -> bytes:
         if self._started:
@@ -198,4 +208,4 @@ def _isal(level: int | None) -> bool:
     return True
 
 
-_ENCODERS: dict[str, Any] = {"gzip": _Gzip, "zstd": _Zstd, "none": _Nothing}
+_ENCODERS: dict[str, Callable[[int | None], Encoder]] = {"gzip": _Gzip, "zstd": _Zstd, "none": _Nothing}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import UsageError
+from rootless.image.fields import load_json, mapping, sequence
 from rootless.image.manifest import (
     DOCKER_CONFIG,
     DOCKER_LIST,
@@ -20,6 +21,8 @@ from rootless.image.manifest import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from rootless.image.fields import Fields
 
 FORMATS = ("oci", "v2s2")
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
@@ -62,15 +65,16 @@ def rebuild(manifest: Manifest, layers: Sequence[Descriptor], form: str) -> tupl
     ]
     if same and form == format_of(manifest.media_type):
         return manifest.raw, manifest.media_type
-    document: dict[str, Any] = json.loads(manifest.raw)
+    document = load_json(manifest.raw, "manifest")
     media_type = OCI_MANIFEST if form == "oci" else DOCKER_MANIFEST
-    config = document["config"]
+    config = mapping(document["config"], "config")
     if config.get("mediaType") in (OCI_CONFIG, DOCKER_CONFIG):
         config = {**config, "mediaType": OCI_CONFIG if form == "oci" else DOCKER_CONFIG}
     new = []
-    for old, layer in zip(document.get("layers") or [], layers, strict=True):
-        kept = {**old, "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
-        if layer.digest != old.get("digest"):
+    for old, layer in zip(sequence(document.get("layers"), "layers"), layers, strict=True):
+        before = mapping(old, "layers")
+        kept: Fields = {**before, "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
+        if layer.digest != before.get("digest"):
             kept.pop("data", None)
             kept.pop("urls", None)
         if form != "oci":
@@ -91,10 +95,11 @@ def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -
     )
     if is_same and form == format_of(index.media_type):
         return index.raw, index.media_type
-    document: dict[str, Any] = json.loads(index.raw)
+    document = load_json(index.raw, "index")
     children = []
-    for old in document["manifests"]:
-        new = replaced.get(old["digest"])
+    for each in sequence(document["manifests"], "manifests"):
+        old = mapping(each, "manifests")
+        new = replaced.get(str(old["digest"]))
         child = (
             dict(old) if new is None else {**old, "mediaType": new.media_type, "digest": new.digest, "size": new.size}
         )
@@ -107,6 +112,6 @@ def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -
     return _bytes(document), media_type
 
 
-def _bytes(document: dict[str, Any]) -> bytes:
+def _bytes(document: Fields) -> bytes:
     first = {key: document[key] for key in ("schemaVersion", "mediaType")}
     return json.dumps({**first, **document}, separators=(",", ":"), ensure_ascii=False).encode()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rootless.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import WriteableBuffer
 
 
 class ByteSource(Protocol):
@@ -42,21 +47,45 @@ class PlainBytes:
     def __init__(self, head: bytes, stream: ByteSource) -> None:
         joined = _Joined(head, stream)
         self._name = compression_of(head)
-        self._reader: Any = joined if self._name is None else _OPEN[self._name](joined)
+        self._reader: _Pieces = joined if self._name is None else _OPEN[self._name](joined)
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes, empty at the end. Raises InvalidInput when the compressed bytes are damaged."""
         if self._name is None:
-            piece: bytes = self._reader.read(size)
-            return piece
+            return self._reader.read(size) or b""
         try:
-            piece = self._reader.read(size)
+            return self._reader.read(size) or b""
         except Exception as e:
             # Each library has errors of its own, all of which mean the same; the disk's errors are passed on
             if isinstance(e, OSError) and e.errno is not None:
                 raise
             raise InvalidInput(f"the archive is not valid {self._name}: {e}") from e
-        return piece
+
+
+class _Pieces(Protocol):
+    """What gives plain bytes: python's readers may say None where they mean no bytes."""
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """At most `size` bytes, empty at the end."""
+
+
+class _Decoder(Protocol):
+    """What lzma's and bz2's decompressors have in common: one member of the stream."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the member has ended."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether no more can be had from the bytes that it was given."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """The bytes after the member's end."""
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        """At most `max_length` plain bytes."""
 
 
 class _Joined(io.RawIOBase):
@@ -67,23 +96,24 @@ class _Joined(io.RawIOBase):
         self._stream = stream
 
     def readable(self) -> bool:
-        """Yes."""
+        """Python's gzip reader asks whether it may read from here; it may."""
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill `buffer` as far as one read goes; 0 at the end."""
-        piece = self._head[: len(buffer)] or self._stream.read(len(buffer))
+        room = memoryview(buffer)
+        piece = self._head[: len(room)] or self._stream.read(len(room))
         self._head = self._head[len(piece) :]
-        buffer[: len(piece)] = piece
+        room[: len(piece)] = piece
         return len(piece)
 
 
-def _open_gzip(stream: _Joined) -> Any:
+def _open_gzip(stream: _Joined) -> _Pieces:
     try:
         from isal import igzip
 
-        opened: Any = igzip
-        return opened.IGzipFile(fileobj=stream, mode="rb")
+        opener: Callable[..., _Pieces] = igzip.IGzipFile
+        return opener(fileobj=stream, mode="rb")
     except ImportError:
         import gzip
 
@@ -91,7 +121,7 @@ def _open_gzip(stream: _Joined) -> Any:
 
 
 class _Zstd:
-    """All frames of a zstd stream; the library's own reader takes a stream that is cut off for a whole one."""
+    """All frames of a zstd stream. The library's own reader would take a stream that is cut off for a whole one."""
 
     __slots__ = ("_decoder", "_new", "_stream", "_waiting")
 
@@ -126,7 +156,7 @@ class _Chunked:
 
     __slots__ = ("_decoder", "_new", "_pending", "_stream")
 
-    def __init__(self, new: Any, stream: _Joined) -> None:
+    def __init__(self, new: Callable[[], _Decoder], stream: _Joined) -> None:
         self._new = new
         self._decoder = new()
         self._stream = stream
@@ -147,21 +177,26 @@ class _Chunked:
                 chunk = self._stream.read(1 << 16)
                 if not chunk:
                     raise EOFError("it is cut off")
-            piece: bytes = self._decoder.decompress(chunk, size)
+            piece = self._decoder.decompress(chunk, size)
             if piece:
                 return piece
 
 
-def _open_xz(stream: _Joined) -> Any:
+def _open_xz(stream: _Joined) -> _Pieces:
     import lzma
 
     return _Chunked(lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), stream)
 
 
-def _open_bzip2(stream: _Joined) -> Any:
+def _open_bzip2(stream: _Joined) -> _Pieces:
     import bz2
 
     return _Chunked(bz2.BZ2Decompressor, stream)
 
 
-_OPEN = {"gzip": _open_gzip, "zstd": _Zstd, "xz": _open_xz, "bzip2": _open_bzip2}
+_OPEN: dict[str, Callable[[_Joined], _Pieces]] = {
+    "gzip": _open_gzip,
+    "zstd": _Zstd,
+    "xz": _open_xz,
+    "bzip2": _open_bzip2,
+}

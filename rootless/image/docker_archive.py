@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput, UsageError
 from rootless.image.digest import digest_of
@@ -93,7 +93,7 @@ class DockerArchiveSource:
     def close(self) -> None:
         """Nothing of its own is open: who opened the files closes them."""
 
-    def _layer(self, path: str, diff_id: str) -> dict[str, Any]:
+    def _layer(self, path: str, diff_id: str) -> dict[str, object]:
         """The descriptor of a layer file: a plain tar is named by its diff_id, a compressed one must be hashed."""
         reader = self._files.open(path)
         try:
@@ -111,6 +111,14 @@ class DockerArchiveSource:
         return {"mediaType": OCI_LAYER + suffix, "digest": digest, "size": self._files.size(path)}
 
 
+class _Entry(NamedTuple):
+    """One image as manifest.json lists it: paths in the archive, and full references."""
+
+    config: str
+    layers: list[str]
+    names: tuple[str, ...]
+
+
 def archive_sources(files: FileSet) -> list[ImageSource]:
     """The images of an archive or layout of any kind that we read.
 
@@ -119,7 +127,7 @@ def archive_sources(files: FileSet) -> list[ImageSource]:
     entries = _manifest_json(files) if files.has("manifest.json") else []
     if is_layout(files):
         by_config = {
-            f"sha256:{entry['Config'].rpartition('/')[2].removesuffix('.json')}": _names(entry) for entry in entries
+            f"sha256:{each.config.rpartition('/')[2].removesuffix('.json')}": list(each.names) for each in entries
         }
         return list(layout_sources(files, by_config))
     if not entries:
@@ -127,31 +135,31 @@ def archive_sources(files: FileSet) -> list[ImageSource]:
             "neither an OCI layout nor a docker-archive: no index.json and no manifest.json",
             hint="`image import` takes the tar of a root file system",
         )
-    return [DockerArchiveSource(files, entry["Config"], entry["Layers"], tuple(_names(entry))) for entry in entries]
+    return [DockerArchiveSource(files, each.config, each.layers, each.names) for each in entries]
 
 
-def _manifest_json(files: FileSet) -> list[dict[str, Any]]:
+def _manifest_json(files: FileSet) -> list[_Entry]:
     try:
-        entries = json.loads(read_file(files, "manifest.json", MANIFEST_LIMIT))
+        entries: object = json.loads(read_file(files, "manifest.json", MANIFEST_LIMIT))
     except (ValueError, RecursionError) as e:
         raise InvalidInput(f"manifest.json of the archive is not JSON: {str(e)[:200]}") from e
     if not isinstance(entries, list) or len(entries) > _MAX_IMAGES:
         raise InvalidInput("manifest.json of the archive is not a list of images")
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
-            raise InvalidInput("manifest.json of the archive has an image without 'Config'")
-        layers = entry.setdefault("Layers", None) or []
-        if not isinstance(layers, list) or not all(isinstance(each, str) for each in layers):
-            raise InvalidInput("manifest.json of the archive has 'Layers' that are not a list of names")
-        entry["Layers"] = layers
-    return entries
+    return [_entry(each) for each in entries]
 
 
-def _names(entry: dict[str, Any]) -> list[str]:
-    tags = entry.get("RepoTags") or []
+def _entry(document: object) -> _Entry:
+    config = document.get("Config") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(config, str):
+        raise InvalidInput("manifest.json of the archive has an image without 'Config'")
+    layers = document.get("Layers") or []
+    if not isinstance(layers, list) or not all(isinstance(each, str) for each in layers):
+        raise InvalidInput("manifest.json of the archive has 'Layers' that are not a list of names")
+    tags = document.get("RepoTags") or []
     if not isinstance(tags, list):
         raise InvalidInput("manifest.json of the archive has 'RepoTags' that are not a list")
     try:
-        return [str(parse_reference(tag)) for tag in tags if isinstance(tag, str)]
+        names = tuple(str(parse_reference(tag)) for tag in tags if isinstance(tag, str))
     except UsageError as e:
         raise InvalidInput(f"manifest.json of the archive names an image badly: {e.message}") from e
+    return _Entry(config, layers, names)

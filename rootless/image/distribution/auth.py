@@ -10,13 +10,15 @@ import binascii
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import AuthenticationError, InvalidInput, UsageError
 from rootless.image.reference import DEFAULT_REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rootless.image.fields import Fields
 
 _HELPER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
 HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", "docker.io")
@@ -100,7 +102,7 @@ def find_credentials(host: str, repository: str, *, authfile: str | None = None)
     return None
 
 
-def read_auth_file(path: str, *, required: bool) -> dict[str, Any] | None:
+def read_auth_file(path: str, *, required: bool) -> Fields | None:
     """The file's document; None when there is no file. Raises InvalidInput; UsageError for one that is required."""
     try:
         with open(path, "rb") as file:
@@ -119,7 +121,7 @@ def read_auth_file(path: str, *, required: bool) -> dict[str, Any] | None:
     return document
 
 
-def _lookup(document: dict[str, Any], host: str, repository: str, path: str) -> Credentials | None:
+def _lookup(document: Fields, host: str, repository: str, path: str) -> Credentials | None:
     hosts = HUB_KEYS if host in (DEFAULT_REGISTRY, "registry-1.docker.io") else (host,)
     helpers = document.get("credHelpers")
     if isinstance(helpers, dict):
@@ -132,9 +134,10 @@ def _lookup(document: dict[str, Any], host: str, repository: str, path: str) -> 
         for key in _keys(hosts, repository):
             if key in normal and (found := _decode(normal[key], key, path)) is not None:
                 return found
-    if isinstance(document.get("credsStore"), str):
+    store = document.get("credsStore")
+    if isinstance(store, str):
         for key in hosts:
-            if (found := _ask_helper(document["credsStore"], key)) is not None:
+            if (found := _ask_helper(store, key)) is not None:
                 return found
     return None
 
@@ -151,7 +154,7 @@ def normal_key(key: str) -> str:
     return bare.removesuffix("/v1").removesuffix("/v2")
 
 
-def _decode(entry: dict[str, Any], key: str, path: str) -> Credentials | None:
+def _decode(entry: Fields, key: str, path: str) -> Credentials | None:
     token = entry.get("identitytoken")
     if isinstance(token, str) and token:
         return Credentials("", Secret(token))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import AuthenticationError, HostLimit
 from rootless.image.distribution.auth import (
@@ -19,11 +19,13 @@ from rootless.image.distribution.auth import (
     read_auth_file,
     run_helper,
 )
+from rootless.image.fields import mapping
 from rootless.image.reference import DEFAULT_REGISTRY
 from rootless.paths import atomic_write
 
 if TYPE_CHECKING:
     from rootless.image.distribution.auth import Credentials
+    from rootless.image.fields import Fields
 
 
 def file_to_write(explicit: str | None = None) -> str:
@@ -98,7 +100,7 @@ def _key_in(path: str, key: str) -> str:
     return HUB_KEYS[0] if key == DEFAULT_REGISTRY and os.path.basename(path) == "config.json" else key
 
 
-def _helper_for(document: dict[str, Any], name: str, key: str) -> str | None:
+def _helper_for(document: Fields, name: str, key: str) -> str | None:
     helpers = document.get("credHelpers")
     if isinstance(helpers, dict):
         for each in (name, key, key.partition("/")[0]):
@@ -108,14 +110,13 @@ def _helper_for(document: dict[str, Any], name: str, key: str) -> str | None:
     return chosen if isinstance(chosen, str) and chosen else None
 
 
-def _entries(document: dict[str, Any]) -> dict[str, Any]:
+def _entries(document: Fields) -> Fields:
     if not isinstance(document.get("auths"), dict):
         document["auths"] = {}
-    entries: dict[str, Any] = document["auths"]
-    return entries
+    return mapping(document["auths"], "auths")
 
 
-def _write(path: str, document: dict[str, Any]) -> None:
+def _write(path: str, document: Fields) -> None:
     target = os.path.realpath(path)  # a link to a file of dotfiles stays a link
     try:
         os.makedirs(os.path.dirname(target) or ".", mode=0o700, exist_ok=True)

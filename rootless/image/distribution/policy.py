@@ -7,10 +7,13 @@ would claim a check that was not made. Without a policy file everything is accep
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, RootlessError
 from rootless.image.fields import load_json
+
+if TYPE_CHECKING:
+    from rootless.image.fields import Fields
 
 _LIMIT = 4 << 20
 _UNVERIFIABLE = ("signedBy", "sigstoreSigned", "signedBaseLayer")
@@ -63,7 +66,7 @@ def check_policy(transport: str, identity: str) -> None:
         raise InvalidInput(f"signature policy '{path}' has a requirement of unknown type '{str(kind)[:40]}'")
 
 
-def requirements_for(document: dict[str, Any], transport: str, identity: str) -> tuple[str, Any]:
+def requirements_for(document: Fields, transport: str, identity: str) -> tuple[str, object]:
     """The most specific scope of the policy that covers the image, and what it requires; "" = the policy's default."""
     transports = document.get("transports")
     scopes = transports.get(transport) if isinstance(transports, dict) else None

@@ -6,14 +6,14 @@ Artifacts are signatures, bills of materials and the like. What comes back is ho
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import InvalidInput, RegistryError
 from rootless.image.digest import check_digest, digest_of
 from rootless.image.distribution.answers import error_text, next_link
 from rootless.image.distribution.registry import read_all
-from rootless.image.fields import load_json
+from rootless.image.fields import load_json, sequence
 from rootless.image.manifest import (
     MANIFEST_LIMIT,
     OCI_INDEX,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from rootless.image.distribution.destination import RegistryDestination
     from rootless.image.distribution.http_session import RegistrySession
+    from rootless.image.fields import Fields
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
@@ -53,7 +54,7 @@ def artifact(
 ) -> bytes:
     """The manifest of an artifact: an empty config, the files as layers."""
     empty = {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY), "size": len(EMPTY), "data": "e30="}
-    document: dict[str, Any] = {
+    document: Fields = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "artifactType": artifact_type,
@@ -95,21 +96,21 @@ def add_to_tag(destination: RegistryDestination, subject: str, new: Referrer) ->
     tag = referrers_tag(subject)
     for _ in range(_TRIES):
         document = _tagged(destination.session, destination.repository, tag)
-        entries = [each for each in document["manifests"] if isinstance(each, dict)]
+        entries = _entries(document)
         if any(each.get("digest") == new.digest for each in entries):
             return
-        entry: dict[str, Any] = {"mediaType": new.media_type, "digest": new.digest, "size": new.size}
+        entry: Fields = {"mediaType": new.media_type, "digest": new.digest, "size": new.size}
         entry["artifactType"] = new.artifact_type
         if new.annotations:
             entry["annotations"] = new.annotations
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, entry]}
         destination.put_manifest(json.dumps(index, separators=(",", ":")).encode(), OCI_INDEX, tag=tag)
     document = _tagged(destination.session, destination.repository, tag)
-    if not any(each.get("digest") == new.digest for each in document["manifests"] if isinstance(each, dict)):
+    if not any(each.get("digest") == new.digest for each in _entries(document)):
         raise RegistryError(f"others change the list of referrers '{tag}' at the same time", hint="try again")
 
 
-def _pages(session: RegistrySession, repository: str, digest: str, artifact_type: str) -> Iterator[dict[str, Any]]:
+def _pages(session: RegistrySession, repository: str, digest: str, artifact_type: str) -> Iterator[Fields]:
     query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
     url = session.url_of(f"{repository}/referrers/{check_digest(digest)}{query}")
     for page in range(_MAX_PAGES):
@@ -128,7 +129,7 @@ def _pages(session: RegistrySession, repository: str, digest: str, artifact_type
     raise RegistryError(f"the list of referrers has more than {_MAX_PAGES} pages")
 
 
-def _tagged(session: RegistrySession, repository: str, tag: str) -> dict[str, Any]:
+def _tagged(session: RegistrySession, repository: str, tag: str) -> Fields:
     response = session.get(f"{repository}/manifests/{tag}", headers={"Accept": OCI_INDEX})
     if response.status == 404:
         error_text(response)
@@ -136,7 +137,7 @@ def _tagged(session: RegistrySession, repository: str, tag: str) -> dict[str, An
     return _index(response)
 
 
-def _index(response: BaseHTTPResponse) -> dict[str, Any]:
+def _index(response: BaseHTTPResponse) -> Fields:
     try:
         raw = read_all(response, MANIFEST_LIMIT)
     finally:
@@ -147,16 +148,20 @@ def _index(response: BaseHTTPResponse) -> dict[str, Any]:
     return load_json(raw, "the list of referrers")
 
 
-def _referrers(document: dict[str, Any]) -> Iterator[Referrer]:
-    for each in document["manifests"]:
-        if not isinstance(each, dict):
-            continue
+def _entries(document: Fields) -> list[Fields]:
+    """The descriptors of an index; what is no object among them is left out."""
+    return [each for each in sequence(document.get("manifests"), "manifests") if isinstance(each, dict)]
+
+
+def _referrers(document: Fields) -> Iterator[Referrer]:
+    for each in _entries(document):
         annotations = each.get("annotations")
         pairs = annotations.items() if isinstance(annotations, dict) else ()
+        size = each.get("size")
         yield Referrer(
             check_digest(each.get("digest")),
             str(each.get("artifactType") or ""),
             str(each.get("mediaType") or ""),
-            int(each["size"]) if isinstance(each.get("size"), int) else 0,
+            size if isinstance(size, int) else 0,
             {str(key): str(value) for key, value in pairs},
         )
