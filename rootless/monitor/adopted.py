@@ -70,8 +70,8 @@ class AdoptedRun:
 
             cgroup.end(self.group, userns_fd, lambda text: state.note(self._spec.directory, text))
         try:
-            if self._spec.rootfs is not None:
-                drivers.unmount(self._spec.rootfs)
+            if self._spec.plan.rootfs is not None:
+                drivers.unmount(self._spec.plan.rootfs)
             if remove:
                 from rootless.monitor.finish import remove_container
 

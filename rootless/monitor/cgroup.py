@@ -56,12 +56,11 @@ class Holder:
         Raises HostLimit for limits that cannot be met, where the container wants all or nothing.
         """
         if self._is_used:
-            spec.cgroup = spec.now("cgroup") or {}
+            spec.plan.cgroup = spec.now().cgroup
         self._is_used = True
-        wanted = spec.cgroup
-        resources = wanted.get("resources") or {}
-        strict = bool(wanted.get("strict"))
-        if wanted.get("mode") == "disabled":
+        wanted = spec.plan.cgroup
+        resources = wanted.resources
+        if wanted.mode == "disabled":
             self.close()
             return None
         from rootless.runtime.cgroups import place
@@ -72,7 +71,7 @@ class Holder:
                 return None
             place.set_up(group, resources, unmet(spec))
         except HostLimit as e:
-            if strict or wanted.get("parent") or wanted.get("mode") == "split":
+            if wanted.strict or wanted.parent or wanted.mode == "split":
                 raise  # who names a place wants that or nothing
             warn(f"the container has no cgroup: {e}")
             if resources:
@@ -84,16 +83,16 @@ class Holder:
         from rootless.runtime.cgroups import place
         from rootless.runtime.cgroups.group import Group
 
-        wanted = spec.cgroup
-        parent = str(wanted.get("parent") or "")
+        wanted = spec.plan.cgroup
+        parent = wanted.parent
         name = f"{cgroups.PREFIX}{spec.id}"
         if self.scope:
             return Group(f"{self.scope}/{place.CONTAINER}", os.path.basename(self.scope))
-        if self._request is not None and (parent or wanted.get("mode") == "split"):
+        if self._request is not None and (parent or wanted.mode == "split"):
             self.close()
         request = self._request
         if request is None:
-            split = wanted.get("mode") == "split"
+            split = wanted.mode == "split"
             found = None if parent or split else self._found
             if found is None:
                 found = cgroups.find(parent=parent, current=split)
@@ -102,7 +101,7 @@ class Holder:
             if found.kind == "v1":
                 return place.of_version_1(found, name)
             if found.kind == "none":
-                if wanted.get("resources") and wanted.get("strict"):
+                if wanted.resources and wanted.strict:
                     raise HostLimit(f"the limits of the container cannot be met: {found.reason}", hint=found.remedy)
                 return None
             request = place.request_scope(found, parent)
@@ -121,7 +120,7 @@ def unmet(spec: LaunchSpec) -> Unmet:
     from rootless.runtime.cgroups.group import NoController
     from rootless.runtime.cgroups.place import strictly
 
-    if spec.cgroup.get("strict"):
+    if spec.plan.cgroup.strict:
         return strictly
 
     def tell(problem: HostLimit) -> None:
@@ -202,4 +201,4 @@ def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
     """The limits that had to wait until only the container's own processes are in the group."""
     from rootless.runtime.cgroups import place
 
-    place.limits(group, spec.cgroup.get("resources") or {}, unmet(spec), late=True)
+    place.limits(group, spec.plan.cgroup.resources, unmet(spec), late=True)

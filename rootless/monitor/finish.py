@@ -18,13 +18,15 @@ def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
     from rootless.host.idmap import IdMap
     from rootless.storage.files.removal import remove_tree
 
-    remove = spec.now("remove") or {}
-    if name := remove.get("name_file"):
+    remove = spec.now().remove
+    if remove is None:
+        return
+    if remove.name_file:
         try:
-            os.unlink(name)
+            os.unlink(remove.name_file)
         except FileNotFoundError:
             pass
-    id_map = IdMap.from_json(spec.id_map)
-    for path in (remove.get("directory"), *(remove.get("volumes") or ())):
+    id_map = IdMap.from_json(spec.plan.id_map)
+    for path in (remove.directory, *remove.volumes):
         if path and os.path.lexists(path):
             remove_tree(path, id_map, userns_fd=userns_fd)

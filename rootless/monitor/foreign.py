@@ -120,8 +120,8 @@ class ForeignRun:
         if self._helper is not None:
             self._helper.stop()
             self._helper = None
-        if self._spec.rootfs is not None:
-            drivers.unmount(self._spec.rootfs)
+        if self._spec.plan.rootfs is not None:
+            drivers.unmount(self._spec.plan.rootfs)
         if remove:
             from rootless.monitor.finish import remove_container
 
@@ -132,7 +132,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder 
     """Create the container with PROGRAM create. Raises RuntimeFailure and its kin with the program's own words."""
     from rootless.storage import drivers
 
-    program = _find(spec.runtime or "")
+    program = _find(spec.plan.runtime or "")
     place = f"{spec.directory}/foreign"
     _write_bundle(spec, place)
     listener = _ConsoleListener() if stdio is None else None
@@ -143,8 +143,8 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder 
     try:
         if holder is not None:
             group = holder.make(spec, lambda text: note(spec.directory, text))
-        if spec.rootfs is not None:
-            mounter = drivers.mounter(spec.rootfs)
+        if spec.plan.rootfs is not None:
+            mounter = drivers.mounter(spec.plan.rootfs)
         monitor = os.getpid()
         agent = os.fork()
         if agent == 0:
@@ -313,7 +313,7 @@ class _Agent:
         from rootless.host.idmap import IdMap
 
         spec = self._spec
-        userns.enter(IdMap.from_json(spec.id_map))
+        userns.enter(IdMap.from_json(spec.plan.id_map))
         rootfs = adapted(spec.config, spec.bundle)["root"]["path"]
         if mounter is not None:
             mounter(rootfs)
@@ -338,14 +338,14 @@ class _Agent:
         self._tell(pid=self._pid)
 
     def _seed(self, rootfs: str) -> None:
-        if not self._spec.seed_volumes:
+        if not self._spec.plan.seed_volumes:
             return
         from rootless.runtime.operations import SeedVolume
         from rootless.runtime.operations.base import RootContext
 
         context = RootContext(rootfs, lambda _: None)
         context.root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for seed in self._spec.seed_volumes:
+        for seed in self._spec.plan.seed_volumes:
             SeedVolume(seed["source"], seed["target"]).apply(context)
         os.close(context.root_fd)
 

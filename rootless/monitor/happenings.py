@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 def record(spec: LaunchSpec, action: str, **attributes: str) -> None:
     """One event of the container; launch.json's "events" is {"log", "attributes"}, without it nothing is written."""
-    if spec.events is None:
+    if spec.plan.events is None:
         return
     from rootless.storage.store import eventlog
 
-    known = {str(key): str(value) for key, value in (spec.events.get("attributes") or {}).items()}
+    known = spec.plan.events.attributes
     entry = eventlog.EventEntry("container", action, spec.id, {**known, **attributes})
-    eventlog.append(str(spec.events["log"]), entry)
+    eventlog.append(spec.plan.events.log, entry)
 
 
 def healthy(spec: LaunchSpec, tracked: State, result: HealthState) -> None:

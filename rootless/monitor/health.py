@@ -13,6 +13,7 @@ import time
 from rootless.errors import RootlessError
 from rootless.monitor.logfile import timestamp
 from rootless.monitor.loop import READ, Loop, Timer
+from rootless.records.launch import HealthPlan
 from rootless.records.state import HealthResult, HealthState
 
 TYPE_CHECKING = False
@@ -59,16 +60,16 @@ class Health:
     """Probes the container of `pid` again and again until `stop`, and reports the status after each probe."""
 
     def __init__(self, loop: Loop, spec: LaunchSpec, pid: int, report: Callable[[HealthState], None]) -> None:
-        settings = spec.health or {}
+        settings = spec.plan.health or HealthPlan([])
         self._loop = loop
         self._spec = spec
         self._pid = pid
         self._report = report
-        self._interval = float(settings.get("interval") or 30)
-        self._timeout = float(settings.get("timeout") or 30)
-        self._start_interval = float(settings.get("start_interval") or 5)
-        self._status = HealthStatus(int(settings.get("retries") or 0), float(settings.get("start_period") or 0))
-        self._argv = _probe_argv(settings.get("test") or [], spec)
+        self._interval = settings.interval
+        self._timeout = settings.timeout
+        self._start_interval = settings.start_interval
+        self._status = HealthStatus(settings.retries, settings.start_period)
+        self._argv = _probe_argv(settings)
         self._began = time.monotonic()
         self._probe: _Probe | None = None
         self._timer: Timer | None = None
@@ -176,15 +177,15 @@ class _Probe:
         return self._output.decode(errors="replace")
 
 
-def _probe_argv(test: list[str], spec: LaunchSpec) -> list[str]:
+def _probe_argv(settings: HealthPlan) -> list[str]:
     """The command of a HEALTHCHECK test; empty for NONE."""
+    test = settings.test
     if not test or test[0] == "NONE":
         return []
     if test[0] == "CMD":
         return test[1:]
     if test[0] == "CMD-SHELL":
-        shell = (spec.health or {}).get("shell") or ["/bin/sh", "-c"]
-        return [*shell, test[1]] if len(test) > 1 else []
+        return [*settings.shell, test[1]] if len(test) > 1 else []
     return test
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import InvalidInput
+from rootless.records.launch import LaunchPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,81 +15,24 @@ _MAX_FILE = 8 << 20  # bytes of launch.json
 
 
 class LaunchSpec:
-    """launch.json of one container: what the engine wants to run and what shall happen when it ends.
+    """launch.json of one container as its monitor uses it.
 
-    directory: the container's directory; raw: launch.json itself; the other attributes are its members. Seconds are
-    floats, sizes bytes, `stop_timeout` None means "never kill". `config`, the OCI configuration, is read when needed.
-    warnings: what the launch has to tell the user, who started the container.
+    directory: the container's directory; plan: launch.json; bundle, runtime_dir: directories; stop_timeout: seconds,
+    None means "never kill". `config`, the OCI configuration, is read when needed. warnings: what the launch has to tell
+    the user, who started the container.
     """
 
-    __slots__ = (
-        "_config",
-        "bundle",
-        "cgroup",
-        "directory",
-        "events",
-        "health",
-        "id",
-        "id_map",
-        "init",
-        "keep_groups",
-        "log",
-        "name",
-        "network",
-        "open_stdin",
-        "outer_map",
-        "raw",
-        "remove",
-        "restart",
-        "root_emulation",
-        "rootfs",
-        "runtime",
-        "runtime_dir",
-        "seccomp_bpf",
-        "seccomp_flags",
-        "seccomp_listener",
-        "seed_volumes",
-        "stdin_once",
-        "stop_signal",
-        "stop_timeout",
-        "terminal",
-        "warnings",
-    )
+    __slots__ = ("_config", "bundle", "directory", "id", "plan", "runtime_dir", "stop_timeout", "warnings")
 
-    def __init__(self, directory: str, launch: dict[str, Any]) -> None:
+    def __init__(self, directory: str, plan: LaunchPlan) -> None:
         self.directory = directory
-        self.raw = launch
+        self.plan = plan
         self._config: dict[str, Any] | None = None
-        self.id = str(launch["id"])
-        self.name = str(launch.get("name") or self.id[:12])
-        self.bundle = str(launch.get("bundle") or directory)
-        self.rootfs: dict[str, Any] | None = launch.get("rootfs")
-        self.id_map: dict[str, Any] = launch["id_map"]
-        self.outer_map: dict[str, Any] | None = launch.get("outer_map")
-        self.init = bool(launch.get("init"))
-        self.network: dict[str, Any] = launch.get("network") or {"mode": "none"}
-        self.seed_volumes: list[dict[str, str]] = launch.get("seed_volumes") or []
-        self.seccomp_bpf: str | None = launch.get("seccomp_bpf")
-        self.seccomp_flags = int(launch.get("seccomp_flags") or 0)
-        self.seccomp_listener: dict[str, Any] | None = launch.get("seccomp_listener")
-        self.root_emulation: dict[str, Any] | None = launch.get("root_emulation")
-        self.cgroup: dict[str, Any] = launch.get("cgroup") or {}
-        self.events: dict[str, Any] | None = launch.get("events")
+        self.id = plan.id
+        self.bundle = plan.bundle or directory
+        self.runtime_dir = plan.runtime_dir or directory
+        self.stop_timeout = None if plan.stop_timeout < 0 else plan.stop_timeout
         self.warnings: list[str] = []
-        self.log: dict[str, Any] = launch.get("log") or {"driver": "none"}
-        self.terminal = bool(launch.get("terminal"))
-        self.open_stdin = bool(launch.get("open_stdin"))
-        self.keep_groups = bool(launch.get("keep_groups"))
-        self.stdin_once = bool(launch.get("stdin_once"))
-        self.stop_signal = int(launch.get("stop_signal") or 15)
-        timeout = launch.get("stop_timeout", 10)
-        self.stop_timeout: float | None = None if timeout is None or timeout < 0 else float(timeout)
-        restart = launch.get("restart") or {}
-        self.restart = (str(restart.get("name") or "no"), int(restart.get("maximum_retry_count") or 0))
-        self.health: dict[str, Any] | None = launch.get("health")
-        self.remove: dict[str, Any] | None = launch.get("remove")
-        self.runtime: str | None = launch.get("runtime")
-        self.runtime_dir = str(launch.get("runtime_dir") or directory)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -97,12 +41,12 @@ class LaunchSpec:
             self._config = _object(f"{self.bundle}/config.json")
         return self._config
 
-    def now(self, key: str) -> Any:
-        """A member of launch.json as it is now: `update` and `rename` change it while the container runs."""
+    def now(self) -> LaunchPlan:
+        """launch.json as it is now: `update` and `rename` change it while the container runs."""
         try:
-            return _object(f"{self.directory}/launch.json").get(key)
+            return _plan(self.directory)
         except InvalidInput:
-            return self.raw.get(key)
+            return self.plan
 
     @property
     def socket_path(self) -> str:
@@ -124,13 +68,14 @@ class LaunchSpec:
 
 def read(directory: str) -> LaunchSpec:
     """The specification in `directory`. Raises InvalidInput naming the file when it is missing or malformed."""
-    launch = _object(f"{directory}/launch.json")
-    try:
-        spec = LaunchSpec(directory, launch)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise InvalidInput(f"'{directory}/launch.json' is not complete: {e!r}") from e
+    spec = LaunchSpec(directory, _plan(directory))
     _ = spec.config  # missing or malformed: better now than inside the launch
     return spec
+
+
+def _plan(directory: str) -> LaunchPlan:
+    path = f"{directory}/launch.json"
+    return LaunchPlan.from_json(_object(path), path)
 
 
 def _object(path: str) -> dict[str, Any]:

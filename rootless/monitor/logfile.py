@@ -12,7 +12,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.records.launch import LogPlan
 
 MAX_RECORD = 16384  # bytes of one record, as docker: a longer line becomes several, only the last ends in a newline
 
@@ -164,9 +164,8 @@ class NoLog:
         """Nothing is open."""
 
 
-def open_log(settings: dict[str, Any]) -> LogFile | NoLog:
-    """The log of launch.json's "log": {"driver": "json-file"|"none", "path", "max_size", "max_file"}."""
-    if settings.get("driver", "json-file") == "none":
+def open_log(settings: LogPlan) -> LogFile | NoLog:
+    """The log that launch.json asks for."""
+    if settings.driver == "none":
         return NoLog()
-    size, files = settings.get("max_size") or 0, settings.get("max_file") or 1
-    return LogFile(settings["path"], max_size=int(size), max_file=int(files))
+    return LogFile(settings.path, max_size=settings.max_size, max_file=settings.max_file or 1)

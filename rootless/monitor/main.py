@@ -44,7 +44,7 @@ class _Launcher:
             from rootless.monitor.cgroup import Holder
 
             self._holder = Holder()
-        if spec.runtime:
+        if spec.plan.runtime:
             from rootless.monitor import foreign
 
             if prepared is not None:
@@ -122,6 +122,7 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
 
     from rootless.monitor.adopted import AdoptedRun
     from rootless.monitor.launch_spec import LaunchSpec
+    from rootless.records.launch import LaunchPlan
 
     with open(memory, "rb") as file:
         known = marshal.loads(file.read())  # noqa: S302 - we wrote it ourselves, into memory that has no name
@@ -131,7 +132,7 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
         from rootless.monitor.cgroup import Holder
 
         supervisor.launcher = _Launcher(None, Holder(known["scope"]))
-    spec = LaunchSpec(known["directory"], known["launch"])
+    spec = LaunchSpec(known["directory"], LaunchPlan.from_json(known["launch"]))
     supervisor.resume(known, AdoptedRun(spec, known["run"]), spec)
     signals.unblock(_HANDLED)
 

@@ -88,8 +88,8 @@ class NativeRun:
             if self._helper is not None:
                 self._helper.stop(wait=bool(self._helper.ports))
                 self._helper = None
-            if self._spec.rootfs is not None:
-                drivers.unmount(self._spec.rootfs)
+            if self._spec.plan.rootfs is not None:
+                drivers.unmount(self._spec.plan.rootfs)
             if remove:
                 from rootless.monitor.finish import remove_container
 
@@ -152,29 +152,29 @@ def launch(
     try:
         # before the fork: a child of a process that systemd has not moved yet would stay outside of the scope
         group = holder.make(spec, warn) if holder is not None else None
-        if spec.rootfs is not None:
-            mounter = drivers.mounter(spec.rootfs)
+        if spec.plan.rootfs is not None:
+            mounter = drivers.mounter(spec.plan.rootfs)
         supervisor = _supervisor(spec)
         process = runtime.create(
             runtime.Launch(
                 config=spec.config,
                 bundle=spec.bundle,
-                id_map=IdMap.from_json(spec.id_map) if spec.has_own_users else None,
-                outer_map=IdMap.from_json(spec.outer_map) if spec.has_own_users and spec.outer_map else None,
+                id_map=IdMap.from_json(spec.plan.id_map) if spec.has_own_users else None,
+                outer_map=IdMap.from_json(spec.plan.outer_map) if spec.has_own_users and spec.plan.outer_map else None,
                 root_mount=mounter,
-                extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.seed_volumes],
+                extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.plan.seed_volumes],
                 stdio=stdio,
                 container_id=spec.id,
                 join_cgroup=join_cgroup,
                 on_namespaces=on_namespaces,
-                seccomp_bpf=_filter(spec.seccomp_bpf),
-                seccomp_flags=spec.seccomp_flags,
-                seccomp_listener=spec.seccomp_listener,
+                seccomp_bpf=_filter(spec.plan.seccomp_bpf),
+                seccomp_flags=spec.plan.seccomp_flags,
+                seccomp_listener=spec.plan.seccomp_listener,
                 emulation=_emulation(spec, supervisor),
                 keyring=True,
                 die_with_parent=True,
-                init=spec.init,
-                keep_groups=spec.keep_groups,
+                init=spec.plan.init,
+                keep_groups=spec.plan.keep_groups,
                 made=prepared.fds if prepared is not None else None,
                 warn=warn,
             )
@@ -211,9 +211,9 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
             process,
             config=spec.config,
             stdio=(null, output, output),
-            seccomp_bpf=_filter(spec.seccomp_bpf),
-            seccomp_flags=spec.seccomp_flags,
-            on_listener=joining(spec.seccomp_listener, spec.config, spec.raw, pid),
+            seccomp_bpf=_filter(spec.plan.seccomp_bpf),
+            seccomp_flags=spec.plan.seccomp_flags,
+            on_listener=joining(spec.plan.seccomp_listener, spec.config, (spec.id, spec.bundle), pid),
             emulation=_emulation(spec, supervisor),
             die_with_parent=True,
             join_cgroup=join_cgroup,
@@ -225,22 +225,22 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
 
 def _supervisor(spec: LaunchSpec) -> EmulationSupervisor | None:
     """What answers the calls of an emulated root; None where none is."""
-    if not spec.root_emulation:
+    if not spec.plan.root_emulation:
         return None
     from rootless.storage.owners.emulator import supervisor
 
     try:
-        return supervisor(spec.raw, spec.directory)
+        return supervisor(spec.plan.rootfs, spec.plan.root_emulation, spec.directory)
     except OSError as e:
         raise HostLimit(f"cannot prepare the emulation of root in '{spec.directory}': {e.strerror}") from e
 
 
 def _emulation(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Emulation | None:
-    if supervisor is None or not spec.root_emulation:
+    if supervisor is None or not spec.plan.root_emulation:
         return None
     from rootless.runtime.seccomp.emulation import read_emulation
 
-    return read_emulation(spec.root_emulation, supervisor)
+    return read_emulation(spec.plan.root_emulation, supervisor)
 
 
 def _filter(path: str | None) -> bytes | None:
@@ -264,5 +264,5 @@ def start_network(spec: LaunchSpec, pid: int) -> Helper | None:
     from rootless.network.modes import recorded_mode
     from rootless.network.ports import Port
 
-    ports = [Port.from_json(port) for port in spec.network.get("ports") or ()]
-    return recorded_mode(spec.network["mode"]).start(pid, ports)
+    ports = [Port.from_json(port) for port in spec.plan.network.ports]
+    return recorded_mode(spec.plan.network.mode).start(pid, ports)

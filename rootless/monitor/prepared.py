@@ -40,11 +40,11 @@ class PreparedContainer:
         Where nothing fits, `fds` is empty afterwards.
         """
         wanted = {entry["type"] for entry in spec.config["linux"]["namespaces"] if not entry.get("path")}
-        if "user" not in wanted or self.id_map.to_json() != (spec.outer_map or spec.id_map):
+        if "user" not in wanted or self.id_map.to_json() != (spec.plan.outer_map or spec.plan.id_map):
             self.close()
             return None
         helper, self._helper = self._helper, None
-        fits = helper is None or (spec.network.get("mode") == helper.name and not spec.network.get("ports"))
+        fits = helper is None or (spec.plan.network.mode == helper.name and not spec.plan.network.ports)
         if not fits and helper is not None:
             helper.stop(wait=False)
             helper = None

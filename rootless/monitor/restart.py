@@ -30,10 +30,10 @@ class RestartPolicy:
         """Go on with the count and the delay of an earlier policy."""
         self.count, self._delay = known
 
-    def change(self, name: str = "no", maximum_retry_count: int = 0) -> None:
+    def change(self, name: str, maximum: int) -> None:
         """Another policy from now on; what was counted stays."""
         self.name = name or "no"
-        self.maximum = maximum_retry_count
+        self.maximum = maximum
 
     def next_delay(self, exit_code: int, ran_for: float, *, stop_requested: bool) -> float | None:
         """Seconds until the next start, after a run of `ran_for` seconds; None: it stays ended."""

@@ -128,14 +128,14 @@ class Supervisor:
 
     def on_stdin(self, typed: bytes) -> None:
         """Bytes for the container."""
-        if self._pump.input is not None and self._spec is not None and self._spec.open_stdin:
+        if self._pump.input is not None and self._spec is not None and self._spec.plan.open_stdin:
             self._pump.input.write(typed)
 
     def on_stdin_end(self, client: Client, *, told: bool) -> None:
         """A client has no more stdin, or has left (told False): docker's StdinOnce closes the container's then."""
         client.wants_stdin = False
         spec = self._spec
-        if spec is not None and spec.stdin_once and (told or not spec.terminal):
+        if spec is not None and spec.plan.stdin_once and (told or not spec.plan.terminal):
             self._pump.end_input()
 
     def on_resize(self, rows: int, cols: int) -> None:
@@ -162,8 +162,8 @@ class Supervisor:
         self._lock = _take_lock(directory)
         spec = self._spec = read(directory)
         self._state = state.State(directory)
-        self._log = open_log(spec.log)
-        self._policy = RestartPolicy(*spec.restart)
+        self._log = open_log(spec.plan.log)
+        self._policy = RestartPolicy(spec.plan.restart.name, spec.plan.restart.maximum_retry_count)
         os.makedirs(os.path.dirname(spec.socket_path), mode=0o700, exist_ok=True)
         self.clients.listen(spec.socket_path)
 
@@ -177,8 +177,8 @@ class Supervisor:
         theirs: tuple[int, int, int] | None = None
         run = None
         try:
-            if not spec.terminal:
-                ours, theirs = pipes(open_stdin=spec.open_stdin)
+            if not spec.plan.terminal:
+                ours, theirs = pipes(open_stdin=spec.plan.open_stdin)
             run = self.launcher(spec, theirs)
             if run.console_fd is not None:
                 pump.use_terminal(self.loop, self.clients, self._log, run.console_fd)
@@ -199,7 +199,7 @@ class Supervisor:
         self._run = run
         self._began = time.monotonic()
         self._root = None if spec.has_own_processes else leftovers.root_of(run.pid)
-        if spec.health and spec.health.get("test"):
+        if spec.plan.health is not None and spec.plan.health.test:
             from rootless.monitor.health import Health
 
             self._health = Health(self.loop, spec, run.pid, lambda result: happenings.healthy(spec, tracked, result))
@@ -231,7 +231,7 @@ class Supervisor:
         fds = (self._lock, self.clients.listener_fd, *taken["fds"], streams["stdin"], *streams["outputs"])
         return {
             "fds": [fd for fd in fds if fd >= 0],
-            "launch": spec.raw,
+            "launch": spec.plan.to_json(),
             "directory": spec.directory,
             "state": tracked.facts.to_json(),
             "policy": self._policy.hand_over(),
@@ -250,8 +250,8 @@ class Supervisor:
         self.directory = spec.directory
         self._spec = spec
         self._state = state.resumed(spec.directory, known["state"])
-        self._log = open_log(spec.log)
-        self._policy = RestartPolicy(*spec.restart)
+        self._log = open_log(spec.plan.log)
+        self._policy = RestartPolicy(spec.plan.restart.name, spec.plan.restart.maximum_retry_count)
         self._policy.resume(known["policy"])
         self._began = known["began"]
         self._size = known["size"]
@@ -271,7 +271,7 @@ class Supervisor:
         first = self._policy.count == 0
         tracked.ended("created" if first else "exited", error.exit_code, error=error.message)
         try:
-            if spec.remove is not None:
+            if spec.plan.remove is not None:
                 from rootless.monitor.finish import remove_container
 
                 remove_container(spec)
@@ -344,13 +344,14 @@ class Supervisor:
             self._log.lost = 0
         stop_requested = self._stopping or os.path.exists(f"{spec.directory}/stop-requested")
         ran_for = time.monotonic() - self._began
-        self._policy.change(**(spec.now("restart") or {}))
+        restart = spec.now().restart
+        self._policy.change(restart.name, restart.maximum_retry_count)
         delay = self._policy.next_delay(code, ran_for, stop_requested=stop_requested)
         tracked.facts.restart_count = self._policy.count
         tracked.ended("exited" if delay is None else "restarting", code)
         self._closing_run = None
         happenings.record(spec, "die", exitCode=str(code), execDuration=str(int(ran_for)))
-        removes = delay is None and spec.remove is not None
+        removes = delay is None and spec.plan.remove is not None
         try:
             run.close(remove=removes)
         except RootlessError as e:
@@ -375,7 +376,7 @@ class Supervisor:
             if self._exit_code is None and not self._leaving:
                 self._abandon_restart()
             return
-        self._send_signal(self._spec.stop_signal)
+        self._send_signal(self._spec.plan.stop_signal)
         if self._spec.stop_timeout is not None and self._timer is None:
             self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(signals.SIGKILL))
 
@@ -384,7 +385,7 @@ class Supervisor:
         spec, tracked = self._facts()
         self._cancel_timer()
         tracked.abandoned()
-        if spec.remove is not None:
+        if spec.plan.remove is not None:
             from rootless.monitor.finish import remove_container
 
             try:

@@ -170,7 +170,7 @@ def _emulation(job: dict[str, Any]) -> Emulation | None:
     from rootless.storage.owners.emulator import supervisor
 
     try:
-        found = supervisor({"rootfs": job["rootfs"], "root_emulation": asked}, job["directory"])
+        found = supervisor(job["rootfs"], asked, job["directory"])
     except OSError as e:
         raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
     return None if found is None else read_emulation(asked, found)

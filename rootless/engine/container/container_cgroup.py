@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
+    from rootless.records.launch import LaunchPlan
     from rootless.records.state import ContainerState
     from rootless.runtime.cgroups.group import Group, Group1
     from rootless.runtime.cgroups.usage import Effective
@@ -30,7 +31,7 @@ def group_of(state: ContainerState) -> Group | Group1 | None:
     return restore(known)
 
 
-def joiner(engine: Engine, state: ContainerState, launch: dict[str, Any]) -> Callable[[int], None] | None:
+def joiner(engine: Engine, state: ContainerState, launch: LaunchPlan) -> Callable[[int], None] | None:
     """What moves a further process of the container into its cgroup; None without one.
 
     A process that cannot be moved there is outside of the limits: an error where they are strict, else one warning.
@@ -44,8 +45,7 @@ def joiner(engine: Engine, state: ContainerState, launch: dict[str, Any]) -> Cal
         try:
             place.join(group, pid, state.pid)
         except HostLimit as e:
-            wanted = launch.get("cgroup") or {}
-            if wanted.get("strict") and wanted.get("resources"):
+            if launch.cgroup.strict and launch.cgroup.resources:
                 raise
             engine.warn(f"the process is not in the container's cgroup, its limits do not hold for it: {e.message}")
 

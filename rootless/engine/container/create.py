@@ -18,6 +18,7 @@ from rootless.engine.plan.environment import parse_env, parse_labels, split_env
 from rootless.engine.plan.security import parse_device, parse_security_options
 from rootless.engine.types import ContainerOptions
 from rootless.errors import AlreadyExists, HostLimit, RootlessError, UsageError
+from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -163,61 +164,55 @@ def _make(
         mounts=[mount._asdict() for mount in mounts.described],
         driver=driver,
         stop=stop,
-        restart=restart,
-        health=health,
+        restart=restart.to_json(),
+        health=None if health is None else health.to_json(),
         hostname=hostname,
         runtime=runtime,
         names_directory=names_directory,
         command=config["process"]["args"],
         default_home=not any(name == "HOME" for name, _ in (*split_env(image.defaults.env), *facts.env)),
     )
-    launch = {
-        "id": container_id,
-        "name": record["name"],
-        "bundle": directory,
-        "rootfs": rootfs,
-        "id_map": id_map.to_json(),
-        "joined_user": joined.id_map is not None,
-        **({"outer_map": outer_map.to_json()} if outer_map is not None else {}),
-        "network": {"mode": network.mode, "ports": list(network.ports), "join_pid": None, "dns": list(options.dns)},
-        "seed_volumes": list(mounts.seeds),
-        "seccomp_bpf": None if runtime else filter_path(engine, profile),
-        **(seccomp_extras(profile) if profile is not None and not runtime else {}),
-        "root_emulation": emulation,
-        "log": launchfile.log_settings(options, settings, directory),
-        "cgroup": cgroup,
-        "events": {"log": events.log_path(engine), "attributes": events.container_attributes(record)},
-        "terminal": options.tty,
-        "open_stdin": options.interactive,
-        "stdin_once": options.interactive,
-        **stop,
-        "restart": restart,
-        "health": health,
-        "keep_groups": "keep-groups" in options.group_add,
-        "init": options.init and not init_program,
-        "remove": {
-            "name_file": f"{store.containers.names}/{record['name']}",
-            "directory": directory,
-            "volumes": [os.path.dirname(store.volumes.get(name).path) for name in mounts.anonymous],
-        }
-        if options.rm
-        else None,
-        "runtime": runtime or None,
-        "runtime_dir": engine.directories.runtime,
-    }
+    launch = LaunchPlan(container_id, id_map.to_json())
+    launch.name = record["name"]
+    launch.bundle = directory
+    launch.rootfs = rootfs
+    launch.joined_user = joined.id_map is not None
+    launch.outer_map = None if outer_map is None else outer_map.to_json()
+    launch.network = NetworkPlan(network.mode, list(network.ports), list(options.dns))
+    launch.seed_volumes = list(mounts.seeds)
+    if not runtime:
+        launch.seccomp_bpf = filter_path(engine, profile)
+        if profile is not None:
+            launch.seccomp_flags, launch.seccomp_listener = seccomp_extras(profile)
+    launch.root_emulation = emulation
+    launch.log = launchfile.log_settings(options, settings, directory)
+    launch.cgroup = cgroup
+    launch.events = EventsPlan(events.log_path(engine), events.container_attributes(record))
+    launch.terminal = options.tty
+    launch.open_stdin = launch.stdin_once = options.interactive
+    launch.stop_signal, launch.stop_timeout = stop["stop_signal"], stop["stop_timeout"]
+    launch.restart = restart
+    launch.health = health
+    launch.keep_groups = "keep-groups" in options.group_add
+    launch.init = options.init and not init_program
+    if options.rm:
+        volumes = [os.path.dirname(store.volumes.get(name).path) for name in mounts.anonymous]
+        launch.remove = RemovePlan(f"{store.containers.names}/{record['name']}", directory, volumes)
+    launch.runtime = runtime or None
+    launch.runtime_dir = engine.directories.runtime
     return _publish(engine, record, config, launch, named=options.name is not None)
 
 
-def _limit(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any]:
+def _limit(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> CgroupPlan:
     """launch.json's "cgroup"; where the host cannot enforce a limit, it is told, and what stands in is in `config`."""
     from rootless.engine.plan import resources
 
     wanted = resources.launch_settings(options, engine.settings)
-    place = wanted["parent"] or wanted["mode"] == "split"
-    if wanted["resources"] or place:
+    place = wanted.parent or wanted.mode == "split"
+    if wanted.resources or place:
         from rootless.host import cgroups
 
-        found = cgroups.find(parent=wanted["parent"], current=wanted["mode"] == "split")
+        found = cgroups.find(parent=wanted.parent, current=wanted.mode == "split")
         if place and found.kind == "none":
             raise HostLimit(f"the cgroup that was asked for cannot be used: {found.reason}", hint=found.remedy)
         rlimits = config["process"].setdefault("rlimits", [])
@@ -239,16 +234,14 @@ def _make_directory(engine: Engine, record: dict[str, Any], *, named: bool) -> s
     return engine.store.containers.create(record)
 
 
-def _publish(
-    engine: Engine, record: dict[str, Any], config: dict[str, Any], launch: dict[str, Any], *, named: bool
-) -> str:
+def _publish(engine: Engine, record: dict[str, Any], config: dict[str, Any], launch: LaunchPlan, *, named: bool) -> str:
     from rootless.storage.store.records import write_record
 
     containers = engine.store.containers
     directory = containers.path(record["id"])
     write_record(f"{directory}/config.json", config, durable=False)
     for attempt in range(_NAME_ATTEMPTS):
-        write_record(f"{directory}/launch.json", launch, durable=False)
+        containers.write_launch(launch.id, launch)
         containers.update(record["id"], record)
         try:
             containers.publish(record["id"])
@@ -256,10 +249,8 @@ def _publish(
         except AlreadyExists:
             if named or attempt == _NAME_ATTEMPTS - 1:
                 raise
-            record["name"] = launch["name"] = suggest_name(attempt + 1)
-            launch["events"]["attributes"]["name"] = record["name"]
-            if launch["remove"]:
-                launch["remove"]["name_file"] = f"{containers.names}/{record['name']}"
+            record["name"] = suggest_name(attempt + 1)
+            launch.rename(record["name"], containers.names)
     return directory
 
 
@@ -411,17 +402,14 @@ def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str,
     return filter_cache.default_profile(capabilities)
 
 
-def seccomp_extras(profile: dict[str, Any]) -> dict[str, Any]:
-    """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener."""
+def seccomp_extras(profile: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
+    """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener or None."""
     from rootless.runtime.seccomp import filter_cache
 
-    extras: dict[str, Any] = {}
-    flags = filter_cache.load_flags(profile)
-    if flags:
-        extras["seccomp_flags"] = flags
+    listener = None
     if filter_cache.has_listener(profile):
-        extras["seccomp_listener"] = {k: v for k, v in profile.items() if k in ("listenerPath", "listenerMetadata")}
-    return extras
+        listener = {k: v for k, v in profile.items() if k in ("listenerPath", "listenerMetadata")}
+    return filter_cache.load_flags(profile), listener
 
 
 def filter_path(engine: Engine, profile: dict[str, Any] | None) -> str | None:

@@ -12,6 +12,7 @@ from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.launch import LaunchPlan
     from rootless.records.state import ContainerState
     from rootless.runtime.process.running import Process
 
@@ -80,7 +81,7 @@ def running(engine: Engine, container: str, verb: str) -> tuple[str, ContainerSt
 
 def _plan(
     engine: Engine, container_id: str, pid: int, options: ExecOptions
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Any], LaunchPlan, dict[str, Any]]:
     """(OCI process, launch.json, config.json) of an exec."""
     from rootless.storage.store.records import read_record
 
@@ -88,7 +89,7 @@ def _plan(
     record = containers.read(container_id)
     directory = containers.path(container_id)
     config = read_record(f"{directory}/config.json", what="bundle")
-    launch = read_record(f"{directory}/launch.json", what="launch record")
+    launch = engine.store.containers.read_launch(container_id)
     base = config["process"]
     process: dict[str, Any] = {**base, "args": list(options.command), "terminal": options.tty}
     process.pop("oomScoreAdj", None)
@@ -154,7 +155,7 @@ def _join(
     engine: Engine,
     state: ContainerState,
     process: dict[str, Any],
-    launch: dict[str, Any],
+    launch: LaunchPlan,
     config: dict[str, Any],
     stdio: tuple[int, int, int] | None,
 ) -> Process:
@@ -164,15 +165,15 @@ def _join(
 
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
     supervisor, emulation = None, None
-    if launch.get("root_emulation"):
+    if launch.root_emulation:
         from rootless.runtime.seccomp.emulation import read_emulation
         from rootless.storage.owners.emulator import supervisor as emulator
 
         try:
-            supervisor = emulator(launch, engine.store.containers.path(launch["id"]))
+            supervisor = emulator(launch.rootfs, launch.root_emulation, engine.store.containers.path(launch.id))
         except OSError as e:
             raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
-        emulation = None if supervisor is None else read_emulation(launch["root_emulation"], supervisor)
+        emulation = None if supervisor is None else read_emulation(launch.root_emulation, supervisor)
     try:
         return exec_process(
             state.pid,
@@ -180,12 +181,12 @@ def _join(
             config=config,
             stdio=stdio,
             # --privileged gives all that the user namespace can give: the filter would take most of it back
-            seccomp_bpf=None if privileged else _filter(launch.get("seccomp_bpf")),
-            seccomp_flags=int(launch.get("seccomp_flags") or 0),
-            on_listener=joining(launch.get("seccomp_listener"), config, launch, state.pid),
+            seccomp_bpf=None if privileged else _filter(launch.seccomp_bpf),
+            seccomp_flags=launch.seccomp_flags,
+            on_listener=joining(launch.seccomp_listener, config, (launch.id, launch.bundle), state.pid),
             emulation=emulation,
             start_time=state.pid_start,
-            keep_groups=bool(launch.get("keep_groups")),
+            keep_groups=launch.keep_groups,
             join_cgroup=container_cgroup.joiner(engine, state, launch),
             warn=engine.warn,
         )

@@ -17,13 +17,12 @@ def logs(
 ) -> Iterator[tuple[str, str, bytes]]:
     """(stream, time, bytes) of each record. Raises InvalidState for a container that keeps no log."""
     from rootless.engine.container import logs as reading
-    from rootless.storage.store.records import read_record
     from rootless.units import parse_moment_ns
 
     containers = engine.store.containers
     container_id = containers.find(container)
-    launch = read_record(containers.path(container_id, "launch.json"), what="launch record")
-    if launch["log"]["driver"] == "none":
+    launch = containers.read_launch(container_id)
+    if launch.log.driver == "none":
         raise InvalidState(
             "configured logging driver does not support reading", hint="the container was made with --log-driver none"
         )
@@ -41,7 +40,7 @@ def logs(
             return False
 
     def records() -> Iterator[tuple[str, str, bytes]]:
-        for record in reading.read(launch["log"]["path"], window, is_running=is_running):
+        for record in reading.read(launch.log.path, window, is_running=is_running):
             yield record.stream, record.time, record.text.encode("utf-8", "surrogateescape")
 
     return records()

@@ -12,6 +12,7 @@ from rootless.units import timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.launch import CgroupPlan, LaunchPlan
     from rootless.records.state import ContainerState
 
 _SECOND = 1_000_000_000
@@ -27,7 +28,7 @@ def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, 
     state = state_of(engine, container_id)
     directory = containers.path(container_id)
     config = read_record(f"{directory}/config.json", what="bundle")
-    launch = read_record(f"{directory}/launch.json", what="launch record")
+    launch = containers.read_launch(container_id)
     options = saved_options(record)
     names = record["names_directory"]
     process = config["process"]
@@ -43,7 +44,7 @@ def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, 
         "ResolvConfPath": f"{names}/resolv.conf",
         "HostnamePath": f"{names}/hostname",
         "HostsPath": f"{names}/hosts",
-        "LogPath": launch["log"]["path"] if launch["log"]["driver"] != "none" else "",
+        "LogPath": launch.log.path if launch.log.driver != "none" else "",
         "Name": f"/{record['name']}",
         "RestartCount": state.restart_count,
         "Driver": record["driver"],
@@ -53,7 +54,7 @@ def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, 
         "AppArmorProfile": "",
         "ExecIDs": None,
         "HostConfig": _host_config(record, options, config, launch),
-        "GraphDriver": {"Name": record["driver"], "Data": _graph(launch["rootfs"])},
+        "GraphDriver": {"Name": record["driver"], "Data": _graph(launch.rootfs or {})},
         "Mounts": [_mount(m) for m in record.get("mounts") or []],
         "Config": _config(record, options, process),
         "NetworkSettings": _network(record, state),
@@ -108,7 +109,7 @@ def _state(state: ContainerState) -> dict[str, Any]:
 
 
 def _host_config(
-    record: dict[str, Any], options: ContainerOptions, config: dict[str, Any], launch: dict[str, Any]
+    record: dict[str, Any], options: ContainerOptions, config: dict[str, Any], launch: LaunchPlan
 ) -> dict[str, Any]:
     shm = next(
         (
@@ -120,13 +121,13 @@ def _host_config(
         ),
         0,
     )
-    log = launch["log"]
+    log = launch.log
     return {
         "Binds": list(options.volume) or None,
         "ContainerIDFile": options.cidfile or "",
         "LogConfig": {
-            "Type": log["driver"],
-            "Config": {"max-size": str(log["max_size"]), "max-file": str(log["max_file"])},
+            "Type": log.driver,
+            "Config": {"max-size": str(log.max_size), "max-file": str(log.max_file)},
         },
         "NetworkMode": f"container:{record['network']['container']}"
         if record["network"]["container"]
@@ -148,7 +149,7 @@ def _host_config(
         "GroupAdd": list(options.group_add) or None,
         "IpcMode": options.ipc or "private",
         "OomScoreAdj": options.oom_score_adj or 0,
-        **_limits(options, launch.get("cgroup") or {}),
+        **_limits(options, launch.cgroup),
         "PidMode": options.pid or "",
         "Privileged": options.privileged,
         "PublishAllPorts": options.publish_all,
@@ -181,9 +182,9 @@ def _host_config(
     }
 
 
-def _limits(options: ContainerOptions, cgroup: dict[str, Any]) -> dict[str, Any]:
+def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, Any]:
     """The limits that were asked for, under docker's names; 0 or empty: none."""
-    wanted = cgroup.get("resources") or {}
+    wanted = cgroup.resources
     memory, cpu, block = (wanted.get(key) or {} for key in ("memory", "cpu", "blockIO"))
     shown = {
         "Memory": memory.get("limit") or 0,
@@ -200,8 +201,8 @@ def _limits(options: ContainerOptions, cgroup: dict[str, Any]) -> dict[str, Any]
         "PidsLimit": (wanted.get("pids") or {}).get("limit") or 0,
         "BlkioWeight": block.get("weight") or 0,
         "CgroupConf": wanted.get("unified") or None,
-        "CgroupParent": cgroup.get("parent") or "",
-        "Cgroups": cgroup.get("mode") or "enabled",
+        "CgroupParent": cgroup.parent,
+        "Cgroups": cgroup.mode,
     }
     for key, name, value in (
         ("weightDevice", "BlkioWeightDevice", "weight"),

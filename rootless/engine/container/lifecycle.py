@@ -228,18 +228,11 @@ def wait(engine: Engine, container: str, *, condition: str = "not-running") -> i
 
 def rename(engine: Engine, container: str, name: str) -> None:
     """Give the container another name."""
-    from rootless.storage.store.records import read_record, write_record
-
     containers = engine.store.containers
     container_id = containers.find(container)
     old = containers.read(container_id)["name"]
     containers.rename(container_id, name)
-    path = containers.path(container_id, "launch.json")
-    launch = read_record(path, what="launch record")
-    launch["name"] = name
-    if launch.get("events"):
-        launch["events"]["attributes"]["name"] = name
-    if launch.get("remove"):
-        launch["remove"]["name_file"] = f"{containers.names}/{name}"
-    write_record(path, launch, durable=False)
+    launch = containers.read_launch(container_id)
+    launch.rename(name, containers.names)
+    containers.write_launch(container_id, launch)
     events.record_container(engine, containers.read(container_id), "rename", oldName=f"/{old}")

@@ -12,6 +12,7 @@ from rootless.errors import InvalidState, UsageError
 if TYPE_CHECKING:
     from rootless.engine.container import attach_client
     from rootless.engine.context import Engine
+    from rootless.records.launch import LaunchPlan
 
 
 def run(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> RunOutcome:
@@ -119,30 +120,32 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
             if "path" in namespace:
                 namespace["path"] = paths[namespace["type"]]
         write_record(f"{directory}/config.json", config, durable=False)
-    launch = read_record(f"{directory}/launch.json", what="launch record")
-    fresh = {**launch, "seed_volumes": launch.get("seed_volumes") if first else []}
+    launch = containers.read_launch(container_id)
+    before = launch.to_json()
+    if not first:
+        launch.seed_volumes = []
     if options.publish or options.publish_all:
         from rootless.engine.plan import networking
         from rootless.network.modes import recorded_mode
 
         if recorded_mode(record["network"]["mode"]).can_publish:
             ports = networking.allocated(networking.wanted_ports(options, tuple(record["exposed"])))
-            fresh["network"] = {**launch["network"], "ports": list(ports)}
+            launch.network.ports = list(ports)
             record["network"]["ports"] = list(ports)
             containers.update(container_id, record)
-    fresh["seccomp_bpf"] = _filter_path(engine, record, directory, launch)
-    if launch.get("root_emulation"):
+    launch.seccomp_bpf = _filter_path(engine, record, directory, launch)
+    if launch.root_emulation:
         from rootless.engine.plan import root_emulation
 
-        fresh["root_emulation"] = root_emulation.refreshed(engine, launch["root_emulation"])
-    if fresh != launch:
-        write_record(f"{directory}/launch.json", fresh, durable=False)
+        launch.root_emulation = root_emulation.refreshed(engine, launch.root_emulation)
+    if launch.to_json() != before:
+        containers.write_launch(container_id, launch)
     return directory
 
 
-def _filter_path(engine: Engine, record: dict[str, Any], directory: str, launch: dict[str, Any]) -> str | None:
+def _filter_path(engine: Engine, record: dict[str, Any], directory: str, launch: LaunchPlan) -> str | None:
     """The compiled seccomp filter, made again when the cache was cleared or the kernel is another one."""
-    path: str | None = launch.get("seccomp_bpf")
+    path = launch.seccomp_bpf
     if path is None or os.path.exists(path):
         return path
     from rootless.engine.container import create

@@ -14,6 +14,7 @@ from rootless.errors import HostLimit, InvalidState, UsageError
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.types import ContainerOptions
+    from rootless.records.launch import CgroupPlan
     from rootless.records.state import ContainerState
     from rootless.runtime.cgroups.group import Group, Group1
     from rootless.runtime.cgroups.limit_values import Setting
@@ -41,7 +42,6 @@ def update(engine: Engine, container: str, given: Mapping[str, Any], *, restart:
 
     Raises UsageError, and HostLimit for a limit that a running container cannot get; nothing is changed then.
     """
-    from rootless.storage.store.records import read_record, write_record
 
     if not given and restart is None:
         raise UsageError("update needs something to change", hint="name a limit, such as --memory 1g, or --restart")
@@ -51,21 +51,20 @@ def update(engine: Engine, container: str, given: Mapping[str, Any], *, restart:
     state = state_of(engine, container_id)
     if state.remote:
         raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="update it there")
-    path = f"{containers.path(container_id)}/launch.json"
-    launch = read_record(path, what="launch record")
+    launch = containers.read_launch(container_id)
     options = _changed(saved_options(record), given)
     wanted = resources.launch_settings(options, engine.settings)
-    place = launch.get("cgroup") or wanted
-    wanted["mode"], wanted["parent"] = place["mode"], place["parent"]
+    wanted.mode, wanted.parent = launch.cgroup.mode, launch.cgroup.parent
     if restart is not None:
         from rootless.engine.plan.launchfile import restart_policy
 
         options = options._replace(restart=restart)
-        record["restart"] = launch["restart"] = restart_policy(restart, rm=options.rm)
+        launch.restart = restart_policy(restart, rm=options.rm)
+        record["restart"] = launch.restart.to_json()
     if given:
-        _apply(engine, container, state, launch.get("cgroup") or {}, wanted)
-        launch["cgroup"] = wanted
-    write_record(path, launch, durable=False)
+        _apply(engine, container, state, launch.cgroup, wanted)
+        launch.cgroup = wanted
+    containers.write_launch(container_id, launch)
     record["options"] = options._asdict()
     containers.update(container_id, record)
     events.record_container(engine, record, "update")
@@ -80,13 +79,11 @@ def _changed(options: ContainerOptions, given: Mapping[str, Any]) -> ContainerOp
     return options._replace(**given)
 
 
-def _apply(
-    engine: Engine, container: str, state: ContainerState, before: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
+def _apply(engine: Engine, container: str, state: ContainerState, before: CgroupPlan, wanted: CgroupPlan) -> None:
     if not state.is_running:
         from rootless.host import cgroups
 
-        verdict = resources.judge(wanted, cgroups.find(parent=wanted["parent"], current=wanted["mode"] == "split"))
+        verdict = resources.judge(wanted, cgroups.find(parent=wanted.parent, current=wanted.mode == "split"))
         if verdict.warning:
             engine.warn(verdict.warning)
         return
@@ -98,7 +95,7 @@ def _apply(
         )
     from rootless.runtime.cgroups.limit_values import Setting
 
-    old, new = (_settings(group, limits.get("resources") or {}) for limits in (before, wanted))
+    old, new = (_settings(group, limits.resources) for limits in (before, wanted))
     left = {setting.name for setting in new}
     gone = [
         Setting(setting.controller, setting.name, _UNLIMITED[setting.name], setting.origin.removeprefix(_PREFIX))

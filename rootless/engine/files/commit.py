@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rootless.engine.image_types import Change, PullEvent
     from rootless.engine.types import ContainerOptions
     from rootless.image.manifest import ImageConfig
+    from rootless.records.launch import LaunchPlan
     from rootless.storage.store.index import ImageEntry
 
 FORMATS = ("oci", "docker")
@@ -82,13 +83,13 @@ def diff(engine: Engine, container: str) -> list[Change]:
     """See engine.container.containers.Containers.diff."""
     container_id = engine.store.containers.find(container)
     launch, targets = plan_of(engine, container_id)
-    return snapshots.changes(engine, launch["rootfs"], IdMap.from_json(launch["id_map"]), targets)
+    return snapshots.changes(engine, launch.rootfs or {}, IdMap.from_json(launch.id_map), targets)
 
 
-def plan_of(engine: Engine, container_id: str) -> tuple[dict[str, Any], list[str]]:
+def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:
     """launch.json of a container, and where things are mounted in it."""
     directory = engine.store.containers.path(container_id)
-    launch = read_record(f"{directory}/launch.json", what="launch record")
+    launch = engine.store.containers.read_launch(container_id)
     config = read_record(f"{directory}/config.json", what="bundle")
     return launch, [mount["destination"] for mount in config["mounts"]]
 
@@ -106,8 +107,10 @@ def _layer(
     engine: Engine, container_id: str, *, squash: bool, progress: Callable[[PullEvent], None] | None
 ) -> NewLayer | None:
     launch, targets = plan_of(engine, container_id)
-    id_map = IdMap.from_json(launch["id_map"])
-    return snapshots.commit_layer(engine, launch["rootfs"], id_map, exclude=targets, squash=squash, progress=progress)
+    id_map = IdMap.from_json(launch.id_map)
+    return snapshots.commit_layer(
+        engine, launch.rootfs or {}, id_map, exclude=targets, squash=squash, progress=progress
+    )
 
 
 def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> dict[str, Any]:

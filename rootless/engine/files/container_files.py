@@ -17,7 +17,6 @@ from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
 from rootless.host.idmap import IdMap
 from rootless.host.userns import worker_command
 from rootless.paths import Lock
-from rootless.storage.store.records import read_record
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -51,12 +50,12 @@ class ContainerFiles:
         self._state = state_of(engine, self.id)
         if self._state.remote:
             raise InvalidState(f"container '{container}' runs on host '{self._state.remote}'")
-        launch = read_record(f"{self.directory}/launch.json", what="launch record")
-        self.id_map = IdMap.from_json(launch["id_map"])
-        self._plan: dict[str, Any] = launch["rootfs"]
+        launch = containers.read_launch(self.id)
+        self.id_map = IdMap.from_json(launch.id_map)
+        self._plan: dict[str, Any] = launch.rootfs or {}
         self._is_running = self._state.is_running
         self._job = {
-            "id_map": launch["id_map"],
+            "id_map": launch.id_map,
             "directory": self.directory,
             "writes": writes,
             "bare": bare,
@@ -64,7 +63,7 @@ class ContainerFiles:
             "started": self._state.pid_start if self._is_running else 0,
             "plan": self._plan,
             "binds": [] if bare else self._binds(),
-            "seeds": [] if bare else list(launch["seed_volumes"]),
+            "seeds": [] if bare else launch.seed_volumes,
             "read_only": writes and saved_options(self.record).read_only,
         }
         # One mount at a time of a stopped container's tree: overlayfs does not like two on one upper directory

@@ -14,6 +14,7 @@ from rootless.engine.plan import mount_sources
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.host.idmap import IdMap
+from rootless.records.launch import CgroupPlan, LaunchPlan
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -45,7 +46,7 @@ def explain(engine: Engine, options: ContainerOptions) -> Explanation:
 def explanation(directory: str) -> Explanation:
     """The plan of the container whose directory this is."""
     config, launch = (_read(f"{directory}/{name}") for name in ("config.json", "launch.json"))
-    return Explanation(config, launch, tuple(_steps(config, launch)))
+    return Explanation(config, launch, tuple(_steps(config, LaunchPlan.from_json(launch, f"{directory}/launch.json"))))
 
 
 def _refuse_owner_change(options: ContainerOptions) -> None:
@@ -63,12 +64,12 @@ def _read(path: str) -> dict[str, Any]:
     return found
 
 
-def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
+def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
     from rootless.runtime import plan
 
     linux, process = config["linux"], config["process"]
-    id_map = IdMap.from_json(launch["id_map"])
-    steps = [f"start the monitor of '{launch['name']}'"]
+    id_map = IdMap.from_json(launch.id_map)
+    steps = [f"start the monitor of '{launch.name}'"]
     steps += [
         f"map {kind} ids: "
         + ", ".join(f"{one.container}-{one.container + one.size - 1} to {one.host}" for one in extents)
@@ -77,44 +78,42 @@ def _steps(config: dict[str, Any], launch: dict[str, Any]) -> list[str]:
     for namespace in linux["namespaces"]:
         where = f"join '{namespace['path']}'" if namespace.get("path") else "new"
         steps.append(f"{namespace['type']} namespace: {where}")
-    rootfs = launch["rootfs"]
+    rootfs = launch.rootfs or {}
     steps.append(f"mount the root by {rootfs['driver']}: {len(rootfs['lowerdirs'])} layers below '{rootfs['upper']}'")
     # the same call as the runtime's own (runtime.process.launch), over the same configuration
-    facts = plan.RootFacts(launch["bundle"], lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
+    facts = plan.RootFacts(launch.bundle, lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
     steps += plan.describe(plan.operations(config, facts))
-    steps += _cgroup_steps(launch["cgroup"])
-    network = launch["network"]
-    ports = "".join(
-        f", port {one['host_port']} to {one['container_port']}/{one['protocol']}" for one in network["ports"]
-    )
-    steps.append(f"network {network['mode']}{ports}")
+    steps += _cgroup_steps(launch.cgroup)
+    network = launch.network
+    ports = "".join(f", port {one['host_port']} to {one['container_port']}/{one['protocol']}" for one in network.ports)
+    steps.append(f"network {network.mode}{ports}")
     user = process["user"]
     steps.append(f"become user {user['uid']}, group {user['gid']}")
     steps.append("capabilities: " + (", ".join(process["capabilities"]["bounding"]) or "none"))
     if process.get("noNewPrivileges"):
         steps.append("no new privileges")
-    steps.append(f"seccomp filter '{launch['seccomp_bpf']}'" if launch["seccomp_bpf"] else "no seccomp filter of ours")
-    if launch.get("root_emulation"):
+    steps.append(f"seccomp filter '{launch.seccomp_bpf}'" if launch.seccomp_bpf else "no seccomp filter of ours")
+    if launch.root_emulation:
         steps.append("emulate root: changes of ids succeed, a supervisor notes owners and devices that the map has not")
-    if launch.get("outer_map"):
+    if launch.outer_map:
         steps.append("enter the container's own user namespace, below the one in which all this was made")
     steps.append(f"execute {' '.join(process['args'])}")
     return steps
 
 
-def _cgroup_steps(cgroup: dict[str, Any]) -> list[str]:
+def _cgroup_steps(cgroup: CgroupPlan) -> list[str]:
     from rootless.host import cgroups
     from rootless.runtime.cgroups import version1, version2
 
-    if cgroup["mode"] == "disabled":
+    if cgroup.mode == "disabled":
         return ["stay in the caller's cgroup"]
-    found = cgroups.find(parent=cgroup["parent"], current=cgroup["mode"] == "split")
+    found = cgroups.find(parent=cgroup.parent, current=cgroup.mode == "split")
     steps = {
-        "scope": f"cgroup in a scope of your systemd, below {cgroup['parent'] or 'rootless.slice'}",
+        "scope": f"cgroup in a scope of your systemd, below {cgroup.parent or 'rootless.slice'}",
         "directory": f"cgroup below '{found.path}'",
         "v1": f"cgroups below {', '.join(sorted(found.directories.values()))}",
     }
     if found.kind not in steps:
         return [f"no cgroup: {found.reason}"]
-    settings = (version1 if found.kind == "v1" else version2).settings(cgroup["resources"])
+    settings = (version1 if found.kind == "v1" else version2).settings(cgroup.resources)
     return [steps[found.kind], *(f"limit {setting!r}" for setting in settings)]

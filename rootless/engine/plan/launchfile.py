@@ -9,12 +9,13 @@ from rootless.engine.plan.signal_names import parse_signal
 from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
+from rootless.records.launch import HealthPlan, LogPlan, RestartPlan
 from rootless.units import parse_duration, parse_size
 
 _SECOND = 1_000_000_000  # docker's image configs count nanoseconds
 
 
-def restart_policy(text: str, *, rm: bool) -> dict[str, Any]:
+def restart_policy(text: str, *, rm: bool) -> RestartPlan:
     """--restart no | on-failure[:N] | always | unless-stopped. Raises UsageError, also with --rm as docker does."""
     name, colon, count = text.partition(":")
     if name not in ("no", "", "on-failure", "always", "unless-stopped"):
@@ -23,10 +24,10 @@ def restart_policy(text: str, *, rm: bool) -> dict[str, Any]:
         raise UsageError(f"invalid restart policy '{text}'", hint="only on-failure takes a number: on-failure:3")
     if rm and name not in ("no", ""):
         raise UsageError("conflicting options: cannot specify both --restart and --rm")
-    return {"name": name or "no", "maximum_retry_count": int(count or 0)}
+    return RestartPlan(name or "no", int(count or 0))
 
 
-def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> HealthPlan | None:
     """The check in force: the image's, changed by --health-*; None when there is none. Times in seconds."""
     asked = (
         options.health_cmd,
@@ -59,17 +60,17 @@ def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> 
     if options.health_retries is not None and options.health_retries < 0:
         raise UsageError("--health-retries cannot be negative")
     retries = options.health_retries or base.get("Retries")
-    return {
-        "test": test,
-        "interval": seconds("--health-interval", options.health_interval, "Interval", 30.0),
-        "timeout": seconds("--health-timeout", options.health_timeout, "Timeout", 30.0),
-        "retries": retries if isinstance(retries, int) and retries > 0 else 3,
-        "start_period": seconds("--health-start-period", options.health_start_period, "StartPeriod", 0.0),
-        "start_interval": seconds("--health-start-interval", options.health_start_interval, "StartInterval", 5.0),
-    }
+    plan = HealthPlan(test)
+    plan.interval = seconds("--health-interval", options.health_interval, "Interval", plan.interval)
+    plan.timeout = seconds("--health-timeout", options.health_timeout, "Timeout", plan.timeout)
+    plan.retries = retries if isinstance(retries, int) and retries > 0 else plan.retries
+    plan.start_period = seconds("--health-start-period", options.health_start_period, "StartPeriod", 0.0)
+    start_interval = options.health_start_interval
+    plan.start_interval = seconds("--health-start-interval", start_interval, "StartInterval", plan.start_interval)
+    return plan
 
 
-def log_settings(options: ContainerOptions, settings: Settings, directory: str) -> dict[str, Any]:
+def log_settings(options: ContainerOptions, settings: Settings, directory: str) -> LogPlan:
     """--log-driver and --log-opt over the settings. Raises UsageError for drivers and options we do not have."""
     driver = options.log_driver or settings.log_driver
     if driver in ("local", "k8s-file"):
@@ -85,7 +86,7 @@ def log_settings(options: ContainerOptions, settings: Settings, directory: str) 
             files = int(value)
         else:
             raise UsageError(f"unknown log opt '{text}'", hint="known are max-size=SIZE and max-file=COUNT")
-    return {"driver": driver, "path": f"{directory}/log", "max_size": size, "max_file": files}
+    return LogPlan(driver, f"{directory}/log", size, files)
 
 
 def stop_settings(options: ContainerOptions, image_signal: str, settings: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.errors import HostLimit, RootlessError, UsageError
+from rootless.records.launch import CgroupPlan
 from rootless.units import parse_size
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _unified(options: ContainerOptions) -> dict[str, str]:
     return found
 
 
-def launch_settings(options: ContainerOptions, settings: Settings) -> dict[str, Any]:
+def launch_settings(options: ContainerOptions, settings: Settings) -> CgroupPlan:
     """launch.json's "cgroup". Raises UsageError for limits without a cgroup."""
     limits = resources(options)
     mode = options.cgroups or settings.cgroups
@@ -214,16 +215,16 @@ def launch_settings(options: ContainerOptions, settings: Settings) -> dict[str, 
         raise UsageError("conflicting options: limits need a cgroup, and --cgroups is disabled")
     strict = settings.strict_limits if options.strict_limits is None else options.strict_limits
     parent = options.cgroup_parent if options.cgroup_parent is not None else settings.cgroup_parent
-    return {"mode": mode, "parent": parent, "resources": limits, "strict": strict}
+    return CgroupPlan(mode, parent, limits, strict=strict)
 
 
-def judge(wanted: Mapping[str, Any], found: Delegation, *, given_rlimits: set[str] | None = None) -> Verdict:
+def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | None = None) -> Verdict:
     """What the host makes of the limits of launch.json's "cgroup".
 
     Raises HostLimit, naming flag, controller, cause and remedy, where the container wants all or nothing; UsageError
     for what this version of cgroups does not have at all. given_rlimits: those the user sets, which no other replaces.
     """
-    limits = wanted["resources"]
+    limits = wanted.resources
     if not limits:
         return Verdict()
     unmet = unenforceable(limits, found)
@@ -233,7 +234,7 @@ def judge(wanted: Mapping[str, Any], found: Delegation, *, given_rlimits: set[st
     controllers = ", ".join(f"'{name}'" for name in unmet)
     plural = "s" if len(unmet) > 1 else ""
     cause = f"{', '.join(flags)}: controller{plural} {controllers} not available: {found.reason}"
-    if wanted["strict"]:
+    if wanted.strict:
         raise HostLimit(f"limits cannot be enforced: {cause}", hint=found.remedy)
     rlimits, stand_ins = _stand_ins(limits, unmet, given_rlimits or set())
     instead = f"; instead {' and '.join(stand_ins)}" if stand_ins else ""

@@ -70,20 +70,20 @@ def pass_on(profile: dict[str, Any], listener: int, state: dict[str, Any], pid: 
 
 
 def joining(
-    profile: dict[str, Any] | None, config: dict[str, Any], launch: dict[str, Any], container: int
+    profile: dict[str, Any] | None, config: dict[str, Any], container: tuple[str, str], first: int
 ) -> Callable[[int, int], None] | None:
     """As `listening`, for a process that joins: what takes its listener and its pid.
 
-    launch: id and bundle of the container; container: its first process.
+    container: its id and its bundle; first: its first process.
     """
     if not profile:
         return None
     state: dict[str, Any] = {
         "ociVersion": config.get("ociVersion", CONFIG_VERSION),
-        "id": launch["id"],
+        "id": container[0],
         "status": "running",
-        "pid": container,
-        "bundle": launch["bundle"],
+        "pid": first,
+        "bundle": container[1],
     }
     if config.get("annotations"):
         state["annotations"] = config["annotations"]

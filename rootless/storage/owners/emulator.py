@@ -390,9 +390,10 @@ class EmulationSupervisor:
             os.close(directory)
 
 
-def supervisor(launch: dict[str, Any], directory: str) -> EmulationSupervisor | None:
-    """That of a container, by its launch.json; None where it has none. Raises OSError."""
-    asked, rootfs = launch.get("root_emulation"), launch.get("rootfs")
+def supervisor(
+    rootfs: dict[str, Any] | None, asked: dict[str, Any] | None, directory: str
+) -> EmulationSupervisor | None:
+    """That of a container, by its launch plan's root and root emulation; None where it has none. Raises OSError."""
     if not asked or not rootfs:
         return None
     return EmulationSupervisor(directory, rootfs["upper"], asked["calls"])

@@ -10,6 +10,7 @@ import os
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, UsageError
 from rootless.paths import Lock
+from rootless.records.launch import LaunchPlan
 from rootless.records.state import ContainerState
 from rootless.storage.store.records import random_name, read_record, write_record
 
@@ -145,6 +146,15 @@ class Containers:
             return ContainerState.from_json(read_record(path, what="container state"), path)
         except NotFound:
             return None
+
+    def read_launch(self, container_id: str) -> LaunchPlan:
+        """What its monitor is asked to do. Raises NotFound, InvalidInput."""
+        path = self.path(container_id, "launch.json")
+        return LaunchPlan.from_json(read_record(path, what="launch record"), path)
+
+    def write_launch(self, container_id: str, plan: LaunchPlan) -> None:
+        """Replace what its monitor is asked to do."""
+        write_record(self.path(container_id, "launch.json"), plan.to_json(), durable=False)
 
     def drop_stale(self, name: str) -> None:
         """Remove a name file that leads to no container (a removal that was killed)."""

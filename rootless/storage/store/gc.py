@@ -17,7 +17,6 @@ from rootless.paths import Lock
 from rootless.storage.files.removal import delete, remove_tree
 from rootless.storage.store.blobs import hex_of
 from rootless.storage.store.index import is_image
-from rootless.storage.store.records import read_record
 from rootless.storage.store.step_records import BuildCache
 from rootless.storage.tar.recipe import find as find_recipe
 
@@ -176,11 +175,11 @@ class Gc:
     def _mounted(self, container_id: str) -> set[str]:
         """Chain ids of the directories that a container mounts, as its launch record says."""
         try:
-            launch = read_record(self._store.containers.path(container_id, "launch.json"))
+            launch = self._store.containers.read_launch(container_id)
         except NotFound:
             return set()
         found = set()
-        for directory in (launch.get("rootfs") or {}).get("lowerdirs") or ():
+        for directory in (launch.rootfs or {}).get("lowerdirs") or ():
             name = os.path.basename(os.path.dirname(str(directory))).partition("+")[0]
             try:
                 found.add(f"sha256:{hex_of(f'sha256:{name}')}")

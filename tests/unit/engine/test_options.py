@@ -56,7 +56,10 @@ def test_signals() -> None:
 
 
 def test_restart_policies() -> None:
-    assert launchfile.restart_policy("on-failure:3", rm=False) == {"name": "on-failure", "maximum_retry_count": 3}
+    assert launchfile.restart_policy("on-failure:3", rm=False).to_json() == {
+        "name": "on-failure",
+        "maximum_retry_count": 3,
+    }
     for text in ("sometimes", "always:3", "on-failure:x", "on-failure:-1"):
         with pytest.raises(UsageError):
             launchfile.restart_policy(text, rm=False)
@@ -69,10 +72,10 @@ def test_health_checks() -> None:
     options = ContainerOptions("i")
     found = launchfile.health_check(options, image)
     assert found is not None
-    assert (found["test"], found["interval"], found["timeout"], found["retries"]) == (["CMD", "true"], 5.0, 30.0, 7)
+    assert (found.test, found.interval, found.timeout, found.retries) == (["CMD", "true"], 5.0, 30.0, 7)
     changed = launchfile.health_check(options._replace(health_cmd="x y", health_timeout="2s"), image)
     assert changed is not None
-    assert (changed["test"], changed["timeout"]) == (["CMD-SHELL", "x y"], 2.0)
+    assert (changed.test, changed.timeout) == (["CMD-SHELL", "x y"], 2.0)
     assert launchfile.health_check(options._replace(no_healthcheck=True), image) is None
     assert launchfile.health_check(options, {"Test": ["NONE"]}) is None
     assert launchfile.health_check(options, None) is None

@@ -12,6 +12,7 @@ from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
+from rootless.records.launch import CgroupPlan
 from rootless.storage.store.eventlog import EventEntry
 
 MIB = 1 << 20
@@ -84,17 +85,22 @@ def test_what_cannot_be_right_names_the_flag(flags: dict[str, Any], said: str) -
 def test_limits_want_a_cgroup() -> None:
     with pytest.raises(UsageError, match="conflicting options"):
         launch_settings(options(memory="64m", cgroups="disabled"), Settings())
-    assert launch_settings(options(cgroups="disabled"), Settings())["mode"] == "disabled"
+    assert launch_settings(options(cgroups="disabled"), Settings()).mode == "disabled"
 
 
 def test_flags_win_over_settings() -> None:
     settings = Settings(cgroups="split", cgroup_parent="/a", strict_limits=True)
-    assert launch_settings(options(), settings) == {"mode": "split", "parent": "/a", "resources": {}, "strict": True}
+    assert launch_settings(options(), settings).to_json() == {
+        "mode": "split",
+        "parent": "/a",
+        "resources": {},
+        "strict": True,
+    }
     told = launch_settings(options(cgroups="enabled", cgroup_parent="", strict_limits=False), settings)
-    assert (told["mode"], told["parent"], told["strict"]) == ("enabled", "", False)
+    assert (told.mode, told.parent, told.strict) == ("enabled", "", False)
 
 
-def wanted(*, strict: bool = False, **flags: Any) -> dict[str, Any]:
+def wanted(*, strict: bool = False, **flags: Any) -> CgroupPlan:
     return launch_settings(options(strict_limits=strict, **flags), Settings())
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from rootless.monitor.logfile import MAX_RECORD, LogFile, NoLog, Splitter, open_log, quote, timestamp
+from rootless.records.launch import LogPlan
 
 
 def test_lines_become_records_with_their_newline() -> None:
@@ -121,4 +122,4 @@ def test_full_disk_drops_records_and_goes_on() -> None:
 
 
 def test_driver_none_keeps_nothing() -> None:
-    assert isinstance(open_log({"driver": "none"}), NoLog)
+    assert isinstance(open_log(LogPlan("none")), NoLog)

@@ -1,0 +1,350 @@
+"""The format of launch.json, what the engine asks of a container's monitor. It neither reads nor writes the file."""
+
+from __future__ import annotations
+
+from rootless.records.fields import Fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+
+
+class NetworkPlan:
+    """How the container is to be connected. mode: a name of network.modes; ports: network.ports.Port as JSON."""
+
+    __slots__ = ("dns", "mode", "ports")
+
+    def __init__(
+        self, mode: str = "none", ports: list[dict[str, Any]] | None = None, dns: list[str] | None = None
+    ) -> None:
+        self.mode = mode
+        self.ports = ports or []
+        self.dns = dns or []
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "network"."""
+        return {"mode": self.mode, "ports": self.ports, "dns": self.dns}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> NetworkPlan:
+        """The reverse of `to_json`."""
+        if fields is None:
+            return cls()
+        return cls(fields.text("mode", "none"), fields.mappings("ports"), fields.texts("dns"))
+
+
+class LogPlan:
+    """Where the output goes. driver: json-file or none; max_size: bytes of one file, 0 or less without a bound."""
+
+    __slots__ = ("driver", "max_file", "max_size", "path")
+
+    def __init__(self, driver: str = "none", path: str = "", max_size: int = 0, max_file: int = 1) -> None:
+        self.driver = driver
+        self.path = path
+        self.max_size = max_size
+        self.max_file = max_file
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "log"."""
+        return {"driver": self.driver, "path": self.path, "max_size": self.max_size, "max_file": self.max_file}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> LogPlan:
+        """The reverse of `to_json`."""
+        if fields is None:
+            return cls()
+        return cls(
+            fields.text("driver", "none"),
+            fields.text("path", ""),
+            fields.integer("max_size", 0),
+            fields.integer("max_file", 1),
+        )
+
+
+class RestartPlan:
+    """docker's restart policy. name: no, on-failure, always, unless-stopped; the count is on-failure's, 0: no limit."""
+
+    __slots__ = ("maximum_retry_count", "name")
+
+    def __init__(self, name: str = "no", maximum_retry_count: int = 0) -> None:
+        self.name = name
+        self.maximum_retry_count = maximum_retry_count
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "restart"."""
+        return {"name": self.name, "maximum_retry_count": self.maximum_retry_count}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> RestartPlan:
+        """The reverse of `to_json`."""
+        if fields is None:
+            return cls()
+        return cls(fields.text("name", "") or "no", fields.integer("maximum_retry_count", 0))
+
+
+class HealthPlan:
+    """A health check. test: as an image's Healthcheck.Test; times in seconds; 0 retries: the default."""
+
+    __slots__ = ("interval", "retries", "shell", "start_interval", "start_period", "test", "timeout")
+
+    def __init__(self, test: list[str]) -> None:
+        self.test = test
+        self.interval = 30.0
+        self.timeout = 30.0
+        self.retries = 3
+        self.start_period = 0.0
+        self.start_interval = 5.0
+        self.shell = ["/bin/sh", "-c"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "health"."""
+        return {
+            "test": self.test,
+            "interval": self.interval,
+            "timeout": self.timeout,
+            "retries": self.retries,
+            "start_period": self.start_period,
+            "start_interval": self.start_interval,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> HealthPlan:
+        """The reverse of `to_json`."""
+        plan = cls(fields.texts("test"))
+        plan.interval = fields.number("interval", 0.0) or plan.interval
+        plan.timeout = fields.number("timeout", 0.0) or plan.timeout
+        plan.retries = fields.integer("retries", 0) or plan.retries
+        plan.start_period = fields.number("start_period", 0.0)
+        plan.start_interval = fields.number("start_interval", 0.0) or plan.start_interval
+        plan.shell = fields.texts("shell") or plan.shell
+        return plan
+
+
+class RemovePlan:
+    """What goes with a --rm container: its name file, its directory, the directories of its anonymous volumes."""
+
+    __slots__ = ("directory", "name_file", "volumes")
+
+    def __init__(self, name_file: str, directory: str, volumes: list[str]) -> None:
+        self.name_file = name_file
+        self.directory = directory
+        self.volumes = volumes
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "remove"."""
+        return {"name_file": self.name_file, "directory": self.directory, "volumes": self.volumes}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> RemovePlan:
+        """The reverse of `to_json`."""
+        return cls(fields.text("name_file", ""), fields.text("directory", ""), fields.texts("volumes"))
+
+
+class EventsPlan:
+    """Where events of the container are written, and the attributes that each of them has."""
+
+    __slots__ = ("attributes", "log")
+
+    def __init__(self, log: str, attributes: dict[str, str]) -> None:
+        self.log = log
+        self.attributes = attributes
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "events"."""
+        return {"log": self.log, "attributes": self.attributes}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> EventsPlan:
+        """The reverse of `to_json`."""
+        return cls(fields.text("log"), fields.text_mapping("attributes"))
+
+
+class CgroupPlan:
+    """The container's cgroup. mode: enabled, disabled or split; resources: limits as the OCI runtime-spec has them.
+
+    parent: "" where the host decides; strict: a limit that cannot be enforced is an error.
+    """
+
+    __slots__ = ("mode", "parent", "resources", "strict")
+
+    def __init__(
+        self, mode: str = "enabled", parent: str = "", resources: dict[str, Any] | None = None, *, strict: bool = False
+    ) -> None:
+        self.mode = mode
+        self.parent = parent
+        self.resources = resources or {}
+        self.strict = strict
+
+    def to_json(self) -> dict[str, Any]:
+        """The member "cgroup"."""
+        return {"mode": self.mode, "parent": self.parent, "resources": self.resources, "strict": self.strict}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> CgroupPlan:
+        """The reverse of `to_json`."""
+        if fields is None:
+            return cls()
+        return cls(
+            fields.text("mode", "enabled"),
+            fields.text("parent", ""),
+            fields.mapping("resources"),
+            strict=fields.flag("strict"),
+        )
+
+
+class LaunchPlan:
+    """launch.json: what to run and what shall happen when it ends.
+
+    bundle, runtime_dir: "" for the container's directory; rootfs: the plan of a storage driver, None for a bundle with
+    a root of its own; id_map, outer_map: host.idmap.IdMap as JSON; seed_volumes: `source` directories that get the
+    files of the image at `target` when they are empty; stop_timeout: seconds, below 0: never kill; init: our own
+    reaper is the first process; runtime: another OCI runtime's program, None for ours. What seccomp_listener,
+    root_emulation and rootfs hold is the format of the rooms that use them.
+    """
+
+    __slots__ = (
+        "bundle",
+        "cgroup",
+        "events",
+        "health",
+        "id",
+        "id_map",
+        "init",
+        "joined_user",
+        "keep_groups",
+        "log",
+        "name",
+        "network",
+        "open_stdin",
+        "outer_map",
+        "remove",
+        "restart",
+        "root_emulation",
+        "rootfs",
+        "runtime",
+        "runtime_dir",
+        "seccomp_bpf",
+        "seccomp_flags",
+        "seccomp_listener",
+        "seed_volumes",
+        "stdin_once",
+        "stop_signal",
+        "stop_timeout",
+        "terminal",
+    )
+
+    def __init__(self, container_id: str, id_map: dict[str, Any]) -> None:
+        self.id = container_id
+        self.id_map = id_map
+        self.name = container_id[:12]
+        self.bundle = ""
+        self.rootfs: dict[str, Any] | None = None
+        self.joined_user = False
+        self.outer_map: dict[str, Any] | None = None
+        self.network = NetworkPlan()
+        self.seed_volumes: list[dict[str, str]] = []
+        self.seccomp_bpf: str | None = None
+        self.seccomp_flags = 0
+        self.seccomp_listener: dict[str, Any] | None = None
+        self.root_emulation: dict[str, Any] | None = None
+        self.log = LogPlan()
+        self.cgroup = CgroupPlan()
+        self.events: EventsPlan | None = None
+        self.terminal = False
+        self.open_stdin = False
+        self.stdin_once = False
+        self.stop_signal = 15
+        self.stop_timeout: float = 10
+        self.restart = RestartPlan()
+        self.health: HealthPlan | None = None
+        self.keep_groups = False
+        self.init = False
+        self.remove: RemovePlan | None = None
+        self.runtime: str | None = None
+        self.runtime_dir = ""
+
+    def rename(self, name: str, names_directory: str) -> None:
+        """Another name, wherever the plan has it."""
+        self.name = name
+        if self.events is not None:
+            self.events.attributes["name"] = name
+        if self.remove is not None:
+            self.remove.name_file = f"{names_directory}/{name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of launch.json."""
+        return {
+            "version": VERSION,
+            "id": self.id,
+            "name": self.name,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "id_map": self.id_map,
+            "joined_user": self.joined_user,
+            "outer_map": self.outer_map,
+            "network": self.network.to_json(),
+            "seed_volumes": self.seed_volumes,
+            "seccomp_bpf": self.seccomp_bpf,
+            "seccomp_flags": self.seccomp_flags,
+            "seccomp_listener": self.seccomp_listener,
+            "root_emulation": self.root_emulation,
+            "log": self.log.to_json(),
+            "cgroup": self.cgroup.to_json(),
+            "events": None if self.events is None else self.events.to_json(),
+            "terminal": self.terminal,
+            "open_stdin": self.open_stdin,
+            "stdin_once": self.stdin_once,
+            "stop_signal": self.stop_signal,
+            "stop_timeout": self.stop_timeout,
+            "restart": self.restart.to_json(),
+            "health": None if self.health is None else self.health.to_json(),
+            "keep_groups": self.keep_groups,
+            "init": self.init,
+            "remove": None if self.remove is None else self.remove.to_json(),
+            "runtime": self.runtime,
+            "runtime_dir": self.runtime_dir,
+        }
+
+    @classmethod
+    def from_json(cls, known: object, file: str = "launch.json") -> LaunchPlan:
+        """The plan that `known`, the content of `file`, describes.
+
+        Raises InvalidInput naming the file and the key when a value is missing or has the wrong type, or the format is
+        a newer one.
+        """
+        fields = Fields(known, file)
+        fields.check_version(VERSION)
+        plan = cls(fields.text("id"), fields.mapping("id_map"))
+        plan.name = fields.text("name", "") or plan.name
+        plan.bundle = fields.text("bundle", "")
+        plan.rootfs = fields.mapping("rootfs") or None
+        plan.joined_user = fields.flag("joined_user")
+        plan.outer_map = fields.mapping("outer_map") or None
+        plan.network = NetworkPlan.from_json(fields.member("network"))
+        plan.seed_volumes = fields.mappings("seed_volumes")
+        plan.seccomp_bpf = fields.optional_text("seccomp_bpf")
+        plan.seccomp_flags = fields.integer("seccomp_flags", 0)
+        plan.seccomp_listener = fields.mapping("seccomp_listener") or None
+        plan.root_emulation = fields.mapping("root_emulation") or None
+        plan.log = LogPlan.from_json(fields.member("log"))
+        plan.cgroup = CgroupPlan.from_json(fields.member("cgroup"))
+        events = fields.member("events")
+        plan.events = None if events is None else EventsPlan.from_json(events)
+        plan.terminal = fields.flag("terminal")
+        plan.open_stdin = fields.flag("open_stdin")
+        plan.stdin_once = fields.flag("stdin_once")
+        plan.stop_signal = fields.integer("stop_signal", 0) or 15
+        if fields.has("stop_timeout"):
+            plan.stop_timeout = fields.number("stop_timeout", -1)
+        plan.restart = RestartPlan.from_json(fields.member("restart"))
+        health = fields.member("health")
+        plan.health = None if health is None else HealthPlan.from_json(health)
+        plan.keep_groups = fields.flag("keep_groups")
+        plan.init = fields.flag("init")
+        remove = fields.member("remove")
+        plan.remove = None if remove is None else RemovePlan.from_json(remove)
+        plan.runtime = fields.optional_text("runtime")
+        plan.runtime_dir = fields.text("runtime_dir", "")
+        return plan
