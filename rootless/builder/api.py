@@ -92,13 +92,13 @@ def _load(session: Session) -> Dockerfile:
             raise UsageError(f"invalid --build-context '{text}'", hint="write NAME=PATH")
         if value.startswith(("docker-image://", "oci-layout://")):
             continue
-        from rootless.builder.context.open_context import open_context
+        from rootless.builder.open_context import open_context
 
         found = open_context(session, value)
         session.contexts[name.lower()] = contexts.with_ignore(found.context, "")
     if options.context == "-" and options.file == "-":
         raise UsageError("standard input cannot be both the context and the Dockerfile")
-    from rootless.builder.context.open_context import open_context
+    from rootless.builder.open_context import open_context
 
     opened = open_context(session, options.context)
     content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootless.builder import outputs
+from rootless.builder.store_state import store_state
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def enter(engine: Engine, state: State) -> None:
     from rootless.engine.types import AttachOptions, ContainerOptions
 
     with engine.store.using():
-        descriptor = outputs.store_state(engine, state)
+        descriptor = store_state(engine, state)
         outputs.name_in(engine.store, descriptor, ())
     image_id = engine.store.index.load(descriptor.digest).config_digest
     shell = state.shell[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rootless.builder.build_state import Layer, State
 from rootless.builder.context.digests import Known
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rootless.builder.build_options import BuildOptions
-    from rootless.builder.cache.cache_import import ImportedCaches
     from rootless.builder.context.contexts import Context
     from rootless.builder.tracker import Step, Tracker
     from rootless.engine.context import Engine
+
+
+class RecordSource(Protocol):
+    """Where records of steps come from that this store does not have: the caches of --cache-from."""
+
+    def find(self, key: str, state: State, step: Step) -> CacheRecord | None:
+        """The record of the step with this key, once the layers that it names are in the store."""
 
 
 class Session:
@@ -43,7 +49,7 @@ class Session:
         self.cache = BuildCache(engine.store.root)
         self.workers = Workers()
         self.contexts: dict[str, Context] = {}
-        self.imported: ImportedCaches | None = None
+        self.imported: RecordSource | None = None
         self.used: dict[str, tuple[CacheRecord, tuple[Layer, ...]]] = {}
         self.lock = threading.Lock()
         self._number = 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder import outputs
 from rootless.builder.build_state import State
 from rootless.builder.cache.cache_format import MEMBER, pack
 from rootless.builder.fields import parse_fields
+from rootless.builder.store_state import store_state
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _export(
     layers, records = pack(used)
     whole = State(platform, layers=tuple(layers), moment=session.latest or 0)
     index = session.store.index
-    descriptor = outputs.store_state(session.engine, whole, extra={MEMBER: records})
+    descriptor = store_state(session.engine, whole, extra={MEMBER: records})
     is_here = descriptor.digest in index.manifest_digests()
     index.add(descriptor)
     image_id = index.load(descriptor.digest).config_digest

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.builder.dockerfile.instructions import Add, Copy
+from rootless.builder.dockerfile.modes import parse_chmod
 from rootless.builder.steps.config_steps import working_directory
 from rootless.builder.steps.keys import key
-from rootless.builder.steps.modes import parse_chmod
 from rootless.builder.steps.taking import Taken, take
 from rootless.errors import UsageError
 

@@ -17,10 +17,10 @@ from rootless.host.idmap import IdMap
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match
     from rootless.builder.context.exclusions import Exclusions
-    from rootless.builder.worker.worker import Session
+    from rootless.builder.worker.worker_session import WorkerSession
 
 
-def copy(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def copy(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Place the files of job["items"] on the tree of job["rootfs"], or into the plain directory job["into"].
 
     fds: the first roots that items name by position; the mounted job["trees"] are the next ones.
@@ -55,7 +55,7 @@ def copy(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any
             source.close()
 
 
-def digest(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def digest(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """{"digest", "newest"} of what job["items"] take from the trees: for cache keys of COPY --from."""
     from rootless.host import userns
 
@@ -108,7 +108,7 @@ def _matches(root: int, item: dict[str, Any], exclusions: Exclusions) -> list[Ma
 
 
 def _place(root: int, roots: list[int], job: dict[str, Any], *, single: bool) -> dict[str, Any]:
-    from rootless.builder.steps.modes import parse_chmod
+    from rootless.builder.dockerfile.modes import parse_chmod
     from rootless.builder.worker.placing import Placer, Rules
 
     rules = Rules(

@@ -20,7 +20,7 @@ from rootless.storage.owners import overrides
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Skip
     from rootless.builder.context.exclusions import Exclusions
-    from rootless.builder.steps.modes import Change
+    from rootless.builder.dockerfile.modes import Change
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

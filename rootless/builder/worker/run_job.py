@@ -16,7 +16,7 @@ from rootless.network.modes import recorded_mode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.builder.worker.worker import Session
+    from rootless.builder.worker.worker_session import WorkerSession
     from rootless.network.helper import Helper
     from rootless.runtime.operations import Operation
     from rootless.runtime.seccomp.emulation import Emulation
@@ -25,7 +25,7 @@ _CLOCK_GRAIN = 20_000_000  # ns: times of files come from a coarser clock than t
 _MAX_NOTE = 60_000  # bytes; fits a pipe that nobody reads meanwhile
 
 
-def run(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def run(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Run job["config"] on the tree of job["rootfs"]; {"exit_code", "warnings"}. fds: where its output goes.
 
     Raises what kept the command from running.
@@ -105,7 +105,7 @@ def _noting(
 
 
 def _run(
-    session: Session,
+    session: WorkerSession,
     job: dict[str, Any],
     stdio: tuple[int, int, int],
     made: dict[str, int],

@@ -12,10 +12,10 @@ from rootless.builder.worker.read_trees import MountedTree
 from rootless.host.idmap import IdMap
 
 if TYPE_CHECKING:
-    from rootless.builder.worker.worker import Session
+    from rootless.builder.worker.worker_session import WorkerSession
 
 
-def unpack(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def unpack(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """The archive of fds[0] below the empty directory job["into"]; everything belongs to the user."""
     from rootless.host import userns
 
@@ -37,7 +37,7 @@ def _reachable(mode: int, is_directory: bool) -> int:
     return mode & 0o777 | (0o700 if is_directory else 0o400)
 
 
-def squash(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def squash(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Merge job["layers"] (bottom first) into the writable directory of job["rootfs"]."""
     from rootless.host import userns
 
@@ -52,7 +52,7 @@ def squash(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
     return {}
 
 
-def export(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def export(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Copy the tree into job["directory"]; everything belongs to the user, without set-id bits."""
     from rootless.host import userns
 
@@ -78,7 +78,7 @@ def export(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, A
     return {}
 
 
-def tar(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def tar(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Write the tree as a tar to fds[0], names sorted."""
     from rootless.host import userns
 

@@ -7,60 +7,16 @@ Jobs and answers are `wire` messages on fd 3. When the build's process is gone, 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from typing import Any
 
 from rootless.builder.worker import wire
-from rootless.builder.worker.step_namespaces import Namespaces
+from rootless.builder.worker.worker_session import WorkerSession
 from rootless.errors import HostLimit, RootlessError
 from rootless.host.answer import error_to_json
-from rootless.host.idmap import IdMap
 
 FD = 3
-
-
-class Session:
-    """What lives from job to job: the namespaces that the steps share."""
-
-    __slots__ = ("_namespaces", "connection")
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self._namespaces: Namespaces | None = None
-
-    def namespaces(self, id_map: IdMap) -> Namespaces:
-        """The namespaces of `id_map`."""
-        if self._namespaces is not None and self._namespaces.id_map.key() != id_map.key():
-            self.close()
-        if self._namespaces is None:
-            self._namespaces = Namespaces(id_map)
-        return self._namespaces
-
-    def close(self) -> None:
-        """End the namespaces' helpers."""
-        if self._namespaces is not None:
-            self._namespaces.close()
-            self._namespaces = None
-
-    def wait(self, pidfd: int) -> None:
-        """Return when the process has ended, or the build is gone: it is killed then."""
-        from rootless.kernel.process import pidfd_send_signal
-
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(self.connection, select.POLLIN | select.POLLRDHUP)
-        while True:
-            ready = {fd for fd, _ in poll.poll()}
-            if pidfd in ready:
-                return
-            # between a job and its answer the build says nothing: whatever comes is its end
-            poll.unregister(self.connection)
-            try:
-                pidfd_send_signal(pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def main() -> int:
@@ -74,7 +30,7 @@ def main() -> int:
     os.umask(0o077)
     _name()
     connection = socket.socket(fileno=FD)
-    session = Session(connection)
+    session = WorkerSession(connection)
     try:
         while True:
             job, fds = wire.receive(connection)
@@ -90,7 +46,7 @@ def main() -> int:
     return 0
 
 
-def _answer(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def _answer(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     try:
         return {"result": _do(session, job, fds)}
     except RootlessError as e:
@@ -106,7 +62,7 @@ def _answer(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, 
                 pass  # handed on already
 
 
-def _do(session: Session, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def _do(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     from rootless.builder.worker import copy_job, run_job, tree_jobs
 
     jobs = {

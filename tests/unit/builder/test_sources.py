@@ -12,7 +12,7 @@ from rootless.builder.context.contexts import Context
 from rootless.builder.context.digests import Known
 from rootless.builder.context.exclusions import Exclusions, all_matches
 from rootless.builder.context.remote import is_git, is_url
-from rootless.builder.steps.modes import parse_chmod
+from rootless.builder.dockerfile.modes import parse_chmod
 from rootless.errors import InvalidInput, NotFound, UsageError
 
 
