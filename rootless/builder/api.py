@@ -16,8 +16,7 @@ from rootless.builder.session import Session
 from rootless.builder.solver import Solver
 from rootless.builder.steps import secret_sources
 from rootless.builder.tracker import Tracker
-from rootless.engine.events import record
-from rootless.engine.upkeep.build_cache import bound
+from rootless.engine import verbs
 from rootless.errors import NotFound, UsageError
 from rootless.image.platform import host_platform, parse_platform
 
@@ -50,8 +49,8 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
         platforms = platforms or [host_platform()]
         states = [_solve(session, dockerfile, platform, build_args) for platform in platforms]
         result = _finish(session, wanted, names, list(zip(platforms, states, strict=True)))
-        bound(engine)
-    record(engine, "image", "build", result.image_id, {"name": ",".join(result.names)})
+        verbs.limit_build_cache(engine)
+    verbs.record_event(engine, "image", "build", result.image_id, {"name": ",".join(result.names)})
     return result
 
 
@@ -217,7 +216,7 @@ def _push(session: Session, names: list[str], wanted: list[Output], *, all: bool
     compression = next((each.compression for each in wanted if each.push and each.compression), None)
     for name in names:
         step = session.tracker.start(f"pushing {name}")
-        session.engine.images.push(name, options=PushOptions(compression=compression, all=all))
+        verbs.push_image(session.engine, name, options=PushOptions(compression=compression, all=all))
         step.done()
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.builder import outputs
 from rootless.builder.store_state import store_state
+from rootless.engine import verbs
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def enter(engine: Engine, state: State) -> None:
     shell = state.shell[0]
     try:
         options = ContainerOptions(image=image_id, entrypoint=shell, interactive=True, tty=True, rm=True, user="0")
-        engine.containers.run(options, AttachOptions())
+        verbs.run_container(engine, options, AttachOptions())
     finally:
         try:
-            engine.images.rm(image_id)
+            verbs.remove_image(engine, image_id)
         except RootlessError as e:
             engine.warn(f"the image of the state stays: {e.message}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.builder.fields import parse_fields
 from rootless.builder.store_state import store_state
+from rootless.engine import verbs
+from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
 from rootless.image.manifest import OCI_INDEX, Descriptor
 
@@ -197,7 +199,7 @@ def write_archive(session: Session, output: Output, images: Sequence[str]) -> No
     elif output.is_directory or (os.path.isdir(output.dest) and output.kind == "oci"):
         form = "oci-dir"
     compression = output.compression if output.kind == "oci" else None
-    session.engine.images.save(list(images), destination, format=form, compression=compression)
+    verbs.save_images(session.engine, list(images), destination, options=SaveOptions(form, compression))
 
 
 def write_tree(session: Session, output: Output, state: State) -> None:

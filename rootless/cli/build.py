@@ -10,6 +10,7 @@ import click
 
 from rootless import output
 from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.engine import verbs
 from rootless.network.modes import list_choices
 
 _EXAMPLES = """
@@ -120,12 +121,11 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
     """Ask, then remove."""
     from rootless import units
     from rootless.cli.run_flags import confirm
-    from rootless.engine.upkeep.build_cache import prune as carry_out
 
     what = "all build cache" if all else "build cache that no image uses"
     if not confirm(f"This will remove {what}.", force=force):
         return
-    report = carry_out(session.engine, all=all, filters=filter, keep=keep_storage)
+    report = verbs.prune_build_cache(session.engine, all=all, filters=filter, keep=keep_storage)
     for line in report.removed:
         output.line(line)
     output.line(f"Total:\t{units.human_size(report.reclaimed)}")
@@ -136,9 +136,8 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
 def du(session: Session) -> None:
     """One line per record, the newest last."""
     from rootless import units
-    from rootless.engine.upkeep.build_cache import usage
 
-    lines, total = usage(session.engine)
+    lines, total = verbs.build_cache_usage(session.engine)
     for key, size, used, description in lines:
         output.line(f"{key[:12]}  {units.human_size(size):>9}  {units.human_duration(used):>16} ago  {description}")
     output.line(f"Total:\t{units.human_size(total)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless.cli.declaration import Session
+from rootless.engine import verbs
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ def _complete(names: Callable[[Engine], Iterable[str]]) -> Completer:
 def _containers(*states: str) -> Completer:
     def names(engine: Engine) -> Iterable[str]:
         filters = {"status": states} if states else None
-        return [row.name for row in engine.containers.ps(all=True, filters=filters)]
+        return [row.name for row in verbs.list_containers(engine, all=True, filters=filters)]
 
     return _complete(names)
 
 
 def _image_names(engine: Engine) -> Iterable[str]:
-    for image in engine.images.ls():
+    for image in verbs.list_images(engine):
         if image.repository != "<none>":
             yield image.repository if image.tag == "latest" else f"{image.repository}:{image.tag}"
 
@@ -50,4 +51,4 @@ running = _containers("running", "paused", "restarting")
 stopped = _containers("created", "exited")
 paused = _containers("paused")
 images = _complete(_image_names)
-volumes = _complete(lambda engine: [volume.name for volume in engine.volumes.ls()])
+volumes = _complete(lambda engine: [volume.name for volume in verbs.list_volumes(engine)])

@@ -10,6 +10,7 @@ import click
 from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.engine import verbs
 from rootless.errors import NotFound, RootlessError
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def inspect(session: Session, format: str | None, size: bool, kind: str | None, 
 
 def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[str, Any]:
     kinds: dict[str, Callable[[], dict[str, Any]]] = {
-        "container": lambda: engine.containers.inspect(name, size=size),
-        "image": lambda: engine.images.inspect(name),
-        "volume": lambda: engine.volumes.inspect(name),
+        "container": lambda: verbs.inspect_container(engine, name, size=size),
+        "image": lambda: verbs.inspect_image(engine, name),
+        "volume": lambda: verbs.inspect_volume(engine, name),
     }
     if kind is not None:
         return kinds[kind]()

@@ -17,6 +17,7 @@ from rootless.cli.registries import (
     registry_options,
     write_digest,
 )
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,11 +96,10 @@ def create(
     import sys
 
     from rootless.cli.progress import PullProgress
-    from rootless.engine.transfer import manifests
 
     registry = registry_of(flags)
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
-        digest = manifests.create(
+        digest = verbs.create_manifest(
             session.engine,
             name,
             images,
@@ -129,12 +129,13 @@ def add(session: Session, /, all: bool, quiet: bool, name: str, image: str, **fl
     import sys
 
     from rootless.cli.progress import PullProgress
-    from rootless.engine.transfer import manifests
 
     details, registry = _details(flags), registry_of(flags)
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
         output.line(
-            manifests.add(session.engine, name, image, details, all=all, registry=registry, progress=progress.event)
+            verbs.add_to_manifest(
+                session.engine, name, image, details, all=all, registry=registry, progress=progress.event
+            )
         )
 
 
@@ -146,12 +147,11 @@ def add(session: Session, /, all: bool, quiet: bool, name: str, image: str, **fl
 @pass_session
 def annotate(session: Session, /, index: bool, name: str, entry: str | None, **flags: Any) -> None:
     """Change one entry (a digest or an image of the store); the list's digest is printed."""
-    from rootless.engine.transfer import manifests
     from rootless.errors import UsageError
 
     if index == (entry is not None):
         raise UsageError("name one entry of the list, by digest or image, or use --index")
-    output.line(manifests.annotate(session.engine, name, entry or "", _details(flags), whole=index))
+    output.line(verbs.annotate_manifest(session.engine, name, entry or "", _details(flags), whole=index))
 
 
 @command("remove", "Take an image out of a list")
@@ -160,9 +160,8 @@ def annotate(session: Session, /, index: bool, name: str, entry: str | None, **f
 @pass_session
 def remove(session: Session, /, name: str, entry: str) -> None:
     """Take one entry away; the list's digest is printed."""
-    from rootless.engine.transfer import manifests
 
-    output.line(manifests.remove_entry(session.engine, name, entry))
+    output.line(verbs.remove_from_manifest(session.engine, name, entry))
 
 
 @command(
@@ -175,9 +174,8 @@ def remove(session: Session, /, name: str, entry: str) -> None:
 @pass_session
 def inspect(session: Session, /, name: str, **flags: Any) -> None:
     """Print the JSON."""
-    from rootless.engine.transfer import manifests
 
-    output.line(output.json_text(manifests.inspect(session.engine, name, registry_of(flags))))
+    output.line(output.json_text(verbs.inspect_manifest(session.engine, name, registry_of(flags))))
 
 
 @command("exists", "Tell by the exit code whether a list exists")
@@ -185,9 +183,8 @@ def inspect(session: Session, /, name: str, **flags: Any) -> None:
 @pass_session
 def exists(session: Session, /, name: str) -> int:
     """0 when it exists, else 1."""
-    from rootless.engine.transfer import manifests
 
-    return 0 if manifests.exists(session.engine, name) else 1
+    return 0 if verbs.manifest_exists(session.engine, name) else 1
 
 
 @command("rm", "Remove lists")
@@ -195,9 +192,8 @@ def exists(session: Session, /, name: str) -> int:
 @pass_session
 def rm(session: Session, /, names: tuple[str, ...]) -> int:
     """Forget each list."""
-    from rootless.engine.transfer import manifests
 
-    return each(names, lambda name: f"Deleted: {manifests.remove(session.engine, name)}")
+    return each(names, lambda name: f"Deleted: {verbs.remove_manifest(session.engine, name)}")
 
 
 @command("push", "Upload a list and its images to a registry")
@@ -228,15 +224,14 @@ def push(
     """Upload."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PushOptions
-    from rootless.engine.transfer import manifests
 
     registry = registry_of(flags)
     options = PushOptions(format, compression, compression_level, all)
     with PullProgress(quiet=quiet) as progress:
-        pushed = manifests.push(
+        pushed = verbs.push_manifest(
             session.engine, name, destination, options=options, registry=registry, progress=progress.event
         )
     write_digest(digestfile, pushed.digest)
     if remove_after:
-        manifests.remove(session.engine, name)
+        verbs.remove_manifest(session.engine, name)
     output.line(pushed.digest)

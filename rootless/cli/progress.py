@@ -18,7 +18,7 @@ _MOVING = ("Downloading", "Extracting", "Pushing", "Copying")
 
 
 class PullProgress:
-    """`with PullProgress(stream) as progress: engine.images.pull(..., progress=progress.event)`.
+    """`with PullProgress(stream) as progress: verbs.pull_image(engine, ..., progress=progress.event)`.
 
     quiet: show nothing. Bars use the library rich, imported with the first event of a layer on a terminal.
     """

@@ -10,6 +10,7 @@ import click
 from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Declared, Option, Session, command, many, pass_session, switch, text
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.engine.image_types import RegistryOptions
@@ -161,11 +162,11 @@ def push(
     options = PushOptions(format, compression, compression_level, all, chunk)
     if all_tags and destination:
         raise UsageError("--all-tags and a destination do not go together")
-    names = session.engine.images.tags_of(image) if all_tags else [image]
+    names = verbs.repository_tags(session.engine, image) if all_tags else [image]
     with PullProgress(quiet=quiet) as progress:
         for name in names:
-            pushed = session.engine.images.push(
-                name, destination, options=options, registry=registry, progress=progress.event
+            pushed = verbs.push_image(
+                session.engine, name, destination, options=options, registry=registry, progress=progress.event
             )
             write_digest(digestfile, pushed.digest)
             if quiet:
@@ -212,19 +213,17 @@ def login(
 ) -> None:
     """Try and keep credentials."""
     from rootless.engine.image_types import RegistryOptions
-    from rootless.engine.transfer.login import logged_in_user
-    from rootless.engine.transfer.login import login as log_in
     from rootless.errors import NotFound
     from rootless.image.distribution.auth import Secret
 
     options = RegistryOptions(tls_verify=tls_verify, authfile=authfile, certificates=cert_dir)
     if get_login:
-        output.line(logged_in_user(registry, options))
+        output.line(verbs.logged_in_user(registry, options))
         return
     known = ""
     if username is None:
         try:
-            known = logged_in_user(registry, RegistryOptions(authfile=authfile if _exists(authfile) else None))
+            known = verbs.logged_in_user(registry, RegistryOptions(authfile=authfile if _exists(authfile) else None))
         except NotFound:
             pass
     secret = Secret(_password(password, password_stdin=password_stdin, username=username))
@@ -232,7 +231,7 @@ def login(
         username = click.prompt("Username", default=known or None, err=True)
     if not secret.reveal():
         secret = Secret(click.prompt("Password", hide_input=True, err=True))
-    kept = log_in(session.engine, registry, username, secret, options)
+    kept = verbs.login(session.engine, registry, username, secret, options)
     if not kept.program:
         output.warn(f"the password is stored unencrypted in '{kept.path}'; a credential helper would keep it safe")
     output.line("Login Succeeded")
@@ -276,9 +275,8 @@ def _password(given: str | None, *, password_stdin: bool, username: str | None) 
 @pass_session
 def logout(session: Session, /, all: bool, authfile: str | None, registry: str | None) -> None:
     """Forget credentials."""
-    from rootless.engine.transfer.login import logout as log_out
 
-    for key in dict.fromkeys(log_out(session.engine, registry, all=all, authfile=authfile)):
+    for key in dict.fromkeys(verbs.logout(session.engine, registry, all=all, authfile=authfile)):
         output.line(f"Removed login credentials for {key}")
 
 
@@ -313,16 +311,15 @@ def search(
     """Print what the registry finds."""
     from rootless.cli.declaration import parse_filters
     from rootless.cli.table import Column, Layout, shorten
-    from rootless.engine.transfer import search as verbs
 
     registry = registry_of(flags)
     if list_tags:
-        tags = verbs.list_tags(session.engine, term, limit=limit or 1000, options=registry)
+        tags = verbs.list_registry_tags(session.engine, term, limit=limit or 1000, options=registry)
         columns = [Column("Name", "NAME", lambda row: row.name), Column("Tag", "TAG", lambda row: row.tag)]
         Layout(columns, ["Name", "Tag"], quiet="Tag").print(tags, format=format, quiet=False)
         return
     limit = 25 if limit is None else limit
-    found = verbs.search(session.engine, term, limit=limit, filters=parse_filters(filter), options=registry)
+    found = verbs.search_registry(session.engine, term, limit=limit, filters=parse_filters(filter), options=registry)
     columns = [
         Column("Automated", "AUTOMATED", lambda row: "[OK]" if row.automated else ""),
         Column(

@@ -10,6 +10,7 @@ import click
 from rootless import output
 from rootless.cli.declaration import Session, command, pass_session, switch, text
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option
+from rootless.engine import verbs
 
 _OBJECT_FORMAT = text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 
@@ -63,7 +64,7 @@ def _plain(value: Any) -> str:
 @pass_session
 def info(session: Session, format: str | None) -> None:
     """Print what the host and the store are."""
-    _print_object(session.engine.system.info(), format)
+    _print_object(verbs.system_info(session.engine), format)
 
 
 @command(
@@ -78,7 +79,7 @@ def info(session: Session, format: str | None) -> None:
 @pass_session
 def version(session: Session, format: str | None) -> None:
     """Print our version and those of the programs we use."""
-    _print_object(session.engine.system.version(), format)
+    _print_object(verbs.versions(session.engine), format)
 
 
 @command(
@@ -97,7 +98,7 @@ def version(session: Session, format: str | None) -> None:
 @pass_session
 def doctor(session: Session, format: str, quiet: bool) -> int:
     """Print the ladder of primitives, rung by rung, with remedies."""
-    sections = session.engine.system.doctor()
+    sections = verbs.examine_host(session.engine)
     if format == "json":
         output.line(output.json_text([section.to_json() for section in sections]))
     else:
@@ -138,7 +139,7 @@ def _print_section(section: Any, *, quiet: bool) -> None:
 @pass_session
 def unshare(session: Session, command: tuple[str, ...]) -> int:
     """Run the command; its exit status is ours."""
-    return session.engine.system.unshare(command)
+    return verbs.run_unshared(session.engine, command)
 
 
 @command("prune", "Remove unused data")
@@ -163,4 +164,4 @@ def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], for
     ]
     question = "This will remove:\n" + "\n".join(f"  - {kind}" for kind in kinds) + "\n"
     if confirm(question, force=force):
-        print_pruned(session.engine.system.prune(all=all, volumes=volumes, build=build, filters=filters))
+        print_pruned(verbs.prune_system(session.engine, all=all, volumes=volumes, build=build, filters=filters))

@@ -10,6 +10,7 @@ import click
 from rootless import output
 from rootless.cli.declaration import Session, command, pass_session, switch, text
 from rootless.cli.run_flags import confirm
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @pass_session
 def df(session: Session, format: str | None, verbose: bool) -> None:
     """Print how many bytes images, containers, volumes and the build cache take."""
-    usage = session.engine.system.df()
+    usage = verbs.disk_usage(session.engine)
     if verbose and format == "json":
         output.line(output.json_text(_document(usage), indent=None))
     elif verbose and not format:
@@ -178,7 +179,7 @@ def check(session: Session, format: str, quick: bool, repair: bool) -> int:
         if output.is_terminal(sys.stderr):
             output.raw(f"\r\x1b[Kchecking {what}", sys.stderr)
 
-    checked = session.engine.system.check(repair=repair, quick=quick, progress=say)
+    checked = verbs.check_store(session.engine, repair=repair, quick=quick, progress=say)
     if output.is_terminal(sys.stderr):
         output.raw("\r\x1b[K", sys.stderr)
     if format == "json":
@@ -234,4 +235,4 @@ def reset(session: Session, force: bool) -> None:
         f"  - all caches\nand everything else that the store keeps in '{root}'.\n"
     )
     if confirm(question, force=force):
-        session.engine.system.reset(force=force)
+        verbs.reset_store(session.engine, force=force)

@@ -10,6 +10,7 @@ from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, each, many, pass_session, switch, text
 from rootless.cli.run_flags import confirm, filter_option, filter_option_prune, force_option, format_option
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.engine.types import VolumeSummary
@@ -25,7 +26,7 @@ _VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...",
 @pass_session
 def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str, ...], name: str | None) -> None:
     """Make a volume; its name is printed."""
-    output.line(session.engine.volumes.create(name, driver=driver, labels=label, options=opt))
+    output.line(verbs.create_volume(session.engine, name, driver=driver, labels=label, options=opt))
 
 
 @command("ls", "List volumes")
@@ -56,7 +57,7 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: boo
     layout = Layout(
         columns, ["Driver", "Name"], quiet="Name", methods={"Label": lambda row, key: row.labels.get(key, "")}
     )
-    layout.print(session.engine.volumes.ls(filters=parse_filters(filter)), format=format, quiet=quiet)
+    layout.print(verbs.list_volumes(session.engine, filters=parse_filters(filter)), format=format, quiet=quiet)
 
 
 @command("inspect", "Display detailed information on volumes")
@@ -67,7 +68,7 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
     """Print each volume as JSON, or as the template says."""
     from rootless.cli.inspect_any import print_objects
 
-    return print_objects(names, session.engine.volumes.inspect, format)
+    return print_objects(names, lambda name: verbs.inspect_volume(session.engine, name), format)
 
 
 @command("rm", "Remove volumes")
@@ -76,10 +77,9 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 @pass_session
 def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
     """Remove each volume that no container uses."""
-    verbs = session.engine.volumes
 
     def remove_one(name: str) -> str:
-        verbs.rm(name, force=force)
+        verbs.remove_volume(session.engine, name, force=force)
         return name
 
     return each(names, remove_one)
@@ -98,4 +98,4 @@ def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> 
     filters = parse_filters(filter)
     which = "all volumes" if all else "anonymous volumes"
     if confirm(f"This will remove {which} not used by at least one container.", force=force):
-        print_pruned(session.engine.volumes.prune(all=all, filters=filters))
+        print_pruned(verbs.prune_volumes(session.engine, all=all, filters=filters))

@@ -1,7 +1,4 @@
-"""The engine: one user's directories and settings, and the four groups of verbs over them. No verb lives here.
-
-Every group and every verb is imported when first used: `rootless run` must not pay for what `pull` needs.
-"""
+"""The engine: one user's directories, settings and store, and whom to tell. It knows no verb; engine.verbs has them."""
 
 from __future__ import annotations
 
@@ -10,18 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.engine.container.containers import Containers
-    from rootless.engine.image.images import Images
     from rootless.engine.image_types import PullEvent
     from rootless.engine.settings import Settings
-    from rootless.engine.upkeep.system import System
-    from rootless.engine.volume.volume_verbs import Volumes
     from rootless.paths import Directories
     from rootless.storage.store.store import Store
 
 
 class Engine:
-    """`Engine(directories()).containers.run(...)`: what the command line and the API call.
+    """What every verb takes first: `verbs.run_container(Engine(directories()), ...)`.
 
     overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
     which win over config.toml. warn: called with one line of text for each thing that is lost or ignored. progress:
@@ -75,31 +68,3 @@ class Engine:
 
             self._store = Store(self.directories)
         return self._store
-
-    @property
-    def containers(self) -> Containers:
-        """Verbs of containers."""
-        from rootless.engine.container.containers import Containers
-
-        return Containers(self)
-
-    @property
-    def images(self) -> Images:
-        """Verbs of images."""
-        from rootless.engine.image.images import Images
-
-        return Images(self)
-
-    @property
-    def volumes(self) -> Volumes:
-        """Verbs of volumes."""
-        from rootless.engine.volume.volume_verbs import Volumes
-
-        return Volumes(self)
-
-    @property
-    def system(self) -> System:
-        """Verbs of the whole: info, version, doctor, unshare, prune."""
-        from rootless.engine.upkeep.system import System
-
-        return System(self)

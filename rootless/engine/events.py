@@ -1,6 +1,6 @@
 """The stream of events: what commands and monitors have noted, filtered, and followed while it grows. No daemon.
 
-`record` is for whoever changes something; it costs one short append and never fails.
+`record_event` is for whoever changes something; it costs one short append and never fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def log_path(engine: Engine) -> str:
     return f"{engine.store.root}/events.log"
 
 
-def record(engine: Engine, kind: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
+def record_event(engine: Engine, kind: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
     """Note that `action` (docker's word) was done to the object `id` of `kind`."""
     from rootless.storage.store import eventlog
 
@@ -37,9 +37,14 @@ def container_attributes(record: Mapping[str, Any]) -> dict[str, str]:
     return {**labels, "image": str(record.get("image") or ""), "name": str(record.get("name") or "")}
 
 
+def record_image(engine: Engine, action: str, id: str, name: str = "") -> None:
+    """Note that `action` was done to an image."""
+    record_event(engine, "image", action, id, {"name": name} if name else None)
+
+
 def record_container(engine: Engine, record_: Mapping[str, Any], action: str, **attributes: str) -> None:
     """The same for a container, by its record."""
-    record(engine, "container", action, str(record_["id"]), {**container_attributes(record_), **attributes})
+    record_event(engine, "container", action, str(record_["id"]), {**container_attributes(record_), **attributes})
 
 
 def stream(
@@ -119,6 +124,19 @@ def _names(full: str, value: str) -> bool:
         return False
     short = full.removeprefix("docker.io/").removeprefix("library/")
     return value in (full, short, short.rpartition(":")[0] or short, full.rpartition(":")[0])
+
+
+def stream_events(
+    engine: Engine,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    filters: Mapping[str, Sequence[str]] | None = None,
+    follow: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """Events in the shape of docker's, from `since` (none: from now) to `until`; follow: and those to come."""
+    for entry in stream(engine, since=since, until=until, filters=filters, follow=follow):
+        yield to_json(entry)
 
 
 def to_json(entry: EventEntry) -> dict[str, Any]:

@@ -80,6 +80,18 @@ class LoadedImage(NamedTuple):
     replaced: tuple[tuple[str, str], ...] = ()  # (name, id of the image that had it)
 
 
+class SaveOptions(NamedTuple):
+    """How to save. format: docker-archive | oci-archive | oci-dir.
+
+    compression: gzip, zstd or none, of the layers in OCI formats (None: as they were), of the whole docker-archive
+    (None: not at all). level: of the compression.
+    """
+
+    format: str = "docker-archive"
+    compression: str | None = None
+    level: int | None = None
+
+
 class PushOptions(NamedTuple):
     """How to push. format: oci | v2s2 (None: as the image is). compression: gzip | zstd | none for all layers (None:
     gzip for those that are not compressed). all: every platform of an index. chunk_size: bytes per request at most."""

@@ -8,6 +8,8 @@ from rootless.builder.build_state import State
 from rootless.builder.cache.cache_format import MEMBER, pack
 from rootless.builder.fields import parse_fields
 from rootless.builder.store_state import store_state
+from rootless.engine import verbs
+from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,9 +77,9 @@ def _export(
         for kind, where in targets:
             step = session.tracker.start(f"exporting cache to {where}")
             if kind == "local":
-                session.engine.images.save([image_id], where, format="oci-dir")
+                verbs.save_images(session.engine, [image_id], where, options=SaveOptions("oci-dir"))
             else:
-                session.engine.images.push(image_id, where)
+                verbs.push_image(session.engine, image_id, where)
             step.done()
     finally:
         if not is_here:

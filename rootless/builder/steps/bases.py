@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rootless.builder.build_state import Layer, State
+from rootless.engine import verbs
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def layout(session: Session, path: str, platform: Platform) -> State:
     """An image of an OCI layout directory: PATH[:TAG][@DIGEST]."""
     del platform
     directory = path.partition("@")[0]
-    loaded = session.engine.images.load(directory)
+    loaded = verbs.load_images(session.engine, directory)
     entry = session.store.index.resolve(loaded[0].id)
     if entry is None:
         raise UsageError(f"no image in the layout '{directory}'")

@@ -8,6 +8,7 @@ from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, each, many, pass_session, switch, text
 from rootless.cli.run_flags import terminal_options
+from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ExecOptions
 from rootless.errors import UsageError
 
@@ -37,13 +38,13 @@ def start(
     engine = session.engine
 
     def start_one(name: str) -> str:
-        engine.containers.start(name)
+        verbs.start_container(engine, name)
         return name
 
     if after_boot:
         if containers or attach or interactive:
             raise UsageError("conflicting options: --after-boot chooses the containers and attaches to none")
-        containers = tuple(engine.containers.wanted_after_boot())
+        containers = tuple(verbs.wanted_after_boot(engine))
         return each(containers, start_one)
     if not containers:
         raise UsageError("no container to start", hint="name one, or give --after-boot")
@@ -51,7 +52,7 @@ def start(
         if len(containers) > 1:
             raise UsageError("cannot attach to several containers at once", hint="give one, or leave -a and -i out")
         how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=not interactive)
-        return engine.containers.start(containers[0], how, interactive=interactive).exit_code or 0
+        return verbs.start_container(engine, containers[0], how, interactive=interactive).exit_code or 0
     if len(containers) == 1:
         output.line(start_one(containers[0]))  # the error's own exit code counts
         return 0
@@ -66,7 +67,7 @@ def start(
 def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy: bool, container: str) -> int:
     """Follow a running container until it ends or the detach keys come."""
     how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=no_stdin)
-    return session.engine.containers.attach(container, how).exit_code or 0
+    return verbs.attach_container(session.engine, container, how).exit_code or 0
 
 
 @command(
@@ -105,7 +106,7 @@ def exec_(
 ) -> int:
     """Run one more command in a running container."""
     options = ExecOptions(command, interactive, tty, detach, env, env_file, workdir, user, privileged, detach_keys)
-    return session.engine.containers.exec(container, options).exit_code or 0
+    return verbs.exec_in_container(session.engine, container, options).exit_code or 0
 
 
 @command(
@@ -118,4 +119,4 @@ def exec_(
 @pass_session
 def healthcheck(session: Session, container: str) -> int:
     """Run the check now."""
-    return session.engine.containers.healthcheck(container)
+    return verbs.check_health(session.engine, container)

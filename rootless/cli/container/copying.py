@@ -9,6 +9,7 @@ import click
 from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.engine import verbs
 from rootless.errors import UsageError
 
 _EXAMPLES = """
@@ -39,7 +40,7 @@ def cp(
     """Copy, and say how much."""
     if target == "-" and output.is_terminal(sys.stdout):
         raise UsageError("an archive is not written to a terminal", hint="redirect standard output")
-    result = session.engine.containers.copy(source, target, archive=archive, follow=follow_link, overwrite=overwrite)
+    result = verbs.copy_files(session.engine, source, target, archive=archive, follow=follow_link, overwrite=overwrite)
     if result.lost:
         output.warn(f"{result.lost} devices were left out: an ordinary user cannot make them")
     if not quiet and target != "-" and output.is_terminal(sys.stderr):
@@ -58,4 +59,4 @@ def export(session: Session, target: str | None, container: str) -> None:
         raise UsageError(
             "an archive is not written to a terminal", hint="name a file with -o FILE, or redirect standard output"
         )
-    session.engine.containers.export(container, target or "-")
+    verbs.export_container(session.engine, container, target or "-")

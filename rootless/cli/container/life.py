@@ -9,6 +9,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Session, command, each, pass_session, switch, text
 from rootless.cli.run_flags import confirm, force_option
 from rootless.cli.run_flags import filter_option_prune as filter_option
+from rootless.engine import verbs
 
 _SIGNAL = text("-s", "--signal", metavar="SIGNAL", help="Signal to send (default: the container's stop signal)")
 _TIMEOUT = click.option(
@@ -29,10 +30,9 @@ _ANY = click.argument(
 @pass_session
 def stop(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
     """Ask each to end, and kill it when it does not."""
-    verbs = session.engine.containers
 
     def stop_one(name: str) -> str:
-        verbs.stop(name, timeout=timeout, signal=signal)
+        verbs.stop_container(session.engine, name, timeout=timeout, signal=signal)
         return name
 
     return each(containers, stop_one)
@@ -45,10 +45,9 @@ def stop(session: Session, signal: str | None, timeout: int | None, containers: 
 @pass_session
 def restart(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
     """Stop each if it runs, then start it."""
-    verbs = session.engine.containers
 
     def restart_one(name: str) -> str:
-        verbs.restart(name, timeout=timeout, signal=signal)
+        verbs.restart_container(session.engine, name, timeout=timeout, signal=signal)
         return name
 
     return each(containers, restart_one)
@@ -60,10 +59,9 @@ def restart(session: Session, signal: str | None, timeout: int | None, container
 @pass_session
 def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
     """Send a signal to the first process of each."""
-    verbs = session.engine.containers
 
     def kill_one(name: str) -> str:
-        verbs.kill(name, signal=signal)
+        verbs.kill_container(session.engine, name, signal=signal)
         return name
 
     return each(containers, kill_one)
@@ -74,10 +72,9 @@ def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
 @pass_session
 def pause(session: Session, containers: tuple[str, ...]) -> int:
     """Freeze each."""
-    verbs = session.engine.containers
 
     def pause_one(name: str) -> str:
-        verbs.pause(name)
+        verbs.pause_container(session.engine, name)
         return name
 
     return each(containers, pause_one)
@@ -88,10 +85,9 @@ def pause(session: Session, containers: tuple[str, ...]) -> int:
 @pass_session
 def unpause(session: Session, containers: tuple[str, ...]) -> int:
     """Let each go on."""
-    verbs = session.engine.containers
 
     def unpause_one(name: str) -> str:
-        verbs.unpause(name)
+        verbs.unpause_container(session.engine, name)
         return name
 
     return each(containers, unpause_one)
@@ -109,8 +105,7 @@ def unpause(session: Session, containers: tuple[str, ...]) -> int:
 @pass_session
 def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
     """Wait for each in turn."""
-    verbs = session.engine.containers
-    return each(containers, lambda name: str(verbs.wait(name, condition=condition)))
+    return each(containers, lambda name: str(verbs.wait_for_container(session.engine, name, condition=condition)))
 
 
 @command("rename", "Rename a container")
@@ -119,7 +114,7 @@ def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
 @pass_session
 def rename(session: Session, container: str, name: str) -> None:
     """Give the container another name."""
-    session.engine.containers.rename(container, name)
+    verbs.rename_container(session.engine, container, name)
 
 
 @command("rm", "Remove containers")
@@ -131,11 +126,9 @@ def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]
     """Remove each."""
     from rootless.errors import NotFound
 
-    verbs = session.engine.containers
-
     def remove_one(name: str) -> str | None:
         try:
-            verbs.rm(name, force=force, volumes=volumes)
+            verbs.remove_container(session.engine, name, force=force, volumes=volumes)
         except NotFound as e:
             if not force:
                 raise
@@ -157,4 +150,4 @@ def prune(session: Session, force: bool, filter: tuple[str, ...]) -> None:
 
     filters = parse_filters(filter)
     if confirm("This will remove all stopped containers.", force=force):
-        print_pruned(session.engine.containers.prune(filters=filters))
+        print_pruned(verbs.prune_containers(session.engine, filters=filters))

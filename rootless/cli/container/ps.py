@@ -9,6 +9,7 @@ import click
 
 from rootless.cli.declaration import Session, command, pass_session, switch
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
@@ -48,8 +49,8 @@ def ls(
 
     # docker counts sizes when the format asks for them
     with_size = size or (format is not None and ".Size" in format and not quiet)
-    rows = session.engine.containers.ps(
-        all=all, filters=parse_filters(filter), last=1 if latest else last, size=with_size
+    rows = verbs.list_containers(
+        session.engine, all=all, filters=parse_filters(filter), last=1 if latest else last, size=with_size
     )
     layout(no_trunc=no_trunc, with_size=size).print(rows, format=format, quiet=quiet)
 

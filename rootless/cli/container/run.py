@@ -7,6 +7,7 @@ from typing import Any
 from rootless import output
 from rootless.cli.declaration import Session, command, pass_session, switch
 from rootless.cli.run_flags import container_options, from_flags, terminal_options
+from rootless.engine import verbs
 from rootless.engine.types import AttachOptions
 
 _RUN_EXAMPLES = """
@@ -35,7 +36,7 @@ def run(session: Session, /, detach: bool, quiet: bool, detach_keys: str | None,
     """Create and start a container, and stay with it."""
     attach = AttachOptions(detach=detach, detach_keys=detach_keys, sig_proxy=sig_proxy)
     session.quiet = quiet
-    outcome = session.engine.containers.run(from_flags(flags), attach)
+    outcome = verbs.run_container(session.engine, from_flags(flags), attach)
     if detach:
         output.line(outcome.container_id)
     return outcome.exit_code or 0
@@ -55,7 +56,7 @@ def run(session: Session, /, detach: bool, quiet: bool, detach_keys: str | None,
 def create(session: Session, /, quiet: bool, **flags: Any) -> None:
     """Create a container that is not started."""
     session.quiet = quiet
-    output.line(session.engine.containers.create(from_flags(flags)))
+    output.line(verbs.create_container(session.engine, from_flags(flags)))
 
 
 @command(
@@ -73,7 +74,7 @@ def create(session: Session, /, quiet: bool, **flags: Any) -> None:
 @pass_session
 def explain(session: Session, /, json: bool, **flags: Any) -> None:
     """Print the plan of a container."""
-    explanation = session.engine.containers.explain(from_flags(flags))
+    explanation = verbs.explain_container(session.engine, from_flags(flags))
     if json:
         output.line(output.json_text(explanation._asdict()))
         return

@@ -9,6 +9,7 @@ import click
 from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.engine import verbs
 from rootless.errors import UsageError
 
 
@@ -21,8 +22,7 @@ def inspect(session: Session, format: str | None, size: bool, names: tuple[str, 
     """Print each container as JSON, or as the template says."""
     from rootless.cli.inspect_any import print_objects
 
-    verbs = session.engine.containers
-    return print_objects(names, lambda name: verbs.inspect(name, size=size), format)
+    return print_objects(names, lambda name: verbs.inspect_container(session.engine, name, size=size), format)
 
 
 @command("logs", "Fetch the logs of a container")
@@ -43,7 +43,7 @@ def logs(
     container: str,
 ) -> None:
     """Print what the container wrote: its bytes as they were, each to the stream it came from."""
-    lines = session.engine.containers.logs(container, follow=follow, tail=_tail(tail), since=since, until=until)
+    lines = verbs.container_logs(session.engine, container, follow=follow, tail=_tail(tail), since=since, until=until)
     streams = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     wrote_to = ""
     for stream, moment, content in lines:
@@ -79,7 +79,7 @@ def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
     """Print the container's processes."""
     from rootless.cli.table import aligned
 
-    table = session.engine.containers.top(container, ps_options)
+    table = verbs.container_processes(session.engine, container, ps_options)
     rows = [table.titles, *table.rows]
     output.write(aligned([[output.escape(cell) for cell in row] for row in rows]))
 
@@ -90,7 +90,7 @@ def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
 @pass_session
 def port(session: Session, container: str, private_port: str | None) -> None:
     """Print each published port; for one port only the host's side."""
-    for binding in session.engine.containers.port(container, private_port):
+    for binding in verbs.container_ports(session.engine, container, private_port):
         host = binding.host_ip or "0.0.0.0"  # noqa: S104 - what is shown for "every address"
         side = f"[{host}]:{binding.host_port}" if ":" in host else f"{host}:{binding.host_port}"
         output.line(side if private_port else f"{binding.container_port}/{binding.protocol} -> {side}")

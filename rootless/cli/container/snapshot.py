@@ -10,6 +10,7 @@ import click
 from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +74,8 @@ def commit(
     from rootless.cli.progress import PullProgress
 
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
-        image = session.engine.containers.commit(
+        image = verbs.commit_container(
+            session.engine,
             container,
             name,
             author=author,
@@ -101,7 +103,7 @@ def commit(
 @pass_session
 def diff(session: Session, format: str | None, container: str) -> None:
     """Print a line per change."""
-    print_changes(session.engine.containers.diff(container), format)
+    print_changes(verbs.container_changes(session.engine, container), format)
 
 
 def print_changes(changes: Sequence[Change], format: str | None) -> None:

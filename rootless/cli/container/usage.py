@@ -11,6 +11,7 @@ from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, each, pass_session, switch, text
 from rootless.cli.run_flags import format_option, limit_options, no_trunc_option
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
@@ -102,7 +103,7 @@ def stats(
     """Print sample after sample."""
     layout = _layout(trunc=not no_trunc)
     clears = not no_stream and not no_reset and output.is_terminal(sys.stdout) and format != "json"
-    samples = session.engine.containers.stats(containers, all=all, stream=not no_stream, interval=interval)
+    samples = verbs.container_stats(session.engine, containers, all=all, stream=not no_stream, interval=interval)
     for sample in samples:
         if clears:
             output.raw(_HOME + _CLEAR_BELOW)
@@ -124,11 +125,10 @@ def update(session: Session, /, **limits: Any) -> int:
     """Change each."""
     containers: tuple[str, ...] = limits.pop("containers")
     restart: str | None = limits.pop("restart")
-    verbs = session.engine.containers
     given = {name: value for name, value in limits.items() if value is not None}
 
     def update_one(name: str) -> str:
-        verbs.update(name, given, restart=restart)
+        verbs.update_container(session.engine, name, given, restart=restart)
         return name
 
     return each(containers, update_one)
@@ -168,7 +168,9 @@ def events(
     """Print each event as it comes."""
     from rootless.cli.declaration import parse_filters
 
-    happened = session.engine.system.events(since=since, until=until, filters=parse_filters(filter), follow=stream)
+    happened = verbs.stream_events(
+        session.engine, since=since, until=until, filters=parse_filters(filter), follow=stream
+    )
     print_one = _event_printer(format)
     for event in happened:
         print_one(event)

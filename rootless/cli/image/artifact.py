@@ -10,6 +10,7 @@ from rootless import output
 from rootless.cli.declaration import Session, command, many, pass_session, switch, text
 from rootless.cli.registries import registry_of, registry_options
 from rootless.cli.run_flags import format_option
+from rootless.engine import verbs
 
 _PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index: mean the image for this platform")
 
@@ -40,13 +41,12 @@ def attach(
     **flags: Any,
 ) -> None:
     """Push; the artifact's name by digest is printed."""
-    from rootless.engine.transfer import artifacts as verbs
     from rootless.errors import UsageError
 
     pairs = dict(value.partition("=")[::2] for value in annotation)
     if not all(pairs):
         raise UsageError("an annotation is KEY=VALUE")
-    attached = verbs.attach(
+    attached = verbs.attach_artifact(
         session.engine,
         image,
         files,
@@ -79,9 +79,8 @@ def referrers(
     """Print one line per artifact."""
     from rootless import units
     from rootless.cli.table import Column, Layout
-    from rootless.engine.transfer import artifacts as verbs
 
-    found = verbs.referrers(
+    found = verbs.image_referrers(
         session.engine, image, artifact_type=artifact_type, platform=platform, registry=registry_of(flags)
     )
     columns = [

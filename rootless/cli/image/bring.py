@@ -11,6 +11,7 @@ from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, many, pass_session, switch, text
 from rootless.cli.registries import registry_of, registry_options
+from rootless.engine import verbs
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def pull(
 
     registry = registry_of(flags)
     with PullProgress(quiet=quiet) as progress:
-        image_id = session.engine.images.pull(
+        image_id = verbs.pull_image(
+            session.engine,
             image,
             platform=platform,
             policy=policy,
@@ -79,7 +81,7 @@ def _full_name(engine: Engine, asked: str, image_id: str) -> str:
     from rootless.image.reference import parse_reference
 
     reference = parse_reference(asked)
-    names: list[str] = engine.images.inspect(image_id).get("RepoTags") or []
+    names: list[str] = verbs.inspect_image(engine, image_id).get("RepoTags") or []
     if reference.digest or not names or reference.familiar() in names:
         return str(reference)
     return str(parse_reference(names[0]))
@@ -107,8 +109,8 @@ def import_(
     from rootless.cli.progress import PullProgress
 
     with PullProgress(sys.stderr, quiet=not output.is_terminal(sys.stderr)) as progress:
-        image = session.engine.images.import_(
-            file, name, changes=change, message=message, platform=platform, progress=progress.event
+        image = verbs.import_image(
+            session.engine, file, name, changes=change, message=message, platform=platform, progress=progress.event
         )
     output.line(image)
 
@@ -135,7 +137,7 @@ def load(session: Session, input: str | None, platform: str | None, quiet: bool)
             "an archive is not read from a terminal", hint="give it with -i FILE, or redirect standard input"
         )
     with PullProgress(quiet=quiet) as progress:
-        loaded = session.engine.images.load(input or "-", platform=platform, progress=progress.event)
+        loaded = verbs.load_images(session.engine, input or "-", platform=platform, progress=progress.event)
     for image in loaded:
         for name, old in image.replaced:
             output.line(f"The image {name} already exists, renaming the old one with ID {old} to empty string")
@@ -200,7 +202,10 @@ def save(
     sink: str | BinaryIO = sys.stdout.buffer if target is None else target
     if compression_level is not None and compression is None:
         raise UsageError("--compression-level needs --compression")
-    session.engine.images.save(images, sink, format=form, compression=compression, level=compression_level)
+    from rootless.engine.image_types import SaveOptions
+
+    options = SaveOptions(form, compression, compression_level)
+    verbs.save_images(session.engine, images, sink, options=options)
 
 
 @command(
@@ -219,5 +224,5 @@ def bootstrap(session: Session, mirror: str | None, quiet: bool, tag: str | None
     from rootless.cli.progress import PullProgress
 
     with PullProgress(sys.stderr, quiet=quiet) as progress:
-        image = session.engine.images.bootstrap(what, tag=tag, mirror=mirror, progress=progress.event)
+        image = verbs.bootstrap_image(session.engine, what, tag=tag, mirror=mirror, progress=progress.event)
     output.line(image)

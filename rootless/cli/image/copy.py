@@ -9,6 +9,7 @@ import click
 from rootless import output
 from rootless.cli.declaration import Session, command, pass_session, switch, text
 from rootless.cli.registries import digestfile_option, format_option, registry_of, registry_options, write_digest
+from rootless.engine import verbs
 
 
 @command(
@@ -53,7 +54,8 @@ def copy(
 
     from_registry, to_registry = registry_of(flags, "src_"), registry_of(flags, "dest_")
     with PullProgress(quiet=quiet) as progress:
-        copied = session.engine.images.copy(
+        copied = verbs.copy_image(
+            session.engine,
             source,
             destination,
             options=CopyOptions(all, platform, format),

@@ -9,6 +9,7 @@ import click
 from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.engine.image_types import ImageTreeNode, Tree
@@ -33,7 +34,7 @@ _WIDTH = 60  # of the step that made a layer
 @pass_session
 def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str, ...]) -> None:
     """Print the picture."""
-    found = session.engine.images.tree(images)
+    found = verbs.image_tree(session.engine, images)
     if format:
         from rootless.cli.template import Row, Template
 

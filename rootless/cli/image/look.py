@@ -7,6 +7,7 @@ import click
 from rootless.cli import completion
 from rootless.cli.container.snapshot import diff_format_option, print_changes
 from rootless.cli.declaration import Session, command, pass_session
+from rootless.engine import verbs
 from rootless.errors import UsageError
 
 
@@ -21,7 +22,7 @@ from rootless.errors import UsageError
 @pass_session
 def diff(session: Session, format: str | None, image: str, other: str | None) -> None:
     """Print a line per change."""
-    print_changes(session.engine.images.diff(image, other), format)
+    print_changes(verbs.image_changes(session.engine, image, other), format)
 
 
 @command(
@@ -37,7 +38,7 @@ def diff(session: Session, format: str | None, image: str, other: str | None) ->
 @pass_session
 def shell(session: Session, image: str, arguments: tuple[str, ...]) -> int:
     """Run it; its exit status is the command's."""
-    return session.engine.images.shell(image, arguments)
+    return verbs.image_shell(session.engine, image, arguments)
 
 
 @command(

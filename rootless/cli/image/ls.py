@@ -9,6 +9,7 @@ import click
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch, text
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
+from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.engine.image_types import HistoryEntry, ImageSummary
@@ -61,7 +62,7 @@ def ls(
         Column("UniqueSize", "UNIQUE SIZE", lambda row: "N/A"),
         Column("VirtualSize", "SIZE", lambda row: units.human_size(row.size)),
     ]
-    rows = session.engine.images.ls(filters=parse_filters(filter), all=all, names=names)
+    rows = verbs.list_images(session.engine, filters=parse_filters(filter), names=names)
     middle = ["Digest"] if digests else []
     shown = ["Repository", "Tag", *middle, "ID", "CreatedSince", "Size"]
     Layout(columns, shown, quiet="ID").print(rows, format=format, quiet=quiet)
@@ -75,7 +76,7 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
     """Print each image as JSON, or as the template says."""
     from rootless.cli.inspect_any import print_objects
 
-    return print_objects(names, session.engine.images.inspect, format)
+    return print_objects(names, lambda name: verbs.inspect_image(session.engine, name), format)
 
 
 @command(
@@ -113,4 +114,4 @@ def history(session: Session, format: str | None, human: bool, no_trunc: bool, q
         Column("Size", "SIZE", lambda row: units.human_size(row.size) if human else str(row.size)),
     ]
     shown = ["ID", "CreatedSince", "CreatedBy", "Size", "Comment"]
-    Layout(columns, shown, quiet="ID").print(session.engine.images.history(image), format=format, quiet=quiet)
+    Layout(columns, shown, quiet="ID").print(verbs.image_history(session.engine, image), format=format, quiet=quiet)

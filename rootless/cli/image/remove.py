@@ -10,6 +10,7 @@ from rootless import output
 from rootless.cli import completion
 from rootless.cli.declaration import Session, command, each, pass_session, switch
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option
+from rootless.engine import verbs
 from rootless.errors import NotFound
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ def _print_removed(removed: RemovedImage) -> None:
 @pass_session
 def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
     """Take each name away, and the image with its last name."""
-    verbs = session.engine.images
 
     def remove_one(name: str) -> None:
         try:
-            _print_removed(verbs.rm(name, force=force))
+            _print_removed(verbs.remove_image(session.engine, name, force=force))
         except NotFound as e:
             if not force:
                 raise
@@ -62,7 +62,7 @@ def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
 @pass_session
 def tag(session: Session, source: str, target: str) -> None:
     """Name the image."""
-    session.engine.images.tag(source, target)
+    verbs.tag_image(session.engine, source, target)
 
 
 @command(
@@ -77,8 +77,7 @@ def tag(session: Session, source: str, target: str) -> None:
 @pass_session
 def untag(session: Session, names: tuple[str, ...]) -> int:
     """Take each name away."""
-    verbs = session.engine.images
-    return each(names, lambda name: _print_removed(verbs.untag(name)))
+    return each(names, lambda name: _print_removed(verbs.untag_image(session.engine, name)))
 
 
 @command("prune", "Remove unused images")
@@ -94,4 +93,4 @@ def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> 
     filters = parse_filters(filter)
     which = "all images without at least one container associated to them" if all else "all dangling images"
     if confirm(f"This will remove {which}.", force=force):
-        print_pruned(session.engine.images.prune(all=all, filters=filters))
+        print_pruned(verbs.prune_images(session.engine, all=all, filters=filters))

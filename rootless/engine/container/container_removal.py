@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _SIGKILL = 9
 
 
-def rm(engine: Engine, container: str, *, force: bool = False, volumes: bool = False) -> str:
-    """Remove a container; its id."""
+def remove_container(engine: Engine, container: str, *, force: bool = False, volumes: bool = False) -> str:
+    """Remove a container (force: kill it first; volumes: its anonymous volumes too); its id."""
     containers = engine.store.containers
     container_id = containers.find(container)
     state = state_of(engine, container_id)
@@ -55,9 +55,9 @@ def _record(engine: Engine, container_id: str) -> dict[str, Any] | None:
 def _kill(engine: Engine, container_id: str, state: ContainerState) -> None:
     directory = engine.store.containers.path(container_id)
     if state.status == "restarting":
-        from rootless.engine.container.lifecycle import stop
+        from rootless.engine.container.lifecycle import stop_container
 
-        stop(engine, container_id, timeout=0)
+        stop_container(engine, container_id, timeout=0)
         return
     try:
         target = Target(directory, state, container_id)
@@ -87,9 +87,9 @@ def remove(engine: Engine, record: dict[str, Any], *, volumes: bool) -> None:
                 continue  # gone, or another container has it by --volumes-from
 
 
-def prune(engine: Engine, *, filters: Mapping[str, Sequence[str]]) -> PruneReport:
-    """Remove every container that does not run."""
-    wanted = Filters(filters, ("label", "label!", "until"))
+def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
+    """Remove every container that does not run (filters: until, label)."""
+    wanted = Filters(filters or {}, ("label", "label!", "until"))
     removed, reclaimed = [], 0
     for container_id in engine.store.containers.list():
         record = _record(engine, container_id)

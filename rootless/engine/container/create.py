@@ -35,8 +35,8 @@ class Created(NamedTuple):
     directory: str
 
 
-def create(engine: Engine, options: ContainerOptions) -> str:
-    """Make a container that is not started; its id."""
+def create_container(engine: Engine, options: ContainerOptions) -> str:
+    """Make a container that is not started; its id (64 hex digits). Writes --cidfile. On error nothing is left."""
     return make(engine, options).id
 
 

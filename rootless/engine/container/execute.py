@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from rootless.runtime.process.running import Process
 
 
-def execute(engine: Engine, container: str, options: ExecOptions) -> ExecSession:
-    """Run a command in a running container, attached to the caller's streams unless detached."""
+def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> ExecSession:
+    """Run one more command in a running container, attached to the caller's streams unless detached.
+
+    Raises CommandNotFound (127), CommandNotExecutable (126).
+    """
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
     container_id, state = running(engine, container, "exec")
@@ -201,7 +204,7 @@ def _filter(path: str | None) -> bytes | None:
     return None if path is None else require_filter(path, hint="restart the container")
 
 
-def healthcheck(engine: Engine, container: str) -> int:
+def check_health(engine: Engine, container: str) -> int:
     """Run the container's health check once; 0 healthy, 1 unhealthy. The state, which is the monitor's, stays."""
     from rootless.kernel.process import pidfd_send_signal
 

@@ -12,10 +12,20 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
 
-def logs(
-    engine: Engine, container: str, *, follow: bool, tail: int | None, since: str | None, until: str | None
+def container_logs(
+    engine: Engine,
+    container: str,
+    *,
+    follow: bool = False,
+    tail: int | None = None,
+    since: str | None = None,
+    until: str | None = None,
 ) -> Iterator[tuple[str, str, bytes]]:
-    """(stream, time, bytes) of each record. Raises InvalidState for a container that keeps no log."""
+    """Its log as (stream, RFC 3339 time, bytes with their line end), in order.
+
+    since, until: as docker takes them (RFC 3339, seconds since the epoch, or a duration such as 10m before now).
+    Raises InvalidState for a container that keeps no log.
+    """
     from rootless.engine.container import logs as reading
     from rootless.units import parse_moment_ns
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000_000
 
 
-def inspect(engine: Engine, container: str, *, size: bool = False) -> dict[str, Any]:
-    """Everything about one container."""
+def inspect_container(engine: Engine, container: str, *, size: bool = False) -> dict[str, Any]:
+    """Everything about one container, in the shape of docker's `container inspect`."""
     from rootless.storage.store.records import read_record
 
     containers = engine.store.containers

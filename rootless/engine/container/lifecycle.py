@@ -108,8 +108,12 @@ def _look(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
     return container_id, engine.store.containers.path(container_id), state
 
 
-def stop(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
-    """Stop signal, `timeout` seconds of patience, SIGKILL. A container that does not run is left as it is."""
+def stop_container(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
+    """Ask a container to end, and kill it when it does not.
+
+    signal: what is sent first (default: its stop signal). timeout: seconds until SIGKILL (default: its own, else 10;
+    -1: never). A container that does not run is left as it is.
+    """
     container_id, directory, state = _look(engine, container)
     if state.status == "restarting":
         _end_restarts(directory, state)
@@ -121,9 +125,9 @@ def stop(engine: Engine, container: str, *, timeout: int | None = None, signal: 
     number = parse_signal(signal, "--signal") if signal else int(settings["stop_signal"])
     patience = settings["stop_timeout"] if timeout is None else timeout
     if state.status == "paused":
-        from rootless.engine.container.pause import unpause
+        from rootless.engine.container.pause import unpause_container
 
-        unpause(engine, container_id)
+        unpause_container(engine, container_id)
     try:
         target = Target(directory, state, container)
     except InvalidState:
@@ -165,18 +169,18 @@ def _end_restarts(directory: str, state: ContainerState) -> None:
         os.close(pidfd)
 
 
-def restart(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
+def restart_container(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
     """Stop if it runs, then start."""
-    from rootless.engine.container.start import start
+    from rootless.engine.container.start import start_container
 
-    stop(engine, container, timeout=timeout, signal=signal)
-    start(engine, container)
+    stop_container(engine, container, timeout=timeout, signal=signal)
+    start_container(engine, container)
     record = engine.store.containers.read(engine.store.containers.find(container))
     events.record_container(engine, record, "restart")
 
 
-def kill(engine: Engine, container: str, *, signal: str = "KILL") -> None:
-    """Send a signal to the container's first process."""
+def kill_container(engine: Engine, container: str, *, signal: str = "KILL") -> None:
+    """Send `signal` (name, SIGname or number) to its first process. Raises InvalidState when it does not run."""
     number = parse_signal(signal, "--signal")
     container_id, directory, state = _look(engine, container)
     if not state.is_running:
@@ -194,8 +198,8 @@ def kill(engine: Engine, container: str, *, signal: str = "KILL") -> None:
             target.settle()
 
 
-def wait(engine: Engine, container: str, *, condition: str = "not-running") -> int:
-    """Block until the container is not running (or its next exit, or its removal); its exit code."""
+def wait_for_container(engine: Engine, container: str, *, condition: str = "not-running") -> int:
+    """Block until the container stops (condition: not-running, next-exit, removed); its exit code."""
     if condition not in ("not-running", "next-exit", "removed"):
         raise UsageError(f"invalid condition '{condition}'", hint="use not-running, next-exit or removed (--condition)")
     from rootless.engine.container import attach_client
@@ -226,8 +230,8 @@ def wait(engine: Engine, container: str, *, condition: str = "not-running") -> i
     return code
 
 
-def rename(engine: Engine, container: str, name: str) -> None:
-    """Give the container another name."""
+def rename_container(engine: Engine, container: str, name: str) -> None:
+    """Give the container another name. Raises AlreadyExists."""
     containers = engine.store.containers
     container_id = containers.find(container)
     old = containers.read(container_id)["name"]

@@ -22,11 +22,16 @@ _KEYS = "ancestor before exited expose health id label name network publish sinc
 _STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
-def ps(
-    engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]], last: int = -1, size: bool = False
+def list_containers(
+    engine: Engine,
+    *,
+    all: bool = False,
+    filters: Mapping[str, Sequence[str]] | None = None,
+    last: int = -1,
+    size: bool = False,
 ) -> list[ContainerSummary]:
-    """The containers that are asked for, newest first."""
-    wanted = Filters(filters, _KEYS.split())
+    """Running containers, newest first (all: stopped too; last: the newest N of any state, -1 = no limit)."""
+    wanted = Filters(filters or {}, _KEYS.split())
     for status in wanted.get("status"):
         if status not in _STATES:
             raise UsageError(f"invalid filter 'status={status}'", hint=f"use one of {', '.join(_STATES)}")
@@ -200,8 +205,11 @@ def _published(record: dict[str, Any]) -> set[str]:
     return {f"{p['container_port']}/{p['protocol']}" for p in record["network"]["ports"]}
 
 
-def port(engine: Engine, container: str, private_port: str | None = None) -> list[PortBinding]:
-    """The published ports of a running container, or those of one of its own ports."""
+def container_ports(engine: Engine, container: str, private_port: str | None = None) -> list[PortBinding]:
+    """The published ports of a running container, or those of one of its own ("80", "80/udp").
+
+    Raises InvalidInput when that one is not published.
+    """
     containers = engine.store.containers
     container_id = containers.find(container)
     record = containers.read(container_id)

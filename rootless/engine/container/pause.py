@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ROUNDS = 20  # of looking for processes that were born while the others were stopped
 
 
-def pause(engine: Engine, container: str) -> None:
+def pause_container(engine: Engine, container: str) -> None:
     """Stop all processes of a running container."""
     container_id, directory, state = _running(engine, container, wanted="running")
     pid = state.pid
@@ -53,7 +53,7 @@ def pause(engine: Engine, container: str) -> None:
     events.record_container(engine, record, "pause")
 
 
-def unpause(engine: Engine, container: str) -> None:
+def unpause_container(engine: Engine, container: str) -> None:
     """Continue all processes of a paused container."""
     container_id, directory, state = _running(engine, container, wanted="paused")
     pid = state.pid

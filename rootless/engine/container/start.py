@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rootless.records.launch import LaunchPlan
 
 
-def run(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> RunOutcome:
+def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> RunOutcome:
     """Create and start a container; wait for it unless detached. Raises what kept it from starting."""
     _check_streams(options, attach)
     from rootless.engine.container import attach_client
@@ -65,10 +65,10 @@ def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.
     )
 
 
-def start(
+def start_container(
     engine: Engine, container: str, attach: AttachOptions | None = None, *, interactive: bool = False
 ) -> RunOutcome:
-    """Start a stopped or created container, attached when `attach` is given. One that runs is left alone."""
+    """Start a stopped or created container; `attach` (start -a) stays with it. One that runs is left alone."""
     from rootless.engine.container import attach_client
     from rootless.engine.container.reconcile import state_of
 
@@ -171,8 +171,8 @@ def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.A
     )
 
 
-def attach(engine: Engine, container: str, how: AttachOptions) -> RunOutcome:
-    """Follow a running container until it ends or the user detaches."""
+def attach_container(engine: Engine, container: str, how: AttachOptions) -> RunOutcome:
+    """Follow a running container with the caller's terminal until it ends or the detach keys come."""
     from rootless.engine.container.reconcile import state_of
 
     container_id = engine.store.containers.find(container)

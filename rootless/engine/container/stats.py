@@ -51,7 +51,7 @@ class ContainerStats(NamedTuple):
         return 100.0 * self.memory / self.memory_limit if self.memory_limit else 0.0
 
 
-def stats(
+def container_stats(
     engine: Engine, containers: Sequence[str] = (), *, all: bool = False, stream: bool = True, interval: float = 1.0
 ) -> Iterator[list[ContainerStats]]:
     """Samples of the named containers (none: the running ones, all: every one), again and again if `stream`.

@@ -96,8 +96,10 @@ _FULL = ("user", "pid", "ppid", "c", "stime", "tty", "time", "cmd")  # ps -ef
 _BSD = ("user", "pid", "%cpu", "vsz", "rss", "tty", "stat", "start", "time", "args")  # ps aux
 
 
-def top(engine: Engine, container: str, arguments: Sequence[str] = ()) -> TopTable:
-    """The processes of a running container. arguments: `-ef`, `aux`, or `-o NAME,...` of ps, or names alone.
+def container_processes(engine: Engine, container: str, arguments: Sequence[str] = ()) -> TopTable:
+    """The processes of a running container, read from the host's /proc (nothing of the image is run).
+
+    arguments: `-ef`, `aux`, or `-o NAME,...` of ps, or names alone.
 
     Raises UsageError for options that this table does not know.
     """

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine import events
+from rootless.engine.container.pause import pause_container, unpause_container
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.files import snapshots
 from rootless.engine.plan.config_changes import apply_changes
@@ -34,7 +35,7 @@ FORMATS = ("oci", "docker")
 _FORMS = {"oci": ("oci", OCI_MANIFEST, OCI_CONFIG), "docker": ("v2s2", DOCKER_MANIFEST, DOCKER_CONFIG)}
 
 
-def commit(
+def commit_container(
     engine: Engine,
     container: str,
     name: str | None = None,
@@ -47,7 +48,11 @@ def commit(
     format: str = "oci",
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """See engine.container.containers.Containers.commit."""
+    """Make an image of a container, running or not; its id. What is in volumes is not part of it.
+
+    changes: Dockerfile lines. pause: freeze it meanwhile. squash: one layer instead of one more. format: oci or
+    docker. Raises UsageError, InvalidInput (what no layer can hold), HostLimit (no space).
+    """
     if format not in FORMATS:
         raise UsageError(f"unknown format '{format}'", hint=f"use one of: {', '.join(FORMATS)}")
     containers = engine.store.containers
@@ -62,12 +67,12 @@ def commit(
         config = apply_changes(_config(engine, record, base.config), changes)
         must_pause = pause and state.status == "running"
         if must_pause:
-            engine.containers.pause(container_id)
+            pause_container(engine, container_id)
         try:
             layer = _layer(engine, container_id, squash=squash, progress=progress)
         finally:
             if must_pause:
-                engine.containers.unpause(container_id)
+                unpause_container(engine, container_id)
         step: dict[str, Any] = {
             "created": whole_timestamp(time.time()),
             "created_by": " ".join(record["command"]),
@@ -79,8 +84,8 @@ def commit(
     return image_id
 
 
-def diff(engine: Engine, container: str) -> list[Change]:
-    """See engine.container.containers.Containers.diff."""
+def container_changes(engine: Engine, container: str) -> list[Change]:
+    """What the container has changed in its image's files, in the order of paths."""
     container_id = engine.store.containers.find(container)
     launch, targets = plan_of(engine, container_id)
     return snapshots.changes(engine, launch.rootfs or {}, IdMap.from_json(launch.id_map), targets)

@@ -25,10 +25,15 @@ _PIECE = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def copy(
+def copy_files(
     engine: Engine, source: str, target: str, *, archive: bool = False, follow: bool = False, overwrite: bool = False
 ) -> CopyResult:
-    """See engine.container.containers.Containers.copy."""
+    """Copy files between a container and the host, or two containers (`cp`), by docker's rules.
+
+    source, target: CONTAINER:PATH, a path of the host, or "-" for a tar stream. archive: keep owners. follow: a
+    link at the end of the source. overwrite: a directory may replace a file and the reverse. Volumes of the
+    container are seen, running or not. Raises NotFound, InvalidInput, InvalidState (in the way, read-only).
+    """
     one, other = cp_rules.parse_place(source), cp_rules.parse_place(target)
     if one.container and other.container:
         return _between(engine, one, other, follow=follow, overwrite=overwrite, archive=archive)
@@ -39,8 +44,8 @@ def copy(
     raise UsageError("must specify at least one container source", hint="write CONTAINER:PATH for one of the two")
 
 
-def export(engine: Engine, container: str, output: str) -> None:
-    """See engine.container.containers.Containers.export."""
+def export_container(engine: Engine, container: str, output: str) -> None:
+    """Write its whole root file system as a tar to file `output` ("-": standard output); no volumes."""
     if output == "-":
         sys.stdout.flush()
         _export(engine, container, sys.stdout.fileno())

@@ -24,9 +24,14 @@ _NONE = "<none>"
 
 
 def list_images(
-    engine: Engine, *, filters: Mapping[str, Sequence[str]], names: Sequence[str] = ()
+    engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None, names: Sequence[str] = ()
 ) -> list[ImageSummary]:
-    """See engine.image.images.Images.ls."""
+    """Images, newest first.
+
+    filters: dangling (true|false), label, reference (glob), before, since, until, as docker. names: only these
+    repositories or repository:tag (`image ls debian`).
+    """
+    filters = filters or {}
     unknown = set(filters) - set(FILTERS)
     if unknown:
         raise UsageError(f"invalid filter '{min(unknown)}'", hint=f"use one of: {', '.join(FILTERS)}")
@@ -159,8 +164,8 @@ def _is_named(name: str, wanted: str) -> bool:
     )
 
 
-def inspect(engine: Engine, name: str) -> dict[str, Any]:
-    """See engine.image.images.Images.inspect: docker's `GET /images/NAME/json`."""
+def inspect_image(engine: Engine, name: str) -> dict[str, Any]:
+    """One image in the shape of docker's `GET /images/NAME/json`. Raises ImageNotFound."""
     entry = require(engine, name)
     store, config = engine.store, entry.config
     chain = chain_ids(config.diff_ids)
@@ -224,8 +229,8 @@ def _docker_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**shown, **{key: value for key, value in config.items() if value is not None}}
 
 
-def history(engine: Engine, name: str) -> list[HistoryEntry]:
-    """See engine.image.images.Images.history."""
+def image_history(engine: Engine, name: str) -> list[HistoryEntry]:
+    """How the image was made, newest step first."""
     entry = require(engine, name)
     config = entry.config
     chain = iter(chain_ids(config.diff_ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rootless.engine import events
 from rootless.engine.image.image_list import has_label, matches, users_by_image
 from rootless.engine.image.image_names import familiar, is_digest_name, qualify, repo_digests, require, tags
 from rootless.engine.image_types import RemovedImage
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 
 
-def tag(engine: Engine, source: str, target: str) -> None:
-    """See engine.image.images.Images.tag."""
+def tag_image(engine: Engine, source: str, target: str) -> None:
+    """Give the image `source` the further name `target`, which may move there from another image, as docker."""
     reference, _ = qualify(engine, target)
     if reference.digest:
         raise UsageError(f"an image cannot be given the name '{target}'", hint="leave out the digest")
     with engine.store.using():
         engine.store.index.tag(str(reference), named_descriptor(engine, source))
+    events.record_image(engine, "tag", source, target)
 
 
 def named_descriptor(engine: Engine, text: str) -> Descriptor:
@@ -43,17 +45,21 @@ def named_descriptor(engine: Engine, text: str) -> Descriptor:
     return entry.manifest.descriptor
 
 
-def untag(engine: Engine, name: str) -> RemovedImage:
-    """See engine.image.images.Images.untag."""
+def untag_image(engine: Engine, name: str) -> RemovedImage:
+    """Take one name away; the image stays, untagged when it was the last one."""
     full = _name_of(engine, require(engine, name), name)
     if full is None:
         raise ImageNotFound(f"'{name}' is not a name of an image", hint="`rootless images` lists the names")
     engine.store.index.untag(full)
-    return RemovedImage((familiar(full),), ())
+    return _noted(engine, RemovedImage((familiar(full),), ()))
 
 
-def remove(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
-    """See engine.image.images.Images.rm."""
+def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
+    """Remove a name, and the image with its last name; by id: the image with its only name.
+
+    Raises InvalidState when a container uses the image (force: stopped containers' image loses its names, nothing
+    a container needs is deleted) or, by id, when several names point to it.
+    """
     entry = require(engine, name)
     full = _name_of(engine, entry, name)
     named = tags(entry)
@@ -61,7 +67,7 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
         others = [each for each in entry.names if each != full]
         stays = bool([each for each in others if not is_digest_name(each)]) or (is_digest_name(full) and bool(named))
         if stays:
-            return _untag_one(engine, entry, full)
+            return _noted(engine, _untag_one(engine, entry, full))
     elif len({parse_reference(each).name for each in named}) > 1 and not force:
         short = entry.config_digest.partition(":")[2][:12]
         raise InvalidState(
@@ -71,11 +77,23 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
     _check_users(engine, entry, name, by_name=full is not None, force=force)
     engine.store.index.remove(entry.named_digest)
     untagged = tuple(familiar(each) for each in [*named, *repo_digests(entry)])
-    return RemovedImage(untagged, _collect(engine, [entry])[0])
+    return _noted(engine, RemovedImage(untagged, _collect(engine, [entry])[0]))
 
 
-def prune(engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]]) -> PruneReport:
-    """See engine.image.images.Images.prune."""
+def _noted(engine: Engine, removed: RemovedImage) -> RemovedImage:
+    """What was removed, with its events in the log."""
+    for name in removed.untagged:
+        events.record_image(engine, "untag", name, name)
+    for id in removed.deleted:
+        events.record_image(engine, "delete", id)
+    return removed
+
+
+def prune_images(
+    engine: Engine, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
+) -> PruneReport:
+    """Remove untagged images (all: every image that no container uses; filters: label, label!, until)."""
+    filters = filters or {}
     unknown = set(filters) - set(_PRUNE_FILTERS)
     if unknown:
         raise UsageError(f"invalid filter '{min(unknown)}'", hint=f"use one of: {', '.join(_PRUNE_FILTERS)}")
@@ -98,7 +116,10 @@ def prune(engine: Engine, *, all: bool, filters: Mapping[str, Sequence[str]]) ->
         gone.append(entry)
         lines += [f"untagged: {familiar(name)}" for name in [*tags(entry), *repo_digests(entry)]]
     deleted, freed = _collect(engine, gone)
-    return PruneReport(images=(*lines, *(f"deleted: {each}" for each in deleted)), reclaimed=freed)
+    report = PruneReport(images=(*lines, *(f"deleted: {each}" for each in deleted)), reclaimed=freed)
+    for line in report.images:
+        events.record_image(engine, "delete", line)
+    return report
 
 
 def _name_of(engine: Engine, entry: ImageEntry, text: str) -> str | None:

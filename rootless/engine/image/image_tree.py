@@ -27,8 +27,8 @@ class _Layer:
         self.children: list[str] = []
 
 
-def tree(engine: Engine, names: Sequence[str] = ()) -> Tree:
-    """The layers of all images; names: only of these, and of the images that share layers with them.
+def image_tree(engine: Engine, names: Sequence[str] = ()) -> Tree:
+    """The layers of all images, each once; names: only of these, and of the images that share layers with them.
 
     Raises ImageNotFound.
     """

@@ -53,7 +53,9 @@ def image_for(
             from rootless.engine.image_types import PullEvent
 
             progress(PullEvent("", f"Unable to find image '{text}' locally"))
-        image_id = engine.images.pull(text, platform=platform, policy=pull, progress=progress)
+        from rootless.engine.transfer.pull import pull_image
+
+        image_id = pull_image(engine, text, platform=platform, policy=pull, progress=progress)
         entry = find(engine, text) or engine.store.index.resolve(image_id)
         if entry is None:
             raise ImageNotFound(f"no such image: '{text}'")

@@ -28,8 +28,11 @@ class Explanation(NamedTuple):
     steps: tuple[str, ...]
 
 
-def explain(engine: Engine, options: ContainerOptions) -> Explanation:
-    """Plan a container. Raises what `create` would raise; ImageNotFound when a pull would come first."""
+def explain_container(engine: Engine, options: ContainerOptions) -> Explanation:
+    """What `run` would do, in words and as the files it would write; nothing of it stays.
+
+    Raises what `create` would raise; ImageNotFound when a pull would come first.
+    """
     _refuse_owner_change(options)
     store = engine.store
     with store.using():

@@ -29,7 +29,7 @@ _DEFAULT_TYPE = "application/octet-stream"
 _UNKNOWN = "application/vnd.unknown.artifact.v1"
 
 
-def attach(
+def attach_artifact(
     engine: Engine,
     image: str,
     files: Sequence[str],
@@ -65,7 +65,7 @@ def attach(
     return Attached(str(reference.with_digest(new.digest)), new.digest, subject.digest)
 
 
-def referrers(
+def image_referrers(
     engine: Engine,
     image: str,
     *,

@@ -12,6 +12,7 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING
 
+from rootless.engine import events
 from rootless.engine.image.image_names import qualify
 from rootless.engine.transfer.import_tar import image_config, make_image, store_layer
 from rootless.errors import HostLimit, UsageError
@@ -40,7 +41,7 @@ _FILES = {
 }
 
 
-def bootstrap(
+def bootstrap_image(
     engine: Engine,
     what: str,
     *,
@@ -48,15 +49,26 @@ def bootstrap(
     mirror: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """See engine.image.images.Images.bootstrap."""
+    """Make a base image with no registry: "busybox" or "debian[:suite]"; the image id.
+
+    tag: name of the image (default: docker.io/library/busybox:latest, docker.io/library/debian:SUITE). mirror: for
+    debian, the archive to use instead of the host's apt sources. Raises HostLimit with the remedy.
+    """
     kind, _, suite = what.partition(":")
     if kind == "debian":
         from rootless.engine.transfer.bootstrap_debian import bootstrap_debian
 
-        return bootstrap_debian(engine, suite, tag=tag, mirror=mirror, progress=progress)
-    if kind != "busybox" or suite or mirror:
+        image_id = bootstrap_debian(engine, suite, tag=tag, mirror=mirror, progress=progress)
+    elif kind != "busybox" or suite or mirror:
         hint = "use busybox, debian or debian:SUITE; --mirror is for debian"
         raise UsageError(f"cannot bootstrap '{what}'", hint=hint)
+    else:
+        image_id = _bootstrap_busybox(engine, tag, progress)
+    events.record_image(engine, "import", image_id, tag or what)
+    return image_id
+
+
+def _bootstrap_busybox(engine: Engine, tag: str | None, progress: Callable[[PullEvent], None] | None) -> str:
     path, content = _busybox()
     archive = busybox_archive(content, _applets(path))
     name = str(qualify(engine, tag or "docker.io/library/busybox:latest")[0])

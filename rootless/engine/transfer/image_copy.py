@@ -51,17 +51,21 @@ class _Copy(NamedTuple):
     say: Callable[[PullEvent], None]
 
 
-def copy(
+def copy_image(
     engine: Engine,
     source_text: str,
     destination_text: str,
     *,
-    options: CopyOptions,
+    options: CopyOptions | None = None,
     from_registry: RegistryOptions | None = None,
     to_registry: RegistryOptions | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Copied:
-    """See engine.image.images.Images.copy."""
+    """Copy an image between two places: docker://, oci:, oci-archive:, docker-archive:, dir: or the store.
+
+    Bytes stay as they are (except into a docker-archive). progress is called from this thread only.
+    """
+    options = options or CopyOptions()
     if options.format is not None and options.format not in FORMATS:
         raise UsageError(f"unknown format '{options.format}'", hint=f"use one of: {', '.join(FORMATS)}")
     from_place, to_place = _place(engine, source_text), _place(engine, destination_text)

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from rootless.engine import events
 from rootless.engine.image.image_names import qualify
 from rootless.engine.image_types import PullEvent
 from rootless.engine.plan.config_changes import apply_changes
@@ -31,17 +32,21 @@ if TYPE_CHECKING:
 _STEP = 4 << 20
 
 
-def import_root(
+def import_image(
     engine: Engine,
     source: str | BinaryIO,
-    reference: str | None,
+    reference: str | None = None,
     *,
     changes: Sequence[str] = (),
     message: str = "",
     platform: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """See engine.image.images.Images.import_."""
+    """Make an image of a root file system tar (path, "-" or an open binary stream; gz, zst, xz, bz2 or plain).
+
+    changes: Dockerfile lines (CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME,
+    WORKDIR). Returns the image id. Raises UsageError for a bad change, InvalidInput for a bad tar.
+    """
     target = parse_platform(platform) if platform else host_platform()
     config = apply_changes({}, changes)
     name = None if reference is None else _name(engine, reference)
@@ -62,7 +67,9 @@ def import_root(
         finally:
             if is_path:
                 stream.close()
-        return make_image(store, layer, image_config(target, config, [layer.digest], history), name)
+        image_id = make_image(store, layer, image_config(target, config, [layer.digest], history), name)
+    events.record_image(engine, "import", image_id, reference or "")
+    return image_id
 
 
 def _open(source: str | BinaryIO) -> BinaryIO:

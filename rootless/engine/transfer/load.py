@@ -7,6 +7,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
+from rootless.engine import events
 from rootless.engine.image.image_names import familiar
 from rootless.engine.image_types import LoadedImage, PullEvent
 from rootless.engine.transfer.image_bring import bring
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 
 
-def load(
+def load_images(
     engine: Engine,
     source: str | BinaryIO,
     *,
     platform: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> list[LoadedImage]:
-    """See engine.image.images.Images.load."""
+    """Bring every image of an archive: docker-archive, oci-archive (path, "-" or stream) or OCI layout."""
     from rootless.image.docker_archive import archive_sources
 
     wanted = parse_platform(platform) if platform else host_platform()
@@ -40,9 +41,12 @@ def load(
     with store.using():
         files = open_files(store, source)
         try:
-            return [_load(engine, each, wanted, progress) for each in archive_sources(files)]
+            loaded = [_load(engine, each, wanted, progress) for each in archive_sources(files)]
         finally:
             files.close()
+    for image in loaded:
+        events.record_image(engine, "load", image.id, next(iter(image.names), ""))
+    return loaded
 
 
 def open_files(store: Store, source: str | BinaryIO) -> FileSet:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _FIELDS = ("os", "architecture", "variant", "os.version", "os.features", "features")
 
 
-def create(
+def create_manifest(
     engine: Engine,
     name: str,
     images: Sequence[str] = (),
@@ -56,7 +56,7 @@ def create(
         return _keep(engine, full, document)
 
 
-def add(
+def add_to_manifest(
     engine: Engine,
     name: str,
     image: str,
@@ -74,7 +74,7 @@ def add(
         return _keep(engine, full, document)
 
 
-def annotate(engine: Engine, name: str, what: str, details: Details, *, whole: bool = False) -> str:
+def annotate_manifest(engine: Engine, name: str, what: str, details: Details, *, whole: bool = False) -> str:
     """Change what a list says of one entry (a digest, or an image of the store); whole: of itself."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
@@ -86,7 +86,7 @@ def annotate(engine: Engine, name: str, what: str, details: Details, *, whole: b
         return _keep(engine, full, document)
 
 
-def remove_entry(engine: Engine, name: str, what: str) -> str:
+def remove_from_manifest(engine: Engine, name: str, what: str) -> str:
     """Take one entry out of a list."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
@@ -95,7 +95,7 @@ def remove_entry(engine: Engine, name: str, what: str) -> str:
         return _keep(engine, full, document)
 
 
-def inspect(engine: Engine, name: str, registry: RegistryOptions | None = None) -> dict[str, Any]:
+def inspect_manifest(engine: Engine, name: str, registry: RegistryOptions | None = None) -> dict[str, Any]:
     """The list or manifest `name`: of the store, else of its registry. Raises ImageNotFound, RegistryError."""
     place = parse_place(name)
     if place.transport == STORE:
@@ -116,12 +116,12 @@ def inspect(engine: Engine, name: str, registry: RegistryOptions | None = None) 
         source.close()
 
 
-def exists(engine: Engine, name: str) -> bool:
+def manifest_exists(engine: Engine, name: str) -> bool:
     """Whether a list of that name is in the store."""
     return engine.store.index.find_index(_full(engine, name)) is not None
 
 
-def remove(engine: Engine, name: str) -> str:
+def remove_manifest(engine: Engine, name: str) -> str:
     """Forget a list; its images stay when they have names of their own. Returns its digest."""
     index = _require(engine, name)
     engine.store.index.untag(_full(engine, name))
@@ -130,7 +130,7 @@ def remove(engine: Engine, name: str) -> str:
     return index.digest
 
 
-def push(
+def push_manifest(
     engine: Engine,
     name: str,
     target: str | None,
@@ -140,7 +140,7 @@ def push(
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Pushed:
     """Push a list with its images (options.all False: this host's image only)."""
-    from rootless.engine.transfer.push import push as push_image
+    from rootless.engine.transfer.push import push_image
 
     _require(engine, name)
     target = target.removeprefix("docker://") if target else None

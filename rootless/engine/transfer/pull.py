@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rootless.engine import events
 from rootless.engine.image.image_names import familiar, find, qualify, registries, registry_access, repo_digests
 from rootless.engine.image_types import PullEvent, RegistryOptions
 from rootless.engine.transfer.image_bring import bring
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 POLICIES = ("always", "missing", "never", "newer")
 
 
-def pull(
+def pull_image(
     engine: Engine,
     text: str,
     *,
@@ -36,33 +37,55 @@ def pull(
     registry: RegistryOptions | None = None,
     all_platforms: bool = False,
 ) -> str:
-    """See engine.image.images.Images.pull."""
+    """Bring an image here; its id ("sha256:<hex>"), or with all_platforms the digest of the index.
+
+    policy: always | missing | never | newer. progress is called from this thread only.
+    Raises ImageNotFound, RegistryError, AuthenticationError, InvalidInput, HostLimit (disk full).
+    """
     if all_platforms and platform:
         raise UsageError("--platform and --all-platforms do not go together")
     if policy not in POLICIES:
         raise UsageError(f"unknown pull policy '{policy}'", hint=f"use one of: {', '.join(POLICIES)}")
     wanted = parse_platform(platform) if platform else host_platform()
+    say = progress or (lambda event: None)
+    options = registry or RegistryOptions()
+    pulled = _by_policy(engine, text, policy, wanted, options, say, all=all_platforms, is_asked=bool(platform))
+    events.record_image(engine, "pull", text, text)
+    return pulled
+
+
+def _by_policy(
+    engine: Engine,
+    text: str,
+    policy: str,
+    wanted: Platform,
+    options: RegistryOptions,
+    say: Callable[[PullEvent], None],
+    *,
+    all: bool,
+    is_asked: bool,
+) -> str:
+    """The image as the policy wants it: the one that is here, or the registry's."""
     here = find(engine, text) if policy != "always" else None
-    if here is not None and policy in ("missing", "never") and (not platform or _fits(here.config, wanted)):
+    if here is not None and policy in ("missing", "never") and (not is_asked or _fits(here.config, wanted)):
         return here.config_digest
     if policy == "never":
         raise ImageNotFound(f"no such image: '{text}'", hint=f"pull it with `rootless pull {text}`")
     reference, why = qualify(engine, text)
     check_policy("docker", str(reference))
-    say = progress or (lambda event: None)
     if why:
         say(PullEvent("", f"Using {reference} for short name '{text}': {why}"))
     try:
-        source = _open(engine, reference, registry or RegistryOptions())
+        source = _open(engine, reference, options)
     except RegistryError as e:
         if here is None or policy != "newer":
             raise
         engine.warn(f"using the local image, since the registry was not reached: {e.message}")
         return here.config_digest
     try:
-        if all_platforms:
+        if all:
             return _pull_all(engine, reference, source, say)
-        return _pull(engine, reference, source, wanted, say, here=here, is_asked=bool(platform))
+        return _pull(engine, reference, source, wanted, say, here=here, is_asked=is_asked)
     finally:
         source.close()
 

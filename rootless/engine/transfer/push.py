@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rootless.engine import events
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.image_types import PullEvent, Pushed, PushOptions, RegistryOptions
 from rootless.engine.transfer.blob_sources import (
@@ -50,16 +51,20 @@ class _Push(NamedTuple):
     say: Callable[[PullEvent], None]
 
 
-def push(
+def push_image(
     engine: Engine,
     text: str,
     target: str | None = None,
     *,
-    options: PushOptions,
+    options: PushOptions | None = None,
     registry: RegistryOptions | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Pushed:
-    """See engine.image.images.Images.push."""
+    """Copy a local image into a registry: to `target`, or to where its name says.
+
+    progress is called from this thread only. Raises ImageNotFound, RegistryError, AuthenticationError, UsageError.
+    """
+    options = options or PushOptions()
     if options.format is not None and options.format not in FORMATS:
         raise UsageError(f"unknown format '{options.format}'", hint=f"use one of: {', '.join(FORMATS)}")
     compression = parse_compression(options.compression or "gzip", options.compression_level)
@@ -81,7 +86,7 @@ def push(
                 local = Descriptor(index.media_type, index.digest, len(index.raw))
             else:
                 assert entry is not None
-                sent = push_image(running, entry, reference.tag)
+                sent = push_entry(running, entry, reference.tag)
                 digest, size = sent.digest, sent.size
                 local = entry.manifest.descriptor
         finally:
@@ -89,6 +94,7 @@ def push(
         # As docker: the image is known by the registry's digest from now on
         store.index.tag(str(reference.with_digest(digest)), local)
     say(PullEvent("", f"{reference.tag}: digest: {digest} size: {size}"))
+    events.record_image(engine, "push", text, target or text)
     return Pushed(str(reference), digest, size)
 
 
@@ -101,7 +107,7 @@ def destination_name(engine: Engine, text: str) -> Reference:
 
 
 def repository_tags(engine: Engine, text: str) -> list[str]:
-    """See engine.image.images.Images.tags_of."""
+    """Every local name of the repository that `text` names. Raises ImageNotFound."""
     repository = qualify(engine, text)[0].name
     index = engine.store.index
     named = [entry.names for entry in index.entries()] + [entry.names for entry in index.indexes()]
@@ -118,7 +124,7 @@ def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> Reg
     return open_destination(reference, registries(engine), registry_access(options), warn=engine.warn)
 
 
-def push_image(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
+def push_entry(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
     """Layers, config and manifest of one image; the manifest's descriptor in the registry."""
     layers = plan(entry.manifest, entry.config)
     known = origins(push.engine, push.registry, layers)
@@ -283,7 +289,7 @@ def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> t
             continue
         push.say(PullEvent("", f"Pushing {child.platform or child.digest[:19]}"))
         replaced[child.digest] = (
-            push_image(push, store.index.load(child.digest), None)
+            push_entry(push, store.index.load(child.digest), None)
             if is_image(document)
             else _push_artifact(push, document)
         )

@@ -7,13 +7,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from rootless.engine import events
 from rootless.engine.image.image_names import familiar, qualify, require, tags
+from rootless.engine.image_types import SaveOptions
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
 from rootless.engine.transfer.image_bring import LayerToBring, plan
 from rootless.errors import HostLimit, UsageError
 from rootless.host.full import refused
-from rootless.image.compress import Compressed, Compression, encoder
+from rootless.image.compress import Compressed, Compression, encoder, parse_compression
 from rootless.image.content import BlobContent
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
 from rootless.image.docker_sink import DockerArchiveSink
@@ -44,15 +46,20 @@ class SavedImage(NamedTuple):
     names: tuple[str, ...]
 
 
-def save(
+def save_images(
     engine: Engine,
     names: Sequence[str],
     output: str | BinaryIO,
     *,
-    format: str = "docker-archive",
-    compression: Compression | None = None,
+    options: SaveOptions | None = None,
 ) -> None:
-    """See engine.image.images.Images.save."""
+    """Write images to `output` (path, "-" = standard output, or stream; a directory for oci-dir).
+
+    Raises ImageNotFound before anything is written.
+    """
+    options = options or SaveOptions()
+    format = options.format
+    compression = parse_compression(options.compression, options.level) if options.compression else None
     if format not in FORMATS:
         raise UsageError(f"unknown format '{format}'", hint=f"use one of: {', '.join(FORMATS)}")
     if not names:
@@ -77,6 +84,8 @@ def save(
             ]
             with blobs:
                 _put(OciArchiveSink(_output(engine, output), index), converted, blobs.content)
+    for name in names:
+        events.record_image(engine, "save", name, name)
 
 
 def _save_docker(

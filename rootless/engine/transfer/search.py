@@ -25,7 +25,7 @@ _MAX_PAGES = 100
 _HUB_INDEX = "index.docker.io"
 
 
-def search(
+def search_registry(
     engine: Engine,
     term: str,
     *,
@@ -50,7 +50,7 @@ def search(
     return [row for row in rows if _passes(row, filters)][:limit]
 
 
-def list_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[Tag]:
+def list_registry_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[Tag]:
     """The tags of a repository, in the registry's order. Raises RegistryError."""
     reference = parse_reference(name, default_tag=None)
     session = _open(engine, reference.registry, reference.repository, options)

@@ -22,7 +22,9 @@ class CachePruned(NamedTuple):
     reclaimed: int
 
 
-def prune(engine: Engine, *, all: bool, filters: Iterable[str] = (), keep: str | None = None) -> CachePruned:
+def prune_build_cache(
+    engine: Engine, *, all: bool, filters: Iterable[str] = (), keep: str | None = None
+) -> CachePruned:
     """Remove records, least recently used first, then what only they kept.
 
     all: also those whose layers an image has (which frees nothing, but the step is done again), and cache mounts.
@@ -65,7 +67,7 @@ def _chains_of_images(engine: Engine) -> set[str]:
     return {chain for entry in engine.store.index.entries() for chain in chain_ids(entry.config.diff_ids)}
 
 
-def usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]], int]:
+def build_cache_usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]], int]:
     """((key, bytes, seconds since its use, description) of each record, bytes in all)."""
     now = time.time()
     records = BuildCache(engine.store.root).records()
@@ -74,7 +76,7 @@ def usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]], int]:
     return lines, sum(layers.values())
 
 
-def bound(engine: Engine) -> None:
+def limit_build_cache(engine: Engine) -> None:
     """After a build: forget the least recently used records above the setting `build_cache_size`."""
     limit = engine.settings.build_cache_size
     if limit < 0:

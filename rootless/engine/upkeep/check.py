@@ -54,10 +54,14 @@ class CheckResult(NamedTuple):
         return not any(each.is_damage and not each.repaired for each in self.findings)
 
 
-def check(
+def check_store(
     engine: Engine, *, repair: bool = False, quick: bool = False, progress: Callable[[str], None] | None = None
 ) -> CheckResult:
-    """See engine.upkeep.system.System.check."""
+    """Verify blobs, layers, names, records, containers and volumes; what nothing needs is told too.
+
+    repair: put right what can be, and remove what nothing needs; quick: read no content. progress: called with what
+    is looked at now. Damage is an answer, not an error.
+    """
     look = _Look(engine, quick=quick, say=progress or (lambda text: None))
     with engine.store.using():
         found = look.everything()

@@ -101,7 +101,10 @@ class DiskUsage(NamedTuple):
 
 
 def disk_usage(engine: Engine) -> DiskUsage:
-    """Look at the whole store. Raises HostLimit when its trees cannot be read."""
+    """Bytes really allocated, by image, container, volume and build step; what is shared counts once.
+
+    Raises HostLimit when its trees cannot be read.
+    """
     store = engine.store
     ids = store.containers.list()
     volumes = store.volumes.list()

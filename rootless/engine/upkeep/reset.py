@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from rootless.engine.container.container_removal import remove_container
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.storage.files.removal import delete
 from rootless.storage.store.records import random_name
@@ -22,7 +23,7 @@ _WAIT = 10.0
 _POLL = 0.05
 
 
-def reset(engine: Engine, *, force: bool = False) -> None:
+def reset_store(engine: Engine, *, force: bool = False) -> None:
     """Remove containers, images, volumes, caches and the store itself; the next command makes an empty one.
 
     Settings and credentials stay. Raises InvalidState while containers run (force: they are killed) or other commands
@@ -36,7 +37,7 @@ def reset(engine: Engine, *, force: bool = False) -> None:
         )
     for container_id in engine.store.containers.list():
         try:
-            engine.containers.rm(container_id, force=True)
+            remove_container(engine, container_id, force=True)
         except RootlessError as e:
             engine.warn(f"container {container_id[:12]}: {e.message}")
     still = _running(engine)

@@ -16,105 +16,111 @@ if TYPE_CHECKING:
     from rootless.storage.store.volumes import VolumeRecord
 
 
-class Volumes:
-    """`engine.volume.volume_verbs`."""
+def create_volume(
+    engine: Engine,
+    name: str | None = None,
+    *,
+    driver: str = "local",
+    labels: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> str:
+    """Make a volume (a name is made up when none is given); its name. Exists already: no effect, as docker."""
+    from rootless.engine.plan.environment import parse_labels
 
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def create(
-        self, name: str | None = None, *, driver: str = "local", labels: Sequence[str] = (), options: Sequence[str] = ()
-    ) -> str:
-        """Make a volume (a name is made up when none is given); its name. Exists already: no effect, as docker."""
-        from rootless.engine.plan.environment import parse_labels
-
-        wanted = parse_labels(labels)
-        pairs = dict(text.partition("=")[::2] for text in options)
-        volumes = self._engine.store.volumes
-        if name is not None:
-            try:
-                return volumes.get(name).name
-            except NotFound:
-                pass
-        made = volumes.create(name, labels=wanted, driver=driver, options=pairs).name
-        self._note("create", made)
-        return made
-
-    def _note(self, action: str, name: str) -> None:
-        from rootless.engine import events
-
-        events.record(self._engine, "volume", action, name, {"driver": "local"})
-
-    def ls(self, *, filters: Mapping[str, Sequence[str]] | None = None, size: bool = False) -> list[VolumeSummary]:
-        """All volumes by name (filters: name, label, dangling, driver)."""
-        wanted = Filters(filters or {}, ("name", "label", "label!", "dangling", "driver"))
-        dangling = wanted.boolean("dangling")
-        volumes = self._engine.store.volumes
-        users = volumes.users() if dangling is not None else {}
-        rows = []
-        for volume in volumes.list():
-            if wanted.get("name") and not any(text in volume.name for text in wanted.get("name")):
-                continue
-            if not wanted.has_labels(volume.labels) or not wanted.any_of("driver", "local"):
-                continue
-            if dangling is not None and dangling == bool(users.get(volume.name)):
-                continue
-            rows.append(_summary(volume, size=size))
-        return rows
-
-    def inspect(self, name: str) -> dict[str, Any]:
-        """One volume in docker's shape. Raises NotFound."""
-        volume = self._engine.store.volumes.get(name)
-        return {
-            "CreatedAt": volume.created_at,
-            "Driver": "local",
-            "Labels": dict(volume.labels),
-            "Mountpoint": volume.path,
-            "Name": volume.name,
-            "Options": {},
-            "Scope": "local",
-            "Anonymous": volume.anonymous,
-        }
-
-    def rm(self, name: str, *, force: bool = False) -> None:
-        """Remove one (force: absent is no error). Raises InvalidState when a container uses it."""
+    wanted = parse_labels(labels)
+    pairs = dict(text.partition("=")[::2] for text in options)
+    volumes = engine.store.volumes
+    if name is not None:
         try:
-            self._engine.store.volumes.remove(name)
+            return volumes.get(name).name
         except NotFound:
-            if not force:
-                raise
-        else:
-            self._note("destroy", name)
+            pass
+    made = volumes.create(name, labels=wanted, driver=driver, options=pairs).name
+    _note(engine, "create", made)
+    return made
 
-    def prune(self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
-        """Remove anonymous volumes that no container uses (all: named ones too; filters: label, until)."""
-        given = dict(filters or {})
-        wanted = Filters(given, ("label", "label!", "until", "all"))
-        everything = all or bool(wanted.boolean("all"))
-        store = self._engine.store
-        removed, reclaimed = [], 0
-        # no create is between making a volume and writing the record that uses it
-        with store.exclusive():
-            users = store.volumes.users()
-            for volume in store.volumes.list():
-                if users.get(volume.name) or not (everything or volume.anonymous):
-                    continue
-                if not wanted.has_labels(volume.labels) or not wanted.is_before(parse_timestamp(volume.created_at)):
-                    continue
-                size = _size(volume)
-                try:
-                    store.volumes.remove(volume.name)
-                except (InvalidState, NotFound):
-                    continue
-                except RootlessError as e:
-                    self._engine.warn(f"volume {volume.name} stays: {e.message}")
-                    continue
-                removed.append(volume.name)
-                reclaimed += size
-                self._note("destroy", volume.name)
-        return PruneReport(volumes=tuple(removed), reclaimed=reclaimed)
+
+def _note(engine: Engine, action: str, name: str) -> None:
+    from rootless.engine import events
+
+    events.record_event(engine, "volume", action, name, {"driver": "local"})
+
+
+def list_volumes(
+    engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None, size: bool = False
+) -> list[VolumeSummary]:
+    """All volumes by name (filters: name, label, dangling, driver)."""
+    wanted = Filters(filters or {}, ("name", "label", "label!", "dangling", "driver"))
+    dangling = wanted.boolean("dangling")
+    volumes = engine.store.volumes
+    users = volumes.users() if dangling is not None else {}
+    rows = []
+    for volume in volumes.list():
+        if wanted.get("name") and not any(text in volume.name for text in wanted.get("name")):
+            continue
+        if not wanted.has_labels(volume.labels) or not wanted.any_of("driver", "local"):
+            continue
+        if dangling is not None and dangling == bool(users.get(volume.name)):
+            continue
+        rows.append(_summary(volume, size=size))
+    return rows
+
+
+def inspect_volume(engine: Engine, name: str) -> dict[str, Any]:
+    """One volume in docker's shape. Raises NotFound."""
+    volume = engine.store.volumes.get(name)
+    return {
+        "CreatedAt": volume.created_at,
+        "Driver": "local",
+        "Labels": dict(volume.labels),
+        "Mountpoint": volume.path,
+        "Name": volume.name,
+        "Options": {},
+        "Scope": "local",
+        "Anonymous": volume.anonymous,
+    }
+
+
+def remove_volume(engine: Engine, name: str, *, force: bool = False) -> None:
+    """Remove one (force: absent is no error). Raises InvalidState when a container uses it."""
+    try:
+        engine.store.volumes.remove(name)
+    except NotFound:
+        if not force:
+            raise
+    else:
+        _note(engine, "destroy", name)
+
+
+def prune_volumes(
+    engine: Engine, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
+) -> PruneReport:
+    """Remove anonymous volumes that no container uses (all: named ones too; filters: label, until)."""
+    given = dict(filters or {})
+    wanted = Filters(given, ("label", "label!", "until", "all"))
+    everything = all or bool(wanted.boolean("all"))
+    store = engine.store
+    removed, reclaimed = [], 0
+    # no create is between making a volume and writing the record that uses it
+    with store.exclusive():
+        users = store.volumes.users()
+        for volume in store.volumes.list():
+            if users.get(volume.name) or not (everything or volume.anonymous):
+                continue
+            if not wanted.has_labels(volume.labels) or not wanted.is_before(parse_timestamp(volume.created_at)):
+                continue
+            size = _size(volume)
+            try:
+                store.volumes.remove(volume.name)
+            except (InvalidState, NotFound):
+                continue
+            except RootlessError as e:
+                engine.warn(f"volume {volume.name} stays: {e.message}")
+                continue
+            removed.append(volume.name)
+            reclaimed += size
+            _note(engine, "destroy", volume.name)
+    return PruneReport(volumes=tuple(removed), reclaimed=reclaimed)
 
 
 def _size(volume: VolumeRecord) -> int:

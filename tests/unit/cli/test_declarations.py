@@ -162,6 +162,7 @@ def test_run_imports_little() -> None:
         "rootless.network.modes",
         "rootless.engine",
         "rootless.engine.types",
+        "rootless.engine.verbs",
         "rootless.errors",
         "rootless.output",
     }

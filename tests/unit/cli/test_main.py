@@ -11,6 +11,7 @@ import pytest
 from rootless import errors
 from rootless.cli.declaration import Session
 from rootless.cli.main import run as main
+from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
 
 
@@ -23,7 +24,8 @@ class Verbs:
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            self.calls.append((verb, arguments, named))
+            assert isinstance(arguments[0], FakeEngine)
+            self.calls.append((verb, arguments[1:], named))
             answer = self.answers.get(verb)
             if callable(answer):
                 answer = answer(*arguments, **named)
@@ -35,16 +37,21 @@ class Verbs:
 
 
 class FakeEngine:
-    def __init__(self, answers: dict[str, Any]) -> None:
-        self.containers = self.images = self.volumes = self.system = Verbs(answers)
+    pass
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
-    def make(**answers: Any) -> FakeEngine:
-        fake = FakeEngine(answers)
-        monkeypatch.setattr(Session, "engine", fake)
-        return fake
+def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verbs]:
+    """A door whose verbs answer as the test says."""
+
+    def make(**answers: Any) -> Verbs:
+        monkeypatch.setattr(Session, "engine", FakeEngine())
+        unknown = set(answers) - set(verbs.MODULES)
+        assert not unknown
+        double = Verbs(answers)
+        for name in verbs.MODULES:
+            monkeypatch.setitem(vars(verbs), name, getattr(double, name))
+        return double
 
     return make
 
@@ -83,18 +90,14 @@ def last_error(capsys: pytest.CaptureFixture[str]) -> str:
     ],
 )
 def test_exit_codes(
-    engine: Callable[..., FakeEngine],
+    engine: Callable[..., Verbs],
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
     error: BaseException,
     code: int,
 ) -> None:
     monkeypatch.setattr("rootless.cli.main._give_up_stdout", lambda: None)
-    engine(
-        **dict.fromkeys(
-            ("run", "create", "start", "exec", "exec_", "stop", "rm", "inspect", "history", "rename", "logs"), error
-        )
-    )
+    engine(**dict.fromkeys(verbs.MODULES, error))
     assert main(words) == code
 
 
@@ -123,15 +126,15 @@ def test_exit_codes(
     ],
 )
 def test_usage_errors(
-    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     engine()
     assert main(words) == 125
     assert last_error(capsys) == message
 
 
-def test_a_full_disk_is_one_line(engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]) -> None:
-    engine(create=OSError(errno.ENOSPC, "No space left on device", "/x"))
+def test_a_full_disk_is_one_line(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    engine(create_container=OSError(errno.ENOSPC, "No space left on device", "/x"))
     main(["create", "x"])
     assert (
         last_error(capsys)
@@ -140,9 +143,9 @@ def test_a_full_disk_is_one_line(engine: Callable[..., FakeEngine], capsys: pyte
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
-    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
+    engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine(create=ValueError("a\nb"))
+    engine(create_container=ValueError("a\nb"))
     main(["create", "x"])
     assert (
         last_error(capsys)
@@ -152,58 +155,55 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_messages_from_outside_are_escaped(
-    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
-) -> None:
-    engine(create=errors.RegistryError("the registry says '\x1b[2J\nrootless: all is well'"))
+def test_messages_from_outside_are_escaped(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    engine(create_container=errors.RegistryError("the registry says '\x1b[2J\nrootless: all is well'"))
     main(["create", "x"])
     assert last_error(capsys) == "the registry says '\\x1b[2J\\nrootless: all is well'"
 
 
-def test_several_names_are_independent(engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(name: str, **_: Any) -> BaseException | None:
+def test_several_names_are_independent(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(engine: Any, name: str, **_: Any) -> BaseException | None:
         return errors.NotFound(f"no such container: '{name}'") if name == "b" else None
 
-    engine(stop=stop)
+    engine(stop_container=stop)
     assert main(["stop", "-t", "3", "a", "b", "c"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "a\nc\n"
     assert captured.err == "rootless: no such container: 'b'\n"
 
 
-def test_run_gives_the_engine_what_was_asked(
-    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake = engine(run=RunOutcome("f" * 64, 7))
+def test_run_gives_the_engine_what_was_asked(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    fake = engine(run_container=RunOutcome("f" * 64, 7))
     assert main(["run", "--rm", "-eA=b", "--detach-keys", "ctrl-x", "image", "cmd", "-x"]) == 7
     options = ContainerOptions(image="image", command=("cmd", "-x"), rm=True, env=("A=b",))
-    assert fake.containers.calls == [("run", (options, AttachOptions(detach_keys="ctrl-x")), {})]
+    assert fake.calls == [("run_container", (options, AttachOptions(detach_keys="ctrl-x")), {})]
     assert capsys.readouterr().out == ""
-    engine(run=RunOutcome("f" * 64, None))
+    engine(run_container=RunOutcome("f" * 64, None))
     assert main(["container", "run", "-d", "image"]) == 0
     assert capsys.readouterr().out == "f" * 64 + "\n"
 
 
-def test_exec_gives_the_engine_what_was_asked(engine: Callable[..., FakeEngine]) -> None:
-    fake = engine(exec=ExecSession(1, 3))
+def test_exec_gives_the_engine_what_was_asked(engine: Callable[..., Verbs]) -> None:
+    fake = engine(exec_in_container=ExecSession(1, 3))
     assert main(["exec", "-it", "-u", "me", "c", "sh", "-c", "exit 3"]) == 3
     options = ExecOptions(("sh", "-c", "exit 3"), interactive=True, tty=True, user="me")
-    assert fake.containers.calls == [("exec", ("c", options), {})]
+    assert fake.calls == [("exec_in_container", ("c", options), {})]
 
 
-def test_rm_force_of_an_unknown_container_is_no_failure(engine: Callable[..., FakeEngine]) -> None:
-    engine(rm=errors.NotFound("no such container: 'x'"))
+def test_rm_force_of_an_unknown_container_is_no_failure(engine: Callable[..., Verbs]) -> None:
+    engine(remove_container=errors.NotFound("no such container: 'x'"))
     assert main(["rm", "x"]) == 1
     assert main(["rm", "-f", "x"]) == 0
 
 
-def test_inspect_prints_the_others_first(engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str]) -> None:
-    def read(name: str, **_: Any) -> Any:
+def test_inspect_prints_the_others_first(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
+    def read(engine: Any, name: str, **_: Any) -> Any:
         return (
             {"Id": name, "State": {"Running": True}} if name == "a" else errors.NotFound(f"no such container: '{name}'")
         )
 
-    engine(inspect=read)
+    absent = errors.NotFound("no")
+    engine(inspect_container=read, inspect_image=absent, inspect_volume=absent)
     assert main(["inspect", "-f", "{{.Id}} {{.State.Running}}", "b", "a"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "a true\n"
@@ -217,17 +217,17 @@ def test_inspect_prints_the_others_first(engine: Callable[..., FakeEngine], caps
 
 
 def test_prune_asks_first(
-    engine: Callable[..., FakeEngine], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import io
 
-    fake = engine(prune=PruneReport(containers=("a",), reclaimed=1500))
+    fake = engine(prune_containers=PruneReport(containers=("a",), reclaimed=1500))
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert main(["container", "prune"]) == 0
-    assert fake.containers.calls == []
+    assert fake.calls == []
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert main(["container", "prune", "--filter", "until=1h"]) == 0
-    assert fake.containers.calls == [("prune", (), {"filters": {"until": ["1h"]}})]
+    assert fake.calls == [("prune_containers", (), {"filters": {"until": ["1h"]}})]
     assert capsys.readouterr().out.endswith("Deleted Containers:\na\n\nTotal reclaimed space: 1.5kB\n")
 
 
