@@ -14,8 +14,8 @@ from rootless.engine import verbs
 
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
-    from rootless.engine.upkeep.check import CheckResult, StoreFinding
     from rootless.engine.upkeep.disk_usage import DiskUsage
+    from rootless.engine.upkeep.findings import CheckResult, StoreFinding
 
 
 @command(

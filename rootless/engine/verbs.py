@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 MODULES = {
     "create_container": "container.create",
-    "explain_container": "plan.explain",
+    "explain_container": "container.explain",
     "run_container": "container.start",
     "start_container": "container.start",
     "attach_container": "container.start",
@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from rootless.engine.container.create import create_container as create_container
     from rootless.engine.container.execute import check_health as check_health
     from rootless.engine.container.execute import exec_in_container as exec_in_container
+    from rootless.engine.container.explain import explain_container as explain_container
     from rootless.engine.container.follow import container_logs as container_logs
     from rootless.engine.container.inspect import inspect_container as inspect_container
     from rootless.engine.container.lifecycle import kill_container as kill_container
@@ -135,7 +136,6 @@ if TYPE_CHECKING:
     from rootless.engine.image.image_remove import untag_image as untag_image
     from rootless.engine.image.image_shell import image_shell as image_shell
     from rootless.engine.image.image_tree import image_tree as image_tree
-    from rootless.engine.plan.explain import explain_container as explain_container
     from rootless.engine.transfer.artifacts import attach_artifact as attach_artifact
     from rootless.engine.transfer.artifacts import image_referrers as image_referrers
     from rootless.engine.transfer.bootstrap import bootstrap_image as bootstrap_image

@@ -61,7 +61,7 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
             if options.cidfile:
                 _write_cidfile(options.cidfile, container_id)
             if engine.debug is not None:
-                from rootless.engine.plan.explain import explanation
+                from rootless.engine.plan.explanation import explanation
 
                 for step in explanation(directory).steps:
                     engine.debug(step)

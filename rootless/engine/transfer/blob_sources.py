@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.image_bring import LayerToBring
+    from rootless.engine.transfer.planned_layers import PlannedLayer
     from rootless.image.manifest import Descriptor
     from rootless.image.source import Reader
 
@@ -32,7 +32,7 @@ def skipped(reader: Reader, offset: int) -> Reader:
     return reader
 
 
-def exact_content(engine: Engine, layer: LayerToBring) -> BlobContent:
+def exact_content(engine: Engine, layer: PlannedLayer) -> BlobContent:
     """The layer as the manifest names it; opening raises NotFound when it is neither here nor can be made again."""
     descriptor = layer.descriptor
 
@@ -43,7 +43,7 @@ def exact_content(engine: Engine, layer: LayerToBring) -> BlobContent:
 
 
 def compressed_content(
-    engine: Engine, layer: LayerToBring, compression: Compression, digest: str | None = None, size: int | None = None
+    engine: Engine, layer: PlannedLayer, compression: Compression, digest: str | None = None, size: int | None = None
 ) -> BlobContent:
     """The layer's tar, compressed while it is read. digest, size: when they are known from before."""
 
@@ -68,7 +68,7 @@ def bytes_content(raw: bytes, digest: str) -> BlobContent:
     return BlobContent(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
 
 
-def origins(engine: Engine, registry: str, layers: Iterable[LayerToBring]) -> dict[str, list[str]]:
+def origins(engine: Engine, registry: str, layers: Iterable[PlannedLayer]) -> dict[str, list[str]]:
     """By digest: the repositories of `registry` that have a blob, as far as the store knows.
 
     Known are the repositories that local images were pulled from or pushed to, and where compressed forms went.

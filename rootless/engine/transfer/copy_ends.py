@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
-from rootless.engine.transfer.image_bring import plan
+from rootless.engine.transfer.planned_layers import plan_layers
 from rootless.errors import InvalidInput, UsageError
 from rootless.image import places
 from rootless.image.content import Placed
@@ -113,7 +113,7 @@ class StoreSource:
     def _note(self, manifest: Manifest) -> None:
         if is_image(manifest):
             entry = self._engine.store.index.load(manifest.digest)
-            for layer in plan(manifest, entry.config):
+            for layer in plan_layers(manifest, entry.config):
                 self._diff_ids[layer.descriptor.digest] = (layer.diff_id, layer.chain_id)
 
 

@@ -6,13 +6,14 @@ The caller holds `store.using()` until the image has its name, so that garbage c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.parallel import run_all
+from rootless.engine.transfer.planned_layers import PlannedLayer, plan_layers
 from rootless.engine.transfer.space import check_layers as check_space
 from rootless.errors import InvalidInput
-from rootless.image.manifest import ImageConfig, chain_ids
+from rootless.image.manifest import ImageConfig
 from rootless.paths import Lock
 from rootless.storage.store.layer_forms import remember
 
@@ -20,26 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.transfer.parallel import Control
-    from rootless.image.manifest import Descriptor, Manifest
+    from rootless.image.manifest import Manifest
     from rootless.image.source import ImageSource, Reader
     from rootless.storage.store.blobs import BlobCheck, BlobWriter
     from rootless.storage.store.store import Store
 
 _STEP = 1 << 19  # bytes between two progress events of a layer
-
-
-class LayerToBring(NamedTuple):
-    """One layer to bring: its blob, and what it unpacks to."""
-
-    descriptor: Descriptor
-    diff_id: str
-    chain_id: str
-    parent: str | None
-
-    @property
-    def short(self) -> str:
-        """What progress calls it."""
-        return self.descriptor.digest.partition(":")[2][:12]
 
 
 def bring(
@@ -58,7 +45,7 @@ def bring(
     """
     raw = source.config(manifest)
     config = ImageConfig(raw)
-    layers = plan(manifest, config)
+    layers = plan_layers(manifest, config)
     _bring_layers(store, source, layers, progress or (lambda event: None), keep_blobs)
     if origin is not None:
         for layer in layers:
@@ -74,23 +61,10 @@ def bring(
     return config
 
 
-def plan(manifest: Manifest, config: ImageConfig) -> list[LayerToBring]:
-    """The layers, bottom first. Raises InvalidInput when manifest and config do not belong together."""
-    if len(manifest.layers) != len(config.diff_ids):
-        raise InvalidInput(
-            f"manifest '{manifest.digest}' has {len(manifest.layers)} layers, its config {len(config.diff_ids)}"
-        )
-    chain = chain_ids(config.diff_ids)
-    parents: list[str | None] = [None, *chain]
-    return [
-        LayerToBring(*each) for each in zip(manifest.layers, config.diff_ids, chain, parents[: len(chain)], strict=True)
-    ]
-
-
 def _bring_layers(
     store: Store,
     source: ImageSource,
-    layers: Sequence[LayerToBring],
+    layers: Sequence[PlannedLayer],
     progress: Callable[[PullEvent], None],
     keep_blobs: bool,
 ) -> None:
@@ -102,7 +76,7 @@ def _bring_layers(
         return
     store.id_map  # noqa: B018 - read /etc/subuid once, before the threads
 
-    def job(layer: LayerToBring) -> Callable[[Control], None]:
+    def job(layer: PlannedLayer) -> Callable[[Control], None]:
         return lambda control: _bring_layer(store, source, layer, control, keep_blobs)
 
     run_all([job(layer) for layer in missing], progress)
@@ -111,7 +85,7 @@ def _bring_layers(
 def _bring_layer(
     store: Store,
     source: ImageSource,
-    layer: LayerToBring,
+    layer: PlannedLayer,
     control: Control,
     keep_blobs: bool,
 ) -> None:
@@ -148,13 +122,13 @@ def _bring_layer(
     emit(PullEvent(layer.short, "Pull complete"))
 
 
-def _is_here(store: Store, layer: LayerToBring, keep_blobs: bool) -> bool:
+def _is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:
     if not store.layers.has(layer.chain_id):
         return False
     return not keep_blobs or layer.descriptor.digest == layer.diff_id or store.blobs.has(layer.descriptor.digest)
 
 
-def _unpack(store: Store, layer: LayerToBring, stream: LayerStream) -> None:
+def _unpack(store: Store, layer: PlannedLayer, stream: LayerStream) -> None:
     try:
         store.layers.unpack(
             layer.chain_id, layer.parent, layer.diff_id, layer.descriptor.media_type, stream, store.id_map
@@ -176,7 +150,7 @@ class LayerStream:
         self,
         reader: Reader,
         writer: BlobWriter | BlobCheck | None,
-        layer: LayerToBring,
+        layer: PlannedLayer,
         status: str,
         control: Control,
     ) -> None:

@@ -14,8 +14,8 @@ from rootless.engine.transfer.blob_sources import (
     exact_content,
     origins,
 )
-from rootless.engine.transfer.image_bring import plan
 from rootless.engine.transfer.parallel import Control, run_all
+from rootless.engine.transfer.planned_layers import plan_layers
 from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
 from rootless.image.compress import Compression, parse_compression
 from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.image_bring import LayerToBring
+    from rootless.engine.transfer.planned_layers import PlannedLayer
     from rootless.image.content import BlobContent, Placed
     from rootless.image.distribution.destination import RegistryDestination
     from rootless.image.reference import Reference
@@ -126,7 +126,7 @@ def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> Reg
 
 def push_entry(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
     """Layers, config and manifest of one image; the manifest's descriptor in the registry."""
-    layers = plan(entry.manifest, entry.config)
+    layers = plan_layers(entry.manifest, entry.config)
     known = origins(push.engine, push.registry, layers)
     # One layer may be in an image several times, but is sent once
     once = {layer.descriptor.digest: layer for layer in layers}
@@ -135,7 +135,7 @@ def push_entry(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
             push.say(PullEvent(layer.short, "Layer already exists"))
         return there
 
-    def job(layer: LayerToBring) -> Callable[[Control], Descriptor]:
+    def job(layer: PlannedLayer) -> Callable[[Control], Descriptor]:
         return lambda control: _push_layer(push, layer, known, control)
 
     sent = dict(zip(once, run_all([job(layer) for layer in once.values()], push.say, at_once=_AT_ONCE), strict=True))
@@ -158,7 +158,7 @@ def _manifest_of(push: _Push, entry: ImageEntry, sent: Sequence[Descriptor]) -> 
     return rebuild(entry.manifest, layers, form)
 
 
-def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[LayerToBring], tag: str) -> Descriptor | None:
+def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], tag: str) -> Descriptor | None:
     """What the tag means in the registry, when that is what a push would give: then there is nothing to do."""
     told = push.destination.digest_of_tag(tag)
     if told is None:
@@ -173,7 +173,7 @@ def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[LayerToBring], t
     return None
 
 
-def _predicted(push: _Push, layer: LayerToBring, *, anew: bool) -> Descriptor | None:
+def _predicted(push: _Push, layer: PlannedLayer, *, anew: bool) -> Descriptor | None:
     """The layer's descriptor after a push, as far as it is known; anew: if its blob could not be had."""
     descriptor = layer.descriptor
     wanted = _wanted(push, descriptor)
@@ -196,7 +196,7 @@ def _compressed_descriptor(digest: str, size: int, compression: Compression) -> 
     return plain._replace(media_type=layer_type(plain, compression.name, "oci"))
 
 
-def _push_layer(push: _Push, layer: LayerToBring, known: dict[str, list[str]], control: Control) -> Descriptor:
+def _push_layer(push: _Push, layer: PlannedLayer, known: dict[str, list[str]], control: Control) -> Descriptor:
     """One layer; its descriptor in the registry."""
     descriptor = layer.descriptor
     if descriptor.is_foreign:
@@ -214,7 +214,7 @@ def _push_layer(push: _Push, layer: LayerToBring, known: dict[str, list[str]], c
     return _push_compressed(push, layer, wanted, known, control)
 
 
-def _is_made_anew(push: _Push, layer: LayerToBring, compression: Compression) -> bool:
+def _is_made_anew(push: _Push, layer: PlannedLayer, compression: Compression) -> bool:
     """Whether the repository has the layer only as we compressed it for an earlier push."""
     store, destination = push.engine.store, push.destination
     form = forms(store, layer.chain_id).get(compression.key)
@@ -228,7 +228,7 @@ def _is_made_anew(push: _Push, layer: LayerToBring, compression: Compression) ->
 
 
 def _push_compressed(
-    push: _Push, layer: LayerToBring, wanted: Compression, known: dict[str, list[str]], control: Control
+    push: _Push, layer: PlannedLayer, wanted: Compression, known: dict[str, list[str]], control: Control
 ) -> Descriptor:
     store, key = push.engine.store, wanted.key
     form = forms(store, layer.chain_id).get(key)
@@ -247,7 +247,7 @@ def _push_compressed(
 
 
 def _put(
-    push: _Push, layer: LayerToBring, content: BlobContent, known: dict[str, list[str]], control: Control
+    push: _Push, layer: PlannedLayer, content: BlobContent, known: dict[str, list[str]], control: Control
 ) -> Placed:
     total = content.size or 0
     shown = 0

@@ -12,7 +12,7 @@ from rootless.engine.image.image_names import familiar, qualify, require, tags
 from rootless.engine.image_types import SaveOptions
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
-from rootless.engine.transfer.image_bring import LayerToBring, plan
+from rootless.engine.transfer.planned_layers import PlannedLayer, plan_layers
 from rootless.errors import HostLimit, UsageError
 from rootless.host.full import refused
 from rootless.image.compress import Compressed, Compression, encoder, parse_compression
@@ -92,7 +92,7 @@ def _save_docker(
     engine: Engine, images: Sequence[SavedImage], output: str | BinaryIO, compression: Compression | None
 ) -> None:
     """Write a docker-archive. Its layers are plain tars: what may be compressed is the whole."""
-    layers = {layer.diff_id: layer.chain_id for image in images for layer in plan(image.manifest, image.config)}
+    layers = {layer.diff_id: layer.chain_id for image in images for layer in plan_layers(image.manifest, image.config)}
     with layer_bytes.Tars(engine, layers) as tars:
         opened = _output(engine, output)
         sink = DockerArchiveSink(opened if compression is None else _Whole(opened, compression))
@@ -100,7 +100,9 @@ def _save_docker(
             for image in images:
                 sink.put_config(_small(image.config.raw, image.config.digest))
                 form = format_of(image.manifest.media_type)
-                tar_layers = [_tar_descriptor(engine, layer, form) for layer in plan(image.manifest, image.config)]
+                tar_layers = [
+                    _tar_descriptor(engine, layer, form) for layer in plan_layers(image.manifest, image.config)
+                ]
                 for each in tar_layers:
                     sink.put_blob(BlobContent(_tar_at(tars, each.digest), each.digest, each.size), ignore_progress)
                 # The archive has no manifest: this one only says which config and layers belong together
@@ -166,7 +168,7 @@ def _chosen(engine: Engine, names: Sequence[str]) -> list[SavedImage]:
     return list(chosen.values())
 
 
-def _tar_opener(engine: Engine, layer: LayerToBring) -> Open:
+def _tar_opener(engine: Engine, layer: PlannedLayer) -> Open:
     return lambda: layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id)
 
 
@@ -180,7 +182,7 @@ def _exact(
     converted = []
     for image in images:
         layers = []
-        for layer in plan(image.manifest, image.config):
+        for layer in plan_layers(image.manifest, image.config):
             key = (layer.diff_id, layer.descriptor.digest)
             if key not in made:
                 made[key], opener = _layer(engine, image, layer, compression)
@@ -204,7 +206,7 @@ def _exact(
 
 
 def _layer(
-    engine: Engine, image: SavedImage, layer: LayerToBring, compression: Compression | None
+    engine: Engine, image: SavedImage, layer: PlannedLayer, compression: Compression | None
 ) -> tuple[Descriptor, Open]:
     """A layer's descriptor in the archive, and what opens its bytes."""
     form = format_of(image.manifest.media_type)
@@ -217,7 +219,7 @@ def _layer(
     return _compress(engine, layer, chosen, form)
 
 
-def _compress(engine: Engine, layer: LayerToBring, compression: Compression, form: str) -> tuple[Descriptor, Open]:
+def _compress(engine: Engine, layer: PlannedLayer, compression: Compression, form: str) -> tuple[Descriptor, Open]:
     """Compress a layer into a nameless file: its size and digest come before its bytes in an archive."""
     import hashlib
 
@@ -250,7 +252,7 @@ def _compress(engine: Engine, layer: LayerToBring, compression: Compression, for
     return descriptor, again
 
 
-def _tar_descriptor(engine: Engine, layer: LayerToBring, form: str) -> Descriptor:
+def _tar_descriptor(engine: Engine, layer: PlannedLayer, form: str) -> Descriptor:
     """The layer as a plain tar, under the media type that its manifest's format has for one."""
     return layer.descriptor._replace(
         media_type=layer_type(layer.descriptor, "none", form),

@@ -14,7 +14,7 @@ from rootless.errors import HostLimit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.engine.transfer.image_bring import LayerToBring
+    from rootless.engine.transfer.planned_layers import PlannedLayer
     from rootless.storage.store.store import Store
 
 _RESERVE = 1 << 20  # bytes for records and directories
@@ -76,7 +76,7 @@ def check(path: str, what: str, *, bytes: int, inodes: int) -> Room:
     return here
 
 
-def check_layers(store: Store, layers: Sequence[LayerToBring], keep_blobs: bool) -> None:
+def check_layers(store: Store, layers: Sequence[PlannedLayer], keep_blobs: bool) -> None:
     """Raise HostLimit when these layers of an image can find no room."""
     if not layers:
         return

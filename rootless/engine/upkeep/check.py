@@ -7,9 +7,21 @@ extended attributes, nothing more and nothing less); names, records and what the
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rootless.engine.image.image_names import familiar
+from rootless.engine.upkeep.findings import (
+    BLOB,
+    CONTAINER,
+    GARBAGE,
+    IMAGE,
+    INDEX,
+    LAYER,
+    NAME,
+    VOLUME,
+    CheckResult,
+    StoreFinding,
+)
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.storage.layers import worker_client
@@ -20,38 +32,6 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.storage.store.index import ImageEntry
-
-BLOB, LAYER, IMAGE, CONTAINER, VOLUME, NAME, GARBAGE, INDEX = (
-    "blob", "layer", "image", "container", "volume", "name", "garbage", "index")  # fmt: skip
-
-
-class StoreFinding(NamedTuple):
-    """One thing that is wrong. kind, id: of what (digest, chain id, container id, name); text: what is wrong; details:
-    the first damages of a layer; repaired: what was done about it, "" when nothing; is_damage: False for what only
-    takes space."""
-
-    kind: str
-    id: str
-    text: str
-    details: tuple[str, ...] = ()
-    repaired: str = ""
-    is_damage: bool = True
-
-
-class CheckResult(NamedTuple):
-    """What was looked at, and what was found."""
-
-    findings: tuple[StoreFinding, ...]
-    blobs: int
-    layers: int
-    images: int
-    containers: int
-    volumes: int
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether no damage is left."""
-        return not any(each.is_damage and not each.repaired for each in self.findings)
 
 
 def check_store(
