@@ -157,7 +157,7 @@ def _base_layers(session: Session, plan: Any) -> int:
         node = plan.node(node.base.stage)
     if node.base.kind != "image":
         return 0
-    from rootless.engine.image.images_in import find
+    from rootless.engine.image_in_use import find
 
     entry = find(session.engine, node.base.name)
     return len(entry.config.diff_ids) if entry is not None else 0

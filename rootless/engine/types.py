@@ -7,7 +7,10 @@ its own (the engine parses it and its UsageError names the flag).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ContainerOptions(NamedTuple):
@@ -221,4 +224,16 @@ class CopyResult(NamedTuple):
     lost: int
 
 
-JSON = dict[str, Any]
+class ImageDefaults(NamedTuple):
+    """What an image config says a container starts from. None: not set."""
+
+    env: tuple[str, ...] = ()
+    cmd: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    user: str = ""
+    working_dir: str = ""
+    volumes: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    stop_signal: str = ""
+    healthcheck: Mapping[str, Any] | None = None

@@ -47,7 +47,7 @@ MODULES = {
     "inspect_image": "image.image_list",
     "image_history": "image.image_list",
     "image_tree": "image.image_tree",
-    "image_shell": "image.image_shell",
+    "image_shell": "files.image_shell",
     "tag_image": "image.image_remove",
     "untag_image": "image.image_remove",
     "remove_image": "image.image_remove",
@@ -126,6 +126,7 @@ if TYPE_CHECKING:
     from rootless.engine.files.commit import container_changes as container_changes
     from rootless.engine.files.cp import copy_files as copy_files
     from rootless.engine.files.cp import export_container as export_container
+    from rootless.engine.files.image_shell import image_shell as image_shell
     from rootless.engine.files.snapshots import image_changes as image_changes
     from rootless.engine.image.image_list import image_history as image_history
     from rootless.engine.image.image_list import inspect_image as inspect_image
@@ -134,7 +135,6 @@ if TYPE_CHECKING:
     from rootless.engine.image.image_remove import remove_image as remove_image
     from rootless.engine.image.image_remove import tag_image as tag_image
     from rootless.engine.image.image_remove import untag_image as untag_image
-    from rootless.engine.image.image_shell import image_shell as image_shell
     from rootless.engine.image.image_tree import image_tree as image_tree
     from rootless.engine.transfer.artifacts import attach_artifact as attach_artifact
     from rootless.engine.transfer.artifacts import image_referrers as image_referrers

@@ -90,7 +90,7 @@ class _Source:
         self.records = unpack(config.document, len(config.diff_ids))
 
     def _local(self, session: Session, where: str) -> tuple[Manifest, ImageConfig] | None:
-        from rootless.engine.image.images_in import find
+        from rootless.engine.image_in_use import find
 
         entry = find(session.engine, where)
         return (entry.manifest, entry.config) if entry is not None else None

@@ -25,7 +25,7 @@ def scratch(session: Session, platform: Platform) -> State:
 
 def image(session: Session, reference: str, platform: Platform, step: Step | None) -> State:
     """The state of an image. Pulls by --pull. Raises ImageNotFound and what pulling raises."""
-    from rootless.engine.image import images_in
+    from rootless.engine import image_in_use
     from rootless.image.platform import host_platform
 
     policy = "newer" if session.options.pull else "missing"
@@ -36,11 +36,11 @@ def image(session: Session, reference: str, platform: Platform, step: Step | Non
             step.log(event.status)
 
     try:
-        found = images_in.image_for(session.engine, reference, pull=policy, platform=asked, progress=progress)
+        found = image_in_use.image_for(session.engine, reference, pull=policy, platform=asked, progress=progress)
     except UsageError:
         if asked is None or policy != "missing":
             raise
-        found = images_in.image_for(session.engine, reference, pull="always", platform=asked, progress=progress)
+        found = image_in_use.image_for(session.engine, reference, pull="always", platform=asked, progress=progress)
     return of_entry(session, found.entry, list(found.chain_ids))
 
 

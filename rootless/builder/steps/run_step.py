@@ -210,7 +210,7 @@ def _config(
     from rootless.engine.container.create import hard_limits
     from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
     from rootless.engine.plan.identity import account_of
-    from rootless.engine.plan.oci_process import ImageDefaults
+    from rootless.engine.types import ImageDefaults
 
     account = account_of(state.config.get("User") or "", session.lowerdirs(state), ())
     if session.id_map.kind == "single" and not session.id_map.has_uid(account.uid):

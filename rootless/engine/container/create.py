@@ -9,10 +9,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.engine import events
+from rootless.engine import events, image_in_use
+from rootless.engine.container import joins
 from rootless.engine.container.names import suggest_name
-from rootless.engine.image import images_in
-from rootless.engine.plan import identity, joins, launchfile, mount_sources, networking
+from rootless.engine.plan import identity, launchfile, mount_sources, networking
 from rootless.engine.plan.bundle import BundleFacts, make_config
 from rootless.engine.plan.environment import parse_env, parse_labels, split_env
 from rootless.engine.plan.security import parse_device, parse_security_options
@@ -22,7 +22,7 @@ from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkP
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.engine.image.images_in import ImageInUse
+    from rootless.engine.image_in_use import ImageInUse
     from rootless.host.idmap import IdMap
 
 _NAME_ATTEMPTS = 20
@@ -53,7 +53,7 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
     launchfile.restart_policy(options.restart, rm=options.rm)
     # the lock keeps garbage collection away from layers and volumes that only we know of yet
     with store.using():
-        image = images_in.image_for(engine, options.image, pull=options.pull, platform=options.platform)
+        image = image_in_use.image_for(engine, options.image, pull=options.pull, platform=options.platform)
         container_id = store.containers.new_id()
         made = mount_sources.Made()
         try:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rootless.engine import image_in_use
 from rootless.engine.container import create
-from rootless.engine.image import images_in
 from rootless.engine.plan import mount_sources
 from rootless.engine.plan.explanation import Explanation, explanation
 from rootless.engine.types import ContainerOptions
@@ -26,7 +26,7 @@ def explain_container(engine: Engine, options: ContainerOptions) -> Explanation:
     _refuse_owner_change(options)
     store = engine.store
     with store.using():
-        image = images_in.image_for(engine, options.image, pull="never", platform=options.platform)
+        image = image_in_use.image_for(engine, options.image, pull="never", platform=options.platform)
         container_id = store.containers.new_id()
         made = mount_sources.Made()
         try:

@@ -80,7 +80,7 @@ def _ancestors(engine: Engine, texts: Sequence[str]) -> set[str] | None:
     """Ids of images, None without a filter. Descendants count: a container's layers begin with the ancestor's."""
     if not texts:
         return None
-    from rootless.engine.image.images_in import find
+    from rootless.engine.image_in_use import find
 
     return {entry.config_digest for text in texts if (entry := find(engine, text)) is not None} | {*texts}
 

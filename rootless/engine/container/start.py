@@ -110,7 +110,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
             pass
     options = _saved_options(engine, container_id)
     record = containers.read(container_id)
-    from rootless.engine.plan import joins
+    from rootless.engine.container import joins
 
     if joins.named_containers(options):
         joined = joins.resolve(engine, options, record["network"]["mode"])

@@ -11,7 +11,7 @@ from rootless.engine import events
 from rootless.engine.container.pause import pause_container, unpause_container
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.files import snapshots
-from rootless.engine.plan.config_changes import apply_changes
+from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.transfer.import_tar import publish_manifest
 from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.host.idmap import IdMap

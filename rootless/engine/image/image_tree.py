@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, require, tags
+from rootless.engine.image.measured_layers import sizes_of
 from rootless.engine.image_types import ImageTreeNode, Tree
-from rootless.engine.upkeep.disk_usage import sizes_of
 from rootless.image.manifest import chain_ids
 
 if TYPE_CHECKING:

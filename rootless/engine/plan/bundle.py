@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from rootless.engine.plan import oci_process as process
 from rootless.engine.plan import security
-from rootless.engine.plan.oci_process import ImageDefaults
 from rootless.engine.plan.users import Account
-from rootless.engine.types import ContainerOptions
+from rootless.engine.types import ContainerOptions, ImageDefaults
 from rootless.errors import UsageError
 from rootless.host.idmap import IdMap
 from rootless.runtime import CONFIG_VERSION

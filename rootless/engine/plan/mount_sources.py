@@ -22,9 +22,8 @@ from rootless.errors import HostLimit, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.engine.plan.oci_process import ImageDefaults
     from rootless.engine.plan.users import Account
-    from rootless.engine.types import ContainerOptions
+    from rootless.engine.types import ContainerOptions, ImageDefaults
     from rootless.host.idmap import IdMap
 
 
@@ -183,7 +182,7 @@ def _bind_source(spec: MountSpec) -> str:
 
 def _image(engine: Engine, spec: MountSpec, id_map: IdMap) -> ResolvedMount:
     """An image's root file system, read-only: its one layer bound, several as an overlay."""
-    from rootless.engine.image.images_in import image_for
+    from rootless.engine.image_in_use import image_for
 
     if not spec.read_only and spec.options:
         engine.warn(f"mount '{spec.target}': an image is always mounted read-only")

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rootless.engine.plan.environment import DEFAULT_PATH, merge_env, split_env
 from rootless.engine.plan.users import Account
+from rootless.engine.types import ImageDefaults
 from rootless.errors import UsageError
 from rootless.host.idmap import IdMap
 from rootless.runtime.capabilities import effective_sets
-
-
-class ImageDefaults(NamedTuple):
-    """What an image config says a container starts from. None: not set."""
-
-    env: tuple[str, ...] = ()
-    cmd: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    user: str = ""
-    working_dir: str = ""
-    volumes: tuple[str, ...] = ()
-    exposed_ports: tuple[str, ...] = ()
-    labels: Mapping[str, str] = {}
-    stop_signal: str = ""
-    healthcheck: Mapping[str, Any] | None = None
 
 
 def arguments(image: ImageDefaults, entrypoint: str | None, command: Sequence[str]) -> list[str]:

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine import events
+from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.image.image_names import qualify
 from rootless.engine.image_types import PullEvent
-from rootless.engine.plan.config_changes import apply_changes
 from rootless.engine.transfer.load import open_input
 from rootless.errors import UsageError
 from rootless.image.decompress import HEAD, PlainBytes

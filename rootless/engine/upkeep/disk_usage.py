@@ -5,25 +5,19 @@ Layers never change, so that what one takes is measured once and noted beside it
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image.image_list import users_by_image
 from rootless.engine.image.image_names import familiar, tags
+from rootless.engine.image.measured_layers import measure
 from rootless.errors import NotFound, RootlessError
 from rootless.image.manifest import chain_ids
-from rootless.paths import atomic_write
-from rootless.storage.layers import worker_client
 from rootless.storage.store.step_records import BuildCache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rootless.engine.context import Engine
     from rootless.storage.store.store import Store
-
-_NOTE = "disk.json"
 
 
 class ImageUsage(NamedTuple):
@@ -114,7 +108,7 @@ def disk_usage(engine: Engine) -> DiskUsage:
     ]
     leftovers = _leftovers(store)
     mounts = f"{engine.directories.cache}/build"
-    layers, sizes = _measure(store, [*places, *leftovers, mounts])
+    layers, sizes = measure(store, [*places, *leftovers, mounts])
     containers = [_container(engine, each, sizes[store.containers.path(each)]) for each in ids]
     users = store.volumes.users()
     listed = tuple(
@@ -143,38 +137,6 @@ def _leftovers(store: Store) -> list[str]:
     for part in ("layers", "volumes"):
         found += [store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")]
     return found
-
-
-def _measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes by chain id (with copies for other id maps), and by path."""
-    layers: dict[str, int] = {}
-    unknown: list[tuple[str, str]] = []
-    for name in os.listdir(store.layers.directory):
-        if len(name) < 64 or name.startswith("."):
-            continue
-        chain, directory = f"sha256:{name[:64]}", f"{store.layers.directory}/{name}"
-        noted = _noted(directory)
-        layers[chain] = layers.get(chain, 0) + (noted or 0)
-        if noted is None:
-            unknown.append((chain, directory))
-    paths = [*(directory for _, directory in unknown), *places]
-    found = worker_client.run(worker_client.measure_job(paths), store.id_map)["sizes"] if paths else []
-    for (chain, directory), (size, inodes) in zip(unknown, found, strict=False):
-        layers[chain] += size
-        try:
-            note = json.dumps({"bytes": size, "inodes": inodes}).encode()
-            atomic_write(f"{directory}/{_NOTE}", note, durable=False)
-        except OSError:
-            continue  # being removed, or the disk is full: measured again next time
-    return layers, {path: size for path, (size, _) in zip(places, found[len(unknown) :], strict=True)}
-
-
-def _noted(directory: str) -> int | None:
-    try:
-        with open(f"{directory}/{_NOTE}", "rb") as file:
-            return int(json.loads(file.read(1 << 12))["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _images(store: Store, layers: dict[str, int]) -> tuple[tuple[ImageUsage, ...], set[str], int]:
@@ -268,9 +230,3 @@ def _allocated(path: str) -> int:
         return os.lstat(path).st_blocks * 512
     except OSError:
         return 0
-
-
-def sizes_of(engine: Engine, chains: Iterable[str]) -> dict[str, int]:
-    """Bytes on disk of these layers."""
-    layers, _ = _measure(engine.store, [])
-    return {chain: layers.get(chain, 0) for chain in chains}

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, ResolvedMount, make_config
-from rootless.engine.plan.oci_process import ImageDefaults
 from rootless.engine.plan.users import Account
-from rootless.engine.types import ContainerOptions
+from rootless.engine.types import ContainerOptions, ImageDefaults
 from rootless.errors import UsageError
 from rootless.host.idmap import SubordinateIds, default_map, keep_id_map, single_map
 

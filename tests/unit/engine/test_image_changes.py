@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rootless.engine.plan.config_changes import apply_changes
+from rootless.engine.image.config_changes import apply_changes
 from rootless.errors import UsageError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.engine.plan.oci_process import ImageDefaults
+from rootless.engine.types import ImageDefaults
 from rootless.errors import ImageNotFound, UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
     """Run a command of the host (default: the caller's shell) as root of his namespace in the image's tree; its exit
     status. Changes are dropped. The tree's path is in ROOTLESS_IMAGE_ROOT."""
-    from rootless.engine.image.images_in import image_for
+    from rootless.engine.image_in_use import image_for
     from rootless.host import userns
     from rootless.storage import drivers
     from rootless.storage.files.removal import remove_tree

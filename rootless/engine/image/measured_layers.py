@@ -1,0 +1,57 @@
+"""What layers take on disk: each is measured once, and the measure noted beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from rootless.paths import atomic_write
+from rootless.storage.layers import worker_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.engine.context import Engine
+    from rootless.storage.store.store import Store
+
+
+_NOTE = "disk.json"
+
+
+def _noted(directory: str) -> int | None:
+    try:
+        with open(f"{directory}/{_NOTE}", "rb") as file:
+            return int(json.loads(file.read(1 << 12))["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes by chain id (with copies for other id maps), and by path."""
+    layers: dict[str, int] = {}
+    unknown: list[tuple[str, str]] = []
+    for name in os.listdir(store.layers.directory):
+        if len(name) < 64 or name.startswith("."):
+            continue
+        chain, directory = f"sha256:{name[:64]}", f"{store.layers.directory}/{name}"
+        noted = _noted(directory)
+        layers[chain] = layers.get(chain, 0) + (noted or 0)
+        if noted is None:
+            unknown.append((chain, directory))
+    paths = [*(directory for _, directory in unknown), *places]
+    found = worker_client.run(worker_client.measure_job(paths), store.id_map)["sizes"] if paths else []
+    for (chain, directory), (size, inodes) in zip(unknown, found, strict=False):
+        layers[chain] += size
+        try:
+            note = json.dumps({"bytes": size, "inodes": inodes}).encode()
+            atomic_write(f"{directory}/{_NOTE}", note, durable=False)
+        except OSError:
+            continue  # being removed, or the disk is full: measured again next time
+    return layers, {path: size for path, (size, _) in zip(places, found[len(unknown) :], strict=True)}
+
+
+def sizes_of(engine: Engine, chains: Iterable[str]) -> dict[str, int]:
+    """Bytes on disk of these layers."""
+    layers, _ = measure(engine.store, [])
+    return {chain: layers.get(chain, 0) for chain in chains}
