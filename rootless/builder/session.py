@@ -107,8 +107,10 @@ class Session:
         return {"rootfs": self.plan_of(lowerdirs, directory), "target": f"{directory}/merged"}
 
     def done_with(self, directory: str) -> None:
-        """A step has ended. With the copy driver its directory holds a whole copy of the image, which goes now."""
-        if self.driver == "copy":
+        """A step has ended. Where its directory holds a whole copy of the image, that goes now."""
+        from rootless.storage.drivers import find_driver
+
+        if find_driver(self.driver).holds_whole_tree:
             from rootless.storage.files.removal import remove_tree
 
             remove_tree(directory, self.id_map, trash=self.store.path("trash"))

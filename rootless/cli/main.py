@@ -13,6 +13,7 @@ from rootless import output
 from rootless.cli.command_tree import COMMANDS
 from rootless.cli.declaration import LazyGroup, Option, Session, nearest, pass_session
 from rootless.errors import RootlessError, UsageError
+from rootless.storage.drivers import CHOICES
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -83,7 +84,7 @@ def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
     "--storage-driver",
     cls=Option,
     metavar="NAME",
-    help="auto, overlay, fuse-overlayfs or copy [env: ROOTLESS_STORAGE_DRIVER]",
+    help=f"{CHOICES} [env: ROOTLESS_STORAGE_DRIVER]",
 )
 @click.option(
     "-D",

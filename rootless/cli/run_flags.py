@@ -14,6 +14,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Declared, many, switch, text
 from rootless.engine.types import ContainerOptions
 from rootless.network.modes import list_choices
+from rootless.storage.drivers import CHOICES
 
 _SECONDS = "SECONDS"
 _DURATION = "DURATION"
@@ -143,7 +144,7 @@ _OPTIONS: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
     text("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m)"),
     text("--stop-signal", metavar="SIGNAL", help="Signal that asks the container to stop"),
     text("--stop-timeout", metavar=_SECONDS, type=int, help="Time to stop before it is killed (default 10)"),
-    text("--storage-driver", metavar="NAME", help="auto, overlay, fuse-overlayfs or copy, for this container"),
+    text("--storage-driver", metavar="NAME", help=f"{CHOICES}, for this container"),
     many("--sysctl", metavar="NAME=VALUE", help="Set a kernel parameter of the container's namespaces"),
     many("--tmpfs", metavar="PATH[:OPTIONS]", help="Mount a tmpfs"),
     switch("-t", "--tty", help="Give the container a terminal"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, lgetxattr
 from rootless.storage.changes.lowers import Lowers, resolve
+from rootless.storage.drivers import find_driver
 from rootless.storage.files.tree_copy import CAPABILITY, OPAQUE_NAME, OPAQUE_XATTRS, WHITEOUT
 from rootless.storage.owners import overrides
 from rootless.storage.owners.overrides import Override
@@ -111,16 +112,16 @@ class Difference:
         owner: Callable[[int, int], tuple[int, int]],
         exclude: Collection[str],
     ) -> None:
-        driver = plan["driver"]
-        self._compare = driver == "copy"
-        self._fuse = driver == "fuse-overlayfs"
+        driver = find_driver(plan["driver"])
+        self._compare = driver.holds_whole_tree
+        self._fuse = not driver.keeps_parent_times
         self._copied = plan.get("copied", 0)
         self._owner = owner
         self._has_lowers = bool(plan["lowerdirs"])
         self._exclude: set[str] = set()
         self._ancestors: set[str] = set()
         self._forced: set[tuple[int, int]] = set()
-        by_name = driver != "overlay"
+        by_name = driver.has_named_whiteouts
         self._find_excluded(Lowers([plan["upper"], *plan["lowerdirs"]], by_name=by_name), exclude)
         while True:
             self.nodes: list[ChangedNode] = []

@@ -35,24 +35,51 @@ if TYPE_CHECKING:
             """Give back what `mounter` took; the mount stays."""
 
 
-NAMES = ("overlay", "fuse-overlayfs", "copy")
+class Driver:
+    """One row of the table of drivers: what the rest of the tool may ask about a driver instead of its name.
+
+    module: what has its prepare, mounter, unmount and probe. holds_whole_tree: `upper` is a copy of all of the image,
+    not only the changes. has_named_whiteouts: `.wh.` names in a layer are whiteouts too, which the kernel does not
+    know. keeps_parent_times: a directory keeps its time when a file below it is copied up.
+    """
+
+    __slots__ = ("has_named_whiteouts", "holds_whole_tree", "keeps_parent_times", "module", "name")
+
+    def __init__(
+        self, name: str, module: str, *, holds_whole_tree: bool, has_named_whiteouts: bool, keeps_parent_times: bool
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.holds_whole_tree = holds_whole_tree
+        self.has_named_whiteouts = has_named_whiteouts
+        self.keeps_parent_times = keeps_parent_times
+
+
+# the best first: "auto" takes the first that works
+DRIVERS = (
+    Driver("overlay", "overlay", holds_whole_tree=False, has_named_whiteouts=False, keeps_parent_times=True),
+    Driver(
+        "fuse-overlayfs", "fuse_overlayfs", holds_whole_tree=False, has_named_whiteouts=True, keeps_parent_times=False
+    ),
+    Driver("copy", "copy", holds_whole_tree=True, has_named_whiteouts=True, keeps_parent_times=True),
+)
+NAMES = tuple(driver.name for driver in DRIVERS)
+CHOICES = f"auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}"
+
+
+def find_driver(name: str) -> Driver:
+    """The row of driver `name`. Raises UsageError for an unknown name."""
+    for driver in DRIVERS:
+        if driver.name == name:
+            return driver
+    raise UsageError(f"unknown storage driver '{name}'", hint=f"choose auto, {', '.join(NAMES)}")
 
 
 def driver_module(name: str) -> Any:
     """The module of a driver: prepare, mounter, unmount, probe. Raises UsageError for an unknown name."""
-    if name == "overlay":
-        from rootless.storage.drivers import overlay
+    from importlib import import_module
 
-        return overlay
-    if name == "fuse-overlayfs":
-        from rootless.storage.drivers import fuse_overlayfs
-
-        return fuse_overlayfs
-    if name == "copy":
-        from rootless.storage.drivers import copy
-
-        return copy
-    raise UsageError(f"unknown storage driver '{name}'", hint=f"choose auto, {', '.join(NAMES)}")
+    return import_module(f"rootless.storage.drivers.{find_driver(name).module}")
 
 
 def prepare(driver: str, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
@@ -89,8 +116,8 @@ def unmount(plan: Plan) -> None:
 def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
     """The driver to use below `directory`: `name` itself when it works there, for "auto" the first of NAMES that works.
 
-    cache: directory in which the answer is kept, by boot and filesystem. Raises UsageError for an unknown name,
-    HostLimit with the reason when the named driver does not work here.
+    cache: directory in which the answer is kept with all that it depends on, so that a repair is seen at once. Raises
+    UsageError for an unknown name, HostLimit with the reason when the named driver does not work here.
     """
     import json
 
@@ -105,7 +132,7 @@ def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
         from rootless.host.userns import default_id_map
 
         id_map = default_id_map()
-    key = f"{boot_id()} {os.stat(directory).st_dev} {id_map.key()} {os.environ.get('PATH', '')}"
+    key = f"{boot_id()} {os.stat(directory).st_dev} {id_map.key()} {_describe_host()}"
     path = f"{cache}/storage-driver.json"
     known: dict[str, str] = {}
     try:
@@ -129,3 +156,28 @@ def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
             return candidate
     reasons = "; ".join(f"{candidate}: {known[candidate]}" for candidate in asked)
     raise HostLimit(f"storage driver '{name}' does not work in '{directory}': {reasons}", hint="see `rootless doctor`")
+
+
+def _describe_host() -> str:
+    """What the administrator may change to mend (or break) a driver, as one text: the programs, the subordinate ids,
+    /dev/fuse, and the limits on user namespaces.
+
+    A program's change time counts beside its modification time, for chmod and setcap change only the former.
+    """
+    from rootless.host.facts import find_helper, sysctl
+
+    described = [os.readlink("/proc/self/ns/user"), os.environ.get("PATH", "")]
+    programs = [find_helper(name) for name in ("newuidmap", "newgidmap", "fuse-overlayfs")]
+    for path in (*programs, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf", "/dev/fuse"):
+        try:
+            status = os.stat(path or "")
+        except OSError:
+            described.append("-")
+            continue
+        described.append(f"{path}:{status.st_dev}:{status.st_ino}:{status.st_mode}:{status.st_uid}:{status.st_gid}")
+        if path != "/dev/fuse":  # a device's times may change with its use
+            described.append(f"{status.st_mtime_ns}:{status.st_ctime_ns}")
+    limits = ("user/max_user_namespaces", "kernel/unprivileged_userns_clone",
+              "kernel/apparmor_restrict_unprivileged_userns")  # fmt: skip
+    described.extend(sysctl(name) or "-" for name in limits)
+    return " ".join(described)

@@ -14,6 +14,7 @@ from rootless.kernel.files import syncfs
 from rootless.storage.changes.differ import LayerWriter, Tar
 from rootless.storage.changes.difference import DIRECTORY, GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve
+from rootless.storage.drivers import find_driver
 from rootless.storage.files.tree_copy import WHITEOUT, Copier, copy_tree
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
@@ -47,7 +48,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     if not difference.nodes:
         return {"entries": 0}
     # A copied tree holds the whole image: only its changes may become the layer
-    move = (job["move"] and plan["driver"] != "copy") or job["squash"]
+    move = (job["move"] and not find_driver(plan["driver"]).holds_whole_tree) or job["squash"]
     layer = job["target"]
     source = os.open(plan["upper"], DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
@@ -79,7 +80,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
 
 def _without_own(plan: dict[str, Any], exclude: Sequence[str]) -> list[str]:
     """The mount targets, and directories above them, that the image does not have itself."""
-    lowers = Lowers(plan["lowerdirs"], by_name=plan["driver"] != "overlay")
+    lowers = Lowers(plan["lowerdirs"], by_name=find_driver(plan["driver"]).has_named_whiteouts)
     missing: set[str] = set()
     for target in exclude:
         place, path = lowers, ""
@@ -96,7 +97,8 @@ def _flatten(plan: dict[str, Any], layer: str) -> dict[str, Any]:
     flat = f"{layer}/flat"
     os.mkdir(flat, 0o700)
     target = os.open(flat, DIRECTORY)
-    for directory in (plan["upper"],) if plan["driver"] == "copy" else (*reversed(plan["lowerdirs"]), plan["upper"]):
+    is_whole = find_driver(plan["driver"]).holds_whole_tree
+    for directory in (plan["upper"],) if is_whole else (*reversed(plan["lowerdirs"]), plan["upper"]):
         source = os.open(directory, DIRECTORY)
         copy_tree(source, target, Copier(), flat)
         os.close(source)
