@@ -161,6 +161,8 @@ def test_run_imports_little() -> None:
         "rootless.network.mode",
         "rootless.network.modes",
         "rootless.engine",
+        "rootless.storage",
+        "rootless.storage.drivers",
         "rootless.engine.types",
         "rootless.engine.verbs",
         "rootless.errors",
