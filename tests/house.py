@@ -51,6 +51,11 @@ class Module:
         """The source, parsed."""
         return ast.parse(self.text)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree: walking it takes longer than looking at each."""
+        return list(ast.walk(self.tree))
+
     @property
     def is_package(self) -> bool:
         """Whether it is the `__init__.py` of a folder."""
@@ -75,7 +80,7 @@ class House:
 
     def _nodes(self) -> Iterator[tuple[Module, ast.AST]]:
         for module in self.modules.values():
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 yield module, node
 
     def folder_sizes(self) -> dict[str, int]:
@@ -113,13 +118,14 @@ class House:
                     found.append(f"{module.name}.{node.name} ({count})")
         return sorted(found)
 
+    @cached_property
     def edges(self) -> dict[str, set[str]]:
         """Which modules each module imports: at its top, inside functions, for types only, and as the name of a module
         in a string, which is how worker processes and click groups are named."""
         return {name: set(self._imports(module)) - {name} for name, module in self.modules.items()}
 
     def _imports(self, module: Module) -> Iterator[str]:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names if alias.name in self.modules)
             elif isinstance(node, ast.ImportFrom) and node.module in self.modules:
@@ -133,7 +139,7 @@ class House:
 
     def circles(self) -> list[list[str]]:
         """Groups of modules that all reach each other by imports, largest first."""
-        return circles(self.edges())
+        return circles(self.edges)
 
     def folder_circles(self) -> list[list[str]]:
         """Groups of sub-rooms whose modules reach each other by imports, largest first.
@@ -142,7 +148,7 @@ class House:
         itself: some of it is above the sub-rooms, some below.
         """
         graph: dict[str, set[str]] = defaultdict(set)
-        for name, others in self.edges().items():
+        for name, others in self.edges.items():
             for other in others:
                 if self._sub_room(name) != self._sub_room(other):
                     graph[self._sub_room(name)].add(self._sub_room(other))
