@@ -12,7 +12,7 @@ from rootless.builder.cache import cache_export
 from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
 from rootless.builder.dockerfile import checks, parser
-from rootless.builder.session import Session
+from rootless.builder.session import BuildSession
 from rootless.builder.solver import Solver
 from rootless.builder.steps import secret_sources
 from rootless.builder.tracker import Tracker
@@ -21,7 +21,7 @@ from rootless.errors import NotFound, UsageError
 from rootless.image.platform import host_platform, parse_platform
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import State
+    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Dockerfile
     from rootless.builder.outputs import Output
     from rootless.engine.context import Engine
@@ -40,7 +40,7 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     wanted = outputs.parse_outputs(options.output)
     latest = _latest(options)
     tracker = Tracker(report)
-    with engine.store.using(), Session(engine, options, tracker, latest=latest) as session:
+    with engine.store.using(), BuildSession(engine, options, tracker, latest=latest) as session:
         names = outputs.full_names(session, [*options.tag, *(each.name for each in wanted if each.name)])
         dockerfile = _load(session)
         _import_caches(session)
@@ -82,7 +82,7 @@ def _build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
     return found
 
 
-def _load(session: Session) -> Dockerfile:
+def _load(session: BuildSession) -> Dockerfile:
     """The main context, the named ones, and the parsed Dockerfile."""
     options = session.options
     for text in options.build_context:
@@ -108,7 +108,9 @@ def _load(session: Session) -> Dockerfile:
     return dockerfile
 
 
-def _dockerfile(session: Session, context: Context, given: bytes | None, *, is_remote: bool) -> tuple[bytes, str, str]:
+def _dockerfile(
+    session: BuildSession, context: Context, given: bytes | None, *, is_remote: bool
+) -> tuple[bytes, str, str]:
     """(content, its name in messages, its path or "")."""
     file = session.options.file
     if given is not None:
@@ -123,14 +125,14 @@ def _dockerfile(session: Session, context: Context, given: bytes | None, *, is_r
     return contexts.read_file(path), file or name, path
 
 
-def _import_caches(session: Session) -> None:
+def _import_caches(session: BuildSession) -> None:
     if session.options.cache_from and not session.options.no_cache:
         from rootless.builder.cache.cache_import import ImportedCaches
 
         session.imported = ImportedCaches(session, session.options.cache_from)
 
 
-def _solve(session: Session, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> State:
+def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> BuildState:
     names = {text.partition("=")[0].lower() for text in session.options.build_context}
     plan = graph.plan(
         dockerfile,
@@ -150,7 +152,7 @@ def _solve(session: Session, dockerfile: Dockerfile, platform: Platform, build_a
     return state
 
 
-def _base_layers(session: Session, plan: Any) -> int:
+def _base_layers(session: BuildSession, plan: Any) -> int:
     """How many layers the image has that the target stands on."""
     node = plan.target
     while node.base.kind == "stage":
@@ -164,7 +166,7 @@ def _base_layers(session: Session, plan: Any) -> int:
 
 
 def _finish(
-    session: Session, wanted: list[Output], names: list[str], built: list[tuple[Platform, State]]
+    session: BuildSession, wanted: list[Output], names: list[str], built: list[tuple[Platform, BuildState]]
 ) -> BuildResult:
     options = session.options
     keeps = not wanted or options.load or options.push or any(each.kind == "image" for each in wanted)
@@ -208,7 +210,7 @@ def _finish(
     return BuildResult(image_id if keeps else "", digest, tuple(names))
 
 
-def _push(session: Session, names: list[str], wanted: list[Output], *, all: bool) -> None:
+def _push(session: BuildSession, names: list[str], wanted: list[Output], *, all: bool) -> None:
     from rootless.engine.image_types import PushOptions
 
     if not names:

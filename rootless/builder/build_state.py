@@ -30,7 +30,7 @@ class Layer(NamedTuple):
         return cls(**{name: fields[name] for name in cls._fields})
 
 
-class State(NamedTuple):
+class BuildState(NamedTuple):
     """The result of a step.
 
     config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time, in seconds, that files
@@ -72,7 +72,7 @@ class State(NamedTuple):
         """What the shell form is given to."""
         return list(self.config.get("Shell") or ["/bin/sh", "-c"])
 
-    def changed(self, created_by: str, **settings: Any) -> State:
+    def changed(self, created_by: str, **settings: Any) -> BuildState:
         """A step that only changes the config; a setting of None is taken away."""
         config = copy.deepcopy(self.config)
         for name, value in settings.items():
@@ -82,7 +82,7 @@ class State(NamedTuple):
                 config[name] = value
         return self._replace(config=config, history=(*self.history, self._entry(created_by, self.moment, empty=True)))
 
-    def grown(self, created_by: str, layer: Layer | None, moment: int) -> State:
+    def grown(self, created_by: str, layer: Layer | None, moment: int) -> BuildState:
         """A step that may have made a layer."""
         entry = self._entry(created_by, moment, empty=layer is None)
         layers = self.layers if layer is None else (*self.layers, layer)

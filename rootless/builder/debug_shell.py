@@ -10,11 +10,11 @@ from rootless.engine import verbs
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import State
+    from rootless.builder.build_state import BuildState
     from rootless.engine.context import Engine
 
 
-def enter(engine: Engine, state: State) -> None:
+def enter(engine: Engine, state: BuildState) -> None:
     """Run the state's shell there, interactively; it and its container are gone afterwards."""
     from rootless.engine.types import AttachOptions, ContainerOptions
 

@@ -14,7 +14,7 @@ from rootless.errors import UsageError
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
 
 _PIECE = 1 << 20
 _MAX_DOCKERFILE = 4 << 20
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     is_remote: bool = True
 
 
-def open_context(session: Session, text: str) -> Opened:
+def open_context(session: BuildSession, text: str) -> Opened:
     """Raises UsageError, RegistryError."""
     from rootless.builder.context.remote import clone, download, is_git, is_url
 
@@ -50,7 +50,7 @@ def open_context(session: Session, text: str) -> Opened:
     return Opened(contexts.local(text), is_remote=False)
 
 
-def _stream(session: Session, stream: BinaryIO) -> Opened:
+def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
     """A tar (compressed or not) is a context, anything else a Dockerfile without one."""
     directory = session.make_directory("files", "spool")
     path = f"{directory}/spool/context"

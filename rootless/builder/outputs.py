@@ -17,8 +17,8 @@ from rootless.image.manifest import OCI_INDEX, Descriptor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rootless.builder.build_state import State
-    from rootless.builder.session import Session
+    from rootless.builder.build_state import BuildState
+    from rootless.builder.session import BuildSession
     from rootless.image.platform import Platform
     from rootless.storage.store.store import Store
 
@@ -95,7 +95,7 @@ def _compression(fields: Mapping[str, str], kind: str) -> str | None:
     return known[text]
 
 
-def store_image(session: Session, state: State) -> Descriptor:
+def store_image(session: BuildSession, state: BuildState) -> Descriptor:
     """Write config and manifest of the state with --label and --annotation; the manifest's descriptor, unnamed."""
     labels = dict(_pair(text) for text in session.options.label)
     annotations = dict(_annotation(text) for text in session.options.annotation)
@@ -108,7 +108,7 @@ def store_image(session: Session, state: State) -> Descriptor:
     return store_state(session.engine, state, labels=labels, annotations=annotations, extra=extra)
 
 
-def store_index(session: Session, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
+def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
     """The index of several platforms' images."""
     document = {
         "schemaVersion": 2,
@@ -139,7 +139,7 @@ def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
         store.index.tag(name, descriptor)
 
 
-def full_names(session: Session, tags: Iterable[str]) -> list[str]:
+def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:
     """Full references of --tag. Raises UsageError."""
     from rootless.engine.image.image_names import qualify
 
@@ -190,7 +190,7 @@ def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Le
     return Lent(store, descriptor, previous, is_new=is_new)
 
 
-def write_archive(session: Session, output: Output, images: Sequence[str]) -> None:
+def write_archive(session: BuildSession, output: Output, images: Sequence[str]) -> None:
     """The image, under these names (or its id), as docker archive or OCI archive."""
     form = "docker-archive" if output.kind == "docker" else "oci-archive"
     destination: Any = output.dest
@@ -202,7 +202,7 @@ def write_archive(session: Session, output: Output, images: Sequence[str]) -> No
     verbs.save_images(session.engine, list(images), destination, options=SaveOptions(form, compression))
 
 
-def write_tree(session: Session, output: Output, state: State) -> None:
+def write_tree(session: BuildSession, output: Output, state: BuildState) -> None:
     """The files of the image: a directory, or a tar."""
     from rootless.builder import whole
 

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rootless.builder.build_state import Layer, State
+from rootless.builder.build_state import BuildState, Layer
 from rootless.builder.context.digests import Known
 from rootless.builder.worker.client import Worker, Workers
 from rootless.errors import HostLimit
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class RecordSource(Protocol):
     """Where records of steps come from that this store does not have: the caches of --cache-from."""
 
-    def find(self, key: str, state: State, step: Step) -> CacheRecord | None:
+    def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
         """The record of the step with this key, once the layers that it names are in the store."""
 
 
-class Session:
+class BuildSession:
     """One build. latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without.
 
     contexts: the named ones and "" for the main one. To be used in a `with`, which removes its directories.
@@ -63,7 +63,7 @@ class Session:
         except OSError as e:
             raise HostLimit(f"cannot make '{self.directory}': {e.strerror}") from e
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> BuildSession:
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class Session:
             raise HostLimit(f"cannot make '{path}': {e.strerror}") from e
         return path
 
-    def plan(self, state: State, directory: str) -> dict[str, Any]:
+    def plan(self, state: BuildState, directory: str) -> dict[str, Any]:
         """The driver's plan of a writable tree on top of `state`, in `directory`."""
         return self.plan_of(self.store.layers.lowerdirs(state.chain_ids, self.id_map), directory)
 
@@ -115,7 +115,7 @@ class Session:
 
             remove_tree(directory, self.id_map, trash=self.store.path("trash"))
 
-    def lowerdirs(self, state: State) -> list[str]:
+    def lowerdirs(self, state: BuildState) -> list[str]:
         """The directories of a state's layers, topmost first."""
         return self.store.layers.lowerdirs(state.chain_ids, self.id_map)
 
@@ -156,7 +156,7 @@ class Session:
         found = new.descriptor
         return Layer(new.chain_id, new.diff_id, found.media_type, found.digest, found.size), new.size
 
-    def find(self, key: str, state: State, stage: str, step: Step) -> CacheRecord | None:
+    def find(self, key: str, state: BuildState, stage: str, step: Step) -> CacheRecord | None:
         """The record of a step that was done before and whose layers are here, unless the cache is not wanted."""
         record = None
         if not self.options.no_cache and stage not in self.options.no_cache_filter:
@@ -170,7 +170,7 @@ class Session:
         return record
 
     def remember(
-        self, key: str, state: State, layer: Layer | None, *, moment: int, size: int, text: str
+        self, key: str, state: BuildState, layer: Layer | None, *, moment: int, size: int, text: str
     ) -> CacheRecord:
         """Write the record of a step that was done on `state`."""
         chains = (*state.chain_ids, layer.chain_id) if layer is not None else tuple(state.chain_ids)
@@ -179,7 +179,7 @@ class Session:
         self.cache.put(record)
         return record
 
-    def after(self, state: State, record: CacheRecord, created_by: str) -> State:
+    def after(self, state: BuildState, record: CacheRecord, created_by: str) -> BuildState:
         """The state that a record leads to."""
         layer = Layer.from_json(record.layer) if record.layer is not None else None
         result = state.grown(created_by, layer, record.moment if self.latest is None else self.latest)

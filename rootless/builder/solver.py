@@ -10,15 +10,15 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from rootless.builder.build_state import State
+from rootless.builder.build_state import BuildState
 from rootless.builder.steps import bases
-from rootless.builder.steps.stage import Stage
+from rootless.builder.steps.stage import StageRun
 
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.instructions import Instruction
     from rootless.builder.graph import Graph, Node, Source
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
     from rootless.builder.tracker import Step
     from rootless.image.platform import Platform
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 class Solver:
     """One graph for one platform."""
 
-    def __init__(self, session: Session, graph: Graph, platform: Platform, build_args: dict[str, str]) -> None:
+    def __init__(self, session: BuildSession, graph: Graph, platform: Platform, build_args: dict[str, str]) -> None:
         self._session = session
         self._graph = graph
         self._platform = platform
         self._build_args = build_args
-        self._states: dict[int, State] = {}
-        self._images: dict[tuple[str, str], State] = {}
+        self._states: dict[int, BuildState] = {}
+        self._images: dict[tuple[str, str], BuildState] = {}
         self._lock = threading.Lock()
         self._image_lock = threading.Lock()
 
-    def solve(self) -> State:
+    def solve(self) -> BuildState:
         """The state of the target stage. Raises what the first failing step raises."""
         order = self._graph.order
         jobs = self._session.options.jobs or os.cpu_count() or 1
@@ -49,7 +49,7 @@ class Solver:
 
     def _in_threads(self, jobs: int) -> None:
         waiting = {node.stage.position: node for node in self._graph.order}
-        ended: queue.SimpleQueue[tuple[int, State | BaseException]] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[tuple[int, BuildState | BaseException]] = queue.SimpleQueue()
         running = 0
 
         def work(node: Node) -> None:
@@ -78,12 +78,12 @@ class Solver:
         if failure is not None:
             raise failure
 
-    def _stage(self, node: Node) -> State:
-        stage = Stage(self._session, self._graph, node, is_only=len(self._graph.order) == 1)
+    def _stage(self, node: Node) -> BuildState:
+        stage = StageRun(self._session, self._graph, node, is_only=len(self._graph.order) == 1)
         base = self._base(node, stage.label)
         return stage.carry_out(base, self._finder, self._build_args)
 
-    def _base(self, node: Node, label: str) -> State:
+    def _base(self, node: Node, label: str) -> BuildState:
         platform = node.platform or self._platform
         source = node.base
         if source.kind == "stage":
@@ -94,7 +94,7 @@ class Solver:
         count = 1 + sum(type(each).__name__ in ("Run", "Copy", "Add", "Workdir") for each in node.instructions)
         step = self._session.tracker.start(f"[{label}1/{count}] FROM {source.name}")
         found = self._named(source, platform, step)
-        if isinstance(found, State):
+        if isinstance(found, BuildState):
             step.done()
             return found
         # a directory in the place of an image: its files are the root
@@ -102,7 +102,7 @@ class Solver:
 
         return from_directory(self._session, found, bases.scratch(self._session, platform), step)
 
-    def _finder(self, name: str, instruction: Instruction) -> State | Context:
+    def _finder(self, name: str, instruction: Instruction) -> BuildState | Context:
         if not name:
             return self._session.contexts[""]
         source = self._graph.resolve(name, instruction.place)
@@ -119,7 +119,7 @@ class Solver:
             return bases.scratch(self._session, self._platform)
         return self._named(source, self._platform, None)
 
-    def _named(self, source: Source, platform: Platform, step: Step | None) -> State | Context:
+    def _named(self, source: Source, platform: Platform, step: Step | None) -> BuildState | Context:
         if source.kind == "context":
             return bases.named(self._session, source.name, platform, step)
         key = source.name, str(platform)

@@ -12,13 +12,13 @@ from rootless.units import whole_timestamp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootless.builder.build_state import State
+    from rootless.builder.build_state import BuildState
     from rootless.engine.context import Engine
 
 
 def store_state(
     engine: Engine,
-    state: State,
+    state: BuildState,
     *,
     labels: Mapping[str, str] = MappingProxyType({}),
     annotations: Mapping[str, str] = MappingProxyType({}),
@@ -41,7 +41,7 @@ def store_state(
     return Descriptor(OCI_MANIFEST, blobs.put(raw_manifest), len(raw_manifest), state.platform)
 
 
-def _config(state: State, labels: Mapping[str, str]) -> dict[str, Any]:
+def _config(state: BuildState, labels: Mapping[str, str]) -> dict[str, Any]:
     config = dict(state.config)
     if labels:
         config["Labels"] = {**(config.get("Labels") or {}), **labels}

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rootless.builder.context.contexts import Context, item
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import State
-    from rootless.builder.session import Session
+    from rootless.builder.build_state import BuildState
+    from rootless.builder.session import BuildSession
     from rootless.builder.tracker import Step
 
 
-def from_directory(session: Session, context: Context, state: State, step: Step) -> State:
+def from_directory(session: BuildSession, context: Context, state: BuildState, step: Step) -> BuildState:
     """A state of one layer with the files of a named context."""
-    from rootless.builder.steps.copy_step import Place, Plan, place_files
+    from rootless.builder.steps.copy_step import CopyTarget, Plan, place_files
     from rootless.builder.steps.taking import Taken
 
     taken = Taken()
@@ -26,12 +26,12 @@ def from_directory(session: Session, context: Context, state: State, step: Step)
         taken.items.append(item(0, ["/"], "/", ignore=context.ignore, wildcards=False))
         taken.fds.append(context.open())
         plan = Plan(None, "", "/", False, False, max(state.moment, digest.newest))
-        return place_files(session, state, taken, plan, Place("COPY / /", "", step), 0)
+        return place_files(session, state, taken, plan, CopyTarget("COPY / /", "", step), 0)
     finally:
         taken.close()
 
 
-def squash(session: Session, base: int, state: State) -> State:
+def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
     """The layers above the first `base` ones become one."""
     new = state.layers[base:]
     if len(new) < 2:
@@ -54,7 +54,7 @@ def squash(session: Session, base: int, state: State) -> State:
     return state._replace(layers=(*kept, made[0]), history=tuple(history))
 
 
-def _history_of(state: State, layers: int) -> int:
+def _history_of(state: BuildState, layers: int) -> int:
     """How many entries of the history belong to the first `layers` layers."""
     seen = 0
     for position, entry in enumerate(state.history):
@@ -64,7 +64,7 @@ def _history_of(state: State, layers: int) -> int:
     return len(state.history)
 
 
-def export_files(session: Session, state: State, directory: str) -> None:
+def export_files(session: BuildSession, state: BuildState, directory: str) -> None:
     """The files of the image below `directory`, all yours."""
     fds: list[int] = []
     os.makedirs(directory, exist_ok=True)
@@ -77,7 +77,7 @@ def export_files(session: Session, state: State, directory: str) -> None:
     session.on_worker(lambda worker: worker.call(job, fds))
 
 
-def export_tar(session: Session, state: State, fd: int) -> None:
+def export_tar(session: BuildSession, state: BuildState, fd: int) -> None:
     """The files of the image as a tar, written to `fd`."""
     job = {"do": "tar", "id_map": session.id_map.to_json(), "trees": [session.tree(session.lowerdirs(state))]}
     session.on_worker(lambda worker: worker.call(job, [fd]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.build_state import State
+from rootless.builder.build_state import BuildState
 from rootless.builder.cache.cache_format import MEMBER, pack
 from rootless.builder.fields import parse_fields
 from rootless.builder.store_state import store_state
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.builder.build_state import Layer
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
     from rootless.image.platform import Platform
     from rootless.storage.store.step_records import CacheRecord
 
@@ -43,7 +43,7 @@ def _parse(text: str) -> tuple[str, str, bool]:
     return kind, where, mode == "min"
 
 
-def export_caches(session: Session, platform: Platform, state: State) -> None:
+def export_caches(session: BuildSession, platform: Platform, state: BuildState) -> None:
     """Write what the build of `state` used to every target but the inline one."""
     targets = [target for target in map(_parse, session.options.cache_to) if target[0] != "inline"]
     if not targets:
@@ -54,20 +54,20 @@ def export_caches(session: Session, platform: Platform, state: State) -> None:
         _export(session, platform, used, places)
 
 
-def _own(session: Session, state: State) -> list[tuple[CacheRecord, tuple[Layer, ...]]]:
+def _own(session: BuildSession, state: BuildState) -> list[tuple[CacheRecord, tuple[Layer, ...]]]:
     """The steps that made the layers of `state`."""
     chains = state.chain_ids
     return [each for each in session.used.values() if list(each[0].chains) == chains[: len(each[0].chains)]]
 
 
 def _export(
-    session: Session,
+    session: BuildSession,
     platform: Platform,
     used: list[tuple[CacheRecord, tuple[Layer, ...]]],
     targets: list[tuple[str, str]],
 ) -> None:
     layers, records = pack(used)
-    whole = State(platform, layers=tuple(layers), moment=session.latest or 0)
+    whole = BuildState(platform, layers=tuple(layers), moment=session.latest or 0)
     index = session.store.index
     descriptor = store_state(session.engine, whole, extra={MEMBER: records})
     is_here = descriptor.digest in index.manifest_digests()
@@ -86,7 +86,7 @@ def _export(
             index.remove(descriptor.digest)
 
 
-def inline(session: Session, state: State) -> dict[str, Any]:
+def inline(session: BuildSession, state: BuildState) -> dict[str, Any]:
     """The member of an image's config that says which steps made its own layers."""
     chains = state.chain_ids
     layers, records = pack(_own(session, state))

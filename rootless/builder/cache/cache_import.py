@@ -21,15 +21,15 @@ from rootless.storage.store.step_records import CacheRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rootless.builder.build_state import State
-    from rootless.builder.session import Session
+    from rootless.builder.build_state import BuildState
+    from rootless.builder.session import BuildSession
     from rootless.builder.tracker import Step
 
 
 class ImportedCaches:
     """All sources of one build. One that cannot be read is told and left out, as docker does."""
 
-    def __init__(self, session: Session, texts: Iterable[str]) -> None:
+    def __init__(self, session: BuildSession, texts: Iterable[str]) -> None:
         self._session = session
         self._lock = threading.Lock()
         self._sources: list[_Source] = []
@@ -44,7 +44,7 @@ class ImportedCaches:
                 step.error(e.message)
                 session.engine.warn(f"--cache-from {text}: {e.message}")
 
-    def find(self, key: str, state: State, step: Step) -> CacheRecord | None:
+    def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
         """The record, once its layers are here."""
         for source in self._sources:
             shared = source.records.get(key)
@@ -73,7 +73,7 @@ def _parse(text: str) -> tuple[str, str]:
 
 
 class _Source:
-    def __init__(self, session: Session, kind: str, where: str) -> None:
+    def __init__(self, session: BuildSession, kind: str, where: str) -> None:
         self._source: Any = None
         if kind == "local":
             from rootless.image.file_sets import DirectoryFiles
@@ -89,13 +89,13 @@ class _Source:
         self._config: ImageConfig = config
         self.records = unpack(config.document, len(config.diff_ids))
 
-    def _local(self, session: Session, where: str) -> tuple[Manifest, ImageConfig] | None:
+    def _local(self, session: BuildSession, where: str) -> tuple[Manifest, ImageConfig] | None:
         from rootless.engine.image_in_use import find
 
         entry = find(session.engine, where)
         return (entry.manifest, entry.config) if entry is not None else None
 
-    def _remote(self, session: Session, where: str) -> tuple[Manifest, ImageConfig]:
+    def _remote(self, session: BuildSession, where: str) -> tuple[Manifest, ImageConfig]:
         from rootless.engine.image.image_names import qualify, registries
         from rootless.image.distribution.http_session import Access
         from rootless.image.distribution.registry import open_registry
@@ -108,7 +108,7 @@ class _Source:
         manifest = self._source.manifest(host_platform())
         return manifest, ImageConfig(self._source.config(manifest))
 
-    def bring(self, session: Session, shared: Shared, state: State) -> CacheRecord | None:
+    def bring(self, session: BuildSession, shared: Shared, state: BuildState) -> CacheRecord | None:
         """Unpack what is missing of the record's layers, which must stand on `state`. Raises RootlessError."""
         diff_ids = [self._config.diff_ids[position] for position in shared.positions]
         chains = chain_ids(diff_ids)

@@ -37,7 +37,7 @@ class Match(NamedTuple):
     is_directory: bool
 
 
-class Node(NamedTuple):
+class FileNode(NamedTuple):
     """One entry of a walk. path: from where the walk began; parent: fd of its directory, valid until the next step.
 
     is_implied: a directory that is itself excluded, and only there for what is below it.
@@ -174,7 +174,7 @@ def _wildcard(name: str, pattern: str) -> Wildcard:
         raise InvalidInput(f"'{pattern}': malformed pattern: {e}") from None
 
 
-def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> Iterator[Node]:
+def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> Iterator[FileNode]:
     """Everything below the directory `path` of `root`, each directory before what it holds, names sorted.
 
     skip: is left out (path from the root); may_hold: an excluded directory has something below that is not excluded
@@ -187,7 +187,7 @@ def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> I
         os.close(top)
 
 
-def _walk(directory: int, below: str, prefix: str, skip: Skip, may_hold: Skip | None, depth: int) -> Iterator[Node]:
+def _walk(directory: int, below: str, prefix: str, skip: Skip, may_hold: Skip | None, depth: int) -> Iterator[FileNode]:
     if depth > MAX_DEPTH:
         raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{prefix}'")
     with os.scandir(directory) as found:
@@ -201,7 +201,7 @@ def _walk(directory: int, below: str, prefix: str, skip: Skip, may_hold: Skip | 
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISSOCK(status.st_mode):
             continue
-        yield Node(path, directory, name, status, excluded)
+        yield FileNode(path, directory, name, status, excluded)
         if stat.S_ISDIR(status.st_mode):
             inner = os.open(name, DIRECTORY, dir_fd=directory)
             try:

@@ -13,7 +13,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.context.context_files import Match, Node, walk
+from rootless.builder.context.context_files import FileNode, Match, walk
 from rootless.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Known:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # a lost cache only costs reading
 
-    def digest(self, node: Node) -> str:
+    def digest(self, node: FileNode) -> str:
         """SHA-256 of a regular file."""
         status = node.status
         key = f"{status.st_dev}:{status.st_ino}"
@@ -119,11 +119,11 @@ class Content:
         fd = open_in_root(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            self._node(Node("", fd, name, status))
+            self._node(FileNode("", fd, name, status))
         finally:
             os.close(fd)
 
-    def _node(self, node: Node) -> None:
+    def _node(self, node: FileNode) -> None:
         from rootless.storage.owners import overrides
 
         status = node.status

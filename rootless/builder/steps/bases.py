@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.build_state import Layer, State
+from rootless.builder.build_state import BuildState, Layer
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
     from rootless.builder.tracker import Step
     from rootless.image.platform import Platform
     from rootless.storage.store.index import ImageEntry
 
 
-def scratch(session: Session, platform: Platform) -> State:
+def scratch(session: BuildSession, platform: Platform) -> BuildState:
     """No layers, and docker's PATH."""
     from rootless.engine.plan.environment import DEFAULT_PATH
 
-    return State(platform, config={"Env": [f"PATH={DEFAULT_PATH}"]}, moment=session.latest or 0)
+    return BuildState(platform, config={"Env": [f"PATH={DEFAULT_PATH}"]}, moment=session.latest or 0)
 
 
-def image(session: Session, reference: str, platform: Platform, step: Step | None) -> State:
+def image(session: BuildSession, reference: str, platform: Platform, step: Step | None) -> BuildState:
     """The state of an image. Pulls by --pull. Raises ImageNotFound and what pulling raises."""
     from rootless.engine import image_in_use
     from rootless.image.platform import host_platform
@@ -44,7 +44,7 @@ def image(session: Session, reference: str, platform: Platform, step: Step | Non
     return of_entry(session, found.entry, list(found.chain_ids))
 
 
-def of_entry(session: Session, entry: ImageEntry, chain_ids: list[str]) -> State:
+def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> BuildState:
     """The state that an image of the store is."""
     config = entry.config
     layers = tuple(
@@ -52,7 +52,7 @@ def of_entry(session: Session, entry: ImageEntry, chain_ids: list[str]) -> State
         for chain, diff_id, descriptor in zip(chain_ids, config.diff_ids, entry.manifest.layers, strict=True)
     )
     known = {"created", "author", "architecture", "os", "variant", "config", "rootfs", "history"}
-    return State(
+    return BuildState(
         platform=config.platform,
         layers=layers,
         config=dict(config.config),
@@ -63,7 +63,7 @@ def of_entry(session: Session, entry: ImageEntry, chain_ids: list[str]) -> State
     )
 
 
-def named(session: Session, name: str, platform: Platform, step: Step | None) -> State | Context:
+def named(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:
     """A --build-context: a directory, or `docker-image://REF`, or `oci-layout://PATH`."""
     for text in session.options.build_context:
         given, _, value = text.partition("=")
@@ -76,7 +76,7 @@ def named(session: Session, name: str, platform: Platform, step: Step | None) ->
     return session.contexts[name]
 
 
-def layout(session: Session, path: str, platform: Platform) -> State:
+def layout(session: BuildSession, path: str, platform: Platform) -> BuildState:
     """An image of an OCI layout directory: PATH[:TAG][@DIGEST]."""
     del platform
     directory = path.partition("@")[0]

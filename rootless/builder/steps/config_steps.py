@@ -23,11 +23,11 @@ from rootless.builder.dockerfile.instructions import (
 )
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import State
+    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Instruction
 
 
-def apply(state: State, instruction: Instruction, created_by: str) -> State:
+def apply(state: BuildState, instruction: Instruction, created_by: str) -> BuildState:
     """The state after an instruction (expanded) that makes no layer."""
     if isinstance(instruction, Cmd):
         return state.changed(created_by, Cmd=texts.command(instruction.command, state.shell))._replace(has_cmd=True)
@@ -41,7 +41,7 @@ def apply(state: State, instruction: Instruction, created_by: str) -> State:
     return state.changed(created_by, **_settings(state, instruction))
 
 
-def _settings(state: State, instruction: Instruction) -> dict[str, Any]:
+def _settings(state: BuildState, instruction: Instruction) -> dict[str, Any]:
     config = state.config
     match instruction:
         case Env():
@@ -89,7 +89,7 @@ def _health_check(instruction: HealthCheck) -> dict[str, Any]:
     return check | {name: value for name, value in numbers.items() if value}
 
 
-def working_directory(state: State, path: str) -> str:
+def working_directory(state: BuildState, path: str) -> str:
     """WORKDIR's path, relative to the one before; absolute, without `.` and `..`."""
     joined = posixpath.normpath(posixpath.join("/", state.workdir, path))
     return "/" + joined.lstrip("/")

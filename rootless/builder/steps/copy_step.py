@@ -14,16 +14,16 @@ from rootless.builder.steps.taking import Taken, take
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import Layer, State
+    from rootless.builder.build_state import BuildState, Layer
     from rootless.builder.dockerfile.instructions import Workdir
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
     from rootless.builder.steps.run_mounts import Finder
     from rootless.builder.tracker import Step
 
 _GRAIN = 20_000_000  # ns by which a file's clock may be behind ours
 
 
-class Place(NamedTuple):
+class CopyTarget(NamedTuple):
     """Where a step stands: for history, the cache filter and progress."""
 
     created_by: str
@@ -42,7 +42,9 @@ class Plan(NamedTuple):
     moment: int
 
 
-def copy(session: Session, state: State, instruction: Copy | Add, finder: Finder, place: Place) -> State:
+def copy(
+    session: BuildSession, state: BuildState, instruction: Copy | Add, finder: Finder, place: CopyTarget
+) -> BuildState:
     """The state after COPY or ADD. Raises NotFound, UsageError, InvalidInput."""
     destination = _destination(state, instruction.destination)
     if len(instruction.sources) + len(instruction.heredocs) > 1 and not destination.endswith("/"):
@@ -62,7 +64,9 @@ def copy(session: Session, state: State, instruction: Copy | Add, finder: Finder
         taken.close()
 
 
-def place_files(session: Session, state: State, taken: Taken, plan: Plan, place: Place, began: int) -> State:
+def place_files(
+    session: BuildSession, state: BuildState, taken: Taken, plan: Plan, place: CopyTarget, began: int
+) -> BuildState:
     """The state with what was taken. began: ns; files that change later are put into no cache."""
     keys = [_key(session, state, plan, taken.facts)]
     record = session.find(keys[0], state, place.stage, place.step)
@@ -86,7 +90,7 @@ def place_files(session: Session, state: State, taken: Taken, plan: Plan, place:
     return session.after(state, record, place.created_by)
 
 
-def _key(session: Session, state: State, plan: Plan, facts: list[Any]) -> str:
+def _key(session: BuildSession, state: BuildState, plan: Plan, facts: list[Any]) -> str:
     return key(
         "copy",
         state.chain,
@@ -99,7 +103,7 @@ def _key(session: Session, state: State, plan: Plan, facts: list[Any]) -> str:
     )
 
 
-def _content(session: Session, taken: Taken) -> str:
+def _content(session: BuildSession, taken: Taken) -> str:
     job = {
         "do": "digest",
         "id_map": session.id_map.to_json(),
@@ -109,7 +113,7 @@ def _content(session: Session, taken: Taken) -> str:
     return str(session.on_worker(lambda worker: worker.call(job, taken.fds))["digest"])
 
 
-def _place(session: Session, state: State, taken: Taken, plan: Plan) -> tuple[Layer | None, int, int]:
+def _place(session: BuildSession, state: BuildState, taken: Taken, plan: Plan) -> tuple[Layer | None, int, int]:
     """(layer, bytes, latest change of a file that was read)."""
     directory = session.make_directory("rootfs")
     rootfs = session.plan(state, directory)
@@ -136,7 +140,7 @@ def _place(session: Session, state: State, taken: Taken, plan: Plan) -> tuple[La
     return layer, size, result["changed"] if taken.is_changeable else 0
 
 
-def _destination(state: State, text: str) -> str:
+def _destination(state: BuildState, text: str) -> str:
     """Absolute; a slash at the end stays, for it means a directory."""
     joined = posixpath.join("/", state.workdir, text)
     is_directory = text.endswith(("/", "/.", "/..")) or text in (".", "..")
@@ -144,7 +148,7 @@ def _destination(state: State, text: str) -> str:
     return clean + "/" if is_directory and clean != "/" else clean
 
 
-def _owner(session: Session, state: State, chown: str) -> tuple[int, int] | None:
+def _owner(session: BuildSession, state: BuildState, chown: str) -> tuple[int, int] | None:
     """--chown USER[:GROUP], names looked up in the image; a number alone is the group too. Raises UsageError."""
     if not chown:
         return None
@@ -159,14 +163,14 @@ def _owner(session: Session, state: State, chown: str) -> tuple[int, int] | None
     return account.uid, account.gid
 
 
-def _user(session: Session, state: State, user: str) -> tuple[int, int]:
+def _user(session: BuildSession, state: BuildState, user: str) -> tuple[int, int]:
     from rootless.engine.plan.identity import account_of
 
     account = account_of(user, session.lowerdirs(state))
     return account.uid, account.gid
 
 
-def workdir(session: Session, state: State, instruction: Workdir, place: Place) -> State:
+def workdir(session: BuildSession, state: BuildState, instruction: Workdir, place: CopyTarget) -> BuildState:
     """The state after WORKDIR, whose directory is made when it is missing."""
     path = working_directory(state, instruction.path)
     if any(ord(character) < 32 for character in path):

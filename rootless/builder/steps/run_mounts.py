@@ -7,7 +7,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rootless.builder.build_state import State
+from rootless.builder.build_state import BuildState
 from rootless.builder.context.context_files import clean
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.builder.steps.cache_mounts import claim
@@ -16,7 +16,7 @@ from rootless.errors import UsageError
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.instructions import Mount, Run
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
     from rootless.paths import Lock
 
 _SECRETS = "/run/secrets"
@@ -26,7 +26,7 @@ _SSH = "/run/buildkit"
 class Finder(Protocol):
     """Finds what `from=NAME` means."""
 
-    def __call__(self, name: str) -> State | Context:
+    def __call__(self, name: str) -> BuildState | Context:
         """A stage's or image's state, or a context. "" is the build context."""
 
 
@@ -61,14 +61,14 @@ class Prepared:
             lock.release()
 
 
-def target_of(mount: Mount, state: State) -> str:
+def target_of(mount: Mount, state: BuildState) -> str:
     """Where it is mounted: relative to the working directory."""
     if mount.target:
         return "/" + clean(posixpath.join(state.workdir, mount.target))
     return f"{_SECRETS}/{mount.id}"
 
 
-def facts(session: Session, instruction: Run, state: State, finder: Finder) -> list[Any]:
+def facts(session: BuildSession, instruction: Run, state: BuildState, finder: Finder) -> list[Any]:
     """What of the mounts is in the cache key: places and contents that can be seen, never a secret."""
     found: list[Any] = []
     for mount in instruction.mounts:
@@ -77,7 +77,7 @@ def facts(session: Session, instruction: Run, state: State, finder: Finder) -> l
         if mount.kind == "bind":
             source = finder(mount.from_)
             path = mount.source or "/"
-            if isinstance(source, State):
+            if isinstance(source, BuildState):
                 fields.append(["tree", source.chain])
             else:
                 fields.append(["context", source.digest([path], (), session.known(source), wildcards=False).hexdigest])
@@ -87,7 +87,7 @@ def facts(session: Session, instruction: Run, state: State, finder: Finder) -> l
     return found
 
 
-def prepare(session: Session, instruction: Run, state: State, finder: Finder, directory: str) -> Prepared:
+def prepare(session: BuildSession, instruction: Run, state: BuildState, finder: Finder, directory: str) -> Prepared:
     """Make what the mounts need. Raises DockerfileError for a secret that is required and not there."""
     prepared = Prepared()
     try:
@@ -113,9 +113,9 @@ def prepare(session: Session, instruction: Run, state: State, finder: Finder, di
     return prepared
 
 
-def _bind(session: Session, prepared: Prepared, mount: Mount, target: str, finder: Finder) -> None:
+def _bind(session: BuildSession, prepared: Prepared, mount: Mount, target: str, finder: Finder) -> None:
     source = finder(mount.from_)
-    if isinstance(source, State):
+    if isinstance(source, BuildState):
         lowerdirs = session.lowerdirs(source)
     elif mount.is_read_only and not source.ignore:
         lowerdirs = []
@@ -125,7 +125,7 @@ def _bind(session: Session, prepared: Prepared, mount: Mount, target: str, finde
             from rootless.builder.context.masking import mask
 
             lowerdirs.insert(0, mask(source, session.make_directory("mask") + "/mask"))
-    if isinstance(source, State) or lowerdirs:
+    if isinstance(source, BuildState) or lowerdirs:
         tree = session.tree(lowerdirs)
         prepared.trees.append(tree)
         root = tree["target"]
@@ -137,7 +137,7 @@ def _bind(session: Session, prepared: Prepared, mount: Mount, target: str, finde
     )
 
 
-def _claims(session: Session, prepared: Prepared, instruction: Run) -> dict[str, tuple[str, bool]]:
+def _claims(session: BuildSession, prepared: Prepared, instruction: Run) -> dict[str, tuple[str, bool]]:
     """The directories of all cache mounts, (path, is new) by id, locked in the order of their ids: two steps that want
     the same ones never wait for each other. Of several mounts of one id the strictest sharing counts."""
     wanted: dict[str, str] = {}
@@ -155,7 +155,7 @@ def _claims(session: Session, prepared: Prepared, instruction: Run) -> dict[str,
 
 
 def _cache(
-    session: Session,
+    session: BuildSession,
     prepared: Prepared,
     mount: Mount,
     target: str,
@@ -182,12 +182,12 @@ def _cache(
     )
 
 
-def _fill(session: Session, source: State | Context, path: str, data: str) -> None:
+def _fill(session: BuildSession, source: BuildState | Context, path: str, data: str) -> None:
     """The first content of a cache directory: a copy of what `from` has."""
     from rootless.builder.context.contexts import item
 
     trees, fds = [], []
-    if isinstance(source, State):
+    if isinstance(source, BuildState):
         trees = [session.tree(session.lowerdirs(source))]
     else:
         fds = [source.open()]
@@ -218,7 +218,9 @@ def _tmpfs(prepared: Prepared, mount: Mount, target: str) -> None:
     prepared.tmpfs.append({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
 
 
-def _secret(session: Session, prepared: Prepared, instruction: Run, mount: Mount, target: str, directory: str) -> None:
+def _secret(
+    session: BuildSession, prepared: Prepared, instruction: Run, mount: Mount, target: str, directory: str
+) -> None:
     from rootless.builder.steps.secret_sources import secret
 
     name = mount.id or posixpath.basename(mount.target)
@@ -250,7 +252,9 @@ def _secret(session: Session, prepared: Prepared, instruction: Run, mount: Mount
     )
 
 
-def _ssh(session: Session, prepared: Prepared, instruction: Run, mount: Mount, position: int, directory: str) -> None:
+def _ssh(
+    session: BuildSession, prepared: Prepared, instruction: Run, mount: Mount, position: int, directory: str
+) -> None:
     from rootless.builder.steps.ssh_agent import Forwarder, agent_for
 
     name = mount.id or "default"

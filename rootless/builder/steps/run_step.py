@@ -11,10 +11,10 @@ from rootless.builder.steps.keys import key
 from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import State
+    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Run
-    from rootless.builder.session import Session
-    from rootless.builder.steps.copy_step import Place
+    from rootless.builder.session import BuildSession
+    from rootless.builder.steps.copy_step import CopyTarget
     from rootless.builder.steps.run_mounts import Finder
     from rootless.engine.types import ContainerOptions
     from rootless.network.mode import Mode
@@ -32,7 +32,7 @@ class StepFailed(RootlessError):
         self.status = status
 
 
-class Command(NamedTuple):
+class RunCommand(NamedTuple):
     """What RUN starts. script: (name, content) of a heredoc that is itself the program."""
 
     words: list[str]
@@ -40,13 +40,13 @@ class Command(NamedTuple):
 
 
 def run(
-    session: Session,
-    state: State,
+    session: BuildSession,
+    state: BuildState,
     instruction: Run,
     arguments: dict[str, str],
     finder: Finder,
-    place: Place,
-) -> State:
+    place: CopyTarget,
+) -> BuildState:
     """The state after RUN. arguments: ARGs in scope. Raises StepFailed with the command's exit code."""
     step = place.step
     command = _command(instruction, state)
@@ -79,14 +79,14 @@ def run(
     return session.after(state, record, place.created_by)
 
 
-def _command(instruction: Run, state: State) -> Command:
+def _command(instruction: Run, state: BuildState) -> RunCommand:
     if instruction.script is not None:
         name = instruction.script.name
-        return Command([f"{_SCRIPT_DIRECTORY}/{name}"], (name, instruction.script.content))
-    return Command(texts.command(instruction.command, state.shell), None)
+        return RunCommand([f"{_SCRIPT_DIRECTORY}/{name}"], (name, instruction.script.content))
+    return RunCommand(texts.command(instruction.command, state.shell), None)
 
 
-def _environment(state: State, arguments: dict[str, str]) -> dict[str, str]:
+def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]:
     """ENV over ARG: the image's value wins only for names that were given by ENV later, which `arguments` lacks."""
     from rootless.engine.plan.environment import DEFAULT_PATH
 
@@ -97,7 +97,7 @@ def _environment(state: State, arguments: dict[str, str]) -> dict[str, str]:
 
 
 def _key(
-    session: Session, state: State, instruction: Run, command: Command, env: dict[str, str], finder: Finder
+    session: BuildSession, state: BuildState, instruction: Run, command: RunCommand, env: dict[str, str], finder: Finder
 ) -> str:
     options = session.options
     return key(
@@ -120,13 +120,13 @@ def _key(
     )
 
 
-def _network(session: Session, instruction: Run) -> str:
+def _network(session: BuildSession, instruction: Run) -> str:
     if instruction.network not in ("", "default"):
         return instruction.network
     return session.options.network or ""
 
 
-def _allowed(session: Session, instruction: Run) -> None:
+def _allowed(session: BuildSession, instruction: Run) -> None:
     for word, needs in (("host", "network.host"), ("insecure", "security.insecure")):
         asked = instruction.network if word == "host" else instruction.security
         if asked == word and needs not in session.options.allow:
@@ -135,10 +135,10 @@ def _allowed(session: Session, instruction: Run) -> None:
 
 
 def _job(
-    session: Session,
-    state: State,
+    session: BuildSession,
+    state: BuildState,
     instruction: Run,
-    command: Command,
+    command: RunCommand,
     env: dict[str, str],
     mounts: run_mounts.Prepared,
     directory: str,
@@ -187,7 +187,7 @@ def _job(
     }
 
 
-def _container_options(session: Session, instruction: Run, command: Command) -> ContainerOptions:
+def _container_options(session: BuildSession, instruction: Run, command: RunCommand) -> ContainerOptions:
     from rootless.engine.types import ContainerOptions
 
     options = session.options
@@ -205,7 +205,7 @@ def _container_options(session: Session, instruction: Run, command: Command) -> 
 
 
 def _config(
-    session: Session, state: State, asked: ContainerOptions, directory: str, *, network: Mode
+    session: BuildSession, state: BuildState, asked: ContainerOptions, directory: str, *, network: Mode
 ) -> dict[str, Any]:
     from rootless.engine.container.create import hard_limits
     from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
@@ -232,7 +232,7 @@ def _config(
     return config
 
 
-def _named_user(session: Session, state: State) -> tuple[int, int] | None:
+def _named_user(session: BuildSession, state: BuildState) -> tuple[int, int] | None:
     """USER in force, where it is not root: with one id, root stands in for it, and what it makes is that user's."""
     from rootless.engine.plan.identity import account_of
 
@@ -241,7 +241,7 @@ def _named_user(session: Session, state: State) -> tuple[int, int] | None:
 
 
 def _process_env(
-    session: Session, state: State, env: dict[str, str], secret: dict[str, str], planned: list[str]
+    session: BuildSession, state: BuildState, env: dict[str, str], secret: dict[str, str], planned: list[str]
 ) -> list[str]:
     """The image's variables and the ARGs; HOME; proxies and secrets, which are in no key."""
     home = next((entry for entry in planned if entry.startswith("HOME=")), "HOME=/")

@@ -9,16 +9,16 @@ from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, na
 from rootless.builder.dockerfile.parser import parse_triggers
 from rootless.builder.dockerfile.problems import DockerfileError, excerpt
 from rootless.builder.steps import config_steps, copy_step, run_step
-from rootless.builder.steps.copy_step import Place
+from rootless.builder.steps.copy_step import CopyTarget
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.builder.build_state import State
+    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Instruction
     from rootless.builder.graph import Graph, Node
-    from rootless.builder.session import Session
+    from rootless.builder.session import BuildSession
     from rootless.builder.steps.run_mounts import Finder
     from rootless.builder.tracker import Step
 
@@ -28,7 +28,7 @@ _WORK = (Run, Copy, Add, Workdir)
 class StepError(RootlessError):
     """A step that failed: where it stands, and the state before it, which `--debug-shell` enters."""
 
-    def __init__(self, error: RootlessError, title: str, instruction: Instruction, before: State) -> None:
+    def __init__(self, error: RootlessError, title: str, instruction: Instruction, before: BuildState) -> None:
         place = instruction.place
         hint = error.hint
         if isinstance(error, run_step.StepFailed):
@@ -42,10 +42,10 @@ class StepError(RootlessError):
         self.place = place
 
 
-class Stage:
+class StageRun:
     """Carries out one node of the graph."""
 
-    def __init__(self, session: Session, graph: Graph, node: Node, *, is_only: bool) -> None:
+    def __init__(self, session: BuildSession, graph: Graph, node: Node, *, is_only: bool) -> None:
         self._session = session
         self._graph = graph
         self._node = node
@@ -59,7 +59,9 @@ class Stage:
         """What its steps' titles begin with."""
         return self._label
 
-    def carry_out(self, base: State, finder: Callable[[str, Instruction], object], build_args: dict[str, str]) -> State:
+    def carry_out(
+        self, base: BuildState, finder: Callable[[str, Instruction], object], build_args: dict[str, str]
+    ) -> BuildState:
         """The state after the last instruction. Raises StepError."""
         triggers = parse_triggers(base.config.get("OnBuild") or [], self._node.base.name, self._escape)
         state = base._replace(config={k: v for k, v in base.config.items() if k != "OnBuild"}, has_cmd=False)
@@ -95,14 +97,14 @@ class Stage:
 
     def _work(
         self,
-        state: State,
+        state: BuildState,
         written: Instruction,
         final: Instruction,
         scope: expand.Scope,
         finder: Callable[[str, Instruction], object],
         step: Step,
-    ) -> State:
-        place = Place(texts.created_by(written, final, state.shell), self._name, step)
+    ) -> BuildState:
+        place = CopyTarget(texts.created_by(written, final, state.shell), self._name, step)
 
         def find(name: str) -> object:
             return finder(name, written)

@@ -12,8 +12,8 @@ from rootless.builder.context.remote import fetch, is_git, is_url
 from rootless.builder.dockerfile.instructions import Add, Copy
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import State
-    from rootless.builder.session import Session
+    from rootless.builder.build_state import BuildState
+    from rootless.builder.session import BuildSession
     from rootless.builder.steps.run_mounts import Finder
     from rootless.builder.tracker import Step
 
@@ -47,7 +47,7 @@ class Taken:
 
 
 def take(
-    session: Session, instruction: Copy | Add, finder: Finder, destination: str, state: State, step: Step
+    session: BuildSession, instruction: Copy | Add, finder: Finder, destination: str, state: BuildState, step: Step
 ) -> Taken:
     """Find out what is taken. Raises NotFound, UsageError, RegistryError; nothing is open then."""
     taken = Taken()
@@ -93,7 +93,7 @@ def _settings(instruction: Copy | Add) -> dict[str, Any]:
 
 
 def _context(
-    session: Session, taken: Taken, instruction: Copy | Add, source: Context, sources: list[str], destination: str
+    session: BuildSession, taken: Taken, instruction: Copy | Add, source: Context, sources: list[str], destination: str
 ) -> None:
     digest = source.digest(sources, instruction.excludes, session.known(source), wildcards=True)
     settings = _settings(instruction)
@@ -107,7 +107,12 @@ def _context(
 
 
 def _tree(
-    session: Session, taken: Taken, instruction: Copy | Add, source: State, sources: list[str], destination: str
+    session: BuildSession,
+    taken: Taken,
+    instruction: Copy | Add,
+    source: BuildState,
+    sources: list[str],
+    destination: str,
 ) -> None:
     settings = _settings(instruction)
     taken.facts.append(["tree", source.chain, sources, settings])
@@ -119,7 +124,7 @@ def _tree(
 
 
 def _remote(
-    session: Session, taken: Taken, instruction: Add, source: str, destination: str, state: State, step: Step
+    session: BuildSession, taken: Taken, instruction: Add, source: str, destination: str, state: BuildState, step: Step
 ) -> None:
     directory = session.make_directory("files")
     moment = state.moment if session.latest is None else session.latest

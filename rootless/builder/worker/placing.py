@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from rootless.builder.context.context_files import DIRECTORY, Match, Node, clean, walk
+from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, clean, walk
 from rootless.errors import InvalidInput
 from rootless.kernel.files import open_in_root
 from rootless.storage.files.tree_copy import copy_content
@@ -134,9 +134,9 @@ class Placer:
         parent, _, name = match.path.rpartition("/")
         with _Opened(open_in_root(source, parent or "/", os.O_RDONLY | os.O_DIRECTORY)) as directory:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            self.file(Node("", directory, name, status), destination, match.name)
+            self.file(FileNode("", directory, name, status), destination, match.name)
 
-    def file(self, node: Node, destination: str, name: str) -> None:
+    def file(self, node: FileNode, destination: str, name: str) -> None:
         """Copy one file to `destination`: into it when it ends with a slash or is a directory, else to that name."""
         top, final = self.place(destination, name)
         with self._open(top) as target:
@@ -170,7 +170,7 @@ class Placer:
 
     def _tree(self, source: int, path: str, top: str, skip: Skip, may_hold: Skip | None) -> None:
         made: set[str] = {""}
-        pending: dict[str, Node] = {}
+        pending: dict[str, FileNode] = {}
         opened = ""
         with self._open(top) as first:
             self._keep_time(top, first)
@@ -194,7 +194,9 @@ class Placer:
         finally:
             os.close(directory)
 
-    def _imply(self, source: int, path: str, top: str, parent: str, pending: dict[str, Node], made: set[str]) -> None:
+    def _imply(
+        self, source: int, path: str, top: str, parent: str, pending: dict[str, FileNode], made: set[str]
+    ) -> None:
         """Make excluded directories that are needed after all for something below them."""
         missing = []
         while parent and parent not in made and parent in pending:
@@ -209,7 +211,7 @@ class Placer:
                 self._subdirectory(pending[each]._replace(parent=origin), target, f"{top}/{above}".rstrip("/"))
             made.add(each)
 
-    def _subdirectory(self, node: Node, target: int, where: str) -> None:
+    def _subdirectory(self, node: FileNode, target: int, where: str) -> None:
         fd = os.open(node.name, DIRECTORY, dir_fd=node.parent)
         try:
             try:
@@ -245,7 +247,7 @@ class Placer:
 
     # -- single entries
 
-    def _entry(self, node: Node, target: int, where: str, name: str) -> None:
+    def _entry(self, node: FileNode, target: int, where: str, name: str) -> None:
         self._clear(target, where, name, node)
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
@@ -263,7 +265,7 @@ class Placer:
         else:
             self.skipped += 1
 
-    def _clear(self, target: int, where: str, name: str, node: Node) -> None:
+    def _clear(self, target: int, where: str, name: str, node: FileNode) -> None:
         try:
             there = os.stat(name, dir_fd=target, follow_symlinks=False)
         except FileNotFoundError:
@@ -288,7 +290,7 @@ class Placer:
             os.link(first[1], name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
         return True
 
-    def _regular(self, node: Node, target: int, name: str) -> None:
+    def _regular(self, node: FileNode, target: int, name: str) -> None:
         read = os.open(node.name, _READ, dir_fd=node.parent)
         try:
             status = os.fstat(read)
@@ -310,7 +312,7 @@ class Placer:
         with self._open(directory) as target:
             self._keep_time(directory, target)
             status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))
-            self._clear(target, directory, name, Node("", target, name, status))
+            self._clear(target, directory, name, FileNode("", target, name, status))
             write = os.open(name, _NEW, 0o600, dir_fd=target)
             try:
                 view = memoryview(content)

@@ -54,7 +54,7 @@ class Streams(NamedTuple):
     stderr: int | None = 2
 
 
-class AttachOptions(NamedTuple):
+class StreamOptions(NamedTuple):
     """How to attach. terminal: the container has one; detach_keys: docker's text, None for the default."""
 
     streams: Streams = Streams()
@@ -107,7 +107,7 @@ def launch_detached(connection: socket.socket, directory: str, warn: Callable[[s
 def launch_attached(
     connection: socket.socket,
     directory: str,
-    options: AttachOptions,
+    options: StreamOptions,
     on_started: Callable[[int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -121,7 +121,7 @@ def launch_attached(
     return client.run(directory)
 
 
-def attach(socket_path: str, options: AttachOptions, on_started: Callable[[int], None] | None = None) -> Outcome:
+def attach(socket_path: str, options: StreamOptions, on_started: Callable[[int], None] | None = None) -> Outcome:
     """Attach to the running container whose monitor listens at `socket_path` (`<runtime>/containers/<id>.sock`).
 
     Raises InvalidState when nothing listens there.
@@ -133,7 +133,7 @@ def attach(socket_path: str, options: AttachOptions, on_started: Callable[[int],
 
 def wait(socket_path: str) -> int | None:
     """Block until the container's next exit and return its code; None when its monitor is gone without telling."""
-    nothing = AttachOptions(streams=Streams(None, None, None), sig_proxy=False)
+    nothing = StreamOptions(streams=Streams(None, None, None), sig_proxy=False)
     try:
         return attach(socket_path, nothing).exit_code
     except (InvalidState, RuntimeFailure):
@@ -185,7 +185,7 @@ class _Client:
     def __init__(
         self,
         connection: socket.socket,
-        options: AttachOptions,
+        options: StreamOptions,
         on_started: Callable[[int], None] | None,
         warn: Callable[[str], None] | None = None,
     ) -> None:

@@ -45,7 +45,7 @@ def _check_streams(options: ContainerOptions, attach: AttachOptions) -> None:
             raise UsageError(f"invalid --attach '{name}'", hint="use stdin, stdout or stderr")
 
 
-def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.AttachOptions:
+def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.StreamOptions:
     from rootless.engine.container import attach_client
 
     chosen = {name.lower() for name in options.attach} or {
@@ -53,7 +53,7 @@ def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.
         "stderr",
         *(("stdin",) if options.interactive else ()),
     }
-    return attach_client.AttachOptions(
+    return attach_client.StreamOptions(
         streams=attach_client.Streams(
             stdin=0 if "stdin" in chosen and options.interactive else None,
             stdout=1 if "stdout" in chosen else None,
@@ -160,10 +160,10 @@ def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:
     return saved_options(engine.store.containers.read(container_id))
 
 
-def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.AttachOptions:
+def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.StreamOptions:
     from rootless.engine.container import attach_client
 
-    return attach_client.AttachOptions(
+    return attach_client.StreamOptions(
         streams=attach_client.Streams(stdin=0 if options.interactive and not attach.no_stdin else None),
         terminal=options.tty,
         detach_keys=attach.detach_keys,

@@ -145,7 +145,7 @@ class Attached:
         self.result: attach_client.Outcome | BaseException | None = None
         stdin = self.input_read if given is not None else None
         streams = attach_client.Streams(stdin, self.pipes[0][1], self.pipes[1][1])
-        self.options = attach_client.AttachOptions(
+        self.options = attach_client.StreamOptions(
             streams=streams, terminal=terminal, detach_keys=detach_keys, sig_proxy=False
         )
         self.target = target

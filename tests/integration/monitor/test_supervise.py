@@ -148,7 +148,7 @@ def test_second_monitor_is_refused(tmp_path: Path) -> None:
 
 def test_attaching_to_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidState):
-        attach_client.attach(str(tmp_path / "none.sock"), attach_client.AttachOptions())
+        attach_client.attach(str(tmp_path / "none.sock"), attach_client.StreamOptions())
 
 
 def test_terminal_size_echo_and_detach_keys(tmp_path: Path) -> None:

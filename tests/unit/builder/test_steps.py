@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.builder.build_state import Layer, State
+from rootless.builder.build_state import BuildState, Layer
 from rootless.builder.cache import cache_export, cache_format
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import Scope
@@ -24,10 +24,10 @@ from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
 PLATFORM = Platform("linux", "amd64")
 
 
-def state_of(text: str, state: State | None = None) -> State:
+def state_of(text: str, state: BuildState | None = None) -> BuildState:
     """The state after config instructions."""
     dockerfile = parse(f"FROM scratch\n{text}")
-    state = state or State(PLATFORM)
+    state = state or BuildState(PLATFORM)
     scope = Scope(escape="\\", environment={}, global_args={}, build_args={"GIVEN": "s3cret"})
     for written in dockerfile.stages[0].instructions:
         final = scope.expand(written)
@@ -37,7 +37,7 @@ def state_of(text: str, state: State | None = None) -> State:
 
 
 def test_an_entrypoint_takes_an_inherited_cmd_away() -> None:
-    inherited = State(PLATFORM, config={"Cmd": ["old"], "Entrypoint": ["e"]})
+    inherited = BuildState(PLATFORM, config={"Cmd": ["old"], "Entrypoint": ["e"]})
     assert "Cmd" not in state_of('ENTRYPOINT ["new"]', inherited).config
     assert state_of('CMD ["own"]\nENTRYPOINT ["new"]', inherited).config["Cmd"] == ["own"]
     assert inherited.config["Cmd"] == ["old"]  # states are values
@@ -72,7 +72,7 @@ def test_values_of_build_arguments_are_in_no_history() -> None:
     [("", "x", "/x"), ("/a", "b/../c", "/a/c"), ("/a", "/b/", "/b"), ("/a", "../../..", "/"), ("/", "//x", "/x")],
 )
 def test_working_directories(before: str, path: str, wanted: str) -> None:
-    assert config_steps.working_directory(State(PLATFORM, config={"WorkingDir": before}), path) == wanted
+    assert config_steps.working_directory(BuildState(PLATFORM, config={"WorkingDir": before}), path) == wanted
 
 
 def test_keys_differ_by_everything() -> None:
