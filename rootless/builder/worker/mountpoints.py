@@ -202,23 +202,41 @@ def restore_times(upper: str, before: dict[str, tuple[int, list[str]]]) -> None:
         os.close(top)
 
 
-def settle_times(upper: str, since: int, timestamp: int) -> None:
+def settle_times(upper: str, since: int, timestamp: int, lowerdirs: Sequence[str] = ()) -> None:
     """Give what was written since `since` (ns) the time `timestamp` (seconds); older times stay.
 
-    A time of now would make each build's layer another one. A directory's own time is set after its entries'.
+    A time of now would make each build's layer another one. What has the time that it has in `lowerdirs` (uppermost
+    first) was not written by this step, however young it is: a driver whose `upper` is the whole tree has it there too,
+    and a file that an earlier step copied a moment ago would else become a change. A directory's own time is set after
+    its entries'.
     """
     moment = timestamp * 10**9
-    stack = [(upper, False)]
+    stack = [("", False)]
     while stack:
-        path, done = stack.pop()
+        name, done = stack.pop()
+        path = f"{upper}/{name}" if name else upper
         if done:
-            if os.stat(path, follow_symlinks=False).st_mtime_ns >= since:
+            mtime = os.stat(path, follow_symlinks=False).st_mtime_ns
+            if mtime >= since and not _has_time_below(lowerdirs, name, mtime):
                 os.utime(path, ns=(moment, moment), follow_symlinks=False)
             continue
-        stack.append((path, True))
+        stack.append((name, True))
         with os.scandir(path) as entries:
             for entry in entries:
+                inner = f"{name}/{entry.name}" if name else entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    stack.append((entry.path, False))
-                elif entry.stat(follow_symlinks=False).st_mtime_ns >= since:
+                    stack.append((inner, False))
+                    continue
+                mtime = entry.stat(follow_symlinks=False).st_mtime_ns
+                if mtime >= since and not _has_time_below(lowerdirs, inner, mtime):
                     os.utime(entry.path, ns=(moment, moment), follow_symlinks=False)
+
+
+def _has_time_below(lowerdirs: Sequence[str], name: str, mtime: int) -> bool:
+    """Whether the uppermost layer that has `name` has it with this time. It is asked for young files only: few."""
+    for lower in lowerdirs:
+        try:
+            return os.stat(f"{lower}/{name}", follow_symlinks=False).st_mtime_ns == mtime
+        except OSError:
+            continue
+    return False

@@ -66,7 +66,7 @@ def run(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str
         missing = [(here, names) for here, names in notes]
         mountpoints.tidy(plan["upper"], plan["lowerdirs"], missing, is_whole=is_copy)
         mountpoints.restore_times(plan["upper"], before)
-        mountpoints.settle_times(plan["upper"], since, job["timestamp"])
+        mountpoints.settle_times(plan["upper"], since, job["timestamp"], plan["lowerdirs"])
         return b""
 
     if code == 0:

@@ -225,3 +225,18 @@ def test_new_times_are_settled_and_old_ones_stay(tmp_path: Path) -> None:
     mountpoints.settle_times(str(tmp_path / "upper"), 10**18, 1000)
     times = {path.name: path.lstat().st_mtime for path in (tmp_path / "upper").rglob("*")}
     assert times == {"dir": 1000, "old": 5, "new": 1000, "link": 1000}
+
+
+def test_a_time_that_the_layers_below_have_is_no_time_of_this_step(tmp_path: Path) -> None:
+    """A driver that copies the whole tree has what an earlier step wrote a moment ago there too."""
+    upper, lower, lowest = (tmp_path / name for name in ("upper", "lower", "lowest"))
+    young = 10**18 + 5
+    for layer in (upper, lower, lowest):
+        layer.mkdir()
+        for name in ("kept", "written"):
+            (layer / name).touch()
+            os.utime(layer / name, ns=(young, young))
+    os.utime(upper / "written", ns=(young + 1, young + 1))
+    os.utime(lowest / "kept", ns=(7, 7))  # hidden by the layer above it
+    mountpoints.settle_times(str(upper), 10**18, 1000, [str(lower), str(lowest)])
+    assert (upper / "kept").stat().st_mtime_ns == young and (upper / "written").stat().st_mtime == 1000
