@@ -189,7 +189,7 @@ def test_tcp_range_and_udp(module: ModuleType, namespace: Namespace, start: Call
         assert _fetch(HOST, first + 1) == HOST  # the client's address is kept
     udp_port = next(p.host_port for p in helper.ports if p.protocol == "udp")
     assert udp_port
-    assert helper.facts["ports"][3]["host_port"] == udp_port
+    assert helper.facts.ports[3]["host_port"] == udp_port
     assert _query(HOST, udp_port) == HOST
 
 
@@ -249,7 +249,7 @@ def test_stop_and_second_calls(namespace: Namespace, start: Callable[..., Helper
     helper = start(namespace)
     pid = helper.pid
     helper.ready()
-    assert helper.facts["ip"] == addresses.CONTAINER
+    assert helper.facts.ip == addresses.CONTAINER
     helper.stop()
     helper.stop()
     assert not Path(f"/proc/{pid}").exists()
