@@ -17,7 +17,7 @@ from rootless.builder.solver import Solver
 from rootless.builder.steps import secret_sources
 from rootless.builder.tracker import Tracker
 from rootless.engine import verbs
-from rootless.errors import NotFound, UsageError
+from rootless.errors import UsageError
 from rootless.image.platform import host_platform, parse_platform
 
 if TYPE_CHECKING:
@@ -225,24 +225,12 @@ def _push(session: BuildSession, names: list[str], wanted: list[Output], *, all:
 def _write_files(options: BuildOptions, image_id: str, digest: str, names: list[str]) -> None:
     import json
 
-    for path, content in (
-        (options.iidfile, image_id),
-        (
-            options.metadata_file,
-            json.dumps(
-                {
-                    "containerimage.config.digest": image_id,
-                    "containerimage.digest": digest,
-                    **({"image.name": ",".join(names)} if names else {}),
-                },
-                indent=2,
-            ),
-        ),
-    ):
-        if not path:
-            continue
-        try:
-            with open(path, "w", encoding="ascii") as file:
-                file.write(content)
-        except OSError as e:
-            raise NotFound(f"cannot write '{path}': {e.strerror}") from e
+    from rootless.engine.id_file import write_id_file
+
+    metadata: dict[str, str] = {"containerimage.config.digest": image_id, "containerimage.digest": digest}
+    if names:
+        metadata["image.name"] = ",".join(names)
+    if options.iidfile:
+        write_id_file(options.iidfile, image_id, option="--iidfile")
+    if options.metadata_file:
+        write_id_file(options.metadata_file, json.dumps(metadata, indent=2), option="--metadata-file")

@@ -87,9 +87,9 @@ def commit(
             progress=progress.event,
         )
     if iidfile:
-        from rootless.engine.files.commit import write_iidfile
+        from rootless.engine.id_file import write_id_file
 
-        write_iidfile(iidfile, image)
+        write_id_file(iidfile, image, option="--iidfile")
     output.line(image)
 
 

@@ -59,7 +59,9 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
         try:
             directory = _make(engine, options, image, container_id, made, starts=starts)
             if options.cidfile:
-                _write_cidfile(options.cidfile, container_id)
+                from rootless.engine.id_file import write_id_file
+
+                write_id_file(options.cidfile, container_id, option="--cidfile", exclusive=True)
             if engine.debug is not None:
                 from rootless.engine.plan.explanation import explanation
 
@@ -422,12 +424,3 @@ def filter_path(engine: Engine, profile: dict[str, Any] | None) -> str | None:
         return filter_cache.cached_path(profile, engine.directories.cache)
     except OSError as e:
         raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e
-
-
-def _write_cidfile(path: str, container_id: str) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(container_id)
-    except OSError as e:
-        raise HostLimit(f"cannot write the container id to '{path}' (--cidfile): {e.strerror}") from e

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.files import snapshots
 from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.transfer.import_tar import publish_manifest
-from rootless.errors import HostLimit, InvalidState, UsageError
+from rootless.errors import InvalidState, UsageError
 from rootless.host.idmap import IdMap
 from rootless.image.convert import layer_compression, layer_type
 from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
@@ -211,12 +210,3 @@ def _store(
     }
     publish_manifest(store, manifest, reference)
     return image_id
-
-
-def write_iidfile(path: str, image_id: str) -> None:
-    """Write the id for a script. Raises HostLimit."""
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(image_id)
-    except OSError as e:
-        raise HostLimit(f"cannot write the image id to '{os.path.abspath(path)}' (--iidfile): {e.strerror}") from e
