@@ -29,12 +29,18 @@ _ATTESTATION = "vnd.docker.reference.type"
 
 
 class LayoutSource:
-    """One image of a layout: what one descriptor of index.json leads to. label: its ref.name as it stands there."""
+    """One image of a layout: what one descriptor of index.json leads to.
 
-    __slots__ = ("_descriptor", "_digests", "_files", "label", "names")
+    label: its ref.name as it stands there, the first one when several entries lead to the image; labels: all of them.
+    """
 
-    def __init__(self, files: FileSet, descriptor: Descriptor, names: tuple[str, ...]) -> None:
+    __slots__ = ("_descriptor", "_digests", "_files", "label", "labels", "names")
+
+    def __init__(
+        self, files: FileSet, descriptor: Descriptor, names: tuple[str, ...], labels: tuple[str, ...] = ()
+    ) -> None:
         self.label = descriptor.annotations.get(REF_NAME, "")
+        self.labels = labels
         self._files = files
         self._descriptor = descriptor
         self._digests: tuple[str, ...] = ()
@@ -89,18 +95,20 @@ def layout_sources(files: FileSet, tags_by_config: dict[str, list[str]] | None =
         raise InvalidInput(f"OCI layout has version '{str(version)[:20]}', only 1.x is known")
     index = parse_manifest(read_file(files, "index.json", MANIFEST_LIMIT), OCI_INDEX)
     assert isinstance(index, Index)
-    found: dict[str, tuple[Descriptor, list[str]]] = {}
+    found: dict[str, tuple[Descriptor, list[str], list[str]]] = {}
     for descriptor in index.manifests:
         if _ATTESTATION in descriptor.annotations:
             continue
-        names = found.setdefault(descriptor.digest, (descriptor, []))[1]
+        _, names, labels = found.setdefault(descriptor.digest, (descriptor, [], []))
+        if label := descriptor.annotations.get(REF_NAME):
+            labels.append(label)
         name = _name(descriptor)
         if name and name not in names:
             names.append(name)
     sources = []
-    for descriptor, names in found.values():
+    for descriptor, names, labels in found.values():
         extra = [] if names else (tags_by_config or {}).get(_config_digest(files, descriptor), [])
-        sources.append(LayoutSource(files, descriptor, tuple(names or extra)))
+        sources.append(LayoutSource(files, descriptor, tuple(names or extra), tuple(labels)))
     if not sources:
         raise InvalidInput("the OCI layout has no image")
     return sources

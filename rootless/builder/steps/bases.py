@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.builder.build_state import BuildState, Layer
-from rootless.engine import verbs
-from rootless.errors import UsageError
+from rootless.errors import DigestMismatch, UsageError
+from rootless.image.digest import digest_of, is_digest
+from rootless.image.platform import host_platform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rootless.builder.context.contexts import Context
     from rootless.builder.session import BuildSession
     from rootless.builder.tracker import Step
+    from rootless.image.layout import LayoutSource
     from rootless.image.platform import Platform
     from rootless.storage.store.index import ImageEntry
 
@@ -26,10 +31,9 @@ def scratch(session: BuildSession, platform: Platform) -> BuildState:
 def image(session: BuildSession, reference: str, platform: Platform, step: Step | None) -> BuildState:
     """The state of an image. Pulls by --pull. Raises ImageNotFound and what pulling raises."""
     from rootless.engine import image_in_use
-    from rootless.image.platform import host_platform
 
     policy = "newer" if session.options.pull else "missing"
-    asked = None if platform == host_platform() and not session.options.platform else str(platform)
+    asked = _asked_platform(session, platform)
 
     def progress(event: Any) -> None:
         if step is not None and not event.id:
@@ -42,6 +46,12 @@ def image(session: BuildSession, reference: str, platform: Platform, step: Step 
             raise
         found = image_in_use.image_for(session.engine, reference, pull="always", platform=asked, progress=progress)
     return of_entry(session, found.entry, list(found.chain_ids))
+
+
+def _asked_platform(session: BuildSession, platform: Platform) -> str | None:
+    """`platform` when the user or FROM asks for it. None: it is only the host's, and an image for another one is taken
+    as it is."""
+    return None if platform == host_platform() and not session.options.platform else str(platform)
 
 
 def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> BuildState:
@@ -64,7 +74,7 @@ def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> 
 
 
 def named(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:
-    """A --build-context: a directory, or `docker-image://REF`, or `oci-layout://PATH`."""
+    """A --build-context: a directory, `docker-image://REF`, or `oci-layout://PATH[:TAG][@DIGEST]`."""
     for text in session.options.build_context:
         given, _, value = text.partition("=")
         if given.lower() != name:
@@ -76,14 +86,78 @@ def named(session: BuildSession, name: str, platform: Platform, step: Step | Non
     return session.contexts[name]
 
 
-def layout(session: BuildSession, path: str, platform: Platform) -> BuildState:
-    """An image of an OCI layout directory: PATH[:TAG][@DIGEST]."""
-    del platform
-    directory = path.partition("@")[0]
-    loaded = verbs.load_images(session.engine, directory)
-    entry = session.store.index.resolve(loaded[0].id)
-    if entry is None:
-        raise UsageError(f"no image in the layout '{directory}'")
-    from rootless.image.manifest import chain_ids
+def layout(session: BuildSession, text: str, platform: Platform) -> BuildState:
+    """The state of the image that `text`, PATH[:TAG][@DIGEST], names in an OCI layout.
 
+    The image gets no name in the store, and no name there changes its meaning. `platform` chooses from an index.
+    Without TAG and DIGEST the layout must have one image only, or one tagged `latest`. Raises UsageError (no such
+    image, or one for another platform than was asked for), DigestMismatch, and what reading a layout raises.
+    """
+    from rootless.engine.transfer.image_bring import bring
+    from rootless.engine.transfer.load import open_files
+    from rootless.image.layout import layout_sources
+    from rootless.image.manifest import chain_ids
+    from rootless.image.platform import best_match
+
+    wanted = LayoutImage.parse(text)
+    files = open_files(session.store, wanted.path)
+    try:
+        source = wanted.choose(layout_sources(files))
+        manifest = source.manifest(platform)
+        bring(session.store, source, manifest, None, keep_blobs=session.engine.settings.keep_layer_blobs)
+    finally:
+        files.close()
+    entry = session.store.index.load(manifest.digest)
+    if _asked_platform(session, platform) is not None and best_match([entry.config.platform], platform) is None:
+        raise UsageError(f"'{text}' is for platform '{entry.config.platform}', not '{platform}'")
     return of_entry(session, entry, chain_ids(entry.config.diff_ids))
+
+
+class LayoutImage(NamedTuple):
+    """Which image of an OCI layout (a directory, or a tar of one) is meant. tag, digest: "" when they are not given."""
+
+    path: str
+    tag: str
+    digest: str
+
+    @classmethod
+    def parse(cls, text: str) -> LayoutImage:
+        """From PATH[:TAG][@DIGEST], where PATH itself may have colons and at signs. Raises UsageError."""
+        path, digest = text, ""
+        if "@" in text and not os.path.exists(text):
+            path, _, digest = text.rpartition("@")
+            if not is_digest(digest):
+                raise UsageError(f"'{digest}' in '{text}' is not a digest", hint="write PATH@sha256:<64 digits>")
+        tag = ""
+        if not os.path.exists(path):
+            path, _, tag = path.rpartition(":")
+            if not tag or "/" in tag or not os.path.exists(path):
+                raise UsageError(f"there is no OCI layout '{text.removesuffix(f'@{digest}')}'")
+        return cls(path, tag, digest)
+
+    def choose(self, sources: Sequence[LayoutSource]) -> LayoutSource:
+        """The one that is meant, its index entry's bytes verified. Raises UsageError, DigestMismatch."""
+        found = [each for each in sources if not self.tag or self.tag in _tags(each)]
+        if not found:
+            known = sorted({tag for each in sources for tag in _tags(each)})
+            hint = f"it has {', '.join(known)[:500]}" if known else "none of its images has a tag"
+            raise UsageError(f"the layout '{self.path}' has no image with the tag '{self.tag}'", hint=hint)
+        if self.digest:
+            digests = {digest_of(each.top()[0]): each for each in found}
+            if self.digest not in digests:
+                there = ", ".join(f"'{digest}'" for digest in digests)
+                where = f"{self.path}:{self.tag}" if self.tag else self.path
+                raise DigestMismatch(f"the image of the layout '{where}' has digest {there}, not '{self.digest}'")
+            return digests[self.digest]
+        if len(found) > 1:
+            found = [each for each in found if "latest" in _tags(each)]
+        if len(found) != 1:
+            hint = f"name one: {self.path}:TAG or {self.path}@DIGEST"
+            raise UsageError(f"the layout '{self.path}' has several images", hint=hint)
+        return found[0]
+
+
+def _tags(source: LayoutSource) -> set[str]:
+    """What a layout calls an image: tags as they stand there, and the tags of full names."""
+    labels = [*source.labels, *source.names]
+    return {label.rpartition(":")[2] if "/" in label else label for label in labels}

@@ -149,7 +149,7 @@ def _job(
     from rootless.network.modes import recorded_mode
 
     _allowed(session, instruction)
-    engine, options = session.engine, session.options
+    engine = session.engine
     asked = _container_options(session, instruction, command)
     chosen = networking.choose_network(engine, asked, (), starts=False)
     mode = recorded_mode(chosen.mode)
@@ -168,7 +168,6 @@ def _job(
     config["mounts"] += mounts.tmpfs
     profile = create.seccomp_profile(engine, asked, config)
     targets = [mount["destination"] for mount in config["mounts"]] + mounts.targets
-    del options
     return {
         "do": "run",
         "directory": directory,

@@ -217,3 +217,71 @@ def test_every_driver_and_fall_back_gives_the_same_image(build: Build, context: 
     ids = {build(text, "-q", "--no-cache", env=each).stdout for each in settings}
     assert len(ids) == 1
     assert names_of_top(busybox, ids.pop().strip(), context) == [".wh.linuxrc", "etc", "etc/seen"]
+
+
+def save_layout(build: Build, busybox: Runner, directory: Path, tags: dict[str, str]) -> dict[str, str]:
+    """One layout of several scratch images, each with a file /name that holds its tag. tags: tag → platforms.
+
+    Gives the digest of each tag's manifest or index.
+    """
+    for tag, platforms in tags.items():
+        build(f"FROM scratch\nCOPY <<EOF /name\n{tag}\nEOF\n", "--platform", platforms, "-t", f"localhost/lay:{tag}")
+        busybox("copy", "--all", f"localhost/lay:{tag}", f"oci:{directory}:{tag}")
+    index = json.loads((directory / "index.json").read_text())
+    return {each["annotations"]["org.opencontainers.image.ref.name"]: each["digest"] for each in index["manifests"]}
+
+
+def name_in_layout(build: Build, busybox: Runner, reference: str, *arguments: str) -> tuple[str, str]:
+    """(the file /name, the architecture) of an image that is built on this image of a layout."""
+    text = "FROM base AS there\nFROM busybox\nCOPY --from=there /name /name\n"
+    build(text, "--build-context", f"base=oci-layout://{reference}", "-t", "on-busybox")
+    build("FROM base\n", "--build-context", f"base=oci-layout://{reference}", "-t", "on-layout", *arguments)
+    return read_in(busybox, "on-busybox", "cat", "/name").strip(), inspect(busybox, "on-layout")["Architecture"]
+
+
+def test_a_layout_as_base_by_digest(build: Build, busybox: Runner, context: Path) -> None:
+    layout = context / "layout"
+    digest = save_layout(build, busybox, layout, {"one": "linux/amd64"})["one"]
+    busybox("rmi", "localhost/lay:one")
+    assert name_in_layout(build, busybox, f"{layout}@{digest}") == ("one", "amd64")
+    assert name_in_layout(build, busybox, f"{layout}:one@{digest}") == ("one", "amd64")
+    wrong = "sha256:" + "0" * 64
+    refused = build("FROM base\n", "--build-context", f"base=oci-layout://{layout}@{wrong}", check=False)
+    assert refused.returncode and digest in refused.stderr and wrong in refused.stderr
+    malformed = build("FROM base\n", "--build-context", f"base=oci-layout://{layout}@sha256:0", check=False)
+    assert "'sha256:0'" in malformed.stderr and "is not a digest" in malformed.stderr
+    assert "localhost/lay" not in busybox("images").stdout, "the base got a name in the store"
+    manifest = layout / "blobs" / digest.replace(":", "/")
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    damaged = build("FROM base\n", "--build-context", f"base=oci-layout://{layout}@{digest}", check=False)
+    assert damaged.returncode and digest in damaged.stderr
+
+
+def test_a_layout_as_base_by_tag(build: Build, busybox: Runner, context: Path) -> None:
+    layout = context / "layout"
+    digests = save_layout(build, busybox, layout, {"one": "linux/amd64", "two": "linux/amd64"})
+    assert name_in_layout(build, busybox, f"{layout}:two") == ("two", "amd64")
+    for reference, expected in (
+        (f"{layout}:three", "no image with the tag 'three'"),
+        (f"{layout}:one@{digests['two']}", digests["one"]),
+        (f"{layout}", "has several images"),
+        (f"{context}/nowhere:one", f"there is no OCI layout '{context}/nowhere:one'"),
+    ):
+        refused = build("FROM base\n", "--build-context", f"base=oci-layout://{reference}", check=False)
+        assert refused.returncode and expected in refused.stderr, refused.stderr
+    save_layout(build, busybox, layout, {"latest": "linux/amd64"})
+    assert name_in_layout(build, busybox, f"{layout}") == ("latest", "amd64")
+
+
+def test_a_layout_as_base_for_another_platform(build: Build, busybox: Runner, context: Path) -> None:
+    layout = context / "layout"
+    both = "linux/amd64,linux/arm64"
+    save_layout(build, busybox, layout, {"both": both, "arm": "linux/arm64", "arms": "linux/arm64,linux/arm/v7"})
+    assert name_in_layout(build, busybox, f"{layout}:both") == ("both", "amd64")
+    assert name_in_layout(build, busybox, f"{layout}:both", "--platform", "linux/arm64") == ("both", "arm64")
+    assert name_in_layout(build, busybox, f"{layout}:arm") == ("arm", "arm64"), "nobody asked for a platform"
+    base = ("--build-context", f"base=oci-layout://{layout}:arm")
+    refused = build("FROM base\n", *base, "--platform", "linux/s390x", check=False)
+    assert refused.returncode and "'linux/arm64', not 'linux/s390x'" in refused.stderr
+    refused = build("FROM base\n", "--build-context", f"base=oci-layout://{layout}:arms", check=False)
+    assert refused.returncode and "no variant for platform 'linux/amd64'" in refused.stderr
