@@ -1,39 +1,19 @@
-"""Id maps as values: which ids a container has and which of the user's ids stand behind them. Pure, no system call."""
+"""The id maps that a user can have: the default one, keep-id, nomap, and what --uidmap asks for. Pure.
+
+The map itself, as records keep it, is records.id_map's.
+"""
 
 from __future__ import annotations
 
 from rootless.errors import HostLimit, UsageError
+from rootless.records.id_map import Extent, IdMap, container_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
 MAX_ID = 0xFFFFFFFE  # 2^32-1 means "no id" to the kernel (CVE-2024-40635: never wrap around to 0)
 MAX_EXTENTS = 340  # the kernel's limit of lines in uid_map since Linux 4.15
-
-
-class Extent:
-    """`size` consecutive ids: `container`, `container`+1, ... inside are `host`, `host`+1, ... outside."""
-
-    __slots__ = ("container", "host", "size")
-
-    def __init__(self, container: int, host: int, size: int) -> None:
-        self.container = container
-        self.host = host
-        self.size = size
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Extent) and self._fields() == other._fields()
-
-    def __hash__(self) -> int:
-        return hash(self._fields())
-
-    def __repr__(self) -> str:
-        return f"Extent({self.container}, {self.host}, {self.size})"
-
-    def _fields(self) -> tuple[int, int, int]:
-        return self.container, self.host, self.size
 
 
 class SubordinateIds:
@@ -53,98 +33,6 @@ class SubordinateIds:
 
     def __repr__(self) -> str:
         return f"SubordinateIds({self.uids}, {self.gids})"
-
-
-class IdMap:
-    """The user ids and group ids of a user namespace.
-
-    kind: `range` (written by newuidmap and newgidmap), `single` (one id, which the kernel lets anybody write) or
-    `identity` (root of a namespace that has several ids hands them on unchanged).
-    """
-
-    __slots__ = ("gids", "kind", "uids")
-
-    def __init__(self, uids: Iterable[Extent], gids: Iterable[Extent], kind: str) -> None:
-        self.uids = tuple(uids)
-        self.gids = tuple(gids)
-        self.kind = kind
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, IdMap) and self.to_json() == other.to_json()
-
-    def __hash__(self) -> int:
-        return hash((self.uids, self.gids, self.kind))
-
-    def __repr__(self) -> str:
-        return f"IdMap({self.uids}, {self.gids}, {self.kind!r})"
-
-    def key(self) -> str:
-        """A short text, the same for maps that give a file of an image the same owner on disk.
-
-        All single maps have one key: whatever the id inside is, every file belongs to the user.
-        """
-        if self.kind == "single":
-            return "single"
-        value = 0xCBF29CE484222325  # FNV-1a: no import of hashlib on the way of `run`
-        for byte in repr((self.uids, self.gids)).encode():
-            value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-        return f"{value:016x}"
-
-    def to_host_uid(self, uid: int) -> int | None:
-        """The id outside of container user `uid`; None when it has none."""
-        return _translate(self.uids, uid)
-
-    def to_host_gid(self, gid: int) -> int | None:
-        """The id outside of container group `gid`; None when it has none."""
-        return _translate(self.gids, gid)
-
-    def to_container_uid(self, uid: int) -> int | None:
-        """The id inside of host user `uid`; None when it has none."""
-        return _translate(_inverse(self.uids), uid)
-
-    def to_container_gid(self, gid: int) -> int | None:
-        """The id inside of host group `gid`; None when it has none."""
-        return _translate(_inverse(self.gids), gid)
-
-    def has_uid(self, uid: int) -> bool:
-        """Is container user `uid` mapped?"""
-        return self.to_host_uid(uid) is not None
-
-    def has_gid(self, gid: int) -> bool:
-        """Is container group `gid` mapped?"""
-        return self.to_host_gid(gid) is not None
-
-    def first_uid(self) -> int:
-        """The user to be for set-up: 0 where it is mapped, else the lowest one."""
-        return min(e.container for e in self.uids)
-
-    def first_gid(self) -> int:
-        """The group to be for set-up: 0 where it is mapped, else the lowest one."""
-        return min(e.container for e in self.gids)
-
-    def to_json(self) -> dict[str, Any]:
-        """The map as JSON values, for records."""
-        return {
-            "kind": self.kind,
-            "uids": [[e.container, e.host, e.size] for e in self.uids],
-            "gids": [[e.container, e.host, e.size] for e in self.gids],
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> IdMap:
-        """The map that `to_json` wrote."""
-        return cls([Extent(*e) for e in value["uids"]], [Extent(*e) for e in value["gids"]], value["kind"])
-
-
-def _translate(extents: Iterable[Extent], number: int) -> int | None:
-    for e in extents:
-        if e.container <= number < e.container + e.size:
-            return e.host + number - e.container
-    return None
-
-
-def _inverse(extents: Iterable[Extent]) -> list[Extent]:
-    return [Extent(e.host, e.container, e.size) for e in extents]
 
 
 def single_map(container_uid: int, container_gid: int, uid: int | None = None, gid: int | None = None) -> IdMap:
@@ -256,7 +144,7 @@ def _parse(flag: str, value: str, intermediate: tuple[Extent, ...]) -> tuple[int
     if size == 0 or container + size - 1 > MAX_ID:
         raise UsageError(f"invalid {flag} '{value}': size out of range")
     if on_host:
-        inside = _translate(_inverse(intermediate), start)
+        inside = container_id(intermediate, start)
         if inside is None:
             raise UsageError(f"invalid {flag} '{value}': host id {start} is not yours")
         start = inside

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.host.idmap import Extent, IdMap
+    from rootless.records.id_map import Extent, IdMap
 
 PACKAGE_HINT = "ask the administrator for: apt install uidmap   (dnf install shadow-utils)"
 _OUTPUT_LIMIT = 4096

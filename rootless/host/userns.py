@@ -7,11 +7,12 @@ import signal
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit
 from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, read_answer
-from rootless.host.idmap import Extent, IdMap, default_map, identity_map, single_map
+from rootless.host.idmap import default_map, identity_map, single_map
 from rootless.host.interpreter import worker_command
 from rootless.host.mapping import write_maps
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from rootless.kernel.process import set_dumpable
+from rootless.records.id_map import Extent, IdMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

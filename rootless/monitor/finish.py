@@ -15,7 +15,6 @@ def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
     The name goes first: a container without one is garbage that `prune` finds if we are killed in between.
     userns_fd: a user namespace with the container's id map, where one is open; else one is made.
     """
-    from rootless.host.idmap import IdMap
     from rootless.storage.files.removal import remove_tree
 
     remove = spec.now().remove
@@ -26,7 +25,7 @@ def remove_container(spec: LaunchSpec, userns_fd: int | None = None) -> None:
             os.unlink(remove.name_file)
         except FileNotFoundError:
             pass
-    id_map = IdMap.from_json(spec.plan.id_map)
+    id_map = spec.plan.id_map
     for path in (remove.directory, *remove.volumes):
         if path and os.path.lexists(path):
             remove_tree(path, id_map, userns_fd=userns_fd)

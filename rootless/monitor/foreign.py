@@ -310,10 +310,9 @@ class _Agent:
 
     def _create(self, mounter: Mounter | None, stdio: tuple[int, int, int] | None, console: str | None) -> None:
         from rootless.host import userns
-        from rootless.host.idmap import IdMap
 
         spec = self._spec
-        userns.enter(IdMap.from_json(spec.plan.id_map))
+        userns.enter(spec.plan.id_map)
         rootfs = adapted(spec.config, spec.bundle)["root"]["path"]
         if mounter is not None:
             mounter(rootfs)

@@ -125,7 +125,6 @@ def launch(
 
     prepared: namespaces made early; it is used up. holder: gives the run its cgroup.
     """
-    from rootless.host.idmap import IdMap
     from rootless.runtime.operations import SeedVolume
     from rootless.runtime.process import launch as runtime
     from rootless.storage import drivers
@@ -159,8 +158,8 @@ def launch(
             runtime.Launch(
                 config=spec.config,
                 bundle=spec.bundle,
-                id_map=IdMap.from_json(spec.plan.id_map) if spec.has_own_users else None,
-                outer_map=IdMap.from_json(spec.plan.outer_map) if spec.has_own_users and spec.plan.outer_map else None,
+                id_map=spec.plan.id_map if spec.has_own_users else None,
+                outer_map=spec.plan.outer_map if spec.has_own_users else None,
                 root_mount=mounter,
                 extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.plan.seed_volumes],
                 stdio=stdio,
@@ -262,7 +261,5 @@ def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:
 def start_network(spec: LaunchSpec, pid: int) -> Helper | None:
     """Begin, without waiting, to connect the network namespace of `pid`; None when its mode needs no helper."""
     from rootless.network.modes import recorded_mode
-    from rootless.network.ports import Port
 
-    ports = [Port.from_json(port) for port in spec.plan.network.ports]
-    return recorded_mode(spec.plan.network.mode).start(pid, ports)
+    return recorded_mode(spec.plan.network.mode).start(pid, spec.plan.network.ports)

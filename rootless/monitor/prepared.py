@@ -17,9 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from rootless.host.idmap import IdMap
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
+    from rootless.records.id_map import IdMap
 
 _FILES = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
 
@@ -40,7 +40,7 @@ class PreparedContainer:
         Where nothing fits, `fds` is empty afterwards.
         """
         wanted = {entry["type"] for entry in spec.config["linux"]["namespaces"] if not entry.get("path")}
-        if "user" not in wanted or self.id_map.to_json() != (spec.plan.outer_map or spec.plan.id_map):
+        if "user" not in wanted or self.id_map != (spec.plan.outer_map or spec.plan.id_map):
             self.close()
             return None
         helper, self._helper = self._helper, None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from rootless.network.ports import Port
+    from rootless.records.port import Port
 
 READY_FD = 3  # in the helper: what is written here says that the network is configured
 NETWORK_NAMESPACE = "/proc/self/fd/0"  # in the helper: the namespace to connect
@@ -158,8 +158,7 @@ class Helper:
 
 def connection_facts(published: Sequence[Port]) -> NetworkFacts:
     """What inspect shows of a container's network."""
-    ports = [p.to_json() for p in published]
-    return NetworkFacts(addresses.CONTAINER, addresses.PREFIX, addresses.GATEWAY, ports=ports)
+    return NetworkFacts(addresses.CONTAINER, addresses.PREFIX, addresses.GATEWAY, ports=list(published))
 
 
 def require_tun() -> None:

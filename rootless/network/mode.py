@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rootless.host.probes.result import Probe
     from rootless.network.helper import Helper
-    from rootless.network.ports import Port
+    from rootless.records.port import Port
 
     class HelperModule(Protocol):
         """What the module of a helper program offers. The table loads it only when the helper is wanted."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rootless.host.probes.result import Probe
-    from rootless.network.ports import Port
+    from rootless.records.port import Port
 
 PROGRAM = "pasta"
 

@@ -8,72 +8,14 @@ import socket
 
 from rootless.errors import HostLimit, UsageError
 from rootless.network.addresses import family
+from rootless.records.port import Port, address_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
 PROTOCOLS = ("tcp", "udp")
 _SCTP_HINT = "neither pasta nor slirp4netns forwards sctp; use --network=host"
-
-
-class Port:
-    """One published port. host_ip: "" is every address of the host; host_port: 0 is any free one.
-
-    host_port_last: above host_port, the first free port of that range is meant.
-    """
-
-    __slots__ = ("container_port", "host_ip", "host_port", "host_port_last", "protocol")
-
-    def __init__(
-        self, host_ip: str, host_port: int, container_port: int, protocol: str = "tcp", host_port_last: int = 0
-    ) -> None:
-        self.host_ip = host_ip
-        self.host_port = host_port
-        self.container_port = container_port
-        self.protocol = protocol
-        self.host_port_last = host_port_last or host_port
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Port) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __repr__(self) -> str:
-        return f"Port({self})"
-
-    def __str__(self) -> str:
-        """`0.0.0.0:8080->80/tcp`, as in docker's PORTS column."""
-        last = f"-{self.host_port_last}" if self.host_port_last != self.host_port else ""
-        return f"{_bind_text(self.host_ip)}:{self.host_port}{last}->{self.container_port}/{self.protocol}"
-
-    def _key(self) -> tuple[str, int, int, str, int]:
-        return self.host_ip, self.host_port, self.container_port, self.protocol, self.host_port_last
-
-    def to_json(self) -> dict[str, Any]:
-        """As launch.json lists it."""
-        value: dict[str, Any] = {
-            "host_ip": self.host_ip,
-            "host_port": self.host_port,
-            "container_port": self.container_port,
-            "protocol": self.protocol,
-        }
-        if self.host_port_last != self.host_port:
-            value["host_port_last"] = self.host_port_last
-        return value
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Port:
-        """The inverse of to_json."""
-        return cls(
-            value.get("host_ip") or "",
-            value.get("host_port") or 0,
-            value["container_port"],
-            value.get("protocol") or "tcp",
-            value.get("host_port_last") or 0,
-        )
 
 
 def parse_publish(text: str) -> list[Port]:
@@ -196,7 +138,7 @@ def _bound(host_ip: str, number: int, protocol: str) -> socket.socket:
 
 def refused(host_ip: str, number: int, error: OSError) -> HostLimit:
     """What a failed bind means to the user."""
-    where = f"{_bind_text(host_ip)}:{number}"
+    where = f"{address_text(host_ip)}:{number}"
     if error.errno == errno.EADDRINUSE:
         return in_use(host_ip, number)
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -215,7 +157,7 @@ def in_use(host_ip: str, number: int) -> HostLimit:
     """docker's text for a busy port."""
     return HostLimit(
         "driver failed programming external connectivity on endpoint: "
-        f"Bind for {_bind_text(host_ip)}:{number} failed: port is already allocated",
+        f"Bind for {address_text(host_ip)}:{number} failed: port is already allocated",
         hint=f"choose another host port, or find its owner: ss -lntup 'sport = :{number}'",
     )
 
@@ -227,9 +169,3 @@ def unprivileged_port_start() -> int:
             return int(f.read())
     except (OSError, ValueError):
         return 1024
-
-
-def _bind_text(host_ip: str) -> str:
-    if not host_ip:
-        return "0.0.0.0"  # noqa: S104 - what docker prints
-    return f"[{host_ip}]" if ":" in host_ip else host_ip

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.host.probes.result import Probe
-    from rootless.network.ports import Port
+    from rootless.records.port import Port
 
 PROGRAM = "slirp4netns"
 _MAX_ANSWER = 65536  # bytes

@@ -105,6 +105,10 @@ class Fields:
         value = self._known.get(key)
         return None if value is None else Fields(value, self._file, self._path(key))
 
+    def require_member(self, key: str) -> Fields:
+        """The members of an object that must be there."""
+        return Fields(self._known.get(key), self._file, self._path(key))
+
     def objects(self, key: str) -> Iterator[Fields]:
         """The objects of a list, none when it is missing."""
         for number, value in enumerate(self._list(key)):
@@ -128,6 +132,17 @@ class Fields:
                 case _:
                     raise self._wrong(f"{key}[{number}]", "a pair of whole numbers")
         return pairs
+
+    def integer_triples(self, key: str) -> list[tuple[int, int, int]]:
+        """A list of three whole numbers each, empty when it is missing."""
+        triples: list[tuple[int, int, int]] = []
+        for number, value in enumerate(self._list(key)):
+            match value:
+                case [int(first), int(second), int(third)]:
+                    triples.append((first, second, third))
+                case _:
+                    raise self._wrong(f"{key}[{number}]", "three whole numbers")
+        return triples
 
     def _list(self, key: str) -> list[object]:
         value = self._known.get(key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rootless.records.fields import Fields
+from rootless.records.id_map import IdMap
+from rootless.records.port import Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,27 +14,26 @@ VERSION = 1
 
 
 class NetworkPlan:
-    """How the container is to be connected. mode: a name of network.modes; ports: network.ports.Port as JSON."""
+    """How the container is to be connected. mode: a name of network.modes; ports: those to publish, with host ports."""
 
     __slots__ = ("dns", "mode", "ports")
 
-    def __init__(
-        self, mode: str = "none", ports: list[dict[str, Any]] | None = None, dns: list[str] | None = None
-    ) -> None:
+    def __init__(self, mode: str = "none", ports: list[Port] | None = None, dns: list[str] | None = None) -> None:
         self.mode = mode
         self.ports = ports or []
         self.dns = dns or []
 
     def to_json(self) -> dict[str, Any]:
         """The member "network"."""
-        return {"mode": self.mode, "ports": self.ports, "dns": self.dns}
+        return {"mode": self.mode, "ports": [port.to_json() for port in self.ports], "dns": self.dns}
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> NetworkPlan:
         """The reverse of `to_json`."""
         if fields is None:
             return cls()
-        return cls(fields.text("mode", "none"), fields.mappings("ports"), fields.texts("dns"))
+        ports = [Port.from_json(port) for port in fields.objects("ports")]
+        return cls(fields.text("mode", "none"), ports, fields.texts("dns"))
 
 
 class LogPlan:
@@ -198,7 +199,7 @@ class LaunchPlan:
     """launch.json: what to run and what shall happen when it ends.
 
     bundle, runtime_dir: "" for the container's directory; rootfs: the plan of a storage driver, None for a bundle with
-    a root of its own; id_map, outer_map: host.idmap.IdMap as JSON; seed_volumes: `source` directories that get the
+    a root of its own; seed_volumes: `source` directories that get the
     files of the image at `target` when they are empty; stop_timeout: seconds, below 0: never kill; init: our own
     reaper is the first process; runtime: another OCI runtime's program, None for ours. What seccomp_listener,
     root_emulation and rootfs hold is the format of the rooms that use them.
@@ -235,14 +236,14 @@ class LaunchPlan:
         "terminal",
     )
 
-    def __init__(self, container_id: str, id_map: dict[str, Any]) -> None:
+    def __init__(self, container_id: str, id_map: IdMap) -> None:
         self.id = container_id
         self.id_map = id_map
         self.name = container_id[:12]
         self.bundle = ""
         self.rootfs: dict[str, Any] | None = None
         self.joined_user = False
-        self.outer_map: dict[str, Any] | None = None
+        self.outer_map: IdMap | None = None
         self.network = NetworkPlan()
         self.seed_volumes: list[dict[str, str]] = []
         self.seccomp_bpf: str | None = None
@@ -281,9 +282,9 @@ class LaunchPlan:
             "name": self.name,
             "bundle": self.bundle,
             "rootfs": self.rootfs,
-            "id_map": self.id_map,
+            "id_map": self.id_map.to_json(),
             "joined_user": self.joined_user,
-            "outer_map": self.outer_map,
+            "outer_map": None if self.outer_map is None else self.outer_map.to_json(),
             "network": self.network.to_json(),
             "seed_volumes": self.seed_volumes,
             "seccomp_bpf": self.seccomp_bpf,
@@ -316,12 +317,13 @@ class LaunchPlan:
         """
         fields = Fields(known, file)
         fields.check_version(VERSION)
-        plan = cls(fields.text("id"), fields.mapping("id_map"))
+        plan = cls(fields.text("id"), IdMap.from_fields(fields.require_member("id_map")))
         plan.name = fields.text("name", "") or plan.name
         plan.bundle = fields.text("bundle", "")
         plan.rootfs = fields.mapping("rootfs") or None
         plan.joined_user = fields.flag("joined_user")
-        plan.outer_map = fields.mapping("outer_map") or None
+        outer_map = fields.member("outer_map")
+        plan.outer_map = None if outer_map is None else IdMap.from_fields(outer_map)
         plan.network = NetworkPlan.from_json(fields.member("network"))
         plan.seed_volumes = fields.mappings("seed_volumes")
         plan.seccomp_bpf = fields.optional_text("seccomp_bpf")

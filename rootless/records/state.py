@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless.records.fields import Fields
+from rootless.records.port import Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class NetworkFacts:
     __slots__ = ("gateway", "ip", "mac", "ports", "prefix")
 
     def __init__(
-        self, ip: str = "", prefix: int = 0, gateway: str = "", mac: str = "", ports: list[dict[str, Any]] | None = None
+        self, ip: str = "", prefix: int = 0, gateway: str = "", mac: str = "", ports: list[Port] | None = None
     ) -> None:
         self.ip = ip
         self.prefix = prefix
@@ -79,7 +80,8 @@ class NetworkFacts:
         """The member "network"."""
         if not self.ip:
             return {}
-        known = {"ip": self.ip, "prefix": self.prefix, "gateway": self.gateway, "ports": self.ports}
+        ports = [port.to_json() for port in self.ports]
+        known = {"ip": self.ip, "prefix": self.prefix, "gateway": self.gateway, "ports": ports}
         return {**known, "mac": self.mac} if self.mac else known
 
     @classmethod
@@ -92,7 +94,7 @@ class NetworkFacts:
             fields.integer("prefix", 0),
             fields.text("gateway", ""),
             fields.text("mac", ""),
-            fields.mappings("ports"),
+            [Port.from_json(port) for port in fields.objects("ports")],
         )
 
 

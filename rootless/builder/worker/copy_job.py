@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.builder.worker.read_trees import MountedTree
 from rootless.errors import InvalidInput
-from rootless.host.idmap import IdMap
+from rootless.records.id_map import IdMap
 
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rootless.builder.worker import mountpoints
 from rootless.builder.worker.read_trees import MountedTree
 from rootless.errors import HostLimit, InvalidInput
-from rootless.host.idmap import IdMap
 from rootless.network.modes import recorded_mode
+from rootless.records.id_map import IdMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from rootless.host.idmap import IdMap
     from rootless.network.helper import Helper
     from rootless.network.mode import HelperProgram
+    from rootless.records.id_map import IdMap
 
 
 class Namespaces:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.builder.worker.copy_job import own_mounts
 from rootless.builder.worker.read_trees import MountedTree
-from rootless.host.idmap import IdMap
+from rootless.records.id_map import IdMap
 
 if TYPE_CHECKING:
     from rootless.builder.worker.worker_session import WorkerSession

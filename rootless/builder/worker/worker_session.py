@@ -14,7 +14,7 @@ from rootless.builder.worker.step_namespaces import Namespaces
 if TYPE_CHECKING:
     import socket
 
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 
 class WorkerSession:

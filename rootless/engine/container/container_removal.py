@@ -73,7 +73,7 @@ def _kill(engine: Engine, container_id: str, state: ContainerState) -> None:
 
 def remove(engine: Engine, record: dict[str, Any], *, volumes: bool) -> None:
     """Delete a container that does not run, and with `volumes` the anonymous volumes that nobody else uses."""
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
     engine.store.containers.remove(record["id"], IdMap.from_json(record["id_map"]))
     events.record_container(engine, record, "destroy")

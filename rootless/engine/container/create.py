@@ -23,7 +23,7 @@ from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkP
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_in_use import ImageInUse
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 _NAME_ATTEMPTS = 20
 
@@ -108,7 +108,7 @@ def _make(
         "id_map": id_map.to_json(),
         "options": options._asdict(),
         "exposed": [f"{port}/{protocol}" for port, protocol in networking.exposed_ports(exposed)],
-        "network": {"mode": network.mode, "container": joined.network, "ports": list(network.ports)},
+        "network": {"mode": network.mode, "container": joined.network, "ports": [p.to_json() for p in network.ports]},
         "host": os.uname().nodename,
     }
     directory = _make_directory(engine, record, named=options.name is not None)
@@ -174,12 +174,12 @@ def _make(
         command=config["process"]["args"],
         default_home=not any(name == "HOME" for name, _ in (*split_env(image.defaults.env), *facts.env)),
     )
-    launch = LaunchPlan(container_id, id_map.to_json())
+    launch = LaunchPlan(container_id, id_map)
     launch.name = record["name"]
     launch.bundle = directory
     launch.rootfs = rootfs
     launch.joined_user = joined.id_map is not None
-    launch.outer_map = None if outer_map is None else outer_map.to_json()
+    launch.outer_map = outer_map
     launch.network = NetworkPlan(network.mode, list(network.ports), list(options.dns))
     launch.seed_volumes = list(mounts.seeds)
     if not runtime:

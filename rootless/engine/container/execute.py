@@ -114,8 +114,8 @@ def _change_user(
     from rootless.engine.image.image_files import read_in_root
     from rootless.engine.plan import oci_process as planning
     from rootless.engine.plan.users import resolve
-    from rootless.host.idmap import IdMap
     from rootless.kernel.procfs import transparent
+    from rootless.records.id_map import IdMap
 
     saved = saved_options(record)
     home = None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootless.engine.plan.bundle import NamespaceChoice
 from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidState, UsageError
-from rootless.host.idmap import IdMap
 from rootless.network.modes import recorded_mode
+from rootless.records.id_map import IdMap
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine

@@ -131,7 +131,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
         if recorded_mode(record["network"]["mode"]).can_publish:
             ports = networking.allocated(networking.wanted_ports(options, tuple(record["exposed"])))
             launch.network.ports = list(ports)
-            record["network"]["ports"] = list(ports)
+            record["network"]["ports"] = [port.to_json() for port in ports]
             containers.update(container_id, record)
     launch.seccomp_bpf = _filter_path(engine, record, directory, launch)
     if launch.root_emulation:

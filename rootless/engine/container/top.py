@@ -11,8 +11,8 @@ from rootless.engine.container.execute import running
 from rootless.engine.container.pause import processes_of
 from rootless.engine.types import TopTable
 from rootless.errors import UsageError
-from rootless.host.idmap import IdMap
 from rootless.kernel import procfs
+from rootless.records.id_map import IdMap
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine

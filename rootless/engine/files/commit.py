@@ -13,7 +13,6 @@ from rootless.engine.files import snapshots
 from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.transfer.import_tar import publish_manifest
 from rootless.errors import InvalidState, UsageError
-from rootless.host.idmap import IdMap
 from rootless.image.convert import layer_compression, layer_type
 from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.storage.store.records import read_record
@@ -87,7 +86,7 @@ def container_changes(engine: Engine, container: str) -> list[Change]:
     """What the container has changed in its image's files, in the order of paths."""
     container_id = engine.store.containers.find(container)
     launch, targets = plan_of(engine, container_id)
-    return snapshots.changes(engine, launch.rootfs or {}, IdMap.from_json(launch.id_map), targets)
+    return snapshots.changes(engine, launch.rootfs or {}, launch.id_map, targets)
 
 
 def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:
@@ -111,7 +110,7 @@ def _layer(
     engine: Engine, container_id: str, *, squash: bool, progress: Callable[[PullEvent], None] | None
 ) -> NewLayer | None:
     launch, targets = plan_of(engine, container_id)
-    id_map = IdMap.from_json(launch.id_map)
+    id_map = launch.id_map
     return snapshots.commit_layer(
         engine, launch.rootfs or {}, id_map, exclude=targets, squash=squash, progress=progress
     )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
-from rootless.host.idmap import IdMap
 from rootless.host.userns import worker_command
 from rootless.paths import Lock
 
@@ -51,11 +50,11 @@ class ContainerFiles:
         if self._state.remote:
             raise InvalidState(f"container '{container}' runs on host '{self._state.remote}'")
         launch = containers.read_launch(self.id)
-        self.id_map = IdMap.from_json(launch.id_map)
+        self.id_map = launch.id_map
         self._plan: dict[str, Any] = launch.rootfs or {}
         self._is_running = self._state.is_running
         self._job = {
-            "id_map": launch.id_map,
+            "id_map": launch.id_map.to_json(),
             "directory": self.directory,
             "writes": writes,
             "bare": bare,

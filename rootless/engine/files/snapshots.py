@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.image_types import PullEvent
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 
 class NewLayer(NamedTuple):

@@ -14,7 +14,7 @@ from rootless.engine.plan import security
 from rootless.engine.plan.users import Account
 from rootless.engine.types import ContainerOptions, ImageDefaults
 from rootless.errors import UsageError
-from rootless.host.idmap import IdMap
+from rootless.records.id_map import IdMap
 from rootless.runtime import CONFIG_VERSION
 from rootless.units import parse_size
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from rootless.host.idmap import IdMap
 from rootless.records.launch import CgroupPlan, LaunchPlan
 
 
@@ -33,7 +32,7 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
     from rootless.runtime import plan
 
     linux, process = config["linux"], config["process"]
-    id_map = IdMap.from_json(launch.id_map)
+    id_map = launch.id_map
     steps = [f"start the monitor of '{launch.name}'"]
     steps += [
         f"map {kind} ids: "
@@ -50,7 +49,7 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
     steps += plan.describe(plan.operations(config, facts))
     steps += _cgroup_steps(launch.cgroup)
     network = launch.network
-    ports = "".join(f", port {one['host_port']} to {one['container_port']}/{one['protocol']}" for one in network.ports)
+    ports = "".join(f", port {one.host_port} to {one.container_port}/{one.protocol}" for one in network.ports)
     steps.append(f"network {network.mode}{ports}")
     user = process["user"]
     steps.append(f"become user {user['uid']}, group {user['gid']}")

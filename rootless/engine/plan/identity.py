@@ -10,7 +10,8 @@ from rootless.engine.image.image_files import read_from_layers
 from rootless.engine.plan.users import MAX_ID, Account, resolve
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
-from rootless.host.idmap import IdMap, SubordinateIds, custom_map, keep_id_map, nomap_map, single_map
+from rootless.host.idmap import SubordinateIds, custom_map, keep_id_map, nomap_map, single_map
+from rootless.records.id_map import IdMap
 
 
 class Identity(NamedTuple):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.plan.users import Account
     from rootless.engine.types import ContainerOptions, ImageDefaults
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 
 class Made:

@@ -6,7 +6,7 @@ It starts no helper; that is the monitor's part.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
@@ -15,14 +15,14 @@ from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, find_mod
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.network.mode import HelperProgram, Mode
-    from rootless.network.ports import Port
+    from rootless.records.port import Port
 
 
 class Network(NamedTuple):
-    """mode: its name in network.modes. ports: as launch.json lists them. warning: "" or one line."""
+    """mode: its name in network.modes. ports: with host ports that are free. warning: "" or one line."""
 
     mode: str
-    ports: tuple[dict[str, Any], ...] = ()
+    ports: tuple[Port, ...] = ()
     warning: str = ""
 
 
@@ -90,7 +90,8 @@ def _reliable() -> HelperProgram:
 
 def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Port]:
     """The ports of -p and -P as they were asked for; host port 0: any free one. Raises UsageError."""
-    from rootless.network.ports import Port, parse_publish
+    from rootless.network.ports import parse_publish
+    from rootless.records.port import Port
 
     ports = [port for text in options.publish for port in parse_publish(text)]
     if options.publish_all:
@@ -99,11 +100,11 @@ def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Po
     return ports
 
 
-def allocated(ports: list[Port]) -> tuple[dict[str, Any], ...]:
-    """The ports with host ports that are free now, as launch.json lists them. Raises HostLimit for a busy one."""
+def allocated(ports: list[Port]) -> tuple[Port, ...]:
+    """The ports with host ports that are free now. Raises HostLimit for a busy one."""
     from rootless.network.ports import allocate
 
-    return tuple(port.to_json() for port in allocate(ports))
+    return tuple(allocate(ports))
 
 
 def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:

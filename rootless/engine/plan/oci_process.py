@@ -9,7 +9,7 @@ from rootless.engine.plan.environment import DEFAULT_PATH, merge_env, split_env
 from rootless.engine.plan.users import Account
 from rootless.engine.types import ImageDefaults
 from rootless.errors import UsageError
-from rootless.host.idmap import IdMap
+from rootless.records.id_map import IdMap
 from rootless.runtime.capabilities import effective_sets
 
 

@@ -13,7 +13,7 @@ from rootless.errors import HostLimit, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 MODES = ("auto", "on", "off")
 APT_FILE = "/dev/rootless-apt.conf"

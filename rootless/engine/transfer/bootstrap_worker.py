@@ -6,8 +6,8 @@ import json
 import sys
 
 from rootless.errors import RootlessError
-from rootless.host.idmap import IdMap
 from rootless.host.userns import run_in_place
+from rootless.records.id_map import IdMap
 
 
 def main() -> int:

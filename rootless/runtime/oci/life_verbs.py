@@ -9,9 +9,9 @@ import time
 
 from rootless.errors import HookFailed, InvalidInput, InvalidState, RuntimeFailure, UsageError
 from rootless.host.facts import is_privileged
-from rootless.host.idmap import Extent, IdMap
 from rootless.kernel import process as kernel
 from rootless.kernel import procfs
+from rootless.records.id_map import Extent, IdMap
 from rootless.runtime import spec
 from rootless.runtime.channel import Channel
 from rootless.runtime.oci import bundle_cgroup

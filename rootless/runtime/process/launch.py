@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
     from rootless.runtime.operations import Operation
     from rootless.runtime.process.nested import Nested
     from rootless.runtime.seccomp.emulation import Emulation

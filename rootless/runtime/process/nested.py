@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from rootless.host.idmap import Extent, IdMap
+    from rootless.records.id_map import Extent, IdMap
 
 _PIPEFS_MAGIC = 0x50495045
 _NS_GET_PARENT = 0xB702
@@ -165,7 +165,7 @@ def give_streams_from_outside(userns: int, pid: int, uid: int, streams: Sequence
 
 def _between(inner: Sequence[Extent], outer: Sequence[Extent]) -> list[Extent]:
     """container → outer id extents, split where the outer map changes."""
-    from rootless.host.idmap import Extent
+    from rootless.records.id_map import Extent
 
     result = []
     for e in inner:

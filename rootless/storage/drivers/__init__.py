@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
     Plan = dict[str, Any]
 

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
     Plan = dict[str, Any]
 

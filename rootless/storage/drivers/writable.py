@@ -8,7 +8,7 @@ from rootless.errors import HostLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 
 def make_directories(container_dir: str, lowerdirs: list[str], id_map: IdMap, *private: str) -> list[str]:

@@ -14,7 +14,7 @@ from rootless.errors import HostLimit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
 
 _DENIED = (errno.EACCES, errno.EPERM)
 _DEPTH = 200  # open directories at a time; deeper ones are moved up first

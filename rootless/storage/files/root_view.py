@@ -12,12 +12,12 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import HostLimit, InvalidState
-from rootless.host.idmap import IdMap
 from rootless.host.userns import enter, join
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.kernel.namespaces import CLONE_NEWNS, setns
 from rootless.kernel.procfs import start_time
+from rootless.records.id_map import IdMap
 from rootless.storage import drivers
 from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
 from rootless.host.answer import error_to_json, write_all
-from rootless.host.idmap import IdMap
 from rootless.kernel.files import open_in_root
+from rootless.records.id_map import IdMap
 from rootless.storage.files.archiver import Archiver
 from rootless.storage.files.placer import ArchivePlacer
 from rootless.storage.files.root_view import open_running, open_stopped

@@ -24,8 +24,8 @@ from rootless.storage.store.records import random_name, read_record, write_recor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.host.idmap import IdMap
     from rootless.image.decompress import ByteSource
+    from rootless.records.id_map import IdMap
     from rootless.storage.store.store import Store
 
     Names = list[str]

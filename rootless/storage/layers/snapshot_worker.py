@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import HostLimit
-from rootless.host.idmap import IdMap
 from rootless.host.userns import enter
 from rootless.kernel.files import syncfs
+from rootless.records.id_map import IdMap
 from rootless.storage.changes.differ import LayerWriter, Tar
 from rootless.storage.changes.difference import DIRECTORY, GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve

@@ -13,10 +13,10 @@ from typing import Any
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
 from rootless.host.answer import encode_error, encode_result, write_all
-from rootless.host.idmap import IdMap
 from rootless.host.userns import enter
 from rootless.kernel import mounts
 from rootless.kernel.files import syncfs
+from rootless.records.id_map import IdMap
 
 
 def main() -> int:

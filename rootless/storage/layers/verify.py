@@ -20,7 +20,7 @@ from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, DIRECTORY, F
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
     from rootless.storage.tar.tarstream import TarEntry
 
 MOST = 50  # damages that are told one by one

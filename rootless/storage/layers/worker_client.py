@@ -19,8 +19,8 @@ from rootless.host.userns import worker_command
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.host.idmap import IdMap
     from rootless.image.decompress import ByteSource
+    from rootless.records.id_map import IdMap
 
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20

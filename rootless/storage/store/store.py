@@ -14,7 +14,7 @@ from rootless.paths import Directories, Lock, atomic_write, ensure_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.host.idmap import IdMap
+    from rootless.records.id_map import IdMap
     from rootless.storage.layers.layer_store import Layers
     from rootless.storage.store.blobs import Blobs
     from rootless.storage.store.containers import Containers

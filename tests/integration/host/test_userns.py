@@ -18,9 +18,10 @@ from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, No
 from rootless.host import mapping, userns
 from rootless.host.answer import fork_and_read
 from rootless.host.facts import is_privileged
-from rootless.host.idmap import Extent, IdMap, default_map, keep_id_map, single_map
+from rootless.host.idmap import default_map, keep_id_map, single_map
 from rootless.host.subid import subordinate_ids
 from rootless.kernel.process import is_dumpable, set_no_new_privs
+from rootless.records.id_map import Extent, IdMap
 from tests.conftest import REPOSITORY, require
 
 UID, GID = os.geteuid(), os.getegid()

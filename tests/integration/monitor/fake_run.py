@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rootless.engine.container import attach_client
+from rootless.host.idmap import single_map
 from rootless.records.state import NetworkFacts
 
 
@@ -96,7 +97,7 @@ def container(root: Path, *args: str, **launch: Any) -> str:
         "name": "test",
         "bundle": str(directory),
         "rootfs": None,
-        "id_map": {},
+        "id_map": single_map(0, 0).to_json(),
         "log": {"driver": "json-file", "path": str(directory / "log"), "max_size": 0, "max_file": 1},
         "stop_timeout": 2,
         "runtime_dir": str(root / "run"),

@@ -20,6 +20,7 @@ from rootless.errors import HostLimit
 from rootless.host.facts import find_helper
 from rootless.network import addresses, mode, modes, pasta, ports, slirp4netns
 from rootless.network.helper import Helper
+from rootless.records.port import Port
 from tests.conftest import require, runs
 
 AGENT = Path(__file__).with_name("agent.py")
@@ -74,7 +75,7 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
     made.close()
 
 
-def _begin(module: ModuleType, pid: int, *published: ports.Port) -> Helper:
+def _begin(module: ModuleType, pid: int, *published: Port) -> Helper:
     helper = modes.recorded_mode(module.PROGRAM).start(pid, published)
     assert helper is not None
     return helper
@@ -84,7 +85,7 @@ def _begin(module: ModuleType, pid: int, *published: ports.Port) -> Helper:
 def start(module: ModuleType) -> Iterator[Callable[..., Helper]]:
     started: list[Helper] = []
 
-    def begin(namespace: Namespace, *published: ports.Port, ready: bool = True) -> Helper:
+    def begin(namespace: Namespace, *published: Port, ready: bool = True) -> Helper:
         helper: Helper = _begin(module, namespace.pid, *published)
         started.append(helper)
         if ready:
@@ -189,14 +190,14 @@ def test_tcp_range_and_udp(module: ModuleType, namespace: Namespace, start: Call
         assert _fetch(HOST, first + 1) == HOST  # the client's address is kept
     udp_port = next(p.host_port for p in helper.ports if p.protocol == "udp")
     assert udp_port
-    assert helper.facts.ports[3]["host_port"] == udp_port
+    assert helper.facts.ports[3].host_port == udp_port
     assert _query(HOST, udp_port) == HOST
 
 
 def test_a_host_address_limits_who_can_connect(namespace: Namespace, start: Callable[..., Helper]) -> None:
     port = ports.free_port("127.0.0.1")
     assert namespace("tcp", 8080) == "ok"
-    start(namespace, ports.Port("127.0.0.1", port, 8080))
+    start(namespace, Port("127.0.0.1", port, 8080))
     assert _fetch("127.0.0.1", port)
     assert HOST is not None
     with pytest.raises(OSError):
@@ -211,7 +212,7 @@ def test_connections_do_not_come_from_the_loopback(
         pytest.xfail("an old pasta shows loopback clients as 127.0.0.1; slirp4netns is chosen for ports")
     port = ports.free_port()
     assert namespace("tcp", 8080) == "ok"
-    start(namespace, ports.Port("", port, 8080))
+    start(namespace, Port("", port, 8080))
     assert not addresses.is_loopback(_fetch("127.0.0.1", port))
 
 
@@ -221,7 +222,7 @@ def test_clients_beyond_the_loopback_never_come_from_it(
     """CVE-2021-20199, for every version: what is not on this host never has a loopback address inside."""
     port = ports.free_port()
     assert namespace("udp", 8080) == "ok"
-    start(namespace, ports.Port("", port, 8080, "udp"))
+    start(namespace, Port("", port, 8080, "udp"))
     assert HOST is not None
     assert not addresses.is_loopback(_query(HOST, port))
 
@@ -229,7 +230,7 @@ def test_clients_beyond_the_loopback_never_come_from_it(
 def test_a_busy_port(namespace: Namespace, start: Callable[..., Helper]) -> None:
     port = _serve("0.0.0.0", b"")
     with pytest.raises(HostLimit, match=f"Bind for 0.0.0.0:{port} failed: port is already allocated") as caught:
-        start(namespace, ports.Port("", port, 80))
+        start(namespace, Port("", port, 80))
     assert caught.value.exit_code == 125
 
 
@@ -242,7 +243,7 @@ def test_a_port_that_gets_busy_meanwhile(
     port = _serve("0.0.0.0", b"")
     monkeypatch.setattr(ports, "allocate", list)
     with pytest.raises(HostLimit, match="already allocated"):
-        start(namespace, ports.Port("", port, 80))
+        start(namespace, Port("", port, 80))
 
 
 def test_stop_and_second_calls(namespace: Namespace, start: Callable[..., Helper]) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput, RootlessError
 from rootless.host import userns
-from rootless.host.idmap import IdMap
+from rootless.records.id_map import IdMap
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.apply import Applier
 from rootless.storage.layers.attributes import LayerAttributes

@@ -10,7 +10,7 @@ import pytest
 
 from rootless.host import mapping, remedies
 from rootless.host.facts import find_helper, kernel_version
-from rootless.host.idmap import Extent
+from rootless.records.id_map import Extent
 
 
 def refusal(code: int) -> OSError:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rootless.network import pasta, slirp4netns
-from rootless.network.ports import Port
+from rootless.records.port import Port
 
 
 def _value(argv: list[str], flag: str) -> str:

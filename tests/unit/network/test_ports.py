@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from rootless.errors import HostLimit, UsageError
 from rootless.network import ports
 from rootless.network.pasta import port_specifications
-from rootless.network.ports import Port, parse_publish
+from rootless.network.ports import parse_publish
+from rootless.records.fields import Fields
+from rootless.records.port import Port
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     for port in found:
         assert 0 <= port.host_port <= port.host_port_last <= 65535
         assert 1 <= port.container_port <= 65535
-        assert Port.from_json(port.to_json()) == port
+        assert Port.from_json(Fields(port.to_json(), "launch.json")) == port
 
 
 @given(st.lists(st.tuples(HOST, PORT, PORT), unique=True, max_size=20))

@@ -7,9 +7,12 @@ import json
 import pytest
 
 from rootless.errors import InvalidInput
-from rootless.records.launch import EventsPlan, HealthPlan, LaunchPlan, LogPlan, RemovePlan
+from rootless.records.id_map import IdMap
+from rootless.records.launch import EventsPlan, HealthPlan, LaunchPlan, LogPlan, NetworkPlan, RemovePlan
+from rootless.records.port import Port
 
-ID_MAP = {"kind": "range", "uids": [[0, 1001, 1]], "gids": [[0, 1001, 1]]}
+ID_MAP_JSON = {"kind": "range", "uids": [[0, 1001, 1]], "gids": [[0, 1001, 1]]}
+ID_MAP = IdMap.from_json(ID_MAP_JSON)
 
 
 def test_what_is_written_is_read_again() -> None:
@@ -18,16 +21,22 @@ def test_what_is_written_is_read_again() -> None:
     plan.events = EventsPlan("/events.log", {"name": "a"})
     plan.remove = RemovePlan("/names/a", "/c", ["/volumes/v"])
     plan.health = HealthPlan(["CMD", "true"])
+    plan.network = NetworkPlan("pasta", [Port("127.0.0.1", 8080, 80), Port("", 90, 90, "udp", 99)], ["1.1.1.1"])
+    plan.outer_map = ID_MAP
     plan.stop_timeout = -1
     written = json.loads(json.dumps(plan.to_json()))
-    assert LaunchPlan.from_json(written).to_json() == written
+    again = LaunchPlan.from_json(written)
+    assert again.to_json() == written
+    assert (again.id_map, again.outer_map, again.network.ports) == (ID_MAP, ID_MAP, plan.network.ports)
 
 
 def test_a_file_of_the_first_version_takes_defaults() -> None:
-    plan = LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP, "restart": {}, "stop_timeout": None, "older": 1})
+    plan = LaunchPlan.from_json(
+        {"id": "c0ffee", "id_map": ID_MAP_JSON, "restart": {}, "stop_timeout": None, "older": 1}
+    )
     assert (plan.restart.name, plan.network.mode, plan.log.driver, plan.stop_signal) == ("no", "none", "none", 15)
     assert plan.stop_timeout < 0, "null has always meant: never kill"
-    assert LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP}).stop_timeout == 10
+    assert LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP_JSON}).stop_timeout == 10
 
 
 def test_a_new_name_is_everywhere() -> None:
@@ -44,10 +53,14 @@ def test_a_new_name_is_everywhere() -> None:
         ({"id": None}, "'id' in '/c/launch.json' is not a string"),
         ({"cgroup": {"strict": "yes"}}, "'cgroup.strict' in '/c/launch.json' is not true or false"),
         ({"health": {"test": [1]}}, "'health.test[0]' in '/c/launch.json' is not a string"),
+        ({"id_map": None}, "'id_map' in '/c/launch.json' is not a JSON object"),
+        ({"id_map": {"kind": "range", "uids": [[0, 1]]}}, "'id_map.uids[0]' in '/c/launch.json' is not three whole"),
+        ({"outer_map": {"uids": []}}, "'outer_map.kind' in '/c/launch.json' is not a string"),
+        ({"network": {"ports": [{"container_port": "80"}]}}, "'network.ports[0].container_port' in '/c/launch.json'"),
         ({"version": 9}, "version 9"),
     ],
 )
 def test_a_wrong_value_is_named(members: dict[str, object], complaint: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP, **members}, "/c/launch.json")
+        LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP_JSON, **members}, "/c/launch.json")
     assert complaint in str(caught.value)

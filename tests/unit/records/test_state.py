@@ -7,6 +7,7 @@ import json
 import pytest
 
 from rootless.errors import InvalidInput
+from rootless.records.port import Port
 from rootless.records.state import NEVER, ContainerState, HealthResult, HealthState, NetworkFacts
 
 
@@ -14,7 +15,7 @@ def test_what_is_written_is_read_again() -> None:
     state = ContainerState()
     state.status, state.pid, state.pid_start, state.helpers = "running", 12, 345, [(13, 346)]
     state.health = HealthState("unhealthy", 2, [HealthResult("a", "b", 1, "no")])
-    state.network = NetworkFacts("10.0.2.100", 24, "10.0.2.2", ports=[{"host_port": 80}])
+    state.network = NetworkFacts("10.0.2.100", 24, "10.0.2.2", ports=[Port("", 8080, 80)])
     state.cgroup = {"version": 2, "path": "/x", "unit": ""}
     written = json.loads(json.dumps(state.to_json()))
     assert json.loads(json.dumps(ContainerState.from_json(written).to_json())) == written
