@@ -11,7 +11,7 @@ from rootless.builder.build_state import BuildState, Layer
 from rootless.builder.context.digests import Known
 from rootless.builder.worker.client import Worker, Workers
 from rootless.errors import HostLimit
-from rootless.storage.store.records import random_name
+from rootless.records.json_file import random_name
 from rootless.storage.store.step_records import BuildCache, CacheRecord
 
 if TYPE_CHECKING:

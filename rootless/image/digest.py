@@ -10,6 +10,7 @@ from rootless.hashing import sha256_of
 # image-spec descriptor.md; the registered algorithms also fix the length and the alphabet of the encoded part
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
 _REGISTERED = {"sha256": re.compile(r"[a-f0-9]{64}", re.ASCII), "sha512": re.compile(r"[a-f0-9]{128}", re.ASCII)}
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 MAX_LENGTH = 256
 
 
@@ -28,6 +29,13 @@ def check_digest(text: object) -> str:
         raise InvalidInput(f"'{str(text)[:MAX_LENGTH]}' is not a digest")
     assert isinstance(text, str)
     return text
+
+
+def hex_of(digest: str) -> str:
+    """The 64 hexadecimal digits of a sha256 digest; InvalidInput for anything else (CVE-2024-3727)."""
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise InvalidInput(f"'{digest}' is not a digest of the form sha256:<64 hexadecimal digits>")
+    return digest[7:]
 
 
 def digest_of(content: bytes) -> str:

@@ -23,6 +23,8 @@ ALLOWED = {
     "builder": {"engine", "image", "storage", "network", "runtime", "host", "kernel"},
     "cli": {"builder", "engine", "image", "storage", "network", "runtime", "host", "kernel"},
 }
+# The sub-rooms of storage, lowest first: each imports only those before it, lazily and for types too
+STORAGE = ("tar", "owners", "files", "drivers", "changes", "roots", "layers", "store")
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
 HOT = ("errors", "hashing", "paths", "kernel", "records", "host", "runtime", "network", "monitor",
@@ -76,6 +78,27 @@ def test_imports_go_down_only(path: Path) -> None:
         assert other in ALLOWED[room], f"{relative} imports {name}: {room} may see only {sorted(ALLOWED[room])}"
         if room == "engine" and other == "monitor" and name.count(".") == 2:
             assert name.split(".")[2] in ENGINE_SEES_OF_MONITOR, f"{relative} imports {name}"
+
+
+def type_only_imports(tree: ast.AST) -> set[str]:
+    """What is imported below `if TYPE_CHECKING`, which `imports` leaves out."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    return {name for block in blocks for name in imports(ast.Module(block.body, []), top_level=False)}
+
+
+def test_every_sub_room_of_storage_has_its_place() -> None:
+    assert {path.parent.name for path in (PACKAGE / "storage").glob("*/__init__.py")} == set(STORAGE)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "storage").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_the_sub_rooms_of_storage_import_downwards_only(path: Path) -> None:
+    tree, own = ast.parse(path.read_text()), STORAGE.index(path.parent.name)
+    for name in imports(tree, top_level=False) | type_only_imports(tree):
+        room = name.removeprefix("rootless.storage.").partition(".")[0]
+        if name.startswith("rootless.storage.") and room in STORAGE:
+            assert STORAGE.index(room) <= own, f"storage.{path.parent.name} imports {name}, which stands above it"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

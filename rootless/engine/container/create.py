@@ -237,7 +237,7 @@ def _make_directory(engine: Engine, record: dict[str, Any], *, named: bool) -> s
 
 
 def _publish(engine: Engine, record: dict[str, Any], config: dict[str, Any], launch: LaunchPlan, *, named: bool) -> str:
-    from rootless.storage.store.records import write_record
+    from rootless.records.json_file import write_record
 
     containers = engine.store.containers
     directory = containers.path(record["id"])

@@ -86,7 +86,7 @@ def _plan(
     engine: Engine, container_id: str, pid: int, options: ExecOptions
 ) -> tuple[dict[str, Any], LaunchPlan, dict[str, Any]]:
     """(OCI process, launch.json, config.json) of an exec."""
-    from rootless.storage.store.records import read_record
+    from rootless.records.json_file import read_record
 
     containers = engine.store.containers
     record = containers.read(container_id)

@@ -20,7 +20,7 @@ _SECOND = 1_000_000_000
 
 def inspect_container(engine: Engine, container: str, *, size: bool = False) -> dict[str, Any]:
     """Everything about one container, in the shape of docker's `container inspect`."""
-    from rootless.storage.store.records import read_record
+    from rootless.records.json_file import read_record
 
     containers = engine.store.containers
     container_id = containers.find(container)

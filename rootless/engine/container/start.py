@@ -99,7 +99,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
     first: it never ran, so empty volumes may still want the image's files. Returns its directory.
     """
-    from rootless.storage.store.records import read_record, write_record
+    from rootless.records.json_file import read_record, write_record
 
     containers = engine.store.containers
     directory = containers.path(container_id)
@@ -149,7 +149,7 @@ def _filter_path(engine: Engine, record: dict[str, Any], directory: str, launch:
     if path is None or os.path.exists(path):
         return path
     from rootless.engine.container import create
-    from rootless.storage.store.records import read_record
+    from rootless.records.json_file import read_record
 
     config = read_record(f"{directory}/config.json", what="bundle")
     return create.filter_path(engine, create.seccomp_profile(engine, saved_options(record), config))

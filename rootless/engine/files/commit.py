@@ -15,7 +15,7 @@ from rootless.engine.transfer.import_tar import publish_manifest
 from rootless.errors import InvalidState, UsageError
 from rootless.image.convert import layer_compression, layer_type
 from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
-from rootless.storage.store.records import read_record
+from rootless.records.json_file import read_record
 from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:

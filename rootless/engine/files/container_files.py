@@ -1,4 +1,4 @@
-"""The engine's end of storage.files.transfer_worker: one container's files, read and written by a process inside.
+"""The engine's end of storage.roots.transfer_worker: one container's files, read and written by a process inside.
 
 Use it in a `with`. An archive that was asked for is read from `pack`'s reader; `answer` tells how it ended.
 """
@@ -85,7 +85,7 @@ class ContainerFiles:
             for _ in range(4):
                 ends += os.pipe()
             requests, self._requests, self._answers, answers, arriving, self.feed, self._archive, leaving = ends
-            argv = worker_command("rootless.storage.files.transfer_worker", site_packages=True)
+            argv = worker_command("rootless.storage.roots.transfer_worker", site_packages=True)
             # First out of the way of the numbers that the worker's ends are to have
             out = leaving if self._out < 0 else self._out
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (requests, answers, arriving, out)]

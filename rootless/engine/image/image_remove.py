@@ -183,7 +183,9 @@ def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool,
 
 def _collect(engine: Engine, removed: Sequence[ImageEntry]) -> tuple[tuple[str, ...], int]:
     """Collect garbage: ids of the images and chain ids of their layers that are really gone, and the bytes freed."""
-    collected = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
+    from rootless.storage.store.gc import collect_garbage
+
+    collected = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
     if collected.busy and removed:
         engine.warn("other commands are using the store: what was removed is freed by the next prune")
     gone = []

@@ -123,10 +123,12 @@ def manifest_exists(engine: Engine, name: str) -> bool:
 
 def remove_manifest(engine: Engine, name: str) -> str:
     """Forget a list; its images stay when they have names of their own. Returns its digest."""
+    from rootless.storage.store.gc import collect_garbage
+
     index = _require(engine, name)
     engine.store.index.untag(_full(engine, name))
     _forget_nameless(engine, index.digest)  # where it was pushed to is no name that a user gave
-    engine.store.gc.collect()
+    collect_garbage(engine.store)
     return index.digest
 
 

@@ -31,6 +31,7 @@ def prune_build_cache(
 
     filters: until=DURATION (not used for so long); keep: SIZE that may stay. Raises UsageError.
     """
+    from rootless.storage.store.gc import collect_garbage
     from rootless.units import parse_size
 
     bound = parse_size(keep, "--keep-storage") if keep is not None else None
@@ -42,7 +43,7 @@ def prune_build_cache(
         names, size = _prune_mounts(engine, older)
         removed += names
         freed += size
-    collected = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
+    collected = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
     if collected.busy:
         engine.warn("other commands are using the store: what was removed is freed by the next prune")
     return CachePruned(tuple(removed), freed + collected.freed)

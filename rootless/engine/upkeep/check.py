@@ -25,6 +25,7 @@ from rootless.engine.upkeep.findings import (
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.storage.layers import worker_client
+from rootless.storage.store.gc import collect_garbage
 from rootless.storage.tar import recipe
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def check_store(
 
             found = put_right(engine, found, look.damaged_layers)
     # Alone in the store: what nobody needs; not while somebody makes something
-    garbage = engine.store.gc.collect(dry_run=not repair, wait=0.5, keep_layer_blobs=engine.settings.keep_layer_blobs)
+    garbage = collect_garbage(
+        engine.store, dry_run=not repair, wait=0.5, keep_layer_blobs=engine.settings.keep_layer_blobs
+    )
     for kind, names in (
         ("unneeded blobs", garbage.blobs),
         ("unneeded layers", garbage.layers),

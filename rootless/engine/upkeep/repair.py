@@ -14,7 +14,7 @@ from rootless.engine.upkeep.findings import BLOB, CONTAINER, IMAGE, LAYER, NAME,
 from rootless.errors import HostLimit, RootlessError
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chain_ids, parse_manifest
 from rootless.paths import ensure_private
-from rootless.storage.store.records import random_name
+from rootless.records.json_file import random_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.container.container_removal import remove_container
 from rootless.errors import HostLimit, InvalidState, RootlessError
+from rootless.records.json_file import random_name
 from rootless.storage.files.removal import delete
-from rootless.storage.store.records import random_name
 from rootless.storage.store.store import PARTS
 
 if TYPE_CHECKING:

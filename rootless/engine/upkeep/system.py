@@ -135,6 +135,7 @@ def prune_system(
     from rootless.engine.filters import Filters
     from rootless.engine.image.image_remove import prune_images
     from rootless.engine.volume.volume_verbs import prune_volumes
+    from rootless.storage.store.gc import collect_garbage
 
     filters = filters or {}
     Filters(filters, ("label", "label!", "until"))  # all are known, before anything is removed
@@ -143,7 +144,7 @@ def prune_system(
     pruned = prune_volumes(engine, filters=filters) if volumes else PruneReport()
     cache = _prune_cache(engine, filters) if build else None
     prune_stale(engine)
-    garbage = engine.store.gc.collect(keep_layer_blobs=engine.settings.keep_layer_blobs)
+    garbage = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
     if garbage.busy:
         engine.warn("another command uses the store: what interrupted commands left behind stays for the next prune")
     freed = (containers.reclaimed, images.reclaimed, pruned.reclaimed, garbage.freed)

@@ -13,17 +13,9 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidState
 from rootless.kernel.files import clone_file
-from rootless.storage.changes.difference import (
-    CHUNK,
-    DIRECTORY,
-    GONE,
-    MARKS,
-    READ,
-    ChangedNode,
-    EntryAttributes,
-    read_attributes,
-)
-from rootless.storage.files.tree_copy import CAPABILITY, WHITEOUT
+from rootless.storage.changes.difference import GONE, ChangedNode
+from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
+from rootless.storage.files.tree_copy import CAPABILITY, MARKS, WHITEOUT
 from rootless.storage.owners import overrides
 from rootless.storage.tar.layer_rules import shown
 from rootless.storage.tar.members import KINDS, data_segments, plain_capability, sparse_head, translate_acl

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootless.storage.changes.difference import CHUNK, READ, read_attributes
+from rootless.storage.files.entry_attributes import CHUNK, READ, read_attributes
 
 if TYPE_CHECKING:
     from rootless.storage.changes.lowers import Lowers

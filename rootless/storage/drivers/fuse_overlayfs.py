@@ -130,7 +130,7 @@ def unmount(plan: Plan) -> None:
     """Wait until the daemon has written everything and ended; kill it when it does not. Harmless when none runs."""
     from rootless.kernel.process import pidfd_open, pidfd_send_signal
     from rootless.kernel.procfs import start_time
-    from rootless.storage.store.records import read_record
+    from rootless.records.json_file import read_record
 
     path = f"{plan['directory']}/{RECORD}"
     try:

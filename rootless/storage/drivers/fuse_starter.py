@@ -17,7 +17,7 @@ from rootless.kernel import mounts
 from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 from rootless.kernel.process import set_child_subreaper
 from rootless.kernel.procfs import children, start_time
-from rootless.storage.store.records import write_record
+from rootless.records.json_file import write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

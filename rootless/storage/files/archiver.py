@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from rootless.kernel import mounts
-from rootless.storage.changes.difference import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
+from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import CAPABILITY
 from rootless.storage.tar.members import KINDS, data_segments, plain_capability, sparse_head
 from rootless.storage.tar.tarheader import BLOCK, BLOCK_DEVICE, CHARACTER, END, FILE, LINK, SYMLINK, Member, encode

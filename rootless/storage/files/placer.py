@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, InvalidState
-from rootless.storage.changes.difference import DIRECTORY
+from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.removal import delete_at
 from rootless.storage.owners import overrides
 from rootless.storage.owners.overrides import Override

@@ -15,18 +15,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
+from rootless.image.digest import hex_of
 from rootless.paths import Lock, ensure_private
+from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.files.removal import remove_tree
 from rootless.storage.layers import worker_client
-from rootless.storage.store.blobs import hex_of
-from rootless.storage.store.records import random_name, read_record, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
-    from rootless.storage.store.store import Store
 
     Names = list[str]
 
@@ -37,13 +36,17 @@ _AT_FDCWD = -100
 
 
 class Layers:
-    """The directory `layers`."""
+    """The directory `layers` of the store at `root`.
 
-    __slots__ = ("_store", "directory")
+    default_map: gives the user's default id map, which costs a look at the host and is asked for only when it is used.
+    """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.directory = store.path("layers")
+    __slots__ = ("_default_map", "_root", "directory")
+
+    def __init__(self, root: str, default_map: Callable[[], IdMap]) -> None:
+        self._root = root
+        self._default_map = default_map
+        self.directory = f"{root}/layers"
 
     def has(self, chain_id: str) -> bool:
         """True when the layer is unpacked."""
@@ -80,7 +83,7 @@ class Layers:
         Raises InvalidInput (archive breaks the rules), DigestMismatch (diff_id), HostLimit (no space, no namespaces).
         """
         hex_of(diff_id)
-        id_map = id_map or self._store.id_map
+        id_map = id_map or self._default_map()
         with self._lock(chain_id):
             if self.has(chain_id):
                 worker_client.drain(stream, progress)
@@ -104,10 +107,10 @@ class Layers:
         `unpack`; the parent is there already."""
         temporary = self._make()
         try:
-            record = self._unpack(temporary, parent_chain_id, media_type, None, stream, self._store.id_map, progress)
+            record = self._unpack(temporary, parent_chain_id, media_type, None, stream, self._default_map(), progress)
             return self._publish_new(temporary, record)
         except BaseException:
-            worker_client.run(worker_client.delete_job(temporary), self._store.id_map)
+            worker_client.run(worker_client.delete_job(temporary), self._default_map())
             raise
 
     def commit(
@@ -127,7 +130,7 @@ class Layers:
         exclude: paths where something is mounted, which the runtime may have made. squash: the whole tree, not only
         the changes; the layer has no parent then. Raises InvalidInput, HostLimit.
         """
-        id_map = self._store.id_map
+        id_map = self._default_map()
         parent = None if squash else self.top_of(plan)
         temporary = self._make()
         job = worker_client.commit_job(plan, container_map, exclude, directory=temporary, timestamp=timestamp)
@@ -184,8 +187,8 @@ class Layers:
 
         Containers that run keep the old one. Raises as `unpack`, and leaves the old one in its place then.
         """
-        id_map = self._store.id_map
-        quarantine = ensure_private(self._store.path("quarantine"))
+        id_map = self._default_map()
+        quarantine = ensure_private(f"{self._root}/quarantine")
         with self._lock(chain_id):
             final, temporary = self.path(chain_id), self._make()
             try:
@@ -219,7 +222,7 @@ class Layers:
         For another id map than the store's default a copy with that map's owners is made at first use (its blocks
         shared where the filesystem can) and kept. Raises NotFound when a layer is not unpacked, HostLimit.
         """
-        default = self._store.id_map
+        default = self._default_map()
         suffix = "" if id_map is None or id_map.key() == default.key() else f"+{id_map.key()}"
         directories = []
         for chain_id in chain_ids:
@@ -238,14 +241,14 @@ class Layers:
         name = hex_of(chain_id)
         for found in os.listdir(self.directory):
             if found == name or found.startswith(f"{name}+"):
-                remove_tree(f"{self.directory}/{found}", self._store.id_map)
+                remove_tree(f"{self.directory}/{found}", self._default_map())
 
     def path(self, chain_id: str) -> str:
         """Where the layer lies or would lie."""
         return f"{self.directory}/{hex_of(chain_id)}"
 
     def _lock(self, chain_id: str) -> Lock:
-        return Lock(self._store.path("locks", f"layer-{hex_of(chain_id)}"))
+        return Lock(f"{self._root}/locks/layer-{hex_of(chain_id)}")
 
     def _make(self) -> str:
         temporary = f"{self.directory}/.{random_name()}"
@@ -275,11 +278,11 @@ class Layers:
             if not self.has(chain_id):
                 self._publish(temporary, record, self.path(chain_id))
                 return chain_id
-        worker_client.run(worker_client.delete_job(temporary), self._store.id_map)
+        worker_client.run(worker_client.delete_job(temporary), self._default_map())
         return chain_id
 
     def _remap(self, chain_id: str, final: str, id_map: IdMap) -> None:
-        default = self._store.id_map
+        default = self._default_map()
         with self._lock(chain_id):
             if os.path.exists(final):
                 return
@@ -307,7 +310,7 @@ class Layers:
     def _wait_for(self, chain_id: str) -> None:
         deadline = time.monotonic() + _GRACE
         while not self.has(chain_id):
-            with Lock(self._store.path("locks", f"layer-{hex_of(chain_id)}"), shared=True):
+            with Lock(f"{self._root}/locks/layer-{hex_of(chain_id)}", shared=True):
                 pass  # whoever unpacks it holds the lock: when we get it, the layer is there or its unpacking failed
             if self.has(chain_id):
                 return

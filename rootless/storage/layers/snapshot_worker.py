@@ -12,9 +12,10 @@ from rootless.host.userns import enter
 from rootless.kernel.files import syncfs
 from rootless.records.id_map import IdMap
 from rootless.storage.changes.differ import LayerWriter, Tar
-from rootless.storage.changes.difference import DIRECTORY, GONE, Difference
+from rootless.storage.changes.difference import GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve
 from rootless.storage.drivers import find_driver
+from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.tree_copy import WHITEOUT, Copier, copy_tree
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from io import BufferedReader
 from types import TracebackType
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
 from rootless.host.full import refused
-from rootless.image.digest import digest_of
-from rootless.storage.store.records import random_name
+from rootless.image.digest import digest_of, hex_of
+from rootless.records.json_file import random_name
 
-_GRAMMAR = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 CHUNK = 1 << 20
-
-
-def hex_of(digest: str) -> str:
-    """The 64 hexadecimal digits of a sha256 digest; InvalidInput for anything else (CVE-2024-3727)."""
-    if not isinstance(digest, str) or not _GRAMMAR.fullmatch(digest):
-        raise InvalidInput(f"'{digest}' is not a digest of the form sha256:<64 hexadecimal digits>")
-    return digest[7:]
 
 
 class Blobs:

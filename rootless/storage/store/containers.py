@@ -10,9 +10,9 @@ import os
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, UsageError
 from rootless.paths import Lock
+from rootless.records.json_file import random_name, read_record, write_record
 from rootless.records.launch import LaunchPlan
 from rootless.records.state import ContainerState
-from rootless.storage.store.records import random_name, read_record, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

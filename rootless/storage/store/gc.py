@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, NotFound, RootlessError
+from rootless.image.digest import hex_of
 from rootless.image.manifest import Index, chain_ids
 from rootless.paths import Lock
 from rootless.storage.files.removal import delete, remove_tree
-from rootless.storage.store.blobs import hex_of
 from rootless.storage.store.index import is_image
 from rootless.storage.store.step_records import BuildCache
 from rootless.storage.tar.recipe import find as find_recipe
@@ -39,39 +39,45 @@ class Collected:
     busy: bool = False
 
 
-class Gc:
-    """Garbage collection of one store."""
+def collect_garbage(
+    store: Store, *, dry_run: bool = False, wait: float = 2.0, keep_layer_blobs: bool = True
+) -> Collected:
+    """Remove all garbage of a store and say what it was. dry_run: only say. keep_layer_blobs: False: the compressed
+    bytes of layers that can be made again from their tree are garbage too.
+
+    wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
+    does the work. Raises HostLimit when something cannot be removed.
+    """
+    lock = store.exclusive()
+    deadline = time.monotonic() + wait
+    while not lock.acquire(blocking=False):
+        if time.monotonic() >= deadline:
+            return Collected(busy=True)
+        time.sleep(_POLL)
+    try:
+        collector = _Collector(store)
+        found = collector.find(keep_layer_blobs)
+        if not dry_run:
+            collector.remove(found)
+        return found
+    finally:
+        lock.release()
+
+
+class _Collector:
+    """One collection, while the store's exclusive lock is held."""
 
     __slots__ = ("_store",)
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def collect(self, *, dry_run: bool = False, wait: float = 2.0, keep_layer_blobs: bool = True) -> Collected:
-        """Remove all garbage and say what it was. dry_run: only say. keep_layer_blobs: False: the compressed bytes of
-        layers that can be made again from their tree are garbage too.
-
-        wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
-        does the work. Raises HostLimit when something cannot be removed.
-        """
-        lock = self._store.exclusive()
-        deadline = time.monotonic() + wait
-        while not lock.acquire(blocking=False):
-            if time.monotonic() >= deadline:
-                return Collected(busy=True)
-            time.sleep(_POLL)
-        try:
-            return self._collect(dry_run, keep_layer_blobs)
-        finally:
-            lock.release()
-
-    def _collect(self, dry_run: bool, keep_layer_blobs: bool) -> Collected:
+    def find(self, keep_layer_blobs: bool) -> Collected:
+        """All garbage; nothing is removed."""
         found = Collected()
         self._find_temporaries(found)
         self._find_containers(found)
         self._find_unreferenced(found, keep_layer_blobs)
-        if not dry_run:
-            self._remove(found)
         return found
 
     def _find_temporaries(self, found: Collected) -> None:
@@ -187,7 +193,8 @@ class Gc:
                 continue
         return found
 
-    def _remove(self, found: Collected) -> None:
+    def remove(self, found: Collected) -> None:
+        """Remove what was found, and the files beside it that nobody can need any more."""
         store = self._store
         for name in found.containers:
             remove_tree(store.containers.path(name), store.id_map)

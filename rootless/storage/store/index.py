@@ -11,10 +11,11 @@ import json
 from typing import Any, NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
+from rootless.image.digest import hex_of
 from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
 from rootless.image.platform import host_platform
 from rootless.paths import Lock, atomic_write
-from rootless.storage.store.blobs import Blobs, hex_of
+from rootless.storage.store.blobs import Blobs
 
 REF_NAME = "org.opencontainers.image.ref.name"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"

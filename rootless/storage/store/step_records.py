@@ -14,7 +14,7 @@ import time
 from typing import Any, NamedTuple
 
 from rootless.errors import HostLimit, RootlessError
-from rootless.storage.store.records import read_record, write_record
+from rootless.records.json_file import read_record, write_record
 
 _NAME = re.compile(r"[0-9a-f]{64}\.json", re.ASCII)
 _FORMAT = 1

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rootless.storage.layers.layer_store import Layers
     from rootless.storage.store.blobs import Blobs
     from rootless.storage.store.containers import Containers
-    from rootless.storage.store.gc import Gc
     from rootless.storage.store.index import ImageIndex
     from rootless.storage.store.volumes import Volumes
 
@@ -32,14 +31,13 @@ class Store:
     Raises HostLimit when it cannot be made or is not private, InvalidState when a newer program wrote it.
     """
 
-    __slots__ = ("_blobs", "_containers", "_gc", "_id_map", "_index", "_layers", "_volumes", "directories", "root")
+    __slots__ = ("_blobs", "_containers", "_id_map", "_index", "_layers", "_volumes", "directories", "root")
 
     def __init__(self, directories: Directories) -> None:
         self.directories = directories
         self.root = directories.data
         self._blobs: Blobs | None = None
         self._containers: Containers | None = None
-        self._gc: Gc | None = None
         self._id_map: IdMap | None = None
         self._index: ImageIndex | None = None
         self._layers: Layers | None = None
@@ -100,6 +98,10 @@ class Store:
     @property
     def id_map(self) -> IdMap:
         """The user's default id map, with which layers, volumes and their removal work. Read once per process."""
+        return self.default_map()
+
+    def default_map(self) -> IdMap:
+        """`id_map`, for the parts of the store that may never need it."""
         if self._id_map is None:
             from rootless.host.userns import default_id_map
 
@@ -108,7 +110,7 @@ class Store:
 
     @property
     def blobs(self) -> Blobs:
-        """Content by digest."""
+        """The contents of images, by their digest."""
         if self._blobs is None:
             from rootless.storage.store.blobs import Blobs
 
@@ -130,7 +132,7 @@ class Store:
         if self._layers is None:
             from rootless.storage.layers.layer_store import Layers
 
-            self._layers = Layers(self)
+            self._layers = Layers(self.root, self.default_map)
         return self._layers
 
     @property
@@ -144,18 +146,9 @@ class Store:
 
     @property
     def volumes(self) -> Volumes:
-        """Volumes."""
+        """The volumes: directories that outlive containers."""
         if self._volumes is None:
             from rootless.storage.store.volumes import Volumes
 
-            self._volumes = Volumes(self)
+            self._volumes = Volumes(self.root, self.containers, self.default_map)
         return self._volumes
-
-    @property
-    def gc(self) -> Gc:
-        """Garbage collection."""
-        if self._gc is None:
-            from rootless.storage.store.gc import Gc
-
-            self._gc = Gc(self)
-        return self._gc

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, RootlessError, UsageError
+from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.store.containers import check_name
-from rootless.storage.store.records import random_name, read_record, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from rootless.storage.store.store import Store
+    from rootless.records.id_map import IdMap
+    from rootless.storage.store.containers import Containers
 
     Names = list[str]
     Found = list["VolumeRecord"]
@@ -32,13 +33,17 @@ class VolumeRecord:
 
 
 class Volumes:
-    """The directory `volumes`."""
+    """The directory `volumes` of the store at `root`.
 
-    __slots__ = ("_store", "directory")
+    containers: those that may use a volume; default_map: gives the id map by whose ids the files are removed.
+    """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.directory = store.path("volumes")
+    __slots__ = ("_containers", "_default_map", "directory")
+
+    def __init__(self, root: str, containers: Containers, default_map: Callable[[], IdMap]) -> None:
+        self._containers = containers
+        self._default_map = default_map
+        self.directory = f"{root}/volumes"
 
     def create(
         self,
@@ -127,9 +132,9 @@ class Volumes:
     def users(self) -> dict[str, Names]:
         """Volume name → ids of the containers whose record names it in "volumes"."""
         users: dict[str, Names] = {}
-        for container_id in self._store.containers.list():
+        for container_id in self._containers.list():
             try:
-                record: dict[str, Any] = self._store.containers.read(container_id)
+                record: dict[str, Any] = self._containers.read(container_id)
             except NotFound:
                 continue
             for name in record.get("volumes") or ():
@@ -146,7 +151,7 @@ class Volumes:
             raise InvalidState(
                 f"volume '{name}' is in use by container '{users[0][:12]}'", hint="remove the container first"
             )
-        remove_tree(os.path.dirname(volume.path), self._store.id_map)
+        remove_tree(os.path.dirname(volume.path), self._default_map())
 
     def _discard(self, temporary: str) -> None:
         os.rmdir(f"{temporary}/_data")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rootless.errors import DigestMismatch, InvalidInput
+from rootless.storage.store.gc import collect_garbage
 from rootless.storage.store.store import Store
 
 from .conftest import GZIP, PLAIN, ZSTD, Archive, Unpacker
@@ -307,6 +308,6 @@ def test_directory_modes_do_not_lock_anybody_out(unpacker: Unpacker, store: Stor
     unpacker.layer(
         Archive().directory("d", mode=0).file("d/f", b"x").directory("d/e", mode=0, uid=1, gid=1).file("d/e/g")
     )
-    store.gc.collect()
+    collect_garbage(store)
     assert os.listdir(store.layers.directory) == []
     assert os.listdir(store.path("trash")) == []

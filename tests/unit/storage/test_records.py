@@ -13,7 +13,7 @@ import pytest
 from rootless.errors import AlreadyExists, DigestMismatch, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.image.manifest import Descriptor
 from rootless.paths import directories
-from rootless.storage.store.records import write_record
+from rootless.records.json_file import write_record
 from rootless.storage.store.store import Store
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -12,7 +12,7 @@ from rootless.storage import drivers
 
 
 def main() -> int:
-    """Entry point of `worker_command("rootless.storage.files.tree_shell", PLAN, DIRECTORY, COMMAND...)`."""
+    """Entry point of `worker_command("rootless.storage.roots.tree_shell", PLAN, DIRECTORY, COMMAND...)`."""
     plan, target, *command = sys.argv[1:]
     try:
         drivers.mount(json.loads(plan), target)

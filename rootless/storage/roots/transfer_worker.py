@@ -21,9 +21,9 @@ from rootless.kernel.files import open_in_root
 from rootless.records.id_map import IdMap
 from rootless.storage.files.archiver import Archiver
 from rootless.storage.files.placer import ArchivePlacer
-from rootless.storage.files.root_view import open_running, open_stopped
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
+from rootless.storage.roots.root_view import open_running, open_stopped
 
 if TYPE_CHECKING:
     from rootless.storage.tar.tarstream import TarEntry
@@ -40,7 +40,7 @@ _WORDS = {
 
 
 def main() -> int:
-    """Entry point of `worker_command("rootless.storage.files.transfer_worker")`."""
+    """Entry point of `worker_command("rootless.storage.roots.transfer_worker")`."""
     sys.setrecursionlimit(20000)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
