@@ -146,11 +146,11 @@ class BuildSession:
     def commit(self, plan: dict[str, Any], user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
         """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
         that nothing is noted of, where one id stood in for that user."""
-        from rootless.engine.files.snapshots import commit_layer
+        from rootless.engine.files.snapshots import LayerOptions, commit_layer
         from rootless.host.idmap import single_map
 
         id_map = self.id_map if user is None else single_map(*user)
-        new = commit_layer(self.engine, plan, id_map, move=True, timestamp=self.latest)
+        new = commit_layer(self.engine, plan, id_map, LayerOptions(move=True, timestamp=self.latest))
         if new is None:
             return None
         found = new.descriptor

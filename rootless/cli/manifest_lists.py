@@ -22,7 +22,7 @@ from rootless.engine import verbs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.engine.image_types import Details
+    from rootless.engine.image_types import EntryDetails
 
 _LIST = click.argument("name", metavar="LIST", shell_complete=completion.images)
 _QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
@@ -54,10 +54,10 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _details(flags: dict[str, Any]) -> Details:
-    from rootless.engine.image_types import Details
+def _details(flags: dict[str, Any]) -> EntryDetails:
+    from rootless.engine.image_types import EntryDetails
 
-    return Details(
+    return EntryDetails(
         flags.pop("os"),
         flags.pop("arch"),
         flags.pop("variant"),
@@ -96,19 +96,11 @@ def create(
     import sys
 
     from rootless.cli.progress import PullProgress
+    from rootless.engine.image_types import EntryOptions, ListOptions
 
-    registry = registry_of(flags)
+    options = ListOptions(amend, _pairs(annotation), EntryOptions(all=all, registry=registry_of(flags)))
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
-        digest = verbs.create_manifest(
-            session.engine,
-            name,
-            images,
-            all=all,
-            amend=amend,
-            annotations=_pairs(annotation),
-            registry=registry,
-            progress=progress.event,
-        )
+        digest = verbs.create_manifest(session.engine, name, images, options, progress=progress.event)
     output.line(digest)
 
 
@@ -129,14 +121,11 @@ def add(session: Session, /, all: bool, quiet: bool, name: str, image: str, **fl
     import sys
 
     from rootless.cli.progress import PullProgress
+    from rootless.engine.image_types import EntryOptions
 
-    details, registry = _details(flags), registry_of(flags)
+    options = EntryOptions(_details(flags), all, registry_of(flags))
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
-        output.line(
-            verbs.add_to_manifest(
-                session.engine, name, image, details, all=all, registry=registry, progress=progress.event
-            )
-        )
+        output.line(verbs.add_to_manifest(session.engine, name, image, options, progress=progress.event))
 
 
 @command("annotate", "Change what a list says of one of its images, or of itself")
@@ -225,12 +214,9 @@ def push(
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PushOptions
 
-    registry = registry_of(flags)
-    options = PushOptions(format, compression, compression_level, all)
+    options = PushOptions(format, compression, compression_level, all, registry=registry_of(flags))
     with PullProgress(quiet=quiet) as progress:
-        pushed = verbs.push_manifest(
-            session.engine, name, destination, options=options, registry=registry, progress=progress.event
-        )
+        pushed = verbs.push_manifest(session.engine, name, destination, options, progress=progress.event)
     write_digest(digestfile, pushed.digest)
     if remove_after:
         verbs.remove_manifest(session.engine, name)

@@ -155,19 +155,16 @@ def push(
     from rootless.errors import UsageError
     from rootless.units import parse_size
 
-    registry = registry_of(flags)
     chunk = parse_size(chunk_size, "--chunk-size") if chunk_size else None
     if chunk is not None and chunk < 1:
         raise UsageError("--chunk-size must be at least one byte")
-    options = PushOptions(format, compression, compression_level, all, chunk)
+    options = PushOptions(format, compression, compression_level, all, chunk, registry_of(flags))
     if all_tags and destination:
         raise UsageError("--all-tags and a destination do not go together")
     names = verbs.repository_tags(session.engine, image) if all_tags else [image]
     with PullProgress(quiet=quiet) as progress:
         for name in names:
-            pushed = verbs.push_image(
-                session.engine, name, destination, options=options, registry=registry, progress=progress.event
-            )
+            pushed = verbs.push_image(session.engine, name, destination, options, progress=progress.event)
             write_digest(digestfile, pushed.digest)
             if quiet:
                 output.line(pushed.name)

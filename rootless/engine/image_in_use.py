@@ -53,9 +53,10 @@ def image_for(
             from rootless.engine.image_types import PullEvent
 
             progress(PullEvent("", f"Unable to find image '{text}' locally"))
+        from rootless.engine.image_types import PullOptions
         from rootless.engine.transfer.pull import pull_image
 
-        image_id = pull_image(engine, text, platform=platform, policy=pull, progress=progress)
+        image_id = pull_image(engine, text, PullOptions(platform, pull), progress=progress)
         entry = find(engine, text) or engine.store.index.resolve(image_id)
         if entry is None:
             raise ImageNotFound(f"no such image: '{text}'")

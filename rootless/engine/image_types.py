@@ -5,7 +5,10 @@ They stand apart from engine.types because `run` of an image that is here needs 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class PullEvent(NamedTuple):
@@ -34,6 +37,16 @@ class RegistryOptions(NamedTuple):
     authfile: str | None = None
     credentials: str | None = None
     certificates: str | None = None
+
+
+class PullOptions(NamedTuple):
+    """How to pull. platform: "os/architecture[/variant]" of the image (None: this host's). policy: when to ask the
+    registry: always | missing | never | newer. all_platforms: bring every platform of an index."""
+
+    platform: str | None = None
+    policy: str = "always"
+    all_platforms: bool = False
+    registry: RegistryOptions = RegistryOptions()
 
 
 class ImageSummary(NamedTuple):
@@ -101,6 +114,7 @@ class PushOptions(NamedTuple):
     compression_level: int | None = None
     all: bool = False
     chunk_size: int | None = None
+    registry: RegistryOptions = RegistryOptions()
 
 
 class Pushed(NamedTuple):
@@ -112,12 +126,14 @@ class Pushed(NamedTuple):
 
 
 class CopyOptions(NamedTuple):
-    """all: every platform of an index. platform: the one to take (None: this host's). format: oci | v2s2 (None: as it
-    is, byte for byte)."""
+    """How to copy. all: every platform of an index. platform: the one to take (None: this host's). format: oci | v2s2
+    (None: as it is, byte for byte). source, destination: how to talk to the registry at that end, if one is there."""
 
     all: bool = False
     platform: str | None = None
     format: str | None = None
+    source: RegistryOptions = RegistryOptions()
+    destination: RegistryOptions = RegistryOptions()
 
 
 class Copied(NamedTuple):
@@ -125,6 +141,29 @@ class Copied(NamedTuple):
 
     digest: str
     place: str
+
+
+class ImportOptions(NamedTuple):
+    """What an imported image says. changes: Dockerfile lines (CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL,
+    ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR). message: the comment in its history ("": where it came from).
+    platform: what it is for (None: this host's)."""
+
+    changes: tuple[str, ...] = ()
+    message: str = ""
+    platform: str | None = None
+
+
+class CommitOptions(NamedTuple):
+    """How to make an image of a container. changes: Dockerfile lines, as for an import. message: the comment in the
+    history. pause: freeze a running container meanwhile. squash: make one layer of the container and its whole image
+    instead of one more layer. format: oci | docker, the media types of manifest and config."""
+
+    author: str = ""
+    changes: tuple[str, ...] = ()
+    message: str = ""
+    pause: bool = True
+    squash: bool = False
+    format: str = "oci"
 
 
 class ImageTreeNode(NamedTuple):
@@ -151,8 +190,8 @@ class Tree(NamedTuple):
     unshared: int
 
 
-class Details(NamedTuple):
-    """What an entry says beside the digest; empty = as the image says, or as it was."""
+class EntryDetails(NamedTuple):
+    """What an entry of a list of images says beside its digest; empty = as the image says, or as it was."""
 
     os: str = ""
     architecture: str = ""
@@ -161,6 +200,34 @@ class Details(NamedTuple):
     os_features: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+
+
+class EntryOptions(NamedTuple):
+    """How an image comes into a list. details: what its entry says. all: of an index take every platform.
+    registry: how to talk to the registry that has the image."""
+
+    details: EntryDetails = EntryDetails()
+    all: bool = False
+    registry: RegistryOptions = RegistryOptions()
+
+
+class ListOptions(NamedTuple):
+    """How to make a list of images. amend: add to one that is there. annotations: of the list itself.
+    entries: how its images come into it."""
+
+    amend: bool = False
+    annotations: Mapping[str, str] = {}
+    entries: EntryOptions = EntryOptions()
+
+
+class ArtifactOptions(NamedTuple):
+    """What is attached to an image. type: the artifact's media type ("": unknown). platform: of an index, attach to
+    the image for this platform (None: to the index)."""
+
+    type: str = ""
+    annotations: Mapping[str, str] = {}
+    platform: str | None = None
+    registry: RegistryOptions = RegistryOptions()
 
 
 class Attached(NamedTuple):

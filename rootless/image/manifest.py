@@ -91,6 +91,11 @@ class Index:
         self.manifests = tuple(_descriptor(each, "manifests") for each in manifests)
         self.annotations = strings(document.get("annotations"), "annotations")
 
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor of this index."""
+        return Descriptor(self.media_type, self.digest, len(self.raw))
+
 
 class ImageConfig:
     """The config of an image: what `docker inspect` shows and `run` starts from. Fields are checked when read in here.

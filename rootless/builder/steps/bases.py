@@ -104,7 +104,7 @@ def layout(session: BuildSession, text: str, platform: Platform) -> BuildState:
     try:
         source = wanted.choose(layout_sources(files))
         manifest = source.manifest(platform)
-        bring(session.store, source, manifest, None, keep_blobs=session.engine.settings.keep_layer_blobs)
+        bring(session.engine, source, manifest, None)
     finally:
         files.close()
     entry = session.store.index.load(manifest.digest)

@@ -72,20 +72,11 @@ def commit(
 ) -> None:
     """Make the image and print its id."""
     from rootless.cli.progress import PullProgress
+    from rootless.engine.image_types import CommitOptions
 
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
-        image = verbs.commit_container(
-            session.engine,
-            container,
-            name,
-            author=author,
-            changes=change,
-            message=message,
-            pause=pause,
-            squash=squash,
-            format=form,
-            progress=progress.event,
-        )
+        options = CommitOptions(author, change, message, pause, squash, form)
+        image = verbs.commit_container(session.engine, container, name, options, progress=progress.event)
     if iidfile:
         from rootless.engine.id_file import write_id_file
 

@@ -41,21 +41,14 @@ def attach(
     **flags: Any,
 ) -> None:
     """Push; the artifact's name by digest is printed."""
+    from rootless.engine.image_types import ArtifactOptions
     from rootless.errors import UsageError
 
     pairs = dict(value.partition("=")[::2] for value in annotation)
     if not all(pairs):
         raise UsageError("an annotation is KEY=VALUE")
-    attached = verbs.attach_artifact(
-        session.engine,
-        image,
-        files,
-        artifact_type=artifact_type,
-        annotations=pairs,
-        platform=platform,
-        registry=registry_of(flags),
-    )
-    output.line(attached.name)
+    options = ArtifactOptions(artifact_type, pairs, platform, registry_of(flags))
+    output.line(verbs.attach_artifact(session.engine, image, files, options).name)
 
 
 @command("referrers", "List the artifacts that refer to an image in its registry")

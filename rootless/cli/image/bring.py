@@ -61,18 +61,11 @@ def pull(
 ) -> None:
     """Bring an image here."""
     from rootless.cli.progress import PullProgress
+    from rootless.engine.image_types import PullOptions
 
-    registry = registry_of(flags)
+    options = PullOptions(platform, policy, all_platforms, registry_of(flags))
     with PullProgress(quiet=quiet) as progress:
-        image_id = verbs.pull_image(
-            session.engine,
-            image,
-            platform=platform,
-            policy=policy,
-            progress=progress.event,
-            registry=registry,
-            all_platforms=all_platforms,
-        )
+        image_id = verbs.pull_image(session.engine, image, options, progress=progress.event)
     output.line(image if all_platforms else _full_name(session.engine, image, image_id))
 
 
@@ -107,11 +100,11 @@ def import_(
 ) -> None:
     """Make an image of one tar."""
     from rootless.cli.progress import PullProgress
+    from rootless.engine.image_types import ImportOptions
 
     with PullProgress(sys.stderr, quiet=not output.is_terminal(sys.stderr)) as progress:
-        image = verbs.import_image(
-            session.engine, file, name, changes=change, message=message, platform=platform, progress=progress.event
-        )
+        options = ImportOptions(change, message, platform)
+        image = verbs.import_image(session.engine, file, name, options, progress=progress.event)
     output.line(image)
 
 

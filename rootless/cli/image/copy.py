@@ -52,17 +52,9 @@ def copy(
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import CopyOptions
 
-    from_registry, to_registry = registry_of(flags, "src_"), registry_of(flags, "dest_")
+    options = CopyOptions(all, platform, format, registry_of(flags, "src_"), registry_of(flags, "dest_"))
     with PullProgress(quiet=quiet) as progress:
-        copied = verbs.copy_image(
-            session.engine,
-            source,
-            destination,
-            options=CopyOptions(all, platform, format),
-            from_registry=from_registry,
-            to_registry=to_registry,
-            progress=progress.event,
-        )
+        copied = verbs.copy_image(session.engine, source, destination, options, progress=progress.event)
     write_digest(digestfile, copied.digest)
     if quiet:
         output.line(copied.digest)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.engine import events
 from rootless.engine.container.pause import pause_container, unpause_container
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.files import snapshots
 from rootless.engine.image.config_changes import apply_changes
+from rootless.engine.image_types import CommitOptions, PullEvent
 from rootless.engine.transfer.import_tar import publish_manifest
 from rootless.errors import InvalidState, UsageError
 from rootless.image.convert import layer_compression, layer_type
@@ -23,36 +24,41 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.files.snapshots import NewLayer
-    from rootless.engine.image_types import Change, PullEvent
+    from rootless.engine.image_types import Change
     from rootless.engine.types import ContainerOptions
+    from rootless.image.fields import Fields
     from rootless.image.manifest import ImageConfig
     from rootless.records.launch import LaunchPlan
     from rootless.storage.store.index import ImageEntry
 
-FORMATS = ("oci", "docker")
 _FORMS = {"oci": ("oci", OCI_MANIFEST, OCI_CONFIG), "docker": ("v2s2", DOCKER_MANIFEST, DOCKER_CONFIG)}
+
+
+class _Commit(NamedTuple):
+    """One commit while it runs. base: the container's image; reference: the full name of the new one."""
+
+    engine: Engine
+    base: ImageEntry
+    options: CommitOptions
+    reference: str | None
 
 
 def commit_container(
     engine: Engine,
     container: str,
     name: str | None = None,
+    options: CommitOptions | None = None,
     *,
-    author: str = "",
-    changes: Sequence[str] = (),
-    message: str = "",
-    pause: bool = True,
-    squash: bool = False,
-    format: str = "oci",
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
     """Make an image of a container, running or not; its id. What is in volumes is not part of it.
 
-    changes: Dockerfile lines. pause: freeze it meanwhile. squash: one layer instead of one more. format: oci or
-    docker. Raises UsageError, InvalidInput (what no layer can hold), HostLimit (no space).
+    progress is told when the layer is there. Raises UsageError, InvalidInput (what no layer can hold), HostLimit (no
+    space).
     """
-    if format not in FORMATS:
-        raise UsageError(f"unknown format '{format}'", hint=f"use one of: {', '.join(FORMATS)}")
+    options = options or CommitOptions()
+    if options.format not in _FORMS:
+        raise UsageError(f"unknown format '{options.format}'", hint=f"use one of: {', '.join(_FORMS)}")
     containers = engine.store.containers
     container_id = containers.find(container)
     record = containers.read(container_id)
@@ -62,23 +68,22 @@ def commit_container(
         raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="commit it there")
     with engine.store.using():
         base = engine.store.index.load(record["manifest_digest"])
-        config = apply_changes(_config(engine, record, base.config), changes)
-        must_pause = pause and state.status == "running"
+        config = apply_changes(_config(engine, record, base.config), options.changes)
+        must_pause = options.pause and state.status == "running"
         if must_pause:
             pause_container(engine, container_id)
         try:
-            layer = _layer(engine, container_id, squash=squash, progress=progress)
+            layer = _layer(engine, container_id, squash=options.squash)
         finally:
             if must_pause:
                 unpause_container(engine, container_id)
-        step: dict[str, Any] = {
-            "created": whole_timestamp(time.time()),
-            "created_by": " ".join(record["command"]),
-            **({"author": author} if author else {}),
-            **({"comment": message} if message else {}),
-        }
-        image_id = _store(engine, base, config, layer, step, reference, squash=squash, format=format)
-    events.record_container(engine, record, "commit", comment=message, imageID=image_id, imageRef=reference or "")
+        if layer is not None and progress is not None:
+            progress(PullEvent(layer.diff_id.partition(":")[2][:12], "Pull complete"))
+        commit = _Commit(engine, base, options, reference)
+        image_id = _store(commit, config, layer, " ".join(record["command"]))
+    events.record_container(
+        engine, record, "commit", comment=options.message, imageID=image_id, imageRef=reference or ""
+    )
     return image_id
 
 
@@ -106,14 +111,10 @@ def _full_name(engine: Engine, name: str) -> str:
     return str(reference)
 
 
-def _layer(
-    engine: Engine, container_id: str, *, squash: bool, progress: Callable[[PullEvent], None] | None
-) -> NewLayer | None:
+def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | None:
     launch, targets = plan_of(engine, container_id)
-    id_map = launch.id_map
-    return snapshots.commit_layer(
-        engine, launch.rootfs or {}, id_map, exclude=targets, squash=squash, progress=progress
-    )
+    options = snapshots.LayerOptions(exclude=targets, squash=squash)
+    return snapshots.commit_layer(engine, launch.rootfs or {}, launch.id_map, options)
 
 
 def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
@@ -159,26 +160,22 @@ def _health(health: dict[str, Any] | None) -> dict[str, Any]:
     return {"Test": health["test"], **nanoseconds, "Retries": health["retries"]}
 
 
-def _store(
-    engine: Engine,
-    base: ImageEntry,
-    config: dict[str, Any],
-    layer: NewLayer | None,
-    step: dict[str, Any],
-    reference: str | None,
-    *,
-    squash: bool,
-    format: str,
-) -> str:
-    """Write config and manifest, then the name; the image's id."""
-    store = engine.store
-    form, manifest_type, config_type = _FORMS[format]
-    document: dict[str, Any] = json.loads(base.config.raw)
-    if layer is None:
-        step["empty_layer"] = True
+def _store(commit: _Commit, config: Fields, layer: NewLayer | None, command: str) -> str:
+    """Write config and manifest, then the name; the image's id. command: what the history says that made the layer."""
+    store, base = commit.engine.store, commit.base
+    squash, author, message = commit.options.squash, commit.options.author, commit.options.message
+    form, manifest_type, config_type = _FORMS[commit.options.format]
+    step: Fields = {
+        "created": whole_timestamp(time.time()),
+        "created_by": command,
+        **({"author": author} if author else {}),
+        **({"comment": message} if message else {}),
+        **({"empty_layer": True} if layer is None else {}),
+    }
+    document: Fields = dict(base.config.document)
     below: Sequence[Descriptor] = () if squash else base.manifest.layers
     diff_ids = [] if squash else list(base.config.diff_ids)
-    history = [] if squash else list(document.get("history") or [])
+    history = [] if squash else list(base.config.history)
     layers = [*below, *([layer.descriptor] if layer else ())]
     document |= {
         "created": step["created"],
@@ -190,8 +187,8 @@ def _store(
     for key in ("container", "container_config", "parent", "id", "docker_version", "moby.buildkit.buildinfo.v1"):
         document.pop(key, None)
     document.pop("author", None)
-    if step.get("author"):
-        document["author"] = step["author"]
+    if author:
+        document["author"] = author
     raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     image_id = store.blobs.put(raw)
     manifest = {
@@ -207,5 +204,5 @@ def _store(
             for each in layers
         ],
     }
-    publish_manifest(store, manifest, reference)
+    publish_manifest(store, manifest, commit.reference)
     return image_id

@@ -8,10 +8,9 @@ from rootless.engine.image_types import Change
 from rootless.image.manifest import OCI_LAYER, Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.image_types import PullEvent
     from rootless.records.id_map import IdMap
 
 
@@ -25,39 +24,42 @@ class NewLayer(NamedTuple):
     entries: int
 
 
-def commit_layer(
-    engine: Engine,
-    plan: dict[str, Any],
-    id_map: IdMap,
-    *,
-    move: bool = False,
-    timestamp: int | None = None,
-    exclude: Sequence[str] = (),
-    squash: bool = False,
-    progress: Callable[[PullEvent], None] | None = None,
-) -> NewLayer | None:
+class LayerOptions(NamedTuple):
+    """How a writable directory becomes a layer.
+
+    move: the directory becomes the layer, and the plan is used up; with the copy driver it stays, and its changes are
+    copied. timestamp: seconds since the epoch, later times of files become this. exclude: where something was mounted:
+    what the runtime made there is no change. squash: the layer holds the whole tree, and needs none below it.
+    """
+
+    move: bool = False
+    timestamp: int | None = None
+    exclude: Sequence[str] = ()
+    squash: bool = False
+
+
+def commit_layer(engine: Engine, plan: dict[str, Any], id_map: IdMap, options: LayerOptions) -> NewLayer | None:
     """Make a layer of what is in the writable directory of `plan` (launch.json's "rootfs"); None when nothing changed.
 
     The caller holds `store.using()` until an image or a record names the layer, and nothing writes to the directory
-    meanwhile. id_map: the container's. move: the directory becomes the layer, and the plan is used up; with the copy
-    driver it stays, and its changes are copied. timestamp: seconds since the epoch, later times of files become this.
-    exclude: where something was mounted: what the runtime made there is no change. squash: the layer holds the whole
-    tree, and needs none below it. progress: told when the layer is there. Raises InvalidInput (what no layer can hold),
-    HostLimit (no space).
+    meanwhile. id_map: the container's. Raises InvalidInput (what no layer can hold), HostLimit (no space).
     """
     from rootless.engine.transfer.space import check_step
 
     layers = engine.store.layers
     check_step(engine.store)
-    chain_id = layers.commit(plan, id_map, move=move, timestamp=timestamp, exclude=exclude, squash=squash)
+    chain_id = layers.commit(
+        plan,
+        id_map,
+        move=options.move,
+        timestamp=options.timestamp,
+        exclude=options.exclude,
+        squash=options.squash,
+    )
     if chain_id is None:
         return None
     record = layers.record(chain_id)
     diff_id = record["diff_id"]
-    if progress is not None:
-        from rootless.engine.image_types import PullEvent
-
-        progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))
     descriptor = Descriptor(OCI_LAYER, diff_id, record["tar_size"])
     return NewLayer(chain_id, diff_id, descriptor, record["size"], record["entries"])
 

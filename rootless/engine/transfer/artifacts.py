@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import qualify, registries, registry_access
-from rootless.engine.image_types import Attached, RegistryOptions
+from rootless.engine.image_types import ArtifactOptions, Attached, RegistryOptions
 from rootless.engine.transfer.blob_sources import bytes_content
 from rootless.errors import UsageError
 from rootless.image.content import BlobContent
@@ -17,7 +17,7 @@ from rootless.image.manifest import Descriptor, parse_manifest
 from rootless.image.platform import parse_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from rootless.engine.context import Engine
@@ -33,11 +33,7 @@ def attach_artifact(
     engine: Engine,
     image: str,
     files: Sequence[str],
-    *,
-    artifact_type: str = "",
-    annotations: Mapping[str, str] | None = None,
-    platform: str | None = None,
-    registry: RegistryOptions | None = None,
+    options: ArtifactOptions | None = None,
 ) -> Attached:
     """Push files (`PATH[:MEDIATYPE]`) as an artifact that refers to an image of a registry.
 
@@ -47,11 +43,13 @@ def attach_artifact(
 
     found = [_file(text) for text in files]
     reference, _ = qualify(engine, image)
-    options = registry or RegistryOptions()
-    subject = _subject(engine, reference, platform, options)
-    raw = artifact(subject, artifact_type or _UNKNOWN, [descriptor for _, descriptor in found], annotations or {})
-    new = Referrer(digest_of(raw), artifact_type or _UNKNOWN, "", len(raw), dict(annotations or {}))
-    destination = open_destination(reference, registries(engine), registry_access(options), warn=engine.warn)
+    options = options or ArtifactOptions()
+    artifact_type = options.type or _UNKNOWN
+    subject = _subject(engine, reference, options.platform, options.registry)
+    raw = artifact(subject, artifact_type, [descriptor for _, descriptor in found], options.annotations)
+    new = Referrer(digest_of(raw), artifact_type, "", len(raw), dict(options.annotations))
+    access = registry_access(options.registry)
+    destination = open_destination(reference, registries(engine), access, warn=engine.warn)
     try:
         for path, descriptor in found:
             destination.put_blob(_content(path, descriptor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.image_bring import bring
@@ -25,22 +25,37 @@ _STEP = 1 << 19
 _MAX_NESTING = 4
 
 
+class _Bringing(NamedTuple):
+    """One index on its way into the store. origin: `registry/repository` where its layers may be fetched again."""
+
+    engine: Engine
+    source: CopySource
+    say: Callable[[PullEvent], None]
+    origin: str | None
+
+    def bring(self, manifest: Manifest, *, unpacked: bool) -> None:
+        """One manifest with its config and layers."""
+        if unpacked:
+            bring(self.engine, self.source, manifest, self.say, origin=self.origin)
+        else:
+            bring_packed(self.engine.store, self.source, manifest, self.say)
+
+
 def bring_all(
     engine: Engine, source: CopySource, say: Callable[[PullEvent], None], *, origin: str | None = None
 ) -> Manifest | Index:
     """What the source has at its top, with all below it; the caller holds `store.using()` and gives it a name."""
     raw, media_type = source.top()
     document = parse_manifest(raw, media_type)
+    bringing = _Bringing(engine, source, say, origin)
     if isinstance(document, Manifest):
-        bring_manifest(engine, source, document, say, origin=origin, unpacked=is_image(document))
+        bringing.bring(document, unpacked=is_image(document))
     else:
-        _bring_children(engine, source, document, say, origin, 0)
+        _bring_children(bringing, document, 0)
     return document
 
 
-def _bring_children(
-    engine: Engine, source: CopySource, index: Index, say: Callable[[PullEvent], None], origin: str | None, depth: int
-) -> None:
+def _bring_children(bringing: _Bringing, index: Index, depth: int) -> None:
     if depth > _MAX_NESTING:
         raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
     try:
@@ -50,31 +65,18 @@ def _bring_children(
     for child in index.manifests:
         if child.size > MANIFEST_LIMIT:
             raise InvalidInput(f"manifest of {child.size} bytes is larger than {MANIFEST_LIMIT}")
-        raw = source.fetch(child)
+        raw = bringing.source.fetch(child)
         document = parse_manifest(raw, child.media_type)
         if isinstance(document, Index):
-            _bring_children(engine, source, document, say, origin, depth + 1)
+            _bring_children(bringing, document, depth + 1)
             continue
-        say(PullEvent("", f"{child.platform or child.digest[:19]}: {child.digest}"))
-        unpacked = child.digest == ours and is_image(document)
-        bring_manifest(engine, source, document, say, origin=origin, unpacked=unpacked)
-    _keep(engine.store, index.raw, index.digest)
+        bringing.say(PullEvent("", f"{child.platform or child.digest[:19]}: {child.digest}"))
+        bringing.bring(document, unpacked=child.digest == ours and is_image(document))
+    _keep(bringing.engine.store, index.raw, index.digest)
 
 
-def bring_manifest(
-    engine: Engine,
-    source: CopySource,
-    manifest: Manifest,
-    say: Callable[[PullEvent], None],
-    *,
-    origin: str | None = None,
-    unpacked: bool = False,
-) -> None:
-    """One manifest with its config and layers: unpacked, or only as blobs (of another platform, or no image)."""
-    store = engine.store
-    if unpacked:
-        bring(store, source, manifest, say, origin=origin, keep_blobs=engine.settings.keep_layer_blobs)
-        return
+def bring_packed(store: Store, source: CopySource, manifest: Manifest, say: Callable[[PullEvent], None]) -> None:
+    """Keep a manifest, its config and its layers as blobs: an image for another platform, or what is no image."""
     wanted = {each.digest: each for each in (*manifest.layers, manifest.config) if not store.blobs.has(each.digest)}
 
     def job(descriptor: Descriptor) -> Callable[[Control], None]:

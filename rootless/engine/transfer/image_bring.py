@@ -20,6 +20,7 @@ from rootless.storage.store.layer_forms import remember
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rootless.engine.context import Engine
     from rootless.engine.transfer.parallel import Control
     from rootless.image.manifest import Manifest
     from rootless.image.source import ImageSource, Reader
@@ -30,23 +31,24 @@ _STEP = 1 << 19  # bytes between two progress events of a layer
 
 
 def bring(
-    store: Store,
+    engine: Engine,
     source: ImageSource,
     manifest: Manifest,
     progress: Callable[[PullEvent], None] | None,
     *,
     origin: str | None = None,
-    keep_blobs: bool = False,
 ) -> ImageConfig:
     """Store manifest, config and layers, unpacked. Returns the config.
 
-    origin: `registry/repository` where the layers may be fetched again. keep_blobs: keep their compressed bytes too.
-    progress is called from this thread. Raises InvalidInput, DigestMismatch, HostLimit, RegistryError.
+    origin: `registry/repository` where the layers may be fetched again. Their compressed bytes are kept too where the
+    settings want that. progress is called from this thread. Raises InvalidInput, DigestMismatch, HostLimit,
+    RegistryError.
     """
+    store = engine.store
     raw = source.config(manifest)
     config = ImageConfig(raw)
     layers = plan_layers(manifest, config)
-    _bring_layers(store, source, layers, progress or (lambda event: None), keep_blobs)
+    _bring_layers(store, source, layers, progress or (lambda event: None), engine.settings.keep_layer_blobs)
     if origin is not None:
         for layer in layers:
             remember(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image.image_names import qualify
-from rootless.engine.image_types import Copied, CopyOptions, PullEvent, RegistryOptions
+from rootless.engine.image_types import Copied, CopyOptions, PullEvent
 from rootless.engine.transfer.bring_index import bring_all
 from rootless.engine.transfer.copy_ends import open_sink, open_source
 from rootless.engine.transfer.image_bring import bring
@@ -43,11 +43,14 @@ _MAX_NESTING = 4
 
 
 class _Copy(NamedTuple):
+    """One copy while it runs: what is read, where it lay, and where it goes."""
+
+    engine: Engine
     source: CopySource
-    sink: Sink
+    from_place: ImagePlace
+    to_place: ImagePlace
     platform: Platform
     options: CopyOptions
-    listing: Listing
     say: Callable[[PullEvent], None]
 
 
@@ -55,10 +58,8 @@ def copy_image(
     engine: Engine,
     source_text: str,
     destination_text: str,
-    *,
     options: CopyOptions | None = None,
-    from_registry: RegistryOptions | None = None,
-    to_registry: RegistryOptions | None = None,
+    *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Copied:
     """Copy an image between two places: docker://, oci:, oci-archive:, docker-archive:, dir: or the store.
@@ -74,19 +75,11 @@ def copy_image(
     say = progress or (lambda event: None)
     platform = parse_platform(options.platform) if options.platform else host_platform()
     with engine.store.using():
-        source = open_source(engine, from_place, from_registry or RegistryOptions())
+        source = open_source(engine, from_place, options.source)
         try:
             say(PullEvent("", f"Copying {from_place} to {to_place}"))
-            if to_place.transport == places.STORE:
-                digest = _into_store(engine, source, to_place, from_place, platform, options, say)
-            else:
-                listing = Listing((to_place.name,) if to_place.name else ())
-                sink = open_sink(engine, to_place, to_registry or RegistryOptions(), from_place)
-                try:
-                    digest = _copy_top(_Copy(source, sink, platform, options, listing, say))
-                    sink.finish()
-                finally:
-                    sink.close()
+            copy = _Copy(engine, source, from_place, to_place, platform, options, say)
+            digest = _into_store(copy) if to_place.transport == places.STORE else _into_sink(copy)
         finally:
             source.close()
     say(PullEvent("", f"Digest: {digest}"))
@@ -101,35 +94,41 @@ def _place(engine: Engine, text: str) -> ImagePlace:
     return place
 
 
-def _into_store(
-    engine: Engine,
-    source: CopySource,
-    place: ImagePlace,
-    from_place: ImagePlace,
-    platform: Platform,
-    options: CopyOptions,
-    say: Callable[[PullEvent], None],
-) -> str:
-    if options.format is not None:
+def _into_store(copy: _Copy) -> str:
+    """Unpack the image and name it, as a pull does; the digest of its manifest or index."""
+    engine, source = copy.engine, copy.source
+    if copy.options.format is not None:
         raise UsageError("--format is for places other than the store")
-    reference, _ = qualify(engine, place.name)
+    reference, _ = qualify(engine, copy.to_place.name)
     if reference.digest:
-        raise UsageError(f"an image cannot be given the name '{place.name}'", hint="leave out the digest")
+        raise UsageError(f"an image cannot be given the name '{copy.to_place.name}'", hint="leave out the digest")
     origin = None
-    if from_place.transport == places.REGISTRY:
-        origin = parse_reference(from_place.name).name
+    if copy.from_place.transport == places.REGISTRY:
+        origin = parse_reference(copy.from_place.name).name
     document: Manifest | Index
-    if options.all:
-        document = bring_all(engine, source, say, origin=origin)
+    if copy.options.all:
+        document = bring_all(engine, source, copy.say, origin=origin)
     else:
-        document = source.manifest(platform)
-        if from_place.transport != places.STORE:
-            bring(engine.store, source, document, say, origin=origin, keep_blobs=engine.settings.keep_layer_blobs)
-    engine.store.index.tag(str(reference), Descriptor(document.media_type, document.digest, len(document.raw)))
+        document = source.manifest(copy.platform)
+        if copy.from_place.transport != places.STORE:
+            bring(engine, source, document, copy.say, origin=origin)
+    engine.store.index.tag(str(reference), document.descriptor)
     return document.digest
 
 
-def _copy_top(copy: _Copy) -> str:
+def _into_sink(copy: _Copy) -> str:
+    """Write the image to where no store is; the digest of its manifest or index there."""
+    listing = Listing((copy.to_place.name,) if copy.to_place.name else ())
+    sink = open_sink(copy.engine, copy.to_place, copy.options.destination, copy.from_place)
+    try:
+        digest = _copy_top(copy, sink, listing)
+        sink.finish()
+    finally:
+        sink.close()
+    return digest
+
+
+def _copy_top(copy: _Copy, sink: Sink, listing: Listing) -> str:
     raw, media_type = copy.source.top()
     document = parse_manifest(raw, media_type)
     for _ in range(_MAX_NESTING):
@@ -140,11 +139,11 @@ def _copy_top(copy: _Copy) -> str:
     if isinstance(document, Index):
         if not copy.options.all:
             raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
-        return _copy_index(copy, document, listing=copy.listing).digest
-    return _copy_manifest(copy, document, listing=copy.listing).digest
+        return _copy_index(copy, sink, document, listing=listing).digest
+    return _copy_manifest(copy, sink, document, listing=listing).digest
 
 
-def _copy_index(copy: _Copy, index: Index, *, listing: Listing | None, depth: int = 0) -> Descriptor:
+def _copy_index(copy: _Copy, sink: Sink, index: Index, *, listing: Listing | None, depth: int = 0) -> Descriptor:
     if depth > _MAX_NESTING:
         raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
     replaced: dict[str, Descriptor] = {}
@@ -153,27 +152,27 @@ def _copy_index(copy: _Copy, index: Index, *, listing: Listing | None, depth: in
         raw = copy.source.fetch(child)
         if child.media_type not in MANIFEST_TYPES + INDEX_TYPES:
             # What it is does not matter: it is copied as it is
-            copy.sink.put_manifest(raw, child.media_type, listing=None)
+            sink.put_manifest(raw, child.media_type, listing=None)
             continue
         document = parse_manifest(raw, child.media_type)
         replaced[child.digest] = (
-            _copy_index(copy, document, listing=None, depth=depth + 1)
+            _copy_index(copy, sink, document, listing=None, depth=depth + 1)
             if isinstance(document, Index)
-            else _copy_manifest(copy, document, listing=None)
+            else _copy_manifest(copy, sink, document, listing=None)
         )
     raw, media_type = rebuild_index(index, replaced, copy.options.format or format_of(index.media_type))
-    copy.sink.put_manifest(raw, media_type, listing=listing)
+    sink.put_manifest(raw, media_type, listing=listing)
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _copy_manifest(copy: _Copy, manifest: Manifest, *, listing: Listing | None) -> Descriptor:
+def _copy_manifest(copy: _Copy, sink: Sink, manifest: Manifest, *, listing: Listing | None) -> Descriptor:
     once = {layer.digest: layer for layer in manifest.layers if not layer.is_foreign}
 
     def job(layer: Descriptor) -> Callable[[Control], None]:
-        return lambda control: _copy_blob(copy, layer, control)
+        return lambda control: _copy_blob(copy.source, sink, layer, control)
 
-    run_all([job(layer) for layer in once.values()], copy.say, at_once=copy.sink.at_once)
-    copy.sink.put_config(_content(copy.source, manifest.config))
+    run_all([job(layer) for layer in once.values()], copy.say, at_once=sink.at_once)
+    sink.put_config(_content(copy.source, manifest.config))
     form = copy.options.format or format_of(manifest.media_type)
     layers = list(manifest.layers)
     if form != format_of(manifest.media_type):
@@ -181,7 +180,7 @@ def _copy_manifest(copy: _Copy, manifest: Manifest, *, listing: Listing | None) 
             each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers
         ]
     raw, media_type = rebuild(manifest, layers, form)
-    copy.sink.put_manifest(raw, media_type, listing=listing)
+    sink.put_manifest(raw, media_type, listing=listing)
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
@@ -194,7 +193,7 @@ def _content(source: CopySource, descriptor: Descriptor) -> BlobContent:
     return BlobContent(lambda offset: source.open_blob(descriptor, offset), descriptor.digest, descriptor.size)
 
 
-def _copy_blob(copy: _Copy, layer: Descriptor, control: Control) -> None:
+def _copy_blob(source: CopySource, sink: Sink, layer: Descriptor, control: Control) -> None:
     short = layer.digest.partition(":")[2][:12]
     shown = 0
     control.check()
@@ -208,7 +207,7 @@ def _copy_blob(copy: _Copy, layer: Descriptor, control: Control) -> None:
             control.emit(PullEvent(short, "Copying", count, layer.size))
 
     try:
-        placed = copy.sink.put_blob(_content(copy.source, layer), on_bytes)
+        placed = sink.put_blob(_content(source, layer), on_bytes)
     except NotFound as e:
         raise NotFound(e.message, hint="`rootless push` and `rootless save` compress such layers anew") from e
     status = {"there": "Already exists", "mounted": f"Mounted from {placed.origin}", "sent": "Copied"}

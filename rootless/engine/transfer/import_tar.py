@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rootless.engine import events
 from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.image.image_names import qualify
-from rootless.engine.image_types import PullEvent
+from rootless.engine.image_types import ImportOptions, PullEvent
 from rootless.engine.transfer.load import open_input
 from rootless.errors import UsageError
 from rootless.image.decompress import HEAD, PlainBytes
@@ -36,30 +36,24 @@ def import_image(
     engine: Engine,
     source: str | BinaryIO,
     reference: str | None = None,
+    options: ImportOptions | None = None,
     *,
-    changes: Sequence[str] = (),
-    message: str = "",
-    platform: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
     """Make an image of a root file system tar (path, "-" or an open binary stream; gz, zst, xz, bz2 or plain).
 
-    changes: Dockerfile lines (CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME,
-    WORKDIR). Returns the image id. Raises UsageError for a bad change, InvalidInput for a bad tar.
+    Returns the image id. Raises UsageError for a bad change, InvalidInput for a bad tar.
     """
-    target = parse_platform(platform) if platform else host_platform()
-    config = apply_changes({}, changes)
+    options = options or ImportOptions()
+    target = parse_platform(options.platform) if options.platform else host_platform()
+    config = apply_changes({}, options.changes)
     name = None if reference is None else _name(engine, reference)
     store = engine.store
     is_path = isinstance(source, str) and source != "-"
     stream = _open(source)
-    history = [
-        {
-            "created": whole_timestamp(time.time()),
-            "created_by": "",
-            "comment": message or f"Imported from {os.path.basename(source) if isinstance(source, str) else '-'}",
-        }
-    ]
+    origin = os.path.basename(source) if isinstance(source, str) else "-"
+    comment = options.message or f"Imported from {origin}"
+    history = [{"created": whole_timestamp(time.time()), "created_by": "", "comment": comment}]
     with store.using():
         try:
             _check_room(store, stream)

@@ -120,7 +120,7 @@ def _load(
 ) -> LoadedImage:
     store = engine.store
     manifest = source.manifest(wanted)
-    bring(store, source, manifest, progress, keep_blobs=engine.settings.keep_layer_blobs)
+    bring(engine, source, manifest, progress)
     descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.raw))
     replaced = []
     if not source.names:

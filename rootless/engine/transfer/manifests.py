@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.image.image_names import find, qualify
-from rootless.engine.image_types import Details, PullEvent, RegistryOptions
-from rootless.engine.transfer.bring_index import bring_all, bring_manifest
+from rootless.engine.image_types import EntryOptions, ListOptions, PullEvent, RegistryOptions
+from rootless.engine.transfer.bring_index import bring_all, bring_packed
 from rootless.engine.transfer.copy_ends import StoreSource, open_source
 from rootless.errors import AlreadyExists, InvalidInput, NotFound, UsageError
 from rootless.image.distribution.policy import check_policy
@@ -18,10 +18,10 @@ from rootless.paths import Lock
 from rootless.storage.store.index import is_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.image_types import Pushed, PushOptions
+    from rootless.engine.image_types import EntryDetails, Pushed, PushOptions
 
 _FIELDS = ("os", "architecture", "variant", "os.version", "os.features", "features")
 
@@ -30,14 +30,12 @@ def create_manifest(
     engine: Engine,
     name: str,
     images: Sequence[str] = (),
+    options: ListOptions | None = None,
     *,
-    all: bool = False,
-    amend: bool = False,
-    annotations: Mapping[str, str] | None = None,
-    registry: RegistryOptions | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Make a list, with images in it; its digest. amend: add to one that is there. Raises AlreadyExists."""
+    """Make a list, with images in it; its digest. Raises AlreadyExists."""
+    options = options or ListOptions()
     full = _full(engine, name)
     document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
     with engine.store.using(), _lock(engine):
@@ -46,13 +44,13 @@ def create_manifest(
         if there is None and index.resolve(full) is not None:
             raise AlreadyExists(f"'{name}' is an image, not a list", hint="give the list another name")
         if there is not None:
-            if not amend:
+            if not options.amend:
                 raise AlreadyExists(f"list '{name}' exists", hint="use --amend to add to it, or `manifest rm` first")
             document = json.loads(there.raw)
         for image in images:
-            _add(engine, document, image, Details(), all=all, registry=registry, progress=progress)
-        if annotations:
-            document["annotations"] = {**(document.get("annotations") or {}), **annotations}
+            _add(engine, document, image, options.entries, progress)
+        if options.annotations:
+            document["annotations"] = {**(document.get("annotations") or {}), **options.annotations}
         return _keep(engine, full, document)
 
 
@@ -60,21 +58,19 @@ def add_to_manifest(
     engine: Engine,
     name: str,
     image: str,
-    details: Details,
+    options: EntryOptions | None = None,
     *,
-    all: bool = False,
-    registry: RegistryOptions | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
     """Add an image of the store, of a registry or of an archive to a list; the list's digest now."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
         document = json.loads(_require(engine, name).raw)
-        _add(engine, document, image, details, all=all, registry=registry, progress=progress)
+        _add(engine, document, image, options or EntryOptions(), progress)
         return _keep(engine, full, document)
 
 
-def annotate_manifest(engine: Engine, name: str, what: str, details: Details, *, whole: bool = False) -> str:
+def annotate_manifest(engine: Engine, name: str, what: str, details: EntryDetails, *, whole: bool = False) -> str:
     """Change what a list says of one entry (a digest, or an image of the store); whole: of itself."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
@@ -136,9 +132,8 @@ def push_manifest(
     engine: Engine,
     name: str,
     target: str | None,
-    *,
     options: PushOptions,
-    registry: RegistryOptions | None = None,
+    *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Pushed:
     """Push a list with its images (options.all False: this host's image only)."""
@@ -146,7 +141,7 @@ def push_manifest(
 
     _require(engine, name)
     target = target.removeprefix("docker://") if target else None
-    return push_image(engine, name, target, options=options, registry=registry, progress=progress)
+    return push_image(engine, name, target, options, progress=progress)
 
 
 def _full(engine: Engine, name: str) -> str:
@@ -206,10 +201,7 @@ def _add(
     engine: Engine,
     document: dict[str, Any],
     text: str,
-    details: Details,
-    *,
-    all: bool,
-    registry: RegistryOptions | None,
+    options: EntryOptions,
     progress: Callable[[PullEvent], None] | None,
 ) -> None:
     """Bring the image here, when it is not, and append its descriptor (or those of all its platforms)."""
@@ -222,14 +214,15 @@ def _add(
         place = place._replace(transport=REGISTRY, name=str(qualify(engine, place.name)[0]))
     if place.transport != STORE:
         check_policy(place.transport, place.scope)
-    source = StoreSource(engine, place.name) if is_local else open_source(engine, place, registry or RegistryOptions())
+    source = StoreSource(engine, place.name) if is_local else open_source(engine, place, options.registry)
+    details = options.details
     wanted = host_platform()
     if details.architecture:
         wanted = parse_platform("/".join(filter(None, (details.os or "linux", details.architecture, details.variant))))
     try:
         raw, media_type = source.top()
         top = parse_manifest(raw, media_type)
-        if isinstance(top, Index) and all:
+        if isinstance(top, Index) and options.all:
             if not is_local:
                 bring_all(engine, source, say)
             for child in json.loads(top.raw)["manifests"]:
@@ -237,7 +230,7 @@ def _add(
             return
         manifest = source.manifest(wanted) if isinstance(top, Index) else top
         if not is_local:
-            bring_manifest(engine, source, manifest, say)
+            bring_packed(engine.store, source, manifest, say)
     finally:
         source.close()
     _append(document, _described(engine, manifest), details)
@@ -256,14 +249,14 @@ def _described(engine: Engine, manifest: Manifest) -> dict[str, Any]:
     return found
 
 
-def _append(document: dict[str, Any], entry: dict[str, Any], details: Details) -> None:
+def _append(document: dict[str, Any], entry: dict[str, Any], details: EntryDetails) -> None:
     entry = json.loads(json.dumps(entry))
     _describe(entry, details)
     entries = document["manifests"]
     document["manifests"] = [each for each in entries if each["digest"] != entry["digest"]] + [entry]
 
 
-def _describe(entry: dict[str, Any], details: Details) -> None:
+def _describe(entry: dict[str, Any], details: EntryDetails) -> None:
     """Write the details that are given into an entry."""
     values = (
         details.os,

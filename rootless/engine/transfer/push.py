@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine import events
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
-from rootless.engine.image_types import PullEvent, Pushed, PushOptions, RegistryOptions
+from rootless.engine.image_types import PullEvent, Pushed, PushOptions
 from rootless.engine.transfer.blob_sources import (
     blob_content,
     bytes_content,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rootless.engine.context import Engine
+    from rootless.engine.image_types import RegistryOptions
     from rootless.engine.transfer.planned_layers import PlannedLayer
     from rootless.image.content import BlobContent, Placed
     from rootless.image.distribution.destination import RegistryDestination
@@ -55,9 +56,8 @@ def push_image(
     engine: Engine,
     text: str,
     target: str | None = None,
-    *,
     options: PushOptions | None = None,
-    registry: RegistryOptions | None = None,
+    *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Pushed:
     """Copy a local image into a registry: to `target`, or to where its name says.
@@ -77,7 +77,7 @@ def push_image(
     with store.using():
         index = store.index.find_index(str(qualify(engine, text)[0])) if options.all else None
         entry = require(engine, text) if index is None else None
-        destination = _open(engine, reference, registry or RegistryOptions())
+        destination = _open(engine, reference, options.registry)
         try:
             running = _Push(engine, destination, reference.registry, options.format, explicit, options.chunk_size, say)
             say(PullEvent("", f"The push refers to repository [{reference.familiar_name}]"))

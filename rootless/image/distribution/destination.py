@@ -10,7 +10,7 @@ from rootless.image.content import BlobContent, Placed, begin_reading
 from rootless.image.digest import check_digest, digest_of, is_digest
 from rootless.image.distribution.answers import error_text
 from rootless.image.distribution.http_session import Access, RegistrySession
-from rootless.image.distribution.upload import Sent, begin, has_blob, upload
+from rootless.image.distribution.upload import UploadOptions, begin, has_blob, upload
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ class RegistryDestination:
                 break  # the registry began an upload instead; asking again would leave that one behind
         if begun is None:
             content = begin_reading(content)  # what cannot be read must not leave an upload behind
-        sent: Sent = upload(
-            self.session, self.repository, content, begun=begun, chunk_size=chunk_size, on_bytes=on_bytes
-        )
+        sent = upload(self.session, self.repository, content, UploadOptions(chunk_size, on_bytes), begun)
         self._seen.add(sent.digest)
         return Placed(sent.digest, sent.size, "sent")
 

@@ -41,6 +41,18 @@ class Sent(NamedTuple):
     size: int
 
 
+def _tell_nobody(count: int) -> None:
+    """The default of `UploadOptions.on_bytes`: nobody wants to know."""
+
+
+class UploadOptions(NamedTuple):
+    """How one blob is sent. chunk_size: bytes per request at most (None: as the registry takes them). on_bytes: called
+    with the bytes that were sent so far; what it raises ends the upload."""
+
+    chunk_size: int | None = None
+    on_bytes: Callable[[int], None] = _tell_nobody
+
+
 class UploadLost(Exception):
     """The registry no longer knows the upload."""
 
@@ -57,20 +69,17 @@ def upload(
     session: RegistrySession,
     repository: str,
     content: BlobContent,
-    *,
+    options: UploadOptions,
     begun: BaseHTTPResponse | None = None,
-    chunk_size: int | None = None,
-    on_bytes: Callable[[int], None] = lambda count: None,
 ) -> Sent:
-    """Send one blob. begun: the answer of a mount that became an upload. chunk_size: bytes per request at most.
+    """Send one blob. begun: the answer of a mount that became an upload.
 
-    on_bytes: called with the bytes that were sent so far; what it raises ends the upload.
     Raises RegistryError, AuthenticationError, DigestMismatch (what is read is not what `digest` says).
     """
     for attempt in range(_RESTARTS):
         response = begun or begin(session, repository)
         begun = None
-        one = _Upload(session, repository, content, response, chunk_size, on_bytes)
+        one = _Upload(session, repository, content, response, options)
         try:
             return one.send()
         except UploadLost:
@@ -90,17 +99,16 @@ class _Upload:
         repository: str,
         content: BlobContent,
         response: BaseHTTPResponse,
-        chunk_size: int | None,
-        on_bytes: Callable[[int], None],
+        options: UploadOptions,
     ) -> None:
         self._session = session
         self._repository = repository
         self._content = content
-        self._chunk = chunk_size
+        self._chunk = options.chunk_size
         self._location = ""
         self._offset = 0  # bytes that the registry has
         self._stalls = 0
-        self._feed = _Feed(content, on_bytes)
+        self._feed = _Feed(content, options.on_bytes)
         base = session.url_of(f"{repository}/blobs/uploads/")
         self._take_location(response, base)
         least = response.headers.get("OCI-Chunk-Min-Length", "")
