@@ -89,14 +89,13 @@ class CapabilitySets:
         permitted: int,
         inheritable: int = 0,
         ambient: int = 0,
-        unknown: tuple[str, ...] = (),
     ) -> None:
         self.bounding = bounding
         self.effective = effective
         self.permitted = permitted
         self.inheritable = inheritable
         self.ambient = ambient
-        self.unknown = unknown
+        self.unknown: tuple[str, ...] = ()
 
     def to_oci(self) -> dict[str, list[str]]:
         """The `process.capabilities` object of the runtime specification."""
@@ -198,15 +197,16 @@ def from_oci(capabilities: dict[str, list[str]] | None) -> CapabilitySets:
 
     bounding, effective, permitted = read("bounding"), read("effective"), read("permitted")
     inheritable, ambient = read("inheritable"), read("ambient")
-    return CapabilitySets(
+    sets = CapabilitySets(
         bounding=bounding,
         # what the kernel would refuse: effective beyond permitted; ambient beyond permitted and inheritable
         effective=effective & permitted,
         permitted=permitted,
         inheritable=inheritable,
         ambient=ambient & permitted & inheritable,
-        unknown=tuple(unknown),
     )
+    sets.unknown = tuple(unknown)
+    return sets
 
 
 def drop_bounding(keep: int) -> None:

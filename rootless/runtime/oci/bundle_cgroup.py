@@ -40,13 +40,13 @@ class Policy:
 class CgroupPlacing:
     """Makes the cgroup of one container on its way into life. group: None before `join`, and where there is none."""
 
-    __slots__ = ("_config", "_id", "_policy", "_warn", "group")
+    __slots__ = ("_config", "_id", "_policy", "group", "warn")
 
     def __init__(self, config: dict[str, Any], container_id: str, policy: Policy, warn: Callable[[str], None]) -> None:
         self._config = config
         self._id = container_id
         self._policy = policy
-        self._warn = warn
+        self.warn = warn
         self.group: AnyGroup | None = None
 
     @property
@@ -62,7 +62,7 @@ class CgroupPlacing:
         path = str((self._config.get("linux") or {}).get("cgroupsPath") or "")
         if self._policy.manager == "disabled":
             if is_asked(resources):
-                self._warn("limits are not applied: cgroups are disabled")
+                self.warn("limits are not applied: cgroups are disabled")
             return
         if self._policy.manager != "systemd":
             cgroups.check_relative(path.strip("/"))
@@ -115,7 +115,7 @@ class CgroupPlacing:
             if problem.hint and _WARN in problem.hint:
                 raise problem
             raise HostLimit(problem.message, hint=f"{problem.hint}; {_WARN}" if problem.hint else _WARN)
-        self._warn(str(problem))
+        self.warn(str(problem))
 
     def _none(self, found: Delegation) -> None:
         settings = (version1 if found.kind == "v1" else version2).settings(self._resources)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import click
 
-from rootless.runtime.oci.flags import GLOBAL, VERBS, Flag, Verb
+from rootless.runtime.oci.flags import GLOBAL, VERBS, ChoiceFlag, Flag, NumberFlag, SwitchFlag, Verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Mapping
 
-    Action = Callable[[dict[str, Any], str, dict[str, Any]], int]
+    Action = Callable[[Mapping[str, object], str, Mapping[str, object]], int]
 
 
 def group(action: Action) -> click.Group:
     """The command tree; `action` gets what `flags.parse` would have returned, and gives the exit status."""
 
-    def overall(**values: Any) -> None:
+    def overall(**values: object) -> None:
         click.get_current_context().obj = values
 
     root = click.Group(
@@ -33,12 +32,12 @@ def group(action: Action) -> click.Group:
 
 
 def _command(name: str, verb: Verb, action: Action) -> click.Command:
-    def callback(**values: Any) -> int:
+    def callback(**values: object) -> int:
         return action(click.get_current_context().obj, name, values)
 
     params: list[click.Parameter] = [_option(flag) for flag in verb.flags]
     params += [click.Argument([argument], metavar="ID") for argument in verb.arguments]
-    settings: dict[str, Any] = {}
+    settings: dict[str, bool] = {}
     if verb.optional is not None:
         params.append(click.Argument([verb.optional[0]], required=False, default=verb.optional[1]))
     if verb.rest is not None:
@@ -49,13 +48,10 @@ def _command(name: str, verb: Verb, action: Action) -> click.Command:
 
 def _option(flag: Flag) -> click.Option:
     names = [flag.name, *flag.names]
-    if flag.kind == "switch":
+    if isinstance(flag, SwitchFlag):
         return click.Option(names, is_flag=True, help=flag.help)
-    kind: Any = click.STRING
-    if flag.kind == "number":
-        kind = click.IntRange(0, flag.highest)
-    elif flag.kind == "choice":
-        kind = click.Choice(list(flag.choices))
+    choice = click.Choice(list(flag.choices)) if isinstance(flag, ChoiceFlag) else click.STRING
+    kind = click.IntRange(0, flag.highest) if isinstance(flag, NumberFlag) else choice
     default = None if flag.many else flag.default
     return click.Option(names, type=kind, multiple=flag.many, default=default, metavar=flag.metavar, help=flag.help)
 

@@ -9,47 +9,137 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Mapping, Sequence
+
+    FlagValue = str | int | tuple[str | int, ...] | None
 
 
 class Flag:
-    """One option. kind: switch, text, number or choice; many: may be repeated, the value is then a tuple."""
+    """One option. names: its spellings on the command line, the last one gives the name of its value.
 
-    __slots__ = ("choices", "default", "help", "highest", "kind", "many", "metavar", "name", "names")
+    default: the value without the option; many: the option may be repeated, and its value is then a tuple.
+    """
 
-    def __init__(
-        self,
-        names: str,
-        help: str,
-        *,
-        kind: str = "text",
-        name: str | None = None,
-        metavar: str | None = None,
-        default: Any = None,
-        choices: Sequence[str] = (),
-        highest: int = 1024,
-        many: bool = False,
-    ) -> None:
+    __slots__ = ("default", "help", "many", "metavar", "name", "names")
+
+    def __init__(self, names: str, help: str, *, metavar: str | None = None, many: bool = False) -> None:
         self.names = names.split()
         self.help = help
-        self.kind = kind
-        self.name = name or self.names[-1].lstrip("-").replace("-", "_")
         self.metavar = metavar
-        self.default: Any = False if kind == "switch" else () if many else default
-        self.choices = choices
-        self.highest = highest
         self.many = many
+        self.name = self.names[-1].lstrip("-").replace("-", "_")
+        self.default: FlagValue = () if many else None
 
-    def value(self, word: str) -> Any:
-        """The value of `word`; ValueError when it is none."""
-        if self.kind == "number":
-            if not word.isascii() or not word.isdigit() or int(word) > self.highest:
-                raise ValueError(word)
-            return int(word)
-        if self.kind == "choice" and word not in self.choices:
+    def value(self, word: str) -> str | int:
+        """The value that `word` means. Raises ValueError when it is none."""
+        return word
+
+
+class TextFlag(Flag):
+    """An option whose value is any text."""
+
+    __slots__ = ()
+
+    def __init__(self, names: str, help: str, *, metavar: str, default: str | None = None, many: bool = False) -> None:
+        super().__init__(names, help, metavar=metavar, many=many)
+        self.default = () if many else default
+
+
+class SwitchFlag(Flag):
+    """An option without a value: given or not. name: of its value, where its last spelling is not to give it."""
+
+    __slots__ = ()
+
+    def __init__(self, names: str, help: str, *, name: str | None = None) -> None:
+        super().__init__(names, help)
+        self.name = name or self.name
+        self.default = False
+
+
+class NumberFlag(Flag):
+    """An option whose value is a whole number from 0 to `highest`; without it 0, or no number where it is `many`."""
+
+    __slots__ = ("highest",)
+
+    def __init__(self, names: str, help: str, *, metavar: str, highest: int = 1024, many: bool = False) -> None:
+        super().__init__(names, help, metavar=metavar, many=many)
+        self.highest = highest
+        self.default = () if many else 0
+
+    def value(self, word: str) -> int:
+        """The number that `word` writes in decimal digits. Raises ValueError for another word, or above `highest`."""
+        if not word.isascii() or not word.isdigit() or int(word) > self.highest:
+            raise ValueError(word)
+        return int(word)
+
+
+class ChoiceFlag(Flag):
+    """An option whose value is one of `choices`."""
+
+    __slots__ = ("choices",)
+
+    def __init__(self, names: str, help: str, choices: Sequence[str], default: str | None = None) -> None:
+        super().__init__(names, help)
+        self.choices = choices
+        self.default = default
+
+    def value(self, word: str) -> str:
+        """The word itself. Raises ValueError when it is none of the choices."""
+        if word not in self.choices:
             raise ValueError(word)
         return word
+
+
+class FlagValues:
+    """The values of one parsed line by the names of flags and arguments, read with the type that each flag has.
+
+    A name that the line's verb does not declare, or another type than the flag's, is a fault of the caller: KeyError
+    and TypeError.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+
+    def optional_text(self, name: str) -> str | None:
+        """The text of an option or argument; None where it was not given."""
+        value = self._values[name]
+        if value is not None and not isinstance(value, str):
+            raise TypeError(name)
+        return value
+
+    def text(self, name: str) -> str:
+        """The text of an argument, or of an option with a default."""
+        value = self._values[name]
+        if not isinstance(value, str):
+            raise TypeError(name)
+        return value
+
+    def number(self, name: str) -> int:
+        """The value of a NumberFlag."""
+        value = self._values[name]
+        if not isinstance(value, int):
+            raise TypeError(name)
+        return value
+
+    def switch(self, name: str) -> bool:
+        """Whether a SwitchFlag was given."""
+        return self._values[name] is True
+
+    def texts(self, name: str) -> list[str]:
+        """The values of an option that may be repeated, or the words after the arguments."""
+        return [value for value in self._listed(name) if isinstance(value, str)]
+
+    def numbers(self, name: str) -> list[int]:
+        """The values of a NumberFlag that may be repeated."""
+        return [value for value in self._listed(name) if isinstance(value, int)]
+
+    def _listed(self, name: str) -> tuple[object, ...]:
+        value = self._values[name]
+        if not isinstance(value, tuple):
+            raise TypeError(name)
+        return value
 
 
 class Verb:
@@ -75,45 +165,42 @@ class Verb:
 
 
 GLOBAL = (
-    Flag("--root", "Directory of the containers' records (default: below XDG_RUNTIME_DIR).", metavar="DIR"),
-    Flag("--log", "Append messages to FILE.", metavar="FILE"),
-    Flag("--log-format", "Format of the log file.", kind="choice", choices=("text", "json"), default="text"),
-    Flag("--log-level", "As --debug when LEVEL is debug.", metavar="LEVEL"),
-    Flag("--debug", "Show the plan of operations.", kind="switch"),
-    Flag(
+    TextFlag("--root", "Directory of the containers' records (default: below XDG_RUNTIME_DIR).", metavar="DIR"),
+    TextFlag("--log", "Append messages to FILE.", metavar="FILE"),
+    ChoiceFlag("--log-format", "Format of the log file.", ("text", "json"), "text"),
+    TextFlag("--log-level", "As --debug when LEVEL is debug.", metavar="LEVEL"),
+    SwitchFlag("--debug", "Show the plan of operations."),
+    SwitchFlag(
         "--systemd-cgroup",
         "Have your systemd make the cgroup; linux.cgroupsPath is SLICE:PREFIX:NAME.",
-        kind="switch",
     ),
-    Flag(
+    ChoiceFlag(
         "--cgroup-manager",
         "Who makes the cgroup (crun's flag); systemd is --systemd-cgroup, disabled makes none.",
-        kind="choice",
-        choices=("cgroupfs", "systemd", "disabled"),
+        ("cgroupfs", "systemd", "disabled"),
     ),
-    Flag(
+    ChoiceFlag(
         "--limits",
         "A limit that cannot be enforced: strict (default) fails, warn warns. Else as ROOTLESS_OCI_LIMITS says.",
-        kind="choice",
-        choices=("strict", "warn"),
+        ("strict", "warn"),
     ),
-    Flag("--rootless", "Accepted as runc does: this runtime always is.", kind="choice", choices=("true", "auto")),
+    ChoiceFlag("--rootless", "Accepted as runc does: this runtime always is.", ("true", "auto")),
 )
 
-_PID_FILE = Flag("--pid-file", "Write the process's pid to FILE.", metavar="FILE")
-_CONSOLE_SOCKET = Flag("--console-socket", "Send the pty's master to this unix socket.", metavar="PATH")
-_PRESERVE_FDS = Flag("--preserve-fds", "Pass on N fds from 3 on.", kind="number", metavar="N", default=0)
-_DETACH = Flag("-d --detach", "Return when the command runs.", kind="switch")
-_FORM = Flag("-f --format", "Form of the output.", kind="choice", choices=("table", "json"), default="table")
-_BUNDLE = Flag("-b --bundle", "Directory of config.json (default: .).", metavar="DIR", default=".")
+_PID_FILE = TextFlag("--pid-file", "Write the process's pid to FILE.", metavar="FILE")
+_CONSOLE_SOCKET = TextFlag("--console-socket", "Send the pty's master to this unix socket.", metavar="PATH")
+_PRESERVE_FDS = NumberFlag("--preserve-fds", "Pass on N fds from 3 on.", metavar="N")
+_DETACH = SwitchFlag("-d --detach", "Return when the command runs.")
+_FORM = ChoiceFlag("-f --format", "Form of the output.", ("table", "json"), "table")
+_BUNDLE = TextFlag("-b --bundle", "Directory of config.json (default: .).", metavar="DIR", default=".")
 
 _CREATE = (
     _BUNDLE,
     _PID_FILE,
     _CONSOLE_SOCKET,
     _PRESERVE_FDS,
-    Flag("--no-pivot", "Move the root in place of pivot_root (in an initramfs).", kind="switch"),
-    Flag("--no-new-keyring", "Keep the caller's session keyring.", kind="switch"),
+    SwitchFlag("--no-pivot", "Move the root in place of pivot_root (in an initramfs)."),
+    SwitchFlag("--no-new-keyring", "Keep the caller's session keyring."),
 )
 
 LIMITS = (
@@ -131,13 +218,13 @@ LIMITS = (
 """Flags of update: name, help, and the OCI property that each is."""
 
 _CHECKPOINT = (
-    Flag("--image-path", "Directory of the images.", metavar="DIR"),
-    Flag("--work-path", "Directory of criu's own files.", metavar="DIR"),
-    Flag("--leave-running", "Do not stop the container.", kind="switch"),
-    Flag("--tcp-established", "Keep open connections.", kind="switch"),
-    Flag("--ext-unix-sk", "Allow sockets to the outside.", kind="switch"),
-    Flag("--shell-job", "Allow a terminal from outside.", kind="switch"),
-    Flag("--file-locks", "Keep file locks.", kind="switch"),
+    TextFlag("--image-path", "Directory of the images.", metavar="DIR"),
+    TextFlag("--work-path", "Directory of criu's own files.", metavar="DIR"),
+    SwitchFlag("--leave-running", "Do not stop the container."),
+    SwitchFlag("--tcp-established", "Keep open connections."),
+    SwitchFlag("--ext-unix-sk", "Allow sockets to the outside."),
+    SwitchFlag("--shell-job", "Allow a terminal from outside."),
+    SwitchFlag("--file-locks", "Keep file locks."),
 )
 
 VERBS = {
@@ -146,20 +233,20 @@ VERBS = {
     "state": Verb("Print the state of a container as JSON."),
     "kill": Verb(
         "Send a signal (default TERM) to the container's first process.",
-        (Flag("-a --all", "Signal all processes of the container.", kind="switch", name="everything"),),
+        (SwitchFlag("-a --all", "Signal all processes of the container.", name="everything"),),
         optional=("signal", "TERM"),
     ),
     "delete": Verb(
         "Remove a stopped container.",
-        (Flag("-f --force", "Kill it first if it runs; no error if there is none.", kind="switch"),),
+        (SwitchFlag("-f --force", "Kill it first if it runs; no error if there is none."),),
     ),
     "run": Verb(
         "Make and start a container, and wait for its end.",
         (
             *_CREATE,
             _DETACH,
-            Flag("--keep", "Do not delete the container when it has ended.", kind="switch"),
-            Flag("--no-subreaper", "Accepted as runc does; orphans go to the container's own pid 1.", kind="switch"),
+            SwitchFlag("--keep", "Do not delete the container when it has ended."),
+            SwitchFlag("--no-subreaper", "Accepted as runc does; orphans go to the container's own pid 1."),
         ),
     ),
     "pause": Verb("Freeze all processes of a container."),
@@ -172,38 +259,37 @@ VERBS = {
     "update": Verb(
         "Change the limits of a container.",
         (
-            Flag("-r --resources", "File with OCI resources as JSON, - for stdin.", metavar="FILE"),
-            *(Flag(flag, help, metavar="N") for flag, help, _ in LIMITS),
+            TextFlag("-r --resources", "File with OCI resources as JSON, - for stdin.", metavar="FILE"),
+            *(TextFlag(flag, help, metavar="N") for flag, help, _ in LIMITS),
         ),
     ),
     "events": Verb(
         "Print what a container uses, and lacks of memory, as JSON lines.",
         (
-            Flag("--interval", "Time between two lines, such as 5s (the default).", metavar="TIME", default="5s"),
-            Flag("--stats", "Print one line and end.", kind="switch"),
+            TextFlag("--interval", "Time between two lines, such as 5s (the default).", metavar="TIME", default="5s"),
+            SwitchFlag("--stats", "Print one line and end."),
         ),
     ),
     "exec": Verb(
         "Run a further process in a running container.",
         (
-            Flag("-e --env", "Set an environment variable.", metavar="NAME=VALUE", many=True),
-            Flag("-t --tty", "Give the process a pty.", kind="switch"),
+            TextFlag("-e --env", "Set an environment variable.", metavar="NAME=VALUE", many=True),
+            SwitchFlag("-t --tty", "Give the process a pty."),
             _DETACH,
-            Flag("--cwd", "Working directory.", metavar="DIR"),
-            Flag("-u --user", "User and group, as numbers.", metavar="UID[:GID]"),
-            Flag(
+            TextFlag("--cwd", "Working directory.", metavar="DIR"),
+            TextFlag("-u --user", "User and group, as numbers.", metavar="UID[:GID]"),
+            NumberFlag(
                 "-g --additional-gids",
                 "A further group.",
-                kind="number",
                 metavar="GID",
                 highest=0xFFFFFFFE,
                 many=True,
             ),
-            Flag("-c --cap", "Add a capability.", metavar="NAME", many=True),
-            Flag("--no-new-privs", "Set no_new_privs.", kind="switch"),
-            Flag("--apparmor", "AppArmor profile.", metavar="PROFILE"),
-            Flag("--process-label", "SELinux label.", metavar="LABEL"),
-            Flag("-p --process", "File with an OCI process object, in place of a command.", metavar="FILE"),
+            TextFlag("-c --cap", "Add a capability.", metavar="NAME", many=True),
+            SwitchFlag("--no-new-privs", "Set no_new_privs."),
+            TextFlag("--apparmor", "AppArmor profile.", metavar="PROFILE"),
+            TextFlag("--process-label", "SELinux label.", metavar="LABEL"),
+            TextFlag("-p --process", "File with an OCI process object, in place of a command.", metavar="FILE"),
             _PID_FILE,
             _CONSOLE_SOCKET,
             _PRESERVE_FDS,
@@ -212,7 +298,7 @@ VERBS = {
     ),
     "list": Verb(
         "List the containers below --root.",
-        (_FORM, Flag("-q --quiet", "Ids only.", kind="switch")),
+        (_FORM, SwitchFlag("-q --quiet", "Ids only.")),
         arguments=(),
     ),
     "ps": Verb("List the processes of a container.", (_FORM,)),
@@ -220,15 +306,15 @@ VERBS = {
     "spec": Verb(
         "Write a configuration to start from.",
         (
-            Flag("-b --bundle", "Where to write config.json (default: .).", metavar="DIR", default="."),
-            Flag("--rootless", "Accepted as runc does: the configuration always is.", kind="switch"),
+            TextFlag("-b --bundle", "Where to write config.json (default: .).", metavar="DIR", default="."),
+            SwitchFlag("--rootless", "Accepted as runc does: the configuration always is."),
         ),
         arguments=(),
     ),
 }
 
 
-def parse(words: Sequence[str]) -> tuple[dict[str, Any], str, dict[str, Any]] | None:
+def parse(words: Sequence[str]) -> tuple[dict[str, FlagValue], str, dict[str, FlagValue]] | None:
     """(global flags, verb, its flags and arguments) of a correct line; None for click to look at."""
     try:
         overall, rest = _take(GLOBAL, list(words), interspersed=False)
@@ -252,7 +338,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, Any], str, dict[str, Any]] | 
     return overall, rest[0], values
 
 
-def _take(flags: Sequence[Flag], words: list[str], *, interspersed: bool) -> tuple[dict[str, Any], list[str]]:
+def _take(flags: Sequence[Flag], words: list[str], *, interspersed: bool) -> tuple[dict[str, FlagValue], list[str]]:
     """Flags taken out of `words`, and the other words. ValueError or IndexError for anything unusual."""
     values = {flag.name: flag.default for flag in flags}
     by_name = {name: flag for flag in flags for name in flag.names}
@@ -272,14 +358,12 @@ def _take(flags: Sequence[Flag], words: list[str], *, interspersed: bool) -> tup
         if name not in by_name:
             raise ValueError(word)
         flag = by_name[name]
-        if flag.kind == "switch":
+        if isinstance(flag, SwitchFlag):
             if separator:
                 raise ValueError(word)
             values[flag.name] = True
             continue
         value = flag.value(attached if separator else words.pop(0))
-        if flag.many:
-            earlier: tuple[Any, ...] = values[flag.name]
-            value = (*earlier, value)
-        values[flag.name] = value
+        earlier = values[flag.name]
+        values[flag.name] = (*earlier, value) if isinstance(earlier, tuple) else value
     return values, others

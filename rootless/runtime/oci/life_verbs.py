@@ -35,30 +35,37 @@ _KILL_PATIENCE = 10.0
 
 
 class CreateOptions:
-    """The flags that create and run share."""
+    """The flags of create and run. bundle: the directory of config.json.
 
-    __slots__ = ("bundle", "cgroups", "console_socket", "keyring", "notify", "pid_file", "pivot", "preserve_fds")
+    pid_file, console_socket: paths, None without; preserve_fds: how many fds from 3 on the command gets; keyring: make
+    a session keyring; pivot: False moves the root instead (the old root is an initramfs); notify: the address in our
+    NOTIFY_SOCKET. Of run alone: detach returns when the command runs, keep does not delete the ended container.
+    """
 
-    def __init__(
-        self,
-        bundle: str,
-        *,
-        pid_file: str | None = None,
-        console_socket: str | None = None,
-        preserve_fds: int = 0,
-        keyring: bool = True,
-        pivot: bool = True,
-        cgroups: Policy | None = None,
-        notify: str | None = None,
-    ) -> None:
+    __slots__ = (
+        "bundle",
+        "cgroups",
+        "console_socket",
+        "detach",
+        "keep",
+        "keyring",
+        "notify",
+        "pid_file",
+        "pivot",
+        "preserve_fds",
+    )
+
+    def __init__(self, bundle: str) -> None:
         self.bundle = os.path.abspath(bundle)
-        self.cgroups = cgroups or Policy()
-        self.notify = notify
-        self.pid_file = pid_file
-        self.console_socket = console_socket
-        self.preserve_fds = preserve_fds
-        self.keyring = keyring
-        self.pivot = pivot
+        self.cgroups = Policy()
+        self.pid_file: str | None = None
+        self.console_socket: str | None = None
+        self.preserve_fds = 0
+        self.keyring = True
+        self.pivot = True
+        self.notify: str | None = None
+        self.detach = False
+        self.keep = False
 
 
 def create(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> None:
@@ -70,7 +77,7 @@ def create(records: Records, container_id: str, options: CreateOptions, warn: Wa
         with record.lock():
             gate = _listen(record)
             placing = CgroupPlacing(config, container_id, options.cgroups, warn)
-            process = _build(record, config, options, placing, warn, gate)
+            process = _build(record, config, options, placing, gate)
             try:
                 _note(record, process, options)
                 if process.console_fd is not None and options.console_socket:
@@ -125,16 +132,14 @@ def _open_gate(record: OciRecord, config: dict[str, Any], warn: Warn) -> None:
         await_exec(channel, warn, agent)
 
 
-def run(
-    records: Records, container_id: str, options: CreateOptions, warn: Warn, *, detach: bool, keep: bool = False
-) -> int:
+def run(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> int:
     """create and start in one process; the exit status, 0 when detached. Attached, the container is deleted then."""
     config = spec.load_config(options.bundle)
-    _check_terminal(config, options, detached=detach)
+    _check_terminal(config, options, detached=options.detach)
     record = _record(records, container_id, config, options)
     try:
         placing = CgroupPlacing(config, container_id, options.cgroups, warn)
-        process = _build(record, config, options, placing, warn, None)
+        process = _build(record, config, options, placing, None)
         try:
             _note(record, process, options)
             if process.console_fd is not None and options.console_socket:
@@ -144,9 +149,9 @@ def run(
                 process.start({**record.oci_state(), "status": "created"})
                 _after_start(record, config)
                 if listener is not None and options.notify:
-                    report = notify.pass_on if detach else notify.pass_on_beside
+                    report = notify.pass_on if options.detach else notify.pass_on_beside
                     report(listener, options.notify, process.pid, process.pidfd)
-                if detach:
+                if options.detach:
                     return 0
                 if process.console_fd is not None and not options.console_socket:
                     console.relay(process.console_fd, process.pidfd)
@@ -160,7 +165,7 @@ def run(
     except BaseException as e:
         _forget(record, config, e, warn)
         raise
-    if not keep:
+    if not options.keep:
         _finish(record, config, warn)
     return status
 
@@ -303,7 +308,6 @@ def _build(
     config: dict[str, Any],
     options: CreateOptions,
     placing: CgroupPlacing,
-    warn: Warn,
     gate: socket.socket | None,
 ) -> Process:
     filter_program, flags = seccomp_of(config)
@@ -324,7 +328,7 @@ def _build(
                 gate=gate,
                 keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
                 pivot=options.pivot,
-                warn=warn,
+                warn=placing.warn,
             )
         )
         try:

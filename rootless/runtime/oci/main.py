@@ -8,15 +8,18 @@ import sys
 from rootless import output
 from rootless.errors import CommandNotExecutable, CommandNotFound, NotFound, RootlessError
 from rootless.runtime.oci import flags
+from rootless.runtime.oci.flags import FlagValues
 from rootless.runtime.process.sealed import ensure_sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from collections.abc import Mapping
+    from typing import NoReturn
 
     import click
 
     from rootless.runtime.oci.life_verbs import CreateOptions
+    from rootless.runtime.oci.oci_records import Records
 
 
 class OciSession:
@@ -34,18 +37,20 @@ class OciSession:
         self.cgroup_manager = "cgroupfs"
         self.strict = os.environ.get("ROOTLESS_OCI_LIMITS") != "warn"
 
-    def take(self, overall: dict[str, Any]) -> None:
-        """Note the global flags."""
-        self.root = os.path.abspath(overall["root"] or self.root)
-        self.log = overall["log"]
-        self.log_format = overall["log_format"]
-        self.debug = overall["debug"] or overall["log_level"] == "debug"
-        self.cgroup_manager = overall["cgroup_manager"] or ("systemd" if overall["systemd_cgroup"] else "cgroupfs")
-        if overall["limits"]:
-            self.strict = overall["limits"] == "strict"
+    def take(self, overall: FlagValues) -> None:
+        """Take over what the global flags of the line say; what they leave open stays as the environment has it."""
+        self.root = os.path.abspath(overall.optional_text("root") or self.root)
+        self.log = overall.optional_text("log")
+        self.log_format = overall.text("log_format")
+        self.debug = overall.switch("debug") or overall.optional_text("log_level") == "debug"
+        manager = "systemd" if overall.switch("systemd_cgroup") else "cgroupfs"
+        self.cgroup_manager = overall.optional_text("cgroup_manager") or manager
+        limits = overall.optional_text("limits")
+        if limits:
+            self.strict = limits == "strict"
 
     def warn(self, text: str) -> None:
-        """One line of warning."""
+        """Write `text`, one line, as a warning: what was asked for is done, and something about it is weaker."""
         self.write("warning", text)
 
     def write(self, level: str, text: str) -> None:
@@ -71,27 +76,31 @@ class OciSession:
         return json.dumps({"level": level, "msg": text, "time": stamp}) + "\n"
 
 
-def perform(session: OciSession, overall: dict[str, Any], verb: str, values: dict[str, Any]) -> int:
-    """Carry out one parsed line; the exit status."""
-    session.take(overall)
+def perform(session: OciSession, overall: Mapping[str, object], verb: str, given: Mapping[str, object]) -> int:
+    """Carry out one parsed line; the exit status.
+
+    overall, given: the values of the global flags, and of the verb's flags and arguments, by their names.
+    """
+    session.take(FlagValues(overall))
+    values = FlagValues(given)
     if verb in ("create", "run", "exec"):
         ensure_sealed()
     from rootless.runtime.oci.oci_records import Records
 
     records = Records(session.root)
     if verb in ("checkpoint", "restore"):
-        _refuse_checkpoint(records, verb, values["container_id"])
+        _refuse_checkpoint(records, verb, values.text("container_id"))
     if verb in ("update", "events"):
         return _limits(records, verb, values)
     if verb in ("list", "ps", "state", "features"):
         return _report(records, verb, values)
     if verb == "spec":
-        return _write_spec(values["bundle"])
+        return _write_spec(values.text("bundle"))
     if verb == "exec":
         return _exec(session, records, values)
     from rootless.runtime.oci import life_verbs
 
-    container_id = values["container_id"]
+    container_id = values.text("container_id")
     if verb == "create":
         life_verbs.create(records, container_id, _options(session, values), session.warn)
     elif verb == "start":
@@ -99,25 +108,24 @@ def perform(session: OciSession, overall: dict[str, Any], verb: str, values: dic
         life_verbs.start(records, container_id, session.warn, notify_socket=notify_socket)
     elif verb == "run":
         options = _options(session, values)
-        return life_verbs.run(
-            records, container_id, options, session.warn, detach=values["detach"], keep=values["keep"]
-        )
+        options.detach, options.keep = values.switch("detach"), values.switch("keep")
+        return life_verbs.run(records, container_id, options, session.warn)
     elif verb == "pause":
         life_verbs.pause(records, container_id)
     elif verb == "resume":
         life_verbs.resume(records, container_id)
     elif verb == "kill":
-        life_verbs.kill(records, container_id, values["signal"], everything=values["everything"])
+        life_verbs.kill(records, container_id, values.text("signal"), everything=values.switch("everything"))
     else:
         try:
-            life_verbs.delete(records, container_id, session.warn, force=values["force"])
+            life_verbs.delete(records, container_id, session.warn, force=values.switch("force"))
         except NotFound:
-            if not values["force"]:
+            if not values.switch("force"):
                 raise
     return 0
 
 
-def _refuse_checkpoint(records: Any, verb: str, container_id: str) -> NoReturn:
+def _refuse_checkpoint(records: Records, verb: str, container_id: str) -> NoReturn:
     from rootless.errors import HostLimit
 
     if verb == "checkpoint":
@@ -129,36 +137,34 @@ def _refuse_checkpoint(records: Any, verb: str, container_id: str) -> NoReturn:
     )
 
 
-def _limits(records: Any, verb: str, values: dict[str, Any]) -> int:
+def _limits(records: Records, verb: str, values: FlagValues) -> int:
     from rootless.runtime.oci import bundle_cgroup, update_values
 
-    record = records.get(values["container_id"])
+    record = records.get(values.text("container_id"))
     if verb == "update":
         with record.lock():
             bundle_cgroup.update(record, update_values.changes(values))
-    elif values["stats"]:
+    elif values.switch("stats"):
         output.line(output.json_text(bundle_cgroup.statistics(record), indent=None))
     else:
-        for event in bundle_cgroup.events(record, update_values.seconds(values["interval"])):
+        for event in bundle_cgroup.events(record, update_values.seconds(values.text("interval"))):
             output.line(output.json_text(event, indent=None))
             sys.stdout.flush()
     return 0
 
 
-def _options(session: OciSession, values: dict[str, Any]) -> CreateOptions:
+def _options(session: OciSession, values: FlagValues) -> CreateOptions:
     from rootless.runtime.oci.bundle_cgroup import Policy
     from rootless.runtime.oci.life_verbs import CreateOptions
 
-    options = CreateOptions(
-        values["bundle"],
-        pid_file=values["pid_file"],
-        console_socket=values["console_socket"],
-        preserve_fds=values["preserve_fds"] + _listen_fds(),
-        keyring=not values["no_new_keyring"],
-        pivot=not values["no_pivot"],
-        notify=os.environ.get("NOTIFY_SOCKET"),
-        cgroups=Policy(session.cgroup_manager, strict=session.strict),
-    )
+    options = CreateOptions(values.text("bundle"))
+    options.pid_file = values.optional_text("pid_file")
+    options.console_socket = values.optional_text("console_socket")
+    options.preserve_fds = values.number("preserve_fds") + _listen_fds()
+    options.keyring = not values.switch("no_new_keyring")
+    options.pivot = not values.switch("no_pivot")
+    options.notify = os.environ.get("NOTIFY_SOCKET")
+    options.cgroups = Policy(session.cgroup_manager, strict=session.strict)
     if session.debug:
         from rootless.runtime import plan, spec
 
@@ -174,44 +180,44 @@ def _listen_fds() -> int:
     return int(count) if os.environ.get("LISTEN_PID") == str(os.getpid()) and count.isdigit() else 0
 
 
-def _exec(session: OciSession, records: Any, values: dict[str, Any]) -> int:
+def _exec(session: OciSession, records: Records, values: FlagValues) -> int:
     from rootless.runtime.oci.exec_verb import OciExecOptions, execute
 
     options = OciExecOptions()
-    options.additional_gids = values["additional_gids"]
-    options.apparmor = values["apparmor"]
-    options.capabilities = values["cap"]
-    options.console_socket = values["console_socket"]
-    options.cwd = values["cwd"]
-    options.detach = values["detach"]
-    options.environment = values["env"]
-    options.no_new_privileges = values["no_new_privs"]
-    options.pid_file = values["pid_file"]
-    options.preserve_fds = values["preserve_fds"]
-    options.process_file = values["process"]
-    options.process_label = values["process_label"]
-    options.tty = values["tty"]
-    options.user = values["user"]
-    return execute(records, values["container_id"], list(values["command"]), options, session.warn)
+    options.additional_gids = values.numbers("additional_gids")
+    options.apparmor = values.optional_text("apparmor")
+    options.capabilities = values.texts("cap")
+    options.console_socket = values.optional_text("console_socket")
+    options.cwd = values.optional_text("cwd")
+    options.detach = values.switch("detach")
+    options.environment = values.texts("env")
+    options.no_new_privileges = values.switch("no_new_privs")
+    options.pid_file = values.optional_text("pid_file")
+    options.preserve_fds = values.number("preserve_fds")
+    options.process_file = values.optional_text("process")
+    options.process_label = values.optional_text("process_label")
+    options.tty = values.switch("tty")
+    options.user = values.optional_text("user")
+    return execute(records, values.text("container_id"), values.texts("command"), options, session.warn)
 
 
-def _report(records: Any, verb: str, values: dict[str, Any]) -> int:
+def _report(records: Records, verb: str, values: FlagValues) -> int:
     if verb == "state":
-        output.line(output.json_text(records.get(values["container_id"]).oci_state()))
+        output.line(output.json_text(records.get(values.text("container_id")).oci_state()))
         return 0
     from rootless.runtime.oci import report
 
     if verb == "features":
         output.line(output.json_text(report.features()))
     elif verb == "ps":
-        pids = report.process_ids(records.get(values["container_id"]))
-        output.line(output.json_text(pids) if values["format"] == "json" else report.process_table(pids))
-    elif values["quiet"]:
+        pids = report.process_ids(records.get(values.text("container_id")))
+        output.line(output.json_text(pids) if values.text("format") == "json" else report.process_table(pids))
+    elif values.switch("quiet"):
         for row in report.rows(records):
             output.line(row["id"])
     else:
         rows = report.rows(records)
-        output.line(output.json_text(rows) if values["format"] == "json" else report.table(rows))
+        output.line(output.json_text(rows) if values.text("format") == "json" else report.table(rows))
     return 0
 
 

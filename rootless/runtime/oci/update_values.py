@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from rootless.errors import InvalidInput, UsageError
-from rootless.runtime.oci.flags import LIMITS
+from rootless.runtime.oci.flags import LIMITS, FlagValues
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,13 +17,14 @@ _WORDS = ("cpu.cpus", "cpu.mems")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
-def changes(values: dict[str, Any]) -> dict[str, Any]:
+def changes(values: FlagValues) -> dict[str, Any]:
     """The resources to change: of --resources, else of the other flags. Raises UsageError, InvalidInput."""
-    if values["resources"]:
-        return _read(values["resources"])
+    file = values.optional_text("resources")
+    if file:
+        return _read(file)
     found: dict[str, Any] = {}
     for flag, _, origin in LIMITS:
-        text = values.get(flag.lstrip("-").replace("-", "_"))
+        text = values.optional_text(flag.lstrip("-").replace("-", "_"))
         if text is None:
             continue
         group, _, key = origin.partition(".")

@@ -36,6 +36,17 @@ def has_mount_api() -> bool:
     return os.environ.get("ROOTLESS_NO_MOUNT_API") != "1"
 
 
+class NewFilesystem:
+    """A file system to mount: type and source as mount(2) has them, options as `mount_options` sorts them."""
+
+    __slots__ = ("fstype", "options", "source")
+
+    def __init__(self, fstype: str, source: str | None, options: MountOptions) -> None:
+        self.fstype = fstype
+        self.source = source
+        self.options = options
+
+
 def bind(
     source: int | str, target: int, reopen: Callable[[], int], *, recursive: bool, idmap: IdMapped | None = None
 ) -> int:
@@ -71,29 +82,26 @@ def clone(source: int | str, *, recursive: bool) -> int:
     return mounts.open_tree(source, "", flags | mounts.AT_EMPTY_PATH)
 
 
-def filesystem(
-    fstype: str,
-    source: str | None,
-    options: MountOptions,
-    target: int,
-    reopen: Callable[[], int],
-    idmap: IdMapped | None = None,
-) -> int:
-    """Mount a new filesystem on the file of `target`; return an fd of its root."""
+def filesystem(new: NewFilesystem, target: int, reopen: Callable[[], int], idmap: IdMapped | None = None) -> int:
+    """Mount `new` on the file of the fd `target`; return an fd of the root of the new mount. OSError of the kernel's.
+
+    reopen: as for `bind`; idmap: the map of the mount, which only the calls of Linux 5.12 can give it.
+    """
     if idmap is not None:
-        mount = detached(fstype, source, options)
+        mount = detached(new)
         idmap.apply(mount)
         mounts.move_mount(mount, target)
         return mount
     if has_mount_api():
         try:
-            mount = detached(fstype, source, options)
+            mount = detached(new)
         except OSError as e:
             if e.errno != errno.ENOSYS:
                 raise
         else:
             mounts.move_mount(mount, target)
             return mount
+    options = new.options
     flags = _flags(options.set & ~mounts.MOUNT_ATTR_RDONLY)
     for word, flag in (
         ("sync", mounts.MS_SYNCHRONOUS),
@@ -103,16 +111,17 @@ def filesystem(
     ):
         if word in options.superblock:
             flags |= flag
-    mounts.mount(source or fstype, fd_path(target), fstype, flags, ",".join(options.filesystem) or None)
+    mounts.mount(new.source or new.fstype, fd_path(target), new.fstype, flags, ",".join(options.filesystem) or None)
     return reopen()
 
 
-def detached(fstype: str, source: str | None, options: MountOptions) -> int:
+def detached(new: NewFilesystem) -> int:
     """A new filesystem that is mounted nowhere yet. Read-only is left out: it comes last, see `set_attributes`."""
-    context = mounts.fsopen(fstype)
+    options = new.options
+    context = mounts.fsopen(new.fstype)
     try:
-        if source:
-            mounts.fsconfig_string(context, "source", source)
+        if new.source:
+            mounts.fsconfig_string(context, "source", new.source)
         for word in options.superblock:
             mounts.fsconfig_flag(context, word)
         for word in options.filesystem:

@@ -154,10 +154,14 @@ class Filesystem(MountOperation):
     def apply(self, context: RootContext) -> None:
         target = mountpoint(context, self.destination, directory=True)
         try:
-            fd = attach.filesystem(self.fstype, self.source, self.options, target, self._reopen(context), self.idmap)
+            fd = self._mount(context, target)
         finally:
             os.close(target)
         self._finish(context, fd)
+
+    def _mount(self, context: RootContext, target: int) -> int:
+        new = attach.NewFilesystem(self.fstype, self.source, self.options)
+        return attach.filesystem(new, target, self._reopen(context), self.idmap)
 
     def _bind_instead(self, context: RootContext, source: str) -> None:
         options = MountOptions()
@@ -184,7 +188,7 @@ class Tmpfs(Filesystem):
         target = mountpoint(context, self.destination, directory=True)
         image = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = attach.filesystem("tmpfs", "tmpfs", self.options, target, self._reopen(context), self.idmap)
+            fd = self._mount(context, target)
             from rootless.runtime.operations.seed import copy_tree
 
             filled = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

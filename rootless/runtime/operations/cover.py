@@ -67,7 +67,7 @@ class Mask(Operation):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             return fd
 
-        empty = attach.filesystem("tmpfs", "tmpfs", options, target, again)
+        empty = attach.filesystem(attach.NewFilesystem("tmpfs", "tmpfs", options), target, again)
         attach.set_attributes(empty, mounts.MOUNT_ATTR_RDONLY)
         return empty
 

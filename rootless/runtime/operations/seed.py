@@ -105,21 +105,24 @@ def copy_tree(source: int, destination: int, *, keep_mode: bool = False) -> None
     Owners, modes, times, extended attributes, links and hard links are kept; mounts below are not entered; devices are
     left out, for nobody but root can make them. keep_mode: leave the mode of `destination` itself.
     """
-    _Copy(os.fstat(source).st_dev).directory(source, destination, keep_mode=keep_mode)
+    _Copy(os.fstat(source).st_dev, destination).directory(source, keep_mode=keep_mode)
 
 
 class _Copy:
-    """One copy under way: the hard links met so far, and the device it stays on."""
+    """One copy under way. device: the file system that the copy does not leave; root: fd of the directory copied to;
+    links: (device, inode) of each file with several names that was met → its first name, relative to `root`."""
 
-    __slots__ = ("device", "links")
+    __slots__ = ("device", "links", "root")
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, root: int) -> None:
         self.device = device
+        self.root = root
         self.links: dict[tuple[int, int], str] = {}
 
-    def directory(self, source: int, destination: int, *, keep_mode: bool = False) -> None:
-        root = destination
-        self._level(source, destination, "", root)
+    def directory(self, source: int, *, keep_mode: bool = False) -> None:
+        """Copy what is below directory `source` to the root of the copy, then the attributes of `source` itself."""
+        destination = self.root
+        self._level(source, destination, "")
         status = os.fstat(source)
         self._attributes(f"/proc/self/fd/{source}", f"/proc/self/fd/{destination}")
         os.fchown(destination, status.st_uid, status.st_gid)
@@ -127,24 +130,24 @@ class _Copy:
             os.fchmod(destination, stat.S_IMODE(status.st_mode))
         os.utime(destination, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def _level(self, source: int, destination: int, prefix: str, root: int) -> None:
+    def _level(self, source: int, destination: int, prefix: str) -> None:
         for name in os.listdir(source):
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             kind = stat.S_IFMT(status.st_mode)
             path = prefix + name
             if kind == stat.S_IFDIR:
-                self._directory_entry(source, destination, name, status, path, root)
+                self._directory_entry(source, destination, path, status)
             elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in self.links:
                 known = self.links[status.st_dev, status.st_ino]
-                os.link(known, name, src_dir_fd=root, dst_dir_fd=destination, follow_symlinks=False)
+                os.link(known, name, src_dir_fd=self.root, dst_dir_fd=destination, follow_symlinks=False)
             elif self._entry(source, destination, name, status):
                 if status.st_nlink > 1:
                     self.links[status.st_dev, status.st_ino] = path
                 self._finish(source, destination, name, status)
 
-    def _directory_entry(
-        self, source: int, destination: int, name: str, status: os.stat_result, path: str, root: int
-    ) -> None:
+    def _directory_entry(self, source: int, destination: int, path: str, status: os.stat_result) -> None:
+        """One directory, the last part of `path`, which is relative to the root of the copy."""
+        name = path.rpartition("/")[2]
         os.mkdir(name, 0o700, dir_fd=destination)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         inner_source = os.open(name, flags, dir_fd=source)
@@ -152,7 +155,7 @@ class _Copy:
             inner = os.open(name, flags, dir_fd=destination)
             try:
                 if os.fstat(inner_source).st_dev == self.device:
-                    self._level(inner_source, inner, path + "/", root)
+                    self._level(inner_source, inner, path + "/")
             finally:
                 os.close(inner)
         finally:
