@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.tracker import Step, Tracker
     from rootless.engine.context import Engine
+    from rootless.records.rootfs import RootfsPlan
 
 
 class RecordSource(Protocol):
@@ -91,11 +92,11 @@ class BuildSession:
             raise HostLimit(f"cannot make '{path}': {e.strerror}") from e
         return path
 
-    def plan(self, state: BuildState, directory: str) -> dict[str, Any]:
+    def plan(self, state: BuildState, directory: str) -> RootfsPlan:
         """The driver's plan of a writable tree on top of `state`, in `directory`."""
         return self.plan_of(self.store.layers.lowerdirs(state.chain_ids, self.id_map), directory)
 
-    def plan_of(self, lowerdirs: list[str], directory: str) -> dict[str, Any]:
+    def plan_of(self, lowerdirs: list[str], directory: str) -> RootfsPlan:
         """The same for these directories, topmost first."""
         from rootless.storage import drivers
 
@@ -104,7 +105,7 @@ class BuildSession:
     def tree(self, lowerdirs: list[str]) -> dict[str, Any]:
         """A tree for a worker to mount: what is written to it is thrown away."""
         directory = self.make_directory("merged")
-        return {"rootfs": self.plan_of(lowerdirs, directory), "target": f"{directory}/merged"}
+        return {"rootfs": self.plan_of(lowerdirs, directory).to_json(), "target": f"{directory}/merged"}
 
     def done_with(self, directory: str) -> None:
         """A step has ended. Where its directory holds a whole copy of the image, that goes now."""
@@ -143,7 +144,7 @@ class BuildSession:
                 found = self._known[context.path] = Known(path)
             return found
 
-    def commit(self, plan: dict[str, Any], user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
+    def commit(self, plan: RootfsPlan, user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
         """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
         that nothing is noted of, where one id stood in for that user."""
         from rootless.engine.files.snapshots import LayerOptions, commit_layer

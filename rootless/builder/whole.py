@@ -40,7 +40,7 @@ def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
     below = session.store.layers.lowerdirs([layer.chain_id for layer in state.layers[:base]], session.id_map)
     rootfs = session.plan_of(below, directory)
     layers = session.lowerdirs(state)[: len(new)]
-    job = {"do": "squash", "id_map": session.id_map.to_json(), "rootfs": rootfs, "layers": layers[::-1]}
+    job = {"do": "squash", "id_map": session.id_map.to_json(), "rootfs": rootfs.to_json(), "layers": layers[::-1]}
     session.on_worker(lambda worker: worker.call(job))
     made = session.commit(rootfs)
     kept = state.layers[:base]

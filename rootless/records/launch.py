@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from rootless.errors import InvalidInput
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.records.port import Port
+from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,8 +203,8 @@ class LaunchPlan:
     bundle, runtime_dir: "" for the container's directory; rootfs: the plan of a storage driver, None for a bundle with
     a root of its own; seed_volumes: `source` directories that get the
     files of the image at `target` when they are empty; stop_timeout: seconds, below 0: never kill; init: our own
-    reaper is the first process; runtime: another OCI runtime's program, None for ours. What seccomp_listener,
-    root_emulation and rootfs hold is the format of the rooms that use them.
+    reaper is the first process; runtime: another OCI runtime's program, None for ours. What seccomp_listener and
+    root_emulation hold is the format of the rooms that use them.
     """
 
     __slots__ = (
@@ -241,7 +243,7 @@ class LaunchPlan:
         self.id_map = id_map
         self.name = container_id[:12]
         self.bundle = ""
-        self.rootfs: dict[str, Any] | None = None
+        self.rootfs: RootfsPlan | None = None
         self.joined_user = False
         self.outer_map: IdMap | None = None
         self.network = NetworkPlan()
@@ -266,6 +268,12 @@ class LaunchPlan:
         self.runtime: str | None = None
         self.runtime_dir = ""
 
+    def require_rootfs(self) -> RootfsPlan:
+        """The plan of the storage driver. Raises InvalidInput for a container that runs on a bundle's own root."""
+        if self.rootfs is None:
+            raise InvalidInput(f"container '{self.name}' has no root file system that a storage driver made")
+        return self.rootfs
+
     def rename(self, name: str, names_directory: str) -> None:
         """Another name, wherever the plan has it."""
         self.name = name
@@ -281,7 +289,7 @@ class LaunchPlan:
             "id": self.id,
             "name": self.name,
             "bundle": self.bundle,
-            "rootfs": self.rootfs,
+            "rootfs": None if self.rootfs is None else self.rootfs.to_json(),
             "id_map": self.id_map.to_json(),
             "joined_user": self.joined_user,
             "outer_map": None if self.outer_map is None else self.outer_map.to_json(),
@@ -320,7 +328,8 @@ class LaunchPlan:
         plan = cls(fields.text("id"), IdMap.from_fields(fields.require_member("id_map")))
         plan.name = fields.text("name", "") or plan.name
         plan.bundle = fields.text("bundle", "")
-        plan.rootfs = fields.mapping("rootfs") or None
+        rootfs = fields.member("rootfs")
+        plan.rootfs = None if rootfs is None else RootfsPlan.from_json(rootfs)
         plan.joined_user = fields.flag("joined_user")
         outer_map = fields.member("outer_map")
         plan.outer_map = None if outer_map is None else IdMap.from_fields(outer_map)

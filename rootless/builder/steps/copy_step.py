@@ -120,9 +120,9 @@ def _place(session: BuildSession, state: BuildState, taken: Taken, plan: Plan) -
     job = {
         "do": "copy",
         "directory": directory,
-        "into": rootfs["upper"] if plan.is_link else None,
+        "into": rootfs.upper if plan.is_link else None,
         "id_map": session.id_map.to_json(),
-        "rootfs": rootfs,
+        "rootfs": rootfs.to_json(),
         "trees": [session.tree(lowerdirs) for lowerdirs in taken.trees],
         "owner": plan.owner,
         "chmod": plan.chmod,

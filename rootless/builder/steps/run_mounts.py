@@ -197,7 +197,7 @@ def _fill(session: BuildSession, source: BuildState | Context, path: str, data: 
         "directory": data,
         "into": data,
         "id_map": session.id_map.to_json(),
-        "rootfs": {"directory": data},
+        "rootfs": None,
         "trees": trees,
         "owner": None,
         "chmod": "",

@@ -59,7 +59,8 @@ def run(
     directory = session.make_directory("rootfs", "secret", "script")
     mounts = run_mounts.prepare(session, instruction, state, finder, directory)
     try:
-        job = _job(session, state, instruction, command, env, mounts, directory)
+        rootfs = session.plan(state, directory)
+        job = _job(session, state, instruction, command, env, mounts, directory) | {"rootfs": rootfs.to_json()}
         result = session.on_worker(lambda worker: worker.run(job, step.output))
     finally:
         mounts.release()
@@ -71,7 +72,7 @@ def run(
             f'process "{words[:300]}" did not complete successfully: exit code: {result["exit_code"]}',
             status=result["exit_code"],
         )
-    made = session.commit(job["rootfs"], job["user"])
+    made = session.commit(rootfs, job["user"])
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
     record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=place.created_by)
@@ -172,7 +173,6 @@ def _job(
         "do": "run",
         "directory": directory,
         "id_map": session.id_map.to_json(),
-        "rootfs": session.plan(state, directory),
         "network": chosen.mode,
         "config": config,
         "seccomp": create.filter_path(engine, profile),

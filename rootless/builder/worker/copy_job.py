@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rootless.builder.worker.read_trees import MountedTree
 from rootless.errors import InvalidInput
 from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
 
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match
@@ -31,8 +32,8 @@ def copy(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[st
 
     id_map = IdMap.from_json(job["id_map"])
     spaces = session.namespaces(id_map)
-    plan = job["rootfs"]
-    mounter = None if job["into"] else drivers.mounter(plan)
+    plan = None if job["into"] else RootfsPlan.from_job(job["rootfs"])
+    mounter = None if plan is None else drivers.mounter(plan)
     sources = [MountedTree(source) for source in job["trees"]]
 
     def inside() -> bytes:
@@ -48,7 +49,7 @@ def copy(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[st
         result: dict[str, Any] = json.loads(userns.call_in(spaces.user, inside))
         return result
     finally:
-        if mounter is not None:
+        if mounter is not None and plan is not None:
             mounter.close()
             drivers.unmount(plan)
         for source in sources:
@@ -118,7 +119,7 @@ def _place(root: int, roots: list[int], job: dict[str, Any], *, single: bool) ->
         latest=job["latest"],
         is_owned=job["owned"],
         single=single,
-        table=job["rootfs"]["directory"],
+        table=job["directory"],
     )
     placer = Placer(root, rules)
     archives: list[tuple[int, str]] = []

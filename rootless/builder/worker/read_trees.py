@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from rootless.records.rootfs import RootfsPlan
+
 if TYPE_CHECKING:
     from rootless.storage.drivers import Mounter
 
@@ -17,7 +19,7 @@ class MountedTree:
     def __init__(self, tree: dict[str, Any]) -> None:
         from rootless.storage import drivers
 
-        self._plan: dict[str, Any] = tree["rootfs"]
+        self._plan = RootfsPlan.from_job(tree["rootfs"])
         self.target: str = tree["target"]
         self._mounter: Mounter = drivers.mounter(self._plan)
 

@@ -12,6 +12,7 @@ from rootless.builder.worker.read_trees import MountedTree
 from rootless.errors import HostLimit, InvalidInput
 from rootless.network.modes import recorded_mode
 from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def run(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str
     connecting = recorded_mode(job["network"]).helper
     if connecting is not None:
         made["network"], helper = spaces.network(connecting)
-    plan = job["rootfs"]
+    plan = RootfsPlan.from_job(job["rootfs"])
     # of whole seconds, as tools write that copy a time by utime(2): adduser's /etc/passwd- would else be of now
     since = (time.time_ns() - _CLOCK_GRAIN) // 10**9 * 10**9
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -47,7 +48,7 @@ def run(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str
     trees = [MountedTree(tree) for tree in job["trees"]]
     mounter = drivers.mounter(plan)
     warnings: list[str] = []
-    is_copy = drivers.find_driver(plan["driver"]).holds_whole_tree
+    is_copy = drivers.find_driver(plan.driver).holds_whole_tree
     try:
         root_mount = _noting(mounter, trees, job["targets"], note_write, with_listings=is_copy)
         output = fds.pop()  # closed there, as soon as the container has it
@@ -64,9 +65,9 @@ def run(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str
 
     def settle() -> bytes:
         missing = [(here, names) for here, names in notes]
-        mountpoints.tidy(plan["upper"], plan["lowerdirs"], missing, is_whole=is_copy)
-        mountpoints.restore_times(plan["upper"], before)
-        mountpoints.settle_times(plan["upper"], since, job["timestamp"], plan["lowerdirs"])
+        mountpoints.tidy(plan.upper, plan.lowerdirs, missing, is_whole=is_copy)
+        mountpoints.restore_times(plan.upper, before)
+        mountpoints.settle_times(plan.upper, since, job["timestamp"], plan.lowerdirs)
         return b""
 
     if code == 0:
@@ -170,7 +171,7 @@ def _emulation(job: dict[str, Any]) -> Emulation | None:
     from rootless.storage.owners.emulator import supervisor
 
     try:
-        found = supervisor(job["rootfs"], asked, job["directory"])
+        found = supervisor(RootfsPlan.from_job(job["rootfs"]), asked, job["directory"])
     except OSError as e:
         raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
     return None if found is None else read_emulation(asked, found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rootless.builder.worker.copy_job import own_mounts
 from rootless.builder.worker.read_trees import MountedTree
 from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
 
 if TYPE_CHECKING:
     from rootless.builder.worker.worker_session import WorkerSession
@@ -45,7 +46,7 @@ def squash(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[
         from rootless.builder.worker.squashing import merge
 
         os.umask(0)
-        merge(job["layers"], job["rootfs"]["upper"])
+        merge(job["layers"], RootfsPlan.from_job(job["rootfs"]).upper)
         return b""
 
     userns.call_in(session.namespaces(IdMap.from_json(job["id_map"])).user, inside)

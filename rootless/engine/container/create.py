@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_in_use import ImageInUse
     from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
 
 _NAME_ATTEMPTS = 20
 
@@ -290,7 +291,7 @@ def _hostname_of(directory: str) -> str:
 
 def _rootfs(
     engine: Engine, options: ContainerOptions, directory: str, lowerdirs: list[str], id_map: IdMap
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, RootfsPlan]:
     from rootless.storage import drivers
 
     name = options.storage_driver or engine.settings.storage_driver

@@ -13,6 +13,7 @@ from rootless.units import timestamp
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.launch import CgroupPlan, LaunchPlan
+    from rootless.records.rootfs import RootfsPlan
     from rootless.records.state import ContainerState
 
 _SECOND = 1_000_000_000
@@ -54,7 +55,7 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
         "AppArmorProfile": "",
         "ExecIDs": None,
         "HostConfig": _host_config(record, options, config, launch),
-        "GraphDriver": {"Name": record["driver"], "Data": _graph(launch.rootfs or {})},
+        "GraphDriver": {"Name": record["driver"], "Data": _graph(launch.rootfs)},
         "Mounts": [_mount(m) for m in record.get("mounts") or []],
         "Config": _config(record, options, process),
         "NetworkSettings": _network(record, state),
@@ -218,11 +219,13 @@ def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, Any]:
     return shown
 
 
-def _graph(rootfs: dict[str, Any]) -> dict[str, Any]:
+def _graph(rootfs: RootfsPlan | None) -> dict[str, str]:
+    if rootfs is None:
+        return {"LowerDir": "", "UpperDir": "", "WorkDir": ""}
     return {
-        "LowerDir": ":".join(rootfs.get("lowerdirs") or []),
-        "UpperDir": rootfs.get("upper") or "",
-        "WorkDir": rootfs.get("work") or "",
+        "LowerDir": ":".join(rootfs.lowerdirs),
+        "UpperDir": rootfs.upper,
+        "WorkDir": rootfs.work,
     }
 
 

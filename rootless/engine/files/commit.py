@@ -91,7 +91,7 @@ def container_changes(engine: Engine, container: str) -> list[Change]:
     """What the container has changed in its image's files, in the order of paths."""
     container_id = engine.store.containers.find(container)
     launch, targets = plan_of(engine, container_id)
-    return snapshots.changes(engine, launch.rootfs or {}, launch.id_map, targets)
+    return snapshots.changes(engine, launch.require_rootfs(), launch.id_map, targets)
 
 
 def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:
@@ -114,7 +114,7 @@ def _full_name(engine: Engine, name: str) -> str:
 def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | None:
     launch, targets = plan_of(engine, container_id)
     options = snapshots.LayerOptions(exclude=targets, squash=squash)
-    return snapshots.commit_layer(engine, launch.rootfs or {}, launch.id_map, options)
+    return snapshots.commit_layer(engine, launch.require_rootfs(), launch.id_map, options)
 
 
 def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> dict[str, Any]:

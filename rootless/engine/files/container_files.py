@@ -51,7 +51,7 @@ class ContainerFiles:
             raise InvalidState(f"container '{container}' runs on host '{self._state.remote}'")
         launch = containers.read_launch(self.id)
         self.id_map = launch.id_map
-        self._plan: dict[str, Any] = launch.rootfs or {}
+        self._plan = launch.require_rootfs()
         self._is_running = self._state.is_running
         self._job = {
             "id_map": launch.id_map.to_json(),
@@ -60,7 +60,7 @@ class ContainerFiles:
             "bare": bare,
             "pid": self._state.pid if self._is_running else 0,
             "started": self._state.pid_start if self._is_running else 0,
-            "plan": self._plan,
+            "plan": self._plan.to_json(),
             "binds": [] if bare else self._binds(),
             "seeds": [] if bare else launch.seed_volumes,
             "read_only": writes and saved_options(self.record).read_only,

@@ -41,7 +41,8 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
             plan = drivers.prepare(driver, directory, lowerdirs, id_map, volatile=True)
             target = f"{directory}/rootfs"
             words = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
-            argv = userns.worker_command("rootless.storage.roots.tree_shell", json.dumps(plan), target, *words)
+            content = json.dumps(plan.to_json())
+            argv = userns.worker_command("rootless.storage.roots.tree_shell", content, target, *words)
             environment = {**os.environ, "ROOTLESS_IMAGE_ROOT": target}
             code = userns.run(id_map, argv, env=environment)
             drivers.unmount(plan)

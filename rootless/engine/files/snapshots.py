@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.image_types import Change
 from rootless.image.manifest import OCI_LAYER, Descriptor
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
 
 
 class NewLayer(NamedTuple):
@@ -38,7 +39,7 @@ class LayerOptions(NamedTuple):
     squash: bool = False
 
 
-def commit_layer(engine: Engine, plan: dict[str, Any], id_map: IdMap, options: LayerOptions) -> NewLayer | None:
+def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: LayerOptions) -> NewLayer | None:
     """Make a layer of what is in the writable directory of `plan` (launch.json's "rootfs"); None when nothing changed.
 
     The caller holds `store.using()` until an image or a record names the layer, and nothing writes to the directory
@@ -64,7 +65,7 @@ def commit_layer(engine: Engine, plan: dict[str, Any], id_map: IdMap, options: L
     return NewLayer(chain_id, diff_id, descriptor, record["size"], record["entries"])
 
 
-def changes(engine: Engine, plan: dict[str, Any], id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
+def changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
     """What is different in the writable directory of `plan`, in the order of paths; it may be in use meanwhile."""
     from rootless.storage.layers import worker_client
 

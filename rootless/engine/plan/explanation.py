@@ -42,8 +42,8 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
     for namespace in linux["namespaces"]:
         where = f"join '{namespace['path']}'" if namespace.get("path") else "new"
         steps.append(f"{namespace['type']} namespace: {where}")
-    rootfs = launch.rootfs or {}
-    steps.append(f"mount the root by {rootfs['driver']}: {len(rootfs['lowerdirs'])} layers below '{rootfs['upper']}'")
+    if (root := launch.rootfs) is not None:
+        steps.append(f"mount the root by {root.driver}: {len(root.lowerdirs)} layers below '{root.upper}'")
     # the same call as the runtime's own (runtime.process.launch), over the same configuration
     facts = plan.RootFacts(launch.bundle, lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
     steps += plan.describe(plan.operations(config, facts))

@@ -20,7 +20,8 @@ from rootless.storage.tar.layer_rules import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any
+
+    from rootless.records.rootfs import RootfsPlan
 
 GONE = 0  # kind of a node that is a whiteout
 XATTR_WHITEOUT = "user.overlay.whiteout"
@@ -49,28 +50,28 @@ class Difference:
 
     def __init__(
         self,
-        plan: dict[str, Any],
+        plan: RootfsPlan,
         owner: Callable[[int, int], tuple[int, int]],
         exclude: Collection[str],
     ) -> None:
-        driver = find_driver(plan["driver"])
+        driver = find_driver(plan.driver)
         self._compare = driver.holds_whole_tree
         self._fuse = not driver.keeps_parent_times
-        self._copied = plan.get("copied", 0)
+        self._copied = plan.copied
         self._owner = owner
-        self._has_lowers = bool(plan["lowerdirs"])
+        self._has_lowers = bool(plan.lowerdirs)
         self._exclude: set[str] = set()
         self._ancestors: set[str] = set()
         self._forced: set[tuple[int, int]] = set()
         by_name = driver.has_named_whiteouts
-        self._find_excluded(Lowers([plan["upper"], *plan["lowerdirs"]], by_name=by_name), exclude)
+        self._find_excluded(Lowers([plan.upper, *plan.lowerdirs], by_name=by_name), exclude)
         while True:
             self.nodes: list[ChangedNode] = []
             self.dropped: list[str] = []
             self._linked: dict[tuple[int, int], bool] = {}
-            fd = os.open(plan["upper"], DIRECTORY)
+            fd = os.open(plan.upper, DIRECTORY)
             try:
-                self._top(fd, Lowers(plan["lowerdirs"], by_name=by_name))
+                self._top(fd, Lowers(plan.lowerdirs, by_name=by_name))
             finally:
                 os.close(fd)
             # A file with several names is in the layer with all of them or not at all: a link into another layer is

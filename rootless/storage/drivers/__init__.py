@@ -7,8 +7,7 @@
     mounter.close()             outside, always, after the mount or instead of it
     unmount(plan)               outside, after the container ended
 
-A plan is the JSON object "rootfs" of launch.json: {"driver", "lowerdirs" (topmost first), "upper", "work", "volatile",
-"options", "directory"}. Every path in it is the user's own, none comes from an image.
+A plan is a records.rootfs.RootfsPlan: launch.json holds it as "rootfs".
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from rootless.records.id_map import IdMap
-
-    Plan = dict[str, Any]
+    from rootless.records.rootfs import RootfsPlan
 
     class Mounter(Protocol):
         """Carries out one plan, once."""
@@ -82,23 +80,25 @@ def driver_module(name: str) -> Any:
     return import_module(f"rootless.storage.drivers.{find_driver(name).module}")
 
 
-def prepare(driver: str, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+def prepare(
+    driver: str, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False
+) -> RootfsPlan:
     """Make the writable directories of a container and return its plan.
 
     driver: one of NAMES (from `choose`); lowerdirs: topmost first (Layers.lowerdirs); volatile: the container's changes
     need not survive a crash of the host (`--rm`). Raises HostLimit.
     """
-    plan: Plan = driver_module(driver).prepare(container_dir, lowerdirs, id_map, volatile=volatile)
+    plan: RootfsPlan = driver_module(driver).prepare(container_dir, lowerdirs, id_map, volatile=volatile)
     return plan
 
 
-def mounter(plan: Plan) -> Mounter:
+def mounter(plan: RootfsPlan) -> Mounter:
     """What will mount the plan: made before the container's namespaces exist, called inside of them."""
-    result: Mounter = driver_module(plan["driver"]).mounter(plan)
+    result: Mounter = driver_module(plan.driver).mounter(plan)
     return result
 
 
-def mount(plan: Plan, target: str) -> None:
+def mount(plan: RootfsPlan, target: str) -> None:
     """Mount the plan on `target` at once, for callers who are in the user and mount namespace already, and in no pid
     namespace that ends before the mount does."""
     made = mounter(plan)
@@ -108,9 +108,9 @@ def mount(plan: Plan, target: str) -> None:
         made.close()
 
 
-def unmount(plan: Plan) -> None:
+def unmount(plan: RootfsPlan) -> None:
     """End what the mount left outside of the container's namespaces (only fuse-overlayfs' daemon ever does)."""
-    driver_module(plan["driver"]).unmount(plan)
+    driver_module(plan.driver).unmount(plan)
 
 
 def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:

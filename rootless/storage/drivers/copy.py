@@ -9,18 +9,15 @@ import os
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage.drivers.writable import is_reachable, make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.records.id_map import IdMap
 
-    Plan = dict[str, Any]
 
-
-def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
     """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
     from rootless.host import userns
     from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
@@ -45,17 +42,10 @@ def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile
             f"cannot copy the image into '{upper}': {e.strerror}",
             hint="free some space, or use the overlay or fuse-overlayfs storage driver",
         ) from e
-    return {
-        "driver": "copy",
-        "lowerdirs": lowerdirs,
-        "upper": upper,
-        "work": "",
-        "volatile": volatile,
-        "options": [],
-        "directory": container_dir,
-        # what has a later change time was touched by the container: the copy sets the top's attributes last
-        "copied": os.stat(upper).st_ctime_ns,
-    }
+    plan = RootfsPlan("copy", container_dir, lowerdirs, volatile=volatile)
+    # The copy sets the attributes of the root last: what has a later change time was changed by the container
+    plan.copied = os.stat(upper).st_ctime_ns
+    return plan
 
 
 class CopiedRoot:
@@ -63,26 +53,26 @@ class CopiedRoot:
 
     __slots__ = ("_plan",)
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RootfsPlan) -> None:
         self._plan = plan
 
     def __call__(self, target: str) -> None:
         """Bind on directory `target`. Raises RuntimeFailure."""
         try:
-            mounts.mount(self._plan["upper"], target, None, mounts.MS_BIND)
+            mounts.mount(self._plan.upper, target, None, mounts.MS_BIND)
         except OSError as e:
-            raise RuntimeFailure(f"cannot bind '{self._plan['upper']}' on '{target}': {e.strerror}") from e
+            raise RuntimeFailure(f"cannot bind '{self._plan.upper}' on '{target}': {e.strerror}") from e
 
     def close(self) -> None:
         """Nothing is held outside of the namespaces."""
 
 
-def mounter(plan: Plan) -> CopiedRoot:
+def mounter(plan: RootfsPlan) -> CopiedRoot:
     """What mounts the plan."""
     return CopiedRoot(plan)
 
 
-def unmount(plan: Plan) -> None:
+def unmount(plan: RootfsPlan) -> None:
     """Nothing: the kernel drops the mount with its namespace."""
 
 

@@ -21,16 +21,13 @@ import sys
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage.drivers import overlay
 from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.records.id_map import IdMap
-
-    Plan = dict[str, Any]
 
 RECORD = "fuse.json"  # {"pid", "start"} of the daemon, in the container's directory
 ANSWER = 65536
@@ -38,22 +35,16 @@ START_TIMEOUT = 30.0
 END_TIMEOUT = 10.0
 
 
-def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
     """Make `upper`, `work` and the helper's mount point. Raises HostLimit when the program or /dev/fuse is missing."""
     program = _program()
     lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work", "fuse")
-    return {
-        "driver": "fuse-overlayfs",
-        "lowerdirs": lowerdirs,
-        "upper": f"{container_dir}/upper",
-        "work": f"{container_dir}/work",
-        "volatile": volatile,
-        "options": [],
-        "directory": container_dir,
-        "program": program,
-        # the monitor, which starts the helper, knows no installed packages
-        "site_packages": [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")],
-    }
+    plan = RootfsPlan("fuse-overlayfs", container_dir, lowerdirs, volatile=volatile)
+    plan.work = f"{container_dir}/work"
+    plan.program = program
+    # The helper needs the package sh, and the monitor, which starts it, knows no installed packages (`python -S`)
+    plan.site_packages = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
+    return plan
 
 
 def _program() -> str:
@@ -77,7 +68,7 @@ class FuseMounter:
 
     __slots__ = ("_pid", "_plan", "_socket")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RootfsPlan) -> None:
         from rootless.host.userns import worker_command
 
         self._plan = plan
@@ -88,7 +79,7 @@ class FuseMounter:
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
         theirs.close()
-        content = json.dumps(plan).encode()
+        content = json.dumps(plan.to_json()).encode()
         self._socket.sendall(struct.pack("!I", len(content)) + content)
 
     def __call__(self, target: str) -> None:
@@ -121,18 +112,18 @@ class FuseMounter:
             pass  # somebody reaps all children, or this is the forked copy inside the container
 
 
-def mounter(plan: Plan) -> FuseMounter:
+def mounter(plan: RootfsPlan) -> FuseMounter:
     """What mounts the plan; starts the helper."""
     return FuseMounter(plan)
 
 
-def unmount(plan: Plan) -> None:
+def unmount(plan: RootfsPlan) -> None:
     """Wait until the daemon has written everything and ended; kill it when it does not. Harmless when none runs."""
     from rootless.kernel.process import pidfd_open, pidfd_send_signal
     from rootless.kernel.procfs import start_time
     from rootless.records.json_file import read_record
 
-    path = f"{plan['directory']}/{RECORD}"
+    path = f"{plan.directory}/{RECORD}"
     try:
         record = read_record(path)
         fd = pidfd_open(record["pid"])

@@ -18,6 +18,7 @@ from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 from rootless.kernel.process import set_child_subreaper
 from rootless.kernel.procfs import children, start_time
 from rootless.records.json_file import write_record
+from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def main() -> int:
     """Entry point of `worker_command("rootless.storage.drivers.fuse_starter")`."""
     channel = socket.socket(fileno=3)
     os.set_inheritable(3, False)
-    plan = json.loads(_exactly(channel, struct.unpack("!I", _exactly(channel, 4))[0]))
-    sys.path += plan["site_packages"]
+    plan = RootfsPlan.from_job(json.loads(_exactly(channel, struct.unpack("!I", _exactly(channel, 4))[0])))
+    sys.path += plan.site_packages
     import sh  # while the launch goes on beside us
 
     request, fds, _, _ = socket.recv_fds(channel, 16, 1)
@@ -59,29 +60,29 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
     return content
 
 
-def _start(sh: Any, plan: dict[str, Any], namespace: int) -> int:
+def _start(sh: Any, plan: RootfsPlan, namespace: int) -> int:
     """Enter the namespace, mount, return the mount as a detached copy; only that copy is left."""
     if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:  # else we were started inside of it
         join(namespace)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     set_child_subreaper()
-    point = f"{plan['directory']}/fuse"
+    point = f"{plan.directory}/fuse"
     # Short names without special characters: fuse-overlayfs splits its options at : and ,
     mounts.mount("tmpfs", point, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=0700")
     os.chdir(point)
-    for position, directory in enumerate(plan["lowerdirs"]):
+    for position, directory in enumerate(plan.lowerdirs):
         os.symlink(directory, str(position))
-    os.symlink(plan["upper"], "u")
-    os.symlink(plan["work"], "w")
+    os.symlink(plan.upper, "u")
+    os.symlink(plan.work, "w")
     os.mkdir("m")
-    lower = ":".join(str(position) for position in range(len(plan["lowerdirs"])))
-    options = f"lowerdir={lower},upperdir=u,workdir=w{',volatile' if plan['volatile'] else ''}"
-    sh.Command(plan["program"])("-o", options, f"{point}/m", _env={"PATH": os.defpath}, _close_fds=True)
+    lower = ":".join(str(position) for position in range(len(plan.lowerdirs)))
+    options = f"lowerdir={lower},upperdir=u,workdir=w{',volatile' if plan.volatile else ''}"
+    sh.Command(plan.program)("-o", options, f"{point}/m", _env={"PATH": os.defpath}, _close_fds=True)
     daemons = children(os.getpid())
     if daemons:
         record = {"pid": daemons[0], "start": start_time(daemons[0])}
-        write_record(f"{plan['directory']}/fuse.json", record, durable=False)
+        write_record(f"{plan.directory}/fuse.json", record, durable=False)
     copy = mounts.open_tree(mounts.AT_FDCWD, f"{point}/m", mounts.OPEN_TREE_CLONE)
     mounts.umount(f"{point}/m", mounts.MNT_DETACH)
     os.chdir("/")

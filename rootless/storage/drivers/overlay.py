@@ -11,6 +11,7 @@ import os
 
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
@@ -19,27 +20,19 @@ if TYPE_CHECKING:
 
     from rootless.records.id_map import IdMap
 
-    Plan = dict[str, Any]
-
 MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
 # what the fs context says on kernels that do not know a key of ours
 _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 
-def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> Plan:
+def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
     """Make `upper` and `work` in the container's directory. Raises HostLimit."""
     if len(lowerdirs) > MAX_LAYERS:
         raise HostLimit(f"the image has {len(lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
     lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work")
-    return {
-        "driver": "overlay",
-        "lowerdirs": lowerdirs,
-        "upper": f"{container_dir}/upper",
-        "work": f"{container_dir}/work",
-        "volatile": volatile,
-        "options": [],
-        "directory": container_dir,
-    }
+    plan = RootfsPlan("overlay", container_dir, lowerdirs, volatile=volatile)
+    plan.work = f"{container_dir}/work"
+    return plan
 
 
 class Overlay:
@@ -47,27 +40,27 @@ class Overlay:
 
     __slots__ = ("_plan",)
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RootfsPlan) -> None:
         self._plan = plan
 
     def __call__(self, target: str) -> None:
         """Mount on directory `target`. Raises RuntimeFailure with the kernel's own words."""
         plan = self._plan
-        if plan["volatile"]:
-            _forget_incompatible(plan["work"])
+        if plan.volatile:
+            _forget_incompatible(plan.work)
         try:
-            fd = overlay_fd(plan["lowerdirs"], plan["upper"], plan["work"], volatile=plan["volatile"])
+            fd = overlay_fd(plan.lowerdirs, plan.upper, plan.work, volatile=plan.volatile)
             if fd is not None:
                 try:
                     mounts.move_mount_to(fd, mounts.AT_FDCWD, target)
                 finally:
                     os.close(fd)
             else:
-                mount_by_page(plan["lowerdirs"], plan["upper"], plan["work"], target, volatile=plan["volatile"])
+                mount_by_page(plan.lowerdirs, plan.upper, plan.work, target, volatile=plan.volatile)
         except OSError as e:
             words = "".join(f" ({note})" for note in getattr(e, "__notes__", ()) if "overlay" in note)
             raise RuntimeFailure(
-                f"cannot mount overlay of {len(plan['lowerdirs'])} layers on '{target}': {e.strerror}{words}",
+                f"cannot mount overlay of {len(plan.lowerdirs)} layers on '{target}': {e.strerror}{words}",
                 hint="try `--storage-driver fuse-overlayfs`, and see `rootless doctor`",
             ) from e
 
@@ -75,12 +68,12 @@ class Overlay:
         """Nothing is held outside of the namespaces."""
 
 
-def mounter(plan: Plan) -> Overlay:
+def mounter(plan: RootfsPlan) -> Overlay:
     """What mounts the plan."""
     return Overlay(plan)
 
 
-def unmount(plan: Plan) -> None:
+def unmount(plan: RootfsPlan) -> None:
     """Nothing: the kernel drops the mount with its namespace."""
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
 
     Names = list[str]
 
@@ -115,7 +116,7 @@ class Layers:
 
     def commit(
         self,
-        plan: dict[str, Any],
+        plan: RootfsPlan,
         container_map: IdMap,
         *,
         move: bool = False,
@@ -150,9 +151,9 @@ class Layers:
             worker_client.run(worker_client.delete_job(temporary), id_map)
             raise
 
-    def top_of(self, plan: dict[str, Any]) -> str | None:
+    def top_of(self, plan: RootfsPlan) -> str | None:
         """The chain id of the topmost layer of a driver's plan; None when it has none."""
-        directory = os.path.dirname(plan["lowerdirs"][0])
+        directory = os.path.dirname(plan.lowerdirs[0])
         if os.path.dirname(directory) != self.directory:
             return None  # an image without layers: the driver made an empty directory
         return f"sha256:{os.path.basename(directory).partition('+')[0]}"

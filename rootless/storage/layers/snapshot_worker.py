@@ -11,6 +11,7 @@ from rootless.errors import HostLimit
 from rootless.host.userns import enter
 from rootless.kernel.files import syncfs
 from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage.changes.differ import LayerWriter, Tar
 from rootless.storage.changes.difference import GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve
@@ -39,7 +40,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     layer's directory with an empty `diff`; move, whether `upper` may become the layer; squash, whether the layer is to
     hold the whole tree. Without changes the answer has 0 entries, and nothing else was done.
     """
-    plan, exclude = job["plan"], job["exclude"]
+    plan, exclude = RootfsPlan.from_job(job["plan"]), job["exclude"]
     if job["squash"]:
         exclude = _without_own(plan, exclude)
         plan = _flatten(plan, job["target"])
@@ -49,13 +50,13 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     if not difference.nodes:
         return {"entries": 0}
     # A copied tree holds the whole image: only its changes may become the layer
-    move = (job["move"] and not find_driver(plan["driver"]).holds_whole_tree) or job["squash"]
+    move = (job["move"] and not find_driver(plan.driver).holds_whole_tree) or job["squash"]
     layer = job["target"]
-    source = os.open(plan["upper"], DIRECTORY)
+    source = os.open(plan.upper, DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
     if move:
         _remove_dropped(source, difference.dropped)
-    table = NotedOwners(job["plan"])
+    table = NotedOwners(RootfsPlan.from_job(job["plan"]))
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
         writer = LayerWriter(source, target, tar, owner=owner, timestamp=job["timestamp"], table=table, single=single)
@@ -66,7 +67,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
             file.writelines(writer.noted)
     if move:
         os.rmdir(f"{layer}/diff")
-        os.rename(plan["upper"], f"{layer}/diff")
+        os.rename(plan.upper, f"{layer}/diff")
     # One call for all files, before the layer gets its name; a full disk may show only here
     syncfs(source)
     return {
@@ -79,9 +80,9 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     }
 
 
-def _without_own(plan: dict[str, Any], exclude: Sequence[str]) -> list[str]:
+def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
     """The mount targets, and directories above them, that the image does not have itself."""
-    lowers = Lowers(plan["lowerdirs"], by_name=find_driver(plan["driver"]).has_named_whiteouts)
+    lowers = Lowers(plan.lowerdirs, by_name=find_driver(plan.driver).has_named_whiteouts)
     missing: set[str] = set()
     for target in exclude:
         place, path = lowers, ""
@@ -93,25 +94,27 @@ def _without_own(plan: dict[str, Any], exclude: Sequence[str]) -> list[str]:
     return sorted(missing)
 
 
-def _flatten(plan: dict[str, Any], layer: str) -> dict[str, Any]:
+def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
     """The plan of a directory that holds all of the tree, on nothing."""
     flat = f"{layer}/flat"
     os.mkdir(flat, 0o700)
     target = os.open(flat, DIRECTORY)
-    is_whole = find_driver(plan["driver"]).holds_whole_tree
-    for directory in (plan["upper"],) if is_whole else (*reversed(plan["lowerdirs"]), plan["upper"]):
+    is_whole = find_driver(plan.driver).holds_whole_tree
+    for directory in (plan.upper,) if is_whole else (*reversed(plan.lowerdirs), plan.upper):
         source = os.open(directory, DIRECTORY)
         copy_tree(source, target, Copier(), flat)
         os.close(source)
     os.close(target)
-    return {"driver": "overlay", "upper": flat, "lowerdirs": []}
+    whole = RootfsPlan("overlay", layer, [])
+    whole.upper = flat
+    return whole
 
 
 def changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     """What `diff` shows: [kind, path] in order. Job: plan, container_map, exclude."""
     prepare(id_map)
     owner = _translation(id_map, IdMap.from_json(job["container_map"]))
-    difference = Difference(job["plan"], owner or _same, job["exclude"])
+    difference = Difference(RootfsPlan.from_job(job["plan"]), owner or _same, job["exclude"])
     found = []
     for node in difference.nodes:
         if node.path:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
 
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
@@ -48,7 +49,7 @@ def remap_job(source: str, directory: str, id_map: IdMap) -> dict[str, Any]:
 
 
 def commit_job(
-    plan: dict[str, Any],
+    plan: RootfsPlan,
     container_map: IdMap,
     exclude: Sequence[str],
     *,
@@ -56,15 +57,15 @@ def commit_job(
     timestamp: int | None,
 ) -> dict[str, Any]:
     """Make a layer in `directory` of what a container with that map has changed: see snapshot_worker.commit_here."""
-    asked = {"plan": plan, "container_map": container_map.to_json(), "exclude": list(exclude)}
+    asked = {"plan": plan.to_json(), "container_map": container_map.to_json(), "exclude": list(exclude)}
     return {"operation": "commit", "target": directory, "timestamp": timestamp, **asked}
 
 
-def changes_job(plan: dict[str, Any], container_map: IdMap, exclude: Sequence[str]) -> dict[str, Any]:
+def changes_job(plan: RootfsPlan, container_map: IdMap, exclude: Sequence[str]) -> dict[str, Any]:
     """List what a container has changed."""
     return {
         "operation": "changes",
-        "plan": plan,
+        "plan": plan.to_json(),
         "container_map": container_map.to_json(),
         "exclude": list(exclude),
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from rootless.kernel.seccomp_notify import Notice
+    from rootless.records.rootfs import RootfsPlan
 
 _AT_FDCWD = -100
 _NOFOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
@@ -390,13 +391,11 @@ class EmulationSupervisor:
             os.close(directory)
 
 
-def supervisor(
-    rootfs: dict[str, Any] | None, asked: dict[str, Any] | None, directory: str
-) -> EmulationSupervisor | None:
+def supervisor(rootfs: RootfsPlan | None, asked: dict[str, Any] | None, directory: str) -> EmulationSupervisor | None:
     """That of a container, by its launch plan's root and root emulation; None where it has none. Raises OSError."""
-    if not asked or not rootfs:
+    if not asked or rootfs is None:
         return None
-    return EmulationSupervisor(directory, rootfs["upper"], asked["calls"])
+    return EmulationSupervisor(directory, rootfs.upper, asked["calls"])
 
 
 def _text(process: int, address: int) -> bytes:

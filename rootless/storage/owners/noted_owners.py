@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.storage.owners import overrides
 
 if TYPE_CHECKING:
+    from rootless.records.rootfs import RootfsPlan
     from rootless.storage.owners.overrides import Override, Table
 
 
@@ -17,10 +18,10 @@ class NotedOwners:
 
     __slots__ = ("_name", "_own", "_path", "_places")
 
-    def __init__(self, plan: dict[str, Any], *, name: str = "", path: str = "") -> None:
+    def __init__(self, plan: RootfsPlan, *, name: str = "", path: str = "") -> None:
         self._name = name.strip("/")
         self._path = path.strip("/")
-        directories = [plan["upper"], *plan["lowerdirs"]]
+        directories = [plan.upper, *plan.lowerdirs]
         self._places: list[tuple[str, Table]] = []
         for directory in directories:
             table = overrides.open_table(os.path.dirname(directory))

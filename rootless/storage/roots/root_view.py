@@ -24,6 +24,8 @@ from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rootless.records.rootfs import RootfsPlan
+
 _PATH = os.O_PATH | os.O_CLOEXEC
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -68,7 +70,7 @@ def _bare_root(namespace: int) -> int:
 
 
 def open_stopped(
-    plan: dict[str, Any],
+    plan: RootfsPlan,
     id_map: IdMap,
     binds: Sequence[dict[str, Any]],
     seeds: Sequence[dict[str, str]],
@@ -80,7 +82,7 @@ def open_stopped(
     binds: {"source", "target", "read_only"}; seeds: volumes that are filled from the image when they are still empty.
     Raises RuntimeFailure, HostLimit. After this process has ended, `drivers.unmount(plan)` is due.
     """
-    target = f"{plan['directory']}/rootfs"
+    target = f"{plan.directory}/rootfs"
     mounter = drivers.mounter(plan)
     try:
         enter(id_map)

@@ -19,6 +19,7 @@ from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, Roo
 from rootless.host.answer import error_to_json, write_all
 from rootless.kernel.files import open_in_root
 from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage.files.archiver import Archiver
 from rootless.storage.files.placer import ArchivePlacer
 from rootless.storage.owners import overrides
@@ -99,12 +100,12 @@ class TransferFiles:
     def __init__(self, job: dict[str, Any]) -> None:
         self._id_map = IdMap.from_json(job["id_map"])
         self._single = self._id_map.kind == "single"
-        self._plan = job["plan"]
+        self._plan = RootfsPlan.from_job(job["plan"])
         self._noted = overrides.append_to(job["directory"]) if self._single and job["writes"] else -1
         if job["pid"]:
             self._root = open_running(job["pid"], job["started"], bare=job["bare"])
         else:
-            self._root = open_stopped(job["plan"], self._id_map, job["binds"], job["seeds"], read_only=job["read_only"])
+            self._root = open_stopped(self._plan, self._id_map, job["binds"], job["seeds"], read_only=job["read_only"])
         os.umask(0)
         self._place = -1
         self._name = ""

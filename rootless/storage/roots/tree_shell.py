@@ -8,6 +8,7 @@ import signal
 import sys
 
 from rootless.errors import RootlessError
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage import drivers
 
 
@@ -15,7 +16,7 @@ def main() -> int:
     """Entry point of `worker_command("rootless.storage.roots.tree_shell", PLAN, DIRECTORY, COMMAND...)`."""
     plan, target, *command = sys.argv[1:]
     try:
-        drivers.mount(json.loads(plan), target)
+        drivers.mount(RootfsPlan.from_job(json.loads(plan)), target)
         os.chdir(target)
     except (RootlessError, OSError) as e:
         sys.stderr.write(f"rootless: {e}\n")

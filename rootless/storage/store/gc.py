@@ -185,8 +185,8 @@ class _Collector:
         except NotFound:
             return set()
         found = set()
-        for directory in (launch.rootfs or {}).get("lowerdirs") or ():
-            name = os.path.basename(os.path.dirname(str(directory))).partition("+")[0]
+        for directory in launch.rootfs.lowerdirs if launch.rootfs else ():
+            name = os.path.basename(os.path.dirname(directory)).partition("+")[0]
             try:
                 found.add(f"sha256:{hex_of(f'sha256:{name}')}")
             except InvalidInput:

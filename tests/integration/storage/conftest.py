@@ -15,6 +15,7 @@ import pytest
 
 from rootless.host import userns
 from rootless.paths import directories
+from rootless.records.rootfs import RootfsPlan
 from rootless.storage import drivers
 from rootless.storage.layers import worker_client
 from rootless.storage.store.store import Store
@@ -114,7 +115,7 @@ class Mounted:
         self.unpacker = unpacker
         self.driver = driver
         self.count = 0
-        self.plan: drivers.Plan = {}
+        self.plan: RootfsPlan
 
     def run(self, function: Callable[[str], str], *, volatile: bool = False, fresh: bool = True) -> str:
         store = self.unpacker.store
@@ -124,7 +125,7 @@ class Mounted:
             os.mkdir(directory, 0o700)
             lowerdirs = store.layers.lowerdirs(self.unpacker.chains)
             self.plan = drivers.prepare(self.driver, directory, lowerdirs, store.id_map, volatile=volatile)
-        directory = self.plan["directory"]
+        directory = self.plan.directory
         target = f"{directory}/rootfs"
         os.makedirs(target, exist_ok=True)
         mounter = drivers.mounter(self.plan)

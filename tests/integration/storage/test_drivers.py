@@ -243,7 +243,7 @@ def test_everything_written_is_there_after_the_namespace_is_gone(mounted: Mounte
         return ""
 
     mounted.run(write)
-    upper = Path(mounted.plan["upper"])
+    upper = Path(mounted.plan.upper)
     assert (upper / "f").read_bytes() == b"m" * (1 << 20)
     assert (upper / "big").stat().st_size == 20 << 20
 
@@ -271,8 +271,8 @@ def test_removal_leaves_nothing(mounted: Mounted) -> None:
 
     mounted.run(change)
     store = mounted.unpacker.store
-    remove_tree(mounted.plan["directory"], store.id_map)
-    assert not os.path.exists(mounted.plan["directory"])
+    remove_tree(mounted.plan.directory, store.id_map)
+    assert not os.path.exists(mounted.plan.directory)
     assert os.listdir(store.path("trash")) == []
 
 

@@ -329,4 +329,4 @@ def test_store_path_with_special_characters(store_root: Path) -> None:
         assert userns.call(store.id_map, look) == b"x"
         mounter.close()
         drivers.unmount(plan)
-        assert (Path(plan["upper"]) / "g").read_text() == "y"
+        assert (Path(plan.upper) / "g").read_text() == "y"

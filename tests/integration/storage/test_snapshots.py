@@ -150,7 +150,7 @@ def test_every_odd_file_comes_back(mounted: Mounted, move: bool, tmp_path: Path)
     mounted.run(change)
     before = seen(mounted, fresh=False)
     chain_id = commit(mounted, move=move)
-    assert os.path.exists(mounted.plan["upper"]) == (not move or mounted.driver == "copy")
+    assert os.path.exists(mounted.plan.upper) == (not move or mounted.driver == "copy")
     below = list(u.chains)
     u.chains.append(chain_id)
     assert differences(before, seen(mounted, fresh=True)) == []
@@ -405,9 +405,9 @@ def test_noted_owners_are_those_of_the_layer(unpacker: Unpacker, has_range: bool
         return ""
 
     mounted.run(emulate)
-    table = os.path.dirname(mounted.plan["upper"])
+    table = os.path.dirname(mounted.plan.upper)
     with open(overrides.append_to(table), "wb") as file:
-        inode = os.lstat(f"{mounted.plan['upper']}/sym").st_ino
+        inode = os.lstat(f"{mounted.plan.upper}/sym").st_ino
         file.write(overrides.line(inode, overrides.Override(12, 13, 0o777, stat.S_IFLNK), b"x"))
     chain_id = commit(mounted)
     members = {m.name: m for m in tarfile.open(fileobj=io.BytesIO(tar_of(store, chain_id)))}

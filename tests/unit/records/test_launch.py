@@ -10,6 +10,7 @@ from rootless.errors import InvalidInput
 from rootless.records.id_map import IdMap
 from rootless.records.launch import EventsPlan, HealthPlan, LaunchPlan, LogPlan, NetworkPlan, RemovePlan
 from rootless.records.port import Port
+from rootless.records.rootfs import RootfsPlan
 
 ID_MAP_JSON = {"kind": "range", "uids": [[0, 1001, 1]], "gids": [[0, 1001, 1]]}
 ID_MAP = IdMap.from_json(ID_MAP_JSON)
@@ -24,6 +25,7 @@ def test_what_is_written_is_read_again() -> None:
     plan.network = NetworkPlan("pasta", [Port("127.0.0.1", 8080, 80), Port("", 90, 90, "udp", 99)], ["1.1.1.1"])
     plan.outer_map = ID_MAP
     plan.stop_timeout = -1
+    plan.rootfs = RootfsPlan("overlay", "/c", ["/l2", "/l1"], volatile=True)
     written = json.loads(json.dumps(plan.to_json()))
     again = LaunchPlan.from_json(written)
     assert again.to_json() == written
@@ -58,6 +60,7 @@ def test_a_new_name_is_everywhere() -> None:
         ({"outer_map": {"uids": []}}, "'outer_map.kind' in '/c/launch.json' is not a string"),
         ({"network": {"ports": [{"container_port": "80"}]}}, "'network.ports[0].container_port' in '/c/launch.json'"),
         ({"version": 9}, "version 9"),
+        ({"rootfs": {"driver": "copy", "directory": 1}}, "'rootfs.directory' in '/c/launch.json' is not a string"),
     ],
 )
 def test_a_wrong_value_is_named(members: dict[str, object], complaint: str) -> None:
