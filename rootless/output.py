@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TextIO
+    from typing import TextIO
 
 # C0 and C1 controls, DEL, line separators, and the marks that reorder text on a terminal (CVE-2021-42574)
 _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
@@ -67,7 +67,7 @@ def line(text: str = "", stream: TextIO | None = None) -> None:
     write(f"{text}\n", stream)
 
 
-def json_text(value: Any, *, indent: int | None = 4) -> str:
+def json_text(value: object, *, indent: int | None = 4) -> str:
     """`value` as docker prints JSON: four spaces deep, or on one line without spaces (indent None)."""
     import json
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 import click
 
 from rootless import output
-from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
 from rootless.engine import verbs
 from rootless.network.modes import list_choices
 
@@ -24,74 +23,81 @@ or '-' for a tar archive or a Dockerfile on standard input."""
 
 
 @command(
-    "build",
+    ("build", "image build", "builder build"),
     "Build an image from a Dockerfile",
-    places=(
-        "build",
-        "image build",
-        "builder build",
-    ),
     description=_DESCRIPTION,
     examples=_EXAMPLES,
 )
-@many("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
-@many("--allow", metavar="ENTITLEMENT", help="Allow the Dockerfile network.host or security.insecure")
-@many("--annotation", metavar="KEY=VALUE", help="Add an annotation to the manifest")
-@many("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; without a value: your own variable")
-@many("--build-context", metavar="NAME=PATH", help="A further context: a directory, docker-image://, oci-layout://")
-@many(
+@repeated_option("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
+@repeated_option("--allow", metavar="ENTITLEMENT", help="Allow the Dockerfile network.host or security.insecure")
+@repeated_option("--annotation", metavar="KEY=VALUE", help="Add an annotation to the manifest")
+@repeated_option("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; without a value: your own variable")
+@repeated_option(
+    "--build-context", metavar="NAME=PATH", help="A further context: a directory, docker-image://, oci-layout://"
+)
+@repeated_option(
     "--cache-from",
     metavar="SOURCE",
     help="Use a cache of elsewhere: an image, type=local,src=DIR, type=registry,ref=REF",
 )
-@many("--cache-to", metavar="TARGET", help="Write the cache: type=local,dest=DIR, type=registry,ref=REF, type=inline")
-@switch("--debug-shell", help="When a step fails, open a shell in the state before it")
-@text(
+@repeated_option(
+    "--cache-to", metavar="TARGET", help="Write the cache: type=local,dest=DIR, type=registry,ref=REF, type=inline"
+)
+@switch_option("--debug-shell", help="When a step fails, open a shell in the state before it")
+@value_option(
     "-f",
     "--file",
     metavar="FILE",
     default="",
     help="The Dockerfile (default CONTEXT/Dockerfile, Containerfile); - is stdin",
 )
-@text("--iidfile", metavar="FILE", default="", help="Write the image's id to FILE")
-@text("--jobs", metavar="N", type=click.IntRange(0), default=0, help="Stages built at a time (default: one per CPU)")
-@many("--label", metavar="KEY=VALUE", help="Set a label of the image")
-@switch("--load", help="Store the image here, beside what --output says")
-@text("--metadata-file", metavar="FILE", default="", help="Write digests and names to FILE as JSON")
-@text("--network", metavar="MODE", help=f"Network of RUN: {list_choices(with_joining=False)}")
-@switch("--no-cache", help="Do every step again")
-@many("--no-cache-filter", metavar="STAGE", help="Do every step of this stage again")
-@many("-o", "--output", metavar="DEST", help="type=image|docker|oci|tar|local,dest=PATH, or a directory for the files")
-@many("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image; several make an index")
-@text(
+@value_option("--iidfile", metavar="FILE", default="", help="Write the image's id to FILE")
+@value_option(
+    "--jobs", metavar="N", type=click.IntRange(0), default=0, help="Stages built at a time (default: one per CPU)"
+)
+@repeated_option("--label", metavar="KEY=VALUE", help="Set a label of the image")
+@switch_option("--load", help="Store the image here, beside what --output says")
+@value_option("--metadata-file", metavar="FILE", default="", help="Write digests and names to FILE as JSON")
+@value_option("--network", metavar="MODE", help=f"Network of RUN: {list_choices(with_joining=False)}")
+@switch_option("--no-cache", help="Do every step again")
+@repeated_option("--no-cache-filter", metavar="STAGE", help="Do every step of this stage again")
+@repeated_option(
+    "-o", "--output", metavar="DEST", help="type=image|docker|oci|tar|local,dest=PATH, or a directory for the files"
+)
+@repeated_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image; several make an index")
+@value_option(
     "--progress",
     type=click.Choice(["auto", "plain", "tty", "rawjson", "quiet"]),
     default="auto",
     show_default=True,
     help="How to show the steps",
 )
-@switch("--pull", help="Ask the registry for newer base images")
-@switch("--push", help="Push the image to its names' registries")
-@switch("-q", "--quiet", help="Print only the image's id")
-@many("--secret", metavar="SPEC", help="A secret for RUN --mount: id=NAME,src=FILE or id=NAME,env=VARIABLE")
-@many("--security-opt", metavar="OPTION", help="seccomp=FILE|unconfined, no-new-privileges, mask=PATHS, unmask=PATHS")
-@text("--shm-size", metavar="SIZE", help="Size of /dev/shm of RUN (default 64m)")
-@switch("--squash", help="Make one layer of all that the build adds")
-@many("--ssh", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh (default: yours)")
-@many("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image")
-@text("--target", metavar="STAGE", default="", help="Build up to this stage")
-@text("--timestamp", metavar="SECONDS", type=click.IntRange(0), help="Time of the image, and of files that are later")
-@many("--ulimit", metavar="NAME=SOFT[:HARD]", help="Resource limit of RUN")
+@switch_option("--pull", help="Ask the registry for newer base images")
+@switch_option("--push", help="Push the image to its names' registries")
+@switch_option("-q", "--quiet", help="Print only the image's id")
+@repeated_option("--secret", metavar="SPEC", help="A secret for RUN --mount: id=NAME,src=FILE or id=NAME,env=VARIABLE")
+@repeated_option(
+    "--security-opt", metavar="OPTION", help="seccomp=FILE|unconfined, no-new-privileges, mask=PATHS, unmask=PATHS"
+)
+@value_option("--shm-size", metavar="SIZE", help="Size of /dev/shm of RUN (default 64m)")
+@switch_option("--squash", help="Make one layer of all that the build adds")
+@repeated_option("--ssh", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh (default: yours)")
+@repeated_option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image")
+@value_option("--target", metavar="STAGE", default="", help="Build up to this stage")
+@value_option(
+    "--timestamp", metavar="SECONDS", type=click.IntRange(0), help="Time of the image, and of files that are later"
+)
+@repeated_option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Resource limit of RUN")
 @click.argument("context", default=".", metavar="CONTEXT")
 @pass_session
-def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: Any) -> None:
+def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: object) -> None:
     """Build, then print the id when nothing else is printed."""
     from rootless.builder.api import build as carry_out
     from rootless.builder.build_options import BuildOptions
     from rootless.builder.steps.stage import StepError
     from rootless.cli.build_progress import make_display
 
-    options = BuildOptions(context=context, **flags)
+    options = BuildOptions._make({**flags, "context": context}[name] for name in BuildOptions._fields)
     kind = "quiet" if quiet else progress
     if kind == "auto" and os.environ.get("BUILDKIT_PROGRESS") in ("plain", "tty", "quiet", "rawjson"):
         kind = os.environ["BUILDKIT_PROGRESS"]
@@ -111,11 +117,11 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
         output.line(result.image_id)
 
 
-@command("prune", "Remove the build cache", places=("builder prune",))
-@switch("-a", "--all", help="Remove also what images and containers still use, and cache mounts")
-@many("--filter", metavar="KEY=VALUE", help="Remove only what matches: until=DURATION")
-@switch("-f", "--force", help="Do not ask for confirmation")
-@text("--keep-storage", "--max-used-space", metavar="SIZE", help="Keep as much of the newest cache")
+@command(("builder prune",), "Remove the build cache")
+@switch_option("-a", "--all", help="Remove also what images and containers still use, and cache mounts")
+@repeated_option("--filter", metavar="KEY=VALUE", help="Remove only what matches: until=DURATION")
+@switch_option("-f", "--force", help="Do not ask for confirmation")
+@value_option("--keep-storage", "--max-used-space", metavar="SIZE", help="Keep as much of the newest cache")
 @pass_session
 def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, keep_storage: str | None) -> None:
     """Ask, then remove."""
@@ -131,7 +137,7 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
     output.line(f"Total:\t{units.human_size(report.reclaimed)}")
 
 
-@command("du", "Show what the build cache takes", places=("builder du",))
+@command(("builder du",), "Show what the build cache takes")
 @pass_session
 def du(session: Session) -> None:
     """One line per record, the newest last."""

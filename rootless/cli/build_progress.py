@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless import output
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import TextIO
+
+    from rich.console import Group
+    from rich.text import Text as RichText
 
     from rootless.builder.build_options import StepEvent
 
@@ -103,7 +106,7 @@ class RawJson(Display):
 
     def event(self, event: StepEvent) -> None:
         """Write the event as one JSON object, at once."""
-        fields: dict[str, Any] = {"step": event.number, "event": event.kind, "time": time.time()}
+        fields: dict[str, object] = {"step": event.number, "event": event.kind, "time": time.time()}
         if event.text:
             fields["text"] = event.text
         if event.output:
@@ -177,7 +180,7 @@ class Live(Display):
             for line in self._failed.tail:
                 self._console.out(f" > {line}", highlight=False)
 
-    def _line(self, step: _Shown) -> Any:
+    def _line(self, step: _Shown) -> RichText:
         from rich.text import Text
 
         took = time.monotonic() - step.began if step.state == "running" else step.took
@@ -187,7 +190,7 @@ class Live(Display):
         text.append(f" {took:6.1f}s")
         return text
 
-    def _render(self) -> Any:
+    def _render(self) -> Group:
         from rich.console import Group
         from rich.text import Text
 

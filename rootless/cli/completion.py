@@ -47,8 +47,8 @@ def _image_names(engine: Engine) -> Iterable[str]:
 
 
 containers = _containers()
-running = _containers("running", "paused", "restarting")
-stopped = _containers("created", "exited")
-paused = _containers("paused")
+running_containers = _containers("running", "paused", "restarting")
+stopped_containers = _containers("created", "exited")
+paused_containers = _containers("paused")
 images = _complete(_image_names)
 volumes = _complete(lambda engine: [volume.name for volume in verbs.list_volumes(engine)])

@@ -6,8 +6,8 @@ Two habits of docker's flags that click lacks are added: `--flag=false` for swit
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
@@ -15,11 +15,39 @@ from rootless import output
 from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
+    from click.parser import _OptionParser, _ParsingState
+    from click.shell_completion import CompletionItem
+
     from rootless.cli.progress import PullProgress
     from rootless.engine.context import Engine
     from rootless.engine.image_types import PullEvent
 
-Declared = TypeVar("Declared", bound=Callable[..., Any])
+    class OptionSettings(TypedDict, total=False):
+        """What our options pass on to click's, under click's names."""
+
+        type: click.ParamType[object] | type[int]
+        default: str | int | bool | None
+        show_default: bool
+        multiple: bool
+        is_flag: bool
+        flag_value: bool
+        is_eager: bool
+        expose_value: bool
+        callback: Callable[[click.Context, click.Parameter, bool], None]
+        shell_complete: Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+    class GroupSettings(TypedDict, total=False):
+        """What our groups pass on to click's, under click's names."""
+
+        callback: Callable[..., object]
+        params: list[click.Parameter]
+        help: str
+        epilog: str
+
+
+Declared = TypeVar("Declared", bound=Callable[..., object])
 _TRUE = {"1", "t", "true"}
 _FALSE = {"0", "f", "false"}
 
@@ -66,7 +94,7 @@ class Session:
         self._progress.event(event)
 
     def end_progress(self) -> None:
-        """Leave the terminal to others."""
+        """End the display of a pull's progress, so that the command can write to the terminal."""
         if self._progress is not None:
             self._progress.close()
             self._progress = None
@@ -78,8 +106,10 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 class Option(click.Option):
     """An option whose help is one line, so that click need not load `inspect` for each start to trim it."""
 
-    def __init__(self, *arguments: Any, help: str, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(
+        self, names: Sequence[str], *, help: str, metavar: str | None = None, **settings: Unpack[OptionSettings]
+    ) -> None:
+        super().__init__(names, metavar=metavar, **settings)
         self.help = help
 
 
@@ -111,32 +141,41 @@ def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+class CommandRules(NamedTuple):
+    """How a command differs from the others in its errors and its words.
+
+    own_error: the exit code of every failure that is ours and not the container's command's (docker's 125).
+    command_first: everything after the first argument belongs to the container (`run IMAGE -x`). short_help_flag: -h
+    is help; `run` and `create` have it for the host name.
+    """
+
+    own_error: int | None = None
+    command_first: bool = False
+    short_help_flag: bool = True
+
+
 class Command(_Helped):
     """A command with docker's habits of flags.
 
-    own_error: docker's 125 for every failure that is ours and not the container's command's. places: the words that
-    call it, one text per way ("image ls", "images"); `scripts/man` writes the tree of commands from them.
+    rules: as `command` was told. places: the words that call it, one text per way ("image ls", "images");
+    `scripts/man` writes the tree of commands from them.
     """
 
-    def __init__(
-        self, *arguments: Any, own_error: int | None = None, places: tuple[str, ...] = (), **settings: Any
-    ) -> None:
-        super().__init__(*arguments, **settings)
-        self.own_error = own_error
-        self.places = places
+    rules = CommandRules()
+    places: tuple[str, ...] = ()
 
-    def make_parser(self, ctx: click.Context) -> Any:
+    def make_parser(self, ctx: click.Context) -> _OptionParser:
         """click's parser, which also takes `--switch=false` and `-p=80:80`.
 
         click has no public way to say either, so two methods of its parser that it calls private are replaced in this
         one parser. The bound of click in pyproject.toml is there for this; a test names what must exist.
         """
-        parser: Any = super().make_parser(ctx)
+        parser = super().make_parser(ctx)
         match_long, match_short = parser._match_long_opt, parser._match_short_opt
 
-        def long(opt: str, explicit_value: str | None, state: Any) -> None:
+        def long(opt: str, explicit_value: str | None, state: _ParsingState) -> None:
             option = parser._long_opt.get(opt)
-            if option is None or explicit_value is None or option.takes_value:
+            if option is None or option.dest is None or explicit_value is None or option.takes_value:
                 match_long(opt, explicit_value, state)
                 return
             if explicit_value.lower() not in _TRUE | _FALSE:
@@ -146,20 +185,21 @@ class Command(_Helped):
             state.opts[option.dest] = explicit_value.lower() in _TRUE
             state.order.append(option.obj)
 
-        def short(arg: str, state: Any) -> None:
+        def short(arg: str, state: _ParsingState) -> None:
             option = parser._short_opt.get(arg[:2])
             if option is not None and option.takes_value and arg[2:3] == "=":
                 arg = arg[:2] + arg[3:]
             match_short(arg, state)
 
-        parser._match_long_opt, parser._match_short_opt = long, short
+        parser._match_long_opt = long  # type: ignore[method-assign]
+        parser._match_short_opt = short  # type: ignore[method-assign]
         return parser
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command; its exit code for errors of its own is noted first."""
         session = ctx.find_object(Session)
         if session is not None:
-            session.error_code = self.own_error
+            session.error_code = self.rules.own_error
         try:
             return super().invoke(ctx)
         finally:
@@ -176,25 +216,26 @@ class LazyGroup(_Helped, click.Group):
 
     def __init__(
         self,
-        *arguments: Any,
+        name: str | None = None,
+        *,
         entries: Mapping[str, tuple[str, str]],
         aliases: Mapping[str, str] | None = None,
         sections: Mapping[str, Iterable[str]] | None = None,
-        **settings: Any,
+        **settings: Unpack[GroupSettings],
     ) -> None:
-        settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
-        settings.setdefault("no_args_is_help", False)
-        super().__init__(*arguments, **settings)
+        super().__init__(
+            name, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False, **settings
+        )
         self.entries = entries
         self.aliases = dict(aliases or {})
         self.sections = sections or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the alphabet, without aliases."""
+        """The names of the commands in alphabetical order, without aliases."""
         return sorted([*self.entries, *self.commands])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
+        """Import the module of the command `cmd_name` and return the command; None for an unknown name."""
         name = self.aliases.get(cmd_name, cmd_name)
         entry = self.entries.get(name)
         if entry is None:
@@ -212,11 +253,11 @@ class LazyGroup(_Helped, click.Group):
         name = args[0]
         known = [*self.entries, *self.commands, *self.aliases]
         if not ctx.resilient_parsing and name not in known:
-            raise click.UsageError(f"no such command '{name}'{nearest(name, known)}", ctx)
+            raise click.UsageError(f"no such command '{name}'{suggest_nearest(name, known)}", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Without a command: the help, as docker."""
+        """Print the help when no command is named, as docker does."""
         if not args and not ctx.resilient_parsing:
             output.raw(ctx.get_help() + "\n")
             ctx.exit()
@@ -237,7 +278,7 @@ class LazyGroup(_Helped, click.Group):
         """The line of the command or group `name` in the list of commands."""
         return self.entries[name][1] if name in self.entries else (self.commands[name].help or "").rstrip(".")
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names of commands with their lines (nothing is imported), and our own options."""
         from click.shell_completion import CompletionItem
 
@@ -249,8 +290,8 @@ class LazyGroup(_Helped, click.Group):
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'x'?" for the known name that is most like `name`; empty when none is."""
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
+    """The text ", did you mean 'x'?" for the known name that is most like `name`; empty when none is."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), 2)
@@ -258,38 +299,36 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def command(
-    name: str,
+    calls: str | tuple[str, ...],
     short_help: str,
     *,
     description: str = "",
     examples: str = "",
-    own_error: int | None = None,
-    command_first: bool = False,
-    short_help_flag: bool = True,
-    places: tuple[str, ...] = (),
-) -> Callable[[Callable[..., Any]], Command]:
+    rules: CommandRules | None = None,
+) -> Callable[[Callable[..., object]], Command]:
     """Declare a command.
 
-    examples: lines of shell, shown below the options. command_first: everything after the first argument belongs to
-    the container (`run IMAGE -x`). short_help_flag: -h is help; run and create have it for the host name. places: the
-    words that call it, one text per way ("image ls", "images"); none: see `usual_places`. `scripts/man` writes the
+    calls: its name, called as `usual_places` says; or the words that call it, one text per way ("image ls", "images"),
+    the first of which ends with its name. examples: lines of shell, shown below the options. `scripts/man` writes the
     tree of commands and the man pages; nothing else has to know the command.
     """
-    settings: dict[str, Any] = {"help_option_names": ["-h", "--help"] if short_help_flag else ["--help"]}
-    if command_first:
-        settings["allow_interspersed_args"] = False
+    declared_rules = rules or CommandRules()
+    name = calls if isinstance(calls, str) else calls[0].rpartition(" ")[2]
 
-    def declare(function: Callable[..., Any]) -> Command:
-        declared: Command = click.command(
+    def declare(function: Callable[..., object]) -> Command:
+        declared = click.command(
             name,
             cls=Command,
             help=f"{short_help}.\n\n{description}".rstrip(),
             short_help=short_help,
             epilog=f"\b\nExamples:\n{_indented(examples)}" if examples else None,
-            context_settings=settings,
-            own_error=own_error,
-            places=places or usual_places(name, function.__module__),
+            context_settings={
+                "help_option_names": ["-h", "--help"] if declared_rules.short_help_flag else ["--help"],
+                "allow_interspersed_args": not declared_rules.command_first,
+            },
         )(function)
+        declared.rules = declared_rules
+        declared.places = usual_places(name, function.__module__) if isinstance(calls, str) else calls
         return declared
 
     return declare
@@ -308,18 +347,22 @@ def _indented(lines: str) -> str:
     return "\n".join(f"  {line}" for line in lines.strip().splitlines())
 
 
-def switch(*names: str, help: str, default: bool = False) -> Callable[[Declared], Declared]:
-    """An option that is on or off: `--rm`, `--rm=false`."""
+def switch_option(*names: str, help: str, default: bool = False) -> Callable[[Declared], Declared]:
+    """Declare an option that is on or off: `--rm`, `--rm=false`."""
     return click.option(*names, cls=Option, is_flag=True, flag_value=True, default=default, help=help)
 
 
-def text(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
+def value_option(
+    *names: str, help: str, metavar: str | None = "TEXT", **settings: Unpack[OptionSettings]
+) -> Callable[[Declared], Declared]:
     """Declare an option that takes a value: `--name web`, `--name=web`."""
     return click.option(*names, cls=Option, metavar=metavar, help=help, **settings)
 
 
-def many(*names: str, help: str, metavar: str | None = "TEXT", **settings: Any) -> Callable[[Declared], Declared]:
-    """An option that may be given several times."""
+def repeated_option(
+    *names: str, help: str, metavar: str | None = "TEXT", **settings: Unpack[OptionSettings]
+) -> Callable[[Declared], Declared]:
+    """Declare an option that may be given several times."""
     return click.option(*names, cls=Option, metavar=metavar, multiple=True, help=help, **settings)
 
 
@@ -338,8 +381,8 @@ def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def each(names: Iterable[str], action: Callable[[str], str | None]) -> int:
-    """Do `action` to each name and print what it returns; one that fails does not stop the others: docker's way.
+def do_for_each(names: Iterable[str], action: Callable[[str], str | None]) -> int:
+    """Do `action` to each name and print what it returns; one that fails does not stop the others, as with docker.
 
     Returns the exit code: 1 when one failed.
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
 from rootless.engine import verbs
 from rootless.errors import NotFound, RootlessError
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
 
-@command("inspect", "Display detailed information on containers, images and volumes", places=("inspect",))
-@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
-@switch("-s", "--size", help="Show the size of a container's writable layer")
+@command(("inspect",), "Display detailed information on containers, images and volumes")
+@value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@switch_option("-s", "--size", help="Show the size of a container's writable layer")
 @click.option(
     "--type", "kind", type=click.Choice(["container", "image", "volume"]), help="Look only for this kind of object"
 )
@@ -31,8 +31,8 @@ def inspect(session: Session, format: str | None, size: bool, kind: str | None, 
     return print_objects(names, lambda name: _find(engine, name, kind, size=size), format)
 
 
-def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[str, Any]:
-    kinds: dict[str, Callable[[], dict[str, Any]]] = {
+def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[str, object]:
+    kinds: dict[str, Callable[[], dict[str, object]]] = {
         "container": lambda: verbs.inspect_container(engine, name, size=size),
         "image": lambda: verbs.inspect_image(engine, name),
         "volume": lambda: verbs.inspect_volume(engine, name),
@@ -47,14 +47,14 @@ def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[st
     raise NotFound(f"no such object: '{name}'")
 
 
-def print_objects(names: Iterable[str], read: Callable[[str], dict[str, Any]], format: str | None) -> int:
+def print_objects(names: Iterable[str], read: Callable[[str], dict[str, object]], format: str | None) -> int:
     """Print what `read` gives for each name; those that fail are told after the others, and make the exit code 1."""
     template = None
     if format and format != "json":
         from rootless.cli.template import Row, Template
 
         template = Template(format)
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     failures: list[RootlessError] = []
     for name in names:
         try:

@@ -11,7 +11,7 @@ import click
 
 from rootless import output
 from rootless.cli.command_tree import COMMANDS
-from rootless.cli.declaration import LazyGroup, Option, Session, nearest, pass_session
+from rootless.cli.declaration import LazyGroup, Option, Session, pass_session, suggest_nearest
 from rootless.errors import RootlessError, UsageError
 from rootless.storage.drivers import CHOICES
 
@@ -170,7 +170,7 @@ def _usage_text(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     if isinstance(error, click.NoSuchOption) and context is not None:
         known = [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")]
-        message = f"no such option '{error.option_name}'{nearest(error.option_name, known)}"
+        message = f"no such option '{error.option_name}'{suggest_nearest(error.option_name, known)}"
     message = message[:1].lower() + message[1:]
     return f"{message} (see '{context.command_path} --help')" if context else message
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Declared, Session, command, each, many, pass_session, switch, text
+from rootless.cli.declaration import (
+    Declared,
+    Session,
+    command,
+    do_for_each,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.cli.registries import (
     compression_options,
     digestfile_option,
     format_option,
-    registry_of,
     registry_options,
+    take_registry_options,
     write_digest,
 )
 from rootless.engine import verbs
@@ -25,20 +34,20 @@ if TYPE_CHECKING:
     from rootless.engine.image_types import EntryDetails
 
 _LIST = click.argument("name", metavar="LIST", shell_complete=completion.images)
-_QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
+_QUIET = switch_option("-q", "--quiet", help="Show no progress, only the result")
 
 
 def _details_options(function: Declared) -> Declared:
     """Declare what an entry can say."""
     for option in reversed(
         (
-            many("--annotation", metavar="KEY=VALUE", help="Annotation of the entry"),
-            text("--arch", metavar="NAME", default="", help="Architecture, for example arm64"),
-            many("--features", metavar="NAME", help="Feature of the processor"),
-            text("--os", metavar="NAME", default="", help="Operating system"),
-            many("--os-features", metavar="NAME", help="Feature of the operating system"),
-            text("--os-version", metavar="TEXT", default="", help="Version of the operating system"),
-            text("--variant", metavar="NAME", default="", help="Variant of the architecture, for example v7"),
+            repeated_option("--annotation", metavar="KEY=VALUE", help="Annotation of the entry"),
+            value_option("--arch", metavar="NAME", default="", help="Architecture, for example arm64"),
+            repeated_option("--features", metavar="NAME", help="Feature of the processor"),
+            value_option("--os", metavar="NAME", default="", help="Operating system"),
+            repeated_option("--os-features", metavar="NAME", help="Feature of the operating system"),
+            value_option("--os-version", metavar="TEXT", default="", help="Version of the operating system"),
+            value_option("--variant", metavar="NAME", default="", help="Variant of the architecture, for example v7"),
         )
     ):
         function = option(function)
@@ -54,18 +63,12 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _details(flags: dict[str, Any]) -> EntryDetails:
+def _take_details(flags: dict[str, object], annotations: Sequence[str]) -> EntryDetails:
+    """Take the values of `_details_options` out of `flags`; its annotations come apart."""
     from rootless.engine.image_types import EntryDetails
 
-    return EntryDetails(
-        flags.pop("os"),
-        flags.pop("arch"),
-        flags.pop("variant"),
-        flags.pop("os_version"),
-        flags.pop("os_features"),
-        flags.pop("features"),
-        tuple(_pairs(flags.pop("annotation")).items()),
-    )
+    names = ("os", "arch", "variant", "os_version", "os_features", "features")
+    return EntryDetails._make([*(flags.pop(name) for name in names), tuple(_pairs(annotations).items())])
 
 
 @command(
@@ -73,9 +76,9 @@ def _details(flags: dict[str, Any]) -> EntryDetails:
     "Create a list of images, one per platform",
     examples="rootless manifest create app:1 app:amd64 docker://registry.example.org/app:arm64",
 )
-@switch("--all", help="Of an image that is an index: add every platform")
-@switch("-a", "--amend", help="Add to a list that exists")
-@many("--annotation", metavar="KEY=VALUE", help="Annotation of the list")
+@switch_option("--all", help="Of an image that is an index: add every platform")
+@switch_option("-a", "--amend", help="Add to a list that exists")
+@repeated_option("--annotation", metavar="KEY=VALUE", help="Annotation of the list")
 @_QUIET
 @registry_options()
 @_LIST
@@ -90,7 +93,7 @@ def create(
     quiet: bool,
     name: str,
     images: tuple[str, ...],
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Make a list; its digest is printed."""
     import sys
@@ -98,7 +101,7 @@ def create(
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import EntryOptions, ListOptions
 
-    options = ListOptions(amend, _pairs(annotation), EntryOptions(all=all, registry=registry_of(flags)))
+    options = ListOptions(amend, _pairs(annotation), EntryOptions(all=all, registry=take_registry_options(flags)))
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
         digest = verbs.create_manifest(session.engine, name, images, options, progress=progress.event)
     output.line(digest)
@@ -109,38 +112,44 @@ def create(
     "Add an image to a list",
     description="IMAGE is one of the store, docker://NAME, or another place that `copy` knows; it is brought here.",
 )
-@switch("--all", help="Of an image that is an index: add every platform")
+@switch_option("--all", help="Of an image that is an index: add every platform")
 @_details_options
 @_QUIET
 @registry_options()
 @_LIST
 @click.argument("image", shell_complete=completion.images)
 @pass_session
-def add(session: Session, /, all: bool, quiet: bool, name: str, image: str, **flags: Any) -> None:
+def add(
+    session: Session, /, all: bool, annotation: tuple[str, ...], quiet: bool, name: str, image: str, **flags: object
+) -> None:
     """Add one image; the list's digest is printed."""
     import sys
 
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import EntryOptions
 
-    options = EntryOptions(_details(flags), all, registry_of(flags))
+    options = EntryOptions(_take_details(flags, annotation), all, take_registry_options(flags))
     with PullProgress(sys.stderr, quiet=quiet or not output.is_terminal(sys.stderr)) as progress:
         output.line(verbs.add_to_manifest(session.engine, name, image, options, progress=progress.event))
 
 
 @command("annotate", "Change what a list says of one of its images, or of itself")
 @_details_options
-@switch("--index", help="Write the annotations into the list itself; no ENTRY then")
+@switch_option("--index", help="Write the annotations into the list itself; no ENTRY then")
 @_LIST
 @click.argument("entry", required=False, metavar="[ENTRY]")
 @pass_session
-def annotate(session: Session, /, index: bool, name: str, entry: str | None, **flags: Any) -> None:
+def annotate(
+    session: Session, /, annotation: tuple[str, ...], index: bool, name: str, entry: str | None, **flags: object
+) -> None:
     """Change one entry (a digest or an image of the store); the list's digest is printed."""
     from rootless.errors import UsageError
 
     if index == (entry is not None):
         raise UsageError("name one entry of the list, by digest or image, or use --index")
-    output.line(verbs.annotate_manifest(session.engine, name, entry or "", _details(flags), whole=index))
+    output.line(
+        verbs.annotate_manifest(session.engine, name, entry or "", _take_details(flags, annotation), whole=index)
+    )
 
 
 @command("remove", "Take an image out of a list")
@@ -161,10 +170,10 @@ def remove(session: Session, /, name: str, entry: str) -> None:
 @registry_options()
 @click.argument("name", metavar="NAME", shell_complete=completion.images)
 @pass_session
-def inspect(session: Session, /, name: str, **flags: Any) -> None:
+def inspect(session: Session, /, name: str, **flags: object) -> None:
     """Print the JSON."""
 
-    output.line(output.json_text(verbs.inspect_manifest(session.engine, name, registry_of(flags))))
+    output.line(output.json_text(verbs.inspect_manifest(session.engine, name, take_registry_options(flags))))
 
 
 @command("exists", "Tell by the exit code whether a list exists")
@@ -182,16 +191,16 @@ def exists(session: Session, /, name: str) -> int:
 def rm(session: Session, /, names: tuple[str, ...]) -> int:
     """Forget each list."""
 
-    return each(names, lambda name: f"Deleted: {verbs.remove_manifest(session.engine, name)}")
+    return do_for_each(names, lambda name: f"Deleted: {verbs.remove_manifest(session.engine, name)}")
 
 
 @command("push", "Upload a list and its images to a registry")
-@switch("--all", default=True, help="Push the images too (default true); false: only this host's image")
+@switch_option("--all", default=True, help="Push the images too (default true); false: only this host's image")
 @compression_options
 @digestfile_option
 @format_option
 @_QUIET
-@switch("--rm", "remove_after", help="Remove the list here when it is pushed")
+@switch_option("--rm", "remove_after", help="Remove the list here when it is pushed")
 @registry_options()
 @_LIST
 @click.argument("destination", required=False, metavar="[DESTINATION]")
@@ -208,13 +217,13 @@ def push(
     remove_after: bool,
     name: str,
     destination: str | None,
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Upload."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PushOptions
 
-    options = PushOptions(format, compression, compression_level, all, registry=registry_of(flags))
+    options = PushOptions(format, compression, compression_level, all, registry=take_registry_options(flags))
     with PullProgress(quiet=quiet) as progress:
         pushed = verbs.push_manifest(session.engine, name, destination, options, progress=progress.event)
     write_digest(digestfile, pushed.digest)

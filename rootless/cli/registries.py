@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Declared, Option, Session, command, many, pass_session, switch, text
+from rootless.cli.declaration import (
+    Declared,
+    Option,
+    Session,
+    command,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
-    from rootless.engine.image_types import RegistryOptions
+    from rootless.engine.image_types import RegistryOptions, SearchResult, Tag
 
 _PUSH_EXAMPLES = """
 rootless push registry.example.org/team/app:1.2
@@ -29,19 +38,19 @@ def registry_options(*, prefix: str = "", whose: str = "") -> Callable[[Declared
     def declare(function: Declared) -> Declared:
         for option in reversed(
             (
-                text(
+                value_option(
                     f"--{prefix}authfile",
                     f"{name}authfile",
                     metavar="FILE",
                     help=f"Credentials{whose}, in the form of docker's config.json",
                 ),
-                text(
+                value_option(
                     f"--{prefix}cert-dir",
                     f"{name}cert_dir",
                     metavar="DIR",
                     help=f"Directory with certificates{whose}: *.crt, *.cert, *.key",
                 ),
-                text(
+                value_option(
                     f"--{prefix}creds",
                     f"{name}creds",
                     metavar="USER[:PASSWORD]",
@@ -64,21 +73,30 @@ def registry_options(*, prefix: str = "", whose: str = "") -> Callable[[Declared
     return declare
 
 
-def registry_of(flags: dict[str, Any], prefix: str = "") -> RegistryOptions:
+def take_registry_options(flags: dict[str, object], prefix: str = "") -> RegistryOptions:
     """Take the values of `registry_options` out of `flags`."""
     from rootless.engine.image_types import RegistryOptions
 
-    authfile, cert_dir, creds, tls_verify = (
-        flags.pop(f"{prefix}{name}") for name in ("authfile", "cert_dir", "creds", "tls_verify")
-    )
+    authfile, cert_dir, creds = (_take_text(flags, f"{prefix}{name}") for name in ("authfile", "cert_dir", "creds"))
+    tls_verify = flags.pop(f"{prefix}tls_verify")
     if creds and ":" not in creds:
         creds = f"{creds}:{click.prompt('Password', hide_input=True, err=True)}"
-    return RegistryOptions(tls_verify=tls_verify, authfile=authfile, credentials=creds or None, certificates=cert_dir)
+    return RegistryOptions(
+        tls_verify=tls_verify if isinstance(tls_verify, bool) else None,
+        authfile=authfile,
+        credentials=creds or None,
+        certificates=cert_dir,
+    )
+
+
+def _take_text(flags: dict[str, object], name: str) -> str | None:
+    value = flags.pop(name)
+    return value if isinstance(value, str) else None
 
 
 def compression_options(function: Declared) -> Declared:
     """Declare --compression and --compression-level."""
-    function = text(
+    function = value_option(
         "--compression-level",
         metavar="N",
         type=int,
@@ -96,7 +114,7 @@ def compression_options(function: Declared) -> Declared:
 format_option = click.option(
     "-f", "--format", type=click.Choice(["oci", "v2s2"]), help="Media types of the manifest (default: as the image has)"
 )
-digestfile_option = text("--digestfile", metavar="FILE", help="Write the digest that the registry has to FILE")
+digestfile_option = value_option("--digestfile", metavar="FILE", help="Write the digest that the registry has to FILE")
 
 
 def write_digest(path: str | None, digest: str) -> None:
@@ -113,23 +131,19 @@ def write_digest(path: str | None, digest: str) -> None:
 
 
 @command(
-    "push",
+    ("image push", "push"),
     "Upload an image to a registry",
-    places=(
-        "image push",
-        "push",
-    ),
     description="Layers that the registry has are not sent; those that another of its repositories has are mounted. An "
     "image goes to where its name says, or to DESTINATION.",
     examples=_PUSH_EXAMPLES,
 )
-@switch("--all", "all", help="Push every platform of an index, and the index")
-@switch("-a", "--all-tags", help="Push every tag of the repository that IMAGE names")
-@text("--chunk-size", metavar="SIZE", help="Send at most SIZE per request (default: a layer in one stream)")
+@switch_option("--all", "all", help="Push every platform of an index, and the index")
+@switch_option("-a", "--all-tags", help="Push every tag of the repository that IMAGE names")
+@value_option("--chunk-size", metavar="SIZE", help="Send at most SIZE per request (default: a layer in one stream)")
 @compression_options
 @digestfile_option
 @format_option
-@switch("-q", "--quiet", help="Show no progress, only the result")
+@switch_option("-q", "--quiet", help="Show no progress, only the result")
 @registry_options()
 @click.argument("image", shell_complete=completion.images)
 @click.argument("destination", required=False, metavar="[DESTINATION]")
@@ -147,7 +161,7 @@ def push(
     quiet: bool,
     image: str,
     destination: str | None,
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Upload."""
     from rootless.cli.progress import PullProgress
@@ -158,7 +172,7 @@ def push(
     chunk = parse_size(chunk_size, "--chunk-size") if chunk_size else None
     if chunk is not None and chunk < 1:
         raise UsageError("--chunk-size must be at least one byte")
-    options = PushOptions(format, compression, compression_level, all, chunk, registry_of(flags))
+    options = PushOptions(format, compression, compression_level, all, chunk, take_registry_options(flags))
     if all_tags and destination:
         raise UsageError("--all-tags and a destination do not go together")
     names = verbs.repository_tags(session.engine, image) if all_tags else [image]
@@ -171,20 +185,21 @@ def push(
 
 
 @command(
-    "login",
+    ("login",),
     "Log in to a registry",
-    places=("login",),
     description="User and password are tried with the registry, then kept in the first of the files that podman and "
     "docker read, or with the credential helper that it names. REGISTRY is docker.io when it is not given.",
     examples="rootless login registry.example.org\n"
     "rootless login -u me --password-stdin localhost:5000 < password\n"
     "rootless login --get-login registry.example.org",
 )
-@text("--authfile", metavar="FILE", help="Keep the credentials in FILE [env: REGISTRY_AUTH_FILE]")
-@text("--cert-dir", metavar="DIR", help="Directory with certificates: *.crt, *.cert, *.key")
-@switch("--get-login", help="Print the user who is logged in, and do nothing")
-@text("-p", "--password", metavar="PASSWORD", help="Password; others on this host can see it: use --password-stdin")
-@switch("--password-stdin", help="Read the password from standard input")
+@value_option("--authfile", metavar="FILE", help="Keep the credentials in FILE [env: REGISTRY_AUTH_FILE]")
+@value_option("--cert-dir", metavar="DIR", help="Directory with certificates: *.crt, *.cert, *.key")
+@switch_option("--get-login", help="Print the user who is logged in, and do nothing")
+@value_option(
+    "-p", "--password", metavar="PASSWORD", help="Password; others on this host can see it: use --password-stdin"
+)
+@switch_option("--password-stdin", help="Read the password from standard input")
 @click.option(
     "--tls-verify",
     cls=Option,
@@ -193,7 +208,7 @@ def push(
     default=None,
     help="Check the registry's certificate (default true); false allows plain HTTP too",
 )
-@text("-u", "--username", metavar="USER", help="User; asked for when not given")
+@value_option("-u", "--username", metavar="USER", help="User; asked for when not given")
 @click.argument("registry", required=False, metavar="[REGISTRY]")
 @pass_session
 def login(
@@ -263,11 +278,9 @@ def _password(given: str | None, *, password_stdin: bool, username: str | None) 
     return ""
 
 
-@command(
-    "logout", "Log out from a registry", places=("logout",), description="REGISTRY is docker.io when it is not given."
-)
-@switch("-a", "--all", help="Forget all credentials")
-@text("--authfile", metavar="FILE", help="Forget those in FILE [env: REGISTRY_AUTH_FILE]")
+@command(("logout",), "Log out from a registry", description="REGISTRY is docker.io when it is not given.")
+@switch_option("-a", "--all", help="Forget all credentials")
+@value_option("--authfile", metavar="FILE", help="Forget those in FILE [env: REGISTRY_AUTH_FILE]")
 @click.argument("registry", required=False, metavar="[REGISTRY]")
 @pass_session
 def logout(session: Session, /, all: bool, authfile: str | None, registry: str | None) -> None:
@@ -278,19 +291,18 @@ def logout(session: Session, /, all: bool, authfile: str | None, registry: str |
 
 
 @command(
-    "search",
+    ("search",),
     "Search a registry for images",
-    places=("search",),
     description="docker.io is asked by docker's search; a registry without one by its catalog, where TERM is part of a "
     "name.",
     examples="rootless search debian\nrootless search localhost:5000/app\n"
     "rootless search --list-tags localhost:5000/app",
 )
-@many("-f", "--filter", metavar="KEY=VALUE", help="Show only: stars=N, is-official=BOOL, is-automated=BOOL")
-@text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
-@text("--limit", metavar="N", type=int, help="Most lines to show (default 25; tags: 1000)")
-@switch("--list-tags", help="List the tags of the repository TERM instead")
-@switch("--no-trunc", help="Do not shorten the output")
+@repeated_option("-f", "--filter", metavar="KEY=VALUE", help="Show only: stars=N, is-official=BOOL, is-automated=BOOL")
+@value_option("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
+@value_option("--limit", metavar="N", type=int, help="Most lines to show (default 25; tags: 1000)")
+@switch_option("--list-tags", help="List the tags of the repository TERM instead")
+@switch_option("--no-trunc", help="Do not shorten the output")
 @registry_options()
 @click.argument("term")
 @pass_session
@@ -303,21 +315,24 @@ def search(
     list_tags: bool,
     no_trunc: bool,
     term: str,
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Print what the registry finds."""
     from rootless.cli.declaration import parse_filters
     from rootless.cli.table import Column, Layout, shorten
 
-    registry = registry_of(flags)
+    registry = take_registry_options(flags)
     if list_tags:
         tags = verbs.list_registry_tags(session.engine, term, limit=limit or 1000, options=registry)
-        columns = [Column("Name", "NAME", lambda row: row.name), Column("Tag", "TAG", lambda row: row.tag)]
-        Layout(columns, ["Name", "Tag"], quiet="Tag").print(tags, format=format, quiet=False)
+        of_tags: list[Column[Tag]] = [
+            Column("Name", "NAME", lambda row: row.name),
+            Column("Tag", "TAG", lambda row: row.tag),
+        ]
+        Layout(of_tags, ["Name", "Tag"], quiet="Tag").print(tags, format=format, quiet=False)
         return
     limit = 25 if limit is None else limit
     found = verbs.search_registry(session.engine, term, limit=limit, filters=parse_filters(filter), options=registry)
-    columns = [
+    columns: list[Column[SearchResult]] = [
         Column("Automated", "AUTOMATED", lambda row: "[OK]" if row.automated else ""),
         Column(
             "Description",

@@ -14,7 +14,7 @@ from types import ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
 # click imports these at module level, and what a command needs of them is rare (see `Option` in declaration.py).
 # inspect: 3 ms, for it brings ast, dis and tokenize. Stand-ins for bz2, lzma, ipaddress, platform and uuid were
@@ -27,7 +27,7 @@ _GC_THRESHOLD = 50_000
 class _StandIn(ModuleType):
     """A module whose first attribute brings the real one, in its place."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         from importlib import import_module
 
         if sys.modules.get(self.__name__) is self:

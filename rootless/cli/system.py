@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import CommandRules, Session, command, pass_session, switch_option, value_option
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.engine import verbs
 
-_OBJECT_FORMAT = text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootless.host.doctor import Section
+
+_OBJECT_FORMAT = value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 
 
-def _print_object(found: dict[str, Any], format: str | None) -> None:
+def _print_object(found: Mapping[str, object], format: str | None) -> None:
     if format == "json":
         output.line(output.json_text(found, indent=None))
     elif format:
@@ -26,7 +31,7 @@ def _print_object(found: dict[str, Any], format: str | None) -> None:
         _print_tree(found, 0)
 
 
-def _print_tree(found: dict[str, Any], depth: int) -> None:
+def _print_tree(found: Mapping[str, object], depth: int) -> None:
     """docker's `info` way: "Key: value", one space deeper per level."""
     indent = " " * depth
     for key, value in found.items():
@@ -44,7 +49,7 @@ def _print_tree(found: dict[str, Any], depth: int) -> None:
             output.line(f"{indent}{key}: {_plain(value)}")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
@@ -53,12 +58,8 @@ def _plain(value: Any) -> str:
 
 
 @command(
-    "info",
+    ("system info", "info"),
     "Display information on the host and the store",
-    places=(
-        "system info",
-        "info",
-    ),
 )
 @_OBJECT_FORMAT
 @pass_session
@@ -68,12 +69,8 @@ def info(session: Session, format: str | None) -> None:
 
 
 @command(
-    "version",
+    ("system version", "version"),
     "Show version information",
-    places=(
-        "system version",
-        "version",
-    ),
 )
 @_OBJECT_FORMAT
 @pass_session
@@ -83,18 +80,14 @@ def version(session: Session, format: str | None) -> None:
 
 
 @command(
-    "doctor",
+    ("system doctor", "doctor"),
     "Try what this host can do, and say how to get what it cannot",
-    places=(
-        "system doctor",
-        "doctor",
-    ),
     description="Each primitive is tried for real. The exit code is 1 when containers cannot run at all.",
 )
 @click.option(
     "--format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it"
 )
-@switch("-q", "--quiet", help="Only print what does not work")
+@switch_option("-q", "--quiet", help="Only print what does not work")
 @pass_session
 def doctor(session: Session, format: str, quiet: bool) -> int:
     """Print the ladder of primitives, rung by rung, with remedies."""
@@ -107,7 +100,7 @@ def doctor(session: Session, format: str, quiet: bool) -> int:
     return 0 if all(section.is_usable for section in sections) else 1
 
 
-def _print_section(section: Any, *, quiet: bool) -> None:
+def _print_section(section: Section, *, quiet: bool) -> None:
     probes = [probe for probe in section.probes if not (quiet and probe.works)]
     if quiet and not probes:
         return
@@ -122,18 +115,13 @@ def _print_section(section: Any, *, quiet: bool) -> None:
 
 
 @command(
-    "unshare",
+    ("system unshare", "unshare"),
     "Run a command as root of your user namespace",
-    places=(
-        "system unshare",
-        "unshare",
-    ),
     description="Files of containers and volumes that belong to other ids look as they do inside containers, and may "
     "be read, changed and removed. Without COMMAND: your shell.",
     examples="rootless unshare ls -ln ~/.local/share/rootless/volumes/data/_data\n"
     "rootless unshare rm -rf old-directory",
-    own_error=125,
-    command_first=True,
+    rules=CommandRules(own_error=125, command_first=True),
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
@@ -143,11 +131,11 @@ def unshare(session: Session, command: tuple[str, ...]) -> int:
 
 
 @command("prune", "Remove unused data")
-@switch("-a", "--all", help="Remove all images that no container uses, not only those without a name")
-@switch("--build", help="Remove the build cache and its cache mounts too")
+@switch_option("-a", "--all", help="Remove all images that no container uses, not only those without a name")
+@switch_option("--build", help="Remove the build cache and its cache mounts too")
 @filter_option_prune
 @force_option
-@switch("--volumes", help="Remove anonymous volumes too")
+@switch_option("--volumes", help="Remove anonymous volumes too")
 @pass_session
 def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], force: bool, volumes: bool) -> None:
     """Remove stopped containers, unneeded images, and what killed commands left behind."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from rootless import output
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
 from rootless.cli.run_flags import confirm
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rootless.cli.table import Layout
-    from rootless.engine.upkeep.disk_usage import DiskUsage
-    from rootless.engine.upkeep.findings import CheckResult, StoreFinding
+    from rootless.engine.report_types import CheckResult, DiskUsage, ImageUsage, StoreFinding
 
 
 @command(
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     description="Bytes are those really allocated on disk; what several images share counts once.",
     examples="rootless system df\nrootless system df -v\nrootless system df --format '{{.Type}}: {{.Size}}'",
 )
-@text("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
-@switch("-v", "--verbose", help="List every image, container, volume and build step")
+@value_option("--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields")
+@switch_option("-v", "--verbose", help="List every image, container, volume and build step")
 @pass_session
 def df(session: Session, format: str | None, verbose: bool) -> None:
     """Print how many bytes images, containers, volumes and the build cache take."""
@@ -38,39 +39,51 @@ def df(session: Session, format: str | None, verbose: bool) -> None:
         _layout().print(_rows(usage), format=format, quiet=False)
 
 
-def _rows(usage: DiskUsage) -> list[dict[str, Any]]:
-    active = [each for each in usage.containers if each.status in ("running", "paused", "restarting")]
+class _UsageRow(NamedTuple):
+    """One kind of object in `df`: how many there are and are in use, and their bytes."""
+
+    kind: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+
+def _rows(usage: DiskUsage) -> list[_UsageRow]:
+    images, containers, volumes = usage.images, usage.containers, usage.volumes
+    live = [each.size for each in containers if each.status in ("running", "paused", "restarting")]
+    mounted = [each.size for each in volumes if each.links]
+    needed = sum(each.is_needed for each in usage.cache)
+    used_images = sum(bool(each.containers) for each in images)
     rows = [
-        ("Images", usage.images, [i for i in usage.images if i.containers], usage.images_size, usage.images_free),
-        _sum("Containers", usage.containers, active),
-        _sum("Local Volumes", usage.volumes, [each for each in usage.volumes if each.links]),
-        ("Build Cache", usage.cache, [c for c in usage.cache if c.is_needed], usage.cache_size, usage.cache_size),
+        _UsageRow("Images", len(images), used_images, usage.images_size, usage.images_free),
+        _sum("Containers", [each.size for each in containers], live),
+        _sum("Local Volumes", [each.size for each in volumes], mounted),
+        _UsageRow("Build Cache", len(usage.cache), needed, usage.cache_size, usage.cache_size),
     ]
     if usage.leftovers:
-        rows.append(("Leftovers", (), (), usage.leftovers, usage.leftovers))
-    keys = ("type", "all", "active", "size", "reclaimable")
-    return [dict(zip(keys, row, strict=True)) for row in rows]
+        rows.append(_UsageRow("Leftovers", 0, 0, usage.leftovers, usage.leftovers))
+    return rows
 
 
-def _sum(title: str, found: Any, active: Any) -> tuple[str, Any, Any, int, int]:
-    size = sum(each.size for each in found)
-    return title, found, active, size, size - sum(each.size for each in active)
+def _sum(kind: str, sizes: Sequence[int], active: Sequence[int]) -> _UsageRow:
+    return _UsageRow(kind, len(sizes), len(active), sum(sizes), sum(sizes) - sum(active))
 
 
-def _layout() -> Layout:
+def _layout() -> Layout[_UsageRow]:
     from rootless import units
     from rootless.cli.table import Column, Layout
 
-    def reclaimable(row: dict[str, Any]) -> str:
-        size, free = row["size"], row["reclaimable"]
-        return f"{units.human_size(free)} ({100 * free // size}%)" if size else units.human_size(free)
+    def reclaimable(row: _UsageRow) -> str:
+        free = units.human_size(row.reclaimable)
+        return f"{free} ({100 * row.reclaimable // row.size}%)" if row.size else free
 
-    columns = [
-        Column("Active", "ACTIVE", lambda row: str(len(row["active"]))),
+    columns: list[Column[_UsageRow]] = [
+        Column("Active", "ACTIVE", lambda row: str(row.active)),
         Column("Reclaimable", "RECLAIMABLE", reclaimable),
-        Column("Size", "SIZE", lambda row: units.human_size(row["size"])),
-        Column("TotalCount", "TOTAL", lambda row: str(len(row["all"]))),
-        Column("Type", "TYPE", lambda row: row["type"]),
+        Column("Size", "SIZE", lambda row: units.human_size(row.size)),
+        Column("TotalCount", "TOTAL", lambda row: str(row.total)),
+        Column("Type", "TYPE", lambda row: row.kind),
     ]
     return Layout(columns, ["Type", "TotalCount", "Active", "Size", "Reclaimable"], quiet="Type")
 
@@ -80,7 +93,7 @@ def _print_all(usage: DiskUsage) -> None:
     from rootless import units
     from rootless.cli.table import short_id
 
-    def names(image: Any) -> tuple[str, str]:
+    def names(image: ImageUsage) -> tuple[str, str]:
         name = image.names[0] if image.names else ""
         head, _, tag = name.rpartition(":")
         return (head, tag) if head else (name or "<none>", "<none>")
@@ -133,7 +146,7 @@ def _print_table(rows: list[list[str]]) -> None:
         output.line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _document(usage: DiskUsage) -> dict[str, Any]:
+def _document(usage: DiskUsage) -> dict[str, object]:
     return {
         "Images": [
             {"ID": i.id, "Names": list(i.names), "Created": i.created, "Size": i.size, "SharedSize": i.shared,
@@ -169,8 +182,8 @@ def _document(usage: DiskUsage) -> dict[str, Any]:
 @click.option(
     "--format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it"
 )
-@switch("--quick", help="Do not read content: only what is there, and sizes")
-@switch("--repair", help="Put right what can be")
+@switch_option("--quick", help="Do not read content: only what is there, and sizes")
+@switch_option("--repair", help="Put right what can be")
 @pass_session
 def check(session: Session, format: str, quick: bool, repair: bool) -> int:
     """Print what is wrong."""
@@ -225,7 +238,7 @@ def _print_finding(finding: StoreFinding) -> None:
     "Remove everything: containers, images, volumes, caches",
     description="The store is empty afterwards, files of mapped ids are removed too. Settings and credentials stay.",
 )
-@switch("-f", "--force", help="Do not ask, and kill containers that run")
+@switch_option("-f", "--force", help="Do not ask, and kill containers that run")
 @pass_session
 def reset(session: Session, force: bool) -> None:
     """Ask, then remove all of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rootless import output
 
@@ -12,23 +12,24 @@ if TYPE_CHECKING:
     from rootless.cli.template import Row
     from rootless.engine.types import PruneReport
 
+Line = TypeVar("Line")  # what one row of a list shows
 # of docker's tabwriter
 _LEAST_WIDTH = 10
 _PADDING = 3
 
 
-class Column:
+class Column(Generic[Line]):
     """One column: its heading, the template field it is, and how to make its text from a row's object."""
 
     __slots__ = ("field", "heading", "value")
 
-    def __init__(self, field: str, heading: str, value: Callable[[Any], Any]) -> None:
+    def __init__(self, field: str, heading: str, value: Callable[[Line], object]) -> None:
         self.field = field
         self.heading = heading
         self.value = value
 
 
-class Layout:
+class Layout(Generic[Line]):
     """What a list can show. Columns are all fields of templates; `shown` are those of the plain table, in order.
 
     methods: fields that take an argument, such as Label "key". quiet: the field that -q prints.
@@ -36,18 +37,18 @@ class Layout:
 
     def __init__(
         self,
-        columns: Sequence[Column],
+        columns: Sequence[Column[Line]],
         shown: Sequence[str],
         *,
         quiet: str,
-        methods: Mapping[str, Callable[[Any, str], str]] | None = None,
+        methods: Mapping[str, Callable[[Line, str], str]] | None = None,
     ) -> None:
         self.columns = {column.field: column for column in columns}
         self.shown = tuple(shown)
         self.quiet = quiet
         self.methods = methods or {}
 
-    def print(self, objects: Iterable[Any], *, format: str | None, quiet: bool, headings: bool = True) -> None:
+    def print(self, objects: Iterable[Line], *, format: str | None, quiet: bool, headings: bool = True) -> None:
         """Print one line per object in the way that the flags ask for."""
         if quiet and self.quiet:
             value = self.columns[self.quiet].value
@@ -59,11 +60,11 @@ class Layout:
             rows = [[_cell(column.value(item)) for column in columns] for item in objects]
             if headings:
                 rows.insert(0, [column.heading for column in columns])
-            output.write(aligned(rows))
+            output.write(align_columns(rows))
         else:
             self._print_formatted(objects, format, headings=headings)
 
-    def _print_formatted(self, objects: Iterable[Any], format: str, *, headings: bool) -> None:
+    def _print_formatted(self, objects: Iterable[Line], format: str, *, headings: bool) -> None:
         from rootless.cli.template import Template
 
         is_table = format.startswith(("table ", "table\\t", "table\t"))
@@ -78,9 +79,9 @@ class Layout:
             return
         if headings:
             lines.insert(0, Template(source, heading=True).execute(self._heading_row()))
-        output.write(aligned([line.split("\t") for text in lines for line in text.split("\n")]))
+        output.write(align_columns([line.split("\t") for text in lines for line in text.split("\n")]))
 
-    def _row(self, item: Any) -> Row:
+    def _row(self, item: Line) -> Row:
         from rootless.cli.template import Row
 
         fields = {field: column.value(item) for field, column in sorted(self.columns.items())}
@@ -93,7 +94,7 @@ class Layout:
         return Row(headings, dict.fromkeys(self.methods, _label_heading))
 
 
-def _bound(method: Callable[[Any, str], str], item: Any) -> Callable[[str], str]:
+def _bound(method: Callable[[Line, str], str], item: Line) -> Callable[[str], str]:
     return lambda argument: method(item, argument)
 
 
@@ -102,13 +103,13 @@ def _label_heading(name: str) -> str:
     return name.split(".")[-1].replace("-", " ").replace("_", " ")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = str(value)
     return output.escape(text) if output.is_terminal(sys.stdout) else text.replace("\n", " ")
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text with columns one below the other; the last cell of a row is not padded.
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
+    """The text of rows of cells, with the columns one below the other; the last cell of a row is not padded.
 
     A column's width counts in runs of rows that have it, as Go's tabwriter does.
     """

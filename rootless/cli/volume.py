@@ -8,7 +8,15 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, each, many, pass_session, switch, text
+from rootless.cli.declaration import (
+    Session,
+    command,
+    do_for_each,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.cli.run_flags import confirm, filter_option, filter_option_prune, force_option, format_option
 from rootless.engine import verbs
 
@@ -19,9 +27,9 @@ _VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...",
 
 
 @command("create", "Create a volume")
-@text("-d", "--driver", metavar="NAME", default="local", help="Driver (default local)")
-@many("--label", metavar="KEY[=VALUE]", help="Set a label")
-@many("-o", "--opt", metavar="KEY=VALUE", help="Set an option of the driver")
+@value_option("-d", "--driver", metavar="NAME", default="local", help="Driver (default local)")
+@repeated_option("--label", metavar="KEY[=VALUE]", help="Set a label")
+@repeated_option("-o", "--opt", metavar="KEY=VALUE", help="Set an option of the driver")
 @click.argument("name", required=False)
 @pass_session
 def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str, ...], name: str | None) -> None:
@@ -32,7 +40,7 @@ def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str
 @command("ls", "List volumes")
 @filter_option
 @format_option
-@switch("-q", "--quiet", help="Only print names")
+@switch_option("-q", "--quiet", help="Only print names")
 @pass_session
 def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> None:
     """Print one line per volume."""
@@ -46,7 +54,7 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: boo
     def size(row: VolumeSummary) -> str:
         return "N/A" if row.size is None else units.human_size(row.size)
 
-    columns = [
+    columns: list[Column[VolumeSummary]] = [
         Column("Driver", "DRIVER", lambda row: row.driver),
         Column("Labels", "LABELS", labels),
         Column("Mountpoint", "MOUNTPOINT", lambda row: row.mountpoint),
@@ -61,7 +69,7 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: boo
 
 
 @command("inspect", "Display detailed information on volumes")
-@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @_VOLUMES
 @pass_session
 def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int:
@@ -72,7 +80,7 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 
 
 @command("rm", "Remove volumes")
-@switch("-f", "--force", help="An unknown volume is no error")
+@switch_option("-f", "--force", help="An unknown volume is no error")
 @_VOLUMES
 @pass_session
 def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
@@ -82,11 +90,11 @@ def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
         verbs.remove_volume(session.engine, name, force=force)
         return name
 
-    return each(names, remove_one)
+    return do_for_each(names, remove_one)
 
 
 @command("prune", "Remove unused volumes")
-@switch("-a", "--all", help="Remove named volumes too, not only anonymous ones")
+@switch_option("-a", "--all", help="Remove named volumes too, not only anonymous ones")
 @force_option
 @filter_option_prune
 @pass_session

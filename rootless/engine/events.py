@@ -47,7 +47,7 @@ def record_container(engine: Engine, record_: Mapping[str, Any], action: str, **
     record_event(engine, "container", action, str(record_["id"]), {**container_attributes(record_), **attributes})
 
 
-def stream(
+def stream_events(
     engine: Engine,
     *,
     since: str | None = None,
@@ -124,24 +124,3 @@ def _names(full: str, value: str) -> bool:
         return False
     short = full.removeprefix("docker.io/").removeprefix("library/")
     return value in (full, short, short.rpartition(":")[0] or short, full.rpartition(":")[0])
-
-
-def stream_events(
-    engine: Engine,
-    *,
-    since: str | None = None,
-    until: str | None = None,
-    filters: Mapping[str, Sequence[str]] | None = None,
-    follow: bool = True,
-) -> Iterator[dict[str, Any]]:
-    """Events in the shape of docker's, from `since` (none: from now) to `until`; follow: and those to come."""
-    for entry in stream(engine, since=since, until=until, filters=filters, follow=follow):
-        yield to_json(entry)
-
-
-def to_json(entry: EventEntry) -> dict[str, Any]:
-    """An event as docker's API gives it, with the fields of old for containers."""
-    shown = entry.to_json()
-    if entry.kind == "container":
-        shown = {"status": entry.action, "id": entry.id, "from": entry.attributes.get("image", ""), **shown}
-    return shown

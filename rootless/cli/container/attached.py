@@ -6,7 +6,16 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, each, many, pass_session, switch, text
+from rootless.cli.declaration import (
+    CommandRules,
+    Session,
+    command,
+    do_for_each,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.cli.run_flags import terminal_options
 from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ExecOptions
@@ -18,12 +27,16 @@ rootless exec -u postgres -e PGDATABASE=shop db psql -c 'select 1'
 """
 
 
-@command("start", "Start stopped containers", own_error=125)
-@switch("-a", "--attach", help="Attach standard output and error, and pass signals on")
-@switch("-i", "--interactive", help="Attach standard input")
-@switch("--after-boot", help="Start what --restart=always, unless-stopped or on-failure wants after a reboot")
+@command(
+    "start",
+    "Start stopped containers",
+    rules=CommandRules(own_error=125),
+)
+@switch_option("-a", "--attach", help="Attach standard output and error, and pass signals on")
+@switch_option("-i", "--interactive", help="Attach standard input")
+@switch_option("--after-boot", help="Start what --restart=always, unless-stopped or on-failure wants after a reboot")
 @terminal_options
-@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=completion.stopped)
+@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=completion.stopped_containers)
 @pass_session
 def start(
     session: Session,
@@ -45,7 +58,7 @@ def start(
         if containers or attach or interactive:
             raise UsageError("conflicting options: --after-boot chooses the containers and attaches to none")
         containers = tuple(verbs.wanted_after_boot(engine))
-        return each(containers, start_one)
+        return do_for_each(containers, start_one)
     if not containers:
         raise UsageError("no container to start", hint="name one, or give --after-boot")
     if attach or interactive:
@@ -56,13 +69,13 @@ def start(
     if len(containers) == 1:
         output.line(start_one(containers[0]))  # the error's own exit code counts
         return 0
-    return each(containers, start_one)
+    return do_for_each(containers, start_one)
 
 
 @command("attach", "Attach the terminal's streams to a running container")
-@switch("--no-stdin", help="Do not attach standard input")
+@switch_option("--no-stdin", help="Do not attach standard input")
 @terminal_options
-@click.argument("container", shell_complete=completion.running)
+@click.argument("container", shell_complete=completion.running_containers)
 @pass_session
 def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy: bool, container: str) -> int:
     """Follow a running container until it ends or the detach keys come."""
@@ -75,19 +88,18 @@ def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy:
     "Execute a command in a running container",
     description="Everything after CONTAINER is the command. The exit code is the command's, or 125 to 127 as with run.",
     examples=_EXEC_EXAMPLES,
-    own_error=125,
-    command_first=True,
+    rules=CommandRules(own_error=125, command_first=True),
 )
-@switch("-d", "--detach", help="Run the command in the background")
-@text("--detach-keys", metavar="KEYS", help="Keys that detach (default ctrl-p,ctrl-q)")
-@many("-e", "--env", metavar="NAME[=VALUE]", help="Set an environment variable; without a value: yours")
-@many("--env-file", metavar="FILE", help="Read environment variables from FILE")
-@switch("-i", "--interactive", help="Keep standard input open even if not attached")
-@switch("--privileged", help="Give the command everything that your user namespace can give")
-@switch("-t", "--tty", help="Give the command a terminal")
-@text("-u", "--user", metavar="USER[:GROUP]", help="User name or id, and group")
-@text("-w", "--workdir", metavar="DIR", help="Working directory inside the container")
-@click.argument("container", shell_complete=completion.running)
+@switch_option("-d", "--detach", help="Run the command in the background")
+@value_option("--detach-keys", metavar="KEYS", help="Keys that detach (default ctrl-p,ctrl-q)")
+@repeated_option("-e", "--env", metavar="NAME[=VALUE]", help="Set an environment variable; without a value: yours")
+@repeated_option("--env-file", metavar="FILE", help="Read environment variables from FILE")
+@switch_option("-i", "--interactive", help="Keep standard input open even if not attached")
+@switch_option("--privileged", help="Give the command everything that your user namespace can give")
+@switch_option("-t", "--tty", help="Give the command a terminal")
+@value_option("-u", "--user", metavar="USER[:GROUP]", help="User name or id, and group")
+@value_option("-w", "--workdir", metavar="DIR", help="Working directory inside the container")
+@click.argument("container", shell_complete=completion.running_containers)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_session
 def exec_(
@@ -110,12 +122,11 @@ def exec_(
 
 
 @command(
-    "healthcheck",
+    ("container healthcheck",),
     "Run a container's health check once, now",
-    places=("container healthcheck",),
     description="The exit code is 0 for healthy and 1 for unhealthy.",
 )
-@click.argument("container", shell_complete=completion.running)
+@click.argument("container", shell_complete=completion.running_containers)
 @pass_session
 def healthcheck(session: Session, container: str) -> int:
     """Run the check now."""

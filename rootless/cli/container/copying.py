@@ -8,7 +8,7 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
@@ -27,10 +27,12 @@ rootless cp web:/etc - | tar -t
     "mounted in them; of stopped ones the volumes are there too.",
     examples=_EXAMPLES,
 )
-@switch("-a", "--archive", help="Keep owners where possible, set-id bits, and the attributes of existing directories")
-@switch("-L", "--follow-link", help="Copy what a link as SRC points to")
-@switch("--overwrite", help="Let directories replace other files, and the reverse")
-@switch("-q", "--quiet", help="Do not say how much was copied")
+@switch_option(
+    "-a", "--archive", help="Keep owners where possible, set-id bits, and the attributes of existing directories"
+)
+@switch_option("-L", "--follow-link", help="Copy what a link as SRC points to")
+@switch_option("--overwrite", help="Let directories replace other files, and the reverse")
+@switch_option("-q", "--quiet", help="Do not say how much was copied")
 @click.argument("source", metavar="SRC", type=click.Path(allow_dash=True))
 @click.argument("target", metavar="DEST", type=click.Path(allow_dash=True))
 @pass_session
@@ -50,7 +52,9 @@ def cp(
 
 
 @command("export", "Write a container's root file system as a tar archive")
-@text("-o", "--output", "target", metavar="FILE", type=click.Path(), help="File to write (default: standard output)")
+@value_option(
+    "-o", "--output", "target", metavar="FILE", type=click.Path(), help="File to write (default: standard output)"
+)
 @click.argument("container", shell_complete=completion.containers)
 @pass_session
 def export(session: Session, target: str | None, container: str) -> None:

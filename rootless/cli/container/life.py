@@ -6,17 +6,17 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, each, pass_session, switch, text
+from rootless.cli.declaration import Session, command, do_for_each, pass_session, switch_option, value_option
 from rootless.cli.run_flags import confirm, force_option
 from rootless.cli.run_flags import filter_option_prune as filter_option
 from rootless.engine import verbs
 
-_SIGNAL = text("-s", "--signal", metavar="SIGNAL", help="Signal to send (default: the container's stop signal)")
+_SIGNAL = value_option("-s", "--signal", metavar="SIGNAL", help="Signal to send (default: the container's stop signal)")
 _TIMEOUT = click.option(
     "-t", "--timeout", "--time", metavar="SECONDS", type=int, help="Time to stop before it is killed; -1 waits for ever"
 )
 _RUNNING = click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.running
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.running_containers
 )
 _ANY = click.argument(
     "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers
@@ -35,7 +35,7 @@ def stop(session: Session, signal: str | None, timeout: int | None, containers: 
         verbs.stop_container(session.engine, name, timeout=timeout, signal=signal)
         return name
 
-    return each(containers, stop_one)
+    return do_for_each(containers, stop_one)
 
 
 @command("restart", "Restart containers")
@@ -50,11 +50,11 @@ def restart(session: Session, signal: str | None, timeout: int | None, container
         verbs.restart_container(session.engine, name, timeout=timeout, signal=signal)
         return name
 
-    return each(containers, restart_one)
+    return do_for_each(containers, restart_one)
 
 
 @command("kill", "Kill running containers")
-@text("-s", "--signal", metavar="SIGNAL", default="KILL", help="Signal to send (default KILL)")
+@value_option("-s", "--signal", metavar="SIGNAL", default="KILL", help="Signal to send (default KILL)")
 @_RUNNING
 @pass_session
 def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
@@ -64,7 +64,7 @@ def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
         verbs.kill_container(session.engine, name, signal=signal)
         return name
 
-    return each(containers, kill_one)
+    return do_for_each(containers, kill_one)
 
 
 @command("pause", "Pause all processes within containers")
@@ -77,11 +77,13 @@ def pause(session: Session, containers: tuple[str, ...]) -> int:
         verbs.pause_container(session.engine, name)
         return name
 
-    return each(containers, pause_one)
+    return do_for_each(containers, pause_one)
 
 
 @command("unpause", "Unpause all processes within containers")
-@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.paused)
+@click.argument(
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.paused_containers
+)
 @pass_session
 def unpause(session: Session, containers: tuple[str, ...]) -> int:
     """Let each go on."""
@@ -90,7 +92,7 @@ def unpause(session: Session, containers: tuple[str, ...]) -> int:
         verbs.unpause_container(session.engine, name)
         return name
 
-    return each(containers, unpause_one)
+    return do_for_each(containers, unpause_one)
 
 
 @command("wait", "Block until containers stop, then print their exit codes")
@@ -105,7 +107,9 @@ def unpause(session: Session, containers: tuple[str, ...]) -> int:
 @pass_session
 def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
     """Wait for each in turn."""
-    return each(containers, lambda name: str(verbs.wait_for_container(session.engine, name, condition=condition)))
+    return do_for_each(
+        containers, lambda name: str(verbs.wait_for_container(session.engine, name, condition=condition))
+    )
 
 
 @command("rename", "Rename a container")
@@ -118,8 +122,8 @@ def rename(session: Session, container: str, name: str) -> None:
 
 
 @command("rm", "Remove containers")
-@switch("-f", "--force", help="Kill a running container first; an unknown one is no error")
-@switch("-v", "--volumes", help="Remove its anonymous volumes too")
+@switch_option("-f", "--force", help="Kill a running container first; an unknown one is no error")
+@switch_option("-v", "--volumes", help="Remove its anonymous volumes too")
 @_ANY
 @pass_session
 def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]) -> int:
@@ -136,7 +140,7 @@ def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]
             return None
         return name
 
-    return each(containers, remove_one)
+    return do_for_each(containers, remove_one)
 
 
 @command("prune", "Remove all stopped containers")

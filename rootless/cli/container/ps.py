@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootless.cli.declaration import Session, command, pass_session, switch
+from rootless.cli.declaration import Session, command, pass_session, switch_option
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
 from rootless.engine import verbs
 
@@ -17,21 +17,17 @@ if TYPE_CHECKING:
 
 
 @command(
-    "ls",
+    ("container ls", "ps"),
     "List containers",
-    places=(
-        "container ls",
-        "ps",
-    ),
 )
-@switch("-a", "--all", help="Show stopped containers too")
+@switch_option("-a", "--all", help="Show stopped containers too")
 @filter_option
 @format_option
 @click.option("-n", "--last", metavar="N", type=int, default=-1, help="Show the N newest containers, in any state")
-@switch("-l", "--latest", help="Show the newest container, in any state")
+@switch_option("-l", "--latest", help="Show the newest container, in any state")
 @no_trunc_option
-@switch("-q", "--quiet", help="Only print ids")
-@switch("-s", "--size", help="Show the size of the writable layer")
+@switch_option("-q", "--quiet", help="Only print ids")
+@switch_option("-s", "--size", help="Show the size of the writable layer")
 @pass_session
 def ls(
     session: Session,
@@ -52,10 +48,10 @@ def ls(
     rows = verbs.list_containers(
         session.engine, all=all, filters=parse_filters(filter), last=1 if latest else last, size=with_size
     )
-    layout(no_trunc=no_trunc, with_size=size).print(rows, format=format, quiet=quiet)
+    ps_layout(no_trunc=no_trunc, with_size=size).print(rows, format=format, quiet=quiet)
 
 
-def layout(*, no_trunc: bool, with_size: bool) -> Layout:
+def ps_layout(*, no_trunc: bool, with_size: bool) -> Layout[ContainerSummary]:
     """The columns and fields of `ps`."""
     from rootless import units
     from rootless.cli.table import Column, Layout, short_id, shorten
@@ -84,7 +80,7 @@ def layout(*, no_trunc: bool, with_size: bool) -> Layout:
     def labels(row: ContainerSummary) -> str:
         return ",".join(f"{key}={value}" for key, value in row.labels.items())
 
-    columns = [
+    columns: list[Column[ContainerSummary]] = [
         Column("Command", "COMMAND", command_text),
         Column("CreatedAt", "CREATED AT", lambda row: units.local_time(row.created)),
         Column("ID", "CONTAINER ID", lambda row: row.id if no_trunc else short_id(row.id)),

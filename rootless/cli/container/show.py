@@ -8,14 +8,14 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import CommandRules, Session, command, pass_session, switch_option, value_option
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
 
-@command("inspect", "Display detailed information on containers", places=("container inspect",))
-@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
-@switch("-s", "--size", help="Show the size of the writable layer")
+@command(("container inspect",), "Display detailed information on containers")
+@value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@switch_option("-s", "--size", help="Show the size of the writable layer")
 @click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)
 @pass_session
 def inspect(session: Session, format: str | None, size: bool, names: tuple[str, ...]) -> int:
@@ -26,11 +26,13 @@ def inspect(session: Session, format: str | None, size: bool, names: tuple[str, 
 
 
 @command("logs", "Fetch the logs of a container")
-@switch("-f", "--follow", help="Go on with what comes")
-@text("--since", metavar="TIME", help="From this time on: RFC 3339, seconds since 1970, or a duration such as 10m")
-@text("-n", "--tail", metavar="N", default="all", help="Only the last N lines (default all)")
-@switch("-t", "--timestamps", help="Show the time of each line")
-@text("--until", metavar="TIME", help="Up to this time")
+@switch_option("-f", "--follow", help="Go on with what comes")
+@value_option(
+    "--since", metavar="TIME", help="From this time on: RFC 3339, seconds since 1970, or a duration such as 10m"
+)
+@value_option("-n", "--tail", metavar="N", default="all", help="Only the last N lines (default all)")
+@switch_option("-t", "--timestamps", help="Show the time of each line")
+@value_option("--until", metavar="TIME", help="Up to this time")
 @click.argument("container", shell_complete=completion.containers)
 @pass_session
 def logs(
@@ -70,22 +72,22 @@ def _tail(text: str) -> int | None:
     "top",
     "Display the running processes of a container",
     description="Further arguments are options of ps, such as -o pid,args.",
-    command_first=True,
+    rules=CommandRules(command_first=True),
 )
-@click.argument("container", shell_complete=completion.running)
+@click.argument("container", shell_complete=completion.running_containers)
 @click.argument("ps_options", nargs=-1, type=click.UNPROCESSED, metavar="[PS OPTIONS]...")
 @pass_session
 def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
     """Print the container's processes."""
-    from rootless.cli.table import aligned
+    from rootless.cli.table import align_columns
 
     table = verbs.container_processes(session.engine, container, ps_options)
     rows = [table.titles, *table.rows]
-    output.write(aligned([[output.escape(cell) for cell in row] for row in rows]))
+    output.write(align_columns([[output.escape(cell) for cell in row] for row in rows]))
 
 
 @command("port", "List port mappings of a container")
-@click.argument("container", shell_complete=completion.running)
+@click.argument("container", shell_complete=completion.running_containers)
 @click.argument("private_port", required=False, metavar="[PORT[/PROTOCOL]]")
 @pass_session
 def port(session: Session, container: str, private_port: str | None) -> None:

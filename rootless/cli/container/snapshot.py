@@ -9,7 +9,7 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, many, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ rootless commit -c 'CMD ["nginx"]' -c 'EXPOSE 80' -m 'config changed' web regist
 """
 
 
-diff_format_option = text(
+diff_format_option = value_option(
     "--format",
     metavar="json",
     type=click.Choice(["json"]),
@@ -38,8 +38,10 @@ _LISTS = {"A": "added", "C": "changed", "D": "deleted"}
     description="What is in volumes and bind mounts is not part of the image.",
     examples=_COMMIT_EXAMPLES,
 )
-@text("-a", "--author", metavar="TEXT", default="", help="Author of the image, such as 'Name <address>'")
-@many("-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ...")
+@value_option("-a", "--author", metavar="TEXT", default="", help="Author of the image, such as 'Name <address>'")
+@repeated_option(
+    "-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ..."
+)
 @click.option(
     "-f",
     "--format",
@@ -49,11 +51,11 @@ _LISTS = {"A": "added", "C": "changed", "D": "deleted"}
     show_default=True,
     help="Media types of the manifest and config",
 )
-@text("--iidfile", metavar="FILE", type=click.Path(), help="Write the image's id to this file")
-@text("-m", "--message", metavar="TEXT", default="", help="Comment in the image's history")
-@switch("-p", "--pause", default=True, help="Freeze a running container meanwhile (default true)")
-@switch("-q", "--quiet", help="Show no progress, only the result")
-@switch("-s", "--squash", help="Make one layer of the container and all of its image")
+@value_option("--iidfile", metavar="FILE", type=click.Path(), help="Write the image's id to this file")
+@value_option("-m", "--message", metavar="TEXT", default="", help="Comment in the image's history")
+@switch_option("-p", "--pause", default=True, help="Freeze a running container meanwhile (default true)")
+@switch_option("-q", "--quiet", help="Show no progress, only the result")
+@switch_option("-s", "--squash", help="Make one layer of the container and all of its image")
 @click.argument("container", shell_complete=completion.containers)
 @click.argument("name", required=False, metavar="[NAME[:TAG]]")
 @pass_session

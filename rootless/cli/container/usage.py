@@ -3,62 +3,67 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, each, pass_session, switch, text
+from rootless.cli.declaration import Session, command, do_for_each, pass_session, switch_option, value_option
 from rootless.cli.run_flags import format_option, limit_options, no_trunc_option
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.cli.table import Layout
-    from rootless.engine.container.stats import ContainerStats
+    from rootless.engine.report_types import ContainerStats
+    from rootless.storage.store.eventlog import EventEntry
 
 _HOME, _CLEAR_BELOW = "\x1b[H", "\x1b[J"
 
 
-def _layout(*, trunc: bool) -> Layout:
+def _layout(*, trunc: bool) -> Layout[ContainerStats]:
     from rootless.cli.table import Column, Layout, short_id
     from rootless.units import human_binary_size, human_size
 
-    def shown(value: str) -> Any:
-        return lambda s: getattr(s, value)
+    def amounts(one: int, other: int, show: Callable[[int], str], *, known: str) -> str:
+        return f"{show(one)} / {show(other)}" if known else "-- / --"
 
-    def pair(one: str, other: str) -> Any:
-        return lambda s: (
-            "-- / --" if not s.source else f"{human_size(getattr(s, one))} / {human_size(getattr(s, other))}"
-        )
-
-    def percent(value: float, known: Any) -> str:
+    def percent(value: float, *, known: str) -> str:
         return f"{value:.2f}%" if known else "--"
 
-    def pressure(kind: str) -> Any:
-        return lambda s: f"{s.pressure[kind]:.2f}%" if kind in s.pressure else "--"
+    def pressure(stats: ContainerStats, kind: str) -> str:
+        return f"{stats.pressure[kind]:.2f}%" if kind in stats.pressure else "--"
 
-    def memory(field: str) -> Any:
-        def cell(s: ContainerStats) -> str:
-            if not s.source:
-                return "-- / --"
-            return f"{human_binary_size(getattr(s, field))} / {human_binary_size(s.memory_limit)}"
+    def number(stats: ContainerStats) -> str:
+        return short_id(stats.id) if trunc else stats.id
 
-        return cell
+    def block_io(stats: ContainerStats) -> str:
+        return amounts(stats.block_read, stats.block_written, human_size, known=stats.source)
 
-    columns = [
-        Column("BlockIO", "BLOCK I/O", pair("block_read", "block_written")),
-        Column("CPUPerc", "CPU %", lambda s: percent(s.cpu, s.source)),
-        Column("CPUPressure", "CPU PSI", pressure("cpu")),
-        Column("Container", "CONTAINER", lambda s: short_id(s.id) if trunc else s.id),
-        Column("ID", "CONTAINER ID", lambda s: short_id(s.id) if trunc else s.id),
-        Column("IOPressure", "IO PSI", pressure("io")),
-        Column("MemPerc", "MEM %", lambda s: percent(s.memory_percent, s.source)),
-        Column("MemPressure", "MEM PSI", pressure("memory")),
-        Column("MemUsage", "MEM USAGE / LIMIT", memory("memory")),
-        Column("MemWithCache", "MEM WITH CACHE / LIMIT", memory("memory_cached")),
-        Column("Name", "NAME", shown("name")),
-        Column("NetIO", "NET I/O", pair("net_received", "net_sent")),
+    def net_io(stats: ContainerStats) -> str:
+        return amounts(stats.net_received, stats.net_sent, human_size, known=stats.source)
+
+    def memory(stats: ContainerStats) -> str:
+        return amounts(stats.memory, stats.memory_limit, human_binary_size, known=stats.source)
+
+    def memory_with_cache(stats: ContainerStats) -> str:
+        return amounts(stats.memory_cached, stats.memory_limit, human_binary_size, known=stats.source)
+
+    columns: list[Column[ContainerStats]] = [
+        Column("BlockIO", "BLOCK I/O", block_io),
+        Column("CPUPerc", "CPU %", lambda s: percent(s.cpu, known=s.source)),
+        Column("CPUPressure", "CPU PSI", lambda s: pressure(s, "cpu")),
+        Column("Container", "CONTAINER", number),
+        Column("ID", "CONTAINER ID", number),
+        Column("IOPressure", "IO PSI", lambda s: pressure(s, "io")),
+        Column("MemPerc", "MEM %", lambda s: percent(s.memory_percent, known=s.source)),
+        Column("MemPressure", "MEM PSI", lambda s: pressure(s, "memory")),
+        Column("MemUsage", "MEM USAGE / LIMIT", memory),
+        Column("MemWithCache", "MEM WITH CACHE / LIMIT", memory_with_cache),
+        Column("Name", "NAME", lambda s: s.name),
+        Column("NetIO", "NET I/O", net_io),
         Column("PIDs", "PIDS", lambda s: str(s.pids) if s.source else "--"),
         Column("Source", "SOURCE", lambda s: s.source or s.status),
     ]
@@ -74,7 +79,7 @@ def _layout(*, trunc: bool) -> Layout:
     "Without a cgroup of its own (SOURCE proc) the numbers of a container are sums over its processes.",
     examples="rootless stats\nrootless stats --no-stream --format '{{.Name}} {{.CPUPerc}} {{.MemPressure}}' web",
 )
-@switch("-a", "--all", help="Show containers that do not run too")
+@switch_option("-a", "--all", help="Show containers that do not run too")
 @format_option
 @click.option(
     "-i",
@@ -85,10 +90,10 @@ def _layout(*, trunc: bool) -> Layout:
     show_default=True,
     help="Time between two samples",
 )
-@switch("--no-reset", help="Do not clear the screen between samples")
-@switch("--no-stream", help="Print one sample and end")
+@switch_option("--no-reset", help="Do not clear the screen between samples")
+@switch_option("--no-stream", help="Print one sample and end")
 @no_trunc_option
-@click.argument("containers", nargs=-1, metavar="[CONTAINER...]", shell_complete=completion.running)
+@click.argument("containers", nargs=-1, metavar="[CONTAINER...]", shell_complete=completion.running_containers)
 @pass_session
 def stats(
     session: Session,
@@ -118,44 +123,40 @@ def stats(
     examples="rootless update --memory 1g --cpus 2 web",
 )
 @limit_options
-@text("--restart", metavar="POLICY", help="no, on-failure[:N], always or unless-stopped")
+@value_option("--restart", metavar="POLICY", help="no, on-failure[:N], always or unless-stopped")
 @click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)
 @pass_session
-def update(session: Session, /, **limits: Any) -> int:
-    """Change each."""
-    containers: tuple[str, ...] = limits.pop("containers")
-    restart: str | None = limits.pop("restart")
+def update(session: Session, /, containers: tuple[str, ...], restart: str | None, **limits: str | int | None) -> int:
+    """Change each container; the names of those that were changed are printed."""
     given = {name: value for name, value in limits.items() if value is not None}
 
     def update_one(name: str) -> str:
         verbs.update_container(session.engine, name, given, restart=restart)
         return name
 
-    return each(containers, update_one)
+    return do_for_each(containers, update_one)
 
 
 @command(
-    "events",
+    ("system events", "events"),
     "Show what happens to containers, images and volumes",
-    places=(
-        "system events",
-        "events",
-    ),
     description="Without --until the command waits for what comes. The last one or two megabytes of events are kept: "
     "--since looks into them, no daemon is needed.",
     examples="rootless events --since 1h --until 0s\nrootless events --filter event=die --format '{{.ID}}'",
 )
-@text(
+@value_option(
     "-f",
     "--filter",
     metavar="KEY=VALUE",
     multiple=True,
     help="Show only what matches: container, image, volume, type, event, label",
 )
-@text("--format", metavar="FORMAT", help="'json', or a Go template of fields")
-@text("--since", metavar="TIME", help="From this time on: RFC 3339, seconds since 1970, or a duration such as 10m")
-@text("--until", metavar="TIME", help="Up to this time")
-@switch("--stream", default=True, help="Go on with what comes (default true)")
+@value_option("--format", metavar="FORMAT", help="'json', or a Go template of fields")
+@value_option(
+    "--since", metavar="TIME", help="From this time on: RFC 3339, seconds since 1970, or a duration such as 10m"
+)
+@value_option("--until", metavar="TIME", help="Up to this time")
+@switch_option("--stream", default=True, help="Go on with what comes (default true)")
 @pass_session
 def events(
     session: Session,
@@ -177,28 +178,26 @@ def events(
         sys.stdout.flush()
 
 
-def _event_printer(format: str | None) -> Any:
+def _event_printer(format: str | None) -> Callable[[EventEntry], None]:
     if not format:
         return lambda event: output.line(_event_line(event))
     if format in ("json", "{{json .}}"):
-        return lambda event: output.line(output.json_text(event, indent=None))
+        return lambda event: output.line(output.json_text(event.document(), indent=None))
     from rootless.cli.template import Row, Template
 
     template = Template(format)
 
-    def show(event: dict[str, Any]) -> None:
-        actor = event["Actor"]
-        more = {"ID": actor["ID"], "Name": actor["Attributes"].get("name", ""), "Status": event["Action"]}
-        output.line(template.execute(Row({**more, **event})))
+    def show(event: EventEntry) -> None:
+        more = {"ID": event.id, "Name": event.attributes.get("name", ""), "Status": event.action}
+        output.line(template.execute(Row({**more, **event.document()})))
 
     return show
 
 
-def _event_line(event: dict[str, Any]) -> str:
+def _event_line(event: EventEntry) -> str:
     """docker's line: time type action id (key=value, ...)."""
     from rootless.units import local_timestamp_ns
 
-    attributes = event["Actor"]["Attributes"]
-    listed = ", ".join(f"{key}={attributes[key]}" for key in sorted(attributes))
-    told = f"{local_timestamp_ns(event['timeNano'])} {event['Type']} {event['Action']} {event['Actor']['ID']}"
-    return output.escape(f"{told} ({listed})" if listed else told)
+    listed = ", ".join(f"{key}={event.attributes[key]}" for key in sorted(event.attributes))
+    shown = f"{local_timestamp_ns(event.nanoseconds)} {event.kind} {event.action} {event.id}"
+    return output.escape(f"{shown} ({listed})" if listed else shown)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
-from rootless.cli.declaration import Session, command, many, pass_session, switch, text
-from rootless.cli.registries import registry_of, registry_options
+from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
+from rootless.cli.registries import registry_options, take_registry_options
 from rootless.cli.run_flags import format_option
 from rootless.engine import verbs
 
-_PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index: mean the image for this platform")
+if TYPE_CHECKING:
+    from rootless.image.distribution.referrers import Referrer
+
+_PLATFORM = value_option(
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index: mean the image for this platform"
+)
 
 
 @command(
@@ -23,8 +28,8 @@ _PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an index: m
     examples="rootless image attach --artifact-type application/spdx+json registry.example.org/app:1 "
     "sbom.json:application/spdx+json",
 )
-@many("--annotation", metavar="KEY=VALUE", help="Annotation of the artifact")
-@text("--artifact-type", metavar="TYPE", default="", help="What the artifact is, as a media type")
+@repeated_option("--annotation", metavar="KEY=VALUE", help="Annotation of the artifact")
+@value_option("--artifact-type", metavar="TYPE", default="", help="What the artifact is, as a media type")
 @_PLATFORM
 @registry_options()
 @click.argument("image")
@@ -38,7 +43,7 @@ def attach(
     platform: str | None,
     image: str,
     files: tuple[str, ...],
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Push; the artifact's name by digest is printed."""
     from rootless.engine.image_types import ArtifactOptions
@@ -47,15 +52,15 @@ def attach(
     pairs = dict(value.partition("=")[::2] for value in annotation)
     if not all(pairs):
         raise UsageError("an annotation is KEY=VALUE")
-    options = ArtifactOptions(artifact_type, pairs, platform, registry_of(flags))
+    options = ArtifactOptions(artifact_type, pairs, platform, take_registry_options(flags))
     output.line(verbs.attach_artifact(session.engine, image, files, options).name)
 
 
 @command("referrers", "List the artifacts that refer to an image in its registry")
-@text("--artifact-type", metavar="TYPE", default="", help="Show only artifacts of this type")
+@value_option("--artifact-type", metavar="TYPE", default="", help="Show only artifacts of this type")
 @format_option
 @_PLATFORM
-@switch("-q", "--quiet", help="Only print digests")
+@switch_option("-q", "--quiet", help="Only print digests")
 @registry_options()
 @click.argument("image")
 @pass_session
@@ -67,16 +72,16 @@ def referrers(
     platform: str | None,
     quiet: bool,
     image: str,
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Print one line per artifact."""
     from rootless import units
     from rootless.cli.table import Column, Layout
 
     found = verbs.image_referrers(
-        session.engine, image, artifact_type=artifact_type, platform=platform, registry=registry_of(flags)
+        session.engine, image, artifact_type=artifact_type, platform=platform, registry=take_registry_options(flags)
     )
-    columns = [
+    columns: list[Column[Referrer]] = [
         Column("Annotations", "ANNOTATIONS", lambda row: ",".join(f"{k}={v}" for k, v in row.annotations.items())),
         Column("ArtifactType", "ARTIFACT TYPE", lambda row: row.artifact_type),
         Column("Digest", "DIGEST", lambda row: row.digest),

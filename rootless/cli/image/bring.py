@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, many, pass_session, switch, text
-from rootless.cli.registries import registry_of, registry_options
+from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
+from rootless.cli.registries import registry_options, take_registry_options
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
@@ -22,21 +22,17 @@ rootless pull debian
 rootless pull --platform linux/arm64 ghcr.io/owner/name:1.2
 rootless pull --tls-verify=false localhost:5000/name@sha256:...
 """
-_QUIET = switch("-q", "--quiet", help="Show no progress, only the result")
-_PLATFORM = text("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image (default: this host's)")
+_QUIET = switch_option("-q", "--quiet", help="Show no progress, only the result")
+_PLATFORM = value_option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform of the image (default: this host's)")
 
 
 @command(
-    "pull",
+    ("image pull", "pull"),
     "Download an image from a registry",
-    places=(
-        "image pull",
-        "pull",
-    ),
     description="Digests are verified. Signatures are not: a policy.json that demands them refuses the image.",
     examples=_PULL_EXAMPLES,
 )
-@switch("--all-platforms", help="Bring every platform of an index; those of other hosts are not unpacked")
+@switch_option("--all-platforms", help="Bring every platform of an index; those of other hosts are not unpacked")
 @_PLATFORM
 @click.option(
     "--policy",
@@ -57,13 +53,13 @@ def pull(
     policy: str,
     quiet: bool,
     image: str,
-    **flags: Any,
+    **flags: object,
 ) -> None:
     """Bring an image here."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PullOptions
 
-    options = PullOptions(platform, policy, all_platforms, registry_of(flags))
+    options = PullOptions(platform, policy, all_platforms, take_registry_options(flags))
     with PullProgress(quiet=quiet) as progress:
         image_id = verbs.pull_image(session.engine, image, options, progress=progress.event)
     output.line(image if all_platforms else _full_name(session.engine, image, image_id))
@@ -81,16 +77,14 @@ def _full_name(engine: Engine, asked: str, image_id: str) -> str:
 
 
 @command(
-    "import",
+    ("image import", "import"),
     "Make an image of a root file system tarball",
-    places=(
-        "image import",
-        "import",
-    ),
     description="FILE is a tar, plain or compressed with gzip, zstd, xz or bzip2; - reads standard input.",
 )
-@many("-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ...")
-@text("-m", "--message", metavar="TEXT", default="", help="Comment in the image's history")
+@repeated_option(
+    "-c", "--change", metavar="LINE", help="Apply a Dockerfile line: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, ..."
+)
+@value_option("-m", "--message", metavar="TEXT", default="", help="Comment in the image's history")
 @_PLATFORM
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.argument("name", required=False, metavar="[NAME[:TAG]]")
@@ -109,15 +103,11 @@ def import_(
 
 
 @command(
-    "load",
+    ("image load", "load"),
     "Load images from an archive or a layout directory",
-    places=(
-        "image load",
-        "load",
-    ),
     description="Takes docker-archive and oci-archive files, compressed or not, and OCI layout directories.",
 )
-@text("-i", "--input", metavar="PATH", type=click.Path(), help="Archive or directory (default: standard input)")
+@value_option("-i", "--input", metavar="PATH", type=click.Path(), help="Archive or directory (default: standard input)")
 @_PLATFORM
 @_QUIET
 @pass_session
@@ -148,12 +138,8 @@ rootless save --format oci-dir -o layout/ debian:12
 
 
 @command(
-    "save",
+    ("image save", "save"),
     "Save images to an archive",
-    places=(
-        "image save",
-        "save",
-    ),
     examples=_SAVE_EXAMPLES,
 )
 @click.option(
@@ -164,7 +150,7 @@ rootless save --format oci-dir -o layout/ debian:12
 @click.option(
     "--compression-level", type=int, metavar="N", help="How hard to compress: 1 to 9 for gzip, 1 to 22 for zstd"
 )
-@text(
+@value_option(
     "-o", "--output", "target", metavar="PATH", type=click.Path(), help="File or directory (default: standard output)"
 )
 @click.option(
@@ -207,9 +193,9 @@ def save(
     description="busybox is the host's static busybox; debian[:suite] is made by mmdebstrap from Debian's archive.",
     examples="rootless image bootstrap busybox\nrootless image bootstrap debian:bookworm",
 )
-@text("--mirror", metavar="URL", help="Debian archive to use (default: the host's apt sources)")
+@value_option("--mirror", metavar="URL", help="Debian archive to use (default: the host's apt sources)")
 @_QUIET
-@text("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image (default: what was asked for)")
+@value_option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image (default: what was asked for)")
 @click.argument("what", metavar="busybox|debian[:SUITE]")
 @pass_session
 def bootstrap(session: Session, mirror: str | None, quiet: bool, tag: str | None, what: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
@@ -18,18 +18,14 @@ _WIDTH = 60  # of the step that made a layer
 
 
 @command(
-    "tree",
+    ("image tree", "tree"),
     "Show which images share which layers",
-    places=(
-        "image tree",
-        "tree",
-    ),
     description="Each layer is shown once, below the layer that it lies on, with its bytes on disk. "
     "With IMAGE: only the images that have their base layer in common with it.",
     examples="rootless tree\nrootless image tree --no-trunc debian:12",
 )
-@text("--format", metavar="FORMAT", help="'json', or a Go template over the tree")
-@switch("--no-trunc", help="Print whole ids and steps")
+@value_option("--format", metavar="FORMAT", help="'json', or a Go template over the tree")
+@switch_option("--no-trunc", help="Print whole ids and steps")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=completion.images)
 @pass_session
 def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str, ...]) -> None:
@@ -87,7 +83,7 @@ def _print_sum(found: Tree) -> None:
     output.line(f"{images}, {layers}, {units.human_size(found.size)} on disk{saved}")
 
 
-def _object(found: Tree) -> dict[str, Any]:
+def _object(found: Tree) -> dict[str, object]:
     return {
         "Images": found.images,
         "Size": found.size,
@@ -96,12 +92,12 @@ def _object(found: Tree) -> dict[str, Any]:
     }
 
 
-def _layer(root: ImageTreeNode) -> dict[str, Any]:
-    top: list[dict[str, Any]] = []
+def _layer(root: ImageTreeNode) -> dict[str, object]:
+    top: list[dict[str, object]] = []
     waiting = [(root, top)]
     while waiting:
         node, siblings = waiting.pop(0)
-        children: list[dict[str, Any]] = []
+        children: list[dict[str, object]] = []
         siblings.append(
             {
                 "ID": node.chain_id,

@@ -6,7 +6,7 @@ import click
 
 from rootless.cli import completion
 from rootless.cli.container.snapshot import diff_format_option, print_changes
-from rootless.cli.declaration import Session, command, pass_session
+from rootless.cli.declaration import CommandRules, Session, command, pass_session
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
@@ -31,7 +31,7 @@ def diff(session: Session, format: str | None, image: str, other: str | None) ->
     description="Starts your shell, or COMMAND, in the image's tree, as root of your user namespace. What it changes "
     "there is dropped at its end. Nothing of the image is run: for that there is `rootless run`.",
     examples="rootless image shell debian\nrootless image shell debian du -sh usr\nrootless image shell web tar -c etc",
-    command_first=True,
+    rules=CommandRules(command_first=True),
 )
 @click.argument("image", shell_complete=completion.images)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG...]]")

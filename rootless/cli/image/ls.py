@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch, text
+from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
 from rootless.engine import verbs
 
@@ -16,19 +16,15 @@ if TYPE_CHECKING:
 
 
 @command(
-    "ls",
+    ("image ls", "images"),
     "List images",
-    places=(
-        "image ls",
-        "images",
-    ),
 )
-@switch("-a", "--all", help="Show all images (none are hidden)")
-@switch("--digests", help="Show digests")
+@switch_option("-a", "--all", help="Show all images (none are hidden)")
+@switch_option("--digests", help="Show digests")
 @filter_option
 @format_option
 @no_trunc_option
-@switch("-q", "--quiet", help="Only print ids")
+@switch_option("-q", "--quiet", help="Only print ids")
 @click.argument("names", nargs=-1, metavar="[REPOSITORY[:TAG]]...", shell_complete=completion.images)
 @pass_session
 def ls(
@@ -49,7 +45,7 @@ def ls(
     def number(row: ImageSummary) -> str:
         return row.id if no_trunc else short_id(row.id)
 
-    columns = [
+    columns: list[Column[ImageSummary]] = [
         Column("Containers", "CONTAINERS", lambda row: str(row.containers)),
         Column("CreatedAt", "CREATED AT", lambda row: units.local_time(row.created)),
         Column("CreatedSince", "CREATED", lambda row: units.human_age(row.created)),
@@ -69,7 +65,7 @@ def ls(
 
 
 @command("inspect", "Display detailed information on images")
-@text("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
+@value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @click.argument("names", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
 @pass_session
 def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int:
@@ -80,17 +76,13 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 
 
 @command(
-    "history",
+    ("image history", "history"),
     "Show the history of an image",
-    places=(
-        "image history",
-        "history",
-    ),
 )
 @format_option
-@switch("-H", "--human", default=True, help="Sizes and times for people (default true)")
+@switch_option("-H", "--human", default=True, help="Sizes and times for people (default true)")
 @no_trunc_option
-@switch("-q", "--quiet", help="Only print ids")
+@switch_option("-q", "--quiet", help="Only print ids")
 @click.argument("image", shell_complete=completion.images)
 @pass_session
 def history(session: Session, format: str | None, human: bool, no_trunc: bool, quiet: bool, image: str) -> None:
@@ -105,7 +97,7 @@ def history(session: Session, format: str | None, human: bool, no_trunc: bool, q
     def created(row: HistoryEntry) -> str:
         return units.human_age(row.created) if human else units.local_timestamp(row.created)
 
-    columns = [
+    columns: list[Column[HistoryEntry]] = [
         Column("Comment", "COMMENT", lambda row: row.comment),
         Column("CreatedAt", "CREATED AT", lambda row: units.local_timestamp(row.created)),
         Column("CreatedBy", "CREATED BY", created_by),

@@ -8,7 +8,7 @@ import click
 
 from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, each, pass_session, switch
+from rootless.cli.declaration import Session, command, do_for_each, pass_session, switch_option
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.engine import verbs
 from rootless.errors import NotFound
@@ -25,14 +25,12 @@ def _print_removed(removed: RemovedImage) -> None:
 
 
 @command(
-    "rm",
+    ("image rm", "rmi"),
     "Remove images",
-    places=(
-        "image rm",
-        "rmi",
-    ),
 )
-@switch("-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error")
+@switch_option(
+    "-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error"
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
 @pass_session
 def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
@@ -46,16 +44,12 @@ def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
                 raise
             output.error(str(e))
 
-    return each(images, remove_one)
+    return do_for_each(images, remove_one)
 
 
 @command(
-    "tag",
+    ("image tag", "tag"),
     "Give an image a further name",
-    places=(
-        "image tag",
-        "tag",
-    ),
 )
 @click.argument("source", metavar="IMAGE", shell_complete=completion.images)
 @click.argument("target", metavar="NAME[:TAG]")
@@ -66,22 +60,18 @@ def tag(session: Session, source: str, target: str) -> None:
 
 
 @command(
-    "untag",
+    ("image untag", "untag"),
     "Take names away from an image, and keep the image",
-    places=(
-        "image untag",
-        "untag",
-    ),
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.images)
 @pass_session
 def untag(session: Session, names: tuple[str, ...]) -> int:
     """Take each name away."""
-    return each(names, lambda name: _print_removed(verbs.untag_image(session.engine, name)))
+    return do_for_each(names, lambda name: _print_removed(verbs.untag_image(session.engine, name)))
 
 
 @command("prune", "Remove unused images")
-@switch("-a", "--all", help="Remove every image that no container uses, not only those without a name")
+@switch_option("-a", "--all", help="Remove every image that no container uses, not only those without a name")
 @force_option
 @filter_option_prune
 @pass_session

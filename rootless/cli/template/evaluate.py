@@ -5,7 +5,6 @@ what a template can reach is what it was given.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from rootless.cli.template import functions, printing
 from rootless.cli.template.lexer import TemplateError, fail
@@ -26,13 +25,15 @@ from rootless.cli.template.nodes import (
 )
 from rootless.cli.template.parser import parse
 
-Scope = list[tuple[str, Any]]
+Scope = list[tuple[str, object]]
 
 
-class Row(dict[str, Any]):
+class Row(dict[str, object]):
     """A struct: a map whose unknown field is an error, and which may have methods, called with arguments."""
 
-    def __init__(self, fields: Mapping[str, Any], methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
+    def __init__(
+        self, fields: Mapping[str, object], methods: Mapping[str, Callable[..., object]] | None = None
+    ) -> None:
         super().__init__(fields)
         self.methods = methods or {}
 
@@ -48,7 +49,7 @@ class Template:
         self._functions = functions.HEADING_FUNCTIONS if heading else functions.FUNCTIONS
         self._body = parse(source, self._functions.keys())
 
-    def execute(self, value: Any) -> str:
+    def execute(self, value: object) -> str:
         """The text that the template makes of `value`. Raises TemplateError with the place that failed."""
         run = _Run(self.source, self._functions)
         run.walk(self._body, value, [("$", value)])
@@ -65,7 +66,7 @@ _NOTHING = object()  # "no last argument": nil is a value
 
 
 class _Run:
-    def __init__(self, source: str, known: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, source: str, known: Mapping[str, Callable[..., object]]) -> None:
         self.source = source
         self.functions = known
         self.printed: list[str] = []
@@ -75,7 +76,7 @@ class _Run:
 
     # nodes
 
-    def walk(self, nodes: Sequence[Node], dot: Any, scope: Scope) -> None:
+    def walk(self, nodes: Sequence[Node], dot: object, scope: Scope) -> None:
         for node in nodes:
             if isinstance(node, Text):
                 self.printed.append(node.text)
@@ -100,14 +101,14 @@ class _Run:
         """Take what `=` changed inside a block; what `:=` declared there ends with it."""
         scope[:] = inner[: len(scope)]
 
-    def branch(self, node: Block, dot: Any, scope: Scope) -> None:
+    def branch(self, node: Block, dot: object, scope: Scope) -> None:
         value = self.pipeline(node.pipeline, dot, scope)
         if functions.is_true(value):
             self.walk(node.body, value if node.keyword == "with" else dot, scope)
         else:
             self.walk(node.otherwise, dot, scope)
 
-    def loop(self, node: Block, dot: Any, scope: Scope) -> None:
+    def loop(self, node: Block, dot: object, scope: Scope) -> None:
         pipeline = node.pipeline
         value = self.pipeline(Pipeline(pipeline.commands), dot, scope)
         pairs = self.pairs(node, value)
@@ -127,7 +128,7 @@ class _Run:
             finally:
                 self.keep(scope, inner)
 
-    def pairs(self, node: Block, value: Any) -> list[tuple[Any, Any]]:
+    def pairs(self, node: Block, value: object) -> list[tuple[object, object]]:
         if isinstance(value, Mapping):
             return [(key, value[key]) for key in sorted(value)]
         if isinstance(value, list | tuple):
@@ -141,7 +142,7 @@ class _Run:
     # pipelines
 
     @staticmethod
-    def bind(scope: Scope, name: str, value: Any, *, assigns: bool) -> None:
+    def bind(scope: Scope, name: str, value: object, *, assigns: bool) -> None:
         if assigns:
             for at in range(len(scope) - 1, -1, -1):
                 if scope[at][0] == name:
@@ -149,15 +150,15 @@ class _Run:
                     return
         scope.append((name, value))
 
-    def pipeline(self, pipeline: Pipeline, dot: Any, scope: Scope) -> Any:
-        value: Any = _NOTHING
+    def pipeline(self, pipeline: Pipeline, dot: object, scope: Scope) -> object:
+        value: object = _NOTHING
         for command in pipeline.commands:
             value = self.command(command, dot, scope, value)
         for name in pipeline.variables:
             self.bind(scope, name, value, assigns=pipeline.assigns)
         return value
 
-    def command(self, command: TemplateCommand, dot: Any, scope: Scope, last: Any) -> Any:
+    def command(self, command: TemplateCommand, dot: object, scope: Scope, last: object) -> object:
         first, arguments = command.operands[0], command.operands[1:]
         if isinstance(first, Function):
             return self.call(first, arguments, dot, scope, last)
@@ -168,7 +169,7 @@ class _Run:
             raise self.fail(first, "nil is not a command")
         return self.operand(first, dot, scope, values)
 
-    def call(self, node: Function, arguments: Sequence[Operand], dot: Any, scope: Scope, last: Any) -> Any:
+    def call(self, node: Function, arguments: Sequence[Operand], dot: object, scope: Scope, last: object) -> object:
         if node.name in ("and", "or"):
             return self.decide(node, arguments, dot, scope, last)
         values = [self.operand(argument, dot, scope) for argument in arguments]
@@ -176,8 +177,8 @@ class _Run:
             values.append(last)
         return self.apply(node, self.functions[node.name], values)
 
-    def decide(self, node: Function, arguments: Sequence[Operand], dot: Any, scope: Scope, last: Any) -> Any:
-        value: Any = _NOTHING
+    def decide(self, node: Function, arguments: Sequence[Operand], dot: object, scope: Scope, last: object) -> object:
+        value: object = _NOTHING
         for argument in arguments:
             value = self.operand(argument, dot, scope)
             if functions.is_true(value) == (node.name == "or"):
@@ -188,7 +189,7 @@ class _Run:
             raise self.fail(node, f"wrong number of args for {node.name}: want at least 1 got 0")
         return value
 
-    def apply(self, node: Operand, function: Callable[..., Any], values: list[Any]) -> Any:
+    def apply(self, node: Operand, function: Callable[..., object], values: list[object]) -> object:
         name = node.text
         try:
             return function(*values)
@@ -197,7 +198,7 @@ class _Run:
         except TypeError:
             raise self.fail(node, f"wrong number of args for {name}: got {len(values)}") from None
 
-    def operand(self, node: Operand, dot: Any, scope: Scope, arguments: list[Any] | None = None) -> Any:
+    def operand(self, node: Operand, dot: object, scope: Scope, arguments: list[object] | None = None) -> object:
         if isinstance(node, Literal):
             return node.value
         if isinstance(node, Function):
@@ -215,7 +216,7 @@ class _Run:
             value = self.field(node, value, name, (arguments or []) if at == len(names) - 1 else [])
         return value
 
-    def field(self, node: Dot | Variable | Chain, value: Any, name: str, arguments: list[Any]) -> Any:
+    def field(self, node: Dot | Variable | Chain, value: object, name: str, arguments: list[object]) -> object:
         if isinstance(value, Row) and name in value.methods:
             return self.apply(node, value.methods[name], arguments)
         if isinstance(value, Row) and name not in value:

@@ -7,55 +7,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from rootless import output
 from rootless.cli.template import printing
+
+Kind = TypeVar("Kind")
 
 
 class FunctionError(Exception):
     """What is wrong with the arguments, in one phrase."""
 
 
-def is_true(value: Any) -> bool:
+def is_true(value: object) -> bool:
     """Go's truth: false for the zero of a number or text, an empty list or map, and nil."""
     return bool(value)
 
 
-def _need(value: Any, kind: type[Any] | tuple[type[Any], ...], expected: str) -> Any:
+def _need(value: object, kind: type[Kind], expected: str) -> Kind:
+    """`value` as the Go type `expected`. Raises FunctionError; a bool is no number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise FunctionError(f"wrong type for value; expected {expected}; got {printing.type_name(value)}")
     return value
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return output.json_text(value, indent=None)
 
 
-def _join(parts: Any, separator: Any = " ") -> str:
-    items = _need(parts if parts is not None else [], (list, tuple), "[]string")
-    return str(_need(separator, str, "string")).join(printing.text(item) for item in items)
+def _join(parts: object, separator: object = " ") -> str:
+    if parts is not None and not isinstance(parts, list | tuple):
+        raise FunctionError(f"wrong type for value; expected []string; got {printing.type_name(parts)}")
+    return _need(separator, str, "string").join(printing.text(item) for item in parts or ())
 
 
-def _split(value: Any, separator: Any) -> list[str]:
-    value, separator = _need(value, str, "string"), _need(separator, str, "string")
-    return list(value) if separator == "" else value.split(separator)
+def _split(value: object, separator: object) -> list[str]:
+    text, between = _need(value, str, "string"), _need(separator, str, "string")
+    return list(text) if between == "" else text.split(between)
 
 
-def _title(value: Any) -> str:
+def _title(value: object) -> str:
     return re.sub(r"(?<![\w'])\w", lambda match: match[0].upper(), _need(value, str, "string"))
 
 
-def _pad(value: Any, before: Any, after: Any) -> str:
-    value = _need(value, str, "string")
-    return " " * _need(before, int, "int") + value + " " * _need(after, int, "int") if value else ""
+def _pad(value: object, before: object, after: object) -> str:
+    text = _need(value, str, "string")
+    return " " * _need(before, int, "int") + text + " " * _need(after, int, "int") if text else ""
 
 
-def _truncate(value: Any, length: Any) -> str:
-    return str(_need(value, str, "string")[: max(0, _need(length, int, "int"))])
+def _truncate(value: object, length: object) -> str:
+    return _need(value, str, "string")[: max(0, _need(length, int, "int"))]
 
 
-def _length(value: Any) -> int:
+def _length(value: object) -> int:
     if isinstance(value, str):
         return len(value.encode(errors="surrogateescape"))  # Go counts bytes
     if isinstance(value, Mapping | Sequence):
@@ -63,7 +67,7 @@ def _length(value: Any) -> int:
     raise FunctionError("len of nil pointer" if value is None else f"len of type {printing.type_name(value)}")
 
 
-def _index(collection: Any, *keys: Any) -> Any:
+def _index(collection: object, *keys: object) -> object:
     for key in keys:
         if isinstance(collection, Mapping):
             if key in collection:
@@ -86,22 +90,23 @@ def _index(collection: Any, *keys: Any) -> Any:
     return collection
 
 
-def _slice(collection: Any, *bounds: Any) -> Any:
+def _slice(collection: object, *bounds: object) -> object:
     if not isinstance(collection, Sequence):
         raise FunctionError(f"can't slice item of type {printing.type_name(collection)}")
     if len(bounds) > 3 or (isinstance(collection, str) and len(bounds) > 2):
         raise FunctionError(f"too many slice indexes: {len(bounds)}")
-    for bound in bounds:
-        if not 0 <= _need(bound, int, "integer") <= len(collection):
-            raise FunctionError(f"index out of range: {bound}")
-    start = bounds[0] if bounds else 0
-    end = bounds[1] if len(bounds) > 1 else len(collection)
+    places = [_need(bound, int, "integer") for bound in bounds]
+    for place in places:
+        if not 0 <= place <= len(collection):
+            raise FunctionError(f"index out of range: {place}")
+    start = places[0] if places else 0
+    end = places[1] if len(places) > 1 else len(collection)
     if start > end:
         raise FunctionError(f"invalid slice index: {start} > {end}")
     return collection[start:end]
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
@@ -109,7 +114,7 @@ def _kind(value: Any) -> str:
     return "string" if isinstance(value, str) else "nil" if value is None else "other"
 
 
-def _equal(first: Any, *others: Any) -> bool:
+def _equal(first: object, *others: object) -> bool:
     if not others:
         raise FunctionError("missing argument for comparison")
     for other in others:
@@ -122,20 +127,22 @@ def _equal(first: Any, *others: Any) -> bool:
     return False
 
 
-def _less(first: Any, second: Any) -> bool:
+def _less(first: object, second: object) -> bool:
     if _kind(first) != _kind(second):
         raise FunctionError("incompatible types for comparison")
-    if _kind(first) not in ("number", "string"):
+    if isinstance(first, str) and isinstance(second, str):
+        return first < second
+    if _kind(first) != "number" or not isinstance(first, int | float) or not isinstance(second, int | float):
         raise FunctionError("invalid type for comparison")
-    return bool(first < second)
+    return first < second
 
 
-def _text_function(change: Callable[[str], str]) -> Callable[[Any], str]:
+def _text_function(change: Callable[[str], str]) -> Callable[[object], str]:
     return lambda value: change(_need(value, str, "string"))
 
 
 # `and` and `or` are here for their names: the evaluator stops at the first argument that decides
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., object]] = {
     "and": lambda *values: values[-1],
     "or": lambda *values: values[-1],
     "not": lambda value: not is_true(value),
@@ -162,7 +169,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _as_is(value: Any, *_: Any) -> Any:
+def _as_is(value: object, *_: object) -> object:
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Function:
 class Literal:
     """A constant of the template's text: a string, number, character, true, false or nil."""
 
-    value: Any
+    value: object
     position: int
     text: str
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from rootless.cli.template import lexer
 from rootless.cli.template.lexer import Token, fail
@@ -25,7 +24,7 @@ from rootless.cli.template.nodes import (
 
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _KEYWORDS = {"if", "with", "range", "else", "end", "break", "continue", "define", "template", "block"}
-_CONSTANTS: dict[str, Any] = {"true": True, "false": False, "nil": None}
+_CONSTANTS: dict[str, object] = {"true": True, "false": False, "nil": None}
 
 
 def parse(source: str, functions: Collection[str]) -> tuple[Node, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 _VERB = re.compile(r"%(?P<flags>[-+# 0]*)(?P<width>\d+)?(?:\.(?P<precision>\d*))?(?P<verb>.)?", re.DOTALL)
 _QUOTED = {
@@ -20,7 +19,7 @@ _QUOTED = {
 }
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """`value` as fmt's %v prints it."""
     if isinstance(value, str):
         return value
@@ -53,7 +52,7 @@ def _quoted(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def sprint(values: Sequence[Any]) -> str:
+def sprint(values: Sequence[object]) -> str:
     """fmt.Sprint: a space between two operands when neither is a string."""
     printed = ""
     for at, value in enumerate(values):
@@ -63,12 +62,12 @@ def sprint(values: Sequence[Any]) -> str:
     return printed
 
 
-def sprintln(values: Sequence[Any]) -> str:
+def sprintln(values: Sequence[object]) -> str:
     """What Go's fmt.Sprintln makes of the arguments."""
     return " ".join(text(value) for value in values) + "\n"
 
 
-def sprintf(template: str, values: Sequence[Any]) -> str:
+def sprintf(template: str, values: Sequence[object]) -> str:
     """fmt.Sprintf with Go's remarks for a wrong verb, a missing and an extra operand."""
     left = list(values)
 
@@ -89,7 +88,7 @@ def sprintf(template: str, values: Sequence[Any]) -> str:
     return printed
 
 
-def _formatted(match: re.Match[str], verb: str, value: Any) -> str:
+def _formatted(match: re.Match[str], verb: str, value: object) -> str:
     flags = match["flags"]
     precision = None if match["precision"] is None else int(match["precision"] or 0)
     body = _body(verb, value, flags, precision)
@@ -105,7 +104,7 @@ def _formatted(match: re.Match[str], verb: str, value: Any) -> str:
     return body.rjust(width)
 
 
-def _body(verb: str, value: Any, flags: str, precision: int | None) -> str | None:
+def _body(verb: str, value: object, flags: str, precision: int | None) -> str | None:
     if verb == "v":
         return quote(value) if "#" in flags and isinstance(value, str) else text(value)
     if verb == "T":
@@ -148,7 +147,7 @@ def _float(value: float) -> str:
     return re.sub(r"e([+-])(\d)$", r"e\g<1>0\2", shown)
 
 
-def type_name(value: Any) -> str:
+def type_name(value: object) -> str:
     if value is None:
         return "<nil>"
     for kind, name in ((bool, "bool"), (int, "int"), (float, "float64"), (str, "string")):

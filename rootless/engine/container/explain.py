@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rootless.engine import image_in_use
 from rootless.engine.container import create
 from rootless.engine.plan import mount_sources
-from rootless.engine.plan.explanation import Explanation, explanation
+from rootless.engine.plan.explanation import explanation
+from rootless.engine.report_types import Explanation
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 

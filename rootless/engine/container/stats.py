@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import state_of
+from rootless.engine.report_types import ContainerStats
 from rootless.errors import InvalidState, NotFound
 from rootless.kernel import procfs
 from rootless.network.modes import recorded_mode
@@ -23,32 +24,6 @@ if TYPE_CHECKING:
 
 _HERTZ = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-class ContainerStats(NamedTuple):
-    """One container. cpu: percent of one CPU, over the time since the sample before (of the first: since its start);
-    memory: bytes without the cache that can be dropped, memory_cached: with it; pressure: percent of the last ten
-    seconds, by cpu, memory, io. source: "cgroup", "proc" (sums over processes) or "" (does not run)."""
-
-    id: str
-    name: str
-    status: str
-    source: str = ""
-    cpu: float = 0.0
-    memory: int = 0
-    memory_cached: int = 0
-    memory_limit: int = 0
-    net_received: int = 0
-    net_sent: int = 0
-    block_read: int = 0
-    block_written: int = 0
-    pids: int = 0
-    pids_limit: int | None = None
-    pressure: dict[str, float] = {}
-
-    @property
-    def memory_percent(self) -> float:
-        return 100.0 * self.memory / self.memory_limit if self.memory_limit else 0.0
 
 
 def container_stats(

@@ -37,7 +37,9 @@ _UNLIMITED = {
 }
 
 
-def update_container(engine: Engine, container: str, given: Mapping[str, Any], *, restart: str | None = None) -> None:
+def update_container(
+    engine: Engine, container: str, given: Mapping[str, str | int], *, restart: str | None = None
+) -> None:
     """Change the limits in `given` (fields of ContainerOptions), and the restart policy.
 
     Raises UsageError, and HostLimit for a limit that a running container cannot get; nothing is changed then.

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
+from rootless.engine.report_types import Explanation
 from rootless.records.launch import CgroupPlan, LaunchPlan
-
-
-class Explanation(NamedTuple):
-    """config: the OCI config.json; launch: launch.json; steps: both in words, in the order of the acts."""
-
-    config: dict[str, Any]
-    launch: dict[str, Any]
-    steps: tuple[str, ...]
 
 
 def explanation(directory: str) -> Explanation:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from rootless.engine.report_types import CachePruned
 from rootless.errors import UsageError
 from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
 
@@ -13,13 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.engine.context import Engine
-
-
-class CachePruned(NamedTuple):
-    """removed: one line per record and cache mount; reclaimed: bytes."""
-
-    removed: tuple[str, ...]
-    reclaimed: int
 
 
 def prune_build_cache(

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.image.image_names import familiar
-from rootless.engine.upkeep.findings import (
+from rootless.engine.report_types import (
     BLOB,
     CONTAINER,
     GARBAGE,

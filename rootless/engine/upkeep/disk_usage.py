@@ -6,11 +6,12 @@ Layers never change, so that what one takes is measured once and noted beside it
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_list import users_by_image
 from rootless.engine.image.image_names import familiar, tags
 from rootless.engine.image.measured_layers import measure
+from rootless.engine.report_types import CacheUsage, ContainerUsage, DiskUsage, ImageUsage, VolumeUsage
 from rootless.errors import NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.storage.store.step_records import BuildCache
@@ -18,80 +19,6 @@ from rootless.storage.store.step_records import BuildCache
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.storage.store.store import Store
-
-
-class ImageUsage(NamedTuple):
-    """size: all its layers, manifest and config; shared: of it, what another image needs too."""
-
-    id: str
-    names: tuple[str, ...]
-    created: float
-    size: int
-    shared: int
-    containers: int
-
-    @property
-    def unique(self) -> int:
-        """What removing this image alone would free."""
-        return self.size - self.shared
-
-
-class ContainerUsage(NamedTuple):
-    """size: its directory with everything it wrote, its log and records."""
-
-    id: str
-    name: str
-    image: str
-    created: float
-    status: str
-    size: int
-
-
-class VolumeUsage(NamedTuple):
-    """links: containers that use it."""
-
-    name: str
-    links: int
-    size: int
-
-
-class CacheUsage(NamedTuple):
-    """One step of a build. size: layers that neither an image nor an earlier record of this list needs."""
-
-    key: str
-    description: str
-    created: float
-    used: float
-    size: int
-    is_needed: bool
-
-
-class DiskUsage(NamedTuple):
-    """images_size, cache_size: bytes of both, every layer once, cache mounts of builds too; images_free: of images that
-    no container uses.
-
-    leftovers: what interrupted commands left, which the next prune removes.
-    """
-
-    images: tuple[ImageUsage, ...]
-    containers: tuple[ContainerUsage, ...]
-    volumes: tuple[VolumeUsage, ...]
-    cache: tuple[CacheUsage, ...]
-    images_size: int
-    images_free: int
-    cache_size: int
-    leftovers: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return (
-            self.images_size
-            + self.cache_size
-            + self.leftovers
-            + sum(each.size for each in self.containers)
-            + sum(each.size for each in self.volumes)
-        )
 
 
 def disk_usage(engine: Engine) -> DiskUsage:

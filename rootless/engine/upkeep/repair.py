@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from rootless.engine.report_types import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, StoreFinding
 from rootless.engine.transfer.layer_bytes import recovered_tar
-from rootless.engine.upkeep.findings import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, StoreFinding
 from rootless.errors import HostLimit, RootlessError
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chain_ids, parse_manifest
 from rootless.paths import ensure_private

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.container.container_cgroup import cgroup_facts, prune_stale
 from rootless.engine.types import PruneReport
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rootless.engine.context import Engine
-    from rootless.engine.upkeep.build_cache import CachePruned
+    from rootless.engine.report_types import CachePruned
     from rootless.host.doctor import Section
 
 _ID_PROGRAMS = ("newuidmap", "newgidmap")
 _OTHER_PROGRAMS = ("fuse-overlayfs", "crun", "runc", "mmdebstrap")
 
 
-def system_info(engine: Engine) -> dict[str, Any]:
+def system_info(engine: Engine) -> dict[str, object]:
     """What the host and the store are, docker's keys where docker has them."""
     from rootless import __version__
     from rootless.engine.container.reconcile import state_of
@@ -79,7 +79,7 @@ def system_info(engine: Engine) -> dict[str, Any]:
     }
 
 
-def versions(engine: Engine) -> dict[str, Any]:
+def versions(engine: Engine) -> dict[str, object]:
     """Versions: {"Client": {"Version", "Os", "Arch", ...}, "Components": [...]}."""
     import platform
 

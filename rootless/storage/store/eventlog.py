@@ -14,7 +14,6 @@ from rootless.paths import Lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
 MAX_SIZE = 1 << 20
 _MAX_LINE = 16384
@@ -35,8 +34,13 @@ class EventEntry:
         self.attributes = attributes or {}
         self.nanoseconds = time.time_ns() if nanoseconds is None else nanoseconds
 
-    def to_json(self) -> dict[str, Any]:
-        """In the shape of docker's event."""
+    def document(self) -> dict[str, object]:
+        """The event as docker's API gives it: one of a container has three members of an older version more."""
+        older = {"status": self.action, "id": self.id, "from": self.attributes.get("image", "")}
+        return {**(older if self.kind == "container" else {}), **self.to_json()}
+
+    def to_json(self) -> dict[str, object]:
+        """The line of the log, in the shape of docker's event."""
         return {
             "Type": self.kind,
             "Action": self.action,

@@ -17,7 +17,7 @@ from rootless.cli.command_tree import COMMANDS
 from rootless.cli.container.run import create, explain, run
 from rootless.cli.declaration import Command, LazyGroup, Session
 from rootless.cli.main import cli
-from rootless.cli.run_flags import from_flags
+from rootless.cli.run_flags import options_from_flags
 from rootless.engine.types import ContainerOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -71,7 +71,7 @@ def parse(*words: str) -> ContainerOptions:
     flags = dict(run.make_context("run", list(words)).params)
     for name in ("detach", "quiet", "detach_keys", "sig_proxy"):
         flags.pop(name)
-    return from_flags(flags)
+    return options_from_flags(flags)
 
 
 def test_untouched_flags_are_the_engine_s_defaults() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.cli.container.ps import layout, ports_text
+from rootless.cli.container.ps import ports_text, ps_layout
 from rootless.cli.declaration import parse_filters
-from rootless.cli.table import aligned
+from rootless.cli.table import align_columns
 from rootless.engine.types import ContainerSummary, PortBinding
 from rootless.errors import UsageError
 
@@ -43,7 +43,9 @@ def printed(
     size: bool = False,
     rows: list[ContainerSummary] | None = None,
 ) -> str:
-    layout(no_trunc=no_trunc, with_size=size).print([summary()] if rows is None else rows, format=format, quiet=quiet)
+    ps_layout(no_trunc=no_trunc, with_size=size).print(
+        [summary()] if rows is None else rows, format=format, quiet=quiet
+    )
     return capsys.readouterr().out
 
 
@@ -88,7 +90,7 @@ def test_json_has_every_field(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unknown_fields_are_errors() -> None:
     with pytest.raises(UsageError, match=r"can't evaluate field Name.*'\.Names'"):
-        layout(no_trunc=False, with_size=False).print([summary()], format="{{.Name}}", quiet=False)
+        ps_layout(no_trunc=False, with_size=False).print([summary()], format="{{.Name}}", quiet=False)
 
 
 def test_sizes_appear_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +113,8 @@ def test_ports(bindings: list[tuple[str, int, int, str]], exposed: list[str], te
 
 def test_columns_align_within_runs_of_rows() -> None:
     rows = [["a", "b"], ["a long first cell", "b"], ["alone"], ["x", "y"]]
-    assert aligned(rows) == "a                   b\na long first cell   b\nalone\nx         y\n"
-    assert aligned([]) == ""
+    assert align_columns(rows) == "a                   b\na long first cell   b\nalone\nx         y\n"
+    assert align_columns([]) == ""
 
 
 def test_filters_collect_by_key() -> None:
