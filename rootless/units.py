@@ -116,9 +116,9 @@ def human_age(moment: float, now: float | None = None) -> str:
 
 def timestamp(seconds: float | None = None) -> str:
     """RFC 3339 with nanoseconds in UTC, as docker writes times (None: now)."""
-    nanoseconds = time.time_ns() if seconds is None else round(seconds * 1e6) * 1000
-    whole, fraction = divmod(nanoseconds, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{fraction:09d}Z"
+    from rootless.records.state import timestamp_ns
+
+    return timestamp_ns(None if seconds is None else round(seconds * 1e6) * 1000)
 
 
 def whole_timestamp(seconds: float) -> str:

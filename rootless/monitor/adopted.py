@@ -9,33 +9,32 @@ from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.monitor.cgroup import AnyGroup
+    from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
 
 
 class AdoptedRun:
-    """The rest of a NativeRun's life. known: what NativeRun.hand_over gave."""
+    """The rest of a NativeRun's life, from what NativeRun.hand_over gave."""
 
     __slots__ = ("_error_fd", "_helpers", "_spec", "_userns_fd", "console_fd", "group", "network", "pid", "pidfd")
 
-    def __init__(self, spec: LaunchSpec, known: dict[str, Any]) -> None:
+    def __init__(self, spec: LaunchSpec, handover: RunHandover) -> None:
         self._spec = spec
-        self.pid: int = known["pid"]
+        self.pid = handover.pid
         self.pidfd = os.pidfd_open(self.pid)  # our child, not reaped: the number is still its own
         self.console_fd: int | None = None
         self.network = NetworkFacts()
-        self._userns_fd, self._error_fd = known["fds"]
-        self._helpers: list[tuple[int, int]] = known["helpers"]
+        self._userns_fd, self._error_fd = handover.userns_fd, handover.error_fd
+        self._helpers = handover.helpers
         self.group: AnyGroup | None = None
-        if known["group"]:
+        if handover.group:
             from rootless.runtime.cgroups.group import restore
 
-            self.group = restore(known["group"])
+            self.group = restore(handover.group)
 
     def start(self) -> None:
-        """It runs."""
+        """Do nothing: the earlier image of this process has started the command."""
 
     def wait(self) -> int:
         """The exit status of the ended container."""
@@ -44,11 +43,11 @@ class AdoptedRun:
         return code if code >= 0 else 128 - code
 
     def helpers(self) -> list[tuple[int, int]]:
-        """As they were handed over."""
+        """The helpers as they were handed over, but for those that have ended."""
         return self._helpers
 
-    def hand_over(self) -> dict[str, Any] | None:
-        """Once is enough."""
+    def hand_over(self) -> RunHandover | None:
+        """None: this image of the process is small already, and stays."""
         return None
 
     def forget(self, pid: int) -> None:

@@ -10,7 +10,6 @@ from rootless.host import cgroups
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from rootless.host.cgroups import Delegation
     from rootless.host.scope import Request
@@ -130,7 +129,7 @@ def unmet(spec: LaunchSpec) -> Unmet:
     return tell
 
 
-def joiner(known: dict[str, Any] | None, init: int) -> Callable[[int], None] | None:
+def joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] | None:
     """What moves a further process into the group of the container whose first process is `init`."""
     from rootless.runtime.cgroups import place
     from rootless.runtime.cgroups.group import restore
@@ -158,11 +157,12 @@ def enter(group: AnyGroup | None) -> list[str]:
     if group is None:
         return []
     from rootless.runtime.cgroups import place
+    from rootless.runtime.cgroups.group import Group1
 
-    if group.version == 2:
-        own = [f"{cgroups.ROOT}{cgroups.unified_path()}"]
+    if isinstance(group, Group1):
+        own = [os.path.dirname(path) for path in group.paths.values()]
     else:
-        own = [os.path.dirname(path) for path in group.to_json()["paths"].values()]
+        own = [f"{cgroups.ROOT}{cgroups.unified_path()}"]
     place.join(group, os.getpid())
     return own
 

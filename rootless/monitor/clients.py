@@ -16,15 +16,15 @@ from rootless.monitor.loop import READ, WRITE, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Protocol
 
     class Receiver(Protocol):
         """Who gets what clients say."""
 
-        def on_launch(self, client: Client, told: dict[str, Any]) -> None: ...
+        def on_launch(self, client: Client, request: protocol.LaunchRequest) -> None: ...
         def on_attached(self, client: Client) -> None: ...
         def on_stdin(self, typed: bytes) -> None: ...
-        def on_stdin_end(self, client: Client, *, told: bool) -> None: ...
+        def on_stdin_end(self, client: Client, *, has_left: bool) -> None: ...
         def on_resize(self, rows: int, cols: int) -> None: ...
         def on_kill(self, number: int) -> None: ...
         def on_drained(self) -> None: ...
@@ -105,7 +105,7 @@ class Clients:
                 pass
 
     def add(self, connection: socket.socket) -> Client:
-        """Serve `connection`."""
+        """Serve what is said at `connection` from now on."""
         client = Client(connection)
         self._all[client.fd] = client
         self._watch(client)
@@ -114,13 +114,13 @@ class Clients:
     def __len__(self) -> int:
         return len(self._all)
 
-    def attach(self, client: Client, wanted: dict[str, Any]) -> None:
-        """Give `client` the streams of an ATTACH payload."""
-        pairs = ((protocol.STDOUT, "stdout"), (protocol.STDERR, "stderr"))
-        client.streams = tuple(kind for kind, name in pairs if wanted.get(name))
-        client.wants_stdin = bool(wanted.get("stdin"))
-        rows, cols = wanted.get("rows"), wanted.get("cols")
-        if isinstance(rows, int) and isinstance(cols, int) and 0 < rows < 1 << 16 and 0 < cols < 1 << 16:
+    def attach(self, client: Client, request: protocol.AttachRequest) -> None:
+        """Give `client` the streams that it asks for."""
+        pairs = ((protocol.STDOUT, request.stdout), (protocol.STDERR, request.stderr))
+        client.streams = tuple(kind for kind, is_wanted in pairs if is_wanted)
+        client.wants_stdin = request.stdin
+        rows, cols = request.size
+        if 0 < rows < 1 << 16 and 0 < cols < 1 << 16:
             self._receiver.on_resize(rows, cols)
         self._watch(client)
 
@@ -171,13 +171,13 @@ class Clients:
                     self._watch(client)
 
     def drop(self, client: Client) -> None:
-        """Close a connection."""
+        """Close the connection of `client`: it is detached."""
         if self._all.pop(client.fd, None) is None:
             return
         self._loop.forget(client.fd)
         client.connection.close()
         if client.wants_stdin:
-            self._receiver.on_stdin_end(client, told=False)
+            self._receiver.on_stdin_end(client, has_left=True)
         self._receiver.on_drained()
 
     def _watch(self, client: Client) -> None:
@@ -241,15 +241,15 @@ class Clients:
                 receiver.on_stdin(payload)
         elif kind == protocol.STDIN_EOF:
             if client.wants_stdin:
-                receiver.on_stdin_end(client, told=True)
+                receiver.on_stdin_end(client, has_left=False)
         elif kind == protocol.RESIZE:
             receiver.on_resize(*protocol.SIZE.unpack(payload))
         elif kind == protocol.SIGNAL:
             receiver.on_kill(payload[0] if payload else 0)
         elif kind == protocol.ATTACH:
-            self.attach(client, protocol.fields(payload))
+            self.attach(client, protocol.AttachRequest.from_json(protocol.read_payload(payload)))
             receiver.on_attached(client)
         elif kind == protocol.LAUNCH:
-            receiver.on_launch(client, protocol.fields(payload))
+            receiver.on_launch(client, protocol.LaunchRequest.from_json(protocol.read_payload(payload)))
         else:
             raise InvalidInput(f"frame type {kind} from a client")

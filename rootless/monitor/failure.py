@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from rootless.monitor import protocol, state
-from rootless.monitor.logfile import timestamp
+from rootless.records.state import timestamp_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +26,12 @@ def report(supervisor: Supervisor) -> None:
             facts.pid = 0
             facts.exit_code = KILLED
             facts.error = f"monitor failed: {text.strip().splitlines()[-1]}"
-            facts.finished_at = timestamp()
+            facts.finished_at = timestamp_ns()
             state.write(supervisor.directory, facts)
     supervisor.clients.tell_all(
         protocol.message(
-            protocol.ERROR,
-            message="the container's monitor failed",
-            hint="see monitor.log in the container's directory, and report it",
-            exit_code=125,
+            protocol.ErrorNotice(
+                "the container's monitor failed", "see monitor.log in the container's directory, and report it"
+            )
         )
     )

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from rootless.monitor.cgroup import AnyGroup, Holder
+    from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
     from rootless.storage.drivers import Mounter
 
 _MAX_ANSWER = 1 << 16  # bytes of the agent's messages and of the program's own words
+_MAX_TEXT = 4096  # characters of an error; as JSON they stay below _MAX_ANSWER
 _HYBRID = "/sys/fs/cgroup/unified"
 _START, _DELETE = b"s", b"d"
 
@@ -93,8 +95,8 @@ class ForeignRun:
             self._helper.pid = -1
             note(self._spec.directory, f"{self._helper.name}, the network helper, has ended")
 
-    def hand_over(self) -> dict[str, Any] | None:
-        """The agent is part of this process's image: it stays."""
+    def hand_over(self) -> RunHandover | None:
+        """None: the agent is part of this image of the process, which has to stay."""
         return None
 
     def close(self, *, remove: bool = False) -> None:
@@ -152,7 +154,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder 
                 monitor, mounter, stdio, listener.path if listener else None
             )
         theirs.close()
-        run = ForeignRun(spec, agent, ours, int(_answer(ours)["pid"]), group)
+        run = ForeignRun(spec, agent, ours, _answer(ours), group)
         if listener is not None:
             run.console_fd = listener.receive()
         run.connect()
@@ -210,17 +212,17 @@ def _write_bundle(spec: LaunchSpec, place: str) -> None:
         raise HostLimit(f"cannot write '{place}': {e.strerror}") from e
 
 
-def _answer(channel: socket.socket) -> dict[str, Any]:
-    """The agent's next message; its error is raised."""
+def _answer(channel: socket.socket) -> int:
+    """The pid of the container in the agent's next message, 0 where it names none; its error is raised."""
     message = channel.recv(_MAX_ANSWER)
     if not message:
         raise RuntimeFailure("the agent that calls the runtime ended unexpectedly")
-    told: dict[str, Any] = json.loads(message)
-    if "message" in told:
-        from rootless.monitor.protocol import raised
+    from rootless.monitor.protocol import ErrorNotice, read_payload
 
-        raise raised(message)
-    return told
+    fields = read_payload(message)
+    if fields.has("message"):
+        raise ErrorNotice.from_json(fields).error()
+    return fields.integer("pid", 0)
 
 
 class _ConsoleListener:
@@ -295,16 +297,21 @@ class _Agent:
                 self._serve()
                 code = 0
         except RootlessError as e:
-            self._tell(message=e.message, hint=e.hint, exit_code=e.exit_code)
+            self._fail(e.message, e.hint, e.exit_code)
         except BaseException as e:
-            self._tell(message=f"the agent that calls the runtime failed: {e!r}", hint=None, exit_code=125)
+            self._fail(f"the agent that calls the runtime failed: {e!r}")
         finally:
             self._clean()
             os._exit(code)
 
-    def _tell(self, **fields: object) -> None:
+    def _fail(self, message: str, hint: str | None = None, exit_code: int = 125) -> None:
+        from rootless.monitor.protocol import ErrorNotice
+
+        self._send(ErrorNotice(message[:_MAX_TEXT], hint, exit_code).to_json())
+
+    def _send(self, answer: dict[str, object]) -> None:
         try:
-            self._channel.send(json.dumps(fields).encode()[:_MAX_ANSWER])
+            self._channel.send(json.dumps(answer).encode())
         except OSError:
             pass
 
@@ -334,7 +341,7 @@ class _Agent:
         with open(pid_file, encoding="ascii") as file:
             self._pid = int(file.read(32))
         self._pidfd = pidfd_open(self._pid)
-        self._tell(pid=self._pid)
+        self._send({"pid": self._pid})
 
     def _seed(self, rootfs: str) -> None:
         if not self._spec.plan.seed_volumes:
@@ -352,10 +359,10 @@ class _Agent:
         while command := self._channel.recv(16):
             if command == _START:
                 self._call(["start", self._spec.id], None)
-                self._tell(started=True)
+                self._send({"started": True})
             elif command == _DELETE:
                 self._clean()
-                self._tell(deleted=True)
+                self._send({"deleted": True})
                 return
 
     def _clean(self) -> None:

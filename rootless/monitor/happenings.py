@@ -37,8 +37,8 @@ def watch_memory(loop: Loop, spec: LaunchSpec, tracked: State, group: AnyGroup |
         return None
     from rootless.monitor.memory import MemoryWatch
 
-    def tell() -> None:
+    def report() -> None:
         tracked.ran_out_of_memory()
         record(spec, "oom")
 
-    return MemoryWatch(loop, group, tell, told=tracked.facts.oom_killed)
+    return MemoryWatch(loop, group, report, is_reported=tracked.facts.oom_killed)

@@ -11,10 +11,9 @@ import signal
 import time
 
 from rootless.errors import RootlessError
-from rootless.monitor.logfile import timestamp
 from rootless.monitor.loop import READ, Loop, Timer
 from rootless.records.launch import HealthPlan
-from rootless.records.state import HealthResult, HealthState
+from rootless.records.state import HealthResult, HealthState, timestamp_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Health:
         if probe.timed_out:
             exit_code = -1
             output = f"Health check exceeded timeout ({self._timeout:g}s)" + (f": {output}" if output else "")
-        result = HealthResult(probe.started_at, timestamp(), exit_code, output)
+        result = HealthResult(probe.started_at, timestamp_ns(), exit_code, output)
         self._status.add(result, age=probe.began - self._began)
         self._report(self._status.facts())
         self._wait()
@@ -125,7 +124,7 @@ class _Probe:
         self._loop = loop
         self.timed_out = False
         self.began = time.monotonic()
-        self.started_at = timestamp()
+        self.started_at = timestamp_ns()
         self._output = bytearray()
         self._inner: list[int] = []
         self._fd, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

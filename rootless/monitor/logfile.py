@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 
 try:
     from _json import encode_basestring  # the same function; `json` itself loads re and enum, 1.5 MB in each monitor
 except ImportError:
     from json.encoder import encode_basestring
+
+from rootless.records.state import timestamp_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +21,7 @@ MAX_RECORD = 16384  # bytes of one record, as docker: a longer line becomes seve
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
-def timestamp(nanoseconds: int | None = None) -> str:
-    """RFC 3339 with nanoseconds, in UTC: the time stamps of logs and states."""
-    seconds, fraction = divmod(time.time_ns() if nanoseconds is None else nanoseconds, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
-
-
-def quote(text: str) -> str:
+def quote_json(text: str) -> str:
     """`text` as a JSON string that no terminal obeys."""
     quoted = encode_basestring(text)
     return quoted if quoted.isascii() and "\x7f" not in quoted else quoted.translate(_ESCAPED)
@@ -100,8 +95,8 @@ class LogFile:
         """Append `records` of `stream` ("stdout", "stderr"), all with the time of now."""
         if not records:
             return
-        tail = f',"stream":"{stream}","time":"{timestamp()}"}}\n'
-        lines = [f'{{"log":{quote(record.decode(errors="replace"))}{tail}'.encode() for record in records]
+        tail = f',"stream":"{stream}","time":"{timestamp_ns()}"}}\n'
+        lines = [f'{{"log":{quote_json(record.decode(errors="replace"))}{tail}'.encode() for record in records]
         if not self.max_size:
             self._append(b"".join(lines))
             return
@@ -144,6 +139,7 @@ class LogFile:
             self.lost += 1
 
     def close(self) -> None:
+        """Close the file; what is written afterwards is lost."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -158,10 +154,10 @@ class NoLog:
         self.lost = 0
 
     def write(self, stream: str, records: list[bytes]) -> None:
-        """Forget them."""
+        """Forget the records."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 def open_log(settings: LogPlan) -> LogFile | NoLog:

@@ -18,9 +18,8 @@ from rootless.monitor.supervise import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.monitor.cgroup import Holder
+    from rootless.monitor.handover import Handover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.monitor.supervise import ContainerRun
@@ -90,21 +89,21 @@ def _supervisor(prepared: PreparedContainer | None, holder: Holder | None) -> Su
     return supervisor
 
 
-def _begin_anew(known: dict[str, Any]) -> None:
+def _begin_anew(handover: Handover) -> None:
     """Execute this process's second image. A signal that comes meanwhile waits; returns only when exec fails."""
     import marshal
 
     from rootless.host.userns import worker_command
 
-    if known["scope"] and known["run"]["helpers"]:
+    if handover.scope and handover.run.helpers:
         from rootless.monitor.cgroup import gather
 
-        gather(known["scope"], known["run"]["helpers"])
+        gather(handover.scope, handover.run.helpers)
     memory = os.memfd_create("monitor", 0)
-    os.write(memory, marshal.dumps(known))
+    os.write(memory, marshal.dumps(handover.to_json()))
     os.lseek(memory, 0, os.SEEK_SET)
     argv = worker_command("rootless.monitor.main", "resume", str(memory))
-    for fd in known["fds"]:
+    for fd in handover.descriptors():
         os.set_inheritable(fd, True)
     signals.block(_HANDLED)
     try:
@@ -112,28 +111,29 @@ def _begin_anew(known: dict[str, Any]) -> None:
     except OSError:
         signals.unblock(_HANDLED)  # a Python that was upgraded in this second: we go on as we are
         os.close(memory)
-        for fd in known["fds"]:
+        for fd in handover.descriptors():
             os.set_inheritable(fd, False)
 
 
 def _resume(supervisor: Supervisor, memory: int) -> None:
-    """The second image takes over."""
+    """Take over from the first image, which has left what it knew in the file `memory`."""
     import marshal
 
     from rootless.monitor.adopted import AdoptedRun
+    from rootless.monitor.handover import Handover
     from rootless.monitor.launch_spec import LaunchSpec
-    from rootless.records.launch import LaunchPlan
 
     with open(memory, "rb") as file:
-        known = marshal.loads(file.read())  # noqa: S302 - we wrote it ourselves, into memory that has no name
-    for fd in known["fds"]:
+        content = file.read()
+    handover = Handover.from_json(marshal.loads(content))  # noqa: S302 - we wrote it, into memory that has no name
+    for fd in handover.descriptors():
         os.set_inheritable(fd, False)
-    if known["scope"]:
+    if handover.scope:
         from rootless.monitor.cgroup import Holder
 
-        supervisor.launcher = _Launcher(None, Holder(known["scope"]))
-    spec = LaunchSpec(known["directory"], LaunchPlan.from_json(known["launch"]))
-    supervisor.resume(known, AdoptedRun(spec, known["run"]), spec)
+        supervisor.launcher = _Launcher(None, Holder(handover.scope))
+    spec = LaunchSpec(handover.directory, handover.plan)
+    supervisor.resume(handover, AdoptedRun(spec, handover.run), spec)
     signals.unblock(_HANDLED)
 
 

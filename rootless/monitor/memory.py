@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class MemoryWatch:
-    """Calls `tell()` once for each change that killed something, until `close`, which looks a last time.
+    """Calls `report()` once for each change that killed something, until `close`, which looks a last time.
 
-    told: what was killed so far has been told, by an earlier image of this process.
+    is_reported: what was killed so far was reported by an earlier image of this process.
     """
 
-    __slots__ = ("_fd", "_group", "_kills", "_loop", "_tell")
+    __slots__ = ("_fd", "_group", "_kills", "_loop", "_report")
 
-    def __init__(self, loop: Loop, group: AnyGroup, tell: Callable[[], None], *, told: bool) -> None:
+    def __init__(self, loop: Loop, group: AnyGroup, report: Callable[[], None], *, is_reported: bool) -> None:
         self._loop = loop
         self._group = group
-        self._tell = tell
-        self._kills = group.oom_kills() if told else 0
+        self._report = report
+        self._kills = group.oom_kills() if is_reported else 0
         self._fd = -1
         path = group.watched()
         if path:
@@ -44,7 +44,7 @@ class MemoryWatch:
         kills = self._group.oom_kills()
         if kills > self._kills:
             self._kills = kills
-            self._tell()
+            self._report()
 
     def _stop(self) -> None:
         if self._fd >= 0:
@@ -53,6 +53,6 @@ class MemoryWatch:
             self._fd = -1
 
     def close(self) -> None:
-        """The container has ended."""
+        """The container has ended: look a last time, and stop watching."""
         self._look()
         self._stop()

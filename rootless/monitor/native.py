@@ -12,9 +12,8 @@ from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.monitor.cgroup import AnyGroup, Holder
+    from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
@@ -67,12 +66,15 @@ class NativeRun:
             self._helper.pid = -1
             note(self._spec.directory, f"{self._helper.name}, the network helper, has ended")
 
-    def hand_over(self) -> dict[str, Any] | None:
+    def hand_over(self) -> RunHandover | None:
         """The run as `adopted.AdoptedRun` takes it."""
+        from rootless.monitor.handover import RunHandover
+
         userns_fd = -1 if self._process.userns_fd is None else self._process.userns_fd
         error_fd = -1 if self._helper is None else self._helper.error_fd()
-        group = None if self.group is None else self.group.to_json()
-        return {"pid": self.pid, "fds": [userns_fd, error_fd], "helpers": self.helpers(), "group": group}
+        handover = RunHandover(self.pid, (userns_fd, error_fd), self.helpers())
+        handover.group = None if self.group is None else self.group.to_json()
+        return handover
 
     def close(self, *, remove: bool = False) -> None:
         """Stop the network helper and the filesystem's daemon, delete the container if it shall be removed."""

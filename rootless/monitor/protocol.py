@@ -9,22 +9,19 @@ from __future__ import annotations
 import struct
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError, RuntimeFailure
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from rootless.records.fields import Fields
 
 STDIN = 0  # client to monitor: bytes for the container's standard input
 STDOUT = 1  # monitor to client: bytes of standard output, or of the terminal
 STDERR = 2
 RESIZE = 3  # client to monitor: !HH rows, columns of its terminal
 STDIN_EOF = 4  # client to monitor: no more STDIN will come
-EXIT = 5  # monitor to client, its last frame: {"exit_code": 0..255}
-STARTED = 6  # monitor to client: the container's execve succeeded, or the attach is in place: {"pid": n}
-ERROR = 7  # monitor to client: {"message", "hint", "exit_code"}; no EXIT follows
+EXIT = 5  # monitor to client, its last frame: an ExitNotice
+STARTED = 6  # monitor to client: the container's execve succeeded, or the attach is in place: a StartNotice
+ERROR = 7  # monitor to client: an ErrorNotice; no EXIT follows
 SIGNAL = 8  # client to monitor: !B number of the signal for the container's first process
-ATTACH = 9  # client to monitor: {"stdin", "stdout", "stderr": bools, "rows", "cols"}
-LAUNCH = 10  # engine to monitor: {"directory": container directory, "attach": an ATTACH payload or null}
+ATTACH = 9  # client to monitor: an AttachRequest
+LAUNCH = 10  # engine to monitor: a LaunchRequest
 
 HEADER = struct.Struct("!BI")
 SIZE = struct.Struct("!HH")
@@ -39,11 +36,133 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(kind, len(payload)) + payload
 
 
-def message(kind: int, **fields: object) -> bytes:
-    """One frame with a JSON object as its payload."""
+class AttachRequest:
+    """The payload of ATTACH: the streams that a client wants, and the size of its terminal (0, 0: it has none)."""
+
+    __slots__ = ("size", "stderr", "stdin", "stdout")
+
+    def __init__(self, *, stdin: bool, stdout: bool, stderr: bool, size: tuple[int, int] = (0, 0)) -> None:
+        """size: rows and columns."""
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.size = size
+
+    def to_json(self) -> dict[str, object]:
+        """The payload."""
+        streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        return {**streams, "rows": self.size[0], "cols": self.size[1]}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> AttachRequest:
+        """The reverse of `to_json`; raises InvalidInput for a member of a wrong type."""
+        return cls(
+            stdin=fields.flag("stdin"),
+            stdout=fields.flag("stdout"),
+            stderr=fields.flag("stderr"),
+            size=(fields.integer("rows", 0), fields.integer("cols", 0)),
+        )
+
+
+class LaunchRequest:
+    """The payload of LAUNCH: the directory of the container, and what the engine wants to be attached to."""
+
+    __slots__ = ("attach", "directory")
+
+    def __init__(self, directory: str, attach: AttachRequest | None = None) -> None:
+        self.directory = directory
+        self.attach = attach
+
+    def to_json(self) -> dict[str, object]:
+        """The payload."""
+        return {"directory": self.directory, "attach": None if self.attach is None else self.attach.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> LaunchRequest:
+        """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
+        attach = fields.member("attach")
+        return cls(fields.text("directory"), None if attach is None else AttachRequest.from_json(attach))
+
+
+class StartNotice:
+    """The payload of STARTED: the pid of the container's first process, and lines that the user shall see."""
+
+    __slots__ = ("pid", "warnings")
+
+    def __init__(self, pid: int, warnings: list[str] | None = None) -> None:
+        self.pid = pid
+        self.warnings = warnings or []
+
+    def to_json(self) -> dict[str, object]:
+        """The payload."""
+        return {"pid": self.pid, "warnings": self.warnings}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> StartNotice:
+        """The reverse of `to_json`; raises InvalidInput for a member of a wrong type."""
+        return cls(fields.integer("pid", 0), fields.texts("warnings"))
+
+
+class ExitNotice:
+    """The payload of EXIT: the exit status of the container's first process, 0 to 255."""
+
+    __slots__ = ("exit_code",)
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+    def to_json(self) -> dict[str, object]:
+        """The payload."""
+        return {"exit_code": self.exit_code}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ExitNotice:
+        """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
+        return cls(fields.integer("exit_code"))
+
+
+class ErrorNotice:
+    """The payload of ERROR: why the container could not be started or served."""
+
+    __slots__ = ("exit_code", "hint", "message")
+
+    def __init__(self, message: str, hint: str | None = None, exit_code: int = 125) -> None:
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def to_json(self) -> dict[str, object]:
+        """The payload."""
+        return {"message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ErrorNotice:
+        """The reverse of `to_json`; raises InvalidInput for a member of a wrong type."""
+        message = fields.text("message", "the monitor failed")
+        return cls(message, fields.optional_text("hint"), fields.integer("exit_code", 125))
+
+    def error(self) -> RootlessError:
+        """The error that the notice tells of, to be raised."""
+        kind = {126: CommandNotExecutable, 127: CommandNotFound}.get(self.exit_code, RuntimeFailure)
+        error = kind(self.message, hint=self.hint)
+        error.exit_code = self.exit_code
+        return error
+
+
+def message(notice: AttachRequest | LaunchRequest | StartNotice | ExitNotice | ErrorNotice) -> bytes:
+    """The frame whose payload `notice` is."""
     import json
 
-    return frame(kind, json.dumps(fields, separators=(",", ":")).encode())
+    return frame(_TYPES[type(notice)], json.dumps(notice.to_json(), separators=(",", ":")).encode())
+
+
+_TYPES: dict[type, int] = {
+    AttachRequest: ATTACH,
+    LaunchRequest: LAUNCH,
+    StartNotice: STARTED,
+    ExitNotice: EXIT,
+    ErrorNotice: ERROR,
+}
 
 
 def resize(rows: int, cols: int) -> bytes:
@@ -51,33 +170,20 @@ def resize(rows: int, cols: int) -> bytes:
     return frame(RESIZE, SIZE.pack(min(max(rows, 0), 0xFFFF), min(max(cols, 0), 0xFFFF)))
 
 
-def fields(payload: bytes) -> dict[str, Any]:
-    """The JSON object of a payload. Raises InvalidInput when it is none."""
+def read_payload(payload: bytes) -> Fields:
+    """The members of a payload that is a JSON object. Raises InvalidInput when it is none."""
     import json
 
     try:
         value = json.loads(payload)
     except ValueError:
         value = None
-    if not isinstance(value, dict):
-        raise InvalidInput("a frame's payload is not a JSON object")
-    return value
+    return Fields(value, "a frame's payload")
 
 
 def error_message(error: RootlessError) -> bytes:
-    """An ERROR frame that `raised` turns back into the same kind of error."""
-    return message(ERROR, message=error.message, hint=error.hint, exit_code=error.exit_code)
-
-
-def raised(payload: bytes) -> RootlessError:
-    """The error that an ERROR frame tells of, with its exit code."""
-    told = fields(payload)
-    code = told.get("exit_code", 125)
-    kind = {126: CommandNotExecutable, 127: CommandNotFound}.get(code, RuntimeFailure)
-    hint = told.get("hint")
-    error = kind(str(told.get("message", "the monitor failed")), hint=str(hint) if hint else None)
-    error.exit_code = code if isinstance(code, int) else 125
-    return error
+    """An ERROR frame that `ErrorNotice.error` turns back into the same kind of error."""
+    return message(ErrorNotice(error.message, error.hint, error.exit_code))
 
 
 class Decoder:

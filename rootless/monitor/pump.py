@@ -16,9 +16,9 @@ from rootless.monitor.loop import READ, WRITE, Loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from rootless.monitor.clients import Clients
+    from rootless.monitor.handover import StreamHandover
     from rootless.monitor.logfile import LogFile, NoLog
 
 _CHUNK = 1 << 16
@@ -225,24 +225,25 @@ class Pump:
             output.drain()
         return all(output.fd < 0 for output in self.outputs)
 
-    def hand_over(self) -> dict[str, Any] | None:
+    def hand_over(self) -> StreamHandover | None:
         """What `resume_from` takes; None while bytes are under way."""
         feed = self.input
         if (feed is not None and feed.is_busy) or any(output.paused or output.fd < 0 for output in self.outputs):
             return None
-        stdin = -1 if feed is None or self.is_terminal else feed.fd
-        outputs = [output.fd for output in self.outputs]
-        rests = [output.unfinished for output in self.outputs]
-        return {"terminal": self.is_terminal, "stdin": stdin, "outputs": outputs, "rests": rests}
+        from rootless.monitor.handover import StreamHandover
 
-    def resume_from(self, loop: Loop, clients: Clients, log: LogFile | NoLog, known: dict[str, Any]) -> None:
+        stdin = -1 if feed is None or self.is_terminal else feed.fd
+        outputs = [(output.fd, output.unfinished) for output in self.outputs]
+        return StreamHandover(stdin, outputs, is_terminal=self.is_terminal)
+
+    def resume_from(self, loop: Loop, clients: Clients, log: LogFile | NoLog, handover: StreamHandover) -> None:
         """Go on with the streams that an earlier image of this process has handed over."""
-        outputs = known["outputs"]
-        if known["terminal"]:
-            self.use_terminal(loop, clients, log, outputs[0])
+        fds = [fd for fd, _ in handover.outputs]
+        if handover.is_terminal:
+            self.use_terminal(loop, clients, log, fds[0])
         else:
-            self.use_pipes(loop, clients, log, (known["stdin"], outputs[0], outputs[1]))
-        for output, rest in zip(self.outputs, known["rests"], strict=True):
+            self.use_pipes(loop, clients, log, (handover.stdin, fds[0], fds[1]))
+        for output, (_, rest) in zip(self.outputs, handover.outputs, strict=True):
             output.unfinished = rest
 
     def end(self) -> None:

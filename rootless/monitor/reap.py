@@ -12,12 +12,7 @@ import signal
 from rootless.kernel import procfs
 from rootless.kernel.process import pidfd_open, pidfd_send_signal
 from rootless.monitor import state
-from rootless.monitor.logfile import timestamp
-from rootless.records.state import LIVE
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from rootless.records.state import LIVE, timestamp_ns
 
 DEAD_EXIT_CODE = 137
 
@@ -61,7 +56,7 @@ def stale(directory: str) -> bool:
             for pid, start in facts.helpers:
                 _kill_same(pid, start)
             _end_cgroup(facts.cgroup)
-        facts.finished_at = timestamp()
+        facts.finished_at = timestamp_ns()
         state.end(facts, "exited", DEAD_EXIT_CODE, "monitor died")
         state.write(directory, facts)
     finally:
@@ -69,7 +64,7 @@ def stale(directory: str) -> bool:
     return True
 
 
-def _end_cgroup(known: dict[str, Any] | None) -> None:
+def _end_cgroup(known: dict[str, object] | None) -> None:
     """Kill what is left in the container's cgroup, and remove that."""
     if not known:
         return

@@ -11,24 +11,21 @@ class RestartPolicy:
     """docker's restart policy `name` with its count and its back-off.
 
     name: "no", "on-failure", "always", "unless-stopped"; maximum: for on-failure, 0 means no limit. "always" and
-    "unless-stopped" differ only in what a later boot does, which is not the monitor's business.
+    "unless-stopped" differ only in what a later boot does, which is not the monitor's business. count: starts after the
+    first one; delay: seconds before the last of them, 0 before there was one.
     """
 
-    __slots__ = ("_delay", "count", "maximum", "name")
+    __slots__ = ("count", "delay", "maximum", "name")
 
     def __init__(self, name: str = "no", maximum: int = 0) -> None:
         self.name = name or "no"
         self.maximum = maximum
         self.count = 0
-        self._delay = 0.0
+        self.delay = 0.0
 
-    def hand_over(self) -> tuple[int, float]:
-        """What `resume` takes."""
-        return self.count, self._delay
-
-    def resume(self, known: tuple[int, float]) -> None:
+    def resume(self, count: int, delay: float) -> None:
         """Go on with the count and the delay of an earlier policy."""
-        self.count, self._delay = known
+        self.count, self.delay = count, delay
 
     def change(self, name: str, maximum: int) -> None:
         """Another policy from now on; what was counted stays."""
@@ -43,9 +40,9 @@ class RestartPolicy:
             return None
         if self.name not in ("on-failure", "always", "unless-stopped"):
             return None
-        if ran_for >= GOOD_RUN or not self._delay:
-            self._delay = FIRST_DELAY
+        if ran_for >= GOOD_RUN or not self.delay:
+            self.delay = FIRST_DELAY
         else:
-            self._delay = min(self._delay * 2, LONGEST_DELAY)
+            self.delay = min(self.delay * 2, LONGEST_DELAY)
         self.count += 1
-        return self._delay
+        return self.delay

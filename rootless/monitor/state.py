@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 
 from rootless.errors import InvalidInput
-from rootless.monitor.logfile import timestamp
-from rootless.records.state import NEVER, ContainerState, HealthState, NetworkFacts
+from rootless.records.state import NEVER, ContainerState, HealthState, NetworkFacts, timestamp_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.monitor.cgroup import AnyGroup
 
 _MAX_NOTES = 1 << 16  # bytes of monitor.log
@@ -46,7 +43,7 @@ def note(directory: str, text: str) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if os.fstat(fd).st_size < _MAX_NOTES:
-                os.write(fd, f"{timestamp()} {text}\n".encode(errors="replace")[:8192])
+                os.write(fd, f"{timestamp_ns()} {text}\n".encode(errors="replace")[:8192])
         finally:
             os.close(fd)
     except OSError:
@@ -95,7 +92,7 @@ class State:
         facts.status = "running"
         facts.pid = pid
         facts.pid_start = procfs.start_time(pid)
-        facts.started_at = timestamp()
+        facts.started_at = timestamp_ns()
         facts.finished_at = NEVER
         facts.exit_code = 0
         facts.error = ""
@@ -108,7 +105,7 @@ class State:
     def ended(self, status: str, exit_code: int, *, error: str = "") -> None:
         """The container does not run: "exited", "restarting", or "created" when it could not start."""
         if status != "created":
-            self.facts.finished_at = timestamp()
+            self.facts.finished_at = timestamp_ns()
         end(self.facts, status, exit_code, error)
         self.save()
 
@@ -126,11 +123,6 @@ class State:
         """The kernel killed a process of the container for its limit."""
         self.facts.oom_killed = True
         self.save()
-
-
-def resumed(directory: str, known: dict[str, Any]) -> State:
-    """The state as an earlier image of this process handed it over."""
-    return State(directory, ContainerState.from_json(known))
 
 
 def end(facts: ContainerState, status: str, exit_code: int, error: str) -> None:

@@ -21,9 +21,10 @@ from rootless.monitor.restart import RestartPolicy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Protocol
 
     from rootless.monitor.cgroup import AnyGroup
+    from rootless.monitor.handover import Handover, RunHandover
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
     from rootless.records.state import NetworkFacts
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
             Also undoes a run that never started.
             """
 
-        def hand_over(self) -> dict[str, Any] | None:
-            """What AdoptedRun takes in a new image of this process: pid, fds, helpers; None: it cannot."""
+        def hand_over(self) -> RunHandover | None:
+            """What AdoptedRun takes in a new image of this process; None: the run cannot be handed over."""
 
         def forget(self, pid: int) -> None:
             """Child `pid` was reaped: if it was a helper, its number may be another's from now on."""
@@ -84,7 +85,7 @@ class Supervisor:
         self.clients = Clients(loop, self)
         self.done = False
         self.directory: str | None = None
-        self.settle: Callable[[dict[str, Any]], None] | None = None  # gets what `resume` takes, once all is calm
+        self.settle: Callable[[Handover], None] | None = None  # gets what `resume` takes, once all is calm
         self._spec: LaunchSpec | None = None
         self._state: state.State | None = None
         self._log: LogFile | NoLog = NoLog()
@@ -105,14 +106,13 @@ class Supervisor:
 
     # what clients say
 
-    def on_launch(self, client: Client, told: dict[str, Any]) -> None:
+    def on_launch(self, client: Client, request: protocol.LaunchRequest) -> None:
         """The engine's first frame."""
         if self.directory is not None:
             return
-        self.directory = str(told.get("directory"))
-        wanted = told.get("attach")
-        if isinstance(wanted, dict):
-            self.clients.attach(client, wanted)
+        self.directory = request.directory
+        if request.attach is not None:
+            self.clients.attach(client, request.attach)
         try:
             self._begin(self.directory)
         except RootlessError as e:
@@ -124,18 +124,18 @@ class Supervisor:
     def on_attached(self, client: Client) -> None:
         """A later client: the container runs, or waits for its next start."""
         run = self._run
-        self.clients.send(client, protocol.message(protocol.STARTED, pid=run.pid if run else 0))
+        self.clients.send(client, protocol.message(protocol.StartNotice(run.pid if run else 0)))
 
     def on_stdin(self, typed: bytes) -> None:
-        """Bytes for the container."""
+        """A client sends bytes for the container's stdin."""
         if self._pump.input is not None and self._spec is not None and self._spec.plan.open_stdin:
             self._pump.input.write(typed)
 
-    def on_stdin_end(self, client: Client, *, told: bool) -> None:
-        """A client has no more stdin, or has left (told False): docker's StdinOnce closes the container's then."""
+    def on_stdin_end(self, client: Client, *, has_left: bool) -> None:
+        """A client has no more stdin, or has left: docker's StdinOnce closes the container's then."""
         client.wants_stdin = False
         spec = self._spec
-        if spec is not None and spec.plan.stdin_once and (told or not spec.plan.terminal):
+        if spec is not None and spec.plan.stdin_once and not (has_left and spec.plan.terminal):
             self._pump.end_input()
 
     def on_resize(self, rows: int, cols: int) -> None:
@@ -144,7 +144,7 @@ class Supervisor:
         self._pump.resize(rows, cols)
 
     def on_kill(self, number: int) -> None:
-        """A client proxies a signal."""
+        """A client passes on a signal that it was sent."""
         if number in signals.NUMBERS:
             self._send_signal(number)
 
@@ -206,62 +206,59 @@ class Supervisor:
         tracked.started(run.pid, helpers=run.helpers(), network=run.network, group=run.group)
         self._memory = happenings.watch_memory(self.loop, spec, tracked, run.group)
         happenings.record(spec, "start")
-        self.clients.tell_all(protocol.message(protocol.STARTED, pid=run.pid, warnings=spec.warnings))
+        self.clients.tell_all(protocol.message(protocol.StartNotice(run.pid, spec.warnings)))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         if self.settle is not None:
             self.loop.later(_SETTLE, self._settle)
 
     def _settle(self) -> None:
         """The container has run for a while: let the process begin anew without what only the start needed."""
-        known = self._hand_over()
-        if known is not None and self.settle is not None:
-            self.settle(known)
+        handover = self._hand_over()
+        if handover is not None and self.settle is not None:
+            self.settle(handover)
         elif self._run is not None and len(self.clients):
             self.loop.later(_SETTLE_AGAIN, self._settle)
 
-    def _hand_over(self) -> dict[str, Any] | None:
+    def _hand_over(self) -> Handover | None:
         """Everything that `resume` needs; None while somebody is attached, or bytes or timers are pending."""
         spec, tracked = self._facts()
         run, streams = self._run, self._pump.hand_over()
         if run is None or streams is None or self._stopping or self._timer or self._health or len(self.clients):
             return None
-        taken = run.hand_over()
-        if taken is None:
+        run_handover = run.hand_over()
+        if run_handover is None:
             return None
-        fds = (self._lock, self.clients.listener_fd, *taken["fds"], streams["stdin"], *streams["outputs"])
-        return {
-            "fds": [fd for fd in fds if fd >= 0],
-            "launch": spec.plan.to_json(),
-            "directory": spec.directory,
-            "state": tracked.facts.to_json(),
-            "policy": self._policy.hand_over(),
-            "began": self._began,
-            "size": self._size,
-            "root": self._root,
-            "scope": self.launcher.hand_over(),
-            "lock": self._lock,
-            "listener": self.clients.listener_fd,
-            "streams": streams,
-            "run": taken,
-        }
+        from rootless.monitor.handover import Handover
 
-    def resume(self, known: dict[str, Any], run: ContainerRun, spec: LaunchSpec) -> None:
+        handover = Handover(spec.directory, spec.plan, tracked.facts)
+        handover.restarts, handover.delay = self._policy.count, self._policy.delay
+        handover.began = self._began
+        handover.size = self._size
+        handover.root = self._root
+        handover.scope = self.launcher.hand_over()
+        handover.lock = self._lock
+        handover.listener = self.clients.listener_fd
+        handover.streams = streams
+        handover.run = run_handover
+        return handover
+
+    def resume(self, handover: Handover, run: ContainerRun, spec: LaunchSpec) -> None:
         """Go on where an earlier image of this process has stopped."""
         self.directory = spec.directory
         self._spec = spec
-        self._state = state.resumed(spec.directory, known["state"])
+        self._state = state.State(spec.directory, handover.state)
         self._log = open_log(spec.plan.log)
         self._policy = RestartPolicy(spec.plan.restart.name, spec.plan.restart.maximum_retry_count)
-        self._policy.resume(known["policy"])
-        self._began = known["began"]
-        self._size = known["size"]
-        self._root = known["root"]
-        self._lock = known["lock"]
+        self._policy.resume(handover.restarts, handover.delay)
+        self._began = handover.began
+        self._size = handover.size
+        self._root = handover.root
+        self._lock = handover.lock
         self._run = run
         self._memory = happenings.watch_memory(self.loop, spec, self._state, run.group)
         self._pump.size = self._size
-        self._pump.resume_from(self.loop, self.clients, self._log, known["streams"])
-        self.clients.adopt_listener(spec.socket_path, known["listener"])
+        self._pump.resume_from(self.loop, self.clients, self._log, handover.streams)
+        self.clients.adopt_listener(spec.socket_path, handover.listener)
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         self.reap()  # whoever ended in between
 
@@ -359,11 +356,11 @@ class Supervisor:
         if removes:
             happenings.record(spec, "destroy")
         if delay is not None:
-            self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
+            self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
             self._timer = self.loop.later(delay, self._launch)
             return
         self._release()
-        self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=code))
+        self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
         self._leave()
 
     def stop(self) -> None:
@@ -393,7 +390,7 @@ class Supervisor:
             except RootlessError as e:
                 state.note(spec.directory, f"cannot remove the container: {e}")
         self._release()
-        self.clients.tell_all(protocol.message(protocol.EXIT, exit_code=tracked.facts.exit_code))
+        self.clients.tell_all(protocol.message(protocol.ExitNotice(tracked.facts.exit_code)))
         self._leave()
 
     def kill(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rootless.records.fields import Fields
 from rootless.records.port import Port
 
@@ -12,6 +14,15 @@ if TYPE_CHECKING:
 VERSION = 1
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
 LIVE = ("running", "paused", "restarting")  # a monitor guards a container with one of these statuses
+
+
+def timestamp_ns(nanoseconds: int | None = None) -> str:
+    """A moment as the files of a container have it: RFC 3339 with nanoseconds, in UTC.
+
+    nanoseconds: since the epoch; None means now.
+    """
+    seconds, fraction = divmod(time.time_ns() if nanoseconds is None else nanoseconds, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
 
 
 class HealthResult:

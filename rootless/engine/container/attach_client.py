@@ -71,6 +71,7 @@ class Outcome(NamedTuple):
 
     @property
     def detached(self) -> bool:
+        """Whether the user left the container running."""
         return self.exit_code is None
 
 
@@ -93,14 +94,14 @@ def launch_detached(connection: socket.socket, directory: str, warn: Callable[[s
     Raises the error of the step that failed (RuntimeFailure, CommandNotFound, CommandNotExecutable).
     """
     with connection:
-        connection.sendall(protocol.message(protocol.LAUNCH, directory=directory, attach=None))
+        connection.sendall(protocol.message(protocol.LaunchRequest(directory)))
         decoder = protocol.Decoder()
         while received := _receive(connection):
             for kind, payload in decoder.feed(received):
                 if kind == protocol.STARTED:
                     return _started(payload, warn)
                 if kind == protocol.ERROR:
-                    raise protocol.raised(payload)
+                    raise protocol.ErrorNotice.from_json(protocol.read_payload(payload)).error()
     raise _lost(directory)
 
 
@@ -117,7 +118,7 @@ def launch_attached(
     that failed.
     """
     client = _Client(connection, options, on_started, warn)
-    client.send(protocol.message(protocol.LAUNCH, directory=directory, attach=client.wanted()))
+    client.send(protocol.message(protocol.LaunchRequest(directory, client.request())))
     return client.run(directory)
 
 
@@ -127,7 +128,7 @@ def attach(socket_path: str, options: StreamOptions, on_started: Callable[[int],
     Raises InvalidState when nothing listens there.
     """
     client = _Client(_connect(socket_path), options, on_started)
-    client.send(protocol.message(protocol.ATTACH, **client.wanted()))
+    client.send(protocol.message(client.request()))
     return client.run(socket_path)
 
 
@@ -165,11 +166,11 @@ def _receive(connection: socket.socket) -> bytes:
 
 def _started(payload: bytes, warn: Callable[[str], None] | None) -> int:
     """The pid of a STARTED frame; its warnings are passed on."""
-    told = protocol.fields(payload)
-    for text in told.get("warnings") or []:
+    notice = protocol.StartNotice.from_json(protocol.read_payload(payload))
+    for text in notice.warnings:
         if warn is not None:
-            warn(str(text))
-    return int(told.get("pid", 0))
+            warn(text)
+    return notice.pid
 
 
 def _lost(what: str) -> RuntimeFailure:
@@ -200,17 +201,15 @@ class _Client:
         self.pid: int | None = None
         self.reading = options.streams.stdin is not None
 
-    def wanted(self) -> dict[str, object]:
-        """The payload of ATTACH: which streams, and our terminal's size."""
+    def request(self) -> protocol.AttachRequest:
+        """What we want to be attached to, with the size of our terminal."""
         streams = self.options.streams
-        rows, cols = self._size() or (0, 0)
-        return {
-            "stdin": streams.stdin is not None,
-            "stdout": streams.stdout is not None,
-            "stderr": streams.stderr is not None,
-            "rows": rows,
-            "cols": cols,
-        }
+        return protocol.AttachRequest(
+            stdin=streams.stdin is not None,
+            stdout=streams.stdout is not None,
+            stderr=streams.stderr is not None,
+            size=self._size() or (0, 0),
+        )
 
     def _size(self) -> tuple[int, int] | None:
         if not self.options.terminal:
@@ -319,9 +318,9 @@ class _Client:
             if self.on_started:
                 self.on_started(self.pid)
         elif kind == protocol.EXIT:
-            return Outcome(int(protocol.fields(payload)["exit_code"]), self.pid)
+            return Outcome(protocol.ExitNotice.from_json(protocol.read_payload(payload)).exit_code, self.pid)
         elif kind == protocol.ERROR:
-            raise protocol.raised(payload)
+            raise protocol.ErrorNotice.from_json(protocol.read_payload(payload)).error()
         return None
 
     def _read_stdin(self, stdin: int) -> bool:

@@ -73,7 +73,7 @@ class FakeRun:
     def helpers(self) -> list[tuple[int, int]]:
         return []
 
-    def hand_over(self) -> dict[str, Any] | None:
+    def hand_over(self) -> None:
         return None
 
     def forget(self, pid: int) -> None:

@@ -172,8 +172,8 @@ def test_terminal_gets_the_clients_size(tmp_path: Path) -> None:
     settings = json.loads(Path(directory, "launch.json").read_text())
     Path(directory, "launch.json").write_text(json.dumps(settings | {"terminal": True}))
     connection = monitor()
-    wanted = {"stdin": False, "stdout": True, "stderr": False, "rows": 33, "cols": 99}
-    connection.sendall(protocol.message(protocol.LAUNCH, directory=directory, attach=wanted))
+    wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=False, size=(33, 99))
+    connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
     decoder, output, resized = protocol.Decoder(), b"", False
     while received := connection.recv(65536):
         for kind, payload in decoder.feed(received):
@@ -195,23 +195,27 @@ def test_last_bytes_of_a_terminal_are_not_lost(tmp_path: Path) -> None:
 def test_slow_client_loses_nothing_and_does_not_keep_the_state_back(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "head -c 4000000 /dev/zero | tr '\\0' x")
     connection = monitor()
-    wanted = {"stdin": False, "stdout": True, "stderr": True, "rows": 0, "cols": 0}
-    connection.sendall(protocol.message(protocol.LAUNCH, directory=directory, attach=wanted))
+    wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=True, size=(0, 0))
+    connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
     time.sleep(0.5)
     assert state(directory)["status"] == "running"  # held back by the pipe, as it would be by `| less`
     decoder, count, code = protocol.Decoder(), 0, None
     while received := connection.recv(65536):
         for kind, payload in decoder.feed(received):
             count += len(payload) if kind == protocol.STDOUT else 0
-            code = protocol.fields(payload)["exit_code"] if kind == protocol.EXIT else code
+            code = (
+                protocol.ExitNotice.from_json(protocol.read_payload(payload)).exit_code
+                if kind == protocol.EXIT
+                else code
+            )
     assert (count, code) == (4000000, 0)
 
 
 def test_client_that_vanishes_does_not_stop_the_container(tmp_path: Path) -> None:
     directory = container(tmp_path, "sh", "-c", "seq 1 500000; echo done")
     connection = monitor()
-    wanted = {"stdin": False, "stdout": True, "stderr": True, "rows": 0, "cols": 0}
-    connection.sendall(protocol.message(protocol.LAUNCH, directory=directory, attach=wanted))
+    wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=True, size=(0, 0))
+    connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
     connection.recv(100)
     connection.close()
     until(lambda: state(directory)["status"] == "exited")

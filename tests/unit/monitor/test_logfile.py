@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from rootless.monitor.logfile import MAX_RECORD, LogFile, NoLog, Splitter, open_log, quote, timestamp
+from rootless.monitor.logfile import MAX_RECORD, LogFile, NoLog, Splitter, open_log, quote_json
 from rootless.records.launch import LogPlan
+from rootless.records.state import timestamp_ns
 
 
 def test_lines_become_records_with_their_newline() -> None:
@@ -45,7 +46,7 @@ def test_line_of_continuation_bytes_only_is_cut_too() -> None:
 def test_terminal_injection_is_escaped() -> None:
     """TRAPS: terminal/log injection."""
     text = "\x1b]0;owned\x07\x7f\x9b2J\u2028ü"
-    quoted = quote(text)
+    quoted = quote_json(text)
     assert json.loads(quoted) == text
     assert not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or c == "\u2028" for c in quoted)
     assert "ü" in quoted
@@ -68,7 +69,7 @@ def test_record_is_dockers(tmp_path: Path) -> None:
 
 
 def test_time_stamps_have_nine_digits_and_zulu() -> None:
-    assert timestamp(1_700_000_000_000_000_005) == "2023-11-14T22:13:20.000000005Z"
+    assert timestamp_ns(1_700_000_000_000_000_005) == "2023-11-14T22:13:20.000000005Z"
 
 
 def test_rotation_keeps_max_file_files_and_loses_nothing_newer(tmp_path: Path) -> None:

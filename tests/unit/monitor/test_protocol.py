@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RuntimeFailure
 from rootless.monitor import protocol
+from rootless.records.fields import Fields
 
 frames = st.lists(st.tuples(st.integers(0, protocol.LAST_TYPE), st.binary(max_size=300)), max_size=8)
 
@@ -34,7 +35,7 @@ def test_payload_has_a_bound() -> None:
 @pytest.mark.parametrize(("kind", "code"), [(CommandNotFound, 127), (CommandNotExecutable, 126), (RuntimeFailure, 125)])
 def test_errors_keep_kind_hint_and_exit_code(kind: type[RuntimeFailure], code: int) -> None:
     [(_, payload)] = protocol.Decoder().feed(protocol.error_message(kind("cannot run 'x'", hint="do y")))
-    error = protocol.raised(payload)
+    error = protocol.ErrorNotice.from_json(protocol.read_payload(payload)).error()
     assert type(error) is kind
     assert (error.message, error.hint, error.exit_code) == ("cannot run 'x'", "do y", code)
 
@@ -42,9 +43,39 @@ def test_errors_keep_kind_hint_and_exit_code(kind: type[RuntimeFailure], code: i
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"null", b"\xff"])
 def test_payload_that_is_no_object_is_refused(payload: bytes) -> None:
     with pytest.raises(InvalidInput):
-        protocol.fields(payload)
+        protocol.read_payload(payload)
 
 
 def test_resize_is_cut_to_what_a_terminal_has() -> None:
     [(_, payload)] = protocol.Decoder().feed(protocol.resize(-1, 70000))
     assert protocol.SIZE.unpack(payload) == (0, 65535)
+
+
+def payload_of(frame: bytes) -> Fields:
+    [(_, payload)] = protocol.Decoder().feed(frame)
+    return protocol.read_payload(payload)
+
+
+def test_messages_come_back_as_they_were_sent() -> None:
+    attach = protocol.AttachRequest(stdin=True, stdout=False, stderr=True, size=(24, 80))
+    launch = protocol.LaunchRequest.from_json(payload_of(protocol.message(protocol.LaunchRequest("/c", attach))))
+    assert launch.directory == "/c"
+    assert launch.attach is not None
+    assert launch.attach.to_json() == attach.to_json()
+    assert protocol.LaunchRequest.from_json(payload_of(protocol.message(protocol.LaunchRequest("/c")))).attach is None
+    started = protocol.StartNotice.from_json(payload_of(protocol.message(protocol.StartNotice(7, ["no swap"]))))
+    assert (started.pid, started.warnings) == (7, ["no swap"])
+    assert protocol.ExitNotice.from_json(payload_of(protocol.message(protocol.ExitNotice(3)))).exit_code == 3
+
+
+def test_frames_have_the_type_of_their_message() -> None:
+    attach = protocol.AttachRequest(stdin=True, stdout=True, stderr=True)
+    notices = (attach, protocol.LaunchRequest("/c"), protocol.StartNotice(1), protocol.ExitNotice(0))
+    kinds = [protocol.Decoder().feed(protocol.message(notice))[0][0] for notice in notices]
+    assert kinds == [protocol.ATTACH, protocol.LAUNCH, protocol.STARTED, protocol.EXIT]
+
+
+@pytest.mark.parametrize("payload", [b'{"exit_code": "0"}', b"{}", b'{"exit_code": null}', b'{"exit_code": true}'])
+def test_a_member_of_a_wrong_type_is_refused(payload: bytes) -> None:
+    with pytest.raises(InvalidInput, match="exit_code"):
+        protocol.ExitNotice.from_json(protocol.read_payload(payload))

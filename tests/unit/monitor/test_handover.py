@@ -1,0 +1,28 @@
+"""What one image of the monitor leaves, the next one finds: nothing is lost in the memory file between them."""
+
+import marshal
+
+from rootless.monitor.handover import Handover, RunHandover, StreamHandover
+from rootless.records.launch import LaunchPlan
+from rootless.records.state import ContainerState
+
+
+def test_the_second_image_finds_everything_as_it_was() -> None:
+    state = ContainerState()
+    state.status, state.pid = "running", 42
+    handover = Handover("/c/1", LaunchPlan("1", {"kind": "range"}), state)
+    handover.began, handover.restarts, handover.delay = 12.5, 3, 0.4
+    handover.size, handover.root, handover.scope = (24, 80), (5, 6), "/sys/fs/cgroup/x.scope"
+    handover.lock, handover.listener = 3, 4
+    handover.run = RunHandover(42, (5, -1), [(43, 1000)])
+    handover.run.group = {"version": 2, "path": "/p", "unit": ""}
+    handover.streams = StreamHandover(-1, [(6, b"half a l\xffine\n"), (7, b"")], is_terminal=False)
+    found = Handover.from_json(marshal.loads(marshal.dumps(handover.to_json())))
+    assert found.to_json() == handover.to_json()
+    assert found.streams.outputs == handover.streams.outputs
+    assert found.descriptors() == [3, 4, 5, 6, 7]
+
+
+def test_a_container_with_a_pid_namespace_has_no_root_to_look_for() -> None:
+    handover = Handover("/c/1", LaunchPlan("1", {}), ContainerState())
+    assert Handover.from_json(handover.to_json()).root is None
