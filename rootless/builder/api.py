@@ -1,29 +1,23 @@
-"""The verb `build`: options in, image out. It reads contexts and Dockerfile, has the graph solved, writes results."""
+"""The verbs of building: `build`, options in, image out, and the shell on the state before a step that failed."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder import graph, outputs
-from rootless.builder.build_options import BuildOptions, BuildResult, Report
-from rootless.builder.cache import cache_export
-from rootless.builder.context import contexts
-from rootless.builder.context.contexts import Context
-from rootless.builder.dockerfile import checks, parser
-from rootless.builder.session import BuildSession
+from rootless.builder import inputs, outputs
+from rootless.builder.build_options import BuildOptions, BuildResult
+from rootless.builder.dockerfile import graph
+from rootless.builder.session.build_session import BuildSession
+from rootless.builder.session.tracker import Report, Tracker
 from rootless.builder.solver import Solver
-from rootless.builder.steps import secret_sources
-from rootless.builder.tracker import Tracker
 from rootless.engine import verbs
-from rootless.errors import UsageError
+from rootless.errors import RootlessError, UsageError
 from rootless.image.platform import host_platform, parse_platform
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Dockerfile
     from rootless.builder.outputs import Output
+    from rootless.builder.session.build_state import BuildState
     from rootless.engine.context import Engine
     from rootless.image.manifest import Descriptor
     from rootless.image.platform import Platform
@@ -35,16 +29,22 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     Raises StepError (a step that failed), DockerfileError, UsageError, and what pulling raises. Nothing of the build is
     left then but its cache.
     """
-    secret_sources.check(options.secret)
-    cache_export.check(options.cache_to)
+    if options.secret:
+        from rootless.builder.steps import secret_sources
+
+        secret_sources.check(options.secret)
+    if options.cache_to:
+        from rootless.builder.cache import cache_export
+
+        cache_export.check(options.cache_to)
     wanted = outputs.parse_outputs(options.output)
-    latest = _latest(options)
+    latest = inputs.latest_time(options)
     tracker = Tracker(report)
     with engine.store.using(), BuildSession(engine, options, tracker, latest=latest) as session:
         names = outputs.full_names(session, [*options.tag, *(each.name for each in wanted if each.name)])
-        dockerfile = _load(session)
-        _import_caches(session)
-        build_args = _build_args(options, latest)
+        dockerfile = inputs.load(session)
+        inputs.import_caches(session)
+        build_args = inputs.build_args(options, latest)
         platforms = [parse_platform(text) for each in options.platform for text in each.split(",")]
         platforms = platforms or [host_platform()]
         states = [_solve(session, dockerfile, platform, build_args) for platform in platforms]
@@ -52,84 +52,6 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
         verbs.limit_build_cache(engine)
     verbs.record_event(engine, "image", "build", result.image_id, {"name": ",".join(result.names)})
     return result
-
-
-def _latest(options: BuildOptions) -> int | None:
-    """--timestamp, else SOURCE_DATE_EPOCH as build argument or in the environment."""
-    if options.timestamp is not None:
-        return options.timestamp
-    given = dict(text.partition("=")[::2] for text in options.build_arg)
-    text = given.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"SOURCE_DATE_EPOCH is not a number of seconds: '{text}'")
-    return int(text)
-
-
-def _build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
-    found = {}
-    for text in options.build_arg:
-        name, equals, value = text.partition("=")
-        if not name:
-            raise UsageError(f"invalid --build-arg '{text}'", hint="write NAME=VALUE, or NAME for your own variable")
-        if equals:
-            found[name] = value
-        elif name in os.environ:
-            found[name] = os.environ[name]
-    if latest is not None:
-        found.setdefault("SOURCE_DATE_EPOCH", str(latest))
-    return found
-
-
-def _load(session: BuildSession) -> Dockerfile:
-    """The main context, the named ones, and the parsed Dockerfile."""
-    options = session.options
-    for text in options.build_context:
-        name, equals, value = text.partition("=")
-        if not name or not equals or not value:
-            raise UsageError(f"invalid --build-context '{text}'", hint="write NAME=PATH")
-        if value.startswith(("docker-image://", "oci-layout://")):
-            continue
-        from rootless.builder.open_context import open_context
-
-        found = open_context(session, value)
-        session.contexts[name.lower()] = contexts.with_ignore(found.context, "")
-    if options.context == "-" and options.file == "-":
-        raise UsageError("standard input cannot be both the context and the Dockerfile")
-    from rootless.builder.open_context import open_context
-
-    opened = open_context(session, options.context)
-    content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
-    session.contexts[""] = contexts.with_ignore(opened.context, path)
-    dockerfile = parser.parse(content, filename)
-    for finding in checks.check(dockerfile):
-        session.engine.warn(str(finding))
-    return dockerfile
-
-
-def _dockerfile(
-    session: BuildSession, context: Context, given: bytes | None, *, is_remote: bool
-) -> tuple[bytes, str, str]:
-    """(content, its name in messages, its path or "")."""
-    file = session.options.file
-    if given is not None:
-        return given, "Dockerfile", ""
-    if file == "-":
-        content = sys.stdin.buffer.read(contexts.MAX_FILE + 1)
-        if len(content) > contexts.MAX_FILE:
-            raise UsageError(f"the Dockerfile of standard input is larger than {contexts.MAX_FILE >> 20} MiB")
-        return content, "Dockerfile", ""
-    path = contexts.find_dockerfile(context, file, is_remote=is_remote)
-    name = os.path.relpath(path, context.path) if path.startswith(f"{context.path}/") else path
-    return contexts.read_file(path), file or name, path
-
-
-def _import_caches(session: BuildSession) -> None:
-    if session.options.cache_from and not session.options.no_cache:
-        from rootless.builder.cache.cache_import import ImportedCaches
-
-        session.imported = ImportedCaches(session, session.options.cache_from)
 
 
 def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> BuildState:
@@ -146,9 +68,7 @@ def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, bu
         session.engine.warn(f"build argument '{name}' is not used: no ARG declares it")
     state = Solver(session, plan, platform, build_args).solve()
     if session.options.squash:
-        from rootless.builder.whole import squash
-
-        state = squash(session, _base_layers(session, plan), state)
+        state = outputs.squash(session, _base_layers(session, plan), state)
     return state
 
 
@@ -203,6 +123,8 @@ def _finish(
     for tree in trees:
         outputs.write_tree(session, tree, built[0][1])
     if options.cache_to:
+        from rootless.builder.cache import cache_export
+
         cache_export.export_caches(session, *built[0])
     if options.push or any(each.push for each in wanted):
         _push(session, names, wanted, all=len(built) > 1)
@@ -234,3 +156,25 @@ def _write_files(options: BuildOptions, image_id: str, digest: str, names: list[
         write_id_file(options.iidfile, image_id, option="--iidfile")
     if options.metadata_file:
         write_id_file(options.metadata_file, json.dumps(metadata, indent=2), option="--metadata-file")
+
+
+def enter_state(engine: Engine, state: BuildState) -> None:
+    """`--debug-shell`: run the shell of `state` in a container on it, interactively.
+
+    The container and the image that `state` is stored as are gone afterwards.
+    """
+    from rootless.engine.types import AttachOptions, ContainerOptions
+
+    with engine.store.using():
+        descriptor = outputs.store_state(engine, state)
+        outputs.name_in(engine.store, descriptor, ())
+    image_id = engine.store.index.load(descriptor.digest).config_digest
+    shell = state.shell[0]
+    try:
+        options = ContainerOptions(image=image_id, entrypoint=shell, interactive=True, tty=True, rm=True, user="0")
+        verbs.run_container(engine, options, AttachOptions())
+    finally:
+        try:
+            verbs.remove_image(engine, image_id)
+        except RootlessError as e:
+            engine.warn(f"the image of the state stays: {e.message}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Set
 from typing import NamedTuple
+
+from rootless.errors import UsageError
 
 
 class BuildOptions(NamedTuple):
@@ -54,17 +56,21 @@ class BuildResult(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-class StepEvent(NamedTuple):
-    """Something that happened in a step, for the progress display.
+def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:
+    """The fields; a word without `=` is "". Raises UsageError that names the flag."""
+    import csv
 
-    number: from 1 in order of appearance; kind: "start" (text: the step's title), "output" (bytes of the command),
-    "log" (text), "cached", "done" (text: "" or a remark), "error" (text), "total" (number: steps in all).
-    """
-
-    number: int
-    kind: str
-    text: str = ""
-    output: bytes = b""
-
-
-Report = Callable[[StepEvent], None]
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as e:
+        raise UsageError(f"{flag}: '{text}': {e}") from None
+    fields: dict[str, str] = {}
+    for word in rows[0] if rows else []:
+        name, _, value = word.partition("=")
+        name = name.strip().lower()
+        if name not in known:
+            raise UsageError(
+                f"{flag}: unknown field '{name}' in '{text}'", hint=f"known are {', '.join(sorted(known))}"
+            )
+        fields[name] = value
+    return fields

@@ -1,4 +1,4 @@
-"""The results of a build: --output and --tag, manifests, archives, directories. It builds nothing."""
+"""The results of a build: --output and --tag, manifests, archives, directories, layers squashed to one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.builder.fields import parse_fields
-from rootless.builder.store_state import store_state
+from rootless.builder.build_options import parse_fields
+from rootless.builder.session.build_state import store_state as store_state
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
@@ -17,8 +17,8 @@ from rootless.image.manifest import OCI_INDEX, Descriptor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rootless.builder.build_state import BuildState
-    from rootless.builder.session import BuildSession
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import BuildState
     from rootless.image.platform import Platform
     from rootless.storage.store.store import Store
 
@@ -204,20 +204,70 @@ def write_archive(session: BuildSession, output: Output, images: Sequence[str]) 
 
 def write_tree(session: BuildSession, output: Output, state: BuildState) -> None:
     """The files of the image: a directory, or a tar."""
-    from rootless.builder import whole
-
     if output.kind == "local":
-        whole.export_files(session, state, output.dest)
+        export_files(session, state, output.dest)
         return
     if output.dest == "-":
         sys.stdout.flush()
-        whole.export_tar(session, state, 1)
+        export_tar(session, state, 1)
         return
     fd = os.open(output.dest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        whole.export_tar(session, state, fd)
+        export_tar(session, state, fd)
     finally:
         os.close(fd)
+
+
+def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
+    """The layers above the first `base` ones become one."""
+    new = state.layers[base:]
+    if len(new) < 2:
+        return state
+    directory = session.make_directory("rootfs")
+    below = session.store.layers.lowerdirs([layer.chain_id for layer in state.layers[:base]], session.id_map)
+    rootfs = session.plan_of(below, directory)
+    layers = session.lowerdirs(state)[: len(new)]
+    job = {"do": "squash", "id_map": session.id_map.to_json(), "rootfs": rootfs.to_json(), "layers": layers[::-1]}
+    session.on_worker(lambda worker: worker.call(job))
+    made = session.commit(rootfs)
+    kept = state.layers[:base]
+    history = [
+        {**entry, "empty_layer": True} if position >= _history_of(state, base) else entry
+        for position, entry in enumerate(state.history)
+    ]
+    if made is None:
+        return state._replace(layers=kept, history=tuple(history))
+    history.append({"created": history[-1]["created"], "comment": f"merge {len(new)} layers"})
+    return state._replace(layers=(*kept, made[0]), history=tuple(history))
+
+
+def _history_of(state: BuildState, layers: int) -> int:
+    """How many entries of the history belong to the first `layers` layers."""
+    seen = 0
+    for position, entry in enumerate(state.history):
+        if seen == layers:
+            return position
+        seen += not entry.get("empty_layer")
+    return len(state.history)
+
+
+def export_files(session: BuildSession, state: BuildState, directory: str) -> None:
+    """The files of the image below `directory`, all yours."""
+    fds: list[int] = []
+    os.makedirs(directory, exist_ok=True)
+    job: dict[str, Any] = {
+        "do": "export",
+        "id_map": session.id_map.to_json(),
+        "trees": [session.tree(session.lowerdirs(state))],
+        "directory": os.path.realpath(directory),
+    }
+    session.on_worker(lambda worker: worker.call(job, fds))
+
+
+def export_tar(session: BuildSession, state: BuildState, fd: int) -> None:
+    """The files of the image as a tar, written to `fd`."""
+    job = {"do": "tar", "id_map": session.id_map.to_json(), "trees": [session.tree(session.lowerdirs(state))]}
+    session.on_worker(lambda worker: worker.call(job, [fd]))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,16 +10,16 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from rootless.builder.build_state import BuildState
+from rootless.builder.session.build_state import BuildState
 from rootless.builder.steps import bases
 from rootless.builder.steps.stage import StageRun
 
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
+    from rootless.builder.dockerfile.graph import Graph, Node, Source
     from rootless.builder.dockerfile.instructions import Instruction
-    from rootless.builder.graph import Graph, Node, Source
-    from rootless.builder.session import BuildSession
-    from rootless.builder.tracker import Step
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.tracker import Step
     from rootless.image.platform import Platform
 
 
@@ -98,9 +98,7 @@ class Solver:
             step.done()
             return found
         # a directory in the place of an image: its files are the root
-        from rootless.builder.whole import from_directory
-
-        return from_directory(self._session, found, bases.scratch(self._session, platform), step)
+        return bases.from_directory(self._session, found, bases.scratch(self._session, platform), step)
 
     def _finder(self, name: str, instruction: Instruction) -> BuildState | Context:
         if not name:

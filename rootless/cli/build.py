@@ -108,10 +108,10 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
     except StepError as e:
         display.show_failure()
         if options.debug_shell and e.before.layers and os.isatty(0):
-            from rootless.builder.debug_shell import enter
+            from rootless.builder.api import enter_state
 
             output.warn(f"{e.message}")
-            enter(session.engine, e.before)
+            enter_state(session.engine, e.before)
         raise
     if kind == "quiet" and result.image_id:
         output.line(result.image_id)

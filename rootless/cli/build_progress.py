@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text as RichText
 
-    from rootless.builder.build_options import StepEvent
+    from rootless.builder.session.tracker import StepEvent
 
 _TAIL = 6  # lines of output below a running step
 _KEPT = 50  # lines that a failure shows

@@ -7,9 +7,8 @@ import os
 import tarfile
 import tempfile
 
-from rootless.builder import graph
 from rootless.builder.context.ignore import Ignore
-from rootless.builder.dockerfile import checks
+from rootless.builder.dockerfile import checks, graph
 from rootless.builder.dockerfile.expand import Scope
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.dockerfile.problems import DockerfileError

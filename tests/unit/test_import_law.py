@@ -25,6 +25,10 @@ ALLOWED = {
 }
 # The sub-rooms of storage, lowest first: each imports only those before it, lazily and for types too
 STORAGE = ("tar", "owners", "files", "drivers", "changes", "roots", "layers", "store")
+# The sub-rooms of builder, the lowest first: a module sees its own room, those before it and, of the modules that lie
+# directly in builder, those before it. `build_options` is below all rooms, the verbs are above them.
+BUILDER = ("build_options", "dockerfile", "context", "worker", "session", "steps", "cache",
+           "outputs", "inputs", "solver", "api")  # fmt: skip
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
 HOT = ("errors", "hashing", "paths", "kernel", "records", "host", "runtime", "network", "monitor",
@@ -99,6 +103,22 @@ def test_the_sub_rooms_of_storage_import_downwards_only(path: Path) -> None:
         room = name.removeprefix("rootless.storage.").partition(".")[0]
         if name.startswith("rootless.storage.") and room in STORAGE:
             assert STORAGE.index(room) <= own, f"storage.{path.parent.name} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "builder").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_rooms_of_builder_see_only_what_is_below_them(path: Path) -> None:
+    own = path.relative_to(PACKAGE / "builder").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in BUILDER, f"{path} lies in no room whose place is known"
+    tree = ast.parse(path.read_text())
+    for name in imports(tree, top_level=False) | type_only_imports(tree):
+        if not name.startswith("rootless.builder."):
+            continue
+        other = name.split(".")[2]
+        assert other in BUILDER[: BUILDER.index(own) + 1], (
+            f"{own} imports {name}: it may see {BUILDER[: BUILDER.index(own) + 1]}"
+        )
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

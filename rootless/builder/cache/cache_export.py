@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.build_state import BuildState
+from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import MEMBER, pack
-from rootless.builder.fields import parse_fields
-from rootless.builder.store_state import store_state
+from rootless.builder.session.build_state import BuildState, store_state
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
@@ -15,8 +14,8 @@ from rootless.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rootless.builder.build_state import Layer
-    from rootless.builder.session import BuildSession
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import Layer
     from rootless.image.platform import Platform
     from rootless.storage.store.step_records import CacheRecord
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rootless.builder.build_state import Layer
+from rootless.builder.session.build_state import Layer
 from rootless.storage.store.step_records import CacheRecord
 
 MEMBER = "rootless.build-cache.v1"

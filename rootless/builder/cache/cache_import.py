@@ -10,9 +10,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.build_state import Layer
+from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import Shared, unpack
-from rootless.builder.fields import parse_fields
+from rootless.builder.session.build_state import Layer
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.manifest import ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
@@ -21,9 +21,9 @@ from rootless.storage.store.step_records import CacheRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rootless.builder.build_state import BuildState
-    from rootless.builder.session import BuildSession
-    from rootless.builder.tracker import Step
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import BuildState
+    from rootless.builder.session.tracker import Step
 
 
 class ImportedCaches:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.builder.context.exclusions import Exclusions, all_matches
-from rootless.builder.context.ignore import choose_file
 from rootless.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rootless.builder.context.digests import Known
 
 MAX_FILE = 4 << 20
+_GIT_LIKE = re.compile(r"(?:git@[\w.-]+:|(?:https?|ssh|git)://[^?#]*\.git(?:[?#/]|$)|git://|ssh://)", re.ASCII)
 
 
 class Context(NamedTuple):
@@ -34,6 +35,7 @@ class Context(NamedTuple):
     def digest(self, sources: Sequence[str], excludes: Sequence[str], known: Known, *, wildcards: bool) -> Digest:
         """The digest of what `sources` take. Raises NotFound."""
         from rootless.builder.context.digests import Content
+        from rootless.builder.context.ignore import Exclusions, all_matches
 
         exclusions = Exclusions(self.ignore, excludes)
         content = Content(known, owned=False)
@@ -53,6 +55,16 @@ class Digest(NamedTuple):
     newest: int
 
 
+def is_url(text: str) -> bool:
+    """Whether it is a download."""
+    return text.startswith(("http://", "https://")) and not is_git(text)
+
+
+def is_git(text: str) -> bool:
+    """Whether it is a git repository, by BuildKit's rules: an URL whose path ends with .git, git@, git://, ssh://."""
+    return _GIT_LIKE.match(text) is not None
+
+
 def local(path: str) -> Context:
     """The directory `path`. Raises UsageError when it is none."""
     if not os.path.isdir(path):
@@ -69,6 +81,15 @@ def with_ignore(context: Context, dockerfile: str) -> Context:
     if not context.is_lasting:
         found = _inside(context.path, found)
     return context._replace(ignore=read_file(found).decode("utf-8", "surrogateescape"))
+
+
+def choose_file(dockerfile: str, context: str, exists: Callable[[str], bool]) -> str | None:
+    """The path of the ignore file: `NAME.dockerignore` beside the Dockerfile, else the context's `.dockerignore`."""
+    own = f"{dockerfile}.dockerignore"
+    if dockerfile not in ("", "-") and exists(own):
+        return own
+    common = posixpath.join(context, ".dockerignore")
+    return common if exists(common) else None
 
 
 def read_file(path: str) -> bytes:

@@ -17,7 +17,7 @@ from rootless.builder.context.context_files import FileNode, Match, walk
 from rootless.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from rootless.builder.context.exclusions import Exclusions
+    from rootless.builder.context.ignore import Exclusions
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GRAIN = 2 * 10**9

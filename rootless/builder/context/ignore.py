@@ -1,4 +1,4 @@
-"""Which paths of a context `.dockerignore`, or `--exclude`, leaves out, by docker's rules. Pure: paths in, facts out.
+"""Which paths of a context `.dockerignore`, or `--exclude`, leaves out, by docker's rules.
 
 A pattern that matches a directory matches what is below it; the last pattern that matches decides; `!` takes back in.
 """
@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
+from rootless.builder.context.context_files import Match, matches
 from rootless.builder.context.wildcard import Wildcard
 from rootless.builder.dockerfile.problems import DockerfileError, Place
 from rootless.builder.dockerfile.words import SPACES
+from rootless.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.builder.context.context_files import Skip
 
 MAX_BYTES = 1 << 20
 MAX_PATTERNS = 10_000
@@ -70,8 +77,8 @@ class Ignore:
         if self._combined is not None:
             return self._combined.fullmatch(path) is not None or self._parent_is_excluded(path)
         is_excluded = False
-        for rule, matches in zip(self._rules, self._matches(path), strict=True):
-            if matches:
+        for rule, is_match in zip(self._rules, self._matches(path), strict=True):
+            if is_match:
                 is_excluded = not rule.is_exception
         return is_excluded
 
@@ -151,10 +158,43 @@ def _may_match_below(pattern: str, names: list[str]) -> bool:
     return True
 
 
-def choose_file(dockerfile: str, context: str, exists: Callable[[str], bool]) -> str | None:
-    """The path of the ignore file: `NAME.dockerignore` beside the Dockerfile, else the context's `.dockerignore`."""
-    own = f"{dockerfile}.dockerignore"
-    if dockerfile not in ("", "-") and exists(own):
-        return own
-    common = posixpath.join(context, ".dockerignore")
-    return common if exists(common) else None
+class Exclusions:
+    """ignore: text of .dockerignore; exclude: patterns of --exclude."""
+
+    __slots__ = ("_exclude", "_ignore")
+
+    def __init__(self, ignore: str, exclude: Sequence[str]) -> None:
+        self._ignore = Ignore.parse(ignore)
+        self._exclude = Ignore.of(exclude, Place("--exclude", 0, 0, " ".join(exclude)))
+
+    def __bool__(self) -> bool:
+        return bool(self._ignore) or bool(self._exclude)
+
+    def leaves_out(self, path: str, is_directory: bool) -> bool:
+        """Whether a source as a whole is not there: an ignored directory may still have something for us."""
+        if path and not is_directory and self._exclude.excludes(path.rpartition("/")[2]):
+            return True
+        return self._ignore.excludes(path) and not (is_directory and self._ignore.may_hold(path))
+
+    def below(self, match: Match) -> tuple[Skip, Skip]:
+        """(skip, may hold) for a walk below a directory that is copied."""
+        cut = len(match.path) + 1 if match.path else 0
+
+        def skip(path: str, is_directory: bool) -> bool:
+            return self._ignore.excludes(path) or self._exclude.excludes(path[cut:])
+
+        def may_hold(path: str, is_directory: bool) -> bool:
+            ignored = not self._ignore.excludes(path) or self._ignore.may_hold(path)
+            return ignored and (not self._exclude.excludes(path[cut:]) or self._exclude.may_hold(path[cut:]))
+
+        return skip, may_hold
+
+
+def all_matches(root: int, sources: Sequence[str], exclusions: Exclusions, *, wildcards: bool = True) -> list[Match]:
+    """What all `sources` mean. A pattern may mean nothing, but not all of them. Raises NotFound."""
+    found: list[Match] = []
+    for source in sources:
+        found += matches(root, source, exclusions.leaves_out, wildcards=wildcards)
+    if not found and sources:
+        raise NotFound(f"no file matches '{' '.join(sources)}'")
+    return found

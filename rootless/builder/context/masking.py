@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import DIRECTORY, Match, walk
-from rootless.builder.context.exclusions import Exclusions
+from rootless.builder.context.ignore import Exclusions
 from rootless.errors import HostLimit
 from rootless.kernel.files import make_whiteout
 

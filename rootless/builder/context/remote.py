@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from rootless.builder.context.contexts import is_git
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import cause, words
 
-_GIT_LIKE = re.compile(r"(?:git@[\w.-]+:|(?:https?|ssh|git)://[^?#]*\.git(?:[?#/]|$)|git://|ssh://)", re.ASCII)
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _PIECE = 1 << 18
@@ -32,16 +32,6 @@ class Fetched(NamedTuple):
     identity: str
     name: str
     newest: int
-
-
-def is_url(text: str) -> bool:
-    """Whether it is a download."""
-    return text.startswith(("http://", "https://")) and not is_git(text)
-
-
-def is_git(text: str) -> bool:
-    """Whether it is a git repository, by BuildKit's rules: an URL whose path ends with .git, git@, git://, ssh://."""
-    return _GIT_LIKE.match(text) is not None
 
 
 def fetch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from rootless.builder.dockerfile import mount_option, variables
+from rootless.builder.dockerfile import variables
 from rootless.builder.dockerfile.instructions import (
     Add,
     Arg,
@@ -26,7 +26,6 @@ from rootless.builder.dockerfile.instructions import (
     Workdir,
 )
 from rootless.builder.dockerfile.problems import DockerfileError, Place
-from rootless.engine.plan.signal_names import parse_signal
 from rootless.errors import UsageError
 from rootless.image.platform import Platform
 
@@ -184,6 +183,8 @@ class Scope:
         return Pair(name, self._word(place, pair.value or ""))
 
     def _mount(self, place: Place, mount: Mount) -> Mount:
+        from rootless.builder.dockerfile import mount_option
+
         try:
             return mount_option.parse(mount.raw, lambda text: self._word(place, text))
         except mount_option.MountError as e:
@@ -214,6 +215,8 @@ class Scope:
         return changed
 
     def _signal(self, place: Place, text: str) -> str:
+        from rootless.engine.plan.signal_names import parse_signal
+
         found = self._filled(place, "STOPSIGNAL", text)
         try:
             parse_signal(found, "STOPSIGNAL")

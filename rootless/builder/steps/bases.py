@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.builder.build_state import BuildState, Layer
+from rootless.builder.session.build_state import BuildState, Layer
+from rootless.builder.session.tracker import StepSite
 from rootless.errors import DigestMismatch, UsageError
 from rootless.image.digest import digest_of, is_digest
 from rootless.image.platform import host_platform
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rootless.builder.context.contexts import Context
-    from rootless.builder.session import BuildSession
-    from rootless.builder.tracker import Step
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.tracker import Step
     from rootless.image.layout import LayoutSource
     from rootless.image.platform import Platform
     from rootless.storage.store.index import ImageEntry
@@ -71,6 +72,25 @@ def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> 
         author=config.author,
         extra={name: value for name, value in config.document.items() if name.startswith("os.") and name not in known},
     )
+
+
+def from_directory(session: BuildSession, context: Context, state: BuildState, step: Step) -> BuildState:
+    """A state of one layer with the files of a named context."""
+    from rootless.builder.context.contexts import item
+    from rootless.builder.steps.copy_step import Plan, place_files
+    from rootless.builder.steps.taking import Taken
+
+    taken = Taken()
+    try:
+        digest = context.digest(["/"], (), session.known(context), wildcards=False)
+        taken.facts.append(["context", digest.hexdigest])
+        taken.newest = digest.newest
+        taken.items.append(item(0, ["/"], "/", ignore=context.ignore, wildcards=False))
+        taken.fds.append(context.open())
+        plan = Plan(None, "", "/", False, False, max(state.moment, digest.newest))
+        return place_files(session, state, taken, plan, StepSite("COPY / /", "", step), 0)
+    finally:
+        taken.close()
 
 
 def named(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:

@@ -9,20 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import NamedTuple
 
 from rootless.errors import HostLimit
 from rootless.paths import Lock, ensure_private
 
 _MAX_PRIVATE = 1000
-
-
-class CacheMount(NamedTuple):
-    """One directory. used: seconds since the epoch."""
-
-    id: str
-    path: str
-    used: float
 
 
 def claim(cache: str, id: str, sharing: str) -> tuple[str, Lock, bool]:
@@ -55,21 +46,3 @@ def _begin(directory: str, id: str) -> bool:
     except OSError as e:
         raise HostLimit(f"cannot make the cache directory '{directory}': {e.strerror}") from e
     return is_new
-
-
-def mounts(cache: str) -> list[CacheMount]:
-    """All of them, the least recently used first."""
-    base = f"{cache}/build/mounts"
-    found = []
-    try:
-        names = os.listdir(base)
-    except FileNotFoundError:
-        return []
-    for name in names:
-        path = f"{base}/{name}"
-        try:
-            with open(f"{path}/id", encoding="utf-8", errors="surrogateescape") as file:
-                found.append(CacheMount(file.read(4096), path, os.stat(f"{path}/id").st_mtime))
-        except OSError:
-            continue
-    return sorted(found, key=lambda mount: mount.used)

@@ -23,8 +23,8 @@ from rootless.builder.dockerfile.instructions import (
 )
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Instruction
+    from rootless.builder.session.build_state import BuildState
 
 
 def apply(state: BuildState, instruction: Instruction, created_by: str) -> BuildState:

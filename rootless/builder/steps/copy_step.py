@@ -8,27 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.builder.dockerfile.instructions import Add, Copy
 from rootless.builder.dockerfile.modes import parse_chmod
+from rootless.builder.session.build_state import step_key
 from rootless.builder.steps.config_steps import working_directory
-from rootless.builder.steps.keys import key
 from rootless.builder.steps.taking import Taken, take
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import BuildState, Layer
     from rootless.builder.dockerfile.instructions import Workdir
-    from rootless.builder.session import BuildSession
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import BuildState, Layer
+    from rootless.builder.session.tracker import StepSite
     from rootless.builder.steps.run_mounts import Finder
-    from rootless.builder.tracker import Step
 
 _GRAIN = 20_000_000  # ns by which a file's clock may be behind ours
-
-
-class CopyTarget(NamedTuple):
-    """Where a step stands: for history, the cache filter and progress."""
-
-    created_by: str
-    stage: str
-    step: Step
 
 
 class Plan(NamedTuple):
@@ -43,7 +35,7 @@ class Plan(NamedTuple):
 
 
 def copy(
-    session: BuildSession, state: BuildState, instruction: Copy | Add, finder: Finder, place: CopyTarget
+    session: BuildSession, state: BuildState, instruction: Copy | Add, finder: Finder, site: StepSite
 ) -> BuildState:
     """The state after COPY or ADD. Raises NotFound, UsageError, InvalidInput."""
     destination = _destination(state, instruction.destination)
@@ -55,43 +47,43 @@ def copy(
     if instruction.chmod:
         parse_chmod(instruction.chmod)
     began = time.time_ns() - _GRAIN
-    taken = take(session, instruction, finder, destination, state, place.step)
+    taken = take(session, instruction, finder, destination, state, site.step)
     try:
         moment = max(state.moment, taken.newest)
         plan = Plan(owner, instruction.chmod, destination, instruction.is_link, bool(taken.trees), moment)
-        return place_files(session, state, taken, plan, place, began)
+        return place_files(session, state, taken, plan, site, began)
     finally:
         taken.close()
 
 
 def place_files(
-    session: BuildSession, state: BuildState, taken: Taken, plan: Plan, place: CopyTarget, began: int
+    session: BuildSession, state: BuildState, taken: Taken, plan: Plan, site: StepSite, began: int
 ) -> BuildState:
     """The state with what was taken. began: ns; files that change later are put into no cache."""
     keys = [_key(session, state, plan, taken.facts)]
-    record = session.find(keys[0], state, place.stage, place.step)
+    record = session.find(keys[0], state, site.stage, site.step)
     if record is None and taken.trees:
         # the stage that is copied from is another one, but perhaps not the files that are copied
         keys.append(_key(session, state, plan, [_content(session, taken), taken.other_facts]))
-        record = session.find(keys[1], state, place.stage, place.step)
+        record = session.find(keys[1], state, site.stage, site.step)
         if record is not None:
             session.cache.put(record._replace(key=keys[0]))
     if record is not None:
-        place.step.cached()
-        return session.after(state, record, place.created_by)
+        site.step.cached()
+        return session.after(state, record, site.created_by)
     layer, size, changed = _place(session, state, taken, plan)
-    place.step.done()
+    site.step.done()
     if changed >= began:
         # somebody writes to the context meanwhile: what was copied may not be what the key is of
-        return state.grown(place.created_by, layer, plan.moment if session.latest is None else session.latest)
+        return state.grown(site.created_by, layer, plan.moment if session.latest is None else session.latest)
     for each in keys:
-        record = session.remember(each, state, layer, moment=plan.moment, size=size, text=place.created_by)
+        record = session.remember(each, state, layer, moment=plan.moment, size=size, text=site.created_by)
     assert record is not None
-    return session.after(state, record, place.created_by)
+    return session.after(state, record, site.created_by)
 
 
 def _key(session: BuildSession, state: BuildState, plan: Plan, facts: list[Any]) -> str:
-    return key(
+    return step_key(
         "copy",
         state.chain,
         owner=plan.owner,
@@ -170,14 +162,14 @@ def _user(session: BuildSession, state: BuildState, user: str) -> tuple[int, int
     return account.uid, account.gid
 
 
-def workdir(session: BuildSession, state: BuildState, instruction: Workdir, place: CopyTarget) -> BuildState:
+def workdir(session: BuildSession, state: BuildState, instruction: Workdir, site: StepSite) -> BuildState:
     """The state after WORKDIR, whose directory is made when it is missing."""
     path = working_directory(state, instruction.path)
     if any(ord(character) < 32 for character in path):
         raise UsageError("WORKDIR has a control character")
     user = str(state.config.get("User") or "")
-    cache_key = key("workdir", state.chain, path=path, user=user, latest=session.latest)
-    record = session.find(cache_key, state, place.stage, place.step)
+    cache_key = step_key("workdir", state.chain, path=path, user=user, latest=session.latest)
+    record = session.find(cache_key, state, site.stage, site.step)
     if record is None:
         taken = Taken()
         taken.items.append({"kind": "directory", "path": path})
@@ -185,9 +177,9 @@ def workdir(session: BuildSession, state: BuildState, instruction: Workdir, plac
         owner = _user(session, state, user) if user else None
         plan = Plan(owner, "", path, False, False, state.moment)
         layer, size, _ = _place(session, state, taken, plan)
-        record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=place.created_by)
-        place.step.done()
+        record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=site.created_by)
+        site.step.done()
     else:
-        place.step.cached()
-    after = session.after(state, record, place.created_by)
+        site.step.cached()
+    after = session.after(state, record, site.created_by)
     return after._replace(config={**after.config, "WorkingDir": path})

@@ -7,16 +7,15 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rootless.builder.build_state import BuildState
 from rootless.builder.context.context_files import clean
 from rootless.builder.dockerfile.problems import DockerfileError
-from rootless.builder.steps.cache_mounts import claim
+from rootless.builder.session.build_state import BuildState
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.instructions import Mount, Run
-    from rootless.builder.session import BuildSession
+    from rootless.builder.session.build_session import BuildSession
     from rootless.paths import Lock
 
 _SECRETS = "/run/secrets"
@@ -146,7 +145,11 @@ def _claims(session: BuildSession, prepared: Prepared, instruction: Run) -> dict
             id = mount.id or mount.target
             strictest = max(wanted.get(id, "shared"), mount.sharing, key=("shared", "private", "locked").index)
             wanted[id] = strictest
-    claims = {}
+    claims: dict[str, tuple[str, bool]] = {}
+    if not wanted:
+        return claims
+    from rootless.builder.steps.cache_mounts import claim
+
     for id in sorted(wanted):
         directory, lock, is_new = claim(session.engine.directories.cache, id, wanted[id])
         prepared.locks.append(lock)

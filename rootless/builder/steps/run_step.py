@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import proxy_variables
+from rootless.builder.session.build_state import step_key
 from rootless.builder.steps import run_mounts
-from rootless.builder.steps.keys import key
 from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import BuildState
     from rootless.builder.dockerfile.instructions import Run
-    from rootless.builder.session import BuildSession
-    from rootless.builder.steps.copy_step import CopyTarget
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import BuildState
+    from rootless.builder.session.tracker import StepSite
     from rootless.builder.steps.run_mounts import Finder
     from rootless.engine.types import ContainerOptions
     from rootless.network.mode import Mode
@@ -45,17 +45,17 @@ def run(
     instruction: Run,
     arguments: dict[str, str],
     finder: Finder,
-    place: CopyTarget,
+    site: StepSite,
 ) -> BuildState:
     """The state after RUN. arguments: ARGs in scope. Raises StepFailed with the command's exit code."""
-    step = place.step
+    step = site.step
     command = _command(instruction, state)
     env = _environment(state, arguments)
     cache_key = _key(session, state, instruction, command, env, finder)
-    record = session.find(cache_key, state, place.stage, step)
+    record = session.find(cache_key, state, site.stage, step)
     if record is not None:
         step.cached()
-        return session.after(state, record, place.created_by)
+        return session.after(state, record, site.created_by)
     directory = session.make_directory("rootfs", "secret", "script")
     mounts = run_mounts.prepare(session, instruction, state, finder, directory)
     try:
@@ -75,9 +75,9 @@ def run(
     made = session.commit(rootfs, job["user"])
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
-    record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=place.created_by)
+    record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=site.created_by)
     step.done()
-    return session.after(state, record, place.created_by)
+    return session.after(state, record, site.created_by)
 
 
 def _command(instruction: Run, state: BuildState) -> RunCommand:
@@ -101,7 +101,7 @@ def _key(
     session: BuildSession, state: BuildState, instruction: Run, command: RunCommand, env: dict[str, str], finder: Finder
 ) -> str:
     options = session.options
-    return key(
+    return step_key(
         "run",
         state.chain,
         command=command.words,

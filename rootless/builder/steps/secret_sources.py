@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from rootless.builder.fields import parse_fields
+from rootless.builder.build_options import parse_fields
 from rootless.errors import UsageError
 
 _LIMIT = 512 << 10  # BuildKit's

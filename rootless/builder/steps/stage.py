@@ -8,19 +8,19 @@ from rootless.builder.dockerfile import expand, texts
 from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, name_of
 from rootless.builder.dockerfile.parser import parse_triggers
 from rootless.builder.dockerfile.problems import DockerfileError, excerpt
-from rootless.builder.steps import config_steps, copy_step, run_step
-from rootless.builder.steps.copy_step import CopyTarget
+from rootless.builder.session.tracker import StepSite
+from rootless.builder.steps import config_steps, run_step
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rootless.builder.build_state import BuildState
+    from rootless.builder.dockerfile.graph import Graph, Node
     from rootless.builder.dockerfile.instructions import Instruction
-    from rootless.builder.graph import Graph, Node
-    from rootless.builder.session import BuildSession
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import BuildState
+    from rootless.builder.session.tracker import Step
     from rootless.builder.steps.run_mounts import Finder
-    from rootless.builder.tracker import Step
 
 _WORK = (Run, Copy, Add, Workdir)
 
@@ -104,7 +104,7 @@ class StageRun:
         finder: Callable[[str, Instruction], object],
         step: Step,
     ) -> BuildState:
-        place = CopyTarget(texts.created_by(written, final, state.shell), self._name, step)
+        site = StepSite(texts.created_by(written, final, state.shell), self._name, step)
 
         def find(name: str) -> object:
             return finder(name, written)
@@ -112,8 +112,10 @@ class StageRun:
         typed: Finder = find  # type: ignore[assignment]
         if isinstance(final, Run):
             arguments = {n: v for n, v in scope.variables.items() if n in scope.arguments}
-            return run_step.run(self._session, state, final, arguments, typed, place)
+            return run_step.run(self._session, state, final, arguments, typed, site)
+        from rootless.builder.steps import copy_step
+
         if isinstance(final, Workdir):
-            return copy_step.workdir(self._session, state, final, place)
+            return copy_step.workdir(self._session, state, final, site)
         assert isinstance(final, Copy | Add)
-        return copy_step.copy(self._session, state, final, typed, place)
+        return copy_step.copy(self._session, state, final, typed, site)

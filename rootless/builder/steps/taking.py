@@ -7,15 +7,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootless.builder.context.context_files import without_depth
-from rootless.builder.context.contexts import Context, item
-from rootless.builder.context.remote import fetch, is_git, is_url
+from rootless.builder.context.contexts import Context, is_git, is_url, item
 from rootless.builder.dockerfile.instructions import Add, Copy
 
 if TYPE_CHECKING:
-    from rootless.builder.build_state import BuildState
-    from rootless.builder.session import BuildSession
+    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_state import BuildState
+    from rootless.builder.session.tracker import Step
     from rootless.builder.steps.run_mounts import Finder
-    from rootless.builder.tracker import Step
 
 
 class Taken:
@@ -126,6 +125,8 @@ def _tree(
 def _remote(
     session: BuildSession, taken: Taken, instruction: Add, source: str, destination: str, state: BuildState, step: Step
 ) -> None:
+    from rootless.builder.context.remote import fetch
+
     directory = session.make_directory("files")
     moment = state.moment if session.latest is None else session.latest
     fetched = fetch(

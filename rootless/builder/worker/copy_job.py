@@ -10,14 +10,14 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.worker.read_trees import MountedTree
+from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.errors import InvalidInput
 from rootless.records.id_map import IdMap
 from rootless.records.rootfs import RootfsPlan
 
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match
-    from rootless.builder.context.exclusions import Exclusions
+    from rootless.builder.context.ignore import Exclusions
     from rootless.builder.worker.worker_session import WorkerSession
 
 
@@ -83,27 +83,14 @@ def digest(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[
             source.close()
 
 
-def own_mounts() -> None:
-    import signal
-
-    from rootless.kernel import mounts
-    from rootless.kernel.namespaces import CLONE_NEWNS, unshare
-    from rootless.kernel.process import set_pdeathsig
-
-    set_pdeathsig(signal.SIGKILL)
-    unshare(CLONE_NEWNS)
-    mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_SLAVE)
-    os.umask(0)
-
-
 def _exclusions(item: dict[str, Any]) -> Exclusions:
-    from rootless.builder.context.exclusions import Exclusions
+    from rootless.builder.context.ignore import Exclusions
 
     return Exclusions(item["ignore"], item["exclude"])
 
 
 def _matches(root: int, item: dict[str, Any], exclusions: Exclusions) -> list[Match]:
-    from rootless.builder.context.exclusions import all_matches
+    from rootless.builder.context.ignore import all_matches
 
     return all_matches(root, item["sources"], exclusions, wildcards=item["wildcards"])
 

@@ -19,7 +19,7 @@ from rootless.storage.owners import overrides
 
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Skip
-    from rootless.builder.context.exclusions import Exclusions
+    from rootless.builder.context.ignore import Exclusions
     from rootless.builder.dockerfile.modes import Change
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rootless.builder.worker import mountpoints
-from rootless.builder.worker.read_trees import MountedTree
+from rootless.builder.worker.worker_session import MountedTree
 from rootless.errors import HostLimit, InvalidInput
 from rootless.network.modes import recorded_mode
 from rootless.records.id_map import IdMap
@@ -149,8 +149,9 @@ def _run(
 
 
 def _operations(job: dict[str, Any]) -> list[Operation]:
-    from rootless.builder.worker.bound_trees import TreeBind
-    from rootless.builder.worker.secret_files import SecretFile
+    if not job["binds"] and not job["secrets"]:
+        return []
+    from rootless.builder.worker.step_mounts import SecretFile, TreeBind
 
     binds = [TreeBind(**bind) for bind in job["binds"]]
     return [*binds, *(SecretFile(**secret) for secret in job["secrets"])]

@@ -7,8 +7,7 @@ import stat
 import tarfile
 from typing import TYPE_CHECKING, Any
 
-from rootless.builder.worker.copy_job import own_mounts
-from rootless.builder.worker.read_trees import MountedTree
+from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.records.id_map import IdMap
 from rootless.records.rootfs import RootfsPlan
 
@@ -61,7 +60,7 @@ def export(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[
 
     def inside() -> bytes:
         from rootless.builder.context.context_files import Match
-        from rootless.builder.context.exclusions import Exclusions
+        from rootless.builder.context.ignore import Exclusions
         from rootless.builder.worker.placing import Placer, Rules
 
         own_mounts()

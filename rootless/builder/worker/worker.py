@@ -63,17 +63,17 @@ def _answer(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict
 
 
 def _do(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    from rootless.builder.worker import copy_job, run_job, tree_jobs
+    if job["do"] == "run":
+        from rootless.builder.worker import run_job
 
-    jobs = {
-        "run": run_job.run,
-        "copy": copy_job.copy,
-        "digest": copy_job.digest,
-        "unpack": tree_jobs.unpack,
-        "squash": tree_jobs.squash,
-        "export": tree_jobs.export,
-        "tar": tree_jobs.tar,
-    }
+        return run_job.run(session, job, fds)
+    if job["do"] in ("copy", "digest"):
+        from rootless.builder.worker import copy_job
+
+        return {"copy": copy_job.copy, "digest": copy_job.digest}[job["do"]](session, job, fds)
+    from rootless.builder.worker import tree_jobs
+
+    jobs = {"unpack": tree_jobs.unpack, "squash": tree_jobs.squash, "export": tree_jobs.export, "tar": tree_jobs.tar}
     return jobs[job["do"]](session, job, fds)
 
 

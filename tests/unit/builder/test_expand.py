@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootless.builder.dockerfile import expand, patterns, variables
+from rootless.builder.dockerfile import expand, variables
 from rootless.builder.dockerfile.instructions import Arg, Copy, Env, Expose, Instruction, Run
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.dockerfile.problems import DockerfileError
@@ -140,7 +140,7 @@ def test_a_shell_expands_the_same(words: list[str]) -> None:
 def test_patterns_as_regular_expressions_say(value: str, pattern: str) -> None:
     """The simulation of states against a backtracking search, on short texts."""
     try:
-        compiled = patterns.Pattern(pattern)
+        compiled = variables.Pattern(pattern)
     except ValueError:
         return
     source, at = "", 0

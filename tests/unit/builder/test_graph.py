@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.builder import graph
+from rootless.builder.dockerfile import graph
+from rootless.builder.dockerfile.graph import Graph, Source
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.dockerfile.problems import DockerfileError
-from rootless.builder.graph import Graph, Source
 from rootless.errors import UsageError
 from rootless.image.platform import Platform
 

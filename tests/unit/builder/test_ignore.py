@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rootless.builder.context import wildcard
-from rootless.builder.context.ignore import MAX_PATTERNS, Ignore, choose_file
+from rootless.builder.context.contexts import choose_file
+from rootless.builder.context.ignore import MAX_PATTERNS, Ignore
 from rootless.builder.context.wildcard import Wildcard, has_wildcard
 from rootless.builder.dockerfile.problems import DockerfileError, Place
 

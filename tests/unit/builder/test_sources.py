@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from rootless.builder.context.context_files import clean, matches, nothing, walk
-from rootless.builder.context.contexts import Context
+from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.context.digests import Known
-from rootless.builder.context.exclusions import Exclusions, all_matches
-from rootless.builder.context.remote import is_git, is_url
+from rootless.builder.context.ignore import Exclusions, all_matches
 from rootless.builder.dockerfile.modes import parse_chmod
 from rootless.errors import InvalidInput, NotFound, UsageError
 

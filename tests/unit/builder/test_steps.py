@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rootless.builder.build_state import BuildState, Layer
 from rootless.builder.cache import cache_export, cache_format
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import Scope
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.outputs import parse_outputs
+from rootless.builder.session.build_state import BuildState, Layer, step_key
 from rootless.builder.steps import config_steps
-from rootless.builder.steps.keys import key
 from rootless.builder.steps.secret_sources import secret
 from rootless.builder.worker import mountpoints
 from rootless.errors import UsageError
@@ -78,14 +77,14 @@ def test_working_directories(before: str, path: str, wanted: str) -> None:
 def test_keys_differ_by_everything() -> None:
     """TRAPS GO-2024-2512: another parent is another key."""
     keys = {
-        key("run", "", command=["a"]),
-        key("run", "sha256:x", command=["a"]),
-        key("copy", "", command=["a"]),
-        key("run", "", command=["b"]),
-        key("run", "", command=["a"], env=[]),
+        step_key("run", "", command=["a"]),
+        step_key("run", "sha256:x", command=["a"]),
+        step_key("copy", "", command=["a"]),
+        step_key("run", "", command=["b"]),
+        step_key("run", "", command=["a"], env=[]),
     }
     assert len(keys) == 5
-    assert key("run", "", a=1, b=2) == key("run", "", b=2, a=1)
+    assert step_key("run", "", a=1, b=2) == step_key("run", "", b=2, a=1)
 
 
 def record(name: str, *chains: str, size: int = 1, used: float = 0) -> CacheRecord:

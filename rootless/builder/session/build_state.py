@@ -1,13 +1,20 @@
-"""What a build knows between two steps: a chain of layers and an image config. Values only; nothing is done here."""
+"""What a build knows between two steps: a chain of layers and an image config, as an image and in keys of the cache."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootless.engine.context import Engine
     from rootless.image.platform import Platform
 
 
@@ -99,3 +106,62 @@ class BuildState(NamedTuple):
         if self.author:
             entry["author"] = self.author
         return entry
+
+
+def store_state(
+    engine: Engine,
+    state: BuildState,
+    *,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    annotations: Mapping[str, str] = MappingProxyType({}),
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> Descriptor:
+    """Write config and manifest of a state. extra: further members of the config."""
+    blobs = engine.store.blobs
+    raw = json.dumps({**_config(state, labels), **extra}, separators=(",", ":"), sort_keys=True).encode()
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
+        "layers": [
+            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in state.layers
+        ],
+    }
+    if annotations:
+        manifest["annotations"] = dict(annotations)
+    raw_manifest = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
+    return Descriptor(OCI_MANIFEST, blobs.put(raw_manifest), len(raw_manifest), state.platform)
+
+
+def _config(state: BuildState, labels: Mapping[str, str]) -> dict[str, Any]:
+    config = dict(state.config)
+    if labels:
+        config["Labels"] = {**(config.get("Labels") or {}), **labels}
+    document: dict[str, Any] = {
+        **state.extra,
+        "created": whole_timestamp(state.moment),
+        "architecture": state.platform.architecture,
+        "os": state.platform.os,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in state.layers]},
+        "history": list(state.history),
+    }
+    if state.platform.variant:
+        document["variant"] = state.platform.variant
+    if state.author:
+        document["author"] = state.author
+    return document
+
+
+_KEY_FORMAT = "rootless build cache 1"
+
+
+def step_key(kind: str, chain: str, **facts: Any) -> str:
+    """What a step's result depends on as one digest, 64 hexadecimal digits. kind: of the step; facts: JSON values.
+
+    A key covers the whole chain of layers below (`chain`, "" for none: their content digests, so that FROM scratch
+    cannot be poisoned, CVE-2024-24557), what of the image's config the step can see, the instruction's final words, and
+    the content of every file that it takes. Times of files are in none.
+    """
+    document = json.dumps([_KEY_FORMAT, kind, chain, facts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(document.encode("utf-8", "surrogateescape")).hexdigest()

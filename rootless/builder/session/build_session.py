@@ -7,8 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rootless.builder.build_state import BuildState, Layer
-from rootless.builder.context.digests import Known
+from rootless.builder.session.build_state import BuildState, Layer
 from rootless.builder.worker.client import Worker, Workers
 from rootless.errors import HostLimit
 from rootless.records.json_file import random_name
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
     from rootless.builder.build_options import BuildOptions
     from rootless.builder.context.contexts import Context
-    from rootless.builder.tracker import Step, Tracker
+    from rootless.builder.context.digests import Known
+    from rootless.builder.session.tracker import Step, Tracker
     from rootless.engine.context import Engine
     from rootless.records.rootfs import RootfsPlan
 
@@ -138,6 +138,8 @@ class BuildSession:
             found = self._known.get(context.path)
             if found is None:
                 import hashlib
+
+                from rootless.builder.context.digests import Known
 
                 name = hashlib.sha256(os.fsencode(context.path)).hexdigest()[:32]
                 path = f"{self.engine.directories.cache}/build/contexts/{name}.json" if context.is_lasting else None

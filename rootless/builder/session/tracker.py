@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import NamedTuple
 
-from rootless.builder.build_options import Report, StepEvent
+
+class StepEvent(NamedTuple):
+    """Something that happened in a step, for the progress display.
+
+    number: from 1 in order of appearance; kind: "start" (text: the step's title), "output" (bytes of the command),
+    "log" (text), "cached", "done" (text: "" or a remark), "error" (text), "total" (number: steps in all).
+    """
+
+    number: int
+    kind: str
+    text: str = ""
+    output: bytes = b""
+
+
+Report = Callable[[StepEvent], None]
 
 
 class Step:
@@ -36,6 +52,15 @@ class Step:
     def error(self, text: str) -> None:
         """It has failed."""
         self._tracker.send(StepEvent(self.number, "error", text))
+
+
+class StepSite(NamedTuple):
+    """Where a step stands. created_by: its line in the image's history; stage: the stage's name or number, for
+    --no-cache-filter; step: its events."""
+
+    created_by: str
+    stage: str
+    step: Step
 
 
 class Tracker:

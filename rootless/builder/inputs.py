@@ -1,0 +1,161 @@
+"""What a build takes: its contexts as directories, its Dockerfile, its arguments and the time that it is for.
+
+A context is a local directory, a tar or a Dockerfile on standard input, a git repository, or an archive behind a URL.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from rootless.builder.context import contexts
+from rootless.builder.context.contexts import Context
+from rootless.builder.dockerfile import checks, parser
+from rootless.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from rootless.builder.build_options import BuildOptions
+    from rootless.builder.dockerfile.instructions import Dockerfile
+    from rootless.builder.session.build_session import BuildSession
+
+_PIECE = 1 << 20
+_MAX_DOCKERFILE = 4 << 20
+
+
+class Opened(NamedTuple):
+    """context; dockerfile: its content, when the text was one and no context; is_remote: it is not the user's own."""
+
+    context: Context
+    dockerfile: bytes | None = None
+    is_remote: bool = True
+
+
+def open_context(session: BuildSession, text: str) -> Opened:
+    """The context that `text` names, fetched and unpacked when it is elsewhere. Raises UsageError, RegistryError."""
+    if text == "-":
+        return _stream(session, sys.stdin.buffer)
+    if contexts.is_git(text):
+        from rootless.builder.context.remote import clone
+
+        directory = session.make_directory("files")
+        step = session.tracker.start(f"[context] fetch {text}")
+        clone(text, f"{directory}/files", log=step.log)
+        step.done()
+        return Opened(Context(f"{directory}/files", is_lasting=False))
+    if contexts.is_url(text):
+        from rootless.builder.context.remote import download
+
+        directory = session.make_directory("files")
+        step = session.tracker.start(f"[context] download {text}")
+        fetched = download(text, f"{directory}/files")
+        step.done()
+        with open(f"{directory}/files/{fetched.name}", "rb") as file:
+            return _stream(session, file)
+    return Opened(contexts.local(text), is_remote=False)
+
+
+def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
+    """A tar (compressed or not) is a context, anything else a Dockerfile without one."""
+    from rootless.builder.worker.unpacking import is_archive
+
+    directory = session.make_directory("files", "spool")
+    path = f"{directory}/spool/context"
+    with open(path, "w+b") as spool:
+        while piece := stream.read(_PIECE):
+            spool.write(piece)
+        spool.flush()
+        size = spool.tell()
+        os.lseek(spool.fileno(), 0, os.SEEK_SET)
+        if is_archive(spool.fileno()):
+            job = {"do": "unpack", "id_map": session.id_map.to_json(), "into": f"{directory}/files"}
+            session.on_worker(lambda worker: worker.call(job, [spool.fileno()]))
+            os.unlink(path)
+            return Opened(Context(f"{directory}/files", is_lasting=False))
+        if size > _MAX_DOCKERFILE:
+            raise UsageError("standard input is neither a tar archive nor a Dockerfile")
+        content = os.pread(spool.fileno(), size, 0)
+    os.unlink(path)
+    return Opened(Context(f"{directory}/files", is_lasting=False), content)
+
+
+def latest_time(options: BuildOptions) -> int | None:
+    """The time, in seconds since the epoch, that no file may be later than: --timestamp, else SOURCE_DATE_EPOCH as a
+    build argument or in the environment. None without any. Raises UsageError."""
+    if options.timestamp is not None:
+        return options.timestamp
+    given = dict(text.partition("=")[::2] for text in options.build_arg)
+    text = given.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"SOURCE_DATE_EPOCH is not a number of seconds: '{text}'")
+    return int(text)
+
+
+def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
+    """The values of --build-arg, NAME alone from the environment. latest: of `latest_time`. Raises UsageError."""
+    found = {}
+    for text in options.build_arg:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"invalid --build-arg '{text}'", hint="write NAME=VALUE, or NAME for your own variable")
+        if equals:
+            found[name] = value
+        elif name in os.environ:
+            found[name] = os.environ[name]
+    if latest is not None:
+        found.setdefault("SOURCE_DATE_EPOCH", str(latest))
+    return found
+
+
+def load(session: BuildSession) -> Dockerfile:
+    """The parsed Dockerfile; the main context and the named ones are in `session.contexts` then.
+
+    Raises DockerfileError, UsageError, NotFound, and what fetching a context raises.
+    """
+    options = session.options
+    for text in options.build_context:
+        name, equals, value = text.partition("=")
+        if not name or not equals or not value:
+            raise UsageError(f"invalid --build-context '{text}'", hint="write NAME=PATH")
+        if value.startswith(("docker-image://", "oci-layout://")):
+            continue
+        found = open_context(session, value)
+        session.contexts[name.lower()] = contexts.with_ignore(found.context, "")
+    if options.context == "-" and options.file == "-":
+        raise UsageError("standard input cannot be both the context and the Dockerfile")
+    opened = open_context(session, options.context)
+    content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
+    session.contexts[""] = contexts.with_ignore(opened.context, path)
+    dockerfile = parser.parse(content, filename)
+    for finding in checks.check(dockerfile):
+        session.engine.warn(str(finding))
+    return dockerfile
+
+
+def _dockerfile(
+    session: BuildSession, context: Context, given: bytes | None, *, is_remote: bool
+) -> tuple[bytes, str, str]:
+    """(content, its name in messages, its path or "")."""
+    file = session.options.file
+    if given is not None:
+        return given, "Dockerfile", ""
+    if file == "-":
+        content = sys.stdin.buffer.read(contexts.MAX_FILE + 1)
+        if len(content) > contexts.MAX_FILE:
+            raise UsageError(f"the Dockerfile of standard input is larger than {contexts.MAX_FILE >> 20} MiB")
+        return content, "Dockerfile", ""
+    path = contexts.find_dockerfile(context, file, is_remote=is_remote)
+    name = os.path.relpath(path, context.path) if path.startswith(f"{context.path}/") else path
+    return contexts.read_file(path), file or name, path
+
+
+def import_caches(session: BuildSession) -> None:
+    """Open the caches of --cache-from, which `session.find` asks from then on. Raises UsageError."""
+    if session.options.cache_from and not session.options.no_cache:
+        from rootless.builder.cache.cache_import import ImportedCaches
+
+        session.imported = ImportedCaches(session, session.options.cache_from)
