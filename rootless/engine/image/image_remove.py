@@ -30,7 +30,9 @@ def tag_image(engine: Engine, source: str, target: str) -> None:
         raise UsageError(f"an image cannot be given the name '{target}'", hint="leave out the digest")
     with engine.store.using():
         engine.store.index.tag(str(reference), named_descriptor(engine, source))
-    events.record_image(engine, "tag", source, target)
+        tagged = engine.store.index.resolve(str(reference))
+    if tagged is not None:
+        events.record_image(engine, "tag", tagged.config_digest, reference.familiar())
 
 
 def named_descriptor(engine: Engine, text: str) -> Descriptor:
@@ -40,18 +42,19 @@ def named_descriptor(engine: Engine, text: str) -> Descriptor:
     except UsageError:
         index = engine.store.index.find_index(text)
     if index is not None:
-        return Descriptor(index.media_type, index.digest, len(index.raw))
+        return index.descriptor
     entry = require(engine, text)
     return entry.manifest.descriptor
 
 
 def untag_image(engine: Engine, name: str) -> RemovedImage:
     """Take one name away; the image stays, untagged when it was the last one."""
-    full = _name_of(engine, require(engine, name), name)
+    entry = require(engine, name)
+    full = _name_of(engine, entry, name)
     if full is None:
         raise ImageNotFound(f"'{name}' is not a name of an image", hint="`rootless images` lists the names")
     engine.store.index.untag(full)
-    return _noted(engine, RemovedImage((familiar(full),), ()))
+    return _noted(engine, entry, RemovedImage((familiar(full),), ()))
 
 
 def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
@@ -67,7 +70,7 @@ def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedIm
         others = [each for each in entry.names if each != full]
         stays = bool([each for each in others if not is_digest_name(each)]) or (is_digest_name(full) and bool(named))
         if stays:
-            return _noted(engine, _untag_one(engine, entry, full))
+            return _noted(engine, entry, _untag_one(engine, entry, full))
     elif len({parse_reference(each).name for each in named}) > 1 and not force:
         short = entry.config_digest.partition(":")[2][:12]
         raise InvalidState(
@@ -76,16 +79,25 @@ def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedIm
         )
     _check_users(engine, entry, name, by_name=full is not None, force=force)
     engine.store.index.remove(entry.named_digest)
-    untagged = tuple(familiar(each) for each in [*named, *repo_digests(entry)])
-    return _noted(engine, RemovedImage(untagged, _collect(engine, [entry])[0]))
+    return _noted(engine, entry, RemovedImage(_shown_names(entry), _collect(engine, [entry])[0]))
 
 
-def _noted(engine: Engine, removed: RemovedImage) -> RemovedImage:
-    """What was removed, with its events in the log."""
+def _shown_names(entry: ImageEntry) -> tuple[str, ...]:
+    """Every name of the image as docker shows it: tags, then where it was pulled from."""
+    return tuple(familiar(name) for name in [*tags(entry), *repo_digests(entry)])
+
+
+def _noted(engine: Engine, entry: ImageEntry, removed: RemovedImage) -> RemovedImage:
+    """What was removed of an image, with its events in the log.
+
+    As docker's, each event has the image's id; its name is the one that went, or the id again when the image went. The
+    layers that went with the image are no images and have no events.
+    """
+    image_id = entry.config_digest
     for name in removed.untagged:
-        events.record_image(engine, "untag", name, name)
-    for id in removed.deleted:
-        events.record_image(engine, "delete", id)
+        events.record_image(engine, "untag", image_id, name)
+    if image_id in removed.deleted:
+        events.record_image(engine, "delete", image_id, image_id)
     return removed
 
 
@@ -104,7 +116,6 @@ def prune_images(
     users = users_by_image(store)
     wanted = {key: values for key, values in filters.items() if key in ("label", "until")}
     gone = []
-    lines: list[str] = []
     for entry in store.index.entries():
         if (only_dangling and tags(entry)) or users.get(entry.config_digest):
             continue
@@ -114,12 +125,12 @@ def prune_images(
             continue
         store.index.remove(entry.named_digest)
         gone.append(entry)
-        lines += [f"untagged: {familiar(name)}" for name in [*tags(entry), *repo_digests(entry)]]
     deleted, freed = _collect(engine, gone)
-    report = PruneReport(images=(*lines, *(f"deleted: {each}" for each in deleted)), reclaimed=freed)
-    for line in report.images:
-        events.record_image(engine, "delete", line)
-    return report
+    lines = []
+    for entry in gone:
+        removed = _noted(engine, entry, RemovedImage(_shown_names(entry), deleted))
+        lines += [f"untagged: {name}" for name in removed.untagged]
+    return PruneReport(images=(*lines, *(f"deleted: {each}" for each in deleted)), reclaimed=freed)
 
 
 def _name_of(engine: Engine, entry: ImageEntry, text: str) -> str | None:

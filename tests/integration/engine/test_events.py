@@ -76,6 +76,29 @@ def test_images_and_volumes(busybox: Runner, tmp_path: Path) -> None:
     assert actions(busybox, "type=volume", "volume=evented") == ["create", "destroy"]
 
 
+def test_an_image_event_has_the_images_id_and_name(busybox: Runner) -> None:
+    """As docker's: Actor.ID is the image's id, the name is the one that came or went; layers have no events."""
+    busybox("run", "--name=left", "--network=none", "busybox", "touch", "/new")
+    image_id = busybox("commit", "-q", "-c", "LABEL events=pruned", "left", "events/pruned:1").stdout.strip()
+    busybox("rm", "left")
+    busybox("tag", "events/pruned:1", "events/second:1")
+    busybox("image", "prune", "-af", "--filter=label=events=pruned")
+    told = busybox("events", "--since=1h", "--stream=false", "--filter=type=image", "--format=json").stdout
+    found = [json.loads(line) for line in told.splitlines()]
+    seen = [
+        (event["Action"], event["Actor"]["ID"], event["Actor"]["Attributes"].get("name"))
+        for event in found
+        if event["Action"] in ("tag", "untag", "delete")
+    ]
+    assert sorted(entry for entry in seen if entry[1] == image_id) == [
+        ("delete", image_id, image_id),
+        ("tag", image_id, "events/second:1"),
+        ("untag", image_id, "events/pruned:1"),
+        ("untag", image_id, "events/second:1"),
+    ]
+    assert all(entry[1].startswith("sha256:") for entry in seen)
+
+
 def test_the_past_has_an_end(busybox: Runner) -> None:
     assert busybox("events", "--since=1h", "--until=59m").stdout == ""
     line = busybox("events", "--since=1h", "--until=0s", "--filter=type=image").stdout.splitlines()[0]
