@@ -22,7 +22,7 @@ from rootless.cli.declaration import (
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
-    from rootless.engine.image_types import RegistryOptions, SearchResult, Tag
+    from rootless.engine.image_types import RegistryOptions, RepositoryTag, SearchResult
 
 _PUSH_EXAMPLES = """
 rootless push registry.example.org/team/app:1.2
@@ -324,11 +324,11 @@ def search(
     registry = take_registry_options(flags)
     if list_tags:
         tags = verbs.list_registry_tags(session.engine, term, limit=limit or 1000, options=registry)
-        of_tags: list[Column[Tag]] = [
+        of_tags: list[Column[RepositoryTag]] = [
             Column("Name", "NAME", lambda row: row.name),
-            Column("Tag", "TAG", lambda row: row.tag),
+            Column("RepositoryTag", "TAG", lambda row: row.tag),
         ]
-        Layout(of_tags, ["Name", "Tag"], quiet="Tag").print(tags, format=format, quiet=False)
+        Layout(of_tags, ["Name", "RepositoryTag"], quiet="Tag").print(tags, format=format, quiet=False)
         return
     limit = 25 if limit is None else limit
     found = verbs.search_registry(session.engine, term, limit=limit, filters=parse_filters(filter), options=registry)

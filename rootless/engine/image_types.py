@@ -179,9 +179,9 @@ class ImageTreeNode(NamedTuple):
     children: tuple[ImageTreeNode, ...]
 
 
-class Tree(NamedTuple):
-    """roots: base layers, the largest number of users first; bytes of all layers as they are, and as they were without
-    sharing."""
+class ImageTree(NamedTuple):
+    """The layers of all images as trees. roots: base layers, the largest number of users first. size: bytes of all
+    layers as they are; unshared: as they were if no image shared a layer with another."""
 
     roots: tuple[ImageTreeNode, ...]
     images: int
@@ -257,7 +257,7 @@ class SearchResult(NamedTuple):
     automated: bool
 
 
-class Tag(NamedTuple):
+class RepositoryTag(NamedTuple):
     """One line of `search --list-tags`."""
 
     name: str

@@ -28,10 +28,16 @@ from rootless.image.manifest import (
 )
 from rootless.image.platform import host_platform
 from rootless.image.reference import parse_reference
-from rootless.image.source import ImageSource, Reader
+from rootless.image.source import Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    from rootless.image.layout import LayoutSource
     from rootless.image.platform import Platform
+
+    ArchiveSource: TypeAlias = "LayoutSource | DockerArchiveSource"
 
 _COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
 _MAX_IMAGES = 1000
@@ -40,6 +46,7 @@ _MAX_IMAGES = 1000
 class DockerArchiveSource:
     """One image of a docker-archive."""
 
+    label = ""  # only a layout has labels beside names
     __slots__ = ("_config", "_config_path", "_files", "_layer_paths", "_paths", "digests", "names")
 
     def __init__(self, files: FileSet, config_path: str, layer_paths: list[str], names: tuple[str, ...]) -> None:
@@ -119,7 +126,7 @@ class _Entry(NamedTuple):
     names: tuple[str, ...]
 
 
-def archive_sources(files: FileSet) -> list[ImageSource]:
+def archive_sources(files: FileSet) -> Sequence[ArchiveSource]:
     """The images of an archive or layout of any kind that we read.
 
     Raises InvalidInput when it is neither an OCI layout nor a docker-archive.
@@ -129,7 +136,7 @@ def archive_sources(files: FileSet) -> list[ImageSource]:
         by_config = {
             f"sha256:{each.config.rpartition('/')[2].removesuffix('.json')}": list(each.names) for each in entries
         }
-        return list(layout_sources(files, by_config))
+        return layout_sources(files, by_config)
     if not entries:
         raise InvalidInput(
             "neither an OCI layout nor a docker-archive: no index.json and no manifest.json",

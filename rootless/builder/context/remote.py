@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from rootless.builder.context.contexts import is_git
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
-from rootless.image.distribution.answers import cause, words
+from rootless.image.distribution.answers import reason_of
 
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
@@ -88,7 +88,7 @@ def _pieces(response: Any, url: str) -> Iterator[bytes]:
     try:
         yield from response.stream(_PIECE)
     except HTTPError as e:
-        raise RegistryError(f"cannot download '{url}': {words(cause(e))}") from e
+        raise RegistryError(f"cannot download '{url}': {reason_of(e)}") from e
 
 
 def _response(url: str) -> Any:

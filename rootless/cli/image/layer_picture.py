@@ -12,7 +12,7 @@ from rootless.cli.declaration import Session, command, pass_session, switch_opti
 from rootless.engine import verbs
 
 if TYPE_CHECKING:
-    from rootless.engine.image_types import ImageTreeNode, Tree
+    from rootless.engine.image_types import ImageTree, ImageTreeNode
 
 _WIDTH = 60  # of the step that made a layer
 
@@ -74,7 +74,7 @@ def _text(node: ImageTreeNode, *, no_trunc: bool) -> str:
     return f"{number}  {units.human_size(node.size):>7}{f'  {step}' if step else ''}{names}"
 
 
-def _print_sum(found: Tree) -> None:
+def _print_sum(found: ImageTree) -> None:
     from rootless import units
 
     saved = f", {units.human_size(found.unshared)} without sharing" if found.unshared > found.size else ""
@@ -83,7 +83,7 @@ def _print_sum(found: Tree) -> None:
     output.line(f"{images}, {layers}, {units.human_size(found.size)} on disk{saved}")
 
 
-def _object(found: Tree) -> dict[str, object]:
+def _object(found: ImageTree) -> dict[str, object]:
     return {
         "Images": found.images,
         "Size": found.size,

@@ -117,12 +117,12 @@ def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | Non
     return snapshots.commit_layer(engine, launch.require_rootfs(), launch.id_map, options)
 
 
-def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> dict[str, Any]:
+def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> Fields:
     """The image's config with what the container was given on top, as docker merges them."""
     directory = engine.store.containers.path(record["id"])
     process = read_record(f"{directory}/config.json", what="bundle")["process"]
     options = saved_options(record)
-    config: dict[str, Any] = json.loads(json.dumps(image.config))
+    config: Fields = dict(image.config)
     config["Env"] = _env(process["env"], image, options, default_home=bool(record.get("default_home")))
     if options.entrypoint is not None:
         config["Entrypoint"] = [options.entrypoint] if options.entrypoint else None
@@ -151,7 +151,7 @@ def _env(env: Sequence[str], image: ImageConfig, options: ContainerOptions, *, d
     return [entry for entry in env if entry.partition("=")[0] not in own]
 
 
-def _health(health: dict[str, Any] | None) -> dict[str, Any]:
+def _health(health: dict[str, Any] | None) -> Fields:
     if not health:
         return {"Test": ["NONE"]}
     names = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod",
@@ -191,18 +191,6 @@ def _store(commit: _Commit, config: Fields, layer: NewLayer | None, command: str
         document["author"] = author
     raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     image_id = store.blobs.put(raw)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": manifest_type,
-        "config": {"mediaType": config_type, "digest": image_id, "size": len(raw)},
-        "layers": [
-            {
-                "mediaType": layer_type(each, layer_compression(each.media_type), form),
-                "digest": each.digest,
-                "size": each.size,
-            }
-            for each in layers
-        ],
-    }
-    publish_manifest(store, manifest, commit.reference)
+    typed = [each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers]
+    publish_manifest(store, manifest_type, [Descriptor(config_type, image_id, len(raw)), *typed], commit.reference)
     return image_id

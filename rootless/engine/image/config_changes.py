@@ -5,21 +5,29 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import UsageError
+from rootless.image.fields import mapping, strings, texts
+from rootless.image.fields import text as string
 from rootless.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rootless.image.fields import Fields
+
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE | re.ASCII)
 _SHELL = ["/bin/sh", "-c"]
 
 
-def apply_changes(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """A copy of the config with each instruction applied, in order. Raises UsageError naming the instruction."""
-    changed = json.loads(json.dumps(config))
+def apply_changes(config: Fields, changes: Sequence[str]) -> Fields:
+    """A copy of the config with each instruction applied, in order. No value of `config` itself is changed.
+
+    Raises UsageError naming the instruction, InvalidInput for a member of the config that has another type than the
+    image specification's config.md says.
+    """
+    changed = dict(config)
     for line in changes:
         word, _, rest = line.strip().partition(" ")
         if "=" in word and word.partition("=")[0].upper() in _INSTRUCTIONS:
@@ -33,8 +41,7 @@ def apply_changes(config: dict[str, Any], changes: Sequence[str]) -> dict[str, A
             instruction(changed, rest.strip())
         except ValueError as e:
             raise UsageError(f"invalid change '{line}': {e}") from e
-    result: dict[str, Any] = changed
-    return result
+    return changed
 
 
 def _command(text: str, shell: Sequence[str]) -> list[str]:
@@ -49,12 +56,12 @@ def _command(text: str, shell: Sequence[str]) -> list[str]:
     return [*shell, text]
 
 
-def _cmd(config: dict[str, Any], text: str) -> None:
-    config["Cmd"] = _command(text, config.get("Shell") or _SHELL)
+def _cmd(config: Fields, text: str) -> None:
+    config["Cmd"] = _command(text, texts(config, "Shell") or _SHELL)
 
 
-def _entrypoint(config: dict[str, Any], text: str) -> None:
-    config["Entrypoint"] = _command(text, config.get("Shell") or _SHELL)
+def _entrypoint(config: Fields, text: str) -> None:
+    config["Entrypoint"] = _command(text, texts(config, "Shell") or _SHELL)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -71,66 +78,67 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _env(config: dict[str, Any], text: str) -> None:
-    env = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
+def _env(config: Fields, text: str) -> None:
+    env = dict(entry.partition("=")[::2] for entry in texts(config, "Env") or [])
     env.update(_pairs(text))
     config["Env"] = [f"{name}={value}" for name, value in env.items()]
 
 
-def _label(config: dict[str, Any], text: str) -> None:
-    config.setdefault("Labels", {}).update(_pairs(text))
+def _label(config: Fields, text: str) -> None:
+    config["Labels"] = {**strings(config.get("Labels"), "Labels"), **dict(_pairs(text))}
 
 
-def _expose(config: dict[str, Any], text: str) -> None:
-    ports = config.setdefault("ExposedPorts", {})
+def _expose(config: Fields, text: str) -> None:
+    ports = dict(mapping(config.get("ExposedPorts"), "ExposedPorts"))
     for word in text.split():
         match = _PORT.fullmatch(word)
         if match is None or not 0 < int(match[1]) <= int(match[2] or match[1]) < 65536:
             raise ValueError(f"'{word}' is not PORT[-PORT][/PROTOCOL]")
         for port in range(int(match[1]), int(match[2] or match[1]) + 1):
             ports[f"{port}/{(match[3] or 'tcp').lower()}"] = {}
+    config["ExposedPorts"] = ports
 
 
-def _volume(config: dict[str, Any], text: str) -> None:
-    paths = _command(text, [])[:] if text.startswith("[") else shlex.split(text)
+def _volume(config: Fields, text: str) -> None:
+    paths = _command(text, []) if text.startswith("[") else shlex.split(text)
     if not all(path.startswith("/") for path in paths):
         raise ValueError("a volume is an absolute path")
-    config.setdefault("Volumes", {}).update({path: {} for path in paths})
+    config["Volumes"] = {**mapping(config.get("Volumes"), "Volumes"), **{path: {} for path in paths}}
 
 
-def _workdir(config: dict[str, Any], text: str) -> None:
+def _workdir(config: Fields, text: str) -> None:
     import posixpath
 
-    config["WorkingDir"] = posixpath.normpath(posixpath.join(config.get("WorkingDir") or "/", text))
+    config["WorkingDir"] = posixpath.normpath(posixpath.join(string(config, "WorkingDir") or "/", text))
 
 
-def _user(config: dict[str, Any], text: str) -> None:
+def _user(config: Fields, text: str) -> None:
     if text.split() != [text]:
         raise ValueError("a user has no spaces")
     config["User"] = text
 
 
-def _stop_signal(config: dict[str, Any], text: str) -> None:
+def _stop_signal(config: Fields, text: str) -> None:
     if not re.fullmatch(r"(?:SIG)?[A-Z0-9]+(?:[+-]\d+)?", text, re.ASCII):
         raise ValueError(f"'{text}' is not a signal")
     config["StopSignal"] = text
 
 
-def _shell(config: dict[str, Any], text: str) -> None:
+def _shell(config: Fields, text: str) -> None:
     words = _command(text, [])
     if not text.startswith("[") or words == [text]:
         raise ValueError("SHELL needs a JSON list")
     config["Shell"] = words
 
 
-def _onbuild(config: dict[str, Any], text: str) -> None:
+def _onbuild(config: Fields, text: str) -> None:
     word = text.split(None, 1)[0].upper()
     if word in ("ONBUILD", "FROM", "MAINTAINER"):
         raise ValueError(f"{word} is not allowed as an ONBUILD trigger")
-    config.setdefault("OnBuild", []).append(text)
+    config["OnBuild"] = [*(texts(config, "OnBuild") or []), text]
 
 
-def _healthcheck(config: dict[str, Any], text: str) -> None:
+def _healthcheck(config: Fields, text: str) -> None:
     names = {
         "interval": "Interval",
         "timeout": "Timeout",
@@ -138,7 +146,7 @@ def _healthcheck(config: dict[str, Any], text: str) -> None:
         "start-interval": "StartInterval",
         "retries": "Retries",
     }
-    health: dict[str, Any] = {}
+    health: Fields = {}
     while text.startswith("--"):
         flag, _, text = text.partition(" ")
         name, _, value = flag[2:].partition("=")
@@ -158,7 +166,7 @@ def _healthcheck(config: dict[str, Any], text: str) -> None:
     config["Healthcheck"] = {"Test": words if words[0] == "CMD-SHELL" else ["CMD", *words], **health}
 
 
-_INSTRUCTIONS: dict[str, Callable[[dict[str, Any], str], None]] = {
+_INSTRUCTIONS: dict[str, Callable[[Fields, str], None]] = {
     "CMD": _cmd,
     "ENTRYPOINT": _entrypoint,
     "ENV": _env,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, repo_digests, require, tags
 from rootless.engine.image_types import HistoryEntry, ImageSummary
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rootless.engine.context import Engine
+    from rootless.image.fields import Fields
     from rootless.storage.store.index import ImageEntry
     from rootless.storage.store.store import Store
 
@@ -164,12 +165,12 @@ def _is_named(name: str, wanted: str) -> bool:
     )
 
 
-def inspect_image(engine: Engine, name: str) -> dict[str, Any]:
+def inspect_image(engine: Engine, name: str) -> Fields:
     """One image in the shape of docker's `GET /images/NAME/json`. Raises ImageNotFound."""
     entry = require(engine, name)
     store, config = engine.store, entry.config
     chain = chain_ids(config.diff_ids)
-    document = {
+    document: Fields = {
         "Id": entry.config_digest,
         "RepoTags": [familiar(each) for each in tags(entry)],
         "RepoDigests": [familiar(each) for each in repo_digests(entry)],
@@ -205,9 +206,9 @@ def inspect_image(engine: Engine, name: str) -> dict[str, Any]:
     return document
 
 
-def _docker_config(config: dict[str, Any]) -> dict[str, Any]:
+def _docker_config(config: Fields) -> Fields:
     """The config with the fields that docker always shows."""
-    shown = {
+    shown: Fields = {
         "Hostname": "",
         "Domainname": "",
         "User": "",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, require, tags
 from rootless.engine.image.measured_layers import sizes_of
-from rootless.engine.image_types import ImageTreeNode, Tree
+from rootless.engine.image_types import ImageTree, ImageTreeNode
 from rootless.image.manifest import chain_ids
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Layer:
         self.children: list[str] = []
 
 
-def image_tree(engine: Engine, names: Sequence[str] = ()) -> Tree:
+def image_tree(engine: Engine, names: Sequence[str] = ()) -> ImageTree:
     """The layers of all images, each once; names: only of these, and of the images that share layers with them.
 
     Raises ImageNotFound.
@@ -61,7 +61,7 @@ def image_tree(engine: Engine, names: Sequence[str] = ()) -> Tree:
     if empty:
         found.append(ImageTreeNode("", "", 0, "no layers", tuple(sorted(empty)), len(empty), ()))
     unshared = sum(sizes[chain_id] * layer.users for chain_id, layer in layers.items())
-    return Tree(tuple(found), len(entries), len(layers), sum(sizes.values()), unshared)
+    return ImageTree(tuple(found), len(entries), len(layers), sum(sizes.values()), unshared)
 
 
 def _labels(entry: ImageEntry) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.image_types import PullEvent
+    from rootless.image.fields import Fields
 
 _PLACES = ("/bin/busybox", "/usr/bin/busybox", "/usr/lib/initramfs-tools/bin/busybox")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,10 +76,10 @@ def _bootstrap_busybox(engine: Engine, tag: str | None, progress: Callable[[Pull
     store = engine.store
     with store.using():
         layer = store_layer(store, io.BytesIO(archive), progress)
-        config = {"Cmd": ["sh"], "Env": [_PATH]}
+        config: Fields = {"Cmd": ["sh"], "Env": [_PATH]}
         # The program's own time: the same busybox makes the same image everywhere
         created = whole_timestamp(os.stat(path).st_mtime)
-        steps = [{"created": created, "created_by": "rootless image bootstrap busybox"}]
+        steps: list[Fields] = [{"created": created, "created_by": "rootless image bootstrap busybox"}]
         document = image_config(host_platform(), config, [layer.digest], steps)
         if tag is None and (version := _version(content)):
             make_image(store, layer, document, f"docker.io/library/busybox:{version}")

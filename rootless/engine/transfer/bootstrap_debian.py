@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rootless.engine.context import Engine
+    from rootless.image.fields import Fields
 
 _SUITE = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -63,8 +64,8 @@ def bootstrap_debian(
         finally:
             made.close()
         created = whole_timestamp(time.time())
-        steps = [{"created": created, "created_by": f"rootless image bootstrap debian:{suite}"}]
-        config = {"Cmd": ["bash"], "Env": [_PATH]}
+        steps: list[Fields] = [{"created": created, "created_by": f"rootless image bootstrap debian:{suite}"}]
+        config: Fields = {"Cmd": ["bash"], "Env": [_PATH]}
         return make_image(store, layer, image_config(host_platform(), config, [layer.digest], steps), name)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.transfer import layer_bytes
@@ -16,12 +17,13 @@ from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rootless.engine.context import Engine
     from rootless.engine.image_types import RegistryOptions
     from rootless.image.content import BlobContent
     from rootless.image.distribution.destination import RegistryDestination
+    from rootless.image.docker_archive import ArchiveSource
     from rootless.image.places import ImagePlace
     from rootless.image.platform import Platform
     from rootless.image.sinks import Listing, Sink
@@ -147,8 +149,24 @@ class RegistrySink:
         self._destination.close()
 
 
-def open_source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> CopySource:
-    """The image at `place`. Raises ImageNotFound, InvalidInput, RegistryError, UsageError."""
+@contextmanager
+def open_source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> Iterator[CopySource]:
+    """The image at `place`, for as long as the block lasts.
+
+    Raises ImageNotFound, InvalidInput, RegistryError, UsageError.
+    """
+    if place.transport in (places.LAYOUT, places.OCI_ARCHIVE, places.DOCKER_ARCHIVE):
+        from rootless.engine.transfer.load import open_files
+        from rootless.image.docker_archive import archive_sources
+
+        with closing(open_files(engine.store, place.path)) as files:
+            yield _chosen(archive_sources(files), place)
+        return
+    with closing(_source(engine, place, options)) as source:
+        yield source
+
+
+def _source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> CopySource:
     if place.transport == places.REGISTRY:
         from rootless.image.distribution.registry import open_registry
 
@@ -156,47 +174,23 @@ def open_source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> 
         return open_registry(parse_reference(place.name), registries(engine), access, warn=engine.warn)
     if place.transport == places.STORE:
         return StoreSource(engine, place.name)
-    if place.transport == places.DIRECTORY:
-        from rootless.image.directory import DirectorySource
+    from rootless.image.directory import DirectorySource
 
-        return DirectorySource(place.path)
-    return _FromFiles(engine, place)
+    return DirectorySource(place.path)
 
 
-class _FromFiles:
-    """One image of a layout or an archive, and the files it lies in."""
-
-    def __init__(self, engine: Engine, place: ImagePlace) -> None:
-        from rootless.engine.transfer.load import open_files
-        from rootless.image.docker_archive import archive_sources
-
-        self._files = open_files(engine.store, place.path)
-        try:
-            self._source: Any = _chosen(archive_sources(self._files), place)
-        except BaseException:
-            self._files.close()
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
-
-def _chosen(sources: Sequence[Any], place: ImagePlace) -> Any:
+def _chosen(sources: Sequence[ArchiveSource], place: ImagePlace) -> ArchiveSource:
     """The image that the place names, or its only one."""
     if not place.name:
         if len(sources) > 1:
-            names = [getattr(each, "label", "") or ", ".join(each.names) or "without a name" for each in sources]
+            names = [each.label or ", ".join(each.names) or "without a name" for each in sources]
             raise UsageError(
                 f"'{place.path}' has {len(sources)} images: {', '.join(names)[:500]}",
                 hint=f"name one: {place.transport}:{place.path}:NAME",
             )
         return sources[0]
     for source in sources:
-        if getattr(source, "label", "") == place.name:
+        if source.label == place.name:
             return source
     try:
         wanted = str(parse_reference(place.name))

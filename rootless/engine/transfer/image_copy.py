@@ -74,14 +74,10 @@ def copy_image(
         check_policy(from_place.transport, from_place.scope)
     say = progress or (lambda event: None)
     platform = parse_platform(options.platform) if options.platform else host_platform()
-    with engine.store.using():
-        source = open_source(engine, from_place, options.source)
-        try:
-            say(PullEvent("", f"Copying {from_place} to {to_place}"))
-            copy = _Copy(engine, source, from_place, to_place, platform, options, say)
-            digest = _into_store(copy) if to_place.transport == places.STORE else _into_sink(copy)
-        finally:
-            source.close()
+    with engine.store.using(), open_source(engine, from_place, options.source) as source:
+        say(PullEvent("", f"Copying {from_place} to {to_place}"))
+        copy = _Copy(engine, source, from_place, to_place, platform, options, say)
+        digest = _into_store(copy) if to_place.transport == places.STORE else _into_sink(copy)
     say(PullEvent("", f"Digest: {digest}"))
     return Copied(digest, str(to_place))
 

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.image.config_changes import apply_changes
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.image.decompress import ByteSource
+    from rootless.image.fields import Fields
     from rootless.image.platform import Platform
     from rootless.storage.store.store import Store
 
@@ -53,7 +54,7 @@ def import_image(
     stream = _open(source)
     origin = os.path.basename(source) if isinstance(source, str) else "-"
     comment = options.message or f"Imported from {origin}"
-    history = [{"created": whole_timestamp(time.time()), "created_by": "", "comment": comment}]
+    history: list[Fields] = [{"created": whole_timestamp(time.time()), "created_by": "", "comment": comment}]
     with store.using():
         try:
             _check_room(store, stream)
@@ -119,11 +120,9 @@ def store_layer(
     return Descriptor(OCI_LAYER, diff_id, count)
 
 
-def image_config(
-    platform: Platform, config: dict[str, Any], diff_ids: Sequence[str], history: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def image_config(platform: Platform, config: Fields, diff_ids: Sequence[str], history: Sequence[Fields]) -> Fields:
     """The document of an image config (image-spec config.md)."""
-    document: dict[str, Any] = {
+    document: Fields = {
         "created": history[-1]["created"],
         "architecture": platform.architecture,
         "os": platform.os,
@@ -136,24 +135,23 @@ def image_config(
     return document
 
 
-def make_image(store: Store, layer: Descriptor, config: dict[str, Any], name: str | None) -> str:
+def make_image(store: Store, layer: Descriptor, config: Fields, name: str | None) -> str:
     """Store the config and manifest of an image of one layer and name it; its id."""
     raw = json.dumps(config, separators=(",", ":"), sort_keys=True).encode()
     config_digest = store.blobs.put(raw)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": config_digest, "size": len(raw)},
-        "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}],
-    }
-    publish_manifest(store, manifest, name)
+    publish_manifest(store, OCI_MANIFEST, [Descriptor(OCI_CONFIG, config_digest, len(raw)), layer], name)
     return config_digest
 
 
-def publish_manifest(store: Store, manifest: dict[str, Any], name: str | None) -> None:
-    """Store a manifest, and write its image's name, or none, into the index: the last step of making an image."""
+def publish_manifest(store: Store, media_type: str, content: Sequence[Descriptor], name: str | None) -> None:
+    """Store a manifest, and write its image's name, or none, into the index: the last step of making an image.
+
+    content: the config, then the layers from the lowest on.
+    """
+    config, *layers = ({"mediaType": each.media_type, "digest": each.digest, "size": each.size} for each in content)
+    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers}
     raw = json.dumps(manifest, separators=(",", ":")).encode()
-    descriptor = Descriptor(manifest["mediaType"], store.blobs.put(raw), len(raw))
+    descriptor = Descriptor(media_type, store.blobs.put(raw), len(raw))
     if name is None:
         store.index.add(descriptor)
     else:

@@ -3,27 +3,56 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import find, qualify
 from rootless.engine.image_types import EntryOptions, ListOptions, PullEvent, RegistryOptions
 from rootless.engine.transfer.bring_index import bring_all, bring_packed
-from rootless.engine.transfer.copy_ends import StoreSource, open_source
+from rootless.engine.transfer.copy_ends import open_source
 from rootless.errors import AlreadyExists, InvalidInput, NotFound, UsageError
 from rootless.image.distribution.policy import check_policy
-from rootless.image.manifest import OCI_INDEX, Descriptor, ImageConfig, Index, Manifest, parse_manifest
+from rootless.image.fields import load_json, mapping, sequence
+from rootless.image.manifest import OCI_INDEX, ImageConfig, Index, Manifest, parse_manifest
 from rootless.image.places import REGISTRY, STORE, parse_place
 from rootless.image.platform import host_platform, parse_platform
 from rootless.paths import Lock
 from rootless.storage.store.index import is_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rootless.engine.context import Engine
     from rootless.engine.image_types import EntryDetails, Pushed, PushOptions
+    from rootless.image.fields import Fields
 
-_FIELDS = ("os", "architecture", "variant", "os.version", "os.features", "features")
+
+class _EditedList:
+    """An index (image-spec image-index.md) while it is edited: members that nobody here knows stay as they are."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self.entries = [mapping(each, "manifests") for each in sequence(fields.get("manifests"), "manifests")]
+
+    @classmethod
+    def of_index(cls, index: Index) -> _EditedList:
+        """Begin with an index that is there."""
+        return cls(load_json(index.raw, "index"))
+
+    def annotate(self, annotations: Mapping[str, str]) -> None:
+        """Add annotations of the list itself."""
+        if annotations:
+            self._fields["annotations"] = {**mapping(self._fields.get("annotations"), "annotations"), **annotations}
+
+    def append(self, entry: Fields, details: EntryDetails) -> None:
+        """Put an entry last, in place of one with the same digest."""
+        described = dict(entry)
+        _describe(described, details)
+        self.entries = [each for each in self.entries if each["digest"] != described["digest"]] + [described]
+
+    def encode(self) -> bytes:
+        """The JSON of the index."""
+        document = {**self._fields, "manifests": self.entries}
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def create_manifest(
@@ -37,7 +66,7 @@ def create_manifest(
     """Make a list, with images in it; its digest. Raises AlreadyExists."""
     options = options or ListOptions()
     full = _full(engine, name)
-    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    edited = _EditedList({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
     with engine.store.using(), _lock(engine):
         index = engine.store.index
         there = index.find_index(full)
@@ -46,12 +75,11 @@ def create_manifest(
         if there is not None:
             if not options.amend:
                 raise AlreadyExists(f"list '{name}' exists", hint="use --amend to add to it, or `manifest rm` first")
-            document = json.loads(there.raw)
+            edited = _EditedList.of_index(there)
         for image in images:
-            _add(engine, document, image, options.entries, progress)
-        if options.annotations:
-            document["annotations"] = {**(document.get("annotations") or {}), **options.annotations}
-        return _keep(engine, full, document)
+            _add(engine, edited, image, options.entries, progress)
+        edited.annotate(options.annotations)
+        return _keep(engine, full, edited)
 
 
 def add_to_manifest(
@@ -65,51 +93,47 @@ def add_to_manifest(
     """Add an image of the store, of a registry or of an archive to a list; the list's digest now."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
-        document = json.loads(_require(engine, name).raw)
-        _add(engine, document, image, options or EntryOptions(), progress)
-        return _keep(engine, full, document)
+        edited = _EditedList.of_index(_require(engine, name))
+        _add(engine, edited, image, options or EntryOptions(), progress)
+        return _keep(engine, full, edited)
 
 
 def annotate_manifest(engine: Engine, name: str, what: str, details: EntryDetails, *, whole: bool = False) -> str:
     """Change what a list says of one entry (a digest, or an image of the store); whole: of itself."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
-        document = json.loads(_require(engine, name).raw)
+        edited = _EditedList.of_index(_require(engine, name))
         if whole:
-            document["annotations"] = {**(document.get("annotations") or {}), **dict(details.annotations)}
+            edited.annotate(dict(details.annotations))
         else:
-            _describe(_entry(engine, document, what, name), details)
-        return _keep(engine, full, document)
+            _describe(_entry(engine, edited, what, name), details)
+        return _keep(engine, full, edited)
 
 
 def remove_from_manifest(engine: Engine, name: str, what: str) -> str:
     """Take one entry out of a list."""
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
-        document = json.loads(_require(engine, name).raw)
-        document["manifests"].remove(_entry(engine, document, what, name))
-        return _keep(engine, full, document)
+        edited = _EditedList.of_index(_require(engine, name))
+        edited.entries.remove(_entry(engine, edited, what, name))
+        return _keep(engine, full, edited)
 
 
-def inspect_manifest(engine: Engine, name: str, registry: RegistryOptions | None = None) -> dict[str, Any]:
+def inspect_manifest(engine: Engine, name: str, registry: RegistryOptions | None = None) -> Fields:
     """The list or manifest `name`: of the store, else of its registry. Raises ImageNotFound, RegistryError."""
     place = parse_place(name)
     if place.transport == STORE:
-        here = engine.store.index.find_index(_full(engine, place.name))
-        entry = None if here is not None else find(engine, place.name)
-        if here is not None or entry is not None:
-            raw = here.raw if here is not None else entry.manifest.raw if entry is not None else b""
-            shown: dict[str, Any] = json.loads(raw)
-            return shown
+        index = engine.store.index.find_index(_full(engine, place.name))
+        if index is not None:
+            return load_json(index.raw, "index")
+        entry = find(engine, place.name)
+        if entry is not None:
+            return load_json(entry.manifest.raw, "manifest")
         place = place._replace(transport=REGISTRY, name=_full(engine, place.name))
-    source = open_source(engine, place, registry or RegistryOptions())
-    try:
+    with open_source(engine, place, registry or RegistryOptions()) as source:
         raw, media_type = source.top()
         parse_manifest(raw, media_type)
-        found: dict[str, Any] = json.loads(raw)
-        return found
-    finally:
-        source.close()
+        return load_json(raw, "manifest")
 
 
 def manifest_exists(engine: Engine, name: str) -> bool:
@@ -162,16 +186,14 @@ def _require(engine: Engine, name: str) -> Index:
     return index
 
 
-def _keep(engine: Engine, full: str, document: dict[str, Any]) -> str:
+def _keep(engine: Engine, full: str, edited: _EditedList) -> str:
     """Store the list and let the name mean it; the older version is garbage when nothing else names it."""
-    raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    store = engine.store
-    parse_manifest(raw)
-    digest = store.blobs.put(raw)
-    previous = store.index.tag(full, Descriptor(document["mediaType"], digest, len(raw)))
+    index = parse_manifest(edited.encode())
+    engine.store.blobs.put(index.raw)
+    previous = engine.store.index.tag(full, index.descriptor)
     if previous is not None:
         _forget_nameless(engine, previous)
-    return digest
+    return index.digest
 
 
 def _forget_nameless(engine: Engine, digest: str) -> None:
@@ -182,7 +204,7 @@ def _forget_nameless(engine: Engine, digest: str) -> None:
         index.remove(digest)
 
 
-def _entry(engine: Engine, document: dict[str, Any], what: str, name: str) -> dict[str, Any]:
+def _entry(engine: Engine, edited: _EditedList, what: str, name: str) -> Fields:
     """The entry that a digest, or an image of the store, means."""
     digests = {what}
     if not what.startswith("sha256:"):
@@ -190,8 +212,7 @@ def _entry(engine: Engine, document: dict[str, Any], what: str, name: str) -> di
         if image is not None:
             digests = {image.manifest_digest, image.index_digest}
             digests |= {each.rpartition("@")[2] for each in image.names if "@" in each}
-    entries: list[dict[str, Any]] = document["manifests"]
-    for entry in entries:
+    for entry in edited.entries:
         if entry["digest"] in digests:
             return entry
     raise NotFound(f"list '{name}' has no entry '{what}'", hint=f"`rootless manifest inspect {name}` shows them")
@@ -199,14 +220,14 @@ def _entry(engine: Engine, document: dict[str, Any], what: str, name: str) -> di
 
 def _add(
     engine: Engine,
-    document: dict[str, Any],
-    text: str,
+    edited: _EditedList,
+    name: str,
     options: EntryOptions,
     progress: Callable[[PullEvent], None] | None,
 ) -> None:
     """Bring the image here, when it is not, and append its descriptor (or those of all its platforms)."""
     say = progress or (lambda event: None)
-    place = parse_place(text)
+    place = parse_place(name)
     is_local = place.transport == STORE and (
         find(engine, place.name) is not None or engine.store.index.find_index(_full(engine, place.name)) is not None
     )
@@ -214,63 +235,49 @@ def _add(
         place = place._replace(transport=REGISTRY, name=str(qualify(engine, place.name)[0]))
     if place.transport != STORE:
         check_policy(place.transport, place.scope)
-    source = StoreSource(engine, place.name) if is_local else open_source(engine, place, options.registry)
     details = options.details
     wanted = host_platform()
     if details.architecture:
         wanted = parse_platform("/".join(filter(None, (details.os or "linux", details.architecture, details.variant))))
-    try:
-        raw, media_type = source.top()
-        top = parse_manifest(raw, media_type)
+    with open_source(engine, place, options.registry) as source:
+        top = parse_manifest(*source.top())
         if isinstance(top, Index) and options.all:
             if not is_local:
                 bring_all(engine, source, say)
-            for child in json.loads(top.raw)["manifests"]:
-                _append(document, child, details)
+            for child in _EditedList.of_index(top).entries:
+                edited.append(child, details)
             return
         manifest = source.manifest(wanted) if isinstance(top, Index) else top
         if not is_local:
             bring_packed(engine.store, source, manifest, say)
-    finally:
-        source.close()
-    _append(document, _described(engine, manifest), details)
+    edited.append(_described(engine, manifest), details)
 
 
-def _described(engine: Engine, manifest: Manifest) -> dict[str, Any]:
+def _described(engine: Engine, manifest: Manifest) -> Fields:
     """The descriptor of an image with the platform that its config says."""
-    found: dict[str, Any] = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.raw)}
+    found: Fields = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.raw)}
     if is_image(manifest):
         config = ImageConfig(engine.store.blobs.read(manifest.config.digest, manifest.config.size))
-        platform = {"architecture": config.architecture, "os": config.os or "linux", "variant": config.variant}
+        platform: Fields = {"architecture": config.architecture, "os": config.os or "linux", "variant": config.variant}
+        platform |= {key: config.document.get(key) for key in ("os.version", "os.features")}
         found["platform"] = {key: value for key, value in platform.items() if value}
-        for key in ("os.version", "os.features"):
-            if config.document.get(key):
-                found["platform"][key] = config.document[key]
     return found
 
 
-def _append(document: dict[str, Any], entry: dict[str, Any], details: EntryDetails) -> None:
-    entry = json.loads(json.dumps(entry))
-    _describe(entry, details)
-    entries = document["manifests"]
-    document["manifests"] = [each for each in entries if each["digest"] != entry["digest"]] + [entry]
-
-
-def _describe(entry: dict[str, Any], details: EntryDetails) -> None:
+def _describe(entry: Fields, details: EntryDetails) -> None:
     """Write the details that are given into an entry."""
-    values = (
-        details.os,
-        details.architecture,
-        details.variant,
-        details.os_version,
-        list(details.os_features),
-        list(details.features),
-    )
-    platform = dict(entry.get("platform") or {})
-    platform |= {key: value for key, value in zip(_FIELDS, values, strict=True) if value}
+    values = {
+        "os": details.os,
+        "architecture": details.architecture,
+        "variant": details.variant,
+        "os.version": details.os_version,
+        "os.features": list(details.os_features),
+        "features": list(details.features),
+    }
+    platform = mapping(entry.get("platform"), "platform") | {key: value for key, value in values.items() if value}
     if platform:
         if not platform.get("architecture") or not platform.get("os"):
             raise InvalidInput("a platform needs an operating system and an architecture", hint="give --os and --arch")
         entry["platform"] = platform
     if details.annotations:
-        entry["annotations"] = {**(entry.get("annotations") or {}), **dict(details.annotations)}
+        entry["annotations"] = {**mapping(entry.get("annotations"), "annotations"), **dict(details.annotations)}

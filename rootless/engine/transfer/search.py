@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from rootless.engine.image.image_names import registries, registry_access
-from rootless.engine.image_types import RegistryOptions, SearchResult, Tag
+from rootless.engine.image_types import RegistryOptions, RepositoryTag, SearchResult
 from rootless.errors import InvalidInput, RegistryError, UsageError
-from rootless.image.distribution.answers import error_text, next_link
-from rootless.image.fields import load_json
+from rootless.image.distribution.answers import error_text
+from rootless.image.distribution.pagination import list_pages
+from rootless.image.fields import load_json, sequence
 from rootless.image.manifest import MANIFEST_LIMIT
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from urllib3 import BaseHTTPResponse
+
     from rootless.engine.context import Engine
     from rootless.image.distribution.http_session import RegistrySession
+    from rootless.image.fields import Fields
 
 FILTERS = ("is-automated", "is-official", "stars")
 _MAX_LIMIT = 1000
-_MAX_PAGES = 100
 _HUB_INDEX = "index.docker.io"
 
 
@@ -50,14 +53,15 @@ def search_registry(
     return [row for row in rows if _passes(row, filters)][:limit]
 
 
-def list_registry_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[Tag]:
+def list_registry_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[RepositoryTag]:
     """The tags of a repository, in the registry's order. Raises RegistryError."""
     reference = parse_reference(name, default_tag=None)
     session = _open(engine, reference.registry, reference.repository, options)
-    tags: list[Tag] = []
+    tags: list[RepositoryTag] = []
     try:
         for document in _pages(session, f"{reference.repository}/tags/list", f"no repository '{reference.name}'"):
-            tags += [Tag(reference.name, each) for each in document.get("tags") or [] if isinstance(each, str)]
+            found = [each for each in sequence(document.get("tags"), "tags") if isinstance(each, str)]
+            tags += [RepositoryTag(reference.name, each) for each in found]
             if len(tags) >= limit:
                 break
     finally:
@@ -89,7 +93,7 @@ def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -
     except InvalidInput:
         return None  # a web page, say
     rows = []
-    for each in document.get("results") or []:
+    for each in sequence(document.get("results"), "results"):
         if isinstance(each, dict) and isinstance(each.get("name"), str):
             stars = each.get("star_count")
             rows.append(
@@ -108,31 +112,22 @@ def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -
 def _catalog(session: RegistrySession, registry: str, words: str, limit: int) -> list[SearchResult]:
     rows: list[SearchResult] = []
     for document in _pages(session, "_catalog?n=1000", f"registry '{registry}' cannot be searched"):
-        names = [each for each in document.get("repositories") or [] if isinstance(each, str)]
+        names = [each for each in sequence(document.get("repositories"), "repositories") if isinstance(each, str)]
         rows += [SearchResult(registry, f"{registry}/{name}", "", -1, False, False) for name in names if words in name]
         if len(rows) >= limit:
             break
     return rows
 
 
-def _pages(session: RegistrySession, path: str, missing: str) -> Iterator[dict[str, Any]]:
-    """The pages of a list, by their Link headers (distribution-spec: not by count)."""
-    url = session.url_of(path)
-    for _ in range(_MAX_PAGES):
-        response = session.send("GET", url)
-        if response.status in (404, 405):
-            raise RegistryError(f"{missing}: it answers {response.status} {error_text(response)}".rstrip())
+def _pages(session: RegistrySession, path: str, missing: str) -> Iterator[Fields]:
+    """The pages of a list. missing: what the error says where the registry has no such list."""
+    for response in list_pages(session, path, absent=(404, 405)):
         if response.status != 200:
-            raise session.refusal(response)
-        following = next_link(response.headers.get("Link"))
+            raise RegistryError(f"{missing}: it answers {response.status} {error_text(response)}".rstrip())
         yield _read(response)
-        if following is None:
-            return
-        url = session.url_of(following, base=url)
-    raise RegistryError(f"the list of '{urlsplit(url).netloc}' has more than {_MAX_PAGES} pages")
 
 
-def _read(response: Any) -> dict[str, Any]:
+def _read(response: BaseHTTPResponse) -> Fields:
     from rootless.image.distribution.registry import read_all
 
     try:

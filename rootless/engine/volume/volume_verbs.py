@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport, VolumeSummary
@@ -66,7 +66,7 @@ def list_volumes(
     return rows
 
 
-def inspect_volume(engine: Engine, name: str) -> dict[str, Any]:
+def inspect_volume(engine: Engine, name: str) -> dict[str, object]:
     """One volume in docker's shape. Raises NotFound."""
     volume = engine.store.volumes.get(name)
     return {

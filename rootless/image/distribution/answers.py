@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _LIMIT = 64 << 10
 
 
-def proxy(host: str) -> str | None:
+def proxy_for(host: str) -> str | None:
     """The proxy of the environment for `host`, if it is to be used (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)."""
     from urllib.request import getproxies, proxy_bypass
 
@@ -45,8 +45,8 @@ def error_text(response: BaseHTTPResponse) -> str:
         return "" if text.startswith("<") else text.partition("\n")[0][:200]
 
 
-def tail(text: str) -> str:
-    """`text` as the end of a message."""
+def after_colon(text: str) -> str:
+    """`: text` for the end of a message; nothing when there is no text."""
     return f": {text}" if text else ""
 
 
@@ -64,7 +64,7 @@ def retry_after(value: str | None) -> float:
         return 0.0
 
 
-def cause(error: BaseException) -> BaseException:
+def innermost_cause(error: BaseException) -> BaseException:
     """The innermost exception behind urllib3's: what the system or TLS said."""
     seen = 0
     while seen < 10:
@@ -85,8 +85,9 @@ def speaks_no_tls(cause: BaseException) -> bool:
     return isinstance(cause, (ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected, BrokenPipeError))
 
 
-def words(cause: BaseException) -> str:
-    """An error of the network in few words."""
+def reason_of(error: BaseException) -> str:
+    """What is behind an error of the network, in few words for the end of a message."""
+    cause = innermost_cause(error)
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     text = str(cause) or type(cause).__name__

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from rootless.errors import AuthenticationError, RegistryError
-from rootless.image.distribution.answers import cause, error_text, proxy, retry_after, speaks_no_tls, tail, words
+from rootless.image.distribution.answers import (
+    after_colon,
+    error_text,
+    innermost_cause,
+    proxy_for,
+    reason_of,
+    retry_after,
+    speaks_no_tls,
+)
 from rootless.image.distribution.auth import find_credentials, parse_credentials
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.distribution.tls import make_context
@@ -42,6 +50,8 @@ MAX_REDIRECTS = 10
 ERROR_LIMIT = 64 << 10
 _CONNECT_TIMEOUT = 15.0
 _READ_TIMEOUT = 60.0
+_KEPT = 4  # connections to one host that are kept for the next request
+_BLOCK = 1 << 16  # bytes that are sent at a time
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 _RETRIED = (408, 429, 500, 502, 503, 504)
@@ -192,7 +202,7 @@ class RegistrySession:
         try:
             self._ping("https")
         except HTTPError as e:
-            reason = cause(e)
+            reason = innermost_cause(e)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise RegistryError(
                     f"cannot trust registry '{self._name}': {reason.verify_message}",
@@ -201,13 +211,13 @@ class RegistrySession:
                 ) from e
             if not self._may_be_plain:
                 hint = "is it a plain HTTP registry? then use --tls-verify=false" if speaks_no_tls(reason) else None
-                raise RegistryError(f"cannot reach registry '{self._name}': {words(reason)}", hint=hint) from e
+                raise RegistryError(f"cannot reach registry '{self._name}': {reason_of(reason)}", hint=hint) from e
             if not speaks_no_tls(reason):
-                raise RegistryError(f"cannot reach registry '{self._name}': {words(reason)}") from e
+                raise RegistryError(f"cannot reach registry '{self._name}': {reason_of(reason)}") from e
             try:
                 self._ping("http")
             except HTTPError as plain:
-                raise RegistryError(f"cannot reach registry '{self._name}': {words(cause(plain))}") from plain
+                raise RegistryError(f"cannot reach registry '{self._name}': {reason_of(plain)}") from plain
             return "http"
         return "https"
 
@@ -229,7 +239,7 @@ class RegistrySession:
             try:
                 response = self._request(method, url, sent, body, attempts=ATTEMPTS)
             except HTTPError as e:
-                raise RegistryError(f"cannot reach '{parts.netloc}': {words(cause(e))}") from e
+                raise RegistryError(f"cannot reach '{parts.netloc}': {reason_of(e)}") from e
             location = response.headers.get("Location")
             followed = _REDIRECTS if method in ("GET", "HEAD") else _SAME_METHOD
             if response.status not in followed or not location:
@@ -278,7 +288,7 @@ class RegistrySession:
             try:
                 response = self._send(method, url, headers, body)
             except HTTPError as e:
-                reason = cause(e)
+                reason = innermost_cause(e)
                 if attempt == attempts or isinstance(reason, (ssl.SSLError, ConnectionRefusedError)):
                     raise
             else:
@@ -339,11 +349,11 @@ class RegistrySession:
             text = error_text(response) if status != 200 else ""
             response.close()
         except HTTPError as e:
-            raise RegistryError(f"cannot reach the token server of '{self._name}': {words(cause(e))}") from e
+            raise RegistryError(f"cannot reach the token server of '{self._name}': {reason_of(e)}") from e
         if status in (400, 401, 403):
             raise self._unauthorized(text, had_credentials=credentials is not None)
         if status != 200:
-            raise RegistryError(f"the token server of registry '{self._name}' answers {status}{tail(text)}")
+            raise RegistryError(f"the token server of registry '{self._name}' answers {status}{after_colon(text)}")
         return parse_token(body, self._name)
 
     def _refresh(
@@ -364,11 +374,11 @@ class RegistrySession:
         about = f" for '{self._repository}'" if self._repository else ""
         if had_credentials and self._credentials(self._name) is not None:
             return AuthenticationError(
-                f"registry '{self._name}' does not accept the credentials{about}{tail(text)}",
+                f"registry '{self._name}' does not accept the credentials{about}{after_colon(text)}",
                 hint="check user and password; is the repository's name right?" if about else None,
             )
         return AuthenticationError(
-            f"registry '{self._name}' wants credentials{about}{tail(text)}",
+            f"registry '{self._name}' wants credentials{about}{after_colon(text)}",
             hint=f"log in with `rootless login {self._name}`, or the image does not exist",
         )
 
@@ -376,7 +386,7 @@ class RegistrySession:
         """The error that an answer means. url: who gave it, when it was not the registry."""
         status = response.status
         netloc = urlsplit(url).netloc or self.host
-        text = tail(error_text(response))
+        text = after_colon(error_text(response))
         host = netloc if self.host != netloc else self._name
         if status == 403:
             about = f" to '{self._repository}'" if self._repository else ""
@@ -410,18 +420,24 @@ class RegistrySession:
         import urllib3
 
         ours = host == self.host
-        options: dict[str, Any] = {
-            "ssl_context": make_context(host, verify=verify, directory=self._access.certificates if ours else None),
-            "timeout": urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
-            "maxsize": 4,
-            "blocksize": 1 << 16,
-        }
-        if not verify:
-            options["assert_hostname"] = False
-        through = proxy(host)
+        context = make_context(host, verify=verify, directory=self._access.certificates if ours else None)
+        timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT)
+        hostname = None if verify else False  # None: the certificate must be for the host that is asked
+        through = proxy_for(host)
         if through is None:
-            return urllib3.PoolManager(**options)
+            return urllib3.PoolManager(
+                ssl_context=context, timeout=timeout, maxsize=_KEPT, blocksize=_BLOCK, assert_hostname=hostname
+            )
         user = urlsplit(through)
+        headers = None
         if user.username:
-            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=f"{user.username}:{user.password or ''}")
-        return urllib3.ProxyManager(through, **options)
+            headers = urllib3.make_headers(proxy_basic_auth=f"{user.username}:{user.password or ''}")
+        return urllib3.ProxyManager(
+            through,
+            proxy_headers=headers,
+            ssl_context=context,
+            timeout=timeout,
+            maxsize=_KEPT,
+            blocksize=_BLOCK,
+            assert_hostname=hostname,
+        )

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from rootless.errors import InvalidInput, RegistryError
 from rootless.image.digest import check_digest, digest_of
-from rootless.image.distribution.answers import error_text, next_link
+from rootless.image.distribution.answers import error_text
+from rootless.image.distribution.pagination import list_pages
 from rootless.image.distribution.registry import read_all
 from rootless.image.fields import load_json, sequence
 from rootless.image.manifest import (
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-_MAX_PAGES = 100
 _TRIES = 4
 _NO_API = (400, 404, 405, 501)
 
@@ -111,22 +111,15 @@ def add_to_tag(destination: RegistryDestination, subject: str, new: Referrer) ->
 
 
 def _pages(session: RegistrySession, repository: str, digest: str, artifact_type: str) -> Iterator[Fields]:
+    """The indexes that list what refers to `digest`; where the registry has no API for that, the tagged index."""
     query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
-    url = session.url_of(f"{repository}/referrers/{check_digest(digest)}{query}")
-    for page in range(_MAX_PAGES):
-        response = session.send("GET", url, headers={"Accept": OCI_INDEX})
-        if response.status in _NO_API and not page:
+    path = f"{repository}/referrers/{check_digest(digest)}{query}"
+    for response in list_pages(session, path, absent=_NO_API, headers={"Accept": OCI_INDEX}):
+        if response.status == 200:
+            yield _index(response)
+        else:
             error_text(response)
             yield _tagged(session, repository, referrers_tag(digest))
-            return
-        if response.status != 200:
-            raise session.refusal(response)
-        following = next_link(response.headers.get("Link"))
-        yield _index(response)
-        if following is None:
-            return
-        url = session.url_of(following, base=url)
-    raise RegistryError(f"the list of referrers has more than {_MAX_PAGES} pages")
 
 
 def _tagged(session: RegistrySession, repository: str, tag: str) -> Fields:

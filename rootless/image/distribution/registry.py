@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
 from rootless.image.digest import check_digest, digest_of, verify
-from rootless.image.distribution.answers import cause, error_text, tail, words
+from rootless.image.distribution.answers import after_colon, error_text, reason_of
 from rootless.image.distribution.http_session import Access, RegistrySession
 from rootless.image.manifest import (
     CONFIG_LIMIT,
@@ -117,7 +117,7 @@ class RegistrySource:
         for pause in _PAUSES:
             response = self._session.get(f"{self._repository}/manifests/{what}", headers=_ACCEPT)
             if response.status == 404:
-                text = tail(error_text(response))
+                text = after_colon(error_text(response))
                 raise ImageNotFound(
                     f"no image '{self._reference.familiar()}' in registry '{self._reference.registry}'{text}",
                     hint="check the name and the tag",
@@ -133,7 +133,7 @@ class RegistrySource:
             self._check_header(response, raw)
             return raw, response.headers.get("Content-Type")
         assert last is not None
-        raise RegistryError(f"registry '{self._reference.registry}' breaks off: {words(cause(last))}") from last
+        raise RegistryError(f"registry '{self._reference.registry}' breaks off: {reason_of(last)}") from last
 
     def _check_header(self, response: BaseHTTPResponse, raw: bytes) -> None:
         """What Docker-Content-Digest promises must be what came: else something between has changed it."""
@@ -156,7 +156,7 @@ class RegistrySource:
         if response.status == 404:
             raise RegistryError(
                 f"registry '{self._reference.registry}' has lost the blob '{descriptor.digest}'"
-                f" of '{self._reference.familiar()}'{tail(error_text(response))}"
+                f" of '{self._reference.familiar()}'{after_colon(error_text(response))}"
             )
         return response
 
@@ -245,7 +245,7 @@ class BlobReader:
             self._response.close()
             self._response = None
         if self._stalls >= _STALLS:
-            why = words(cause(reason)) if reason else f"it ends after {self._position} of {self._descriptor.size} bytes"
+            why = reason_of(reason) if reason else f"it ends after {self._position} of {self._descriptor.size} bytes"
             raise RegistryError(f"cannot download blob '{self._descriptor.digest}': {why}") from reason
         self._sleep(_PAUSES[min(self._stalls, len(_PAUSES) - 1)])
         self._stalls += 1

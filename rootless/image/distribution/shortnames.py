@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput, RegistryError, UsageError
+from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
 from rootless.image.reference import DEFAULT_REGISTRY, Reference, is_short, parse_reference
 from rootless.paths import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rootless.image.fields import Fields
 
 _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 
@@ -28,38 +31,114 @@ class Endpoint(NamedTuple):
     is_mirror: bool
 
 
+class _Mirror(NamedTuple):
+    """One [[registry.mirror]]. pull: `all`, `digest-only` or `tag-only`, the references that it is asked for."""
+
+    location: str
+    insecure: bool
+    pull: str
+
+    @classmethod
+    def parse(cls, table: Fields) -> _Mirror:
+        """From its table. Raises InvalidInput."""
+        location = text(table, "location")
+        if not location:
+            raise InvalidInput("a [[registry.mirror]] has no 'location'")
+        return cls(location, table.get("insecure") is True, text(table, "pull-from-mirror") or "all")
+
+
+class _Registry(NamedTuple):
+    """One [[registry]]. prefix: the names that it is about, or `*.` and a domain; location: "" = where they say."""
+
+    prefix: str
+    location: str
+    insecure: bool
+    blocked: bool
+    by_digest_only: bool
+    mirrors: tuple[_Mirror, ...]
+
+    @classmethod
+    def parse(cls, value: object) -> _Registry:
+        """From its table. Raises InvalidInput."""
+        table = mapping(value, "registry")
+        location = text(table, "location")
+        prefix = text(table, "prefix") or location
+        if not prefix:
+            raise InvalidInput("a [[registry]] has neither 'prefix' nor 'location'")
+        return cls(
+            prefix,
+            location,
+            table.get("insecure") is True,
+            table.get("blocked") is True,
+            table.get("mirror-by-digest-only") is True,
+            tuple(_Mirror.parse(mapping(each, "mirror")) for each in sequence(table.get("mirror"), "mirror")),
+        )
+
+    def covers(self, name: str) -> bool:
+        """Whether it is about the full reference `name`."""
+        if self.prefix.startswith("*."):
+            return name.partition("/")[0].partition(":")[0].endswith(self.prefix[1:])
+        # Components are compared, not characters: "example.com/foo" is not a prefix of "example.com/foobar"
+        return name.startswith(self.prefix) and name[len(self.prefix) : len(self.prefix) + 1] in ("", "/", ":", "@")
+
+
 class Registries:
-    """The merged registries.conf of this user. document: {"search": [...], "aliases": {...}, "registries": [...]}."""
+    """The registries.conf of this user: one file, or several that are merged, a later one winning."""
 
-    __slots__ = ("_document",)
+    __slots__ = ("_aliases", "_registries", "_search")
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._document = document
+    def __init__(self) -> None:
+        self._search: list[str] = []
+        self._aliases: dict[str, str] = {}
+        self._registries: dict[str, Fields] = {}  # by prefix
 
-    def qualify(self, text: str, *, default_tag: str | None = "latest") -> tuple[Reference, str | None]:
-        """The full reference that `text` means, and why, in words, when a short name was decided by registries.conf.
+    @classmethod
+    def from_json(cls, document: object) -> Registries:
+        """From the cache. Raises InvalidInput."""
+        registries = cls()
+        registries.merge(mapping(document, "registries.conf"))
+        return registries
+
+    def to_json(self) -> Fields:
+        """For the cache: one file that says the same as all that were merged."""
+        tables = list(self._registries.values())
+        return {"unqualified-search-registries": self._search, "aliases": self._aliases, "registry": tables}
+
+    def merge(self, document: Fields) -> None:
+        """Let a further file have its say. Raises InvalidInput for what registries.conf(5) does not allow."""
+        search = texts(document, "unqualified-search-registries")
+        if search is not None:
+            self._search = search
+        self._aliases.update(strings(document.get("aliases"), "aliases"))
+        for value in sequence(document.get("registry"), "registry"):
+            prefix = _Registry.parse(value).prefix
+            self._registries.pop(prefix, None)
+            self._registries[prefix] = mapping(value, "registry")
+
+    def qualify(self, name: str, *, default_tag: str | None = "latest") -> tuple[Reference, str | None]:
+        """The full reference that `name` means, and why, in words, when a short name was decided by registries.conf.
 
         An alias wins, then the only search registry, then docker.io (when it is searched, or nothing is configured).
         Raises UsageError: malformed, or several registries could be meant.
         """
-        reference = parse_reference(text, default_tag=default_tag)
-        if not is_short(text):
+        reference = parse_reference(name, default_tag=default_tag)
+        if not is_short(name):
             return reference, None
-        short = reference.repository.removeprefix("library/") if "/" not in text.partition("@")[0] else None
-        alias = self._document["aliases"].get(short or reference.repository)
+        short = reference.repository.removeprefix("library/") if "/" not in name.partition("@")[0] else None
+        alias = self._aliases.get(short or reference.repository)
         if alias:
             target = parse_reference(alias, default_tag=None)
             found = Reference(target.registry, target.repository, reference.tag, reference.digest)
             return found, None if str(found) == str(reference) else "an alias of registries.conf"
-        search = self._document["search"]
+        search = self._search
         if not search or DEFAULT_REGISTRY in search:
             return reference, "docker.io is searched by registries.conf" if len(search) > 1 else None
         if len(search) > 1:
             choices = ", ".join(f"{registry}/{short or reference.repository}" for registry in search)
             raise UsageError(
-                f"short name '{text}' could mean several registries of registries.conf", hint=f"write one of: {choices}"
+                f"short name '{name}' could mean several registries of registries.conf", hint=f"write one of: {choices}"
             )
-        found = parse_reference(f"{search[0]}/{text}", default_tag=default_tag)
+        found = parse_reference(f"{search[0]}/{name}", default_tag=default_tag)
         return found, "the search registry of registries.conf"
 
     def endpoints(self, reference: Reference) -> list[Endpoint]:
@@ -68,43 +147,31 @@ class Registries:
         Raises RegistryError when registries.conf blocks it.
         """
         name = reference.name
-        entry, prefix = self._match(str(reference), name)
+        entry = self._match(str(reference))
         if entry is None:
             return [Endpoint(reference.registry, reference.repository, False, False)]
-        if entry.get("blocked") is True:
+        prefix = entry.prefix
+        if entry.blocked:
             raise RegistryError(
                 f"registry '{prefix}' is blocked by registries.conf", hint="use another registry, or ask who blocked it"
             )
         found = []
-        for mirror in entry.get("mirror") or []:
-            only = mirror.get("pull-from-mirror", "all")
-            if reference.digest is None and (entry.get("mirror-by-digest-only") is True or only == "digest-only"):
+        for mirror in entry.mirrors:
+            if reference.digest is None and (entry.by_digest_only or mirror.pull == "digest-only"):
                 continue
-            if reference.digest is not None and only == "tag-only":
+            if reference.digest is not None and mirror.pull == "tag-only":
                 continue
-            found.append(_endpoint(name, prefix, str(mirror["location"]), mirror.get("insecure") is True, mirror=True))
-        insecure = entry.get("insecure") is True
-        location = entry.get("location")
-        if location and not prefix.startswith("*."):
-            found.append(_endpoint(name, prefix, str(location), insecure, mirror=False))
+            found.append(_endpoint(name, prefix, mirror.location, mirror.insecure, mirror=True))
+        if entry.location and not prefix.startswith("*."):
+            found.append(_endpoint(name, prefix, entry.location, entry.insecure, mirror=False))
         else:
-            found.append(Endpoint(reference.registry, reference.repository, insecure, False))
+            found.append(Endpoint(reference.registry, reference.repository, entry.insecure, False))
         return found
 
-    def _match(self, text: str, name: str) -> tuple[dict[str, Any] | None, str]:
-        """The entry with the longest matching prefix, and that prefix (the wildcard's text for wildcards)."""
-        best: tuple[int, dict[str, Any] | None, str] = (0, None, "")
-        host = name.partition("/")[0].partition(":")[0]
-        for entry in self._document["registries"]:
-            prefix = str(entry.get("prefix") or entry.get("location") or "")
-            if prefix.startswith("*."):
-                matches = host.endswith(prefix[1:])
-            else:
-                # Components are compared, not characters: "example.com/foo" is not a prefix of "example.com/foobar"
-                matches = text.startswith(prefix) and text[len(prefix) : len(prefix) + 1] in ("", "/", ":", "@")
-            if prefix and matches and len(prefix) > best[0]:
-                best = (len(prefix), entry, prefix)
-        return best[1], best[2]
+    def _match(self, name: str) -> _Registry | None:
+        """The entry with the longest prefix that covers `name`; of two equally long ones the first."""
+        covering = [entry for entry in map(_Registry.parse, self._registries.values()) if entry.covers(name)]
+        return max(covering, key=lambda entry: len(entry.prefix), default=None)
 
 
 def _endpoint(name: str, prefix: str, location: str, insecure: bool, *, mirror: bool) -> Endpoint:
@@ -160,24 +227,28 @@ def load_registries(cache_directory: str | None = None, files: Sequence[str] | N
     if cache:
         try:
             with open(cache, "rb") as file:
-                kept = json.loads(file.read())
-            if kept["stamps"] == stamps:
-                return Registries(kept["document"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # absent or of an older version: made again below
-    document: dict[str, Any] = {"search": [], "aliases": {}, "registries": []}
+                kept = load_json(file.read(), cache)
+            if kept.get("stamps") == stamps and "merged" in kept:
+                return Registries.from_json(kept["merged"])
+        except (OSError, InvalidInput):
+            pass  # absent, or another version wrote it: made again below
+    registries = Registries()
     for path in files:
-        _merge(document, path)
+        _merge(registries, path)
     if cache:
         try:
             os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
-            atomic_write(cache, json.dumps({"stamps": stamps, "document": document}).encode(), durable=False)
+            atomic_write(
+                cache,
+                json.dumps({"stamps": stamps, "merged": registries.to_json()}, default=str).encode(),
+                durable=False,
+            )
         except OSError:
             pass  # a cache that cannot be written only costs time
-    return Registries(document)
+    return registries
 
 
-def _stamp(path: str) -> list[Any]:
+def _stamp(path: str) -> list[object]:
     try:
         status = os.stat(path)
     except OSError:
@@ -185,36 +256,20 @@ def _stamp(path: str) -> list[Any]:
     return [path, status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-def _merge(document: dict[str, Any], path: str) -> None:
+def _merge(registries: Registries, path: str) -> None:
+    """Read one file. One that is not ours to read has no say, as with podman."""
     import tomllib
 
     try:
         with open(path, "rb") as file:
-            read = tomllib.load(file)
+            document: Fields = tomllib.load(file)
     except FileNotFoundError as e:
         raise InvalidInput(f"'{path}' (CONTAINERS_REGISTRIES_CONF) does not exist") from e
     except PermissionError:
         return
     except (OSError, ValueError) as e:
         raise InvalidInput(f"cannot read '{path}': {e}", hint="correct the file: containers-registries.conf(5)") from e
-    search = read.get("unqualified-search-registries")
-    aliases = read.get("aliases", {})
-    registries = read.get("registry", [])
-    if search is not None and not (isinstance(search, list) and all(isinstance(each, str) for each in search)):
-        raise InvalidInput(f"'unqualified-search-registries' in '{path}' is not a list of registries")
-    if not isinstance(aliases, dict) or not all(isinstance(each, str) for each in aliases.values()):
-        raise InvalidInput(f"'aliases' in '{path}' is not a table of names")
-    if not isinstance(registries, list):
-        raise InvalidInput(f"'registry' in '{path}' is not a list of tables, as [[registry]] makes")
-    if search is not None:
-        document["search"] = search
-    document["aliases"].update(aliases)
-    for entry in registries:
-        key = entry.get("prefix") or entry.get("location")
-        if not key:
-            raise InvalidInput(f"a [[registry]] in '{path}' has neither 'prefix' nor 'location'")
-        for mirror in entry.get("mirror", []):
-            if not mirror.get("location"):
-                raise InvalidInput(f"a [[registry.mirror]] in '{path}' has no 'location'")
-        kept = [each for each in document["registries"] if (each.get("prefix") or each.get("location")) != key]
-        document["registries"] = [*kept, entry]
+    try:
+        registries.merge(document)
+    except InvalidInput as e:
+        raise InvalidInput(f"'{path}': {e.message}", hint="correct the file: containers-registries.conf(5)") from e

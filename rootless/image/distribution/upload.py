@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import DigestMismatch, RegistryError, RootlessError
-from rootless.image.distribution.answers import cause, error_text, retry_after, words
+from rootless.image.distribution.answers import error_text, reason_of, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +167,7 @@ class _Upload:
         try:
             response = self._session.send_once("PATCH", self._location, headers=headers, body=body)
         except (HTTPError, OSError) as e:
-            self._failed(words(cause(e)))
+            self._failed(reason_of(e))
             return
         if response.status in (201, 202, 204):
             self._stalls = 0
