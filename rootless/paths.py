@@ -121,7 +121,7 @@ def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool 
     durable: fsync before the rename; False where losing the newest content at a power cut is harmless.
     """
     directory, name = os.path.split(path)
-    temporary = f"{directory}/.{name}.{os.getpid()}.tmp"
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")  # of a bare name: here, not in "/"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         view = memoryview(content)

@@ -264,4 +264,5 @@ def start_network(spec: LaunchSpec, pid: int) -> Helper | None:
     """Begin, without waiting, to connect the network namespace of `pid`; None when its mode needs no helper."""
     from rootless.network.modes import recorded_mode
 
-    return recorded_mode(spec.plan.network.mode).start(pid, spec.plan.network.ports)
+    network = spec.plan.network
+    return recorded_mode(network.mode).start(pid, network.ports, network.options)

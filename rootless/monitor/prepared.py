@@ -44,7 +44,8 @@ class PreparedContainer:
             self.close()
             return None
         helper, self._helper = self._helper, None
-        fits = helper is None or (spec.plan.network.mode == helper.name and not spec.plan.network.ports)
+        network = spec.plan.network
+        fits = helper is None or (network.mode == helper.name and not network.ports and not network.options)
         if not fits and helper is not None:
             helper.stop(wait=False)
             helper = None

@@ -7,7 +7,7 @@ from rootless.host.facts import find_helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
     from rootless.host.probes.result import Probe
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     class HelperModule(Protocol):
         """What the module of a helper program offers. The table loads it only when the helper is wanted."""
 
-        def start(self, program: str, pid: int, ports: Iterable[Port]) -> Helper:
+        def start(self, program: str, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
             """Connect the network namespace of process `pid` with the helper at path `program`, and publish `ports`.
 
-            Returns at once; `ready()` of the result waits. Raises HostLimit: no /dev/net/tun, a port that is taken.
+            options: words that `check_options` accepted. Returns at once; `ready()` of the result waits. Raises
+            HostLimit: no /dev/net/tun, a port that is taken.
             """
+
+        def check_options(self, options: Sequence[str]) -> None:
+            """Raise UsageError, saying what is accepted, unless the helper may be called with these words."""
 
         def is_reliable_for_ports(self, program: str) -> bool:
             """Does the helper at path `program` forward every kind of connection? It may cost one exec."""
@@ -64,7 +68,7 @@ class HelperProgram:
         program = self.path()
         return program is not None and self.load().is_reliable_for_ports(program)
 
-    def start(self, pid: int, ports: Iterable[Port]) -> Helper:
+    def start(self, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
         """As HelperModule.start. Raises HostLimit also when the program is not installed."""
         program = self.path()
         if program is None:
@@ -73,7 +77,7 @@ class HelperProgram:
                 hint=f"as root: apt install {self.package} (dnf install {self.package}); or use --network=host or "
                 "--network=none",
             )
-        return self.load().start(program, pid, ports)
+        return self.load().start(program, pid, ports, options)
 
     def probe(self, directory: str) -> Probe:
         """As HelperModule.probe."""
@@ -109,9 +113,11 @@ class Mode:
         self.warning = self.discards = ""
 
     @classmethod
-    def of_helper(cls, helper: HelperProgram) -> Mode:
-        """A mode whose network namespace `helper` connects."""
+    def of_helper(cls, helper: HelperProgram, *, takes_options: bool = False) -> Mode:
+        """A mode whose network namespace `helper` connects. takes_options: the user may pass it some of its own."""
         mode = cls(helper.name)
+        if takes_options:
+            mode.syntax = f"{helper.name}[:OPTIONS]"
         mode.helper = helper
         return mode
 
@@ -141,9 +147,9 @@ class Mode:
         """Do the interfaces that the container sees count its traffic, and not nothing or that of the whole host?"""
         return self.helper is not None or self.joins_another
 
-    def start(self, pid: int, ports: Iterable[Port] = ()) -> Helper | None:
+    def start(self, pid: int, ports: Iterable[Port] = (), options: Sequence[str] = ()) -> Helper | None:
         """Begin, without waiting, to connect the network namespace of process `pid`; None where no helper is needed.
 
         Raises HostLimit: the helper is not installed, there is no /dev/net/tun, a port is taken.
         """
-        return None if self.helper is None else self.helper.start(pid, ports)
+        return None if self.helper is None else self.helper.start(pid, ports, options)

@@ -5,7 +5,7 @@ A new mode is a row here (with a module for its helper, which has what mode.Help
 
 from __future__ import annotations
 
-from rootless.errors import InvalidInput
+from rootless.errors import InvalidInput, UsageError
 from rootless.network.mode import HelperProgram, Mode
 
 TYPE_CHECKING = False
@@ -30,7 +30,8 @@ MODES = (
         HelperProgram("pasta", "passt", "container networks", _load_pasta).with_weakness(
             "this pasta is older than August 2024: clients beyond this host never hear a server that speaks first (ssh,"
             " MySQL)"
-        )
+        ),
+        takes_options=True,
     ),
     Mode.of_helper(
         HelperProgram(
@@ -58,11 +59,22 @@ DEFAULT_NAMES = ("", "default", "bridge", "private")
 _BY_NAME = {mode.name: mode for mode in MODES}
 
 
-def find_mode(text: str) -> Mode | None:
-    """The mode that --network=`text` names; None for one that is unknown."""
-    name, colon, _ = text.partition(":")
+def parse_mode(text: str) -> tuple[Mode, tuple[str, ...]]:
+    """The mode that --network=`text` names, and the options for its helper: `pasta:--map-gw,-T,5432`.
+
+    Raises UsageError, saying what is accepted, for an unknown mode and for what the mode does not take.
+    """
+    name, colon, argument = text.partition(":")
     mode = _BY_NAME.get(name)
-    return None if mode is None or (mode.joins_another and not colon) else mode
+    if mode is None or (mode.joins_another and not argument):
+        raise UsageError(f"network '{text}' not found", hint=f"use {list_choices()} (--network)")
+    if not colon or mode.joins_another:
+        return mode, ()
+    if mode.helper is None:
+        raise UsageError(f"network mode '{name}' takes no options: '{text}'", hint=f"use --network={name}")
+    options = tuple(argument.split(","))
+    mode.helper.load().check_options(options)
+    return mode, options
 
 
 def recorded_mode(name: str) -> Mode:
@@ -74,10 +86,11 @@ def recorded_mode(name: str) -> Mode:
 
 
 def list_choices(*, with_joining: bool = True, default_mark: str = "") -> str:
-    """The modes as help and hints name them: "pasta, slirp4netns, none, host or container:NAME".
+    """The modes as help and hints name them: "pasta[:OPTIONS], slirp4netns, none, host or container:NAME".
 
-    with_joining: also those that join another container; default_mark: is put behind the first.
+    with_joining: False, for builds, leaves out options and what joins another container; default_mark: is put behind
+    the first.
     """
-    names = [mode.syntax for mode in MODES if with_joining or not mode.joins_another]
+    names = [mode.syntax if with_joining else mode.name for mode in MODES if with_joining or not mode.joins_another]
     names[0] += default_mark
     return f"{', '.join(names[:-1])} or {names[-1]}"

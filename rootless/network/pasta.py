@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from rootless.errors import HostLimit
+from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses, resolv
 from rootless.network.helper import NETWORK_NAMESPACE, Helper, connection_facts, require_tun, spawn, tun_error
 from rootless.network.ports import allocate
@@ -21,9 +21,62 @@ if TYPE_CHECKING:
     from rootless.records.port import Port
 
 PROGRAM = "pasta"
+# Options that a user may give. Left out: what the monitor sets to find the process and the namespace (--netns, --pid,
+# --foreground, ...), and addresses and names, which the container's hosts and resolv.conf say
+_SWITCHES = {
+    "-4": "--ipv4-only",
+    "-6": "--ipv6-only",
+    "--map-gw": "--map-gw",
+    "--no-icmp": "--no-icmp",
+    "--no-map-gw": "--no-map-gw",
+    "--no-tcp": "--no-tcp",
+    "--no-udp": "--no-udp",
+}
+_WITH_VALUE = {
+    "-i": "--interface",
+    "-m": "--mtu",
+    "-o": "--outbound",
+    "-t": "--tcp-ports",
+    "-T": "--tcp-ns",
+    "-u": "--udp-ports",
+    "-U": "--udp-ns",
+    "--map-guest-addr": "--map-guest-addr",
+    "--map-host-loopback": "--map-host-loopback",
+    "--outbound-if4": "--outbound-if4",
+    "--outbound-if6": "--outbound-if6",
+}
 
 
-def start(program: str, pid: int, ports: Iterable[Port]) -> Helper:
+def check_options(options: Sequence[str]) -> None:
+    """Raise UsageError, saying what is accepted, unless pasta may be called with these words of a user."""
+    parse_options(options)
+
+
+def parse_options(options: Sequence[str]) -> list[tuple[str, str | None]]:
+    """(long name, value or None) of each option in words as podman takes them: `--map-gw`, `-T`, `5432`, `--mtu=1400`.
+
+    Raises UsageError, saying what is accepted.
+    """
+    switches = {**_SWITCHES, **{name: name for name in _SWITCHES.values()}}
+    with_value = {**_WITH_VALUE, **{name: name for name in _WITH_VALUE.values()}}
+    found: list[tuple[str, str | None]] = []
+    words = list(options)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if word in switches:
+            found.append((switches[word], None))
+        elif name in with_value and (equals or words):
+            found.append((with_value[name], value if equals else words.pop(0)))
+        elif word in with_value:
+            raise UsageError(f"pasta option '{word}' needs a value (--network=pasta:)", hint=f"write {word},VALUE")
+        else:
+            accepted = ", ".join(sorted({*_SWITCHES, *_WITH_VALUE}, key=lambda text: (text.lstrip("-").lower(), text)))
+            raise UsageError(f"pasta option '{word}' is not accepted (--network=pasta:)", hint=f"use of {accepted}")
+    return found
+
+
+def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
     """Connect the network namespace of process `pid` with the pasta at path `program`; returns at once, `ready()` of
     the result waits.
 
@@ -31,48 +84,45 @@ def start(program: str, pid: int, ports: Iterable[Port]) -> Helper:
     """
     require_tun()
     published = allocate(ports)
-    argv = arguments(program, published, resolv.host_resolver().forwarded())
+    argv = arguments(program, published, resolv.host_resolver().forwarded(), options)
     child, ready, errors = spawn(argv, pid, is_ready_on_stdout=True)
     return Helper(
         PROGRAM, child, (ready, errors), published, connection_facts(published), explain=lambda words: explain(words)
     )
 
 
-def arguments(program: str, published: Sequence[Port], resolver: str | None) -> list[str]:
+def arguments(program: str, published: Sequence[Port], resolver: str | None, options: Sequence[str] = ()) -> list[str]:
     """The command line. resolver: one on the host's loopback that the container is to reach at addresses.DNS.
+
+    options: those of the user, each in place of ours of the same name; ports are added to the published ones.
 
     Debian 12's pasta asks 0.0.0.0, this host, whatever `--dns` says; so it gets these options only for such a resolver.
     """
-    argv = [
-        program,
-        "--foreground",
-        "--quiet",
-        "--config-net",
-        "--no-map-gw",  # the gateway's address would be the host's loopback
-        "--no-dhcp",
-        "--no-dhcpv6",
-        "--no-ra",
-        "--mtu",
-        str(addresses.MTU),
-        "--ns-ifname",
-        addresses.INTERFACE,
-        "--address",
-        addresses.CONTAINER,
-        "--netmask",
-        str(addresses.PREFIX),
-        "--gateway",
-        addresses.GATEWAY,
-        "--tcp-ns",
-        "none",
-        "--udp-ns",
-        "none",
-    ]
+    asked = parse_options(options)
+    names = {name for name, _ in asked}
+    argv = [program, "--foreground", "--quiet", "--config-net", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
+    if not names & {"--map-gw", "--no-map-gw"}:
+        argv.append("--no-map-gw")  # the gateway's address would be the host's loopback
+    for name, value in (
+        ("--mtu", str(addresses.MTU)),
+        ("--ns-ifname", addresses.INTERFACE),
+        ("--address", addresses.CONTAINER),
+        ("--netmask", str(addresses.PREFIX)),
+        ("--gateway", addresses.GATEWAY),
+        ("--tcp-ns", "none"),
+        ("--udp-ns", "none"),
+    ):
+        if name not in names:
+            argv += [name, value]
     if resolver is not None:
         argv += ["--dns-forward", addresses.DNS, "--dns", resolver]
     for flag, protocol in (("--tcp-ports", "tcp"), ("--udp-ports", "udp")):
         specifications = port_specifications(p for p in published if p.protocol == protocol)
-        for specification in specifications or ["none"]:
+        for specification in specifications or ([] if flag in names else ["none"]):
             argv += [flag, specification]
+    for name, asked_value in asked:
+        if name != "--map-gw":  # podman's word for "without --no-map-gw": pasta itself has no such option
+            argv += [name] if asked_value is None else [name, asked_value]
     # stdout is the ready pipe: the pid file is written when everything is set up, in every version
     return [*argv, "--pid", "/proc/self/fd/1", "--netns-only", "--netns", NETWORK_NAMESPACE]
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 
-from rootless.errors import HostLimit
+from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses
 from rootless.network.helper import (
     NETWORK_NAMESPACE,
@@ -25,7 +25,7 @@ from rootless.network.ports import allocate, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rootless.host.probes.result import Probe
     from rootless.records.port import Port
@@ -36,8 +36,15 @@ _ANSWER_TIMEOUT = 10.0  # seconds
 _PROBE_TIMEOUT = 10.0  # seconds
 
 
-def start(program: str, pid: int, ports: Iterable[Port]) -> Helper:
-    """As pasta.start. IPv6 host addresses cannot be published: HostLimit."""
+def check_options(options: Sequence[str]) -> None:
+    """Raise UsageError: slirp4netns is always called with the same options."""
+    raise UsageError(
+        f"network mode '{PROGRAM}' takes no options: '{','.join(options)}'", hint=f"use --network={PROGRAM}"
+    )
+
+
+def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
+    """As pasta.start, and `options` is empty. IPv6 host addresses cannot be published: HostLimit."""
     require_tun()
     published = allocate(ports)
     for port in published:

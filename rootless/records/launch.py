@@ -16,18 +16,23 @@ VERSION = 1
 
 
 class NetworkPlan:
-    """How the container is to be connected. mode: a name of network.modes; ports: those to publish, with host ports."""
+    """How the container is to be connected. mode: a name of network.modes; ports: those to publish, with host ports.
 
-    __slots__ = ("dns", "mode", "ports")
+    options: words for the mode's helper, as the user gave them.
+    """
+
+    __slots__ = ("dns", "mode", "options", "ports")
 
     def __init__(self, mode: str = "none", ports: list[Port] | None = None, dns: list[str] | None = None) -> None:
         self.mode = mode
         self.ports = ports or []
         self.dns = dns or []
+        self.options: list[str] = []
 
     def to_json(self) -> dict[str, Any]:
         """The member "network"."""
-        return {"mode": self.mode, "ports": [port.to_json() for port in self.ports], "dns": self.dns}
+        value = {"mode": self.mode, "ports": [port.to_json() for port in self.ports], "dns": self.dns}
+        return {**value, "options": self.options} if self.options else value
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> NetworkPlan:
@@ -35,7 +40,9 @@ class NetworkPlan:
         if fields is None:
             return cls()
         ports = [Port.from_json(port) for port in fields.objects("ports")]
-        return cls(fields.text("mode", "none"), ports, fields.texts("dns"))
+        plan = cls(fields.text("mode", "none"), ports, fields.texts("dns"))
+        plan.options = fields.texts("options")
+        return plan
 
 
 class LogPlan:

@@ -156,6 +156,9 @@ def _job(
     mode = recorded_mode(chosen.mode)
     if mode.joins_another:
         raise UsageError("--network=container: is not for builds", hint="use default, none or host")
+    if chosen.options:
+        # the steps of a build share one network
+        raise UsageError(f"a build takes no options of {chosen.mode}", hint=f"use --network={chosen.mode}")
     networking.write_names_files(directory, HOSTNAME, asked, Network(chosen.mode))
     config = _config(session, state, asked, directory, network=mode)
     process = config["process"]

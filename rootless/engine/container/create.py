@@ -182,6 +182,7 @@ def _make(
     launch.joined_user = joined.id_map is not None
     launch.outer_map = outer_map
     launch.network = NetworkPlan(network.mode, list(network.ports), list(options.dns))
+    launch.network.options = list(network.options)
     launch.seed_volumes = list(mounts.seeds)
     if not runtime:
         launch.seccomp_bpf = filter_path(engine, profile)

@@ -43,7 +43,8 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
     steps += _cgroup_steps(launch.cgroup)
     network = launch.network
     ports = "".join(f", port {one.host_port} to {one.container_port}/{one.protocol}" for one in network.ports)
-    steps.append(f"network {network.mode}{ports}")
+    words = f" with options {' '.join(network.options)}" if network.options else ""
+    steps.append(f"network {network.mode}{words}{ports}")
     user = process["user"]
     steps.append(f"become user {user['uid']}, group {user['gid']}")
     steps.append("capabilities: " + (", ".join(process["capabilities"]["bounding"]) or "none"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
-from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, find_mode, list_choices, recorded_mode
+from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, parse_mode, recorded_mode
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class Network(NamedTuple):
-    """mode: its name in network.modes. ports: with host ports that are free. warning: "" or one line."""
+    """mode: its name in network.modes. ports: with host ports that are free. warning: "" or one line.
+
+    options: words for the mode's helper.
+    """
 
     mode: str
     ports: tuple[Port, ...] = ()
     warning: str = ""
+    options: tuple[str, ...] = ()
 
 
 def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str, ...], *, starts: bool) -> Network:
@@ -32,7 +36,7 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
     Raises UsageError for unknown networks and conflicting options, HostLimit for a helper that is not installed.
     """
     publishes = bool(options.publish or options.publish_all)
-    mode, warning = _mode(engine, options.network, publishes=publishes)
+    mode, helper_options, warning = _mode(engine, options.network, publishes=publishes)
     if mode.joins_another:
         for flag, value in (
             ("--publish", publishes),
@@ -44,30 +48,30 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
                 raise UsageError(f"conflicting options: {flag} and the network mode '{mode.name}'")
     warning = mode.warning or warning
     if not mode.can_publish or not publishes:
-        return Network(mode.name, (), mode.discards if options.publish and mode.discards else warning)
+        warning = mode.discards if options.publish and mode.discards else warning
+        return Network(mode.name, (), warning, helper_options)
     ports = wanted_ports(options, exposed)
     # a container that is only made holds no port: `start` finds out which are free then
-    return Network(mode.name, allocated(ports) if starts else (), warning)
+    return Network(mode.name, allocated(ports) if starts else (), warning, helper_options)
 
 
-def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, str]:
-    """The mode that is asked for, or the settings' or the host's best, and what is to be told of it."""
+def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, tuple[str, ...], str]:
+    """The mode that is asked for, or the settings' or the host's best; options of its helper; a warning or ""."""
     text = engine.settings.network if asked is None or asked in DEFAULT_NAMES else asked
     if not text:
-        return _best(publishes=publishes)
-    mode = find_mode(text)
-    if mode is None:
-        raise UsageError(f"network '{text}' not found", hint=f"use {list_choices()} (--network)")
+        mode, warning = _best(publishes=publishes)
+        return mode, (), warning
+    mode, options = parse_mode(text)
     if mode.helper is None:
-        return mode, ""
+        return mode, (), ""
     if mode.helper.path() is None:
         raise HostLimit(
             f"network mode '{mode.name}' needs the program '{mode.name}', which is not installed",
             hint=f"ask the administrator for: apt-get install {mode.helper.package}; or use --network=none or host",
         )
     if publishes and not mode.helper.forwards_well():
-        return mode, f"{mode.helper.weakness}; --network={_reliable().name} does better"
-    return mode, ""
+        return mode, options, f"{mode.helper.weakness}; --network={_reliable().name} does better"
+    return mode, options, ""
 
 
 def _best(*, publishes: bool) -> tuple[Mode, str]:

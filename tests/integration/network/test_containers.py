@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -54,6 +57,44 @@ def test_a_published_web_server(busybox: Runner, name: str, helper: str) -> None
     settings = json.loads(busybox("inspect", "-f", "{{json .NetworkSettings}}", name).stdout)
     assert settings["IPAddress"] == addresses.CONTAINER
     assert settings["Gateway"] == addresses.GATEWAY
+
+
+@pytest.mark.parametrize(
+    ("option", "address"), [("-T,{port}", "127.0.0.1"), ("--map-gw", addresses.GATEWAY)], ids=["tcp-ns", "map-gw"]
+)
+def test_options_of_pasta_open_the_host_s_loopback(busybox: Runner, option: str, address: str) -> None:
+    require(find_helper("pasta"), "pasta is not installed")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Greeter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_address[1])
+        # what comes back through the gateway is lost with the pasta of Debian 12: what arrives is looked at
+        fetch = ("--init", "busybox", "timeout", "-s", "KILL", "5", "wget", "-qO-", f"http://{address}:{port}/")
+        busybox("run", "--rm", "--network", f"pasta:{option.format(port=port)}", *fetch, check=False)
+        assert Greeter.asked.pop(port) == "/"
+        busybox("run", "--rm", "--network", "pasta", *fetch, check=False)
+        assert port not in Greeter.asked
+        server.shutdown()
+
+
+class Greeter(http.server.BaseHTTPRequestHandler):
+    """Notes what is asked for at which port."""
+
+    asked: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self) -> None:
+        self.asked[str(self.server.server_address[1])] = self.path
+        self.send_response(204)
+        self.end_headers()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("host:x", "use --network=host"), ("pasta:--netns,x", "--map-gw"), ("pasta:-m", "write -m,VALUE")],
+)
+def test_what_stands_behind_the_colon_is_not_dropped(busybox: Runner, text: str, says: str) -> None:
+    failed = busybox("run", "--rm", "--network", text, "busybox", "true", check=False)
+    assert failed.returncode == 125
+    assert says in failed.stderr
 
 
 def test_a_port_is_free_again_after_the_container(busybox: Runner, name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.errors import InvalidInput
+from rootless.errors import InvalidInput, UsageError
 from rootless.network import modes
 
 PACKAGE = Path(__file__).resolve().parents[3] / "rootless"
@@ -20,19 +20,46 @@ PACKAGE = Path(__file__).resolve().parents[3] / "rootless"
         ("none", "none"),
         ("host", "host"),
         ("container:x", "container"),
-        ("container", None),
-        ("x", None),
     ],
 )
-def test_what_is_typed(text: str, name: str | None) -> None:
-    mode = modes.find_mode(text)
-    assert (mode and mode.name) == name
+def test_what_is_typed(text: str, name: str) -> None:
+    mode, options = modes.parse_mode(text)
+    assert (mode.name, options) == (name, ())
+
+
+@pytest.mark.parametrize("text", ["container", "container:", "x", "x:y"])
+def test_an_unknown_mode_is_answered_with_the_known_ones(text: str) -> None:
+    with pytest.raises(UsageError, match="not found") as e:
+        modes.parse_mode(text)
+    assert modes.list_choices() in str(e.value.hint)
+
+
+def test_options_of_pasta_stand_behind_a_colon() -> None:
+    mode, options = modes.parse_mode("pasta:--map-gw,-T,5432")
+    assert (mode.name, options) == ("pasta", ("--map-gw", "-T", "5432"))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("host:x", "use --network=host"),
+        ("none:", "use --network=none"),
+        ("slirp4netns:allow_host_loopback=true", "use --network=slirp4netns"),
+        ("pasta:", "--map-gw"),
+        ("pasta:--pid,/tmp/x", "--map-gw"),
+        ("pasta:-T", "-T,VALUE"),
+    ],
+)
+def test_what_a_mode_does_not_take_is_an_error_that_says_what_it_takes(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as e:
+        modes.parse_mode(text)
+    assert hint in str(e.value.hint)
 
 
 def test_help_and_hints_list_every_mode() -> None:
-    assert modes.list_choices() == "pasta, slirp4netns, none, host or container:NAME"
+    assert modes.list_choices() == "pasta[:OPTIONS], slirp4netns, none, host or container:NAME"
     assert modes.list_choices(with_joining=False) == "pasta, slirp4netns, none or host"
-    assert modes.list_choices(default_mark=" (default)").startswith("pasta (default), ")
+    assert modes.list_choices(default_mark=" (default)").startswith("pasta[:OPTIONS] (default), ")
 
 
 @pytest.mark.parametrize(

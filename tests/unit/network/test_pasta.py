@@ -29,6 +29,23 @@ def test_pasta_with_ports_and_a_loopback_resolver() -> None:
     assert _value(argv, "--dns") == "127.0.0.53"
 
 
+def test_options_of_the_user_stand_in_place_of_ours() -> None:
+    options = ("--map-gw", "-T", "5432", "--mtu=1400", "-4", "-t", "8080")
+    argv = pasta.arguments("/usr/bin/pasta", [], None, options)
+    assert not {"--no-map-gw", "--map-gw"} & set(argv)
+    assert _value(argv, "--tcp-ns") == "5432"
+    assert _value(argv, "--udp-ns") == "none"
+    assert _value(argv, "--mtu") == "1400"
+    assert _value(argv, "--tcp-ports") == "8080"
+    assert "--ipv4-only" in argv
+    assert all(argv.count(flag) == 1 for flag in ("--tcp-ns", "--mtu", "--tcp-ports"))
+
+
+def test_ports_of_the_user_are_added_to_the_published_ones() -> None:
+    argv = pasta.arguments("/usr/bin/pasta", [Port("", 8080, 80)], None, ("-t", "9000"))
+    assert [argv[at + 1] for at, word in enumerate(argv) if word == "--tcp-ports"] == ["8080:80", "9000"]
+
+
 def test_slirp_opens_nothing_unasked() -> None:
     argv = slirp4netns.arguments("/usr/bin/slirp4netns", None)
     assert "--disable-host-loopback" in argv
