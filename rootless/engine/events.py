@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.storage.store.eventlog import EventEntry
 
 _POLL = 0.1  # seconds between looks at the log
@@ -31,10 +32,9 @@ def record_event(engine: Engine, kind: str, action: str, id: str, attributes: Ma
     eventlog.append(log_path(engine), eventlog.EventEntry(kind, action, id, dict(attributes or {})))
 
 
-def container_attributes(record: Mapping[str, Any]) -> dict[str, str]:
+def container_attributes(record: ContainerRecord) -> dict[str, str]:
     """What every event of a container tells beside its id."""
-    labels = {str(key): str(value) for key, value in (record.get("labels") or {}).items()}
-    return {**labels, "image": str(record.get("image") or ""), "name": str(record.get("name") or "")}
+    return {**record.labels, "image": record.image, "name": record.name}
 
 
 def record_image(engine: Engine, action: str, id: str, name: str = "") -> None:
@@ -42,9 +42,9 @@ def record_image(engine: Engine, action: str, id: str, name: str = "") -> None:
     record_event(engine, "image", action, id, {"name": name} if name else None)
 
 
-def record_container(engine: Engine, record_: Mapping[str, Any], action: str, **attributes: str) -> None:
+def record_container(engine: Engine, record: ContainerRecord, action: str, **attributes: str) -> None:
     """The same for a container, by its record."""
-    record_event(engine, "container", action, str(record_["id"]), {**container_attributes(record_), **attributes})
+    record_event(engine, "container", action, record.id, {**container_attributes(record), **attributes})
 
 
 def stream_events(

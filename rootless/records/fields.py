@@ -26,6 +26,10 @@ class Fields:
             raise self._wrong("", "a JSON object")
         self._known: dict[str, Any] = known
 
+    def to_json(self) -> dict[str, Any]:
+        """The object itself, for a writer that hands it on."""
+        return self._known
+
     def check_version(self, newest: int) -> None:
         """Refuse a file that a newer program wrote in a format we do not know. Without a "version" it is version 1."""
         version = self.integer("version", 1)
@@ -78,6 +82,10 @@ class Fields:
     def has(self, key: str) -> bool:
         """Whether the key is there, null included."""
         return key in self._known
+
+    def is_null(self, key: str) -> bool:
+        """Whether the key is missing or null."""
+        return self._known.get(key) is None
 
     def mappings(self, key: str) -> list[dict[str, Any]]:
         """A list of objects whose own format another room knows; empty when it is missing."""

@@ -30,7 +30,7 @@ class NetworkPlan:
         self.options: list[str] = []
 
     def to_json(self) -> dict[str, Any]:
-        """The member "network"."""
+        """The member "network" of launch.json."""
         value = {"mode": self.mode, "ports": [port.to_json() for port in self.ports], "dns": self.dns}
         return {**value, "options": self.options} if self.options else value
 
@@ -57,7 +57,7 @@ class LogPlan:
         self.max_file = max_file
 
     def to_json(self) -> dict[str, Any]:
-        """The member "log"."""
+        """The member "log" of launch.json."""
         return {"driver": self.driver, "path": self.path, "max_size": self.max_size, "max_file": self.max_file}
 
     @classmethod
@@ -83,7 +83,7 @@ class RestartPlan:
         self.maximum_retry_count = maximum_retry_count
 
     def to_json(self) -> dict[str, Any]:
-        """The member "restart"."""
+        """The member "restart" of launch.json."""
         return {"name": self.name, "maximum_retry_count": self.maximum_retry_count}
 
     @classmethod
@@ -109,7 +109,7 @@ class HealthPlan:
         self.shell = ["/bin/sh", "-c"]
 
     def to_json(self) -> dict[str, Any]:
-        """The member "health"."""
+        """The member "health" of launch.json."""
         return {
             "test": self.test,
             "interval": self.interval,
@@ -143,7 +143,7 @@ class RemovePlan:
         self.volumes = volumes
 
     def to_json(self) -> dict[str, Any]:
-        """The member "remove"."""
+        """The member "remove" of launch.json."""
         return {"name_file": self.name_file, "directory": self.directory, "volumes": self.volumes}
 
     @classmethod
@@ -162,7 +162,7 @@ class EventsPlan:
         self.attributes = attributes
 
     def to_json(self) -> dict[str, Any]:
-        """The member "events"."""
+        """The member "events" of launch.json."""
         return {"log": self.log, "attributes": self.attributes}
 
     @classmethod
@@ -188,7 +188,7 @@ class CgroupPlan:
         self.strict = strict
 
     def to_json(self) -> dict[str, Any]:
-        """The member "cgroup"."""
+        """The member "cgroup" of launch.json."""
         return {"mode": self.mode, "parent": self.parent, "resources": self.resources, "strict": self.strict}
 
     @classmethod

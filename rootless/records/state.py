@@ -59,7 +59,7 @@ class HealthState:
         self.log = log
 
     def to_json(self) -> dict[str, Any]:
-        """The member "health"."""
+        """The member "health" of state.json."""
         return {
             "status": self.status,
             "failing_streak": self.failing_streak,
@@ -88,7 +88,7 @@ class NetworkFacts:
         self.ports = ports or []
 
     def to_json(self) -> dict[str, Any]:
-        """The member "network"."""
+        """The member "network" of state.json."""
         if not self.ip:
             return {}
         ports = [port.to_json() for port in self.ports]

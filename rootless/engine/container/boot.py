@@ -14,6 +14,7 @@ from rootless.records.state import NEVER
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
 
 
 def wanted_after_boot(engine: Engine) -> list[str]:
@@ -28,18 +29,17 @@ def wanted_after_boot(engine: Engine) -> list[str]:
             record = engine.store.containers.read(container_id)
         except (NotFound, InvalidInput):
             continue  # removed meanwhile, or damaged: `system check` tells
-        if record.get("host") == os.uname().nodename and _is_wanted(engine, container_id, record):
-            chosen.append((float(record.get("created") or 0), str(record["name"])))
+        if record.host == os.uname().nodename and _is_wanted(engine, record):
+            chosen.append((record.created, record.name))
     return [name for _, name in sorted(chosen)]
 
 
-def _is_wanted(engine: Engine, container_id: str, record: dict[str, object]) -> bool:
-    policy = record.get("restart")
-    kind = policy.get("name") if isinstance(policy, dict) else "no"
-    state = state_of(engine, container_id)
+def _is_wanted(engine: Engine, record: ContainerRecord) -> bool:
+    kind = record.restart.name
+    state = state_of(engine, record.id)
     if state.started_at == NEVER or state.is_running or state.status == "restarting" or state.remote:
         return False
-    stopped = os.path.exists(engine.store.containers.path(container_id, "stop-requested"))
+    stopped = os.path.exists(engine.store.containers.path(record.id, "stop-requested"))
     if kind == "on-failure":
         return not stopped and state.exit_code != 0
     return kind == "always" or (kind == "unless-stopped" and not stopped)

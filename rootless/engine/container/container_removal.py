@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import kill_all
@@ -17,6 +17,7 @@ from rootless.errors import InvalidState, NotFound, RootlessError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.records.state import ContainerState
 
 _SIGKILL = 9
@@ -45,7 +46,7 @@ def remove_container(engine: Engine, container: str, *, force: bool = False, vol
     return container_id
 
 
-def _record(engine: Engine, container_id: str) -> dict[str, Any] | None:
+def _record(engine: Engine, container_id: str) -> ContainerRecord | None:
     try:
         return engine.store.containers.read(container_id)
     except NotFound:
@@ -71,18 +72,16 @@ def _kill(engine: Engine, container_id: str, state: ContainerState) -> None:
         target.settle()
 
 
-def remove(engine: Engine, record: dict[str, Any], *, volumes: bool) -> None:
+def remove(engine: Engine, record: ContainerRecord, *, volumes: bool) -> None:
     """Delete a container that does not run, and with `volumes` the anonymous volumes that nobody else uses."""
-    from rootless.records.id_map import IdMap
-
-    engine.store.containers.remove(record["id"], IdMap.from_json(record["id_map"]))
+    engine.store.containers.remove(record.id, record.id_map)
     events.record_container(engine, record, "destroy")
     if not volumes:
         return
-    for mount in record.get("mounts") or []:
-        if mount["kind"] == "volume" and mount.get("anonymous"):
+    for mount in record.mounts:
+        if mount.kind == "volume" and mount.anonymous:
             try:
-                engine.store.volumes.remove(mount["name"])
+                engine.store.volumes.remove(mount.name)
             except (NotFound, InvalidState):
                 continue  # gone, or another container has it by --volumes-from
 
@@ -93,7 +92,7 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
     removed, reclaimed = [], 0
     for container_id in engine.store.containers.list():
         record = _record(engine, container_id)
-        if record is None or not wanted.has_labels(record["labels"]) or not wanted.is_before(record["created"]):
+        if record is None or not wanted.has_labels(record.labels) or not wanted.is_before(record.created):
             continue
         try:
             state = state_of(engine, container_id)

@@ -18,6 +18,8 @@ from rootless.engine.plan.environment import parse_env, parse_labels, split_env
 from rootless.engine.plan.security import parse_device, parse_security_options
 from rootless.engine.types import ContainerOptions
 from rootless.errors import AlreadyExists, HostLimit, RootlessError, UsageError
+from rootless.records.container import ContainerRecord, RecordedNetwork
+from rootless.records.fields import Fields
 from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan
 
 if TYPE_CHECKING:
@@ -96,22 +98,17 @@ def _make(
     for warning in (*who.warnings, network.warning):
         if warning:
             engine.warn(warning)
-    record: dict[str, Any] = {
-        "id": container_id,
-        "name": options.name or suggest_name(),
-        "created": time.time(),
-        "image": image.name,
-        "image_id": image.entry.config_digest,
-        "manifest_digest": image.entry.manifest_digest,
-        "layers": list(image.chain_ids),
-        "volumes": [],
-        "labels": labels,
-        "id_map": id_map.to_json(),
-        "options": options._asdict(),
-        "exposed": [f"{port}/{protocol}" for port, protocol in networking.exposed_ports(exposed)],
-        "network": {"mode": network.mode, "container": joined.network, "ports": [p.to_json() for p in network.ports]},
-        "host": os.uname().nodename,
-    }
+    record = ContainerRecord(container_id, options.name or suggest_name(), id_map)
+    record.created = time.time()
+    record.image = image.name
+    record.image_id = image.entry.config_digest
+    record.manifest_digest = image.entry.manifest_digest
+    record.layers = list(image.chain_ids)
+    record.labels = labels
+    record.options = Fields(options._asdict(), "record.json", "options")
+    record.exposed = [f"{port}/{protocol}" for port, protocol in networking.exposed_ports(exposed)]
+    record.network = RecordedNetwork(network.mode, joined.network, list(network.ports))
+    record.host = os.uname().nodename
     directory = _make_directory(engine, record, named=options.name is not None)
     made.directory = directory
     try:
@@ -162,21 +159,19 @@ def _make(
     stop = launchfile.stop_settings(options, image.defaults.stop_signal, settings)
     restart = launchfile.restart_policy(options.restart, rm=options.rm)
     health = launchfile.health_check(options, image.defaults.healthcheck)
-    record.update(
-        volumes=list(mounts.volumes),
-        mounts=[mount._asdict() for mount in mounts.described],
-        driver=driver,
-        stop=stop,
-        restart=restart.to_json(),
-        health=None if health is None else health.to_json(),
-        hostname=hostname,
-        runtime=runtime,
-        names_directory=names_directory,
-        command=config["process"]["args"],
-        default_home=not any(name == "HOME" for name, _ in (*split_env(image.defaults.env), *facts.env)),
-    )
+    record.volumes = list(mounts.volumes)
+    record.mounts = list(mounts.described)
+    record.driver = driver
+    record.stop = stop
+    record.restart = restart
+    record.health = health
+    record.hostname = hostname
+    record.runtime = runtime
+    record.names_directory = names_directory
+    record.command = config["process"]["args"]
+    record.default_home = not any(name == "HOME" for name, _ in (*split_env(image.defaults.env), *facts.env))
     launch = LaunchPlan(container_id, id_map)
-    launch.name = record["name"]
+    launch.name = record.name
     launch.bundle = directory
     launch.rootfs = rootfs
     launch.joined_user = joined.id_map is not None
@@ -194,14 +189,14 @@ def _make(
     launch.events = EventsPlan(events.log_path(engine), events.container_attributes(record))
     launch.terminal = options.tty
     launch.open_stdin = launch.stdin_once = options.interactive
-    launch.stop_signal, launch.stop_timeout = stop["stop_signal"], stop["stop_timeout"]
+    launch.stop_signal, launch.stop_timeout = stop.signal, stop.timeout
     launch.restart = restart
     launch.health = health
     launch.keep_groups = "keep-groups" in options.group_add
     launch.init = options.init and not init_program
     if options.rm:
         volumes = [os.path.dirname(store.volumes.get(name).path) for name in mounts.anonymous]
-        launch.remove = RemovePlan(f"{store.containers.names}/{record['name']}", directory, volumes)
+        launch.remove = RemovePlan(f"{store.containers.names}/{record.name}", directory, volumes)
     launch.runtime = runtime or None
     launch.runtime_dir = engine.directories.runtime
     return _publish(engine, record, config, launch, named=options.name is not None)
@@ -227,34 +222,36 @@ def _limit(engine: Engine, options: ContainerOptions, config: dict[str, Any]) ->
     return wanted
 
 
-def _make_directory(engine: Engine, record: dict[str, Any], *, named: bool) -> str:
+def _make_directory(engine: Engine, record: ContainerRecord, *, named: bool) -> str:
     for attempt in range(_NAME_ATTEMPTS):
         try:
             return engine.store.containers.create(record)
         except AlreadyExists:
             if named:
                 raise
-            record["name"] = suggest_name(attempt + 1)
+            record.name = suggest_name(attempt + 1)
     return engine.store.containers.create(record)
 
 
-def _publish(engine: Engine, record: dict[str, Any], config: dict[str, Any], launch: LaunchPlan, *, named: bool) -> str:
+def _publish(
+    engine: Engine, record: ContainerRecord, config: dict[str, Any], launch: LaunchPlan, *, named: bool
+) -> str:
     from rootless.records.json_file import write_record
 
     containers = engine.store.containers
-    directory = containers.path(record["id"])
+    directory = containers.path(record.id)
     write_record(f"{directory}/config.json", config, durable=False)
     for attempt in range(_NAME_ATTEMPTS):
         containers.write_launch(launch.id, launch)
-        containers.update(record["id"], record)
+        containers.update(record)
         try:
-            containers.publish(record["id"])
+            containers.publish(record.id)
             break
         except AlreadyExists:
             if named or attempt == _NAME_ATTEMPTS - 1:
                 raise
-            record["name"] = suggest_name(attempt + 1)
-            launch.rename(record["name"], containers.names)
+            record.name = suggest_name(attempt + 1)
+            launch.rename(record.name, containers.names)
     return directory
 
 

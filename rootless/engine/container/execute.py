@@ -12,6 +12,7 @@ from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.records.launch import LaunchPlan
     from rootless.records.state import ContainerState
     from rootless.runtime.process.running import Process
@@ -58,7 +59,7 @@ def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> E
         raise
 
 
-def _note(engine: Engine, record: dict[str, Any], action: str, options: ExecOptions, **attributes: str) -> None:
+def _note(engine: Engine, record: ContainerRecord, action: str, options: ExecOptions, **attributes: str) -> None:
     """An event of the container; the command is told by those before the start, as docker does."""
     from rootless.engine import events
 
@@ -103,19 +104,18 @@ def _plan(
     home = None
     if options.user is not None or options.privileged:
         home = _change_user(engine, record, pid, options, process)
-    _change_env(options, process, base["env"], home if record.get("default_home") else None)
+    _change_env(options, process, base["env"], home if record.default_home else None)
     return process, launch, config
 
 
 def _change_user(
-    engine: Engine, record: dict[str, Any], pid: int, options: ExecOptions, process: dict[str, Any]
+    engine: Engine, record: ContainerRecord, pid: int, options: ExecOptions, process: dict[str, Any]
 ) -> str | None:
     """Set user and capabilities for -u and --privileged; the home of another user."""
     from rootless.engine.image.image_files import read_in_root
     from rootless.engine.plan import oci_process as planning
     from rootless.engine.plan.users import resolve
     from rootless.kernel.procfs import transparent
-    from rootless.records.id_map import IdMap
 
     saved = saved_options(record)
     home = None
@@ -124,13 +124,13 @@ def _change_user(
         try:
             root = os.open(f"/proc/{transparent(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
-            raise HostLimit(f"cannot look into container {record['id'][:12]}: {e.strerror}") from e
+            raise HostLimit(f"cannot look into container {record.id[:12]}: {e.strerror}") from e
         try:
             passwd, group = (read_in_root(root, name) or "" for name in ("etc/passwd", "etc/group"))
         finally:
             os.close(root)
         account = resolve(options.user, passwd, group)
-        user, warnings = planning.user(account, IdMap.from_json(record["id_map"]))
+        user, warnings = planning.user(account, record.id_map)
         for warning in warnings:
             engine.warn(warning)
         process["user"] = user
@@ -209,11 +209,10 @@ def check_health(engine: Engine, container: str) -> int:
     from rootless.kernel.process import pidfd_send_signal
 
     container_id, state = running(engine, container, "the health check")
-    record = engine.store.containers.read(container_id)
-    health = record.get("health")
-    if not health:
+    health = engine.store.containers.read(container_id).health
+    if health is None:
         raise InvalidState(f"container {container} has no health check")
-    test = list(health["test"])
+    test = health.test
     command = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:]
     process, launch, config = _plan(engine, container_id, state.pid, ExecOptions(tuple(command)))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -229,7 +228,7 @@ def check_health(engine: Engine, container: str) -> int:
 
     poll = select.poll()
     poll.register(started.pidfd, select.POLLIN)
-    deadline = time.monotonic() + float(health["timeout"])
+    deadline = time.monotonic() + health.timeout
     if not poll.poll(max(0, int((deadline - time.monotonic()) * 1000))):
         pidfd_send_signal(started.pidfd, 9)
         started.wait()

@@ -12,6 +12,7 @@ from rootless.units import timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord, RecordedMount
     from rootless.records.launch import CgroupPlan, LaunchPlan
     from rootless.records.rootfs import RootfsPlan
     from rootless.records.state import ContainerState
@@ -31,36 +32,36 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
     config = read_record(f"{directory}/config.json", what="bundle")
     launch = containers.read_launch(container_id)
     options = saved_options(record)
-    names = record["names_directory"]
+    names = record.names_directory
     process = config["process"]
     shown: dict[str, Any] = {
         "Id": container_id,
-        "Created": timestamp(float(record["created"])),
+        "Created": timestamp(record.created),
         "Path": process["args"][0],
         "Args": process["args"][1:],
         "State": _state(state),
-        "Image": record["image_id"],
-        "ImageDigest": record["manifest_digest"],
-        "ImageName": record["image"],
+        "Image": record.image_id,
+        "ImageDigest": record.manifest_digest,
+        "ImageName": record.image,
         "ResolvConfPath": f"{names}/resolv.conf",
         "HostnamePath": f"{names}/hostname",
         "HostsPath": f"{names}/hosts",
         "LogPath": launch.log.path if launch.log.driver != "none" else "",
-        "Name": f"/{record['name']}",
+        "Name": f"/{record.name}",
         "RestartCount": state.restart_count,
-        "Driver": record["driver"],
+        "Driver": record.driver,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
         "HostConfig": _host_config(record, options, config, launch),
-        "GraphDriver": {"Name": record["driver"], "Data": _graph(launch.rootfs)},
-        "Mounts": [_mount(m) for m in record.get("mounts") or []],
+        "GraphDriver": {"Name": record.driver, "Data": _graph(launch.rootfs)},
+        "Mounts": [_mount(m) for m in record.mounts],
         "Config": _config(record, options, process),
         "NetworkSettings": _network(record, state),
         "OCIConfigPath": f"{directory}/config.json",
-        "OCIRuntime": record["runtime"] or "rootless",
+        "OCIRuntime": record.runtime or "rootless",
         "IDMappings": {
             "UidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["uidMappings"]],
             "GidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["gidMappings"]],
@@ -74,7 +75,7 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
 
         layers = engine.store.layers
         shown["SizeRw"] = tree_size(f"{directory}/upper")
-        shown["SizeRootFs"] = shown["SizeRw"] + sum(layers.size(c) for c in record["layers"] if layers.has(c))
+        shown["SizeRootFs"] = shown["SizeRw"] + sum(layers.size(c) for c in record.layers if layers.has(c))
     return shown
 
 
@@ -110,7 +111,7 @@ def _state(state: ContainerState) -> dict[str, Any]:
 
 
 def _host_config(
-    record: dict[str, Any], options: ContainerOptions, config: dict[str, Any], launch: LaunchPlan
+    record: ContainerRecord, options: ContainerOptions, config: dict[str, Any], launch: LaunchPlan
 ) -> dict[str, Any]:
     shm = next(
         (
@@ -130,13 +131,11 @@ def _host_config(
             "Type": log.driver,
             "Config": {"max-size": str(log.max_size), "max-file": str(log.max_file)},
         },
-        "NetworkMode": f"container:{record['network']['container']}"
-        if record["network"]["container"]
-        else record["network"]["mode"],
+        "NetworkMode": f"container:{record.network.container}" if record.network.container else record.network.mode,
         "PortBindings": _port_map(record),
         "RestartPolicy": {
-            "Name": record["restart"]["name"],
-            "MaximumRetryCount": record["restart"]["maximum_retry_count"],
+            "Name": record.restart.name,
+            "MaximumRetryCount": record.restart.maximum_retry_count,
         },
         "AutoRemove": options.rm,
         "VolumesFrom": list(options.volumes_from) or None,
@@ -161,7 +160,7 @@ def _host_config(
         "UsernsMode": options.userns or "",
         "ShmSize": shm,
         "Sysctls": dict(config["linux"].get("sysctl") or {}),
-        "Runtime": record["runtime"] or "rootless",
+        "Runtime": record.runtime or "rootless",
         "Ulimits": [
             {"Name": r["type"].removeprefix("RLIMIT_").lower(), "Soft": r["soft"], "Hard": r["hard"]}
             for r in config["process"].get("rlimits") or []
@@ -229,66 +228,66 @@ def _graph(rootfs: RootfsPlan | None) -> dict[str, str]:
     }
 
 
-def _mount(mount: dict[str, Any]) -> dict[str, Any]:
+def _mount(mount: RecordedMount) -> dict[str, Any]:
     shown = {
-        "Type": mount["kind"],
-        "Source": mount["source"],
-        "Destination": mount["target"],
-        "Mode": ",".join(mount["options"]),
-        "RW": not mount["read_only"] and mount["kind"] != "image",
-        "Propagation": mount["propagation"] or ("rprivate" if mount["kind"] == "bind" else ""),
+        "Type": mount.kind,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": ",".join(mount.options),
+        "RW": not mount.read_only and mount.kind != "image",
+        "Propagation": mount.propagation or ("rprivate" if mount.kind == "bind" else ""),
     }
-    if mount["name"]:
-        shown.update(Name=mount["name"], Driver="local")
+    if mount.name:
+        shown.update(Name=mount.name, Driver="local")
     return shown
 
 
-def _config(record: dict[str, Any], options: ContainerOptions, process: dict[str, Any]) -> dict[str, Any]:
+def _config(record: ContainerRecord, options: ContainerOptions, process: dict[str, Any]) -> dict[str, Any]:
     user = process["user"]
     shown: dict[str, Any] = {
-        "Hostname": record["hostname"],
+        "Hostname": record.hostname,
         "Domainname": options.domainname or "",
         "User": options.user if options.user is not None else (f"{user['uid']}:{user['gid']}" if user["uid"] else ""),
         "AttachStdin": options.interactive,
         "AttachStdout": True,
         "AttachStderr": True,
-        "ExposedPorts": {port: {} for port in record["exposed"]} or None,
+        "ExposedPorts": {port: {} for port in record.exposed} or None,
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": options.interactive,
         "Env": list(process["env"]),
         "Cmd": list(options.command) or None,
-        "Image": record["image"],
-        "Volumes": {m["target"]: {} for m in record.get("mounts") or [] if m.get("anonymous")} or None,
+        "Image": record.image,
+        "Volumes": {m.target: {} for m in record.mounts if m.anonymous} or None,
         "WorkingDir": process["cwd"],
         "Entrypoint": [options.entrypoint] if options.entrypoint else None,
-        "Labels": record["labels"],
-        "StopSignal": signal_name(int(record["stop"]["stop_signal"])),
-        "StopTimeout": record["stop"]["stop_timeout"],
+        "Labels": record.labels,
+        "StopSignal": signal_name(record.stop.signal),
+        "StopTimeout": record.stop.timeout,
     }
-    health = record.get("health")
-    if health:
+    health = record.health
+    if health is not None:
         shown["Healthcheck"] = {
-            "Test": health["test"],
-            "Interval": int(health["interval"] * _SECOND),
-            "Timeout": int(health["timeout"] * _SECOND),
-            "StartPeriod": int(health["start_period"] * _SECOND),
-            "StartInterval": int(health["start_interval"] * _SECOND),
-            "Retries": health["retries"],
+            "Test": health.test,
+            "Interval": int(health.interval * _SECOND),
+            "Timeout": int(health.timeout * _SECOND),
+            "StartPeriod": int(health.start_period * _SECOND),
+            "StartInterval": int(health.start_interval * _SECOND),
+            "Retries": health.retries,
         }
     return shown
 
 
-def _port_map(record: dict[str, Any], any_address: str = "") -> dict[str, list[dict[str, str]]]:
+def _port_map(record: ContainerRecord, any_address: str = "") -> dict[str, list[dict[str, str]]]:
     ports: dict[str, list[dict[str, str]]] = {}
-    for port in record["network"]["ports"]:
-        key = f"{port['container_port']}/{port['protocol']}"
-        ports.setdefault(key, []).append({"HostIp": port["host_ip"] or any_address, "HostPort": str(port["host_port"])})
+    for port in record.network.ports:
+        key = f"{port.container_port}/{port.protocol}"
+        ports.setdefault(key, []).append({"HostIp": port.host_ip or any_address, "HostPort": str(port.host_port)})
     return ports
 
 
-def _network(record: dict[str, Any], state: ContainerState) -> dict[str, Any]:
-    mode = record["network"]["mode"]
+def _network(record: ContainerRecord, state: ContainerState) -> dict[str, Any]:
+    mode = record.network.mode
     running = state.status in ("running", "paused")
     address = {
         "IPAddress": state.network.ip,

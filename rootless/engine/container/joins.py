@@ -94,7 +94,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
             how[kind] = f"/proc/{pid}/ns/{_FILES[kind]}"
         if kind == "network":
             network = container_id
-        id_map = IdMap.from_json(engine.store.containers.read(container_id)["id_map"])
+        id_map = engine.store.containers.read(container_id).id_map
         if not is_reachable(id_map):
             raise UsageError(
                 f"cannot share namespaces of container '{text}': it has none of your own ids (--userns=nomap), and its "

@@ -121,9 +121,9 @@ def stop_container(engine: Engine, container: str, *, timeout: int | None = None
     if not state.is_running:
         return
     record = engine.store.containers.read(container_id)
-    settings = record["stop"]
-    number = parse_signal(signal, "--signal") if signal else int(settings["stop_signal"])
-    patience = settings["stop_timeout"] if timeout is None else timeout
+    settings = record.stop
+    number = parse_signal(signal, "--signal") if signal else settings.signal
+    patience = settings.timeout if timeout is None else timeout
     if state.status == "paused":
         from rootless.engine.container.pause import unpause_container
 
@@ -187,7 +187,7 @@ def kill_container(engine: Engine, container: str, *, signal: str = "KILL") -> N
         raise InvalidState(f"cannot kill container '{container}': container {container_id[:12]} is not running")
     record = engine.store.containers.read(container_id)
     with Target(directory, state, container) as target:
-        if number in (_SIGKILL, int(record["stop"]["stop_signal"])):
+        if number in (_SIGKILL, record.stop.signal):
             target.request_stop()
         events.record_container(engine, record, "kill", signal=str(number))
         if number == _SIGKILL:
@@ -234,7 +234,7 @@ def rename_container(engine: Engine, container: str, name: str) -> None:
     """Give the container another name. Raises AlreadyExists."""
     containers = engine.store.containers
     container_id = containers.find(container)
-    old = containers.read(container_id)["name"]
+    old = containers.read(container_id).name
     containers.rename(container_id, name)
     launch = containers.read_launch(container_id)
     launch.rename(name, containers.names)

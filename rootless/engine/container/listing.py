@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.filters import Filters
@@ -16,6 +16,7 @@ from rootless.units import human_duration, parse_timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.records.state import ContainerState
 
 _KEYS = "ancestor before exited expose health id label name network publish since status volume is-task"
@@ -47,7 +48,7 @@ def list_containers(
         if not _matches_record(record, wanted, bounds, ancestors):
             continue
         try:
-            state = state_of(engine, record["id"])
+            state = state_of(engine, record.id)
         except NotFound:
             continue
         if not show_all and state.status not in ("running", "paused", "restarting"):
@@ -60,7 +61,7 @@ def list_containers(
     return rows if last < 0 else rows[:last]
 
 
-def _records(engine: Engine) -> list[dict[str, Any]]:
+def _records(engine: Engine) -> list[ContainerRecord]:
     containers = engine.store.containers
     found = []
     for container_id in containers.list():
@@ -68,12 +69,12 @@ def _records(engine: Engine) -> list[dict[str, Any]]:
             found.append(containers.read(container_id))
         except NotFound:
             continue
-    return sorted(found, key=lambda record: -float(record["created"]))
+    return sorted(found, key=lambda record: -record.created)
 
 
 def _created(engine: Engine, names: Sequence[str]) -> list[float]:
     containers = engine.store.containers
-    return [float(containers.read(containers.find(name))["created"]) for name in names]
+    return [containers.read(containers.find(name)).created for name in names]
 
 
 def _ancestors(engine: Engine, texts: Sequence[str]) -> set[str] | None:
@@ -86,33 +87,32 @@ def _ancestors(engine: Engine, texts: Sequence[str]) -> set[str] | None:
 
 
 def _matches_record(
-    record: dict[str, Any], wanted: Filters, bounds: dict[str, list[float]], ancestors: set[str] | None
+    record: ContainerRecord, wanted: Filters, bounds: dict[str, list[float]], ancestors: set[str] | None
 ) -> bool:
-    created = float(record["created"])
-    if not wanted.has_labels(record["labels"]):
+    if not wanted.has_labels(record.labels):
         return False
-    if wanted.get("name") and not any(_is_in(text, record["name"]) for text in wanted.get("name")):
+    if wanted.get("name") and not any(_is_in(text, record.name) for text in wanted.get("name")):
         return False
-    if wanted.get("id") and not any(record["id"].startswith(text) for text in wanted.get("id")):
+    if wanted.get("id") and not any(record.id.startswith(text) for text in wanted.get("id")):
         return False
-    if ancestors is not None and not {record["image_id"], record["image"]} & ancestors:
+    if ancestors is not None and not {record.image_id, record.image} & ancestors:
         return False
-    if any(created >= bound for bound in bounds["before"]) or any(created <= bound for bound in bounds["since"]):
+    if any(record.created >= bound for bound in bounds["before"]):
         return False
-    if not wanted.any_of("network", record["network"]["mode"], _network_name(record["network"]["mode"])):
+    if any(record.created <= bound for bound in bounds["since"]):
         return False
-    mounts = record.get("mounts") or []
-    places = [place for m in mounts for place in (m["name"], m["source"], m["target"]) if place]
+    if not wanted.any_of("network", record.network.mode, _network_name(record.network.mode)):
+        return False
+    places = [place for m in record.mounts for place in (m.name, m.source, m.target) if place]
     if not wanted.any_of("volume", *places):
         return False
-    ports = record["network"]["ports"]
-    published = [text for p in ports for text in _port_texts(p["container_port"], p["protocol"])]
-    exposed = [text for e in record["exposed"] for text in _port_texts(*e.split("/"))]
+    published = [text for p in record.network.ports for text in _port_texts(str(p.container_port), p.protocol)]
+    exposed = [text for e in record.exposed for text in _port_texts(*e.split("/", 1))]
     return wanted.any_of("publish", *published) and wanted.any_of("expose", *exposed, *published)
 
 
-def _port_texts(port: Any, protocol: str) -> tuple[str, ...]:
-    return (f"{port}/{protocol}", str(port)) if protocol == "tcp" else (f"{port}/{protocol}",)
+def _port_texts(port: str, protocol: str) -> tuple[str, ...]:
+    return (f"{port}/{protocol}", port) if protocol == "tcp" else (f"{port}/{protocol}",)
 
 
 def _is_in(text: str, name: str) -> bool:
@@ -134,23 +134,22 @@ def _network_name(mode: str) -> str:
     return "bridge" if recorded_mode(mode).helper is not None else mode
 
 
-def summary(engine: Engine, record: dict[str, Any], state: ContainerState, *, size: bool) -> ContainerSummary:
+def summary(engine: Engine, record: ContainerRecord, state: ContainerState, *, size: bool) -> ContainerSummary:
     """One row."""
-    mounts = record.get("mounts") or []
     rw = root = None
     if size:
         from rootless.engine.container.container_removal import tree_size
 
-        rw = tree_size(engine.store.containers.path(record["id"], "upper"))
+        rw = tree_size(engine.store.containers.path(record.id, "upper"))
         layers = engine.store.layers
-        root = rw + sum(layers.size(chain) for chain in record["layers"] if layers.has(chain))
+        root = rw + sum(layers.size(chain) for chain in record.layers if layers.has(chain))
     return ContainerSummary(
-        id=record["id"],
-        name=record["name"],
-        image=record["image"],
-        image_id=record["image_id"],
-        command=tuple(record.get("command") or ()),
-        created=float(record["created"]),
+        id=record.id,
+        name=record.name,
+        image=record.image,
+        image_id=record.image_id,
+        command=tuple(record.command),
+        created=record.created,
         started=parse_timestamp(state.started_at),
         finished=parse_timestamp(state.finished_at),
         state=state.status,
@@ -158,12 +157,12 @@ def summary(engine: Engine, record: dict[str, Any], state: ContainerState, *, si
         exit_code=state.exit_code,
         health=state.health.status if state.health is not None else "",
         ports=bindings(record) if state.status in ("running", "paused") else (),
-        exposed=tuple(e for e in record["exposed"] if e not in _published(record))
+        exposed=tuple(e for e in record.exposed if e not in _published(record))
         if state.status in ("running", "paused")
         else (),
-        labels=dict(record["labels"]),
-        mounts=tuple(m["name"] or m["source"] for m in mounts if m["name"] or m["source"]),
-        networks=(record["network"]["mode"],),
+        labels=record.labels,
+        mounts=tuple(m.name or m.source for m in record.mounts if m.name or m.source),
+        networks=(record.network.mode,),
         size_rw=rw,
         size_root=root,
     )
@@ -193,16 +192,16 @@ def status_text(state: ContainerState, now: float | None = None) -> str:
     return f"{word} ({state.exit_code}) {ago} ago{remote}"
 
 
-def bindings(record: dict[str, Any]) -> tuple[PortBinding, ...]:
+def bindings(record: ContainerRecord) -> tuple[PortBinding, ...]:
     """The published ports of a container."""
     return tuple(
-        PortBinding(p["host_ip"] or "0.0.0.0", p["host_port"], p["container_port"], p["protocol"])  # noqa: S104
-        for p in record["network"]["ports"]
+        PortBinding(p.host_ip or "0.0.0.0", p.host_port, p.container_port, p.protocol)  # noqa: S104
+        for p in record.network.ports
     )
 
 
-def _published(record: dict[str, Any]) -> set[str]:
-    return {f"{p['container_port']}/{p['protocol']}" for p in record["network"]["ports"]}
+def _published(record: ContainerRecord) -> set[str]:
+    return {f"{p.container_port}/{p.protocol}" for p in record.network.ports}
 
 
 def container_ports(engine: Engine, container: str, private_port: str | None = None) -> list[PortBinding]:

@@ -6,10 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rootless.engine.types import ContainerOptions
+from rootless.records.fields import Fields
 from rootless.records.state import LIVE, ContainerState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
 
 
 def state_of(engine: Engine, container_id: str) -> ContainerState:
@@ -36,14 +40,33 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
     return state
 
 
-def saved_options(record: dict[str, Any]) -> ContainerOptions:
-    """The options that a container was made with; those that an older program did not write have their defaults."""
-    saved: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in record["options"].items()
-        if key in ContainerOptions._fields
-    }
+def saved_options(record: ContainerRecord) -> ContainerOptions:
+    """The options that a container was made with; those that an older program did not write have their defaults.
+
+    Raises InvalidInput naming the file and the option when a value has the wrong type.
+    """
+    fields = record.options
+    saved: dict[str, Any] = {}
+    for name, kind in ContainerOptions.__annotations__.items():
+        if fields.has(name):
+            # NamedTuple wraps annotations that are texts, as all are here, in typing.ForwardRef
+            saved[name] = _READERS[kind.__forward_arg__](fields, name)
     return ContainerOptions(**saved)
+
+
+def _optional(read: Callable[[Fields, str], object]) -> Callable[[Fields, str], object]:
+    return lambda fields, name: None if fields.is_null(name) else read(fields, name)
+
+
+_READERS: dict[str, Callable[[Fields, str], object]] = {
+    "str": Fields.text,
+    "bool": Fields.flag,
+    "str | None": Fields.optional_text,
+    "int | None": _optional(Fields.integer),
+    "bool | None": _optional(Fields.flag),
+    "tuple[str, ...]": lambda fields, name: tuple(fields.texts(name)),
+}
+"""How the options of each type are read, by what their class declares."""
 
 
 def running_pid(engine: Engine, container_id: str) -> int:

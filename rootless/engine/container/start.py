@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import saved_options
 from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
@@ -12,6 +12,7 @@ from rootless.errors import InvalidState, UsageError
 if TYPE_CHECKING:
     from rootless.engine.container import attach_client
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.records.launch import LaunchPlan
 
 
@@ -113,7 +114,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     from rootless.engine.container import joins
 
     if joins.named_containers(options):
-        joined = joins.resolve(engine, options, record["network"]["mode"])
+        joined = joins.resolve(engine, options, record.network.mode)
         config = read_record(f"{directory}/config.json", what="bundle")
         paths = joined.namespaces._asdict()
         for namespace in config["linux"]["namespaces"]:
@@ -128,11 +129,11 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
         from rootless.engine.plan import networking
         from rootless.network.modes import recorded_mode
 
-        if recorded_mode(record["network"]["mode"]).can_publish:
-            ports = networking.allocated(networking.wanted_ports(options, tuple(record["exposed"])))
+        if recorded_mode(record.network.mode).can_publish:
+            ports = networking.allocated(networking.wanted_ports(options, tuple(record.exposed)))
             launch.network.ports = list(ports)
-            record["network"]["ports"] = [port.to_json() for port in ports]
-            containers.update(container_id, record)
+            record.network.ports = list(ports)
+            containers.update(record)
     launch.seccomp_bpf = _filter_path(engine, record, directory, launch)
     if launch.root_emulation:
         from rootless.engine.plan import root_emulation
@@ -143,7 +144,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     return directory
 
 
-def _filter_path(engine: Engine, record: dict[str, Any], directory: str, launch: LaunchPlan) -> str | None:
+def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch: LaunchPlan) -> str | None:
     """The compiled seccomp filter, made again when the cache was cleared or the kernel is another one."""
     path = launch.seccomp_bpf
     if path is None or os.path.exists(path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import state_of
@@ -20,6 +20,7 @@ from rootless.units import parse_timestamp
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.records.state import ContainerState
 
 _HERTZ = os.sysconf("SC_CLK_TCK")
@@ -63,7 +64,7 @@ class _Sampler:
                 continue
             if not state.is_running or state.remote:
                 if all:
-                    found.append(ContainerStats(container_id, record["name"], state.status))
+                    found.append(ContainerStats(container_id, record.name, state.status))
                 continue
             if group_of(state) is None and processes is None:
                 processes = _Processes()
@@ -71,11 +72,11 @@ class _Sampler:
         self._before = {stats.id: self._before[stats.id] for stats in found if stats.id in self._before}
         return sorted(found, key=lambda stats: stats.name)
 
-    def _look(self, record: dict[str, Any], state: ContainerState, processes: _Processes | None) -> ContainerStats:
+    def _look(self, record: ContainerRecord, state: ContainerState, processes: _Processes | None) -> ContainerStats:
         pid = state.pid
         group = group_of(state)
-        received, sent = _network(pid) if recorded_mode(record["network"]["mode"]).counts_own_traffic else (0, 0)
-        shown = ContainerStats(record["id"], record["name"], state.status, net_received=received, net_sent=sent)
+        received, sent = _network(pid) if recorded_mode(record.network.mode).counts_own_traffic else (0, 0)
+        shown = ContainerStats(record.id, record.name, state.status, net_received=received, net_sent=sent)
         if group is not None:
             from rootless.runtime.cgroups.usage import read
 
@@ -83,7 +84,7 @@ class _Sampler:
             limit = min(usage.memory_limit or self._host_memory, self._host_memory)
             return shown._replace(
                 source="cgroup",
-                cpu=self._percent(state, record["id"], usage.cpu),
+                cpu=self._percent(state, record.id, usage.cpu),
                 memory=usage.memory - usage.cache,
                 memory_cached=usage.memory,
                 memory_limit=limit,
@@ -97,7 +98,7 @@ class _Sampler:
         seconds, resident, threads, read_, written = processes.sums(pid)
         return shown._replace(
             source="proc",
-            cpu=self._percent(state, record["id"], seconds),
+            cpu=self._percent(state, record.id, seconds),
             memory=resident,
             memory_cached=resident,
             memory_limit=self._host_memory,

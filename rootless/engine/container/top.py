@@ -105,7 +105,7 @@ def container_processes(engine: Engine, container: str, arguments: Sequence[str]
     """
     columns = parse_columns(arguments)
     container_id, state = running(engine, container, "top")
-    id_map = IdMap.from_json(engine.store.containers.read(container_id)["id_map"])
+    id_map = engine.store.containers.read(container_id).id_map
     boot = _boot_time()
     seen = [process for pid in processes_of(state.pid) if (process := _look(pid, id_map, boot)) is not None]
     return TopTable(tuple(title for title, _ in columns), tuple(tuple(show(p) for _, show in columns) for p in seen))

@@ -10,6 +10,7 @@ from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.plan import resources
 from rootless.errors import HostLimit, InvalidState, UsageError
+from rootless.records.fields import Fields
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -62,13 +63,13 @@ def update_container(
 
         options = options._replace(restart=restart)
         launch.restart = restart_policy(restart, rm=options.rm)
-        record["restart"] = launch.restart.to_json()
+        record.restart = launch.restart
     if given:
         _apply(engine, container, state, launch.cgroup, wanted)
         launch.cgroup = wanted
     containers.write_launch(container_id, launch)
-    record["options"] = options._asdict()
-    containers.update(container_id, record)
+    record.options = Fields(options._asdict(), "record.json", "options")
+    containers.update(record)
     events.record_container(engine, record, "update")
 
 

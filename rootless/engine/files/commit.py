@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine import events
 from rootless.engine.container.pause import pause_container, unpause_container
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rootless.engine.types import ContainerOptions
     from rootless.image.fields import Fields
     from rootless.image.manifest import ImageConfig
-    from rootless.records.launch import LaunchPlan
+    from rootless.records.container import ContainerRecord
+    from rootless.records.launch import HealthPlan, LaunchPlan
     from rootless.storage.store.index import ImageEntry
 
 _FORMS = {"oci": ("oci", OCI_MANIFEST, OCI_CONFIG), "docker": ("v2s2", DOCKER_MANIFEST, DOCKER_CONFIG)}
@@ -67,7 +68,7 @@ def commit_container(
     if state.remote:
         raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="commit it there")
     with engine.store.using():
-        base = engine.store.index.load(record["manifest_digest"])
+        base = engine.store.index.load(record.manifest_digest)
         config = apply_changes(_config(engine, record, base.config), options.changes)
         must_pause = options.pause and state.status == "running"
         if must_pause:
@@ -80,7 +81,7 @@ def commit_container(
         if layer is not None and progress is not None:
             progress(PullEvent(layer.diff_id.partition(":")[2][:12], "Pull complete"))
         commit = _Commit(engine, base, options, reference)
-        image_id = _store(commit, config, layer, " ".join(record["command"]))
+        image_id = _store(commit, config, layer, " ".join(record.command))
     events.record_container(
         engine, record, "commit", comment=options.message, imageID=image_id, imageRef=reference or ""
     )
@@ -117,13 +118,13 @@ def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | Non
     return snapshots.commit_layer(engine, launch.require_rootfs(), launch.id_map, options)
 
 
-def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> Fields:
+def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fields:
     """The image's config with what the container was given on top, as docker merges them."""
-    directory = engine.store.containers.path(record["id"])
+    directory = engine.store.containers.path(record.id)
     process = read_record(f"{directory}/config.json", what="bundle")["process"]
     options = saved_options(record)
     config: Fields = dict(image.config)
-    config["Env"] = _env(process["env"], image, options, default_home=bool(record.get("default_home")))
+    config["Env"] = _env(process["env"], image, options, default_home=record.default_home)
     if options.entrypoint is not None:
         config["Entrypoint"] = [options.entrypoint] if options.entrypoint else None
         config["Cmd"] = None
@@ -133,14 +134,14 @@ def _config(engine: Engine, record: dict[str, Any], image: ImageConfig) -> Field
         config["User"] = options.user
     if options.workdir:
         config["WorkingDir"] = process["cwd"]
-    config["Labels"] = record["labels"]
-    config["ExposedPorts"] = {port: {} for port in record["exposed"]}
+    config["Labels"] = record.labels
+    config["ExposedPorts"] = {port: {} for port in record.exposed}
     if options.stop_signal:
         config["StopSignal"] = options.stop_signal
     if options.no_healthcheck:
         config["Healthcheck"] = {"Test": ["NONE"]}
     elif any(getattr(options, field) is not None for field in options._fields if field.startswith("health_")):
-        config["Healthcheck"] = _health(record["health"])
+        config["Healthcheck"] = _health(record.health)
     return {key: value for key, value in config.items() if value not in (None, {}, [], "")}
 
 
@@ -151,13 +152,17 @@ def _env(env: Sequence[str], image: ImageConfig, options: ContainerOptions, *, d
     return [entry for entry in env if entry.partition("=")[0] not in own]
 
 
-def _health(health: dict[str, Any] | None) -> Fields:
-    if not health:
+def _health(health: HealthPlan | None) -> Fields:
+    if health is None:
         return {"Test": ["NONE"]}
-    names = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod",
-             "start_interval": "StartInterval"}  # fmt: skip
-    nanoseconds = {shown: int(health[name] * 1_000_000_000) for name, shown in names.items() if health[name]}
-    return {"Test": health["test"], **nanoseconds, "Retries": health["retries"]}
+    seconds = {
+        "Interval": health.interval,
+        "Timeout": health.timeout,
+        "StartPeriod": health.start_period,
+        "StartInterval": health.start_interval,
+    }
+    nanoseconds = {name: int(value * 1_000_000_000) for name, value in seconds.items() if value}
+    return {"Test": health.test, **nanoseconds, "Retries": health.retries}
 
 
 def _store(commit: _Commit, config: Fields, layer: NewLayer | None, command: str) -> str:

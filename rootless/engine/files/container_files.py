@@ -72,9 +72,9 @@ class ContainerFiles:
 
     def _binds(self) -> list[dict[str, Any]]:
         return [
-            {"source": m["source"], "target": m["target"], "read_only": m["read_only"]}
-            for m in sorted(self.record.get("mounts") or [], key=lambda m: str(m["target"]).count("/"))
-            if m["kind"] in ("bind", "volume") and os.path.isabs(m["source"])
+            {"source": m.source, "target": m.target, "read_only": m.read_only}
+            for m in sorted(self.record.mounts, key=lambda m: m.target.count("/"))
+            if m.kind in ("bind", "volume") and os.path.isabs(m.source)
         ]
 
     def __enter__(self) -> ContainerFiles:
@@ -144,7 +144,7 @@ class ContainerFiles:
             return answer
         error = error_from_json(answer["error"])
         if isinstance(error, RootlessError):
-            raise type(error)(f"container '{self.record['name']}': {error.message}", hint=error.hint)
+            raise type(error)(f"container '{self.record.name}': {error.message}", hint=error.hint)
         raise error
 
     def _exactly(self, size: int) -> bytes:

@@ -175,7 +175,7 @@ def _find_source(files: ContainerFiles, path: str, *, follow: bool) -> dict[str,
     try:
         return files.ask({"verb": "source", "path": path, "follow": follow})
     except NotFound:
-        raise NotFound(f"could not find the file '{path}' in container '{files.record['name']}'") from None
+        raise NotFound(f"could not find the file '{path}' in container '{files.record.name}'") from None
 
 
 def _find_destination(files: ContainerFiles, path: str) -> FoundDestination:
@@ -183,7 +183,7 @@ def _find_destination(files: ContainerFiles, path: str) -> FoundDestination:
         return FoundDestination(**files.ask({"verb": "destination", "path": path}))
     except NotFound:
         parent = posixpath.dirname(path.rstrip("/"))
-        raise NotFound(f"could not find the directory '{parent}' in container '{files.record['name']}'") from None
+        raise NotFound(f"could not find the directory '{parent}' in container '{files.record.name}'") from None
 
 
 def _place(

@@ -56,7 +56,7 @@ def users_by_image(store: Store) -> dict[str, list[str]]:
             record = store.containers.read(container_id)
         except RootlessError:
             continue
-        users.setdefault(str(record.get("image_id")), []).append(str(record.get("name") or container_id[:12]))
+        users.setdefault(record.image_id, []).append(record.name)
     return users
 
 

@@ -169,7 +169,7 @@ def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool,
             state = store.containers.read_state(container_id)
         except RootlessError:
             continue
-        if record.get("image_id") != entry.config_digest:
+        if record.image_id != entry.config_digest:
             continue
         is_running = state is not None and state.status in LIVE
         if force and not is_running:

@@ -1,4 +1,4 @@
-"""launch.json of a container: what its monitor does besides the bundle. Pure. The format is monitor.launch_spec's."""
+"""launch.json of a container: what its monitor does besides the bundle. Pure. The format is records.launch's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rootless.engine.plan.signal_names import parse_signal
 from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
+from rootless.records.container import StopSettings
 from rootless.records.launch import HealthPlan, LogPlan, RestartPlan
 from rootless.units import parse_duration, parse_size
 
@@ -89,7 +90,7 @@ def log_settings(options: ContainerOptions, settings: Settings, directory: str) 
     return LogPlan(driver, f"{directory}/log", size, files)
 
 
-def stop_settings(options: ContainerOptions, image_signal: str, settings: Settings) -> dict[str, Any]:
+def stop_settings(options: ContainerOptions, image_signal: str, settings: Settings) -> StopSettings:
     """The stop signal (flag, image, TERM) and the seconds to wait before SIGKILL (-1: for ever)."""
     if options.stop_signal:
         number = parse_signal(options.stop_signal, "--stop-signal")
@@ -98,4 +99,4 @@ def stop_settings(options: ContainerOptions, image_signal: str, settings: Settin
     timeout = settings.stop_timeout if options.stop_timeout is None else options.stop_timeout
     if timeout < -1:
         raise UsageError(f"--stop-timeout {timeout} is negative", hint="-1 waits for ever")
-    return {"stop_signal": number, "stop_timeout": timeout}
+    return StopSettings(number, timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.engine.plan.bundle import ResolvedMount
 from rootless.engine.plan.mount_flags import (
@@ -19,6 +19,7 @@ from rootless.engine.plan.mount_flags import (
     plan_mounts,
 )
 from rootless.errors import HostLimit, UsageError
+from rootless.records.container import RecordedMount
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -37,26 +38,12 @@ class Made:
         self.volumes: list[str] = []
 
 
-class Description(NamedTuple):
-    """One mount as the record keeps it, for inspect, ps and --volumes-from. name: of a volume, "" for others."""
-
-    kind: str
-    name: str
-    source: str
-    target: str
-    read_only: bool
-    propagation: str
-    options: tuple[str, ...]
-    nocopy: bool = False
-    anonymous: bool = False
-
-
 class Mounts(NamedTuple):
     """resolved: for the bundle; seeds: launch.json's; volumes: names used; anonymous: of them, made for this container;
     chown: sources to give to the container's user."""
 
     resolved: tuple[ResolvedMount, ...]
-    described: tuple[Description, ...]
+    described: tuple[RecordedMount, ...]
     seeds: tuple[dict[str, str], ...]
     volumes: tuple[str, ...]
     anonymous: tuple[str, ...]
@@ -96,7 +83,7 @@ def resolve_mounts(
                 anonymous.append(name)
             if not spec.nocopy and _may_be_empty(source):
                 seeds.append({"source": source, "target": spec.target})
-            described.append(_describe(spec, name, source)._replace(anonymous=is_anonymous))
+            described.append(_describe(spec, name, source, anonymous=is_anonymous))
         else:
             source = _bind_source(spec)
             described.append(_describe(spec, "", source))
@@ -131,10 +118,11 @@ def _words(spec: MountSpec) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _describe(spec: MountSpec, name: str, source: str) -> Description:
-    return Description(
-        spec.kind, name, source, spec.target, spec.read_only, spec.propagation, spec.options, spec.nocopy
-    )
+def _describe(spec: MountSpec, name: str, source: str, *, anonymous: bool = False) -> RecordedMount:
+    mount = RecordedMount(spec.kind, source, spec.target, name=name, read_only=spec.read_only)
+    mount.propagation, mount.options, mount.nocopy = spec.propagation, spec.options, spec.nocopy
+    mount.anonymous = anonymous
+    return mount
 
 
 def _volume(engine: Engine, spec: MountSpec, made: Made) -> tuple[str, str, bool]:
@@ -197,23 +185,19 @@ def _inherited(engine: Engine, text: str) -> list[MountSpec]:
     """The binds and volumes of another container (--volumes-from)."""
     name, read_only = parse_volumes_from(text)
     containers = engine.store.containers
-    record: dict[str, Any] = containers.read(containers.find(name))
-    specs = []
-    for mount in record.get("mounts") or []:
-        if mount["kind"] not in (BIND, VOLUME):
-            continue
-        specs.append(
-            MountSpec(
-                mount["kind"],
-                mount["name"] or mount["source"],
-                mount["target"],
-                read_only=bool(mount["read_only"]) if read_only is None else read_only or bool(mount["read_only"]),
-                propagation=mount["propagation"],
-                nocopy=True,
-                options=tuple(mount["options"]),
-            )
+    return [
+        MountSpec(
+            mount.kind,
+            mount.name or mount.source,
+            mount.target,
+            read_only=mount.read_only if read_only is None else read_only or mount.read_only,
+            propagation=mount.propagation,
+            nocopy=True,
+            options=mount.options,
         )
-    return specs
+        for mount in containers.read(containers.find(name)).mounts
+        if mount.kind in (BIND, VOLUME)
+    ]
 
 
 def give_to_user(engine: Engine, mounts: Mounts, account: Account, id_map: IdMap) -> None:

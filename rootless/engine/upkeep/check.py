@@ -189,13 +189,13 @@ class _Look:
             except RootlessError as e:
                 self._found.append(StoreFinding(CONTAINER, container_id, e.message))
                 continue
-            missing = [str(each) for each in record.get("layers") or () if not self._store.layers.has(str(each))]
+            missing = [each for each in record.layers if not self._store.layers.has(each)]
             if missing:
-                text = f"'{record.get('name')}' lacks {len(missing)} of its layers"
+                text = f"'{record.name}' lacks {len(missing)} of its layers"
                 self._found.append(StoreFinding(CONTAINER, container_id, text, tuple(missing)))
             for name in ("config.json", "launch.json"):
                 if not os.path.exists(containers.path(container_id, name)):
-                    self._found.append(StoreFinding(CONTAINER, container_id, f"'{record.get('name')}' has no {name}"))
+                    self._found.append(StoreFinding(CONTAINER, container_id, f"'{record.name}' has no {name}"))
         for name in os.listdir(containers.names):
             try:
                 with open(f"{containers.names}/{name}", encoding="ascii", errors="replace") as file:

@@ -107,7 +107,7 @@ def _chains_of_containers(store: Store) -> set[str]:
     found: set[str] = set()
     for container_id in store.containers.list():
         try:
-            found.update(map(str, store.containers.read(container_id).get("layers") or ()))
+            found.update(store.containers.read_needs(container_id).layers)
         except RootlessError:
             continue
     return found
@@ -144,9 +144,9 @@ def _container(engine: Engine, container_id: str, size: int) -> ContainerUsage |
         return ContainerUsage(container_id, "", "", 0.0, "damaged", size)
     return ContainerUsage(
         container_id,
-        str(record.get("name") or ""),
-        str(record.get("image") or record.get("image_id") or ""),
-        float(record.get("created") or 0.0),
+        record.name,
+        record.image or record.image_id,
+        record.created,
         status,
         size,
     )

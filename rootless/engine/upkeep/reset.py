@@ -64,7 +64,7 @@ def _running(engine: Engine) -> list[str]:
         try:
             state = state_of(engine, container_id)
             if state.is_running or state.status in ("restarting", "paused"):
-                found.append(str(engine.store.containers.read(container_id).get("name") or container_id[:12]))
+                found.append(engine.store.containers.read(container_id).name)
         except RootlessError:
             continue  # a damaged record has no say
     return found

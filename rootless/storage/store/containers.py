@@ -10,13 +10,15 @@ import os
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, UsageError
 from rootless.paths import Lock
+from rootless.records.container import ContainerNeeds, ContainerRecord
+from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
 from rootless.records.launch import LaunchPlan
 from rootless.records.state import ContainerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.records.id_map import IdMap
 
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _OTHER = _FIRST | frozenset("_.-")
@@ -49,21 +51,20 @@ class Containers:
         """The directory of a container, or a file in it."""
         return "/".join((self.directory, container_id, *names))
 
-    def create(self, record: dict[str, Any]) -> str:
+    def create(self, record: ContainerRecord) -> str:
         """Make the directory of a new container with its record; returns its path. The name is taken by `publish`.
 
-        record: "id" and "name" are required. Garbage collection keeps what these name: "manifest_digest",
-        "layers" (chain ids), and volumes keep "volumes" (names).
+        Garbage collection keeps the image and the layers that the record names, and its volumes are in use.
         Raises UsageError for a bad name, AlreadyExists when the name or id is in use, HostLimit.
         """
-        name, container_id = check_name(record["name"]), record["id"]
+        name, container_id = check_name(record.name), record.id
         owner = self._owner(name)
         if owner is not None:
             raise _in_use(name, owner)
         directory = self.path(container_id)
         try:
             os.mkdir(directory, 0o700)
-            write_record(f"{directory}/record.json", record, durable=False)
+            write_record(f"{directory}/record.json", record.to_json(), durable=False)
         except FileExistsError as e:
             raise AlreadyExists(f"a container with id '{container_id}' exists") from e
         except OSError as e:
@@ -72,12 +73,12 @@ class Containers:
 
     def publish(self, container_id: str) -> None:
         """Give the container its name: from here on it exists. Raises AlreadyExists when another one was faster."""
-        name = check_name(self.read(container_id)["name"])
+        name = check_name(self._name(container_id))
         self._take(name, container_id)
 
-    def update(self, container_id: str, record: dict[str, Any]) -> None:
-        """Replace the record (the same "id" and "name")."""
-        write_record(self.path(container_id, "record.json"), record, durable=False)
+    def update(self, record: ContainerRecord) -> None:
+        """Replace the record of a container that keeps its id and its name."""
+        write_record(self.path(record.id, "record.json"), record.to_json(), durable=False)
 
     def find(self, text: str) -> str:
         """The id of the container named `text`, with id `text`, or with the one id that begins so.
@@ -97,9 +98,20 @@ class Containers:
                     raise UsageError(f"several containers have ids that begin with '{text}'", hint="give more digits")
         raise NotFound(f"no such container: '{text}'", hint="`rootless ps -a` lists them")
 
-    def read(self, container_id: str) -> dict[str, Any]:
+    def read(self, container_id: str) -> ContainerRecord:
         """The record. Raises NotFound, InvalidInput."""
-        return read_record(self.path(container_id, "record.json"), what="container record")
+        path = self.path(container_id, "record.json")
+        return ContainerRecord.from_json(read_record(path, what="container record"), path)
+
+    def read_needs(self, container_id: str) -> ContainerNeeds:
+        """What garbage collection must keep for the container. Raises NotFound, InvalidInput."""
+        path = self.path(container_id, "record.json")
+        return ContainerNeeds.from_json(read_record(path, what="container record"), path)
+
+    def _name(self, container_id: str) -> str:
+        """The name in the record, of which nothing else is read: a wrong value there hides no other container."""
+        path = self.path(container_id, "record.json")
+        return Fields(read_record(path, what="container record"), path).text("name")
 
     def list(self) -> list[str]:
         """The ids of all containers that exist, in no order."""
@@ -114,12 +126,13 @@ class Containers:
         """Change the name. Raises UsageError, AlreadyExists, NotFound."""
         check_name(name)
         record = self.read(container_id)
-        old = record["name"]
+        old = record.name
         if name == old:
             raise InvalidState(f"container '{old}' has that name already")
         self._take(name, container_id)
         # Between these two steps both name files lead here; the record decides, so the change happens in one step
-        write_record(self.path(container_id, "record.json"), {**record, "name": name})
+        record.name = name
+        write_record(self.path(container_id, "record.json"), record.to_json())
         self._drop(old, container_id)
 
     def unpublish(self, container_id: str) -> str:
@@ -128,13 +141,13 @@ class Containers:
         Removal is this, then removal.remove_tree(directory, id_map). A kill in between leaves work for gc only.
         """
         try:
-            self._drop(self.read(container_id)["name"], container_id)
+            self._drop(self._name(container_id), container_id)
         except NotFound:
             pass
         return self.path(container_id)
 
-    def remove(self, container_id: str, id_map: Any) -> None:
-        """Remove name and directory; `id_map` is the map its files were written with (host.idmap.IdMap)."""
+    def remove(self, container_id: str, id_map: IdMap) -> None:
+        """Remove name and directory; `id_map` is the map its files were written with."""
         from rootless.storage.files.removal import remove_tree
 
         remove_tree(self.unpublish(container_id), id_map)
@@ -175,13 +188,13 @@ class Containers:
         except OSError as e:
             raise HostLimit(f"cannot read '{self.names}/{name}': {e.strerror}") from e
         try:
-            return container_id if _HEX.issuperset(container_id) and self.read(container_id)["name"] == name else None
+            return container_id if _HEX.issuperset(container_id) and self._name(container_id) == name else None
         except NotFound:
             return None
 
     def _is_published(self, container_id: str) -> bool:
         try:
-            return self._owner(self.read(container_id)["name"]) == container_id
+            return self._owner(self._name(container_id)) == container_id
         except NotFound:
             return False
 

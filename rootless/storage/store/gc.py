@@ -147,12 +147,11 @@ class _Collector:
         layers.update(BuildCache(store.root).chains())
         manifests = set(store.index.manifest_digests())
         for container_id in store.containers.list():
-            record = store.containers.read(container_id)
-            layers.update(str(chain_id) for chain_id in record.get("layers") or ())
+            needs = store.containers.read_needs(container_id)
+            layers.update(needs.layers)
             layers.update(self._mounted(container_id))
-            digest = record.get("manifest_digest")
-            if digest and store.blobs.has(digest):
-                manifests.add(digest)
+            if needs.manifest_digest and store.blobs.has(needs.manifest_digest):
+                manifests.add(needs.manifest_digest)
         waiting = list(manifests)
         while waiting:
             digest = waiting.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, RootlessError, UsageError
 from rootless.records.json_file import random_name, read_record, write_record
@@ -134,11 +134,11 @@ class Volumes:
         users: dict[str, Names] = {}
         for container_id in self._containers.list():
             try:
-                record: dict[str, Any] = self._containers.read(container_id)
+                needs = self._containers.read_needs(container_id)
             except NotFound:
                 continue
-            for name in record.get("volumes") or ():
-                users.setdefault(str(name), []).append(container_id)
+            for name in needs.volumes:
+                users.setdefault(name, []).append(container_id)
         return users
 
     def remove(self, name: str) -> None:

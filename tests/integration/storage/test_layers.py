@@ -19,6 +19,7 @@ import pytest
 from rootless.errors import HostLimit
 from rootless.host import userns
 from rootless.paths import directories
+from rootless.records.container import ContainerRecord
 from rootless.storage.files.removal import remove_tree
 from rootless.storage.store.gc import collect_garbage
 from rootless.storage.store.store import Store
@@ -140,6 +141,7 @@ from rootless.errors import HostLimit
 from rootless.host.userns import enter, default_id_map
 from rootless.kernel.mounts import mount
 from rootless.paths import directories
+from rootless.records.container import ContainerRecord
 from tests.integration.storage.conftest import Archive
 enter(default_id_map())
 mount("tmpfs", {str(store_root)!r}, "tmpfs", 0, "size=3m,mode=0700")
@@ -192,6 +194,7 @@ def test_kill_at_any_moment_leaves_a_store_that_works(store: Store, victim: str,
 import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
 from rootless.paths import directories
+from rootless.records.container import ContainerRecord
 from rootless.storage.store.store import Store
 store = Store(directories({store.root!r}))
 print("go", flush=True)
@@ -230,10 +233,12 @@ def test_garbage_is_found_and_named_things_stay(unpacker: Unpacker) -> None:
     store = unpacker.store
     unpacker.layer(Archive().file("f", b"x"))
     container_id = store.containers.new_id()
-    store.containers.create({"id": container_id, "name": "c", "layers": unpacker.chains})
+    record = ContainerRecord(container_id, "c", store.id_map)
+    record.layers = list(unpacker.chains)
+    store.containers.create(record)
     store.containers.publish(container_id)
     nameless = store.containers.new_id()
-    store.containers.create({"id": nameless, "name": "d"})
+    store.containers.create(ContainerRecord(nameless, "d", store.id_map))
     blob = store.blobs.put(b"nobody's")
     store.blobs.writer().write(b"half")
     os.mkdir(f"{store.layers.directory}/.half")

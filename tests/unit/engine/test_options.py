@@ -85,9 +85,11 @@ def test_health_checks() -> None:
 
 def test_stop_settings() -> None:
     options = ContainerOptions("i")
-    assert launchfile.stop_settings(options, "SIGINT", Settings()) == {"stop_signal": 2, "stop_timeout": 10}
+    stop = launchfile.stop_settings(options, "SIGINT", Settings())
+    assert (stop.signal, stop.timeout) == (2, 10)
     given = options._replace(stop_signal="USR1", stop_timeout=-1)
-    assert launchfile.stop_settings(given, "SIGINT", Settings()) == {"stop_signal": 10, "stop_timeout": -1}
+    stop = launchfile.stop_settings(given, "SIGINT", Settings())
+    assert (stop.signal, stop.timeout) == (10, -1)
 
 
 def test_env_files(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from rootless.errors import HostLimit, UsageError
 from rootless.host.idmap import (
-    Extent,
-    IdMap,
     SubordinateIds,
     custom_map,
     default_map,
@@ -18,6 +16,7 @@ from rootless.host.idmap import (
     nomap_map,
     single_map,
 )
+from rootless.records.id_map import Extent, IdMap
 
 IDS = SubordinateIds([(100000, 65536)], [(200000, 65536)])
 UID, GID = 1001, 1002

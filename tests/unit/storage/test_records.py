@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from rootless.errors import AlreadyExists, DigestMismatch, InvalidInput, InvalidState, NotFound, UsageError
+from rootless.host.idmap import single_map
 from rootless.image.manifest import Descriptor
 from rootless.paths import directories
+from rootless.records.container import ContainerRecord
 from rootless.records.json_file import write_record
+from rootless.storage.store.gc import collect_garbage
 from rootless.storage.store.store import Store
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -167,16 +171,22 @@ def test_concurrent_tags_are_all_kept(store: Store) -> None:
     assert len(store.index.load(image.digest).names) == 20
 
 
+def make_record(container_id: str, name: str, volumes: Sequence[str] = ()) -> ContainerRecord:
+    record = ContainerRecord(container_id, name, single_map(0, 0))
+    record.volumes = list(volumes)
+    return record
+
+
 def make_container(store: Store, name: str) -> str:
     container_id = store.containers.new_id()
-    store.containers.create({"id": container_id, "name": name})
+    store.containers.create(make_record(container_id, name))
     store.containers.publish(container_id)
     return container_id
 
 
 def test_container_exists_from_its_name_on(store: Store) -> None:
     container_id = store.containers.new_id()
-    store.containers.create({"id": container_id, "name": "web"})
+    store.containers.create(make_record(container_id, "web"))
     assert store.containers.list() == []
     with pytest.raises(NotFound):
         store.containers.find(container_id)
@@ -189,10 +199,10 @@ def test_container_exists_from_its_name_on(store: Store) -> None:
 def test_name_is_taken_once(store: Store) -> None:
     first = make_container(store, "web")
     with pytest.raises(AlreadyExists, match="'web'"):
-        store.containers.create({"id": store.containers.new_id(), "name": "web"})
+        store.containers.create(make_record(store.containers.new_id(), "web"))
     late = [store.containers.new_id() for _ in range(2)]
     for container_id in late:
-        store.containers.create({"id": container_id, "name": "db"})
+        store.containers.create(make_record(container_id, "db"))
     store.containers.publish(late[0])
     with pytest.raises(AlreadyExists):
         store.containers.publish(late[1])
@@ -226,7 +236,7 @@ def test_rename_is_one_step(store: Store) -> None:
 @pytest.mark.parametrize("name", ["", "../x", ".x", "-x", "a/b", "a b", "a\n", "ü", "x" * 129])
 def test_names_follow_dockers_rule(store: Store, name: str) -> None:
     with pytest.raises(UsageError):
-        store.containers.create({"id": store.containers.new_id(), "name": name})
+        store.containers.create(make_record(store.containers.new_id(), name))
     if name:
         with pytest.raises(UsageError):
             store.volumes.create(name)
@@ -234,6 +244,33 @@ def test_names_follow_dockers_rule(store: Store, name: str) -> None:
         store.containers.find(name)
     with pytest.raises(NotFound):
         store.volumes.get(name)
+
+
+def change_record(store: Store, container_id: str, **members: object) -> None:
+    path = store.containers.path(container_id, "record.json")
+    write_record(path, {**json.loads(Path(path).read_text()), **members})
+
+
+def test_a_damaged_record_hides_no_other_container(store: Store) -> None:
+    damaged, whole = make_container(store, "damaged"), make_container(store, "whole")
+    change_record(store, damaged, restart="always", volumes=["data"])
+    store.volumes.create("data")
+    assert sorted(store.containers.list()) == sorted([damaged, whole])
+    assert store.containers.find("damaged") == damaged
+    assert store.volumes.users() == {"data": [damaged]}, "what keeps other things is read by itself"
+    with pytest.raises(InvalidInput, match=r"'restart' in '.*record.json' is not a JSON object"):
+        store.containers.read(damaged)
+    assert collect_garbage(store, dry_run=True).containers == []
+
+
+def test_nothing_is_garbage_beside_a_record_of_a_newer_format(store: Store) -> None:
+    newer = make_container(store, "newer")
+    blob = store.blobs.put(b"nobody's")
+    assert collect_garbage(store, dry_run=True).blobs == [blob]
+    change_record(store, newer, version=99, layers={"of": "2031"})
+    assert collect_garbage(store, dry_run=True).blobs == []
+    with pytest.raises(InvalidInput, match="version 99"):
+        store.containers.read(newer)
 
 
 def test_state_is_replaced(store: Store) -> None:
@@ -268,7 +305,7 @@ def test_volumes(store: Store) -> None:
 def test_volume_in_use_stays(store: Store) -> None:
     store.volumes.create("data")
     container_id = store.containers.new_id()
-    store.containers.create({"id": container_id, "name": "c", "volumes": ["data"]})
+    store.containers.create(make_record(container_id, "c", volumes=["data"]))
     store.containers.publish(container_id)
     with pytest.raises(InvalidState, match="in use"):
         store.volumes.remove("data")
