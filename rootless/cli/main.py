@@ -13,7 +13,7 @@ from rootless import output
 from rootless.cli.command_tree import COMMANDS
 from rootless.cli.declaration import LazyGroup, Option, Session, pass_session, suggest_nearest
 from rootless.errors import RootlessError, UsageError
-from rootless.storage.drivers import CHOICES
+from rootless.storage.drivers import list_choices
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -84,7 +84,7 @@ def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
     "--storage-driver",
     cls=Option,
     metavar="NAME",
-    help=f"{CHOICES} [env: ROOTLESS_STORAGE_DRIVER]",
+    help=f"{list_choices()} [env: ROOTLESS_STORAGE_DRIVER]",
 )
 @click.option(
     "-D",

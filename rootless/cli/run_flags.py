@@ -13,7 +13,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Declared, repeated_option, switch_option, value_option
 from rootless.engine.types import ContainerOptions
 from rootless.network.modes import list_choices
-from rootless.storage.drivers import CHOICES
+from rootless.storage import drivers
 
 _SECONDS = "SECONDS"
 _DURATION = "DURATION"
@@ -159,7 +159,7 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
     value_option("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 64m)"),
     value_option("--stop-signal", metavar="SIGNAL", help="Signal that asks the container to stop"),
     value_option("--stop-timeout", metavar=_SECONDS, type=int, help="Time to stop before it is killed (default 10)"),
-    value_option("--storage-driver", metavar="NAME", help=f"{CHOICES}, for this container"),
+    value_option("--storage-driver", metavar="NAME", help=f"{drivers.list_choices()}, for this container"),
     repeated_option("--sysctl", metavar="NAME=VALUE", help="Set a kernel parameter of the container's namespaces"),
     repeated_option("--tmpfs", metavar="PATH[:OPTIONS]", help="Mount a tmpfs"),
     switch_option("-t", "--tty", help="Give the container a terminal"),

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from rootless.errors import InvalidInput, UsageError
 from rootless.network.modes import MODES
-from rootless.storage.drivers import NAMES
+from rootless.storage.drivers import names
 
 
 class Settings(NamedTuple):
     """What may be set once for all commands. Names are the keys of config.toml.
 
-    storage_driver: auto or one of storage.drivers.NAMES; network: the mode of a container that names none
+    storage_driver: auto or one of storage.drivers.names(); network: the mode of a container that names none
     (network.modes; "" = the best the host has); runtime: another OCI runtime's name or path ("" = our own);
     log_driver: json-file or none; log_max_size: bytes per log file (-1 = no limit); log_max_file: files kept;
     stop_timeout: seconds; detach_keys: docker's text; seccomp_profile: path of a profile ("" = the default one);
@@ -39,7 +39,7 @@ class Settings(NamedTuple):
 
 
 _CHOICES = {
-    "storage_driver": ("auto", *NAMES),
+    "storage_driver": ("auto", *names()),
     "network": ("", *(mode.name for mode in MODES if not mode.joins_another)),
     "log_driver": ("json-file", "none"),
     "cgroups": ("enabled", "disabled", "split"),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from rootless.host.facts import find_helper, is_real_root
-from rootless.host.probes import TIMEOUT, probe, remember
+from rootless.host.mapping import MAP_PROGRAMS
+from rootless.host.probes import TIMEOUT, probe
 from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import attempt
+from rootless.host.userns import default_id_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
-    class NetworkHelper(Protocol):
-        """A program that connects containers' networks, as the network room knows it and this room does not.
+    class Candidate(Protocol):
+        """A network helper or a storage driver, which rooms above this one know.
 
-        purpose: what it is for; loss: what is lost with it, "" for nothing; probe: tries it.
+        purpose: what it is for; loss: what is lost with it, "" for nothing; package: Debian's package of its program.
         """
 
         name: str
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
         def probe(self, directory: str) -> Probe:
             """Try it once."""
 
+    class StorageDriver(Candidate, Protocol):
+        """A storage driver. program: the host program that it needs, "" for none."""
+
+        program: str
+
 
 # program, Debian package, what it is for
-_ID_AND_LAYER_PROGRAMS = (
-    ("newuidmap", "uidmap", "more than one id in containers"),
-    ("newgidmap", "uidmap", "more than one id in containers"),
-    ("fuse-overlayfs", "fuse-overlayfs", "layers where the kernel's overlayfs does not work"),
-)
+_ID_PROGRAMS = tuple((name, "uidmap", "more than one id in containers") for name in MAP_PROGRAMS)
 _BOOTSTRAP_PROGRAMS = (
     ("busybox", "busybox-static", "`rootless image bootstrap busybox`"),
     ("mmdebstrap", "mmdebstrap", "`rootless image bootstrap debian`"),
@@ -60,14 +63,17 @@ class Section:
         }
 
 
-def examine(data_directory: str, helpers: Sequence[NetworkHelper], cache: str | None = None) -> list[Section]:
-    """Run every probe (about 0.2 s) and sum them up.
+def examine(
+    data_directory: str, helpers: Sequence[Candidate], drivers: Sequence[StorageDriver], *, storage_driver: str = "auto"
+) -> list[Section]:
+    """Run every probe (about 0.3 s) and sum them up.
 
-    helpers: what can connect a network, the best first; cache: directory where the results are kept for `cached`.
+    helpers: what can connect a network, drivers: what can make a root filesystem of layers, the best first;
+    storage_driver: the one that the user's settings ask for.
     """
-    sections = [
+    return [
         _section("user namespaces and ids", ("user_namespaces", "id_ranges"), data_directory, _ids),
-        _section("image layers", ("overlay", "fuse_overlayfs", "reflink"), data_directory, _layers),
+        _layers(drivers, data_directory, storage_driver),
         _network(helpers, data_directory),
         _section("confinement", ("seccomp", "seccomp_listener", "keyring", "cgroup"), data_directory, _confinement),
         _section("directories", ("data_directory", "runtime_directory", "lingering"), data_directory, _directories),
@@ -77,11 +83,8 @@ def examine(data_directory: str, helpers: Sequence[NetworkHelper], cache: str | 
             data_directory,
             _kernel,
         ),
-        _programs(helpers),
+        _programs(helpers, drivers),
     ]
-    if cache is not None:
-        remember([p for s in sections for p in s.probes if s.title != "programs"], data_directory, cache)
-    return sections
 
 
 def _section(
@@ -98,27 +101,32 @@ def _ids(found: dict[str, Probe]) -> tuple[str, bool]:
     if is_real_root():
         return "running as root: an ordinary user is safer, and all that is needed", True
     if not found["id_ranges"].works:
+        if default_id_map().kind != "single":
+            # the ranges and the programs are there, so they are what containers would be given
+            return "nothing can run: the id map with your ranges cannot be written", False
         return "one id per container: no other users inside, files of all owners are yours", True
     return "containers have users of their own", True
 
 
-def _layers(found: dict[str, Probe]) -> tuple[str, bool]:
-    if found["overlay"].works:
-        return "the kernel's overlayfs is used", True
-    if found["fuse_overlayfs"].works:
-        return "fuse-overlayfs is used: opening and removing many files takes longer", True
-    if found["reflink"].works:
-        return "layers are copied by reflink: creating a container takes as long as its number of files", True
-    return "layers are copied: every container takes the time and the room of its whole image", True
+def _layers(drivers: Sequence[StorageDriver], directory: str, wanted: str) -> Section:
+    tried = [driver.probe(directory) for driver in drivers]
+    asked = [one for one in zip(drivers, tried, strict=True) if wanted in ("auto", one[0].name)]
+    used = next((driver for driver, found in asked if found.works), None)
+    verdict = f"nothing can run: storage driver '{wanted}' does not work"
+    if used is not None:
+        verdict = _verdict(used)
+    return Section("image layers", [*tried, probe("reflink", directory)], verdict, is_usable=used is not None)
 
 
-def _network(helpers: Sequence[NetworkHelper], directory: str) -> Section:
+def _network(helpers: Sequence[Candidate], directory: str) -> Section:
     tried = [attempt(helper.name, helper.probe, directory, TIMEOUT) for helper in helpers]
     used = next((helper for helper, found in zip(helpers, tried, strict=True) if found.works), None)
-    verdict = "only --network=host and --network=none work"
-    if used is not None:
-        verdict = f"{used.name} is used: {used.loss}" if used.loss else f"{used.name} is used"
+    verdict = "only --network=host and --network=none work" if used is None else _verdict(used)
     return Section("network", [*tried, *(probe(name, directory) for name in ("tun", "low_ports"))], verdict)
+
+
+def _verdict(used: Candidate) -> str:
+    return f"{used.name} is used: {used.loss}" if used.loss else f"{used.name} is used"
 
 
 def _confinement(found: dict[str, Probe]) -> tuple[str, bool]:
@@ -146,10 +154,11 @@ def _kernel(found: dict[str, Probe]) -> tuple[str, bool]:
     return "all system calls of the quickest way are there", True
 
 
-def _programs(helpers: Sequence[NetworkHelper]) -> Section:
+def _programs(helpers: Sequence[Candidate], drivers: Sequence[StorageDriver]) -> Section:
     probes = []
+    layers = [(driver.program, driver.package, driver.purpose) for driver in drivers if driver.program]
     networks = [(helper.name, helper.package, helper.purpose) for helper in helpers]
-    for name, package, purpose in (*_ID_AND_LAYER_PROGRAMS, *networks, *_BOOTSTRAP_PROGRAMS):
+    for name, package, purpose in (*_ID_PROGRAMS, *layers, *networks, *_BOOTSTRAP_PROGRAMS):
         path = find_helper(name)
         remedy = None if path else f"ask the administrator for: apt install {package}"
         probes.append(Probe(name, path is not None, path or f"missing: needed for {purpose}", remedy))

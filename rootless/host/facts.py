@@ -49,6 +49,27 @@ def sysctl(name: str) -> str | None:
         return None
 
 
+def confinement() -> str:
+    """The name of the AppArmor profile that is enforced on this process; empty when none is."""
+    try:
+        with open("/proc/self/attr/apparmor/current", encoding="utf-8", errors="replace") as file:
+            label = file.read(4096).strip().rstrip("\0")
+    except OSError:
+        return ""
+    name, _, mode = label.rpartition(" ")
+    return name if mode == "(enforce)" else ""
+
+
+def has_no_new_privs() -> bool:
+    """Does this process, and all that it starts, gain no privilege from setuid programs? So it is in a sandbox."""
+    from rootless.kernel.procfs import status_field
+
+    try:
+        return status_field("self", "NoNewPrivs") == "1"
+    except KeyError:
+        return False  # Linux before 4.10 does not show it
+
+
 def is_privileged() -> bool:
     """May this process write any id map for its children: CAP_SETUID and CAP_SETGID effective in its namespace?"""
     from rootless.kernel.process import capget

@@ -7,7 +7,7 @@ import os
 import stat
 
 from rootless.errors import HostLimit
-from rootless.host.facts import find_helper, is_privileged, user_name
+from rootless.host.facts import find_helper, has_no_new_privs, is_privileged, user_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rootless.records.id_map import Extent, IdMap
 
+MAP_PROGRAMS = ("newuidmap", "newgidmap")
+"""The setuid programs of shadow that write id maps with ranges of subordinate ids."""
 PACKAGE_HINT = "ask the administrator for: apt install uidmap   (dnf install shadow-utils)"
 _OUTPUT_LIMIT = 4096
 
@@ -81,7 +83,7 @@ def _write_by_helpers(pid: int, id_map: IdMap) -> None:
     started: list[tuple[str, int, int]] = []
     problem: HostLimit | None = None
     try:
-        for name, extents in (("newuidmap", id_map.uids), ("newgidmap", id_map.gids)):
+        for name, extents in zip(MAP_PROGRAMS, (id_map.uids, id_map.gids), strict=True):
             started.append(_spawn(name, pid, extents))
     except HostLimit as e:
         problem = e
@@ -134,8 +136,6 @@ def explain(program: str, status: int, words: str) -> HostLimit:
 
 def privilege_problem(program: str) -> tuple[str, str] | None:
     """(reason, remedy) why `program` cannot have the privilege it needs; None when nothing is wrong with its file."""
-    from rootless.kernel.procfs import status_field
-
     status = os.stat(program)
     if not status.st_mode & stat.S_ISUID or status.st_uid != 0:
         try:
@@ -149,7 +149,7 @@ def privilege_problem(program: str) -> tuple[str, str] | None:
             f"'{program}' is on a filesystem mounted nosuid",
             "ask the administrator to install it on one that is not",
         )
-    if status_field("self", "NoNewPrivs") == "1":
+    if has_no_new_privs():
         return f"'{program}' gains no privilege because this session runs with no_new_privs", (
             "start from a session without it (not from a sandbox, a container or a unit with NoNewPrivileges=yes)"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from rootless.errors import HostLimit
-from rootless.host.facts import sysctl
+from rootless.host.facts import confinement, sysctl
 
 _SYSCTL = "ask the administrator for: sysctl -w {}   (and a file in /etc/sysctl.d to keep it)"
 _LIMITS = ("user/max_user_namespaces", "user/max_mnt_namespaces")
@@ -21,7 +21,7 @@ def restriction_hint() -> str | None:
             + _SYSCTL.format("kernel.apparmor_restrict_unprivileged_userns=0")
             + ", or for a profile with `userns,` for this program"
         )
-    profile = _confinement()
+    profile = confinement()
     if profile:
         return (
             f"AppArmor confines this program by profile '{profile}', which takes the capabilities of user namespaces; "
@@ -30,15 +30,9 @@ def restriction_hint() -> str | None:
     return None
 
 
-def _confinement() -> str:
-    """The name of the AppArmor profile that is enforced on this process; empty when none is."""
-    try:
-        with open("/proc/self/attr/apparmor/current", encoding="utf-8", errors="replace") as file:
-            label = file.read(4096).strip().rstrip("\0")
-    except OSError:
-        return ""
-    name, _, mode = label.rpartition(" ")
-    return name if mode == "(enforce)" else ""
+def package_remedy(package: str) -> str:
+    """What to ask the administrator for where a program is missing."""
+    return f"ask the administrator for: apt install {package}   (dnf install {package})"
 
 
 def namespace_error(error: OSError) -> HostLimit:

@@ -9,7 +9,7 @@ from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit
 from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, read_answer
 from rootless.host.idmap import default_map, identity_map, single_map
 from rootless.host.interpreter import worker_command
-from rootless.host.mapping import write_maps
+from rootless.host.mapping import MAP_PROGRAMS, write_maps
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from rootless.kernel.process import set_dumpable
 from rootless.records.id_map import Extent, IdMap
@@ -59,7 +59,7 @@ def default_id_map() -> IdMap:
             return default_map(ids, uid, gid)
         if not initial and sum(e.size for e in uids) > 1 and sum(e.size for e in gids) > 1:
             return identity_map(uids, gids)
-    elif ids is not None and find_helper("newuidmap") and find_helper("newgidmap"):
+    elif ids is not None and all(map(find_helper, MAP_PROGRAMS)):
         return default_map(ids, uid, gid)
     return single_map(0, 0, uid, gid)
 

@@ -109,12 +109,12 @@ def preload() -> None:
     import rootless.runtime.operations
     import rootless.runtime.process.launch
     import rootless.runtime.seccomp.filter_cache
-    import rootless.storage.drivers
-    import rootless.storage.drivers.overlay
     import rootless.storage.files.removal  # noqa: F401
     from rootless.network.modes import HELPERS
+    from rootless.storage.drivers import USUAL, find_driver
 
     HELPERS[0].load()
+    find_driver(USUAL)
 
 
 def launch(

@@ -187,9 +187,10 @@ def is_reliable_for_ports(program: str) -> bool:
 def probe(directory: str) -> Probe:
     """pasta, run once around a command in a network namespace of its own."""
     from rootless.host.facts import find_helper
-    from rootless.host.probes.network import package_remedy, tun_remedy
+    from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe
     from rootless.host.probes.trial import run
+    from rootless.host.remedies import package_remedy
 
     program = find_helper(PROGRAM)
     if program is None:

@@ -178,8 +178,9 @@ def _remove_socket(path: str) -> None:
 def probe(directory: str) -> Probe:
     """slirp4netns, attached once to a network namespace."""
     from rootless.host.facts import find_helper
-    from rootless.host.probes.network import package_remedy, tun_remedy
+    from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe
+    from rootless.host.remedies import package_remedy
 
     program = find_helper(PROGRAM)
     if program is None:

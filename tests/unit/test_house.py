@@ -14,7 +14,7 @@ import pytest
 from tests.house import ROOT, House, circles
 
 LARGEST_FOLDER = 25
-FILE_NAMES_TWICE = 10
+FILE_NAMES_TWICE = 8
 MODULES_IN_CIRCLES = 0
 SUB_ROOMS_IN_CIRCLES = 0
 CLASS_NAMES_TWICE = 0

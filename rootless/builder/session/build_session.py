@@ -39,7 +39,7 @@ class BuildSession:
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
-        from rootless.storage import drivers
+        from rootless.storage.drivers.choice import choose
 
         self.engine = engine
         self.options = options
@@ -55,7 +55,7 @@ class BuildSession:
         self.lock = threading.Lock()
         self._number = 0
         self._known: dict[str, Known] = {}
-        self.driver = drivers.choose(
+        self.driver = choose(
             engine.settings.storage_driver, self.store.containers.directory, self.id_map, engine.directories.cache
         )
         self.directory = self.store.path("incoming", f"build-{random_name()[:16]}")
@@ -111,7 +111,7 @@ class BuildSession:
         """A step has ended. Where its directory holds a whole copy of the image, that goes now."""
         from rootless.storage.drivers import find_driver
 
-        if find_driver(self.driver).holds_whole_tree:
+        if find_driver(self.driver).form.holds_whole_tree:
             from rootless.storage.files.removal import remove_tree
 
             remove_tree(directory, self.id_map, trash=self.store.path("trash"))

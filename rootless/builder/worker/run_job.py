@@ -48,7 +48,7 @@ def run(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str
     trees = [MountedTree(tree) for tree in job["trees"]]
     mounter = drivers.mounter(plan)
     warnings: list[str] = []
-    is_copy = drivers.find_driver(plan.driver).holds_whole_tree
+    is_copy = drivers.find_driver(plan.driver).form.holds_whole_tree
     try:
         root_mount = _noting(mounter, trees, job["targets"], note_write, with_listings=is_copy)
         output = fds.pop()  # closed there, as soon as the container has it

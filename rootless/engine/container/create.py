@@ -291,9 +291,10 @@ def _rootfs(
     engine: Engine, options: ContainerOptions, directory: str, lowerdirs: list[str], id_map: IdMap
 ) -> tuple[str, RootfsPlan]:
     from rootless.storage import drivers
+    from rootless.storage.drivers.choice import choose
 
     name = options.storage_driver or engine.settings.storage_driver
-    driver = drivers.choose(name, engine.store.containers.directory, id_map, engine.directories.cache)
+    driver = choose(name, engine.store.containers.directory, id_map, engine.directories.cache)
     return driver, drivers.prepare(driver, directory, lowerdirs, id_map, volatile=options.rm)
 
 

@@ -20,6 +20,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
     from rootless.engine.image_in_use import image_for
     from rootless.host import userns
     from rootless.storage import drivers
+    from rootless.storage.drivers.choice import choose
     from rootless.storage.files.removal import remove_tree
 
     store = engine.store
@@ -28,9 +29,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
     with store.using():
         used = image_for(engine, image)
         lowerdirs = store.layers.lowerdirs(used.chain_ids, id_map)
-        driver = drivers.choose(
-            engine.settings.storage_driver, store.containers.directory, id_map, engine.directories.cache
-        )
+        driver = choose(engine.settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
         directory = store.containers.path(store.containers.new_id())
         try:
             os.mkdir(directory, 0o700)

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from rootless.engine.report_types import CachePruned
     from rootless.host.doctor import Section
 
-_ID_PROGRAMS = ("newuidmap", "newgidmap")
-_OTHER_PROGRAMS = ("fuse-overlayfs", "crun", "runc", "mmdebstrap")
+_OTHER_PROGRAMS = ("crun", "runc", "mmdebstrap")
 
 
 def system_info(engine: Engine) -> dict[str, object]:
@@ -25,8 +24,10 @@ def system_info(engine: Engine) -> dict[str, object]:
     from rootless.engine.container.reconcile import state_of
     from rootless.errors import RootlessError
     from rootless.host.facts import find_helper
+    from rootless.host.mapping import MAP_PROGRAMS
     from rootless.network import modes
     from rootless.storage import drivers
+    from rootless.storage.drivers.choice import choose
     from rootless.units import timestamp
 
     store, settings = engine.store, engine.settings
@@ -39,11 +40,12 @@ def system_info(engine: Engine) -> dict[str, object]:
         states[status] = states.get(status, 0) + 1
     id_map = store.id_map
     try:
-        driver = drivers.choose(settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
+        driver = choose(settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
     except RootlessError as e:
         driver = f"none ({e.message})"
     uname = os.uname()
-    programs = (*_ID_PROGRAMS, *(helper.name for helper in modes.HELPERS), *_OTHER_PROGRAMS)
+    layers = (driver.program for driver in drivers.all_drivers() if driver.program)
+    programs = (*MAP_PROGRAMS, *(helper.name for helper in modes.HELPERS), *layers, *_OTHER_PROGRAMS)
     network = settings.network or next((h.name for h in modes.HELPERS if h.path()), modes.UNCONNECTED.name)
     return {
         "ServerVersion": __version__,
@@ -104,10 +106,14 @@ def versions(engine: Engine) -> dict[str, object]:
 def examine_host(engine: Engine) -> list[Section]:
     """host.doctor's sections, each primitive tried for real."""
     from rootless.host.doctor import examine
+    from rootless.host.userns import default_id_map
     from rootless.network.modes import HELPERS
+    from rootless.storage.drivers import all_drivers
+    from rootless.storage.drivers.choice import TriedDriver
 
-    directories = engine.directories
-    return examine(directories.data, HELPERS, directories.cache)
+    id_map = default_id_map()
+    drivers = [TriedDriver(driver, id_map, engine.directories.cache) for driver in all_drivers()]
+    return examine(engine.directories.data, HELPERS, drivers, storage_driver=engine.settings.storage_driver)
 
 
 def run_unshared(engine: Engine, command: Sequence[str]) -> int:

@@ -105,3 +105,16 @@ def lingering(directory: str) -> Probe:
         "detached containers may be ended at logout, and XDG_RUNTIME_DIR is removed then",
         f"loginctl enable-linger   (or ask the administrator for: loginctl enable-linger {user})",
     )
+
+
+def reflink(directory: str) -> Probe:
+    """Whether files can be copied without copying their blocks, which is what makes the copy driver quick."""
+    from rootless.kernel.files import clone_file
+
+    with Scratch(directory) as base:
+        with open(f"{base}/a", "wb") as source:
+            source.write(b"x" * 65536)
+        with open(f"{base}/a", "rb") as source, open(f"{base}/b", "wb") as copy:
+            if clone_file(source.fileno(), copy.fileno()):
+                return Probe("reflink", True, "copies share their blocks")
+    return Probe("reflink", False, "the copy driver copies every byte", "a btrfs, or an xfs made with reflink=1")

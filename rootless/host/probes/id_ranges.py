@@ -7,7 +7,7 @@ import os
 from rootless.host import userns
 from rootless.host.facts import INITIAL_USER_NAMESPACE, find_helper, is_privileged, is_real_root, user_name
 from rootless.host.idmap import SubordinateIds, default_map, single_map
-from rootless.host.mapping import PACKAGE_HINT, range_hint
+from rootless.host.mapping import MAP_PROGRAMS, PACKAGE_HINT, range_hint
 from rootless.host.probes.result import Probe
 from rootless.host.subid import subordinate_ids
 
@@ -46,7 +46,7 @@ def id_ranges(directory: str) -> Probe:
             range_hint(),
         )
     if not is_privileged():
-        for program in ("newuidmap", "newgidmap"):
+        for program in MAP_PROGRAMS:
             if find_helper(program) is None:
                 return Probe("id_ranges", False, f"program '{program}' is missing", PACKAGE_HINT)
     id_map = default_map(ids, os.geteuid(), os.getegid())

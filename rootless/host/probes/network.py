@@ -31,11 +31,6 @@ def low_ports(directory: str) -> Probe:
     )
 
 
-def package_remedy(package: str) -> str:
-    """What to ask the administrator for where a program is missing."""
-    return f"ask the administrator for: apt install {package}   (dnf install {package})"
-
-
 def _tun_line(error: OSError) -> str:
     line = "modprobe tun" if isinstance(error, FileNotFoundError) else "chmod 0666 /dev/net/tun"
     return f"ask the administrator for: {line}"

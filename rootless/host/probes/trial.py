@@ -82,13 +82,18 @@ def existing_parent(directory: str) -> str:
     return path
 
 
+def scratch_path(directory: str) -> str:
+    """A new name below (the nearest existing parent of) `directory`; `attempt` removes it when its child is killed."""
+    return f"{existing_parent(directory)}/{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+
+
 class Scratch:
     """A private directory below (the nearest existing parent of) `directory`, removed at the end of the `with`."""
 
     __slots__ = ("path",)
 
     def __init__(self, directory: str) -> None:
-        self.path = f"{existing_parent(directory)}/{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+        self.path = scratch_path(directory)
 
     def __enter__(self) -> str:
         os.mkdir(self.path, 0o700)

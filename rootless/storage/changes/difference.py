@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, lgetxattr
 from rootless.storage.changes.lowers import Lowers, resolve
-from rootless.storage.drivers import find_driver
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import OPAQUE_NAME, WHITEOUT
 from rootless.storage.tar.layer_rules import MAX_DEPTH
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rootless.records.rootfs import RootfsPlan
+    from rootless.storage.drivers import ChangeForm
 
 GONE = 0  # kind of a node that is a whiteout
 XATTR_WHITEOUT = "user.overlay.whiteout"
@@ -40,8 +40,9 @@ class ChangedNode(NamedTuple):
 class Difference:
     """Walks one plan's `upper`.
 
-    plan: of a driver (storage.drivers); exclude: paths of mount targets, which the runtime makes when they are not in
-    the image, and which are no change then; owner: translates the ids on disk into the container's. nodes: the result;
+    plan: of a driver (storage.drivers); form: how its `upper` tells changes; owner: translates the ids on disk into the
+    container's; exclude: paths of mount targets, which the runtime makes when they are not in the image, and which are
+    no change then. nodes: the result;
     dropped: what is there and is no change, children first.
     """
 
@@ -51,19 +52,19 @@ class Difference:
     def __init__(
         self,
         plan: RootfsPlan,
+        form: ChangeForm,
         owner: Callable[[int, int], tuple[int, int]],
         exclude: Collection[str],
     ) -> None:
-        driver = find_driver(plan.driver)
-        self._compare = driver.holds_whole_tree
-        self._fuse = not driver.keeps_parent_times
+        self._compare = form.holds_whole_tree
+        self._fuse = not form.keeps_parent_times
         self._copied = plan.copied
         self._owner = owner
         self._has_lowers = bool(plan.lowerdirs)
         self._exclude: set[str] = set()
         self._ancestors: set[str] = set()
         self._forced: set[tuple[int, int]] = set()
-        by_name = driver.has_named_whiteouts
+        by_name = form.has_named_whiteouts
         self._find_excluded(Lowers([plan.upper, *plan.lowerdirs], by_name=by_name), exclude)
         while True:
             self.nodes: list[ChangedNode] = []

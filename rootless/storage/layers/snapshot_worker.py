@@ -15,7 +15,7 @@ from rootless.records.rootfs import RootfsPlan
 from rootless.storage.changes.differ import LayerWriter, Tar
 from rootless.storage.changes.difference import GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve
-from rootless.storage.drivers import find_driver
+from rootless.storage.drivers import ChangeForm, find_driver
 from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.tree_copy import WHITEOUT, Copier, copy_tree
 from rootless.storage.owners import overrides
@@ -41,16 +41,17 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     hold the whole tree. Without changes the answer has 0 entries, and nothing else was done.
     """
     plan, exclude = RootfsPlan.from_job(job["plan"]), job["exclude"]
+    form = find_driver(plan.driver).form
     if job["squash"]:
         exclude = _without_own(plan, exclude)
-        plan = _flatten(plan, job["target"])
+        plan, form = _flatten(plan, job["target"]), ChangeForm()
     owner = _translation(id_map, IdMap.from_json(job["container_map"]))
     single = id_map.kind == "single"
-    difference = Difference(plan, owner or _same, exclude)
+    difference = Difference(plan, form, owner or _same, exclude)
     if not difference.nodes:
         return {"entries": 0}
     # A copied tree holds the whole image: only its changes may become the layer
-    move = (job["move"] and not find_driver(plan.driver).holds_whole_tree) or job["squash"]
+    move = (job["move"] and not form.holds_whole_tree) or job["squash"]
     layer = job["target"]
     source = os.open(plan.upper, DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
@@ -82,7 +83,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
 
 def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
     """The mount targets, and directories above them, that the image does not have itself."""
-    lowers = Lowers(plan.lowerdirs, by_name=find_driver(plan.driver).has_named_whiteouts)
+    lowers = Lowers(plan.lowerdirs, by_name=find_driver(plan.driver).form.has_named_whiteouts)
     missing: set[str] = set()
     for target in exclude:
         place, path = lowers, ""
@@ -95,17 +96,17 @@ def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
 
 
 def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
-    """The plan of a directory that holds all of the tree, on nothing."""
+    """The plan of a directory that holds all of the tree, on nothing: every file in it is a change."""
     flat = f"{layer}/flat"
     os.mkdir(flat, 0o700)
     target = os.open(flat, DIRECTORY)
-    is_whole = find_driver(plan.driver).holds_whole_tree
+    is_whole = find_driver(plan.driver).form.holds_whole_tree
     for directory in (plan.upper,) if is_whole else (*reversed(plan.lowerdirs), plan.upper):
         source = os.open(directory, DIRECTORY)
         copy_tree(source, target, Copier(), flat)
         os.close(source)
     os.close(target)
-    whole = RootfsPlan("overlay", layer, [])
+    whole = RootfsPlan("", layer, [])
     whole.upper = flat
     return whole
 
@@ -114,7 +115,8 @@ def changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     """What `diff` shows: [kind, path] in order. Job: plan, container_map, exclude."""
     prepare(id_map)
     owner = _translation(id_map, IdMap.from_json(job["container_map"]))
-    difference = Difference(RootfsPlan.from_job(job["plan"]), owner or _same, job["exclude"])
+    plan = RootfsPlan.from_job(job["plan"])
+    difference = Difference(plan, find_driver(plan.driver).form, owner or _same, job["exclude"])
     found = []
     for node in difference.nodes:
         if node.path:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from rootless.host import doctor, facts, probes, userns
+from rootless.host import doctor, probes, userns
 from rootless.host.facts import is_privileged
-from rootless.host.idmap import single_map
 from rootless.host.probes.result import Probe
 from rootless.kernel import procfs
 from rootless.network.mode import HelperProgram
 from rootless.network.modes import HELPERS
+from rootless.storage import drivers as storage_drivers
+from rootless.storage.drivers import all_drivers
+from rootless.storage.drivers.choice import TriedDriver
 from tests.conftest import REPOSITORY, require
 
 
@@ -23,9 +25,10 @@ def state() -> tuple[list[int], int]:
     return procfs.children(os.getpid()), len(procfs.mountinfo())
 
 
-def test_whole_report(store_root: Path, has_range: bool) -> None:
+def test_whole_report(store_root: Path, tmp_path: Path, has_range: bool) -> None:
     before = state()
-    sections = doctor.examine(str(store_root), HELPERS)
+    drivers = [TriedDriver(driver, userns.default_id_map(), str(tmp_path)) for driver in all_drivers()]
+    sections = doctor.examine(str(store_root), HELPERS, drivers)
     assert state() == before
     assert os.listdir(store_root) == []
     found = {p.name: p for s in sections for p in s.probes}
@@ -51,11 +54,19 @@ def test_lack_of_a_range_names_the_line(has_range: bool, store_root: Path) -> No
         assert "usermod --add-subuids" in found.remedy or "namespace" in found.remedy
 
 
-@pytest.mark.parametrize("name", ["overlay", "fuse_overlayfs", "tun", "seccomp", "seccomp_listener", "keyring"])
+@pytest.mark.parametrize("name", ["tun", "seccomp", "seccomp_listener", "keyring"])
 def test_what_this_host_has_works(name: str, store_root: Path) -> None:
     found = probes.probe(name, str(store_root))
     require(found.works, f"{name}: {found.detail}")
     assert found.remedy is None
+
+
+@pytest.mark.parametrize("driver", all_drivers(), ids=lambda driver: driver.name)
+def test_storage_drivers_of_this_host_work(driver: storage_drivers.Driver, store_root: Path, tmp_path: Path) -> None:
+    found = TriedDriver(driver, userns.default_id_map(), str(tmp_path)).probe(str(store_root))
+    require(found.works, f"{driver.name}: {found.detail}")
+    assert found.remedy is None
+    assert os.listdir(store_root) == []
 
 
 @pytest.mark.parametrize("helper", HELPERS, ids=[helper.name for helper in HELPERS])
@@ -84,7 +95,10 @@ def inside_with(setup: str, name: str, directory: Path) -> Probe:
         "userns.enter(idmap.single_map(0, 0))\n"
         f"{setup}\n"
         "from rootless.network.modes import HELPERS\n"
-        "helper = next((helper for helper in HELPERS if helper.name == sys.argv[1]), None)\n"
+        "from rootless.storage.drivers import all_drivers\n"
+        "from rootless.storage.drivers.choice import TriedDriver\n"
+        "drivers = [TriedDriver(driver, userns.default_id_map(), '/proc') for driver in all_drivers()]\n"
+        "helper = next((helper for helper in [*HELPERS, *drivers] if helper.name == sys.argv[1]), None)\n"
         "found = helper.probe(sys.argv[2]) if helper else probes.probe(sys.argv[1], sys.argv[2])\n"
         "print(json.dumps(found.to_json()))"
     )
@@ -105,7 +119,7 @@ def inside_with(setup: str, name: str, directory: Path) -> Probe:
 HIDE_DEVICES = "mounts.mount('tmpfs', '/dev', 'tmpfs', 0); open('/dev/null', 'w').close()"
 
 
-@pytest.mark.parametrize(("name", "line"), [("fuse_overlayfs", "modprobe fuse"), ("tun", "modprobe tun")])
+@pytest.mark.parametrize(("name", "line"), [("fuse-overlayfs", "modprobe fuse"), ("tun", "modprobe tun")])
 def test_device_absent(name: str, line: str, store_root: Path) -> None:
     found = inside_with(HIDE_DEVICES, name, store_root)
     assert not found.works
@@ -113,7 +127,7 @@ def test_device_absent(name: str, line: str, store_root: Path) -> None:
 
 
 def test_program_absent(store_root: Path) -> None:
-    for name, package in (("pasta", "passt"), ("slirp4netns", "slirp4netns"), ("fuse_overlayfs", "fuse-overlayfs")):
+    for name, package in (("pasta", "passt"), ("slirp4netns", "slirp4netns"), ("fuse-overlayfs", "fuse-overlayfs")):
         setup = "mounts.mount('tmpfs', '/usr/bin', 'tmpfs', 0)"
         found = inside_with(setup, name, store_root)
         assert not found.works
@@ -163,20 +177,3 @@ def test_runtime_directory_of_somebody_else(monkeypatch: pytest.MonkeyPatch, sto
     assert found.remedy == f"chmod 0700 {store_root}"
     monkeypatch.setenv("XDG_RUNTIME_DIR", f"{store_root}/nothing")
     assert "No such file" in probes.probe("runtime_directory", str(store_root)).detail
-
-
-def test_doctor_keeps_results_for_the_next_command(store_root: Path, tmp_path: Path) -> None:
-    require(
-        os.readlink("/proc/self/ns/user") == facts.INITIAL_USER_NAMESPACE, "no range, nested: nothing is cached here"
-    )
-    doctor.examine(str(store_root), HELPERS, str(tmp_path))
-    assert (tmp_path / "probes.json").stat().st_mode & 0o777 == 0o600
-    assert probes.cached("overlay", str(store_root), str(tmp_path)).works
-
-
-def test_nothing_is_cached_in_a_nested_namespace(store_root: Path, tmp_path: Path) -> None:
-    def inside() -> bytes:
-        probes.cached("pidfd", str(store_root), str(tmp_path))
-        return str(os.listdir(tmp_path)).encode()
-
-    assert userns.call(single_map(0, 0), inside) == b"[]"

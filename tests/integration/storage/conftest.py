@@ -17,6 +17,7 @@ from rootless.host import userns
 from rootless.paths import directories
 from rootless.records.rootfs import RootfsPlan
 from rootless.storage import drivers
+from rootless.storage.drivers import choice
 from rootless.storage.layers import worker_client
 from rootless.storage.store.store import Store
 from tests.conftest import require
@@ -142,9 +143,16 @@ class Mounted:
             drivers.unmount(self.plan)
 
 
-@pytest.fixture(params=drivers.NAMES)
+def reason_against(driver: str, store: Store) -> str:
+    """Why the driver does not work in the store, "" when it does."""
+    tried = choice.TriedDriver(drivers.find_driver(driver), store.id_map, store.path("cache-of-tests"))
+    found = tried.probe(store.path("containers"))
+    return "" if found.works else found.detail
+
+
+@pytest.fixture(params=drivers.names())
 def mounted(request: pytest.FixtureRequest, unpacker: Unpacker) -> Iterator[Mounted]:
     store = unpacker.store
-    reason = drivers.driver_module(request.param).probe(store.path("containers"), store.id_map)
+    reason = reason_against(request.param, store)
     require(not reason, f"driver {request.param}: {reason}")
     yield Mounted(unpacker, request.param)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -10,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from rootless.errors import RootlessError, UsageError
+from rootless.errors import HostLimit, RootlessError, UsageError
+from rootless.host import doctor, facts
+from rootless.host.probes.result import Probe
+from rootless.records.id_map import IdMap
 from rootless.storage import drivers
+from rootless.storage.drivers import choice
+from rootless.storage.drivers.choice import choose
 from rootless.storage.store.store import Store
 from tests.conftest import require
 
-from .conftest import Archive, Mounted, Unpacker
+from .conftest import Archive, Mounted, Unpacker, reason_against
 
 CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00" + bytes(12)  # cap_net_bind_service... effective, revision 2
 
@@ -278,12 +284,12 @@ def test_removal_leaves_nothing(mounted: Mounted) -> None:
 
 def test_mount_of_many_layers_without_lowerdir_plus(unpacker: Unpacker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels before 6.7 (trap 3.12): the fallback is forced."""
-    from rootless.storage.drivers import overlay
+    from rootless.storage.drivers import driver_overlay
 
     store = unpacker.store
-    reason = overlay.probe(store.path("containers"), store.id_map)
+    reason = reason_against("overlay", store)
     require(not reason, f"driver overlay: {reason}")
-    monkeypatch.setattr(overlay, "overlay_fd", lambda *a, **k: None)
+    monkeypatch.setattr(driver_overlay, "overlay_fd", lambda *a, **k: None)
     for number in range(120):
         unpacker.layer(Archive().file(f"f{number}"), "application/vnd.oci.image.layer.v1.tar")
     assert Mounted(unpacker, "overlay").run(lambda t: str(len(os.listdir(".")))) == "120"
@@ -291,18 +297,58 @@ def test_mount_of_many_layers_without_lowerdir_plus(unpacker: Unpacker, monkeypa
 
 def test_choose_climbs_down_and_names_reasons(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     directory, cache = store.path("containers"), str(tmp_path)
-    assert drivers.choose("auto", directory, store.id_map, cache) in drivers.NAMES
-    assert drivers.choose("copy", directory, store.id_map, cache) == "copy"
+    assert choose("auto", directory, store.id_map, cache) in drivers.names()
+    assert choose("copy", directory, store.id_map, cache) == "copy"
     with pytest.raises(UsageError, match="unknown storage driver"):
-        drivers.choose("zfs", directory, store.id_map, cache)
-    real = drivers.driver_module
+        choose("zfs", directory, store.id_map, cache)
 
-    class Broken:
-        @staticmethod
-        def probe(directory: str, id_map: object) -> str:
-            return "not today"
+    def fail(self: drivers.Driver, directory: str, id_map: IdMap) -> Probe:
+        raise HostLimit("not today")
 
-    monkeypatch.setattr(drivers, "driver_module", lambda name: Broken if name != "copy" else real(name))
-    assert drivers.choose("auto", directory, store.id_map, str(tmp_path / "other")) == "copy"
+    for name in ("overlay", "fuse-overlayfs"):
+        monkeypatch.setattr(type(drivers.find_driver(name)), "probe", fail)
+    assert choose("auto", directory, store.id_map, str(tmp_path / "other")) == "copy"
     with pytest.raises(RootlessError, match="not today"):
-        drivers.choose("overlay", directory, store.id_map, str(tmp_path / "other"))
+        choose("overlay", directory, store.id_map, str(tmp_path / "other"))
+
+
+def test_a_trial_leaves_nothing(store: Store) -> None:
+    directory = store.path("containers")
+    for name in drivers.names():
+        reason_against(name, store)
+    assert os.listdir(directory) == []
+
+
+def test_a_repaired_newuidmap_is_seen_at_once_and_doctor_and_run_agree(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_range: bool
+) -> None:
+    require(has_range and not facts.is_privileged(), "only a user with a range needs newuidmap")
+    real = facts.find_helper("newuidmap")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("newgidmap", "fuse-overlayfs"):
+        if path := facts.find_helper(name):
+            (programs / name).symlink_to(path)
+    assert real is not None
+    shutil.copy(real, programs / "newuidmap")  # the copy belongs to us: its setuid bit is gone
+    monkeypatch.setattr(facts, "FIXED_DIRECTORIES", ())
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    directory, cache = store.path("containers"), str(tmp_path / "cache")
+
+    def sections() -> dict[str, doctor.Section]:
+        tried = [choice.TriedDriver(driver, store.id_map, cache) for driver in drivers.all_drivers()]
+        return {section.title: section for section in doctor.examine(directory, [], tried)}
+
+    for _ in range(2):
+        with pytest.raises(HostLimit, match="neither the setuid bit nor file capabilities") as caught:
+            choose("auto", directory, store.id_map, cache)
+    assert caught.value.hint is not None
+    assert "chmod u+s" in caught.value.hint
+    found = sections()
+    assert not found["user namespaces and ids"].is_usable
+    assert "cannot be written" in found["user namespaces and ids"].verdict
+    assert not found["image layers"].is_usable
+    (programs / "newuidmap").unlink()
+    (programs / "newuidmap").symlink_to(real)
+    assert choose("auto", directory, store.id_map, cache) in drivers.names()
+    assert all(section.is_usable for section in sections().values())

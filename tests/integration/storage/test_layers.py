@@ -25,7 +25,7 @@ from rootless.storage.store.gc import collect_garbage
 from rootless.storage.store.store import Store
 from tests.conftest import require
 
-from .conftest import GZIP, Archive, Unpacker, chain
+from .conftest import GZIP, Archive, Unpacker, chain, reason_against
 
 
 def diff_id_of(tar: bytes) -> str:
@@ -317,8 +317,8 @@ def test_store_path_with_special_characters(store_root: Path) -> None:
     store = Store(directories(str(store_root / "a,b:c\\d é")))
     unpacker = Unpacker(store)
     unpacker.layer(Archive().file("f", b"x"))
-    for name in drivers.NAMES:
-        if drivers.driver_module(name).probe(store.containers.directory, store.id_map):
+    for name in drivers.names():
+        if reason_against(name, store):
             continue
         directory = store.containers.path(name)
         os.mkdir(directory)

@@ -23,7 +23,7 @@ from rootless.storage.store.store import Store
 from tests.conftest import require
 from tests.tree_compare import describe, differences
 
-from .conftest import PLAIN, Archive, Mounted, Unpacker
+from .conftest import PLAIN, Archive, Mounted, Unpacker, reason_against
 
 CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00" + bytes(12)
 MOUNTED = ("/etc/resolv.conf", "/proc", "/var/run/secret/mount", "/made/by/runtime")
@@ -172,11 +172,11 @@ def test_drivers_agree_on_the_bytes(unpacker: Unpacker) -> None:
     lower(unpacker)
     store = unpacker.store
     made = {}
-    for name in drivers.NAMES:
-        reason = drivers.driver_module(name).probe(store.path("containers"), store.id_map)
+    for name in drivers.names():
+        reason = reason_against(name, store)
         require(not reason, f"driver {name}: {reason}")
         mounted = Mounted(unpacker, name)
-        mounted.count = drivers.NAMES.index(name) * 100
+        mounted.count = drivers.names().index(name) * 100
         mounted.run(change)
         chain_id = commit(mounted, timestamp=1_600_000_500)
         made[name] = tar_of(store, chain_id)

@@ -1,8 +1,7 @@
-"""host.probes: the trial of a probe and the cache of results."""
+"""host.probes: the trial of a probe."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -60,43 +59,6 @@ def test_scratch_needs_no_data_directory(tmp_path: Path) -> None:
     with trial.Scratch(f"{tmp_path}/not/made/yet") as base:
         assert Path(base).parent == tmp_path
     assert os.listdir(tmp_path) == []
-
-
-def test_cache_keeps_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "_key", lambda directory: "boot 1")
-    first = probes.cached("close_range", str(tmp_path), f"{tmp_path}/cache")
-    monkeypatch.setattr(probes, "probe", lambda name, directory: pytest.fail("was tried again"))
-    assert probes.cached("close_range", str(tmp_path), f"{tmp_path}/cache").to_json() == first.to_json()
-
-
-def test_cache_forgets_a_failure_and_other_boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "_key", lambda directory: "boot 1")
-    tried: list[str] = []
-
-    def fail(name: str, directory: str) -> Probe:
-        tried.append(name)
-        return Probe(name, False, "no")
-
-    monkeypatch.setattr(probes, "probe", fail)
-    file = tmp_path / "probes.json"
-    file.write_text(
-        json.dumps({"other 1 pasta": {"name": "pasta", "works": True, "detail": "", "remedy": None, "at": 0}})
-    )
-    probes.cached("pasta", str(tmp_path), str(tmp_path))
-    probes.cached("pasta", str(tmp_path), str(tmp_path))
-    assert tried == ["pasta"]
-    entries = json.loads(file.read_text())
-    assert list(entries) == ["boot 1 pasta"]
-    entries["boot 1 pasta"]["at"] -= probes.RETRY_AFTER + 1
-    file.write_text(json.dumps(entries))
-    probes.cached("pasta", str(tmp_path), str(tmp_path))
-    assert tried == ["pasta", "pasta"]
-
-
-def test_broken_cache_is_no_error(tmp_path: Path) -> None:
-    (tmp_path / "probes.json").write_text("[")
-    assert probes.cached("pidfd", str(tmp_path), str(tmp_path)).name == "pidfd"
-    assert probes.cached("pidfd", str(tmp_path), "/proc/no/such/place").name == "pidfd"
 
 
 @pytest.mark.parametrize("name", probes.NAMES)

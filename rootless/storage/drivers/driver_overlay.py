@@ -9,30 +9,22 @@ from __future__ import annotations
 import errno
 import os
 
-from rootless.errors import HostLimit, RootlessError, RuntimeFailure
+from rootless.errors import HostLimit, RuntimeFailure
 from rootless.kernel import mounts
 from rootless.records.rootfs import RootfsPlan
+from rootless.storage.drivers import ChangeForm
 from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from rootless.host.probes.result import Probe
     from rootless.records.id_map import IdMap
+    from rootless.storage.drivers import Driver
 
+_ELSEWHERE = "set ROOTLESS_ROOT to a directory on a local ext4, xfs or btrfs filesystem"
 MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
 # what the fs context says on kernels that do not know a key of ours
 _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
-
-
-def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
-    """Make `upper` and `work` in the container's directory. Raises HostLimit."""
-    if len(lowerdirs) > MAX_LAYERS:
-        raise HostLimit(f"the image has {len(lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
-    lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work")
-    plan = RootfsPlan("overlay", container_dir, lowerdirs, volatile=volatile)
-    plan.work = f"{container_dir}/work"
-    return plan
 
 
 class Overlay:
@@ -66,15 +58,6 @@ class Overlay:
 
     def close(self) -> None:
         """Nothing is held outside of the namespaces."""
-
-
-def mounter(plan: RootfsPlan) -> Overlay:
-    """What mounts the plan."""
-    return Overlay(plan)
-
-
-def unmount(plan: RootfsPlan) -> None:
-    """Nothing: the kernel drops the mount with its namespace."""
 
 
 def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -> int | None:
@@ -150,43 +133,51 @@ def _forget_incompatible(work: str) -> None:
         os.rmdir(f"{work}/{name}")
 
 
-def probe(directory: str, id_map: IdMap) -> str:
-    """Empty when a file of a lower layer can be replaced and deleted through a real overlay below `directory`."""
-    return probe_with(prepare, mounter, unmount, directory, id_map)
+class OverlayDriver:
+    """The driver of most hosts: nothing of it is left when the container's namespaces end."""
 
+    __slots__ = ()
+    name = "overlay"
+    rank = 1
+    purpose = "the kernel's overlayfs"
+    loss = program = package = ""
+    form = ChangeForm()
 
-def probe_with(prepare: Any, mounter: Any, unmount: Any, directory: str, id_map: IdMap) -> str:
-    """Empty when the driver of these functions works below `directory`, else why it does not."""
-    from rootless.host import userns
-    from rootless.storage.files.removal import delete
+    def prepare(self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
+        """Make `upper` and `work` in the container's directory. Raises HostLimit."""
+        if len(lowerdirs) > MAX_LAYERS:
+            raise HostLimit(f"the image has {len(lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
+        lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work")
+        plan = RootfsPlan(self.name, container_dir, lowerdirs, volatile=volatile)
+        plan.work = f"{container_dir}/work"
+        return plan
 
-    base = f"{directory}/.probe-{os.urandom(8).hex()}"
-    target = f"{base}/merged"
-    try:
-        os.mkdir(base, 0o700)
-        os.mkdir(target)
-        os.mkdir(f"{base}/lower", 0o755)
-        for name in ("deleted", "kept"):
-            with open(f"{base}/lower/{name}", "w", encoding="ascii") as file:
-                file.write("old")
-        plan = prepare(base, [f"{base}/lower"], id_map)
-        made = mounter(plan)
+    def mounter(self, plan: RootfsPlan) -> Overlay:
+        """What mounts the plan."""
+        return Overlay(plan)
 
-        def attempt() -> bytes:
-            made(target)
-            os.unlink(f"{target}/deleted")
-            with open(f"{target}/kept", "w", encoding="ascii") as file:
-                file.write("new")
-            return b"" if os.listdir(target) == ["kept"] else b"a deleted file is still there"
+    def unmount(self, plan: RootfsPlan) -> None:
+        """Do nothing: the kernel drops the mount with its namespace."""
 
+    def probe(self, directory: str, id_map: IdMap) -> Probe:
+        """Mount one for real. Raises HostLimit (no user namespace, no id map), OSError."""
+        from rootless.host.facts import kernel_version
+        from rootless.host.probes.result import Probe
+        from rootless.host.probes.trial import Scratch
+        from rootless.storage.drivers.trial_mount import try_driver
+
+        with Scratch(directory) as base:
+            try:
+                # without them `userxattr` has nowhere to write its marks of deleted and replaced directories
+                os.setxattr(base, "user.rootless.probe", b"1")
+            except OSError as e:
+                return Probe(self.name, False, f"no user.* extended attributes here: {e.strerror}", _ELSEWHERE)
         try:
-            return userns.call(id_map, attempt).decode()
-        finally:
-            made.close()
-            unmount(plan)
-    except RootlessError as e:
-        return e.message
-    except OSError as e:
-        return f"{e.filename or directory}: {e.strerror}"
-    finally:
-        delete(base, id_map)
+            return try_driver(self, directory, id_map)
+        except (RuntimeFailure, OSError) as e:
+            old = kernel_version() < (5, 11)
+            remedy = "a kernel of version 5.11 or newer, or fuse-overlayfs" if old else _ELSEWHERE
+            return Probe(self.name, False, e.message if isinstance(e, RuntimeFailure) else str(e), remedy)
+
+
+DRIVER: Driver = OverlayDriver()

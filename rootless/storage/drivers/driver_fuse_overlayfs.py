@@ -22,12 +22,14 @@ import sys
 from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 from rootless.kernel import mounts
 from rootless.records.rootfs import RootfsPlan
-from rootless.storage.drivers import overlay
+from rootless.storage.drivers import ChangeForm
 from rootless.storage.drivers.writable import make_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.host.probes.result import Probe
     from rootless.records.id_map import IdMap
+    from rootless.storage.drivers import Driver
 
 RECORD = "fuse.json"  # {"pid", "start"} of the daemon, in the container's directory
 ANSWER = 65536
@@ -35,31 +37,20 @@ START_TIMEOUT = 30.0
 END_TIMEOUT = 10.0
 
 
-def prepare(container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
-    """Make `upper`, `work` and the helper's mount point. Raises HostLimit when the program or /dev/fuse is missing."""
-    program = _program()
-    lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work", "fuse")
-    plan = RootfsPlan("fuse-overlayfs", container_dir, lowerdirs, volatile=volatile)
-    plan.work = f"{container_dir}/work"
-    plan.program = program
-    # The helper needs the package sh, and the monitor, which starts it, knows no installed packages (`python -S`)
-    plan.site_packages = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
-    return plan
-
-
-def _program() -> str:
+def _require_program() -> str:
     from rootless.host.facts import find_helper
+    from rootless.host.remedies import package_remedy
 
     program = find_helper("fuse-overlayfs")
     if program is None:
-        raise HostLimit("fuse-overlayfs is not installed", hint="ask the administrator for: apt install fuse-overlayfs")
+        raise HostLimit("fuse-overlayfs is not installed", hint=package_remedy("fuse-overlayfs"))
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as e:
-        raise HostLimit(
-            f"cannot open '/dev/fuse': {e.strerror}",
-            hint="ask the administrator for: modprobe fuse; chmod 666 /dev/fuse",
-        ) from e
+        # the node may be there without the module
+        is_absent = e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+        line = "modprobe fuse" if is_absent else "chmod 0666 /dev/fuse"
+        raise HostLimit(f"cannot open '/dev/fuse': {e.strerror}", hint=f"ask the administrator for: {line}") from e
     return program
 
 
@@ -112,18 +103,11 @@ class FuseMounter:
             pass  # somebody reaps all children, or this is the forked copy inside the container
 
 
-def mounter(plan: RootfsPlan) -> FuseMounter:
-    """What mounts the plan; starts the helper."""
-    return FuseMounter(plan)
-
-
-def unmount(plan: RootfsPlan) -> None:
-    """Wait until the daemon has written everything and ended; kill it when it does not. Harmless when none runs."""
+def _end_daemon(path: str) -> None:
     from rootless.kernel.process import pidfd_open, pidfd_send_signal
     from rootless.kernel.procfs import start_time
     from rootless.records.json_file import read_record
 
-    path = f"{plan.directory}/{RECORD}"
     try:
         record = read_record(path)
         fd = pidfd_open(record["pid"])
@@ -149,10 +133,40 @@ def unmount(plan: RootfsPlan) -> None:
             pass
 
 
-def probe(directory: str, id_map: IdMap) -> str:
-    """Empty when a file can be replaced and deleted through a real mount below `directory`."""
-    try:
-        _program()
-    except RootlessError as e:
-        return e.message
-    return overlay.probe_with(prepare, mounter, unmount, directory, id_map)
+class FuseOverlayfsDriver:
+    """The driver of hosts whose kernel mounts no overlayfs for a user."""
+
+    __slots__ = ()
+    name = program = package = "fuse-overlayfs"
+    rank = 2
+    purpose = "an overlay in user space"
+    loss = "opening and removing many files takes longer"
+    form = ChangeForm(has_named_whiteouts=True, keeps_parent_times=False)
+
+    def prepare(self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
+        """Make `upper`, `work` and the helper's mount point. Raises HostLimit: no program, no /dev/fuse."""
+        program = _require_program()
+        lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work", "fuse")
+        plan = RootfsPlan(self.name, container_dir, lowerdirs, volatile=volatile)
+        plan.work = f"{container_dir}/work"
+        plan.program = program
+        # The helper needs the package sh, and the monitor, which starts it, knows no installed packages (`python -S`)
+        plan.site_packages = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
+        return plan
+
+    def mounter(self, plan: RootfsPlan) -> FuseMounter:
+        """What mounts the plan; starts the helper."""
+        return FuseMounter(plan)
+
+    def unmount(self, plan: RootfsPlan) -> None:
+        """Wait until the daemon has written everything and ended; kill it when it does not. Raises HostLimit."""
+        _end_daemon(f"{plan.directory}/{RECORD}")
+
+    def probe(self, directory: str, id_map: IdMap) -> Probe:
+        """Start one for real. Raises HostLimit (no program, /dev/fuse or user namespace), RuntimeFailure, OSError."""
+        from rootless.storage.drivers.trial_mount import try_driver
+
+        return try_driver(self, directory, id_map)
+
+
+DRIVER: Driver = FuseOverlayfsDriver()

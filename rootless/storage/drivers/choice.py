@@ -1,0 +1,195 @@
+"""Which storage driver works here: each is tried once for real, and the answer is kept with all that it depends on.
+
+`doctor` tries anew and keeps what it found, `run`, `build` and `info` read what is kept: all give one answer. A kept
+answer ends with any change that may mend or break a driver. A kept failure is also believed for RETRY_AFTER seconds at
+most, and never when nothing else works: a disk that was full, or a limit of processes, leaves no trace to compare.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from rootless.errors import HostLimit, InvalidInput
+from rootless.records.fields import Fields
+from rootless.storage.drivers import all_drivers, find_driver, names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rootless.host.probes.result import Probe
+    from rootless.records.id_map import IdMap
+    from rootless.storage.drivers import Driver
+
+TIMEOUT = 20.0  # seconds; a trial takes 0.1, but FUSE or a network filesystem may hang
+RETRY_AFTER = 300.0  # seconds
+# What makes user namespaces possible; an administrator may change it at any time
+_LIMITS = (
+    "user/max_user_namespaces",
+    "user/max_mnt_namespaces",
+    "kernel/unprivileged_userns_clone",
+    "kernel/apparmor_restrict_unprivileged_userns",
+)
+
+
+class TriedDriver:
+    """A driver as `doctor` tries it: always anew, and what is found is kept for the next command.
+
+    cache: directory of the kept answers. The other attributes are those of storage.drivers.Driver.
+    """
+
+    __slots__ = ("_cache", "_driver", "_id_map", "loss", "name", "package", "program", "purpose")
+
+    def __init__(self, driver: Driver, id_map: IdMap, cache: str) -> None:
+        self._driver = driver
+        self._id_map = id_map
+        self._cache = cache
+        self.name = driver.name
+        self.purpose = driver.purpose
+        self.loss = driver.loss
+        self.program = driver.program
+        self.package = driver.package
+
+    def probe(self, directory: str) -> Probe:
+        """Try the driver in `directory`, or in the nearest directory above it that is there already."""
+        from rootless.host.probes.trial import existing_parent
+
+        return KeptAnswers(existing_parent(directory), self._id_map, self._cache).try_anew(self._driver)
+
+
+class KeptAnswers:
+    """What trials below `directory` have found, in a file of directory `cache`: read once, written after each trial.
+
+    order: the names of the drivers, the best first. It and the names of the programs are kept too, so that `run` loads
+    no driver but the one that it uses.
+    """
+
+    __slots__ = ("_cache", "_directory", "_failed_at", "_id_map", "_key", "_programs", "_reasons", "order")
+
+    def __init__(self, directory: str, id_map: IdMap, cache: str) -> None:
+        from rootless.storage.drivers.writable import is_reachable
+
+        if not is_reachable(id_map):
+            # Root of this map cannot reach `directory`, where the trial works; what it asks of the host is the same
+            from rootless.host.userns import default_id_map
+
+            id_map = default_id_map()
+        self._directory = directory
+        self._id_map = id_map
+        self._cache = cache
+        self._reasons: dict[str, str] = {}
+        self._failed_at: dict[str, float] = {}
+        if not self._read():
+            drivers = all_drivers()
+            self.order = [driver.name for driver in drivers]
+            self._programs = [driver.program for driver in drivers if driver.program]
+            self._key = describe_dependencies(directory, id_map, self._programs)
+
+    def first_working(self, asked: Iterable[str]) -> str | None:
+        """The first that works, by what is kept; what is not known yet is tried. None: all fail, maybe no longer."""
+        for name in asked:
+            if name not in self._reasons:
+                self.try_anew(find_driver(name))
+            if not self._reasons[name]:
+                return name
+        return None
+
+    def try_anew(self, driver: Driver) -> Probe:
+        """Try the driver, and keep what was found."""
+        from rootless.host.probes.trial import attempt
+
+        found = attempt(driver.name, lambda place: driver.probe(place, self._id_map), self._directory, TIMEOUT)
+        self._reasons[driver.name] = "" if found.works else found.detail
+        self._failed_at.pop(driver.name, None)
+        if not found.works:
+            self._failed_at[driver.name] = time.time()
+        self._write()
+        return found
+
+    def _read(self) -> bool:
+        """Take what is kept; False when there is nothing, or all of it is of another state of the host."""
+        try:
+            with open(f"{self._cache}/storage-driver.json", encoding="utf-8") as file:
+                fields = Fields(json.load(file), file.name)
+            self.order, self._programs = fields.texts("order"), fields.texts("programs")
+            self._key = describe_dependencies(self._directory, self._id_map, self._programs)
+            if fields.text("key") != self._key:
+                return False
+            failures = fields.member("failed_at")
+            for name, reason in fields.text_mapping("reasons").items():
+                at = failures.number(name, 0.0) if failures is not None else 0.0
+                if reason and not 0 <= time.time() - at < RETRY_AFTER:
+                    continue
+                self._reasons[name] = reason
+                if reason:
+                    self._failed_at[name] = at
+        except (OSError, ValueError, InvalidInput):
+            return False
+        return True
+
+    def _write(self) -> None:
+        from rootless.paths import atomic_write
+
+        content: dict[str, object] = {"key": self._key, "order": self.order, "programs": self._programs}
+        content |= {"reasons": self._reasons, "failed_at": self._failed_at}
+        try:
+            os.makedirs(self._cache, mode=0o700, exist_ok=True)
+            atomic_write(f"{self._cache}/storage-driver.json", json.dumps(content).encode(), durable=False)
+        except OSError:
+            pass  # a cache on a read-only home only costs the trial again
+
+
+def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
+    """The driver to use below `directory`: `name` itself when it works there, for "auto" the best that works.
+
+    cache: directory in which answers are kept with all that they depend on, so that a repair is seen at once. Raises
+    UsageError for an unknown name, HostLimit with the reason and its remedy when nothing that was asked for works.
+    """
+    if name != "auto":
+        find_driver(name)
+    answers = KeptAnswers(directory, id_map, cache)
+    asked = answers.order if name == "auto" else [name]
+    chosen = answers.first_working(asked)
+    if chosen is not None:
+        return chosen
+    failures = []
+    for driver in map(find_driver, asked):
+        found = answers.try_anew(driver)
+        if found.works:
+            return driver.name
+        failures.append(found)
+    if len({failure.detail for failure in failures}) == 1:  # not the drivers' fault, but that of what all of them need
+        raise HostLimit(failures[0].detail, hint=failures[0].remedy or "see `rootless doctor`")
+    reasons = "; ".join(f"{failure.name}: {failure.detail}" for failure in failures)
+    raise HostLimit(f"storage driver '{name}' does not work in '{directory}': {reasons}", hint="see `rootless doctor`")
+
+
+def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]) -> str:
+    """All that may mend or break a driver below `directory`, as one text to compare. programs: those of drivers.
+
+    The drivers that there are; the boot and the filesystem; the id map, and the files and programs that it comes from;
+    /dev/fuse; the limits on namespaces; and what this session may do: its user namespace, ids, groups and confinement.
+    A program's change time counts beside its modification time, for chmod and setcap change only the former.
+    """
+    from rootless.host.facts import confinement, find_helper, has_no_new_privs, sysctl
+    from rootless.host.mapping import MAP_PROGRAMS
+    from rootless.kernel.procfs import boot_id
+
+    described = [*names(), boot_id(), str(os.stat(directory).st_dev), id_map.key(), os.readlink("/proc/self/ns/user")]
+    described += [os.environ.get("PATH", ""), f"{os.geteuid()}:{os.getegid()}:{sorted(os.getgroups())}"]
+    # newuidmap gains nothing where no_new_privs is set, as in a sandbox; the next session may be outside of it
+    described += [str(has_no_new_privs()), confinement()]
+    paths = [find_helper(name) for name in (*MAP_PROGRAMS, *programs)]
+    for path in (*paths, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf", "/dev/fuse"):
+        try:
+            status = os.stat(path or "")
+        except OSError:
+            described.append("-")
+            continue
+        described.append(f"{path}:{status.st_dev}:{status.st_ino}:{status.st_mode}:{status.st_uid}:{status.st_gid}")
+        if path != "/dev/fuse":  # a device's times may change with its use
+            described.append(f"{status.st_mtime_ns}:{status.st_ctime_ns}")
+    described.extend(sysctl(name) or "-" for name in _LIMITS)
+    return " ".join(described)

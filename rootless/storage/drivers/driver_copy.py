@@ -1,0 +1,97 @@
+"""The whole root file system copied for each container: the rung for hosts without overlayfs and FUSE.
+
+Blocks are shared where the file system can (btrfs, XFS, ZFS), so that it costs little there, and its size elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import HostLimit, RuntimeFailure
+from rootless.kernel import mounts
+from rootless.records.rootfs import RootfsPlan
+from rootless.storage.drivers import ChangeForm
+from rootless.storage.drivers.writable import is_reachable, make_directories
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.host.probes.result import Probe
+    from rootless.records.id_map import IdMap
+    from rootless.storage.drivers import Driver
+
+
+class CopiedRoot:
+    """Binds the copied tree."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: RootfsPlan) -> None:
+        self._plan = plan
+
+    def __call__(self, target: str) -> None:
+        """Bind on directory `target`. Raises RuntimeFailure."""
+        try:
+            mounts.mount(self._plan.upper, target, None, mounts.MS_BIND)
+        except OSError as e:
+            raise RuntimeFailure(f"cannot bind '{self._plan.upper}' on '{target}': {e.strerror}") from e
+
+    def close(self) -> None:
+        """Nothing is held outside of the namespaces."""
+
+
+class CopyDriver:
+    """The driver of hosts without overlayfs and FUSE."""
+
+    __slots__ = ()
+    name = "copy"
+    rank = 3
+    purpose = "a copy of the image for each container"
+    loss = "creating a container copies its whole image, and where files cannot share blocks takes that much room"
+    program = package = ""
+    form = ChangeForm(holds_whole_tree=True, has_named_whiteouts=True)
+
+    def prepare(self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
+        """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
+        from rootless.host import userns
+        from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
+
+        lowerdirs = make_directories(container_dir, lowerdirs, id_map)
+        upper = f"{container_dir}/upper"
+
+        def flatten() -> bytes:
+            os.umask(0)
+            target = os.open(upper, PATH_DIRECTORY)
+            for directory in reversed(lowerdirs):
+                source = os.open(directory, PATH_DIRECTORY)
+                copy_tree(source, target, Copier(), upper)
+                os.close(source)
+            return b""
+
+        try:
+            # the layers have the owners of this map already; root of one without the user's own ids cannot get at them
+            userns.call(id_map if is_reachable(id_map) else userns.default_id_map(), flatten)
+        except OSError as e:
+            raise HostLimit(
+                f"cannot copy the image into '{upper}': {e.strerror}",
+                hint="free some space, or use the overlay or fuse-overlayfs storage driver",
+            ) from e
+        plan = RootfsPlan(self.name, container_dir, lowerdirs, volatile=volatile)
+        # The copy sets the attributes of the root last: what has a later change time was changed by the container
+        plan.copied = os.stat(upper).st_ctime_ns
+        return plan
+
+    def mounter(self, plan: RootfsPlan) -> CopiedRoot:
+        """What mounts the plan."""
+        return CopiedRoot(plan)
+
+    def unmount(self, plan: RootfsPlan) -> None:
+        """Do nothing: the kernel drops the mount with its namespace."""
+
+    def probe(self, directory: str, id_map: IdMap) -> Probe:
+        """Copy and bind a small tree: that needs a user namespace with a mount namespace. Raises HostLimit, OSError."""
+        from rootless.storage.drivers.trial_mount import try_driver
+
+        return try_driver(self, directory, id_map)
+
+
+DRIVER: Driver = CopyDriver()

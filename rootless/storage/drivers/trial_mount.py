@@ -1,0 +1,75 @@
+"""The one trial of a storage driver: a real mount through all that containers do to the files of a lower layer.
+
+`doctor`, `info` and `run` read its answer through storage.drivers.choice.
+"""
+
+from __future__ import annotations
+
+import os
+
+from rootless.errors import HostLimit
+from rootless.host import userns
+from rootless.host.probes.result import Probe
+from rootless.host.probes.trial import scratch_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.id_map import IdMap
+    from rootless.storage.drivers import Driver
+
+
+def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
+    """Mount two layers below `directory` as root of `id_map` and change their files. Raises RootlessError, OSError."""
+    from rootless.storage.files.removal import delete
+
+    base = scratch_path(directory)
+    target = f"{base}/merged"
+    os.mkdir(base, 0o700)
+    try:
+        _make_lower(base)
+        os.mkdir(target)
+        plan = driver.prepare(base, [f"{base}/lower"], id_map)
+        mounter = driver.mounter(plan)
+
+        def inside() -> bytes:
+            mounter(target)
+            exercise(target)
+            return b""
+
+        try:
+            userns.call(id_map, inside)
+        finally:
+            mounter.close()
+            driver.unmount(plan)
+    finally:
+        # overlayfs leaves directories of mode 000, and with another map they belong to a subordinate id
+        delete(base, id_map)
+    return Probe(driver.name, True, f"{driver.purpose}: mounted; files of a lower layer replaced and removed")
+
+
+def _make_lower(base: str) -> None:
+    for name in ("lower", "lower/emptied", "lower/replaced"):
+        os.mkdir(f"{base}/{name}", 0o755)
+    for name in ("removed", "changed", "emptied/a", "replaced/old"):
+        with open(f"{base}/lower/{name}", "w", encoding="ascii") as file:
+            file.write("old")
+
+
+def exercise(merged: str) -> None:
+    """Do to mounted layers what needs whiteouts, opaque marks and copy-up; raises HostLimit when a view is wrong."""
+    os.unlink(f"{merged}/removed")
+    with open(f"{merged}/changed", "a", encoding="ascii") as file:
+        file.write(" and new")
+    os.chmod(f"{merged}/changed", 0o640)
+    os.unlink(f"{merged}/emptied/a")
+    os.rmdir(f"{merged}/emptied")
+    os.unlink(f"{merged}/replaced/old")
+    os.rmdir(f"{merged}/replaced")
+    os.mkdir(f"{merged}/replaced")  # a directory over a whiteout has to be opaque, or `old` comes back
+    os.symlink("changed", f"{merged}/link")
+    seen = {name: sorted(os.listdir(f"{merged}/{name}")) for name in (".", "replaced")}
+    if seen != {".": ["changed", "link", "replaced"], "replaced": []}:
+        raise HostLimit(f"removed files of a lower layer are still seen: {seen}")
+    with open(f"{merged}/link", encoding="ascii") as file:
+        if file.read() != "old and new":
+            raise HostLimit("a changed file of a lower layer has other contents")
