@@ -206,7 +206,7 @@ def _write_bundle(spec: LaunchSpec, place: str) -> None:
 
     try:
         os.makedirs(f"{place}/bundle", mode=0o700, exist_ok=True)
-        content = json.dumps(adapted(spec.config, spec.bundle)).encode()
+        content = json.dumps(adapted(spec.config_json, spec.bundle)).encode()
         atomic_write(f"{place}/bundle/config.json", content, durable=False)
     except OSError as e:
         raise HostLimit(f"cannot write '{place}': {e.strerror}") from e
@@ -320,7 +320,7 @@ class _Agent:
 
         spec = self._spec
         userns.enter(spec.plan.id_map)
-        rootfs = adapted(spec.config, spec.bundle)["root"]["path"]
+        rootfs = adapted(spec.config_json, spec.bundle)["root"]["path"]
         if mounter is not None:
             mounter(rootfs)
         self._seed(rootfs)

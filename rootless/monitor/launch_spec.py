@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.runtime.spec.oci_config import OciConfig
+
 _MAX_FILE = 8 << 20  # bytes of launch.json
 
 
@@ -18,16 +20,28 @@ class LaunchSpec:
     """launch.json of one container as its monitor uses it.
 
     directory: the container's directory; plan: launch.json; bundle, runtime_dir: directories; stop_timeout: seconds,
-    None means "never kill". `config`, the OCI configuration, is read when needed. warnings: what the launch has to tell
+    None means "never kill". The OCI configuration is read when needed: `config`, and `config_json` as it is, for other
+    runtimes, which may know more of it. warnings: what the launch has to tell
     the user, who started the container.
     """
 
-    __slots__ = ("_config", "bundle", "directory", "id", "plan", "runtime_dir", "stop_timeout", "warnings")
+    __slots__ = (
+        "_config",
+        "_config_json",
+        "bundle",
+        "directory",
+        "id",
+        "plan",
+        "runtime_dir",
+        "stop_timeout",
+        "warnings",
+    )
 
     def __init__(self, directory: str, plan: LaunchPlan) -> None:
         self.directory = directory
         self.plan = plan
-        self._config: dict[str, Any] | None = None
+        self._config: OciConfig | None = None
+        self._config_json: dict[str, Any] | None = None
         self.id = plan.id
         self.bundle = plan.bundle or directory
         self.runtime_dir = plan.runtime_dir or directory
@@ -35,10 +49,19 @@ class LaunchSpec:
         self.warnings: list[str] = []
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The container's OCI configuration."""
+    def config_json(self) -> dict[str, Any]:
+        """The content of config.json."""
+        if self._config_json is None:
+            self._config_json = _object(f"{self.bundle}/config.json")
+        return self._config_json
+
+    @property
+    def config(self) -> OciConfig:
+        """The container's OCI configuration. Raises InvalidInput naming the property that is wrong."""
         if self._config is None:
-            self._config = _object(f"{self.bundle}/config.json")
+            from rootless.runtime.spec.oci_config import OciConfig
+
+            self._config = OciConfig.from_json(self.config_json)
         return self._config
 
     def now(self) -> LaunchPlan:
@@ -56,20 +79,18 @@ class LaunchSpec:
     @property
     def has_own_users(self) -> bool:
         """Whether the container has a user namespace of its own, and does not join that of another container."""
-        namespaces = self.config.get("linux", {}).get("namespaces", [])
-        return any(n.get("type") == "user" and not n.get("path") for n in namespaces)
+        return self.config.linux.makes("user")
 
     @property
     def has_own_processes(self) -> bool:
         """Whether the container has a pid namespace of its own, in which nothing outlives its first process."""
-        namespaces = self.config.get("linux", {}).get("namespaces", [])
-        return any(n.get("type") == "pid" and not n.get("path") for n in namespaces)
+        return self.config.linux.makes("pid")
 
 
 def read(directory: str) -> LaunchSpec:
     """The specification in `directory`. Raises InvalidInput naming the file when it is missing or malformed."""
     spec = LaunchSpec(directory, _plan(directory))
-    _ = spec.config  # missing or malformed: better now than inside the launch
+    _ = spec.config_json  # missing or malformed: better now than inside the launch
     return spec
 
 

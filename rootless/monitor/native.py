@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
+    from rootless.runtime.process.command import Filters
+    from rootless.runtime.process.launch import UserIds
     from rootless.runtime.process.running import Process
-    from rootless.runtime.seccomp.emulation import Emulation
+    from rootless.runtime.spec.oci_state import Bundle
     from rootless.storage.drivers import Mounter
     from rootless.storage.owners.emulator import EmulationSupervisor
 
@@ -129,6 +131,7 @@ def launch(
     """
     from rootless.runtime.operations import SeedVolume
     from rootless.runtime.process import launch as runtime
+    from rootless.runtime.process.command import ProcessOptions, Streams
     from rootless.storage import drivers
 
     mounter: Mounter | None = None
@@ -156,30 +159,18 @@ def launch(
         if spec.plan.rootfs is not None:
             mounter = drivers.mounter(spec.plan.rootfs)
         supervisor = _supervisor(spec)
-        process = runtime.create(
-            runtime.Launch(
-                config=spec.config,
-                bundle=spec.bundle,
-                id_map=spec.plan.id_map if spec.has_own_users else None,
-                outer_map=spec.plan.outer_map if spec.has_own_users else None,
-                root_mount=mounter,
-                extra=[SeedVolume(seed["source"], seed["target"]) for seed in spec.plan.seed_volumes],
-                stdio=stdio,
-                container_id=spec.id,
-                join_cgroup=join_cgroup,
-                on_namespaces=on_namespaces,
-                seccomp_bpf=_filter(spec.plan.seccomp_bpf),
-                seccomp_flags=spec.plan.seccomp_flags,
-                seccomp_listener=spec.plan.seccomp_listener,
-                emulation=_emulation(spec, supervisor),
-                keyring=True,
-                die_with_parent=True,
-                init=spec.plan.init,
-                keep_groups=spec.plan.keep_groups,
-                made=prepared.fds if prepared is not None else None,
-                warn=warn,
-            )
-        )
+        wanted = runtime.Launch(_bundle(spec), _ids(spec))
+        wanted.root_mount = mounter
+        wanted.extra = [SeedVolume(seed["source"], seed["target"]) for seed in spec.plan.seed_volumes]
+        wanted.streams = Streams(stdio)
+        wanted.join_cgroup = join_cgroup
+        wanted.on_namespaces = on_namespaces
+        wanted.filters = _filters(spec, supervisor)
+        wanted.options = ProcessOptions(keyring=True, die_with_parent=True, keep_groups=spec.plan.keep_groups)
+        wanted.init = spec.plan.init
+        wanted.made = prepared.fds if prepared is not None else {}
+        wanted.warn = warn
+        process = runtime.create(wanted)
     except BaseException:
         if helper is not None:
             helper.stop()
@@ -198,28 +189,25 @@ def launch(
 
 def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
-    from rootless.runtime.process.join import exec_process
+    from rootless.runtime.process.command import ProcessOptions, Streams
+    from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import joining
 
-    process = {**spec.config["process"], "args": argv, "terminal": False}
+    process = spec.config.first_process().copy()
+    process.args, process.terminal = argv, False
     facts = read(spec.directory)
-    join_cgroup = cgroup.joiner(facts.cgroup if facts is not None else None, pid)
+    wanted = Joining(pid, process, spec.config)
+    wanted.join_cgroup = cgroup.joiner(facts.cgroup if facts is not None else None, pid)
+    wanted.options = ProcessOptions(keyring=False, die_with_parent=True)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    wanted.streams = Streams((null, output, output))
     supervisor = _supervisor(spec)
     try:
-        return exec_process(
-            pid,
-            process,
-            config=spec.config,
-            stdio=(null, output, output),
-            seccomp_bpf=_filter(spec.plan.seccomp_bpf),
-            seccomp_flags=spec.plan.seccomp_flags,
-            on_listener=joining(spec.plan.seccomp_listener, spec.config, (spec.id, spec.bundle), pid),
-            emulation=_emulation(spec, supervisor),
-            die_with_parent=True,
-            join_cgroup=join_cgroup,
-        )
+        wanted.filters = _filters(spec, supervisor)
+        wanted.on_listener = joining(wanted.filters.listener, _bundle(spec), pid)
+        return exec_process(wanted)
     finally:
+        os.close(null)
         if supervisor is not None:
             supervisor.close()
 
@@ -236,18 +224,36 @@ def _supervisor(spec: LaunchSpec) -> EmulationSupervisor | None:
         raise HostLimit(f"cannot prepare the emulation of root in '{spec.directory}': {e.strerror}") from e
 
 
-def _emulation(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Emulation | None:
-    if supervisor is None or not spec.plan.root_emulation:
-        return None
-    from rootless.runtime.seccomp.emulation import read_emulation
+def _bundle(spec: LaunchSpec) -> Bundle:
+    from rootless.runtime.spec.oci_state import Bundle
 
-    return read_emulation(spec.plan.root_emulation, supervisor)
+    return Bundle(spec.config, spec.bundle, spec.id)
 
 
-def _filter(path: str | None) -> bytes | None:
+def _ids(spec: LaunchSpec) -> UserIds:
+    """The container's id maps; none where it joins the user namespace of another container."""
+    from rootless.runtime.process.launch import UserIds
+
+    if not spec.has_own_users:
+        return UserIds(None)
+    return UserIds(spec.plan.id_map, spec.plan.outer_map)
+
+
+def _filters(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Filters:
+    """The seccomp filters that launch.json names. Raises HostLimit when one cannot be read."""
+    from rootless.runtime.process.command import Filters
     from rootless.runtime.seccomp.filter_cache import require_filter
+    from rootless.runtime.spec.oci_config import SeccompListener
 
-    return None if path is None else require_filter(path, hint="start the container again")
+    path = spec.plan.seccomp_bpf
+    filters = Filters(None if path is None else require_filter(path, hint="start the container again"))
+    filters.flags = spec.plan.seccomp_flags
+    filters.listener = SeccompListener.from_json(spec.plan.seccomp_listener, "seccomp_listener")
+    if supervisor is not None and spec.plan.root_emulation:
+        from rootless.runtime.seccomp.emulation import read_emulation
+
+        filters.emulation = read_emulation(spec.plan.root_emulation, supervisor)
+    return filters
 
 
 def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:

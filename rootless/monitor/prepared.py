@@ -39,7 +39,7 @@ class PreparedContainer:
 
         Where nothing fits, `fds` is empty afterwards.
         """
-        wanted = {entry["type"] for entry in spec.config["linux"]["namespaces"] if not entry.get("path")}
+        wanted = {namespace.kind for namespace in spec.config.linux.namespaces if not namespace.path}
         if "user" not in wanted or self.id_map != (spec.plan.outer_map or spec.plan.id_map):
             self.close()
             return None

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rootless.runtime.spec.process_config import CapabilityNames
+
 # capabilities(7): the position is the bit
 NAMES = (
     "CAP_CHOWN",
@@ -175,19 +177,20 @@ def effective_sets(
     return CapabilitySets(bounding=granted, effective=kept, permitted=kept, inheritable=kept, ambient=kept)
 
 
-def from_oci(capabilities: dict[str, list[str]] | None) -> CapabilitySets:
+def from_oci(capabilities: CapabilityNames | None) -> CapabilitySets:
     """Sets from `process.capabilities`; None means none at all.
 
     Names that the kernel (or we) do not know are put in `.unknown` for a warning: the specification says that what
     cannot be granted SHOULD NOT fail the start.
     """
-    given = capabilities or {}
+    if capabilities is None:
+        return CapabilitySets(bounding=0, effective=0, permitted=0)
     highest = last()
     unknown: dict[str, None] = {}
 
-    def read(key: str) -> int:
+    def read(names: list[str]) -> int:
         value = 0
-        for name in given.get(key) or ():
+        for name in names:
             bit = BITS.get(name.upper())
             if bit is None or bit > highest:
                 unknown[name] = None
@@ -195,8 +198,9 @@ def from_oci(capabilities: dict[str, list[str]] | None) -> CapabilitySets:
                 value |= 1 << bit
         return value
 
-    bounding, effective, permitted = read("bounding"), read("effective"), read("permitted")
-    inheritable, ambient = read("inheritable"), read("ambient")
+    bounding, effective = read(capabilities.bounding), read(capabilities.effective)
+    permitted, inheritable = read(capabilities.permitted), read(capabilities.inheritable)
+    ambient = read(capabilities.ambient)
     sets = CapabilitySets(
         bounding=bounding,
         # what the kernel would refuse: effective beyond permitted; ambient beyond permitted and inheritable

@@ -1,6 +1,7 @@
-"""The message channel between launcher and init: whole JSON messages and passed fds. It knows no meaning of a message.
+"""The conversation between a launcher and the processes inside that it has forked: typed messages, and passed fds.
 
-SOCK_SEQPACKET keeps message borders and tells the end of the peer as an empty read.
+SOCK_SEQPACKET keeps message borders and tells the end of the peer as an empty read. The names of the members are a
+format: `rootless-oci start` talks to a first process that another version of this program may have made.
 """
 
 from __future__ import annotations
@@ -10,14 +11,87 @@ import json
 import os
 import socket
 
-from rootless.host.answer import parse_object
+from rootless.errors import RuntimeFailure
+from rootless.host.answer import error_from_json, error_to_json, parse_object
+from rootless.runtime.spec.oci_state import OciState
+from rootless.runtime.spec.properties import INT32, Properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.errors import RootlessError
+    from rootless.runtime.process.netdevices import MovedDevice
 
 MAXIMUM = 256 * 1024
 """Bytes of one message; an error with a long path stays far below."""
+
+
+class Report:
+    """What a process inside tells its launcher. at: the point that it has reached, "" for a warning or an error.
+
+    pid: of the process that was forked, at "init"; warning: one line; error: what keeps the process from going on.
+    """
+
+    __slots__ = ("at", "error", "pid", "warning")
+
+    def __init__(self, at: str = "", *, pid: int = 0, warning: str = "") -> None:
+        self.at = at
+        self.pid = pid
+        self.warning = warning
+        self.error: RootlessError | OSError | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The message, of which the launcher reads one member: error, warning, or at."""
+        if self.error is not None:
+            return {"error": error_to_json(self.error)}
+        if self.warning:
+            return {"warning": self.warning}
+        return {"at": self.at, "pid": self.pid}
+
+    @classmethod
+    def from_json(cls, value: object) -> Report:
+        """The reverse of `to_json`. Raises InvalidInput: what is inside may have been taken over by an attacker."""
+        given = Properties(value, "report")
+        report = cls(given.text("at"), pid=given.integer("pid", INT32), warning=given.text("warning"))
+        error = given.value("error")
+        report.error = None if error is None else error_from_json(error)
+        return report
+
+
+class Order:
+    """What the launcher has a process inside do. do: mapped, hooked, join, start, detach or "go on".
+
+    state: of the container, for hooks; devices: the interfaces to settle, of "mapped".
+    """
+
+    __slots__ = ("devices", "do", "state")
+
+    def __init__(self, do: str, state: OciState | None = None) -> None:
+        self.do = do
+        self.state = state
+        self.devices: list[MovedDevice] = []
+
+    def to_json(self) -> dict[str, object]:
+        """The message."""
+        known: dict[str, object] = {"do": self.do}
+        if self.state is not None:
+            known["state"] = self.state.to_json()
+        if self.devices:
+            known["devices"] = [device.to_json() for device in self.devices]
+        return known
+
+    @classmethod
+    def from_json(cls, value: object) -> Order:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        given = Properties(value, "order")
+        state = given.value("state")
+        # an empty state is that of a start without hooks, as earlier versions wrote it
+        order = cls(given.text("do"), OciState.from_json(state) if state else None)
+        devices = given.objects("devices")
+        if devices:
+            from rootless.runtime.process.netdevices import MovedDevice
+
+            order.devices = [MovedDevice.from_json(device) for device in devices]
+        return order
 
 
 class Channel:
@@ -28,20 +102,45 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
 
-    def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    def send(self, message: Report | Order, fds: tuple[int, ...] = ()) -> None:
         """Send one message, and duplicates of `fds` with it. Raises OSError (EPIPE when the peer is gone)."""
-        payload = json.dumps(message).encode()
+        payload = json.dumps(message.to_json()).encode()
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._socket.sendmsg([payload], ancillary, socket.MSG_NOSIGNAL)
 
-    def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
-        """The next message and the fds that came with it; None when the peer has closed or ended."""
+    def warn(self, text: str) -> None:
+        """Send one line of warning to the launcher."""
+        self.send(Report(warning=text))
+
+    def receive_report(self) -> tuple[Report | None, list[int]]:
+        """The next report and the fds that came with it; None when the peer has closed or ended."""
+        payload, fds = self._receive()
+        return (Report.from_json(parse_object(payload)) if payload else None), fds
+
+    def receive_order(self) -> Order | None:
+        """The next order; None when the launcher is gone. Orders carry no fds: those that came are closed."""
+        payload, fds = self._receive()
+        for fd in fds:
+            os.close(fd)
+        return Order.from_json(parse_object(payload)) if payload else None
+
+    def await_order(self, do: str) -> Order:
+        """The next order, which must be `do`: RuntimeFailure for another. Ends this process when the launcher is gone:
+        with it everybody is gone who could want this process."""
+        order = self.receive_order()
+        if order is None:
+            os._exit(1)
+        if order.do != do:
+            raise RuntimeFailure(f"the launcher said '{order.do}' in place of '{do}'")
+        return order
+
+    def _receive(self) -> tuple[bytes, list[int]]:
         size = socket.CMSG_SPACE(4 * array.array("i").itemsize)
         try:
             payload, ancillary, _, _ = self._socket.recvmsg(MAXIMUM, size, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             # the peer ended with a message of ours unread
-            return None, []
+            return b"", []
         fds: list[int] = []
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -51,8 +150,8 @@ class Channel:
         if not payload:
             for fd in fds:
                 os.close(fd)
-            return None, []
-        return parse_object(payload), fds
+            return b"", []
+        return payload, fds
 
     def peer_is_gone(self) -> bool:
         """Whether the other end is closed, without taking a message."""

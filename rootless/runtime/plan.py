@@ -31,11 +31,13 @@ from rootless.runtime.operations import (
     Sysfs,
     Tmpfs,
 )
+from rootless.runtime.spec.oci_config import OciDevice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+
+    from rootless.runtime.spec.oci_config import LinuxConfig, OciConfig, OciMount
 
 DEFAULT_DEVICES = (
     ("/dev/null", 1, 3),
@@ -95,44 +97,42 @@ class RootFacts:
         self.pivot = pivot
 
 
-def operations(config: dict[str, Any], facts: RootFacts, extra: Sequence[Operation] = ()) -> list[Operation]:
+def operations(config: OciConfig, facts: RootFacts, extra: Sequence[Operation] = ()) -> list[Operation]:
     """All steps from the bare mount namespace to the container's `/`, in the order to apply them.
 
-    config: validated (runtime.spec). extra: the caller's own, put before or after the configuration's mounts by their
-    stage. Raises InvalidInput for what contradicts itself.
+    extra: the caller's own, put before or after the configuration's mounts by their stage. Raises InvalidInput for
+    what contradicts itself.
     """
-    linux = config.get("linux") or {}
-    own = {n["type"] for n in linux.get("namespaces") or []}
-    process = config.get("process") or {}
+    linux = config.linux
+    own = {namespace.kind for namespace in linux.namespaces}
+    process = config.process
     plan: list[Operation] = [OpenRoot(bind=not facts.root_is_mounted, nosuid=facts.nosuid)]
     plan += [op for op in extra if op.stage == BEFORE_MOUNTS]
-    plan += [_mapped(_mount(entry, own, facts), entry, linux, i) for i, entry in enumerate(config.get("mounts") or [])]
-    plan += _devices(linux.get("devices") or [])
-    if process.get("terminal"):
-        size = process.get("consoleSize") or {}
-        uid = (process.get("user") or {}).get("uid", 0)
-        plan.append(Console(uid, size.get("height", 0), size.get("width", 0)))
+    plan += [_mapped(_mount(entry, own, facts), entry, linux, i) for i, entry in enumerate(config.mounts)]
+    plan += _devices(linux.devices)
+    if process is not None and process.terminal:
+        plan.append(Console(process.user.uid, *(process.console_size or (0, 0))))
     plan += [op for op in extra if op.stage != BEFORE_MOUNTS]
-    if config.get("hostname") or config.get("domainname"):
+    if config.hostname or config.domainname:
         if "uts" not in own:
             raise InvalidInput("config property 'hostname' needs an own uts namespace")
-        plan.append(Hostname(config.get("hostname"), config.get("domainname")))
-    plan += [_sysctl(key, value, own) for key, value in (linux.get("sysctl") or {}).items()]
-    if process.get("cwd") and process["cwd"] != "/":
-        plan.append(MakeDirectory(process["cwd"]))
-    if linux.get("readonlyPaths"):
-        plan.append(ReadOnly(list(linux["readonlyPaths"])))
-    if linux.get("maskedPaths"):
-        plan.append(Mask(list(linux["maskedPaths"])))
-    plan.append(SealReadOnly(root=bool((config.get("root") or {}).get("readonly"))))
-    propagation = _PROPAGATION[linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else 0
+        plan.append(Hostname(config.hostname, config.domainname))
+    plan += [_sysctl(key, value, own) for key, value in linux.sysctl.items()]
+    if process is not None and process.cwd != "/":
+        plan.append(MakeDirectory(process.cwd))
+    if linux.readonly_paths:
+        plan.append(ReadOnly(linux.readonly_paths))
+    if linux.masked_paths:
+        plan.append(Mask(linux.masked_paths))
+    plan.append(SealReadOnly(root=config.root_is_readonly))
+    propagation = _PROPAGATION[linux.rootfs_propagation] if linux.rootfs_propagation else 0
     plan.append(PivotRoot(propagation=propagation, pivot=facts.pivot))
     return plan
 
 
-def root_propagation(config: dict[str, Any]) -> int:
+def root_propagation(config: OciConfig) -> int:
     """MS_* for the whole tree before anything is mounted: slave, so that later mounts of the host still arrive."""
-    word = (config.get("linux") or {}).get("rootfsPropagation") or "rslave"
+    word = config.linux.rootfs_propagation or "rslave"
     if word.lstrip("r").startswith("private"):
         return kernel.MS_PRIVATE | kernel.MS_REC
     return kernel.MS_SLAVE | kernel.MS_REC
@@ -143,11 +143,10 @@ def describe(plan: Sequence[Operation]) -> list[str]:
     return [operation.describe() for operation in plan]
 
 
-def _mount(entry: dict[str, Any], own: set[str], facts: RootFacts) -> Operation:
-    destination = os.path.normpath("/" + entry["destination"].lstrip("/"))
-    options = option_table.parse(list(entry.get("options") or []))
-    fstype = entry.get("type") or ""
-    source = entry.get("source") or ""
+def _mount(entry: OciMount, own: set[str], facts: RootFacts) -> Operation:
+    destination = os.path.normpath("/" + entry.destination.lstrip("/"))
+    options = option_table.parse(entry.options)
+    fstype, source = entry.fstype, entry.source
     if options.bind or fstype == "bind":
         if options.filesystem:
             raise InvalidInput(f"mount '{destination}': unknown option '{options.filesystem[0]}' for a bind")
@@ -173,13 +172,12 @@ def _mount(entry: dict[str, Any], own: set[str], facts: RootFacts) -> Operation:
     return Filesystem(fstype, source or None, destination, options)
 
 
-def _mapped(operation: Operation, entry: dict[str, Any], linux: dict[str, Any], index: int) -> Operation:
+def _mapped(operation: Operation, entry: OciMount, linux: LinuxConfig, index: int) -> Operation:
     """Give a mount the id map of its own that the configuration asks for."""
-    if entry.get("uidMappings") and isinstance(operation, MountOperation):
+    if entry.uids and isinstance(operation, MountOperation):
         from rootless.runtime.operations.idmapped import IdMapped
 
-        recursive = "ridmap" in (entry.get("options") or [])
-        operation.idmap = IdMapped(f"mounts[{index}]", entry, linux, recursive=recursive)
+        operation.idmap = IdMapped(f"mounts[{index}]", entry, linux)
     return operation
 
 
@@ -199,21 +197,15 @@ def _host_tree(
     return Bind(source, destination, tree, optional=optional)
 
 
-def _devices(listed: list[dict[str, Any]]) -> list[Operation]:
-    devices: dict[str, Operation] = {path: Device(path, "c", major, minor) for path, major, minor in DEFAULT_DEVICES}
+def _devices(listed: list[OciDevice]) -> list[Operation]:
+    devices: dict[str, Operation] = {
+        path: Device(path, OciDevice(path, "c", major, minor)) for path, major, minor in DEFAULT_DEVICES
+    }
     for entry in listed:
-        path = os.path.normpath("/" + entry["path"].lstrip("/"))
+        path = os.path.normpath("/" + entry.path.lstrip("/"))
         if path in ("/dev/ptmx", "/dev/console"):
             continue  # the container has its own
-        devices[path] = Device(
-            path,
-            entry["type"],
-            entry.get("major"),
-            entry.get("minor"),
-            mode=entry.get("fileMode"),
-            uid=entry.get("uid") or 0,
-            gid=entry.get("gid") or 0,
-        )
+        devices[path] = Device(path, entry)
     return [*devices.values(), *(Symlink(target, name) for target, name in _LINKS)]
 
 

@@ -114,26 +114,23 @@ def _run(
     root_mount: Callable[[str], None],
     warnings: list[str],
 ) -> int:
-    from rootless.runtime.process.launch import Launch, create
+    from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+    from rootless.runtime.process.launch import Launch, UserIds, create
+    from rootless.runtime.spec.oci_config import OciConfig
+    from rootless.runtime.spec.oci_state import Bundle
 
     emulation = _emulation(job)
     try:
-        process = create(
-            Launch(
-                config=job["config"],
-                bundle=job["directory"],
-                id_map=IdMap.from_json(job["id_map"]),
-                container_id=os.path.basename(job["directory"]),
-                root_mount=root_mount,
-                extra=_operations(job),
-                stdio=stdio,
-                seccomp_bpf=_filter(job["seccomp"]),
-                emulation=emulation,
-                die_with_parent=True,
-                made=made,
-                warn=warnings.append,
-            )
-        )
+        bundle = Bundle(OciConfig.from_json(job["config"]), job["directory"], os.path.basename(job["directory"]))
+        launch = Launch(bundle, UserIds(IdMap.from_json(job["id_map"])))
+        launch.root_mount = root_mount
+        launch.extra = _operations(job)
+        launch.streams = Streams(stdio)
+        launch.filters = Filters(_filter(job["seccomp"]), emulation=emulation)
+        launch.options = ProcessOptions(die_with_parent=True)
+        launch.made = made
+        launch.warn = warnings.append
+        process = create(launch)
     finally:
         if emulation is not None:
             emulation.supervisor.close()  # type: ignore[attr-defined]

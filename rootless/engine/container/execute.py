@@ -163,8 +163,13 @@ def _join(
     stdio: tuple[int, int, int] | None,
 ) -> Process:
     from rootless.engine.container import container_cgroup
-    from rootless.runtime.process.join import exec_process
-    from rootless.runtime.seccomp.listener import joining
+    from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+    from rootless.runtime.process.join import Joining, exec_process
+    from rootless.runtime.seccomp.listener import joining as agent_of_joining
+    from rootless.runtime.spec.oci_config import OciConfig, SeccompListener
+    from rootless.runtime.spec.oci_state import Bundle
+    from rootless.runtime.spec.process_config import OciProcess
+    from rootless.runtime.spec.properties import Properties
 
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
     supervisor, emulation = None, None
@@ -178,21 +183,23 @@ def _join(
             raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
         emulation = None if supervisor is None else read_emulation(launch.root_emulation, supervisor)
     try:
-        return exec_process(
-            state.pid,
-            process,
-            config=config,
-            stdio=stdio,
+        oci_config = OciConfig.from_json(config)
+        joining = Joining(state.pid, OciProcess.from_json(Properties(process, "process")), oci_config)
+        joining.streams = Streams(stdio)
+        joining.options = ProcessOptions(keyring=False, keep_groups=launch.keep_groups)
+        joining.filters = Filters(
             # --privileged gives all that the user namespace can give: the filter would take most of it back
-            seccomp_bpf=None if privileged else _filter(launch.seccomp_bpf),
-            seccomp_flags=launch.seccomp_flags,
-            on_listener=joining(launch.seccomp_listener, config, (launch.id, launch.bundle), state.pid),
-            emulation=emulation,
-            start_time=state.pid_start,
-            keep_groups=launch.keep_groups,
-            join_cgroup=container_cgroup.joiner(engine, state, launch),
-            warn=engine.warn,
+            None if privileged else _filter(launch.seccomp_bpf),
+            launch.seccomp_flags,
+            SeccompListener.from_json(launch.seccomp_listener, "seccomp_listener"),
+            emulation,
         )
+        bundle = Bundle(oci_config, launch.bundle, launch.id)
+        joining.on_listener = agent_of_joining(joining.filters.listener, bundle, state.pid)
+        joining.start_time = state.pid_start
+        joining.join_cgroup = container_cgroup.joiner(engine, state, launch)
+        joining.warn = engine.warn
+        return exec_process(joining)
     finally:
         if supervisor is not None:
             supervisor.close()

@@ -23,6 +23,7 @@ def _read(path: str) -> dict[str, Any]:
 
 def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
     from rootless.runtime import plan
+    from rootless.runtime.spec.oci_config import OciConfig
 
     linux, process = config["linux"], config["process"]
     id_map = launch.id_map
@@ -39,7 +40,7 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
         steps.append(f"mount the root by {root.driver}: {len(root.lowerdirs)} layers below '{root.upper}'")
     # the same call as the runtime's own (runtime.process.launch), over the same configuration
     facts = plan.RootFacts(launch.bundle, lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
-    steps += plan.describe(plan.operations(config, facts))
+    steps += plan.describe(plan.operations(OciConfig.from_json(config), facts))
     steps += _cgroup_steps(launch.cgroup)
     network = launch.network
     ports = "".join(f", port {one.host_port} to {one.container_port}/{one.protocol}" for one in network.ports)

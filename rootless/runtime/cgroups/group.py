@@ -10,12 +10,12 @@ import time
 from rootless.errors import HostLimit, InvalidState, RuntimeFailure
 from rootless.host import cgroups
 from rootless.host.cgroups import write
+from rootless.records.fields import Fields
 from rootless.runtime.cgroups.limit_values import Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
 
     Unmet = Callable[[HostLimit], None]
 
@@ -40,7 +40,7 @@ class Group:
         self.path = path
         self.unit = unit
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The group as JSON values, from which `restore` makes it again in another process."""
         return {"version": 2, "path": self.path, "unit": self.unit}
 
@@ -164,7 +164,7 @@ class Group1:
         """One of the directories, for messages."""
         return next(iter(self.paths.values()), "")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The group as JSON values, from which `restore` makes it again in another process."""
         return {"version": 1, "path": self.path, "paths": self.paths}
 
@@ -265,13 +265,14 @@ class Group1:
         """Nothing: version 1 cannot be delegated safely (config-linux.md, cgroup ownership)."""
 
 
-def restore(known: dict[str, Any] | None) -> Group | Group1 | None:
-    """A group from its `to_json`; None for none."""
+def restore(known: object) -> Group | Group1 | None:
+    """A group from its `to_json`; None for none. Raises InvalidInput when `known` is of another form."""
     if not known:
         return None
-    if known.get("version") == 1:
-        return Group1(dict(known["paths"]))
-    return Group(str(known["path"]), str(known.get("unit") or ""))
+    fields = Fields(known, "state.json", "cgroup")
+    if fields.integer("version", 2) == 1:
+        return Group1(fields.text_mapping("paths"))
+    return Group(fields.text("path"), fields.text("unit", ""))
 
 
 def read_pairs(path: str) -> dict[str, int]:

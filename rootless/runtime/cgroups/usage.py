@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from rootless.host.cgroups import ROOT
-from rootless.runtime.cgroups.group import read_pairs
+from rootless.runtime.cgroups.group import Group1, read_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.runtime.cgroups.group import Group, Group1
+    from rootless.runtime.cgroups.group import Group
 
 _NONE = 1 << 62  # version 1 says "no limit" by a number about here
 
@@ -61,7 +61,7 @@ class Effective:
 
 def read(group: Group | Group1) -> Usage:
     """The use of a group; zeroes for what no controller counts."""
-    return _read_2(group.path) if group.version == 2 else _read_1(group.to_json()["paths"])
+    return _read_1(group.paths) if isinstance(group, Group1) else _read_2(group.path)
 
 
 def _read_2(path: str) -> Usage:

@@ -12,6 +12,7 @@ from rootless.host import cgroups
 from rootless.runtime.cgroups import place, version1, version2
 from rootless.runtime.cgroups.group import Group, Group1, restore
 from rootless.runtime.cgroups.limit_values import is_asked
+from rootless.runtime.spec.oci_config import read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rootless.host.cgroups import Delegation
     from rootless.runtime.oci.oci_records import OciRecord
     from rootless.runtime.process.running import Process
+    from rootless.runtime.spec.oci_config import OciConfig
 
     AnyGroup = Group | Group1
 
@@ -42,7 +44,7 @@ class CgroupPlacing:
 
     __slots__ = ("_config", "_id", "_policy", "group", "warn")
 
-    def __init__(self, config: dict[str, Any], container_id: str, policy: Policy, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: OciConfig, container_id: str, policy: Policy, warn: Callable[[str], None]) -> None:
         self._config = config
         self._id = container_id
         self._policy = policy
@@ -51,7 +53,7 @@ class CgroupPlacing:
 
     @property
     def _resources(self) -> dict[str, Any]:
-        resources = (self._config.get("linux") or {}).get("resources") or {}
+        resources = self._config.linux.resources or {}
         if not isinstance(resources, dict):
             raise InvalidInput("config property 'linux.resources' must be an object")
         return resources
@@ -59,7 +61,7 @@ class CgroupPlacing:
     def join(self, pid: int) -> None:
         """Make the group, limit it and move `pid`, the container's first process, into it. Raises HostLimit."""
         resources = self._resources
-        path = str((self._config.get("linux") or {}).get("cgroupsPath") or "")
+        path = self._config.linux.cgroups_path
         if self._policy.manager == "disabled":
             if is_asked(resources):
                 self.warn("limits are not applied: cgroups are disabled")
@@ -175,7 +177,7 @@ def unit_of(path: str, container_id: str) -> tuple[str, str]:
 
 def group_of(record: OciRecord) -> AnyGroup | None:
     """The cgroup that `create` has made; None without one."""
-    return restore(record.values.get("cgroup"))
+    return restore(record.facts.cgroup)
 
 
 def remove(record: OciRecord, warn: Callable[[str], None]) -> None:
@@ -209,7 +211,9 @@ def update(record: OciRecord, changes: dict[str, Any]) -> None:
     from rootless.paths import atomic_write
 
     group = require(record, "update")
-    config = record.config()
+    config = read_json(record.config_path)
+    if not isinstance(config, dict):
+        raise InvalidInput(f"'{record.config_path}' is damaged")
     linux = config.setdefault("linux", {})
     merged = dict(linux.get("resources") or {})
     for name, values in changes.items():
@@ -223,7 +227,7 @@ def update(record: OciRecord, changes: dict[str, Any]) -> None:
         # what one limit forbids until another one has changed goes now
         place.limits(group, merged, place.strictly)
     linux["resources"] = merged
-    atomic_write(f"{record.directory}/config.json", json.dumps(config).encode(), durable=False)
+    atomic_write(record.config_path, json.dumps(config).encode(), durable=False)
 
 
 def statistics(record: OciRecord) -> dict[str, Any]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from rootless.errors import UsageError
-from rootless.runtime import capabilities, spec
+from rootless.runtime import capabilities
 from rootless.runtime.cgroups import place
 from rootless.runtime.oci.bundle_cgroup import group_of
-from rootless.runtime.oci.life_verbs import KEEP_GROUPS, seccomp_of, write_pid_file
+from rootless.runtime.oci.life_verbs import filters_of, write_pid_file
 from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import console
-from rootless.runtime.process.join import exec_process
+from rootless.runtime.process.command import ProcessOptions, Streams
+from rootless.runtime.process.join import Joining, exec_process
 from rootless.runtime.seccomp.listener import pass_on
+from rootless.runtime.spec.oci_config import read_json
+from rootless.runtime.spec.process_config import CapabilityNames, OciProcess, OciUser
+from rootless.runtime.spec.properties import Properties, property_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+
+    from rootless.runtime.spec.oci_config import OciConfig, SeccompListener
 
 _MAX_ID = 0xFFFFFFFE
 
@@ -65,24 +70,18 @@ def execute(
     record.require("exec in", "running")
     config = record.config()
     process = process_for(config, arguments, options)
-    if process.get("terminal") and options.detach and not options.console_socket:
+    if process.terminal and options.detach and not options.console_socket:
         raise UsageError("a detached process with a terminal needs somebody who takes it", hint="give --console-socket")
-    filter_program, flags = seccomp_of(config)
     group = group_of(record)
-    joined = exec_process(
-        record.pid,
-        process,
-        config=config,
-        seccomp_bpf=filter_program,
-        seccomp_flags=flags,
-        on_listener=_agent(config, record),
-        preserve_fds=options.preserve_fds,
-        start_time=record.pid_start,
-        own_keyring=True,
-        keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
-        join_cgroup=None if group is None else lambda pid: place.join(group, pid, record.pid),
-        warn=warn,
-    )
+    joining = Joining(record.pid, process, config)
+    joining.filters = filters_of(config)
+    joining.on_listener = _agent(joining.filters.listener, record)
+    joining.streams = Streams(preserve_fds=options.preserve_fds)
+    joining.start_time = record.facts.pid_start
+    joining.options = ProcessOptions(keyring=True, keep_groups=config.keeps_groups)
+    joining.join_cgroup = None if group is None else lambda pid: place.join(group, pid, record.pid)
+    joining.warn = warn
+    joined = exec_process(joining)
     try:
         if options.pid_file:
             write_pid_file(options.pid_file, joined.pid)
@@ -99,41 +98,43 @@ def execute(
         return joined.wait()
 
 
-def _agent(config: dict[str, Any], record: OciRecord) -> Callable[[int, int], None] | None:
+def _agent(agent: SeccompListener | None, record: OciRecord) -> Callable[[int, int], None] | None:
     """What passes the listener of the new process on to the agent; its state is that of the container."""
-    profile = (config.get("linux") or {}).get("seccomp") or {}
-    if not profile.get("listenerPath"):
+    if agent is None:
         return None
-    return lambda fd, pid: pass_on(profile, fd, record.oci_state(), pid)
+    return lambda fd, pid: pass_on(agent, fd, record.oci_state(), pid)
 
 
-def process_for(config: dict[str, Any], arguments: list[str], options: OciExecOptions) -> dict[str, Any]:
-    """The OCI process of an exec: that of a file, or the container's with the flags' changes. Raises UsageError."""
+def process_for(config: OciConfig, arguments: list[str], options: OciExecOptions) -> OciProcess:
+    """The OCI process of an exec: that of a file, or the container's with the flags' changes.
+
+    Raises UsageError, and InvalidInput for a file, or a container, with a property that cannot be worked with.
+    """
     if options.process_file:
-        process: dict[str, Any] = spec.read_json(options.process_file)
-        spec.validate_process(process)
+        process = OciProcess.from_json(Properties(read_json(options.process_file), "process"))
+        process.check_labels()
         return process
     if not arguments:
         raise UsageError("exec needs a command, or --process")
-    process = {**config["process"], "args": arguments, "terminal": options.tty}
+    process = config.first_process().copy()
+    process.args = arguments
+    process.terminal = options.tty
     if options.cwd:
-        process["cwd"] = options.cwd
-    if options.environment:
-        process["env"] = [*(process.get("env") or []), *options.environment]
+        process.cwd = options.cwd
+        if not options.cwd.startswith("/"):
+            raise property_error("process.cwd", f"must be an absolute path, not '{options.cwd}'")
+    process.env = [*process.env, *options.environment]
     if options.user is not None:
-        uid, gid = parse_user(options.user)
-        process["user"] = {"uid": uid, "gid": gid}
+        process.user = OciUser(*parse_user(options.user))
     if options.additional_gids:
-        process["user"] = {**(process.get("user") or {}), "additionalGids": list(options.additional_gids)}
-    if options.no_new_privileges:
-        process["noNewPrivileges"] = True
-    if options.apparmor:
-        process["apparmorProfile"] = options.apparmor
-    if options.process_label:
-        process["selinuxLabel"] = options.process_label
+        process.user = process.user.copy()
+        process.user.additional_gids = list(options.additional_gids)
+    process.no_new_privileges = process.no_new_privileges or options.no_new_privileges
+    process.apparmor_profile = options.apparmor or process.apparmor_profile
+    process.selinux_label = options.process_label or process.selinux_label
     if options.capabilities:
-        process["capabilities"] = _with(process.get("capabilities") or {}, options.capabilities)
-    spec.validate_process(process)
+        process.capabilities = _with(process.capabilities or CapabilityNames(), options.capabilities)
+    process.check_labels()
     return process
 
 
@@ -148,10 +149,12 @@ def parse_user(text: str) -> tuple[int, int]:
     return numbers[0], numbers[1] if len(numbers) == 2 else 0
 
 
-def _with(sets: dict[str, list[str]], names: Sequence[str]) -> dict[str, list[str]]:
+def _with(sets: CapabilityNames, names: Sequence[str]) -> CapabilityNames:
     """More capabilities, but none inheritable or ambient (CVE-2022-29162)."""
     added = [capabilities.normalise(name) for name in names]
-    result = dict(sets)
-    for key in ("bounding", "effective", "permitted"):
-        result[key] = sorted({*(sets.get(key) or []), *added})
+    result = CapabilityNames()
+    result.bounding = sorted({*sets.bounding, *added})
+    result.effective = sorted({*sets.effective, *added})
+    result.permitted = sorted({*sets.permitted, *added})
+    result.inheritable, result.ambient = sets.inheritable, sets.ambient
     return result

@@ -11,26 +11,28 @@ from rootless.errors import HookFailed, InvalidInput, InvalidState, RuntimeFailu
 from rootless.host.facts import is_privileged
 from rootless.kernel import process as kernel
 from rootless.kernel import procfs
-from rootless.records.id_map import Extent, IdMap
-from rootless.runtime import spec
-from rootless.runtime.channel import Channel
+from rootless.records.id_map import IdMap
+from rootless.runtime.channel import Channel, Order
 from rootless.runtime.oci import bundle_cgroup
 from rootless.runtime.oci.bundle_cgroup import CgroupPlacing, Policy
-from rootless.runtime.oci.oci_records import OciRecord, Records
+from rootless.runtime.oci.oci_records import OciFacts, OciRecord, Records
 from rootless.runtime.process import console, hooks, notify
-from rootless.runtime.process.launch import Launch
+from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+from rootless.runtime.process.launch import Launch, UserIds
 from rootless.runtime.process.launch import create as launch_container
 from rootless.runtime.process.running import Process, await_exec
 from rootless.runtime.seccomp.listener import listening
+from rootless.runtime.spec.oci_config import OciConfig, parse_json, read_content
+from rootless.runtime.spec.oci_state import Bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+
+    from rootless.runtime.spec.oci_config import OciConfig
 
     Warn = Callable[[str], None]
 
-KEEP_GROUPS = "run.oci.keep_original_groups"
 _KILL_PATIENCE = 10.0
 
 
@@ -70,9 +72,9 @@ class CreateOptions:
 
 def create(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> None:
     """Make the container and leave it waiting at its gate."""
-    config = spec.load_config(options.bundle)
+    config, content = _read_config(options.bundle)
     _check_terminal(config, options, detached=True)
-    record = _record(records, container_id, config, options)
+    record = _new_record(records, container_id, options.bundle, config, content)
     try:
         with record.lock():
             gate = _listen(record)
@@ -120,23 +122,23 @@ def start(records: Records, container_id: str, warn: Warn, *, notify_socket: str
         os.close(pidfd)
 
 
-def _open_gate(record: OciRecord, config: dict[str, Any], warn: Warn) -> None:
+def _open_gate(record: OciRecord, config: OciConfig, warn: Warn) -> None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with connection:
         _reach(record, connection.connect)
         channel = Channel(connection)
-        channel.send({"do": "start", "state": {**record.oci_state(), "status": "created"}})
+        channel.send(Order("start", record.oci_state("created")))
         # whatever comes now, the gate is used up: a failed start leaves a stopped container
         os.unlink(record.gate)
-        agent = listening(config, lambda: {**record.oci_state(), "status": "created"})
+        agent = listening(config.linux.seccomp_listener, lambda: record.oci_state("created"))
         await_exec(channel, warn, agent)
 
 
 def run(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> int:
     """create and start in one process; the exit status, 0 when detached. Attached, the container is deleted then."""
-    config = spec.load_config(options.bundle)
+    config, content = _read_config(options.bundle)
     _check_terminal(config, options, detached=options.detach)
-    record = _record(records, container_id, config, options)
+    record = _new_record(records, container_id, options.bundle, config, content)
     try:
         placing = CgroupPlacing(config, container_id, options.cgroups, warn)
         process = _build(record, config, options, placing, None)
@@ -146,7 +148,7 @@ def run(records: Records, container_id: str, options: CreateOptions, warn: Warn)
                 console.send_master(options.console_socket, process.console_fd)
             listener = _notifier(record, options.notify)
             with console.Forward(process.pidfd, process.console_fd):
-                process.start({**record.oci_state(), "status": "created"})
+                process.start(record.oci_state("created"))
                 _after_start(record, config)
                 if listener is not None and options.notify:
                     report = notify.pass_on if options.detach else notify.pass_on_beside
@@ -196,10 +198,9 @@ def delete(records: Records, container_id: str, warn: Warn, *, force: bool = Fal
         record = records.get(container_id)
         if force:
             _kill_and_wait(record)
-        elif record.values.get("pid"):
+        elif record.pid:
             record.require("delete", "stopped")
-        config = record.config() if record.values.get("pid") else {}
-        _finish(record, config, warn)
+        _finish(record, record.config() if record.pid else None, warn)
 
 
 def signal_number(word: str) -> int:
@@ -258,16 +259,12 @@ def processes(record: OciRecord) -> list[int]:
     return sorted(found)
 
 
-def map_of(config: dict[str, Any]) -> IdMap | None:
+def map_of(config: OciConfig) -> IdMap | None:
     """The id map of a configuration, None when it wants no new user namespace. Raises InvalidInput."""
-    linux = config.get("linux") or {}
-    new = any(n["type"] == "user" and not n.get("path") for n in linux.get("namespaces") or [])
-    uids, gids = (
-        [Extent(e["containerID"], e["hostID"], e["size"]) for e in linux.get(key) or []]
-        for key in ("uidMappings", "gidMappings")
-    )
-    if not new:
-        if not any(n["type"] == "user" for n in linux.get("namespaces") or []) and not is_privileged():
+    linux = config.linux
+    uids, gids = linux.uids, linux.gids
+    if not linux.makes("user"):
+        if linux.namespace("user") is None and not is_privileged():
             raise InvalidInput(
                 "config property 'linux.namespaces' lists no user namespace, which an ordinary user needs",
                 hint="`rootless-oci spec` makes a configuration that has one",
@@ -279,24 +276,28 @@ def map_of(config: dict[str, Any]) -> IdMap | None:
     return IdMap(uids, gids, "single" if single else "range")
 
 
-def _record(records: Records, container_id: str, config: dict[str, Any], options: CreateOptions) -> OciRecord:
-    import json
-
-    if config.get("process") is None:
-        raise InvalidInput("config property 'process' is missing")
-    values = {
-        "ociVersion": config["ociVersion"],
-        "bundle": options.bundle,
-        "rootfs": os.path.realpath(os.path.join(options.bundle, config["root"]["path"])),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "boot_id": procfs.boot_id(),
-        "annotations": config.get("annotations") or {},
-    }
-    return records.new(container_id, values, json.dumps(config).encode())
+def _read_config(bundle: str) -> tuple[OciConfig, bytes]:
+    """The configuration of a container to be made, and config.json as it is now. Raises InvalidInput."""
+    path = os.path.join(bundle, "config.json")
+    content = read_content(path)
+    config = OciConfig.from_json(parse_json(content, path))
+    config.check_host()
+    return config, content
 
 
-def _check_terminal(config: dict[str, Any], options: CreateOptions, *, detached: bool) -> None:
-    terminal = bool((config.get("process") or {}).get("terminal"))
+def _new_record(records: Records, container_id: str, bundle: str, config: OciConfig, content: bytes) -> OciRecord:
+    """Take the id for a container of the bundle; content: of its config.json. Raises AlreadyExists."""
+    config.first_process()
+    facts = OciFacts(config.version, bundle)
+    facts.rootfs = os.path.realpath(os.path.join(bundle, config.root))
+    facts.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    facts.boot_id = procfs.boot_id()
+    facts.annotations = config.annotations
+    return records.new(container_id, facts, content)
+
+
+def _check_terminal(config: OciConfig, options: CreateOptions, *, detached: bool) -> None:
+    terminal = config.process is not None and config.process.terminal
     if terminal and detached and not options.console_socket:
         raise UsageError("'process.terminal' is true and nobody takes the terminal", hint="give --console-socket")
     if options.console_socket and not terminal:
@@ -305,32 +306,24 @@ def _check_terminal(config: dict[str, Any], options: CreateOptions, *, detached:
 
 def _build(
     record: OciRecord,
-    config: dict[str, Any],
+    config: OciConfig,
     options: CreateOptions,
     placing: CgroupPlacing,
     gate: socket.socket | None,
 ) -> Process:
-    filter_program, flags = seccomp_of(config)
+    filters = filters_of(config)
     if options.notify:
         config = notify.prepared(config, f"{record.directory}/notify")
+    launch = Launch(Bundle(config, options.bundle, record.id), UserIds(map_of(config)))
+    launch.filters = filters
+    launch.options = ProcessOptions(keyring=options.keyring, keep_groups=config.keeps_groups)
+    launch.streams = Streams(preserve_fds=options.preserve_fds)
+    launch.join_cgroup = placing.join
+    launch.gate = gate
+    launch.pivot = options.pivot
+    launch.warn = placing.warn
     try:
-        process = launch_container(
-            Launch(
-                config=config,
-                bundle=options.bundle,
-                id_map=map_of(config),
-                container_id=record.id,
-                preserve_fds=options.preserve_fds,
-                join_cgroup=placing.join,
-                seccomp_bpf=filter_program,
-                seccomp_flags=flags,
-                keyring=options.keyring,
-                gate=gate,
-                keep_groups=(config.get("annotations") or {}).get(KEEP_GROUPS) == "1",
-                pivot=options.pivot,
-                warn=placing.warn,
-            )
-        )
+        process = launch_container(launch)
         try:
             placing.complete(process)
         except BaseException:
@@ -340,19 +333,20 @@ def _build(
         placing.undo()
         raise
     if placing.group is not None:
-        record.values["cgroup"] = placing.group.to_json()
+        record.facts.cgroup = placing.group.to_json()
     return process
 
 
-def seccomp_of(config: dict[str, Any]) -> tuple[bytes | None, int]:
-    """(filter, flags) of the configuration's profile, from the cache where it was compiled before."""
-    profile = (config.get("linux") or {}).get("seccomp")
-    if not profile:
-        return None, 0
+def filters_of(config: OciConfig) -> Filters:
+    """The filter of the configuration's profile, from the cache where it was compiled before."""
+    profile = config.linux.seccomp
+    if not isinstance(profile, dict):
+        return Filters()
     from rootless.runtime.seccomp.filter_cache import cached, load_flags
 
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return cached(profile, os.path.join(base, "rootless")), load_flags(profile)
+    program = cached(profile, os.path.join(base, "rootless"))
+    return Filters(program, load_flags(profile), config.linux.seccomp_listener)
 
 
 def _reach(record: OciRecord, reach: Callable[[str], None]) -> None:
@@ -372,8 +366,8 @@ def _listen(record: OciRecord) -> socket.socket:
 
 
 def _note(record: OciRecord, process: Process, options: CreateOptions) -> None:
-    record.values["pid"] = process.pid
-    record.values["pid_start"] = procfs.start_time(process.pid)
+    record.facts.pid = process.pid
+    record.facts.pid_start = procfs.start_time(process.pid)
     record.save()
     if options.pid_file:
         write_pid_file(options.pid_file, process.pid)
@@ -389,10 +383,10 @@ def write_pid_file(path: str, pid: int) -> None:
         raise RuntimeFailure(f"cannot write pid file '{path}': {e.strerror}") from e
 
 
-def _after_start(record: OciRecord, config: dict[str, Any]) -> None:
+def _after_start(record: OciRecord, config: OciConfig) -> None:
     """The poststart hooks. Since runtime-spec 1.3 one that fails stops the container; the callers do that."""
     # a quick command may have ended by now
-    hooks.run(config, "poststart", {**record.oci_state(), "status": "running", "pid": record.pid})
+    hooks.run(config.hooks.poststart, record.oci_state("running"))
 
 
 def _notifier(record: OciRecord, address: str | None) -> socket.socket | None:
@@ -401,21 +395,26 @@ def _notifier(record: OciRecord, address: str | None) -> socket.socket | None:
     return notify.listen(directory) if address and os.path.isdir(directory) else None
 
 
-def _forget(record: OciRecord, config: dict[str, Any], error: BaseException, warn: Warn) -> None:
+def _forget(record: OciRecord, config: OciConfig, error: BaseException, warn: Warn) -> None:
     """Remove the record of a container that could not be made; after a failed hook the poststop hooks run too."""
-    state = {**record.oci_state(), "status": "stopped", "pid": 0}
+    state = record.oci_state("stopped")
     record.remove()
     if isinstance(error, HookFailed):
-        for failure in hooks.run(config, "poststop", state, required=False):
+        for failure in hooks.run(config.hooks.poststop, state, required=False):
             warn(failure)
 
 
-def _finish(record: OciRecord, config: dict[str, Any], warn: Warn) -> None:
-    state = {**record.oci_state(), "status": "stopped", "pid": 0} if record.values else {}
+def _finish(record: OciRecord, config: OciConfig | None, warn: Warn) -> None:
+    """Remove cgroup and record of a container that has ended, then run its poststop hooks.
+
+    config: None for a container that never had a process: no hook of it has run, so none has anything to undo.
+    """
+    state = record.oci_state("stopped")
     bundle_cgroup.remove(record, warn)
     record.remove()
-    for failure in hooks.run(config, "poststop", state, required=False):
-        warn(failure)
+    if config is not None:
+        for failure in hooks.run(config.hooks.poststop, state, required=False):
+            warn(failure)
 
 
 def _send(record: OciRecord, number: int) -> bool:

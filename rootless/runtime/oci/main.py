@@ -166,10 +166,11 @@ def _options(session: OciSession, values: FlagValues) -> CreateOptions:
     options.notify = os.environ.get("NOTIFY_SOCKET")
     options.cgroups = Policy(session.cgroup_manager, strict=session.strict)
     if session.debug:
-        from rootless.runtime import plan, spec
+        from rootless.runtime import plan
+        from rootless.runtime.spec.oci_config import load_config
 
         facts = plan.RootFacts(options.bundle, lambda gid: True, pivot=options.pivot)
-        for line in plan.describe(plan.operations(spec.load_config(options.bundle), facts)):
+        for line in plan.describe(plan.operations(load_config(options.bundle), facts)):
             session.write("debug", line)
     return options
 
@@ -203,7 +204,7 @@ def _exec(session: OciSession, records: Records, values: FlagValues) -> int:
 
 def _report(records: Records, verb: str, values: FlagValues) -> int:
     if verb == "state":
-        output.line(output.json_text(records.get(values.text("container_id")).oci_state()))
+        output.line(output.json_text(records.get(values.text("container_id")).oci_state().to_json()))
         return 0
     from rootless.runtime.oci import report
 
@@ -213,11 +214,12 @@ def _report(records: Records, verb: str, values: FlagValues) -> int:
         pids = report.process_ids(records.get(values.text("container_id")))
         output.line(output.json_text(pids) if values.text("format") == "json" else report.process_table(pids))
     elif values.switch("quiet"):
-        for row in report.rows(records):
-            output.line(row["id"])
+        for state in report.states(records):
+            output.line(state.id)
     else:
-        rows = report.rows(records)
-        output.line(output.json_text(rows) if values.text("format") == "json" else report.table(rows))
+        states = report.states(records)
+        as_json = values.text("format") == "json"
+        output.line(output.json_text([state.to_json() for state in states]) if as_json else report.table(states))
     return 0
 
 

@@ -13,10 +13,12 @@ import re
 from rootless.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.kernel import procfs
 from rootless.paths import Lock, atomic_write, ensure_private
+from rootless.records.fields import Fields
+from rootless.runtime.spec.oci_state import OciState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.runtime.spec.oci_config import OciConfig
 
 _ID = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.+-]{0,1023}")
 
@@ -30,25 +32,86 @@ def check_id(container_id: str) -> str:
     return container_id
 
 
+class OciFacts:
+    """state.json: what is known of one container. version: of the specification, as its configuration declares it.
+
+    bundle, rootfs: absolute paths; created: the time of `create` (UTC); boot_id: of the boot in which it was made; pid,
+    pid_start: first process and its start time in clock ticks, 0 before there is one; cgroup: what
+    runtime.cgroups.group.restore takes, None without one.
+    """
+
+    __slots__ = ("annotations", "boot_id", "bundle", "cgroup", "created", "pid", "pid_start", "rootfs", "version")
+
+    def __init__(self, version: str, bundle: str) -> None:
+        self.version = version
+        self.bundle = bundle
+        self.rootfs = ""
+        self.created = ""
+        self.boot_id = ""
+        self.annotations: dict[str, str] = {}
+        self.pid = 0
+        self.pid_start = 0
+        self.cgroup: object = None
+
+    def to_json(self) -> dict[str, object]:
+        """The content of state.json."""
+        return {
+            "ociVersion": self.version,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "boot_id": self.boot_id,
+            "annotations": self.annotations,
+            "pid": self.pid,
+            "pid_start": self.pid_start,
+            "cgroup": self.cgroup,
+        }
+
+    @classmethod
+    def from_json(cls, value: object, file: str) -> OciFacts:
+        """The reverse of `to_json`, also of what earlier versions wrote. Raises InvalidInput naming file and key."""
+        fields = Fields(value, file)
+        facts = cls(fields.text("ociVersion"), fields.text("bundle"))
+        facts.rootfs = fields.text("rootfs", "")
+        facts.created = fields.text("created", "")
+        facts.boot_id = fields.text("boot_id", "")
+        facts.annotations = fields.text_mapping("annotations")
+        facts.pid = fields.integer("pid", 0)
+        facts.pid_start = fields.integer("pid_start", 0)
+        facts.cgroup = fields.mapping("cgroup") or None
+        return facts
+
+
 class OciRecord:
-    """One container of rootless-oci. Create with `Records.new`, find with `Records.get`."""
+    """One container of rootless-oci, which has the directory `directory` below `--root`.
 
-    __slots__ = ("directory", "id", "values")
+    facts: its state.json; None when `create` was killed before it had written that. Create with `Records.new`, find
+    with `Records.get`.
+    """
 
-    def __init__(self, directory: str, container_id: str, values: dict[str, Any]) -> None:
+    __slots__ = ("_facts", "directory", "id")
+
+    def __init__(self, directory: str, container_id: str, facts: OciFacts | None) -> None:
         self.directory = directory
         self.id = container_id
-        self.values = values
+        self._facts = facts
+
+    @property
+    def facts(self) -> OciFacts:
+        """The content of state.json; of one that was never written, that nothing is known."""
+        if self._facts is None:
+            self._facts = OciFacts("", "")
+        return self._facts
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether `create` has written what it knows of the container."""
+        return bool(self.facts.bundle)
 
     @property
     def pid(self) -> int:
         """Pid of the first process; 0 before there is one."""
-        return int(self.values.get("pid") or 0)
-
-    @property
-    def pid_start(self) -> int:
-        """Start time of that process in clock ticks."""
-        return int(self.values.get("pid_start") or 0)
+        return self.facts.pid
 
     @property
     def gate(self) -> str:
@@ -57,13 +120,13 @@ class OciRecord:
 
     def is_alive(self) -> bool:
         """Whether that very process still runs on this boot; a zombie does not."""
-        if not self.pid or self.values.get("boot_id") != procfs.boot_id():
+        if not self.pid or self.facts.boot_id != procfs.boot_id():
             return False
         try:
             status = procfs.read_stat(self.pid)
         except OSError:
             return False
-        return status.start_time == self.pid_start and status.state not in "ZX"
+        return status.start_time == self.facts.pid_start and status.state not in "ZX"
 
     def status(self) -> str:
         """creating, created, running or stopped (runtime.md, State), and paused as runc says."""
@@ -76,11 +139,11 @@ class OciRecord:
         return "paused" if self._is_frozen() else "running"
 
     def _is_frozen(self) -> bool:
-        if not self.values.get("cgroup"):
+        if self.facts.cgroup is None:
             return False
         from rootless.runtime.cgroups.group import restore
 
-        group = restore(self.values["cgroup"])
+        group = restore(self.facts.cgroup)
         return group is not None and group.is_frozen()
 
     def require(self, verb: str, *statuses: str) -> None:
@@ -89,31 +152,30 @@ class OciRecord:
         if status not in statuses:
             raise InvalidState(f"cannot {verb} container '{self.id}': it is {status}, not {' or '.join(statuses)}")
 
-    def config(self) -> dict[str, Any]:
-        """The configuration at create time."""
-        with open(f"{self.directory}/config.json", "rb") as file:
-            config: dict[str, Any] = json.load(file)
-        return config
+    def config(self) -> OciConfig:
+        """The configuration at create time. Raises InvalidInput when its copy is missing or damaged."""
+        from rootless.runtime.spec.oci_config import OciConfig, read_json
+
+        return OciConfig.from_json(read_json(self.config_path))
+
+    @property
+    def config_path(self) -> str:
+        """Path of the copy of config.json: later edits of the bundle's have no effect (runtime.md, create)."""
+        return f"{self.directory}/config.json"
 
     def save(self) -> None:
         """Write the record of the container, by rename, so that readers see the old or the new one whole."""
-        atomic_write(f"{self.directory}/state.json", json.dumps(self.values).encode(), durable=False)
+        content = json.dumps(self.facts.to_json()).encode()
+        atomic_write(f"{self.directory}/state.json", content, durable=False)
 
-    def oci_state(self) -> dict[str, Any]:
-        """The state as runtime.md defines it."""
-        status = self.status()
-        state: dict[str, Any] = {
-            "ociVersion": self.values["ociVersion"],
-            "id": self.id,
-            "pid": self.pid if status in ("created", "running", "paused") else 0,
-            "status": status,
-            "bundle": self.values["bundle"],
-            "rootfs": self.values["rootfs"],
-            "created": self.values["created"],
-            "owner": "",
-        }
-        if self.values.get("annotations"):
-            state["annotations"] = self.values["annotations"]
+    def oci_state(self, status: str = "") -> OciState:
+        """The state as runtime.md defines it. status: what hooks and agents are to be told, "" for what it is."""
+        status = status or self.status()
+        facts = self.facts
+        pid = facts.pid if status in ("created", "running", "paused") else 0
+        state = OciState(self.id, status, pid, facts.bundle)
+        state.version, state.annotations = facts.version, facts.annotations
+        state.rootfs, state.created = facts.rootfs, facts.created
         return state
 
     def lock(self) -> Lock:
@@ -147,8 +209,8 @@ class Records:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def new(self, container_id: str, values: dict[str, Any], config: bytes) -> OciRecord:
-        """Take the id. Raises AlreadyExists when it is in use."""
+    def new(self, container_id: str, facts: OciFacts, config: bytes) -> OciRecord:
+        """Take the id for a container with the configuration `config`. Raises AlreadyExists when it is in use."""
         check_id(container_id)
         ensure_private(self.root)
         directory = os.path.join(self.root, container_id)
@@ -158,9 +220,9 @@ class Records:
             raise AlreadyExists(
                 f"container '{container_id}' exists", hint=f"remove it: rootless-oci delete {container_id}"
             ) from None
-        record = OciRecord(directory, container_id, values)
+        record = OciRecord(directory, container_id, facts)
         try:
-            atomic_write(f"{directory}/config.json", config, durable=False)
+            atomic_write(record.config_path, config, durable=False)
             record.save()
         except BaseException:
             record.remove()
@@ -171,17 +233,18 @@ class Records:
         """The record of an id. Raises NotFound."""
         check_id(container_id)
         directory = os.path.join(self.root, container_id)
+        path = f"{directory}/state.json"
         try:
-            with open(f"{directory}/state.json", "rb") as file:
-                values = json.load(file)
+            with open(path, "rb") as file:
+                value: object = json.load(file)
         except FileNotFoundError:
             if os.path.isdir(directory):
                 # killed between making the directory and its record
-                return OciRecord(directory, container_id, {})
+                return OciRecord(directory, container_id, None)
             raise NotFound(f"container '{container_id}' does not exist") from None
         except ValueError as e:
-            raise InvalidInput(f"record '{directory}/state.json' is damaged: {e}") from e
-        return OciRecord(directory, container_id, values)
+            raise InvalidInput(f"record '{path}' is damaged: {e}") from e
+        return OciRecord(directory, container_id, OciFacts.from_json(value, path))
 
     def all(self) -> list[OciRecord]:
         """Every container, by id; damaged and vanishing ones are left out."""
@@ -195,6 +258,6 @@ class Records:
                 record = self.get(name)
             except (NotFound, InvalidInput, UsageError):
                 continue
-            if record.values:
+            if record.is_complete:
                 records.append(record)
         return records

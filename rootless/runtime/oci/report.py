@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 
 from rootless.kernel import procfs
-from rootless.runtime import SPECIFICATION_VERSION, mount_options, spec
+from rootless.runtime import SPECIFICATION_VERSION, mount_options
 from rootless.runtime.oci.life_verbs import processes
 from rootless.runtime.oci.oci_records import OciRecord, Records
-from rootless.runtime.process import hooks
-from rootless.runtime.process.namespace_steps import FLAGS
+from rootless.runtime.spec.oci_config import MEMORY_FLAGS, MEMORY_MODES, NAMESPACES, STAGES
+from rootless.runtime.spec.process_config import apparmor_is_on, selinux_is_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+
+    from rootless.runtime.spec.oci_state import OciState
 
 _ACTIONS = (
     "SCMP_ACT_KILL",
@@ -30,15 +31,15 @@ _ACTIONS = (
 _OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 
 
-def rows(records: Records) -> list[dict[str, Any]]:
-    """All containers, with the keys of `runc list --format json`."""
+def states(records: Records) -> list[OciState]:
+    """The states of all containers, by id."""
     return [record.oci_state() for record in records.all()]
 
 
-def table(listed: list[dict[str, Any]]) -> str:
+def table(listed: list[OciState]) -> str:
     """The containers as a table."""
     lines = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
-    lines += [(r["id"], str(r["pid"]), r["status"], r["bundle"], r["created"]) for r in listed]
+    lines += [(state.id, str(state.pid), state.status, state.bundle, state.created) for state in listed]
     return aligned(lines)
 
 
@@ -71,19 +72,18 @@ def process_table(pids: list[int]) -> str:
     return aligned(lines)
 
 
-def features() -> dict[str, Any]:
+def features() -> dict[str, object]:
     """The features structure (features.md, features-linux.md)."""
     from rootless.runtime.capabilities import NAMES
-    from rootless.runtime.process.scheduling import MEMORY_FLAGS, MEMORY_MODES
     from rootless.runtime.seccomp.filter_cache import FLAGS as SECCOMP_FLAGS
 
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPECIFICATION_VERSION,
-        "hooks": list(hooks.STAGES),
+        "hooks": list(STAGES),
         "mountOptions": mount_options.KNOWN,
         "linux": {
-            "namespaces": sorted(FLAGS),
+            "namespaces": sorted(NAMESPACES),
             "capabilities": list(NAMES),
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": True, "rdma": True},
             "seccomp": {
@@ -93,8 +93,8 @@ def features() -> dict[str, Any]:
                 "knownFlags": list(SECCOMP_FLAGS),
                 "supportedFlags": list(SECCOMP_FLAGS),
             },
-            "apparmor": {"enabled": spec.apparmor_is_on()},
-            "selinux": {"enabled": spec.selinux_is_on()},
+            "apparmor": {"enabled": apparmor_is_on()},
+            "selinux": {"enabled": selinux_is_on()},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},

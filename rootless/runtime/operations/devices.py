@@ -15,38 +15,25 @@ from rootless.runtime.operations import attach
 from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
 from rootless.runtime.operations.config_mounts import Filesystem
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.runtime.spec.oci_config import OciDevice
+
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 class Device(Operation):
-    """A device node at `target`: the host's own node of that type and number, bound.
+    """A device node at `target`, an absolute path in the container: the host's own node of that type and number, bound.
 
-    major and minor may be None for "whatever the host's node of that path is". mode, uid and gid are those of a fifo,
-    which is made; a bound node keeps the host's, and one line says so where it is not the mode that was asked for.
+    Mode, uid and gid of `node` are those of a fifo, which is made; a bound node keeps the host's, and one line says so
+    where it is not the mode that was asked for.
     """
 
-    __slots__ = ("gid", "kind", "major", "minor", "mode", "optional", "target", "uid")
+    __slots__ = ("node", "target")
 
-    def __init__(
-        self,
-        target: str,
-        kind: str = "c",
-        major: int | None = None,
-        minor: int | None = None,
-        *,
-        mode: int | None = None,
-        uid: int = 0,
-        gid: int = 0,
-        optional: bool = False,
-    ) -> None:
+    def __init__(self, target: str, node: OciDevice) -> None:
         self.target = target
-        self.mode = mode
-        self.uid = uid
-        self.gid = gid
-        self.kind = kind
-        self.major = major
-        self.minor = minor
-        self.optional = optional
+        self.node = node
 
     @property
     def path(self) -> str:
@@ -56,13 +43,11 @@ class Device(Operation):
         return f"device '{self.target}'"
 
     def apply(self, context: RootContext) -> None:
-        if self.kind == "p":
+        if self.node.kind == "p":
             self._fifo(context)
             return
         source = self._host_node()
         if source is None:
-            if self.optional:
-                return
             raise RuntimeFailure(
                 f"cannot provide device '{self.target}': the host has no such device node",
                 hint="an ordinary user cannot make device nodes, only pass on those of the host",
@@ -71,9 +56,10 @@ class Device(Operation):
             if self._is_there(context):
                 return
             present = stat.S_IMODE(os.fstat(source).st_mode)
-            if self.mode is not None and self.mode & 0o777 != present & 0o777:
+            mode = self.node.mode
+            if mode is not None and mode & 0o777 != present & 0o777:
                 context.warn(
-                    f"device '{self.target}' has mode {present:04o}, as on the host, not {self.mode & 0o777:04o}: "
+                    f"device '{self.target}' has mode {present:04o}, as on the host, not {mode & 0o777:04o}: "
                     "only root can make device nodes"
                 )
             target = mountpoint(context, self.target, directory=False)
@@ -85,9 +71,9 @@ class Device(Operation):
             os.close(source)
 
     def _matches(self, status: os.stat_result) -> bool:
-        if stat.S_IFMT(status.st_mode) != _KINDS[self.kind]:
+        if stat.S_IFMT(status.st_mode) != _KINDS[self.node.kind]:
             return False
-        return self.major is None or status.st_rdev == os.makedev(self.major, self.minor or 0)
+        return self.node.major is None or status.st_rdev == os.makedev(self.node.major, self.node.minor or 0)
 
     def _host_node(self) -> int | None:
         """O_PATH fd of the host's node; where its path has another number, /dev is searched for the number."""
@@ -102,7 +88,7 @@ class Device(Operation):
         return None
 
     def _search(self) -> list[str]:
-        if self.major is None:
+        if self.node.major is None:
             return []
         try:
             status = os.stat(self.target)
@@ -143,9 +129,9 @@ class Device(Operation):
         parent, _, name = self.target.rpartition("/")
         parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
         try:
-            os.mkfifo(name, 0o666 if self.mode is None else self.mode & 0o7777, dir_fd=parent_fd)
-            if self.uid or self.gid:
-                os.chown(name, self.uid, self.gid, dir_fd=parent_fd, follow_symlinks=False)
+            os.mkfifo(name, 0o666 if self.node.mode is None else self.node.mode & 0o7777, dir_fd=parent_fd)
+            if self.node.uid or self.node.gid:
+                os.chown(name, self.node.uid, self.node.gid, dir_fd=parent_fd, follow_symlinks=False)
         finally:
             os.close(parent_fd)
 

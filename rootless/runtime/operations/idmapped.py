@@ -12,22 +12,28 @@ import os
 from rootless.errors import InvalidInput, RuntimeFailure
 from rootless.kernel import mounts
 from rootless.kernel.namespaces import CLONE_NEWUSER, unshare
+from rootless.records.id_map import Extent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+
+    from rootless.runtime.spec.oci_config import LinuxConfig, OciMount
 
 
 class IdMapped:
-    """The map of one mount. name: the property, for errors; lines: of uid_map and gid_map, in the container's ids."""
+    """The map of one mount. name: the property, for errors.
+
+    uids, gids: the content of uid_map and gid_map, in the container's ids; recursive: of the mounts below it too.
+    """
 
     __slots__ = ("gids", "name", "recursive", "uids")
 
-    def __init__(self, name: str, entry: dict[str, Any], linux: dict[str, Any], *, recursive: bool) -> None:
+    def __init__(self, name: str, mount: OciMount, linux: LinuxConfig) -> None:
         self.name = name
-        self.recursive = recursive
-        self.uids = _lines(f"{name}.uidMappings", entry["uidMappings"], linux.get("uidMappings") or [])
-        self.gids = _lines(f"{name}.gidMappings", entry["gidMappings"], linux.get("gidMappings") or [])
+        self.recursive = "ridmap" in mount.options
+        self.uids = _lines(f"{name}.uidMappings", mount.uids, linux.uids)
+        self.gids = _lines(f"{name}.gidMappings", mount.gids, linux.gids)
 
     def apply(self, mount: int) -> None:
         """Map the mount of the fd, which must be mounted nowhere yet. Raises RuntimeFailure naming the property."""
@@ -83,14 +89,14 @@ class IdMapped:
             os.waitpid(child, 0)
 
 
-def _lines(name: str, wanted: list[dict[str, int]], container: list[dict[str, int]]) -> str:
+def _lines(name: str, wanted: Sequence[Extent], container: Sequence[Extent]) -> str:
     """The map for a child of the container's user namespace: host ids become what the container calls them."""
     lines = []
     for extent in wanted:
-        first, size = extent["hostID"], extent["size"]
-        for own in container or [{"containerID": 0, "hostID": 0, "size": 0xFFFFFFFF}]:
-            if own["hostID"] <= first and first + size <= own["hostID"] + own["size"]:
-                lines.append(f"{extent['containerID']} {first - own['hostID'] + own['containerID']} {size}\n")
+        first, size = extent.host, extent.size
+        for own in container or [Extent(0, 0, 0xFFFFFFFF)]:
+            if own.host <= first and first + size <= own.host + own.size:
+                lines.append(f"{extent.container} {first - own.host + own.container} {size}\n")
                 break
         else:
             raise InvalidInput(

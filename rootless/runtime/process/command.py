@@ -18,104 +18,135 @@ from rootless.kernel.seccomp import load_filter
 from rootless.kernel.tty import set_controlling
 from rootless.runtime import capabilities
 from rootless.runtime.capabilities import CapabilitySets
+from rootless.runtime.channel import Report
 from rootless.runtime.process.scheduling import apply_scheduling
 from rootless.runtime.seccomp import emulation
 from rootless.runtime.seccomp.listener import hand_over, listener_refusal
+from rootless.runtime.spec.process_config import RLIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
     from rootless.runtime.channel import Channel
     from rootless.runtime.seccomp.emulation import Emulation
+    from rootless.runtime.spec.oci_config import SeccompListener
+    from rootless.runtime.spec.process_config import OciProcess, Rlimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-RLIMITS = (
-    "RLIMIT_CPU",
-    "RLIMIT_FSIZE",
-    "RLIMIT_DATA",
-    "RLIMIT_STACK",
-    "RLIMIT_CORE",
-    "RLIMIT_RSS",
-    "RLIMIT_NPROC",
-    "RLIMIT_NOFILE",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_AS",
-    "RLIMIT_LOCKS",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
-)
-"""In the order of the kernel's numbers (x86, arm, riscv, s390, power share them)."""
 _PIPEFS_MAGIC = 0x50495045
 _INFINITY = (1 << 64) - 1
+
+
+class Filters:
+    """The seccomp filters of a process. program: BPF, None for none; flags: of seccomp(2), for `program`.
+
+    listener: the agent that answers the calls of SCMP_ACT_NOTIFY; emulation: of root, where the id map has one id: a
+    filter of its own, and the supervisor that answers it.
+    """
+
+    __slots__ = ("emulation", "flags", "listener", "program")
+
+    def __init__(
+        self,
+        program: bytes | None = None,
+        flags: int = 0,
+        listener: SeccompListener | None = None,
+        emulation: Emulation | None = None,
+    ) -> None:
+        self.program = program
+        self.flags = flags
+        self.listener = listener
+        self.emulation = emulation
+
+
+class ProcessOptions:
+    """What the specification does not say about a process. keyring: it gets a session keyring of its own.
+
+    die_with_parent: it is killed when the launcher ends; keep_groups: it keeps the caller's supplementary groups.
+    """
+
+    __slots__ = ("die_with_parent", "keep_groups", "keyring")
+
+    def __init__(self, *, keyring: bool = True, die_with_parent: bool = False, keep_groups: bool = False) -> None:
+        self.keyring = keyring
+        self.die_with_parent = die_with_parent
+        self.keep_groups = keep_groups
+
+
+class Streams:
+    """The fds of a process. stdio: for 0, 1 and 2, None for the caller's own; preserve_fds: how many from 3 on stay."""
+
+    __slots__ = ("preserve_fds", "stdio")
+
+    def __init__(self, stdio: tuple[int, int, int] | None = None, preserve_fds: int = 0) -> None:
+        self.stdio = stdio
+        self.preserve_fds = preserve_fds
+
+    def preserved(self) -> tuple[int, ...]:
+        """The fds from 3 on that stay open. Raises RuntimeFailure when one is not open."""
+        fds = tuple(range(3, 3 + self.preserve_fds))
+        for fd in fds:
+            try:
+                os.fstat(fd)
+            except OSError:
+                raise RuntimeFailure(f"cannot preserve fd {fd}: it is not open") from None
+        return fds
 
 
 class ProcessCommand:
     """What one process of a container is to become; made outside, carried out inside.
 
-    process: the OCI `process` object (validated); seccomp_bpf with its flags; emulation: of root, and the socket to its
-    supervisor; sets: its capabilities;
-    preserved: fds 3 and up that stay open; die_with: fd by which the launcher's death shows, or None;
-    keep_groups: leave the caller's supplementary groups; single_id: the kernel denies setgroups;
+    sets: its capabilities; preserved: fds 3 and up that stay open; single_id: the kernel denies setgroups;
+    supervisor: the socket to the supervisor of the emulated root, once that runs;
     own_executable: (device, inode) of the interpreter that we are.
     """
 
-    __slots__ = (
-        "die_with_parent",
-        "emulation",
-        "keep_groups",
-        "own_executable",
-        "preserved",
-        "process",
-        "seccomp_bpf",
-        "seccomp_flags",
-        "sets",
-        "single_id",
-        "supervisor",
-    )
+    __slots__ = ("filters", "options", "own_executable", "preserved", "process", "sets", "single_id", "supervisor")
 
     def __init__(
         self,
-        process: dict[str, Any],
-        *,
-        seccomp_bpf: bytes | None = None,
-        seccomp_flags: int = 0,
-        emulation: Emulation | None = None,
+        process: OciProcess,
+        filters: Filters,
+        options: ProcessOptions,
         preserved: tuple[int, ...] = (),
-        die_with_parent: bool = False,
-        keep_groups: bool = False,
+        *,
         single_id: bool = False,
     ) -> None:
         self.process = process
-        self.seccomp_bpf = seccomp_bpf
-        self.seccomp_flags = seccomp_flags
-        self.emulation = emulation
-        self.supervisor: socket.socket | None = None
+        self.filters = filters
+        self.options = options
         self.preserved = preserved
-        self.die_with_parent = die_with_parent
-        self.keep_groups = keep_groups
         self.single_id = single_id
-        self.sets: CapabilitySets = capabilities.from_oci(process.get("capabilities"))
-        if process.get("rlimits"):
+        self.supervisor: socket.socket | None = None
+        self.sets: CapabilitySets = capabilities.from_oci(process.capabilities)
+        if process.rlimits:
             import resource  # noqa: F401 - now: inside the container's root it would be the image's file
 
         status = os.stat("/proc/self/exe")
         self.own_executable = status.st_dev, status.st_ino
 
+    def start_supervisor(self) -> None:
+        """Fork what answers the emulated root's calls, where there is one. Before the pid namespace is entered: the
+        supervisor must see the container's processes, and must not be one of them."""
+        if self.filters.emulation is not None:
+            self.supervisor = emulation.fork_supervisor(self.filters.emulation)
+
+    def kept_fds(self) -> set[int]:
+        """The fds that stay open from the fork on: streams, what is preserved, the socket to the supervisor."""
+        own = () if self.supervisor is None else (self.supervisor.fileno(),)
+        return {0, 1, 2, *self.preserved, *own}
+
     @property
     def arguments(self) -> list[str]:
         """The argument vector that execve(2) gets."""
-        return list(self.process["args"])
+        return list(self.process.args)
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment; a later entry of one name wins."""
-        return dict(entry.partition("=")[::2] for entry in self.process.get("env") or [] if "=" in entry)
+        return dict(entry.partition("=")[::2] for entry in self.process.env if "=" in entry)
 
 
 def find(command: ProcessCommand) -> str:
@@ -170,22 +201,22 @@ def not_executable(name: str, code: int) -> CommandNotExecutable:
     return CommandNotExecutable(f'exec: "{name}": {os.strerror(code).lower()}')
 
 
-def apply_rlimits(process: dict[str, Any]) -> None:
+def apply_rlimits(limits: Sequence[Rlimit]) -> None:
     """`process.rlimits`. Raises RuntimeFailure naming the one that the caller's hard limit does not allow."""
-    if not process.get("rlimits"):
+    if not limits:
         return
     import resource
 
-    for limit in process["rlimits"]:
-        number = RLIMITS.index(limit["type"])
-        soft, hard = (resource.RLIM_INFINITY if v >= _INFINITY or v < 0 else v for v in (limit["soft"], limit["hard"]))
+    for limit in limits:
+        number = RLIMITS.index(limit.kind)
+        soft, hard = (resource.RLIM_INFINITY if v >= _INFINITY or v < 0 else v for v in (limit.soft, limit.hard))
         try:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError) as e:
             allowed = resource.getrlimit(number)[1]
             shown = "unlimited" if allowed == resource.RLIM_INFINITY else str(allowed)
             raise RuntimeFailure(
-                f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {e}",
+                f"cannot set {limit.kind} to {limit.soft}:{limit.hard}: {e}",
                 hint=f"your own hard limit is {shown}",
             ) from e
 
@@ -227,10 +258,10 @@ def check_directory() -> None:
 
 def become_user(command: ProcessCommand, warn: Callable[[str], None]) -> None:
     """Groups, group and user of `process.user`; the permitted capabilities survive. Raises RuntimeFailure."""
-    user = command.process.get("user") or {}
-    uid, gid = user.get("uid", 0), user.get("gid", 0)
-    if not command.keep_groups:
-        _set_groups(command, list(user.get("additionalGids") or []), gid, warn)
+    user = command.process.user
+    uid, gid = user.uid, user.gid
+    if not command.options.keep_groups:
+        _set_groups(command, user.additional_gids, gid, warn)
     capabilities.keep_over_setuid()
     try:
         os.setresgid(gid, gid, gid)
@@ -242,10 +273,7 @@ def become_user(command: ProcessCommand, warn: Callable[[str], None]) -> None:
                 hint="run as another user (`--user 0`), or see `rootless doctor` for a wider range of ids",
             ) from e
         raise RuntimeFailure(f"cannot become user {uid}:{gid}: {e.strerror}") from e
-    if "umask" in user:
-        os.umask(user["umask"])
-    else:
-        os.umask(0o022)
+    os.umask(0o022 if user.umask is None else user.umask)
 
 
 def _set_groups(command: ProcessCommand, groups: list[int], gid: int, warn: Callable[[str], None]) -> None:
@@ -320,7 +348,6 @@ def execute(
     program: str,
     *,
     extra_filter: bytes | None,
-    warn: Callable[[str], None],
     outside: Channel,
 ) -> None:
     """Take on identity and limits, then execve. Returns only by an exception.
@@ -331,16 +358,16 @@ def execute(
     """
     process = command.process
     apply_scheduling(process)
-    apply_rlimits(process)
-    directory = process.get("cwd") or "/"
+    apply_rlimits(process.rlimits)
+    directory = process.cwd
     entered = enter_directory(directory, quiet=True)
-    own_stdio((process.get("user") or {}).get("uid", 0))
-    become_user(command, warn)
+    own_stdio(process.user.uid)
+    become_user(command, outside.warn)
     if not entered:
         enter_directory(directory)
     check_directory()
-    no_new_privileges = bool(process.get("noNewPrivileges"))
-    if command.die_with_parent:
+    no_new_privileges = process.no_new_privileges
+    if command.options.die_with_parent:
         # only now: changes of ids clear it. Then a look whether the parent died before it counted
         kernel.set_pdeathsig(signal.SIGKILL)
         if outside.peer_is_gone():
@@ -349,9 +376,10 @@ def execute(
         os.set_inheritable(fd, True)
     environment = command.environment
     arguments = command.arguments
-    filters = [(f, flags) for f, flags in ((extra_filter, 0), (command.seccomp_bpf, command.seccomp_flags)) if f]
-    outside.send({"at": "exec"})
-    if (filters or command.emulation is not None) and not no_new_privileges:
+    given = command.filters
+    filters = [(f, flags) for f, flags in ((extra_filter, 0), (given.program, given.flags)) if f]
+    outside.send(Report("exec"))
+    if (filters or given.emulation is not None) and not no_new_privileges:
         effective, permitted, inheritable = kernel.capget()
         if effective != permitted:
             kernel.capset(permitted, permitted, inheritable)
@@ -381,6 +409,6 @@ def _load(command: ProcessCommand, filters: list[tuple[bytes, int]], outside: Ch
             raise listener_refusal(e, flags) from e
         if listener is not None:
             hand_over(listener, outside)
-    if command.emulation is not None and command.supervisor is not None:
+    if command.filters.emulation is not None and command.supervisor is not None:
         # last: of two answers that are errno the filter loaded later gives its own, and ours is success
-        emulation.load(command.emulation, command.supervisor, lambda text: outside.send({"warning": text}))
+        emulation.load(command.filters.emulation, command.supervisor, outside.warn)

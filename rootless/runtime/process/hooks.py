@@ -16,22 +16,21 @@ from rootless.kernel.process import pidfd_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.runtime.spec.oci_config import Hook, HookStage
+    from rootless.runtime.spec.oci_state import OciState
 
-_OUTPUT = 4096
-STAGES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-"""In the order of a container's life."""
+_OUTPUT = 4096  # bytes of a hook's output that an error quotes
 
 
-def run(config: dict[str, Any], name: str, state: dict[str, Any], *, required: bool = True) -> list[str]:
-    """Run the hooks of stage `name` in order. Raises HookFailed at the first that fails.
+def run(stage: HookStage, state: OciState, *, required: bool = True) -> list[str]:
+    """Run the hooks of the stage in order, each with `state` on its stdin. Raises HookFailed at the first that fails.
 
     required: False collects the failures instead and returns them (poststop).
     """
     failures: list[str] = []
-    for hook in (config.get("hooks") or {}).get(name) or []:
+    for hook in stage.hooks:
         try:
-            _run_one(name, hook, state)
+            _run_one(stage.name, hook, state)
         except HookFailed as e:
             if required:
                 raise
@@ -39,23 +38,17 @@ def run(config: dict[str, Any], name: str, state: dict[str, Any], *, required: b
     return failures
 
 
-def has(config: dict[str, Any], *names: str) -> bool:
-    """Whether the configuration has hooks of any of these stages."""
-    hooks = config.get("hooks") or {}
-    return any(hooks.get(name) for name in names)
-
-
-def _run_one(name: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
+def _run_one(name: str, hook: Hook, state: OciState) -> None:
     import json
 
-    path = hook["path"]
+    path = hook.path
     reader, writer = os.pipe()
     output, output_writer = os.pipe()
     try:
         child = os.posix_spawn(
             path,
-            list(hook.get("args") or [path]),
-            dict(entry.partition("=")[::2] for entry in hook.get("env") or []),
+            hook.args or [path],
+            dict(entry.partition("=")[::2] for entry in hook.env),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, reader, 0),
                 (os.POSIX_SPAWN_DUP2, output_writer, 1),
@@ -70,9 +63,9 @@ def _run_one(name: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
     finally:
         os.close(reader)
         os.close(output_writer)
-    words, status = _converse(child, writer, output, json.dumps(state).encode(), hook.get("timeout"))
+    words, status = _converse(child, writer, output, json.dumps(state.to_json()).encode(), hook.timeout)
     if status is None:
-        raise HookFailed(f"{name} hook '{path}' took longer than its {hook['timeout']} seconds{words}")
+        raise HookFailed(f"{name} hook '{path}' took longer than its {hook.timeout} seconds{words}")
     if status != 0:
         raise HookFailed(f"{name} hook '{path}' failed with exit status {status}{words}")
 

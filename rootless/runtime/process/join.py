@@ -4,134 +4,142 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 
 from rootless.errors import InvalidState, RuntimeFailure
 from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWPID, setns
 from rootless.kernel.tty import set_winsize
 from rootless.runtime import capabilities
-from rootless.runtime.channel import Channel, pair
+from rootless.runtime.channel import Channel, Order, Report
 from rootless.runtime.operations.devices import open_pty
 from rootless.runtime.process import session_keyring
 from rootless.runtime.process.command import (
+    Filters,
     ProcessCommand,
+    ProcessOptions,
+    Streams,
     execute,
     find,
     restore_signals,
     take_stdio,
     take_terminal,
 )
-from rootless.runtime.process.init import label, report, set_oom_score
-from rootless.runtime.process.launch import preserved_fds
+from rootless.runtime.process.inside import Conversation, die_with, set_labels, set_oom_score
 from rootless.runtime.process.namespace_steps import FILES, FLAGS
 from rootless.runtime.process.nested import give_streams_from_outside, is_without_us
-from rootless.runtime.process.running import Process, expect
+from rootless.runtime.process.running import Process, expect, fork_first_child
 from rootless.runtime.process.scheduling import apply_affinity, apply_inherited
-from rootless.runtime.seccomp import emulation as emulating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
-    from rootless.runtime.seccomp.emulation import Emulation
+    from rootless.runtime.spec.oci_config import OciConfig
+    from rootless.runtime.spec.process_config import OciProcess
 
 
-def exec_process(
-    pid: int,
-    process: dict[str, Any],
-    *,
-    config: dict[str, Any],
-    stdio: tuple[int, int, int] | None = None,
-    seccomp_bpf: bytes | None = None,
-    seccomp_flags: int = 0,
-    emulation: Emulation | None = None,
-    on_listener: Callable[[int, int], None] | None = None,
-    preserve_fds: int = 0,
-    start_time: int | None = None,
-    own_keyring: bool = False,
-    keep_groups: bool = False,
-    die_with_parent: bool = False,
-    join_cgroup: Callable[[int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> Process:
-    """Start the OCI `process` in the container whose first process is `pid`; return once its command runs.
+class Joining:
+    """One more process for a container that runs. pid: of the container's first process; config: the container's.
 
-    config: the container's, for what a process does not say itself (oomScoreAdj, personality). stdio: fds for 0, 1, 2,
-    None for the caller's own; with `process["terminal"]` the result has the master of a new pty of the container.
-    emulation: as in Launch. on_listener: gets the listener of a filter that has one, and the pid.
-    start_time: of `pid`, when the caller has it on record: another process with that number is refused.
-    Raises InvalidState when the container does not run, else what `Process.start` raises.
+    The configuration tells what `process` does not say itself (oomScoreAdj, personality). A process with a terminal
+    gets a new pty of the container, whose master is in the result. on_listener: gets the listener of a filter that has
+    one, and the pid; start_time: of `pid` in clock ticks, None where the caller has none on record; join_cgroup: called
+    with the pid of the process that joins, before it enters a namespace; warn: gets one line for each thing that is
+    weaker than asked.
     """
-    preserved = preserved_fds(preserve_fds)
-    target = _open_target(pid, start_time)
-    command = ProcessCommand(
-        process,
-        seccomp_bpf=seccomp_bpf,
-        seccomp_flags=seccomp_flags,
-        emulation=emulation,
-        preserved=preserved,
-        die_with_parent=die_with_parent,
-        keep_groups=keep_groups,
-        single_id=_denies_setgroups(pid),
+
+    __slots__ = (
+        "config",
+        "filters",
+        "join_cgroup",
+        "on_listener",
+        "options",
+        "pid",
+        "process",
+        "start_time",
+        "streams",
+        "warn",
     )
-    notice = warn or (lambda text: None)
-    if command.sets.unknown:
-        notice(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
-    kernel.set_child_subreaper()
-    ours, theirs = pair()
-    inner_ours, inner_theirs = pair()
-    result: Process | None = None
-    helper = -1
+
+    def __init__(self, pid: int, process: OciProcess, config: OciConfig) -> None:
+        self.pid = pid
+        self.process = process
+        self.config = config
+        self.streams = Streams()
+        self.filters = Filters()
+        self.options = ProcessOptions(keyring=False)
+        self.on_listener: Callable[[int, int], None] | None = None
+        self.start_time: int | None = None
+        self.join_cgroup: Callable[[int], None] | None = None
+        self.warn: Callable[[str], None] = lambda text: None
+
+
+def exec_process(joining: Joining) -> Process:
+    """Start the process in its container; return once its command runs.
+
+    Raises InvalidState when the container does not run, or its pid belongs to another process by now; else what
+    `Process.start` raises.
+    """
+    preserved = joining.streams.preserved()
+    target = _open_target(joining.pid, joining.start_time)
     try:
-        caller = os.getpid()
-        helper = os.fork()
-        if helper == 0:
-            ours.close()
-            inner_ours.close()
-            _Joiner(command, target, stdio, config, own_keyring).outer(theirs, inner_theirs, caller)
-        theirs.close()
-        inner_theirs.close()
-        expect(ours, "ready", notice)
-        if join_cgroup is not None:
-            join_cgroup(helper)
-        ours.send({"do": "join"})
-        answer, _ = expect(ours, "init", notice)
-        result = Process(answer["pid"], inner_ours, notice)
-        if on_listener is not None:
-            number = result.pid
-            result.on_listener = lambda fd: on_listener(fd, number)
-        result.adopt(helper, ours)
-        _until_started(result, inner_ours, notice)
-        return result
-    except BaseException:
-        if result is not None:
-            result.destroy()
-        elif helper > 0:
-            os.kill(helper, signal.SIGKILL)
-            os.waitpid(helper, 0)
-        ours.close()
-        inner_ours.close()
-        raise
+        command = ProcessCommand(
+            joining.process,
+            joining.filters,
+            joining.options,
+            preserved,
+            single_id=_denies_setgroups(joining.pid),
+        )
+        if command.sets.unknown:
+            joining.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
+        return _follow(joining, _Joiner(command, target, joining.streams.stdio, joining.config))
     finally:
         target.close()
 
 
+def _follow(joining: Joining, joiner: _Joiner) -> Process:
+    """Our side of the conversation; whatever fails, both children are gone afterwards."""
+    child = fork_first_child(joiner.outer)
+    process: Process | None = None
+    try:
+        expect(child.channel, "ready", joining.warn)
+        if joining.join_cgroup is not None:
+            joining.join_cgroup(child.pid)
+        child.channel.send(Order("join"))
+        process = child.follow(joining.warn)
+        on_listener, pid = joining.on_listener, process.pid
+        if on_listener is not None:
+            process.on_listener = lambda fd: on_listener(fd, pid)
+        _until_started(process, child.inner, joining.warn)
+        return process
+    except BaseException:
+        if process is not None:
+            process.destroy()
+        else:
+            child.abandon()
+        child.close()
+        raise
+
+
 def _until_started(process: Process, channel: Channel, warn: Callable[[str], None]) -> None:
+    """Take the terminal that the process tells of, and start its command as soon as it is ready for that."""
     while True:
-        message, fds = expect(channel, None, warn)
-        if message.get("at") == "console":
+        report, fds = expect(channel, None, warn)
+        if report.at == "console":
             process.console_fd = fds[0]
-        elif message.get("at") == "created":
+        elif report.at == "created":
             process.start()
             return
         else:
-            raise RuntimeFailure(f"the joining process said {message}")
+            raise RuntimeFailure(f"the joining process said '{report.at}'")
 
 
 class _Target:
-    """The container's first process, held by a pidfd, and the namespaces of it that are not ours."""
+    """The container's first process, held by a pidfd, and the namespaces of it that are not ours.
+
+    root: O_PATH fd of its root directory; spaces: (CLONE_NEW*, fd) each; flags: all of these CLONE_NEW* together.
+    """
 
     __slots__ = ("flags", "pid", "pidfd", "root", "spaces")
 
@@ -212,60 +220,52 @@ class _Joiner:
     their files, trace them, or write to the interpreter by /proc/PID/exe.
     """
 
-    __slots__ = ("command", "config", "own_keyring", "stdio", "target")
+    __slots__ = ("command", "config", "stdio", "target")
 
     def __init__(
-        self,
-        command: ProcessCommand,
-        target: _Target,
-        stdio: tuple[int, int, int] | None,
-        config: dict[str, Any],
-        own_keyring: bool,
+        self, command: ProcessCommand, target: _Target, stdio: tuple[int, int, int] | None, config: OciConfig
     ) -> None:
         self.command = command
         self.target = target
         self.stdio = stdio
         self.config = config
-        self.own_keyring = own_keyring
 
     def outer(self, launcher: Channel, inner: Channel, parent: int) -> NoReturn:
-        step = ["join the container"]
+        """The first child's life: cgroup (by the launcher), namespaces, fork. Never returns."""
+        conversation = Conversation(launcher)
+        conversation.step = "join the container"
         try:
             gc.disable()
             restore_signals()
-            kernel.set_pdeathsig(signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
-            notice = lambda text: launcher.send({"warning": text})  # noqa: E731
-            set_oom_score(self.command.process, self.config.get("process") or {}, notice)
-            label(self.command.process)
-            apply_inherited(self.config.get("linux") or {})
-            apply_affinity(self.command.process, final=False)
-            launcher.send({"at": "ready"})
-            if launcher.receive()[0] is None:
-                os._exit(1)
-            apply_affinity(self.command.process, final=True)
+            die_with(parent)
+            set_oom_score(self.command.process, self.config.process, launcher.warn)
+            set_labels(self.command.process)
+            apply_inherited(self.config.linux)
+            apply_affinity(self.command.process.cpu_affinity, final=False)
+            launcher.send(Report("ready"))
+            launcher.await_order("join")
+            apply_affinity(self.command.process.cpu_affinity, final=True)
             kernel.set_dumpable(False)
             self._give_streams()
-            if self.command.emulation is None:
+            if self.command.filters.emulation is None:
                 self._join(self.target.flags)
             else:
                 # the supervisor stays outside of the pid namespace, which it must see from outside
                 self._join(self.target.flags & ~CLONE_NEWPID)
-                step[0] = "start the supervisor of the emulated root"
-                self.command.supervisor = emulating.fork_supervisor(self.command.emulation)
-                step[0] = "join the container"
+                conversation.step = "start the supervisor of the emulated root"
+                self.command.start_supervisor()
+                conversation.step = "join the container"
                 self._enter(self.target.flags & CLONE_NEWPID)
             child = os.fork()
             if child == 0:
                 launcher.close()
                 self._inside(inner)
             inner.close()
-            launcher.send({"at": "init", "pid": child})
-            launcher.receive()
+            launcher.send(Report("init", pid=child))
+            launcher.receive_order()
             os._exit(0)
         except BaseException as e:
-            report(launcher, e, step[0])
+            conversation.fail(e)
         finally:
             os._exit(1)
 
@@ -274,7 +274,7 @@ class _Joiner:
         userns = next((fd for flag, fd in self.target.spaces if flag == FLAGS["user"]), None)
         if userns is None or not is_without_us(userns, self.target.pid):
             return
-        uid = (self.command.process.get("user") or {}).get("uid", 0)
+        uid = self.command.process.user.uid
         give_streams_from_outside(userns, self.target.pid, uid, self.stdio or (0, 1, 2))
 
     def _enter(self, flags: int) -> None:
@@ -310,55 +310,45 @@ class _Joiner:
             kernel.set_dumpable(False)
 
     def _inside(self, channel: Channel) -> NoReturn:
-        step = ["start"]
+        """The life of the process that becomes the command, in all namespaces of the container. Never returns."""
+        conversation = Conversation(channel)
         try:
             kernel.set_pdeathsig(0)
             os.setsid()
-            self._streams(channel, step)
-            step[0] = "find the command"
+            self._take_streams(conversation)
+            conversation.step = "find the command"
             program = find(self.command)
-            step[0] = "join a new session keyring"
-            extra_filter = (
-                session_keyring.join(warn=lambda text: channel.send({"warning": text})) if self.own_keyring else None
-            )
-            step[0] = "drop capabilities from the bounding set"
+            conversation.step = "join a new session keyring"
+            extra_filter = session_keyring.join(warn=channel.warn) if self.command.options.keyring else None
+            conversation.step = "drop capabilities from the bounding set"
             capabilities.drop_bounding(self.command.sets.bounding)
-            channel.send({"at": "created"})
-            if channel.receive()[0] is None:
-                os._exit(1)
-            step[0] = "start the command"
-            execute(
-                self.command,
-                program,
-                extra_filter=extra_filter,
-                warn=lambda text: channel.send({"warning": text}),
-                outside=channel,
-            )
+            channel.send(Report("created"))
+            channel.await_order("start")
+            conversation.step = "start the command"
+            execute(self.command, program, extra_filter=extra_filter, outside=channel)
         except BaseException as e:
-            report(channel, e, step[0])
+            conversation.fail(e)
         finally:
             os._exit(1)
 
-    def _streams(self, channel: Channel, step: list[str]) -> None:
+    def _take_streams(self, conversation: Conversation) -> None:
         """The pty or the given fds become 0, 1, 2; everything else but the preserved and the channel is closed."""
-        step[0] = "take the streams"
+        conversation.step = "take the streams"
+        channel, process = conversation.channel, self.command.process
         if self.stdio is not None:
             take_stdio(self.stdio)
-        supervisor = self.command.supervisor
-        own = () if supervisor is None else (supervisor.fileno(),)
-        kernel.close_others((0, 1, 2, *self.command.preserved, channel.fileno(), *own))
-        if not self.command.process.get("terminal"):
+        kernel.close_others((*self.command.kept_fds(), channel.fileno()))
+        if not process.terminal:
             return
-        step[0] = "open a pty"
+        conversation.step = "open a pty"
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         master, slave = open_pty(root)
         os.close(root)
-        size = self.command.process.get("consoleSize") or {}
-        if size.get("height") and size.get("width"):
-            set_winsize(master, size["height"], size["width"])
-        uid = (self.command.process.get("user") or {}).get("uid", 0)
-        if uid:
-            os.fchown(slave, uid, -1)
-        channel.send({"at": "console"}, (master,))
+        rows, columns = process.console_size or (0, 0)
+        if rows and columns:
+            set_winsize(master, rows, columns)
+        if process.user.uid:
+            os.fchown(slave, process.user.uid, -1)
+        channel.send(Report("console"), (master,))
         os.close(master)
         take_terminal(slave)

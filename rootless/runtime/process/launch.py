@@ -7,209 +7,137 @@ command and, as the caller is a child subreaper, the caller's own child once the
 from __future__ import annotations
 
 import os
-import signal
 import socket
 
 from rootless.errors import InvalidInput, RuntimeFailure
 from rootless.host.userns import read_map, write_maps
-from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWUSER
-from rootless.runtime import CONFIG_VERSION
-from rootless.runtime.channel import Channel, pair
+from rootless.runtime.channel import Channel, Order
 from rootless.runtime.plan import RootFacts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
-from rootless.runtime.process.command import ProcessCommand
-from rootless.runtime.process.running import Process, expect
+from rootless.runtime.process.command import Filters, ProcessCommand, ProcessOptions, Streams
+from rootless.runtime.process.running import FirstChild, Process, expect, fork_first_child
 from rootless.runtime.seccomp.listener import listening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Callable
 
     from rootless.records.id_map import IdMap
     from rootless.runtime.operations import Operation
     from rootless.runtime.process.nested import Nested
-    from rootless.runtime.seccomp.emulation import Emulation
+    from rootless.runtime.process.netdevices import MovedDevice
+    from rootless.runtime.spec.oci_config import OciConfig
+    from rootless.runtime.spec.oci_state import Bundle
+    from rootless.runtime.spec.process_config import OciUser
 
 
 _CAP_NET_BIND_SERVICE = 10
 
 
-class Launch:
-    """One container to start.
+class UserIds:
+    """The ids of a container. id_map: of its new user namespace, None where the configuration wants none.
 
-    config: validated OCI configuration; bundle: absolute directory; container_id: for hooks.
-    id_map: of the new user namespace, None where the configuration wants none.
-    root_mount: mounts the root file system at the path it is given, inside the user and mount namespace and outside of
-    the pid namespace; None for a plain directory. extra: operations beside the configuration's.
-    stdio: fds for 0, 1, 2 (None: the caller's own); preserve_fds: how many from 3 on stay open in the container.
-    join_cgroup, on_namespaces: called here with the first child's pid, before it makes its cgroup namespace, and when
-    its network namespace is there; it lives until `start` (or the hand-over to a gate).
-    seccomp_bpf, seccomp_flags: the filter; seccomp_listener: listenerPath and listenerMetadata of its profile where the
-    configuration does not have them; emulation: of a root with one id, its filter and supervisor;
-    keyring: a session keyring of its own; die_with_parent: the container is
-    killed when this process ends; init: our own reaper as pid 1; gate: listening SOCK_SEQPACKET socket by which a later
-    process starts the container; keep_groups: the caller's supplementary groups stay; pivot: False moves the root.
-    made: fds of namespaces, by the configuration's word for the type, that the caller has made already and that are
-    entered where the configuration wants new ones; with a user namespace its map is outer_map or id_map.
     outer_map: of the user namespace in which everything is set up, where id_map lacks what that needs
     (runtime.process.nested).
+    """
+
+    __slots__ = ("id_map", "outer_map")
+
+    def __init__(self, id_map: IdMap | None, outer_map: IdMap | None = None) -> None:
+        self.id_map = id_map
+        self.outer_map = outer_map
+
+    @property
+    def setup_map(self) -> IdMap | None:
+        """The map of the namespace in which the container is set up, which is written from outside."""
+        return self.outer_map or self.id_map
+
+
+class Launch:
+    """One container to start, from its bundle and its ids; the attributes say what the configuration does not.
+
+    root_mount: mounts the root file system at the path it is given, inside the user and mount namespace and outside of
+    the pid namespace; None for a plain directory. extra: operations beside the configuration's; pivot: False moves the
+    root, where the old root is an initramfs, which pivot_root(2) refuses.
+    made: fds of namespaces, by the configuration's word for the type, that the caller has made already and that are
+    entered where the configuration wants new ones; a user namespace among them has the map `ids.setup_map`.
+    join_cgroup, on_namespaces: called here with the first child's pid, before it makes its cgroup namespace, and when
+    its network namespace is there; it lives until `Process.start` (or the hand-over to a gate).
+    init: our own reaper is pid 1; gate: listening SOCK_SEQPACKET socket by which a later process starts the container.
     warn: gets one line for each thing that is weaker than asked.
     """
 
     __slots__ = (
         "bundle",
-        "config",
-        "container_id",
-        "die_with_parent",
-        "emulation",
         "extra",
+        "filters",
         "gate",
-        "id_map",
+        "ids",
         "init",
         "join_cgroup",
-        "keep_groups",
-        "keyring",
         "made",
         "on_namespaces",
-        "outer_map",
+        "options",
         "pivot",
-        "preserve_fds",
         "root_mount",
-        "seccomp_bpf",
-        "seccomp_flags",
-        "seccomp_listener",
-        "stdio",
+        "streams",
         "warn",
     )
 
-    def __init__(
-        self,
-        *,
-        config: dict[str, Any],
-        bundle: str,
-        id_map: IdMap | None,
-        container_id: str = "",
-        root_mount: Callable[[str], None] | None = None,
-        extra: Sequence[Operation] = (),
-        stdio: tuple[int, int, int] | None = None,
-        preserve_fds: int = 0,
-        join_cgroup: Callable[[int], None] | None = None,
-        on_namespaces: Callable[[int], None] | None = None,
-        seccomp_bpf: bytes | None = None,
-        seccomp_flags: int = 0,
-        seccomp_listener: dict[str, Any] | None = None,
-        emulation: Emulation | None = None,
-        keyring: bool = True,
-        die_with_parent: bool = False,
-        init: bool = False,
-        gate: socket.socket | None = None,
-        keep_groups: bool = False,
-        pivot: bool = True,
-        made: dict[str, int] | None = None,
-        outer_map: IdMap | None = None,
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
-        self.config = config
+    def __init__(self, bundle: Bundle, ids: UserIds) -> None:
         self.bundle = bundle
-        self.id_map = id_map
-        self.container_id = container_id
-        self.root_mount = root_mount
-        self.extra = list(extra)
-        self.stdio = stdio
-        self.preserve_fds = preserve_fds
-        self.join_cgroup = join_cgroup
-        self.on_namespaces = on_namespaces
-        self.seccomp_bpf = seccomp_bpf
-        self.seccomp_flags = seccomp_flags
-        self.seccomp_listener = seccomp_listener
-        self.emulation = emulation
-        self.keyring = keyring
-        self.die_with_parent = die_with_parent
-        self.init = init
-        self.gate = gate
-        self.keep_groups = keep_groups
-        self.pivot = pivot
-        self.made = made or {}
-        self.outer_map = outer_map
-        self.warn = warn or (lambda text: None)
+        self.ids = ids
+        self.root_mount: Callable[[str], None] | None = None
+        self.extra: list[Operation] = []
+        self.pivot = True
+        self.made: dict[str, int] = {}
+        self.join_cgroup: Callable[[int], None] | None = None
+        self.on_namespaces: Callable[[int], None] | None = None
+        self.filters = Filters()
+        self.options = ProcessOptions()
+        self.streams = Streams()
+        self.init = False
+        self.gate: socket.socket | None = None
+        self.warn: Callable[[str], None] = lambda text: None
 
 
 def create(launch: Launch) -> Process:
     """Build the container up to the start gate. On any failure everything is undone and one RootlessError is raised."""
     setup = _prepare(launch)
-    kernel.set_child_subreaper()
-    ours, theirs = pair()
-    inner_ours, inner_theirs = pair()
-    caller = os.getpid()
-    helper = os.fork()
-    if helper == 0:
-        ours.close()
-        inner_ours.close()
-        init.outer(setup, theirs, inner_theirs, caller)
-    theirs.close()
-    inner_theirs.close()
+    child = fork_first_child(lambda launcher, inner, parent: init.outer(setup, launcher, inner, parent))
     try:
-        return _follow(launch, helper, ours, inner_ours)
+        return _follow(launch, child)
     except BaseException:
-        ours.close()
-        inner_ours.close()
+        child.close()
         raise
 
 
 def _prepare(launch: Launch) -> init.Setup:
     """Everything that can be decided, and every wrong input found, before anything is forked."""
-    config = launch.config
-    spaces = namespace_steps.wanted(config)
-    if bool(spaces.new & CLONE_NEWUSER) != (launch.id_map is not None):
+    config = launch.bundle.config
+    process = config.first_process()
+    spaces = namespace_steps.wanted(config.linux)
+    if bool(spaces.new & CLONE_NEWUSER) != (launch.ids.id_map is not None):
         raise InvalidInput("config property 'linux.uidMappings': a new user namespace and its id map go together")
     spaces.enter_made(launch.made)
-    root = os.path.join(launch.bundle, config["root"]["path"])
-    id_map = launch.id_map
-    if id_map is not None:
-        has_gid = id_map.has_gid
-        single = id_map.kind == "single"
-        _check_user(config, id_map)
-    else:
-        own = read_map("gid_map")
-        single = len(own) == 1 and own[0].size == 1
-
-        def has_gid(gid: int) -> bool:
-            return any(e.container <= gid < e.container + e.size for e in own)
-
-    facts = RootFacts(
-        launch.bundle,
-        has_gid,
-        root_is_mounted=launch.root_mount is not None,
-        nosuid=launch.root_mount is None and not _is_ours(root),
-        pivot=launch.pivot,
-    )
-    command = ProcessCommand(
-        config["process"],
-        seccomp_bpf=launch.seccomp_bpf,
-        seccomp_flags=launch.seccomp_flags,
-        emulation=launch.emulation,
-        preserved=preserved_fds(launch.preserve_fds),
-        die_with_parent=launch.die_with_parent,
-        keep_groups=launch.keep_groups,
-        single_id=single,
-    )
+    root = os.path.join(launch.bundle.directory, config.root)
+    facts, single_id = _facts(launch, root, process.user)
+    command = ProcessCommand(process, launch.filters, launch.options, launch.streams.preserved(), single_id=single_id)
     if command.sets.unknown:
         launch.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
-    nested = None
-    if launch.outer_map is not None and id_map is not None:
-        nested = _nested(launch.outer_map, id_map, config, command)
+    nested = _nested(launch.ids, config, command)
+    if nested is not None:
         config = nested.rewritten(config)
     setup = init.Setup(config, command, spaces, operations(config, facts, launch.extra), os.path.realpath(root))
     setup.nested = nested
     setup.propagation = root_propagation(config)
     setup.root_mount = launch.root_mount
-    setup.stdio = launch.stdio
+    setup.stdio = launch.streams.stdio
     setup.gate = launch.gate
-    setup.keyring = launch.keyring
-    if id_map is not None:
-        setup.ids = (launch.outer_map or id_map).first_uid(), (launch.outer_map or id_map).first_gid()
+    setup_map = launch.ids.setup_map
+    if setup_map is not None:
+        setup.ids = setup_map.first_uid(), setup_map.first_gid()
     elif any(kind == "user" for kind, _ in spaces.joined):
         setup.ids = 0, 0
     if launch.init:
@@ -219,21 +147,44 @@ def _prepare(launch: Launch) -> init.Setup:
     return setup
 
 
-def _nested(outer: IdMap, inner: IdMap, config: dict[str, Any], command: ProcessCommand) -> Nested:
+def _facts(launch: Launch, root: str, user: OciUser) -> tuple[RootFacts, bool]:
+    """(what the plan must know, whether the container has one id alone). Raises RuntimeFailure for an unmapped user."""
+    id_map = launch.ids.id_map
+    has_gid: Callable[[int], bool]
+    if id_map is not None:
+        has_gid = id_map.has_gid
+        single = id_map.kind == "single"
+        _check_user(user, id_map)
+    else:
+        own = read_map("gid_map")
+        single = len(own) == 1 and own[0].size == 1
+
+        def has_gid(gid: int) -> bool:
+            return any(e.container <= gid < e.container + e.size for e in own)
+
+    facts = RootFacts(
+        launch.bundle.directory,
+        has_gid,
+        root_is_mounted=launch.root_mount is not None,
+        nosuid=launch.root_mount is None and not _is_ours(root),
+        pivot=launch.pivot,
+    )
+    return facts, single
+
+
+def _nested(ids: UserIds, config: OciConfig, command: ProcessCommand) -> Nested | None:
+    """The way into the container's own user namespace, where it is set up in another one."""
+    if ids.outer_map is None or ids.id_map is None:
+        return None
     from rootless.runtime.process.nested import Nested
 
-    nested = Nested(outer, inner)
-    own = {n["type"] for n in (config.get("linux") or {}).get("namespaces") or [] if not n.get("path")}
-    nested.low_ports = "network" in own and bool(command.sets.effective >> _CAP_NET_BIND_SERVICE & 1)
+    nested = Nested(ids.outer_map, ids.id_map)
+    nested.low_ports = config.linux.makes("network") and bool(command.sets.effective >> _CAP_NET_BIND_SERVICE & 1)
     return nested
 
 
-def _check_user(config: dict[str, Any], id_map: IdMap) -> None:
-    user = config["process"].get("user") or {}
-    for name, number, known in (
-        ("uid", user.get("uid", 0), id_map.has_uid),
-        ("gid", user.get("gid", 0), id_map.has_gid),
-    ):
+def _check_user(user: OciUser, id_map: IdMap) -> None:
+    for name, number, known in (("uid", user.uid, id_map.has_uid), ("gid", user.gid, id_map.has_gid)):
         if not known(number):
             raise RuntimeFailure(
                 f"the container's {name} {number} is not in its id map",
@@ -249,96 +200,63 @@ def _is_ours(root: str) -> bool:
         raise RuntimeFailure(f"cannot open root file system '{root}': {e.strerror}") from e
 
 
-def preserved_fds(count: int) -> tuple[int, ...]:
-    """Fds 3 to 2+count, which must be open. To be called before anything of ours is opened."""
-    fds = tuple(range(3, 3 + count))
-    for fd in fds:
-        try:
-            os.fstat(fd)
-        except OSError:
-            raise RuntimeFailure(f"cannot preserve fd {fd}: it is not open") from None
-    return fds
-
-
-def _follow(launch: Launch, helper: int, outer: Channel, inner: Channel) -> Process:
+def _follow(launch: Launch, child: FirstChild) -> Process:
     """Our side of the conversation, up to the start gate; whatever fails, both children are gone afterwards."""
     userns_fd = -1
     process: Process | None = None
     try:
-        expect(outer, "namespaces", launch.warn)
-        if launch.id_map is not None:
+        expect(child.channel, "namespaces", launch.warn)
+        if launch.ids.setup_map is not None:
             if "user" not in launch.made:
-                write_maps(helper, launch.outer_map or launch.id_map)
-            userns_fd = os.open(f"/proc/{helper}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+                write_maps(child.pid, launch.ids.setup_map)
+            userns_fd = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
-            launch.join_cgroup(helper)
-        outer.send({"do": "mapped", "devices": _move_devices(launch.config, helper)})
+            launch.join_cgroup(child.pid)
+        order = Order("mapped")
+        order.devices = _move_devices(launch.bundle.config, child.pid)
+        child.channel.send(order)
         if launch.on_namespaces is not None:
             # beside the mounts, which go on in the child meanwhile
-            launch.on_namespaces(helper)
-        answer, _ = expect(outer, "init", launch.warn)
-        process = Process(answer["pid"], inner, launch.warn)
-        process.on_listener = listening(
-            launch.config, lambda: oci_state(launch, answer["pid"], "created"), launch.seccomp_listener
-        )
-        process.adopt(helper, outer)
+            launch.on_namespaces(child.pid)
+        process = child.follow(launch.warn)
+        process.state = launch.bundle.state("created", process.pid)
+        agent = launch.filters.listener or launch.bundle.config.linux.seccomp_listener
+        process.on_listener = listening(agent, lambda: launch.bundle.state("created", process.pid))
         if userns_fd >= 0:
             process.userns_fd = userns_fd
-        _until_created(launch, process, inner)
+        _until_created(launch, process, child.inner)
     except BaseException:
         if process is not None:
             process.destroy()
         else:
             if userns_fd >= 0:
                 os.close(userns_fd)
-            _kill(helper)
+            child.abandon()
         raise
     return process
 
 
-def _move_devices(config: dict[str, Any], helper: int) -> list[dict[str, Any]]:
-    if not (config.get("linux") or {}).get("netDevices"):
+def _move_devices(config: OciConfig, child: int) -> list[MovedDevice]:
+    if not config.linux.net_devices:
         return []
     from rootless.runtime.process import netdevices
 
-    return netdevices.move(config, helper)
+    return netdevices.move(config.linux, child)
 
 
 def _until_created(launch: Launch, process: Process, inner: Channel) -> None:
+    """Answer what the first process tells until it waits at the gate: take its terminal, run the hooks of creation."""
     while True:
-        message, fds = expect(inner, None, launch.warn)
-        at = message.get("at")
-        if at == "console":
+        report, fds = expect(inner, None, launch.warn)
+        if report.at == "console":
             process.console_fd = fds[0]
-        elif at == "mounted":
-            state = oci_state(launch, process.pid, "creating")
-            for stage in ("prestart", "createRuntime"):
-                hooks.run(launch.config, stage, state)
-            inner.send({"do": "hooked", "state": state})
-        elif at == "created":
+        elif report.at == "mounted":
+            state = launch.bundle.state("creating", process.pid)
+            stages = launch.bundle.config.hooks
+            for stage in (stages.prestart, stages.create_runtime):
+                hooks.run(stage, state)
+            inner.send(Order("hooked", state))
+        elif report.at == "created":
             return
         else:
-            raise RuntimeFailure(f"the container's first process said {message}")
-
-
-def oci_state(launch: Launch, pid: int, status: str) -> dict[str, Any]:
-    """The state object of runtime.md, as hooks get it."""
-    state: dict[str, Any] = {
-        "ociVersion": launch.config.get("ociVersion", CONFIG_VERSION),
-        "id": launch.container_id,
-        "status": status,
-        "pid": pid,
-        "bundle": launch.bundle,
-    }
-    if launch.config.get("annotations"):
-        state["annotations"] = launch.config["annotations"]
-    return state
-
-
-def _kill(pid: int) -> None:
-    """Kill and reap our own child."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass
+            raise RuntimeFailure(f"the container's first process said '{report.at}'")

@@ -21,7 +21,7 @@ from rootless.kernel.namespaces import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.runtime.spec.oci_config import LinuxConfig
 
 FLAGS = {
     "user": CLONE_NEWUSER,
@@ -76,18 +76,18 @@ class NamespaceSet:
         return bool(self.new & CLONE_NEWPID)
 
 
-def wanted(config: dict[str, Any]) -> NamespaceSet:
-    """The namespaces of a validated configuration. A type that is not listed is inherited.
+def wanted(linux: LinuxConfig) -> NamespaceSet:
+    """The namespaces of a configuration. A type that is not listed is inherited.
 
     Raises InvalidInput without a mount namespace: our mounts would be the host's.
     """
     new = 0
     joined = []
-    for entry in (config.get("linux") or {}).get("namespaces") or []:
-        if entry.get("path"):
-            joined.append((entry["type"], entry["path"]))
+    for namespace in linux.namespaces:
+        if namespace.path:
+            joined.append((namespace.kind, namespace.path))
         else:
-            new |= FLAGS[entry["type"]]
+            new |= FLAGS[namespace.kind]
     joined.sort(key=lambda pair: pair[0] != "user")
     result = NamespaceSet(new, joined)
     if not result.has("mount"):

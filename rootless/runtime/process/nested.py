@@ -16,13 +16,15 @@ from rootless.kernel import process as kernel
 from rootless.kernel.mounts import fs_magic
 from rootless.kernel.namespaces import CLONE_NEWUSER, setns, unshare
 from rootless.kernel.procfs import write_proc
+from rootless.runtime.spec.oci_config import OciMount
+from rootless.runtime.spec.process_config import OciUser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from rootless.records.id_map import Extent, IdMap
+    from rootless.runtime.spec.oci_config import OciConfig
 
 _PIPEFS_MAGIC = 0x50495045
 _NS_GET_PARENT = 0xB702
@@ -51,15 +53,21 @@ class Nested:
         """The outer id of a group of the container. Raises RuntimeFailure when it has none."""
         return _through(self._gids, inside)
 
-    def rewritten(self, config: dict[str, Any]) -> dict[str, Any]:
+    def rewritten(self, config: OciConfig) -> OciConfig:
         """The configuration with the owners of its mounts and terminal as the outer namespace counts them."""
-        changed = []
-        for mount in config.get("mounts") or []:
-            words = [self._word(word) for word in mount.get("options") or []]
-            changed.append({**mount, "options": words} if "options" in mount else mount)
-        process = config["process"]
-        user = {**(process.get("user") or {}), "uid": self.uid((process.get("user") or {}).get("uid", 0))}
-        return {**config, "mounts": changed, "process": {**process, "user": user}}
+        changed = config.copy()
+        changed.mounts = [self._rewritten_mount(mount) for mount in config.mounts]
+        process = config.first_process()
+        changed.process = process.copy()
+        # plans of mounts and devices look at the user's uid alone
+        changed.process.user = OciUser(self.uid(process.user.uid), process.user.gid)
+        return changed
+
+    def _rewritten_mount(self, mount: OciMount) -> OciMount:
+        words = [self._word(word) for word in mount.options]
+        changed = OciMount(mount.destination, mount.fstype, mount.source, words)
+        changed.uids, changed.gids = mount.uids, mount.gids
+        return changed
 
     def _word(self, word: str) -> str:
         name, separator, value = word.partition("=")

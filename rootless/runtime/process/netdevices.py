@@ -13,58 +13,97 @@ from rootless.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.kernel.netlink import Address
+    from rootless.runtime.spec.oci_config import LinuxConfig
+    from rootless.runtime.spec.properties import Properties
+
+_BYTE = (0, 255)
 
 
-def move(config: dict[str, Any], pid: int) -> list[dict[str, Any]]:
+class MovedDevice:
+    """An interface that has been moved. index: its number in the namespace that it left; old: its name there.
+
+    name: in the container, where `%d` stands for a number of the kernel's choice; addresses: those it had, which the
+    move takes away (the kernel flushes them).
+    """
+
+    __slots__ = ("addresses", "index", "name", "old")
+
+    def __init__(self, index: int, old: str, name: str) -> None:
+        self.index = index
+        self.old = old
+        self.name = name
+        self.addresses: list[Address] = []
+
+    def to_json(self) -> dict[str, object]:
+        """A member of the order "mapped"."""
+        addresses = [
+            {"family": one.family, "prefix": one.prefix, "attributes": {str(k): v for k, v in one.attributes.items()}}
+            for one in self.addresses
+        ]
+        return {"index": self.index, "old": self.old, "name": self.name, "addresses": addresses}
+
+    @classmethod
+    def from_json(cls, given: Properties) -> MovedDevice:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        from rootless.kernel.netlink import Address
+        from rootless.runtime.spec.properties import UINT32
+
+        device = cls(given.integer("index", UINT32), given.text("old"), given.text("name"))
+        for one in given.objects("addresses"):
+            attributes = {int(number): text for number, text in one.text_mapping("attributes").items()}
+            address = Address(one.integer("family", _BYTE), one.integer("prefix", _BYTE), attributes)
+            device.addresses.append(address)
+        return device
+
+
+def move(linux: LinuxConfig, pid: int) -> list[MovedDevice]:
     """Move the interfaces of the configuration, from outside, to the network namespace of `pid`, or that of the path.
 
     Returns what `settle` has to do inside. Raises RuntimeFailure naming the property.
     """
-    wanted = (config.get("linux") or {}).get("netDevices") or {}
-    if not wanted:
+    if not linux.net_devices:
         return []
     from rootless.kernel.netlink import Routing
 
-    path = next((n.get("path") for n in config["linux"]["namespaces"] if n["type"] == "network"), None)
+    joined = linux.namespace("network")
+    path = joined.path if joined is not None else ""
     namespace = os.open(path or f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     routing = Routing()
     moved = []
     try:
-        for name, device in wanted.items():
-            new_name = (device or {}).get("name") or name
+        for wanted in linux.net_devices:
             try:
-                index = routing.index(name)
-                addresses = routing.addresses(index)
-                routing.move(index, namespace, new_name)
+                device = MovedDevice(routing.index(wanted.name), wanted.name, wanted.new_name)
+                device.addresses = list(routing.addresses(device.index))
+                routing.move(device.index, namespace, device.name)
             except OSError as e:
-                raise _refused(name, new_name, e) from e
-            kept = [(a.family, a.prefix, a.attributes) for a in addresses]
-            moved.append({"index": index, "old": name, "name": new_name, "addresses": kept})
+                raise _refused(wanted.name, wanted.new_name, e) from e
+            moved.append(device)
     finally:
         routing.close()
         os.close(namespace)
     return moved
 
 
-def settle(moved: list[dict[str, Any]]) -> None:
+def settle(moved: list[MovedDevice]) -> None:
     """Give the interfaces their addresses again and switch them on, in their new namespace."""
     if not moved:
         return
-    from rootless.kernel.netlink import Address, Routing
+    from rootless.kernel.netlink import Routing
 
     routing = Routing()
     try:
         for device in moved:
-            name = device["name"]
             try:
-                # the number may be another one here; that of a name with %d is all we know
-                index = device["index"] if "%" in name else routing.index(name)
-                for family, prefix, attributes in device["addresses"]:
-                    routing.add(index, Address(family, prefix, {int(k): v for k, v in attributes.items()}))
+                # an interface may get another number in the new namespace; where the kernel chose its name (%d), the
+                # old number is all that is known, and the kernel keeps it unless it is taken
+                index = device.index if "%" in device.name else routing.index(device.name)
+                for address in device.addresses:
+                    routing.add(index, address)
                 routing.up(index)
             except OSError as e:
-                raise _refused(device["old"], name, e) from e
+                raise _refused(device.old, device.name, e) from e
     finally:
         routing.close()
 

@@ -11,10 +11,11 @@ import select
 import socket
 
 from rootless.errors import RuntimeFailure
+from rootless.runtime.spec.oci_config import OciMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.runtime.spec.oci_config import OciConfig
 
 DIRECTORY = "/run/notify"
 """Where the container finds the socket's directory."""
@@ -22,23 +23,17 @@ _NAME = "notify.sock"
 _BLOCK = 65536
 
 
-def prepared(config: dict[str, Any], directory: str) -> dict[str, Any]:
+def prepared(config: OciConfig, directory: str) -> OciConfig:
     """Make `directory` (of the container's record); `config` with its mount and the variable."""
     os.mkdir(directory, 0o755)
-    process = config["process"]
-    environment = [e for e in process.get("env") or [] if not e.startswith("NOTIFY_SOCKET=")]
-    mount = {
-        "destination": DIRECTORY,
-        "type": "bind",
-        "source": directory,
-        # ro: a socket can be written to all the same, and nothing be planted in what `delete` removes
-        "options": ["bind", "ro", "nosuid", "noexec", "nodev"],
-    }
-    return {
-        **config,
-        "process": {**process, "env": [*environment, f"NOTIFY_SOCKET={DIRECTORY}/{_NAME}"]},
-        "mounts": [*(config.get("mounts") or []), mount],
-    }
+    changed = config.copy()
+    process = changed.process = config.first_process().copy()
+    environment = [entry for entry in process.env if not entry.startswith("NOTIFY_SOCKET=")]
+    process.env = [*environment, f"NOTIFY_SOCKET={DIRECTORY}/{_NAME}"]
+    # ro: a socket can be written to all the same, and nothing be planted in what `delete` removes
+    words = ["bind", "ro", "nosuid", "noexec", "nodev"]
+    changed.mounts = [*config.mounts, OciMount(DIRECTORY, "bind", directory, words)]
+    return changed
 
 
 def listen(directory: str) -> socket.socket:
@@ -58,7 +53,8 @@ def listen(directory: str) -> socket.socket:
 
 
 def pass_on(listener: socket.socket, address: str, pid: int, pidfd: int) -> None:
-    """Wait until the container says READY=1 and tell `address`, with its pid; or until the process has ended."""
+    """Wait until the container says READY=1, then tell `address` so, with the pid `pid`; or until the process of
+    `pidfd` has ended. Raises RuntimeFailure when nobody listens at `address`."""
     while True:
         ready, _, _ = select.select([listener.fileno(), pidfd], [], [])
         if listener.fileno() not in ready:

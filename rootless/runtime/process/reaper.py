@@ -52,7 +52,7 @@ def _shrink(command: ProcessCommand) -> None:
     become_user(command, lambda text: None)
     capabilities.apply(command.sets)
     kernel.set_dumpable(False)
-    if command.die_with_parent:
+    if command.options.die_with_parent:
         kernel.set_pdeathsig(signal.SIGKILL)
     kernel.set_no_new_privs()
 

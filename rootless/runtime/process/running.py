@@ -6,21 +6,22 @@ import os
 import signal
 
 from rootless.errors import RuntimeFailure
-from rootless.host.answer import error_from_json
 from rootless.kernel import process as kernel
-from rootless.runtime.channel import Channel
+from rootless.runtime.channel import Channel, Order, Report, pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import NoReturn
+
+    from rootless.runtime.spec.oci_state import OciState
 
 
 class Process:
     """A process of a container. pid: as this process sees it; pidfd; console_fd: the pty's master, None without.
 
     userns_fd: the container's user namespace, None where it is the caller's. on_listener: gets the listener of a filter
-    that has one, before the command runs.
+    that has one, before the command runs. state: what startContainer hooks get; None for a process that joined.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Process:
         "on_listener",
         "pid",
         "pidfd",
+        "state",
         "userns_fd",
         "warn",
     )
@@ -42,14 +44,18 @@ class Process:
         self.console_fd: int | None = None
         self.userns_fd: int | None = None
         self.warn = warn
+        self.state: OciState | None = None
         self.on_listener: Callable[[int], None] | None = None
         self._channel: Channel | None = channel
         self._helper: int | None = None
         self._keeper: Channel | None = None
         self._status: int | None = None
 
-    def start(self, state: dict[str, Any] | None = None) -> None:
-        """Open the gate; return when the command runs. Raises what kept it from running; the process has ended then."""
+    def start(self, state: OciState | None = None) -> None:
+        """Open the gate; return when the command runs. Raises what kept it from running; the process has ended then.
+
+        state: of the container, for its startContainer hooks, in place of the attribute `state`.
+        """
         channel = self._channel
         if channel is None:
             raise RuntimeFailure("the container has been started before")
@@ -57,7 +63,7 @@ class Process:
         self._channel = None
         try:
             try:
-                channel.send({"do": "start", "state": state or {}})
+                channel.send(Order("start", state or self.state))
             except OSError as e:
                 raise RuntimeFailure("the container's first process ended before its start") from e
             await_exec(channel, self.warn, self.on_listener)
@@ -71,12 +77,13 @@ class Process:
         """Leave the start to whoever connects to the gate; this process may end."""
         self.release()
         if self._channel is not None:
-            self._channel.send({"do": "detach"})
+            self._channel.send(Order("detach"))
             self._channel.close()
             self._channel = None
 
     def release(self) -> None:
-        """Let the first child end, which nobody needs once the namespaces have been opened."""
+        """Let the first child end and reap it. It stays until then because the network helper, and who opens the user
+        namespace, find the namespaces by its pid; whoever needs them has them open by now."""
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
@@ -133,20 +140,77 @@ class Process:
             self._channel = None
 
 
-def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tuple[dict[str, Any], list[int]]:
-    """The next message that is no warning, and its fds. Raises the error that came in place of it."""
+class FirstChild:
+    """The process that a launcher has forked, which enters the namespaces and forks the process that is wanted.
+
+    pid: its own; channel: to it; inner: to the process that it forks.
+    """
+
+    __slots__ = ("channel", "inner", "pid")
+
+    def __init__(self, pid: int, channel: Channel, inner: Channel) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.inner = inner
+
+    def follow(self, warn: Callable[[str], None]) -> Process:
+        """The process that it forks, as soon as it has told its pid. The first child stays until `Process.release`."""
+        report, _ = expect(self.channel, "init", warn)
+        process = Process(report.pid, self.inner, warn)
+        process.adopt(self.pid, self.channel)
+        return process
+
+    def abandon(self) -> None:
+        """Kill and reap it, before it has forked; harmless when it has ended."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+    def close(self) -> None:
+        """Close our ends of both channels."""
+        self.channel.close()
+        self.inner.close()
+
+
+def fork_first_child(life: Callable[[Channel, Channel, int], NoReturn]) -> FirstChild:
+    """Fork a process that lives `life`, with its ends of both channels and our pid.
+
+    This process becomes a child subreaper (prctl(2)): the process that the first child forks is then our child, for
+    which waitpid works, once the first child has ended.
+    """
+    kernel.set_child_subreaper()
+    ours, theirs = pair()
+    inner_ours, inner_theirs = pair()
+    caller = os.getpid()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        inner_ours.close()
+        life(theirs, inner_theirs, caller)
+    theirs.close()
+    inner_theirs.close()
+    return FirstChild(child, ours, inner_ours)
+
+
+def expect(channel: Channel, at: str | None, warn: Callable[[str], None]) -> tuple[Report, list[int]]:
+    """The next report that is no warning, and its fds. Raises the error that came in place of it.
+
+    at: the point that the process must have reached, None for any.
+    """
     while True:
-        message, fds = channel.receive()
-        if message is None:
+        report, fds = channel.receive_report()
+        if report is None:
             raise RuntimeFailure("the container's first process was killed while it was set up")
-        if "warning" in message:
-            warn(message["warning"])
-        elif "error" in message:
-            raise error_from_json(message["error"])
-        elif at is not None and message.get("at") != at:
-            raise RuntimeFailure(f"the container's first process said {message} in place of '{at}'")
+        if report.warning:
+            warn(report.warning)
+        elif report.error is not None:
+            raise report.error
+        elif at is not None and report.at != at:
+            raise RuntimeFailure(f"the container's first process said '{report.at}' in place of '{at}'")
         else:
-            return message, fds
+            return report, fds
 
 
 def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Callable[[int], None] | None = None) -> None:
@@ -156,16 +220,16 @@ def await_exec(channel: Channel, warn: Callable[[str], None], on_listener: Calla
     """
     expect(channel, "exec", warn)
     while True:
-        message, fds = channel.receive()
-        if message is None:
+        report, fds = channel.receive_report()
+        if report is None:
             return
-        if "warning" in message:
-            warn(message["warning"])
-        elif message.get("at") == "listener" and on_listener is not None:
+        if report.warning:
+            warn(report.warning)
+        elif report.at == "listener" and on_listener is not None:
             try:
                 on_listener(fds[0])
             finally:
                 os.close(fds[0])
-            channel.send({"do": "go on"})
+            channel.send(Order("go on"))
         else:
-            raise error_from_json(message.get("error"))
+            raise report.error or RuntimeFailure(f"the container's first process said '{report.at}' after 'exec'")

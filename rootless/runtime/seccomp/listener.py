@@ -12,51 +12,49 @@ import socket
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER
-from rootless.runtime import CONFIG_VERSION
+from rootless.runtime.channel import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from rootless.runtime.channel import Channel
+    from rootless.runtime.spec.oci_config import SeccompListener
+    from rootless.runtime.spec.oci_state import Bundle, OciState
 
 _PATIENCE = 10.0  # seconds for an agent that does not take its connection
 
 
 def hand_over(listener: int, outside: Channel) -> None:
     """Give the listener to the launcher, wait until the agent has it. Without it the command must not run."""
-    outside.send({"at": "listener"}, (listener,))
+    outside.send(Report("listener"), (listener,))
     os.close(listener)
-    answer, _ = outside.receive()
-    if answer is None or answer.get("do") != "go on":
+    answer = outside.receive_order()
+    if answer is None or answer.do != "go on":
         os._exit(1)
 
 
-def listening(
-    config: dict[str, Any], state: Callable[[], dict[str, Any]], given: dict[str, Any] | None = None
-) -> Callable[[int], None] | None:
-    """What passes a listener on to the agent that `given`, or else the configuration's profile, names; None: nobody."""
-    profile = given or (config.get("linux") or {}).get("seccomp") or {}
-    if not profile.get("listenerPath"):
+def listening(agent: SeccompListener | None, state: Callable[[], OciState]) -> Callable[[int], None] | None:
+    """What passes a listener on to the agent, with the state of the container at that time; None without an agent."""
+    if agent is None:
         return None
-    return lambda fd: pass_on(profile, fd, state())
+    return lambda fd: pass_on(agent, fd, state())
 
 
-def pass_on(profile: dict[str, Any], listener: int, state: dict[str, Any], pid: int | None = None) -> None:
+def pass_on(agent: SeccompListener, listener: int, state: OciState, pid: int | None = None) -> None:
     """Send the container process state and the listener to the agent. pid: of the process, the container's by default.
 
     Raises RuntimeFailure when it does not take them.
     """
-    path = profile["listenerPath"]
-    message: dict[str, Any] = {
-        "ociVersion": state["ociVersion"],
+    path = agent.path
+    message: dict[str, object] = {
+        "ociVersion": state.version,
         "fds": ["seccompFd"],
-        "pid": state["pid"] if pid is None else pid,
-        "state": state,
+        "pid": state.pid if pid is None else pid,
+        "state": state.to_json(),
     }
-    if profile.get("listenerMetadata"):
-        message["metadata"] = profile["listenerMetadata"]
+    if agent.metadata:
+        message["metadata"] = agent.metadata
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_PATIENCE)
@@ -69,25 +67,11 @@ def pass_on(profile: dict[str, Any], listener: int, state: dict[str, Any], pid: 
         raise RuntimeFailure(f"cannot pass the seccomp listener on to '{path}': {reason}") from e
 
 
-def joining(
-    profile: dict[str, Any] | None, config: dict[str, Any], container: tuple[str, str], first: int
-) -> Callable[[int, int], None] | None:
-    """As `listening`, for a process that joins: what takes its listener and its pid.
-
-    container: its id and its bundle; first: its first process.
-    """
-    if not profile:
+def joining(agent: SeccompListener | None, bundle: Bundle, first: int) -> Callable[[int, int], None] | None:
+    """As `listening`, for a process that joins: what takes its listener and its pid. first: the container's init."""
+    if agent is None:
         return None
-    state: dict[str, Any] = {
-        "ociVersion": config.get("ociVersion", CONFIG_VERSION),
-        "id": container[0],
-        "status": "running",
-        "pid": first,
-        "bundle": container[1],
-    }
-    if config.get("annotations"):
-        state["annotations"] = config["annotations"]
-    return lambda fd, pid: pass_on(profile, fd, state, pid)
+    return lambda fd, pid: pass_on(agent, fd, bundle.state("running", first), pid)
 
 
 def _connect(connection: socket.socket, path: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,34 +15,50 @@ from rootless.errors import CommandNotFound, InvalidState, RuntimeFailure
 from rootless.host.userns import default_id_map
 from rootless.kernel import mounts, procfs
 from rootless.runtime.operations import Operation, SeedVolume, WriteFile
-from rootless.runtime.process.join import exec_process
-from rootless.runtime.process.launch import Launch, create
+from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+from rootless.runtime.process.join import Joining, exec_process
+from rootless.runtime.process.launch import Launch, UserIds, create
 from rootless.runtime.process.running import Process
+from rootless.runtime.spec.oci_config import OciConfig
+from rootless.runtime.spec.oci_state import Bundle as OciBundle
+from rootless.runtime.spec.process_config import OciProcess
+from rootless.runtime.spec.properties import Properties
 from tests.conftest import owns_range, require
 from tests.integration.runtime.bundle import Bundle
 
 
-class Container:
-    """A launch with its output in a pipe."""
+def having(**attributes: object) -> Callable[[Launch], None]:
+    """The change of a launch that gives these attributes another value."""
 
-    def __init__(self, bundle: Bundle, script: str, **settings: object) -> None:
+    def change(launch: Launch) -> None:
+        for name, value in attributes.items():
+            setattr(launch, name, value)
+
+    return change
+
+
+def launch_of(bundle: Bundle) -> Launch:
+    """A launch of the bundle with the user's default id map."""
+    return Launch(OciBundle(OciConfig.from_json(bundle.config), str(bundle.path)), UserIds(default_id_map()))
+
+
+class Container:
+    """A launch with its output in a pipe. change: what the launch has beside that."""
+
+    def __init__(self, bundle: Bundle, script: str, change: Callable[[Launch], object] | None = None) -> None:
         bundle.config["process"]["args"] = ["sh", "-c", script]
         self.reader, writer = os.pipe()
         null = os.open("/dev/null", os.O_RDWR)
         self.warnings: list[str] = []
+        launch = launch_of(bundle)
+        launch.streams = Streams((null, writer, writer))
+        launch.warn = self.warnings.append
         # a test that fails leaves nothing behind the test run
-        settings.setdefault("die_with_parent", True)
+        launch.options = ProcessOptions(die_with_parent=True)
+        if change is not None:
+            change(launch)
         try:
-            self.process: Process = create(
-                Launch(
-                    config=bundle.config,
-                    bundle=str(bundle.path),
-                    id_map=default_id_map(),
-                    stdio=(null, writer, writer),
-                    warn=self.warnings.append,
-                    **settings,  # type: ignore[arg-type]
-                )
-            )
+            self.process: Process = create(launch)
         except BaseException:
             os.close(self.reader)
             raise
@@ -73,11 +91,11 @@ def test_errors_leave_no_child(bundle: Bundle) -> None:
     before = procfs.children(os.getpid())
     bundle.config["process"]["args"] = ["nope"]
     with pytest.raises(CommandNotFound):
-        create(Launch(config=bundle.config, bundle=str(bundle.path), id_map=default_id_map()))
+        create(launch_of(bundle))
     fds = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(RuntimeFailure):
-            Container(bundle, "true", extra=[Failing()])
+            Container(bundle, "true", having(extra=[Failing()]))
     assert procfs.children(os.getpid()) == before
     assert len(os.listdir("/proc/self/fd")) == fds
 
@@ -94,7 +112,7 @@ class Failing(Operation):
 
 def test_error_names_the_step(bundle: Bundle) -> None:
     with pytest.raises(RuntimeFailure, match="cannot make it fail on '/x': Operation not permitted"):
-        Container(bundle, "true", extra=[Failing()])
+        Container(bundle, "true", having(extra=[Failing()]))
 
 
 def test_a_killed_first_process_is_reported(bundle: Bundle) -> None:
@@ -123,7 +141,7 @@ def test_mounted_root_and_callbacks(bundle: Bundle, tmp_path: Path) -> None:
         seen.append(("net", os.stat(f"/proc/{pid}/ns/net").st_ino != own))
 
     try:
-        container = Container(bundle, "echo new > /file", root_mount=overlay, on_namespaces=network)
+        container = Container(bundle, "echo new > /file", having(root_mount=overlay, on_namespaces=network))
     except RuntimeFailure as e:
         require("overlay" not in str(e) and "root file system" not in str(e), f"no overlay for users here: {e}")
         raise
@@ -137,7 +155,7 @@ def test_container_dies_with_its_launcher(bundle: Bundle) -> None:
     child = os.fork()
     if child == 0:
         try:
-            container = Container(bundle, "sleep 60", die_with_parent=True)
+            container = Container(bundle, "sleep 60")
             container.process.start()
             os.write(writer, str(container.process.pid).encode())
         finally:
@@ -155,7 +173,7 @@ def test_container_dies_with_its_launcher(bundle: Bundle) -> None:
 def test_reaper(bundle: Bundle) -> None:
     """`--init`: orphans are reaped, signals arrive, the status is the command's."""
     script = "(sleep 0.1 &) ; trap 'exit 8' TERM; echo $$; while :; do usleep 10000; done"
-    container = Container(bundle, script, init=True)
+    container = Container(bundle, script, having(init=True))
     container.process.start()
     assert os.read(container.reader, 10) == b"2\n"
     first = container.process.pid
@@ -174,21 +192,25 @@ def test_reaper_reports_a_command_that_fails(bundle: Bundle) -> None:
     (bundle.root / "orphan").write_text("#!/no/such\n")
     (bundle.root / "orphan").chmod(0o755)
     bundle.config["process"]["args"] = ["/orphan"]
-    process = create(Launch(config=bundle.config, bundle=str(bundle.path), id_map=default_id_map(), init=True))
+    launch = launch_of(bundle)
+    launch.init = True
+    process = create(launch)
     with pytest.raises(CommandNotFound):
         process.start()
 
 
 def test_write_file_replaces_a_link(bundle: Bundle) -> None:
     (bundle.root / "etc/hosts").symlink_to("/etc/passwd")
-    container = Container(bundle, "cat /etc/hosts; wc -l < /etc/passwd", extra=[WriteFile("/etc/hosts", b"own\n")])
+    container = Container(
+        bundle, "cat /etc/hosts; wc -l < /etc/passwd", having(extra=[WriteFile("/etc/hosts", b"own\n")])
+    )
     assert container.finish() == (0, "own\n1\n")
 
 
 def seeded(bundle: Bundle, volume: Path, script: str) -> str:
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/srv/data"]
     bundle.mount(volume, "/srv/data")
-    status, text = Container(bundle, script, extra=[SeedVolume(str(volume), "/srv/data")]).finish()
+    status, text = Container(bundle, script, having(extra=[SeedVolume(str(volume), "/srv/data")])).finish()
     assert status == 0
     return text
 
@@ -239,7 +261,7 @@ def test_volume_path_that_leaves_the_root(bundle: Bundle, volume: Path, tmp_path
     (bundle.root / "escape").symlink_to(tmp_path)
     bundle.mount(volume, "/escape")
     for target in ("/escape", "/../../.." + str(tmp_path)):
-        Container(bundle, "true", extra=[SeedVolume(str(volume), target)]).finish()
+        Container(bundle, "true", having(extra=[SeedVolume(str(volume), target)])).finish()
     assert not (volume / "secret").exists()
 
 
@@ -250,17 +272,20 @@ def test_owner_of_seeded_files(bundle: Bundle, volume: Path) -> None:
     assert seeded(bundle, volume, "stat -c %u:%g /srv/data/by33 /srv/data") == "33:33\n33:33\n"
 
 
-def joined(container: Container, bundle: Bundle, script: str, **settings: object) -> tuple[int, str]:
+def joining_of(container: Container, bundle: Bundle, process: dict[str, Any]) -> Joining:
+    """One more process for the container, with these properties beside those of its first one."""
+    described = {**bundle.config["process"], **process}
+    oci_process = OciProcess.from_json(Properties(described, "process"))
+    return Joining(container.process.pid, oci_process, OciConfig.from_json(bundle.config))
+
+
+def joined(container: Container, bundle: Bundle, script: str, start_time: int | None = None) -> tuple[int, str]:
     reader, writer = os.pipe()
     null = os.open("/dev/null", os.O_RDWR)
-    process = {**bundle.config["process"], "args": ["sh", "-c", script]}
-    made = exec_process(
-        container.process.pid,
-        process,
-        config=bundle.config,
-        stdio=(null, writer, null),
-        **settings,  # type: ignore[arg-type]
-    )
+    joining = joining_of(container, bundle, {"args": ["sh", "-c", script]})
+    joining.streams = Streams((null, writer, null))
+    joining.start_time = start_time
+    made = exec_process(joining)
     os.close(writer)
     os.close(null)
     with open(reader) as file:
@@ -288,12 +313,11 @@ def test_join_terminal(bundle: Bundle) -> None:
     container = Container(bundle, "sleep 60")
     container.process.start()
     process = {
-        **bundle.config["process"],
         "args": ["sh", "-c", "tty; stty size; cat /proc/self/stat"],
         "terminal": True,
+        "consoleSize": {"height": 11, "width": 22},
     }
-    process["consoleSize"] = {"height": 11, "width": 22}
-    made = exec_process(container.process.pid, process, config=bundle.config)
+    made = exec_process(joining_of(container, bundle, process))
     assert made.console_fd is not None
     seen = b""
     try:
@@ -314,7 +338,9 @@ def test_no_new_privileges_is_needed_by_no_filter(bundle: Bundle) -> None:
     program = compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
     for value in (True, False):
         bundle.config["process"]["noNewPrivileges"] = value
-        container = Container(bundle, "mkdir /tmp/x; grep -E 'Seccomp:|NoNew' /proc/self/status", seccomp_bpf=program)
+        container = Container(
+            bundle, "mkdir /tmp/x; grep -E 'Seccomp:|NoNew' /proc/self/status", having(filters=Filters(program))
+        )
         _, text = container.finish()
         assert "mkdir: can't create directory" in text and "Seccomp:\t2" in text
         assert f"NoNewPrivs:\t{int(value)}" in text

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 from rootless.runtime.process import hooks
+from rootless.runtime.spec.oci_config import Hook, HookStage
+from rootless.runtime.spec.oci_state import OciState
 
-STATE: dict[str, Any] = {"id": "c", "annotations": {"big": "x" * 300_000}}
+STATE = OciState("c", "created", 1, "/b")
+STATE.annotations = {"big": "x" * 300_000}
 
 
 def run_unprotected(*command: str) -> int:
@@ -19,7 +21,7 @@ def run_unprotected(*command: str) -> int:
     if child == 0:
         try:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            hooks.run({"hooks": {"poststart": [{"path": command[0], "args": list(command)}]}}, "poststart", STATE)
+            hooks.run(HookStage("poststart", [Hook(command[0], list(command), [], None)]), STATE)
             os._exit(0)
         finally:
             os._exit(1)
@@ -28,7 +30,7 @@ def run_unprotected(*command: str) -> int:
 
 def test_a_state_larger_than_a_pipe_arrives_whole(tmp_path: Path) -> None:
     assert run_unprotected("/bin/sh", "-c", f"cat > {tmp_path}/state") == 0
-    assert json.loads((tmp_path / "state").read_text()) == STATE
+    assert json.loads((tmp_path / "state").read_text()) == STATE.to_json()
 
 
 def test_a_hook_that_does_not_read_is_no_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,26 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.kernel import mounts
-from rootless.runtime import mount_options
+from rootless.runtime import mount_options, plan
 from rootless.runtime.oci.template import default_config
-from rootless.runtime.operations import SeedVolume, WriteFile
-from rootless.runtime.plan import RootFacts, describe, operations, root_propagation
-from rootless.runtime.process.namespace_steps import wanted
+from rootless.runtime.operations import Operation, SeedVolume, WriteFile
+from rootless.runtime.plan import RootFacts, describe
+from rootless.runtime.process import namespace_steps
+from rootless.runtime.spec.oci_config import OciConfig
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def operations(config: dict[str, Any], known: RootFacts, extra: Sequence[Operation] = ()) -> list[Operation]:
+    return plan.operations(OciConfig.from_json(config), known, extra)
+
+
+def root_propagation(config: dict[str, Any]) -> int:
+    return plan.root_propagation(OciConfig.from_json(config))
+
+
+def wanted(config: dict[str, Any]) -> namespace_steps.NamespaceSet:
+    return namespace_steps.wanted(OciConfig.from_json(config).linux)
 
 
 def facts(*, mapped: bool = True, mounted: bool = False) -> RootFacts:

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput, RootlessError
-from rootless.runtime import plan, spec
+from rootless.runtime import plan
 from rootless.runtime.oci.template import default_config
-from rootless.runtime.process.scheduling import numbers
+from rootless.runtime.spec import oci_config
+from rootless.runtime.spec.oci_config import OciConfig, load_config
+from rootless.runtime.spec.process_config import parse_numbers
 
 GOOD = default_config(1000, 1000)
 
@@ -33,7 +35,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_default_is_valid() -> None:
-    spec.validate(copy.deepcopy(GOOD))
+    OciConfig.from_json(copy.deepcopy(GOOD))
 
 
 @pytest.mark.parametrize(
@@ -94,14 +96,14 @@ def test_the_default_is_valid() -> None:
 )
 def test_errors_name_the_property(path: str, value: Any, named: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        spec.validate(changed(path, value))
+        OciConfig.from_json(changed(path, value))
     assert f"config property '{named}'" in raised.value.message
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 3, True, {}])
 def test_roots_that_are_no_configuration(value: Any) -> None:
     with pytest.raises(InvalidInput):
-        spec.validate(value)
+        OciConfig.from_json(value)
 
 
 def test_unknown_properties_and_null_are_fine() -> None:
@@ -110,19 +112,19 @@ def test_unknown_properties_and_null_are_fine() -> None:
     config["hooks"] = None
     config["linux"]["devices"] = None
     config["ociVersion"] = "1.99.0-rc.1"
-    spec.validate(config)
+    OciConfig.from_json(config)
 
 
 def test_unlimited_rlimits() -> None:
     for value in (-1, (1 << 64) - 1):
-        spec.validate(changed("process.rlimits", [{"type": "RLIMIT_CORE", "soft": value, "hard": value}]))
+        OciConfig.from_json(changed("process.rlimits", [{"type": "RLIMIT_CORE", "soft": value, "hard": value}]))
 
 
 def test_lists_of_numbers() -> None:
-    assert numbers("0-3, 7") == {0, 1, 2, 3, 7} and numbers("") == set()
+    assert parse_numbers("0-3, 7") == {0, 1, 2, 3, 7} and parse_numbers("") == set()
     for text in ("-1", "1-", "a", "1024", "0-99999", "²"):
         with pytest.raises(ValueError):
-            numbers(text)
+            parse_numbers(text)
 
 
 JSON = st.recursive(
@@ -146,23 +148,22 @@ def test_what_passes_can_be_planned(path: str, value: Any) -> None:
     """A configuration is refused with a named property, or the plan takes it: never another exception."""
     try:
         config = changed(path, value)
-        spec.validate(config)
-        plan.operations(config, plan.RootFacts("/bundle", lambda gid: True))
+        plan.operations(OciConfig.from_json(config), plan.RootFacts("/bundle", lambda gid: True))
     except RootlessError as e:
         assert e.message
 
 
 def test_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file"):
-        spec.load_config(str(tmp_path))
+        load_config(str(tmp_path))
     path = tmp_path / "config.json"
-    for content in (b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"a": NaN', b" " * (spec.MAXIMUM + 1)):
+    for content in (b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"a": NaN', b" " * (oci_config.MAXIMUM + 1)):
         path.write_bytes(content)
         with pytest.raises(InvalidInput):
-            spec.load_config(str(tmp_path))
+            load_config(str(tmp_path))
     path.write_text(json.dumps(GOOD))
-    assert spec.load_config(str(tmp_path)) == GOOD
+    assert load_config(str(tmp_path)).first_process().args == GOOD["process"]["args"]
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(InvalidInput, match="no regular file"):
-        spec.load_config(str(tmp_path))
+        load_config(str(tmp_path))
