@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rootless.host.scope import Request
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.runtime.cgroups.group import Group, Group1, Unmet
+    from rootless.runtime.spec.resource_limits import Resources
 
     AnyGroup = Group | Group1
 
@@ -68,7 +69,7 @@ class Holder:
             group = self._place(spec)
             if group is None:
                 return None
-            place.set_up(group, resources, unmet(spec))
+            place.set_up(group, _limits(spec), unmet(spec))
         except HostLimit as e:
             if wanted.strict or wanted.parent or wanted.mode == "split":
                 raise  # who names a place wants that or nothing
@@ -201,4 +202,13 @@ def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
     """The limits that had to wait until only the container's own processes are in the group."""
     from rootless.runtime.cgroups import place
 
-    place.limits(group, spec.plan.cgroup.resources, unmet(spec), late=True)
+    place.limits(group, _limits(spec), unmet(spec), late=True)
+
+
+def _limits(spec: LaunchSpec) -> Resources | None:
+    """The limits of launch.json, None without: most containers have none, and need not load what reads them."""
+    if not spec.plan.cgroup.resources:
+        return None
+    from rootless.runtime.spec.resource_limits import Resources
+
+    return Resources.from_json(spec.plan.cgroup.resources)

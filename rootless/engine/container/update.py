@@ -119,5 +119,7 @@ def _apply(engine: Engine, container: str, state: ContainerState, before: Cgroup
 
 def _settings(group: Group | Group1, limits: dict[str, Any]) -> list[Setting]:
     from rootless.runtime.cgroups import version1, version2
+    from rootless.runtime.spec.resource_limits import Resources
 
-    return version1.settings(limits) if group.version == 1 else version2.settings(limits)
+    resources = Resources.from_json(limits)
+    return version1.settings(resources) if group.version == 1 else version2.settings(resources)

@@ -63,6 +63,7 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
 def _cgroup_steps(cgroup: CgroupPlan) -> list[str]:
     from rootless.host import cgroups
     from rootless.runtime.cgroups import version1, version2
+    from rootless.runtime.spec.resource_limits import Resources
 
     if cgroup.mode == "disabled":
         return ["stay in the caller's cgroup"]
@@ -74,5 +75,5 @@ def _cgroup_steps(cgroup: CgroupPlan) -> list[str]:
     }
     if found.kind not in steps:
         return [f"no cgroup: {found.reason}"]
-    settings = (version1 if found.kind == "v1" else version2).settings(cgroup.resources)
+    settings = (version1 if found.kind == "v1" else version2).settings(Resources.from_json(cgroup.resources))
     return [steps[found.kind], *(f"limit {setting!r}" for setting in settings)]

@@ -245,9 +245,10 @@ def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | No
 def unenforceable(limits: Mapping[str, Any], found: Delegation) -> dict[str, list[str]]:
     """controller → flags, of the limits that cannot be had with what was found. Raises UsageError."""
     from rootless.runtime.cgroups import version1, version2
+    from rootless.runtime.spec.resource_limits import Resources
 
     try:
-        settings = (version1 if found.kind == "v1" else version2).settings(dict(limits))
+        settings = (version1 if found.kind == "v1" else version2).settings(Resources.from_json(limits))
     except RootlessError as e:
         raise UsageError(_in_flags(e.message), hint=e.hint) from e
     unmet: dict[str, list[str]] = {}

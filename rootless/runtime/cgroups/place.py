@@ -13,11 +13,10 @@ from rootless.runtime.cgroups.group import Group, Group1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.host.cgroups import Delegation
     from rootless.host.scope import Request
     from rootless.runtime.cgroups.group import Unmet
+    from rootless.runtime.spec.resource_limits import Resources
 
 CONTAINER = "container"
 """The part of a scope that is the container's; systemd's own settings stay at the scope itself."""
@@ -62,8 +61,13 @@ def of_version_1(delegation: Delegation, name: str) -> Group1:
     return Group1({controller: f"{path}/{name}" for controller, path in delegation.directories.items()})
 
 
-def limits(group: Group | Group1, resources: dict[str, Any], unmet: Unmet, *, late: bool | None = None) -> None:
-    """Write the limits; late: only those that must wait until the launcher's own process has left, or only others."""
+def limits(group: Group | Group1, resources: Resources | None, unmet: Unmet, *, late: bool | None = None) -> None:
+    """Write the limits. unmet: gets the problem of each that cannot be had; raises InvalidInput for impossible ones.
+
+    late: True for those alone that must wait until the launcher's own process has left, False for the others alone.
+    """
+    if resources is None:
+        return
     settings = version1.settings(resources) if group.version == 1 else version2.settings(resources)
     group.apply((setting for setting in settings if late in (None, setting.is_late)), unmet)
 
@@ -73,7 +77,7 @@ def strictly(problem: HostLimit) -> None:
     raise problem
 
 
-def set_up(group: Group | Group1, resources: dict[str, Any], unmet: Unmet) -> None:
+def set_up(group: Group | Group1, resources: Resources | None, unmet: Unmet) -> None:
     """Make the group with its early limits; nothing of it is left on an error."""
     group.make()
     try:

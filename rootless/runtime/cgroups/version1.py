@@ -3,75 +3,72 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput
-from rootless.runtime.cgroups.limit_values import (
-    Setting,
-    cpu_sets,
-    device_rates,
-    device_weights,
-    huge_pages,
-    is_asked,
-    member,
-    number,
-    process_limit,
-    swap_beyond_memory,
-)
+from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, process_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-_THROTTLE_FILES = {
-    "throttleReadBpsDevice": "blkio.throttle.read_bps_device",
-    "throttleWriteBpsDevice": "blkio.throttle.write_bps_device",
-    "throttleReadIOPSDevice": "blkio.throttle.read_iops_device",
-    "throttleWriteIOPSDevice": "blkio.throttle.write_iops_device",
-}
-_NUMBERS = (
-    ("memory", "memory.reservation", "memory.soft_limit_in_bytes"),
-    ("memory", "memory.swappiness", "memory.swappiness"),
-    ("cpu", "cpu.shares", "cpu.shares"),
-    ("cpu", "cpu.period", "cpu.cfs_period_us"),
-    ("cpu", "cpu.quota", "cpu.cfs_quota_us"),
-    ("cpu", "cpu.realtimePeriod", "cpu.rt_period_us"),
-    ("cpu", "cpu.realtimeRuntime", "cpu.rt_runtime_us"),
-    ("blkio", "blockIO.weight", "blkio.weight"),
-    ("blkio", "blockIO.leafWeight", "blkio.leaf_weight"),
-)
+    from rootless.runtime.spec.resource_limits import BlockIoLimits, CpuLimits, MemoryLimits, Resources
 
 
-def settings(resources: dict[str, Any]) -> list[Setting]:
+def settings(resources: Resources) -> list[Setting]:
     """The writes that `linux.resources` asks for. Raises InvalidInput; keys of version 2 are refused by name."""
-    if not is_asked(resources):
+    if not resources.is_asked:
         return []
-    if member(resources, "unified"):
+    if resources.unified:
         raise InvalidInput(
             "config property 'linux.resources.unified' cannot be had: this host has cgroup version 1",
             hint="use the properties by name",
         )
-    found = _memory(resources)
-    for controller, origin, name in _NUMBERS:
-        value = number(resources, origin)
-        if value:
-            found.append(Setting(controller, name, str(value), origin))
-    found += cpu_sets(resources)
-    found += process_limit(resources)
-    for where, weight in device_weights(resources):
-        found.append(Setting("blkio", "blkio.weight_device", f"{where} {weight}", "blockIO.weightDevice"))
-    for name, where, rate in device_rates(resources):
-        found.append(Setting("blkio", _THROTTLE_FILES[name], f"{where} {rate}", f"blockIO.{name}"))
-    for size, limit in huge_pages(resources):
-        found.append(Setting("hugetlb", f"hugetlb.{size}.limit_in_bytes", str(limit), "hugepageLimits"))
+    return [
+        *_memory(resources.memory),
+        *_cpu(resources.cpu),
+        *process_limit(resources),
+        *_block_io(resources.block_io),
+        *(
+            Setting("hugetlb", f"hugetlb.{page.size}.limit_in_bytes", str(page.limit), "hugepageLimits")
+            for page in resources.huge_pages
+        ),
+    ]
+
+
+def _memory(memory: MemoryLimits) -> list[Setting]:
+    memory.swap_alone()  # for its checks: the kernel refuses memory and swap below memory, without a reason
+    numbers = (
+        (memory.limit, "memory.limit_in_bytes", "memory.limit"),
+        (memory.swap, "memory.memsw.limit_in_bytes", "memory.swap"),
+        (memory.reservation, "memory.soft_limit_in_bytes", "memory.reservation"),
+        (memory.swappiness, "memory.swappiness", "memory.swappiness"),
+    )
+    found = [Setting("memory", name, str(value), origin) for value, name, origin in numbers if value]
+    if memory.disable_oom_killer:
+        found.append(Setting("memory", "memory.oom_control", "1", "memory.disableOOMKiller"))
     return found
 
 
-def _memory(resources: dict[str, Any]) -> list[Setting]:
+def _cpu(cpu: CpuLimits) -> list[Setting]:
+    numbers = (
+        (cpu.shares, "cpu.shares", "cpu.shares"),
+        (cpu.period, "cpu.cfs_period_us", "cpu.period"),
+        (cpu.quota, "cpu.cfs_quota_us", "cpu.quota"),
+        (cpu.realtime_period, "cpu.rt_period_us", "cpu.realtimePeriod"),
+        (cpu.realtime_runtime, "cpu.rt_runtime_us", "cpu.realtimeRuntime"),
+    )
+    return [Setting("cpu", name, str(value), origin) for value, name, origin in numbers if value] + cpu_sets(cpu)
+
+
+def _block_io(limits: BlockIoLimits) -> list[Setting]:
     found = []
-    limit, swap = number(resources, "memory.limit"), number(resources, "memory.swap")
-    swap_beyond_memory(resources)  # its checks
-    if limit:
-        found.append(Setting("memory", "memory.limit_in_bytes", str(limit), "memory.limit"))
-    if swap:
-        found.append(Setting("memory", "memory.memsw.limit_in_bytes", str(swap), "memory.swap"))
-    if member(resources, "memory.disableOOMKiller"):
-        found.append(Setting("memory", "memory.oom_control", "1", "memory.disableOOMKiller"))
+    if limits.weight:
+        found.append(Setting("blkio", "blkio.weight", str(limits.weight), "blockIO.weight"))
+    if limits.leaf_weight:
+        found.append(Setting("blkio", "blkio.leaf_weight", str(limits.leaf_weight), "blockIO.leafWeight"))
+    by_device = (
+        (limits.weight_devices, "blkio.weight_device", "weightDevice"),
+        (limits.read_bytes, "blkio.throttle.read_bps_device", "throttleReadBpsDevice"),
+        (limits.write_bytes, "blkio.throttle.write_bps_device", "throttleWriteBpsDevice"),
+        (limits.read_operations, "blkio.throttle.read_iops_device", "throttleReadIOPSDevice"),
+        (limits.write_operations, "blkio.throttle.write_iops_device", "throttleWriteIOPSDevice"),
+    )
+    for devices, name, origin in by_device:
+        found += [Setting("blkio", name, f"{one.device} {one.value}", f"blockIO.{origin}") for one in devices]
     return found

@@ -3,57 +3,39 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput
-from rootless.runtime.cgroups.limit_values import (
-    Setting,
-    cpu_sets,
-    device_rates,
-    device_weights,
-    huge_pages,
-    is_asked,
-    limit_text,
-    member,
-    number,
-    process_limit,
-    swap_beyond_memory,
-)
+from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, limit_text, process_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from rootless.runtime.spec.resource_limits import BlockIoLimits, CpuLimits, MemoryLimits, Resources
 
-_THROTTLE_KEYS = {
-    "throttleReadBpsDevice": "rbps",
-    "throttleWriteBpsDevice": "wbps",
-    "throttleReadIOPSDevice": "riops",
-    "throttleWriteIOPSDevice": "wiops",
-}
+_OURS = ("cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.subtree_control")
 
 
-def settings(resources: dict[str, Any]) -> list[Setting]:
+def settings(resources: Resources) -> list[Setting]:
     """The writes that `linux.resources` asks for, in an order in which each can follow the one before.
 
     Raises InvalidInput for what version 2 does not have, or what contradicts itself; the property is named.
     """
-    if not is_asked(resources):
+    if not resources.is_asked:
         return []
     return [
-        *_memory(resources),
-        *_cpu(resources),
+        *_memory(resources.memory),
+        *_cpu(resources.cpu),
         *process_limit(resources),
-        *_block_io(resources),
+        *_block_io(resources.block_io),
         *_others(resources),
-        *_unified(resources),
+        *_unified(resources.unified),
     ]
 
 
-def _memory(resources: dict[str, Any]) -> list[Setting]:
-    if number(resources, "memory.swappiness") is not None:
+def _memory(memory: MemoryLimits) -> list[Setting]:
+    if memory.swappiness is not None:
         raise _none("memory.swappiness")
-    if member(resources, "memory.disableOOMKiller"):
+    if memory.disable_oom_killer:
         raise _none("memory.disableOOMKiller")
     found = []
-    swap, limit = swap_beyond_memory(resources), number(resources, "memory.limit")
-    reservation = number(resources, "memory.reservation")
+    swap, limit, reservation = memory.swap_alone(), memory.limit, memory.reservation
     if limit and reservation and 0 < limit < reservation:
         raise InvalidInput("config property 'linux.resources.memory.reservation' is above 'memory.limit'")
     if swap is not None:
@@ -80,24 +62,22 @@ def weight_of_shares(shares: int) -> int:
     return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))
 
 
-def _cpu(resources: dict[str, Any]) -> list[Setting]:
+def _cpu(cpu: CpuLimits) -> list[Setting]:
     found = []
-    for name in ("realtimeRuntime", "realtimePeriod"):
-        if number(resources, f"cpu.{name}"):
-            raise _none(f"cpu.{name}")
-    shares, quota, period = (number(resources, f"cpu.{name}") for name in ("shares", "quota", "period"))
-    if shares:
-        found.append(Setting("cpu", "cpu.weight", str(weight_of_shares(shares)), "cpu.shares"))
-    if quota or period:
-        most = str(quota) if quota and quota > 0 else "max"
-        found.append(Setting("cpu", "cpu.max", f"{most} {period or 100000}", "cpu.quota"))
-    burst = number(resources, "cpu.burst")
-    if burst is not None:
-        found.append(Setting("cpu", "cpu.max.burst", str(burst), "cpu.burst"))
-    idle = number(resources, "cpu.idle")
-    if idle is not None:
-        found.append(Setting("cpu", "cpu.idle", str(idle), "cpu.idle"))
-    return found + cpu_sets(resources)
+    if cpu.realtime_runtime:
+        raise _none("cpu.realtimeRuntime")
+    if cpu.realtime_period:
+        raise _none("cpu.realtimePeriod")
+    if cpu.shares:
+        found.append(Setting("cpu", "cpu.weight", str(weight_of_shares(cpu.shares)), "cpu.shares"))
+    if cpu.quota or cpu.period:
+        most = str(cpu.quota) if cpu.quota and cpu.quota > 0 else "max"
+        found.append(Setting("cpu", "cpu.max", f"{most} {cpu.period or 100000}", "cpu.quota"))
+    if cpu.burst is not None:
+        found.append(Setting("cpu", "cpu.max.burst", str(cpu.burst), "cpu.burst"))
+    if cpu.idle is not None:
+        found.append(Setting("cpu", "cpu.idle", str(cpu.idle), "cpu.idle"))
+    return found + cpu_sets(cpu)
 
 
 def io_weight(weight: int) -> int:
@@ -105,19 +85,25 @@ def io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
-def _block_io(resources: dict[str, Any]) -> list[Setting]:
+def _block_io(limits: BlockIoLimits) -> list[Setting]:
     found = []
-    weight = number(resources, "blockIO.weight")
-    if weight:
-        found.append(Setting("io", "io.weight", f"default {io_weight(_weight(weight))}", "blockIO.weight"))
-    if number(resources, "blockIO.leafWeight"):
+    if limits.weight:
+        found.append(Setting("io", "io.weight", f"default {io_weight(_weight(limits.weight))}", "blockIO.weight"))
+    if limits.leaf_weight:
         raise _none("blockIO.leafWeight")
-    for where, value in device_weights(resources):
-        text = f"{where} {io_weight(_weight(value))}"
+    for one in limits.weight_devices:
+        text = f"{one.device} {io_weight(_weight(one.value))}"
         found.append(Setting("io", "io.weight", text, "blockIO.weightDevice"))
-    for name, where, rate in device_rates(resources):
-        text = f"{where} {_THROTTLE_KEYS[name]}={rate if rate > 0 else 'max'}"
-        found.append(Setting("io", "io.max", text, f"blockIO.{name}"))
+    rates = (
+        (limits.read_bytes, "rbps", "throttleReadBpsDevice"),
+        (limits.write_bytes, "wbps", "throttleWriteBpsDevice"),
+        (limits.read_operations, "riops", "throttleReadIOPSDevice"),
+        (limits.write_operations, "wiops", "throttleWriteIOPSDevice"),
+    )
+    for devices, key, origin in rates:
+        for one in devices:
+            text = f"{one.device} {key}={one.value if one.value > 0 else 'max'}"
+            found.append(Setting("io", "io.max", text, f"blockIO.{origin}"))
     return found
 
 
@@ -127,35 +113,34 @@ def _weight(weight: int) -> int:
     return weight
 
 
-def _others(resources: dict[str, Any]) -> list[Setting]:
-    found = []
-    for size, most in huge_pages(resources):
-        found.append(Setting("hugetlb", f"hugetlb.{size}.max", limit_text(most), "hugepageLimits"))
-    rdma = member(resources, "rdma") or {}
-    for name in rdma if isinstance(rdma, dict) else ():
-        words = [str(name)]
-        for key, short in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object")):
-            limit = number(rdma[name], key)
-            if limit is not None:
-                words.append(f"{short}={limit}")
+def _others(resources: Resources) -> list[Setting]:
+    found = [
+        Setting("hugetlb", f"hugetlb.{page.size}.max", limit_text(page.limit), "hugepageLimits")
+        for page in resources.huge_pages
+    ]
+    for adapter in resources.rdma:
+        words = [adapter.device]
+        if adapter.handles is not None:
+            words.append(f"hca_handle={adapter.handles}")
+        if adapter.objects is not None:
+            words.append(f"hca_object={adapter.objects}")
         found.append(Setting("rdma", "rdma.max", " ".join(words), "rdma"))
-    for name in ("classID", "priorities"):
-        if member(resources, f"network.{name}"):
-            raise _none(f"network.{name}")
+    for name in resources.network:
+        raise _none(f"network.{name}")
     return found
 
 
-def _unified(resources: dict[str, Any]) -> list[Setting]:
-    """Written as they are, whether we know the key or not; a key is the name of one file."""
-    unified = member(resources, "unified") or {}
-    if not isinstance(unified, dict):
-        raise InvalidInput("config property 'linux.resources.unified' must be an object")
+def _unified(unified: dict[str, str]) -> list[Setting]:
+    """Written as they are, whether we know the key or not; a key is the name of one file.
+
+    CVE-2023-25809: a key with a slash would be a file outside of the container's own cgroup.
+    """
     found = []
     for key, value in unified.items():
         controller, dot, rest = key.partition(".")
-        if not dot or not rest or "/" in key or "\0" in key or not isinstance(value, str):
+        if not dot or not rest or "/" in key:
             raise InvalidInput(f"config property 'linux.resources.unified' has no file of a cgroup: '{key}'")
-        if key in ("cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.subtree_control"):
+        if key in _OURS:
             raise InvalidInput(f"config property 'linux.resources.unified': '{key}' is this runtime's own to write")
         controller = "" if controller == "cgroup" else controller
         found += [Setting(controller, key, line, f"unified.{key}") for line in value.splitlines() or [""]]

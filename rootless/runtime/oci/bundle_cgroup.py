@@ -11,13 +11,12 @@ from rootless.errors import HostLimit, InvalidInput, InvalidState
 from rootless.host import cgroups
 from rootless.runtime.cgroups import place, version1, version2
 from rootless.runtime.cgroups.group import Group, Group1, restore
-from rootless.runtime.cgroups.limit_values import is_asked
 from rootless.runtime.spec.oci_config import read_json
+from rootless.runtime.spec.resource_limits import Resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from rootless.host.cgroups import Delegation
     from rootless.runtime.oci.oci_records import OciRecord
@@ -42,28 +41,21 @@ class Policy:
 class CgroupPlacing:
     """Makes the cgroup of one container on its way into life. group: None before `join`, and where there is none."""
 
-    __slots__ = ("_config", "_id", "_policy", "group", "warn")
+    __slots__ = ("_config", "_id", "_policy", "_resources", "group", "warn")
 
     def __init__(self, config: OciConfig, container_id: str, policy: Policy, warn: Callable[[str], None]) -> None:
         self._config = config
+        self._resources = Resources.from_json(config.linux.resources)
         self._id = container_id
         self._policy = policy
         self.warn = warn
         self.group: AnyGroup | None = None
 
-    @property
-    def _resources(self) -> dict[str, Any]:
-        resources = self._config.linux.resources or {}
-        if not isinstance(resources, dict):
-            raise InvalidInput("config property 'linux.resources' must be an object")
-        return resources
-
     def join(self, pid: int) -> None:
         """Make the group, limit it and move `pid`, the container's first process, into it. Raises HostLimit."""
-        resources = self._resources
         path = self._config.linux.cgroups_path
         if self._policy.manager == "disabled":
-            if is_asked(resources):
+            if self._resources.is_asked:
                 self.warn("limits are not applied: cgroups are disabled")
             return
         if self._policy.manager != "systemd":
@@ -72,16 +64,16 @@ class CgroupPlacing:
         try:
             if self._policy.manager == "systemd" and (found.kind == "scope" or cgroups.manager_sockets()):
                 self._in_unit(*unit_of(path, self._id), pid)
-            elif found.kind == "scope" and (path or is_asked(resources)) and not _is_ours(path):
+            elif found.kind == "scope" and (path or self._resources.is_asked) and not _is_ours(path):
                 self._in_unit("", f"{cgroups.PREFIX}oci-{self._id}.scope", pid)
             else:
                 self._in_tree(found, path, pid)
         except HostLimit as e:
             self._forget()
-            if is_asked(resources):
+            if self._resources.is_asked:
                 self._unmet(e)
             return
-        if self.group is None and is_asked(resources):
+        if self.group is None and self._resources.is_asked:
             self._none(found)
 
     def _in_unit(self, slice_name: str, unit: str, pid: int) -> None:
@@ -204,33 +196,39 @@ def require(record: OciRecord, verb: str) -> AnyGroup:
     return group
 
 
-def update(record: OciRecord, changes: dict[str, Any]) -> None:
-    """Merge `changes` (OCI resources) into the container's limits and write all of them. Raises HostLimit."""
+def update(record: OciRecord, changes: dict[str, object]) -> None:
+    """Merge `changes` (OCI resources) into the container's limits and write all of them. Raises HostLimit.
+
+    The copy of config.json keeps what this runtime does not know of it.
+    """
     import json
 
     from rootless.paths import atomic_write
 
     group = require(record, "update")
-    config = read_json(record.config_path)
-    if not isinstance(config, dict):
-        raise InvalidInput(f"'{record.config_path}' is damaged")
-    linux = config.setdefault("linux", {})
-    merged = dict(linux.get("resources") or {})
+    config = _object(read_json(record.config_path), "the configuration")
+    linux = _object(config.setdefault("linux", {}), "linux")
+    merged = {**_object(linux.get("resources") or {}, "linux.resources")}
     for name, values in changes.items():
-        if isinstance(values, dict) and isinstance(merged.get(name), dict):
-            merged[name] = {**merged[name], **values}
-        else:
-            merged[name] = values
+        known = merged.get(name)
+        merged[name] = {**known, **values} if isinstance(values, dict) and isinstance(known, dict) else values
+    resources = Resources.from_json(merged)
     problems: list[HostLimit] = []
-    place.limits(group, merged, problems.append)
+    place.limits(group, resources, problems.append)
     if problems:
-        # what one limit forbids until another one has changed goes now
-        place.limits(group, merged, place.strictly)
+        # a limit may be forbidden until another one has changed: a second time, now that the others are written
+        place.limits(group, resources, place.strictly)
     linux["resources"] = merged
     atomic_write(record.config_path, json.dumps(config).encode(), durable=False)
 
 
-def statistics(record: OciRecord) -> dict[str, Any]:
+def _object(value: object, what: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"the copy of the container's config.json is damaged: {what} is no object")
+    return value
+
+
+def statistics(record: OciRecord) -> dict[str, object]:
     """One event of type stats, with the keys of `runc events --stats`."""
     from rootless.runtime.cgroups.usage import read
 
@@ -249,7 +247,7 @@ def statistics(record: OciRecord) -> dict[str, Any]:
     }
 
 
-def events(record: OciRecord, interval: float) -> Iterator[dict[str, Any]]:
+def events(record: OciRecord, interval: float) -> Iterator[dict[str, object]]:
     """Statistics every `interval` seconds, and lacks of memory, until the container ends."""
     import time
 

@@ -8,21 +8,17 @@ import sys
 from rootless.errors import InvalidInput, UsageError
 from rootless.runtime.oci.flags import LIMITS, FlagValues
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 _MAX = 1 << 20  # bytes of the file
 _WORDS = ("cpu.cpus", "cpu.mems")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
-def changes(values: FlagValues) -> dict[str, Any]:
+def changes(values: FlagValues) -> dict[str, object]:
     """The resources to change: of --resources, else of the other flags. Raises UsageError, InvalidInput."""
     file = values.optional_text("resources")
     if file:
         return _read(file)
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, str | int]] = {}
     for flag, _, origin in LIMITS:
         text = values.optional_text(flag.lstrip("-").replace("-", "_"))
         if text is None:
@@ -31,7 +27,7 @@ def changes(values: FlagValues) -> dict[str, Any]:
         found.setdefault(group, {})[key] = text if origin in _WORDS else _number(flag, text)
     if not found:
         raise UsageError("update needs something to change", hint="give --resources or a limit")
-    return found
+    return {**found}
 
 
 def _number(flag: str, text: str) -> int:
@@ -41,7 +37,7 @@ def _number(flag: str, text: str) -> int:
     return int(text)
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str) -> dict[str, object]:
     import json
 
     if path == "-":
@@ -53,7 +49,7 @@ def _read(path: str) -> dict[str, Any]:
         except OSError as e:
             raise InvalidInput(f"cannot read '{path}': {e.strerror}") from e
     try:
-        value = json.loads(text[:_MAX])
+        value: object = json.loads(text[:_MAX])
     except ValueError as e:
         raise InvalidInput(f"'{path}' is no JSON: {e}") from e
     if not isinstance(value, dict):

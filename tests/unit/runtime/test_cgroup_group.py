@@ -12,6 +12,7 @@ from rootless.host import cgroups
 from rootless.runtime.cgroups import place, usage
 from rootless.runtime.cgroups.group import Group, Group1, restore
 from rootless.runtime.cgroups.limit_values import Setting
+from rootless.runtime.spec.resource_limits import Resources
 
 
 def fill(directory: Path, **files: str) -> Path:
@@ -30,28 +31,32 @@ def group(tmp_path: Path) -> Group:
 
 
 def test_limits_are_written(group: Group) -> None:
-    place.limits(group, {"memory": {"limit": 5000}, "pids": {"limit": 7}}, place.strictly, late=False)
+    place.limits(
+        group, Resources.from_json({"memory": {"limit": 5000}, "pids": {"limit": 7}}), place.strictly, late=False
+    )
     assert Path(group.path, "memory.max").read_text() == "5000" and Path(group.path, "pids.max").read_text() == "max"
-    place.limits(group, {"memory": {"limit": 5000}, "pids": {"limit": 7}}, place.strictly, late=True)
+    place.limits(
+        group, Resources.from_json({"memory": {"limit": 5000}, "pids": {"limit": 7}}), place.strictly, late=True
+    )
     assert Path(group.path, "pids.max").read_text().startswith("7")
 
 
 def test_a_missing_controller_is_an_error_that_names_it(group: Group) -> None:
     """Trap (runtime-spec): missing controller = error."""
     with pytest.raises(HostLimit, match=r"linux\.resources\.cpu\.shares cannot be enforced: controller 'cpu'") as e:
-        place.limits(group, {"cpu": {"shares": 5}}, place.strictly)
+        place.limits(group, Resources.from_json({"cpu": {"shares": 5}}), place.strictly)
     assert "Delegate=" in (e.value.hint or "")
 
 
 def test_without_strictness_the_other_limits_hold(group: Group) -> None:
     unmet: list[HostLimit] = []
-    place.limits(group, {"cpu": {"shares": 5}, "memory": {"limit": 9000}}, unmet.append)
+    place.limits(group, Resources.from_json({"cpu": {"shares": 5}, "memory": {"limit": 9000}}), unmet.append)
     assert len(unmet) == 1 and Path(group.path, "memory.max").read_text().startswith("9000")
 
 
 def test_an_unknown_file_is_an_error_that_names_it(group: Group) -> None:
     with pytest.raises(HostLimit, match=r"unified\.memory\.nothing"):
-        place.limits(group, {"unified": {"memory.nothing": "1"}}, place.strictly)
+        place.limits(group, Resources.from_json({"unified": {"memory.nothing": "1"}}), place.strictly)
 
 
 def test_a_kernel_without_swap_accounting_limits_no_swap(group: Group) -> None:

@@ -8,15 +8,15 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.runtime.cgroups import version1, version2
-from rootless.runtime.cgroups.limit_values import is_asked
+from rootless.runtime.spec.resource_limits import Resources
 
 
 def two(resources: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [(s.controller, s.name, s.value) for s in version2.settings(resources)]
+    return [(s.controller, s.name, s.value) for s in version2.settings(Resources.from_json(resources))]
 
 
 def one(resources: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [(s.controller, s.name, s.value) for s in version1.settings(resources)]
+    return [(s.controller, s.name, s.value) for s in version1.settings(Resources.from_json(resources))]
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_swap_of_version_2_is_swap_alone() -> None:
         ({"limit": 100, "reservation": 200}, "memory.reservation' is above"),
         ({"swappiness": 10}, "memory.swappiness' cannot be had"),
         ({"disableOOMKiller": True}, "memory.disableOOMKiller' cannot be had"),
-        ({"limit": "100"}, "memory.limit' must be an integer"),
-        ({"limit": True}, "memory.limit' must be an integer"),
+        ({"limit": "100"}, "memory.limit' must be a whole number"),
+        ({"limit": True}, "memory.limit' must be a whole number"),
         ([1], "memory' must be an object"),
     ],
 )
 def test_what_memory_cannot_be_is_named(memory: Any, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
-        version2.settings({"memory": memory})
+        version2.settings(Resources.from_json({"memory": memory}))
 
 
 def test_version_1_has_what_version_2_lost() -> None:
@@ -100,7 +100,7 @@ def test_real_time_is_refused_in_version_2() -> None:
 @pytest.mark.parametrize(("limit", "value"), [(0, "0"), (20, "20"), (-1, "max")])
 def test_a_limit_of_no_processes_is_valid(limit: int, value: str) -> None:
     """Trap (runtime-spec): pids limit 0 is valid, and not "no limit"."""
-    found = version2.settings({"pids": {"limit": limit}, "memory": {"limit": 1 << 30}})
+    found = version2.settings(Resources.from_json({"pids": {"limit": limit}, "memory": {"limit": 1 << 30}}))
     assert found[-1].value == value and found[-1].is_late
 
 
@@ -175,4 +175,4 @@ def test_huge_pages_and_rdma() -> None:
     ],
 )
 def test_what_counts_as_a_limit(resources: dict[str, Any], asked: bool) -> None:
-    assert is_asked(resources) is asked
+    assert Resources.from_json(resources).is_asked is asked
