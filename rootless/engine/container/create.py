@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rootless.engine.image_in_use import ImageInUse
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan
+    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 _NAME_ATTEMPTS = 20
 
@@ -154,7 +155,7 @@ def _make(
     if emulation is not None and profile is not None:
         root_emulation.check_profile(profile)
     if runtime and profile is not None:
-        config["linux"]["seccomp"] = profile
+        config["linux"]["seccomp"] = profile.to_json()
     mount_sources.give_to_user(engine, mounts, who.account, id_map)
     stop = launchfile.stop_settings(options, image.defaults.stop_signal, settings)
     restart = launchfile.restart_policy(options.restart, rm=options.rm)
@@ -391,7 +392,7 @@ def _runtime(name: str) -> str:
     return path
 
 
-def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> dict[str, Any] | None:
+def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str, Any]) -> SeccompProfile | None:
     """The profile in force: --security-opt, else the settings', else the default one; None for unconfined."""
     setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
     if setting == "unconfined" or (options.privileged and not setting):
@@ -404,17 +405,17 @@ def seccomp_profile(engine: Engine, options: ContainerOptions, config: dict[str,
     return filter_cache.default_profile(capabilities)
 
 
-def seccomp_extras(profile: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
+def seccomp_extras(profile: SeccompProfile) -> tuple[int, dict[str, Any] | None]:
     """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener or None."""
     from rootless.runtime.seccomp import filter_cache
 
     listener = None
-    if filter_cache.has_listener(profile):
-        listener = {k: v for k, v in profile.items() if k in ("listenerPath", "listenerMetadata")}
+    if profile.has_listener:
+        listener = {"listenerPath": profile.listener_path, "listenerMetadata": profile.listener_metadata}
     return filter_cache.load_flags(profile), listener
 
 
-def filter_path(engine: Engine, profile: dict[str, Any] | None) -> str | None:
+def filter_path(engine: Engine, profile: SeccompProfile | None) -> str | None:
     """Where the compiled filter is; None without a profile. Raises HostLimit."""
     if profile is None:
         return None

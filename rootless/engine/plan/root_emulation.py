@@ -14,6 +14,7 @@ from rootless.errors import HostLimit, UsageError
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.id_map import IdMap
+    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 MODES = ("auto", "on", "off")
 APT_FILE = "/dev/rootless-apt.conf"
@@ -37,11 +38,9 @@ def is_wanted(mode: str, id_map: IdMap, *, runtime: str, nested: bool = False) -
     return fits and (mode == "on" or id_map.kind == "single")
 
 
-def check_profile(profile: dict[str, Any]) -> None:
+def check_profile(profile: SeccompProfile) -> None:
     """Raises UsageError for a seccomp profile with an agent of its own."""
-    from rootless.runtime.seccomp import filter_cache
-
-    if filter_cache.has_listener(profile):
+    if profile.has_listener:
         raise UsageError(
             "--root-emulation and a seccomp profile with SCMP_ACT_NOTIFY exclude each other: the kernel allows one "
             "listener around a process"

@@ -339,11 +339,11 @@ def _build(
 
 def filters_of(config: OciConfig) -> Filters:
     """The filter of the configuration's profile, from the cache where it was compiled before."""
-    profile = config.linux.seccomp
-    if not isinstance(profile, dict):
+    if config.linux.seccomp is None:
         return Filters()
-    from rootless.runtime.seccomp.filter_cache import cached, load_flags
+    from rootless.runtime.seccomp.filter_cache import cached, load_flags, resolve
 
+    profile = resolve(config.linux.seccomp)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     program = cached(profile, os.path.join(base, "rootless"))
     return Filters(program, load_flags(profile), config.linux.seccomp_listener)

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rootless.runtime.seccomp.seccomp_profile import Profile
+    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 __all__ = [
     "cached",
@@ -26,7 +26,6 @@ __all__ = [
     "compile_profile",
     "default_profile",
     "emulation",
-    "has_listener",
     "load_flags",
     "option",
     "read_filter",
@@ -51,11 +50,11 @@ FLAGS = {
 }
 
 
-def load_flags(profile: Profile) -> int:
+def load_flags(profile: SeccompProfile) -> int:
     """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter, with that for a listener
     where a rule needs one. Raises InvalidInput."""
-    value = NEW_LISTENER if has_listener(profile) else 0
-    for name in profile.get("flags") or ():
+    value = NEW_LISTENER if profile.has_listener else 0
+    for name in profile.flags:
         if name not in FLAGS:
             raise InvalidInput(f'seccomp: unknown flag "{name}"')
         value |= FLAGS[name]
@@ -66,19 +65,14 @@ def load_flags(profile: Profile) -> int:
     return value
 
 
-def has_listener(profile: Profile) -> bool:
-    """Does a rule hand calls to the agent at `listenerPath`?"""
-    return any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
-
-
-def compile_profile(profile: Profile) -> bytes:
+def compile_profile(profile: SeccompProfile) -> bytes:
     """The BPF program of an OCI profile; see seccomp_compile."""
     from rootless.runtime.seccomp.seccomp_compile import compile_profile as compiler
 
     return compiler(profile)
 
 
-def cached(profile: Profile, cache_dir: str) -> bytes:
+def cached(profile: SeccompProfile, cache_dir: str) -> bytes:
     """The BPF program of an OCI profile, from `<cache_dir>/seccomp/` or compiled and put there.
 
     The name is a digest of profile, libseccomp, architecture and kernel. A damaged file is made again; a cache that
@@ -87,7 +81,7 @@ def cached(profile: Profile, cache_dir: str) -> bytes:
     return _program(profile, cache_dir)[0]
 
 
-def cached_path(profile: Profile, cache_dir: str) -> str:
+def cached_path(profile: SeccompProfile, cache_dir: str) -> str:
     """As `cached`, but the path of the file, for `read_filter` in another process. Raises OSError when not writable."""
     program, path = _program(profile, cache_dir)
     if not os.path.exists(path):
@@ -152,8 +146,8 @@ def require_filter(path: str, *, hint: str) -> bytes:
         raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint=hint) from e
 
 
-def _program(profile: Profile, cache_dir: str) -> tuple[bytes, str]:
-    path = f"{cache_dir}/seccomp/{_key(profile)}.bpf"
+def _program(profile: SeccompProfile, cache_dir: str) -> tuple[bytes, str]:
+    path = f"{cache_dir}/seccomp/{_key(profile.to_json())}.bpf"
     try:
         return read_filter(path), path
     except (OSError, InvalidInput):
@@ -165,9 +159,9 @@ def _program(profile: Profile, cache_dir: str) -> tuple[bytes, str]:
     return program, path
 
 
-def _key(profile: Profile) -> str:
+def _key(content: dict[str, object]) -> str:
     uname = os.uname()
-    facts = [_FORMAT, profile, _library_identity(uname.machine), uname.machine, uname.release]
+    facts = [_FORMAT, content, _library_identity(uname.machine), uname.machine, uname.release]
     return sha256_of(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hex()[:40]
 
 

@@ -10,7 +10,7 @@ from rootless.kernel import libseccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.runtime.seccomp.seccomp_profile import Profile
+    from rootless.runtime.seccomp.seccomp_profile import SeccompComparison, SeccompProfile, SeccompRule
 
 # Numbers above libseccomp's own table (2.5.4 ends at Linux 5.17). From 424 on every architecture has the same number,
 # so these can be matched without the library. Source: the kernel's scripts/syscall.tbl.
@@ -54,21 +54,21 @@ _AUDIT_ARCH_X86_64, _X32_BIT = 0xC000003E, 0x40000000
 _MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 
-def compile_profile(profile: Profile) -> bytes:
+def compile_profile(profile: SeccompProfile) -> bytes:
     """The BPF program (struct sock_filter, 8 bytes each, native byte order) of an OCI profile.
 
     System calls that neither libseccomp nor we know are skipped. Where the default is an errno, calls newer than the
     library get ENOSYS instead, so that C libraries fall back to the older call (glibc takes EPERM for an answer).
     Raises InvalidInput for a wrong profile, HostLimit without libseccomp.
     """
-    default = action(profile.get("defaultAction"), profile.get("defaultErrnoRet"), "defaultAction")
+    default = action(profile.default_action, profile.default_errno, "defaultAction")
     _check_listener(profile, default)
     try:
         with libseccomp.Filter(default) as building:
-            for name in profile.get("architectures") or ():
+            for name in profile.architectures:
                 building.arch_add(_architecture(name))
             newer: dict[int, int] = {}
-            for number, rule in enumerate(profile.get("syscalls") or ()):
+            for number, rule in enumerate(profile.rules):
                 _add(building, rule, default, newer, f"syscalls[{number}]")
             try:
                 building.attr_set(libseccomp.ATTR_CTL_OPTIMIZE, _BINARY_TREE)
@@ -87,54 +87,54 @@ def compile_profile(profile: Profile) -> bytes:
     return program
 
 
-def action(name: object, errno_ret: object, where: str) -> int:
+def action(name: str, errno_ret: int | None, where: str) -> int:
     """libseccomp's value of an action. An errnoRet beside an action that has none is an error (runtime-spec)."""
     if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         number = errno.EPERM if errno_ret is None else errno_ret
         limit = _MAX_ERRNO if name == "SCMP_ACT_ERRNO" else 0xFFFF
-        if not isinstance(number, int) or not 0 <= number <= limit:
+        if not 0 <= number <= limit:
             raise InvalidInput(f"seccomp: {where}: errnoRet {number} is not in 0..{limit}")
         return libseccomp.act_errno(number) if name == "SCMP_ACT_ERRNO" else libseccomp.act_trace(number)
-    if not isinstance(name, str) or name not in _FIXED_ACTIONS:
+    if name not in _FIXED_ACTIONS:
         raise InvalidInput(f'seccomp: {where}: unknown action "{name}"')
     if errno_ret is not None:
         raise InvalidInput(f"seccomp: {where}: errnoRet is given, {name} has none")
     return _FIXED_ACTIONS[name]
 
 
-def _check_listener(profile: Profile, default: int) -> None:
+def _check_listener(profile: SeccompProfile, default: int) -> None:
     """listenerPath, listenerMetadata and SCMP_ACT_NOTIFY go together (config-linux.md)."""
     if default == libseccomp.ACT_NOTIFY:
         raise InvalidInput("seccomp: defaultAction: SCMP_ACT_NOTIFY would wait for a listener that nobody has yet")
-    if profile.get("listenerMetadata") and not profile.get("listenerPath"):
+    if profile.listener_metadata and not profile.listener_path:
         raise InvalidInput("seccomp: listenerMetadata is given, listenerPath is not")
-    for number, rule in enumerate(profile.get("syscalls") or ()):
-        if not isinstance(rule, dict) or rule.get("action") != "SCMP_ACT_NOTIFY":
+    for number, rule in enumerate(profile.rules):
+        if rule.action != "SCMP_ACT_NOTIFY":
             continue
-        if not profile.get("listenerPath"):
+        if not profile.listener_path:
             raise InvalidInput(f"seccomp: syscalls[{number}]: SCMP_ACT_NOTIFY needs a listenerPath")
         for name in _NEEDED:
-            if name in (rule.get("names") or ()):
+            if name in rule.names:
                 raise InvalidInput(
                     f'seccomp: syscalls[{number}]: "{name}" cannot be SCMP_ACT_NOTIFY: it hands the listener over'
                 )
 
 
-def _architecture(name: object) -> int:
+def _architecture(name: str) -> int:
     token = None
-    if isinstance(name, str) and name.startswith("SCMP_ARCH_"):
+    if name.startswith("SCMP_ARCH_"):
         token = libseccomp.arch_resolve(name.removeprefix("SCMP_ARCH_").lower())
     if token is None:
         raise InvalidInput(f'seccomp: unknown architecture "{name}"')
     return token
 
 
-def _add(building: libseccomp.Filter, rule: Profile, default: int, newer: dict[int, int], where: str) -> None:
-    names = rule.get("names")
-    if not names or not all(isinstance(n, str) and n for n in names):
+def _add(building: libseccomp.Filter, rule: SeccompRule, default: int, newer: dict[int, int], where: str) -> None:
+    names = rule.names
+    if not names or not all(names):
         raise InvalidInput(f"seccomp: {where}: names is empty")
-    verdict = action(rule.get("action"), rule.get("errnoRet"), where)
-    comparisons = [_comparison(a, where) for a in rule.get("args") or ()]
+    verdict = action(rule.action, rule.errno, where)
+    comparisons = [_comparison(comparison, where) for comparison in rule.comparisons]
     if verdict == default:
         return  # says nothing; libseccomp refuses it
     for name in names:
@@ -160,18 +160,17 @@ def _groups(comparisons: list[tuple[int, int, int, int]]) -> list[list[tuple[int
     return [[c] for c in comparisons]
 
 
-def _comparison(argument: object, where: str) -> tuple[int, int, int, int]:
-    if not isinstance(argument, dict):
-        raise InvalidInput(f"seccomp: {where}: args must be objects")
-    operator = str(argument.get("op"))
+def _comparison(comparison: SeccompComparison, where: str) -> tuple[int, int, int, int]:
+    """The comparison as `Filter.rule_add` takes it. Raises InvalidInput for what libseccomp would refuse or cut."""
+    operator = comparison.operator
     compare = libseccomp.COMPARE.get(operator.removeprefix("SCMP_CMP_"))
     if compare is None or not operator.startswith("SCMP_CMP_"):
         raise InvalidInput(f'seccomp: {where}: unknown operator "{operator}"')
-    index, value, second = argument.get("index"), argument.get("value", 0), argument.get("valueTwo", 0)
-    if not isinstance(index, int) or not 0 <= index <= 5:
+    index, value, second = comparison.index, comparison.value, comparison.value_two
+    if not 0 <= index <= 5:
         raise InvalidInput(f"seccomp: {where}: argument index {index} is not in 0..5")
     for number in (value, second):
-        if not isinstance(number, int) or not 0 <= number < 1 << 64:
+        if not 0 <= number < 1 << 64:
             raise InvalidInput(f"seccomp: {where}: argument value {number} is not an unsigned 64-bit number")
     return index, compare, value, second
 

@@ -15,9 +15,6 @@ from rootless.runtime.capabilities import DEFAULT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
-
-    Profile = dict[str, Any]
 
 _MAX_FILE = 1 << 20  # bytes; docker's own profile has 17 KB
 _DEFAULT_FILE = f"{os.path.dirname(__file__)}/seccomp_default.json"
@@ -40,35 +37,140 @@ _ARCHITECTURES = {
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 
 
+class SeccompComparison:
+    """A comparison of one argument of a call. operator: SCMP_CMP_*; with SCMP_CMP_MASKED_EQ `value` is the mask."""
+
+    __slots__ = ("index", "operator", "value", "value_two")
+
+    def __init__(self, index: int, operator: str, value: int, value_two: int = 0) -> None:
+        self.index = index
+        self.operator = operator
+        self.value = value
+        self.value_two = value_two
+
+    def to_json(self) -> dict[str, object]:
+        """A member of `args`."""
+        return {"index": self.index, "op": self.operator, "value": self.value, "valueTwo": self.value_two}
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> SeccompComparison:
+        """The comparison in `value`, a member of `args` of the rule `where`. Raises InvalidInput."""
+        given = _object(value, f"{where}.args")
+        numbers = [_number(given, name, where) for name in ("index", "value", "valueTwo")]
+        return cls(numbers[0], str(given.get("op")), numbers[1], numbers[2])
+
+
+class SeccompRule:
+    """What is done with some calls. action: SCMP_ACT_*; errno: with SCMP_ACT_ERRNO or _TRACE, None for EPERM.
+
+    comparisons: all of them must hold of the call's arguments.
+    """
+
+    __slots__ = ("action", "comparisons", "errno", "names")
+
+    def __init__(self, names: list[str], action: str, comparisons: list[SeccompComparison] | None = None) -> None:
+        self.names = names
+        self.action = action
+        self.errno: int | None = None
+        self.comparisons = comparisons or []
+
+    def to_json(self) -> dict[str, object]:
+        """A member of `syscalls`."""
+        known: dict[str, object] = {"names": self.names, "action": self.action}
+        if self.errno is not None:
+            known["errnoRet"] = self.errno
+        if self.comparisons:
+            known["args"] = [comparison.to_json() for comparison in self.comparisons]
+        return known
+
+    @classmethod
+    def from_json(cls, given: dict[str, object], where: str) -> SeccompRule:
+        """The rule in an object of docker's format or OCI's. where: `syscalls[3]`. Raises InvalidInput."""
+        name, names = given.get("name"), given.get("names")
+        if name and names:
+            raise InvalidInput(f'{where}: "name" and "names" exclude each other')
+        rule = cls([str(name)] if name else _texts(given, "names"), str(given.get("action") or ""))
+        rule.errno = _errno(given, "errnoRet", "errno")
+        rule.comparisons = [SeccompComparison.from_json(argument, where) for argument in _list(given, "args")]
+        return rule
+
+
+class SeccompProfile:
+    """`linux.seccomp` (config-linux.md, "Seccomp"). default_action: of the calls that no rule names.
+
+    default_errno: as a rule's; architectures: SCMP_ARCH_*, beside the native one; flags: SECCOMP_FILTER_FLAG_*;
+    listener_path, listener_metadata: the agent that SCMP_ACT_NOTIFY hands calls to, "" without one.
+    """
+
+    __slots__ = (
+        "architectures",
+        "default_action",
+        "default_errno",
+        "flags",
+        "listener_metadata",
+        "listener_path",
+        "rules",
+    )
+
+    def __init__(self, default_action: str) -> None:
+        self.default_action = default_action
+        self.default_errno: int | None = None
+        self.architectures: list[str] = []
+        self.flags: list[str] = []
+        self.listener_path = ""
+        self.listener_metadata = ""
+        self.rules: list[SeccompRule] = []
+
+    def to_json(self) -> dict[str, object]:
+        """The object with the specification's names."""
+        known: dict[str, object] = {"defaultAction": self.default_action}
+        if self.default_errno is not None:
+            known["defaultErrnoRet"] = self.default_errno
+        if self.architectures:
+            known["architectures"] = self.architectures
+        if self.flags:
+            known["flags"] = self.flags
+        if self.listener_path:
+            known["listenerPath"] = self.listener_path
+        if self.listener_metadata:
+            known["listenerMetadata"] = self.listener_metadata
+        known["syscalls"] = [rule.to_json() for rule in self.rules]
+        return known
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether a rule hands calls to the agent at `listener_path`."""
+        return any(rule.action == "SCMP_ACT_NOTIFY" for rule in self.rules)
+
+
 def default_profile(
     capabilities: Iterable[str] = DEFAULT, *, machine: str | None = None, release: str | None = None
-) -> Profile:
+) -> SeccompProfile:
     """The profile of a container with these capabilities, as OCI `linux.seccomp`: docker's plus no TIOCSTI, TIOCLINUX.
 
     machine, release: as uname says, those of this host by default.
     """
     with open(_DEFAULT_FILE, "rb") as f:
-        profile = json.loads(f.read())
-    profile["syscalls"].extend(
-        {"names": ["ioctl"], "action": "SCMP_ACT_ALLOW", "args": [comparison]}
-        for comparison in all_but(1, (TIOCSTI, TIOCLINUX))
+        profile = resolve(json.loads(f.read()), capabilities, machine=machine, release=release)
+    profile.rules.extend(
+        SeccompRule(["ioctl"], "SCMP_ACT_ALLOW", [comparison]) for comparison in all_but(1, (TIOCSTI, TIOCLINUX))
     )
-    return resolve(profile, capabilities, machine=machine, release=release)
+    return profile
 
 
-def all_but(index: int, values: tuple[int, ...], width: int = 32) -> list[dict[str, int | str]]:
+def all_but(index: int, values: tuple[int, ...], width: int = 32) -> list[SeccompComparison]:
     """Comparisons, one per rule, that match every value of argument `index` whose low `width` bits are not in `values`.
 
     The kernel looks at the low half only of arguments such as ioctl's request, a filter compares whole registers: "not
     equal" would let 0x1_0000_5412 through. So the complement is covered by masked comparisons, one for each branch of
     the binary tree that leads away from the values.
     """
-    comparisons: list[dict[str, int | str]] = []
+    comparisons: list[SeccompComparison] = []
 
     def descend(bit: int, prefix: int, inside: list[int]) -> None:
         mask = ((1 << width) - 1) >> bit << bit
         if not inside:
-            comparisons.append({"index": index, "op": "SCMP_CMP_MASKED_EQ", "value": mask, "valueTwo": prefix})
+            comparisons.append(SeccompComparison(index, "SCMP_CMP_MASKED_EQ", mask, prefix))
         elif bit:
             below = 1 << bit - 1
             for branch in (prefix, prefix | below):
@@ -78,7 +180,7 @@ def all_but(index: int, values: tuple[int, ...], width: int = 32) -> list[dict[s
     return comparisons
 
 
-def read_profile(path: str, capabilities: Iterable[str] = DEFAULT) -> Profile:
+def read_profile(path: str, capabilities: Iterable[str] = DEFAULT) -> SeccompProfile:
     """Profile file `path`, docker's or OCI's format, resolved for these capabilities. Raises InvalidInput."""
     try:
         # O_NONBLOCK: a FIFO must not hang us
@@ -100,7 +202,7 @@ def read_profile(path: str, capabilities: Iterable[str] = DEFAULT) -> Profile:
         raise InvalidInput(f'seccomp profile "{path}": {e.message}', hint=e.hint) from e
 
 
-def option(value: str, capabilities: Iterable[str] = DEFAULT) -> Profile | None:
+def option(value: str, capabilities: Iterable[str] = DEFAULT) -> SeccompProfile | None:
     """The profile for `--security-opt seccomp=VALUE`: None for `unconfined`, ours for `builtin`, else that file."""
     if value == "unconfined":
         return None
@@ -111,8 +213,8 @@ def option(value: str, capabilities: Iterable[str] = DEFAULT) -> Profile | None:
 
 def resolve(
     profile: object, capabilities: Iterable[str] = DEFAULT, *, machine: str | None = None, release: str | None = None
-) -> Profile:
-    """Choose architectures and rules of a docker-format profile for this host; an OCI one comes back the same.
+) -> SeccompProfile:
+    """Choose architectures and rules of a docker-format profile for this host; an OCI one is read as it is.
 
     Raises InvalidInput naming the property that is wrong.
     """
@@ -123,53 +225,33 @@ def resolve(
     held = set(capabilities)
     if given.get("archMap") and given.get("architectures"):
         raise InvalidInput('"architectures" and "archMap" exclude each other')
-    resolved: Profile = {
-        key: given[key]
-        for key in ("defaultAction", "flags", "listenerPath", "listenerMetadata")
-        if given.get(key) is not None
-    }
-    default_errno = _errno(given, "defaultErrnoRet", "defaultErrno")
-    if default_errno is not None:
-        resolved["defaultErrnoRet"] = default_errno
-    architectures = _list(given, "architectures")
+    resolved = SeccompProfile(str(given.get("defaultAction") or ""))
+    resolved.default_errno = _errno(given, "defaultErrnoRet", "defaultErrno")
+    resolved.flags = _texts(given, "flags")
+    resolved.listener_path = _text(given, "listenerPath")
+    resolved.listener_metadata = _text(given, "listenerMetadata")
+    resolved.architectures = _texts(given, "architectures")
     for entry in _list(given, "archMap"):
-        if _object(entry, "archMap").get("architecture") == scmp_arch:
-            architectures = [scmp_arch, *_list(entry, "subArchitectures")]
-    if architectures:
-        resolved["architectures"] = architectures
-    rules: list[Profile] = []
+        architecture = _object(entry, "archMap")
+        if architecture.get("architecture") == scmp_arch:
+            resolved.architectures = [scmp_arch, *_texts(architecture, "subArchitectures")]
     for number, entry in enumerate(_list(given, "syscalls")):
         rule = _object(entry, f"syscalls[{number}]")
         if _applies(rule, go_arch, held, kernel):
-            rules.append(_rule(rule, f"syscalls[{number}]"))
-    resolved["syscalls"] = rules
+            resolved.rules.append(SeccompRule.from_json(rule, f"syscalls[{number}]"))
     return resolved
 
 
-def _rule(rule: Profile, where: str) -> Profile:
-    name, names = rule.get("name"), rule.get("names")
-    if name and names:
-        raise InvalidInput(f'{where}: "name" and "names" exclude each other')
-    kept: Profile = {"names": [name] if name else _list(rule, "names"), "action": rule.get("action")}
-    number = _errno(rule, "errnoRet", "errno")
-    if number is not None:
-        kept["errnoRet"] = number
-    arguments = _list(rule, "args")
-    if arguments:
-        kept["args"] = arguments
-    return kept
-
-
-def _applies(rule: Profile, arch: str, held: set[str], kernel: tuple[int, int]) -> bool:
+def _applies(rule: dict[str, object], arch: str, held: set[str], kernel: tuple[int, int]) -> bool:
     includes = _object(rule.get("includes") or {}, "includes")
     excludes = _object(rule.get("excludes") or {}, "excludes")
-    if includes.get("arches") and arch not in _list(includes, "arches"):
+    if includes.get("arches") and arch not in _texts(includes, "arches"):
         return False
-    if arch in _list(excludes, "arches"):
+    if arch in _texts(excludes, "arches"):
         return False
-    if not held.issuperset(_list(includes, "caps")):
+    if not held.issuperset(_texts(includes, "caps")):
         return False
-    if not held.isdisjoint(_list(excludes, "caps")):
+    if not held.isdisjoint(_texts(excludes, "caps")):
         return False
     if includes.get("minKernel") and kernel < _release(includes["minKernel"]):
         return False
@@ -190,7 +272,7 @@ def _release(text: object) -> tuple[int, int]:
         raise InvalidInput(f'"{text}" is not a kernel version') from None
 
 
-def _errno(holder: Profile, number_key: str, name_key: str) -> int | None:
+def _errno(holder: dict[str, object], number_key: str, name_key: str) -> int | None:
     """The number, or what containers-common writes beside it: the errno's name."""
     number = holder.get(number_key)
     if number is not None:
@@ -208,17 +290,42 @@ def _errno(holder: Profile, number_key: str, name_key: str) -> int | None:
     return value
 
 
-def _object(value: object, what: str) -> Profile:
+def _object(value: object, what: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{what} is not a JSON object")
     return value
 
 
-def _list(holder: Profile, key: str) -> list[Any]:
+def _list(holder: dict[str, object], key: str) -> list[object]:
     """A list of the profile; Go writes an empty one as null."""
     value = holder.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
         raise InvalidInput(f'"{key}" is not a list')
+    return value
+
+
+def _texts(holder: dict[str, object], key: str) -> list[str]:
+    texts = []
+    for value in _list(holder, key):
+        if not isinstance(value, str):
+            raise InvalidInput(f'"{key}" is not a list of strings')
+        texts.append(value)
+    return texts
+
+
+def _text(holder: dict[str, object], key: str) -> str:
+    value = holder.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidInput(f'"{key}" is not a string')
+    return value
+
+
+def _number(holder: dict[str, object], key: str, where: str) -> int:
+    value = holder.get(key, 0)
+    if not isinstance(value, int):
+        raise InvalidInput(f"seccomp: {where}: {key} of an argument is not a number")
     return value

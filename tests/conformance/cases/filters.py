@@ -81,7 +81,7 @@ def default_errno(box: Box) -> None:
 def _everything() -> list[str]:
     from rootless.runtime.seccomp.filter_cache import default_profile
 
-    return [name for rule in default_profile()["syscalls"] for name in rule["names"]]
+    return [name for rule in default_profile().rules for name in rule.names]
 
 
 @case(SECCOMP)

@@ -332,10 +332,10 @@ def test_join_terminal(bundle: Bundle) -> None:
 
 def test_no_new_privileges_is_needed_by_no_filter(bundle: Bundle) -> None:
     """TRAPS 3.14: without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still there."""
-    from rootless.runtime.seccomp.filter_cache import compile_profile
+    from rootless.runtime.seccomp.filter_cache import compile_profile, resolve
 
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}
-    program = compile_profile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    program = compile_profile(resolve({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
     for value in (True, False):
         bundle.config["process"]["noNewPrivileges"] = value
         container = Container(

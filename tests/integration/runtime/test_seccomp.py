@@ -103,7 +103,7 @@ def test_a_killing_profile() -> None:
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["getpgrp", "getpgid"], "action": "SCMP_ACT_KILL_PROCESS"}],
     }
-    assert _loaded(filter_cache.compile_profile(profile), lambda: os.getpgid(0)) == -signal.SIGSYS
+    assert _loaded(filter_cache.compile_profile(filter_cache.resolve(profile)), lambda: os.getpgid(0)) == -signal.SIGSYS
 
 
 def test_loading_needs_no_libseccomp(tmp_path: Path) -> None:
