@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
-    from rootless.runtime.process.command import Filters
+    from rootless.runtime.process.command import SeccompFilters
     from rootless.runtime.process.launch import UserIds
     from rootless.runtime.process.running import Process
     from rootless.runtime.spec.oci_state import Bundle
@@ -131,7 +131,7 @@ def launch(
     """
     from rootless.runtime.operations import SeedVolume
     from rootless.runtime.process import launch as runtime
-    from rootless.runtime.process.command import ProcessOptions, Streams
+    from rootless.runtime.process.command import ProcessOptions, ProcessStreams
     from rootless.storage import drivers
 
     mounter: Mounter | None = None
@@ -162,7 +162,7 @@ def launch(
         wanted = runtime.Launch(_bundle(spec), _ids(spec))
         wanted.root_mount = mounter
         wanted.extra = [SeedVolume(seed["source"], seed["target"]) for seed in spec.plan.seed_volumes]
-        wanted.streams = Streams(stdio)
+        wanted.streams = ProcessStreams(stdio)
         wanted.join_cgroup = join_cgroup
         wanted.on_namespaces = on_namespaces
         wanted.filters = _filters(spec, supervisor)
@@ -189,7 +189,7 @@ def launch(
 
 def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
-    from rootless.runtime.process.command import ProcessOptions, Streams
+    from rootless.runtime.process.command import ProcessOptions, ProcessStreams
     from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import joining
 
@@ -200,7 +200,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     wanted.join_cgroup = cgroup.joiner(facts.cgroup if facts is not None else None, pid)
     wanted.options = ProcessOptions(keyring=False, die_with_parent=True)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    wanted.streams = Streams((null, output, output))
+    wanted.streams = ProcessStreams((null, output, output))
     supervisor = _supervisor(spec)
     try:
         wanted.filters = _filters(spec, supervisor)
@@ -239,14 +239,14 @@ def _ids(spec: LaunchSpec) -> UserIds:
     return UserIds(spec.plan.id_map, spec.plan.outer_map)
 
 
-def _filters(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Filters:
+def _filters(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> SeccompFilters:
     """The seccomp filters that launch.json names. Raises HostLimit when one cannot be read."""
-    from rootless.runtime.process.command import Filters
+    from rootless.runtime.process.command import SeccompFilters
     from rootless.runtime.seccomp.filter_cache import require_filter
     from rootless.runtime.spec.oci_config import SeccompListener
 
     path = spec.plan.seccomp_bpf
-    filters = Filters(None if path is None else require_filter(path, hint="start the container again"))
+    filters = SeccompFilters(None if path is None else require_filter(path, hint="start the container again"))
     filters.flags = spec.plan.seccomp_flags
     filters.listener = SeccompListener.from_json(spec.plan.seccomp_listener, "seccomp_listener")
     if supervisor is not None and spec.plan.root_emulation:

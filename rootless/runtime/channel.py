@@ -14,15 +14,52 @@ import socket
 from rootless.errors import RuntimeFailure
 from rootless.host.answer import error_from_json, error_to_json, parse_object
 from rootless.runtime.spec.oci_state import OciState
-from rootless.runtime.spec.properties import INT32, Properties
+from rootless.runtime.spec.properties import INT32, UINT32, Properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.errors import RootlessError
-    from rootless.runtime.process.netdevices import MovedDevice
+    from rootless.kernel.netlink import Address
 
+_BYTE = (0, 255)
 MAXIMUM = 256 * 1024
 """Bytes of one message; an error with a long path stays far below."""
+
+
+class MovedDevice:
+    """An interface that has been moved. index: its number in the namespace that it left; old: its name there.
+
+    name: in the container, where `%d` stands for a number of the kernel's choice; addresses: those it had, which the
+    move takes away (the kernel flushes them).
+    """
+
+    __slots__ = ("addresses", "index", "name", "old")
+
+    def __init__(self, index: int, old: str, name: str) -> None:
+        self.index = index
+        self.old = old
+        self.name = name
+        self.addresses: list[Address] = []
+
+    def to_json(self) -> dict[str, object]:
+        """A member of the order "mapped"."""
+        addresses = [
+            {"family": one.family, "prefix": one.prefix, "attributes": {str(k): v for k, v in one.attributes.items()}}
+            for one in self.addresses
+        ]
+        return {"index": self.index, "old": self.old, "name": self.name, "addresses": addresses}
+
+    @classmethod
+    def from_json(cls, given: Properties) -> MovedDevice:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        from rootless.kernel.netlink import Address
+
+        device = cls(given.integer("index", UINT32), given.text("old"), given.text("name"))
+        for one in given.objects("addresses"):
+            attributes = {int(number): text for number, text in one.text_mapping("attributes").items()}
+            address = Address(one.integer("family", _BYTE), one.integer("prefix", _BYTE), attributes)
+            device.addresses.append(address)
+        return device
 
 
 class Report:
@@ -71,7 +108,7 @@ class Order:
         self.devices: list[MovedDevice] = []
 
     def to_json(self) -> dict[str, object]:
-        """The message."""
+        """The message, without the members that the order does not have."""
         known: dict[str, object] = {"do": self.do}
         if self.state is not None:
             known["state"] = self.state.to_json()
@@ -86,11 +123,7 @@ class Order:
         state = given.value("state")
         # an empty state is that of a start without hooks, as earlier versions wrote it
         order = cls(given.text("do"), OciState.from_json(state) if state else None)
-        devices = given.objects("devices")
-        if devices:
-            from rootless.runtime.process.netdevices import MovedDevice
-
-            order.devices = [MovedDevice.from_json(device) for device in devices]
+        order.devices = [MovedDevice.from_json(device) for device in given.objects("devices")]
         return order
 
 

@@ -114,7 +114,7 @@ def _run(
     root_mount: Callable[[str], None],
     warnings: list[str],
 ) -> int:
-    from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+    from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.launch import Launch, UserIds, create
     from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle
@@ -125,8 +125,8 @@ def _run(
         launch = Launch(bundle, UserIds(IdMap.from_json(job["id_map"])))
         launch.root_mount = root_mount
         launch.extra = _operations(job)
-        launch.streams = Streams(stdio)
-        launch.filters = Filters(_filter(job["seccomp"]), emulation=emulation)
+        launch.streams = ProcessStreams(stdio)
+        launch.filters = SeccompFilters(_filter(job["seccomp"]), emulation=emulation)
         launch.options = ProcessOptions(die_with_parent=True)
         launch.made = made
         launch.warn = warnings.append

@@ -163,7 +163,7 @@ def _join(
     stdio: tuple[int, int, int] | None,
 ) -> Process:
     from rootless.engine.container import container_cgroup
-    from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+    from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import joining as agent_of_joining
     from rootless.runtime.spec.oci_config import OciConfig, SeccompListener
@@ -185,9 +185,9 @@ def _join(
     try:
         oci_config = OciConfig.from_json(config)
         joining = Joining(state.pid, OciProcess.from_json(Properties(process, "process")), oci_config)
-        joining.streams = Streams(stdio)
+        joining.streams = ProcessStreams(stdio)
         joining.options = ProcessOptions(keyring=False, keep_groups=launch.keep_groups)
-        joining.filters = Filters(
+        joining.filters = SeccompFilters(
             # --privileged gives all that the user namespace can give: the filter would take most of it back
             None if privileged else _filter(launch.seccomp_bpf),
             launch.seccomp_flags,

@@ -9,7 +9,7 @@ from rootless.runtime.oci.bundle_cgroup import group_of
 from rootless.runtime.oci.life_verbs import filters_of, write_pid_file
 from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import console
-from rootless.runtime.process.command import ProcessOptions, Streams
+from rootless.runtime.process.command import ProcessOptions, ProcessStreams
 from rootless.runtime.process.join import Joining, exec_process
 from rootless.runtime.seccomp.listener import pass_on
 from rootless.runtime.spec.oci_config import read_json
@@ -76,7 +76,7 @@ def execute(
     joining = Joining(record.pid, process, config)
     joining.filters = filters_of(config)
     joining.on_listener = _agent(joining.filters.listener, record)
-    joining.streams = Streams(preserve_fds=options.preserve_fds)
+    joining.streams = ProcessStreams(preserve_fds=options.preserve_fds)
     joining.start_time = record.facts.pid_start
     joining.options = ProcessOptions(keyring=True, keep_groups=config.keeps_groups)
     joining.join_cgroup = None if group is None else lambda pid: place.join(group, pid, record.pid)

@@ -17,7 +17,7 @@ from rootless.runtime.oci import bundle_cgroup
 from rootless.runtime.oci.bundle_cgroup import CgroupPlacing, Policy
 from rootless.runtime.oci.oci_records import OciFacts, OciRecord, Records
 from rootless.runtime.process import console, hooks, notify
-from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.launch import Launch, UserIds
 from rootless.runtime.process.launch import create as launch_container
 from rootless.runtime.process.running import Process, await_exec
@@ -317,7 +317,7 @@ def _build(
     launch = Launch(Bundle(config, options.bundle, record.id), UserIds(map_of(config)))
     launch.filters = filters
     launch.options = ProcessOptions(keyring=options.keyring, keep_groups=config.keeps_groups)
-    launch.streams = Streams(preserve_fds=options.preserve_fds)
+    launch.streams = ProcessStreams(preserve_fds=options.preserve_fds)
     launch.join_cgroup = placing.join
     launch.gate = gate
     launch.pivot = options.pivot
@@ -337,16 +337,16 @@ def _build(
     return process
 
 
-def filters_of(config: OciConfig) -> Filters:
+def filters_of(config: OciConfig) -> SeccompFilters:
     """The filter of the configuration's profile, from the cache where it was compiled before."""
     if config.linux.seccomp is None:
-        return Filters()
+        return SeccompFilters()
     from rootless.runtime.seccomp.filter_cache import cached, load_flags, resolve
 
     profile = resolve(config.linux.seccomp)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     program = cached(profile, os.path.join(base, "rootless"))
-    return Filters(program, load_flags(profile), config.linux.seccomp_listener)
+    return SeccompFilters(program, load_flags(profile), config.linux.seccomp_listener)
 
 
 def _reach(record: OciRecord, reach: Callable[[str], None]) -> None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from rootless.runtime import CONFIG_VERSION
 from rootless.runtime.capabilities import DEFAULT
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -28,7 +24,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 """docker's list."""
 
 
-def default_mounts() -> list[dict[str, Any]]:
+def default_mounts() -> list[dict[str, object]]:
     """The kernel filesystems that every container gets. devpts has no gid=: the one mapped group is not tty's."""
     return [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
@@ -41,11 +37,11 @@ def default_mounts() -> list[dict[str, Any]]:
     ]
 
 
-def _mount(destination: str, fstype: str, source: str, *words: str) -> dict[str, Any]:
+def _mount(destination: str, fstype: str, source: str, *words: str) -> dict[str, object]:
     return {"destination": destination, "type": fstype, "source": source, "options": list(words)}
 
 
-def default_config(uid: int, gid: int) -> dict[str, Any]:
+def default_config(uid: int, gid: int) -> dict[str, object]:
     """A configuration with one mapped id, the caller's."""
     held = sorted(DEFAULT)
     return {

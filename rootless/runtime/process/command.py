@@ -39,7 +39,7 @@ _PIPEFS_MAGIC = 0x50495045
 _INFINITY = (1 << 64) - 1
 
 
-class Filters:
+class SeccompFilters:
     """The seccomp filters of a process. program: BPF, None for none; flags: of seccomp(2), for `program`.
 
     listener: the agent that answers the calls of SCMP_ACT_NOTIFY; emulation: of root, where the id map has one id: a
@@ -75,7 +75,7 @@ class ProcessOptions:
         self.keep_groups = keep_groups
 
 
-class Streams:
+class ProcessStreams:
     """The fds of a process. stdio: for 0, 1 and 2, None for the caller's own; preserve_fds: how many from 3 on stay."""
 
     __slots__ = ("preserve_fds", "stdio")
@@ -108,7 +108,7 @@ class ProcessCommand:
     def __init__(
         self,
         process: OciProcess,
-        filters: Filters,
+        filters: SeccompFilters,
         options: ProcessOptions,
         preserved: tuple[int, ...] = (),
         *,

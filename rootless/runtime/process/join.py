@@ -14,10 +14,10 @@ from rootless.runtime.channel import Channel, Order, Report
 from rootless.runtime.operations.devices import open_pty
 from rootless.runtime.process import session_keyring
 from rootless.runtime.process.command import (
-    Filters,
     ProcessCommand,
     ProcessOptions,
-    Streams,
+    ProcessStreams,
+    SeccompFilters,
     execute,
     find,
     restore_signals,
@@ -66,8 +66,8 @@ class Joining:
         self.pid = pid
         self.process = process
         self.config = config
-        self.streams = Streams()
-        self.filters = Filters()
+        self.streams = ProcessStreams()
+        self.filters = SeccompFilters()
         self.options = ProcessOptions(keyring=False)
         self.on_listener: Callable[[int, int], None] | None = None
         self.start_time: int | None = None

@@ -12,10 +12,10 @@ import socket
 from rootless.errors import InvalidInput, RuntimeFailure
 from rootless.host.userns import read_map, write_maps
 from rootless.kernel.namespaces import CLONE_NEWUSER
-from rootless.runtime.channel import Channel, Order
+from rootless.runtime.channel import Channel, MovedDevice, Order
 from rootless.runtime.plan import RootFacts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
-from rootless.runtime.process.command import Filters, ProcessCommand, ProcessOptions, Streams
+from rootless.runtime.process.command import ProcessCommand, ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.running import FirstChild, Process, expect, fork_first_child
 from rootless.runtime.seccomp.listener import listening
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
     from rootless.runtime.operations import Operation
     from rootless.runtime.process.nested import Nested
-    from rootless.runtime.process.netdevices import MovedDevice
     from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle
     from rootless.runtime.spec.process_config import OciUser
@@ -94,9 +93,9 @@ class Launch:
         self.made: dict[str, int] = {}
         self.join_cgroup: Callable[[int], None] | None = None
         self.on_namespaces: Callable[[int], None] | None = None
-        self.filters = Filters()
+        self.filters = SeccompFilters()
         self.options = ProcessOptions()
-        self.streams = Streams()
+        self.streams = ProcessStreams()
         self.init = False
         self.gate: socket.socket | None = None
         self.warn: Callable[[str], None] = lambda text: None

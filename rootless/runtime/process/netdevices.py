@@ -10,51 +10,11 @@ import errno
 import os
 
 from rootless.errors import RuntimeFailure
+from rootless.runtime.channel import MovedDevice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.kernel.netlink import Address
     from rootless.runtime.spec.oci_config import LinuxConfig
-    from rootless.runtime.spec.properties import Properties
-
-_BYTE = (0, 255)
-
-
-class MovedDevice:
-    """An interface that has been moved. index: its number in the namespace that it left; old: its name there.
-
-    name: in the container, where `%d` stands for a number of the kernel's choice; addresses: those it had, which the
-    move takes away (the kernel flushes them).
-    """
-
-    __slots__ = ("addresses", "index", "name", "old")
-
-    def __init__(self, index: int, old: str, name: str) -> None:
-        self.index = index
-        self.old = old
-        self.name = name
-        self.addresses: list[Address] = []
-
-    def to_json(self) -> dict[str, object]:
-        """A member of the order "mapped"."""
-        addresses = [
-            {"family": one.family, "prefix": one.prefix, "attributes": {str(k): v for k, v in one.attributes.items()}}
-            for one in self.addresses
-        ]
-        return {"index": self.index, "old": self.old, "name": self.name, "addresses": addresses}
-
-    @classmethod
-    def from_json(cls, given: Properties) -> MovedDevice:
-        """The reverse of `to_json`. Raises InvalidInput."""
-        from rootless.kernel.netlink import Address
-        from rootless.runtime.spec.properties import UINT32
-
-        device = cls(given.integer("index", UINT32), given.text("old"), given.text("name"))
-        for one in given.objects("addresses"):
-            attributes = {int(number): text for number, text in one.text_mapping("attributes").items()}
-            address = Address(one.integer("family", _BYTE), one.integer("prefix", _BYTE), attributes)
-            device.addresses.append(address)
-        return device
 
 
 def move(linux: LinuxConfig, pid: int) -> list[MovedDevice]:

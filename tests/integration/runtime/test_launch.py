@@ -15,7 +15,7 @@ from rootless.errors import CommandNotFound, InvalidState, RuntimeFailure
 from rootless.host.userns import default_id_map
 from rootless.kernel import mounts, procfs
 from rootless.runtime.operations import Operation, SeedVolume, WriteFile
-from rootless.runtime.process.command import Filters, ProcessOptions, Streams
+from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.join import Joining, exec_process
 from rootless.runtime.process.launch import Launch, UserIds, create
 from rootless.runtime.process.running import Process
@@ -51,7 +51,7 @@ class Container:
         null = os.open("/dev/null", os.O_RDWR)
         self.warnings: list[str] = []
         launch = launch_of(bundle)
-        launch.streams = Streams((null, writer, writer))
+        launch.streams = ProcessStreams((null, writer, writer))
         launch.warn = self.warnings.append
         # a test that fails leaves nothing behind the test run
         launch.options = ProcessOptions(die_with_parent=True)
@@ -283,7 +283,7 @@ def joined(container: Container, bundle: Bundle, script: str, start_time: int | 
     reader, writer = os.pipe()
     null = os.open("/dev/null", os.O_RDWR)
     joining = joining_of(container, bundle, {"args": ["sh", "-c", script]})
-    joining.streams = Streams((null, writer, null))
+    joining.streams = ProcessStreams((null, writer, null))
     joining.start_time = start_time
     made = exec_process(joining)
     os.close(writer)
@@ -339,7 +339,7 @@ def test_no_new_privileges_is_needed_by_no_filter(bundle: Bundle) -> None:
     for value in (True, False):
         bundle.config["process"]["noNewPrivileges"] = value
         container = Container(
-            bundle, "mkdir /tmp/x; grep -E 'Seccomp:|NoNew' /proc/self/status", having(filters=Filters(program))
+            bundle, "mkdir /tmp/x; grep -E 'Seccomp:|NoNew' /proc/self/status", having(filters=SeccompFilters(program))
         )
         _, text = container.finish()
         assert "mkdir: can't create directory" in text and "Seccomp:\t2" in text
