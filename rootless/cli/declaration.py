@@ -69,17 +69,15 @@ class Session:
     def engine(self) -> Engine:
         """The engine over the caller's directories."""
         if self._engine is None:
-            from rootless.engine.context import Engine
+            from rootless.engine.context import Engine, Listeners
             from rootless.paths import directories
 
             overrides = {"storage_driver": self.storage_driver} if self.storage_driver else {}
             self._engine = Engine(
                 directories(self.root),
                 overrides=overrides,
-                warn=output.warn,
-                progress=self._show_progress,
+                listeners=Listeners(output.warn, self._show_progress, output.debug if self.debug else None),
                 monitor=self._monitor,
-                debug=output.debug if self.debug else None,
             )
         return self._engine
 

@@ -13,13 +13,32 @@ if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 
 
+class Listeners:
+    """Who hears of what the engine does; None: nobody.
+
+    warn: gets one line of text for each thing that is lost or ignored. progress: gets the steps of a pull that `run` or
+    `create` must do first. debug: gets each step of a container's plan.
+    """
+
+    __slots__ = ("debug", "progress", "warn")
+
+    def __init__(
+        self,
+        warn: Callable[[str], None] | None = None,
+        progress: Callable[[PullEvent], None] | None = None,
+        debug: Callable[[str], None] | None = None,
+    ) -> None:
+        self.warn = warn
+        self.progress = progress
+        self.debug = debug
+
+
 class Engine:
     """What every verb takes first: `verbs.run_container(Engine(directories()), ...)`.
 
     overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
-    which win over config.toml. warn: called with one line of text for each thing that is lost or ignored. progress:
-    called with the steps of a pull that `run` or `create` must do first. monitor: connection to a monitor that was
-    started early, for the first container that is started. debug: called with each step of a container's plan.
+    which win over config.toml. monitor: connection to a monitor that was started early, for the first container that is
+    started.
     """
 
     def __init__(
@@ -27,16 +46,15 @@ class Engine:
         directories: Directories,
         *,
         overrides: dict[str, str] | None = None,
-        warn: Callable[[str], None] | None = None,
-        progress: Callable[[PullEvent], None] | None = None,
+        listeners: Listeners | None = None,
         monitor: int | None = None,
-        debug: Callable[[str], None] | None = None,
     ) -> None:
+        listeners = listeners or Listeners()
         self.directories = directories
-        self.progress = progress
-        self.debug = debug
+        self.progress = listeners.progress
+        self.debug = listeners.debug
         self._overrides = overrides or {}
-        self._warn = warn
+        self._warn = listeners.warn
         self._monitor = monitor
         self._settings: Settings | None = None
         self._store: Store | None = None

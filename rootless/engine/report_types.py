@@ -1,4 +1,4 @@
-"""What the verbs that look after the store and at running containers give: immutable values, no behaviour, no I/O.
+"""What the verbs that look after the store and into containers take and give: immutable values, no behaviour, no I/O.
 
 They are apart from engine.types because every `run` loads that one, and to make a named tuple takes a tenth of a
 millisecond.
@@ -11,6 +11,27 @@ from typing import NamedTuple
 # the kinds of a StoreFinding
 BLOB, LAYER, IMAGE, CONTAINER, VOLUME, NAME, GARBAGE, INDEX = (
     "blob", "layer", "image", "container", "volume", "name", "garbage", "index")  # fmt: skip
+
+
+class FileCopyOptions(NamedTuple):
+    """How `cp` copies. archive: keep owners, and modes and times of directories that are there; follow: what a link at
+    the end of the source points to; overwrite: a directory may replace a file and the reverse."""
+
+    archive: bool = False
+    follow: bool = False
+    overwrite: bool = False
+
+
+class LogOptions(NamedTuple):
+    """Which part of a container's log is wanted. follow: what comes later too; tail: the last lines, None for all.
+
+    since, until: as docker takes them (RFC 3339, seconds since 1970, or a duration such as 10m before now).
+    """
+
+    follow: bool = False
+    tail: int | None = None
+    since: str | None = None
+    until: str | None = None
 
 
 class ContainerStats(NamedTuple):

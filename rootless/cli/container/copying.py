@@ -42,7 +42,10 @@ def cp(
     """Copy, and say how much."""
     if target == "-" and output.is_terminal(sys.stdout):
         raise UsageError("an archive is not written to a terminal", hint="redirect standard output")
-    result = verbs.copy_files(session.engine, source, target, archive=archive, follow=follow_link, overwrite=overwrite)
+    from rootless.engine.report_types import FileCopyOptions
+
+    options = FileCopyOptions(archive, follow_link, overwrite)
+    result = verbs.copy_files(session.engine, source, target, options)
     if result.lost:
         output.warn(f"{result.lost} devices were left out: an ordinary user cannot make them")
     if not quiet and target != "-" and output.is_terminal(sys.stderr):

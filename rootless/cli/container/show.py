@@ -45,7 +45,9 @@ def logs(
     container: str,
 ) -> None:
     """Print what the container wrote: its bytes as they were, each to the stream it came from."""
-    lines = verbs.container_logs(session.engine, container, follow=follow, tail=_tail(tail), since=since, until=until)
+    from rootless.engine.report_types import LogOptions
+
+    lines = verbs.container_logs(session.engine, container, LogOptions(follow, _tail(tail), since, until))
     streams = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     wrote_to = ""
     for stream, moment, content in lines:

@@ -6,24 +6,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import state_of
+from rootless.engine.report_types import LogOptions
 from rootless.errors import InvalidState, NotFound
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
 
-def container_logs(
-    engine: Engine,
-    container: str,
-    *,
-    follow: bool = False,
-    tail: int | None = None,
-    since: str | None = None,
-    until: str | None = None,
-) -> Iterator[tuple[str, str, bytes]]:
-    """Its log as (stream, RFC 3339 time, bytes with their line end), in order.
+def container_logs(engine: Engine, container: str, options: LogOptions) -> Iterator[tuple[str, str, bytes]]:
+    """The container's log as (stream, RFC 3339 time, bytes with their line end), in order.
 
-    since, until: as docker takes them (RFC 3339, seconds since the epoch, or a duration such as 10m before now).
     Raises InvalidState for a container that keeps no log.
     """
     from rootless.engine.container import logs as reading
@@ -37,10 +29,10 @@ def container_logs(
             "configured logging driver does not support reading", hint="the container was made with --log-driver none"
         )
     window = reading.Window(
-        since=None if since is None else parse_moment_ns(since, "--since"),
-        until=None if until is None else parse_moment_ns(until, "--until"),
-        tail=tail,
-        follow=follow,
+        since=None if options.since is None else parse_moment_ns(options.since, "--since"),
+        until=None if options.until is None else parse_moment_ns(options.until, "--until"),
+        tail=options.tail,
+        follow=options.follow,
     )
 
     def is_running() -> bool:

@@ -9,13 +9,14 @@ import fcntl
 import json
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
 from rootless.host.userns import worker_command
 from rootless.paths import Lock
+from rootless.storage.roots.transfer_job import BoundMount, TransferAnswer, TransferJob, TransferRequest
 
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
@@ -37,8 +38,11 @@ class Archive:
 
 
 class ContainerFiles:
-    """writes: something will be placed; bare: only the root file system itself, without what is mounted in it; out: fd
-    to which the archive is written by the process itself, instead of a pipe."""
+    """The files of one container, which need not run.
+
+    writes: something will be placed; bare: only the root file system itself, without what is mounted in it; out: fd to
+    which the archive is written by the process itself, instead of a pipe.
+    """
 
     def __init__(self, engine: Engine, container: str, *, writes: bool, bare: bool = False, out: int = -1) -> None:
         self._out = out
@@ -53,26 +57,22 @@ class ContainerFiles:
         self.id_map = launch.id_map
         self._plan = launch.require_rootfs()
         self._is_running = self._state.is_running
-        self._job = {
-            "id_map": launch.id_map.to_json(),
-            "directory": self.directory,
-            "writes": writes,
-            "bare": bare,
-            "pid": self._state.pid if self._is_running else 0,
-            "started": self._state.pid_start if self._is_running else 0,
-            "plan": self._plan.to_json(),
-            "binds": [] if bare else self._binds(),
-            "seeds": [] if bare else launch.seed_volumes,
-            "read_only": writes and saved_options(self.record).read_only,
-        }
+        job = self._job = TransferJob(self.directory, launch.id_map, self._plan)
+        job.writes, job.bare = writes, bare
+        job.read_only = writes and saved_options(self.record).read_only
+        if self._is_running:
+            job.pid, job.started = self._state.pid, self._state.pid_start
+        if not bare:
+            job.binds = self._binds()
+            job.seeds = [(seed["source"], seed["target"]) for seed in launch.seed_volumes]
         # One mount at a time of a stopped container's tree: overlayfs does not like two on one upper directory
         self._lock = None if self._is_running else Lock(f"{self.directory}/files.lock")
         self._pid = -1
         self.feed = self._archive = self._requests = self._answers = -1
 
-    def _binds(self) -> list[dict[str, Any]]:
+    def _binds(self) -> list[BoundMount]:
         return [
-            {"source": m.source, "target": m.target, "read_only": m.read_only}
+            BoundMount(m.source, m.target, read_only=m.read_only)
             for m in sorted(self.record.mounts, key=lambda m: m.target.count("/"))
             if m.kind in ("bind", "volume") and os.path.isabs(m.source)
         ]
@@ -96,7 +96,8 @@ class ContainerFiles:
             finally:
                 for fd in (*high, requests, answers, arriving, leaving):
                     os.close(fd)
-            self.ask(self._job)
+            self._send(self._job)
+            self.answer()
         except BaseException:
             self.__exit__()
             raise
@@ -119,29 +120,32 @@ class ContainerFiles:
             if self._lock is not None:
                 self._lock.release()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: TransferRequest) -> TransferAnswer:
         """Send a request and wait for its answer. Raises what the worker raised."""
         self.send(request)
         return self.answer()
 
-    def send(self, request: dict[str, Any]) -> None:
+    def send(self, request: TransferRequest) -> None:
         """Send a request whose archive is pumped before the answer."""
-        content = json.dumps(request).encode()
+        self._send(request)
+
+    def _send(self, message: TransferJob | TransferRequest) -> None:
+        content = json.dumps(message.to_json()).encode()
         content = struct.pack("!I", len(content)) + content
         try:
             write_all(self._requests, content)
         except BrokenPipeError:
             pass  # the answer that is missing says so
 
-    def answer(self) -> dict[str, Any]:
-        """The answer to the last request."""
+    def answer(self) -> TransferAnswer:
+        """The answer to the last request. Raises what the worker raised."""
         header = self._exactly(4)
         (size,) = struct.unpack("!I", header)
         if size > LIMIT:
             raise HostLimit(f"the answer of a child process is longer than {LIMIT} bytes")
         answer = parse_object(self._exactly(size))
         if "error" not in answer:
-            return answer
+            return TransferAnswer.from_json(answer)
         error = error_from_json(answer["error"])
         if isinstance(error, RootlessError):
             raise type(error)(f"container '{self.record.name}': {error.message}", hint=error.hint)
@@ -158,12 +162,12 @@ class ContainerFiles:
 
     def pack(self, name: str) -> Archive:
         """The archive of the source that was found, with `name` at its top; call `answer` after its end."""
-        self.send({"verb": "pack", "name": name})
+        self.send(TransferRequest("pack", name=name))
         return Archive(self._archive)
 
     def export(self) -> None:
         """Write the archive of the whole tree to `out`. Raises BrokenPipeError when nobody reads it."""
-        self.ask({"verb": "export"})
+        self.ask(TransferRequest("export"))
 
     def end_feed(self) -> None:
         """The archive to place is complete."""

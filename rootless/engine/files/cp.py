@@ -6,13 +6,15 @@ import os
 import posixpath
 import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.engine.files import cp_rules
 from rootless.engine.files.container_files import ContainerFiles
 from rootless.engine.files.cp_rules import CopyPlacing, FoundDestination, base_name
+from rootless.engine.report_types import FileCopyOptions
 from rootless.engine.types import CopyResult
 from rootless.errors import HostLimit, InvalidInput, NotFound, UsageError
+from rootless.storage.roots.transfer_job import TransferRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,27 +22,25 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.files.cp_rules import CopyPlace
     from rootless.image.decompress import ByteSource
+    from rootless.storage.roots.transfer_job import TransferAnswer
 
 _PIECE = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def copy_files(
-    engine: Engine, source: str, target: str, *, archive: bool = False, follow: bool = False, overwrite: bool = False
-) -> CopyResult:
+def copy_files(engine: Engine, source: str, target: str, options: FileCopyOptions) -> CopyResult:
     """Copy files between a container and the host, or two containers (`cp`), by docker's rules.
 
-    source, target: CONTAINER:PATH, a path of the host, or "-" for a tar stream. archive: keep owners. follow: a
-    link at the end of the source. overwrite: a directory may replace a file and the reverse. Volumes of the
-    container are seen, running or not. Raises NotFound, InvalidInput, InvalidState (in the way, read-only).
+    source, target: CONTAINER:PATH, a path of the host, or "-" for a tar stream. Volumes of the container are seen,
+    running or not. Raises NotFound, InvalidInput, InvalidState (in the way, read-only).
     """
     one, other = cp_rules.parse_place(source), cp_rules.parse_place(target)
     if one.container and other.container:
-        return _between(engine, one, other, follow=follow, overwrite=overwrite, archive=archive)
+        return _between(engine, one, other, options)
     if one.container:
-        return _out(engine, one, other, archive=archive, follow=follow, overwrite=overwrite)
+        return _out(engine, one, other, options)
     if other.container:
-        return _in(engine, one, other, archive=archive, follow=follow, overwrite=overwrite)
+        return _in(engine, one, other, options)
     raise UsageError("must specify at least one container source", hint="write CONTAINER:PATH for one of the two")
 
 
@@ -96,27 +96,25 @@ def _inside(path: str) -> str:
     return cleaned
 
 
-def _out(
-    engine: Engine, source: CopyPlace, target: CopyPlace, *, archive: bool, follow: bool, overwrite: bool
-) -> CopyResult:
+def _out(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopyOptions) -> CopyResult:
     path = _inside(source.path)
     with ContainerFiles(engine, source.container, writes=False) as files:
-        found = _find_source(files, path, follow=follow)
+        found = _find_source(files, path, follow=options.follow)
         name = base_name(path)
         if target.is_stream:
             reader = files.pack(name)
             sys.stdout.flush()
             _pump(reader, _writer(sys.stdout.fileno()))
-            return CopyResult(files.answer()["size"], 0)
+            return CopyResult(files.answer().size, 0)
         resolved, there = _host_destination(target.path)
-        placing = cp_rules.choose(name, found["is_directory"], target.path, there)
+        placing = cp_rules.choose(name, found.is_directory, target.path, there)
         top = resolved if placing.inside else os.path.dirname(resolved.rstrip("/")) or "/"
         from rootless.storage.files.placer import ArchivePlacer
 
         try:
             fd = os.open(top, _DIRECTORY)
             try:
-                placer = ArchivePlacer(fd, owner=None, overwrite=overwrite, keep=archive)
+                placer = ArchivePlacer(fd, owner=None, overwrite=options.overwrite, keep=options.archive)
                 placer.place(files.pack(placing.name))
             finally:
                 os.close(fd)
@@ -126,19 +124,18 @@ def _out(
         return CopyResult(placer.size, placer.lost)
 
 
-def _in(
-    engine: Engine, source: CopyPlace, target: CopyPlace, *, archive: bool, follow: bool, overwrite: bool
-) -> CopyResult:
+def _in(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopyOptions) -> CopyResult:
     path = _inside(target.path)
     if source.is_stream:
         with ContainerFiles(engine, target.container, writes=True) as files:
             there = _find_destination(files, path)
             if not there.is_directory:
                 raise InvalidInput(f"destination '{target.container}:{target.path}' must be a directory")
-            placing = CopyPlacing(True, ".")
-            # An archive says whose its files are
-            return _place(files, placing, _stream_in, owners=True, overwrite=overwrite, keep=True)
-    place, name, shown, is_directory = _host_source(source.path, follow=follow)
+            # an archive says whose its files are
+            request = _request(CopyPlacing(True, "."), options, owners=True)
+            request.keep = True
+            return _place(files, request, _stream_in)
+    place, name, shown, is_directory = _host_source(source.path, follow=options.follow)
     try:
         with ContainerFiles(engine, target.container, writes=True) as files:
             placing = cp_rules.choose(shown, is_directory, path, _find_destination(files, path))
@@ -146,14 +143,12 @@ def _in(
             def pack(write: Callable[[bytes], None]) -> None:
                 _pack_host(files, place, name, placing.name, write)
 
-            return _place(files, placing, pack, owners=archive, overwrite=overwrite, keep=archive)
+            return _place(files, _request(placing, options, owners=options.archive), pack)
     finally:
         os.close(place)
 
 
-def _between(
-    engine: Engine, source: CopyPlace, target: CopyPlace, *, follow: bool, overwrite: bool, archive: bool
-) -> CopyResult:
+def _between(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopyOptions) -> CopyResult:
     origin, path = _inside(source.path), _inside(target.path)
     with (
         ContainerFiles(engine, source.container, writes=False) as one,
@@ -161,49 +156,52 @@ def _between(
     ):
         if one.id == other.id:
             raise UsageError("cannot copy within one container", hint="rootless exec CONTAINER cp ...")
-        found = _find_source(one, origin, follow=follow)
-        placing = cp_rules.choose(base_name(origin), found["is_directory"], path, _find_destination(other, path))
+        found = _find_source(one, origin, follow=options.follow)
+        placing = cp_rules.choose(base_name(origin), found.is_directory, path, _find_destination(other, path))
         reader = one.pack(placing.name)
-        result = _place(
-            other, placing, lambda write: _pump(reader, write), owners=True, overwrite=overwrite, keep=archive
-        )
+        result = _place(other, _request(placing, options, owners=True), lambda write: _pump(reader, write))
         one.answer()
         return result
 
 
-def _find_source(files: ContainerFiles, path: str, *, follow: bool) -> dict[str, Any]:
+def _find_source(files: ContainerFiles, path: str, *, follow: bool) -> TransferAnswer:
     try:
-        return files.ask({"verb": "source", "path": path, "follow": follow})
+        return files.ask(TransferRequest("source", path, follow=follow))
     except NotFound:
         raise NotFound(f"could not find the file '{path}' in container '{files.record.name}'") from None
 
 
 def _find_destination(files: ContainerFiles, path: str) -> FoundDestination:
     try:
-        return FoundDestination(**files.ask({"verb": "destination", "path": path}))
+        found = files.ask(TransferRequest("destination", path))
+        return FoundDestination(found.exists, found.is_directory, found.name)
     except NotFound:
         parent = posixpath.dirname(path.rstrip("/"))
         raise NotFound(f"could not find the directory '{parent}' in container '{files.record.name}'") from None
 
 
+def _request(placing: CopyPlacing, options: FileCopyOptions, *, owners: bool) -> TransferRequest:
+    """The request to place an archive. owners: those that the archive names, else the container's first ids."""
+    request = TransferRequest("place")
+    request.inside = placing.inside
+    request.owners = owners
+    request.overwrite = options.overwrite
+    request.keep = options.archive
+    return request
+
+
 def _place(
-    files: ContainerFiles,
-    placing: CopyPlacing,
-    source: Callable[[Callable[[bytes], None]], None],
-    *,
-    owners: bool,
-    overwrite: bool,
-    keep: bool,
+    files: ContainerFiles, request: TransferRequest, source: Callable[[Callable[[bytes], None]], None]
 ) -> CopyResult:
     """Feed an archive into a container; the container's own error is the better one when its end breaks off."""
-    files.send({"verb": "place", "inside": placing.inside, "owners": owners, "overwrite": overwrite, "keep": keep})
+    files.send(request)
     try:
         source(_writer(files.feed))
     except BrokenPipeError:
         pass
     files.end_feed()
     answer = files.answer()
-    return CopyResult(answer["size"], answer["lost"])
+    return CopyResult(answer.size, answer.lost)
 
 
 def _stream_in(write: Callable[[bytes], None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit, InvalidState
 from rootless.host.userns import enter, join
@@ -17,14 +17,11 @@ from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.kernel.namespaces import CLONE_NEWNS, setns
 from rootless.kernel.procfs import start_time
-from rootless.records.id_map import IdMap
 from rootless.storage import drivers
 from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rootless.records.rootfs import RootfsPlan
+    from rootless.storage.roots.transfer_job import TransferJob
 
 _PATH = os.O_PATH | os.O_CLOEXEC
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -69,34 +66,26 @@ def _bare_root(namespace: int) -> int:
         os.close(fds[0])
 
 
-def open_stopped(
-    plan: RootfsPlan,
-    id_map: IdMap,
-    binds: Sequence[dict[str, Any]],
-    seeds: Sequence[dict[str, str]],
-    *,
-    read_only: bool,
-) -> int:
+def open_stopped(job: TransferJob) -> int:
     """Mount the tree of a container that does not run, in a namespace of our own, and its volumes on it; its root.
 
-    binds: {"source", "target", "read_only"}; seeds: volumes that are filled from the image when they are still empty.
-    Raises RuntimeFailure, HostLimit. After this process has ended, `drivers.unmount(plan)` is due.
+    Raises RuntimeFailure, HostLimit. After this process has ended, `drivers.unmount(job.plan)` is due.
     """
-    target = f"{plan.directory}/rootfs"
-    mounter = drivers.mounter(plan)
+    target = f"{job.plan.directory}/rootfs"
+    mounter = drivers.mounter(job.plan)
     try:
-        enter(id_map)
+        enter(job.id_map)
         os.umask(0)
         mounter(target)
     finally:
         mounter.close()
     root = os.open(target, _READ_DIRECTORY)
     try:
-        for seed in seeds:
-            _fill(root, seed["source"], seed["target"])
-        for bind in binds:
-            _bind(root, bind["source"], bind["target"], read_only=bind["read_only"])
-        if read_only:
+        for volume, place in job.seeds:
+            _fill(root, volume, place)
+        for bind in job.binds:
+            _bind(root, bind.source, bind.target, read_only=bind.read_only)
+        if job.read_only:
             mounts.mount_setattr(root, set=mounts.MOUNT_ATTR_RDONLY)
     except OSError as e:
         raise HostLimit(f"cannot mount what the container has: {e.filename or ''}: {e.strerror}") from e

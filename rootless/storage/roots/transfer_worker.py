@@ -13,18 +13,17 @@ import resource
 import stat
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
 from rootless.host.answer import error_to_json, write_all
 from rootless.kernel.files import open_in_root
-from rootless.records.id_map import IdMap
-from rootless.records.rootfs import RootfsPlan
 from rootless.storage.files.archiver import Archiver
 from rootless.storage.files.placer import ArchivePlacer
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
 from rootless.storage.roots.root_view import open_running, open_stopped
+from rootless.storage.roots.transfer_job import TransferAnswer, TransferJob, TransferRequest
 
 if TYPE_CHECKING:
     from rootless.storage.tar.tarstream import TarEntry
@@ -49,10 +48,10 @@ def main() -> int:
     while (request := _receive()) is not None:
         try:
             if files is None:
-                files = TransferFiles(request)
-                answer: dict[str, Any] = {}
+                files = TransferFiles(TransferJob.from_json(request))
+                answer = TransferAnswer().to_json()
             else:
-                answer = files.answer(request)
+                answer = files.answer(TransferRequest.from_json(request)).to_json()
         except RootlessError as e:
             answer = {"error": error_to_json(e)}
         except RecursionError:
@@ -71,11 +70,11 @@ def main() -> int:
     return 0
 
 
-def _receive() -> dict[str, Any] | None:
+def _receive() -> object | None:
     header = _exactly(4)
     if len(header) < 4:
         return None
-    found: dict[str, Any] = json.loads(_exactly(struct.unpack("!I", header)[0]))
+    found: object = json.loads(_exactly(struct.unpack("!I", header)[0]))
     return found
 
 
@@ -97,22 +96,19 @@ class _Input:
 class TransferFiles:
     """One container's files. Requests: `source` and then `pack`; `destination` and then `place`; `export`."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self._id_map = IdMap.from_json(job["id_map"])
+    def __init__(self, job: TransferJob) -> None:
+        self._id_map = job.id_map
         self._single = self._id_map.kind == "single"
-        self._plan = RootfsPlan.from_job(job["plan"])
-        self._noted = overrides.append_to(job["directory"]) if self._single and job["writes"] else -1
-        if job["pid"]:
-            self._root = open_running(job["pid"], job["started"], bare=job["bare"])
-        else:
-            self._root = open_stopped(self._plan, self._id_map, job["binds"], job["seeds"], read_only=job["read_only"])
+        self._plan = job.plan
+        self._noted = overrides.append_to(job.directory) if self._single and job.writes else -1
+        self._root = open_running(job.pid, job.started, bare=job.bare) if job.pid else open_stopped(job)
         os.umask(0)
         self._place = -1
         self._name = ""
         self._path = ""
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what one request asks."""
+    def answer(self, request: TransferRequest) -> TransferAnswer:
+        """Do what one request asks. Raises OSError and RootlessError, which become the answer."""
         verbs = {
             "source": self._source,
             "pack": self._pack,
@@ -120,51 +116,51 @@ class TransferFiles:
             "place": self._place_archive,
             "export": self._export,
         }
-        return verbs[request["verb"]](request)
+        return verbs[request.verb](request)
 
-    def _export(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _export(self, request: TransferRequest) -> TransferAnswer:
         archiver = Archiver(lambda piece: write_all(OUT, piece), table=self._noted_owners())
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
         archiver.directory(fd, "")
         archiver.finish()
         os.close(OUT)
-        return {"size": archiver.size}
+        return TransferAnswer(size=archiver.size)
 
     def _noted_owners(self, name: str = "", path: str = "") -> NotedOwners | None:
         return NotedOwners(self._plan, name=name, path=path) if self._single else None
 
-    def _source(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _source(self, request: TransferRequest) -> TransferAnswer:
         """Find what is to be copied out; a link at the end is itself meant, unless it is followed or ends in `/`."""
-        self._path = path = request["path"]
+        self._path = path = request.path
         name = path.rstrip("/").rpartition("/")[2]
         if name in ("", ".", "..") or path.endswith("/"):
             self._place, self._name = open_in_root(self._root, path, _PLACE), ""
-            return {"is_directory": True}
-        if request["follow"]:
+            return TransferAnswer(is_directory=True)
+        if request.follow:
             fd = open_in_root(self._root, path, os.O_PATH | os.O_CLOEXEC)
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 self._place, self._name = fd, ""
-                return {"is_directory": True}
+                return TransferAnswer(is_directory=True)
             os.close(fd)
             self._place, self._name, _ = self._resolve(path)
         else:
             parent = path.rstrip("/").rpartition("/")[0]
             self._place, self._name = open_in_root(self._root, parent or "/", _PLACE), name
         status = os.stat(self._name, dir_fd=self._place, follow_symlinks=False)
-        return {"is_directory": stat.S_ISDIR(status.st_mode)}
+        return TransferAnswer(is_directory=stat.S_ISDIR(status.st_mode))
 
-    def _pack(self, request: dict[str, Any]) -> dict[str, Any]:
-        table = self._noted_owners(request["name"], self._path)
+    def _pack(self, request: TransferRequest) -> TransferAnswer:
+        table = self._noted_owners(request.name, self._path)
         archiver = Archiver(lambda piece: write_all(OUT, piece), table=table)
         if self._name:
-            archiver.add(self._place, self._name, request["name"])
+            archiver.add(self._place, self._name, request.name)
         else:
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._place)
-            archiver.directory(fd, request["name"])
+            archiver.directory(fd, request.name)
             os.close(fd)
         archiver.finish()
         os.close(OUT)
-        return {"size": archiver.size, "skipped": archiver.skipped}
+        return TransferAnswer(size=archiver.size)
 
     def _resolve(self, path: str) -> tuple[int, str, os.stat_result | None]:
         """Where `path` leads at the end of all its links: directory, name, and status when it is there."""
@@ -186,35 +182,37 @@ class TransferFiles:
             self._path = path
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
-    def _destination(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _destination(self, request: TransferRequest) -> TransferAnswer:
         """Find where to copy to; links are followed to their end, inside the root."""
-        self._path = request["path"]
-        self._place, self._name, status = self._resolve(request["path"])
+        self._path = request.path
+        self._place, self._name, status = self._resolve(request.path)
         if status is None:
-            return {"exists": False, "is_directory": False, "name": self._name}
+            return TransferAnswer(name=self._name)
         is_directory = stat.S_ISDIR(status.st_mode)
-        if not is_directory and request["path"].endswith("/"):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), request["path"])
-        return {"exists": True, "is_directory": is_directory, "name": self._name}
+        if not is_directory and request.path.endswith("/"):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), request.path)
+        return TransferAnswer(exists=True, is_directory=is_directory, name=self._name)
 
-    def _place_archive(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _place_archive(self, request: TransferRequest) -> TransferAnswer:
         """Place the archive from fd 3 in the destination (inside: a directory) or in the directory that it is in."""
         top, where = self._place, self._path
-        if not request["inside"]:
+        if not request.inside:
             where = where.rstrip("/").rpartition("/")[0]
         elif self._name:
             top = os.open(self._name, _PLACE | os.O_NOFOLLOW, dir_fd=self._place)
         placer = ArchivePlacer(
             top,
-            owner=self._owner_of if request["owners"] else lambda entry: (0, 0) if self._has(0, 0) else self._own(),
+            owner=self._owner_of if request.owners else lambda entry: (0, 0) if self._has(0, 0) else self._own(),
             noted=self._noted,
             own=self._own(),
-            overwrite=request["overwrite"],
-            keep=request["keep"],
+            overwrite=request.overwrite,
+            keep=request.keep,
             follow=lambda names: open_in_root(self._root, f"{where}/{names}", _PLACE),
         )
         placer.place(_Input())
-        return {"size": placer.size, "lost": placer.lost}
+        answer = TransferAnswer(size=placer.size)
+        answer.lost = placer.lost
+        return answer
 
     def _own(self) -> tuple[int, int]:
         return self._id_map.first_uid(), self._id_map.first_gid()

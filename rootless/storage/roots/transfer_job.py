@@ -1,0 +1,157 @@
+"""What the engine and storage.roots.transfer_worker say to each other: the container, requests and answers.
+
+Each goes as one frame, a length and JSON; archives go through descriptors beside them.
+"""
+
+from __future__ import annotations
+
+from rootless.records.fields import Fields
+from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
+
+_FILE = "a message about files of a container"
+
+
+class BoundMount:
+    """A directory or file of the host that a container has at `target`."""
+
+    __slots__ = ("read_only", "source", "target")
+
+    def __init__(self, source: str, target: str, *, read_only: bool) -> None:
+        self.source = source
+        self.target = target
+        self.read_only = read_only
+
+    def to_json(self) -> dict[str, object]:
+        """The mount as JSON values."""
+        return {"source": self.source, "target": self.target, "read_only": self.read_only}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> BoundMount:
+        """The reverse of `to_json`."""
+        return cls(fields.text("source"), fields.text("target"), read_only=fields.flag("read_only"))
+
+
+class TransferJob:
+    """The container whose files are meant, the first message.
+
+    directory: its own; plan: how its tree is mounted when it does not run. pid, started: of its first process, 0 when
+    it does not run. writes: something will be placed; bare: without what is mounted in its tree; read_only: nothing may
+    be placed in the tree itself. binds: mounts that it has besides, shallow ones first; seeds: volumes (source, target)
+    that get the image's files when they are still empty.
+    """
+
+    __slots__ = (
+        "bare", "binds", "directory", "id_map", "pid", "plan", "read_only", "seeds", "started", "writes",
+    )  # fmt: skip
+
+    def __init__(self, directory: str, id_map: IdMap, plan: RootfsPlan) -> None:
+        self.directory = directory
+        self.id_map = id_map
+        self.plan = plan
+        self.pid = 0
+        self.started = 0
+        self.writes = False
+        self.bare = False
+        self.read_only = False
+        self.binds: list[BoundMount] = []
+        self.seeds: list[tuple[str, str]] = []
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        return {
+            "directory": self.directory,
+            "id_map": self.id_map.to_json(),
+            "plan": self.plan.to_json(),
+            "pid": self.pid,
+            "started": self.started,
+            "writes": self.writes,
+            "bare": self.bare,
+            "read_only": self.read_only,
+            "binds": [bind.to_json() for bind in self.binds],
+            "seeds": [{"source": source, "target": target} for source, target in self.seeds],
+        }
+
+    @classmethod
+    def from_json(cls, known: object) -> TransferJob:
+        """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
+        fields = Fields(known, _FILE)
+        id_map, plan = IdMap.from_json(fields.mapping("id_map")), RootfsPlan.from_job(fields.mapping("plan"))
+        job = cls(fields.text("directory"), id_map, plan)
+        job.pid = fields.integer("pid")
+        job.started = fields.integer("started")
+        job.writes = fields.flag("writes")
+        job.bare = fields.flag("bare")
+        job.read_only = fields.flag("read_only")
+        job.binds = [BoundMount.from_json(entry) for entry in fields.objects("binds")]
+        job.seeds = [(entry.text("source"), entry.text("target")) for entry in fields.objects("seeds")]
+        return job
+
+
+class TransferRequest:
+    """One request. verb: `source` and then `pack`, `destination` and then `place`, or `export`.
+
+    path, follow: of `source` and `destination`, whether a link at the end is followed; name: of `pack`, the top of the
+    archive. Of `place`: inside: into the destination, else beside it under its name; owners: those of the archive;
+    overwrite: a directory may replace a file and the reverse; keep: modes and times of directories that are there.
+    """
+
+    __slots__ = ("follow", "inside", "keep", "name", "overwrite", "owners", "path", "verb")
+
+    def __init__(self, verb: str, path: str = "", *, name: str = "", follow: bool = False) -> None:
+        self.verb = verb
+        self.path = path
+        self.name = name
+        self.follow = follow
+        self.inside = self.owners = self.overwrite = self.keep = False
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, known: object) -> TransferRequest:
+        """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
+        fields = Fields(known, _FILE)
+        request = cls(fields.text("verb"), fields.text("path"), name=fields.text("name"), follow=fields.flag("follow"))
+        request.inside = fields.flag("inside")
+        request.owners = fields.flag("owners")
+        request.overwrite = fields.flag("overwrite")
+        request.keep = fields.flag("keep")
+        return request
+
+
+class TransferAnswer:
+    """What was found or done. name: of the entry that a destination led to; size: bytes of files that were copied.
+
+    lost: devices and the like that could not be made.
+    """
+
+    __slots__ = ("exists", "is_directory", "lost", "name", "size")
+
+    def __init__(self, *, exists: bool = False, is_directory: bool = False, name: str = "", size: int = 0) -> None:
+        self.exists = exists
+        self.is_directory = is_directory
+        self.name = name
+        self.size = size
+        self.lost = 0
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, known: object) -> TransferAnswer:
+        """The reverse of `to_json`.
+
+        Raises InvalidInput for a member of a wrong type: the container may have taken over the process that wrote it.
+        """
+        fields = Fields(known, _FILE)
+        answer = cls(
+            exists=fields.flag("exists"),
+            is_directory=fields.flag("is_directory"),
+            name=fields.text("name", ""),
+            size=fields.integer("size", 0),
+        )
+        answer.lost = fields.integer("lost", 0)
+        return answer
