@@ -124,7 +124,7 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
 @value_option("--keep-storage", "--max-used-space", metavar="SIZE", help="Keep as much of the newest cache")
 @pass_session
 def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, keep_storage: str | None) -> None:
-    """Ask, then remove."""
+    """Ask, then remove what the flags choose; what was removed is printed."""
     from rootless import units
     from rootless.cli.run_flags import confirm
 

@@ -171,7 +171,7 @@ def remove(session: Session, /, name: str, entry: str) -> None:
 @click.argument("name", metavar="NAME", shell_complete=completion.images)
 @pass_session
 def inspect(session: Session, /, name: str, **flags: object) -> None:
-    """Print the JSON."""
+    """Print the list or manifest as JSON."""
 
     output.line(output.json_text(verbs.inspect_manifest(session.engine, name, take_registry_options(flags))))
 
@@ -180,7 +180,7 @@ def inspect(session: Session, /, name: str, **flags: object) -> None:
 @_LIST
 @pass_session
 def exists(session: Session, /, name: str) -> int:
-    """0 when it exists, else 1."""
+    """Return 0 when the list exists, else 1."""
 
     return 0 if verbs.manifest_exists(session.engine, name) else 1
 
@@ -189,7 +189,7 @@ def exists(session: Session, /, name: str) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="LIST...", shell_complete=completion.images)
 @pass_session
 def rm(session: Session, /, names: tuple[str, ...]) -> int:
-    """Forget each list."""
+    """Remove each list from the store; its images stay."""
 
     return do_for_each(names, lambda name: f"Deleted: {verbs.remove_manifest(session.engine, name)}")
 
@@ -219,7 +219,7 @@ def push(
     destination: str | None,
     **flags: object,
 ) -> None:
-    """Upload."""
+    """Upload the list, and its images unless --all=false."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PushOptions
 

@@ -163,7 +163,7 @@ def push(
     destination: str | None,
     **flags: object,
 ) -> None:
-    """Upload."""
+    """Upload the image, or every tag of its repository."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PushOptions
     from rootless.errors import UsageError
@@ -223,7 +223,7 @@ def login(
     username: str | None,
     registry: str | None,
 ) -> None:
-    """Try and keep credentials."""
+    """Try user and password with the registry, and keep them when it takes them."""
     from rootless.engine.image_types import RegistryOptions
     from rootless.errors import NotFound
     from rootless.image.distribution.auth import Secret
@@ -284,7 +284,7 @@ def _password(given: str | None, *, password_stdin: bool, username: str | None) 
 @click.argument("registry", required=False, metavar="[REGISTRY]")
 @pass_session
 def logout(session: Session, /, all: bool, authfile: str | None, registry: str | None) -> None:
-    """Forget credentials."""
+    """Remove what `login` kept; each registry that it was for is printed."""
 
     for key in dict.fromkeys(verbs.logout(session.engine, registry, all=all, authfile=authfile)):
         output.line(f"Removed login credentials for {key}")

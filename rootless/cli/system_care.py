@@ -186,7 +186,7 @@ def _document(usage: DiskUsage) -> dict[str, object]:
 @switch_option("--repair", help="Put right what can be")
 @pass_session
 def check(session: Session, format: str, quick: bool, repair: bool) -> int:
-    """Print what is wrong."""
+    """Print every damage that was found, and what was repaired."""
 
     def say(what: str) -> None:
         if output.is_terminal(sys.stderr):
@@ -241,7 +241,7 @@ def _print_finding(finding: StoreFinding) -> None:
 @switch_option("-f", "--force", help="Do not ask, and kill containers that run")
 @pass_session
 def reset(session: Session, force: bool) -> None:
-    """Ask, then remove all of it."""
+    """Ask, then remove everything that the store keeps."""
     root = session.engine.store.root
     question = (
         "This will remove:\n  - all containers\n  - all images\n  - all volumes, with what is in them\n"

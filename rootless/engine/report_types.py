@@ -125,7 +125,7 @@ class DiskUsage(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of everything that the store keeps."""
         return (
             self.images_size
             + self.cache_size

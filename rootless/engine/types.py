@@ -181,14 +181,14 @@ class ContainerSummary(NamedTuple):
 
 
 class TopTable(NamedTuple):
-    """Answer of `top`."""
+    """The answer of `top`: one text for each column of each process."""
 
     titles: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 class VolumeSummary(NamedTuple):
-    """One volume."""
+    """One volume as `volume ls` shows it."""
 
     name: str
     driver: str

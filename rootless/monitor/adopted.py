@@ -72,7 +72,7 @@ class AdoptedRun:
             if self._spec.plan.rootfs is not None:
                 drivers.unmount(self._spec.plan.rootfs)
             if remove:
-                from rootless.monitor.finish import remove_container
+                from rootless.monitor.cleanup import remove_container
 
                 remove_container(self._spec, userns_fd)
         finally:

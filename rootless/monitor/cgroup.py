@@ -42,10 +42,10 @@ class Holder:
 
                 self._request = scope.begin()
         except RootlessError:
-            pass  # the launch asks again, and tells
+            pass  # the launch asks again, and then the user is told what failed
 
     def close(self) -> None:
-        """Hang up on systemd, where nobody wanted what was asked for."""
+        """Close the connection to systemd, which drops the request for a scope that nobody wanted."""
         if self._request is not None:
             self._request.close()
             self._request = None
@@ -72,7 +72,7 @@ class Holder:
             place.set_up(group, _limits(spec), unmet(spec))
         except HostLimit as e:
             if wanted.strict or wanted.parent or wanted.mode == "split":
-                raise  # who names a place wants that or nothing
+                raise  # a user who names a place for the cgroup wants that place or no container
             warn(f"the container has no cgroup: {e}")
             if resources:
                 spec.warnings.append(f"limits have no effect: {e}")
@@ -115,7 +115,7 @@ class Holder:
 def unmet(spec: LaunchSpec) -> Unmet:
     """What becomes of a limit that cannot be enforced: an error, or a line for the user.
 
-    Of controllers that were not delegated the engine has told when the container was made.
+    A limit whose controller was not delegated gives no line: the engine has warned of it when the container was made.
     """
     from rootless.runtime.cgroups.group import NoController
     from rootless.runtime.cgroups.place import strictly
@@ -140,7 +140,10 @@ def joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] 
 
 
 def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
-    """Bring helpers that were started before the scope was there into it: they shall end with it, not with a login."""
+    """Move helpers that were started before the scope existed into it.
+
+    In the login's scope they would be killed at the logout, and the container would lose its network.
+    """
     from rootless.host import scope
     from rootless.runtime.cgroups import place
 
@@ -169,7 +172,7 @@ def enter(group: AnyGroup | None) -> list[str]:
 
 
 def leave(directories: list[str]) -> None:
-    """Go back, where that is allowed; else the process stays, and counts among the container's."""
+    """Move this process back to `directories`; where that is not allowed it counts among the container's."""
     for directory in directories:
         try:
             cgroups.write(f"{directory}/cgroup.procs", str(os.getpid()))
@@ -199,7 +202,7 @@ def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> 
 
 
 def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
-    """The limits that had to wait until only the container's own processes are in the group."""
+    """Set the limits that had to wait until only the container's own processes are in the group."""
     from rootless.runtime.cgroups import place
 
     place.limits(group, _limits(spec), unmet(spec), late=True)

@@ -66,7 +66,7 @@ class ForeignRun:
         self._helper = start_network(self._spec, self.pid)
 
     def start(self) -> None:
-        """Wait for the network, then run PROGRAM start."""
+        """Wait for the network, then run PROGRAM start. Raises what the program said when it fails."""
         if self._helper is not None:
             self._helper.ready()
             self.network = self._helper.facts
@@ -107,7 +107,7 @@ class ForeignRun:
             self._channel.send(_DELETE)
             _answer(self._channel)
         except (OSError, RootlessError):
-            pass  # the agent is gone, and with it everything that its namespaces held
+            pass  # the agent has ended, and everything that its namespaces held went with it
         self._channel.close()
         for pid in (self._agent, self.pid):
             if pid <= 0:
@@ -125,7 +125,7 @@ class ForeignRun:
         if self._spec.plan.rootfs is not None:
             drivers.unmount(self._spec.plan.rootfs)
         if remove:
-            from rootless.monitor.finish import remove_container
+            from rootless.monitor.cleanup import remove_container
 
             remove_container(self._spec)
 
@@ -286,7 +286,7 @@ class _Agent:
     def live(
         self, monitor: int, mounter: Mounter | None, stdio: tuple[int, int, int] | None, console: str | None
     ) -> NoReturn:
-        """The whole life; never returns."""
+        """Do everything that the agent does, and end the process."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)

@@ -27,7 +27,7 @@ _PROBE_FAILED = 125  # our own: the probe could not run
 
 
 class HealthStatus:
-    """The status that results add up to. Pure."""
+    """The status that the results of probes add up to. Pure."""
 
     __slots__ = ("results", "retries", "start_period", "status", "streak")
 
@@ -140,7 +140,7 @@ class _Probe:
         loop.watch(told, READ, lambda _: self._hear())
 
     def _hear(self) -> None:
-        """The pid of the process inside, as the child tells it."""
+        """Read the pid of the process inside, which the child sends when it has joined."""
         text = os.read(self._told, 32)
         self._inner += [int(word) for word in text.split()]
         if self.timed_out:

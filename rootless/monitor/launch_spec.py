@@ -73,7 +73,7 @@ class LaunchSpec:
 
     @property
     def socket_path(self) -> str:
-        """Where clients attach."""
+        """The path of the socket at which clients attach."""
         return f"{self.runtime_dir}/containers/{self.id}.sock"
 
     @property

@@ -154,7 +154,7 @@ class NoLog:
         self.lost = 0
 
     def write(self, stream: str, records: list[bytes]) -> None:
-        """Forget the records."""
+        """Do nothing with the records: nobody will read them."""
 
     def close(self) -> None:
         """Do nothing: no file is open."""

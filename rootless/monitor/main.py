@@ -59,7 +59,10 @@ class _Launcher:
 
 
 def _detach() -> None:
-    """Leave the caller's session, directory, umask and descriptors: a shell's lock must not live on in us."""
+    """Leave the caller's session, directory, umask and descriptors.
+
+    A lock that a shell holds by an open descriptor would be held as long as the container runs.
+    """
     from rootless.kernel.process import close_range, set_child_subreaper
 
     if ENGINE_FD > 3:

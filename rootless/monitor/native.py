@@ -95,7 +95,7 @@ class NativeRun:
             if self._spec.plan.rootfs is not None:
                 drivers.unmount(self._spec.plan.rootfs)
             if remove:
-                from rootless.monitor.finish import remove_container
+                from rootless.monitor.cleanup import remove_container
 
                 remove_container(self._spec, userns_fd)
         finally:
@@ -105,7 +105,7 @@ class NativeRun:
 
 def preload() -> None:
     """Load what a run needs, so that no step of it waits for a file."""
-    import rootless.monitor.finish
+    import rootless.monitor.cleanup
     import rootless.paths
     import rootless.runtime.cgroups.place
     import rootless.runtime.operations

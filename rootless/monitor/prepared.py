@@ -55,7 +55,7 @@ class PreparedContainer:
         return helper
 
     def close(self) -> None:
-        """Undo everything."""
+        """End the helper and close the namespaces, which end with that."""
         if self._helper is not None:
             self._helper.stop(wait=False)
             self._helper = None

@@ -49,7 +49,7 @@ class AttachRequest:
         self.size = size
 
     def to_json(self) -> dict[str, object]:
-        """The payload."""
+        """The members of the frame's payload."""
         streams = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
         return {**streams, "rows": self.size[0], "cols": self.size[1]}
 
@@ -74,7 +74,7 @@ class LaunchRequest:
         self.attach = attach
 
     def to_json(self) -> dict[str, object]:
-        """The payload."""
+        """The members of the frame's payload."""
         return {"directory": self.directory, "attach": None if self.attach is None else self.attach.to_json()}
 
     @classmethod
@@ -94,7 +94,7 @@ class StartNotice:
         self.warnings = warnings or []
 
     def to_json(self) -> dict[str, object]:
-        """The payload."""
+        """The members of the frame's payload."""
         return {"pid": self.pid, "warnings": self.warnings}
 
     @classmethod
@@ -112,7 +112,7 @@ class ExitNotice:
         self.exit_code = exit_code
 
     def to_json(self) -> dict[str, object]:
-        """The payload."""
+        """The members of the frame's payload."""
         return {"exit_code": self.exit_code}
 
     @classmethod
@@ -132,7 +132,7 @@ class ErrorNotice:
         self.exit_code = exit_code
 
     def to_json(self) -> dict[str, object]:
-        """The payload."""
+        """The members of the frame's payload."""
         return {"message": self.message, "hint": self.hint, "exit_code": self.exit_code}
 
     @classmethod

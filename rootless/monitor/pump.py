@@ -129,7 +129,7 @@ class Input:
         self._flush()
 
     def close(self) -> None:
-        """Close now."""
+        """Close the container's stdin now; what was not written is lost."""
         if self.fd >= 0:
             self._loop.forget(self.fd)
             os.close(self.fd)

@@ -32,7 +32,7 @@ def block(numbers: Iterable[int]) -> None:
 
 
 def unblock(numbers: Iterable[int]) -> None:
-    """Deliver them again."""
+    """Deliver the signals again that `block` kept waiting."""
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, numbers)
 
 

@@ -1,4 +1,4 @@
-"""state.json of a container: what its monitor knows, for all to read. Only the monitor (or `reap`) writes it."""
+"""What a monitor tells of its container: state.json, monitor.log and events. Only it (or `reap`) writes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from rootless.records.state import NEVER, ContainerState, HealthState, NetworkFa
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.monitor.cgroup import AnyGroup
+    from rootless.monitor.launch_spec import LaunchSpec
+    from rootless.monitor.loop import Loop
+    from rootless.monitor.memory import MemoryWatch
 
 _MAX_NOTES = 1 << 16  # bytes of monitor.log
 
@@ -133,3 +136,35 @@ def end(facts: ContainerState, status: str, exit_code: int, error: str) -> None:
     facts.error = error
     facts.helpers = []
     facts.cgroup = None
+
+
+def record_event(spec: LaunchSpec, action: str, **attributes: str) -> None:
+    """One event of the container; launch.json's "events" is {"log", "attributes"}, without it nothing is written."""
+    if spec.plan.events is None:
+        return
+    from rootless.storage.store import eventlog
+
+    known = spec.plan.events.attributes
+    entry = eventlog.EventEntry("container", action, spec.id, {**known, **attributes})
+    eventlog.append(spec.plan.events.log, entry)
+
+
+def note_health(spec: LaunchSpec, tracked: State, result: HealthState) -> None:
+    """A health check has a result; only a changed status is an event."""
+    before = tracked.facts.health
+    tracked.has_health(result)
+    if before is not None and before.status != result.status:
+        record_event(spec, f"health_status: {result.status}")
+
+
+def watch_memory(loop: Loop, spec: LaunchSpec, tracked: State, group: AnyGroup | None) -> MemoryWatch | None:
+    """Note when the container runs out of memory; None without a cgroup."""
+    if group is None:
+        return None
+    from rootless.monitor.memory import MemoryWatch
+
+    def report() -> None:
+        tracked.ran_out_of_memory()
+        record_event(spec, "oom")
+
+    return MemoryWatch(loop, group, report, is_reported=tracked.facts.oom_killed)

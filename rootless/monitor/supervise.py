@@ -10,7 +10,7 @@ import os
 import time
 
 from rootless.errors import InvalidState, RootlessError
-from rootless.monitor import happenings, leftovers, protocol, signals, state
+from rootless.monitor import cleanup, protocol, signals, state
 from rootless.monitor.clients import Client, Clients
 from rootless.monitor.launch_spec import LaunchSpec, read
 from rootless.monitor.logfile import LogFile, NoLog, open_log
@@ -85,7 +85,7 @@ class Supervisor:
         self.clients = Clients(loop, self)
         self.done = False
         self.directory: str | None = None
-        self.settle: Callable[[Handover], None] | None = None  # gets what `resume` takes, once all is calm
+        self.settle: Callable[[Handover], None] | None = None  # gets what `resume` takes, once nothing is under way
         self._spec: LaunchSpec | None = None
         self._state: state.State | None = None
         self._log: LogFile | NoLog = NoLog()
@@ -122,7 +122,7 @@ class Supervisor:
         self._launch()
 
     def on_attached(self, client: Client) -> None:
-        """A later client: the container runs, or waits for its next start."""
+        """A client has attached later: the container runs, or waits for its next start."""
         run = self._run
         self.clients.send(client, protocol.message(protocol.StartNotice(run.pid if run else 0)))
 
@@ -149,7 +149,7 @@ class Supervisor:
             self._send_signal(number)
 
     def on_drained(self) -> None:
-        """A client has caught up, or left."""
+        """A client has read what was kept for it, or has left."""
         self._pump.resume()
         if self._leaving:
             self._leave()
@@ -198,14 +198,14 @@ class Supervisor:
                     os.close(fd)
         self._run = run
         self._began = time.monotonic()
-        self._root = None if spec.has_own_processes else leftovers.root_of(run.pid)
+        self._root = None if spec.has_own_processes else cleanup.root_of(run.pid)
         if spec.plan.health is not None and spec.plan.health.test:
             from rootless.monitor.health import Health
 
-            self._health = Health(self.loop, spec, run.pid, lambda result: happenings.healthy(spec, tracked, result))
+            self._health = Health(self.loop, spec, run.pid, lambda result: state.note_health(spec, tracked, result))
         tracked.started(run.pid, helpers=run.helpers(), network=run.network, group=run.group)
-        self._memory = happenings.watch_memory(self.loop, spec, tracked, run.group)
-        happenings.record(spec, "start")
+        self._memory = state.watch_memory(self.loop, spec, tracked, run.group)
+        state.record_event(spec, "start")
         self.clients.tell_all(protocol.message(protocol.StartNotice(run.pid, spec.warnings)))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         if self.settle is not None:
@@ -255,12 +255,12 @@ class Supervisor:
         self._root = handover.root
         self._lock = handover.lock
         self._run = run
-        self._memory = happenings.watch_memory(self.loop, spec, self._state, run.group)
+        self._memory = state.watch_memory(self.loop, spec, self._state, run.group)
         self._pump.size = self._size
         self._pump.resume_from(self.loop, self.clients, self._log, handover.streams)
         self.clients.adopt_listener(spec.socket_path, handover.listener)
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
-        self.reap()  # whoever ended in between
+        self.reap()  # children that ended while no image of ours could hear of it
 
     def _failed(self, error: RootlessError) -> None:
         """A launch that did not reach execve: as docker, the container stays as it was, with the error in its state."""
@@ -269,9 +269,7 @@ class Supervisor:
         tracked.ended("created" if first else "exited", error.exit_code, error=error.message)
         try:
             if spec.plan.remove is not None:
-                from rootless.monitor.finish import remove_container
-
-                remove_container(spec)
+                cleanup.remove_container(spec)
         except RootlessError as e:
             state.note(spec.directory, f"cannot remove the container: {e}")
         self.clients.tell_all(protocol.error_message(error))
@@ -313,7 +311,7 @@ class Supervisor:
             self._memory = None
         if self._root is not None and run.group is not None:
             run.group.kill()
-        leftovers.kill(self._root)
+        cleanup.kill_leftovers(self._root)
         self._closing_run = run
         pump.release()
         if pump.drain():
@@ -347,14 +345,14 @@ class Supervisor:
         tracked.facts.restart_count = self._policy.count
         tracked.ended("exited" if delay is None else "restarting", code)
         self._closing_run = None
-        happenings.record(spec, "die", exitCode=str(code), execDuration=str(int(ran_for)))
+        state.record_event(spec, "die", exitCode=str(code), execDuration=str(int(ran_for)))
         removes = delay is None and spec.plan.remove is not None
         try:
             run.close(remove=removes)
         except RootlessError as e:
             state.note(spec.directory, f"cannot clean up: {e}")
         if removes:
-            happenings.record(spec, "destroy")
+            state.record_event(spec, "destroy")
         if delay is not None:
             self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
             self._timer = self.loop.later(delay, self._launch)
@@ -383,10 +381,8 @@ class Supervisor:
         self._cancel_timer()
         tracked.abandoned()
         if spec.plan.remove is not None:
-            from rootless.monitor.finish import remove_container
-
             try:
-                remove_container(spec)
+                cleanup.remove_container(spec)
             except RootlessError as e:
                 state.note(spec.directory, f"cannot remove the container: {e}")
         self._release()

@@ -39,7 +39,7 @@ rootless cp web:/etc - | tar -t
 def cp(
     session: Session, archive: bool, follow_link: bool, overwrite: bool, quiet: bool, source: str, target: str
 ) -> None:
-    """Copy, and say how much."""
+    """Copy the files, and say how many bytes they were."""
     if target == "-" and output.is_terminal(sys.stdout):
         raise UsageError("an archive is not written to a terminal", hint="redirect standard output")
     from rootless.engine.report_types import FileCopyOptions
@@ -61,7 +61,7 @@ def cp(
 @click.argument("container", shell_complete=completion.containers)
 @pass_session
 def export(session: Session, target: str | None, container: str) -> None:
-    """Write the archive."""
+    """Write the container's whole tree as a tar to the file or to standard output."""
     if target is None and output.is_terminal(sys.stdout):
         raise UsageError(
             "an archive is not written to a terminal", hint="name a file with -o FILE, or redirect standard output"

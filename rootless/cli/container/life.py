@@ -71,7 +71,7 @@ def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
 @_RUNNING
 @pass_session
 def pause(session: Session, containers: tuple[str, ...]) -> int:
-    """Freeze each."""
+    """Stop the processes of each container; its name is printed."""
 
     def pause_one(name: str) -> str:
         verbs.pause_container(session.engine, name)
@@ -127,7 +127,7 @@ def rename(session: Session, container: str, name: str) -> None:
 @_ANY
 @pass_session
 def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]) -> int:
-    """Remove each."""
+    """Remove each container; the names that were given are printed."""
     from rootless.errors import NotFound
 
     def remove_one(name: str) -> str | None:

@@ -105,7 +105,7 @@ def stats(
     no_trunc: bool,
     containers: tuple[str, ...],
 ) -> None:
-    """Print sample after sample."""
+    """Print one table per sample, until the user interrupts it."""
     layout = _layout(trunc=not no_trunc)
     clears = not no_stream and not no_reset and output.is_terminal(sys.stdout) and format != "json"
     samples = verbs.container_stats(session.engine, containers, all=all, stream=not no_stream, interval=interval)
@@ -166,7 +166,7 @@ def events(
     until: str | None,
     stream: bool,
 ) -> None:
-    """Print each event as it comes."""
+    """Print each event when it happens."""
     from rootless.cli.declaration import parse_filters
 
     happened = verbs.stream_events(

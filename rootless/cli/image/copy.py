@@ -48,7 +48,7 @@ def copy(
     destination: str,
     **flags: object,
 ) -> None:
-    """Copy."""
+    """Copy the image, and show the progress of its layers."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import CopyOptions
 

@@ -29,7 +29,7 @@ _WIDTH = 60  # of the step that made a layer
 @click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=completion.images)
 @pass_session
 def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str, ...]) -> None:
-    """Print the picture."""
+    """Print the tree of layers, or the document that it is drawn from."""
     found = verbs.image_tree(session.engine, images)
     if format:
         from rootless.cli.template import Row, Template

@@ -55,7 +55,7 @@ def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
 @click.argument("target", metavar="NAME[:TAG]")
 @pass_session
 def tag(session: Session, source: str, target: str) -> None:
-    """Name the image."""
+    """Give the image another name; the one it has stays."""
     verbs.tag_image(session.engine, source, target)
 
 

@@ -44,7 +44,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """`(pipeline).A.B`."""
+    """`(pipeline).A.B`: fields of a pipeline's value."""
 
     pipeline: Pipeline
     names: tuple[str, ...]
@@ -73,14 +73,14 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Literal text."""
+    """Text outside of the braces, which is printed as it is."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`{{pipeline}}`."""
+    """`{{pipeline}}`: its value is printed."""
 
     pipeline: Pipeline
 
@@ -98,7 +98,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """`break` or `continue`."""
+    """`{{break}}` or `{{continue}}`: a jump within a loop."""
 
     keyword: str
 

@@ -36,13 +36,13 @@ class Pipes:
         self.theirs = (their_in, their_out, their_err)
 
     def close_theirs(self) -> None:
-        """Leave the process alone with its ends, so that we see when it closes them."""
+        """Close our copies of the process's ends, so that we see when it closes its own."""
         for fd in self.theirs:
             os.close(fd)
         self.theirs = (-1, -1, -1)
 
     def close(self) -> None:
-        """Close whatever is open."""
+        """Close every end that is still open."""
         for fd in (*self.ours, *self.theirs):
             if fd >= 0:
                 os.close(fd)
