@@ -326,7 +326,7 @@ def search(
         tags = verbs.list_registry_tags(session.engine, term, limit=limit or 1000, options=registry)
         of_tags: list[Column[RepositoryTag]] = [
             Column("Name", "NAME", lambda row: row.name),
-            Column("RepositoryTag", "TAG", lambda row: row.tag),
+            Column("Tag", "TAG", lambda row: row.tag),
         ]
         Layout(of_tags, ["Name", "RepositoryTag"], quiet="Tag").print(tags, format=format, quiet=False)
         return
