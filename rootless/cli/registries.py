@@ -328,7 +328,7 @@ def search(
             Column("Name", "NAME", lambda row: row.name),
             Column("Tag", "TAG", lambda row: row.tag),
         ]
-        Layout(of_tags, ["Name", "RepositoryTag"], quiet="Tag").print(tags, format=format, quiet=False)
+        Layout(of_tags, ["Name", "Tag"], quiet="Tag").print(tags, format=format, quiet=False)
         return
     limit = 25 if limit is None else limit
     found = verbs.search_registry(session.engine, term, limit=limit, filters=parse_filters(filter), options=registry)

@@ -61,13 +61,13 @@ def parse_compression(name: str, level: int | None = None) -> Compression:
 
 
 class Encoder(Protocol):
-    """Compresses piece by piece."""
+    """Compresses piece by piece: `feed` for each, then `finish`, once."""
 
     def feed(self, piece: bytes) -> bytes:
         """The next compressed bytes."""
 
     def finish(self) -> bytes:
-        """The last bytes."""
+        """The last compressed bytes, after which nothing may be fed."""
 
 
 class Compressed:
@@ -108,7 +108,7 @@ class Compressed:
 
 
 def encoder(compression: Compression) -> Encoder:
-    """The same for who has the bytes at hand: feed, then finish."""
+    """What compresses in this way, for a caller that has the bytes at hand: feed, then finish."""
     return _ENCODERS[compression.name](compression.level)
 
 
@@ -119,7 +119,7 @@ class _Deflate(Protocol):
         """The next compressed bytes."""
 
     def flush(self) -> bytes:
-        """The last bytes."""
+        """The last compressed bytes, after which nothing may be fed."""
 
 
 class _Gzip:
@@ -150,7 +150,7 @@ class _Gzip:
         return self._head() + self._object.compress(piece)
 
     def finish(self) -> bytes:
-        """The last bytes."""
+        """The last compressed bytes, after which nothing may be fed."""
         tail = (self._crc & 0xFFFFFFFF).to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
         return self._head() + self._object.flush() + tail
 
@@ -162,7 +162,7 @@ class _Gzip:
 
 
 class _Zstd:
-    """One zstd frame."""
+    """One zstd frame (RFC 8878) with a checksum, which a reader verifies."""
 
     __slots__ = ("_object",)
 
@@ -176,12 +176,12 @@ class _Zstd:
         return self._object.compress(piece)
 
     def finish(self) -> bytes:
-        """The last bytes."""
+        """The last compressed bytes, after which nothing may be fed."""
         return self._object.flush()
 
 
 class _Nothing:
-    """No compression."""
+    """Passes the bytes on as they are: the encoder of layers that stay uncompressed."""
 
     __slots__ = ()
 
@@ -189,11 +189,11 @@ class _Nothing:
         pass
 
     def feed(self, piece: bytes) -> bytes:
-        """The same bytes."""
+        """The piece itself."""
         return piece
 
     def finish(self) -> bytes:
-        """Nothing."""
+        """No bytes: all of them have left already."""
         return b""
 
 

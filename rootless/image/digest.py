@@ -70,7 +70,7 @@ class Hasher:
         self._hash.update(content)
 
     def finish(self) -> None:
-        """Compare. Raises DigestMismatch."""
+        """Compare all bytes with size and digest. Raises DigestMismatch when either is another."""
         if self.expected_size is not None and self.size != self.expected_size:
             raise DigestMismatch(f"content of '{self.digest}' has {self.size} bytes instead of {self.expected_size}")
         found = f"{self.digest.partition(':')[0]}:{self._hash.hexdigest()}"

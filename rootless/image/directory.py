@@ -53,7 +53,7 @@ class DirectorySource:
         return self._files.open(file_name(descriptor.digest), offset)
 
     def close(self) -> None:
-        """Close the directory."""
+        """Close the directory that was opened to read in."""
         self._files.close()
 
 

@@ -29,7 +29,7 @@ class FileSet(Protocol):
         """Whether there is a regular file of that name."""
 
     def size(self, name: str) -> int:
-        """Its bytes. Raises InvalidInput when there is none."""
+        """How many bytes it has. Raises InvalidInput when there is none."""
 
     def open(self, name: str, offset: int = 0) -> Reader:
         """Its content from `offset` on. Raises InvalidInput when there is none."""
@@ -73,7 +73,7 @@ class DirectoryFiles:
         return True
 
     def size(self, name: str) -> int:
-        """Its bytes."""
+        """How many bytes the file has. Raises InvalidInput when there is none of that name."""
         fd = self._open(name)
         try:
             return os.fstat(fd).st_size
@@ -87,7 +87,7 @@ class DirectoryFiles:
         return file
 
     def close(self) -> None:
-        """Close the directory."""
+        """Close the directory; files that were opened in it stay open."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -134,7 +134,7 @@ class TarFiles:
         return self._place(name) is not None
 
     def size(self, name: str) -> int:
-        """Its bytes."""
+        """How many bytes the file has. Raises InvalidInput when there is none of that name."""
         return self._require(name)[1]
 
     def open(self, name: str, offset: int = 0) -> Reader:
@@ -143,7 +143,7 @@ class TarFiles:
         return _Slice(self._archive.fileno(), start + min(offset, size), max(0, size - offset))
 
     def close(self) -> None:
-        """Close the archive."""
+        """Close the archive's file."""
         self._archive.close()
 
     def names(self) -> list[str]:

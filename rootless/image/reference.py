@@ -32,7 +32,7 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """`docker.io/library/debian`."""
+        """Registry and repository without tag and digest, such as `docker.io/library/debian`."""
         return f"{self.registry}/{self.repository}"
 
     @property

@@ -112,7 +112,7 @@ class LayoutSink:
         return any(name == _name_in(new) and (name or old.get("digest") == new["digest"]) for new in self._entries)
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: each file was closed when it was whole."""
 
 
 class DirectorySink:
@@ -146,7 +146,7 @@ class DirectorySink:
         """Everything is there already."""
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: each file was closed when it was whole."""
 
 
 class OciArchiveSink:

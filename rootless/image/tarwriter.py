@@ -23,7 +23,7 @@ class TarWriter:
         self._write = write
 
     def directory(self, name: str, *, mode: int = 0o755) -> None:
-        """Add a directory."""
+        """Add a directory; what lies in it comes after it."""
         self._header(f"{name}/", 0, b"5", mode)
 
     def file(self, name: str, content: bytes, *, mode: int = 0o644) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def registries(engine: Engine) -> Registries:
-    """The user's registries.conf."""
+    """The user's registries.conf, merged with its drop-ins. Raises InvalidInput for a file that breaks its rules."""
     from rootless.image.distribution.shortnames import load_registries
 
     return load_registries(engine.directories.cache)

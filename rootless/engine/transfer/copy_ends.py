@@ -80,7 +80,7 @@ class StoreSource:
             self._note(self._document)
 
     def top(self) -> tuple[bytes, str]:
-        """Manifest or index."""
+        """The bytes of the manifest or index that the name means, and its media type."""
         return self._document.raw, self._document.media_type
 
     def fetch(self, descriptor: Descriptor) -> bytes:
@@ -110,7 +110,7 @@ class StoreSource:
         return skipped(self._engine.store.blobs.open(descriptor.digest), offset)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: every reader is closed by who reads it."""
 
     def _note(self, manifest: Manifest) -> None:
         if is_image(manifest):
@@ -133,7 +133,7 @@ class RegistrySink:
         return self._destination.put_blob(content, origins=self._origins, on_bytes=on_bytes)
 
     def put_config(self, content: BlobContent) -> Placed:
-        """The same."""
+        """Skip, mount or send a config, which is a blob like any other in a registry."""
         return self._destination.put_blob(content, origins=self._origins)
 
     def put_manifest(self, raw: bytes, media_type: str, *, listing: Listing | None) -> None:
@@ -145,7 +145,7 @@ class RegistrySink:
         """The tag made it visible."""
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the registry."""
         self._destination.close()
 
 

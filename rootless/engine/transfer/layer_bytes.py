@@ -314,7 +314,7 @@ class _Closing:
         return self._plain.read(size)
 
     def close(self) -> None:
-        """Close the source."""
+        """Close the source, and with it the compressed bytes."""
         self._source.close()
 
 

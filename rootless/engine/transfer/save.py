@@ -285,7 +285,7 @@ class _Ahead:
         self._opened: dict[str, Reader] = {}
 
     def open(self, digest: str) -> Reader:
-        """The blob."""
+        """A reader of the blob from its first byte."""
         reader = self._opened.pop(digest, None) or self._blobs[digest]()
         at = self._order.index(digest) + 1
         if at < len(self._order) and self._order[at] not in self._opened:
@@ -318,7 +318,7 @@ class _Whole:
         self.directory = output.directory
 
     def write(self, piece: bytes, /) -> None:
-        """Add bytes."""
+        """Add bytes, which leave compressed."""
         self._output.write(self._pipe.feed(piece))
 
     def finish(self) -> None:
@@ -327,5 +327,5 @@ class _Whole:
         self._output.finish()
 
     def close(self) -> None:
-        """Close the output."""
+        """Close the output; without `finish` before, it drops what was written."""
         self._output.close()

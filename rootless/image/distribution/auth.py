@@ -35,7 +35,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself."""
+        """The text itself, which must go into no message and no log."""
         return self._text
 
     def __repr__(self) -> str:

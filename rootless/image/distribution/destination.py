@@ -100,7 +100,7 @@ class RegistryDestination:
         return told if response.status == 200 and is_digest(told) else None
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections to the registry."""
         self.session.close()
 
     def _mount(self, digest: str, origin: str) -> BaseHTTPResponse | None:

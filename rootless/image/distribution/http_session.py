@@ -189,7 +189,7 @@ class RegistrySession:
         return response
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections to the registry."""
         for pool in self._pools.values():
             pool.clear()
 

@@ -99,7 +99,7 @@ class RegistrySource:
         return BlobReader(lambda start: self._blob(descriptor, start), descriptor, offset, self._sleep)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections to the registry."""
         self._session.close()
 
     def fetch(self, descriptor: Descriptor) -> bytes:

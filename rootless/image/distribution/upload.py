@@ -91,7 +91,7 @@ def upload(
 
 
 class _Upload:
-    """One upload session."""
+    """One upload session (distribution-spec "Pushing blobs"), from the registry's Location to the closing PUT."""
 
     def __init__(
         self,
@@ -335,7 +335,7 @@ class _Feed:
         return Sent(found, self.hashed)
 
     def close(self) -> None:
-        """Close the reader."""
+        """Close the reader; `pieces` opens another where it is asked for more."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
