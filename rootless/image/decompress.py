@@ -96,7 +96,7 @@ class _Joined(io.RawIOBase):
         self._stream = stream
 
     def readable(self) -> bool:
-        """Python's gzip reader asks whether it may read from here; it may."""
+        """True: Python's gzip reader refuses a stream that does not say that it can be read."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:

@@ -246,6 +246,36 @@ def chain_ids(diff_ids: list[str]) -> list[str]:
     return chain
 
 
+class PlannedLayer(NamedTuple):
+    """One layer of an image as manifest and config tell it: its blob, and what that unpacks to.
+
+    chain_id: names the unpacked layer on those below it; parent: the chain id of the layer below, None for the lowest.
+    """
+
+    descriptor: Descriptor
+    diff_id: str
+    chain_id: str
+    parent: str | None
+
+    @property
+    def short(self) -> str:
+        """The first 12 digits of the blob's digest, by which progress tells of the layer."""
+        return self.descriptor.digest.partition(":")[2][:12]
+
+
+def plan_layers(manifest: Manifest, config: ImageConfig) -> list[PlannedLayer]:
+    """The layers, lowest first. Raises InvalidInput when manifest and config do not belong together."""
+    if len(manifest.layers) != len(config.diff_ids):
+        raise InvalidInput(
+            f"manifest '{manifest.digest}' has {len(manifest.layers)} layers, its config {len(config.diff_ids)}"
+        )
+    chain = chain_ids(config.diff_ids)
+    parents: list[str | None] = [None, *chain]
+    return [
+        PlannedLayer(*each) for each in zip(manifest.layers, config.diff_ids, chain, parents[: len(chain)], strict=True)
+    ]
+
+
 def _descriptor(document: object, where: str) -> Descriptor:
     fields = mapping(document, where)
     size = fields.get("size")

@@ -92,7 +92,7 @@ def container_changes(engine: Engine, container: str) -> list[Change]:
     """What the container has changed in its image's files, in the order of paths."""
     container_id = engine.store.containers.find(container)
     launch, targets = plan_of(engine, container_id)
-    return snapshots.changes(engine, launch.require_rootfs(), launch.id_map, targets)
+    return snapshots.list_changes(engine, launch.require_rootfs(), launch.id_map, targets)
 
 
 def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:

@@ -65,7 +65,7 @@ def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: Layer
     return NewLayer(chain_id, diff_id, descriptor, record["size"], record["entries"])
 
 
-def changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
+def list_changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
     """What is different in the writable directory of `plan`, in the order of paths; it may be in use meanwhile."""
     from rootless.storage.layers import worker_client
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.engine.context import Engine
-    from rootless.engine.transfer.planned_layers import PlannedLayer
-    from rootless.image.manifest import Descriptor
+    from rootless.image.manifest import Descriptor, PlannedLayer
     from rootless.image.source import Reader
 
 _PIECE = 1 << 20

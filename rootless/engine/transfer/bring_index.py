@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 
 _PIECE = 1 << 20
-_STEP = 1 << 19
 _MAX_NESTING = 4
 
 
@@ -95,13 +94,10 @@ def _bring_blob(store: Store, source: CopySource, descriptor: Descriptor, contro
     reader = source.open_blob(descriptor)
     try:
         with store.blobs.writer(descriptor.digest, descriptor.size) as writer:
-            shown = 0
+            on_bytes = control.meter(short, "Downloading", descriptor.size)
             while piece := reader.read(_PIECE):
-                control.check()
                 writer.write(piece)
-                if writer.offset - shown >= _STEP:
-                    shown = writer.offset
-                    control.emit(PullEvent(short, "Downloading", shown, descriptor.size))
+                on_bytes(writer.offset)
             writer.commit()
     finally:
         reader.close()

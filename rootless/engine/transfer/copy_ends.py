@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
-from rootless.engine.transfer.planned_layers import plan_layers
 from rootless.errors import InvalidInput, UsageError
 from rootless.image import places
 from rootless.image.content import Placed
-from rootless.image.manifest import Descriptor, Index, Manifest
+from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
 

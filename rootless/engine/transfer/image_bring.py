@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.parallel import run_all
-from rootless.engine.transfer.planned_layers import PlannedLayer, plan_layers
 from rootless.engine.transfer.space import check_layers as check_space
 from rootless.errors import InvalidInput
-from rootless.image.manifest import ImageConfig
+from rootless.image.manifest import ImageConfig, PlannedLayer, plan_layers
 from rootless.paths import Lock
 from rootless.storage.store.layer_forms import remember
 

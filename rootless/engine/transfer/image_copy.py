@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from rootless.image.platform import Platform
     from rootless.image.sinks import Sink
 
-_STEP = 1 << 19
 _MAX_NESTING = 4
 
 
@@ -191,19 +190,10 @@ def _content(source: CopySource, descriptor: Descriptor) -> BlobContent:
 
 def _copy_blob(source: CopySource, sink: Sink, layer: Descriptor, control: Control) -> None:
     short = layer.digest.partition(":")[2][:12]
-    shown = 0
     control.check()
     control.emit(PullEvent(short, "Copying", 0, layer.size))
-
-    def on_bytes(count: int) -> None:
-        nonlocal shown
-        control.check()
-        if count - shown >= _STEP or count < shown:
-            shown = count
-            control.emit(PullEvent(short, "Copying", count, layer.size))
-
     try:
-        placed = sink.put_blob(_content(source, layer), on_bytes)
+        placed = sink.put_blob(_content(source, layer), control.meter(short, "Copying", layer.size))
     except NotFound as e:
         raise NotFound(e.message, hint="`rootless push` and `rootless save` compress such layers anew") from e
     status = {"there": "Already exists", "mounted": f"Mounted from {placed.origin}", "sent": "Copied"}

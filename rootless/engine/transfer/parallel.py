@@ -6,14 +6,15 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from rootless.engine.image_types import PullEvent
 from rootless.errors import RootlessError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.engine.image_types import PullEvent
 
 Result = TypeVar("Result")
+_STEP = 1 << 19  # bytes between two reports of a transfer
 _FAREWELL = 3.0  # seconds for threads to notice that they are not needed
 
 
@@ -29,6 +30,23 @@ class Control:
     def __init__(self, emit: Callable[[PullEvent], None], cancelled: threading.Event) -> None:
         self.emit = emit
         self._cancelled = cancelled
+
+    def meter(self, id: str, status: str, total: int) -> Callable[[int], None]:
+        """What a transfer of `total` bytes calls with the number of bytes that are done.
+
+        It reports a call when half a MiB has passed since the last report, or when the transfer began anew, and it
+        raises Cancelled when another transfer has failed.
+        """
+        shown = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal shown
+            self.check()
+            if count - shown >= _STEP or count < shown:
+                shown = count
+                self.emit(PullEvent(id, status, count, total))
+
+        return on_bytes
 
     def check(self) -> None:
         """Raise Cancelled when the whole has failed already."""

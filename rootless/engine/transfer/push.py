@@ -15,12 +15,11 @@ from rootless.engine.transfer.blob_sources import (
     origins,
 )
 from rootless.engine.transfer.parallel import Control, run_all
-from rootless.engine.transfer.planned_layers import plan_layers
 from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
 from rootless.image.compress import Compression, parse_compression
 from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
 from rootless.image.digest import digest_of
-from rootless.image.manifest import Descriptor, Index, Manifest
+from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
 from rootless.storage.store.layer_forms import forms, remember
@@ -30,13 +29,12 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.image_types import RegistryOptions
-    from rootless.engine.transfer.planned_layers import PlannedLayer
     from rootless.image.content import BlobContent, Placed
     from rootless.image.distribution.destination import RegistryDestination
+    from rootless.image.manifest import PlannedLayer
     from rootless.image.reference import Reference
     from rootless.storage.store.index import ImageEntry
 
-_STEP = 1 << 19  # bytes between two progress events of a layer
 _AT_ONCE = 3
 
 
@@ -249,20 +247,13 @@ def _push_compressed(
 def _put(
     push: _Push, layer: PlannedLayer, content: BlobContent, known: dict[str, list[str]], control: Control
 ) -> Placed:
-    total = content.size or 0
-    shown = 0
     control.check()
     control.emit(PullEvent(layer.short, "Preparing"))
-
-    def on_bytes(count: int) -> None:
-        nonlocal shown
-        control.check()
-        if count - shown >= _STEP or count < shown:
-            shown = count
-            control.emit(PullEvent(layer.short, "Pushing", count, total))
-
     placed = push.destination.put_blob(
-        content, origins=known.get(content.digest or "", ()), chunk_size=push.chunk_size, on_bytes=on_bytes
+        content,
+        origins=known.get(content.digest or "", ()),
+        chunk_size=push.chunk_size,
+        on_bytes=control.meter(layer.short, "Pushing", content.size or 0),
     )
     status = {"there": "Layer already exists", "mounted": f"Mounted from {placed.origin}", "sent": "Pushed"}
     control.emit(PullEvent(layer.short, status[placed.how]))

@@ -12,14 +12,13 @@ from rootless.engine.image.image_names import familiar, qualify, require, tags
 from rootless.engine.image_types import SaveOptions
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
-from rootless.engine.transfer.planned_layers import PlannedLayer, plan_layers
 from rootless.errors import HostLimit, UsageError
 from rootless.host.full import refused
 from rootless.image.compress import Compressed, Compression, encoder, parse_compression
 from rootless.image.content import BlobContent
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
 from rootless.image.docker_sink import DockerArchiveSink
-from rootless.image.manifest import Descriptor, ImageConfig, Manifest, parse_manifest
+from rootless.image.manifest import Descriptor, ImageConfig, Manifest, PlannedLayer, parse_manifest, plan_layers
 from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
 from rootless.image.sinks import LayoutSink, Listing, OciArchiveSink, list_image
 

@@ -14,7 +14,7 @@ from rootless.errors import HostLimit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.engine.transfer.planned_layers import PlannedLayer
+    from rootless.image.manifest import PlannedLayer
     from rootless.storage.store.store import Store
 
 _RESERVE = 1 << 20  # bytes for records and directories
