@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit, RootlessError
 
@@ -63,7 +63,7 @@ def kill_all(state: ContainerState) -> None:
         pass  # the first process gets its signal all the same, and takes its pid namespace along
 
 
-def cgroup_facts() -> dict[str, Any]:
+def cgroup_facts() -> dict[str, object]:
     """What `info` tells: docker's keys, what was delegated, and the limits that the whole of us is under."""
     from rootless.host import cgroups
     from rootless.runtime.cgroups.usage import effective
@@ -71,7 +71,7 @@ def cgroup_facts() -> dict[str, Any]:
     found = cgroups.find()
     host = cgroups.Host()
     controllers = set(found.controllers)
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "CgroupVersion": "2" if host.is_unified else "1",
         "CgroupDriver": {"scope": "systemd", "directory": "cgroupfs", "v1": "cgroupfs"}.get(found.kind, "none"),
         "CgroupControllers": list(found.controllers),
@@ -96,7 +96,7 @@ def cgroup_facts() -> dict[str, Any]:
     return facts
 
 
-def shown_limits(limits: Effective) -> dict[str, Any]:
+def shown_limits(limits: Effective) -> dict[str, object]:
     """Effective limits as `info` and `inspect` show them; 0: none."""
     return {
         "Memory": limits.memory or 0,
@@ -107,7 +107,7 @@ def shown_limits(limits: Effective) -> dict[str, Any]:
     }
 
 
-def effective_limits(state: ContainerState) -> dict[str, Any] | None:
+def effective_limits(state: ContainerState) -> dict[str, object] | None:
     """The limits in force for a running container: the least of its own and of those above it; None unknown."""
     group = group_of(state)
     if group is None or group.version != 2:

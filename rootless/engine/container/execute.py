@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.types import ExecOptions, ExecSession
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from rootless.runtime.process.running import Process
 
 
+class ExecPlan(NamedTuple):
+    """What joins a container. process: the OCI process; launch, config: the container's launch.json and config.json."""
+
+    state: ContainerState
+    process: dict[str, Any]
+    launch: LaunchPlan
+    config: dict[str, Any]
+
+
 def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> ExecSession:
     """Run one more command in a running container, attached to the caller's streams unless detached.
 
@@ -26,13 +35,14 @@ def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> E
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
     container_id, state = running(engine, container, "exec")
-    process, launch, config = _plan(engine, container_id, state.pid, options)
+    plan = _plan(engine, container_id, state, options)
     record = engine.store.containers.read(container_id)  # once: the container may be removed before the command ends
     _note(engine, record, "exec_create", options)
     if options.detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            started = _join(engine, state, {**process, "terminal": False}, launch, config, (null, null, null))
+            plan.process["terminal"] = False
+            started = _join(engine, plan, (null, null, null))
         finally:
             os.close(null)
         _note(engine, record, "exec_start", options)
@@ -42,7 +52,7 @@ def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> E
     pipes = None if options.tty else Pipes(interactive=options.interactive)
     keys = engine.settings.detach_keys if options.detach_keys is None else options.detach_keys
     try:
-        started = _join(engine, state, process, launch, config, pipes.theirs if pipes else None)
+        started = _join(engine, plan, pipes.theirs if pipes else None)
         carrier = Carrier(started, detach_keys=keys)
         if pipes is not None:
             pipes.close_theirs()
@@ -83,10 +93,7 @@ def running(engine: Engine, container: str, verb: str) -> tuple[str, ContainerSt
     return container_id, state
 
 
-def _plan(
-    engine: Engine, container_id: str, pid: int, options: ExecOptions
-) -> tuple[dict[str, Any], LaunchPlan, dict[str, Any]]:
-    """(OCI process, launch.json, config.json) of an exec."""
+def _plan(engine: Engine, container_id: str, state: ContainerState, options: ExecOptions) -> ExecPlan:
     from rootless.records.json_file import read_record
 
     containers = engine.store.containers
@@ -103,9 +110,9 @@ def _plan(
         process["cwd"] = working_directory(options.workdir, "")
     home = None
     if options.user is not None or options.privileged:
-        home = _change_user(engine, record, pid, options, process)
+        home = _change_user(engine, record, state.pid, options, process)
     _change_env(options, process, base["env"], home if record.default_home else None)
-    return process, launch, config
+    return ExecPlan(state, process, launch, config)
 
 
 def _change_user(
@@ -154,14 +161,9 @@ def _change_env(options: ExecOptions, process: dict[str, Any], base: list[str], 
     process["env"] = merge_env(split_env(base), given)
 
 
-def _join(
-    engine: Engine,
-    state: ContainerState,
-    process: dict[str, Any],
-    launch: LaunchPlan,
-    config: dict[str, Any],
-    stdio: tuple[int, int, int] | None,
-) -> Process:
+def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) -> Process:
+    """Start the process in the container. stdio: its descriptors 0, 1 and 2, None for the caller's own."""
+    state, process, launch, config = plan
     from rootless.engine.container import container_cgroup
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.join import Joining, exec_process
@@ -221,10 +223,10 @@ def check_health(engine: Engine, container: str) -> int:
         raise InvalidState(f"container {container} has no health check")
     test = health.test
     command = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:]
-    process, launch, config = _plan(engine, container_id, state.pid, ExecOptions(tuple(command)))
+    plan = _plan(engine, container_id, state, ExecOptions(tuple(command)))
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        started = _join(engine, state, process, launch, config, (null, null, null))
+        started = _join(engine, plan, (null, null, null))
     except RootlessError as e:
         if e.exit_code in (126, 127):
             return 1

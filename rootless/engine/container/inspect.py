@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000_000
 
 
-def inspect_container(engine: Engine, container: str, *, size: bool = False) -> dict[str, Any]:
+def inspect_container(engine: Engine, container: str, *, size: bool = False) -> dict[str, object]:
     """Everything about one container, in the shape of docker's `container inspect`."""
     from rootless.records.json_file import read_record
 
@@ -34,7 +34,7 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
     options = saved_options(record)
     names = record.names_directory
     process = config["process"]
-    shown: dict[str, Any] = {
+    shown: dict[str, object] = {
         "Id": container_id,
         "Created": timestamp(record.created),
         "Path": process["args"][0],
@@ -74,14 +74,15 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
         from rootless.engine.container.container_removal import tree_size
 
         layers = engine.store.layers
-        shown["SizeRw"] = tree_size(f"{directory}/upper")
-        shown["SizeRootFs"] = shown["SizeRw"] + sum(layers.size(c) for c in record.layers if layers.has(c))
+        written = tree_size(f"{directory}/upper")
+        shown["SizeRw"] = written
+        shown["SizeRootFs"] = written + sum(layers.size(c) for c in record.layers if layers.has(c))
     return shown
 
 
-def _state(state: ContainerState) -> dict[str, Any]:
+def _state(state: ContainerState) -> dict[str, object]:
     status = state.status
-    shown: dict[str, Any] = {
+    shown: dict[str, object] = {
         "Status": status,
         "Running": status in ("running", "paused"),
         "Paused": status == "paused",
@@ -112,7 +113,7 @@ def _state(state: ContainerState) -> dict[str, Any]:
 
 def _host_config(
     record: ContainerRecord, options: ContainerOptions, config: dict[str, Any], launch: LaunchPlan
-) -> dict[str, Any]:
+) -> dict[str, object]:
     shm = next(
         (
             int(word.removeprefix("size="))
@@ -182,7 +183,7 @@ def _host_config(
     }
 
 
-def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, Any]:
+def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, object]:
     """The limits that were asked for, under docker's names; 0 or empty: none."""
     wanted = cgroup.resources
     memory, cpu, block = (wanted.get(key) or {} for key in ("memory", "cpu", "blockIO"))
@@ -228,7 +229,7 @@ def _graph(rootfs: RootfsPlan | None) -> dict[str, str]:
     }
 
 
-def _mount(mount: RecordedMount) -> dict[str, Any]:
+def _mount(mount: RecordedMount) -> dict[str, object]:
     shown = {
         "Type": mount.kind,
         "Source": mount.source,
@@ -242,9 +243,9 @@ def _mount(mount: RecordedMount) -> dict[str, Any]:
     return shown
 
 
-def _config(record: ContainerRecord, options: ContainerOptions, process: dict[str, Any]) -> dict[str, Any]:
+def _config(record: ContainerRecord, options: ContainerOptions, process: dict[str, Any]) -> dict[str, object]:
     user = process["user"]
-    shown: dict[str, Any] = {
+    shown: dict[str, object] = {
         "Hostname": record.hostname,
         "Domainname": options.domainname or "",
         "User": options.user if options.user is not None else (f"{user['uid']}:{user['gid']}" if user["uid"] else ""),
@@ -286,7 +287,7 @@ def _port_map(record: ContainerRecord, any_address: str = "") -> dict[str, list[
     return ports
 
 
-def _network(record: ContainerRecord, state: ContainerState) -> dict[str, Any]:
+def _network(record: ContainerRecord, state: ContainerState) -> dict[str, object]:
     mode = record.network.mode
     running = state.status in ("running", "paused")
     address = {

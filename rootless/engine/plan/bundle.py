@@ -7,6 +7,7 @@ what docker takes from it; its annotations never do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from rootless.engine.plan import oci_process as process
@@ -14,7 +15,7 @@ from rootless.engine.plan import security
 from rootless.engine.plan.users import Account
 from rootless.engine.types import ContainerOptions, ImageDefaults
 from rootless.errors import UsageError
-from rootless.records.id_map import IdMap
+from rootless.records.id_map import Extent, IdMap
 from rootless.runtime import CONFIG_VERSION
 from rootless.units import parse_size
 
@@ -79,7 +80,7 @@ def make_config(
         options.sysctl, own_network="network" in own, own_ipc="ipc" in own, own_uts="uts" in own
     )
     masked, read_only = security.covered_paths(secure, privileged=options.privileged)
-    oci_process: dict[str, Any] = {
+    oci_process: dict[str, object] = {
         "terminal": options.tty,
         "user": user,
         "args": args,
@@ -98,7 +99,7 @@ def make_config(
         if not -1000 <= options.oom_score_adj <= 1000:
             raise UsageError(f"--oom-score-adj {options.oom_score_adj} is out of range -1000 to 1000")
         oci_process["oomScoreAdj"] = options.oom_score_adj
-    linux: dict[str, Any] = {
+    linux: dict[str, object] = {
         "uidMappings": _mappings(facts.id_map.uids),
         "gidMappings": _mappings(facts.id_map.gids),
         "namespaces": _namespaces(namespaces),
@@ -112,15 +113,16 @@ def make_config(
     propagation = _root_propagation(facts.mounts)
     if propagation:
         linux["rootfsPropagation"] = propagation
-    config: dict[str, Any] = {
+    mounts = default_mounts(options, facts) + [_mount(m) for m in facts.mounts] + _device_mounts(facts)
+    if facts.init:
+        mounts.append(_bind(facts.init, "/sbin/docker-init", "ro", "nosuid", "nodev"))
+    config: dict[str, object] = {
         "ociVersion": CONFIG_VERSION,
         "process": oci_process,
         "root": {"path": "rootfs", "readonly": options.read_only},
-        "mounts": default_mounts(options, facts) + [_mount(m) for m in facts.mounts] + _device_mounts(facts),
+        "mounts": mounts,
         "linux": linux,
     }
-    if facts.init:
-        config["mounts"].append(_bind(facts.init, "/sbin/docker-init", "ro", "nosuid", "nodev"))
     if namespaces.uts == "private" and facts.hostname:
         config["hostname"] = facts.hostname
         if options.domainname:
@@ -143,7 +145,7 @@ def working_directory(asked: str | None, image: str) -> str:
     return cwd
 
 
-def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[str, Any]]:
+def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[str, object]]:
     """docker's mounts; what a user's mount covers entirely (/dev/shm, /etc/hosts, ...) is left out."""
     covered = {m.target for m in facts.mounts}
     namespaces = facts.namespaces
@@ -168,7 +170,7 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[s
     return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev") for name in names]
 
 
-def _fs(kind: str, target: str, *options: str) -> dict[str, Any]:
+def _fs(kind: str, target: str, *options: str) -> dict[str, object]:
     return {
         "destination": target,
         "type": kind,
@@ -177,11 +179,11 @@ def _fs(kind: str, target: str, *options: str) -> dict[str, Any]:
     }
 
 
-def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
+def _bind(source: str, target: str, *options: str) -> dict[str, object]:
     return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", *options]}
 
 
-def _mount(mount: ResolvedMount) -> dict[str, Any]:
+def _mount(mount: ResolvedMount) -> dict[str, object]:
     if mount.kind == "bind":
         recursion = [] if "bind" in mount.options else ["rbind"]
         options = [*recursion, *mount.options]
@@ -193,7 +195,7 @@ def _mount(mount: ResolvedMount) -> dict[str, Any]:
     return {"destination": mount.target, "type": mount.kind, "source": mount.source or mount.kind, "options": options}
 
 
-def _device_mounts(facts: BundleFacts) -> list[dict[str, Any]]:
+def _device_mounts(facts: BundleFacts) -> list[dict[str, object]]:
     # an ordinary user cannot make device nodes: the host's own are bound, with the host's own permissions
     return [
         {
@@ -206,7 +208,7 @@ def _device_mounts(facts: BundleFacts) -> list[dict[str, Any]]:
     ]
 
 
-def _mappings(extents: Any) -> list[dict[str, int]]:
+def _mappings(extents: Iterable[Extent]) -> list[dict[str, int]]:
     return [{"containerID": e.container, "hostID": e.host, "size": e.size} for e in extents]
 
 

@@ -45,10 +45,10 @@ class Verdict(NamedTuple):
     """What the host makes of the limits. warning: one line, "" when all hold; rlimits: OCI ones that stand in."""
 
     warning: str = ""
-    rlimits: tuple[dict[str, Any], ...] = ()
+    rlimits: tuple[dict[str, str | int], ...] = ()
 
 
-def resources(options: ContainerOptions) -> dict[str, Any]:
+def resources(options: ContainerOptions) -> dict[str, object]:
     """`linux.resources` of the flags; empty without limits. Raises UsageError naming the flag."""
     found = {
         "memory": _memory(options),
@@ -60,8 +60,8 @@ def resources(options: ContainerOptions) -> dict[str, Any]:
     return {name: values for name, values in found.items() if values}
 
 
-def _memory(options: ContainerOptions) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _memory(options: ContainerOptions) -> dict[str, int | bool]:
+    found: dict[str, int | bool] = {}
     limit = None
     if options.memory is not None:
         limit = parse_size(options.memory, "--memory")
@@ -92,8 +92,8 @@ def _memory(options: ContainerOptions) -> dict[str, Any]:
     return found
 
 
-def _cpu(options: ContainerOptions) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _cpu(options: ContainerOptions) -> dict[str, int | str]:
+    found: dict[str, int | str] = {}
     if options.cpus is not None:
         if options.cpu_period is not None or options.cpu_quota is not None:
             raise UsageError("conflicting options: --cpus with --cpu-period or --cpu-quota")
@@ -154,8 +154,8 @@ def _pids(limit: int) -> int:
     return limit or -1
 
 
-def _block_io(options: ContainerOptions) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _block_io(options: ContainerOptions) -> dict[str, object]:
+    found: dict[str, object] = {}
     if options.blkio_weight:
         if not 10 <= options.blkio_weight <= 1000:
             raise UsageError(f"--blkio-weight {options.blkio_weight} is out of range 10 to 1000")
@@ -284,7 +284,7 @@ def _in_flags(message: str) -> str:
 
 def _stand_ins(
     limits: Mapping[str, Any], unmet: Mapping[str, list[str]], given: set[str]
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[dict[str, str | int]], list[str]]:
     """Resource limits of processes that do a part of what a cgroup would."""
     from rootless.host.facts import kernel_version
 
