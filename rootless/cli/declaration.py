@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import click
 
 from rootless import output
 from rootless.errors import RootlessError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypedDict, Unpack
 

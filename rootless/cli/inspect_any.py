@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +12,7 @@ from rootless.cli.declaration import Session, command, pass_session, switch_opti
 from rootless.engine import verbs
 from rootless.errors import NotFound, RootlessError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +14,7 @@ from rootless.cli.declaration import LazyGroup, Option, Session, pass_session, s
 from rootless.errors import RootlessError, UsageError
 from rootless.storage.drivers import list_choices
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +20,7 @@ from rootless.cli.declaration import (
 )
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.image_types import RegistryOptions, RepositoryTag, SearchResult
 

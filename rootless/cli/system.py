@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +11,7 @@ from rootless.cli.declaration import CommandRules, Session, command, pass_sessio
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from rootless import output
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cli.template import Row
     from rootless.engine.types import PruneReport

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from rootless import output
@@ -20,6 +18,7 @@ from rootless.cli.declaration import (
 from rootless.cli.run_flags import confirm, filter_option, filter_option_prune, force_option, format_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.types import VolumeSummary
 

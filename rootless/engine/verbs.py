@@ -11,8 +11,6 @@ Modules of the engine import each other's verbs where they stand, never from her
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 MODULES = {
     "create_container": "container.create",
     "explain_container": "container.explain",
@@ -95,6 +93,7 @@ MODULES = {
     "record_event": "events",
 }
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.container.boot import wanted_after_boot as wanted_after_boot
     from rootless.engine.container.container_removal import prune_containers as prune_containers

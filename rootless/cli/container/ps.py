@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +10,7 @@ from rootless.cli.declaration import Session, command, pass_session, switch_opti
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.cli.table import Layout
     from rootless.engine.types import ContainerSummary, PortBinding

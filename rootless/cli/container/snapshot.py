@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +11,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +12,7 @@ from rootless.cli.declaration import Session, command, do_for_each, pass_session
 from rootless.cli.run_flags import format_option, limit_options, no_trunc_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from rootless import output
@@ -12,6 +10,7 @@ from rootless.cli.registries import registry_options, take_registry_options
 from rootless.cli.run_flags import format_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.distribution.referrers import Referrer
 

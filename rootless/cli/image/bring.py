@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import click
 
@@ -14,6 +14,7 @@ from rootless.cli.registries import registry_options, take_registry_options
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from rootless import output
@@ -11,6 +9,7 @@ from rootless.cli import completion
 from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.image_types import ImageTree, ImageTreeNode
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from rootless.cli import completion
@@ -11,6 +9,7 @@ from rootless.cli.declaration import Session, command, pass_session, switch_opti
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
 from rootless.engine import verbs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.image_types import HistoryEntry, ImageSummary
 

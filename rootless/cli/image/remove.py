@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from rootless import output
@@ -13,6 +11,7 @@ from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.engine import verbs
 from rootless.errors import NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.image_types import RemovedImage
 

@@ -6,12 +6,12 @@ There is no daemon to ask: a user's systemd unit (contrib/systemd) or a crontab'
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import state_of
 from rootless.errors import InvalidInput, NotFound
 from rootless.records.state import NEVER
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import kill_all
@@ -15,6 +14,7 @@ from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport
 from rootless.errors import InvalidState, NotFound, RootlessError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord

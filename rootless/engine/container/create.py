@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.engine import events, image_in_use
 from rootless.engine.container import joins
@@ -22,6 +22,7 @@ from rootless.records.container import ContainerRecord, RecordedNetwork
 from rootless.records.fields import Fields
 from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_in_use import ImageInUse

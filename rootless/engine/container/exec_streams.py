@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.runtime.process.running import Process
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.types import ExecOptions, ExecSession
 from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord

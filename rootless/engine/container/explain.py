@@ -5,8 +5,6 @@ It starts nothing, pulls nothing, and gives no file another owner.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.engine import image_in_use
 from rootless.engine.container import create
 from rootless.engine.plan import mount_sources
@@ -15,6 +13,7 @@ from rootless.engine.report_types import Explanation
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

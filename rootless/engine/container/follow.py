@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.report_types import LogOptions
 from rootless.errors import InvalidState, NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

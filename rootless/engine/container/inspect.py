@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootless.engine.container.container_cgroup import effective_limits
 from rootless.engine.container.reconcile import saved_options, state_of
@@ -10,6 +10,7 @@ from rootless.engine.plan.signal_names import signal_name
 from rootless.engine.types import ContainerOptions
 from rootless.units import timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord, RecordedMount

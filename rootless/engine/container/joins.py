@@ -7,7 +7,7 @@ privilege to enter (setns(2)), and its ids mean the same.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.plan.bundle import NamespaceChoice
 from rootless.engine.types import ContainerOptions
@@ -15,6 +15,7 @@ from rootless.errors import InvalidState, UsageError
 from rootless.network.modes import recorded_mode
 from rootless.records.id_map import IdMap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import kill_all
@@ -15,6 +14,7 @@ from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.signal_names import parse_signal
 from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.filters import Filters
@@ -14,6 +13,7 @@ from rootless.errors import InvalidInput, NotFound, UsageError
 from rootless.network.modes import recorded_mode
 from rootless.units import human_duration, parse_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord

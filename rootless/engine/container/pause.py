@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
@@ -16,6 +15,7 @@ from rootless.engine.container.reconcile import state_of
 from rootless.errors import HostLimit, InvalidState
 from rootless.kernel import procfs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState

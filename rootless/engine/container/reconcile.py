@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootless.engine.types import ContainerOptions
 from rootless.records.fields import Fields
 from rootless.records.state import LIVE, ContainerState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import saved_options
 from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
 from rootless.errors import InvalidState, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.container import attach_client
     from rootless.engine.context import Engine

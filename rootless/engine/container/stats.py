@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import state_of
@@ -18,6 +17,7 @@ from rootless.kernel import procfs
 from rootless.network.modes import recorded_mode
 from rootless.units import parse_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.engine.container.execute import running
 from rootless.engine.container.pause import processes_of
@@ -14,6 +14,7 @@ from rootless.errors import UsageError
 from rootless.kernel import procfs
 from rootless.records.id_map import IdMap
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
@@ -12,6 +12,7 @@ from rootless.engine.plan import resources
 from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.records.fields import Fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.types import ContainerOptions

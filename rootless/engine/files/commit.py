@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine import events
 from rootless.engine.container.pause import pause_container, unpause_container
@@ -19,6 +19,7 @@ from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, 
 from rootless.records.json_file import read_record
 from rootless.units import whole_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

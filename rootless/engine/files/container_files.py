@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
@@ -18,6 +17,7 @@ from rootless.host.userns import worker_command
 from rootless.paths import Lock
 from rootless.storage.roots.transfer_job import BoundMount, TransferAnswer, TransferJob, TransferRequest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

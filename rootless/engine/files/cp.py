@@ -6,7 +6,6 @@ import os
 import posixpath
 import stat
 import sys
-from typing import TYPE_CHECKING
 
 from rootless.engine.files import cp_rules
 from rootless.engine.files.container_files import ContainerFiles
@@ -16,6 +15,7 @@ from rootless.engine.types import CopyResult
 from rootless.errors import HostLimit, InvalidInput, NotFound, UsageError
 from rootless.storage.roots.transfer_job import TransferRequest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.plan.bundle import ResolvedMount
 from rootless.engine.plan.mount_flags import (
@@ -21,6 +21,7 @@ from rootless.engine.plan.mount_flags import (
 from rootless.errors import HostLimit, UsageError
 from rootless.records.container import RecordedMount
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.plan.users import Account

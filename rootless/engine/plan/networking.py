@@ -6,12 +6,13 @@ It starts no helper; that is the monitor's part.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, parse_mode, recorded_mode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.network.mode import HelperProgram, Mode

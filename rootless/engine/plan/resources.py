@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.errors import HostLimit, RootlessError, UsageError
 from rootless.records.launch import CgroupPlan
 from rootless.units import parse_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

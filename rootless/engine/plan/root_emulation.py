@@ -7,10 +7,11 @@ With one id the kernel refuses chown to any other, and every change of ids. Prog
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootless.errors import HostLimit, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.id_map import IdMap

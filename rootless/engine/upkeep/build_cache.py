@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from rootless.engine.report_types import CachePruned
 from rootless.errors import UsageError
 from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -7,7 +7,7 @@ extended attributes, nothing more and nothing less); names, records and what the
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootless.engine.image.image_names import familiar
 from rootless.engine.report_types import (
@@ -28,6 +28,7 @@ from rootless.storage.layers import worker_client
 from rootless.storage.store.gc import collect_garbage
 from rootless.storage.tar import recipe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

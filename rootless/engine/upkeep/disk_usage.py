@@ -6,7 +6,6 @@ Layers never change, so that what one takes is measured once and noted beside it
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_list import users_by_image
 from rootless.engine.image.image_names import familiar, tags
@@ -16,6 +15,7 @@ from rootless.errors import NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.storage.store.step_records import BuildCache
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.storage.store.store import Store

@@ -7,7 +7,6 @@ archive, from a blob, or from a registry. What was made here and lies nowhere el
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.engine.report_types import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, StoreFinding
 from rootless.engine.transfer.layer_bytes import recovered_tar
@@ -16,6 +15,7 @@ from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chai
 from rootless.paths import ensure_private
 from rootless.records.json_file import random_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

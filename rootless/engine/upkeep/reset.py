@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from rootless.engine.container.container_removal import remove_container
 from rootless.errors import HostLimit, InvalidState, RootlessError
@@ -12,6 +11,7 @@ from rootless.records.json_file import random_name
 from rootless.storage.files.removal import delete
 from rootless.storage.store.store import PARTS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

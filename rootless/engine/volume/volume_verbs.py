@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport, VolumeSummary
 from rootless.errors import InvalidState, NotFound, RootlessError
 from rootless.units import parse_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
