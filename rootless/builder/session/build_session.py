@@ -100,7 +100,9 @@ class BuildSession:
         """The same for these directories, topmost first."""
         from rootless.storage import drivers
 
-        return drivers.prepare(self.driver, directory, lowerdirs, self.id_map, volatile=True)
+        plan = drivers.plan(self.driver, directory, lowerdirs, volatile=True)
+        drivers.prepare(plan, self.id_map)
+        return plan
 
     def tree(self, lowerdirs: list[str]) -> dict[str, Any]:
         """A tree for a worker to mount: what is written to it is thrown away."""

@@ -144,7 +144,7 @@ def _job(
     mounts: run_mounts.Prepared,
     directory: str,
 ) -> dict[str, Any]:
-    from rootless.engine.container import create
+    from rootless.engine.container import host_facts
     from rootless.engine.plan import networking, root_emulation
     from rootless.engine.plan.networking import Network
     from rootless.network.modes import recorded_mode
@@ -170,7 +170,7 @@ def _job(
     if command.script is not None:
         mounts.add_script(directory, *command.script, target=f"{_SCRIPT_DIRECTORY}/{command.script[0]}")
     config["mounts"] += mounts.tmpfs
-    profile = create.seccomp_profile(engine, asked, config)
+    profile = host_facts.seccomp_profile(engine, asked, process["capabilities"]["bounding"])
     targets = [mount["destination"] for mount in config["mounts"]] + mounts.targets
     return {
         "do": "run",
@@ -178,7 +178,7 @@ def _job(
         "id_map": session.id_map.to_json(),
         "network": chosen.mode,
         "config": config,
-        "seccomp": create.filter_path(engine, profile),
+        "seccomp": host_facts.filter_path(engine, profile),
         "root_emulation": emulation,
         "user": None if emulation is None else _named_user(session, state),
         "timestamp": state.moment if session.latest is None else session.latest,
@@ -209,7 +209,7 @@ def _container_options(session: BuildSession, instruction: Run, command: RunComm
 def _config(
     session: BuildSession, state: BuildState, asked: ContainerOptions, directory: str, *, network: Mode
 ) -> dict[str, Any]:
-    from rootless.engine.container.create import hard_limits
+    from rootless.engine.container.host_facts import hard_limits
     from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
     from rootless.engine.plan.identity import account_of
     from rootless.engine.types import ImageDefaults

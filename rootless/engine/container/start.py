@@ -149,11 +149,12 @@ def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch
     path = launch.seccomp_bpf
     if path is None or os.path.exists(path):
         return path
-    from rootless.engine.container import create
+    from rootless.engine.container import host_facts
     from rootless.records.json_file import read_record
 
     config = read_record(f"{directory}/config.json", what="bundle")
-    return create.filter_path(engine, create.seccomp_profile(engine, saved_options(record), config))
+    capabilities = config["process"]["capabilities"]["bounding"]
+    return host_facts.filter_path(engine, host_facts.seccomp_profile(engine, saved_options(record), capabilities))
 
 
 def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:

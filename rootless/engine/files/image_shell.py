@@ -37,7 +37,8 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
         except OSError as e:
             raise HostLimit(f"cannot make '{directory}': {e.strerror}") from e
         try:
-            plan = drivers.prepare(driver, directory, lowerdirs, id_map, volatile=True)
+            plan = drivers.plan(driver, directory, lowerdirs, volatile=True)
+            drivers.prepare(plan, id_map)
             target = f"{directory}/rootfs"
             words = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
             content = json.dumps(plan.to_json())

@@ -1,4 +1,4 @@
-"""A container's plan in words: read from the two files that its directory holds, in the order of the acts."""
+"""A container's plan in words, in the order of the acts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import json
 from typing import Any
 
 from rootless.engine.report_types import Explanation
-from rootless.records.launch import CgroupPlan, LaunchPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.engine.plan.container_plan import ContainerPlan
+    from rootless.records.launch import CgroupPlan, LaunchPlan
 
 
-def explanation(directory: str) -> Explanation:
-    """The plan of the container whose directory this is."""
-    config, launch = (_read(f"{directory}/{name}") for name in ("config.json", "launch.json"))
-    return Explanation(config, launch, tuple(_steps(config, LaunchPlan.from_json(launch, f"{directory}/launch.json"))))
-
-
-def _read(path: str) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        found: dict[str, Any] = json.load(file)
-    return found
+def explain_plan(planned: ContainerPlan) -> Explanation:
+    """The plan of a container, made or not: its files, and what they make the monitor do."""
+    # as its readers will find them: JSON has lists only
+    config, launch = json.loads(json.dumps([planned.config, planned.launch.to_json()]))
+    return Explanation(config, launch, tuple(_steps(config, planned.launch)))
 
 
 def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:

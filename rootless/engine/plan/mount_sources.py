@@ -1,4 +1,4 @@
-"""What stands behind a container's mounts: volumes, host paths, images, and --volumes-from."""
+"""What stands behind a container's mounts: volumes, host paths, images, and --volumes-from; and what is to be made."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rootless.engine.plan.mount_flags import (
 )
 from rootless.errors import HostLimit, UsageError
 from rootless.records.container import RecordedMount
+from rootless.records.json_file import random_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,70 +30,125 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
 
 
-class Made:
-    """What a create has made so far and must remove when it fails."""
+class NewVolume(NamedTuple):
+    """A volume that the container needs and that is not there. directory: the volume's own; anonymous: nobody named
+    it, so it belongs to this container."""
 
-    __slots__ = ("directory", "volumes")
-
-    def __init__(self) -> None:
-        self.directory: str | None = None
-        self.volumes: list[str] = []
+    name: str
+    directory: str
+    anonymous: bool
 
 
 class Mounts(NamedTuple):
-    """resolved: for the bundle; seeds: launch.json's; volumes: names used; anonymous: of them, made for this container;
-    chown: sources to give to the container's user."""
+    """What a container's mounts come to, and what is to be made before they can be mounted.
 
-    resolved: tuple[ResolvedMount, ...]
-    described: tuple[RecordedMount, ...]
-    seeds: tuple[dict[str, str], ...]
-    volumes: tuple[str, ...]
-    anonymous: tuple[str, ...]
-    chown: tuple[str, ...]
+    resolved: for the bundle; seeds: launch.json's; volumes: names of all that are used; new_volumes: of them, those
+    that are to be made; new_directories: host paths of -v that are missing; images: chain ids of the images that are
+    mounted; chown: sources to give to the container's user; warnings: one line each.
+    """
+
+    resolved: tuple[ResolvedMount, ...] = ()
+    described: tuple[RecordedMount, ...] = ()
+    seeds: tuple[dict[str, str], ...] = ()
+    volumes: tuple[str, ...] = ()
+    new_volumes: tuple[NewVolume, ...] = ()
+    new_directories: tuple[str, ...] = ()
+    images: tuple[tuple[str, ...], ...] = ()
+    chown: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def resolve_mounts(
-    engine: Engine, options: ContainerOptions, image: ImageDefaults, id_map: IdMap, made: Made
-) -> Mounts:
-    """All mounts with their sources; missing volumes are made, and noted in `made`."""
+def _asked(options: ContainerOptions) -> list[MountSpec]:
+    """The mounts of -v, --mount and --tmpfs. Raises UsageError."""
     cwd = os.getcwd() if options.volume or options.mount else "/"
-    asked = [
+    return [
         *(parse_volume(text, cwd) for text in options.volume),
         *(parse_mount(text, cwd) for text in options.mount),
         *(parse_tmpfs(text) for text in options.tmpfs),
     ]
+
+
+def fetch_images(engine: Engine, options: ContainerOptions) -> None:
+    """Pull the images that --mount names and that are not here."""
+    if options.mount:
+        from rootless.engine.image_in_use import image_for
+
+        for spec in _asked(options):
+            if spec.kind == IMAGE:
+                image_for(engine, spec.source)
+
+
+def make_sources(engine: Engine, mounts: Mounts, made: list[str]) -> None:
+    """Make the volumes and host directories that are missing; the names of new volumes are added to `made`.
+
+    Raises HostLimit, UsageError for a host path that cannot be made.
+    """
+    for path in mounts.new_directories:
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as e:
+            raise UsageError(f"cannot make bind source '{path}': {e.strerror}") from e
+    for volume in mounts.new_volumes:
+        # another command may have made one of this name since it was planned
+        _, is_new = engine.store.volumes.ensure(volume.name, anonymous=volume.anonymous)
+        if is_new:
+            made.append(volume.name)
+
+
+def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaults, id_map: IdMap) -> Mounts:
+    """All mounts with their sources, of which those that are missing are to be made. It makes nothing.
+
+    Raises UsageError, ImageNotFound for an image to mount that is not here.
+    """
     inherited = [spec for text in options.volumes_from for spec in _inherited(engine, text)]
-    resolved, described, seeds, volumes, anonymous, chown = [], [], [], [], [], []
-    for spec in plan_mounts(asked, inherited, list(image.volumes)):
+    resolved, described, seeds, volumes, chown, warnings = [], [], [], [], [], []
+    new_volumes: dict[str, NewVolume] = {}
+    new_directories, images = [], []
+    for spec in plan_mounts(_asked(options), inherited, list(image.volumes)):
         if spec.relabel:
-            engine.warn(f"mount '{spec.target}': z and Z have no effect, no SELinux label is ever set")
+            warnings.append(f"mount '{spec.target}': z and Z have no effect, no SELinux label is ever set")
         words = _words(spec)
         if spec.kind == TMPFS:
             resolved.append(ResolvedMount("tmpfs", "", spec.target, words))
             described.append(_describe(spec, "", ""))
             continue
         if spec.kind == IMAGE:
-            mount = _image(engine, spec, id_map)
+            if not spec.read_only and spec.options:
+                warnings.append(f"mount '{spec.target}': an image is always mounted read-only")
+            chain_ids, mount = _image(engine, spec, id_map)
+            images.append(chain_ids)
             resolved.append(mount)
             described.append(_describe(spec, "", spec.source))
             continue
         name = ""
         if spec.kind == VOLUME:
-            name, source, is_anonymous = _volume(engine, spec, made)
+            name, source = spec.source, engine.store.volumes.data_path(spec.source)
+            if not name or not engine.store.volumes.exists(name):
+                name = name or random_name()
+                source = engine.store.volumes.data_path(name)
+                new_volumes[name] = NewVolume(name, os.path.dirname(source), anonymous=not spec.source)
             volumes.append(name)
-            if is_anonymous:
-                anonymous.append(name)
-            if not spec.nocopy and _may_be_empty(source):
+            if not spec.nocopy and (name in new_volumes or _may_be_empty(source)):
                 seeds.append({"source": source, "target": spec.target})
-            described.append(_describe(spec, name, source, anonymous=is_anonymous))
+            described.append(_describe(spec, name, source, anonymous=not spec.source))
         else:
-            source = _bind_source(spec)
+            source = spec.source
+            if _is_missing(spec):
+                new_directories.append(source)
             described.append(_describe(spec, "", source))
         if spec.chown:
             chown.append(source)
         resolved.append(ResolvedMount("bind", source, spec.target, words))
     return Mounts(
-        tuple(resolved), tuple(described), tuple(seeds), tuple(dict.fromkeys(volumes)), tuple(anonymous), tuple(chown)
+        resolved=tuple(resolved),
+        described=tuple(described),
+        seeds=tuple(seeds),
+        volumes=tuple(dict.fromkeys(volumes)),
+        new_volumes=tuple(new_volumes.values()),
+        new_directories=tuple(new_directories),
+        images=tuple(images),
+        chown=tuple(chown),
+        warnings=tuple(warnings),
     )
 
 
@@ -126,19 +182,6 @@ def _describe(spec: MountSpec, name: str, source: str, *, anonymous: bool = Fals
     return mount
 
 
-def _volume(engine: Engine, spec: MountSpec, made: Made) -> tuple[str, str, bool]:
-    """(name, directory, whether it was made for this container without a name)."""
-    volumes = engine.store.volumes
-    if not spec.source:
-        volume = volumes.create()
-        made.volumes.append(volume.name)
-        return volume.name, volume.path, True
-    volume, fresh = volumes.ensure(spec.source)
-    if fresh:
-        made.volumes.append(volume.name)
-    return volume.name, volume.path, False
-
-
 def _may_be_empty(directory: str) -> bool:
     """Whether a volume has no files; one that is closed to us belongs to a container's user, so it was used."""
     try:
@@ -150,8 +193,8 @@ def _may_be_empty(directory: str) -> bool:
         raise HostLimit(f"cannot read volume directory '{directory}': {e.strerror}") from e
 
 
-def _bind_source(spec: MountSpec) -> str:
-    """The host path, made if -v names one that is missing (as docker). Raises UsageError."""
+def _is_missing(spec: MountSpec) -> bool:
+    """Whether the host path is to be made: -v makes one that is missing, as docker's does. Raises UsageError."""
     try:
         os.stat(spec.source)
     except FileNotFoundError:
@@ -160,26 +203,22 @@ def _bind_source(spec: MountSpec) -> str:
                 f"invalid mount config for type 'bind': bind source path does not exist: '{spec.source}'",
                 hint="create it, or use -v, which makes a missing directory",
             ) from None
-        try:
-            os.makedirs(spec.source)
-        except OSError as e:
-            raise UsageError(f"cannot make bind source '{spec.source}': {e.strerror}") from e
+        return True
     except OSError as e:
         raise UsageError(f"cannot use bind source '{spec.source}': {e.strerror}") from e
-    return spec.source
+    return False
 
 
-def _image(engine: Engine, spec: MountSpec, id_map: IdMap) -> ResolvedMount:
-    """An image's root file system, read-only: its one layer bound, several as an overlay."""
+def _image(engine: Engine, spec: MountSpec, id_map: IdMap) -> tuple[tuple[str, ...], ResolvedMount]:
+    """An image's chain ids and its root file system, read-only: its one layer bound, several as an overlay."""
     from rootless.engine.image_in_use import image_for
 
-    if not spec.read_only and spec.options:
-        engine.warn(f"mount '{spec.target}': an image is always mounted read-only")
-    image = image_for(engine, spec.source)
-    lowerdirs = engine.store.layers.lowerdirs(image.chain_ids, id_map)
+    image = image_for(engine, spec.source, pull="never")
+    lowerdirs = engine.store.layers.planned_lowerdirs(image.chain_ids, id_map)
     if len(lowerdirs) == 1:
-        return ResolvedMount("bind", lowerdirs[0], spec.target, ("bind", "rprivate", "ro", *spec.options))
-    return ResolvedMount("overlay", "\0".join(lowerdirs), spec.target, ("ro", *spec.options))
+        options = ("bind", "rprivate", "ro", *spec.options)
+        return image.chain_ids, ResolvedMount("bind", lowerdirs[0], spec.target, options)
+    return image.chain_ids, ResolvedMount("overlay", "\0".join(lowerdirs), spec.target, ("ro", *spec.options))
 
 
 def _inherited(engine: Engine, text: str) -> list[MountSpec]:

@@ -58,6 +58,13 @@ def filters(engine: Engine) -> dict[str, Any]:
         raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e
 
 
+def planned_filters(engine: Engine) -> dict[str, Any]:
+    """The same before they are made: the paths are true, the calls are known when the filters have been compiled."""
+    from rootless.runtime.seccomp import filter_cache
+
+    return {**filter_cache.planned_emulation(engine.directories.cache), "calls": {}}
+
+
 def refreshed(engine: Engine, asked: dict[str, Any] | None) -> dict[str, Any] | None:
     """The same, made again when the cache was cleared."""
     if asked is None or (os.path.exists(asked["filter"] or asked["plain"]) and os.path.exists(asked["plain"])):
@@ -66,15 +73,28 @@ def refreshed(engine: Engine, asked: dict[str, Any] | None) -> dict[str, Any] | 
 
 
 def prepare_apt(directory: str, config: dict[str, Any]) -> None:
-    """Tell apt not to change its user: it verifies that it has become another one. An APT_CONFIG of the image stays."""
-    process = config["process"]
-    if any(entry.startswith("APT_CONFIG=") for entry in process["env"]):
-        return
+    """`add_apt_file`, and the file is written. Raises HostLimit."""
+    if add_apt_file(directory, config):
+        write_apt_file(directory)
+
+
+def write_apt_file(directory: str) -> None:
+    """Write the file that `add_apt_file` mounts. Raises HostLimit."""
     try:
         with open(f"{directory}/apt.conf", "w", encoding="ascii") as file:
             file.write(APT_CONFIG)
     except OSError as e:
         raise HostLimit(f"cannot write '{directory}/apt.conf': {e.strerror}") from e
+
+
+def add_apt_file(directory: str, config: dict[str, Any]) -> bool:
+    """Tell apt not to change its user: it verifies that it has become another one. An APT_CONFIG of the image stays.
+
+    `directory`/apt.conf is mounted for it. Returns whether that file is needed.
+    """
+    process = config["process"]
+    if any(entry.startswith("APT_CONFIG=") for entry in process["env"]):
+        return False
     process["env"].append(f"APT_CONFIG={APT_FILE}")
     config["mounts"].append(
         {
@@ -84,3 +104,4 @@ def prepare_apt(directory: str, config: dict[str, Any]) -> None:
             "options": ["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"],
         }
     )
+    return True

@@ -28,6 +28,8 @@ __all__ = [
     "emulation",
     "load_flags",
     "option",
+    "planned_emulation",
+    "planned_path",
     "read_filter",
     "read_profile",
     "require_filter",
@@ -89,14 +91,20 @@ def cached_path(profile: SeccompProfile, cache_dir: str) -> str:
     return path
 
 
+def planned_emulation(cache_dir: str) -> dict[str, str]:
+    """Where `emulation` keeps the two filters, "filter" and "plain"; the files need not be there yet."""
+    key = _key({"root": _EMULATION})
+    return {kind: f"{cache_dir}/seccomp/{key}-{kind}.bpf" for kind in ("filter", "plain")}
+
+
 def emulation(cache_dir: str) -> dict[str, Any]:
     """`{"filter", "plain", "calls"}` of an emulated root: paths of its two filters, made when they are not there; the
     first is "" where calls cannot wait.
 
     Raises OSError when the cache cannot be written, HostLimit without libseccomp.
     """
+    paths = planned_emulation(cache_dir)
     key = _key({"root": _EMULATION})
-    paths = {kind: f"{cache_dir}/seccomp/{key}-{kind}.bpf" for kind in ("filter", "plain")}
     missing = {**paths, "filter": ""}
     table = f"{cache_dir}/seccomp/{key}-calls.json"
     try:
@@ -115,6 +123,11 @@ def emulation(cache_dir: str) -> dict[str, Any]:
     _store(paths["filter"], waiting)
     atomic_write(table, json.dumps(calls).encode(), durable=False)
     return {**paths, "calls": calls}
+
+
+def planned_path(profile: SeccompProfile, cache_dir: str) -> str:
+    """What `cached_path` will give; the file need not be there yet."""
+    return f"{cache_dir}/seccomp/{_key(profile.to_json())}.bpf"
 
 
 def read_filter(path: str) -> bytes:
@@ -147,7 +160,7 @@ def require_filter(path: str, *, hint: str) -> bytes:
 
 
 def _program(profile: SeccompProfile, cache_dir: str) -> tuple[bytes, str]:
-    path = f"{cache_dir}/seccomp/{_key(profile.to_json())}.bpf"
+    path = planned_path(profile, cache_dir)
     try:
         return read_filter(path), path
     except (OSError, InvalidInput):

@@ -3,7 +3,8 @@
 The table is this folder: each module driver_NAME.py has a DRIVER. So a new driver is its module and its test.
 
     choice.choose(name, directory, id_map, cache)   which driver: the name, or for "auto" the best that really works
-    prepare(driver, container_dir, lowerdirs, id_map, volatile=) → plan    when a container is created
+    plan(driver, container_dir, lowerdirs, volatile=) → plan    when a container is planned; it makes nothing
+    prepare(plan, id_map)       makes the directories, when a container is created
     mounter(plan) → Mounter     outside and before the container's namespaces; fuse-overlayfs starts its helper here
     mounter(target)             inside the container's user and mount namespace (a Mounter is callable)
     mounter.close()             outside, always, after the mount or instead of it
@@ -20,6 +21,7 @@ from rootless.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from rootless.host.probes.result import Probe
@@ -51,10 +53,11 @@ if TYPE_CHECKING:
         package: str
         form: ChangeForm
 
-        def prepare(
-            self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False
-        ) -> RootfsPlan:
-            """Make the writable directories of a container below `container_dir`. Raises HostLimit."""
+        def complete(self, plan: RootfsPlan) -> None:
+            """Add what this driver needs to a plan of layers and `upper`; nothing is made. Raises HostLimit."""
+
+        def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
+            """Make the writable directories of a plan, for root of that map. Raises HostLimit."""
 
         def mounter(self, plan: RootfsPlan) -> Mounter:
             """What mounts the plan. A driver with a helper process starts it here."""
@@ -126,15 +129,26 @@ def all_drivers() -> list[Driver]:
     return sorted(map(find_driver, names()), key=lambda driver: driver.rank)
 
 
-def prepare(
-    driver: str, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False
-) -> RootfsPlan:
-    """Make the writable directories of a container and return its plan.
+def plan(driver: str, container_dir: str, lowerdirs: Sequence[str], *, volatile: bool = False) -> RootfsPlan:
+    """What is to be mounted for a container. It makes nothing.
 
-    driver: a name (from `choice.choose`); lowerdirs: topmost first (Layers.lowerdirs); volatile: the container's
-    changes need not survive a crash of the host (`--rm`). Raises HostLimit.
+    driver: a name (from `choice.choose`); lowerdirs: topmost first (LayerStore.lowerdirs); volatile: the container's
+    changes need not survive a crash of the host (`--rm`). Raises HostLimit for what the driver lacks.
     """
-    return find_driver(driver).prepare(container_dir, lowerdirs, id_map, volatile=volatile)
+    from rootless.records.rootfs import RootfsPlan
+    from rootless.storage.drivers.writable import empty_layer
+
+    planned = RootfsPlan(driver, container_dir, lowerdirs or [empty_layer(container_dir)], volatile=volatile)
+    find_driver(driver).complete(planned)
+    return planned
+
+
+def prepare(planned: RootfsPlan, id_map: IdMap) -> None:
+    """Make the writable directories of a plan, by the ids of the container's map; `copy` fills them.
+
+    Raises HostLimit.
+    """
+    find_driver(planned.driver).prepare(planned, id_map)
 
 
 def mounter(plan: RootfsPlan) -> Mounter:

@@ -50,18 +50,21 @@ class CopyDriver:
     program = package = ""
     form = ChangeForm(holds_whole_tree=True, has_named_whiteouts=True)
 
-    def prepare(self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
+    def complete(self, plan: RootfsPlan) -> None:
+        """Nothing is missing in the plan: the copy has no other directory than `upper`."""
+
+    def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
         """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
         from rootless.host import userns
         from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
-        lowerdirs = make_directories(container_dir, lowerdirs, id_map)
-        upper = f"{container_dir}/upper"
+        make_directories(plan, id_map)
+        upper = plan.upper
 
         def flatten() -> bytes:
             os.umask(0)
             target = os.open(upper, PATH_DIRECTORY)
-            for directory in reversed(lowerdirs):
+            for directory in reversed(plan.lowerdirs):
                 source = os.open(directory, PATH_DIRECTORY)
                 copy_tree(source, target, Copier(), upper)
                 os.close(source)
@@ -75,10 +78,8 @@ class CopyDriver:
                 f"cannot copy the image into '{upper}': {e.strerror}",
                 hint="free some space, or use the overlay or fuse-overlayfs storage driver",
             ) from e
-        plan = RootfsPlan(self.name, container_dir, lowerdirs, volatile=volatile)
         # The copy sets the attributes of the root last: what has a later change time was changed by the container
         plan.copied = os.stat(upper).st_ctime_ns
-        return plan
 
     def mounter(self, plan: RootfsPlan) -> CopiedRoot:
         """What mounts the plan."""

@@ -143,16 +143,16 @@ class FuseOverlayfsDriver:
     loss = "opening and removing many files takes longer"
     form = ChangeForm(has_named_whiteouts=True, keeps_parent_times=False)
 
-    def prepare(self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
-        """Make `upper`, `work` and the helper's mount point. Raises HostLimit: no program, no /dev/fuse."""
-        program = _require_program()
-        lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work", "fuse")
-        plan = RootfsPlan(self.name, container_dir, lowerdirs, volatile=volatile)
-        plan.work = f"{container_dir}/work"
-        plan.program = program
+    def complete(self, plan: RootfsPlan) -> None:
+        """Add `work` and the helper. Raises HostLimit: no program, no /dev/fuse."""
+        plan.work = f"{plan.directory}/work"
+        plan.program = _require_program()
         # The helper needs the package sh, and the monitor, which starts it, knows no installed packages (`python -S`)
         plan.site_packages = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
-        return plan
+
+    def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
+        """Make `upper`, `work` and the helper's mount point. Raises HostLimit."""
+        make_directories(plan, id_map, "work", "fuse")
 
     def mounter(self, plan: RootfsPlan) -> FuseMounter:
         """What mounts the plan; starts the helper."""

@@ -143,14 +143,15 @@ class OverlayDriver:
     loss = program = package = ""
     form = ChangeForm()
 
-    def prepare(self, container_dir: str, lowerdirs: list[str], id_map: IdMap, *, volatile: bool = False) -> RootfsPlan:
+    def complete(self, plan: RootfsPlan) -> None:
+        """Add `work`. Raises HostLimit for more layers than the kernel takes."""
+        if len(plan.lowerdirs) > MAX_LAYERS:
+            raise HostLimit(f"the image has {len(plan.lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
+        plan.work = f"{plan.directory}/work"
+
+    def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
         """Make `upper` and `work` in the container's directory. Raises HostLimit."""
-        if len(lowerdirs) > MAX_LAYERS:
-            raise HostLimit(f"the image has {len(lowerdirs)} layers, overlayfs takes {MAX_LAYERS}")
-        lowerdirs = make_directories(container_dir, lowerdirs, id_map, "work")
-        plan = RootfsPlan(self.name, container_dir, lowerdirs, volatile=volatile)
-        plan.work = f"{container_dir}/work"
-        return plan
+        make_directories(plan, id_map, "work")
 
     def mounter(self, plan: RootfsPlan) -> Overlay:
         """What mounts the plan."""

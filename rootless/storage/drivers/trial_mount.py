@@ -11,6 +11,7 @@ from rootless.errors import HostLimit
 from rootless.host import userns
 from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import scratch_path
+from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
     try:
         _make_lower(base)
         os.mkdir(target)
-        plan = driver.prepare(base, [f"{base}/lower"], id_map)
+        plan = RootfsPlan(driver.name, base, [f"{base}/layer"])
+        driver.complete(plan)
+        driver.prepare(plan, id_map)
         mounter = driver.mounter(plan)
 
         def inside() -> bytes:
@@ -48,10 +51,10 @@ def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
 
 
 def _make_lower(base: str) -> None:
-    for name in ("lower", "lower/emptied", "lower/replaced"):
+    for name in ("layer", "layer/emptied", "layer/replaced"):
         os.mkdir(f"{base}/{name}", 0o755)
     for name in ("removed", "changed", "emptied/a", "replaced/old"):
-        with open(f"{base}/lower/{name}", "w", encoding="ascii") as file:
+        with open(f"{base}/layer/{name}", "w", encoding="ascii") as file:
             file.write("old")
 
 

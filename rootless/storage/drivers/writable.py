@@ -9,32 +9,36 @@ from rootless.errors import HostLimit
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
 
 
-def make_directories(container_dir: str, lowerdirs: list[str], id_map: IdMap, *private: str) -> list[str]:
-    """Make `upper`, which shows as the container's /, and `private` ones beside it; returns the lowerdirs to use.
+def make_directories(plan: RootfsPlan, id_map: IdMap, *private: str) -> None:
+    """Make `upper`, which shows as the container's /, and `private` directories beside it.
 
     `upper` gets mode and owner of the topmost layer's root: overlayfs shows those of the topmost directory. An image
     without layers gets an empty one. Raises HostLimit.
     """
+    container_dir, top_directory = plan.directory, plan.lowerdirs[0]
     try:
-        if not lowerdirs:
-            lowerdirs = [f"{container_dir}/lower"]
-            os.mkdir(lowerdirs[0], 0o755)
-        top = os.stat(lowerdirs[0])
-        upper = f"{container_dir}/upper"
-        os.mkdir(upper, 0o700)
+        if top_directory == empty_layer(container_dir):
+            os.mkdir(top_directory, 0o755)
+        top = os.stat(top_directory)
+        os.mkdir(plan.upper, 0o700)
         for name in private:
             os.mkdir(f"{container_dir}/{name}", 0o700)
         root = (id_map.to_host_uid(id_map.first_uid()), id_map.to_host_gid(id_map.first_gid()))
         own = (os.geteuid(), os.getegid())
         if root == own and (top.st_uid, top.st_gid) == own:
-            os.chmod(upper, top.st_mode & 0o7777)
+            os.chmod(plan.upper, top.st_mode & 0o7777)
         else:
             _give(container_dir, private, root, top)
     except OSError as e:
         raise HostLimit(f"cannot make '{e.filename or container_dir}': {e.strerror}") from e
-    return lowerdirs
+
+
+def empty_layer(container_dir: str) -> str:
+    """The directory that stands for the layers of an image that has none: no driver mounts nothing."""
+    return f"{container_dir}/lower"
 
 
 def is_reachable(id_map: IdMap) -> bool:

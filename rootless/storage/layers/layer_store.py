@@ -237,6 +237,12 @@ class Layers:
         directories.reverse()
         return directories
 
+    def planned_lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap) -> Names:
+        """What `lowerdirs` will give, whether the copies for that id map are made or not. Raises NotFound."""
+        suffix = "" if id_map.key() == self._default_map().key() else f"+{id_map.key()}"
+        self.lowerdirs(chain_ids)
+        return [f"{self.path(chain_id)}{suffix}/diff" for chain_id in reversed(chain_ids)]
+
     def remove(self, chain_id: str) -> None:
         """Remove the layer and its copies for other id maps; harmless when it is not here."""
         name = hex_of(chain_id)

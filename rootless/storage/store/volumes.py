@@ -52,8 +52,11 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
         driver: str = "local",
         options: Mapping[str, str] | None = None,
+        anonymous: bool = False,
     ) -> VolumeRecord:
         """A new volume; without a name it gets 64 hexadecimal digits and is anonymous.
+
+        anonymous: the name was made up by a plan, as `random_name` does.
 
         Raises UsageError (bad name, driver or option), AlreadyExists, HostLimit.
         """
@@ -64,7 +67,7 @@ class Volumes:
                 f"volume option '{next(iter(options))}' is not supported: an ordinary user cannot mount file systems",
                 hint="bind a directory instead: -v /path/on/host:/path",
             )
-        anonymous = name is None
+        anonymous = anonymous or name is None
         name = random_name() if name is None else check_name(name, what="volume")
         temporary = f"{self.directory}/.{random_name()}"
         record = {
@@ -91,14 +94,27 @@ class Volumes:
             raise HostLimit(f"cannot make volume '{name}': {e.strerror}") from e
         return self.get(name)
 
-    def ensure(self, name: str) -> tuple[VolumeRecord, bool]:
+    def data_path(self, name: str) -> str:
+        """Where the files of a volume of that name are, or would be."""
+        return f"{self.directory}/{name}/_data"
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a volume of that name. Raises UsageError for a name that no volume can have."""
+        check_name(name, what="volume")
+        try:
+            self.get(name)
+        except NotFound:
+            return False
+        return True
+
+    def ensure(self, name: str, *, anonymous: bool = False) -> tuple[VolumeRecord, bool]:
         """The volume, made if it is not there; True when this call made it (it wants to be seeded)."""
         try:
             return self.get(name), False
         except NotFound:
             pass
         try:
-            return self.create(name), True
+            return self.create(name, anonymous=anonymous), True
         except AlreadyExists:
             return self.get(name), False
 
@@ -111,7 +127,7 @@ class Volumes:
             raise NotFound(f"no such volume: '{name}'", hint="`rootless volume ls` lists them") from None
         return VolumeRecord(
             name=name,
-            path=f"{self.directory}/{name}/_data",
+            path=self.data_path(name),
             created_at=str(record.get("created_at", "")),
             anonymous=bool(record.get("anonymous")),
             labels=dict(record.get("labels") or {}),

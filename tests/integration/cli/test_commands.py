@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from rootless import __version__
 from rootless.runtime import SPECIFICATION_VERSION
-from tests.conftest import Runner, command_path
+from tests.conftest import Runner, command_path, owns_range, require
 
 
 def told(done: subprocess.CompletedProcess[str]) -> str:
@@ -148,15 +149,54 @@ def test_images_and_volumes(busybox: Runner, tmp_path: Path) -> None:
     assert busybox("volume", "rm", "vol").stdout == "vol\n"
 
 
-def test_explain_leaves_nothing(busybox: Runner) -> None:
-    before = busybox("ps", "-aq").stdout
-    steps = busybox("explain", "--read-only", "-v", "explained:/data", "busybox", "echo", "x").stdout
-    assert "/data" in steps
-    assert "execute echo x" in steps
-    found = json.loads(busybox("explain", "--json", "busybox", "true").stdout)
-    assert found["config"]["process"]["args"] == ["true"]
-    assert busybox("ps", "-aq").stdout == before
-    assert "explained" not in busybox("volume", "ls").stdout
+def contents(root: Path) -> dict[str, object]:
+    """Every entry below `root` with its attributes, and what is in the files that this user may read."""
+    found: dict[str, object] = {}
+    for parent, _, names in os.walk(root):
+        for path in (parent, *(os.path.join(parent, name) for name in names)):
+            status = os.lstat(path)
+            content = None
+            if stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK):
+                content = Path(path).read_bytes()
+            found[path] = status.st_ino, status.st_mode, status.st_uid, status.st_mtime_ns, content
+    return found
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--rm", "--read-only", "-v", "explained:/data", "-v", "/anonymous"),
+        ("--storage-driver", "copy", "--security-opt", "no-new-privileges", "--cap-drop", "ALL"),
+        ("--root-emulation", "auto", "--name", "planned", "--init"),
+    ],
+)
+def test_explain_leaves_the_store_as_it_is(busybox: Runner, shared_root: Path, flags: tuple[str, ...]) -> None:
+    busybox("explain", *flags, "busybox", "true")  # what the host can do is tried, and kept in the cache
+    before = contents(shared_root)
+    steps = busybox("explain", *flags, "busybox", "echo", "x").stdout
+    assert "execute" in steps and "echo x" in steps
+    assert contents(shared_root) == before
+    assert ("/data" in steps) == ("explained:/data" in flags)
+
+
+def test_explain_makes_no_layers_for_another_map(busybox: Runner, shared_root: Path, tmp_path: Path) -> None:
+    require(owns_range(), "this user has no subordinate ids")
+    flags = (
+        "--userns",
+        "keep-id:uid=44,gid=44",
+        "-v",
+        f"{tmp_path}/new:/new:U",
+        "--mount",
+        "type=image,src=busybox,dst=/i",
+    )
+    busybox("explain", *flags, "busybox", "true")
+    before = contents(shared_root)
+    found = json.loads(busybox("explain", "--json", *flags, "busybox", "true").stdout)
+    assert contents(shared_root) == before
+    assert not (tmp_path / "new").exists()
+    assert all("+" in directory for directory in found["launch"]["rootfs"]["lowerdirs"])
+    assert busybox("run", "--rm", "--network=none", *flags, "busybox", "stat", "-c", "%u", "/new").stdout == "44\n"
 
 
 def test_the_whole(busybox: Runner) -> None:

@@ -125,7 +125,8 @@ class Mounted:
             directory = store.path("containers", f"{self.count:064x}")
             os.mkdir(directory, 0o700)
             lowerdirs = store.layers.lowerdirs(self.unpacker.chains)
-            self.plan = drivers.prepare(self.driver, directory, lowerdirs, store.id_map, volatile=volatile)
+            self.plan = drivers.plan(self.driver, directory, lowerdirs, volatile=volatile)
+            drivers.prepare(self.plan, store.id_map)
         directory = self.plan.directory
         target = f"{directory}/rootfs"
         os.makedirs(target, exist_ok=True)

@@ -323,7 +323,8 @@ def test_store_path_with_special_characters(store_root: Path) -> None:
         directory = store.containers.path(name)
         os.mkdir(directory)
         os.mkdir(f"{directory}/rootfs")
-        plan = drivers.prepare(name, directory, store.layers.lowerdirs(unpacker.chains), store.id_map)
+        plan = drivers.plan(name, directory, store.layers.lowerdirs(unpacker.chains))
+        drivers.prepare(plan, store.id_map)
         mounter = drivers.mounter(plan)
 
         def look(mounter: drivers.Mounter = mounter, target: str = f"{directory}/rootfs") -> bytes:

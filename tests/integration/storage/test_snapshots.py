@@ -353,7 +353,8 @@ def test_owners_are_those_inside_with_another_map(unpacker: Unpacker, has_range:
     directory = store.path("containers", "f" * 64)
     os.mkdir(directory)
     lowerdirs = store.layers.lowerdirs(unpacker.chains, keep)
-    plan = drivers.prepare("overlay", directory, lowerdirs, keep)
+    plan = drivers.plan("overlay", directory, lowerdirs)
+    drivers.prepare(plan, keep)
     os.mkdir(f"{directory}/rootfs")
 
     from rootless.host import userns

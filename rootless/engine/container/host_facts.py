@@ -1,0 +1,254 @@
+"""What a new container's plan is made of: facts that are found on the host, in the store and in other containers.
+
+It makes nothing: what is missing is told to the plan, as mounts and layers that are to be made.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rootless.engine import events
+from rootless.engine.container import joins
+from rootless.engine.container.names import suggest_name
+from rootless.engine.plan import identity, mount_sources, networking, oci_process, resources
+from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Places, ProcessFacts
+from rootless.engine.plan.environment import parse_env, parse_labels
+from rootless.engine.plan.security import parse_device, parse_security_options
+from rootless.engine.types import ContainerOptions
+from rootless.errors import HostLimit, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.engine.image_in_use import ImageInUse
+    from rootless.engine.plan.identity import Identity
+    from rootless.host.cgroups import Delegation
+    from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
+    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
+
+
+def image_facts(image: ImageInUse) -> ImageFacts:
+    """What the plan needs of an image that is here."""
+    entry = image.entry
+    return ImageFacts(image.name, entry.config_digest, entry.manifest_digest, image.chain_ids, image.defaults)
+
+
+def look(engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts: bool = False) -> ContainerFacts:
+    """The facts for a container of that image. starts: it is started next, so that its ports must be free now.
+
+    Raises UsageError for options that name what is not there, HostLimit for what the host cannot do.
+    """
+    store = engine.store
+    container_id = store.containers.new_id()
+    directory = store.containers.path(container_id)
+    exposed = (*image.defaults.exposed_ports, *options.expose)
+    network = networking.choose_network(engine, options, exposed, starts=starts)
+    joined = joins.resolve(engine, options, network.mode)
+    own = store.id_map
+    lowerdirs = store.layers.lowerdirs(image.chain_ids, own)
+    who = identity.identify(options, image.defaults.user, lowerdirs, joined.id_map, own)
+    runtime = _runtime(options.runtime or engine.settings.runtime)
+    outer_map = None if joined.id_map is not None else identity.outer_map(own, who.id_map, runtime)
+    joining = Joins(joined.namespaces, joined.id_map is not None)
+    if joined.network:
+        names = store.containers.path(joined.network)
+        joining = joining._replace(network=joined.network, names_directory=names, hostname=_hostname_of(names))
+    return ContainerFacts(
+        container_id=container_id,
+        name=options.name or suggest_name(),
+        nodename=os.uname().nodename,
+        now=time.time(),
+        places=Places(directory, store.containers.names, events.log_path(engine), engine.directories.runtime),
+        identity=who,
+        outer_map=outer_map,
+        joins=joining,
+        network=network,
+        mounts=mount_sources.resolve_mounts(engine, options, image.defaults, who.id_map),
+        rootfs=_rootfs(engine, options, directory, image.chain_ids, who.id_map),
+        process=_process(engine, options, who, runtime, outer_map),
+        cgroup=_cgroup(engine, options),
+    )
+
+
+def _process(
+    engine: Engine, options: ContainerOptions, who: Identity, runtime: str, outer_map: IdMap | None
+) -> ProcessFacts:
+    capabilities = oci_process.capabilities(
+        options.cap_add, options.cap_drop, privileged=options.privileged, uid=who.account.uid
+    )
+    profile = seccomp_profile(engine, options, capabilities["bounding"])
+    path = None
+    if profile is not None and not runtime:
+        from rootless.runtime.seccomp import filter_cache
+
+        path = filter_cache.planned_path(profile, engine.directories.cache)
+    emulation = None
+    if options.root_emulation != "off":
+        from rootless.engine.plan import root_emulation
+
+        nested = outer_map is not None
+        if root_emulation.is_wanted(options.root_emulation, who.id_map, runtime=runtime, nested=nested):
+            emulation = root_emulation.planned_filters(engine)
+    return ProcessFacts(
+        env=tuple(parse_env(options.env, options.env_file, os.environ)),
+        labels=parse_labels(options.label, options.label_file),
+        devices=_devices(options),
+        hard_limits=hard_limits() if options.ulimit else {},
+        init=_init_program() if options.init else "",
+        runtime=runtime,
+        profile=profile,
+        filter_path=path,
+        emulation=emulation,
+    )
+
+
+def _rootfs(
+    engine: Engine, options: ContainerOptions, directory: str, chain_ids: tuple[str, ...], id_map: IdMap
+) -> RootfsPlan:
+    from rootless.storage import drivers
+    from rootless.storage.drivers.choice import choose
+
+    name = options.storage_driver or engine.settings.storage_driver
+    driver = choose(name, engine.store.containers.directory, id_map, engine.directories.cache)
+    lowerdirs = engine.store.layers.planned_lowerdirs(chain_ids, id_map)
+    return drivers.plan(driver, directory, lowerdirs, volatile=options.rm)
+
+
+def _cgroup(engine: Engine, options: ContainerOptions) -> Delegation | None:
+    """Where the container's cgroup would be; None where no limit and no place is asked for, which needs no look."""
+    wanted = resources.launch_settings(options, engine.settings)
+    if not (wanted.resources or wanted.parent or wanted.mode == "split"):
+        return None
+    from rootless.host import cgroups
+
+    return cgroups.find(parent=wanted.parent, current=wanted.mode == "split")
+
+
+def _hostname_of(directory: str) -> str:
+    try:
+        with open(f"{directory}/hostname", encoding="utf-8", errors="replace") as file:
+            return file.read(65).strip()
+    except OSError:
+        return ""
+
+
+def _devices(options: ContainerOptions) -> tuple[tuple[str, str, str], ...]:
+    """The device nodes to bind: those asked for, and with --privileged all that the caller may open."""
+    import stat
+
+    found: dict[str, tuple[str, str, str]] = {}
+    if options.privileged:
+        for path in _openable_devices():
+            found[path] = (path, path, "rwm")
+    for text in options.device:
+        host, inside, permissions = parse_device(text)
+        try:
+            mode = os.stat(host).st_mode
+        except OSError as e:
+            raise UsageError(
+                f"error gathering device information while adding custom device '{host}': {str(e.strerror).lower()}"
+            ) from e
+        if stat.S_ISDIR(mode):
+            for name in sorted(os.listdir(host)):
+                if _is_device(f"{host}/{name}"):
+                    found[f"{inside}/{name}"] = (f"{host}/{name}", f"{inside}/{name}", permissions)
+        elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            found[inside] = (host, inside, permissions)
+        else:
+            raise UsageError(f"'{host}' is not a device (--device)")
+    return tuple(found.values())
+
+
+def _is_device(path: str) -> bool:
+    import stat
+
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+_OWN_DEVICES = {"null", "zero", "full", "random", "urandom", "tty", "console", "ptmx"}
+
+
+def _openable_devices() -> list[str]:
+    found = []
+    for parent, directories, names in os.walk("/dev"):
+        if parent == "/dev":
+            directories[:] = [d for d in directories if d not in ("pts", "shm", "mqueue", "fd")]
+            names = [n for n in names if n not in _OWN_DEVICES]
+        for name in sorted(names):
+            path = f"{parent}/{name}"
+            if not os.path.islink(path) and _is_device(path) and os.access(path, os.R_OK | os.W_OK):
+                found.append(path)
+    return found
+
+
+def hard_limits() -> dict[str, int]:
+    """The caller's own hard limits by name (-1: none)."""
+    import resource
+
+    limits = {}
+    for name in dir(resource):
+        if name.startswith("RLIMIT_"):
+            try:
+                limits[name[7:].lower()] = resource.getrlimit(getattr(resource, name))[1]
+            except (ValueError, OSError):
+                continue
+    return limits
+
+
+def _init_program() -> str:
+    """A static init of the host; "" when it has none: our own reaper is pid 1 then."""
+    from rootless.host.facts import find_helper
+
+    for name in ("docker-init", "catatonit", "tini-static"):
+        path = find_helper(name)
+        if path is not None:
+            return os.path.realpath(path)
+    return ""
+
+
+def _runtime(name: str) -> str:
+    """Absolute path of another OCI runtime, "" for our own."""
+    if name in ("", "rootless", "rootless-oci"):
+        return ""
+    from rootless.host.facts import find_helper
+
+    path = name if name.startswith("/") else find_helper(name)
+    if path is None or not os.access(path, os.X_OK):
+        raise UsageError(
+            f"unknown or invalid runtime name '{name}' (--runtime)",
+            hint="give the path of an OCI runtime, or install it",
+        )
+    return path
+
+
+def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: list[str]) -> SeccompProfile | None:
+    """The OCI seccomp profile in force: --security-opt, else the settings', else the default one; None for unconfined.
+
+    capabilities: those of the bounding set, on which rules of a profile may depend. Raises InvalidInput.
+    """
+    setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
+    if setting == "unconfined" or (options.privileged and not setting):
+        return None
+    from rootless.runtime.seccomp import filter_cache
+
+    if setting:
+        return filter_cache.read_profile(setting, capabilities)
+    return filter_cache.default_profile(capabilities)
+
+
+def filter_path(engine: Engine, profile: SeccompProfile | None) -> str | None:
+    """Where the compiled filter is; None without a profile. Raises HostLimit."""
+    if profile is None:
+        return None
+    from rootless.runtime.seccomp import filter_cache
+
+    try:
+        return filter_cache.cached_path(profile, engine.directories.cache)
+    except OSError as e:
+        raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e

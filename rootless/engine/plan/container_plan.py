@@ -1,0 +1,280 @@
+"""From options, image and facts of the host to the files of a new container. Pure: it looks at nothing, makes nothing.
+
+`engine.container.host_facts` looks, `engine.container.create` makes what is planned, `explain` shows the plan alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rootless.engine.plan import launchfile, networking
+from rootless.engine.plan.bundle import BundleFacts, make_config
+from rootless.engine.plan.environment import split_env
+from rootless.engine.types import ContainerOptions, ImageDefaults
+from rootless.errors import HostLimit, UsageError
+from rootless.records.container import ContainerRecord, RecordedNetwork
+from rootless.records.fields import Fields
+from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootless.engine.plan.bundle import NamespaceChoice
+    from rootless.engine.plan.identity import Identity
+    from rootless.engine.plan.mount_sources import Mounts
+    from rootless.engine.plan.networking import Network
+    from rootless.engine.settings import Settings
+    from rootless.host.cgroups import Delegation
+    from rootless.records.id_map import IdMap
+    from rootless.records.rootfs import RootfsPlan
+    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
+
+
+class Places(NamedTuple):
+    """Where things of the container are to be. directory: its own; names: that of the name files; event_log: a file;
+    runtime: the directory of sockets."""
+
+    directory: str
+    names: str
+    event_log: str
+    runtime: str
+
+
+class ImageFacts(NamedTuple):
+    """What is known of the image. layers: chain ids, bottom first; defaults: what its config says."""
+
+    name: str
+    config_digest: str
+    manifest_digest: str
+    layers: tuple[str, ...]
+    defaults: ImageDefaults
+
+
+class ProcessFacts(NamedTuple):
+    """What the caller's side gives to the process. env: --env-file and -e as pairs; labels: --label-file and --label.
+
+    devices: (host path, path inside, rwm); hard_limits: the caller's, by name; init: host path of an init program, ""
+    for our own reaper; runtime: path of another OCI runtime, "" for ours; profile: the OCI seccomp profile in force,
+    None for none; filter_path: where its compiled filter is kept; emulation: the filters of an emulated root, None
+    where root is not emulated.
+    """
+
+    env: tuple[tuple[str, str | None], ...] = ()
+    labels: Mapping[str, str] = {}
+    devices: tuple[tuple[str, str, str], ...] = ()
+    hard_limits: dict[str, int] = {}
+    init: str = ""
+    runtime: str = ""
+    profile: SeccompProfile | None = None
+    filter_path: str | None = None
+    emulation: dict[str, Any] | None = None
+
+
+class Joins(NamedTuple):
+    """What another container lends. namespaces: each of the new container's; user: its user namespace is joined.
+
+    network: id of the container whose network is shared, None without; names_directory and hostname: that one's.
+    """
+
+    namespaces: NamespaceChoice
+    user: bool = False
+    network: str | None = None
+    names_directory: str = ""
+    hostname: str = ""
+
+
+class ContainerFacts(NamedTuple):
+    """What was found out for one container before it is planned. nodename: the host's name; now: seconds since the
+    epoch; outer_map: to set up with, where the container has none of the user's own ids; cgroup: where its cgroup would
+    be, None where nothing is asked of it."""
+
+    container_id: str
+    name: str
+    nodename: str
+    now: float
+    places: Places
+    identity: Identity
+    outer_map: IdMap | None
+    joins: Joins
+    network: Network
+    mounts: Mounts
+    rootfs: RootfsPlan
+    process: ProcessFacts
+    cgroup: Delegation | None = None
+
+
+class ContainerPlan:
+    """A container that is not made yet: the contents of its three files, and what is to be made for it.
+
+    hostname: for the names files, which are the container's own where `has_own_names`; has_apt_file: apt in it is to
+    read root_emulation.APT_CONFIG; warnings: one line each, of what the host or an option takes away.
+    """
+
+    __slots__ = (
+        "config",
+        "facts",
+        "has_apt_file",
+        "has_own_names",
+        "hostname",
+        "launch",
+        "options",
+        "record",
+        "warnings",
+    )
+
+    def __init__(self, options: ContainerOptions, facts: ContainerFacts) -> None:
+        self.options = options
+        self.facts = facts
+        self.config: dict[str, Any] = {}
+        self.record = ContainerRecord(facts.container_id, facts.name, facts.identity.id_map)
+        self.launch = LaunchPlan(facts.container_id, facts.identity.id_map)
+        self.has_own_names = facts.joins.network is None
+        self.hostname = ""
+        self.has_apt_file = False
+        self.warnings: list[str] = []
+
+    def rename(self, name: str) -> None:
+        """Another name, wherever the plan has it."""
+        self.record.name = name
+        self.launch.rename(name, self.facts.places.names)
+
+
+def plan(options: ContainerOptions, image: ImageFacts, facts: ContainerFacts, settings: Settings) -> ContainerPlan:
+    """The plan of one container. Raises UsageError for options that cannot be combined, HostLimit for what the host
+    cannot do."""
+    planned = ContainerPlan(options, facts)
+    planned.warnings += [*facts.identity.warnings, facts.network.warning, *facts.mounts.warnings]
+    planned.hostname = facts.joins.hostname
+    if planned.has_own_names:
+        planned.hostname = _hostname(options, facts)
+    planned.config = _config(planned, image.defaults)
+    cgroup = _cgroup(planned, settings)
+    _fill_record(planned, image, settings)
+    _fill_launch(planned, settings)
+    planned.launch.cgroup = cgroup
+    planned.warnings = [warning for warning in planned.warnings if warning]
+    return planned
+
+
+def _config(planned: ContainerPlan, image: ImageDefaults) -> dict[str, Any]:
+    options, facts = planned.options, planned.facts
+    process = facts.process
+    bundle = BundleFacts(
+        directory=facts.joins.names_directory or facts.places.directory,
+        hostname=planned.hostname if facts.joins.namespaces.uts == "private" else "",
+        id_map=facts.identity.id_map,
+        account=facts.identity.account,
+        namespaces=facts.joins.namespaces,
+        mounts=facts.mounts.resolved,
+        devices=process.devices,
+        env=process.env,
+        hard_limits=process.hard_limits,
+        init=process.init,
+    )
+    config, warnings = make_config(options, image, bundle)
+    planned.warnings += warnings
+    if process.emulation is not None:
+        from rootless.engine.plan import root_emulation
+
+        planned.has_apt_file = root_emulation.add_apt_file(facts.places.directory, config)
+        if process.profile is not None:
+            root_emulation.check_profile(process.profile)
+    if process.runtime and process.profile is not None:
+        config["linux"]["seccomp"] = process.profile.to_json()
+    return config
+
+
+def _cgroup(planned: ContainerPlan, settings: Settings) -> CgroupPlan:
+    """launch.json's "cgroup"; a limit that the host cannot enforce gives a warning, and a stand-in in the config."""
+    from rootless.engine.plan import resources
+
+    wanted = resources.launch_settings(planned.options, settings)
+    found = planned.facts.cgroup
+    if found is None:
+        return wanted
+    if (wanted.parent or wanted.mode == "split") and found.kind == "none":
+        raise HostLimit(f"the cgroup that was asked for cannot be used: {found.reason}", hint=found.remedy)
+    rlimits = planned.config["process"].setdefault("rlimits", [])
+    verdict = resources.judge(wanted, found, given_rlimits={limit["type"] for limit in rlimits})
+    rlimits += verdict.rlimits
+    planned.warnings.append(verdict.warning)
+    return wanted
+
+
+def _fill_record(planned: ContainerPlan, image: ImageFacts, settings: Settings) -> None:
+    options, facts, record = planned.options, planned.facts, planned.record
+    defaults = image.defaults
+    exposed = networking.exposed_ports((*defaults.exposed_ports, *options.expose))
+    record.created = facts.now
+    record.image = image.name
+    record.image_id = image.config_digest
+    record.manifest_digest = image.manifest_digest
+    record.layers = list(image.layers)
+    record.volumes = list(facts.mounts.volumes)
+    record.labels = {**defaults.labels, **facts.process.labels}
+    record.options = Fields(options._asdict(), "record.json", "options")
+    record.exposed = [f"{port}/{protocol}" for port, protocol in exposed]
+    record.network = RecordedNetwork(facts.network.mode, facts.joins.network, list(facts.network.ports))
+    record.host = facts.nodename
+    record.mounts = list(facts.mounts.described)
+    record.driver = facts.rootfs.driver
+    record.stop = launchfile.stop_settings(options, defaults.stop_signal, settings)
+    record.restart = launchfile.restart_policy(options.restart, rm=options.rm)
+    record.health = launchfile.health_check(options, defaults.healthcheck)
+    record.hostname = planned.hostname
+    record.runtime = facts.process.runtime
+    record.names_directory = facts.joins.names_directory or facts.places.directory
+    record.command = planned.config["process"]["args"]
+    record.default_home = not any(name == "HOME" for name, _ in (*split_env(defaults.env), *facts.process.env))
+
+
+def _fill_launch(planned: ContainerPlan, settings: Settings) -> None:
+    options, facts, record, launch = planned.options, planned.facts, planned.record, planned.launch
+    process, places = facts.process, facts.places
+    launch.name = record.name
+    launch.bundle = places.directory
+    launch.rootfs = facts.rootfs
+    launch.joined_user = facts.joins.user
+    launch.outer_map = facts.outer_map
+    launch.network = NetworkPlan(facts.network.mode, list(facts.network.ports), list(options.dns))
+    launch.network.options = list(facts.network.options)
+    launch.seed_volumes = list(facts.mounts.seeds)
+    if not process.runtime and process.profile is not None:
+        launch.seccomp_bpf = process.filter_path
+        launch.seccomp_flags, launch.seccomp_listener = seccomp_extras(process.profile)
+    launch.root_emulation = process.emulation
+    launch.log = launchfile.log_settings(options, settings, places.directory)
+    launch.events = EventsPlan(places.event_log, {**record.labels, "image": record.image, "name": record.name})
+    launch.terminal = options.tty
+    launch.open_stdin = launch.stdin_once = options.interactive
+    launch.stop_signal, launch.stop_timeout = record.stop.signal, record.stop.timeout
+    launch.restart = record.restart
+    launch.health = record.health
+    launch.keep_groups = "keep-groups" in options.group_add
+    launch.init = options.init and not process.init
+    if options.rm:
+        volumes = [volume.directory for volume in facts.mounts.new_volumes if volume.anonymous]
+        launch.remove = RemovePlan(f"{places.names}/{record.name}", places.directory, volumes)
+    launch.runtime = process.runtime or None
+    launch.runtime_dir = places.runtime
+
+
+def seccomp_extras(profile: SeccompProfile) -> tuple[int, dict[str, Any] | None]:
+    """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener or None."""
+    from rootless.runtime.seccomp import filter_cache
+
+    listener = None
+    if profile.has_listener:
+        listener = {"listenerPath": profile.listener_path, "listenerMetadata": profile.listener_metadata}
+    return filter_cache.load_flags(profile), listener
+
+
+def _hostname(options: ContainerOptions, facts: ContainerFacts) -> str:
+    if options.hostname:
+        if options.uts == "host":
+            raise UsageError("conflicting options: --hostname and the UTS mode 'host'")
+        if len(options.hostname) > 64 or any(c.isspace() or c in "/\0" for c in options.hostname):
+            raise UsageError(f"invalid hostname '{options.hostname}' (--hostname)", hint="use at most 64 characters")
+        return options.hostname
+    return facts.nodename if facts.network.mode == "host" or options.uts == "host" else facts.container_id[:12]
