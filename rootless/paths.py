@@ -12,9 +12,13 @@ import stat
 from rootless.errors import HostLimit
 
 APP = "rootless"
+SHARED = "/tmp"  # noqa: S108 - a directory of ours in it is looked at here, and checked by its fd before each use
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Directories:
@@ -50,7 +54,7 @@ def directories(data: str | None = None) -> Directories:
     if root:
         root = os.path.abspath(root)
         return Directories(root, f"{root}/cache", None, f"{root}/run")
-    return Directories(_base("data"), _base("cache"), _base("config"), _runtime_directory())
+    return Directories(_base("data"), _base("cache"), _base("config"), runtime_directory())
 
 
 _BASES = {
@@ -78,41 +82,183 @@ def _base(kind: str) -> str:
     return str(getattr(Unix(APP, appauthor=False), f"user_{kind}_dir"))
 
 
-def _runtime_directory() -> str:
-    """XDG_RUNTIME_DIR where it is ours and private, else /tmp/rootless-UID checked for owner and mode.
+def runtime_directory() -> str:
+    """The runtime directory of a caller who has not chosen a store by `--root`.
 
-    A directory of another user (after `su`) or with wider permissions would let that user reach our sockets.
+    `XDG_RUNTIME_DIR/rootless` where that variable names a directory of ours which nobody else can write; else
+    `/tmp/rootless-UID`, unless somebody else was there first, for in `/tmp` anybody may take any name; else `run` in
+    the data directory, where nobody else can take a name.
     """
-    uid = os.geteuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
-    try:
-        status = os.lstat(runtime)
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022:
-            return f"{runtime}/{APP}"
-    except OSError:
-        pass
-    return f"/tmp/{APP}-{uid}"  # noqa: S108 - ensure_private checks owner and mode
+    base = runtime_base()
+    if base is not None:
+        return f"{base}/{APP}"
+    shared = f"{SHARED}/{APP}-{os.geteuid()}"
+    return shared if not os.path.lexists(shared) or _is_closed(shared) else f"{_base('data')}/run"
 
 
-def ensure_private(path: str) -> str:
-    """Make directory `path` (mode 0700, parents too) and return it.
+def runtime_base() -> str | None:
+    """`XDG_RUNTIME_DIR`, or `/run/user/UID`, where it belongs to us and nobody else can write to it; else None.
 
-    Raises HostLimit when it cannot be made, is a symbolic link, belongs to another user or is writable by others.
+    After `su` the variable often names the directory of another user, who would reach our sockets in it.
     """
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    return runtime if _is_closed(runtime) else None
+
+
+def _is_closed(path: str) -> bool:
+    """Whether `path` is a directory (not a link to one) of ours which nobody else can write."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
         status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def ensure_private(path: str, *, is_own: Callable[[str], bool] | None = None) -> str:
+    """Make directory `path` (mode 0700, missing parents too) and return it; see `open_private`."""
+    os.close(open_private(path, is_own=is_own))
+    return path
+
+
+def open_private(path: str, *, is_own: Callable[[str], bool] | None = None) -> int:
+    """Make directory `path` and its missing parents; an O_PATH fd of it, which the caller closes.
+
+    What is made has mode 0700, our group and no default ACL, whatever the umask, a set-gid parent or the parent's
+    default ACL say. A directory that was there already is given mode 0700: earlier versions made 0755 and 0775 of some.
+    is_own: whether we make entries of this name; a directory that also holds others (`--root $HOME`) keeps its mode.
+
+    Raises HostLimit when the directory cannot be made, is a symbolic link, belongs to another user, holds entries of
+    another user who could write to it, or stays writable by others.
+    """
+    try:
+        make_private(path)
     except OSError as e:
         raise HostLimit(
             f"cannot make directory '{path}': {e.strerror}",
             hint="set ROOTLESS_ROOT to a directory that you can write",
         ) from e
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise HostLimit(
-            f"directory '{path}' is not private to you",
-            hint="remove it, or set XDG_RUNTIME_DIR or ROOTLESS_ROOT to a directory of your own with mode 0700",
-        )
-    return path
+    return _open_closed(path, is_own)
+
+
+def close_to_others(path: str, *, is_own: Callable[[str], bool] | None = None) -> None:
+    """Do with the directory `path`, where it is there, what `open_private` does with one that was there.
+
+    To be called before files below it are trusted. A link of ours to a directory of ours is followed. Raises HostLimit.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return
+    if stat.S_ISLNK(status.st_mode) and status.st_uid == os.geteuid():
+        path = os.path.realpath(path)
+        if not os.path.lexists(path):
+            return
+    os.close(_open_closed(path, is_own))
+
+
+def make_private(path: str) -> None:
+    """Make directory `path` and its missing parents with mode 0700, and leave those alone that are there.
+
+    Whatever the umask, a set-gid parent or the parent's default ACL say. Raises OSError.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if parent in ("", path):
+            raise
+        make_private(parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            return
+    except OSError:
+        if not os.path.lexists(path):  # automounters and read-only file systems do not say EEXIST first
+            raise
+        return
+    fd = os.open(path, _DIRECTORY)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid == os.geteuid():  # else somebody else's has taken its place since
+            _close_mode(fd, status)
+            _drop_inherited(fd, status)
+    finally:
+        os.close(fd)
+
+
+def _drop_inherited(fd: int, status: os.stat_result) -> None:
+    """Undo what a new directory has inherited and would pass on: its group (set-gid, `grpid`) and a default ACL."""
+    here = f"/proc/self/fd/{fd}"
+    try:
+        if status.st_gid != os.getegid():
+            os.chown(here, -1, os.getegid())
+    except OSError:
+        pass  # a file system with owners of its own; nobody but us gets in all the same
+    try:
+        os.removexattr(here, "system.posix_acl_default")
+    except OSError:
+        pass  # there is none, or the file system knows none
+
+
+def _close_mode(fd: int, status: os.stat_result) -> None:
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)  # fchmod(2) refuses fds of O_PATH
+        except OSError:
+            pass  # the caller looks whether it matters
+
+
+def _open_closed(path: str, is_own: Callable[[str], bool] | None) -> int:
+    """O_PATH fd of directory `path` after it was closed to others. All questions are asked of the fd, not the name."""
+    try:
+        fd = os.open(path, _DIRECTORY)
+    except NotADirectoryError:  # a file, or a link, which O_NOFOLLOW does not follow
+        raise _not_private(path) from None
+    except OSError as e:
+        raise HostLimit(f"cannot open directory '{path}': {e.strerror}") from e
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            raise _not_private(path)
+        if status.st_mode & 0o7077:
+            _mend(fd, path, status, is_own)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _mend(fd: int, path: str, status: os.stat_result, is_own: Callable[[str], bool] | None) -> None:
+    """Close a directory that we own. What others have put into it while they could is not taken for ours."""
+    try:
+        names = os.listdir(f"/proc/self/fd/{fd}")
+    except OSError as e:
+        raise HostLimit(f"cannot read directory '{path}': {e.strerror}") from e
+    if status.st_mode & 0o022:
+        for name in names:
+            if _belongs_to_another(f"/proc/self/fd/{fd}/{name}"):
+                raise HostLimit(
+                    f"directory '{path}' could be written by others, and '{name}' in it belongs to another user",
+                    hint="look at what is in it; remove what is not yours",
+                )
+    if is_own is None or all(map(is_own, names)):
+        _close_mode(fd, status)
+    if os.fstat(fd).st_mode & 0o022:
+        raise _not_private(path)
+
+
+def _belongs_to_another(path: str) -> bool:
+    try:
+        return os.lstat(path).st_uid != os.geteuid()
+    except OSError:
+        return False  # gone meanwhile
+
+
+def _not_private(path: str) -> HostLimit:
+    return HostLimit(
+        f"directory '{path}' is not private to you",
+        hint="remove it, or set ROOTLESS_ROOT, XDG_RUNTIME_DIR or XDG_CACHE_HOME to a directory of your own, mode 0700",
+    )
 
 
 def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from rootless.errors import InvalidInput, UsageError
+from rootless.errors import HostLimit, InvalidInput, UsageError
 from rootless.network.modes import MODES
+from rootless.paths import close_to_others
 from rootless.storage.drivers import names
 
 
@@ -71,10 +72,33 @@ def _read(path: str) -> dict[str, Any]:
     import tomllib
 
     with file:
+        _check_writers(os.path.dirname(path))
         try:
             return tomllib.load(file)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
             raise InvalidInput(f"'{path}' is not TOML: {e}") from e
+
+
+def _check_writers(directory: str) -> None:
+    """Settings name programs that are run as the caller: who else can write them is kept out, or nothing is read.
+
+    A directory of root (or, in a user namespace without root's id, of an id that is not mapped) is the administrator's.
+    Raises HostLimit.
+    """
+    status = os.stat(directory)
+    if status.st_uid == os.geteuid():
+        if status.st_mode & 0o022:
+            close_to_others(directory)
+    elif status.st_uid not in (0, _overflow_uid()):
+        raise HostLimit(
+            f"the settings in '{directory}' belong to another user", hint="set XDG_CONFIG_HOME to a directory of yours"
+        )
+
+
+def _overflow_uid() -> int:
+    """The uid that stat(2) gives for ids which have no number in this user namespace."""
+    with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        return int(file.read())
 
 
 def _set(

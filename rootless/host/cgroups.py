@@ -12,6 +12,7 @@ import fcntl
 import os
 
 from rootless.errors import HostLimit, UsageError
+from rootless.paths import runtime_base
 
 ROOT = "/sys/fs/cgroup"
 LEAF = "rootless-inner"
@@ -77,7 +78,7 @@ class Host:
         self.root = root
         self.cgroup_file = cgroup_file
         self.uid = os.geteuid()
-        self.runtime = runtime or os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{self.uid}"
+        self.runtime = runtime or runtime_base() or f"/run/user/{self.uid}"
         self.is_unified = _is_unified(root) if is_unified is None else is_unified
 
     @property

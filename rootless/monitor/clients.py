@@ -13,6 +13,8 @@ import struct
 from rootless.errors import InvalidInput
 from rootless.monitor import protocol
 from rootless.monitor.loop import READ, WRITE, Loop
+from rootless.monitor.protocol import peer_uid
+from rootless.paths import open_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 
 MAX_UNSENT = 1 << 20  # bytes; beyond it the container's stream is not read until the client has caught up
-_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Client:
@@ -73,13 +74,14 @@ class Clients:
         return -1 if self._listener is None else self._listener.fileno()
 
     def listen(self, path: str) -> None:
-        """Accept clients at the socket `path` (mode 0600); a dead monitor's socket is replaced."""
+        """Accept clients at the socket `path` (mode 0600), whose directory is made private to us; a dead monitor's
+        socket is replaced. Raises HostLimit when the directory is another user's, who would get our clients."""
+        directory = open_private(os.path.dirname(path))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # sun_path holds 107 bytes: a longer path goes through its directory's descriptor
             try:
-                os.unlink(path)
+                os.unlink(os.path.basename(path), dir_fd=directory)
             except FileNotFoundError:
                 pass
             listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # the umask makes it 0600
@@ -197,8 +199,7 @@ class Clients:
             if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
             return
-        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        if _PEER.unpack(peer)[1] != os.geteuid():
+        if peer_uid(connection) != os.geteuid():
             connection.close()  # the mode 0600 of the socket says the same; this also holds where /tmp is shared
             return
         self.add(connection)

@@ -202,10 +202,10 @@ def adapted(config: dict[str, Any], bundle: str) -> dict[str, Any]:
 
 
 def _write_bundle(spec: LaunchSpec, place: str) -> None:
-    from rootless.paths import atomic_write
+    from rootless.paths import atomic_write, make_private
 
     try:
-        os.makedirs(f"{place}/bundle", mode=0o700, exist_ok=True)
+        make_private(f"{place}/bundle")
         content = json.dumps(adapted(spec.config_json, spec.bundle)).encode()
         atomic_write(f"{place}/bundle/config.json", content, durable=False)
     except OSError as e:

@@ -2,10 +2,12 @@
 
 A frame is `!BI` (type, payload length, at most 1 MiB) and the payload. The engine's end of fd 3 begins with LAUNCH;
 a client of `containers/<id>.sock` begins with ATTACH, or sends SIGNAL frames only. Closing the connection is a detach.
+Both ends of that socket ask the kernel who the other one is (`peer_uid`) before they send or believe a frame.
 """
 
 from __future__ import annotations
 
+import _socket  # `socket` itself loads enum and selectors, 1 MB in each idle monitor
 import struct
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError, RuntimeFailure
@@ -27,6 +29,13 @@ HEADER = struct.Struct("!BI")
 SIZE = struct.Struct("!HH")
 MAX_PAYLOAD = 1 << 20
 LAST_TYPE = LAUNCH
+_UCRED = struct.Struct("3i")  # pid, uid, gid
+
+
+def peer_uid(connection: _socket.socket) -> int:
+    """The user who called connect(2) or listen(2) at the other end of a unix socket (unix(7), SO_PEERCRED)."""
+    uid: int = _UCRED.unpack(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:

@@ -17,6 +17,7 @@ from rootless.monitor.logfile import LogFile, NoLog, open_log
 from rootless.monitor.loop import READ, Loop, Timer
 from rootless.monitor.pump import Pump, pipes
 from rootless.monitor.restart import RestartPolicy
+from rootless.paths import ensure_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Supervisor:
         self._state = state.State(directory)
         self._log = open_log(spec.plan.log)
         self._policy = RestartPolicy(spec.plan.restart.name, spec.plan.restart.maximum_retry_count)
-        os.makedirs(os.path.dirname(spec.socket_path), mode=0o700, exist_ok=True)
+        ensure_private(spec.runtime_dir)
         self.clients.listen(spec.socket_path)
 
     def _launch(self) -> None:

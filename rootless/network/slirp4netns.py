@@ -22,6 +22,7 @@ from rootless.network.helper import (
     tun_error,
 )
 from rootless.network.ports import allocate, refused
+from rootless.paths import runtime_base
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def add_forward(api: str, port: Port) -> None:
 
 def _socket_path() -> str:
     """A path in a new private directory, short enough for a socket address."""
-    for parent in (os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - made 0700 under a random name
+    for parent in (runtime_base(), "/tmp"):  # noqa: S108 - made 0700 under a random name
         if not parent or len(parent) > 60:
             continue
         private = f"{parent}/slirp-{os.urandom(6).hex()}"

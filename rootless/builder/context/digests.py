@@ -64,11 +64,11 @@ class Known:
         """Write what is known; only the files that were asked for now. Losing it is harmless."""
         if self._path is None or not self._changed:
             return
-        from rootless.paths import atomic_write
+        from rootless.paths import atomic_write, make_private
 
         files = self._fresh if len(self._known) > _MAX_KNOWN else self._known | self._fresh
         try:
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            make_private(os.path.dirname(self._path))
             content = json.dumps({"format": _FORMAT, "files": files}, separators=(",", ":"))
             atomic_write(self._path, content.encode(), durable=False)
         except OSError:

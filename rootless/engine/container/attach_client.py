@@ -125,7 +125,7 @@ def launch_attached(
 def attach(socket_path: str, options: StreamOptions, on_started: Callable[[int], None] | None = None) -> Outcome:
     """Attach to the running container whose monitor listens at `socket_path` (`<runtime>/containers/<id>.sock`).
 
-    Raises InvalidState when nothing listens there.
+    Raises InvalidState when nothing listens there, or somebody else does: he would read what the user types.
     """
     client = _Client(_connect(socket_path), options, on_started)
     client.send(protocol.message(client.request()))
@@ -148,6 +148,11 @@ def _connect(path: str) -> socket.socket:
         # sun_path holds 107 bytes: a longer path goes through its directory's descriptor
         directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        if protocol.peer_uid(connection) != os.geteuid():
+            connection.close()
+            raise InvalidState(
+                f"the process that answers at '{path}' belongs to another user", hint="look who owns that directory"
+            )
     except OSError as e:
         connection.close()
         raise InvalidState(f"no monitor answers at '{path}': {e.strerror}") from e

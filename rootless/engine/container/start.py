@@ -6,7 +6,7 @@ import os
 
 from rootless.engine.container.reconcile import saved_options
 from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
-from rootless.errors import InvalidState, UsageError
+from rootless.errors import InvalidInput, InvalidState, NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
         write_record(f"{directory}/config.json", config, durable=False)
     launch = containers.read_launch(container_id)
     before = launch.to_json()
+    launch.runtime_dir = engine.directories.runtime  # a login, a reboot or another user of /tmp may have changed it
     if not first:
         launch.seed_volumes = []
     if options.publish or options.publish_all:
@@ -198,5 +199,9 @@ def attach_to(engine: Engine, container_id: str, how: AttachOptions) -> RunOutco
 
 
 def socket_path(engine: Engine, container_id: str) -> str:
-    """Where the container's monitor listens."""
-    return f"{engine.directories.runtime}/containers/{container_id}.sock"
+    """Where the container's monitor listens: in the runtime directory that its last start found."""
+    try:
+        runtime = engine.store.containers.read_launch(container_id).runtime_dir
+    except (NotFound, InvalidInput):
+        runtime = ""  # removed meanwhile, or damaged
+    return f"{runtime or engine.directories.runtime}/containers/{container_id}.sock"

@@ -9,16 +9,12 @@ from rootless.engine.container.container_removal import remove_container
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.records.json_file import random_name
 from rootless.storage.files.removal import delete
-from rootless.storage.store.store import PARTS
+from rootless.storage.store.store import is_own_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
-_OWN = frozenset(part.partition("/")[0] for part in PARTS) | {
-    "version", "oci-layout", "index.json", "quarantine", "build-cache",
-    "events.log", "events.log.1", "events.log.lock", "cache", "run",
-}  # fmt: skip
 _WAIT = 10.0
 _POLL = 0.05
 
@@ -70,11 +66,6 @@ def _running(engine: Engine) -> list[str]:
     return found
 
 
-def _is_ours(name: str) -> bool:
-    """Whether the store made this. --root may name a directory with other things in it, in the worst case a home."""
-    return name in _OWN or (name.startswith(".") and name.endswith(".tmp")) or name.startswith(".reset-")
-
-
 def _remove(engine: Engine) -> None:
     store, directories = engine.store, engine.directories
     # `version` first: a store without it is made anew, whatever else a killed reset leaves
@@ -84,29 +75,62 @@ def _remove(engine: Engine) -> None:
         pass
     problems = []
     for path in dict.fromkeys((directories.cache, directories.runtime, store.root)):
-        try:
-            names = os.listdir(path)
-        except FileNotFoundError:
+        fd = _open_own(engine, path)
+        if fd is None:
             continue
-        except OSError as e:
-            raise HostLimit(f"cannot read '{path}': {e.strerror}") from e
-        if path == store.root:
-            foreign = sorted(name for name in names if not _is_ours(name))
-            if foreign:
-                engine.warn(f"not of the store, and left in '{path}': {', '.join(foreign[:5])}")
-            names = [name for name in names if _is_ours(name)]
-        for name in names:
-            moved = f"{path}/.reset-{random_name()}"
-            try:
-                os.rename(f"{path}/{name}", moved)
-                delete(moved, store.id_map)
-            except FileNotFoundError:
-                continue
-            except (OSError, RootlessError) as e:
-                problems.append(e.message if isinstance(e, RootlessError) else f"'{path}/{name}': {e.strerror}")
+        try:
+            problems += _empty(engine, path, fd)
+        finally:
+            os.close(fd)
         try:
             os.rmdir(path)
         except OSError:
             pass  # something new was made in it, or it is a mount point
     if problems:
         raise HostLimit(f"not everything could be removed: {problems[0]}", hint="`rootless unshare rm -rf` may help")
+
+
+def _open_own(engine: Engine, path: str) -> int | None:
+    """The directory `path` for reading; None when it is not there, or (with a warning) when it is not ours to empty.
+
+    In `/tmp` another user may have put a link or a directory of his own where ours would be: nothing behind it goes.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        engine.warn(f"'{path}' is a link or no directory: what is behind it stays")
+        return None
+    except OSError as e:
+        raise HostLimit(f"cannot read '{path}': {e.strerror}") from e
+    if os.fstat(fd).st_uid != os.geteuid():
+        engine.warn(f"'{path}' belongs to another user: what is in it stays")
+        os.close(fd)
+        return None
+    return fd
+
+
+def _empty(engine: Engine, path: str, fd: int) -> list[str]:
+    """Remove what is in the directory `fd`, called `path`, of the store's own; the problems. By fd: a link that takes
+    the place of `path` meanwhile leads nowhere."""
+    names = os.listdir(fd)
+    if path == engine.store.root:
+        foreign = sorted(name for name in names if not is_own_name(name))
+        if foreign:
+            engine.warn(f"not of the store, and left in '{path}': {', '.join(foreign[:5])}")
+        names = [name for name in names if is_own_name(name)]
+    here = f"/proc/self/fd/{fd}"
+    problems = []
+    for name in names:
+        moved = f".reset-{random_name()}"
+        try:
+            os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=fd)
+            delete(f"{here}/{moved}", engine.store.id_map)
+        except FileNotFoundError:
+            continue
+        except RootlessError as e:
+            problems.append(e.message.replace(here, path))
+        except OSError as e:
+            problems.append(f"'{path}/{name}': {e.strerror}")
+    return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from rootless import paths
 from rootless.host.facts import user_name
 from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import Scratch, existing_parent
@@ -77,7 +78,7 @@ def runtime_directory(directory: str) -> Probe:
     uid = os.geteuid()
     given = os.environ.get("XDG_RUNTIME_DIR")
     path = given or f"/run/user/{uid}"
-    fallback = f"/tmp/rootless-{uid} is used"  # noqa: S108 - a text
+    fallback = f"'{paths.runtime_directory()}' is used"
     login = "log in through PAM (ssh, a console, machinectl shell), not by su"
     try:
         status = os.lstat(path)

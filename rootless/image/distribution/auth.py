@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import AuthenticationError, InvalidInput, UsageError
 from rootless.image.reference import DEFAULT_REGISTRY
+from rootless.paths import runtime_base
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def auth_files(explicit: str | None = None) -> list[str]:
         return [chosen]
     home = os.path.expanduser("~")
     files = []
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+    if os.environ.get("XDG_RUNTIME_DIR") and (runtime := runtime_base()) is not None:
         files.append(f"{runtime}/containers/auth.json")
     files.append(f"{os.environ.get('XDG_CONFIG_HOME') or f'{home}/.config'}/containers/auth.json")
     files.append(f"{os.environ.get('DOCKER_CONFIG') or f'{home}/.docker'}/config.json")

@@ -21,7 +21,7 @@ from rootless.image.distribution.auth import (
 )
 from rootless.image.fields import mapping
 from rootless.image.reference import DEFAULT_REGISTRY
-from rootless.paths import atomic_write
+from rootless.paths import atomic_write, make_private
 
 if TYPE_CHECKING:
     from rootless.image.distribution.auth import Credentials
@@ -119,7 +119,7 @@ def _entries(document: Fields) -> Fields:
 def _write(path: str, document: Fields) -> None:
     target = os.path.realpath(path)  # a link to a file of dotfiles stays a link
     try:
-        os.makedirs(os.path.dirname(target) or ".", mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(target) or ".")
         atomic_write(target, json.dumps(document, indent="\t").encode() + b"\n", mode=0o600)
     except OSError as e:
         raise HostLimit(f"cannot write the file of credentials '{path}': {e.strerror}") from e

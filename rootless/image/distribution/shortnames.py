@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
 from rootless.image.reference import DEFAULT_REGISTRY, Reference, is_short, parse_reference
-from rootless.paths import atomic_write
+from rootless.paths import atomic_write, make_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,7 +237,7 @@ def load_registries(cache_directory: str | None = None, files: Sequence[str] | N
         _merge(registries, path)
     if cache:
         try:
-            os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
+            make_private(os.path.dirname(cache))
             atomic_write(
                 cache,
                 json.dumps({"stamps": stamps, "merged": registries.to_json()}, default=str).encode(),

@@ -7,6 +7,7 @@ import sys
 
 from rootless import output
 from rootless.errors import CommandNotExecutable, CommandNotFound, NotFound, RootlessError
+from rootless.paths import runtime_base
 from rootless.runtime.oci import flags
 from rootless.runtime.oci.flags import FlagValues
 from rootless.runtime.process.sealed import ensure_sealed
@@ -28,8 +29,8 @@ class OciSession:
     __slots__ = ("cgroup_manager", "debug", "log", "log_format", "root", "strict")
 
     def __init__(self) -> None:
-        runtime = os.environ.get("XDG_RUNTIME_DIR")
-        # /tmp: ensure_private checks owner and mode before anything is written there
+        runtime = runtime_base() if os.environ.get("XDG_RUNTIME_DIR") else None
+        # In /tmp anybody may have been first: Records looks who owns the directory before it reads or writes there
         self.root = f"{runtime}/rootless-oci" if runtime else f"/tmp/rootless-oci-{os.geteuid()}"  # noqa: S108
         self.log: str | None = None
         self.log_format = "text"

@@ -12,13 +12,19 @@ import re
 
 from rootless.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.kernel import procfs
-from rootless.paths import Lock, atomic_write, ensure_private
+from rootless.paths import Lock, atomic_write, close_to_others, ensure_private
 from rootless.records.fields import Fields
 from rootless.runtime.spec.oci_state import OciState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.runtime.spec.oci_config import OciConfig
+
+
+def _is_own(_name: str) -> bool:
+    """The directory of `--root` is the caller's: its mode is looked at and not changed."""
+    return False
+
 
 _ID = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.+-]{0,1023}")
 
@@ -212,7 +218,7 @@ class Records:
     def new(self, container_id: str, facts: OciFacts, config: bytes) -> OciRecord:
         """Take the id for a container with the configuration `config`. Raises AlreadyExists when it is in use."""
         check_id(container_id)
-        ensure_private(self.root)
+        ensure_private(self.root, is_own=_is_own)
         directory = os.path.join(self.root, container_id)
         try:
             os.mkdir(directory, 0o700)
@@ -230,8 +236,10 @@ class Records:
         return record
 
     def get(self, container_id: str) -> OciRecord:
-        """The record of an id. Raises NotFound."""
+        """The record of an id. Raises NotFound; HostLimit when the root directory is another user's: his records would
+        say whom we signal, which hooks we run and what we remove."""
         check_id(container_id)
+        close_to_others(self.root, is_own=_is_own)
         directory = os.path.join(self.root, container_id)
         path = f"{directory}/state.json"
         try:
@@ -247,7 +255,8 @@ class Records:
         return OciRecord(directory, container_id, OciFacts.from_json(value, path))
 
     def all(self) -> list[OciRecord]:
-        """Every container, by id; damaged and vanishing ones are left out."""
+        """Every container, by id; damaged and vanishing ones are left out. Raises HostLimit as `get` does."""
+        close_to_others(self.root, is_own=_is_own)
         try:
             names = sorted(os.listdir(self.root))
         except FileNotFoundError:

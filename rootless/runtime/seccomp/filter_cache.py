@@ -196,7 +196,7 @@ def _library_identity(machine: str) -> str:
 
 
 def _store(path: str, program: bytes) -> None:
-    from rootless.paths import atomic_write
+    from rootless.paths import atomic_write, make_private
 
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    make_private(os.path.dirname(path))
     atomic_write(path, _MAGIC + sha256_of(program) + program, durable=False)

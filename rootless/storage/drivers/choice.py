@@ -130,12 +130,12 @@ class KeptAnswers:
         return True
 
     def _write(self) -> None:
-        from rootless.paths import atomic_write
+        from rootless.paths import atomic_write, make_private
 
         content: dict[str, object] = {"key": self._key, "order": self.order, "programs": self._programs}
         content |= {"reasons": self._reasons, "failed_at": self._failed_at}
         try:
-            os.makedirs(self._cache, mode=0o700, exist_ok=True)
+            make_private(self._cache)
             atomic_write(f"{self._cache}/storage-driver.json", json.dumps(content).encode(), durable=False)
         except OSError:
             pass  # a cache on a read-only home only costs the trial again

@@ -14,6 +14,7 @@ import time
 from typing import Any, NamedTuple
 
 from rootless.errors import HostLimit, RootlessError
+from rootless.paths import make_private
 from rootless.records.json_file import read_record, write_record
 
 _NAME = re.compile(r"[0-9a-f]{64}\.json", re.ASCII)
@@ -67,7 +68,7 @@ class BuildCache:
             "created": record.created,
         }
         try:
-            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            make_private(self.directory)
             write_record(self._path(record.key), document, durable=False)
         except OSError as e:
             raise HostLimit(f"cannot write the build cache '{self.directory}': {e.strerror}") from e

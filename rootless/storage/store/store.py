@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import HostLimit, InvalidState
-from rootless.paths import Directories, Lock, atomic_write, ensure_private
+from rootless.paths import Directories, Lock, atomic_write, close_to_others, ensure_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 PARTS = ("blobs/sha256", "layers", "containers", "names", "volumes", "incoming", "trash", "locks")
+_TOP = frozenset(part.partition("/")[0] for part in PARTS) | {
+    "version", "oci-layout", "index.json", "quarantine", "build-cache",
+    "events.log", "events.log.1", "events.log.lock", "cache", "run",
+}  # fmt: skip
+
+
+def is_own_name(name: str) -> bool:
+    """Whether the store makes entries of this name at its top. `--root` may name a directory that holds others too."""
+    return name in _TOP or (name.startswith(".") and name.endswith(".tmp")) or name.startswith(".reset-")
 
 
 class Store:
@@ -45,7 +54,8 @@ class Store:
         self._open()
 
     def _open(self) -> None:
-        ensure_private(self.root)
+        ensure_private(self.root, is_own=is_own_name)
+        close_to_others(self.directories.cache)  # seccomp filters and probes' results in it are trusted
         version = f"{self.root}/version"
         try:
             with open(version, encoding="ascii", errors="replace") as file:

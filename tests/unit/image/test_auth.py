@@ -83,16 +83,18 @@ def test_a_missing_file_counts_only_when_it_was_named(tmp_path: Path) -> None:
         find_credentials("x.io", "a", authfile=str(tmp_path / "none"))
 
 
-def test_the_order_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/h")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert auth_files() == [
-        "/run/user/7/containers/auth.json",
+        f"{tmp_path}/containers/auth.json",
         "/h/.config/containers/auth.json",
         "/h/.docker/config.json",
     ]
+    tmp_path.chmod(0o777)  # as the directory of another user: what lies in it is not our credentials
+    assert auth_files() == ["/h/.config/containers/auth.json", "/h/.docker/config.json"]
     monkeypatch.setenv("REGISTRY_AUTH_FILE", "/x")
     assert auth_files() == ["/x"] and auth_files("/y") == ["/y"]
 
