@@ -168,7 +168,7 @@ def launch(
         wanted.filters = _filters(spec, supervisor)
         wanted.options = ProcessOptions(keyring=True, die_with_parent=True, keep_groups=spec.plan.keep_groups)
         wanted.init = spec.plan.init
-        wanted.made = prepared.fds if prepared is not None else {}
+        wanted.namespace_fds = prepared.fds if prepared is not None else {}
         wanted.warn = warn
         process = runtime.create(wanted)
     except BaseException:
@@ -191,7 +191,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams
     from rootless.runtime.process.join import Joining, exec_process
-    from rootless.runtime.seccomp.listener import joining
+    from rootless.runtime.seccomp.listener import handler_of_join
 
     process = spec.config.first_process().copy()
     process.args, process.terminal = argv, False
@@ -204,7 +204,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     supervisor = _supervisor(spec)
     try:
         wanted.filters = _filters(spec, supervisor)
-        wanted.on_listener = joining(wanted.filters.listener, _bundle(spec), pid)
+        wanted.on_listener = handler_of_join(wanted.filters.listener, _bundle(spec), pid)
         return exec_process(wanted)
     finally:
         os.close(null)

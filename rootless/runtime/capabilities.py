@@ -110,7 +110,7 @@ class CapabilitySets:
         }
 
 
-def last() -> int:
+def last_capability() -> int:
     """The highest capability of the running kernel (40 where /proc does not say)."""
     try:
         with open("/proc/sys/kernel/cap_last_cap", "rb") as f:
@@ -185,7 +185,7 @@ def from_oci(capabilities: CapabilityNames | None) -> CapabilitySets:
     """
     if capabilities is None:
         return CapabilitySets(bounding=0, effective=0, permitted=0)
-    highest = last()
+    highest = last_capability()
     unknown: dict[str, None] = {}
 
     def read(names: list[str]) -> int:
@@ -215,7 +215,7 @@ def from_oci(capabilities: CapabilityNames | None) -> CapabilitySets:
 
 def drop_bounding(keep: int) -> None:
     """Drop every capability outside mask `keep` from the bounding set. Needs CAP_SETPCAP: before `apply`."""
-    for bit in range(last() + 1):
+    for bit in range(last_capability() + 1):
         if not keep >> bit & 1 and process.cap_bound_read(bit):
             process.cap_bound_drop(bit)
 

@@ -55,6 +55,7 @@ _PROPAGATION = {
 }
 # of the whole filesystem: the new mount API takes them as flags of the superblock, a bind cannot change them
 _SUPERBLOCK = {"sync", "async", "dirsync", "mand", "nomand", "lazytime", "nolazytime"}
+# words of fstab(5) and mount(8) that are accepted, as runc does, and mean nothing for a mount in a container
 _NOTHING = {"defaults", "loud", "silent", "iversion", "noiversion", "remount", "nofail", "_netdev", "auto", "noauto"}
 
 KNOWN = sorted(

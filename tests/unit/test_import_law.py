@@ -29,6 +29,9 @@ STORAGE = ("tar", "owners", "files", "drivers", "changes", "roots", "layers", "s
 # directly in builder, those before it. `build_options` is below all rooms, the verbs are above them.
 BUILDER = ("build_options", "dockerfile", "context", "worker", "session", "steps", "cache",
            "outputs", "inputs", "solver", "api")  # fmt: skip
+# The modules and sub-rooms of runtime, by the same rule
+RUNTIME = ("spec", "mount_options", "capabilities", "channel", "operations", "plan", "cgroups", "seccomp", "process",
+           "oci")  # fmt: skip
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
 ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
 HOT = ("errors", "hashing", "paths", "kernel", "records", "host", "runtime", "network", "monitor",
@@ -105,20 +108,34 @@ def test_the_sub_rooms_of_storage_import_downwards_only(path: Path) -> None:
             assert STORAGE.index(room) <= own, f"storage.{path.parent.name} imports {name}, which stands above it"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "builder").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_the_rooms_of_builder_see_only_what_is_below_them(path: Path) -> None:
-    own = path.relative_to(PACKAGE / "builder").parts[0].removesuffix(".py")
+@pytest.mark.parametrize(
+    ("room", "order", "path"),
+    [
+        pytest.param(room, order, path, id=str(path.relative_to(PACKAGE)))
+        for room, order in (("builder", BUILDER), ("runtime", RUNTIME))
+        for path in sorted((PACKAGE / room).rglob("*.py"))
+    ],
+)
+def test_the_rooms_of_builder_and_runtime_see_only_what_is_below_them(
+    room: str, order: tuple[str, ...], path: Path
+) -> None:
+    own = path.relative_to(PACKAGE / room).parts[0].removesuffix(".py")
     if own == "__init__":
         return
-    assert own in BUILDER, f"{path} lies in no room whose place is known"
+    assert own in order, f"{path} lies in no room whose place is known"
     tree = ast.parse(path.read_text())
     for name in imports(tree, top_level=False) | type_only_imports(tree):
-        if not name.startswith("rootless.builder."):
+        other = name.removeprefix(f"rootless.{room}.").partition(".")[0]
+        # what stands in the __init__.py of the room itself, which imports nothing, is below all
+        if not name.startswith(f"rootless.{room}.") or not _is_module(room, other):
             continue
-        other = name.split(".")[2]
-        assert other in BUILDER[: BUILDER.index(own) + 1], (
-            f"{own} imports {name}: it may see {BUILDER[: BUILDER.index(own) + 1]}"
+        assert other in order[: order.index(own) + 1], (
+            f"{own} imports {name}: it may see {order[: order.index(own) + 1]}"
         )
+
+
+def _is_module(room: str, name: str) -> bool:
+    return (PACKAGE / room / name).is_dir() or (PACKAGE / room / f"{name}.py").exists()
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

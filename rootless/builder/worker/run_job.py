@@ -128,7 +128,7 @@ def _run(
         launch.streams = ProcessStreams(stdio)
         launch.filters = SeccompFilters(_filter(job["seccomp"]), emulation=emulation)
         launch.options = ProcessOptions(die_with_parent=True)
-        launch.made = made
+        launch.namespace_fds = made
         launch.warn = warnings.append
         process = create(launch)
     finally:

@@ -168,7 +168,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
     from rootless.engine.container import container_cgroup
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.join import Joining, exec_process
-    from rootless.runtime.seccomp.listener import joining as agent_of_joining
+    from rootless.runtime.seccomp.listener import handler_of_join
     from rootless.runtime.spec.oci_config import OciConfig, SeccompListener
     from rootless.runtime.spec.oci_state import Bundle
     from rootless.runtime.spec.process_config import OciProcess
@@ -198,7 +198,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
             emulation,
         )
         bundle = Bundle(oci_config, launch.bundle, launch.id)
-        joining.on_listener = agent_of_joining(joining.filters.listener, bundle, state.pid)
+        joining.on_listener = handler_of_join(joining.filters.listener, bundle, state.pid)
         joining.start_time = state.pid_start
         joining.join_cgroup = container_cgroup.joiner(engine, state, launch)
         joining.warn = engine.warn

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds for what the kernel does when it likes: a process to die, a group to freeze
 _PAUSE = 0.002
-_DEPTH = 64  # of sub-cgroups that a container may have made; the kernel's default is no limit
+# Levels of sub-cgroups that are looked at: the kernel sets no bound by default, and a hostile container to which its
+# cgroup was given could make more of them than we have memory for
+_DEPTH = 64
 _DELEGATE = "/sys/kernel/cgroup/delegate"
 _FILES_TO_DELEGATE = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "memory.oom.group")
 
 
 class NoController(HostLimit):
-    """A limit whose controller was not delegated."""
+    """A limit cannot be enforced because its controller was not delegated to the user."""
 
 
 class Group:
@@ -92,7 +94,7 @@ class Group:
         self._set_frozen(True)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Let the processes of a frozen group go on. Raises HostLimit."""
         self._set_frozen(False)
 
     def _set_frozen(self, frozen: bool) -> None:
@@ -220,7 +222,7 @@ class Group1:
         self._set_state("FROZEN")
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Let the processes of a frozen group go on. Raises HostLimit."""
         self._set_state("THAWED")
 
     def _set_state(self, wanted: str) -> None:
@@ -253,7 +255,7 @@ class Group1:
         return read_pairs(f"{self.paths.get('memory', '')}/memory.oom_control").get("oom_kill", 0)
 
     def watched(self) -> str:
-        """Nothing: version 1 tells by an eventfd that the monitor does not keep."""
+        """ "", for there is no file to poll: version 1 tells of a lack of memory by an eventfd, which is not used."""
         return ""
 
     def remove(self) -> None:
@@ -262,7 +264,7 @@ class Group1:
             _remove(path)
 
     def delegate(self, uid: int, gid: int) -> None:
-        """Nothing: version 1 cannot be delegated safely (config-linux.md, cgroup ownership)."""
+        """Does nothing: version 1 cannot be delegated safely (config-linux.md, "Cgroup ownership")."""
 
 
 def restore(known: object) -> Group | Group1 | None:
@@ -352,7 +354,7 @@ def _kill_each(group: Group | Group1) -> None:
     while pids := group.pids():
         _signal_each(pids)
         if time.monotonic() > deadline:
-            return  # `remove` will tell
+            return  # `remove`, which is called next, then fails with the reason
         time.sleep(_PAUSE)
 
 

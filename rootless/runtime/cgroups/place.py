@@ -32,8 +32,11 @@ def in_scope(scope: str) -> Group:
     return Group(f"{scope}/{CONTAINER}", os.path.basename(scope))
 
 
-def around(scope: str, pid: int) -> Group:
-    """The same for a scope that was made around another process, the container's first one, which is moved."""
+def around(scope: str) -> Group:
+    """The container's group in a fresh scope that was made around the container's first process, which is moved there.
+
+    A cgroup that hands controllers down may hold no process itself (cgroup-v2, "no internal process constraint").
+    """
     cgroups.evacuate(scope, CONTAINER)
     cgroups.open_to_children(scope, CONTAINER)
     return Group(f"{scope}/{CONTAINER}", os.path.basename(scope))

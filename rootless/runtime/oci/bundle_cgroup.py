@@ -74,13 +74,13 @@ class CgroupPlacing:
                 self._unmet(e)
             return
         if self.group is None and self._resources.is_asked:
-            self._none(found)
+            self._report_no_group(found)
 
     def _in_unit(self, slice_name: str, unit: str, pid: int) -> None:
         from rootless.host import scope
 
         request = scope.begin(slice_name=slice_name or scope.SLICE, unit=unit, pid=pid)
-        group = self.group = place.around(request.finish(), pid)
+        group = self.group = place.around(request.finish())
         place.limits(group, self._resources, self._unmet, late=False)
 
     def _in_tree(self, found: Delegation, path: str, pid: int) -> None:
@@ -105,13 +105,14 @@ class CgroupPlacing:
         place.join(group, pid)
 
     def _unmet(self, problem: HostLimit) -> None:
+        """One limit cannot be enforced: that is an error, or a warning where the caller has said so."""
         if self._policy.strict:
             if problem.hint and _WARN in problem.hint:
                 raise problem
             raise HostLimit(problem.message, hint=f"{problem.hint}; {_WARN}" if problem.hint else _WARN)
         self.warn(str(problem))
 
-    def _none(self, found: Delegation) -> None:
+    def _report_no_group(self, found: Delegation) -> None:
         settings = (version1 if found.kind == "v1" else version2).settings(self._resources)
         origins = ", ".join(dict.fromkeys(setting.origin for setting in settings)) or "linux.resources"
         cause = found.reason or "its cgroup cannot be made where linux.cgroupsPath says"

@@ -21,7 +21,7 @@ from rootless.runtime.process.command import ProcessOptions, ProcessStreams, Sec
 from rootless.runtime.process.launch import Launch, UserIds
 from rootless.runtime.process.launch import create as launch_container
 from rootless.runtime.process.running import Process, await_exec
-from rootless.runtime.seccomp.listener import listening
+from rootless.runtime.seccomp.listener import handler_of_launch
 from rootless.runtime.spec.oci_config import OciConfig, parse_json, read_content
 from rootless.runtime.spec.oci_state import Bundle
 
@@ -130,7 +130,7 @@ def _open_gate(record: OciRecord, config: OciConfig, warn: Warn) -> None:
         channel.send(Order("start", record.oci_state("created")))
         # whatever comes now, the gate is used up: a failed start leaves a stopped container
         os.unlink(record.gate)
-        agent = listening(config.linux.seccomp_listener, lambda: record.oci_state("created"))
+        agent = handler_of_launch(config.linux.seccomp_listener, lambda: record.oci_state("created"))
         await_exec(channel, warn, agent)
 
 
@@ -227,7 +227,7 @@ def pause(records: Records, container_id: str) -> None:
 
 
 def resume(records: Records, container_id: str) -> None:
-    """Let them go on."""
+    """Let the processes of a paused container go on."""
     record = records.get(container_id)
     with record.lock():
         record.require("resume", "paused")
@@ -313,7 +313,7 @@ def _build(
 ) -> Process:
     filters = filters_of(config)
     if options.notify:
-        config = notify.prepared(config, f"{record.directory}/notify")
+        config = notify.with_socket(config, f"{record.directory}/notify")
     launch = Launch(Bundle(config, options.bundle, record.id), UserIds(map_of(config)))
     launch.filters = filters
     launch.options = ProcessOptions(keyring=options.keyring, keep_groups=config.keeps_groups)

@@ -19,9 +19,9 @@ MASKED_PATHS = (
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
 )
-"""docker's list."""
+"""What docker hides of the host: files of procfs and sysfs that tell of it or reach it."""
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""docker's list."""
+"""What docker makes read-only: files of procfs by which root of a container could change the host."""
 
 
 def default_mounts() -> list[dict[str, object]]:

@@ -149,7 +149,7 @@ class ProcessCommand:
         return dict(entry.partition("=")[::2] for entry in self.process.env if "=" in entry)
 
 
-def find(command: ProcessCommand) -> str:
+def find_program(command: ProcessCommand) -> str:
     """Path of the program inside the root that is `/` by now. Raises CommandNotFound or CommandNotExecutable."""
     name = command.arguments[0]
     if not name:
@@ -293,7 +293,7 @@ def _set_groups(command: ProcessCommand, groups: list[int], gid: int, warn: Call
             ) from e
 
 
-def own_stdio(uid: int) -> None:
+def give_stdio(uid: int) -> None:
     """Give the pipes of fds 0-2 to the container's user, so that it can open /dev/stdout again.
 
     Only nameless pipes: a file or a terminal of the caller must not change its owner.
@@ -361,7 +361,7 @@ def execute(
     apply_rlimits(process.rlimits)
     directory = process.cwd
     entered = enter_directory(directory, quiet=True)
-    own_stdio(process.user.uid)
+    give_stdio(process.user.uid)
     become_user(command, outside.warn)
     if not entered:
         enter_directory(directory)
@@ -394,7 +394,7 @@ def execute(
         os.execve(program, arguments, environment)  # noqa: S606 - no shell is the point
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENOTDIR):
-            # the file is there (`find` saw it): its interpreter is not
+            # the file is there (`find_program` saw it): its interpreter is not
             raise CommandNotFound(f'exec: "{arguments[0]}": no such file or directory') from e
         raise not_executable(arguments[0], e.errno or errno.EACCES) from e
     except ValueError as e:

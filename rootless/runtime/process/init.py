@@ -27,7 +27,7 @@ from rootless.runtime.process import hooks, session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,
     execute,
-    find,
+    find_program,
     restore_signals,
     take_stdio,
     take_terminal,
@@ -176,7 +176,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         _build(setup, context, conversation)
         _terminal_and_stdio(context, conversation)
         conversation.step = "find the command"
-        program = find(command)
+        program = find_program(command)
         if setup.nested is not None:
             conversation.step = "enter the inner user namespace"
             setup.nested.give_streams(command.process.user.uid)

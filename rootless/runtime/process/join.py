@@ -19,7 +19,7 @@ from rootless.runtime.process.command import (
     ProcessStreams,
     SeccompFilters,
     execute,
-    find,
+    find_program,
     restore_signals,
     take_stdio,
     take_terminal,
@@ -317,7 +317,7 @@ class _Joiner:
             os.setsid()
             self._take_streams(conversation)
             conversation.step = "find the command"
-            program = find(self.command)
+            program = find_program(self.command)
             conversation.step = "join a new session keyring"
             extra_filter = session_keyring.join(warn=channel.warn) if self.command.options.keyring else None
             conversation.step = "drop capabilities from the bounding set"

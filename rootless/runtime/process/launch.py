@@ -17,7 +17,7 @@ from rootless.runtime.plan import RootFacts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
 from rootless.runtime.process.command import ProcessCommand, ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.running import FirstChild, Process, expect, fork_first_child
-from rootless.runtime.seccomp.listener import listening
+from rootless.runtime.seccomp.listener import handler_of_launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Launch:
     root_mount: mounts the root file system at the path it is given, inside the user and mount namespace and outside of
     the pid namespace; None for a plain directory. extra: operations beside the configuration's; pivot: False moves the
     root, where the old root is an initramfs, which pivot_root(2) refuses.
-    made: fds of namespaces, by the configuration's word for the type, that the caller has made already and that are
+    namespace_fds: namespaces, by the configuration's word for the type, that the caller has made already and that are
     entered where the configuration wants new ones; a user namespace among them has the map `ids.setup_map`.
     join_cgroup, on_namespaces: called here with the first child's pid, before it makes its cgroup namespace, and when
     its network namespace is there; it lives until `Process.start` (or the hand-over to a gate).
@@ -75,7 +75,7 @@ class Launch:
         "ids",
         "init",
         "join_cgroup",
-        "made",
+        "namespace_fds",
         "on_namespaces",
         "options",
         "pivot",
@@ -90,7 +90,7 @@ class Launch:
         self.root_mount: Callable[[str], None] | None = None
         self.extra: list[Operation] = []
         self.pivot = True
-        self.made: dict[str, int] = {}
+        self.namespace_fds: dict[str, int] = {}
         self.join_cgroup: Callable[[int], None] | None = None
         self.on_namespaces: Callable[[int], None] | None = None
         self.filters = SeccompFilters()
@@ -116,10 +116,10 @@ def _prepare(launch: Launch) -> init.Setup:
     """Everything that can be decided, and every wrong input found, before anything is forked."""
     config = launch.bundle.config
     process = config.first_process()
-    spaces = namespace_steps.wanted(config.linux)
+    spaces = namespace_steps.wanted_namespaces(config.linux)
     if bool(spaces.new & CLONE_NEWUSER) != (launch.ids.id_map is not None):
         raise InvalidInput("config property 'linux.uidMappings': a new user namespace and its id map go together")
-    spaces.enter_made(launch.made)
+    spaces.enter_open(launch.namespace_fds)
     root = os.path.join(launch.bundle.directory, config.root)
     facts, single_id = _facts(launch, root, process.user)
     command = ProcessCommand(process, launch.filters, launch.options, launch.streams.preserved(), single_id=single_id)
@@ -206,7 +206,7 @@ def _follow(launch: Launch, child: FirstChild) -> Process:
     try:
         expect(child.channel, "namespaces", launch.warn)
         if launch.ids.setup_map is not None:
-            if "user" not in launch.made:
+            if "user" not in launch.namespace_fds:
                 write_maps(child.pid, launch.ids.setup_map)
             userns_fd = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
@@ -220,7 +220,7 @@ def _follow(launch: Launch, child: FirstChild) -> Process:
         process = child.follow(launch.warn)
         process.state = launch.bundle.state("created", process.pid)
         agent = launch.filters.listener or launch.bundle.config.linux.seccomp_listener
-        process.on_listener = listening(agent, lambda: launch.bundle.state("created", process.pid))
+        process.on_listener = handler_of_launch(agent, lambda: launch.bundle.state("created", process.pid))
         if userns_fd >= 0:
             process.userns_fd = userns_fd
         _until_created(launch, process, child.inner)

@@ -63,7 +63,7 @@ class NamespaceSet:
         """Whether the container has a namespace of this type that is not the caller's."""
         return bool(self.new & FLAGS[name]) or any(kind == name for kind, _ in self.joined)
 
-    def enter_made(self, fds: dict[str, int]) -> None:
+    def enter_open(self, fds: dict[str, int]) -> None:
         """Enter namespaces that the caller has just made (fds by type) instead of making these."""
         for kind, fd in fds.items():
             self.new &= ~FLAGS[kind]
@@ -76,7 +76,7 @@ class NamespaceSet:
         return bool(self.new & CLONE_NEWPID)
 
 
-def wanted(linux: LinuxConfig) -> NamespaceSet:
+def wanted_namespaces(linux: LinuxConfig) -> NamespaceSet:
     """The namespaces of a configuration. A type that is not listed is inherited.
 
     Raises InvalidInput without a mount namespace: our mounts would be the host's.

@@ -23,7 +23,7 @@ _NAME = "notify.sock"
 _BLOCK = 65536
 
 
-def prepared(config: OciConfig, directory: str) -> OciConfig:
+def with_socket(config: OciConfig, directory: str) -> OciConfig:
     """Make `directory` (of the container's record); `config` with its mount and the variable."""
     os.mkdir(directory, 0o755)
     changed = config.copy()

@@ -36,8 +36,10 @@ __all__ = [
     "resolve",
 ]
 
-_EMULATION = 2  # likewise, for runtime.seccomp.emulation_filter
-_FORMAT = 1  # to be raised when the compiler gives another program for the same profile
+# Both are parts of the names of cached files, and go up when the same input gives another program than before: that of
+# seccomp_compile for a profile, that of emulation_filter
+_FORMAT = 1
+_EMULATION = 2
 _MAGIC = b"rootless-bpf1\n\0\0"  # 16 bytes, then the SHA-256 of what follows, then the program
 _HEADER = len(_MAGIC) + 32
 _INSTRUCTION = 8

@@ -34,7 +34,7 @@ def hand_over(listener: int, outside: Channel) -> None:
         os._exit(1)
 
 
-def listening(agent: SeccompListener | None, state: Callable[[], OciState]) -> Callable[[int], None] | None:
+def handler_of_launch(agent: SeccompListener | None, state: Callable[[], OciState]) -> Callable[[int], None] | None:
     """What passes a listener on to the agent, with the state of the container at that time; None without an agent."""
     if agent is None:
         return None
@@ -67,8 +67,11 @@ def pass_on(agent: SeccompListener, listener: int, state: OciState, pid: int | N
         raise RuntimeFailure(f"cannot pass the seccomp listener on to '{path}': {reason}") from e
 
 
-def joining(agent: SeccompListener | None, bundle: Bundle, first: int) -> Callable[[int, int], None] | None:
-    """As `listening`, for a process that joins: what takes its listener and its pid. first: the container's init."""
+def handler_of_join(agent: SeccompListener | None, bundle: Bundle, first: int) -> Callable[[int, int], None] | None:
+    """As `handler_of_launch`, for a process that joins: what takes its listener and its pid.
+
+    first: the pid of the container's first process.
+    """
     if agent is None:
         return None
     return lambda fd, pid: pass_on(agent, fd, bundle.state("running", first), pid)

@@ -30,7 +30,7 @@ def root_propagation(config: dict[str, Any]) -> int:
 
 
 def wanted(config: dict[str, Any]) -> namespace_steps.NamespaceSet:
-    return namespace_steps.wanted(OciConfig.from_json(config).linux)
+    return namespace_steps.wanted_namespaces(OciConfig.from_json(config).linux)
 
 
 def facts(*, mapped: bool = True, mounted: bool = False) -> RootFacts:
