@@ -20,7 +20,8 @@ class Setting:
 
     @property
     def is_late(self) -> bool:
-        """Whether it may be written only when the launcher's own process is out of the cgroup: it counts too."""
+        """Whether the write has to wait until the launcher's own process, which counts too, has left the cgroup: with a
+        limit of one process the container's first could not be forked before."""
         return self.name == "pids.max"
 
     def __repr__(self) -> str:

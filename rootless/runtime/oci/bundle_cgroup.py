@@ -129,6 +129,7 @@ class CgroupPlacing:
         delegate(self.group, self._config, process.userns_fd)
 
     def _forget(self) -> None:
+        """Remove the group that was made, if any."""
         if self.group is not None:
             group, self.group = self.group, None
             place.discard(group)

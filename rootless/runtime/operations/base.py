@@ -53,7 +53,10 @@ class Operation:
         raise NotImplementedError
 
     def apply(self, context: RootContext) -> None:
-        """Do it. Raises OSError, or RuntimeFailure where the errno alone would not say enough."""
+        """Carry the step out, in the new namespaces.
+
+        Raises OSError, or RuntimeFailure where the errno alone would not say enough.
+        """
         raise NotImplementedError
 
 

@@ -123,14 +123,15 @@ class PivotRoot(Operation):
         try:
             os.fchdir(context.root_fd)
             try:
-                # new and old at one place: the old root then lies on top of the new one, and no directory is needed
+                # pivot_root(2), "." twice: the old root then lies on top of the new one, and needs no directory of the
+                # image, which it may lack and which would stay behind
                 mounts.pivot_root(".", ".")
             except OSError as e:
                 if e.errno != errno.EINVAL:
                     raise
                 return False  # the old root is an initramfs, which cannot be moved away
             os.fchdir(old)
-            # or the unmount below would reach the host
+            # an unmount is passed on to the peers of a shared mount: without this it would unmount the host's root
             mounts.mount(None, ".", None, mounts.MS_SLAVE | mounts.MS_REC)
             mounts.umount(".", mounts.MNT_DETACH)
         finally:

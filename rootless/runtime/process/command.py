@@ -294,7 +294,8 @@ def _set_groups(command: ProcessCommand, groups: list[int], gid: int, warn: Call
 
 
 def give_stdio(uid: int) -> None:
-    """Give the pipes of fds 0-2 to the container's user, so that it can open /dev/stdout again.
+    """Give the pipes of fds 0-2 to the container's user. To open /dev/stdout again, as many programs do to log, is to
+    open the pipe by /proc/self/fd, for which the kernel looks at its owner.
 
     Only nameless pipes: a file or a terminal of the caller must not change its owner.
     """
@@ -368,7 +369,8 @@ def execute(
     check_directory()
     no_new_privileges = process.no_new_privileges
     if command.options.die_with_parent:
-        # only now: changes of ids clear it. Then a look whether the parent died before it counted
+        # the kernel forgets the wish when ids change (prctl(2), PR_SET_PDEATHSIG), so it comes after that; a parent
+        # that died before has sent no signal, and is found out by its end of the channel
         kernel.set_pdeathsig(signal.SIGKILL)
         if outside.peer_is_gone():
             os._exit(1)

@@ -71,7 +71,10 @@ def _run_one(name: str, hook: Hook, state: OciState) -> None:
 
 
 def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | None) -> tuple[str, int | None]:
-    """Write the state, read what is said, wait for the end; (words, exit status, None for a timeout)."""
+    """Write the state to the hook, read its output, wait for its end: (output for an error, exit status).
+
+    The status is None when the hook was killed because `timeout` seconds had passed.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     pidfd = pidfd_open(child)
     os.set_blocking(stdin, False)

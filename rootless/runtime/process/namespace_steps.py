@@ -51,7 +51,10 @@ process to be in its cgroup already. What is started before, such as a fuse daem
 
 
 class NamespaceSet:
-    """new: CLONE_NEW* to make; joined: (type, path) to enter, user first."""
+    """The namespaces that a container does not share with its caller. new: CLONE_NEW* of those to make.
+
+    joined: (type, path) of those to enter, that of users first: its rights are needed to enter the others.
+    """
 
     __slots__ = ("joined", "new")
 

@@ -103,7 +103,8 @@ class Nested:
     def enter(self) -> None:
         """Move this process, which has one thread, into the inner namespace. A child outside of it writes the map."""
         if self.low_ports:
-            # its right to bind low ports would be one over a network that is the outer namespace's
+            # CAP_NET_BIND_SERVICE of the inner namespace does not count for a network namespace that belongs to the
+            # outer one (user_namespaces(7)): so all ports of that network, which is the container's own, are opened
             try:
                 write_proc(self._proc, _FIRST_PORT, b"0")
             except OSError:

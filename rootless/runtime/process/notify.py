@@ -72,7 +72,7 @@ def pass_on(listener: socket.socket, address: str, pid: int, pidfd: int) -> None
 
 
 def pass_on_beside(listener: socket.socket, address: str, pid: int, pidfd: int) -> int:
-    """The same in a child process, whose pid it returns: the caller has the container to wait for."""
+    """`pass_on` in a child process, whose pid is returned: the caller has the container to wait for."""
     child = os.fork()
     if child:
         listener.close()

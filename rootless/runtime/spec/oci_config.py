@@ -216,7 +216,8 @@ class NetDevice:
         if given.value("name") is None:
             return cls(name, name)
         new_name = given.text("name")
-        # netdev(9), dev_valid_name
+        # what the kernel takes for a name (dev_valid_name in net/core/dev.c): another would be refused only after the
+        # container has been half made
         size = len(new_name.encode(errors="replace"))
         if not 0 < size < 16 or new_name in (".", "..") or set(new_name) & set("/: \t\n"):
             raise given.error("name", f"must be the name of an interface, not '{new_name}'")
