@@ -46,14 +46,13 @@ class Delegation:
         *,
         path: str = "",
         controllers: tuple[str, ...] = (),
-        directories: dict[str, str] | None = None,
         reason: str = "",
         remedy: str | None = None,
     ) -> None:
         self.kind = kind
         self.path = path
         self.controllers = controllers
-        self.directories = directories or {}
+        self.directories: dict[str, str] = {}
         self.reason = reason
         self.remedy = remedy
 
@@ -239,13 +238,14 @@ def _version_1(host: Host, parent: str) -> Delegation:
         return Delegation("none", reason=_outside(parent, left), remedy=_INSIDE)
     if not directories:
         return Delegation("none", reason=reason, remedy=UNIFIED)
-    return Delegation(
+    found = Delegation(
         "v1",
-        directories=directories,
         controllers=controllers,
         reason=f"{reason}; of it {', '.join(directories)} are yours to write",
         remedy=UNIFIED if len(controllers) < len(CONTROLLERS) else None,
     )
+    found.directories = directories
+    return found
 
 
 def _below_root(host: Host, named: str) -> str:

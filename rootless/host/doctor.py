@@ -12,7 +12,7 @@ from rootless.host.userns import default_id_map
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Protocol
+    from typing import Protocol
 
     class Candidate(Protocol):
         """A network helper or a storage driver, which rooms above this one know.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         loss: str
 
         def probe(self, directory: str) -> Probe:
-            """Try it once."""
+            """Try it for real, below `directory` where it needs files. Never raises for what the host lacks."""
 
     class StorageDriver(Candidate, Protocol):
         """A storage driver. program: the host program that it needs, "" for none."""
@@ -53,7 +53,7 @@ class Section:
         self.verdict = verdict
         self.is_usable = is_usable
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The section as JSON values."""
         return {
             "title": self.title,

@@ -17,7 +17,10 @@ from rootless.records.id_map import Extent, IdMap
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from types import FrameType
+    from typing import NoReturn
+
+    Handler = Callable[[int, FrameType | None], object] | int | None
 
 __all__ = [
     "call",
@@ -161,20 +164,10 @@ def call_in(userns_fd: int, function: Callable[[], bytes]) -> bytes:
     return fork_and_read(inside)
 
 
-def run(
-    id_map: IdMap,
-    argv: Sequence[str],
-    *,
-    stdin: int | None = None,
-    stdout: int | None = None,
-    stderr: int | None = None,
-    pass_fds: Sequence[int] = (),
-    env: dict[str, str] | None = None,
-) -> int:
+def run(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None) -> int:
     """Run host program `argv` as root of a new user and mount namespace; its exit status, 128+n for signal n.
 
-    The fds given replace the standard ones; those of pass_fds keep their numbers. Raises CommandNotFound,
-    CommandNotExecutable, HostLimit.
+    env: its environment (default: ours). Raises CommandNotFound, CommandNotExecutable, HostLimit.
     """
     program = _find(argv[0])
     read_end, write_end = os.pipe()
@@ -184,11 +177,6 @@ def run(
 
         def inside() -> bytes:
             enter(id_map)
-            for number, fd in enumerate((stdin, stdout, stderr)):
-                if fd is not None:
-                    os.dup2(fd, number)
-            for fd in pass_fds:
-                os.set_inheritable(fd, True)
             _exec(program, argv, env)
 
         end_with_answer(write_end, inside)
@@ -206,7 +194,7 @@ def run(
     return code if code >= 0 else 128 - code
 
 
-def _ignore_keys() -> list[tuple[int, Any]]:
+def _ignore_keys() -> list[tuple[int, Handler]]:
     """As system(3): Ctrl-C is for the program, while we stay to tell its exit status."""
     try:
         return [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rootless.kernel.libc import number, syscall
 
-_JOIN_SESSION_KEYRING, _DESCRIBE = 1, 6
-SESSION_KEYRING = -3
+_JOIN_SESSION_KEYRING = 1
 
 
 def join_session_keyring(name: str | None) -> int:
@@ -14,12 +13,3 @@ def join_session_keyring(name: str | None) -> int:
     EDQUOT: the user has too many keys; ENOSYS or EPERM: keys are forbidden here.
     """
     return syscall(number("keyctl"), _JOIN_SESSION_KEYRING, None if name is None else name.encode(), 0, 0, 0)
-
-
-def describe(key: int) -> str:
-    """KEYCTL_DESCRIBE: "type;uid;gid;permissions in hex;name"."""
-    import ctypes
-
-    buffer = ctypes.create_string_buffer(512)
-    syscall(number("keyctl"), _DESCRIBE, key, buffer, len(buffer), 0)
-    return buffer.value.decode(errors="replace")

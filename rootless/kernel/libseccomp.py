@@ -32,14 +32,9 @@ def act_trace(number: int) -> int:
 COMPARE = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 # enum scmp_filter_attr
 ATTR_ACT_BADARCH = 2
-ATTR_CTL_NNP = 3
-ATTR_CTL_TSYNC = 4
-ATTR_CTL_LOG = 6
-ATTR_CTL_SSB = 7
 ATTR_CTL_OPTIMIZE = 8
 
 _NR_ERROR = -1
-_NR_UNDEFINED = -2  # anything below is a pseudo number: the call does not exist on that architecture
 
 
 class _Comparison(ctypes.Structure):

@@ -22,7 +22,6 @@ MS_NODIRATIME = 2048
 MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
-MS_SILENT = 32768
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
@@ -31,15 +30,12 @@ MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 
-MNT_FORCE = 1
 MNT_DETACH = 2
-UMOUNT_NOFOLLOW = 8
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
-AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
@@ -48,7 +44,6 @@ MOUNT_ATTR_NOSUID = 0x00000002
 MOUNT_ATTR_NODEV = 0x00000004
 MOUNT_ATTR_NOEXEC = 0x00000008
 MOUNT_ATTR__ATIME = 0x00000070
-MOUNT_ATTR_RELATIME = 0x00000000
 MOUNT_ATTR_NOATIME = 0x00000010
 MOUNT_ATTR_STRICTATIME = 0x00000020
 MOUNT_ATTR_NODIRATIME = 0x00000080
@@ -58,12 +53,9 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x00200000
 PROC_SUPER_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 DEVPTS_SUPER_MAGIC = 0x1CD1
-TMPFS_MAGIC = 0x01021994
 CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
-NFS_SUPER_MAGIC = 0x6969
-FUSE_SUPER_MAGIC = 0x65735546
 
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
@@ -124,17 +116,16 @@ def mount_setattr(
     *,
     set: int = 0,
     clear: int = 0,
-    propagation: int = 0,
     userns_fd: int | None = None,
     recursive: bool = False,
 ) -> None:
     """mount_setattr(2) on the mount that `fd` is the root of (Linux 5.12; ENOSYS before).
 
-    set, clear: MOUNT_ATTR_*; a userns_fd adds MOUNT_ATTR_IDMAP; propagation: one of MS_PRIVATE, MS_SLAVE, MS_SHARED.
+    set, clear: MOUNT_ATTR_*; a userns_fd adds MOUNT_ATTR_IDMAP.
     """
     if userns_fd is not None:
         set |= MOUNT_ATTR_IDMAP
-    attributes = struct.pack("=QQQQ", set, clear, propagation, 0 if userns_fd is None else userns_fd)
+    attributes = struct.pack("=QQQQ", set, clear, 0, 0 if userns_fd is None else userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall(_MOUNT_SETATTR, fd, b"", flags, attributes, len(attributes))
 

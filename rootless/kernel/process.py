@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 3, 4, 8
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
@@ -43,11 +43,6 @@ def set_pdeathsig(signal: int) -> None:
 def set_dumpable(value: bool) -> None:
     """PR_SET_DUMPABLE. The /proc files of a process that is not belong to root: no helper can write its maps."""
     _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, int(value))
-
-
-def is_dumpable() -> bool:
-    """Whether this process is dumpable: only then does its /proc directory belong to its user (PR_GET_DUMPABLE)."""
-    return _prctl("PR_GET_DUMPABLE", _PR_GET_DUMPABLE) == 1
 
 
 def set_child_subreaper(value: bool = True) -> None:
@@ -161,19 +156,20 @@ def set_mempolicy(mode: int, nodes: set[int]) -> None:
     syscall(number("set_mempolicy"), mode, bytes(longs) if nodes else None, 8 * len(longs) if nodes else 0)
 
 
-def sched_setattr(
-    pid: int,
-    *,
-    policy: int,
-    flags: int = 0,
-    nice: int = 0,
-    priority: int = 0,
-    runtime: int = 0,
-    deadline: int = 0,
-    period: int = 0,
-) -> None:
-    """sched_setattr(2), struct sched_attr of its first version; times in nanoseconds."""
-    attributes = struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, runtime, deadline, period)
+class SchedulingAttributes:
+    """struct sched_attr of its first version. policy: SCHED_*; runtime, deadline, period: nanoseconds."""
+
+    __slots__ = ("deadline", "flags", "nice", "period", "policy", "priority", "runtime")
+
+    def __init__(self, policy: int) -> None:
+        self.policy = policy
+        self.flags = self.nice = self.priority = self.runtime = self.deadline = self.period = 0
+
+
+def sched_setattr(pid: int, wanted: SchedulingAttributes) -> None:
+    """sched_setattr(2) on process `pid`, 0 for this one."""
+    times = (wanted.runtime, wanted.deadline, wanted.period)
+    attributes = struct.pack("=IIQiIQQQ", 48, wanted.policy, wanted.flags, wanted.nice, wanted.priority, *times)
     syscall(number("sched_setattr"), pid, attributes, 0)
 
 

@@ -9,29 +9,19 @@ PROC_SUPER_MAGIC = 0x9FA0
 
 
 class ProcessStat:
-    """The fields of /proc/PID/stat that we use (proc(5)). start_time: clock ticks since boot."""
+    """The fields of /proc/PID/stat that we use (proc(5)), from its text. start_time: clock ticks since boot."""
 
     __slots__ = ("command", "parent", "pid", "process_group", "session", "start_time", "state", "tty")
 
-    def __init__(
-        self,
-        pid: int,
-        command: str,
-        state: str,
-        parent: int,
-        process_group: int,
-        session: int,
-        tty: int,
-        start_time: int,
-    ) -> None:
-        self.pid = pid
-        self.command = command
-        self.state = state
-        self.parent = parent
-        self.process_group = process_group
-        self.session = session
-        self.tty = tty
-        self.start_time = start_time
+    def __init__(self, text: str) -> None:
+        # the command may hold spaces and parentheses, which the kernel does not escape: fields count from the last one
+        head, _, tail = text.rpartition(")")
+        pid, _, self.command = head.partition(" (")
+        fields = tail.split()
+        self.pid = int(pid)
+        self.state = fields[0]
+        self.parent, self.process_group, self.session, self.tty = map(int, fields[1:5])
+        self.start_time = int(fields[19])
 
 
 class MountInfo:
@@ -68,26 +58,9 @@ def _read(path: str) -> str:
         return f.read()
 
 
-def parse_stat(text: str) -> ProcessStat:
-    """Parse /proc/PID/stat; the command may hold spaces and parentheses, so fields count from the last one."""
-    head, _, tail = text.rpartition(")")
-    pid, _, command = head.partition(" (")
-    fields = tail.split()
-    return ProcessStat(
-        int(pid),
-        command,
-        fields[0],
-        int(fields[1]),
-        int(fields[2]),
-        int(fields[3]),
-        int(fields[4]),
-        int(fields[19]),
-    )
-
-
 def read_stat(pid: int) -> ProcessStat:
     """/proc/PID/stat; FileNotFoundError or ProcessLookupError when there is no such process."""
-    return parse_stat(_read(f"/proc/{pid}/stat"))
+    return ProcessStat(_read(f"/proc/{pid}/stat"))
 
 
 def start_time(pid: int) -> int:

@@ -8,11 +8,7 @@ import struct
 from rootless.kernel.libc import number, syscall
 
 _SET_MODE_FILTER = 1
-FILTER_FLAG_TSYNC = 1
-FILTER_FLAG_LOG = 2
-FILTER_FLAG_SPEC_ALLOW = 4
 FILTER_FLAG_NEW_LISTENER = 8
-FILTER_FLAG_TSYNC_ESRCH = 16
 FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 _INSTRUCTION = 8  # sizeof(struct sock_filter)
 

@@ -1,5 +1,6 @@
-"""A network helper process: started inside the container's user namespace, ready or failed, stopped. Knows no helper's
-options.
+"""A network helper process: started inside the container's user namespace, ready or failed, stopped.
+
+It knows no helper's options.
 
 The forked child joins the user namespace itself and only then asks to die with its parent and executes the helper: a
 helper that joins it on its own would lose PDEATHSIG there (the kernel clears it when capabilities grow) and outlive a
@@ -36,10 +37,22 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
+class HelperProcess:
+    """What `spawn` started. pid: our child; ready, errors: pipes on which it says that it is ready, or why not."""
+
+    __slots__ = ("errors", "pid", "ready")
+
+    def __init__(self, pid: int, ready: int, errors: int) -> None:
+        self.pid = pid
+        self.ready = ready
+        self.errors = errors
+
+
 class Helper:
     """A running helper. name: its program; ports: as published; pid: our child, killed by the kernel when we end.
 
-    `facts` is what state.json and inspect show: ip, gateway, prefix, ports.
+    facts: what state.json and inspect show: ip, gateway, prefix, ports. explain: the error that a message of the helper
+    stands for, None for one that it does not know; on_ready: what is left to do when the network is configured.
     """
 
     __slots__ = ("_errors", "_explain", "_on_ready", "_ready", "facts", "name", "pid", "ports")
@@ -47,27 +60,24 @@ class Helper:
     def __init__(
         self,
         name: str,
-        pid: int,
-        fds: tuple[int, int],
-        ports: list[Port],
+        started: HelperProcess,
         facts: NetworkFacts,
         *,
         explain: Callable[[str], HostLimit | None],
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
-        self.pid = pid
-        self.ports = ports
+        self.pid = started.pid
+        self.ports = facts.ports
         self.facts = facts
-        self._ready, self._errors = fds
+        self._ready, self._errors = started.ready, started.errors
         self._explain = explain
         self._on_ready = on_ready
 
     def ready(self) -> None:
-        """Wait until the network is configured and the ports are forwarded. Raises HostLimit with the helper's own
-        words.
+        """Wait until the network is configured and the ports are forwarded. A second call returns at once.
 
-        A second call returns at once.
+        Raises HostLimit with what the helper said.
         """
         if self._ready < 0:
             return
@@ -176,8 +186,8 @@ def tun_error(words: str) -> HostLimit:
     )
 
 
-def spawn(argv: Sequence[str], pid: int, *, is_ready_on_stdout: bool = False) -> tuple[int, int, int]:
-    """Start helper `argv` (absolute path) in the user namespace of process `pid`; returns its pid, ready and error fds.
+def spawn(argv: Sequence[str], pid: int, *, is_ready_on_stdout: bool = False) -> HelperProcess:
+    """Start helper `argv` (absolute path) in the user namespace of process `pid`.
 
     In it fd 0 is the network namespace: opened here because a helper that has dropped CAP_SYS_PTRACE may not open it,
     and at 0 because newer pastas close what is above 2. The ready pipe is READY_FD, or stdout for a helper that prints
@@ -194,7 +204,7 @@ def spawn(argv: Sequence[str], pid: int, *, is_ready_on_stdout: bool = False) ->
     for fd in (network, ready_write, error_write, *([namespace] if namespace >= 0 else [])):
         os.close(fd)
     os.set_blocking(error_read, False)
-    return child, ready_read, error_read
+    return HelperProcess(child, ready_read, error_read)
 
 
 def _namespace(pid: int, kind: str) -> int:

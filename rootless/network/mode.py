@@ -80,7 +80,7 @@ class HelperProgram:
         return self.load().start(program, pid, ports, options)
 
     def probe(self, directory: str) -> Probe:
-        """As HelperModule.probe."""
+        """Try the helper once, for `rootless doctor`; directory: scratch space."""
         return self.load().probe(directory)
 
 

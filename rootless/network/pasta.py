@@ -85,10 +85,8 @@ def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] 
     require_tun()
     published = allocate(ports)
     argv = arguments(program, published, resolv.host_resolver().forwarded(), options)
-    child, ready, errors = spawn(argv, pid, is_ready_on_stdout=True)
-    return Helper(
-        PROGRAM, child, (ready, errors), published, connection_facts(published), explain=lambda words: explain(words)
-    )
+    started = spawn(argv, pid, is_ready_on_stdout=True)
+    return Helper(PROGRAM, started, connection_facts(published), explain=explain)
 
 
 def arguments(program: str, published: Sequence[Port], resolver: str | None, options: Sequence[str] = ()) -> list[str]:

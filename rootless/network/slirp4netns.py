@@ -52,7 +52,7 @@ def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] 
         if ":" in port.host_ip:
             raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
     api = _socket_path() if published else None
-    child, ready, errors = spawn(arguments(program, api, is_sandboxed=_is_root_inside(pid)), pid)
+    started = spawn(arguments(program, api, is_sandboxed=_is_root_inside(pid)), pid)
 
     def forward() -> None:
         assert api is not None
@@ -65,9 +65,7 @@ def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] 
 
     return Helper(
         PROGRAM,
-        child,
-        (ready, errors),
-        published,
+        started,
         connection_facts(published),
         explain=lambda words: tun_error(words) if "/dev/net/tun" in words else None,
         on_ready=forward if api else None,

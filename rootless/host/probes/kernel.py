@@ -31,7 +31,7 @@ def openat2(directory: str) -> Probe:
 
 
 def mount_setattr(directory: str) -> Probe:
-    """Recursive read-only mounts."""
+    """A mount made read-only with all mounts below it, in one call."""
     from rootless.kernel.mounts import MOUNT_ATTR_RDONLY, mount_setattr
 
     def inside() -> bytes:

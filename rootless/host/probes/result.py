@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 class Probe:
     """What an attempt found. works: it does; detail: what was seen, or why not; remedy: what to do if not."""
@@ -21,6 +17,6 @@ class Probe:
     def __repr__(self) -> str:
         return f"Probe({self.name!r}, {self.works}, {self.detail!r}, {self.remedy!r})"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The probe as JSON values."""
         return {"name": self.name, "works": self.works, "detail": self.detail, "remedy": self.remedy}

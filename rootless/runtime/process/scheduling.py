@@ -31,17 +31,11 @@ def apply_scheduling(process: OciProcess) -> None:
         flags = 0
         for name in scheduler.flags:
             flags |= SCHEDULER_FLAGS[name]
+        wanted = kernel.SchedulingAttributes(POLICIES[scheduler.policy])
+        wanted.flags, wanted.nice, wanted.priority = flags, scheduler.nice, scheduler.priority
+        wanted.runtime, wanted.deadline, wanted.period = scheduler.runtime, scheduler.deadline, scheduler.period
         try:
-            kernel.sched_setattr(
-                0,
-                policy=POLICIES[scheduler.policy],
-                flags=flags,
-                nice=scheduler.nice,
-                priority=scheduler.priority,
-                runtime=scheduler.runtime,
-                deadline=scheduler.deadline,
-                period=scheduler.period,
-            )
+            kernel.sched_setattr(0, wanted)
         except OSError as e:
             raise RuntimeFailure(f"cannot set process.scheduler {scheduler.policy}: {e.strerror}") from e
     priority = process.io_priority

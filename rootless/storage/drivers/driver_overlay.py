@@ -28,7 +28,7 @@ _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 
 class Overlay:
-    """Mounts one plan."""
+    """Mounts one plan in the namespaces of the caller."""
 
     __slots__ = ("_plan",)
 

@@ -22,7 +22,7 @@ from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from types import ModuleType
 
 
 def main() -> int:
@@ -60,7 +60,7 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
     return content
 
 
-def _start(sh: Any, plan: RootfsPlan, namespace: int) -> int:
+def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
     """Enter the namespace, mount, return the mount as a detached copy; only that copy is left."""
     if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:  # else we were started inside of it
         join(namespace)

@@ -65,10 +65,6 @@ def test_capability_sets_are_64_bits_wide() -> None:
     process.capset(effective, permitted, inheritable)
 
 
-def test_dumpable() -> None:
-    assert process.is_dumpable()
-
-
 def in_child(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -14,7 +14,7 @@ from rootless.kernel import procfs
 
 def test_stat_with_a_hostile_command_name() -> None:
     tail = " ".join(str(n) for n in range(5, 60))
-    stat = procfs.parse_stat(f"42 (a) R 1 (b)) S 7 8 9 10 {tail}")
+    stat = procfs.ProcessStat(f"42 (a) R 1 (b)) S 7 8 9 10 {tail}")
     assert (stat.pid, stat.command, stat.state, stat.parent) == (42, "a) R 1 (b)", "S", 7)
     assert (stat.process_group, stat.session, stat.tty) == (8, 9, 10)
 
