@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout
+from rootless.storage.files.link_resolution import resolve_links
 from rootless.storage.files.tree_copy import OPAQUE_NAME, OPAQUE_XATTRS, WHITEOUT
 
 if TYPE_CHECKING:
@@ -113,24 +114,24 @@ def _may_be_device(entry: os.DirEntry[str]) -> bool:
 
 def resolve(union: Lowers, path: str) -> str:
     """The path, without leading slash, that `path` means in the union as a process chrooted to it would find it; names
-    that are not there stay as they are."""
-    todo = [name for name in reversed(path.split("/")) if name]
-    done: list[tuple[str, Lowers]] = []
-    links = 0
-    while todo:
-        name = todo.pop()
-        if name in (".", ".."):
-            if name == ".." and done:
-                done.pop()
-            continue
-        here = done[-1][1] if done else union
-        found = here.find(name)
-        if found is not None and stat.S_ISLNK(found[1].st_mode) and links < 40:
-            links += 1
-            target = os.readlink(found[0])
-            if target.startswith("/"):
-                done.clear()
-            todo += [part for part in reversed(target.split("/")) if part]
-            continue
-        done.append((name, here.enter(name)))
-    return "/".join(name for name, _ in done)
+    that are not there stay as they are, and so does a path that the kernel refuses: nothing can lie at its end."""
+    directories = {b"": union}
+
+    def enter(directory: bytes) -> Lowers:
+        found = directories.get(directory)
+        if found is None:
+            parent, _, name = directory.rpartition(b"/")
+            found = directories[directory] = enter(parent).enter(os.fsdecode(name))
+        return found
+
+    def read_link(here: bytes) -> bytes | None:
+        directory, _, name = here.rpartition(b"/")
+        found = enter(directory).find(os.fsdecode(name))
+        return os.fsencode(os.readlink(found[0])) if found is not None and stat.S_ISLNK(found[1].st_mode) else None
+
+    try:
+        return os.fsdecode(resolve_links(os.fsencode(path), read_link))
+    except OSError as e:
+        if e.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        return path.strip("/")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, split
+from rootless.errors import InvalidInput
+from rootless.storage.files.link_resolution import resolve_links
+from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown, split
 from rootless.storage.tar.tarstream import DIRECTORY, FILE, LINK, SYMLINK, TarStream
 
 if TYPE_CHECKING:
     from rootless.storage.tar.inflate import Inflated
     from rootless.storage.tar.tarstream import TarEntry
-
-_MAX_LINKS = 40
 
 
 class Expected:
@@ -130,27 +130,14 @@ class Expected:
         """The directory `names` with the links of the archive followed, as a chroot would."""
         wanted = b"/".join(names)
         found = self._real.get(wanted)
-        if found is not None:
-            return found
-        real: list[bytes] = []
-        todo = names[::-1]
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                if real:
-                    real.pop()
-                continue
-            entry = self.entries.get(b"/".join([*real, name]))
-            if entry is None or entry.type != SYMLINK or links >= _MAX_LINKS:
-                real.append(name)
-                continue
-            links += 1
-            if entry.linkname.startswith(b"/"):
-                real = []
-            todo += entry.linkname.split(b"/")[::-1]
-        found = b"/".join(real)
-        self._real[wanted] = found
+        if found is None:
+            try:
+                found = resolve_links(wanted, self._link_target)
+            except OSError as e:
+                raise InvalidInput(f"layer has a path '{shown(wanted)}' that leads nowhere: {e.strerror}") from e
+            self._real[wanted] = found
         return found
+
+    def _link_target(self, path: bytes) -> bytes | None:
+        entry = self.entries.get(path)
+        return entry.linkname if entry is not None and entry.type == SYMLINK else None

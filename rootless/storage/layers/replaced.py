@@ -6,20 +6,18 @@ link (it cannot guess the rest); afterwards `take_out` moves that directory besi
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootless.errors import InvalidInput
-from rootless.storage.tar.layer_rules import shown
+from rootless.storage.files.link_resolution import MAX_PATH, resolve_links
 from rootless.storage.tar.recipe import REPLACED
 
 if TYPE_CHECKING:
     from rootless.storage.tar.recipe import RecipeWriter
 
 _HIDDEN = ".wh..wh.replaced-"
-_MAX_LINKS = 40  # as the kernel
-_MAX_PATH = 4095
 
 
 class Replaced:
@@ -66,35 +64,17 @@ def take_out(diff: str, name: str) -> None:
 def real_path(root: int, path: bytes) -> bytes:
     """`path` below the directory `root` with the links on the way to its last name resolved, as a chroot would.
 
-    Raises InvalidInput when it is longer than the kernel takes.
+    Raises OSError: ELOOP, or ENAMETOOLONG when it is longer than the kernel takes.
     """
-    *todo, name = path.split(b"/")
-    todo.reverse()
-    real: list[bytes] = []
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            if real:
-                real.pop()
-            continue
-        here = b"/".join([*real, part])
-        if len(here) > _MAX_PATH:
-            raise InvalidInput(f"layer has a path that is too long through its links: '{shown(path)}'")
+
+    def read_link(here: bytes) -> bytes | None:
         try:
-            target = os.readlink(here, dir_fd=root)
-        except OSError:  # no link
-            real.append(part)
-            continue
-        links += 1
-        if links > _MAX_LINKS:
-            raise InvalidInput(f"layer has a path through too many links: '{shown(path)}'")
-        if target.startswith(b"/"):
-            real = []
-        todo += reversed(target.split(b"/"))
-    found = b"/".join([*real, name])
-    if len(found) > _MAX_PATH:
-        raise InvalidInput(f"layer has a path that is too long through its links: '{shown(path)}'")
+            return os.readlink(here, dir_fd=root)
+        except OSError:
+            return None  # no link
+
+    parent, _, name = path.rpartition(b"/")
+    found = b"/".join(filter(None, (resolve_links(parent, read_link), name)))
+    if len(found) > MAX_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
     return found
