@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_HINT = "restore the file or remove the container's directory"
+
+
 class Fields:
-    """The members of a JSON object. file: what errors call the file; place: the keys that lead to the object."""
+    """The members of a JSON object.
 
-    __slots__ = ("_file", "_known", "_place")
+    file: what errors call the file; place: the keys that lead to the object; hint: what the user can do about errors.
+    """
 
-    def __init__(self, known: object, file: str, place: str = "") -> None:
+    __slots__ = ("_file", "_hint", "_known", "_place")
+
+    def __init__(self, known: object, file: str, place: str = "", hint: str = _HINT) -> None:
         self._file = file
         self._place = place
+        self._hint = hint
         if not isinstance(known, dict):
             raise self._wrong("", "a JSON object")
         self._known: dict[str, Any] = known
@@ -60,6 +67,10 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._wrong(key, "a whole number")
         return value
+
+    def optional_integer(self, key: str) -> int | None:
+        """A whole number, None without one."""
+        return None if self._known.get(key) is None else self.integer(key)
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number; without a default it must be there."""
@@ -111,16 +122,16 @@ class Fields:
     def member(self, key: str) -> Fields | None:
         """The members of an object; None when it is missing."""
         value = self._known.get(key)
-        return None if value is None else Fields(value, self._file, self._path(key))
+        return None if value is None else Fields(value, self._file, self._path(key), self._hint)
 
     def require_member(self, key: str) -> Fields:
         """The members of an object that must be there."""
-        return Fields(self._known.get(key), self._file, self._path(key))
+        return Fields(self._known.get(key), self._file, self._path(key), self._hint)
 
     def objects(self, key: str) -> Iterator[Fields]:
         """The objects of a list, none when it is missing."""
         for number, value in enumerate(self._list(key)):
-            yield Fields(value, self._file, self._path(f"{key}[{number}]"))
+            yield Fields(value, self._file, self._path(f"{key}[{number}]"), self._hint)
 
     def texts(self, key: str) -> list[str]:
         """A list of strings, empty when it is missing."""
@@ -129,6 +140,17 @@ class Fields:
             if not isinstance(value, str):
                 raise self._wrong(f"{key}[{number}]", "a string")
         return [str(value) for value in values]
+
+    def text_pairs(self, key: str) -> list[tuple[str, str]]:
+        """A list of pairs of strings, empty when it is missing."""
+        pairs: list[tuple[str, str]] = []
+        for number, value in enumerate(self._list(key)):
+            match value:
+                case [str(first), str(second)] | (str(first), str(second)):
+                    pairs.append((first, second))
+                case _:
+                    raise self._wrong(f"{key}[{number}]", "a pair of strings")
+        return pairs
 
     def integer_pairs(self, key: str) -> list[tuple[int, int]]:
         """A list of pairs of whole numbers, empty when it is missing."""
@@ -166,4 +188,4 @@ class Fields:
     def _wrong(self, key: str, wanted: str) -> InvalidInput:
         path = self._path(key) if key else self._place
         what = f"'{path}' in '{self._file}'" if path else f"'{self._file}'"
-        return InvalidInput(f"{what} is not {wanted}", hint="restore the file or remove the container's directory")
+        return InvalidInput(f"{what} is not {wanted}", hint=self._hint)

@@ -16,6 +16,7 @@ from rootless.builder.session.build_state import Layer
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.manifest import ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
+from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.step_records import CacheRecord
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class _Source:
                 reader = self._source.open_blob(descriptor)
                 try:
                     parent = below[-1] if below else None
-                    session.store.layers.unpack(chains[-1], parent, diff_ids[-1], descriptor.media_type, reader)
+                    archive = LayerArchive(parent, diff_ids[-1], descriptor.media_type, reader)
+                    session.store.layers.unpack(chains[-1], archive)
                 finally:
                     reader.close()
         fields = layer.to_json() if layer is not None else None

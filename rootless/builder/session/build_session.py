@@ -151,8 +151,9 @@ class BuildSession:
     def commit(self, plan: RootfsPlan, user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
         """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
         that nothing is noted of, where one id stood in for that user."""
-        from rootless.engine.files.snapshots import LayerOptions, commit_layer
+        from rootless.engine.files.snapshots import commit_layer
         from rootless.host.idmap import single_map
+        from rootless.storage.layers.layer_store import LayerOptions
 
         id_map = self.id_map if user is None else single_map(*user)
         new = commit_layer(self.engine, plan, id_map, LayerOptions(move=True, timestamp=self.latest))

@@ -17,6 +17,7 @@ from rootless.errors import InvalidState, UsageError
 from rootless.image.convert import layer_compression, layer_type
 from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.records.json_file import read_record
+from rootless.storage.layers.layer_store import LayerOptions
 from rootless.units import whole_timestamp
 
 TYPE_CHECKING = False
@@ -115,7 +116,7 @@ def _full_name(engine: Engine, name: str) -> str:
 
 def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | None:
     launch, targets = plan_of(engine, container_id)
-    options = snapshots.LayerOptions(exclude=targets, squash=squash)
+    options = LayerOptions(exclude=targets, squash=squash)
     return snapshots.commit_layer(engine, launch.require_rootfs(), launch.id_map, options)
 
 

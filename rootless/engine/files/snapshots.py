@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan
+    from rootless.storage.layers.layer_store import LayerOptions
 
 
 class NewLayer(NamedTuple):
@@ -26,20 +27,6 @@ class NewLayer(NamedTuple):
     entries: int
 
 
-class LayerOptions(NamedTuple):
-    """How a writable directory becomes a layer.
-
-    move: the directory becomes the layer, and the plan is used up; with the copy driver it stays, and its changes are
-    copied. timestamp: seconds since the epoch, later times of files become this. exclude: where something was mounted:
-    what the runtime made there is no change. squash: the layer holds the whole tree, and needs none below it.
-    """
-
-    move: bool = False
-    timestamp: int | None = None
-    exclude: Sequence[str] = ()
-    squash: bool = False
-
-
 def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: LayerOptions) -> NewLayer | None:
     """Make a layer of what is in the writable directory of `plan` (launch.json's "rootfs"); None when nothing changed.
 
@@ -50,28 +37,21 @@ def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: Layer
 
     layers = engine.store.layers
     check_step(engine.store)
-    chain_id = layers.commit(
-        plan,
-        id_map,
-        move=options.move,
-        timestamp=options.timestamp,
-        exclude=options.exclude,
-        squash=options.squash,
-    )
+    chain_id = layers.commit(plan, id_map, options)
     if chain_id is None:
         return None
-    record = layers.record(chain_id)
-    diff_id = record["diff_id"]
-    descriptor = Descriptor(OCI_LAYER, diff_id, record["tar_size"])
-    return NewLayer(chain_id, diff_id, descriptor, record["size"], record["entries"])
+    content = layers.record(chain_id).content
+    descriptor = Descriptor(OCI_LAYER, content.diff_id, content.tar_size)
+    return NewLayer(chain_id, content.diff_id, descriptor, content.size, content.entries)
 
 
 def list_changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
     """What is different in the writable directory of `plan`, in the order of paths; it may be in use meanwhile."""
     from rootless.storage.layers import worker_client
+    from rootless.storage.layers.jobs import Changed, ChangesJob
 
-    result = worker_client.run(worker_client.changes_job(plan, id_map, exclude), engine.store.id_map)
-    return sorted((Change(kind, path) for kind, path in result["changes"]), key=lambda change: change.path)
+    found = worker_client.run(ChangesJob(Changed(plan, id_map, exclude)), engine.store.id_map)
+    return sorted((Change(kind, path) for kind, path in found.changes), key=lambda change: change.path)
 
 
 def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Change]:
@@ -82,10 +62,11 @@ def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Ch
     from rootless.engine.image.image_names import require
     from rootless.image.manifest import chain_ids
     from rootless.storage.layers import worker_client
+    from rootless.storage.layers.jobs import CompareJob
 
     layers = engine.store.layers
     chains = chain_ids(require(engine, one).config.diff_ids)
     others = chains if other is None else chain_ids(require(engine, other).config.diff_ids)
     before = chains[:-1] if other is None else chains
-    job = {"operation": "compare", "one": layers.lowerdirs(before), "other": layers.lowerdirs(others)}
-    return [Change(kind, path) for kind, path in worker_client.run(job, engine.store.id_map)["changes"]]
+    job = CompareJob(layers.lowerdirs(before), layers.lowerdirs(others))
+    return [Change(kind, path) for kind, path in worker_client.run(job, engine.store.id_map).changes]

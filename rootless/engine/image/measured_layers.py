@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rootless.paths import atomic_write
 from rootless.storage.layers import worker_client
+from rootless.storage.layers.jobs import MeasureJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ def measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, 
         if noted is None:
             unknown.append((chain, directory))
     paths = [*(directory for _, directory in unknown), *places]
-    found = worker_client.run(worker_client.measure_job(paths), store.id_map)["sizes"] if paths else []
+    found = worker_client.run(MeasureJob(paths), store.id_map).sizes if paths else []
     for (chain, directory), (size, inodes) in zip(unknown, found, strict=False):
         layers[chain] += size
         try:

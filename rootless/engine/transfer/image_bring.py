@@ -14,7 +14,8 @@ from rootless.engine.transfer.space import check_layers as check_space
 from rootless.errors import InvalidInput
 from rootless.image.manifest import ImageConfig, PlannedLayer, plan_layers
 from rootless.paths import Lock
-from rootless.storage.store.layer_forms import remember
+from rootless.storage.layers.layer_store import LayerArchive
+from rootless.storage.store.layer_forms import Form, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,9 +51,8 @@ def bring(
     _bring_layers(store, source, layers, progress or (lambda event: None), engine.settings.keep_layer_blobs)
     if origin is not None:
         for layer in layers:
-            remember(
-                store, layer.chain_id, f"pulled:{layer.short}", layer.descriptor.digest, layer.descriptor.size, origin
-            )
+            form = Form(layer.descriptor.digest, layer.descriptor.size, (origin,))
+            remember(store, layer.chain_id, f"pulled:{layer.short}", form)
     # After the layers: an interrupted pull leaves layers only, which the next pull uses
     for content, digest in ((raw, manifest.config.digest), (manifest.raw, manifest.digest)):
         if not store.blobs.has(digest):
@@ -131,9 +131,8 @@ def _is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:
 
 def _unpack(store: Store, layer: PlannedLayer, stream: LayerStream) -> None:
     try:
-        store.layers.unpack(
-            layer.chain_id, layer.parent, layer.diff_id, layer.descriptor.media_type, stream, store.id_map
-        )
+        archive = LayerArchive(layer.parent, layer.diff_id, layer.descriptor.media_type, stream)
+        store.layers.unpack(layer.chain_id, archive)
         # A worker may end before the last bytes (padding after the archive's end): the digest is of all of them
         stream.drain()
     except InvalidInput:

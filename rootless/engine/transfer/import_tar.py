@@ -18,6 +18,7 @@ from rootless.errors import UsageError
 from rootless.image.decompress import HEAD, PlainBytes
 from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from rootless.image.platform import host_platform, parse_platform
+from rootless.storage.layers.layer_store import LayerArchive
 from rootless.units import whole_timestamp
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def store_layer(
             shown = count
             progress(PullEvent("import", "Extracting", count))
 
-    chain_id = store.layers.unpack_new(parent, OCI_LAYER, reader, step)
-    diff_id = str(store.layers.record(chain_id)["diff_id"])
+    chain_id = store.layers.unpack_new(LayerArchive(parent, None, OCI_LAYER, reader, step))
+    diff_id = store.layers.record(chain_id).content.diff_id
     if progress is not None:
         progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))
     return Descriptor(OCI_LAYER, diff_id, count)

@@ -44,7 +44,7 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
             from rootless.storage.layers.worker_client import Rebuilt
 
             tar = Rebuilt([store.layers.path(chain)], store.id_map)
-            return CheckedReader(tar, diff_id, int(store.layers.record(chain)["tar_size"]), damaged=_DAMAGED_TREE)
+            return CheckedReader(tar, diff_id, store.layers.record(chain).content.tar_size, damaged=_DAMAGED_TREE)
     # A layer made before there were recipes has its blob
     descriptors = list(_descriptors(store, diff_id, chains))
     for descriptor in descriptors:
@@ -98,7 +98,7 @@ def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
     store = engine.store
     for chain in _chains(store, diff_id, chain_id):
         if recipe.find(store.layers.path(chain)) is not None:
-            return int(store.layers.record(chain)["tar_size"])
+            return store.layers.record(chain).content.tar_size
     if store.blobs.has(diff_id):
         return store.blobs.size(diff_id)
     reader = open_tar(engine, diff_id, chain_id)
@@ -160,7 +160,7 @@ def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
         if other in (chain_id, diff_id):
             continue
         try:
-            if store.layers.record(other).get("diff_id") == diff_id:
+            if store.layers.record(other).content.diff_id == diff_id:
                 yield other
         except RootlessError:
             continue  # being removed, or damaged

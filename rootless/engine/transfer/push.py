@@ -22,7 +22,7 @@ from rootless.image.digest import digest_of
 from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
-from rootless.storage.store.layer_forms import forms, remember
+from rootless.storage.store.layer_forms import Form, forms, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,7 +240,7 @@ def _push_compressed(
     if placed is None:
         placed = _put(push, layer, compressed_content(push.engine, layer, wanted), known, control)
     repository = f"{push.registry}/{push.destination.reference.repository}"
-    remember(store, layer.chain_id, key, placed.digest, placed.size, repository)
+    remember(store, layer.chain_id, key, Form(placed.digest, placed.size, (repository,)))
     return _compressed_descriptor(placed.digest, placed.size, wanted)
 
 

@@ -25,6 +25,7 @@ from rootless.engine.report_types import (
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
 from rootless.storage.layers import worker_client
+from rootless.storage.layers.jobs import VerifyJob
 from rootless.storage.store.gc import collect_garbage
 from rootless.storage.tar import recipe
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
+    from rootless.storage.layers.layer_record import LayerRecord
     from rootless.storage.store.index import ImageEntry
 
 
@@ -146,28 +148,27 @@ class _Look:
                 self.damaged_layers[chain_id] = whole
                 self._found.append(StoreFinding(LAYER, chain_id, text, details))
 
-    def _layer(self, chain_id: str, record: dict[str, Any]) -> tuple[tuple[str, ...], str, bool]:
+    def _layer(self, chain_id: str, record: LayerRecord) -> tuple[tuple[str, ...], str, bool]:
         """(damages, what is wrong in short or "", whether its tar can still be made)."""
-        diff_id, parent = str(record["diff_id"]), record["parent"]
+        diff_id, parent = record.content.diff_id, record.parent
         if chain_ids([parent, diff_id] if parent else [diff_id])[-1] != chain_id:
             return (), "its record is of another layer", False
         directory = self._store.layers.path(chain_id)
         if not os.path.isdir(f"{directory}/diff"):
             return (), "its tree is missing", False
         if recipe.find(directory) is None:
-            if record.get("recipe"):
+            if record.has_recipe:
                 return (), "its recipe is missing", False
             return (), "", False  # made before there were recipes: nothing to compare with but its blob
         if self._quick:
             return (), "", False
-        job = worker_client.verify_job(directory, record.get("lost") or {})
-        found = worker_client.run(job, self._store.id_map)
-        whole = found["diff_id"] == diff_id
-        if not found["count"]:
+        found = worker_client.run(VerifyJob(directory, record.content.lost), self._store.id_map)
+        whole = found.diff_id == diff_id
+        if not found.count:
             return (), "" if whole else "its recipe makes another archive", whole
-        count = found["count"]
+        count = found.count
         text = "1 thing in its tree differs" if count == 1 else f"{count} things in its tree differ"
-        return tuple(found["texts"]), text, whole
+        return tuple(found.texts), text, whole
 
     def _image(self, entry: ImageEntry) -> None:
         self.images += 1

@@ -107,7 +107,7 @@ class _Repair:
                 return self._layer_again(chain, chains[at - 1] if at else None, entry.config.diff_ids[at])
         # Of a container whose image is gone, or of the build cache: its own record says what it is
         record = self._store.layers.record(chain)
-        return self._layer_again(chain, record["parent"], str(record["diff_id"]))
+        return self._layer_again(chain, record.parent, record.content.diff_id)
 
     def _layer_again(self, chain: str, parent: str | None, diff_id: str) -> str:
         bad = {each for each, whole in self._damaged.items() if not whole}

@@ -347,7 +347,7 @@ class LayerWriter:
         if override is not None and override.applies_to(status):
             uid, gid, mode = override.uid, override.gid, override.mode_now(status.st_mode)
             if override.is_device:
-                kind, major, minor = KINDS[override.format], override.major, override.minor
+                kind, major, minor = KINDS[override.format], *override.device
         else:
             uid, gid = status.st_uid, status.st_gid
             # With one id the files of the image are the caller's too, whoever he is in the container

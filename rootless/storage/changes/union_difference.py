@@ -11,11 +11,11 @@ from rootless.storage.files.entry_attributes import CHUNK, READ, read_attributes
 if TYPE_CHECKING:
     from rootless.storage.changes.lowers import Lowers
 
-    Change = list[str]
+    Change = tuple[str, str]
 
 
 def compare(one: Lowers, other: Lowers, prefix: str = "") -> list[Change]:
-    """[kind, path] of what `other` has added, changed and deleted, parents first. Times alone are no change."""
+    """(kind, path) of what `other` has added, changed and deleted, parents first. Times alone are no change."""
     found: list[Change] = []
     before, after = one.names(), other.names()
     for name in sorted(before | after):
@@ -23,14 +23,14 @@ def compare(one: Lowers, other: Lowers, prefix: str = "") -> list[Change]:
         was, now = one.find(name), other.find(name)
         if now is None:
             if was is not None:
-                found.append(["D", path])
+                found.append(("D", path))
             continue
         is_told = was is None or not _is_equal(*was, *now)
         inner: list[Change] = []
         if stat.S_ISDIR(now[1].st_mode):
             inner = compare(one.enter(name), other.enter(name), path)
         if is_told or inner:
-            found.append(["A" if was is None else "C", path])
+            found.append(("A" if was is None else "C", path))
         found += inner
     return found
 

@@ -163,7 +163,7 @@ class Archiver:
         if override is not None and override.applies_to(status):
             uid, gid, mode = override.uid, override.gid, override.mode_now(status.st_mode)
             if override.is_device:
-                kind, major, minor = KINDS[override.format], override.major, override.minor
+                kind, major, minor = KINDS[override.format], *override.device
         elif self._owner is not None:
             uid, gid = self._owner(status.st_uid, status.st_gid)
         else:

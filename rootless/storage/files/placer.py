@@ -240,7 +240,7 @@ class ArchivePlacer:
                 return
             fd = os.open(name, _NEW, overrides.on_disk(entry.mode, 0) & 0o777, dir_fd=parent)
             try:
-                overrides.write(fd, Override(*self._owner(entry), entry.mode, _FORMATS[entry.type], *entry.device))
+                overrides.write(fd, Override(*self._owner(entry), entry.mode, _FORMATS[entry.type], entry.device))
                 os.utime(fd, ns=(entry.mtime, entry.mtime))
             finally:
                 os.close(fd)

@@ -11,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from rootless.storage.layers.layer_record import LostAttributes
 from rootless.storage.owners import overrides
 from rootless.storage.owners.overrides import Override, on_disk
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
 PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
 KEPT = ("user.", "security.capability", "system.posix_acl_")
 NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
-
-
-class LostAttributes:
-    """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
-
-    __slots__ = ("devices", "owners", "xattrs")
-
-    def __init__(self) -> None:
-        self.devices = 0
-        self.owners = 0
-        self.xattrs = 0
-
-    def to_json(self) -> dict[str, int]:
-        """The counts as JSON values."""
-        return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
 
 
 class LayerAttributes:
@@ -102,7 +88,7 @@ class LayerAttributes:
         if entry is not None:
             format = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}.get(entry.type, format)
             mode = entry.mode & 0o7777 if format == stat.S_IFDIR else self.unowned_mode(entry.mode & 0o7777)
-            override = Override(entry.uid, entry.gid, mode, format, *entry.device)
+            override = Override(entry.uid, entry.gid, mode, format, entry.device)
         elif format != stat.S_IFDIR:
             return  # files are always new
         try:

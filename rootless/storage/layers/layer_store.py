@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
 from rootless.image.digest import hex_of
 from rootless.paths import Lock, ensure_private
 from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.files.removal import remove_tree
-from rootless.storage.layers import worker_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan
+    from rootless.storage.layers.jobs import Job
+    from rootless.storage.layers.layer_record import LayerRecord
+
+    _Answer = TypeVar("_Answer")
 
     Names = list[str]
 
@@ -36,8 +40,37 @@ _POLL = 0.05
 _AT_FDCWD = -100
 
 
+class LayerArchive(NamedTuple):
+    """What a layer is unpacked from.
+
+    parent: chain id of the layer below, None at the bottom; diff_id: what the digest of the tar must be, None when any
+    will do; media_type: says how `stream` is compressed; progress: called with the number of bytes of each piece read.
+    """
+
+    parent: str | None
+    diff_id: str | None
+    media_type: str
+    stream: ByteSource
+    progress: Callable[[int], None] | None = None
+
+
+class LayerOptions(NamedTuple):
+    """How a layer is made of a writable directory.
+
+    move: the directory becomes the layer and the plan is used up, instead of a copy; with the copy driver it stays, and
+    its changes are copied. timestamp: seconds since the epoch, later times of files become this. exclude: paths where
+    something is mounted: what the runtime made there is no change. squash: the layer holds the whole tree, not only the
+    changes, and has no parent.
+    """
+
+    move: bool = False
+    timestamp: int | None = None
+    exclude: Sequence[str] = ()
+    squash: bool = False
+
+
 class Layers:
-    """The directory `layers` of the store at `root`.
+    """The unpacked layers of the store at `root`: its directory `layers`.
 
     default_map: gives the user's default id map, which costs a look at the host and is asked for only when it is used.
     """
@@ -53,102 +86,75 @@ class Layers:
         """True when the layer is unpacked."""
         return os.path.exists(f"{self.directory}/{hex_of(chain_id)}")
 
-    def record(self, chain_id: str) -> dict[str, Any]:
-        """What unpacking noted: diff_id, tar_size, parent, size (bytes of files), entries, lost (what could not be
-        kept), recipe (whether there is one; layers made before there were recipes have their blob)."""
-        return read_record(f"{self.directory}/{hex_of(chain_id)}/layer.json", what="layer record")
+    def record(self, chain_id: str) -> LayerRecord:
+        """What unpacking noted. Raises NotFound; InvalidInput when the record is damaged."""
+        from rootless.storage.layers.layer_record import LayerRecord
+
+        path = f"{self.directory}/{hex_of(chain_id)}/layer.json"
+        return LayerRecord.from_json(read_record(path, what="layer record"), path)
 
     def size(self, chain_id: str) -> int:
-        """Bytes of the layer's files, unpacked. Raises NotFound."""
-        return int(self.record(chain_id)["size"])
+        """Bytes of the layer's files, unpacked. Raises NotFound; InvalidInput when the layer's record is damaged."""
+        return self.record(chain_id).content.size
 
     def list(self) -> Names:
         """Chain ids of all unpacked layers."""
         return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
 
-    def unpack(
-        self,
-        chain_id: str,
-        parent_chain_id: str | None,
-        diff_id: str,
-        media_type: str,
-        stream: ByteSource,
-        id_map: IdMap | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        """Unpack one layer from its compressed bytes; `stream` is always read to its end, once.
+    def unpack(self, chain_id: str, archive: LayerArchive) -> None:
+        """Unpack one layer from its compressed bytes; the archive's stream is always read to its end, once.
 
-        id_map: the user's default one (None: the store's). progress: called with the compressed bytes read each time.
         Several layers may be unpacked at once, from threads too; a layer that another process is unpacking is
         waited for. Start them bottom first: one with links into lower layers waits for its parent.
         Raises InvalidInput (archive breaks the rules), DigestMismatch (diff_id), HostLimit (no space, no namespaces).
         """
-        hex_of(diff_id)
-        id_map = id_map or self._default_map()
         with self._lock(chain_id):
             if self.has(chain_id):
-                worker_client.drain(stream, progress)
+                from rootless.storage.layers import worker_client
+
+                worker_client.drain(archive.stream, archive.progress)
                 return
             temporary = self._make()
             try:
-                record = self._unpack(temporary, parent_chain_id, media_type, diff_id, stream, id_map, progress)
-                self._publish(temporary, record, self.path(chain_id))
+                self._publish(temporary, self._unpack(temporary, archive), self.path(chain_id))
             except BaseException:
-                worker_client.run(worker_client.delete_job(temporary), id_map)
+                self._delete(temporary)
                 raise
 
-    def unpack_new(
-        self,
-        parent_chain_id: str | None,
-        media_type: str,
-        stream: ByteSource,
-        progress: Callable[[int], None] | None = None,
-    ) -> str:
+    def unpack_new(self, archive: LayerArchive) -> str:
         """Unpack a layer of which nothing is known yet; its chain id (`record` has diff_id and tar_size). Else as
         `unpack`; the parent is there already."""
         temporary = self._make()
         try:
-            record = self._unpack(temporary, parent_chain_id, media_type, None, stream, self._default_map(), progress)
-            return self._publish_new(temporary, record)
+            return self._publish_new(temporary, self._unpack(temporary, archive))
         except BaseException:
-            worker_client.run(worker_client.delete_job(temporary), self._default_map())
+            self._delete(temporary)
             raise
 
-    def commit(
-        self,
-        plan: RootfsPlan,
-        container_map: IdMap,
-        *,
-        move: bool = False,
-        timestamp: int | None = None,
-        exclude: Sequence[str] = (),
-        squash: bool = False,
-    ) -> str | None:
+    def commit(self, plan: RootfsPlan, container_map: IdMap, options: LayerOptions) -> str | None:
         """Make a layer of what a container has changed; its chain id, or None when that is nothing.
 
-        plan: of its driver, on layers of this store; container_map: its ids. move: the writable directory becomes the
-        layer (the container is not used again) instead of a copy. timestamp: seconds, no file's time is later.
-        exclude: paths where something is mounted, which the runtime may have made. squash: the whole tree, not only
-        the changes; the layer has no parent then. Raises InvalidInput, HostLimit.
+        plan: of its driver, on layers of this store; container_map: its ids. Raises InvalidInput, HostLimit.
         """
-        id_map = self._default_map()
-        parent = None if squash else self.top_of(plan)
+        from rootless.storage.layers.jobs import Changed, CommitJob
+        from rootless.storage.layers.layer_record import LayerRecord
+
+        parent = None if options.squash else self.top_of(plan)
         temporary = self._make()
-        job = worker_client.commit_job(plan, container_map, exclude, directory=temporary, timestamp=timestamp)
-        job |= {"move": move, "squash": squash}
+        changed = Changed(plan, container_map, options.exclude)
+        job = CommitJob(changed, temporary, options.timestamp, move=options.move, squash=options.squash)
         try:
-            result = worker_client.run(job, id_map)
-            if not result["entries"] and squash:  # an empty image
-                worker_client.run(worker_client.delete_job(temporary), id_map)
+            content = self._run(job)
+            if not content.entries and options.squash:  # an empty image
+                self._delete(temporary)
                 return None
-            if not result["entries"]:
+            if not content.entries:
                 os.rmdir(f"{temporary}/diff")
                 os.rmdir(temporary)
                 return None
-            record = {**result, "parent": parent, "id_map": id_map.key(), "recipe": True}
-            return self._publish_new(temporary, record)
+            return self._publish_new(temporary, LayerRecord(content, parent, self._default_map().key()))
         except BaseException:
-            worker_client.run(worker_client.delete_job(temporary), id_map)
+            self._delete(temporary)
             raise
 
     def top_of(self, plan: RootfsPlan) -> str | None:
@@ -158,50 +164,60 @@ class Layers:
             return None  # an image without layers: the driver made an empty directory
         return f"sha256:{os.path.basename(directory).partition('+')[0]}"
 
-    def _unpack(
-        self,
-        temporary: str,
-        parent_chain_id: str | None,
-        media_type: str,
-        diff_id: str | None,
-        stream: ByteSource,
-        id_map: IdMap,
-        progress: Callable[[int], None] | None,
-    ) -> dict[str, Any]:
+    def _unpack(self, temporary: str, archive: LayerArchive) -> LayerRecord:
         """Unpack into `temporary`; the layer's record."""
-        job = worker_client.unpack_job(f"{temporary}/diff", media_type, diff_id)
-        result = worker_client.run(job, id_map, stream=stream, progress=progress)
-        if parent_chain_id is None and result["links"]:
+        from rootless.storage.layers.jobs import FinishJob, UnpackJob
+        from rootless.storage.layers.layer_record import LayerRecord
+        from rootless.storage.tar.inflate import compression_of  # with OpenSSL's hashes
+
+        if archive.diff_id is not None:
+            hex_of(archive.diff_id)
+        job = UnpackJob(f"{temporary}/diff", compression_of(archive.media_type), archive.diff_id)
+        unpacked = self._run(job, archive)
+        content, unfinished = unpacked.content, unpacked.unfinished
+        if archive.parent is None and unfinished.links:
             raise InvalidInput(
-                f"layer '{result['diff_id']}' has a hard link to a missing file '{result['links'][0][1]}'"
+                f"layer '{content.diff_id}' has a hard link to a missing file '{unfinished.links[0][1]}'"
             )
         lowers: Names = []
-        if parent_chain_id is not None and (result["links"] or result["implied"]):
-            lowers = self._lowers(parent_chain_id)
-        if lowers or result["replaced"]:
-            worker_client.run(worker_client.finish_job(temporary, lowers, result), id_map)
-        record = {key: result[key] for key in ("diff_id", "tar_size", "size", "entries", "markers", "lost")}
-        return {**record, "parent": parent_chain_id, "id_map": id_map.key(), "recipe": True}
+        if archive.parent is not None and (unfinished.links or unfinished.implied):
+            lowers = self._lowers(archive.parent)
+        if lowers or unfinished.replaced:
+            self._run(FinishJob(f"{temporary}/diff", lowers, unfinished))
+        return LayerRecord(content, archive.parent, self._default_map().key())
+
+    def _run(self, job: Job[_Answer], archive: LayerArchive | None = None) -> _Answer:
+        """Do a job in the worker; it reads the bytes of `archive`."""
+        from rootless.storage.layers import worker_client  # `run` only asks where layers lie
+
+        if archive is None:
+            return worker_client.run(job, self._default_map())
+        return worker_client.run(job, self._default_map(), stream=archive.stream, progress=archive.progress)
+
+    def _delete(self, temporary: str) -> None:
+        """Remove a tree that gets no name."""
+        from rootless.storage.layers.jobs import DeleteJob
+
+        self._run(DeleteJob(temporary))
 
     def replace(self, chain_id: str, parent_chain_id: str | None, diff_id: str, stream: ByteSource) -> None:
         """Unpack a damaged layer anew from its uncompressed tar; the old tree goes into the store's quarantine.
 
         Containers that run keep the old one. Raises as `unpack`, and leaves the old one in its place then.
         """
-        id_map = self._default_map()
         quarantine = ensure_private(f"{self._root}/quarantine")
         with self._lock(chain_id):
             final, temporary = self.path(chain_id), self._make()
             try:
-                record = self._unpack(temporary, parent_chain_id, _PLAIN, diff_id, stream, id_map, None)
+                record = self._unpack(temporary, LayerArchive(parent_chain_id, diff_id, _PLAIN, stream))
                 self._carry_over(final, temporary)
                 if not self.has(chain_id):
                     self._publish(temporary, record, final)
                     return
-                write_record(f"{temporary}/layer.json", record)
+                write_record(f"{temporary}/layer.json", record.to_json())
                 _exchange(temporary, final)
             except BaseException:
-                worker_client.run(worker_client.delete_job(temporary), id_map)
+                self._delete(temporary)
                 raise
             try:
                 os.rename(temporary, f"{quarantine}/{hex_of(chain_id)}-{random_name()}")
@@ -267,41 +283,41 @@ class Layers:
             raise HostLimit(f"cannot make layer directory '{temporary}': {e.strerror}") from e
         return temporary
 
-    def _publish(self, temporary: str, record: dict[str, Any], final: str) -> None:
+    def _publish(self, temporary: str, record: LayerRecord, final: str) -> None:
         """Give a complete and durable tree its name."""
         try:
-            write_record(f"{temporary}/layer.json", record)
+            write_record(f"{temporary}/layer.json", record.to_json())
             os.rename(temporary, final)
         except OSError as e:
             raise HostLimit(f"cannot make layer directory '{final}': {e.strerror}") from e
 
-    def _publish_new(self, temporary: str, record: dict[str, Any]) -> str:
+    def _publish_new(self, temporary: str, record: LayerRecord) -> str:
         """Give a complete tree the name that its digest says, or remove it when that is there already; its chain id."""
         from rootless.image.manifest import chain_ids
 
-        parent, diff_id = record["parent"], record["diff_id"]
-        chain_id: str = diff_id if parent is None else chain_ids([parent, diff_id])[-1]
+        parent, diff_id = record.parent, record.content.diff_id
+        chain_id = diff_id if parent is None else chain_ids([parent, diff_id])[-1]
         with self._lock(chain_id):
             if not self.has(chain_id):
                 self._publish(temporary, record, self.path(chain_id))
                 return chain_id
-        worker_client.run(worker_client.delete_job(temporary), self._default_map())
+        self._delete(temporary)
         return chain_id
 
     def _remap(self, chain_id: str, final: str, id_map: IdMap) -> None:
-        default = self._default_map()
+        from rootless.storage.layers.jobs import RemapJob
+
         with self._lock(chain_id):
             if os.path.exists(final):
                 return
             record = self.record(chain_id)
             temporary = self._make()
             try:
-                result = worker_client.run(
-                    worker_client.remap_job(f"{self.path(chain_id)}/diff", temporary, id_map), default
-                )
-                self._publish(temporary, {**record, "id_map": id_map.key(), "lost": result["lost"]}, final)
+                record.content.lost = self._run(RemapJob(f"{self.path(chain_id)}/diff", f"{temporary}/diff", id_map))
+                record.id_map = id_map.key()
+                self._publish(temporary, record, final)
             except BaseException:
-                worker_client.run(worker_client.delete_job(temporary), default)
+                self._delete(temporary)
                 raise
 
     def _lowers(self, chain_id: str) -> Names:
@@ -311,7 +327,7 @@ class Layers:
         while current is not None:
             self._wait_for(current)
             directories.append(f"{self.path(current)}/diff")
-            current = self.record(current)["parent"]
+            current = self.record(current).parent
         return directories
 
     def _wait_for(self, chain_id: str) -> None:

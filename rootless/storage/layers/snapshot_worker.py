@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit
 from rootless.host.userns import enter
@@ -18,6 +18,8 @@ from rootless.storage.changes.lowers import Lowers, resolve
 from rootless.storage.drivers import ChangeForm, find_driver
 from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.tree_copy import WHITEOUT, Copier, copy_tree
+from rootless.storage.layers.jobs import ChangeList
+from rootless.storage.layers.layer_record import LayerContent
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
 from rootless.storage.tar.layer_rules import MAX_DEPTH
@@ -26,41 +28,33 @@ from rootless.storage.tar.recipe import RecipeWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rootless.storage.layers.jobs import ChangesJob, CommitJob, CompareJob
 
-def commit(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    """Enter the namespace and write the layer: see `commit_here`."""
+
+def commit(job: CommitJob, id_map: IdMap) -> LayerContent:
+    """Write the layer, in a new namespace of `id_map`. Without changes it has 0 entries, and nothing else was done."""
     prepare(id_map)
-    return commit_here(job, id_map)
-
-
-def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    """Write the layer, in a namespace of `id_map`.
-
-    Job: plan; container_map; exclude, mount targets that are no change; timestamp, seconds or None; target, the new
-    layer's directory with an empty `diff`; move, whether `upper` may become the layer; squash, whether the layer is to
-    hold the whole tree. Without changes the answer has 0 entries, and nothing else was done.
-    """
-    plan, exclude = RootfsPlan.from_job(job["plan"]), job["exclude"]
+    plan, exclude = job.changed.plan, job.changed.exclude
     form = find_driver(plan.driver).form
-    if job["squash"]:
+    if job.squash:
         exclude = _without_own(plan, exclude)
-        plan, form = _flatten(plan, job["target"]), ChangeForm()
-    owner = _translation(id_map, IdMap.from_json(job["container_map"]))
+        plan, form = _flatten(plan, job.target), ChangeForm()
+    owner = _translation(id_map, job.changed.container_map)
     single = id_map.kind == "single"
     difference = Difference(plan, form, owner or _same, exclude)
     if not difference.nodes:
-        return {"entries": 0}
+        return LayerContent("", 0, 0, 0, "overlay")
     # A copied tree holds the whole image: only its changes may become the layer
-    move = (job["move"] and not form.holds_whole_tree) or job["squash"]
-    layer = job["target"]
+    move = (job.move and not form.holds_whole_tree) or job.squash
+    layer = job.target
     source = os.open(plan.upper, DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
     if move:
         _remove_dropped(source, difference.dropped)
-    table = NotedOwners(RootfsPlan.from_job(job["plan"]))
+    table = NotedOwners(job.changed.plan)
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
-        writer = LayerWriter(source, target, tar, owner=owner, timestamp=job["timestamp"], table=table, single=single)
+        writer = LayerWriter(source, target, tar, owner=owner, timestamp=job.timestamp, table=table, single=single)
         writer.write(difference.nodes)
         diff_id = tar.finish()
     if writer.noted:
@@ -71,14 +65,7 @@ def commit_here(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
         os.rename(plan.upper, f"{layer}/diff")
     # One call for all files, before the layer gets its name; a full disk may show only here
     syncfs(source)
-    return {
-        "diff_id": diff_id,
-        "tar_size": recipe.tar_size,
-        "size": writer.size,
-        "entries": writer.entries,
-        "markers": writer.markers,
-        "lost": {"devices": 0, "owners": 0, "xattrs": 0},
-    }
+    return LayerContent(diff_id, recipe.tar_size, writer.size, writer.entries, writer.markers)
 
 
 def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
@@ -111,27 +98,27 @@ def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
     return whole
 
 
-def changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    """What `diff` shows: [kind, path] in order. Job: plan, container_map, exclude."""
+def changes(job: ChangesJob, id_map: IdMap) -> ChangeList:
+    """What `diff` shows, in order, parents first."""
     prepare(id_map)
-    owner = _translation(id_map, IdMap.from_json(job["container_map"]))
-    plan = RootfsPlan.from_job(job["plan"])
-    difference = Difference(plan, find_driver(plan.driver).form, owner or _same, job["exclude"])
+    changed = job.changed
+    owner = _translation(id_map, changed.container_map)
+    form = find_driver(changed.plan.driver).form
+    difference = Difference(changed.plan, form, owner or _same, changed.exclude)
     found = []
     for node in difference.nodes:
         if node.path:
             kind = "D" if node.kind == GONE else "C" if node.exists else "A"
-            found.append([kind, f"/{node.path}"])
-    return {"changes": found}
+            found.append((kind, f"/{node.path}"))
+    return ChangeList(found)
 
 
-def compare_images(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    """What is different between two lists of layers, topmost first. Job: one, other."""
+def compare_images(job: CompareJob, id_map: IdMap) -> ChangeList:
+    """What is different between two lists of layers."""
     from rootless.storage.changes.union_difference import compare
 
     prepare(id_map)
-    one, other = (Lowers(job[key], by_name=True) for key in ("one", "other"))
-    return {"changes": compare(one, other)}
+    return ChangeList(compare(Lowers(job.one, by_name=True), Lowers(job.other, by_name=True)))
 
 
 def prepare(id_map: IdMap) -> None:

@@ -9,14 +9,20 @@ import json
 import os
 import struct
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
 from rootless.host.answer import encode_error, encode_result, write_all
 from rootless.host.userns import enter
 from rootless.kernel import mounts
 from rootless.kernel.files import syncfs
+from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
+from rootless.storage.layers import jobs
+from rootless.storage.layers.layer_record import LayerContent, LostAttributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> int:
@@ -24,9 +30,9 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)  # nothing but the answer may reach the caller
     try:
-        job = json.loads(_exactly(struct.unpack("!I", _exactly(4))[0]))
-        id_map = IdMap.from_json(job["id_map"])
-        answer = encode_result(json.dumps(_OPERATIONS[job["operation"]](job, id_map)).encode())
+        job = Fields(json.loads(_exactly(struct.unpack("!I", _exactly(4))[0])), "job on a layer")
+        id_map = IdMap.from_fields(job.require_member("id_map"))
+        answer = encode_result(json.dumps(_do(job, id_map).to_json()).encode())
     except RootlessError as e:
         answer = encode_error(e)
     except OSError as e:
@@ -51,7 +57,43 @@ def _exactly(size: int) -> bytes:
     return content
 
 
-def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _do(fields: Fields, id_map: IdMap) -> jobs.Answer:
+    """Do the job that `fields` describe, in a namespace of `id_map`."""
+    match fields.text("operation"):
+        case jobs.UnpackJob.operation:
+            return _unpack(jobs.UnpackJob.from_json(fields), id_map)
+        case jobs.FinishJob.operation:
+            return _finish(jobs.FinishJob.from_json(fields), id_map)
+        case jobs.RemapJob.operation:
+            return _remap(jobs.RemapJob.from_json(fields), id_map)
+        case jobs.DeleteJob.operation:
+            return _delete(jobs.DeleteJob.from_json(fields), id_map)
+        case jobs.RebuildJob.operation:
+            return _rebuild(jobs.RebuildJob.from_json(fields), id_map)
+        case jobs.VerifyJob.operation:
+            return _verify(jobs.VerifyJob.from_json(fields), id_map)
+        case jobs.MeasureJob.operation:
+            return _measure(jobs.MeasureJob.from_json(fields), id_map)
+        case other:
+            return _compare_trees(other, fields, id_map)
+
+
+def _compare_trees(operation: str, fields: Fields, id_map: IdMap) -> jobs.Answer:
+    """The jobs that look for differences between trees; their modules are loaded only here."""
+    from rootless.storage.layers import snapshot_worker
+
+    match operation:
+        case jobs.CommitJob.operation:
+            return snapshot_worker.commit(jobs.CommitJob.from_json(fields), id_map)
+        case jobs.ChangesJob.operation:
+            return snapshot_worker.changes(jobs.ChangesJob.from_json(fields), id_map)
+        case jobs.CompareJob.operation:
+            return snapshot_worker.compare_images(jobs.CompareJob.from_json(fields), id_map)
+        case _:
+            raise InvalidInput(f"'{operation}' is nothing that can be done with a layer")
+
+
+def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
     # Everything is imported before the root changes: afterwards a file of the image would be found in its place
 
     from rootless.storage.layers.apply import Applier
@@ -62,10 +104,10 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     from rootless.storage.tar.tarstream import TarStream
 
     enter(id_map)
-    target = job["target"]
+    target = job.target
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     beside = os.open(os.path.dirname(target), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    codec = Inflated.codec(job["compression"])
+    codec = Inflated.codec(job.compression)
     with RecipeWriter.create(os.path.dirname(target)) as recipe:
         _shut_in(target)
         source = Inflated(0, codec, recipe)
@@ -74,8 +116,8 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
         applier = Applier(root, attributes, recipe)
         applier.apply(TarStream(source), source)
         diff_id = source.drain()
-    if diff_id != (job["diff_id"] or diff_id):
-        raise DigestMismatch(f"uncompressed layer has digest '{diff_id}' instead of '{job['diff_id']}'")
+    if diff_id != (job.diff_id or diff_id):
+        raise DigestMismatch(f"uncompressed layer has digest '{diff_id}' instead of '{job.diff_id}'")
     if attributes.noted:
         table = append_to(".", dir_fd=beside)
         with open(table, "wb") as f:
@@ -83,17 +125,11 @@ def _unpack(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
     os.close(beside)
     # One call for all files, before the layer gets its name; a full disk may show only here
     syncfs(root)
-    return {
-        "diff_id": diff_id,
-        "tar_size": recipe.tar_size,
-        "replaced": applier.replaced.name,
-        "size": applier.size,
-        "entries": applier.entries,
-        "markers": applier.markers,
-        "lost": attributes.lost.to_json(),
-        "links": [[os.fsdecode(path), os.fsdecode(target)] for path, target in applier.links.items()],
-        "implied": [os.fsdecode(path) for path in sorted(applier.implied)],
-    }
+    content = LayerContent(diff_id, recipe.tar_size, applier.size, applier.entries, applier.markers)
+    content.lost = attributes.lost
+    links = [(os.fsdecode(path), os.fsdecode(target)) for path, target in applier.links.items()]
+    implied = [os.fsdecode(path) for path in sorted(applier.implied)]
+    return jobs.Unpacked(content, jobs.Unfinished(links, implied, applier.replaced.name))
 
 
 def _shut_in(directory: str) -> None:
@@ -109,21 +145,22 @@ def _shut_in(directory: str) -> None:
     os.chdir("/")
 
 
-def _finish(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _finish(job: jobs.FinishJob, id_map: IdMap) -> jobs.NoAnswer:
     from rootless.storage.layers.complete import complete
     from rootless.storage.layers.replaced import take_out
 
     enter(id_map)
-    if job["replaced"]:
-        take_out(job["target"], job["replaced"])
-    complete(job["target"], job["lowers"], [(p, t) for p, t in job["links"]], job["implied"])
-    return {}
+    unfinished = job.unfinished
+    if unfinished.replaced:
+        take_out(job.target, unfinished.replaced)
+    complete(job.target, job.lowers, unfinished.links, unfinished.implied)
+    return jobs.NoAnswer()
 
 
-def _remap(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _remap(job: jobs.RemapJob, id_map: IdMap) -> LostAttributes:
     from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
-    other = IdMap.from_json(job["other_map"])
+    other = job.other_map
     enter(id_map)
 
     def translate(uid: int, gid: int) -> tuple[int, int]:
@@ -134,85 +171,52 @@ def _remap(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
 
     copier = Copier(owner=translate, capability_root=translate(0, 0)[0], marks=True)
     os.umask(0)
-    source, target = os.open(job["source"], PATH_DIRECTORY), os.open(job["target"], PATH_DIRECTORY)
-    copy_tree(source, target, copier, job["target"])
+    source, target = os.open(job.source, PATH_DIRECTORY), os.open(job.target, PATH_DIRECTORY)
+    copy_tree(source, target, copier, job.target)
     syncfs(target)
-    return {"lost": {"xattrs": copier.lost}}
+    return LostAttributes(xattrs=copier.lost)
 
 
-def _through(host: int | None, fallback: int | None, inward: Any) -> int:
+def _through(host: int | None, fallback: int | None, inward: Callable[[int], int | None]) -> int:
     """Host id → id in this namespace; an id that the other map lacks becomes its root's."""
-    found = inward(host if host is not None else fallback)
+    wanted = fallback if host is None else host
+    found = None if wanted is None else inward(wanted)
     if found is None:
         raise InvalidInput(f"id map uses id {host}, which is not yours")
-    return int(found)
+    return found
 
 
-def _delete(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _delete(job: jobs.DeleteJob, id_map: IdMap) -> jobs.NoAnswer:
     from rootless.storage.files.removal import remove_tree
 
-    remove_tree(job["target"], id_map)
-    return {}
+    remove_tree(job.target, id_map)
+    return jobs.NoAnswer()
 
 
-def _rebuild(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> jobs.NoAnswer:
     from rootless.storage.layers.rebuild import Rebuilder
 
     enter(id_map)
-    top, names = job["top"], job["names"]
-    rebuilders = [Rebuilder(f"{top}/{name}") for name in names]
-    _shut_in(top)  # a link in a changed tree must not lead to files that are not the layers'
-    for name, rebuilder in zip(names, rebuilders, strict=True):
+    rebuilders = [Rebuilder(f"{job.top}/{name}") for name in job.names]
+    _shut_in(job.top)  # a link in a changed tree must not lead to files that are not the layers'
+    for name, rebuilder in zip(job.names, rebuilders, strict=True):
         rebuilder.enter(f"/{name}")
-        rebuilder.write(job["out"])
+        rebuilder.write(job.out)
         rebuilder.close()
-    return {}
+    return jobs.NoAnswer()
 
 
-def _verify(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _verify(job: jobs.VerifyJob, id_map: IdMap) -> jobs.Verified:
     from rootless.storage.layers.verify import verify
     from rootless.storage.tar.layer_rules import MAX_DEPTH
 
     enter(id_map)
     sys.setrecursionlimit(3 * MAX_DEPTH + 500)
-    directory = job["directory"]
-    return verify(directory, id_map, job["lost"], lambda: _shut_in(directory))
+    return verify(job, id_map, lambda: _shut_in(job.directory))
 
 
-def _measure(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
+def _measure(job: jobs.MeasureJob, id_map: IdMap) -> jobs.Measured:
     from rootless.storage.layers.measure import measure
 
     enter(id_map)
-    return {"sizes": measure(job["paths"])}
-
-
-def _commit(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    from rootless.storage.layers import snapshot_worker
-
-    return snapshot_worker.commit(job, id_map)
-
-
-def _changes(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    from rootless.storage.layers import snapshot_worker
-
-    return snapshot_worker.changes(job, id_map)
-
-
-def _compare(job: dict[str, Any], id_map: IdMap) -> dict[str, Any]:
-    from rootless.storage.layers import snapshot_worker
-
-    return snapshot_worker.compare_images(job, id_map)
-
-
-_OPERATIONS = {
-    "unpack": _unpack,
-    "finish": _finish,
-    "remap": _remap,
-    "delete": _delete,
-    "rebuild": _rebuild,
-    "verify": _verify,
-    "measure": _measure,
-    "commit": _commit,
-    "changes": _changes,
-    "compare": _compare,
-}
+    return jobs.Measured(measure(job.paths))

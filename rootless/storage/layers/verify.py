@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.tree_copy import is_opaque
 from rootless.storage.layers.attributes import KEPT, PLANTED
 from rootless.storage.layers.expected import Expected
+from rootless.storage.layers.jobs import Verified
 from rootless.storage.owners import overrides
 from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.records.id_map import IdMap
+    from rootless.storage.layers.jobs import VerifyJob
+    from rootless.storage.layers.layer_record import LostAttributes
     from rootless.storage.tar.tarstream import TarEntry
 
 MOST = 50  # damages that are told one by one
@@ -42,7 +45,7 @@ class Damages:
         self.texts: list[str] = []
 
     def add(self, text: str) -> None:
-        """One more."""
+        """Count one more, and keep its text while there are few."""
         self.count += 1
         if len(self.texts) < MOST:
             self.texts.append(text)
@@ -62,7 +65,7 @@ class Verifier:
         damages: Damages,
         id_map: IdMap,
         owners: overrides.Table,
-        lost: dict[str, int],
+        lost: LostAttributes,
     ) -> None:
         self._expected = expected
         self._damages = damages
@@ -179,15 +182,15 @@ class Verifier:
             if name.startswith(PLANTED) or not name.startswith(KEPT):
                 continue
             here_is = found.pop(name, None)
-            if here_is != value and not (here_is is None and self._lost.get("xattrs")):
+            if here_is != value and not (here_is is None and self._lost.xattrs):
                 self._damages.add(f"{here} lacks the attribute {name}, or has another")
         for name in found:
             if name.startswith(("user.", "security.capability")):
                 self._damages.add(f"{here} has an attribute {name} that is not of the layer")
 
 
-def verify(directory: str, id_map: IdMap, lost: dict[str, int], enter: Callable[[], None]) -> dict[str, Any]:
-    """Look at the layer in `directory`: {"diff_id": of the tar as it is made now, "count", "texts"}.
+def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified:
+    """Look at the layer in the directory of `job`, in a namespace of `id_map`.
 
     enter: goes into the directory as the root; whatever must be imported is so before.
     """
@@ -195,7 +198,7 @@ def verify(directory: str, id_map: IdMap, lost: dict[str, int], enter: Callable[
     from rootless.storage.tar.inflate import Inflated
 
     damages = Damages()
-    rebuilder = Rebuilder(directory, damages.add)
+    rebuilder = Rebuilder(job.directory, damages.add)
     enter()
     rebuilder.enter("")
     source = Inflated(-1, lambda fd: rebuilder.pieces())
@@ -203,8 +206,8 @@ def verify(directory: str, id_map: IdMap, lost: dict[str, int], enter: Callable[
     expected.read(source)
     diff_id = source.drain()
     owners = overrides.open_table("")
-    Verifier(expected, damages, id_map, owners, lost).compare(os.open("/diff", _DIRECTORY))
-    return {"diff_id": diff_id, "count": damages.count, "texts": damages.texts}
+    Verifier(expected, damages, id_map, owners, job.lost).compare(os.open("/diff", _DIRECTORY))
+    return Verified(diff_id, damages.count, damages.texts)
 
 
 def _within(number: int, ranges: list[tuple[int, int]]) -> bool:

@@ -1,4 +1,4 @@
-"""Starts unpack_worker and feeds it: jobs are JSON, archives go through a pipe. It opens no archive itself.
+"""Starts unpack_worker and feeds it: a job, then its archive through a pipe. It opens no archive itself.
 
 Work on layers happens in a process of its own: it enters the user namespace (which needs a single thread), shuts itself
 into the directory, and uses the other core while this process reads from the network.
@@ -10,18 +10,23 @@ import fcntl
 import json
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rootless.errors import HostLimit
+from rootless.errors import HostLimit, InvalidInput, RuntimeFailure
 from rootless.host.answer import decode_answer, parse_object, read_answer, write_all
 from rootless.host.userns import worker_command
+from rootless.records.fields import Fields
+from rootless.storage.layers.jobs import RebuildJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
-    from rootless.records.rootfs import RootfsPlan
+    from rootless.storage.layers.jobs import Job
+
+    _Answer = TypeVar("_Answer")
 
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
@@ -30,72 +35,17 @@ _OUT = 3
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 
-def unpack_job(target: str, media_type: str, diff_id: str | None) -> dict[str, Any]:
-    """Unpack an archive into the empty directory `target`, and write its recipe beside it. diff_id: None = any."""
-    from rootless.storage.tar.inflate import compression_of  # with OpenSSL's hashes; `run` only asks where layers lie
-
-    return {"operation": "unpack", "target": target, "compression": compression_of(media_type), "diff_id": diff_id}
-
-
-def finish_job(directory: str, lowers: Sequence[str], result: dict[str, Any]) -> dict[str, Any]:
-    """Make what needed the lower layers (topmost first), and take out what was replaced."""
-    pending = {key: result[key] for key in ("links", "implied", "replaced")}
-    return {"operation": "finish", "target": f"{directory}/diff", "lowers": list(lowers), **pending}
-
-
-def remap_job(source: str, directory: str, id_map: IdMap) -> dict[str, Any]:
-    """Copy a layer with the owners of another id map."""
-    return {"operation": "remap", "source": source, "target": f"{directory}/diff", "other_map": id_map.to_json()}
-
-
-def commit_job(
-    plan: RootfsPlan,
-    container_map: IdMap,
-    exclude: Sequence[str],
-    *,
-    directory: str,
-    timestamp: int | None,
-) -> dict[str, Any]:
-    """Make a layer in `directory` of what a container with that map has changed: see snapshot_worker.commit_here."""
-    asked = {"plan": plan.to_json(), "container_map": container_map.to_json(), "exclude": list(exclude)}
-    return {"operation": "commit", "target": directory, "timestamp": timestamp, **asked}
-
-
-def changes_job(plan: RootfsPlan, container_map: IdMap, exclude: Sequence[str]) -> dict[str, Any]:
-    """List what a container has changed."""
-    return {
-        "operation": "changes",
-        "plan": plan.to_json(),
-        "container_map": container_map.to_json(),
-        "exclude": list(exclude),
-    }
-
-
-def verify_job(directory: str, lost: dict[str, int]) -> dict[str, Any]:
-    """Compare a layer's tree with its recipe and archive."""
-    return {"operation": "verify", "directory": directory, "lost": lost}
-
-
-def measure_job(paths: Sequence[str]) -> dict[str, Any]:
-    """Bytes and inodes on disk of files and trees."""
-    return {"operation": "measure", "paths": list(paths)}
-
-
-def delete_job(directory: str) -> dict[str, Any]:
-    """Delete a tree."""
-    return {"operation": "delete", "target": directory}
-
-
 def run(
-    job: dict[str, Any],
+    job: Job[_Answer],
     id_map: IdMap,
     *,
     stream: ByteSource | None = None,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Do `job` in a worker inside a namespace of `id_map` and return its result. Safe beside threads.
+) -> _Answer:
+    """Do `job` in a worker inside a namespace of `id_map` and return its answer. Safe beside threads.
 
-    Raises what the worker raised; an error of `stream` ends the worker and is raised as it is.
+    stream: what the worker reads after the job; progress: called with the number of bytes of each piece of it. Raises
+    what the worker raised; an error of `stream` ends the worker and is raised as it is.
     """
     content, pid, feed, answer = _spawn(job, id_map)
     try:
@@ -116,7 +66,7 @@ def run(
         finally:
             if feed >= 0:
                 os.close(feed)
-        return _result(read_answer(answer))
+        return _read(job, read_answer(answer))
     finally:
         os.close(answer)
         os.waitpid(pid, 0)
@@ -126,15 +76,15 @@ class Rebuilt:
     """Tars of layers as a worker makes them again, one after the other: a reader. directories: of the layers, all in
     one. Raises what the worker raised when it ends early."""
 
-    __slots__ = ("_answer", "_pid", "_pipe")
+    __slots__ = ("_answer", "_job", "_pid", "_pipe")
 
     def __init__(self, directories: Sequence[str], id_map: IdMap) -> None:
         self._pipe, out = os.pipe()
         _widen(out)
         names = [os.path.basename(directory) for directory in directories]
-        job = {"operation": "rebuild", "top": os.path.dirname(directories[0]), "names": names, "out": _OUT}
+        self._job = RebuildJob(os.path.dirname(directories[0]), names, _OUT)
         try:
-            content, self._pid, feed, self._answer = _spawn(job, id_map, out)
+            content, self._pid, feed, self._answer = _spawn(self._job, id_map, out)
         finally:
             os.close(out)
         try:
@@ -153,7 +103,7 @@ class Rebuilt:
             pid, self._pid = self._pid, -1
             answer = read_answer(self._answer)
             self._end(pid)
-            _result(answer)
+            _read(self._job, answer)
         return piece
 
     def close(self) -> None:
@@ -176,9 +126,9 @@ def drain(stream: ByteSource, progress: Callable[[int], None] | None) -> None:
             progress(len(piece))
 
 
-def _spawn(job: dict[str, Any], id_map: IdMap, out: int = -1) -> tuple[bytes, int, int, int]:
+def _spawn(job: Job[object], id_map: IdMap, out: int = -1) -> tuple[bytes, int, int, int]:
     """Start a worker: what it wants to read first, its pid, the pipe to it and the one from it. out: its fd _OUT."""
-    content = json.dumps({**job, "id_map": id_map.to_json()}).encode()
+    content = json.dumps({**job.to_json(), "operation": job.operation, "id_map": id_map.to_json()}).encode()
     stdin, feed = os.pipe()
     answer, stdout = os.pipe()
     _widen(feed)
@@ -202,6 +152,11 @@ def _widen(pipe: int) -> None:
         pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
 
 
-def _result(answer: bytes) -> dict[str, Any]:
+def _read(job: Job[_Answer], answer: bytes) -> _Answer:
+    """The answer to `job`; the worker's error is raised. Raises RuntimeFailure for what no worker of ours writes."""
     lost = HostLimit("the unpacking process ended without an answer", hint="is memory short?")
-    return parse_object(decode_answer(answer, lost))
+    content = parse_object(decode_answer(answer, lost))
+    try:
+        return job.read_answer(Fields(content, "answer of the unpacking process"))
+    except InvalidInput as e:
+        raise RuntimeFailure(e.message) from e

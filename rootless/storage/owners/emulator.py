@@ -275,16 +275,16 @@ class EmulationSupervisor:
         after = os.fstat(fd)
         format = stat.S_IFMT(after.st_mode)
         mode = stat.S_IMODE(after.st_mode)
-        major = minor = 0
+        device = (0, 0)
         if noted is not None:
             kept = noted.mode_now(before.st_mode)
             mode = mode if format != stat.S_IFDIR and before.st_mode != after.st_mode else kept
             if format == stat.S_IFREG and mode & 0o111:
                 mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
             if noted.is_device:
-                format, major, minor = noted.format, noted.major, noted.minor
+                format, device = noted.format, noted.device
         owner = noted if noted is not None else Override(before.st_uid, before.st_gid, 0)
-        wanted = Override(owner.uid if uid < 0 else uid, owner.gid if gid < 0 else gid, mode, format, major, minor)
+        wanted = Override(owner.uid if uid < 0 else uid, owner.gid if gid < 0 else gid, mode, format, device)
         plain = (
             not wanted.is_device
             and (wanted.uid, wanted.gid) == (after.st_uid, after.st_gid)
@@ -377,7 +377,7 @@ class EmulationSupervisor:
             raise OSError(errno.EEXIST if path else errno.ENOENT, "")
         directory = self._open(process, base, parent + slash or b".", os.O_DIRECTORY)
         try:
-            wanted = Override(0, 0, mode & 0o7777, format, os.major(device), os.minor(device))
+            wanted = Override(0, 0, mode & 0o7777, format, (os.major(device), os.minor(device)))
             flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             made = os.open(name, flags, overrides.on_disk(wanted.mode, format), dir_fd=directory)
             try:

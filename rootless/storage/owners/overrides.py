@@ -41,18 +41,17 @@ _NONE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES)
 
 
 class Override:
-    """What a file was to have. mode: permission bits (07777); format: stat.S_IF*, 0 when not said; major, minor: of a
-    device."""
+    """What a file was to have. mode: permission bits (07777); format: stat.S_IF*, 0 when not said; device: major and
+    minor number of a device."""
 
-    __slots__ = ("format", "gid", "major", "minor", "mode", "uid")
+    __slots__ = ("device", "format", "gid", "mode", "uid")
 
-    def __init__(self, uid: int, gid: int, mode: int, format: int = 0, major: int = 0, minor: int = 0) -> None:
+    def __init__(self, uid: int, gid: int, mode: int, format: int = 0, device: tuple[int, int] = (0, 0)) -> None:
         self.uid = uid
         self.gid = gid
         self.mode = mode
         self.format = format
-        self.major = major
-        self.minor = minor
+        self.device = device
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Override) and bytes(self) == bytes(other)
@@ -68,7 +67,7 @@ class Override:
             return f"{self.uid}:{self.gid}:{self.mode:04o}".encode()
         kind = _KINDS[self.format]
         if self.format in _DEVICES:
-            kind = f"{kind}-{self.major}-{self.minor}"
+            kind = f"{kind}-{self.device[0]}-{self.device[1]}"
         return f"{self.uid}:{self.gid}:{self.mode:04o}:{kind}".encode()
 
     @property
@@ -112,7 +111,7 @@ def parse(value: bytes) -> Override | None:
         return None
     if uid > _MAXIMUM_ID or gid > _MAXIMUM_ID:
         return None
-    format, major, minor = stat.S_IFMT(mode), 0, 0
+    format, device = stat.S_IFMT(mode), (0, 0)
     if len(parts) == 4:
         kind, *numbers = parts[3].decode("ascii", "replace").split("-")
         if kind not in _FORMATS:
@@ -121,10 +120,10 @@ def parse(value: bytes) -> Override | None:
         if (format in _DEVICES) != (len(numbers) == 2) or not all(n.isascii() and n.isdigit() for n in numbers):
             return None
         if numbers:
-            major, minor = int(numbers[0][:10]), int(numbers[1][:10])
+            device = int(numbers[0][:10]), int(numbers[1][:10])
     elif format in _DEVICES:
         return None  # without its numbers
-    return Override(uid, gid, stat.S_IMODE(mode), format, major, minor)
+    return Override(uid, gid, stat.S_IMODE(mode), format, device)
 
 
 def read(file: int | str | bytes) -> Override | None:

@@ -6,7 +6,7 @@ Only a memory that saves work: it may be missing or stale, and a registry has to
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.image.digest import is_digest
 from rootless.paths import Lock, atomic_write
@@ -44,13 +44,13 @@ def forms(store: Store, chain_id: str) -> dict[str, Form]:
     return found
 
 
-def remember(store: Store, chain_id: str, key: str, digest: str, size: int, repository: str) -> None:
-    """Note that compressing the layer by `key` gives `digest`, and that `repository` has it."""
+def remember(store: Store, chain_id: str, key: str, form: Form) -> None:
+    """Note that compressing the layer by `key` gives `form`, and that the repositories of `form` have it."""
     with Lock(store.path("locks", "forms")):
         known = forms(store, chain_id)
         before = known.pop(key, None)
-        places = [repository, *(before.repositories if before and before.digest == digest else ())]
-        kept: dict[str, Any] = {key: Form(digest, size, tuple(dict.fromkeys(places))[:_MAX_PLACES])}
+        places = (*form.repositories, *(before.repositories if before and before.digest == form.digest else ()))
+        kept = {key: form._replace(repositories=tuple(dict.fromkeys(places))[:_MAX_PLACES])}
         kept |= list(known.items())[: _MAX_FORMS - 1]
         document = {name: form._asdict() for name, form in kept.items()}
         try:

@@ -36,70 +36,49 @@ class Member(NamedTuple):
 
 
 def encode(member: Member) -> bytes:
-    """The header blocks of `member`."""
+    """The header blocks of `member`: a ustar block, and before it, as a PAX member, what such a block cannot hold."""
     records = list(member.records)
-    name, linkname, uid, gid, size = member.name, member.linkname, member.uid, member.gid, member.size
-    if len(name) > _MAX_NAME:
-        records.append((b"path", name))
-    if len(linkname) > _MAX_NAME:
-        records.append((b"linkpath", linkname))
-    if uid > _MAX_ID:
-        records.append((b"uid", b"%d" % uid))
-        uid = 0
-    if gid > _MAX_ID:
-        records.append((b"gid", b"%d" % gid))
-        gid = 0
-    if size > _MAX_SIZE:
-        records.append((b"size", b"%d" % size))
-        size = 0
+    if len(member.name) > _MAX_NAME:
+        records.append((b"path", member.name))
+    if len(member.linkname) > _MAX_NAME:
+        records.append((b"linkpath", member.linkname))
+    if member.uid > _MAX_ID:
+        records.append((b"uid", b"%d" % member.uid))
+    if member.gid > _MAX_ID:
+        records.append((b"gid", b"%d" % member.gid))
+    if member.size > _MAX_SIZE:
+        records.append((b"size", b"%d" % member.size))
     seconds, fraction = divmod(member.mtime, _SECOND)
     if fraction or not 0 <= seconds <= _MAX_SIZE:
         records.append((b"mtime", _decimal(member.mtime)))
-        seconds = min(max(seconds, 0), _MAX_SIZE)
     for attribute, value in member.xattrs:
         records.append((b"SCHILY.xattr." + attribute.encode("utf-8", "surrogateescape"), value))
-    block = _block(name, member.kind, member.mode, uid, gid, size, seconds, linkname, member.major, member.minor)
+    block = _block(member)
     if not records:
         return block
     content = b"".join(_record(key, value) for key, value in sorted(records))
-    base = name.rstrip(b"/").rpartition(b"/")[2]
-    return b"".join(
-        (
-            _block(b"PaxHeaders.0/" + base[:80], b"x", 0o644, 0, 0, len(content), 0, b"", 0, 0),
-            content,
-            bytes(-len(content) % BLOCK),
-            block,
-        )
-    )
+    base = member.name.rstrip(b"/").rpartition(b"/")[2]
+    extended = Member(b"PaxHeaders.0/" + base[:80], b"x", 0o644, size=len(content))
+    return b"".join((_block(extended), content, bytes(-len(content) % BLOCK), block))
 
 
-def _block(
-    name: bytes,
-    kind: bytes,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
-    mtime: int,
-    linkname: bytes,
-    major: int,
-    minor: int,
-) -> bytes:
+def _block(member: Member) -> bytes:
+    """The ustar block. An id or size that is too large for it becomes 0, a name or time is cut: a PAX record has it."""
     block = _FIELDS.pack(
-        name,
-        b"%07o\0" % mode,
-        b"%07o\0" % uid,
-        b"%07o\0" % gid,
-        b"%011o\0" % size,
-        b"%011o\0" % mtime,
+        member.name,
+        b"%07o\0" % member.mode,
+        b"%07o\0" % (member.uid if member.uid <= _MAX_ID else 0),
+        b"%07o\0" % (member.gid if member.gid <= _MAX_ID else 0),
+        b"%011o\0" % (member.size if member.size <= _MAX_SIZE else 0),
+        b"%011o\0" % min(max(member.mtime // _SECOND, 0), _MAX_SIZE),
         _SPACES,
-        kind,
-        linkname,
+        member.kind,
+        member.linkname,
         b"ustar\x0000",
         b"",
         b"",
-        b"%07o\0" % (major & _MAX_ID),
-        b"%07o\0" % (minor & _MAX_ID),
+        b"%07o\0" % (member.major & _MAX_ID),
+        b"%07o\0" % (member.minor & _MAX_ID),
         b"",
     )
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]

@@ -19,6 +19,8 @@ from rootless.records.rootfs import RootfsPlan
 from rootless.storage import drivers
 from rootless.storage.drivers import choice
 from rootless.storage.layers import worker_client
+from rootless.storage.layers.jobs import VerifyJob
+from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
 from tests.conftest import require
 
@@ -87,16 +89,16 @@ class Unpacker:
         if compressed is None:
             compressed = gzip.compress(tar, 1) if media_type == GZIP else tar
         chain_id = chain(parent, diff_id)
-        self.store.layers.unpack(chain_id, parent, diff_id, media_type, io.BytesIO(compressed))
+        self.store.layers.unpack(chain_id, LayerArchive(parent, diff_id, media_type, io.BytesIO(compressed)))
         self.chains.append(chain_id)
         self.check(chain_id, diff_id)
         return Path(self.store.layers.path(chain_id), "diff")
 
     def check(self, chain_id: str, diff_id: str) -> None:
         """Every archive that is unpacked, however odd, can be made again, and its tree is what it says."""
-        job = worker_client.verify_job(self.store.layers.path(chain_id), self.store.layers.record(chain_id)["lost"])
+        job = VerifyJob(self.store.layers.path(chain_id), self.store.layers.record(chain_id).content.lost)
         found = worker_client.run(job, self.store.id_map)
-        assert found == {"diff_id": diff_id, "count": 0, "texts": []}
+        assert found.to_json() == {"diff_id": diff_id, "count": 0, "texts": []}
 
     def inside(self, function: Callable[[], object]) -> object:
         """The (JSON) result of a function run in the store's user namespace."""

@@ -21,6 +21,7 @@ from rootless.host import userns
 from rootless.paths import directories
 from rootless.records.container import ContainerRecord
 from rootless.storage.files.removal import remove_tree
+from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.gc import collect_garbage
 from rootless.storage.store.store import Store
 from tests.conftest import require
@@ -89,7 +90,7 @@ def test_error_of_the_stream_is_raised_as_it_is(store: Store) -> None:
             raise ConnectionResetError("registry went away")
 
     with pytest.raises(ConnectionResetError):
-        store.layers.unpack("sha256:" + "0" * 64, None, "sha256:" + "0" * 64, GZIP, Broken())
+        store.layers.unpack("sha256:" + "0" * 64, LayerArchive(None, "sha256:" + "0" * 64, GZIP, Broken()))
     assert os.listdir(store.layers.directory) == []
 
 
@@ -97,7 +98,8 @@ def test_progress_counts_compressed_bytes(store: Store) -> None:
     tar = Archive().file("f", os.urandom(700_000)).tar()
     compressed = gzip.compress(tar)
     seen: list[int] = []
-    store.layers.unpack(diff_id_of(tar), None, diff_id_of(tar), GZIP, io.BytesIO(compressed), None, seen.append)
+    archive = LayerArchive(None, diff_id_of(tar), GZIP, io.BytesIO(compressed), seen.append)
+    store.layers.unpack(diff_id_of(tar), archive)
     assert sum(seen) == len(compressed)
 
 
@@ -145,12 +147,13 @@ from rootless.records.container import ContainerRecord
 from tests.integration.storage.conftest import Archive
 enter(default_id_map())
 mount("tmpfs", {str(store_root)!r}, "tmpfs", 0, "size=3m,mode=0700")
+from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
 store = Store(directories({str(store_root)!r}))
 tar = Archive().file("f", b"x" * (8 << 20)).tar()
 digest = "sha256:" + hashlib.sha256(tar).hexdigest()
 try:
-    store.layers.unpack(digest, None, digest, {GZIP!r}, io.BytesIO(gzip.compress(tar)))
+    store.layers.unpack(digest, LayerArchive(None, digest, {GZIP!r}, io.BytesIO(gzip.compress(tar))))
 except HostLimit as e:
     print(e.message)
 print(os.listdir(store.layers.directory), os.listdir(store.path("trash")))
@@ -164,7 +167,7 @@ except HostLimit as e:
 print(os.listdir(store.path("incoming")))
 small = Archive().file("g", b"y").tar()
 digest = "sha256:" + hashlib.sha256(small).hexdigest()
-store.layers.unpack(digest, None, digest, "application/vnd.oci.image.layer.v1.tar", io.BytesIO(small))
+store.layers.unpack(digest, LayerArchive(None, digest, "application/vnd.oci.image.layer.v1.tar", io.BytesIO(small)))
 print(store.layers.has(digest))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -195,10 +198,11 @@ import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
 from rootless.paths import directories
 from rootless.records.container import ContainerRecord
+from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
 store = Store(directories({store.root!r}))
 print("go", flush=True)
-store.layers.unpack({digest!r}, None, {digest!r}, {GZIP!r}, open({str(tmp_path / "layer")!r}, "rb"))
+store.layers.unpack({digest!r}, LayerArchive(None, {digest!r}, {GZIP!r}, open({str(tmp_path / "layer")!r}, "rb")))
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -216,8 +220,8 @@ store.layers.unpack({digest!r}, None, {digest!r}, {GZIP!r}, open({str(tmp_path /
     process.wait(120)
     process.stdout.close()
     # The next command works at once, whatever lies around, and collection finds everything
-    store.layers.unpack(digest, None, digest, GZIP, io.BytesIO((tmp_path / "layer").read_bytes()))
-    assert store.layers.record(digest)["entries"] == 3000
+    store.layers.unpack(digest, LayerArchive(None, digest, GZIP, io.BytesIO((tmp_path / "layer").read_bytes())))
+    assert store.layers.record(digest).content.entries == 3000
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:

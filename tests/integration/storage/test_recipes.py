@@ -23,6 +23,8 @@ from rootless.records.id_map import IdMap
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.apply import Applier
 from rootless.storage.layers.attributes import LayerAttributes
+from rootless.storage.layers.jobs import VerifyJob
+from rootless.storage.layers.layer_record import LostAttributes
 from rootless.storage.layers.replaced import take_out
 from rootless.storage.layers.verify import verify
 from rootless.storage.store.store import Store
@@ -94,7 +96,7 @@ def round_trip(id_map: IdMap, tar: bytes, place: str) -> dict[str, Any]:
             Path(directory, "owners").write_bytes(b"".join(attributes.noted))
         assert recipe.tar_size == len(tar)
         old = os.getcwd()
-        found = verify_here(directory, id_map, attributes.lost.to_json())
+        found = verify_here(VerifyJob(directory, attributes.lost), id_map)
         os.chdir(old)
         return {**found, "links": len(applier.links), "unpacked": diff_id}
     except InvalidInput as e:
@@ -104,13 +106,13 @@ def round_trip(id_map: IdMap, tar: bytes, place: str) -> dict[str, Any]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def verify_here(directory: str, id_map: IdMap, lost: dict[str, int]) -> dict[str, Any]:
+def verify_here(job: VerifyJob, id_map: IdMap) -> dict[str, Any]:
     """`verify` goes into the directory as its root; a child of its own does."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            answer = json.dumps(verify(directory, id_map, lost, lambda: os.chroot(directory))).encode()
+            answer = json.dumps(verify(job, id_map, lambda: os.chroot(job.directory)).to_json()).encode()
         except RootlessError as e:
             answer = json.dumps({"error": e.message}).encode()
         os.write(write, answer)
@@ -229,9 +231,8 @@ def test_damage_is_noticed(unpacker: Unpacker, store: Store, how: str, words: st
     )
     diff = unpacker.layer(archive)
     damage(diff, how)
-    job = worker_client.verify_job(store.layers.path(unpacker.chains[0]), {})
-    found = worker_client.run(job, store.id_map)
-    assert found["count"] and any(words in text for text in found["texts"]), found
+    found = worker_client.run(VerifyJob(store.layers.path(unpacker.chains[0]), LostAttributes()), store.id_map)
+    assert found.count and any(words in text for text in found.texts), found.texts
 
 
 def test_a_damaged_tree_makes_no_archive(unpacker: Unpacker, store: Store) -> None:

@@ -18,6 +18,8 @@ from rootless.errors import InvalidInput
 from rootless.host import idmap, subid
 from rootless.storage import drivers
 from rootless.storage.layers import worker_client
+from rootless.storage.layers.jobs import Changed, ChangesJob
+from rootless.storage.layers.layer_store import LayerOptions
 from rootless.storage.owners import overrides
 from rootless.storage.store.store import Store
 from tests.conftest import require
@@ -119,9 +121,9 @@ def settle(target: str) -> None:
     os.utime("d/ünï", ns=(-1_500_000_000, -1_500_000_000))
 
 
-def commit(mounted: Mounted, **options: object) -> str:
+def commit(mounted: Mounted, *, move: bool = False, timestamp: int | None = None) -> str:
     store = mounted.unpacker.store
-    chain_id = store.layers.commit(mounted.plan, store.id_map, **options)  # type: ignore[arg-type]
+    chain_id = store.layers.commit(mounted.plan, store.id_map, LayerOptions(move=move, timestamp=timestamp))
     assert chain_id is not None
     return chain_id
 
@@ -156,10 +158,10 @@ def test_every_odd_file_comes_back(mounted: Mounted, move: bool, tmp_path: Path)
     assert differences(before, seen(mounted, fresh=True)) == []
 
     # the archive is the tree: its digest is right, and unpacking it elsewhere gives the same
-    record = u.store.layers.record(chain_id)
+    content = u.store.layers.record(chain_id).content
     tar = tar_of(u.store, chain_id)
-    assert "sha256:" + hashlib.sha256(tar).hexdigest() == record["diff_id"]
-    assert len(tar) == record["tar_size"] < 2 << 20
+    assert "sha256:" + hashlib.sha256(tar).hexdigest() == content.diff_id
+    assert len(tar) == content.tar_size < 2 << 20
     u.store.layers.remove(chain_id)
     u.chains[:] = below
     u.layer(tar, PLAIN)
@@ -223,10 +225,10 @@ def test_nothing_changed_is_no_layer(mounted: Mounted) -> None:
     os.umask(0o022)
     mounted.run(look)
     store = u.store
-    job = worker_client.changes_job(mounted.plan, store.id_map, MOUNTED)
-    found = worker_client.run(job, store.id_map)["changes"]
+    job = ChangesJob(Changed(mounted.plan, store.id_map, MOUNTED))
+    found = worker_client.run(job, store.id_map).changes
     # a socket came, which no layer can hold, and the directory's time tells (with fuse-overlayfs it tells too little)
-    assert found == ([] if mounted.driver == "fuse-overlayfs" else [["C", "/tmp"]])
+    assert found == ([] if mounted.driver == "fuse-overlayfs" else [("C", "/tmp")])
     assert not [name for name in os.listdir(store.path("layers")) if name.startswith(".")]
 
 
@@ -265,7 +267,7 @@ def test_mount_targets_stay_out_of_the_layer(mounted: Mounted) -> None:
 
     mounted.run(run)
     store = u.store
-    chain_id = store.layers.commit(mounted.plan, store.id_map, exclude=MOUNTED, move=True)
+    chain_id = store.layers.commit(mounted.plan, store.id_map, LayerOptions(exclude=MOUNTED, move=True))
     assert chain_id is not None
     u.chains.append(chain_id)
     names = [member.name for member in tarfile.open(fileobj=io.BytesIO(tar_of(store, chain_id)))]
@@ -371,7 +373,7 @@ def test_owners_are_those_inside_with_another_map(unpacker: Unpacker, has_range:
 
     userns.call(keep, inside)
     for move in (False, True):
-        chain_id = store.layers.commit(plan, keep, move=move)
+        chain_id = store.layers.commit(plan, keep, LayerOptions(move=move))
         assert chain_id is not None
         members = {m.name: m for m in tarfile.open(fileobj=io.BytesIO(tar_of(store, chain_id)))}
         owners = {name: (member.uid, member.gid) for name, member in members.items()}
@@ -396,7 +398,7 @@ def test_noted_owners_are_those_of_the_layer(unpacker: Unpacker, has_range: bool
     def emulate(target: str) -> str:
         for name, note in (
             ("owned", overrides.Override(33, 34, 0o4711, stat.S_IFREG)),
-            ("device", overrides.Override(0, 6, 0o660, stat.S_IFCHR, 1, 3)),
+            ("device", overrides.Override(0, 6, 0o660, stat.S_IFCHR, (1, 3))),
         ):
             fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
             os.fchmod(fd, overrides.on_disk(note.mode, note.format))

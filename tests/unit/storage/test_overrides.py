@@ -23,9 +23,9 @@ IDS = st.integers(0, (1 << 32) - 2)
         (Override(33, 4, 0o644, stat.S_IFREG), b"33:4:0644:file"),
         (Override(0, 0, 0o4755, stat.S_IFREG), b"0:0:4755:file"),
         (Override(1, 2, 0, stat.S_IFDIR), b"1:2:0000:dir"),
-        (Override(0, 5, 0o620, stat.S_IFCHR, 5, 1), b"0:5:0620:char-5-1"),
+        (Override(0, 5, 0o620, stat.S_IFCHR, (5, 1)), b"0:5:0620:char-5-1"),
         (Override(5, 6, 0o755), b"5:6:0755"),
-        (Override(0, 6, 0o660, stat.S_IFBLK, 253, 1048575), b"0:6:0660:block-253-1048575"),
+        (Override(0, 6, 0o660, stat.S_IFBLK, (253, 1048575)), b"0:6:0660:block-253-1048575"),
     ],
 )
 def test_the_form_is_that_of_containers_storage(override: Override, text: bytes) -> None:

@@ -1,0 +1,431 @@
+"""What the process that works on layers is asked to do, and what it answers: one class for each job and each answer.
+
+worker_client writes a job as JSON and unpack_worker reads it; the answer goes the other way. A job's `operation` is its
+name on that way, and `read_answer` makes what `worker_client.run` returns. Paths are absolute and the user's own.
+"""
+
+from __future__ import annotations
+
+from rootless.records.fields import Fields
+from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
+from rootless.storage.layers.layer_record import LayerContent, LostAttributes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol, TypeVar
+
+    Json = dict[str, Any]
+    _Answer = TypeVar("_Answer", covariant=True)
+
+    class Job(Protocol[_Answer]):
+        """Something for the worker to do."""
+
+        @property
+        def operation(self) -> str:
+            """The name of what is to be done."""
+
+        def to_json(self) -> Json:
+            """The members of the job, without `operation` and the id map to work in."""
+
+        def read_answer(self, fields: Fields) -> _Answer:
+            """The answer that the worker gave to this job. Raises InvalidInput."""
+
+    class Answer(Protocol):
+        """What the worker tells when it has done a job."""
+
+        def to_json(self) -> Json:
+            """The members of the answer."""
+
+
+class NoAnswer:
+    """The answer to a job that has nothing to tell but that it was done."""
+
+    __slots__ = ()
+
+    def to_json(self) -> Json:
+        """The answer."""
+        return {}
+
+
+class _Quiet:
+    """A job that has nothing to tell."""
+
+    __slots__ = ()
+
+    def read_answer(self, fields: Fields) -> None:
+        """Nothing."""
+
+
+class UnpackJob:
+    """Unpack an archive, which follows the job, into the empty directory `target`, and write its recipe beside it.
+
+    compression: of the archive, a name of tar.inflate. diff_id: what the tar's digest must be, None when any will do.
+    """
+
+    __slots__ = ("compression", "diff_id", "target")
+    operation = "unpack"
+
+    def __init__(self, target: str, compression: str, diff_id: str | None) -> None:
+        self.target = target
+        self.compression = compression
+        self.diff_id = diff_id
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"target": self.target, "compression": self.compression, "diff_id": self.diff_id}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> UnpackJob:
+        """The reverse of `to_json`."""
+        return cls(fields.text("target"), fields.text("compression"), fields.optional_text("diff_id"))
+
+    def read_answer(self, fields: Fields) -> Unpacked:
+        """What was unpacked, and what is still to be done."""
+        return Unpacked.from_json(fields)
+
+
+class Unfinished:
+    """What is left to do in an unpacked tree.
+
+    links: (path, target) of hard links to files of the layers below; implied: directories without an entry of their
+    own; replaced: name of the directory in the tree with what the archive itself has replaced, "" without one.
+    """
+
+    __slots__ = ("implied", "links", "replaced")
+
+    def __init__(self, links: Sequence[tuple[str, str]], implied: Sequence[str], replaced: str) -> None:
+        self.links = links
+        self.implied = implied
+        self.replaced = replaced
+
+    def to_json(self) -> Json:
+        """The members of an answer or a job."""
+        return {"links": [list(pair) for pair in self.links], "implied": list(self.implied), "replaced": self.replaced}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Unfinished:
+        """The reverse of `to_json`."""
+        return cls(fields.text_pairs("links"), fields.texts("implied"), fields.text("replaced"))
+
+
+class Unpacked:
+    """The answer to UnpackJob."""
+
+    __slots__ = ("content", "unfinished")
+
+    def __init__(self, content: LayerContent, unfinished: Unfinished) -> None:
+        self.content = content
+        self.unfinished = unfinished
+
+    def to_json(self) -> Json:
+        """The answer."""
+        return {**self.content.to_json(), **self.unfinished.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Unpacked:
+        """The reverse of `to_json`."""
+        return cls(LayerContent.from_json(fields), Unfinished.from_json(fields))
+
+
+class FinishJob(_Quiet):
+    """Make in the tree `target` what needed the lower layers (topmost first), and take out what was replaced."""
+
+    __slots__ = ("lowers", "target", "unfinished")
+    operation = "finish"
+
+    def __init__(self, target: str, lowers: Sequence[str], unfinished: Unfinished) -> None:
+        self.target = target
+        self.lowers = lowers
+        self.unfinished = unfinished
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"target": self.target, "lowers": list(self.lowers), **self.unfinished.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> FinishJob:
+        """The reverse of `to_json`."""
+        return cls(fields.text("target"), fields.texts("lowers"), Unfinished.from_json(fields))
+
+
+class RemapJob:
+    """Copy the tree `source` into the empty directory `target` with the owners that `other_map` gives."""
+
+    __slots__ = ("other_map", "source", "target")
+    operation = "remap"
+
+    def __init__(self, source: str, target: str, other_map: IdMap) -> None:
+        self.source = source
+        self.target = target
+        self.other_map = other_map
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"source": self.source, "target": self.target, "other_map": self.other_map.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> RemapJob:
+        """The reverse of `to_json`."""
+        other_map = IdMap.from_fields(fields.require_member("other_map"))
+        return cls(fields.text("source"), fields.text("target"), other_map)
+
+    def read_answer(self, fields: Fields) -> LostAttributes:
+        """What the copy could not keep."""
+        return LostAttributes.from_json(fields)
+
+
+class DeleteJob(_Quiet):
+    """Delete the tree `target`, whoever its files belong to."""
+
+    __slots__ = ("target",)
+    operation = "delete"
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"target": self.target}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> DeleteJob:
+        """The reverse of `to_json`."""
+        return cls(fields.text("target"))
+
+
+class RebuildJob(_Quiet):
+    """Write the tars of the layers `names`, directories in `top`, one after the other to the descriptor `out`."""
+
+    __slots__ = ("names", "out", "top")
+    operation = "rebuild"
+
+    def __init__(self, top: str, names: Sequence[str], out: int) -> None:
+        self.top = top
+        self.names = names
+        self.out = out
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"top": self.top, "names": list(self.names), "out": self.out}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> RebuildJob:
+        """The reverse of `to_json`."""
+        return cls(fields.text("top"), fields.texts("names"), fields.integer("out"))
+
+
+class VerifyJob:
+    """Compare the tree of the layer in `directory` with its recipe and archive. lost: what unpacking could not keep."""
+
+    __slots__ = ("directory", "lost")
+    operation = "verify"
+
+    def __init__(self, directory: str, lost: LostAttributes) -> None:
+        self.directory = directory
+        self.lost = lost
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"directory": self.directory, "lost": self.lost.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> VerifyJob:
+        """The reverse of `to_json`."""
+        return cls(fields.text("directory"), LostAttributes.from_json(fields.member("lost")))
+
+    def read_answer(self, fields: Fields) -> Verified:
+        """What is different."""
+        return Verified.from_json(fields)
+
+
+class Verified:
+    """The answer to VerifyJob. diff_id: of the tar as it is made now; count: of differences; texts: the first ones."""
+
+    __slots__ = ("count", "diff_id", "texts")
+
+    def __init__(self, diff_id: str, count: int, texts: list[str]) -> None:
+        self.diff_id = diff_id
+        self.count = count
+        self.texts = texts
+
+    def to_json(self) -> Json:
+        """The answer."""
+        return {"diff_id": self.diff_id, "count": self.count, "texts": self.texts}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Verified:
+        """The reverse of `to_json`."""
+        return cls(fields.text("diff_id"), fields.integer("count"), fields.texts("texts"))
+
+
+class MeasureJob:
+    """Count the bytes and inodes on disk of files and trees."""
+
+    __slots__ = ("paths",)
+    operation = "measure"
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"paths": list(self.paths)}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> MeasureJob:
+        """The reverse of `to_json`."""
+        return cls(fields.texts("paths"))
+
+    def read_answer(self, fields: Fields) -> Measured:
+        """The sizes."""
+        return Measured.from_json(fields)
+
+
+class Measured:
+    """The answer to MeasureJob. sizes: (bytes, inodes) of each path."""
+
+    __slots__ = ("sizes",)
+
+    def __init__(self, sizes: list[tuple[int, int]]) -> None:
+        self.sizes = sizes
+
+    def to_json(self) -> Json:
+        """The answer."""
+        return {"sizes": self.sizes}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Measured:
+        """The reverse of `to_json`."""
+        return cls(fields.integer_pairs("sizes"))
+
+
+class Changed:
+    """What a container may have changed. plan: of its storage driver; container_map: its ids; exclude: paths where
+    something is mounted, which the runtime may have made, and which are no change then."""
+
+    __slots__ = ("container_map", "exclude", "plan")
+
+    def __init__(self, plan: RootfsPlan, container_map: IdMap, exclude: Sequence[str]) -> None:
+        self.plan = plan
+        self.container_map = container_map
+        self.exclude = exclude
+
+    def to_json(self) -> Json:
+        """The members of a job."""
+        return {
+            "plan": self.plan.to_json(),
+            "container_map": self.container_map.to_json(),
+            "exclude": list(self.exclude),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Changed:
+        """The reverse of `to_json`."""
+        container_map = IdMap.from_fields(fields.require_member("container_map"))
+        plan = RootfsPlan.from_json(fields.require_member("plan"))
+        return cls(plan, container_map, fields.texts("exclude"))
+
+
+class CommitJob:
+    """Make a layer of what a container has changed, in the directory `target` with an empty `diff` in it.
+
+    timestamp: seconds since the epoch that no file's time is later than, None for no such bound; move: the writable
+    directory may become the layer; squash: the layer is to hold the whole tree.
+    """
+
+    __slots__ = ("changed", "move", "squash", "target", "timestamp")
+    operation = "commit"
+
+    def __init__(self, changed: Changed, target: str, timestamp: int | None, *, move: bool, squash: bool) -> None:
+        self.changed = changed
+        self.target = target
+        self.timestamp = timestamp
+        self.move = move
+        self.squash = squash
+
+    def to_json(self) -> Json:
+        """The job."""
+        asked = {"target": self.target, "timestamp": self.timestamp, "move": self.move, "squash": self.squash}
+        return {**self.changed.to_json(), **asked}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> CommitJob:
+        """The reverse of `to_json`."""
+        return cls(
+            Changed.from_json(fields),
+            fields.text("target"),
+            fields.optional_integer("timestamp"),
+            move=fields.flag("move"),
+            squash=fields.flag("squash"),
+        )
+
+    def read_answer(self, fields: Fields) -> LayerContent:
+        """What is in the layer: 0 entries when nothing was changed, and no layer was made."""
+        return LayerContent.from_json(fields)
+
+
+class ChangesJob:
+    """List what a container has changed."""
+
+    __slots__ = ("changed",)
+    operation = "changes"
+
+    def __init__(self, changed: Changed) -> None:
+        self.changed = changed
+
+    def to_json(self) -> Json:
+        """The job."""
+        return self.changed.to_json()
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ChangesJob:
+        """The reverse of `to_json`."""
+        return cls(Changed.from_json(fields))
+
+    def read_answer(self, fields: Fields) -> ChangeList:
+        """What the container has added, changed and deleted."""
+        return ChangeList.from_json(fields)
+
+
+class CompareJob:
+    """List what is different between the trees of two images: directories of their layers, topmost first."""
+
+    __slots__ = ("one", "other")
+    operation = "compare"
+
+    def __init__(self, one: Sequence[str], other: Sequence[str]) -> None:
+        self.one = one
+        self.other = other
+
+    def to_json(self) -> Json:
+        """The job."""
+        return {"one": list(self.one), "other": list(self.other)}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> CompareJob:
+        """The reverse of `to_json`."""
+        return cls(fields.texts("one"), fields.texts("other"))
+
+    def read_answer(self, fields: Fields) -> ChangeList:
+        """What `other` has added, changed and deleted."""
+        return ChangeList.from_json(fields)
+
+
+class ChangeList:
+    """The answer to ChangesJob and CompareJob. changes: (A, C or D, path)."""
+
+    __slots__ = ("changes",)
+
+    def __init__(self, changes: list[tuple[str, str]]) -> None:
+        self.changes = changes
+
+    def to_json(self) -> Json:
+        """The answer."""
+        return {"changes": self.changes}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ChangeList:
+        """The reverse of `to_json`."""
+        return cls(fields.text_pairs("changes"))

@@ -1,0 +1,106 @@
+"""What is noted of an unpacked layer beside its tree: the file `layer.json`. It neither reads nor writes the file."""
+
+from __future__ import annotations
+
+from rootless.records.fields import Fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class LostAttributes:
+    """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
+
+    __slots__ = ("devices", "owners", "xattrs")
+
+    def __init__(self, devices: int = 0, owners: int = 0, xattrs: int = 0) -> None:
+        self.devices = devices
+        self.owners = owners
+        self.xattrs = xattrs
+
+    def to_json(self) -> dict[str, int]:
+        """The member "lost"."""
+        return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> LostAttributes:
+        """The reverse of `to_json`; nothing was lost where nothing is said."""
+        if fields is None:
+            return cls()
+        return cls(fields.integer("devices", 0), fields.integer("owners", 0), fields.integer("xattrs", 0))
+
+
+class LayerContent:
+    """What is in a layer, as whoever made its tree has seen it.
+
+    diff_id: digest of its tar; tar_size: bytes of its tar; size: bytes of its files; entries: members of its tar;
+    markers: how the tree says what is deleted, "overlay" (devices 0:0, extended attributes) or "names" (`.wh.` files).
+    """
+
+    __slots__ = ("diff_id", "entries", "lost", "markers", "size", "tar_size")
+
+    def __init__(self, diff_id: str, tar_size: int, size: int, entries: int, markers: str) -> None:
+        self.diff_id = diff_id
+        self.tar_size = tar_size
+        self.size = size
+        self.entries = entries
+        self.markers = markers
+        self.lost = LostAttributes()
+
+    def to_json(self) -> dict[str, Any]:
+        """The members of layer.json that tell of the content."""
+        return {
+            "diff_id": self.diff_id,
+            "tar_size": self.tar_size,
+            "size": self.size,
+            "entries": self.entries,
+            "markers": self.markers,
+            "lost": self.lost.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> LayerContent:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        content = cls(
+            fields.text("diff_id"),
+            fields.integer("tar_size"),
+            fields.integer("size"),
+            fields.integer("entries", 0),
+            fields.text("markers", "overlay"),
+        )
+        content.lost = LostAttributes.from_json(fields.member("lost"))
+        return content
+
+
+class LayerRecord:
+    """layer.json. parent: chain id of the layer below; id_map: the key of the map that its owners are of; has_recipe:
+    its tar can be made again (layers made before there were recipes have their blob instead)."""
+
+    __slots__ = ("content", "has_recipe", "id_map", "parent")
+
+    def __init__(self, content: LayerContent, parent: str | None, id_map: str, *, has_recipe: bool = True) -> None:
+        self.content = content
+        self.parent = parent
+        self.id_map = id_map
+        self.has_recipe = has_recipe
+
+    def to_json(self) -> dict[str, Any]:
+        """The file."""
+        return {
+            **self.content.to_json(),
+            "parent": self.parent,
+            "id_map": self.id_map,
+            "recipe": self.has_recipe,
+        }
+
+    @classmethod
+    def from_json(cls, known: object, file: str) -> LayerRecord:
+        """The record in the file named `file`. Raises InvalidInput."""
+        fields = Fields(known, file, hint="`rootless system check --repair` unpacks the layer anew")
+        return cls(
+            LayerContent.from_json(fields),
+            fields.optional_text("parent"),
+            fields.text("id_map", ""),
+            has_recipe=fields.flag("recipe"),
+        )
