@@ -51,7 +51,7 @@ class Bytes:
         return b"".join(pieces)
 
     def skip(self, size: int) -> None:
-        """Pass over bytes."""
+        """Pass over `size` bytes. Raises InvalidInput when there are fewer."""
         while size:
             piece = self._reader.read(min(size, _PIECE))
             if not piece:

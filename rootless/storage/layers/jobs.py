@@ -1,7 +1,7 @@
 """What the process that works on layers is asked to do, and what it answers: one class for each job and each answer.
 
-worker_client writes a job as JSON and unpack_worker reads it; the answer goes the other way. A job's `operation` is its
-name on that way, and `read_answer` makes what `worker_client.run` returns. Paths are absolute and the user's own.
+worker_client writes a job and unpack_worker reads it; the answer goes the other way, and `worker_client.run` gives it
+back. Paths are absolute and the user's own.
 """
 
 from __future__ import annotations
@@ -10,52 +10,13 @@ from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.records.rootfs import RootfsPlan
 from rootless.storage.layers.layer_record import LayerContent, LostAttributes
+from rootless.storage.worker_jobs import QuietJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Protocol, TypeVar
 
-    Json = dict[str, Any]
-    _Answer = TypeVar("_Answer", covariant=True)
-
-    class Job(Protocol[_Answer]):
-        """Something for the worker to do."""
-
-        @property
-        def operation(self) -> str:
-            """The name of what is to be done."""
-
-        def to_json(self) -> Json:
-            """The members of the job, without `operation` and the id map to work in."""
-
-        def read_answer(self, fields: Fields) -> _Answer:
-            """The answer that the worker gave to this job. Raises InvalidInput."""
-
-    class Answer(Protocol):
-        """What the worker tells when it has done a job."""
-
-        def to_json(self) -> Json:
-            """The members of the answer."""
-
-
-class NoAnswer:
-    """The answer to a job that has nothing to tell but that it was done."""
-
-    __slots__ = ()
-
-    def to_json(self) -> Json:
-        """The answer."""
-        return {}
-
-
-class _Quiet:
-    """A job that has nothing to tell."""
-
-    __slots__ = ()
-
-    def read_answer(self, fields: Fields) -> None:
-        """Nothing."""
+    from rootless.storage.worker_jobs import Json
 
 
 class UnpackJob:
@@ -73,7 +34,7 @@ class UnpackJob:
         self.diff_id = diff_id
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"target": self.target, "compression": self.compression, "diff_id": self.diff_id}
 
     @classmethod
@@ -120,7 +81,7 @@ class Unpacked:
         self.unfinished = unfinished
 
     def to_json(self) -> Json:
-        """The answer."""
+        """The answer as JSON values."""
         return {**self.content.to_json(), **self.unfinished.to_json()}
 
     @classmethod
@@ -129,7 +90,7 @@ class Unpacked:
         return cls(LayerContent.from_json(fields), Unfinished.from_json(fields))
 
 
-class FinishJob(_Quiet):
+class FinishJob(QuietJob):
     """Make in the tree `target` what needed the lower layers (topmost first), and take out what was replaced."""
 
     __slots__ = ("lowers", "target", "unfinished")
@@ -141,7 +102,7 @@ class FinishJob(_Quiet):
         self.unfinished = unfinished
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"target": self.target, "lowers": list(self.lowers), **self.unfinished.to_json()}
 
     @classmethod
@@ -162,7 +123,7 @@ class RemapJob:
         self.other_map = other_map
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"source": self.source, "target": self.target, "other_map": self.other_map.to_json()}
 
     @classmethod
@@ -176,7 +137,7 @@ class RemapJob:
         return LostAttributes.from_json(fields)
 
 
-class DeleteJob(_Quiet):
+class DeleteJob(QuietJob):
     """Delete the tree `target`, whoever its files belong to."""
 
     __slots__ = ("target",)
@@ -186,7 +147,7 @@ class DeleteJob(_Quiet):
         self.target = target
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"target": self.target}
 
     @classmethod
@@ -195,7 +156,7 @@ class DeleteJob(_Quiet):
         return cls(fields.text("target"))
 
 
-class RebuildJob(_Quiet):
+class RebuildJob(QuietJob):
     """Write the tars of the layers `names`, directories in `top`, one after the other to the descriptor `out`."""
 
     __slots__ = ("names", "out", "top")
@@ -207,7 +168,7 @@ class RebuildJob(_Quiet):
         self.out = out
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"top": self.top, "names": list(self.names), "out": self.out}
 
     @classmethod
@@ -227,7 +188,7 @@ class VerifyJob:
         self.lost = lost
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"directory": self.directory, "lost": self.lost.to_json()}
 
     @classmethod
@@ -236,7 +197,7 @@ class VerifyJob:
         return cls(fields.text("directory"), LostAttributes.from_json(fields.member("lost")))
 
     def read_answer(self, fields: Fields) -> Verified:
-        """What is different."""
+        """What the worker found to be different."""
         return Verified.from_json(fields)
 
 
@@ -251,7 +212,7 @@ class Verified:
         self.texts = texts
 
     def to_json(self) -> Json:
-        """The answer."""
+        """The answer as JSON values."""
         return {"diff_id": self.diff_id, "count": self.count, "texts": self.texts}
 
     @classmethod
@@ -270,7 +231,7 @@ class MeasureJob:
         self.paths = paths
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"paths": list(self.paths)}
 
     @classmethod
@@ -279,7 +240,7 @@ class MeasureJob:
         return cls(fields.texts("paths"))
 
     def read_answer(self, fields: Fields) -> Measured:
-        """The sizes."""
+        """The sizes that the worker found."""
         return Measured.from_json(fields)
 
 
@@ -292,7 +253,7 @@ class Measured:
         self.sizes = sizes
 
     def to_json(self) -> Json:
-        """The answer."""
+        """The answer as JSON values."""
         return {"sizes": self.sizes}
 
     @classmethod
@@ -346,7 +307,7 @@ class CommitJob:
         self.squash = squash
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         asked = {"target": self.target, "timestamp": self.timestamp, "move": self.move, "squash": self.squash}
         return {**self.changed.to_json(), **asked}
 
@@ -376,7 +337,7 @@ class ChangesJob:
         self.changed = changed
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return self.changed.to_json()
 
     @classmethod
@@ -400,7 +361,7 @@ class CompareJob:
         self.other = other
 
     def to_json(self) -> Json:
-        """The job."""
+        """The job as JSON values."""
         return {"one": list(self.one), "other": list(self.other)}
 
     @classmethod
@@ -422,7 +383,7 @@ class ChangeList:
         self.changes = changes
 
     def to_json(self) -> Json:
-        """The answer."""
+        """The answer as JSON values."""
         return {"changes": self.changes}
 
     @classmethod

@@ -20,7 +20,7 @@ class LostAttributes:
         self.xattrs = xattrs
 
     def to_json(self) -> dict[str, int]:
-        """The member "lost"."""
+        """The member "lost" of layer.json."""
         return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
 
     @classmethod
@@ -86,7 +86,7 @@ class LayerRecord:
         self.has_recipe = has_recipe
 
     def to_json(self) -> dict[str, Any]:
-        """The file."""
+        """The record as JSON values."""
         return {
             **self.content.to_json(),
             "parent": self.parent,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan
-    from rootless.storage.layers.jobs import Job
     from rootless.storage.layers.layer_record import LayerRecord
+    from rootless.storage.worker_jobs import Job
 
     _Answer = TypeVar("_Answer")
 

@@ -20,9 +20,12 @@ from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.storage.layers import jobs
 from rootless.storage.layers.layer_record import LayerContent, LostAttributes
+from rootless.storage.worker_jobs import NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rootless.storage.worker_jobs import Answer
 
 
 def main() -> int:
@@ -57,7 +60,7 @@ def _exactly(size: int) -> bytes:
     return content
 
 
-def _do(fields: Fields, id_map: IdMap) -> jobs.Answer:
+def _do(fields: Fields, id_map: IdMap) -> Answer:
     """Do the job that `fields` describe, in a namespace of `id_map`."""
     match fields.text("operation"):
         case jobs.UnpackJob.operation:
@@ -78,7 +81,7 @@ def _do(fields: Fields, id_map: IdMap) -> jobs.Answer:
             return _compare_trees(other, fields, id_map)
 
 
-def _compare_trees(operation: str, fields: Fields, id_map: IdMap) -> jobs.Answer:
+def _compare_trees(operation: str, fields: Fields, id_map: IdMap) -> Answer:
     """The jobs that look for differences between trees; their modules are loaded only here."""
     from rootless.storage.layers import snapshot_worker
 
@@ -145,7 +148,7 @@ def _shut_in(directory: str) -> None:
     os.chdir("/")
 
 
-def _finish(job: jobs.FinishJob, id_map: IdMap) -> jobs.NoAnswer:
+def _finish(job: jobs.FinishJob, id_map: IdMap) -> NoAnswer:
     from rootless.storage.layers.complete import complete
     from rootless.storage.layers.replaced import take_out
 
@@ -154,7 +157,7 @@ def _finish(job: jobs.FinishJob, id_map: IdMap) -> jobs.NoAnswer:
     if unfinished.replaced:
         take_out(job.target, unfinished.replaced)
     complete(job.target, job.lowers, unfinished.links, unfinished.implied)
-    return jobs.NoAnswer()
+    return NoAnswer()
 
 
 def _remap(job: jobs.RemapJob, id_map: IdMap) -> LostAttributes:
@@ -186,14 +189,14 @@ def _through(host: int | None, fallback: int | None, inward: Callable[[int], int
     return found
 
 
-def _delete(job: jobs.DeleteJob, id_map: IdMap) -> jobs.NoAnswer:
+def _delete(job: jobs.DeleteJob, id_map: IdMap) -> NoAnswer:
     from rootless.storage.files.removal import remove_tree
 
     remove_tree(job.target, id_map)
-    return jobs.NoAnswer()
+    return NoAnswer()
 
 
-def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> jobs.NoAnswer:
+def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> NoAnswer:
     from rootless.storage.layers.rebuild import Rebuilder
 
     enter(id_map)
@@ -203,7 +206,7 @@ def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> jobs.NoAnswer:
         rebuilder.enter(f"/{name}")
         rebuilder.write(job.out)
         rebuilder.close()
-    return jobs.NoAnswer()
+    return NoAnswer()
 
 
 def _verify(job: jobs.VerifyJob, id_map: IdMap) -> jobs.Verified:

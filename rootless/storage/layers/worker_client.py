@@ -12,11 +12,12 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from rootless.errors import HostLimit, InvalidInput, RuntimeFailure
-from rootless.host.answer import decode_answer, parse_object, read_answer, write_all
+from rootless.errors import HostLimit
+from rootless.host.answer import decode_answer, parse_object, write_all
+from rootless.host.answer import read_answer as read_bytes
 from rootless.host.userns import worker_command
-from rootless.records.fields import Fields
 from rootless.storage.layers.jobs import RebuildJob
+from rootless.storage.worker_jobs import read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
-    from rootless.storage.layers.jobs import Job
+    from rootless.storage.worker_jobs import Job
 
     _Answer = TypeVar("_Answer")
 
@@ -66,7 +67,7 @@ def run(
         finally:
             if feed >= 0:
                 os.close(feed)
-        return _read(job, read_answer(answer))
+        return _read(job, read_bytes(answer))
     finally:
         os.close(answer)
         os.waitpid(pid, 0)
@@ -101,7 +102,7 @@ class Rebuilt:
         piece = os.read(self._pipe, size if size >= 0 else PIPE_SIZE)
         if not piece and size:
             pid, self._pid = self._pid, -1
-            answer = read_answer(self._answer)
+            answer = read_bytes(self._answer)
             self._end(pid)
             _read(self._job, answer)
         return piece
@@ -155,8 +156,4 @@ def _widen(pipe: int) -> None:
 def _read(job: Job[_Answer], answer: bytes) -> _Answer:
     """The answer to `job`; the worker's error is raised. Raises RuntimeFailure for what no worker of ours writes."""
     lost = HostLimit("the unpacking process ended without an answer", hint="is memory short?")
-    content = parse_object(decode_answer(answer, lost))
-    try:
-        return job.read_answer(Fields(content, "answer of the unpacking process"))
-    except InvalidInput as e:
-        raise RuntimeFailure(e.message) from e
+    return read_answer(job, parse_object(decode_answer(answer, lost)))

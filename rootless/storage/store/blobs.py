@@ -135,7 +135,7 @@ class BlobCheck:
         return digest
 
     def abort(self) -> None:
-        """Nothing was kept."""
+        """Nothing was kept, so that nothing is removed."""
 
 
 class BlobWriter:

@@ -146,7 +146,7 @@ class EventReader:
         return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file that is read."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

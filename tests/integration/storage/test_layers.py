@@ -54,10 +54,11 @@ def test_child_with_links_waits_for_its_parent(store: Store) -> None:
     go = threading.Event()
     parent = threading.Thread(
         target=store.layers.unpack,
-        args=(ids[0], None, diff_id_of(below), GZIP, Slow(gzip.compress(below), go)),
+        args=(ids[0], LayerArchive(None, diff_id_of(below), GZIP, Slow(gzip.compress(below), go))),
     )
     child = threading.Thread(
-        target=store.layers.unpack, args=(ids[1], ids[0], diff_id_of(above), GZIP, io.BytesIO(gzip.compress(above)))
+        target=store.layers.unpack,
+        args=(ids[1], LayerArchive(ids[0], diff_id_of(above), GZIP, io.BytesIO(gzip.compress(above)))),
     )
     parent.start()
     child.start()
@@ -73,7 +74,9 @@ def test_same_layer_twice_at_once_is_unpacked_once(store: Store) -> None:
     tar = Archive().file("f", os.urandom(200_000)).tar()
     streams = [io.BytesIO(gzip.compress(tar)) for _ in range(3)]
     threads = [
-        threading.Thread(target=store.layers.unpack, args=(diff_id_of(tar), None, diff_id_of(tar), GZIP, stream))
+        threading.Thread(
+            target=store.layers.unpack, args=(diff_id_of(tar), LayerArchive(None, diff_id_of(tar), GZIP, stream))
+        )
         for stream in streams
     ]
     for thread in threads:

@@ -1,8 +1,9 @@
-"""Jobs and answers of the process that works on layers come out of JSON as they went in, and wrong ones are refused."""
+"""Jobs of workers and their answers come out of JSON as they went in, and wrong ones are refused."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from rootless.records.rootfs import RootfsPlan
 from rootless.storage.layers import jobs
 from rootless.storage.layers.layer_record import LayerContent, LayerRecord, LostAttributes
 from rootless.storage.layers.worker_client import _read
+
+if TYPE_CHECKING:
+    from rootless.storage.worker_jobs import Answer, Job
 
 MAP = IdMap([Extent(0, 1000, 1)], [Extent(0, 1000, 1)], "single")
 CONTENT = LayerContent("sha256:1", 10, 5, 2, "names")
@@ -58,7 +62,7 @@ def test_a_job_is_read_as_it_was_written(job: jobs.DeleteJob) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_answer_is_read_as_it_was_written(job: jobs.Job[jobs.Answer], answer: jobs.Answer) -> None:
+def test_an_answer_is_read_as_it_was_written(job: Job[Answer], answer: Answer) -> None:
     sent = encode_result(json.dumps(answer.to_json()).encode())
     found = _read(job, sent)
     assert type(found) is type(answer)
@@ -71,7 +75,7 @@ def test_an_answer_is_read_as_it_was_written(job: jobs.Job[jobs.Answer], answer:
 def test_an_answer_that_no_worker_of_ours_gives(answer: dict[str, object]) -> None:
     sent = encode_result(json.dumps(answer).encode())
     if answer:
-        with pytest.raises(RuntimeFailure, match="answer of the unpacking process"):
+        with pytest.raises(RuntimeFailure, match="answer to 'measure'"):
             _read(jobs.MeasureJob(["/a"]), sent)
     else:
         with pytest.raises(RuntimeFailure, match="'diff_id'"):
