@@ -114,7 +114,7 @@ def _out(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopy
         try:
             fd = os.open(top, _DIRECTORY)
             try:
-                placer = ArchivePlacer(fd, owner=None, overwrite=options.overwrite, keep=options.archive)
+                placer = ArchivePlacer(fd, None, overwrite=options.overwrite, keep=options.archive)
                 placer.place(files.pack(placing.name))
             finally:
                 os.close(fd)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidState
 from rootless.kernel.files import clone_file
@@ -95,34 +95,39 @@ class Open:
         self.mtime = mtime
 
 
+class LayerOwners(NamedTuple):
+    """Whose the files of a layer are. translate: ids as this process sees them to the container's, None when they are
+    the same; noted: owners of links and pipes; single: one id is mapped, so that all other owners are noted."""
+
+    translate: Owner | None
+    noted: NotedOwners
+    single: bool
+
+
+class _Found(NamedTuple):
+    """What was found of a file that becomes a member."""
+
+    status: os.stat_result
+    attributes: EntryAttributes
+
+
 class LayerWriter:
     """Writes nodes of storage.changes.difference.
 
     source: fd of the writable directory; target: fd of an empty directory for the tree, -1 when the writable directory
-    becomes the tree itself; owner: ids as this process sees them to the container's; timestamp: seconds, no time in the
-    layer is later; table: owners noted for links and pipes; single: one id is mapped, so that owners are noted.
+    becomes the tree itself; timestamp: seconds since the epoch, no time in the layer is later.
     size: bytes of files; entries: members; markers: the form of whiteouts in the tree; noted: lines for the tree's own
     table of owners.
     """
 
-    def __init__(
-        self,
-        source: int,
-        target: int,
-        tar: Tar,
-        *,
-        owner: Owner | None,
-        timestamp: int | None,
-        table: NotedOwners,
-        single: bool,
-    ) -> None:
+    def __init__(self, source: int, target: int, tar: Tar, owners: LayerOwners, timestamp: int | None) -> None:
         self._source = source
         self._target = target
         self._tar = tar
-        self._owner = owner
+        self._owner = owners.translate
         self._limit = None if timestamp is None else timestamp * 1_000_000_000
-        self._table = table
-        self._single = single
+        self._table = owners.noted
+        self._single = owners.single
         self._linked: dict[tuple[int, int], bytes] = {}
         self._clones = True
         self._stack: list[Open] = []
@@ -212,7 +217,7 @@ class LayerWriter:
             # A default access control list is inherited by what is made in the directory: it comes last
             late = tuple(pair for pair in member.xattrs if pair[0] == _INHERITED) if target >= 0 else ()
             early = member._replace(xattrs=tuple(pair for pair in member.xattrs if pair not in late))
-            self._dress(source, target, status, early, here, times=False)
+            self._dress(source, target, _Found(status, here), early, times=False)
         except BaseException:
             os.close(source)
             if target >= 0:
@@ -240,7 +245,7 @@ class LayerWriter:
                 self.size += status.st_size
             else:
                 self._tar.raw(encode(member))  # a device, of which the file is the placeholder
-            self._dress(fd, target, status, member, here, times=True)
+            self._dress(fd, target, _Found(status, here), member, times=True)
         finally:
             os.close(fd)
             if target >= 0:
@@ -374,10 +379,9 @@ class LayerWriter:
             return None
         return overrides.Override(member.uid, member.gid, member.mode)
 
-    def _dress(
-        self, fd: int, target: int, status: os.stat_result, member: Member, here: EntryAttributes, *, times: bool
-    ) -> None:
+    def _dress(self, fd: int, target: int, found: _Found, member: Member, *, times: bool) -> None:
         """Attributes of the file in the tree: of `target`, or, when that is -1, of `fd` itself."""
+        status, here = found
         note = here.override or self._to_note(member)
         mode = stat.S_IMODE(status.st_mode)
         # With several ids the owner can be a real one, and only devices stay notes

@@ -37,6 +37,33 @@ class ChangedNode(NamedTuple):
     made: bool = False
 
 
+class _Place:
+    """A directory of the walk.
+
+    fd: in the writable tree; path: from its top, "" for the top; lowers: what the layers below have there. opaque: its
+    own mark; hidden: it, or one above it, hides what the layers below have. depth: number of directories above it.
+    """
+
+    __slots__ = ("depth", "fd", "hidden", "lowers", "opaque", "path")
+
+    def __init__(self, fd: int, path: str, lowers: Lowers, above: _Place | None = None) -> None:
+        self.fd = fd
+        self.path = path
+        self.lowers = lowers
+        self.opaque = b""
+        self.hidden: bool = above is not None and above.hidden
+        self.depth: int = 0 if above is None else above.depth + 1
+
+    def path_of(self, name: str) -> str:
+        """The path of an entry."""
+        return f"{self.path}/{name}" if self.path else name
+
+    def mark(self, opaque: bytes) -> None:
+        """Note the mark of this directory."""
+        self.opaque = opaque
+        self.hidden = self.hidden or opaque == b"y"
+
+
 class Difference:
     """Walks one plan's `upper`.
 
@@ -94,49 +121,53 @@ class Difference:
         status = os.fstat(fd)
         here = read_attributes(fd)
         self.nodes.append(ChangedNode("", stat.S_IFDIR, True))
-        self._directory(fd, "", lowers, here.opaque, hidden=self._compare, depth=0)
+        top = _Place(fd, "", lowers)
+        top.hidden = self._compare  # a copied tree hides all: what it lacks was deleted
+        top.mark(here.opaque)
+        self._directory(top)
         same = not lowers or _same(status, here, lowers, ignore_override=True)
         # A layer that says nothing of its top has a plain one where it is unpacked
         is_plain = self._is_plain(status, here) or (here.override is None and not lowers)
         if same and (is_plain or len(self.nodes) == 1):
             del self.nodes[0]
 
-    def _directory(self, fd: int, path: str, lowers: Lowers, opaque: bytes, *, hidden: bool, depth: int) -> None:
-        """opaque: the mark of this directory; hidden: one above has it, so nothing of the layers below shows here."""
-        if depth > MAX_DEPTH:
-            raise InvalidInput(f"path has more than {MAX_DEPTH} directories, which no layer may have: '{path[:120]}'")
-        prefix = f"{path}/" if path else ""
-        hidden = hidden or opaque == b"y"
+    def _directory(self, place: _Place) -> None:
+        """Note what is changed in a directory."""
+        if place.depth > MAX_DEPTH:
+            raise InvalidInput(
+                f"path has more than {MAX_DEPTH} directories, which no layer may have: '{place.path[:120]}'"
+            )
+        lowers = place.lowers
         present: list[tuple[bytes, str, os.DirEntry[str]]] = []
         gone: set[str] = set()
-        with os.scandir(fd) as entries:
+        with os.scandir(place.fd) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith(WHITEOUT):
                     if not self._fuse:
-                        self.dropped.append(prefix + name)  # it would delete something where the layer is used
+                        self.dropped.append(place.path_of(name))  # it would delete something where the layer is used
                     elif name == OPAQUE_NAME:
-                        hidden = True
-                        self.dropped.append(prefix + name)
+                        place.hidden = True
+                        self.dropped.append(place.path_of(name))
                     else:
                         gone.add(name[len(WHITEOUT) :])
-                elif self._is_whiteout(fd, entry, by_xattr=opaque == b"x"):
+                elif self._is_whiteout(place.fd, entry, by_xattr=place.opaque == b"x"):
                     gone.add(name)
                 else:
                     present.append((os.fsencode(name), name, entry))
         made: set[str] = set()
-        if hidden and lowers:
+        if place.hidden and lowers:
             made = lowers.names() - {name for _, name, _ in present} - gone
         for name in sorted(gone | made, key=os.fsencode):
             if lowers.find(name) is not None:
-                self.nodes.append(ChangedNode(prefix + name, GONE, True, name in made))
+                self.nodes.append(ChangedNode(place.path_of(name), GONE, True, name in made))
             else:
-                self.dropped.append(prefix + name)
+                self.dropped.append(place.path_of(name))
         for _, name, entry in sorted(present, key=_by_bytes):
             if entry.is_dir(follow_symlinks=False):
-                self._enter(fd, name, prefix + name, lowers, hidden=hidden, depth=depth)
+                self._enter(place, name)
             else:
-                self._file(fd, name, prefix + name, entry, lowers)
+                self._file(place, entry)
 
     @staticmethod
     def _is_whiteout(fd: int, entry: os.DirEntry[str], *, by_xattr: bool) -> bool:
@@ -152,40 +183,43 @@ class Difference:
             return False
         return True
 
-    def _enter(self, fd: int, name: str, path: str, lowers: Lowers, *, hidden: bool, depth: int) -> None:
+    def _enter(self, above: _Place, name: str) -> None:
         try:
-            inner = os.open(name, DIRECTORY, dir_fd=fd)
+            fd = os.open(name, DIRECTORY, dir_fd=above.fd)
         except (FileNotFoundError, NotADirectoryError):
             return  # a running container has removed it since
         try:
-            status = os.fstat(inner)
-            here = read_attributes(inner)
-            below = lowers.enter(name)
-            exists = bool(below) or lowers.find(name) is not None
+            status = os.fstat(fd)
+            here = read_attributes(fd)
+            place = _Place(fd, above.path_of(name), above.lowers.enter(name), above)
+            place.mark(here.opaque)
+            exists = bool(place.lowers) or above.lowers.find(name) is not None
             position, dropped = len(self.nodes), len(self.dropped)
-            self.nodes.append(ChangedNode(path, stat.S_IFDIR, exists))
-            self._directory(inner, path, below, here.opaque, hidden=hidden, depth=depth + 1)
+            self.nodes.append(ChangedNode(place.path, stat.S_IFDIR, exists))
+            self._directory(place)
+            if len(self.nodes) > position + 1:
+                return  # something in it has changed
             # fuse-overlayfs does not keep the time of a directory into which it copies a file up
-            is_way = path in self._exclude or path in self._ancestors or (self._fuse and len(self.dropped) > dropped)
-            if len(self.nodes) == position + 1 and self._is_nothing(status, here, path, lowers, below, is_way=is_way):
+            is_way = self._is_way(place.path) or (self._fuse and len(self.dropped) > dropped)
+            if place.lowers:
+                assert place.lowers.path is not None
+                is_same_time = is_way or os.lstat(place.lowers.path).st_mtime_ns == status.st_mtime_ns
+                is_nothing = is_same_time and _same(status, here, place.lowers)
+            else:
+                is_nothing = not exists and self._is_made_by_runtime(place.path, status, here)
+            if is_nothing:
                 self.nodes.pop()
-                self.dropped.append(path)
+                self.dropped.append(place.path)
         finally:
-            os.close(inner)
+            os.close(fd)
 
-    def _is_nothing(
-        self, status: os.stat_result, here: EntryAttributes, path: str, lowers: Lowers, below: Lowers, *, is_way: bool
-    ) -> bool:
-        """Is a directory without changes in it no change itself: copied up, or made to mount something on it?
+    def _is_way(self, path: str) -> bool:
+        """Is something mounted at or below this directory, so that its time tells nothing?"""
+        return path in self._exclude or path in self._ancestors
 
-        is_way: its time tells nothing.
-        """
-        if below:
-            assert below.path is not None
-            return _same(status, here, below) and (is_way or os.lstat(below.path).st_mtime_ns == status.st_mtime_ns)
-        if path not in self._exclude and not (path in self._ancestors and self._is_plain(status, here)):
-            return False
-        return lowers.find(path.rpartition("/")[2]) is None
+    def _is_made_by_runtime(self, path: str, status: os.stat_result, here: EntryAttributes) -> bool:
+        """Is a directory that no layer has one that the runtime has made to mount something on it, or below it?"""
+        return path in self._exclude or (path in self._ancestors and self._is_plain(status, here))
 
     def _is_plain(self, status: os.stat_result, here: EntryAttributes) -> bool:
         """Is it as `mkdir -p` by the container's root makes it?"""
@@ -193,7 +227,8 @@ class Difference:
         mode = stat.S_IMODE(status.st_mode)
         return owner == (0, 0) and mode == 0o755 and here.override is None and not here.xattrs
 
-    def _file(self, fd: int, name: str, path: str, entry: os.DirEntry[str], lowers: Lowers) -> None:
+    def _file(self, place: _Place, entry: os.DirEntry[str]) -> None:
+        path = place.path_of(entry.name)
         try:
             if entry.is_symlink():
                 kind = stat.S_IFLNK
@@ -204,11 +239,11 @@ class Difference:
             if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO):
                 self.dropped.append(path)  # a socket: nobody listens on it any more
                 return
-            found = lowers.find(name)
+            found = place.lowers.find(entry.name)
             if path in self._exclude and found is None and not entry.stat(follow_symlinks=False).st_size:
                 self.dropped.append(path)
                 return
-            if self._is_unchanged(fd, name, entry, found):
+            if self._is_unchanged(place.fd, entry, found):
                 if not self._compare:  # a copied tree is never adopted
                     self.dropped.append(path)
                 return
@@ -216,12 +251,10 @@ class Difference:
             return  # a running container has removed it since
         self.nodes.append(ChangedNode(path, kind, found is not None))
 
-    def _is_unchanged(
-        self, fd: int, name: str, entry: os.DirEntry[str], found: tuple[str, os.stat_result] | None
-    ) -> bool:
+    def _is_unchanged(self, fd: int, entry: os.DirEntry[str], found: tuple[str, os.stat_result] | None) -> bool:
         """Is this file the one of the layers: copied with them, or copied up for a change that was none?"""
         status = entry.stat(follow_symlinks=False)
-        is_same = found is not None and self._is_equal(fd, name, status, *found)
+        is_same = found is not None and self._is_equal(fd, entry.name, status, *found)
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)
             self._linked[key] = self._linked.get(key, False) or not is_same
@@ -265,5 +298,5 @@ def _same(status: os.stat_result, here: EntryAttributes, below: Lowers, *, ignor
     return here.xattrs == there.xattrs and (ignore_override or here.override == there.override)
 
 
-def _by_bytes(item: tuple[bytes, str, os.DirEntry[str]]) -> bytes:
-    return item[0]
+def _by_bytes(entry: tuple[bytes, str, os.DirEntry[str]]) -> bytes:
+    return entry[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput, InvalidState
 from rootless.storage.files.entry_attributes import DIRECTORY
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.image.decompress import ByteSource
-
-    Owner = Callable[[TarEntry], tuple[int, int]]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -64,31 +62,47 @@ class Bytes:
             pass
 
 
+class PlacedOwners(NamedTuple):
+    """Whose the placed files become.
+
+    find: ids of an entry's file; own: the ids of whoever places them. notes: fd of the table of owners where one id is
+    all there is: other owners than `own` are noted then, those of links and pipes as lines of this table; -1 where
+    owners are real.
+    """
+
+    find: Callable[[TarEntry], tuple[int, int]]
+    own: tuple[int, int]
+    notes: int = -1
+
+
+class _Spot(NamedTuple):
+    """Where a member is placed. parent: fd of the directory; path: from the top of the archive, for messages."""
+
+    parent: int
+    name: bytes
+    path: bytes
+
+
 class ArchivePlacer:
     """Places one archive below the directory `top` (an fd).
 
-    owner: ids of an entry's file, None to leave all to the caller; noted: the caller has one id, so that other owners
-    than `own` are noted, for links and pipes as lines written to fd `noted` (-1: owners are real); overwrite: a
-    directory may replace something else and the reverse; keep: existing directories get the entry's attributes, and
-    set-id bits stay; follow: opens a directory below `top` whose way leads through a link, None: no such way is let.
+    owners: None when all files become the caller's, as on the host; overwrite: a directory may replace something else
+    and the reverse; keep: existing directories get the entry's attributes, and set-id bits stay; follow: opens a
+    directory below `top` whose way leads through a link, None: no such way is taken.
     size: bytes of files; lost: devices and owners that could not be made.
     """
 
     def __init__(
         self,
         top: int,
+        owners: PlacedOwners | None,
         *,
-        owner: Owner | None,
-        noted: int = -1,
-        own: tuple[int, int] = (0, 0),
         overwrite: bool = False,
         keep: bool = False,
         follow: Callable[[str], int] | None = None,
     ) -> None:
         self._top = top
-        self._owner = owner
-        self._noted = noted
-        self._own = own
+        self._owners = owners
         self._overwrite = overwrite
         self._keep = keep
         self._follow = follow
@@ -124,6 +138,7 @@ class ArchivePlacer:
         """Place one member; whether it is a directory whose time is to be set."""
         path, name = b"/".join(names), names[-1]
         parent = self._parent(names[:-1])
+        spot = _Spot(parent, name, path)
         in_place = False
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -140,9 +155,9 @@ class ArchivePlacer:
                 raise InvalidState(f"cannot overwrite {words[0]} '{shown(path)}' with {words[1]}", hint="--overwrite")
             if entry.type == LINK and _split(entry.linkname) == names:
                 return False
-            in_place = self._remove(parent, name, path, entry)
+            in_place = self._remove(spot, entry)
         if entry.type == FILE:
-            self._file(parent, name, path, entry, source, in_place=in_place)
+            self._file(spot, entry, source, in_place=in_place)
         elif entry.type == DIRECTORY_KIND:
             os.mkdir(name, 0o700, dir_fd=parent)
             self._dress_directory(parent, name, entry)
@@ -161,8 +176,10 @@ class ArchivePlacer:
             self._special(parent, name, entry)
         return False
 
-    def _remove(self, parent: int, name: bytes, path: bytes, entry: TarEntry) -> bool:
+    @staticmethod
+    def _remove(spot: _Spot, entry: TarEntry) -> bool:
         """Make way; True when that cannot be (something is mounted there) and the file is to be written in place."""
+        parent, name, path = spot
         problem = delete_at(parent, os.fsdecode(name), os.fsdecode(path))
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -172,17 +189,17 @@ class ArchivePlacer:
             return True
         raise problem or OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(path))
 
-    def _file(self, parent: int, name: bytes, path: bytes, entry: TarEntry, source: Bytes, *, in_place: bool) -> None:
+    def _file(self, spot: _Spot, entry: TarEntry, source: Bytes, *, in_place: bool) -> None:
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC if in_place else _NEW
-        fd = os.open(name, flags, 0o600, dir_fd=parent)
+        fd = os.open(spot.name, flags, 0o600, dir_fd=spot.parent)
         try:
             if entry.segments is not None:
                 os.ftruncate(fd, entry.size)
                 for offset, length in entry.segments:
                     os.lseek(fd, offset, os.SEEK_SET)
-                    self._copy(fd, length, source, path)
+                    self._copy(fd, length, source, spot.path)
             else:
-                self._copy(fd, entry.stored, source, path)
+                self._copy(fd, entry.stored, source, spot.path)
             self.size += entry.size
             if in_place:
                 return
@@ -211,21 +228,22 @@ class ArchivePlacer:
 
     def _dress(self, fd: int, entry: TarEntry) -> None:
         """Owner, mode, extended attributes of an open file or directory."""
-        mode = entry.mode
-        owner = (0, 0) if self._owner is None else self._owner(entry)
-        if self._owner is None:
+        mode, owners = entry.mode, self._owners
+        if owners is None:
             # Files of the host's: a set-id bit would let others act as the caller
             os.fchmod(fd, mode if self._keep else mode & 0o1777)
-        elif self._noted >= 0 and owner != self._own:
-            format = _FORMATS[entry.type]
-            os.fchmod(fd, overrides.on_disk(mode, format))
-            overrides.write(fd, Override(*owner, mode, format))
         else:
-            if self._noted < 0:
-                os.fchown(fd, *owner)
-            os.fchmod(fd, mode)
+            owner = owners.find(entry)
+            if owners.notes >= 0 and owner != owners.own:
+                format = _FORMATS[entry.type]
+                os.fchmod(fd, overrides.on_disk(mode, format))
+                overrides.write(fd, Override(*owner, mode, format))
+            else:
+                if owners.notes < 0:
+                    os.fchown(fd, *owner)  # before the mode: chown(2) takes set-id bits away
+                os.fchmod(fd, mode)
         for key, value in entry.xattrs.items():
-            if key.startswith(_PLANTED) or (self._owner is None and not key.startswith("user.")):
+            if key.startswith(_PLANTED) or (owners is None and not key.startswith("user.")):
                 continue
             try:
                 os.setxattr(fd, key, value)
@@ -234,13 +252,14 @@ class ArchivePlacer:
                     raise
 
     def _special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        owners = self._owners
         if entry.type in (CHARACTER, BLOCK_DEVICE):
-            if self._noted < 0 or self._owner is None:
+            if owners is None or owners.notes < 0:
                 self.lost += 1  # an ordinary user cannot make one
                 return
             fd = os.open(name, _NEW, overrides.on_disk(entry.mode, 0) & 0o777, dir_fd=parent)
             try:
-                overrides.write(fd, Override(*self._owner(entry), entry.mode, _FORMATS[entry.type], entry.device))
+                overrides.write(fd, Override(*owners.find(entry), entry.mode, _FORMATS[entry.type], entry.device))
                 os.utime(fd, ns=(entry.mtime, entry.mtime))
             finally:
                 os.close(fd)
@@ -249,14 +268,14 @@ class ArchivePlacer:
             os.symlink(entry.linkname, name, dir_fd=parent)
         else:
             os.mkfifo(name, 0o600, dir_fd=parent)
-        if self._owner is not None:
-            owner = self._owner(entry)
-            if self._noted < 0:
+        if owners is not None:
+            owner = owners.find(entry)
+            if owners.notes < 0:
                 os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
-            elif owner != self._own:
+            elif owner != owners.own:
                 note = Override(*owner, entry.mode, _FORMATS[entry.type])
                 inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
-                os.write(self._noted, overrides.line(inode, note, entry.linkname))
+                os.write(owners.notes, overrides.line(inode, note, entry.linkname))
         if entry.type == FIFO:
             os.chmod(name, entry.mode, dir_fd=parent)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)

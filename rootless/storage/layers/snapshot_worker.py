@@ -12,7 +12,7 @@ from rootless.host.userns import enter
 from rootless.kernel.files import syncfs
 from rootless.records.id_map import IdMap
 from rootless.records.rootfs import RootfsPlan
-from rootless.storage.changes.differ import LayerWriter, Tar
+from rootless.storage.changes.differ import LayerOwners, LayerWriter, Tar
 from rootless.storage.changes.difference import GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve
 from rootless.storage.drivers import ChangeForm, find_driver
@@ -54,7 +54,7 @@ def commit(job: CommitJob, id_map: IdMap) -> LayerContent:
     table = NotedOwners(job.changed.plan)
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
-        writer = LayerWriter(source, target, tar, owner=owner, timestamp=job.timestamp, table=table, single=single)
+        writer = LayerWriter(source, target, tar, LayerOwners(owner, table, single), job.timestamp)
         writer.write(difference.nodes)
         diff_id = tar.finish()
     if writer.noted:

@@ -19,7 +19,7 @@ from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, Roo
 from rootless.host.answer import error_to_json, write_all
 from rootless.kernel.files import open_in_root
 from rootless.storage.files.archiver import Archiver
-from rootless.storage.files.placer import ArchivePlacer
+from rootless.storage.files.placer import ArchivePlacer, PlacedOwners
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
 from rootless.storage.roots.root_view import open_running, open_stopped
@@ -200,11 +200,17 @@ class TransferFiles:
             where = where.rstrip("/").rpartition("/")[0]
         elif self._name:
             top = os.open(self._name, _PLACE | os.O_NOFOLLOW, dir_fd=self._place)
+        own = self._id_map.first_uid(), self._id_map.first_gid()
+        root = (0, 0) if self._has(0, 0) else own
+
+        def find_owner(entry: TarEntry) -> tuple[int, int]:
+            if not request.owners:
+                return root
+            return (entry.uid, entry.gid) if self._has(entry.uid, entry.gid) else own
+
         placer = ArchivePlacer(
             top,
-            owner=self._owner_of if request.owners else lambda entry: (0, 0) if self._has(0, 0) else self._own(),
-            noted=self._noted,
-            own=self._own(),
+            PlacedOwners(find_owner, own, self._noted),
             overwrite=request.overwrite,
             keep=request.keep,
             follow=lambda names: open_in_root(self._root, f"{where}/{names}", _PLACE),
@@ -214,11 +220,5 @@ class TransferFiles:
         answer.lost = placer.lost
         return answer
 
-    def _own(self) -> tuple[int, int]:
-        return self._id_map.first_uid(), self._id_map.first_gid()
-
     def _has(self, uid: int, gid: int) -> bool:
         return self._single or (self._id_map.has_uid(uid) and self._id_map.has_gid(gid))
-
-    def _owner_of(self, entry: TarEntry) -> tuple[int, int]:
-        return (entry.uid, entry.gid) if self._has(entry.uid, entry.gid) else self._own()
