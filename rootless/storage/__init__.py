@@ -1,1 +1,1 @@
-"""What lies on disk: blobs, unpacked layers, writable layers, volumes, records. It starts no container."""
+"""What lies on disk: blobs, unpacked layers, writable directories, volumes, records. It starts no container."""

@@ -1,4 +1,4 @@
-"""The layers below a directory as one: what a union of them shows under a name. It reads layers and changes nothing.
+"""Several layers seen as one tree: what their union shows under a name. It reads layers and changes nothing.
 
 Layers are the user's own and never change, so that paths are safe here; nothing is followed that is a link.
 """

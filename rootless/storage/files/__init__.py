@@ -1,1 +1,1 @@
-"""Files of trees by descriptors: copied, archived, placed, looked at and removed."""
+"""Files of trees, reached by descriptors: copied, archived, placed, looked at and removed."""

@@ -98,7 +98,7 @@ class Copier:
         os.utime(write, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def owner(self, status: os.stat_result) -> tuple[int, int]:
-        """The ids of the copy."""
+        """The user and group that the copy of a file with `status` gets."""
         return self._owner(status.st_uid, status.st_gid) if self._owner else (status.st_uid, status.st_gid)
 
     def _capability(self, value: bytes) -> bytes:
@@ -121,7 +121,7 @@ class Copier:
 
 
 def copy_content(read: int, write: int, size: int, *, sparse: bool) -> None:
-    """The bytes: shared blocks, else copied in the kernel with the holes kept."""
+    """Copy the bytes of one open file to another: by sharing blocks, else in the kernel with the holes kept."""
     if not size or clone_file(read, write):
         return
     if sparse:
@@ -151,7 +151,7 @@ def _copy_range(read: int, write: int, offset: int, length: int) -> None:
 
 
 def is_opaque(fd: int) -> bool:
-    """Does this directory hide what lower layers have in it?"""
+    """Whether a directory (an fd) hides what lower layers have in it."""
     for attribute in OPAQUE_XATTRS:
         try:
             if os.getxattr(fd, attribute) == b"y":

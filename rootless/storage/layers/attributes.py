@@ -62,8 +62,8 @@ class LayerAttributes:
                 os.close(real)
 
     def keeps(self, entry: TarEntry) -> bool:
-        """Can this owner be kept? Counts it as lost when it cannot."""
-        if _within(entry.uid, self._uids) and _within(entry.gid, self._gids):
+        """Whether the owner of an entry can be kept; it is counted as lost when it cannot."""
+        if is_mapped(entry.uid, self._uids) and is_mapped(entry.gid, self._gids):
             return True
         self.lost.owners += 1
         return False
@@ -112,5 +112,6 @@ class LayerAttributes:
                 self.lost.xattrs += 1
 
 
-def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
+def is_mapped(number: int, ranges: list[tuple[int, int]]) -> bool:
+    """Whether an id is in one of the ranges (first, count)."""
     return any(first <= number < first + count for first, count in ranges)

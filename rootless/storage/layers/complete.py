@@ -115,7 +115,7 @@ def _find(layers: Sequence[int], path: str) -> tuple[int, str, os.stat_result] |
 
 
 def _is_marked(fd: int, name: str) -> bool:
-    """A whiteout by name, on file systems without character devices."""
+    """Whether a `.wh.` file deletes `name`: the form of whiteouts on file systems without character devices."""
     try:
         os.stat(f"{WHITEOUT}{name}", dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
+from rootless.host.answer import write_all
 from rootless.storage.tar.layer_rules import shown
 from rootless.storage.tar.recipe import REPLACED, crc32, find, opener, read_moved, read_steps
 
@@ -96,7 +97,7 @@ class Rebuilder:
             size += len(step.raw)
             if step.size:
                 if step.size >= _LARGE:
-                    _write_all(out, b"".join(gathered))
+                    write_all(out, b"".join(gathered))
                     gathered.clear()
                     size = 0
                     self._send(out, step, number)
@@ -106,10 +107,10 @@ class Rebuilder:
                         size += len(piece)
                 number += 1
             if size >= _PIECE:
-                _write_all(out, b"".join(gathered))
+                write_all(out, b"".join(gathered))
                 gathered.clear()
                 size = 0
-        _write_all(out, b"".join(gathered))
+        write_all(out, b"".join(gathered))
 
     def _payload(self, step: RecipeStep, number: int) -> Iterator[bytes]:
         """The bytes of the file that a step names, always `step.size` of them."""
@@ -194,9 +195,3 @@ class _Places:
                     best = (*moves[at], path[end:])
             end = path.rfind(b"/", 0, end)
         return None if best is None else b"%d%s" % (best[1], best[2])
-
-
-def _write_all(out: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(out, view) :]

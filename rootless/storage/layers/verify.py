@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.tree_copy import is_opaque
-from rootless.storage.layers.attributes import KEPT, PLANTED
+from rootless.storage.layers.attributes import KEPT, PLANTED, is_mapped
 from rootless.storage.layers.expected import Expected
 from rootless.storage.layers.jobs import Verified
 from rootless.storage.owners import overrides
@@ -157,7 +157,7 @@ class Verifier:
         self._owner(here, status, entry, override)
 
     def _owner(self, here: str, status: os.stat_result, entry: TarEntry, override: overrides.Override | None) -> None:
-        mapped = _within(entry.uid, self._uids) and _within(entry.gid, self._gids)
+        mapped = is_mapped(entry.uid, self._uids) and is_mapped(entry.gid, self._gids)
         mode = stat.S_IMODE(status.st_mode)
         if override is not None:
             owner, mode = (override.uid, override.gid), override.mode_now(mode)
@@ -208,7 +208,3 @@ def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified
     owners = overrides.open_table("")
     Verifier(expected, damages, id_map, owners, job.lost).compare(os.open("/diff", _DIRECTORY))
     return Verified(diff_id, damages.count, damages.texts)
-
-
-def _within(number: int, ranges: list[tuple[int, int]]) -> bool:
-    return any(first <= number < first + count for first, count in ranges)

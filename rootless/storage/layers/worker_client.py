@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
 _OUT = 3
-# glibc would map and unmap the memory of each 1 MiB piece anew: a fifth of the kernel time of an unpacking
+# glibc would map and unmap the memory of each 1 MiB piece anew: that is a fifth of an unpacking's time in the kernel
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 

@@ -1,1 +1,1 @@
-"""Owners that one id cannot give: noted beside the files, and told to those who ask."""
+"""Owners of files that a caller with one id cannot set: noted beside the files, and reported to those who ask."""

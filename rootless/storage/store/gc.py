@@ -73,7 +73,7 @@ class _Collector:
         self._store = store
 
     def find(self, keep_layer_blobs: bool) -> Collected:
-        """All garbage; nothing is removed."""
+        """Find all garbage, and remove none of it."""
         found = Collected()
         self._find_temporaries(found)
         self._find_containers(found)

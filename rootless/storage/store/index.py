@@ -8,14 +8,18 @@ of several platforms; as an image it then stands for the one of this host.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
 from rootless.image.digest import hex_of
+from rootless.image.fields import load_json, mapping, text
 from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
 from rootless.image.platform import host_platform
 from rootless.paths import Lock, atomic_write
 from rootless.storage.store.blobs import Blobs
+
+if TYPE_CHECKING:
+    from rootless.image.fields import Fields
 
 REF_NAME = "org.opencontainers.image.ref.name"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -48,6 +52,47 @@ class NamedIndex(NamedTuple):
 
     document: Index
     names: tuple[str, ...]
+
+
+class _Listed:
+    """A descriptor of index.json, and the name that it gives. Its members that we do not know are kept as they are."""
+
+    __slots__ = ("_members", "digest")
+
+    def __init__(self, members: Fields) -> None:
+        self._members = members
+        self.digest = text(members, "digest")
+        hex_of(self.digest)
+
+    @classmethod
+    def of_descriptor(cls, descriptor: Descriptor, reference: str | None) -> _Listed:
+        """The descriptor with the full name `reference`, None for none."""
+        members: Fields = {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+        }
+        if reference is not None:
+            members["annotations"] = {REF_NAME: reference}
+        return cls(members)
+
+    @property
+    def name(self) -> str | None:
+        """The full name; None when the image has none."""
+        annotations = self._members.get("annotations")
+        name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+        return name if isinstance(name, str) and name else None
+
+    def without_name(self) -> _Listed:
+        """The same image without its name."""
+        annotations = mapping(self._members.get("annotations"), "annotations")
+        others = {key: value for key, value in annotations.items() if key != REF_NAME}
+        members = {key: value for key, value in self._members.items() if key != "annotations"}
+        return _Listed({**members, "annotations": others} if others else members)
+
+    def to_json(self) -> Fields:
+        """The descriptor as JSON values."""
+        return self._members
 
 
 class ImageIndex:
@@ -88,10 +133,10 @@ class ImageIndex:
         """The full names of each digest."""
         return self._names(self._descriptors())
 
-    def find_index(self, text: str) -> Index | None:
-        """The index that the full name (or digest) `text` means; None when it means no index."""
+    def find_index(self, name: str) -> Index | None:
+        """The index that the full name (or digest) `name` means; None when it means no index."""
         for digest, names in self._names(self._descriptors()).items():
-            if text in names or text == digest:
+            if name in names or name == digest:
                 document = self.document(digest)
                 return document if isinstance(document, Index) else None
         return None
@@ -148,8 +193,8 @@ class ImageIndex:
         with Lock(self._lock):
             descriptors = self._descriptors()
             previous = self._take_name(descriptors, reference)
-            descriptors[:] = [d for d in descriptors if d["digest"] != descriptor.digest or _name(d) is not None]
-            descriptors.append(_plain(descriptor, reference))
+            descriptors[:] = [d for d in descriptors if d.digest != descriptor.digest or d.name is not None]
+            descriptors.append(_Listed.of_descriptor(descriptor, reference))
             self._write(descriptors)
         return previous if previous != descriptor.digest else None
 
@@ -158,8 +203,8 @@ class ImageIndex:
         hex_of(descriptor.digest)
         with Lock(self._lock):
             descriptors = self._descriptors()
-            if all(d["digest"] != descriptor.digest for d in descriptors):
-                descriptors.append(_plain(descriptor, None))
+            if all(d.digest != descriptor.digest for d in descriptors):
+                descriptors.append(_Listed.of_descriptor(descriptor, None))
                 self._write(descriptors)
 
     def untag(self, reference: str) -> str:
@@ -179,7 +224,7 @@ class ImageIndex:
         """Forget the image and all its names; its blobs and layers are garbage then. Harmless when it is not here."""
         with Lock(self._lock):
             descriptors = self._descriptors()
-            self._write([d for d in descriptors if d["digest"] != manifest_digest])
+            self._write([d for d in descriptors if d.digest != manifest_digest])
 
     def load(self, manifest_digest: str) -> ImageEntry:
         """The image with exactly this manifest, named or not. Raises NotFound, InvalidInput, DigestMismatch."""
@@ -193,48 +238,41 @@ class ImageIndex:
         return list(self._names(self._descriptors()))
 
     @staticmethod
-    def _take_name(descriptors: list[dict[str, Any]], reference: str) -> str | None:
+    def _take_name(descriptors: list[_Listed], reference: str) -> str | None:
         """Remove `reference` from the list in place; returns the digest it meant."""
         for position, descriptor in enumerate(descriptors):
-            if _name(descriptor) == reference:
+            if descriptor.name == reference:
                 del descriptors[position]
-                digest: str = descriptor["digest"]
-                if all(d["digest"] != digest for d in descriptors):
-                    annotations = {k: v for k, v in descriptor.get("annotations", {}).items() if k != REF_NAME}
-                    nameless = {**descriptor, "annotations": annotations}
-                    if not annotations:
-                        del nameless["annotations"]
-                    descriptors.insert(position, nameless)
-                return digest
+                if all(d.digest != descriptor.digest for d in descriptors):
+                    descriptors.insert(position, descriptor.without_name())
+                return descriptor.digest
         return None
 
-    def _descriptors(self) -> list[dict[str, Any]]:
+    def _descriptors(self) -> list[_Listed]:
         try:
             with open(self.path, "rb") as file:
-                index = json.loads(file.read())
-            descriptors = index["manifests"]
-            for descriptor in descriptors:
-                hex_of(descriptor["digest"])
-        except (OSError, ValueError, KeyError, TypeError, InvalidInput) as e:
+                listed = load_json(file.read(), "the index")["manifests"]
+            if not isinstance(listed, list):
+                raise InvalidInput("'manifests' is not a list")
+            return [_Listed(mapping(each, "manifests")) for each in listed]
+        except (OSError, KeyError, InvalidInput) as e:
             raise InvalidInput(
                 f"image index '{self.path}' is damaged: {e}",
                 hint="restore it, or remove it and pull again",
             ) from e
-        result: list[dict[str, Any]] = descriptors
-        return result
 
-    def _write(self, descriptors: list[dict[str, Any]]) -> None:
-        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": descriptors}
+    def _write(self, descriptors: list[_Listed]) -> None:
+        manifests = [descriptor.to_json() for descriptor in descriptors]
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
         atomic_write(self.path, json.dumps(index, indent=1).encode() + b"\n")
 
     @staticmethod
-    def _names(descriptors: list[dict[str, Any]]) -> dict[str, list[str]]:
+    def _names(descriptors: list[_Listed]) -> dict[str, list[str]]:
         names: dict[str, list[str]] = {}
         for descriptor in descriptors:
-            here = names.setdefault(descriptor["digest"], [])
-            name = _name(descriptor)
-            if name is not None:
-                here.append(name)
+            here = names.setdefault(descriptor.digest, [])
+            if descriptor.name is not None:
+                here.append(descriptor.name)
         return names
 
     def _entry(self, digest: str, names: list[str], *, any_platform: bool = False) -> ImageEntry | None:
@@ -269,25 +307,8 @@ def is_image(document: Manifest) -> bool:
     return document.config.media_type in CONFIG_TYPES
 
 
-def _name(descriptor: dict[str, Any]) -> str | None:
-    annotations = descriptor.get("annotations")
-    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    return name if isinstance(name, str) and name else None
-
-
 def _repository(name: str) -> str:
     """The name without tag and digest: `docker.io/library/x:1@sha256:..` → `docker.io/library/x`."""
     name = name.partition("@")[0]
     head, colon, tag = name.rpartition(":")
     return head if colon and "/" not in tag else name
-
-
-def _plain(descriptor: Descriptor, reference: str | None) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "mediaType": descriptor.media_type,
-        "digest": descriptor.digest,
-        "size": descriptor.size,
-    }
-    if reference is not None:
-        plain["annotations"] = {REF_NAME: reference}
-    return plain

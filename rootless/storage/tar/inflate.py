@@ -10,16 +10,29 @@ import hashlib
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Protocol
 
     from rootless.storage.tar.recipe import RecipeWriter
 
     Codec = Callable[[int], Iterator[bytes]]
+
+    class _Decoder(Protocol):
+        """What zlib and isal give for one member of a gzip stream."""
+
+        @property
+        def eof(self) -> bool: ...
+        @property
+        def unused_data(self) -> bytes: ...
+        @property
+        def unconsumed_tail(self) -> bytes: ...
+        def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
 
 READ = 1 << 18
 PIECE = 1 << 20
@@ -28,9 +41,8 @@ MAX_TOTAL = 1 << 40
 RATIO = 2000  # deflate cannot reach it; only zstd of nothing but zeros does
 RATIO_FREE = 4 << 30  # bytes that may come out before the ratio counts
 MAX_WINDOW = 1 << 27
-ZSTD_FEED = (
-    1 << 12
-)  # the decoder has no bound of output: 128 KiB of zeros take 4 bytes, so this becomes 128 MiB at most
+# The decoder has no bound of output: 128 KiB of zeros take 4 bytes, so what is fed at once becomes 128 MiB at most
+ZSTD_FEED = 1 << 12
 
 
 def compression_of(media_type: str) -> str:
@@ -154,7 +166,7 @@ def _guard(read: int, written: int) -> None:
         raise InvalidInput(f"layer grows more than {RATIO} times when it is uncompressed")
 
 
-def _gzip(new: Callable[[], Any], error: type[Exception]) -> Codec:
+def _gzip(new: Callable[[], _Decoder], error: type[Exception]) -> Codec:
     """All members of a gzip stream (RFC 1952, 2.2); anything else after the last one is refused."""
 
     def chunks(fd: int) -> Iterator[bytes]:

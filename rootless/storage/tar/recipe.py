@@ -21,7 +21,7 @@ import io
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput
 from rootless.host.full import refused
@@ -33,6 +33,14 @@ except ImportError:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    class _Compressor(Protocol):
+        """What zstandard and zlib give for one stream."""
+
+        def compress(self, data: bytes, /) -> bytes: ...
+        def flush(self) -> bytes: ...
+
 
 __all__ = ["RecipeWriter", "crc32", "find", "opener", "read_moved", "read_steps"]
 
@@ -74,7 +82,7 @@ class RecipeWriter:
 
     __slots__ = ("_batch", "_batched", "_compressor", "_fd", "_last", "_moved", "_raw", "_size", "payloads", "tar_size")
 
-    def __init__(self, fd: int, compressor: Any) -> None:
+    def __init__(self, fd: int, compressor: _Compressor) -> None:
         self._fd = fd
         self._compressor = compressor
         self._raw: list[bytes] = []
@@ -194,23 +202,24 @@ def opener(path: str) -> Callable[[], io.BufferedReader]:
     if path.endswith(".zst"):
         import zstandard
 
-        def open_zstd(fd: int) -> Any:
+        def open_zstd(fd: int) -> io.BufferedReader:
             file = os.fdopen(fd, "rb")
-            return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
+            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
+            return io.BufferedReader(reader, _BATCH)
 
         decode = open_zstd
     else:
         import gzip
 
-        def open_gzip(fd: int) -> Any:
-            return gzip.GzipFile(fileobj=os.fdopen(fd, "rb"))
+        def open_gzip(fd: int) -> io.BufferedReader:
+            return io.BufferedReader(gzip.GzipFile(fileobj=os.fdopen(fd, "rb")), _BATCH)
 
         decode = open_gzip
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def open_again() -> io.BufferedReader:
         os.lseek(fd, 0, os.SEEK_SET)
-        return io.BufferedReader(decode(os.dup(fd)), _BATCH)
+        return decode(os.dup(fd))
 
     return open_again
 
@@ -251,7 +260,7 @@ def _exactly(file: io.BufferedReader, size: int) -> bytes:
     return content
 
 
-def _compressor() -> tuple[str, Any]:
+def _compressor() -> tuple[str, _Compressor]:
     try:
         import zstandard
 
