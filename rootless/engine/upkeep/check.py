@@ -7,7 +7,6 @@ extended attributes, nothing more and nothing less); names, records and what the
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from rootless.engine.image.image_names import familiar
 from rootless.engine.report_types import (
