@@ -15,6 +15,21 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+_MOST_DIGITS = 20  # of a 64-bit number; Python refuses to read a number of more than 4300 digits with ValueError
+
+
+def whole_number(text: str, highest: int = (1 << 63) - 1) -> int | None:
+    """The number from 0 to `highest` that `text` writes in the digits 0 to 9; None for every other text.
+
+    str.isdigit() alone takes "²", which int() refuses, and "٣", which int() reads as 3 but which no other program takes
+    for a number: whoever reads a number of an image, a registry or a command line asks here.
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+        return None
+    number = int(text)
+    return number if number <= highest else None
+
+
 def parse_duration(text: str, flag: str) -> float:
     """Seconds of a Go duration ("30s", "1m30s", "500ms"). Raises UsageError naming `flag`."""
     rest, total = text.strip(), 0.0
@@ -201,8 +216,9 @@ def parse_moment_ns(text: str, flag: str, *, now: float | None = None) -> int:
     """
     text = text.strip()
     whole, dot, fraction = text.partition(".")
-    if whole.isascii() and whole.isdigit() and (not dot or (fraction.isascii() and fraction.isdigit())):
-        return int(whole) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+    seconds = whole_number(whole)
+    if seconds is not None and (not dot or (fraction.isascii() and fraction.isdigit())):
+        return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
     if text[4:5] == "-":
         try:
             return parse_timestamp_ns(text)

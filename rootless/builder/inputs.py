@@ -13,6 +13,7 @@ from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
 from rootless.builder.dockerfile import checks, parser
 from rootless.errors import UsageError
+from rootless.units import whole_number
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -90,9 +91,10 @@ def latest_time(options: BuildOptions) -> int | None:
     text = given.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()):
+    seconds = whole_number(text)
+    if seconds is None:
         raise UsageError(f"SOURCE_DATE_EPOCH is not a number of seconds: '{text}'")
-    return int(text)
+    return seconds
 
 
 def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 
 from rootless.host.facts import find_helper, user_name
 from rootless.host.idmap import MAX_ID, SubordinateIds
+from rootless.units import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def _identity(user: int | str | None) -> tuple[int, str]:
         try:
             return pwd.getpwnam(user).pw_uid, user
         except KeyError:
-            return (int(user) if user.isdigit() else os.geteuid()), user
+            number = whole_number(user, MAX_ID)
+            return os.geteuid() if number is None else number, user
     uid = os.geteuid() if user is None else user
     return uid, user_name(uid)
 
@@ -71,9 +73,9 @@ def parse_ranges(lines: Iterable[str], name: str, uid: int, own: int | None = No
         fields = line.strip().split(":")
         if len(fields) != 3 or fields[0] not in (name, str(uid)):
             continue
-        if not (fields[1].isdigit() and fields[2].isdigit() and fields[1].isascii() and fields[2].isascii()):
+        start, count = whole_number(fields[1]), whole_number(fields[2])
+        if start is None or count is None:
             continue
-        start, count = int(fields[1]), int(fields[2])
         if count > 0 and start + count - 1 <= MAX_ID:
             found.append((start, count))
     return without_overlaps(found, uid if own is None else own)
@@ -105,8 +107,11 @@ def first_free(etc: str = "/etc") -> int:
             continue
         for line in lines:
             fields = line.strip().split(":")
-            if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
-                free = max(free, int(fields[1]) + int(fields[2]))
+            if len(fields) != 3:
+                continue
+            start, count = whole_number(fields[1]), whole_number(fields[2])
+            if start is not None and count is not None:
+                free = max(free, start + count)
     return free
 
 
@@ -136,6 +141,9 @@ def parse_getsubids(lines: Iterable[str]) -> list[tuple[int, int]]:
     found = []
     for line in lines:
         fields = line.split()
-        if len(fields) >= 4 and fields[-2].isdigit() and fields[-1].isdigit() and int(fields[-1]) > 0:
-            found.append((int(fields[-2]), int(fields[-1])))
+        if len(fields) < 4:
+            continue
+        start, count = whole_number(fields[-2]), whole_number(fields[-1])
+        if start is not None and count:
+            found.append((start, count))
     return without_overlaps(found, -1)

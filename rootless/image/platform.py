@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 from rootless.errors import UsageError
+from rootless.units import whole_number
 
 # uname's machine → GOARCH and variant
 _MACHINES = {
@@ -90,6 +91,7 @@ def _variants(wanted: Platform) -> list[str]:
     """Variants that run where `wanted` runs, best first."""
     variant = wanted.variant or _DEFAULT_VARIANTS.get(wanted.architecture, "")
     oldest = _OLDEST.get(wanted.architecture)
-    if oldest is None or not variant[1:].isdigit():
+    newest = whole_number(variant[1:])
+    if oldest is None or newest is None:
         return [variant]
-    return [f"v{number}" for number in range(min(int(variant[1:]), 99), oldest - 1, -1)]
+    return [f"v{number}" for number in range(min(newest, 99), oldest - 1, -1)]

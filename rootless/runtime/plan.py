@@ -183,7 +183,12 @@ def _mapped(operation: Operation, entry: OciMount, linux: LinuxConfig, index: in
 
 def _is_unmapped_gid(word: str, facts: RootFacts) -> bool:
     name, _, value = word.partition("=")
-    return name == "gid" and value.isdigit() and not facts.is_gid_mapped(int(value))
+    if name != "gid":
+        return False
+    from rootless.units import whole_number
+
+    gid = whole_number(value)
+    return gid is not None and not facts.is_gid_mapped(gid)
 
 
 def _host_tree(

@@ -19,6 +19,7 @@ from rootless.units import (
     parse_size,
     parse_timestamp,
     timestamp,
+    whole_number,
     whole_timestamp,
 )
 
@@ -173,3 +174,19 @@ def test_a_date_alone_is_local_midnight() -> None:
 def test_other_moments_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         parse_moment_ns(text, "--since")
+
+
+@pytest.mark.parametrize("text", ["0", "007", "42", "9223372036854775807"])
+def test_whole_numbers_are_decimal_digits(text: str) -> None:
+    assert whole_number(text) == int(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "²", "٣", "１", "1_0", "+1", "-1", " 1", "1\n", "0x1", "9223372036854775808", "9" * 5000]
+)
+def test_what_only_python_takes_for_a_number_is_none(text: str) -> None:
+    assert whole_number(text) is None
+
+
+def test_a_whole_number_has_a_bound() -> None:
+    assert (whole_number("65535", 65535), whole_number("65536", 65535)) == (65535, None)

@@ -146,9 +146,10 @@ def _owner(session: BuildSession, state: BuildState, chown: str) -> tuple[int, i
         return None
     user, colon, group = chown.partition(":")
     from rootless.engine.plan.identity import account_of
+    from rootless.engine.plan.users import parse_id
 
     account = account_of(chown, session.lowerdirs(state))
-    if not colon and user.isdigit():
+    if not colon and parse_id(user) is not None:
         return account.uid, account.uid
     if colon and not group:
         raise UsageError(f"--chown: '{chown}' has no group behind the colon")

@@ -11,7 +11,7 @@ from rootless.engine.filters import Filters
 from rootless.engine.types import ContainerSummary, PortBinding
 from rootless.errors import InvalidInput, NotFound, UsageError
 from rootless.network.modes import recorded_mode
-from rootless.units import human_duration, parse_timestamp
+from rootless.units import human_duration, parse_timestamp, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def list_containers(
         if status not in _STATES:
             raise UsageError(f"invalid filter 'status={status}'", hint=f"use one of {', '.join(_STATES)}")
     for code in wanted.get("exited"):
-        if not code.lstrip("-").isdigit():
+        if whole_number(code.removeprefix("-")) is None:
             raise UsageError(f"invalid filter 'exited={code}'", hint="write a number")
     show_all = all or last >= 0 or bool(wanted.get("status")) or bool(wanted.get("exited"))
     records = _records(engine)
@@ -216,10 +216,11 @@ def container_ports(engine: Engine, container: str, private_port: str | None = N
     found = list(bindings(record)) if running else []
     if private_port is None:
         return found
-    number, _, protocol = private_port.partition("/")
-    if not number.isdigit() or protocol not in ("", "tcp", "udp", "sctp"):
+    text, _, protocol = private_port.partition("/")
+    number = whole_number(text)
+    if number is None or protocol not in ("", "tcp", "udp", "sctp"):
         raise UsageError(f"invalid port '{private_port}'", hint="write PORT[/PROTOCOL]")
-    matching = [b for b in found if b.container_port == int(number) and b.protocol == (protocol or "tcp")]
+    matching = [b for b in found if b.container_port == number and b.protocol == (protocol or "tcp")]
     if not matching:
         raise InvalidInput(f"no public port '{number}/{protocol or 'tcp'}' published for {container}")
     return matching

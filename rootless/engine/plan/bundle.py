@@ -167,7 +167,9 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[s
             size = SHM_SIZE if options.shm_size is None else parse_size(options.shm_size, "--shm-size")
             mounts.append(_fs("tmpfs", "/dev/shm", *secure, "mode=1777", f"size={size}"))  # noqa: S108
     names = [n for n in ("resolv.conf", "hostname", "hosts") if not {f"/etc/{n}", "/etc"} & covered]
-    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev") for name in names]
+    # --read-only is a promise about the whole root file system, and these files are part of it as docker has it
+    access = ("ro",) if options.read_only else ()
+    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *access) for name in names]
 
 
 def _fs(kind: str, target: str, *options: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rootless.engine.image.image_files import read_from_layers
-from rootless.engine.plan.users import MAX_ID, Account, resolve
+from rootless.engine.plan.users import Account, parse_id, resolve
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.host.idmap import SubordinateIds, custom_map, keep_id_map, nomap_map, single_map
@@ -97,7 +97,7 @@ def account_of(user: str, lowerdirs: Sequence[str], group_add: Sequence[str] = (
     extra = [name for name in group_add if name != "keep-groups"]
     if len(extra) != len(group_add) and extra:
         raise UsageError("--group-add keep-groups cannot be combined with other groups")
-    named = any(not part.isdigit() for part in (*user.split(":"), *extra) if part)
+    named = any(parse_id(part) is None for part in (*user.split(":"), *extra) if part)
     passwd = read_from_layers(lowerdirs, "etc/passwd")
     group = read_from_layers(lowerdirs, "etc/group") if named or passwd else ""
     return resolve(user, passwd, group, extra)
@@ -110,9 +110,10 @@ def parse_userns(text: str | None) -> tuple[str, tuple[int, int]]:
     if mode == "keep-id":
         for word in rest.split(",") if rest else ():
             name, _, value = word.partition("=")
-            if name not in ("uid", "gid") or not (value.isascii() and value.isdigit()) or int(value) > MAX_ID:
+            number = parse_id(value)
+            if name not in ("uid", "gid") or number is None:
                 raise UsageError(f"invalid --userns '{text}'", hint="write keep-id or keep-id:uid=1000,gid=1000")
-            uid, gid = (int(value), gid) if name == "uid" else (uid, int(value))
+            uid, gid = (number, gid) if name == "uid" else (uid, number)
         return mode, (uid, gid)
     if mode == "container":
         return "default", (uid, gid)

@@ -11,7 +11,7 @@ from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.records.container import StopSettings
 from rootless.records.launch import HealthPlan, LogPlan, RestartPlan
-from rootless.units import parse_duration, parse_size
+from rootless.units import parse_duration, parse_size, whole_number
 
 _SECOND = 1_000_000_000  # docker's image configs count nanoseconds
 
@@ -21,11 +21,12 @@ def restart_policy(text: str, *, rm: bool) -> RestartPlan:
     name, colon, count = text.partition(":")
     if name not in ("no", "", "on-failure", "always", "unless-stopped"):
         raise UsageError(f"invalid restart policy '{text}'", hint="use no, on-failure[:N], always or unless-stopped")
-    if colon and (name != "on-failure" or not (count.isascii() and count.isdigit())):
+    number = whole_number(count, (1 << 31) - 1)
+    if colon and (name != "on-failure" or number is None):
         raise UsageError(f"invalid restart policy '{text}'", hint="only on-failure takes a number: on-failure:3")
     if rm and name not in ("no", ""):
         raise UsageError("conflicting options: cannot specify both --restart and --rm")
-    return RestartPlan(name or "no", int(count or 0))
+    return RestartPlan(name or "no", number or 0)
 
 
 def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> HealthPlan | None:
@@ -83,8 +84,8 @@ def log_settings(options: ContainerOptions, settings: Settings, directory: str) 
         name, _, value = text.partition("=")
         if name == "max-size":
             size = -1 if value == "-1" else parse_size(value, "--log-opt max-size")
-        elif name == "max-file" and value.isascii() and value.isdigit() and int(value) > 0:
-            files = int(value)
+        elif name == "max-file" and (number := whole_number(value)):
+            files = number
         else:
             raise UsageError(f"unknown log opt '{text}'", hint="known are max-size=SIZE and max-file=COUNT")
     return LogPlan(driver, f"{directory}/log", size, files)

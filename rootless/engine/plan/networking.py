@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, parse_mode, recorded_mode
+from rootless.units import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,12 +118,13 @@ def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:
     found = []
     for text in texts:
         numbers, _, protocol = text.partition("/")
-        first, dash, last = numbers.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or protocol not in ("", "tcp", "udp", "sctp"):
+        first_text, dash, last_text = numbers.partition("-")
+        first, last = whole_number(first_text), whole_number(last_text if dash else first_text)
+        if first is None or last is None or protocol not in ("", "tcp", "udp", "sctp"):
             raise UsageError(f"invalid port '{text}' (--expose)", hint="write PORT[-PORT][/PROTOCOL]")
-        if not 0 < int(first) <= int(last or first) < 65536:
+        if not 0 < first <= last < 65536:
             raise UsageError(f"invalid port '{text}' (--expose): out of range 1 to 65535")
-        found += [(number, protocol or "tcp") for number in range(int(first), int(last or first) + 1)]
+        found += [(number, protocol or "tcp") for number in range(first, last + 1)]
     return list(dict.fromkeys(found))
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rootless.errors import HostLimit, RootlessError, UsageError
 from rootless.records.launch import CgroupPlan
-from rootless.units import parse_size
+from rootless.units import parse_size, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,8 +143,9 @@ def _microseconds(text: str) -> int:
 def _numbers(text: str, flag: str) -> str:
     """A list such as 0-3,8. Raises UsageError."""
     for part in text.split(","):
-        ends = part.strip().split("-")
-        if len(ends) > 2 or not all(end.isascii() and end.isdigit() for end in ends) or int(ends[0]) > int(ends[-1]):
+        first, dash, last = part.strip().partition("-")
+        low, high = whole_number(first), whole_number(last if dash else first)
+        if low is None or high is None or low > high:
             raise UsageError(f"{flag} '{text}' is no list of numbers", hint="write it like 0-3,8")
     return text
 
@@ -185,8 +186,8 @@ def _per_device(text: str, flag: str, key: str) -> dict[str, int]:
         raise UsageError(f"invalid {flag} '{text}'", hint="write it like /dev/sda:1mb")
     if flag.endswith("bps"):
         number = parse_size(value, flag)
-    elif value.isascii() and value.isdigit():
-        number = int(value)
+    elif (count := whole_number(value)) is not None:
+        number = count
     else:
         raise UsageError(f"invalid {flag} '{text}': '{value}' is no number")
     try:

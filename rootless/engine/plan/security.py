@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from rootless.errors import UsageError
+from rootless.units import whole_number
 
 MASKED_PATHS = (
     "/proc/asound",
@@ -150,9 +151,10 @@ def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[di
 def _limit(value: str, text: str) -> int:
     if value == "-1":
         return _UNLIMITED
-    if not (value.isascii() and value.isdigit()):
+    number = whole_number(value, _UNLIMITED)
+    if number is None:
         raise UsageError(f"invalid --ulimit '{text}'", hint="write numbers, or -1 for no limit")
-    return min(int(value), _UNLIMITED)
+    return number
 
 
 def parse_device(text: str) -> tuple[str, str, str]:

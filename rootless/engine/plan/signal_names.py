@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from rootless.errors import UsageError
+from rootless.units import whole_number
 
 
 def parse_signal(text: str, flag: str) -> int:
@@ -17,9 +18,10 @@ def parse_signal(text: str, flag: str) -> int:
         number = 0
         for start, base, step in (("RTMIN", signal.SIGRTMIN, "+"), ("RTMAX", signal.SIGRTMAX, "-")):
             if name.startswith(start):
-                offset = name.removeprefix(start).removeprefix(step)
-                if not offset or (name[len(start)] == step and offset.isascii() and offset.isdigit()):
-                    number = int(base) + int(offset or 0) * (1 if step == "+" else -1)
+                text_behind = name.removeprefix(start)
+                offset = whole_number(text_behind.removeprefix(step)) if text_behind[:1] == step else None
+                if not text_behind or offset is not None:
+                    number = int(base) + (offset or 0) * (1 if step == "+" else -1)
                 number = number if signal.SIGRTMIN <= number <= signal.SIGRTMAX else 0
         known = signal.Signals.__members__.get({"POLL": "SIGIO", "CLD": "SIGCHLD"}.get(name, f"SIG{name}"))
         if known is not None and not name.startswith("RT"):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rootless.errors import UsageError
+from rootless.units import whole_number
 
 MAX_ID = (1 << 31) - 1  # docker's bound; beyond it a kernel id wraps or means "no change" (CVE-2024-40635)
 
@@ -58,29 +59,36 @@ def resolve(user: str, passwd: str, group: str, group_add: Iterable[str] = ()) -
 def _number(text: str, kind: str) -> int | None:
     """The id that `text` spells, None when it is a name. Raises UsageError for a number that is no id."""
     if text.isascii() and text.isdigit():
-        if len(text) > 10 or int(text) > MAX_ID:
-            raise UsageError(f"{kind} id '{text}' is out of range 0 to {MAX_ID}")
-        return int(text)
-    if text[:1] in "+-" and text[1:].isdigit():
-        raise UsageError(f"{kind} id '{text}' is out of range 0 to {MAX_ID}")
+        number = parse_id(text)
+        if number is None:
+            raise UsageError(f"{kind} id '{text[:20]}' is out of range 0 to {MAX_ID}")
+        return number
+    if text[:1] in ("+", "-") and text[1:].isdigit():
+        raise UsageError(f"{kind} id '{text[:20]}' is out of range 0 to {MAX_ID}")
     return None
+
+
+def parse_id(text: str) -> int | None:
+    """The uid or gid from 0 to MAX_ID that `text` writes in decimal digits; None for every other text."""
+    return whole_number(text, MAX_ID)
 
 
 def _passwd_entry(user: str, passwd: str) -> tuple[str, int, int, str] | None:
     number = _number(user, "user")
     for fields in _entries(passwd, 6):
-        uid, gid = fields[2], fields[3]
-        if not (uid.isdigit() and gid.isdigit()) or int(uid) > MAX_ID or int(gid) > MAX_ID:
+        uid, gid = parse_id(fields[2]), parse_id(fields[3])
+        if uid is None or gid is None:
             continue
-        if fields[0] == user or (number is not None and int(uid) == number):
-            return fields[0], int(uid), int(gid), fields[5]
+        if fields[0] == user or uid == number:
+            return fields[0], uid, gid, fields[5]
     return None
 
 
 def _group_id(name: str, group: str) -> int:
     for fields in _entries(group, 3):
-        if fields[0] == name and fields[2].isdigit() and int(fields[2]) <= MAX_ID:
-            return int(fields[2])
+        gid = parse_id(fields[2])
+        if fields[0] == name and gid is not None:
+            return gid
     number = _number(name, "group")
     if number is None:
         raise UsageError(
@@ -91,11 +99,8 @@ def _group_id(name: str, group: str) -> int:
 
 
 def _groups_of(user: str, group: str) -> list[int]:
-    return [
-        int(fields[2])
-        for fields in _entries(group, 4)
-        if fields[2].isdigit() and int(fields[2]) <= MAX_ID and user in fields[3].split(",")
-    ]
+    found = [parse_id(fields[2]) for fields in _entries(group, 4) if user in fields[3].split(",")]
+    return [gid for gid in found if gid is not None]
 
 
 def _entries(text: str, least: int) -> Iterable[Sequence[str]]:

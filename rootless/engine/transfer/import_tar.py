@@ -13,7 +13,7 @@ from rootless.engine import events
 from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.image.image_names import qualify
 from rootless.engine.image_types import ImportOptions, PullEvent
-from rootless.engine.transfer.load import open_input
+from rootless.engine.transfer.load import open_input, warn_of_lost_name
 from rootless.errors import UsageError
 from rootless.image.decompress import HEAD, PlainBytes
 from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
@@ -44,7 +44,8 @@ def import_image(
 ) -> str:
     """Make an image of a root file system tar (path, "-" or an open binary stream; gz, zst, xz, bz2 or plain).
 
-    Returns the image id. Raises UsageError for a bad change, InvalidInput for a bad tar.
+    Warns when `reference` was another image's name. Returns the image id. Raises UsageError for a bad change,
+    InvalidInput for a bad tar.
     """
     options = options or ImportOptions()
     target = parse_platform(options.platform) if options.platform else host_platform()
@@ -63,7 +64,10 @@ def import_image(
         finally:
             if is_path:
                 stream.close()
+        previous = None if name is None else store.index.resolve(name)
         image_id = make_image(store, layer, image_config(target, config, [layer.digest], history), name)
+    if name is not None and previous is not None and previous.config_digest != image_id:
+        warn_of_lost_name(engine, name, previous.config_digest)
     events.record_image(engine, "import", image_id, reference or "")
     return image_id
 

@@ -13,6 +13,7 @@ from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import OCI_LAYER, Descriptor
 from rootless.storage.store.layer_forms import forms
 from rootless.storage.tar import recipe
+from rootless.units import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -186,10 +187,10 @@ def _compression(key: str) -> Compression | None:
     from rootless.image.compress import NAMES, Compression
 
     name, _, rest = key.partition(":")
-    level = rest.rpartition(":")[2]
-    if name not in NAMES or not level.isdigit():
+    level = whole_number(rest.rpartition(":")[2])
+    if name not in NAMES or level is None:
         return None
-    found = Compression(name, int(level))
+    found = Compression(name, level)
     return found if found.key == key else None
 
 

@@ -131,10 +131,14 @@ def _load(
         previous = store.index.resolve(name)
         store.index.tag(name, descriptor)
         if previous is not None and previous.config_digest != manifest.config.digest:
-            # CVE-2026-50195: a name never changes its meaning silently
             replaced.append((familiar(name), previous.config_digest))
-            engine.warn(
-                f"The image {familiar(name)} already exists, renaming the old one with ID "
-                f"{previous.config_digest} to empty string"
-            )
+            warn_of_lost_name(engine, name, previous.config_digest)
     return LoadedImage(manifest.config.digest, tuple(familiar(name) for name in source.names), tuple(replaced))
+
+
+def warn_of_lost_name(engine: Engine, name: str, image_id: str) -> None:
+    """Say that the full `name` means another image than before, and that `image_id` has lost it.
+
+    A name whose meaning an archive changes silently makes the next `run` start the archive's program (CVE-2026-50195).
+    """
+    engine.warn(f"The image {familiar(name)} already exists, renaming the old one with ID {image_id} to empty string")

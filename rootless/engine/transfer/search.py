@@ -13,6 +13,7 @@ from rootless.image.distribution.pagination import list_pages
 from rootless.image.fields import load_json, sequence
 from rootless.image.manifest import MANIFEST_LIMIT
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
+from rootless.units import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -144,8 +145,9 @@ def _passes(row: SearchResult, filters: Mapping[str, Sequence[str]]) -> bool:
             if (value.lower() in ("true", "1")) != fact:
                 return False
     for value in filters.get("stars", ()):
-        if not value.isdigit():
+        least = whole_number(value)
+        if least is None:
             raise UsageError(f"invalid filter 'stars={value}'", hint="give a number")
-        if row.stars < int(value):
+        if row.stars < least:
             return False
     return True

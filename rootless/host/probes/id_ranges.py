@@ -10,6 +10,7 @@ from rootless.host.idmap import SubordinateIds, default_map, single_map
 from rootless.host.mapping import MAP_PROGRAMS, PACKAGE_HINT, range_hint
 from rootless.host.probes.result import Probe
 from rootless.host.subid import subordinate_ids
+from rootless.units import whole_number
 
 ENOUGH = 65536  # images use ids up to 65534 (nobody)
 
@@ -95,10 +96,11 @@ def _rival(ids: SubordinateIds, etc: str = "/etc") -> str | None:
             continue
         for line in lines:
             owner, _, rest = line.partition(":")
-            start, _, count = rest.partition(":")
-            if owner in own or not (start.isdigit() and count.isdigit()):
+            start_text, _, count_text = rest.partition(":")
+            low, count = whole_number(start_text), whole_number(count_text)
+            if owner in own or low is None or count is None:
                 continue
-            low, high = int(start), int(start) + int(count)
+            high = low + count
             if any(low < a + n and a < high for a, n in ranges):
                 return owner
     return None

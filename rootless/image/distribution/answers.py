@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rootless.image.distribution.shortnames import is_loopback
+from rootless.units import whole_number
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -54,8 +55,9 @@ def retry_after(value: str | None) -> float:
     """Seconds that a Retry-After header asks for (a number or a date)."""
     if not value:
         return 0.0
-    if value.strip().isdigit():
-        return float(value.strip()[:6])
+    seconds = whole_number(value.strip())
+    if seconds is not None:
+        return float(min(seconds, 999_999))
     from email.utils import parsedate_to_datetime
 
     try:

@@ -17,6 +17,7 @@ from rootless.image.manifest import (
     Manifest,
 )
 from rootless.image.source import Reader, read_verified, resolve
+from rootless.units import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,8 +227,8 @@ class BlobReader:
     def _begin(self) -> BaseHTTPResponse:
         response = self._open(self._position)
         self._left = 0
-        length = response.headers.get("Content-Length", "")
-        if response.status == 200 and length.isdigit() and int(length) != self._descriptor.size:
+        length = whole_number(response.headers.get("Content-Length", ""))
+        if response.status == 200 and length is not None and length != self._descriptor.size:
             response.close()
             raise DigestMismatch(
                 f"registry sends {length} bytes for '{self._descriptor.digest}' instead of {self._descriptor.size}"

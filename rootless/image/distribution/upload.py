@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from rootless.errors import DigestMismatch, RegistryError, RootlessError
 from rootless.image.distribution.answers import error_text, reason_of, retry_after
+from rootless.units import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,8 +112,7 @@ class _Upload:
         self._feed = _Feed(content, options.on_bytes)
         base = session.url_of(f"{repository}/blobs/uploads/")
         self._take_location(response, base)
-        least = response.headers.get("OCI-Chunk-Min-Length", "")
-        self._least = min(int(least), _MOST) if least.isdigit() and len(least) < 12 else 0
+        self._least = min(whole_number(response.headers.get("OCI-Chunk-Min-Length", "")) or 0, _MOST)
         error_text(response)
         if not self._location:
             raise RegistryError(f"registry '{session.host}' begins an upload without saying where")
@@ -248,11 +248,11 @@ class _Upload:
     def _accepted(self, response: BaseHTTPResponse, sent: int | None) -> int:
         """How many bytes the registry says it has; `sent` when it says nothing."""
         first, dash, last = response.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        if not dash or first.strip() != "0" or not last.strip().isdigit():
+        end = whole_number(last.strip())
+        if not dash or first.strip() != "0" or end is None:
             if sent is not None:
                 return sent
             raise UploadLost
-        end = int(last)
         # "0-0" is said for nothing as well as for one byte
         count = end + 1 if end else 0
         if sent is not None and (count > sent or not end):
@@ -344,9 +344,9 @@ class _Feed:
 def has_blob(session: RegistrySession, repository: str, digest: str, size: int | None = None) -> bool:
     """Whether the repository has the blob."""
     response = session.get(f"{repository}/blobs/{digest}", method="HEAD")
-    length = response.headers.get("Content-Length", "")
+    length = whole_number(response.headers.get("Content-Length", ""))
     error_text(response)
-    return response.status == 200 and (size is None or not length.isdigit() or int(length) == size)
+    return response.status == 200 and (size is None or length is None or length == size)
 
 
 def with_digest(location: str, digest: str) -> str:

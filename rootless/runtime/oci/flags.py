@@ -7,6 +7,8 @@ declarations (`runtime.oci.cli`).
 
 from __future__ import annotations
 
+from rootless.units import whole_number
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,9 +70,10 @@ class NumberFlag(Flag):
 
     def value(self, word: str) -> int:
         """The number that `word` writes in decimal digits. Raises ValueError for another word, or above `highest`."""
-        if not word.isascii() or not word.isdigit() or int(word) > self.highest:
+        number = whole_number(word, self.highest)
+        if number is None:
             raise ValueError(word)
-        return int(word)
+        return number
 
 
 class ChoiceFlag(Flag):

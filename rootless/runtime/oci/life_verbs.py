@@ -24,6 +24,7 @@ from rootless.runtime.process.running import Process, await_exec
 from rootless.runtime.seccomp.listener import handler_of_launch
 from rootless.runtime.spec.oci_config import OciConfig, parse_json, read_content
 from rootless.runtime.spec.oci_state import Bundle
+from rootless.units import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,11 +207,13 @@ def delete(records: Records, container_id: str, warn: Warn, *, force: bool = Fal
 def signal_number(word: str) -> int:
     """`9`, `KILL`, `SIGKILL`, `RTMIN+3` → 9, 9, 9, 37. Raises UsageError."""
     name = word.upper().removeprefix("SIG")
-    if name.isascii() and name.isdigit() and 0 <= int(name) < signal.NSIG:
-        return int(name)
-    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
-    if base in ("RTMIN", "RTMAX") and (not sign or offset.isdigit()):
-        number = int(getattr(signal, f"SIG{base}")) + int(f"{sign}{offset}" or 0)
+    plain = whole_number(name, signal.NSIG - 1)
+    if plain is not None:
+        return plain
+    base, sign, text = name.partition("+") if "+" in name else name.partition("-")
+    offset = whole_number(text, signal.NSIG) if sign else 0
+    if base in ("RTMIN", "RTMAX") and offset is not None:
+        number = int(getattr(signal, f"SIG{base}")) + (-offset if sign == "-" else offset)
         if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
             return number
     elif hasattr(signal, f"SIG{name}") and isinstance(getattr(signal, f"SIG{name}"), signal.Signals):

@@ -178,8 +178,11 @@ def _options(session: OciSession, values: FlagValues) -> CreateOptions:
 
 def _listen_fds() -> int:
     """Sockets that systemd passed to us (sd_listen_fds(3)) are the container's."""
-    count = os.environ.get("LISTEN_FDS", "0")
-    return int(count) if os.environ.get("LISTEN_PID") == str(os.getpid()) and count.isdigit() else 0
+    from rootless.units import whole_number
+
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    return whole_number(os.environ.get("LISTEN_FDS", ""), 1 << 20) or 0
 
 
 def _exec(session: OciSession, records: Records, values: FlagValues) -> int:

@@ -368,7 +368,11 @@ class EmulationSupervisor:
             os.close(file)
 
     def _mknod(self, process: int, base: int, path: bytes, mode: int, device: int) -> None:
-        """A placeholder for a device. 0:0 is overlayfs' mark of a deleted name, which nobody may plant."""
+        """Make a placeholder for a device in the container's root file system. Raises OSError EPERM elsewhere.
+
+        On another mount no layer would hold the device, and the placeholder would stay in the user's own directory or
+        volume as an empty file. 0:0 is overlayfs' mark of a deleted name, which nobody may plant.
+        """
         format = stat.S_IFMT(mode)
         if format == stat.S_IFCHR and device == 0:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -377,6 +381,8 @@ class EmulationSupervisor:
             raise OSError(errno.EEXIST if path else errno.ENOENT, "")
         directory = self._open(process, base, parent + slash or b".", os.O_DIRECTORY)
         try:
+            if self._mount_of(directory) != self._mount:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             wanted = Override(0, 0, mode & 0o7777, format, (os.major(device), os.minor(device)))
             flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             made = os.open(name, flags, overrides.on_disk(wanted.mode, format), dir_fd=directory)

@@ -52,3 +52,13 @@ def test_an_image_without_files() -> None:
     assert resolve("0", "", "").home == "/"
     with pytest.raises(UsageError):
         resolve("root", "", "")
+
+
+@pytest.mark.parametrize("digits", ["²", "٣", "1_0", "9" * 5000])
+def test_lines_with_other_digits_are_skipped(digits: str) -> None:
+    """The files are the image's: what is no id there is nobody's, and never a traceback."""
+    passwd, group = f"uid:x:{digits}:7::/:\ngid:x:7:{digits}::/:\nmember:x:8:8::/:\n", f"named:x:{digits}:member\n"
+    assert resolve("member", passwd, group).groups == (8,)
+    for user in ("uid", "gid", "8:named", digits):
+        with pytest.raises(UsageError):
+            resolve(user, passwd, group)
