@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.session.build_state import store_state as store_state
+from rootless.builder.worker.jobs import ExportJob, SquashJob
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
@@ -193,7 +194,7 @@ def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Le
 def write_archive(session: BuildSession, output: Output, images: Sequence[str]) -> None:
     """The image, under these names (or its id), as docker archive or OCI archive."""
     form = "docker-archive" if output.kind == "docker" else "oci-archive"
-    destination: Any = output.dest
+    destination: str | BinaryIO = output.dest
     if output.dest == "-":
         destination = sys.stdout.buffer
     elif output.is_directory or (os.path.isdir(output.dest) and output.kind == "oci"):
@@ -227,7 +228,7 @@ def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
     below = session.store.layers.lowerdirs([layer.chain_id for layer in state.layers[:base]], session.id_map)
     rootfs = session.plan_of(below, directory)
     layers = session.lowerdirs(state)[: len(new)]
-    job = {"do": "squash", "id_map": session.id_map.to_json(), "rootfs": rootfs.to_json(), "layers": layers[::-1]}
+    job = SquashJob(session.id_map, layers[::-1], rootfs.upper)
     session.on_worker(lambda worker: worker.call(job))
     made = session.commit(rootfs)
     kept = state.layers[:base]
@@ -253,20 +254,14 @@ def _history_of(state: BuildState, layers: int) -> int:
 
 def export_files(session: BuildSession, state: BuildState, directory: str) -> None:
     """The files of the image below `directory`, all yours."""
-    fds: list[int] = []
     os.makedirs(directory, exist_ok=True)
-    job: dict[str, Any] = {
-        "do": "export",
-        "id_map": session.id_map.to_json(),
-        "trees": [session.tree(session.lowerdirs(state))],
-        "directory": os.path.realpath(directory),
-    }
-    session.on_worker(lambda worker: worker.call(job, fds))
+    job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)), os.path.realpath(directory))
+    session.on_worker(lambda worker: worker.call(job))
 
 
 def export_tar(session: BuildSession, state: BuildState, fd: int) -> None:
     """The files of the image as a tar, written to `fd`."""
-    job = {"do": "tar", "id_map": session.id_map.to_json(), "trees": [session.tree(session.lowerdirs(state))]}
+    job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)))
     session.on_worker(lambda worker: worker.call(job, [fd]))
 
 

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.builder.session.build_session import BuildSession
-    from rootless.builder.session.build_state import Layer
     from rootless.image.platform import Platform
-    from rootless.storage.store.step_records import CacheRecord
+    from rootless.storage.store.step_records import CacheRecord, StepLayer
 
 _FIELDS = {"type", "ref", "dest", "mode"}
 
@@ -53,7 +52,7 @@ def export_caches(session: BuildSession, platform: Platform, state: BuildState) 
         _export(session, platform, used, places)
 
 
-def _own(session: BuildSession, state: BuildState) -> list[tuple[CacheRecord, tuple[Layer, ...]]]:
+def _own(session: BuildSession, state: BuildState) -> list[tuple[CacheRecord, tuple[StepLayer, ...]]]:
     """The steps that made the layers of `state`."""
     chains = state.chain_ids
     return [each for each in session.used.values() if list(each[0].chains) == chains[: len(each[0].chains)]]
@@ -62,7 +61,7 @@ def _own(session: BuildSession, state: BuildState) -> list[tuple[CacheRecord, tu
 def _export(
     session: BuildSession,
     platform: Platform,
-    used: list[tuple[CacheRecord, tuple[Layer, ...]]],
+    used: list[tuple[CacheRecord, tuple[StepLayer, ...]]],
     targets: list[tuple[str, str]],
 ) -> None:
     layers, records = pack(used)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rootless.builder.session.build_state import Layer
-from rootless.storage.store.step_records import CacheRecord
+from rootless.storage.store.step_records import CacheRecord, StepLayer
 
 MEMBER = "rootless.build-cache.v1"
 """Member of the image config's document."""
@@ -24,9 +23,9 @@ class Shared(NamedTuple):
     description: str
 
 
-def pack(used: Iterable[tuple[CacheRecord, Sequence[Layer]]]) -> tuple[list[Layer], list[dict[str, Any]]]:
+def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[StepLayer], list[dict[str, Any]]]:
     """(all layers, the records as JSON values)."""
-    layers: list[Layer] = []
+    layers: list[StepLayer] = []
     places: dict[str, int] = {}
     records = []
     for record, below in used:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import Shared, unpack
-from rootless.builder.session.build_state import Layer
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.manifest import ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
 from rootless.storage.layers.layer_store import LayerArchive
-from rootless.storage.store.step_records import CacheRecord
+from rootless.storage.store.step_records import CacheRecord, StepLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,10 +115,10 @@ class _Source:
         below = chains[:-1] if shared.has_layer else chains
         if below != state.chain_ids:
             return None  # a key of elsewhere for something else: not ours
-        layer: Layer | None = None
+        layer: StepLayer | None = None
         if shared.has_layer:
             descriptor = self._manifest.layers[shared.positions[-1]]
-            layer = Layer(chains[-1], diff_ids[-1], descriptor.media_type, descriptor.digest, descriptor.size)
+            layer = StepLayer(chains[-1], diff_ids[-1], descriptor.media_type, descriptor.digest, descriptor.size)
             if not session.store.layers.has(chains[-1]):
                 if self._source is None:
                     return None
@@ -130,10 +129,7 @@ class _Source:
                     session.store.layers.unpack(chains[-1], archive)
                 finally:
                     reader.close()
-        fields = layer.to_json() if layer is not None else None
         now = time.time()
-        record = CacheRecord(
-            shared.key, fields, tuple(chains), shared.moment, shared.size, shared.description, now, now
-        )
+        record = CacheRecord(shared.key, layer, tuple(chains), shared.moment, shared.size, shared.description, now, now)
         session.cache.put(record)
         return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import NotFound, UsageError
 
@@ -133,19 +133,3 @@ def _inside(root: str, file: str) -> str:
     if os.path.commonpath([path, os.path.realpath(root)]) != os.path.realpath(root):
         raise UsageError(f"'{os.path.basename(file)}' leads out of the context")
     return path
-
-
-def item(root: int, sources: Sequence[str], destination: str, **settings: Any) -> dict[str, Any]:
-    """One "files" item of a worker's copy job."""
-    return {
-        "kind": "files",
-        "root": root,
-        "sources": list(sources),
-        "destination": destination,
-        "ignore": "",
-        "exclude": [],
-        "parents": False,
-        "unpack": False,
-        "wildcards": True,
-        **settings,
-    }

@@ -34,16 +34,26 @@ class Fetched(NamedTuple):
     newest: int
 
 
-def fetch(
-    source: str, directory: str, *, checksum: str, keeps_git_dir: bool, moment: int, log: Callable[[str], None]
-) -> Fetched:
-    """Bring `source` into the empty `directory`. moment: the time, in seconds, of what has none.
+class RemoteSource(NamedTuple):
+    """What ADD takes from elsewhere. text: URL or git repository; moment: the time, in seconds, of what has none.
+
+    checksum: `ALGORITHM:DIGITS` of the download, or the first digits of the commit; "" for any.
+    """
+
+    text: str
+    checksum: str
+    keeps_git_dir: bool
+    moment: int
+
+
+def fetch(source: RemoteSource, directory: str, log: Callable[[str], None]) -> Fetched:
+    """Bring `source` into the empty `directory`. log: gets a line for what takes time.
 
     Raises RegistryError (cannot be reached), DigestMismatch, UsageError, HostLimit (no git).
     """
-    if is_git(source):
-        return clone(source, directory, checksum=checksum, keeps_git_dir=keeps_git_dir, log=log)
-    return download(source, directory, checksum=checksum, moment=moment)
+    if is_git(source.text):
+        return clone(source.text, directory, checksum=source.checksum, keeps_git_dir=source.keeps_git_dir, log=log)
+    return download(source.text, directory, checksum=source.checksum, moment=source.moment)
 
 
 def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -> Fetched:

@@ -1,21 +1,23 @@
-"""What the steps of one build share: engine, workers, directories, the cache. It knows no instruction."""
+"""What the steps of one build share (engine, workers, directories, the cache) and one step. It knows no instruction."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from rootless.builder.session.build_state import BuildState, Layer
+from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.client import Worker, Workers
+from rootless.builder.worker.jobs import LayerTree
 from rootless.errors import HostLimit
 from rootless.records.json_file import random_name
-from rootless.storage.store.step_records import BuildCache, CacheRecord
+from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import TypeVar
 
     from rootless.builder.build_options import BuildOptions
     from rootless.builder.context.contexts import Context
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from rootless.builder.session.tracker import Step, Tracker
     from rootless.engine.context import Engine
     from rootless.records.rootfs import RootfsPlan
+
+    Answer = TypeVar("Answer")
 
 
 class RecordSource(Protocol):
@@ -51,7 +55,7 @@ class BuildSession:
         self.workers = Workers()
         self.contexts: dict[str, Context] = {}
         self.imported: RecordSource | None = None
-        self.used: dict[str, tuple[CacheRecord, tuple[Layer, ...]]] = {}
+        self.used: dict[str, tuple[CacheRecord, tuple[StepLayer, ...]]] = {}
         self.lock = threading.Lock()
         self._number = 0
         self._known: dict[str, Known] = {}
@@ -104,10 +108,10 @@ class BuildSession:
         drivers.prepare(plan, self.id_map)
         return plan
 
-    def tree(self, lowerdirs: list[str]) -> dict[str, Any]:
+    def tree(self, lowerdirs: list[str]) -> LayerTree:
         """A tree for a worker to mount: what is written to it is thrown away."""
         directory = self.make_directory("merged")
-        return {"rootfs": self.plan_of(lowerdirs, directory).to_json(), "target": f"{directory}/merged"}
+        return LayerTree(self.plan_of(lowerdirs, directory), f"{directory}/merged")
 
     def done_with(self, directory: str) -> None:
         """A step has ended. Where its directory holds a whole copy of the image, that goes now."""
@@ -124,8 +128,8 @@ class BuildSession:
 
     # -- workers
 
-    def on_worker(self, work: Callable[[Worker], dict[str, Any]]) -> dict[str, Any]:
-        """Give a job to an idle worker."""
+    def on_worker(self, work: Callable[[Worker], Answer]) -> Answer:
+        """Have `work` done with an idle worker; what it returns. Raises what the worker raises, HostLimit."""
         worker = self.workers.take()
         try:
             return work(worker)
@@ -148,7 +152,7 @@ class BuildSession:
                 found = self._known[context.path] = Known(path)
             return found
 
-    def commit(self, plan: RootfsPlan, user: tuple[int, int] | None = None) -> tuple[Layer, int] | None:
+    def commit(self, plan: RootfsPlan, user: tuple[int, int] | None = None) -> tuple[StepLayer, int] | None:
         """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
         that nothing is noted of, where one id stood in for that user."""
         from rootless.engine.files.snapshots import commit_layer
@@ -160,35 +164,61 @@ class BuildSession:
         if new is None:
             return None
         found = new.descriptor
-        return Layer(new.chain_id, new.diff_id, found.media_type, found.digest, found.size), new.size
+        return StepLayer(new.chain_id, new.diff_id, found.media_type, found.digest, found.size), new.size
 
-    def find(self, key: str, state: BuildState, stage: str, step: Step) -> CacheRecord | None:
-        """The record of a step that was done before and whose layers are here, unless the cache is not wanted."""
+
+class StepResult(NamedTuple):
+    """What carrying out a step made. size: bytes of the layer's files; moment: the time, in seconds, of the step."""
+
+    layer: StepLayer | None
+    size: int
+    moment: int
+
+
+class StepRun(NamedTuple):
+    """One step that is carried out on `state`.
+
+    created_by: its line in the image's history; stage: the stage's name or number, for --no-cache-filter.
+    """
+
+    session: BuildSession
+    state: BuildState
+    created_by: str
+    stage: str
+    progress: Step
+
+    @property
+    def timestamp(self) -> int:
+        """The time, in seconds, of what has no time of its own."""
+        return self.state.moment if self.session.latest is None else self.session.latest
+
+    def find(self, key: str) -> CacheRecord | None:
+        """The record of this step where it was done before and its layers are here, unless no cache is wanted."""
+        session = self.session
         record = None
-        if not self.options.no_cache and stage not in self.options.no_cache_filter:
-            record = self.cache.find(key)
-            if record is not None and not all(self.store.layers.has(chain) for chain in record.chains):
+        if not session.options.no_cache and self.stage not in session.options.no_cache_filter:
+            record = session.cache.find(key)
+            if record is not None and not all(session.store.layers.has(chain) for chain in record.chains):
                 record = None
-            if record is None and self.imported is not None:
-                record = self.imported.find(key, state, step)
+            if record is None and session.imported is not None:
+                record = session.imported.find(key, self.state, self.progress)
         if record is None:
-            self.workers.prepare()  # it loads while the step is planned
+            session.workers.prepare()  # it loads while the step is planned
         return record
 
-    def remember(
-        self, key: str, state: BuildState, layer: Layer | None, *, moment: int, size: int, text: str
-    ) -> CacheRecord:
-        """Write the record of a step that was done on `state`."""
-        chains = (*state.chain_ids, layer.chain_id) if layer is not None else tuple(state.chain_ids)
-        fields = layer.to_json() if layer is not None else None
-        record = CacheRecord(key, fields, chains, moment, size, text, time.time(), time.time())
-        self.cache.put(record)
+    def remember(self, key: str, result: StepResult) -> CacheRecord:
+        """Write the record of this step, which was carried out."""
+        layer, now = result.layer, time.time()
+        chains = (*self.state.chain_ids, layer.chain_id) if layer is not None else tuple(self.state.chain_ids)
+        record = CacheRecord(key, layer, chains, result.moment, result.size, self.created_by, now, now)
+        self.session.cache.put(record)
         return record
 
-    def after(self, state: BuildState, record: CacheRecord, created_by: str) -> BuildState:
+    def after(self, record: CacheRecord) -> BuildState:
         """The state that a record leads to."""
-        layer = Layer.from_json(record.layer) if record.layer is not None else None
-        result = state.grown(created_by, layer, record.moment if self.latest is None else self.latest)
-        with self.lock:
-            self.used[record.key] = record, result.layers
+        session = self.session
+        moment = record.moment if session.latest is None else session.latest
+        result = self.state.grown(self.created_by, record.layer, moment)
+        with session.lock:
+            session.used[record.key] = record, result.layers
         return result

@@ -6,8 +6,9 @@ import copy
 import hashlib
 import json
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from rootless.image import fields
 from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.units import whole_timestamp
 
@@ -15,48 +16,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rootless.engine.context import Engine
+    from rootless.image.fields import Fields
     from rootless.image.platform import Platform
-
-
-class Layer(NamedTuple):
-    """A layer as the manifest will name it; chain_id names the unpacked tree on its parents."""
-
-    chain_id: str
-    diff_id: str
-    media_type: str
-    digest: str
-    size: int
-
-    def to_json(self) -> dict[str, Any]:
-        """For cache records."""
-        return self._asdict()
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Layer:
-        """From a cache record."""
-        return cls(**{name: fields[name] for name in cls._fields})
+    from rootless.storage.store.step_records import StepLayer
 
 
 class BuildState(NamedTuple):
     """The result of a step.
 
     config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time, in seconds, that files
-    without a time of their own have, and the image's `created`; triggers: ONBUILD of this image; has_cmd: CMD was
-    given in this stage (an ENTRYPOINT after FROM takes an inherited CMD away).
+    without a time of their own have, and the image's `created`; has_cmd: CMD was given in this stage (an ENTRYPOINT
+    after FROM takes an inherited CMD away); extra: further members of the image config's document.
     """
 
     platform: Platform
-    layers: tuple[Layer, ...] = ()
-    config: dict[str, Any] = {}
-    history: tuple[dict[str, Any], ...] = ()
+    layers: tuple[StepLayer, ...] = ()
+    config: Fields = {}
+    history: tuple[Fields, ...] = ()
     moment: int = 0
     author: str = ""
     has_cmd: bool = False
-    extra: dict[str, Any] = {}
+    extra: Fields = {}
 
     @property
     def chain_ids(self) -> list[str]:
-        """Of the layers, bottom first."""
+        """The chain ids of the layers, bottom first."""
         return [layer.chain_id for layer in self.layers]
 
     @property
@@ -67,19 +51,24 @@ class BuildState(NamedTuple):
     @property
     def env(self) -> list[str]:
         """The environment of the image."""
-        return list(self.config.get("Env") or [])
+        return fields.texts(self.config, "Env") or []
+
+    @property
+    def user(self) -> str:
+        """USER in force, "" for root."""
+        return fields.text(self.config, "User")
 
     @property
     def workdir(self) -> str:
         """The working directory, absolute."""
-        return self.config.get("WorkingDir") or "/"
+        return fields.text(self.config, "WorkingDir") or "/"
 
     @property
     def shell(self) -> list[str]:
         """What the shell form is given to."""
-        return list(self.config.get("Shell") or ["/bin/sh", "-c"])
+        return fields.texts(self.config, "Shell") or ["/bin/sh", "-c"]
 
-    def changed(self, created_by: str, **settings: Any) -> BuildState:
+    def changed(self, created_by: str, **settings: object) -> BuildState:
         """A step that only changes the config; a setting of None is taken away."""
         config = copy.deepcopy(self.config)
         for name, value in settings.items():
@@ -89,14 +78,14 @@ class BuildState(NamedTuple):
                 config[name] = value
         return self._replace(config=config, history=(*self.history, self._entry(created_by, self.moment, empty=True)))
 
-    def grown(self, created_by: str, layer: Layer | None, moment: int) -> BuildState:
+    def grown(self, created_by: str, layer: StepLayer | None, moment: int) -> BuildState:
         """A step that may have made a layer."""
         entry = self._entry(created_by, moment, empty=layer is None)
         layers = self.layers if layer is None else (*self.layers, layer)
         return self._replace(layers=layers, moment=moment, history=(*self.history, entry))
 
-    def _entry(self, created_by: str, moment: int, *, empty: bool) -> dict[str, Any]:
-        entry: dict[str, Any] = {
+    def _entry(self, created_by: str, moment: int, *, empty: bool) -> Fields:
+        entry: Fields = {
             "created": whole_timestamp(moment),
             "created_by": created_by,
             "comment": "buildkit.dockerfile.v0",
@@ -114,12 +103,12 @@ def store_state(
     *,
     labels: Mapping[str, str] = MappingProxyType({}),
     annotations: Mapping[str, str] = MappingProxyType({}),
-    extra: Mapping[str, Any] = MappingProxyType({}),
+    extra: Mapping[str, object] = MappingProxyType({}),
 ) -> Descriptor:
     """Write config and manifest of a state. extra: further members of the config."""
     blobs = engine.store.blobs
     raw = json.dumps({**_config(state, labels), **extra}, separators=(",", ":"), sort_keys=True).encode()
-    manifest: dict[str, Any] = {
+    manifest: Fields = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
@@ -133,11 +122,11 @@ def store_state(
     return Descriptor(OCI_MANIFEST, blobs.put(raw_manifest), len(raw_manifest), state.platform)
 
 
-def _config(state: BuildState, labels: Mapping[str, str]) -> dict[str, Any]:
+def _config(state: BuildState, labels: Mapping[str, str]) -> Fields:
     config = dict(state.config)
     if labels:
-        config["Labels"] = {**(config.get("Labels") or {}), **labels}
-    document: dict[str, Any] = {
+        config["Labels"] = {**fields.mapping(config.get("Labels"), "Labels"), **labels}
+    document: Fields = {
         **state.extra,
         "created": whole_timestamp(state.moment),
         "architecture": state.platform.architecture,
@@ -156,7 +145,7 @@ def _config(state: BuildState, labels: Mapping[str, str]) -> dict[str, Any]:
 _KEY_FORMAT = "rootless build cache 1"
 
 
-def step_key(kind: str, chain: str, **facts: Any) -> str:
+def step_key(kind: str, chain: str, **facts: object) -> str:
     """What a step's result depends on as one digest, 64 hexadecimal digits. kind: of the step; facts: JSON values.
 
     A key covers the whole chain of layers below (`chain`, "" for none: their content digests, so that FROM scratch

@@ -54,15 +54,6 @@ class Step:
         self._tracker.send(StepEvent(self.number, "error", text))
 
 
-class StepSite(NamedTuple):
-    """Where a step stands. created_by: its line in the image's history; stage: the stage's name or number, for
-    --no-cache-filter; step: its events."""
-
-    created_by: str
-    stage: str
-    step: Step
-
-
 class Tracker:
     """The steps of one build."""
 

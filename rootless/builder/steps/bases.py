@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rootless.builder.session.build_state import BuildState, Layer
-from rootless.builder.session.tracker import StepSite
+from rootless.builder.session.build_session import StepRun
+from rootless.builder.session.build_state import BuildState
 from rootless.errors import DigestMismatch, UsageError
 from rootless.image.digest import digest_of, is_digest
 from rootless.image.platform import host_platform
+from rootless.storage.store.step_records import StepLayer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> 
     """The state that an image of the store is."""
     config = entry.config
     layers = tuple(
-        Layer(chain, diff_id, descriptor.media_type, descriptor.digest, descriptor.size)
+        StepLayer(chain, diff_id, descriptor.media_type, descriptor.digest, descriptor.size)
         for chain, diff_id, descriptor in zip(chain_ids, config.diff_ids, entry.manifest.layers, strict=True)
     )
     known = {"created", "author", "architecture", "os", "variant", "config", "rootfs", "history"}
@@ -76,19 +77,21 @@ def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> 
 
 def from_directory(session: BuildSession, context: Context, state: BuildState, step: Step) -> BuildState:
     """A state of one layer with the files of a named context."""
-    from rootless.builder.context.contexts import item
-    from rootless.builder.steps.copy_step import Plan, place_files
+    from rootless.builder.steps.copy_step import Placement, place_files
     from rootless.builder.steps.taking import Taken
+    from rootless.builder.worker.jobs import TakenFiles
 
     taken = Taken()
     try:
         digest = context.digest(["/"], (), session.known(context), wildcards=False)
         taken.facts.append(["context", digest.hexdigest])
         taken.newest = digest.newest
-        taken.items.append(item(0, ["/"], "/", ignore=context.ignore, wildcards=False))
+        files = TakenFiles(0, ["/"], "/", wildcards=False)
+        files.ignore = context.ignore
+        taken.items.append(files)
         taken.fds.append(context.open())
-        plan = Plan(None, "", "/", False, False, max(state.moment, digest.newest))
-        return place_files(session, state, taken, plan, StepSite("COPY / /", "", step), 0)
+        placement = Placement("/", max(state.moment, digest.newest))
+        return place_files(StepRun(session, state, "COPY / /", "", step), taken, placement, 0)
     finally:
         taken.close()
 

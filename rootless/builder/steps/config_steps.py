@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.instructions import (
@@ -21,10 +21,12 @@ from rootless.builder.dockerfile.instructions import (
     User,
     Volume,
 )
+from rootless.image import fields
 
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.instructions import Instruction
     from rootless.builder.session.build_state import BuildState
+    from rootless.image.fields import Fields
 
 
 def apply(state: BuildState, instruction: Instruction, created_by: str) -> BuildState:
@@ -32,7 +34,7 @@ def apply(state: BuildState, instruction: Instruction, created_by: str) -> Build
     if isinstance(instruction, Cmd):
         return state.changed(created_by, Cmd=texts.command(instruction.command, state.shell))._replace(has_cmd=True)
     if isinstance(instruction, Entrypoint):
-        settings: dict[str, Any] = {"Entrypoint": texts.command(instruction.command, state.shell)}
+        settings: Fields = {"Entrypoint": texts.command(instruction.command, state.shell)}
         if not state.has_cmd:
             settings["Cmd"] = None  # an inherited CMD belongs to the inherited entrypoint
         return state.changed(created_by, **settings)
@@ -41,27 +43,42 @@ def apply(state: BuildState, instruction: Instruction, created_by: str) -> Build
     return state.changed(created_by, **_settings(state, instruction))
 
 
-def _settings(state: BuildState, instruction: Instruction) -> dict[str, Any]:
+def _settings(state: BuildState, instruction: Instruction) -> Fields:
     config = state.config
     match instruction:
         case Env():
             return {"Env": merged_env(state.env, [(p.name, p.value or "") for p in instruction.pairs])}
         case Label():
-            return {"Labels": {**(config.get("Labels") or {}), **{p.name: p.value or "" for p in instruction.pairs}}}
+            return {
+                "Labels": {
+                    **fields.mapping(config.get("Labels"), "Labels"),
+                    **{p.name: p.value or "" for p in instruction.pairs},
+                }
+            }
         case User():
             return {"User": instruction.user}
         case Shell():
             return {"Shell": list(instruction.words)}
         case Expose():
-            return {"ExposedPorts": {**(config.get("ExposedPorts") or {}), **{port: {} for port in instruction.ports}}}
+            return {
+                "ExposedPorts": {
+                    **fields.mapping(config.get("ExposedPorts"), "ExposedPorts"),
+                    **{port: {} for port in instruction.ports},
+                }
+            }
         case Volume():
-            return {"Volumes": {**(config.get("Volumes") or {}), **{path: {} for path in instruction.paths}}}
+            return {
+                "Volumes": {
+                    **fields.mapping(config.get("Volumes"), "Volumes"),
+                    **{path: {} for path in instruction.paths},
+                }
+            }
         case StopSignal():
             return {"StopSignal": instruction.signal}
         case HealthCheck():
             return {"Healthcheck": _health_check(instruction)}
         case OnBuild():
-            return {"OnBuild": [*(config.get("OnBuild") or []), instruction.trigger]}
+            return {"OnBuild": [*(fields.texts(config, "OnBuild") or []), instruction.trigger]}
         case Arg():
             return {}
     raise AssertionError(f"{type(instruction).__name__} changes more than the config")
@@ -74,11 +91,11 @@ def merged_env(env: list[str], pairs: list[tuple[str, str]]) -> list[str]:
     return [f"{name}={value}" for name, value in merged.items()]
 
 
-def _health_check(instruction: HealthCheck) -> dict[str, Any]:
+def _health_check(instruction: HealthCheck) -> Fields:
     if instruction.command is None:
         return {"Test": ["NONE"]}
     line = instruction.command
-    check: dict[str, Any] = {"Test": ["CMD", *line.words] if line.is_exec else ["CMD-SHELL", *line.words]}
+    check: Fields = {"Test": ["CMD", *line.words] if line.is_exec else ["CMD-SHELL", *line.words]}
     numbers = {
         "Interval": instruction.interval,
         "Timeout": instruction.timeout,

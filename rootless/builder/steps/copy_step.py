@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import posixpath
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.builder.dockerfile.instructions import Add, Copy
 from rootless.builder.dockerfile.modes import parse_chmod
+from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps.config_steps import working_directory
 from rootless.builder.steps.taking import Taken, take
+from rootless.builder.worker.jobs import CopyJob, DigestJob, NewDirectory
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.instructions import Workdir
-    from rootless.builder.session.build_session import BuildSession
-    from rootless.builder.session.build_state import BuildState, Layer
-    from rootless.builder.session.tracker import StepSite
+    from rootless.builder.session.build_session import BuildSession, StepRun
+    from rootless.builder.session.build_state import BuildState
     from rootless.builder.steps.run_mounts import Finder
 
 _GRAIN = 20_000_000  # ns by which a file's clock may be behind ours
 
 
-class Plan(NamedTuple):
-    """How the files of one step arrive. is_owned: they keep their owners (files of a stage); moment: of the step."""
+class Placement(NamedTuple):
+    """How the files of one step arrive.
 
-    owner: tuple[int, int] | None
-    chmod: str
+    owner: (uid, gid) of --chown; chmod: text of --chmod; is_link: --link; is_owned: files keep their owners, those of a
+    stage do; moment: the time of the step in seconds.
+    """
+
     destination: str
-    is_link: bool
-    is_owned: bool
     moment: int
+    owner: tuple[int, int] | None = None
+    chmod: str = ""
+    is_link: bool = False
+    is_owned: bool = False
 
 
-def copy(
-    session: BuildSession, state: BuildState, instruction: Copy | Add, finder: Finder, site: StepSite
-) -> BuildState:
+def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
     """The state after COPY or ADD. Raises NotFound, UsageError, InvalidInput."""
+    session, state = run.session, run.state
     destination = _destination(state, instruction.destination)
     if len(instruction.sources) + len(instruction.heredocs) > 1 and not destination.endswith("/"):
         raise UsageError(
@@ -47,89 +51,84 @@ def copy(
     if instruction.chmod:
         parse_chmod(instruction.chmod)
     began = time.time_ns() - _GRAIN
-    taken = take(session, instruction, finder, destination, state, site.step)
+    taken = take(run, instruction, finder, destination)
     try:
         moment = max(state.moment, taken.newest)
-        plan = Plan(owner, instruction.chmod, destination, instruction.is_link, bool(taken.trees), moment)
-        return place_files(session, state, taken, plan, site, began)
+        placement = Placement(
+            destination, moment, owner, instruction.chmod, instruction.is_link, is_owned=bool(taken.trees)
+        )
+        return place_files(run, taken, placement, began)
     finally:
         taken.close()
 
 
-def place_files(
-    session: BuildSession, state: BuildState, taken: Taken, plan: Plan, site: StepSite, began: int
-) -> BuildState:
+def place_files(run: StepRun, taken: Taken, placement: Placement, began: int) -> BuildState:
     """The state with what was taken. began: ns; files that change later are put into no cache."""
-    keys = [_key(session, state, plan, taken.facts)]
-    record = session.find(keys[0], state, site.stage, site.step)
+    session = run.session
+    keys = [_key(run, placement, taken.facts)]
+    record = run.find(keys[0])
     if record is None and taken.trees:
         # the stage that is copied from is another one, but perhaps not the files that are copied
-        keys.append(_key(session, state, plan, [_content(session, taken), taken.other_facts]))
-        record = session.find(keys[1], state, site.stage, site.step)
+        keys.append(_key(run, placement, [_content(session, taken), taken.other_facts]))
+        record = run.find(keys[1])
         if record is not None:
             session.cache.put(record._replace(key=keys[0]))
     if record is not None:
-        site.step.cached()
-        return session.after(state, record, site.created_by)
-    layer, size, changed = _place(session, state, taken, plan)
-    site.step.done()
+        run.progress.cached()
+        return run.after(record)
+    result, changed = _place(run, taken, placement)
+    run.progress.done()
     if changed >= began:
         # somebody writes to the context meanwhile: what was copied may not be what the key is of
-        return state.grown(site.created_by, layer, plan.moment if session.latest is None else session.latest)
+        moment = placement.moment if session.latest is None else session.latest
+        return run.state.grown(run.created_by, result.layer, moment)
     for each in keys:
-        record = session.remember(each, state, layer, moment=plan.moment, size=size, text=site.created_by)
+        record = run.remember(each, result)
     assert record is not None
-    return session.after(state, record, site.created_by)
+    return run.after(record)
 
 
-def _key(session: BuildSession, state: BuildState, plan: Plan, facts: list[Any]) -> str:
+def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
     return step_key(
         "copy",
-        state.chain,
-        owner=plan.owner,
-        chmod=plan.chmod,
-        destination=plan.destination,
-        link=plan.is_link,
+        run.state.chain,
+        owner=placement.owner,
+        chmod=placement.chmod,
+        destination=placement.destination,
+        link=placement.is_link,
         files=facts,
-        latest=session.latest,
+        latest=run.session.latest,
     )
 
 
 def _content(session: BuildSession, taken: Taken) -> str:
-    job = {
-        "do": "digest",
-        "id_map": session.id_map.to_json(),
-        "trees": [session.tree(lowerdirs) for lowerdirs in taken.trees],
-        "items": taken.items_of_trees,
-    }
-    return str(session.on_worker(lambda worker: worker.call(job, taken.fds))["digest"])
+    trees = [session.tree(lowerdirs) for lowerdirs in taken.trees]
+    job = DigestJob(session.id_map, trees, taken.items_of_trees)
+    return session.on_worker(lambda worker: worker.call(job, taken.fds))
 
 
-def _place(session: BuildSession, state: BuildState, taken: Taken, plan: Plan) -> tuple[Layer | None, int, int]:
-    """(layer, bytes, latest change of a file that was read)."""
+def _place(run: StepRun, taken: Taken, placement: Placement) -> tuple[StepResult, int]:
+    """Have the files placed; the result, and the latest change (ns) of a file that was read."""
+    session = run.session
     directory = session.make_directory("rootfs")
-    rootfs = session.plan(state, directory)
-    job = {
-        "do": "copy",
-        "directory": directory,
-        "into": rootfs.upper if plan.is_link else None,
-        "id_map": session.id_map.to_json(),
-        "rootfs": rootfs.to_json(),
-        "trees": [session.tree(lowerdirs) for lowerdirs in taken.trees],
-        "owner": plan.owner,
-        "chmod": plan.chmod,
-        "owned": plan.is_owned,
-        "timestamp": plan.moment if session.latest is None else session.latest,
-        "latest": session.latest,
-        "items": taken.items,
-    }
-    result = session.on_worker(lambda worker: worker.call(job, taken.fds))
-    if result["skipped"]:
-        session.engine.warn(f"{result['skipped']} device nodes were left out: an ordinary user can make none")
+    rootfs = session.plan(run.state, directory)
+    job = CopyJob(directory, session.id_map, taken.items)
+    job.rootfs = rootfs
+    # --link: the files do not depend on what is below them, so that no tree is mounted
+    job.into = rootfs.upper if placement.is_link else None
+    job.trees = [session.tree(lowerdirs) for lowerdirs in taken.trees]
+    job.owner = placement.owner
+    job.chmod = placement.chmod
+    job.is_owned = placement.is_owned
+    job.timestamp = placement.moment if session.latest is None else session.latest
+    job.latest = session.latest
+    answer = session.on_worker(lambda worker: worker.call(job, taken.fds))
+    if answer.skipped:
+        session.engine.warn(f"{answer.skipped} device nodes were left out: an ordinary user can make none")
     made = session.commit(rootfs)
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
-    return layer, size, result["changed"] if taken.is_changeable else 0
+    return StepResult(layer, size, placement.moment), answer.changed if taken.is_changeable else 0
 
 
 def _destination(state: BuildState, text: str) -> str:
@@ -163,24 +162,23 @@ def _user(session: BuildSession, state: BuildState, user: str) -> tuple[int, int
     return account.uid, account.gid
 
 
-def workdir(session: BuildSession, state: BuildState, instruction: Workdir, site: StepSite) -> BuildState:
-    """The state after WORKDIR, whose directory is made when it is missing."""
+def workdir(run: StepRun, instruction: Workdir) -> BuildState:
+    """The state after WORKDIR, whose directory is made when it is missing. Raises UsageError."""
+    session, state = run.session, run.state
     path = working_directory(state, instruction.path)
     if any(ord(character) < 32 for character in path):
         raise UsageError("WORKDIR has a control character")
-    user = str(state.config.get("User") or "")
-    cache_key = step_key("workdir", state.chain, path=path, user=user, latest=session.latest)
-    record = session.find(cache_key, state, site.stage, site.step)
+    cache_key = step_key("workdir", state.chain, path=path, user=state.user, latest=session.latest)
+    record = run.find(cache_key)
     if record is None:
         taken = Taken()
-        taken.items.append({"kind": "directory", "path": path})
+        taken.items.append(NewDirectory(path))
         # BuildKit and buildah both give it to the USER in force
-        owner = _user(session, state, user) if user else None
-        plan = Plan(owner, "", path, False, False, state.moment)
-        layer, size, _ = _place(session, state, taken, plan)
-        record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=site.created_by)
-        site.step.done()
+        owner = _user(session, state, state.user) if state.user else None
+        result, _ = _place(run, taken, Placement(path, state.moment, owner))
+        record = run.remember(cache_key, result)
+        run.progress.done()
     else:
-        site.step.cached()
-    after = session.after(state, record, site.created_by)
+        run.progress.cached()
+    after = run.after(record)
     return after._replace(config={**after.config, "WorkingDir": path})

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import proxy_variables
+from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps import run_mounts
+from rootless.builder.worker.jobs import RunJob, StepRoot
 from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.instructions import Run
-    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_session import BuildSession, StepRun
     from rootless.builder.session.build_state import BuildState
-    from rootless.builder.session.tracker import StepSite
     from rootless.builder.steps.run_mounts import Finder
     from rootless.engine.types import ContainerOptions
     from rootless.network.mode import Mode
@@ -33,58 +34,52 @@ class StepFailed(RootlessError):
 
 
 class RunCommand(NamedTuple):
-    """What RUN starts. script: (name, content) of a heredoc that is itself the program."""
+    """What RUN starts. script: (name, content) of a heredoc that is itself the program; env: the image's and ARGs'."""
 
     words: list[str]
     script: tuple[str, str] | None
+    env: dict[str, str]
 
 
-def run(
-    session: BuildSession,
-    state: BuildState,
-    instruction: Run,
-    arguments: dict[str, str],
-    finder: Finder,
-    site: StepSite,
-) -> BuildState:
+def run(run: StepRun, instruction: Run, arguments: dict[str, str], finder: Finder) -> BuildState:
     """The state after RUN. arguments: ARGs in scope. Raises StepFailed with the command's exit code."""
-    step = site.step
-    command = _command(instruction, state)
-    env = _environment(state, arguments)
-    cache_key = _key(session, state, instruction, command, env, finder)
-    record = session.find(cache_key, state, site.stage, step)
+    session, state, step = run.session, run.state, run.progress
+    command = _command(instruction, state, arguments)
+    cache_key = _key(run, instruction, command, finder)
+    record = run.find(cache_key)
     if record is not None:
         step.cached()
-        return session.after(state, record, site.created_by)
+        return run.after(record)
     directory = session.make_directory("rootfs", "secret", "script")
-    mounts = run_mounts.prepare(session, instruction, state, finder, directory)
+    mounts = run_mounts.prepare(run, instruction, finder, directory)
     try:
-        rootfs = session.plan(state, directory)
-        job = _job(session, state, instruction, command, env, mounts, directory) | {"rootfs": rootfs.to_json()}
-        result = session.on_worker(lambda worker: worker.run(job, step.output))
+        root = StepRoot(directory, session.id_map, session.plan(state, directory))
+        job = _job(run, instruction, command, mounts, root)
+        answer = session.on_worker(lambda worker: worker.run(job, step.output))
     finally:
         mounts.release()
-    for warning in result["warnings"]:
+    for warning in answer.warnings:
         step.log(f"warning: {warning}")
-    if result["exit_code"]:
+    if answer.exit_code:
         words = texts.one_line(" ".join(command.words))
         raise StepFailed(
-            f'process "{words[:300]}" did not complete successfully: exit code: {result["exit_code"]}',
-            status=result["exit_code"],
+            f'process "{words[:300]}" did not complete successfully: exit code: {answer.exit_code}',
+            status=answer.exit_code,
         )
-    made = session.commit(rootfs, job["user"])
+    made = session.commit(root.rootfs, None if job.root_emulation is None else _named_user(session, state))
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
-    record = session.remember(cache_key, state, layer, moment=state.moment, size=size, text=site.created_by)
+    record = run.remember(cache_key, StepResult(layer, size, state.moment))
     step.done()
-    return session.after(state, record, site.created_by)
+    return run.after(record)
 
 
-def _command(instruction: Run, state: BuildState) -> RunCommand:
+def _command(instruction: Run, state: BuildState, arguments: dict[str, str]) -> RunCommand:
+    env = _environment(state, arguments)
     if instruction.script is not None:
         name = instruction.script.name
-        return RunCommand([f"{_SCRIPT_DIRECTORY}/{name}"], (name, instruction.script.content))
-    return RunCommand(texts.command(instruction.command, state.shell), None)
+        return RunCommand([f"{_SCRIPT_DIRECTORY}/{name}"], (name, instruction.script.content), env)
+    return RunCommand(texts.command(instruction.command, state.shell), None, env)
 
 
 def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]:
@@ -97,22 +92,21 @@ def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]
     return env
 
 
-def _key(
-    session: BuildSession, state: BuildState, instruction: Run, command: RunCommand, env: dict[str, str], finder: Finder
-) -> str:
+def _key(run: StepRun, instruction: Run, command: RunCommand, finder: Finder) -> str:
+    session, state = run.session, run.state
     options = session.options
     return step_key(
         "run",
         state.chain,
         command=command.words,
         script=command.script,
-        env=sorted(env.items()),
-        user=state.config.get("User") or "",
+        env=sorted(command.env.items()),
+        user=state.user,
         workdir=state.workdir,
         platform=str(state.platform),
         network=_network(session, instruction),
         security=instruction.security,
-        mounts=run_mounts.facts(session, instruction, state, finder),
+        mounts=run_mounts.facts(session, instruction, finder),
         latest=session.latest,
         add_host=options.add_host,
         ulimit=options.ulimit,
@@ -136,21 +130,15 @@ def _allowed(session: BuildSession, instruction: Run) -> None:
 
 
 def _job(
-    session: BuildSession,
-    state: BuildState,
-    instruction: Run,
-    command: RunCommand,
-    env: dict[str, str],
-    mounts: run_mounts.Prepared,
-    directory: str,
-) -> dict[str, Any]:
+    run: StepRun, instruction: Run, command: RunCommand, mounts: run_mounts.PreparedMounts, root: StepRoot
+) -> RunJob:
     from rootless.engine.container import host_facts
     from rootless.engine.plan import networking, root_emulation
     from rootless.engine.plan.networking import Network
     from rootless.network.modes import recorded_mode
 
+    session, engine, directory = run.session, run.session.engine, root.directory
     _allowed(session, instruction)
-    engine = session.engine
     asked = _container_options(session, instruction, command)
     chosen = networking.choose_network(engine, asked, (), starts=False)
     mode = recorded_mode(chosen.mode)
@@ -160,33 +148,22 @@ def _job(
         # the steps of a build share one network
         raise UsageError(f"a build takes no options of {chosen.mode}", hint=f"use --network={chosen.mode}")
     networking.write_names_files(directory, HOSTNAME, asked, Network(chosen.mode))
-    config = _config(session, state, asked, directory, network=mode)
-    process = config["process"]
-    process["env"] = _process_env(session, state, env, mounts.env, process["env"])
-    emulation = None
+    job = RunJob(root, _config(run, asked, directory, network=mode), chosen.mode, run.timestamp)
+    process = job.config["process"]
+    process["env"] = _process_env(run, command.env, mounts.env, process["env"])
     if root_emulation.is_wanted("auto", session.id_map, runtime="") and process["user"]["uid"] == 0:
-        emulation = root_emulation.filters(engine)
-        root_emulation.prepare_apt(directory, config)
+        job.root_emulation = root_emulation.filters(engine)
+        root_emulation.prepare_apt(directory, job.config)
     if command.script is not None:
         mounts.add_script(directory, *command.script, target=f"{_SCRIPT_DIRECTORY}/{command.script[0]}")
-    config["mounts"] += mounts.tmpfs
+    for tmpfs in mounts.tmpfs:
+        mount = {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": tmpfs.options}
+        job.config["mounts"].append(mount)
     profile = host_facts.seccomp_profile(engine, asked, process["capabilities"]["bounding"])
-    targets = [mount["destination"] for mount in config["mounts"]] + mounts.targets
-    return {
-        "do": "run",
-        "directory": directory,
-        "id_map": session.id_map.to_json(),
-        "network": chosen.mode,
-        "config": config,
-        "seccomp": host_facts.filter_path(engine, profile),
-        "root_emulation": emulation,
-        "user": None if emulation is None else _named_user(session, state),
-        "timestamp": state.moment if session.latest is None else session.latest,
-        "targets": targets,
-        "trees": mounts.trees,
-        "binds": mounts.binds,
-        "secrets": mounts.secrets,
-    }
+    job.seccomp = host_facts.filter_path(engine, profile)
+    job.targets = [mount["destination"] for mount in job.config["mounts"]] + mounts.targets
+    job.trees, job.binds, job.secrets = mounts.trees, mounts.binds, mounts.secrets
+    return job
 
 
 def _container_options(session: BuildSession, instruction: Run, command: RunCommand) -> ContainerOptions:
@@ -206,15 +183,14 @@ def _container_options(session: BuildSession, instruction: Run, command: RunComm
     )
 
 
-def _config(
-    session: BuildSession, state: BuildState, asked: ContainerOptions, directory: str, *, network: Mode
-) -> dict[str, Any]:
+def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: Mode) -> dict[str, Any]:
     from rootless.engine.container.host_facts import hard_limits
     from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
     from rootless.engine.plan.identity import account_of
     from rootless.engine.types import ImageDefaults
 
-    account = account_of(state.config.get("User") or "", session.lowerdirs(state), ())
+    session, state = run.session, run.state
+    account = account_of(state.user, session.lowerdirs(state), ())
     if session.id_map.kind == "single" and not session.id_map.has_uid(account.uid):
         # there is one id; with root's emulation it may still change to any other in name
         account = account._replace(uid=0, gid=0, groups=(0,))
@@ -238,18 +214,15 @@ def _named_user(session: BuildSession, state: BuildState) -> tuple[int, int] | N
     """USER in force, where it is not root: with one id, root stands in for it, and what it makes is that user's."""
     from rootless.engine.plan.identity import account_of
 
-    account = account_of(state.config.get("User") or "", session.lowerdirs(state), ())
+    account = account_of(state.user, session.lowerdirs(state), ())
     return (account.uid, account.gid) if session.id_map.kind == "single" and account.uid else None
 
 
-def _process_env(
-    session: BuildSession, state: BuildState, env: dict[str, str], secret: dict[str, str], planned: list[str]
-) -> list[str]:
+def _process_env(run: StepRun, env: dict[str, str], secret: dict[str, str], planned: list[str]) -> list[str]:
     """The image's variables and the ARGs; HOME; proxies and secrets, which are in no key."""
     home = next((entry for entry in planned if entry.startswith("HOME=")), "HOME=/")
-    build_args = dict(text.partition("=")[::2] for text in session.options.build_arg)
+    build_args = dict(text.partition("=")[::2] for text in run.session.options.build_arg)
     merged = {"HOME": home[5:], **proxy_variables(build_args), **env, **secret}
-    moment = state.moment if session.latest is None else session.latest
-    if moment >= _ZIP_EPOCH:
-        merged.setdefault("SOURCE_DATE_EPOCH", str(moment))
+    if run.timestamp >= _ZIP_EPOCH:
+        merged.setdefault("SOURCE_DATE_EPOCH", str(run.timestamp))
     return [f"{name}={value}" for name, value in merged.items()]

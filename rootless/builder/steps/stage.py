@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from rootless.builder.dockerfile import expand, texts
 from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, name_of
 from rootless.builder.dockerfile.parser import parse_triggers
 from rootless.builder.dockerfile.problems import DockerfileError, excerpt
-from rootless.builder.session.tracker import StepSite
+from rootless.builder.session.build_session import StepRun
 from rootless.builder.steps import config_steps, run_step
 from rootless.errors import RootlessError
+from rootless.image import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.graph import Graph, Node
     from rootless.builder.dockerfile.instructions import Instruction
     from rootless.builder.session.build_session import BuildSession
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from rootless.builder.steps.run_mounts import Finder
 
 _WORK = (Run, Copy, Add, Workdir)
+
+
+class StageFinder(Protocol):
+    """Finds what `from=NAME` of an instruction means."""
+
+    def __call__(self, name: str, instruction: Instruction) -> BuildState | Context:
+        """A stage's or image's state, or a context; "" is the build context. Raises DockerfileError, UsageError."""
 
 
 class StepError(RootlessError):
@@ -59,11 +67,9 @@ class StageRun:
         """What its steps' titles begin with."""
         return self._label
 
-    def carry_out(
-        self, base: BuildState, finder: Callable[[str, Instruction], object], build_args: dict[str, str]
-    ) -> BuildState:
+    def carry_out(self, base: BuildState, finder: StageFinder, build_args: dict[str, str]) -> BuildState:
         """The state after the last instruction. Raises StepError."""
-        triggers = parse_triggers(base.config.get("OnBuild") or [], self._node.base.name, self._escape)
+        triggers = parse_triggers(fields.texts(base.config, "OnBuild") or [], self._node.base.name, self._escape)
         state = base._replace(config={k: v for k, v in base.config.items() if k != "OnBuild"}, has_cmd=False)
         scope = expand.Scope(
             escape=self._escape,
@@ -83,7 +89,9 @@ class StageRun:
             try:
                 final = scope.expand(written)
                 if step is not None:
-                    state = self._work(state, written, final, scope, finder, step)
+                    created_by = texts.created_by(written, final, state.shell)
+                    run = StepRun(self._session, state, created_by, self._name, step)
+                    state = _work(run, final, partial(finder, instruction=written), scope)
                 else:
                     state = config_steps.apply(state, final, texts.created_by(written, final, state.shell))
                 scope.enter(final)
@@ -95,27 +103,16 @@ class StageRun:
                 raise StepError(e, step.title if step is not None else name_of(written), written, before) from e
         return state
 
-    def _work(
-        self,
-        state: BuildState,
-        written: Instruction,
-        final: Instruction,
-        scope: expand.Scope,
-        finder: Callable[[str, Instruction], object],
-        step: Step,
-    ) -> BuildState:
-        site = StepSite(texts.created_by(written, final, state.shell), self._name, step)
 
-        def find(name: str) -> object:
-            return finder(name, written)
+def _work(run: StepRun, instruction: Instruction, find: Finder, scope: expand.Scope) -> BuildState:
+    """The state after an instruction (expanded) that may make a layer."""
+    if isinstance(instruction, Run):
+        arguments = {n: v for n, v in scope.variables.items() if n in scope.arguments}
+        return run_step.run(run, instruction, arguments, find)
+    # not at the top: a Dockerfile with nothing but RUN needs none of what files need
+    from rootless.builder.steps import copy_step
 
-        typed: Finder = find  # type: ignore[assignment]
-        if isinstance(final, Run):
-            arguments = {n: v for n, v in scope.variables.items() if n in scope.arguments}
-            return run_step.run(self._session, state, final, arguments, typed, site)
-        from rootless.builder.steps import copy_step
-
-        if isinstance(final, Workdir):
-            return copy_step.workdir(self._session, state, final, site)
-        assert isinstance(final, Copy | Add)
-        return copy_step.copy(self._session, state, final, typed, site)
+    if isinstance(instruction, Workdir):
+        return copy_step.workdir(run, instruction)
+    assert isinstance(instruction, Copy | Add)
+    return copy_step.copy(run, instruction, find)

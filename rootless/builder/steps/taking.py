@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import without_depth
-from rootless.builder.context.contexts import Context, is_git, is_url, item
+from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.dockerfile.instructions import Add, Copy
+from rootless.builder.worker.jobs import InlineFile, TakenFiles
 
 if TYPE_CHECKING:
-    from rootless.builder.session.build_session import BuildSession
+    from rootless.builder.session.build_session import StepRun
     from rootless.builder.session.build_state import BuildState
-    from rootless.builder.session.tracker import Step
     from rootless.builder.steps.run_mounts import Finder
+    from rootless.builder.worker.jobs import Item
 
 
 class Taken:
@@ -25,31 +25,34 @@ class Taken:
     """
 
     def __init__(self) -> None:
-        self.items: list[dict[str, Any]] = []
-        self.facts: list[Any] = []
-        self.other_facts: list[Any] = []
+        self.items: list[Item] = []
+        self.facts: list[object] = []
+        self.other_facts: list[object] = []
         self.newest = 0
         self.fds: list[int] = []
         self.trees: list[list[str]] = []
         self.is_changeable = False
 
     @property
-    def items_of_trees(self) -> list[dict[str, Any]]:
+    def items_of_trees(self) -> list[TakenFiles]:
         """The items that take files of a stage."""
-        return [each for each in self.items if each["kind"] == "files" and each["root"] >= len(self.fds)]
+        return [each for each in self.items if isinstance(each, TakenFiles) and each.root >= len(self.fds)]
+
+    def note(self, fact: object, other: object = None) -> None:
+        """Add to the cache key. other: what stands for `fact` where trees are known by content; None: the same."""
+        self.facts.append(fact)
+        self.other_facts.append(fact if other is None else other)
 
     def close(self) -> None:
-        """Close the contexts."""
+        """Close the roots."""
         for fd in self.fds:
             os.close(fd)
         self.fds.clear()
 
 
-def take(
-    session: BuildSession, instruction: Copy | Add, finder: Finder, destination: str, state: BuildState, step: Step
-) -> Taken:
+def take(run: StepRun, instruction: Copy | Add, finder: Finder, destination: str) -> Taken:
     """Find out what is taken. Raises NotFound, UsageError, RegistryError; nothing is open then."""
-    taken = Taken()
+    taker = _Taker(run, instruction, destination)
     try:
         remote = [s for s in instruction.sources if isinstance(instruction, Add) and (is_url(s) or is_git(s))]
         plain = [s for s in instruction.sources if s not in remote]
@@ -57,92 +60,69 @@ def take(
             plain = [without_depth(s) for s in plain]
         for source in remote:
             assert isinstance(instruction, Add)
-            _remote(session, taken, instruction, source, destination, state, step)
+            taker.take_remote(instruction, source)
         if plain:
             origin = finder(instruction.from_ if isinstance(instruction, Copy) else "")
             if isinstance(origin, Context):
-                _context(session, taken, instruction, origin, plain, destination)
+                taker.take_from_context(origin, plain)
             else:
-                _tree(session, taken, instruction, origin, plain, destination)
+                taker.take_from_state(origin, plain)
         for heredoc in instruction.heredocs:
             content = heredoc.content.encode("utf-8", "surrogateescape")
-            fact = [heredoc.name, heredoc.content]
-            taken.facts.append(fact)
-            taken.other_facts.append(fact)
-            taken.items.append(
-                {
-                    "kind": "content",
-                    "destination": destination,
-                    "name": heredoc.name,
-                    "content": base64.b64encode(content).decode(),
-                    "mode": 0o644,
-                    "time": None,
-                }
-            )
+            taker.taken.note([heredoc.name, heredoc.content])
+            taker.taken.items.append(InlineFile(destination, heredoc.name, content))
     except BaseException:
-        taken.close()
+        taker.taken.close()
         raise
-    return taken
+    return taker.taken
 
 
-def _settings(instruction: Copy | Add) -> dict[str, Any]:
-    unpack = isinstance(instruction, Add) and instruction.unpack is not False
-    parents = isinstance(instruction, Copy) and instruction.is_parents
-    return {"exclude": list(instruction.excludes), "unpack": unpack, "parents": parents}
+class _Taker:
+    """Takes the sources of one instruction, one after the other."""
 
+    def __init__(self, run: StepRun, instruction: Copy | Add, destination: str) -> None:
+        self.taken = Taken()
+        self._run = run
+        self._destination = destination
+        self._exclude = list(instruction.excludes)
+        self._unpack = isinstance(instruction, Add) and instruction.unpack is not False
+        self._parents = isinstance(instruction, Copy) and instruction.is_parents
 
-def _context(
-    session: BuildSession, taken: Taken, instruction: Copy | Add, source: Context, sources: list[str], destination: str
-) -> None:
-    digest = source.digest(sources, instruction.excludes, session.known(source), wildcards=True)
-    settings = _settings(instruction)
-    fact = ["context", digest.hexdigest, settings["unpack"], settings["parents"]]
-    taken.facts.append(fact)
-    taken.other_facts.append(fact)
-    taken.newest = max(taken.newest, digest.newest)
-    taken.is_changeable = True
-    taken.items.append(item(len(taken.fds), sources, destination, ignore=source.ignore, **settings))
-    taken.fds.append(source.open())
+    def take_from_context(self, source: Context, sources: list[str]) -> None:
+        taken = self.taken
+        digest = source.digest(sources, self._exclude, self._run.session.known(source), wildcards=True)
+        taken.note(["context", digest.hexdigest, self._unpack, self._parents])
+        taken.newest = max(taken.newest, digest.newest)
+        taken.is_changeable = True
+        self._add_files(sources).ignore = source.ignore
+        taken.fds.append(source.open())
 
+    def take_from_state(self, source: BuildState, sources: list[str]) -> None:
+        taken = self.taken
+        settings = {"exclude": self._exclude, "unpack": self._unpack, "parents": self._parents}
+        taken.note(["tree", source.chain, sources, settings], ["tree", self._parents])
+        taken.newest = max(taken.newest, source.moment)
+        # only one source of an instruction is a tree, and no context is beside it
+        self._add_files(sources)
+        taken.trees.append(self._run.session.lowerdirs(source))
 
-def _tree(
-    session: BuildSession,
-    taken: Taken,
-    instruction: Copy | Add,
-    source: BuildState,
-    sources: list[str],
-    destination: str,
-) -> None:
-    settings = _settings(instruction)
-    taken.facts.append(["tree", source.chain, sources, settings])
-    taken.other_facts.append(["tree", settings["parents"]])
-    taken.newest = max(taken.newest, source.moment)
-    # only one source of an instruction is a tree, and no context is beside it
-    taken.items.append(item(len(taken.fds), sources, destination, **settings))
-    taken.trees.append(session.lowerdirs(source))
+    def _add_files(self, sources: list[str]) -> TakenFiles:
+        files = TakenFiles(len(self.taken.fds), sources, self._destination)
+        files.exclude, files.unpack, files.parents = self._exclude, self._unpack, self._parents
+        self.taken.items.append(files)
+        return files
 
+    def take_remote(self, instruction: Add, source: str) -> None:
+        from rootless.builder.context.remote import RemoteSource, fetch
 
-def _remote(
-    session: BuildSession, taken: Taken, instruction: Add, source: str, destination: str, state: BuildState, step: Step
-) -> None:
-    from rootless.builder.context.remote import fetch
-
-    directory = session.make_directory("files")
-    moment = state.moment if session.latest is None else session.latest
-    fetched = fetch(
-        source,
-        f"{directory}/files",
-        checksum=instruction.checksum,
-        keeps_git_dir=instruction.keeps_git_dir,
-        moment=moment,
-        log=step.log,
-    )
-    unpack = bool(instruction.unpack)
-    fact = ["remote", fetched.identity, fetched.name, unpack, list(instruction.excludes)]
-    taken.facts.append(fact)
-    taken.other_facts.append(fact)
-    taken.newest = max(taken.newest, fetched.newest)
-    name = fetched.name or "."
-    settings = {"exclude": list(instruction.excludes), "unpack": unpack, "wildcards": False}
-    taken.items.append(item(len(taken.fds), [name], destination, **settings))
-    taken.fds.append(os.open(f"{directory}/files", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        taken = self.taken
+        directory = self._run.session.make_directory("files")
+        wanted = RemoteSource(source, instruction.checksum, instruction.keeps_git_dir, self._run.timestamp)
+        fetched = fetch(wanted, f"{directory}/files", self._run.progress.log)
+        unpack = bool(instruction.unpack)  # unlike a file of the context, an archive stays one unless it is asked for
+        taken.note(["remote", fetched.identity, fetched.name, unpack, self._exclude])
+        taken.newest = max(taken.newest, fetched.newest)
+        files = TakenFiles(len(taken.fds), [fetched.name or "."], self._destination, wildcards=False)
+        files.exclude, files.unpack = self._exclude, unpack
+        taken.items.append(files)
+        taken.fds.append(os.open(f"{directory}/files", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -8,12 +8,20 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from rootless.builder.worker import wire
+from rootless.builder.worker import jobs
 from rootless.errors import HostLimit
 from rootless.host.answer import error_from_json
 from rootless.host.userns import worker_command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from rootless.builder.worker.jobs import Job, RunAnswer, RunJob
+    from rootless.records.fields import Fields
+
+    Answer = TypeVar("Answer")
 
 _CHUNK = 65536
 _PATIENCE = 3.0  # seconds that a worker has to end what it runs
@@ -39,24 +47,24 @@ class Worker:
         finally:
             theirs.close()
 
-    def call(self, job: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
-        """Have it done; the result. Raises what the worker raised."""
+    def call(self, job: Job[Answer], fds: Sequence[int] = ()) -> Answer:
+        """Have a job done, which gets duplicates of `fds`; its answer. Raises what the worker raised."""
         self._send(job, fds)
-        return self._answer()
+        return job.read_answer(self._answer())
 
-    def run(self, job: dict[str, Any], output: Callable[[bytes], None]) -> dict[str, Any]:
-        """A job whose output goes to `output` piece by piece."""
+    def run(self, job: RunJob, output: Callable[[bytes], None]) -> RunAnswer:
+        """The same for a command, whose output goes to `output` piece by piece."""
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
             try:
                 self._send(job, [write])
             finally:
                 os.close(write)
-            return self._follow(read, output)
+            return job.read_answer(self._follow(read, output))
         finally:
             os.close(read)
 
-    def _follow(self, read: int, output: Callable[[bytes], None]) -> dict[str, Any]:
+    def _follow(self, read: int, output: Callable[[bytes], None]) -> Fields:
         poll = select.poll()
         poll.register(read, select.POLLIN)
         poll.register(self._socket, select.POLLIN)
@@ -79,22 +87,19 @@ class Worker:
                     pass
                 return result
 
-    def _send(self, job: dict[str, Any], fds: Sequence[int]) -> None:
+    def _send(self, job: Job[object], fds: Sequence[int]) -> None:
         try:
-            wire.send(self._socket, job, fds)
+            jobs.send_job(self._socket, job, fds)
         except OSError as e:
             raise _lost() from e
 
-    def _answer(self) -> dict[str, Any]:
-        message, fds = wire.receive(self._socket)
-        for fd in fds:
-            os.close(fd)
+    def _answer(self) -> Fields:
+        message = jobs.receive_answer(self._socket)
         if message is None:
             raise _lost()
         if "error" in message:
             raise error_from_json(message["error"])
-        result: dict[str, Any] = message["result"]
-        return result
+        return jobs.answer_fields(message.get("result"))
 
     def close(self) -> None:
         """End it, and wait until it has gone: what it ran is gone then, too."""

@@ -7,6 +7,7 @@ a RUN --mount) is no work of the step and must not come into its layer.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 
@@ -21,6 +22,33 @@ if TYPE_CHECKING:
 _LINKS = 40
 _FUSE_MARKS = frozenset((".wh..wh..opq", ".wh..opq"))
 _PATH = os.O_PATH | os.O_CLOEXEC
+
+
+class Noted:
+    """What of a root was noted before anything was mounted on it.
+
+    missing: mount points that it lacks; listings: (mtime in ns, names) of the directories that they will be made in,
+    for a driver whose `upper` is the whole tree.
+    """
+
+    __slots__ = ("listings", "missing")
+
+    def __init__(self, missing: Sequence[Missing], listings: dict[str, tuple[int, list[str]]]) -> None:
+        self.missing = missing
+        self.listings = listings
+
+    def to_json(self) -> bytes:
+        """For the pipe to the worker."""
+        return json.dumps([self.missing, self.listings]).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Noted:
+        """The reverse of `to_json`; nothing was noted where the root could not be mounted."""
+        missing, listings = json.loads(content or b"[[],{}]")
+        return cls(
+            [(str(here), [str(name) for name in names]) for here, names in missing],
+            {str(here): (int(mtime), [str(name) for name in names]) for here, (mtime, names) in listings.items()},
+        )
 
 
 def missing(root: int, targets: Iterable[str]) -> list[Missing]:

@@ -307,8 +307,8 @@ class Placer:
         finally:
             os.close(read)
 
-    def write(self, directory: str, name: str, content: bytes, *, mode: int, time: int | None = None) -> None:
-        """A file of our own: an inline one, or what an URL gave. time: seconds."""
+    def write(self, directory: str, name: str, content: bytes, *, mode: int) -> None:
+        """Write a file whose content the Dockerfile holds."""
         with self._open(directory) as target:
             self._keep_time(directory, target)
             status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))
@@ -321,7 +321,7 @@ class Placer:
                 if self._rules.chmod is not None:
                     mode = self._rules.chmod(mode, False)
                 self._own(write, self._rules.owner or (0, 0), mode, stat.S_IFREG)
-                moment = self._bounded((self._rules.timestamp if time is None else time) * 10**9)
+                moment = self._bounded(self._rules.timestamp * 10**9)
                 os.utime(write, ns=(moment, moment))
             finally:
                 os.close(write)

@@ -7,7 +7,6 @@ its name points to later. A secret is one file of a tmpfs of its own: it is on n
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import stat
@@ -18,61 +17,58 @@ from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.runtime.operations import Operation, RootContext, attach
 from rootless.runtime.operations.base import existing, mountpoint
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.builder.worker.jobs import BoundPart, MountedSecret
+
 
 class TreeBind(Operation):
-    """Bind `source` of the directory `root` (a host path) on `target`.
+    """Bind a part of a tree on a name of the step's root."""
 
-    make: (uid, gid, mode) of `source`, which is made as a directory when it is missing; None: it must be there.
-    """
+    __slots__ = ("_part",)
 
-    __slots__ = ("make", "read_only", "root", "source", "target")
-
-    def __init__(
-        self, root: str, source: str, target: str, *, read_only: bool, make: tuple[int, int, int] | None = None
-    ) -> None:
-        self.root = root
-        self.source = source
-        self.target = target
-        self.read_only = read_only
-        self.make = make
+    def __init__(self, part: BoundPart) -> None:
+        self._part = part
 
     @property
     def path(self) -> str:
-        """Where it goes."""
-        return self.target
+        """The mount point, in the step's root."""
+        return self._part.target
 
     def describe(self) -> str:
-        """For errors."""
-        return f"mount '{self.source}' on '{self.target}'"
+        """The operation in words, for errors."""
+        return f"mount '{self._part.source}' on '{self._part.target}'"
 
     def apply(self, context: RootContext) -> None:
-        """Find it, bind it. Raises OSError, RuntimeFailure."""
-        root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Find the part and bind it. Raises OSError, RuntimeFailure."""
+        root = os.open(self._part.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             source = self._find(root)
         finally:
             os.close(root)
         try:
-            target = mountpoint(context, self.target, directory=stat.S_ISDIR(os.fstat(source).st_mode))
+            target = mountpoint(context, self._part.target, directory=stat.S_ISDIR(os.fstat(source).st_mode))
             try:
-                mount = attach.bind(source, target, lambda: _again(context, self.target), recursive=True)
+                mount = attach.bind(source, target, lambda: _again(context, self._part.target), recursive=True)
             finally:
                 os.close(target)
         finally:
             os.close(source)
-        if self.read_only:
-            context.sealed.append((mount, True, self.target))
+        if self._part.read_only:
+            context.sealed.append((mount, True, self._part.target))
         else:
             os.close(mount)
 
     def _find(self, root: int) -> int:
         try:
-            return open_in_root(root, self.source or "/", os.O_PATH)
+            return open_in_root(root, self._part.source or "/", os.O_PATH)
         except FileNotFoundError:
-            if self.make is None:
-                raise RuntimeFailure(f"cannot mount on '{self.target}': '{self.source}' is not there") from None
-        fd = mkdirs_in_root(root, self.source, 0o755)
-        uid, gid, mode = self.make
+            if self._part.make is None:
+                raise RuntimeFailure(
+                    f"cannot mount on '{self._part.target}': '{self._part.source}' is not there"
+                ) from None
+        fd = mkdirs_in_root(root, self._part.source, 0o755)
+        uid, gid, mode = self._part.make
         path = f"/proc/self/fd/{fd}"
         if (uid, gid) != (0, 0):
             os.chown(path, uid, gid)
@@ -81,49 +77,44 @@ class TreeBind(Operation):
 
 
 class SecretFile(Operation):
-    """Bind a file with `content` (base64) on `target`, read-only, with owner and mode.
+    """Bind a secret on a name of the step's root, read-only.
 
-    workplace: an empty directory outside of the root, on which the tmpfs is mounted in this mount namespace; it is gone
-    with the old root, while the bound file stays.
+    The file system that holds it is mounted on the secret's workplace, in this mount namespace; it is gone with the old
+    root, while the bound file stays.
     """
 
-    __slots__ = ("_content", "gid", "mode", "target", "uid", "workplace")
+    __slots__ = ("_secret",)
 
-    def __init__(self, target: str, content: str, workplace: str, uid: int, gid: int, mode: int) -> None:
-        self.target = target
-        self._content = content
-        self.workplace = workplace
-        self.uid = uid
-        self.gid = gid
-        self.mode = mode
+    def __init__(self, secret: MountedSecret) -> None:
+        self._secret = secret
 
     @property
     def path(self) -> str:
-        """The file."""
-        return self.target
+        """The file, in the step's root."""
+        return self._secret.target
 
     def describe(self) -> str:
-        """Never with the content."""
-        return f"mount a secret on '{self.target}'"
+        """The operation in words, for errors; the secret is not in them."""
+        return f"mount a secret on '{self._secret.target}'"
 
     def apply(self, context: RootContext) -> None:
         """Make the tmpfs, write the file, bind it. Raises OSError."""
         flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
-        mounts.mount("tmpfs", self.workplace, "tmpfs", flags, "mode=0700")
-        path = f"{self.workplace}/secret"
+        mounts.mount("tmpfs", self._secret.workplace, "tmpfs", flags, "mode=0700")
+        path = f"{self._secret.workplace}/secret"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
-            file.write(base64.b64decode(self._content))
+            file.write(self._secret.content)
             file.flush()
-            if (self.uid, self.gid) != (0, 0):
-                os.fchown(fd, self.uid, self.gid)
-            os.fchmod(fd, self.mode)
-        target = mountpoint(context, self.target, directory=False)
+            if (self._secret.uid, self._secret.gid) != (0, 0):
+                os.fchown(fd, self._secret.uid, self._secret.gid)
+            os.fchmod(fd, self._secret.mode)
+        target = mountpoint(context, self._secret.target, directory=False)
         try:
-            mount = attach.bind(path, target, lambda: _again(context, self.target), recursive=False)
+            mount = attach.bind(path, target, lambda: _again(context, self._secret.target), recursive=False)
         finally:
             os.close(target)
-        context.sealed.append((mount, False, self.target))
+        context.sealed.append((mount, False, self._secret.target))
 
 
 def _again(context: RootContext, target: str) -> int:

@@ -1,7 +1,7 @@
 """The process that carries out the steps of a build: runs commands, copies files, computes digests. One job at a time.
 
 It stays outside of the user namespace, as a monitor does, and its children enter it; so it has one thread and forks.
-Jobs and answers are `wire` messages on fd 3. When the build's process is gone, what runs is killed.
+Jobs come on fd 3, and answers go back there. When the build's process is gone, what runs is killed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from typing import Any
 
-from rootless.builder.worker import wire
+from rootless.builder.worker import jobs
 from rootless.builder.worker.worker_session import WorkerSession
 from rootless.errors import HostLimit, RootlessError
 from rootless.host.answer import error_to_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.builder.worker.jobs import AnyJob
 
 FD = 3
 
@@ -33,12 +36,12 @@ def main() -> int:
     session = WorkerSession(connection)
     try:
         while True:
-            job, fds = wire.receive(connection)
+            job, fds = jobs.receive_job(connection)
             if job is None:
                 break
             answer = _answer(session, job, fds)
             try:
-                wire.send(connection, answer)
+                jobs.send_answer(connection, answer)
             except OSError:
                 break
     finally:
@@ -46,7 +49,7 @@ def main() -> int:
     return 0
 
 
-def _answer(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def _answer(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, object]:
     try:
         return {"result": _do(session, job, fds)}
     except RootlessError as e:
@@ -62,19 +65,29 @@ def _answer(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict
                 pass  # handed on already
 
 
-def _do(session: WorkerSession, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    if job["do"] == "run":
+def _do(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, object]:
+    """Carry out a job; a job's module is loaded with the first job of its kind."""
+    if isinstance(job, jobs.RunJob):
         from rootless.builder.worker import run_job
 
-        return run_job.run(session, job, fds)
-    if job["do"] in ("copy", "digest"):
+        return run_job.run(session, job, fds).to_json()
+    if isinstance(job, jobs.CopyJob | jobs.DigestJob):
         from rootless.builder.worker import copy_job
 
-        return {"copy": copy_job.copy, "digest": copy_job.digest}[job["do"]](session, job, fds)
+        if isinstance(job, jobs.CopyJob):
+            return copy_job.copy(session, job, fds).to_json()
+        return {"digest": copy_job.digest(session, job, fds)}
     from rootless.builder.worker import tree_jobs
 
-    jobs = {"unpack": tree_jobs.unpack, "squash": tree_jobs.squash, "export": tree_jobs.export, "tar": tree_jobs.tar}
-    return jobs[job["do"]](session, job, fds)
+    if isinstance(job, jobs.UnpackJob):
+        tree_jobs.unpack(session, job, fds[0])
+    elif isinstance(job, jobs.SquashJob):
+        tree_jobs.squash(session, job)
+    elif job.directory:
+        tree_jobs.export(session, job)
+    else:
+        tree_jobs.export_tar(session, job, fds[0])
+    return {}
 
 
 def _name() -> None:

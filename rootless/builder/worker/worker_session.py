@@ -15,14 +15,14 @@ from rootless.errors import HostLimit
 from rootless.host.mapping import write_maps
 from rootless.kernel import loopback
 from rootless.kernel.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns, unshare
-from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
+    from rootless.builder.worker.jobs import LayerTree
     from rootless.network.helper import Helper
     from rootless.network.mode import HelperProgram
     from rootless.records.id_map import IdMap
@@ -171,15 +171,15 @@ def _stay(enter: Callable[[], None], tell: int, wait: int) -> NoReturn:
 
 
 class MountedTree:
-    """tree: {"rootfs": driver plan, "target": directory to mount on}. Made outside of the namespace, mounted inside."""
+    """A tree of layers that a job reads. It is made outside of the step's namespaces and mounted inside of them."""
 
     __slots__ = ("_mounter", "_plan", "target")
 
-    def __init__(self, tree: dict[str, Any]) -> None:
+    def __init__(self, tree: LayerTree) -> None:
         from rootless.storage import drivers
 
-        self._plan = RootfsPlan.from_job(tree["rootfs"])
-        self.target: str = tree["target"]
+        self._plan = tree.rootfs
+        self.target = tree.target
         self._mounter: Mounter = drivers.mounter(self._plan)
 
     def mount(self) -> None:
@@ -200,6 +200,7 @@ class MountedTree:
 
 
 def own_mounts() -> None:
+    """Make this child of a worker die with it, and give it a mount namespace of its own, which ends with it."""
     import signal
 
     from rootless.kernel import mounts

@@ -11,25 +11,46 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import HostLimit, RootlessError
 from rootless.paths import make_private
+from rootless.records.fields import Fields
 from rootless.records.json_file import read_record, write_record
 
 _NAME = re.compile(r"[0-9a-f]{64}\.json", re.ASCII)
 _FORMAT = 1
 
 
+class StepLayer(NamedTuple):
+    """The layer that a step made, as a manifest will name it. chain_id: of the unpacked tree on its parents."""
+
+    chain_id: str
+    diff_id: str
+    media_type: str
+    digest: str
+    size: int
+
+    def to_json(self) -> dict[str, object]:
+        """As the member "layer" of a record."""
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> StepLayer:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        chain_id, diff_id = fields.text("chain_id"), fields.text("diff_id")
+        return cls(chain_id, diff_id, fields.text("media_type"), fields.text("digest"), fields.integer("size"))
+
+
 class CacheRecord(NamedTuple):
     """One record. chains: chain ids, bottom first, of all layers that it needs; used: seconds since the epoch.
 
-    layer: {"chain_id", "diff_id", "media_type", "digest", "size"} as in the manifest, None for a step without one;
-    moment: the time that the step's files have (seconds); description: the step in words.
+    layer: None for a step that made none; moment: the time that the step's files have (seconds); description: the
+    step in words.
     """
 
     key: str
-    layer: dict[str, Any] | None
+    layer: StepLayer | None
     chains: tuple[str, ...]
     moment: int
     size: int
@@ -60,7 +81,7 @@ class BuildCache:
         """Write a record whose layers are all here. Raises HostLimit."""
         document = {
             "format": _FORMAT,
-            "layer": record.layer,
+            "layer": record.layer.to_json() if record.layer is not None else None,
             "chains": list(record.chains),
             "moment": record.moment,
             "size": record.size,
@@ -102,17 +123,19 @@ class BuildCache:
             document = read_record(path, what="build cache record")
             if document.get("format") != _FORMAT:
                 return None
+            fields = Fields(document, path)
+            layer = fields.member("layer")
             return CacheRecord(
                 key,
-                document["layer"],
-                tuple(document["chains"]),
-                int(document["moment"]),
-                int(document["size"]),
-                str(document["description"]),
-                float(document["created"]),
+                StepLayer.from_json(layer) if layer is not None else None,
+                tuple(fields.texts("chains")),
+                fields.integer("moment"),
+                fields.integer("size"),
+                fields.text("description"),
+                fields.number("created"),
                 os.stat(path).st_mtime,
             )
-        except (RootlessError, OSError, KeyError, TypeError, ValueError):
+        except (RootlessError, OSError):
             return None  # damaged: the step is done again
 
 

@@ -12,13 +12,13 @@ from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import Scope
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.outputs import parse_outputs
-from rootless.builder.session.build_state import BuildState, Layer, step_key
+from rootless.builder.session.build_state import BuildState, step_key
 from rootless.builder.steps import config_steps
 from rootless.builder.steps.secret_sources import secret
 from rootless.builder.worker import mountpoints
 from rootless.errors import UsageError
 from rootless.image.platform import Platform
-from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
+from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer, expired
 
 PLATFORM = Platform("linux", "amd64")
 
@@ -88,7 +88,7 @@ def test_keys_differ_by_everything() -> None:
 
 
 def record(name: str, *chains: str, size: int = 1, used: float = 0) -> CacheRecord:
-    layer = Layer(chains[-1], chains[-1], "t", chains[-1], size).to_json() if chains else None
+    layer = StepLayer(chains[-1], chains[-1], "t", chains[-1], size) if chains else None
     return CacheRecord(name * 64, layer, chains, 7, size, "text", 1.0, used)
 
 
@@ -98,6 +98,12 @@ def test_records(tmp_path: Path) -> None:
     cache.put(record("a", "sha256:1", "sha256:2"))
     found = cache.find("a" * 64)
     assert found is not None and found.chains == ("sha256:1", "sha256:2") and found.moment == 7
+    assert found.layer == StepLayer("sha256:2", "sha256:2", "t", "sha256:2", 1)
+    path = tmp_path / "build-cache" / f"{'a' * 64}.json"
+    written = path.read_text()
+    path.write_text(written.replace('"size": 1', '"size": "1"').replace('"size":1', '"size":"1"'))
+    assert cache.find("a" * 64) is None, "a field of the wrong type: the step is done again"
+    path.write_text(written)
     assert cache.chains() == {"sha256:1", "sha256:2"}
     (tmp_path / "build-cache" / f"{'b' * 64}.json").write_text('{"format": 1}')
     assert cache.find("b" * 64) is None
@@ -114,7 +120,7 @@ def test_which_records_expire() -> None:
 
 
 def test_a_cache_that_travels() -> None:
-    first, second = Layer("c1", "d1", "t", "d1", 1), Layer("c2", "d2", "t", "d2", 1)
+    first, second = StepLayer("c1", "d1", "t", "d1", 1), StepLayer("c2", "d2", "t", "d2", 1)
     layers, records = cache_format.pack([(record("a", "c1"), [first]), (record("b", "c1", "c2"), [first, second])])
     assert layers == [first, second]
     found = cache_format.unpack({cache_format.MEMBER: [*records, {"key": "c"}, 5]}, 2)

@@ -1,0 +1,608 @@
+"""The jobs of a build's worker processes and their answers: one class each, which giver and doer share.
+
+A message is the length of its payload, the payload as JSON, and fds beside its first bytes. A job that fails is
+answered with its error (host.answer). What crosses is checked on arrival: a wrong value is InvalidInput with its key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+
+from rootless.errors import HostLimit
+from rootless.host.answer import LIMIT, parse_object
+from rootless.records.fields import Fields
+from rootless.records.id_map import IdMap
+from rootless.records.rootfs import RootfsPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, ClassVar, Protocol, TypeVar
+
+    Answer = TypeVar("Answer", covariant=True)
+
+    class Job(Protocol[Answer]):
+        """One thing that a worker is to do."""
+
+        kind: ClassVar[str]
+
+        def to_json(self) -> dict[str, object]:
+            """The job as the payload of a message."""
+
+        def read_answer(self, fields: Fields) -> Answer:
+            """What a worker that has done it says. Raises InvalidInput."""
+
+
+_HEAD = struct.Struct("!I")
+_FDS = 16  # more are never sent with one message
+_JOB, _ANSWER = "the worker's job", "the worker's answer"
+
+
+class LayerTree:
+    """A tree of layers that a job mounts on the directory `target`. What is written to it is thrown away."""
+
+    __slots__ = ("rootfs", "target")
+
+    def __init__(self, rootfs: RootfsPlan, target: str) -> None:
+        self.rootfs = rootfs
+        self.target = target
+
+    def to_json(self) -> dict[str, object]:
+        """As a member of a job."""
+        return {"rootfs": self.rootfs.to_json(), "target": self.target}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> LayerTree:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(_plan(fields), fields.text("target"))
+
+
+class BoundPart:
+    """A part of a tree that RUN --mount shows in the step's root.
+
+    root: the host's path of the tree; source: the part, a path inside of it; target: where the step sees it. make:
+    (uid, gid, mode) with which `source` is made as a directory when it is missing; None: it must be there.
+    """
+
+    __slots__ = ("make", "read_only", "root", "source", "target")
+
+    def __init__(self, root: str, source: str, target: str, *, read_only: bool) -> None:
+        self.root = root
+        self.source = source
+        self.target = target
+        self.read_only = read_only
+        self.make: tuple[int, int, int] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """As a member of a job."""
+        values = {"root": self.root, "source": self.source, "target": self.target, "read_only": self.read_only}
+        return values | {"make": [self.make] if self.make is not None else []}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> BoundPart:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        part = cls(
+            fields.text("root"), fields.text("source"), fields.text("target"), read_only=fields.flag("read_only")
+        )
+        part.make = next(iter(fields.integer_triples("make")), None)
+        return part
+
+
+class MountedSecret:
+    """The content of a secret of RUN --mount as a file `target`, with owner and mode of the file.
+
+    workplace: an empty directory outside of the step's root, on which a worker mounts the file system that holds it.
+    """
+
+    __slots__ = ("content", "gid", "mode", "target", "uid", "workplace")
+
+    def __init__(self, target: str, content: bytes, workplace: str) -> None:
+        self.target = target
+        self.content = content
+        self.workplace = workplace
+        self.uid = 0
+        self.gid = 0
+        self.mode = 0o400
+
+    def to_json(self) -> dict[str, object]:
+        """As a member of a job."""
+        return {
+            "target": self.target,
+            "content": _to_base64(self.content),
+            "workplace": self.workplace,
+            "uid": self.uid,
+            "gid": self.gid,
+            "mode": self.mode,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> MountedSecret:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        secret = cls(fields.text("target"), _from_base64(fields, "content"), fields.text("workplace"))
+        secret.uid, secret.gid, secret.mode = fields.integer("uid"), fields.integer("gid"), fields.integer("mode")
+        return secret
+
+
+class StepRoot:
+    """The writable tree of one step. directory: of the step, on whose subdirectory `rootfs` the tree is mounted."""
+
+    __slots__ = ("directory", "id_map", "rootfs")
+
+    def __init__(self, directory: str, id_map: IdMap, rootfs: RootfsPlan) -> None:
+        self.directory = directory
+        self.id_map = id_map
+        self.rootfs = rootfs
+
+    def to_json(self) -> dict[str, object]:
+        """As members of a job."""
+        return {"directory": self.directory, "id_map": self.id_map.to_json(), "rootfs": self.rootfs.to_json()}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> StepRoot:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(fields.text("directory"), _id_map(fields), _plan(fields))
+
+
+class RunJob:
+    """RUN: one container on the tree `root`, whose output goes to the fd that comes with the job.
+
+    config: the OCI configuration; network: the mode's name as records have it; seccomp: path of the compiled filter;
+    root_emulation: as launch.json has it, where one id stands for root; timestamp: in seconds, of what the step
+    writes; targets: where something is mounted, so that mount points that had to be made are taken away again.
+    """
+
+    __slots__ = (
+        "binds", "config", "network", "root", "root_emulation", "seccomp", "secrets", "targets", "timestamp", "trees",
+    )  # fmt: skip
+    kind: ClassVar[str] = "run"
+
+    def __init__(self, root: StepRoot, config: dict[str, Any], network: str, timestamp: int) -> None:
+        self.root = root
+        self.config = config
+        self.network = network
+        self.timestamp = timestamp
+        self.seccomp: str | None = None
+        self.root_emulation: dict[str, Any] | None = None
+        self.targets: list[str] = []
+        self.trees: list[LayerTree] = []
+        self.binds: list[BoundPart] = []
+        self.secrets: list[MountedSecret] = []
+
+    def to_json(self) -> dict[str, object]:
+        """The job as the payload of a message."""
+        return {
+            **self.root.to_json(),
+            "config": self.config,
+            "network": self.network,
+            "timestamp": self.timestamp,
+            "seccomp": self.seccomp,
+            "root_emulation": self.root_emulation,
+            "targets": self.targets,
+            "trees": [tree.to_json() for tree in self.trees],
+            "binds": [part.to_json() for part in self.binds],
+            "secrets": [secret.to_json() for secret in self.secrets],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> RunJob:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        root = StepRoot.from_json(fields)
+        job = cls(root, fields.mapping("config"), fields.text("network"), fields.integer("timestamp"))
+        job.seccomp = fields.optional_text("seccomp")
+        job.root_emulation = fields.mapping("root_emulation") or None
+        job.targets = fields.texts("targets")
+        job.trees = _trees(fields)
+        job.binds = [BoundPart.from_json(each) for each in fields.objects("binds")]
+        job.secrets = [MountedSecret.from_json(each) for each in fields.objects("secrets")]
+        return job
+
+    def read_answer(self, fields: Fields) -> RunAnswer:
+        """What the command ended with. Raises InvalidInput."""
+        return RunAnswer.from_json(fields)
+
+
+class RunAnswer:
+    """How RUN's command ended. warnings: what was weaker than asked, a line each."""
+
+    __slots__ = ("exit_code", "warnings")
+
+    def __init__(self, exit_code: int, warnings: Sequence[str]) -> None:
+        self.exit_code = exit_code
+        self.warnings = list(warnings)
+
+    def to_json(self) -> dict[str, object]:
+        """The answer as the payload of a message."""
+        return {"exit_code": self.exit_code, "warnings": self.warnings}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> RunAnswer:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(fields.integer("exit_code"), fields.texts("warnings"))
+
+
+class NewDirectory:
+    """A directory that a step makes, with its missing parents: WORKDIR."""
+
+    __slots__ = ("path",)
+    kind: ClassVar[str] = "directory"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def to_json(self) -> dict[str, object]:
+        """As a member of a job."""
+        return {"kind": self.kind, "path": self.path}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> NewDirectory:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(fields.text("path"))
+
+
+class InlineFile:
+    """A file whose content the Dockerfile holds; a destination with a slash at its end is its directory."""
+
+    __slots__ = ("content", "destination", "name")
+    kind: ClassVar[str] = "content"
+
+    def __init__(self, destination: str, name: str, content: bytes) -> None:
+        self.destination = destination
+        self.name = name
+        self.content = content
+
+    def to_json(self) -> dict[str, object]:
+        """As a member of a job."""
+        return {
+            "kind": self.kind,
+            "destination": self.destination,
+            "name": self.name,
+            "content": _to_base64(self.content),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> InlineFile:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(fields.text("destination"), fields.text("name"), _from_base64(fields, "content"))
+
+
+class TakenFiles:
+    """Files that COPY or ADD takes from one root to `destination`.
+
+    root: position of the root among the job's fds and, after them, its trees. ignore: text of a .dockerignore; exclude:
+    patterns of --exclude; parents: --parents; unpack: archives are unpacked; wildcards: sources may be patterns.
+    """
+
+    __slots__ = ("destination", "exclude", "ignore", "parents", "root", "sources", "unpack", "wildcards")
+    kind: ClassVar[str] = "files"
+
+    def __init__(self, root: int, sources: Sequence[str], destination: str, *, wildcards: bool = True) -> None:
+        self.root = root
+        self.sources = list(sources)
+        self.destination = destination
+        self.wildcards = wildcards
+        self.ignore = ""
+        self.exclude: list[str] = []
+        self.parents = False
+        self.unpack = False
+
+    def to_json(self) -> dict[str, object]:
+        """As a member of a job."""
+        return {
+            "kind": self.kind,
+            "root": self.root,
+            "sources": self.sources,
+            "destination": self.destination,
+            "wildcards": self.wildcards,
+            "ignore": self.ignore,
+            "exclude": self.exclude,
+            "parents": self.parents,
+            "unpack": self.unpack,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> TakenFiles:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        files = cls(
+            fields.integer("root"),
+            fields.texts("sources"),
+            fields.text("destination"),
+            wildcards=fields.flag("wildcards"),
+        )
+        files.ignore = fields.text("ignore")
+        files.exclude = fields.texts("exclude")
+        files.parents = fields.flag("parents")
+        files.unpack = fields.flag("unpack")
+        return files
+
+
+class CopyJob:
+    """COPY, ADD and WORKDIR: files placed on the mounted tree of `root`, or into the plain directory `into`.
+
+    The fds that come with the job are the first roots that items name by position; the mounted `trees` are the next
+    ones. owner: (uid, gid) of --chown; chmod: text of --chmod; is_owned: files keep their owners; timestamp: seconds,
+    for what has no time of its own; latest: no time becomes later than these seconds.
+    """
+
+    __slots__ = (
+        "chmod", "directory", "id_map", "into", "is_owned", "items", "latest", "owner", "rootfs", "timestamp", "trees",
+    )  # fmt: skip
+    kind: ClassVar[str] = "copy"
+
+    def __init__(self, directory: str, id_map: IdMap, items: Sequence[Item]) -> None:
+        self.directory = directory
+        self.id_map = id_map
+        self.items = list(items)
+        self.rootfs: RootfsPlan | None = None
+        self.into: str | None = None
+        self.trees: list[LayerTree] = []
+        self.owner: tuple[int, int] | None = None
+        self.chmod = ""
+        self.is_owned = False
+        self.timestamp = 0
+        self.latest: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The job as the payload of a message."""
+        return {
+            "directory": self.directory,
+            "id_map": self.id_map.to_json(),
+            "items": [each.to_json() for each in self.items],
+            "rootfs": self.rootfs.to_json() if self.rootfs is not None else None,
+            "into": self.into,
+            "trees": [tree.to_json() for tree in self.trees],
+            "owner": [self.owner] if self.owner is not None else [],
+            "chmod": self.chmod,
+            "is_owned": self.is_owned,
+            "timestamp": self.timestamp,
+            **({"latest": self.latest} if self.latest is not None else {}),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> CopyJob:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        items = [_ITEMS[each.text("kind")](each) for each in fields.objects("items")]
+        job = cls(fields.text("directory"), _id_map(fields), items)
+        rootfs = fields.member("rootfs")
+        job.rootfs = RootfsPlan.from_json(rootfs) if rootfs is not None else None
+        job.into = fields.optional_text("into")
+        job.trees = _trees(fields)
+        job.owner = next(iter(fields.integer_pairs("owner")), None)
+        job.chmod = fields.text("chmod")
+        job.is_owned = fields.flag("is_owned")
+        job.timestamp = fields.integer("timestamp")
+        job.latest = fields.integer("latest") if fields.has("latest") else None
+        return job
+
+    def read_answer(self, fields: Fields) -> CopyAnswer:
+        """What was placed. Raises InvalidInput."""
+        return CopyAnswer.from_json(fields)
+
+
+class CopyAnswer:
+    """What a copy met. skipped: special files that could not be made; changed: the latest ctime (ns) of a file read."""
+
+    __slots__ = ("changed", "skipped")
+
+    def __init__(self, skipped: int, changed: int) -> None:
+        self.skipped = skipped
+        self.changed = changed
+
+    def to_json(self) -> dict[str, object]:
+        """The answer as the payload of a message."""
+        return {"skipped": self.skipped, "changed": self.changed}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> CopyAnswer:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(fields.integer("skipped"), fields.integer("changed"))
+
+
+class DigestJob:
+    """COPY --from: the digest of what items take from trees, for the cache key. Roots are as with CopyJob."""
+
+    __slots__ = ("id_map", "items", "trees")
+    kind: ClassVar[str] = "digest"
+
+    def __init__(self, id_map: IdMap, trees: Sequence[LayerTree], items: Sequence[TakenFiles]) -> None:
+        self.id_map = id_map
+        self.trees = list(trees)
+        self.items = list(items)
+
+    def to_json(self) -> dict[str, object]:
+        """The job as the payload of a message."""
+        return {
+            "id_map": self.id_map.to_json(),
+            "trees": [tree.to_json() for tree in self.trees],
+            "items": [each.to_json() for each in self.items],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> DigestJob:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(_id_map(fields), _trees(fields), [TakenFiles.from_json(each) for each in fields.objects("items")])
+
+    def read_answer(self, fields: Fields) -> str:
+        """The digest, 64 hexadecimal digits. Raises InvalidInput."""
+        return fields.text("digest")
+
+
+class UnpackJob:
+    """A context that is an archive: the archive behind the job's fd below the empty directory `into`."""
+
+    __slots__ = ("id_map", "into")
+    kind: ClassVar[str] = "unpack"
+
+    def __init__(self, id_map: IdMap, into: str) -> None:
+        self.id_map = id_map
+        self.into = into
+
+    def to_json(self) -> dict[str, object]:
+        """The job as the payload of a message."""
+        return {"id_map": self.id_map.to_json(), "into": self.into}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> UnpackJob:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(_id_map(fields), fields.text("into"))
+
+    def read_answer(self, fields: Fields) -> None:
+        """Nothing is said but that it is done."""
+
+
+class SquashJob:
+    """--squash: `layers` (directories, bottom first) merged into the empty directory `upper`."""
+
+    __slots__ = ("id_map", "layers", "upper")
+    kind: ClassVar[str] = "squash"
+
+    def __init__(self, id_map: IdMap, layers: Sequence[str], upper: str) -> None:
+        self.id_map = id_map
+        self.layers = list(layers)
+        self.upper = upper
+
+    def to_json(self) -> dict[str, object]:
+        """The job as the payload of a message."""
+        return {"id_map": self.id_map.to_json(), "layers": self.layers, "upper": self.upper}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> SquashJob:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(_id_map(fields), fields.texts("layers"), fields.text("upper"))
+
+    def read_answer(self, fields: Fields) -> None:
+        """Nothing is said but that it is done."""
+
+
+class ExportJob:
+    """--output: the files of `tree` below `directory`; "" there: as a tar to the fd that comes with the job."""
+
+    __slots__ = ("directory", "id_map", "tree")
+    kind: ClassVar[str] = "export"
+
+    def __init__(self, id_map: IdMap, tree: LayerTree, directory: str = "") -> None:
+        self.id_map = id_map
+        self.tree = tree
+        self.directory = directory
+
+    def to_json(self) -> dict[str, object]:
+        """The job as the payload of a message."""
+        return {"id_map": self.id_map.to_json(), "tree": self.tree.to_json(), "directory": self.directory}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ExportJob:
+        """The reverse of `to_json`. Raises InvalidInput."""
+        return cls(_id_map(fields), LayerTree.from_json(fields.require_member("tree")), fields.text("directory"))
+
+    def read_answer(self, fields: Fields) -> None:
+        """Nothing is said but that it is done."""
+
+
+if TYPE_CHECKING:
+    Item = NewDirectory | InlineFile | TakenFiles
+    AnyJob = RunJob | CopyJob | DigestJob | UnpackJob | SquashJob | ExportJob
+
+_ITEMS: dict[str, Callable[[Fields], Item]] = {
+    each.kind: each.from_json for each in (NewDirectory, InlineFile, TakenFiles)
+}
+_JOBS: dict[str, Callable[[Fields], AnyJob]] = {
+    each.kind: each.from_json for each in (RunJob, CopyJob, DigestJob, UnpackJob, SquashJob, ExportJob)
+}
+
+
+def send_job(connection: socket.socket, job: Job[object], fds: Sequence[int] = ()) -> None:
+    """Give a worker one job, and duplicates of `fds`. Raises OSError when it is gone."""
+    _send(connection, {"kind": job.kind, "job": job.to_json()}, fds)
+
+
+def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
+    """The next job and its fds, in a worker; None when the build is gone. Raises InvalidInput for what is no job."""
+    message, fds = _receive(connection)
+    if message is None:
+        return None, fds
+    fields = Fields(message, _JOB)
+    return _JOBS[fields.text("kind")](fields.require_member("job")), fds
+
+
+def send_answer(connection: socket.socket, answer: dict[str, object]) -> None:
+    """Tell the build how a job ended: {"result": …} or {"error": …}. Raises OSError when the build is gone."""
+    _send(connection, answer)
+
+
+def receive_answer(connection: socket.socket) -> dict[str, object] | None:
+    """How the job ended; None when the worker is gone. fds that come with it are closed."""
+    message, fds = _receive(connection)
+    for fd in fds:
+        os.close(fd)
+    return message
+
+
+def answer_fields(value: object) -> Fields:
+    """The members of a worker's result. Raises InvalidInput."""
+    return Fields(value, _ANSWER)
+
+
+def _send(connection: socket.socket, message: dict[str, object], fds: Sequence[int] = ()) -> None:
+    payload = json.dumps(message).encode()
+    if fds:
+        socket.send_fds(connection, [_HEAD.pack(len(payload))], list(fds))
+    else:
+        connection.sendall(_HEAD.pack(len(payload)))
+    connection.sendall(payload)
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, object] | None, list[int]]:
+    try:
+        head, fds, _, _ = socket.recv_fds(connection, _HEAD.size, _FDS)
+    except ConnectionResetError:
+        return None, []
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    if head and len(head) < _HEAD.size:
+        head += _exactly(connection, _HEAD.size - len(head))
+    if len(head) < _HEAD.size:
+        return None, fds
+    (length,) = _HEAD.unpack(head)
+    if length > LIMIT:
+        raise HostLimit(f"a message of a build's worker is too long ({length} bytes)")
+    payload = _exactly(connection, length)
+    if len(payload) < length:
+        return None, fds
+    return parse_object(payload), fds
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    pieces = []
+    while length:
+        piece = connection.recv(min(length, 1 << 20))
+        if not piece:
+            break
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)
+
+
+def _plan(fields: Fields) -> RootfsPlan:
+    return RootfsPlan.from_json(fields.require_member("rootfs"))
+
+
+def _id_map(fields: Fields) -> IdMap:
+    return IdMap.from_fields(fields.require_member("id_map"))
+
+
+def _trees(fields: Fields) -> list[LayerTree]:
+    return [LayerTree.from_json(each) for each in fields.objects("trees")]
+
+
+def _to_base64(content: bytes) -> str:
+    import base64
+
+    return base64.b64encode(content).decode()
+
+
+def _from_base64(fields: Fields, key: str) -> bytes:
+    import base64
+
+    return base64.b64decode(fields.text(key))
