@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.builder import inputs, outputs
 from rootless.builder.build_options import BuildOptions, BuildResult
@@ -15,6 +15,7 @@ from rootless.errors import RootlessError, UsageError
 from rootless.image.platform import host_platform, parse_platform
 
 if TYPE_CHECKING:
+    from rootless.builder.dockerfile.graph import Graph
     from rootless.builder.dockerfile.instructions import Dockerfile
     from rootless.builder.outputs import Output
     from rootless.builder.session.build_state import BuildState
@@ -56,14 +57,8 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
 
 def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> BuildState:
     names = {text.partition("=")[0].lower() for text in session.options.build_context}
-    plan = graph.plan(
-        dockerfile,
-        target=session.options.target,
-        build_args=build_args,
-        contexts=names,
-        target_platform=platform,
-        build_platform=host_platform(),
-    )
+    wanted = graph.Wanted(platform, host_platform(), session.options.target, build_args, names)
+    plan = graph.plan(dockerfile, wanted)
     for name in plan.unused_build_args:
         session.engine.warn(f"build argument '{name}' is not used: no ARG declares it")
     state = Solver(session, plan, platform, build_args).solve()
@@ -72,10 +67,11 @@ def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, bu
     return state
 
 
-def _base_layers(session: BuildSession, plan: Any) -> int:
+def _base_layers(session: BuildSession, plan: Graph) -> int:
     """How many layers the image has that the target stands on."""
     node = plan.target
     while node.base.kind == "stage":
+        assert node.base.stage is not None
         node = plan.node(node.base.stage)
     if node.base.kind != "image":
         return 0

@@ -152,6 +152,15 @@ class Fields:
                     raise self._wrong(f"{key}[{number}]", "a pair of strings")
         return pairs
 
+    def integers(self, key: str) -> list[int]:
+        """A list of whole numbers, empty when it is missing."""
+        numbers: list[int] = []
+        for position, value in enumerate(self._list(key)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise self._wrong(f"{key}[{position}]", "a whole number")
+            numbers.append(value)
+        return numbers
+
     def integer_pairs(self, key: str) -> list[tuple[int, int]]:
         """A list of pairs of whole numbers, empty when it is missing."""
         pairs: list[tuple[int, int]] = []

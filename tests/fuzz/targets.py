@@ -25,7 +25,7 @@ def dockerfile(content: bytes) -> None:
     """Parse, check, plan and expand everything."""
     parsed = parse(content)
     checks.check(parsed)
-    found = graph.plan(parsed, target_platform=_LINUX, build_platform=_LINUX)
+    found = graph.plan(parsed, graph.Wanted(_LINUX, _LINUX))
     for node in found.order:
         scope = Scope(
             escape=parsed.directives.escape, environment={"PATH": "/bin"}, global_args=found.global_args, build_args={}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import MEMBER, pack
@@ -67,7 +67,7 @@ def _export(
     layers, records = pack(used)
     whole = BuildState(platform, layers=tuple(layers), moment=session.latest or 0)
     index = session.store.index
-    descriptor = store_state(session.engine, whole, extra={MEMBER: records})
+    descriptor = store_state(session.engine, whole, extra={MEMBER: [record.to_json() for record in records]})
     is_here = descriptor.digest in index.manifest_digests()
     index.add(descriptor)
     image_id = index.load(descriptor.digest).config_digest
@@ -84,10 +84,11 @@ def _export(
             index.remove(descriptor.digest)
 
 
-def inline(session: BuildSession, state: BuildState) -> dict[str, Any]:
+def inline(session: BuildSession, state: BuildState) -> dict[str, object]:
     """The member of an image's config that says which steps made its own layers."""
     chains = state.chain_ids
     layers, records = pack(_own(session, state))
     places = {layer.chain_id: chains.index(layer.chain_id) for layer in layers}
     by_position = [places[layer.chain_id] for layer in layers]
-    return {MEMBER: [{**record, "layers": [by_position[p] for p in record["layers"]]} for record in records]}
+    moved = [record._replace(positions=tuple(by_position[p] for p in record.positions)) for record in records]
+    return {MEMBER: [record.to_json() for record in moved]}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+from rootless.errors import InvalidInput
+from rootless.records.fields import Fields
 from rootless.storage.store.step_records import CacheRecord, StepLayer
 
 MEMBER = "rootless.build-cache.v1"
@@ -12,8 +14,11 @@ MEMBER = "rootless.build-cache.v1"
 _LAST_MOMENT = 253_402_300_800  # the year 10000, which dates cannot say
 
 
-class Shared(NamedTuple):
-    """A record of elsewhere: its layers by position in the manifest, bottom first; layer: of the step, or None."""
+class SharedRecord(NamedTuple):
+    """A record that travels. positions: of all layers that it needs in the manifest, bottom first.
+
+    has_layer: the last one is the step's own; moment: the time of the step in seconds; size: bytes of its files.
+    """
 
     key: str
     positions: tuple[int, ...]
@@ -22,9 +27,38 @@ class Shared(NamedTuple):
     size: int
     description: str
 
+    def to_json(self) -> dict[str, object]:
+        """As an entry of the list in an image's config."""
+        return {
+            "key": self.key,
+            "layers": list(self.positions),
+            "has_layer": self.has_layer,
+            "moment": self.moment,
+            "size": self.size,
+            "description": self.description,
+        }
 
-def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[StepLayer], list[dict[str, Any]]]:
-    """(all layers, the records as JSON values)."""
+    @classmethod
+    def from_json(cls, fields: Fields) -> SharedRecord:
+        """The reverse of `to_json`, of a stranger's config. Raises InvalidInput."""
+        return cls(
+            fields.text("key"),
+            tuple(fields.integers("layers")),
+            fields.flag("has_layer"),
+            fields.integer("moment"),
+            fields.integer("size"),
+            fields.text("description"),
+        )
+
+    def is_possible(self, count: int) -> bool:
+        """Whether an image of `count` layers can have this record."""
+        is_sane = 0 <= self.moment < _LAST_MOMENT and self.size >= 0
+        has_layers = bool(self.positions) or not self.has_layer
+        return is_sane and has_layers and all(0 <= position < count for position in self.positions)
+
+
+def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[StepLayer], list[SharedRecord]]:
+    """All layers of `used` (records, each with the layers that it needs), and the records over their positions."""
     layers: list[StepLayer] = []
     places: dict[str, int] = {}
     records = []
@@ -33,37 +67,21 @@ def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[
             if layer.chain_id not in places:
                 places[layer.chain_id] = len(layers)
                 layers.append(layer)
-        records.append(
-            {
-                "key": record.key,
-                "layers": [places[layer.chain_id] for layer in below],
-                "has_layer": record.layer is not None,
-                "moment": record.moment,
-                "size": record.size,
-                "description": record.description,
-            }
-        )
+        positions = tuple(places[layer.chain_id] for layer in below)
+        has_layer = record.layer is not None
+        records.append(SharedRecord(record.key, positions, has_layer, record.moment, record.size, record.description))
     return layers, records
 
 
-def unpack(document: dict[str, Any], count: int) -> dict[str, Shared]:
+def unpack(document: Mapping[str, object], count: int) -> dict[str, SharedRecord]:
     """The records of an image config of `count` layers, by key; what is malformed is left out."""
-    found: dict[str, Shared] = {}
+    found: dict[str, SharedRecord] = {}
     listed = document.get(MEMBER)
     for entry in listed if isinstance(listed, list) else ():
         try:
-            positions = tuple(int(position) for position in entry["layers"])
-            record = Shared(
-                str(entry["key"]),
-                positions,
-                bool(entry["has_layer"]),
-                int(entry["moment"]),
-                int(entry["size"]),
-                str(entry["description"]),
-            )
-        except (KeyError, TypeError, ValueError):
-            continue
-        is_possible = 0 <= record.moment < _LAST_MOMENT and record.size >= 0
-        if is_possible and all(0 <= p < count for p in positions) and (positions or not record.has_layer):
+            record = SharedRecord.from_json(Fields(entry, MEMBER))
+        except InvalidInput:
+            continue  # the step is done again
+        if record.is_possible(count):
             found[record.key] = record
     return found

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rootless.builder.build_options import parse_fields
-from rootless.builder.cache.cache_format import Shared, unpack
+from rootless.builder.cache.cache_format import SharedRecord, unpack
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.manifest import ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
@@ -108,7 +108,7 @@ class _Source:
         manifest = self._source.manifest(host_platform())
         return manifest, ImageConfig(self._source.config(manifest))
 
-    def bring(self, session: BuildSession, shared: Shared, state: BuildState) -> CacheRecord | None:
+    def bring(self, session: BuildSession, shared: SharedRecord, state: BuildState) -> CacheRecord | None:
         """Unpack what is missing of the record's layers, which must stand on `state`. Raises RootlessError."""
         diff_ids = [self._config.diff_ids[position] for position in shared.positions]
         chains = chain_ids(diff_ids)

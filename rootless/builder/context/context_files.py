@@ -182,32 +182,44 @@ def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> I
     """
     top = open_in_root(root, path or "/", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield from _walk(top, "", path, skip, may_hold, 0)
+        yield from _Walk(path, skip, may_hold).below(top, "", 0)
     finally:
         os.close(top)
 
 
-def _walk(directory: int, below: str, prefix: str, skip: Skip, may_hold: Skip | None, depth: int) -> Iterator[FileNode]:
-    if depth > MAX_DEPTH:
-        raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{prefix}'")
-    with os.scandir(directory) as found:
-        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
-    for name, is_directory in names:
-        path = f"{below}/{name}" if below else name
-        whole = f"{prefix}/{path}" if prefix else path
-        excluded = skip(whole, is_directory)
-        if excluded and not (is_directory and may_hold is not None and may_hold(whole, True)):
-            continue
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if stat.S_ISSOCK(status.st_mode):
-            continue
-        yield FileNode(path, directory, name, status, excluded)
-        if stat.S_ISDIR(status.st_mode):
-            inner = os.open(name, DIRECTORY, dir_fd=directory)
-            try:
-                yield from _walk(inner, path, prefix, skip, may_hold, depth + 1)
-            finally:
-                os.close(inner)
+class _Walk:
+    """One walk of the directory `prefix` (from the root)."""
+
+    __slots__ = ("_may_hold", "_prefix", "_skip")
+
+    def __init__(self, prefix: str, skip: Skip, may_hold: Skip | None) -> None:
+        self._prefix = prefix
+        self._skip = skip
+        self._may_hold = may_hold
+
+    def below(self, directory: int, below: str, depth: int) -> Iterator[FileNode]:
+        """What the directory (fd) holds, which is at the path `below` from where the walk began."""
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{self._prefix}'")
+        with os.scandir(directory) as found:
+            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+        may_hold = self._may_hold
+        for name, is_directory in names:
+            path = f"{below}/{name}" if below else name
+            whole = f"{self._prefix}/{path}" if self._prefix else path
+            excluded = self._skip(whole, is_directory)
+            if excluded and not (is_directory and may_hold is not None and may_hold(whole, True)):
+                continue
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISSOCK(status.st_mode):
+                continue
+            yield FileNode(path, directory, name, status, excluded)
+            if stat.S_ISDIR(status.st_mode):
+                inner = os.open(name, DIRECTORY, dir_fd=directory)
+                try:
+                    yield from self.below(inner, path, depth + 1)
+                finally:
+                    os.close(inner)
 
 
 def nothing(path: str, is_directory: bool) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import FileNode, Match, walk
 from rootless.errors import InvalidInput
@@ -32,8 +32,8 @@ class Known:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self._known: dict[str, list[Any]] = {}
-        self._fresh: dict[str, list[Any]] = {}
+        self._known: dict[str, list[object]] = {}  # "device:inode" → size, mtime, ctime, digest
+        self._fresh: dict[str, list[object]] = {}
         self._changed = False
         if path is None:
             return
@@ -128,7 +128,7 @@ class Content:
 
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
-        what: list[Any] = [node.path, kind, status.st_mode & 0o7777]
+        what: list[object] = [node.path, kind, status.st_mode & 0o7777]
         self.newest = max(self.newest, status.st_mtime_ns)
         self.latest_change = max(self.latest_change, status.st_ctime_ns)
         if self._owned:

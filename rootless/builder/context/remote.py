@@ -10,12 +10,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rootless.builder.context.contexts import is_git
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import reason_of
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
 
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
@@ -91,7 +94,7 @@ def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -
     return Fetched(f"sha256:{hashes['sha256'].hexdigest()}", name, modified or 0)
 
 
-def _pieces(response: Any, url: str) -> Iterator[bytes]:
+def _pieces(response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
     """The body; a connection that breaks off is no shorter file. Raises RegistryError."""
     from urllib3.exceptions import HTTPError
 
@@ -101,7 +104,7 @@ def _pieces(response: Any, url: str) -> Iterator[bytes]:
         raise RegistryError(f"cannot download '{url}': {reason_of(e)}") from e
 
 
-def _response(url: str) -> Any:
+def _response(url: str) -> BaseHTTPResponse:
     import urllib3
 
     pool = urllib3.PoolManager(

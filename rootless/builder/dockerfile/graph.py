@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from rootless.builder.dockerfile import expand
@@ -97,30 +98,31 @@ class _Names(NamedTuple):
         return Source(SCRATCH if name == SCRATCH else "image", None, name)
 
 
-def plan(
-    dockerfile: Dockerfile,
-    *,
-    target: str = "",
-    build_args: Mapping[str, str] | None = None,
-    contexts: Collection[str] = (),
-    target_platform: Platform,
-    build_platform: Platform,
-) -> Graph:
-    """The graph of what `target` (a stage's name or index, "" for the last stage) needs.
+class Wanted(NamedTuple):
+    """What is to be built of a Dockerfile: for which platform, and on which.
 
-    Raises DockerfileError, and UsageError for a target that does not exist.
+    target: a stage's name or index, "" for the last stage; contexts: names of --build-context.
     """
-    build_args = build_args or {}
+
+    target_platform: Platform
+    build_platform: Platform
+    target: str = ""
+    build_args: Mapping[str, str] = MappingProxyType({})
+    contexts: Collection[str] = ()
+
+
+def plan(dockerfile: Dockerfile, wanted: Wanted) -> Graph:
+    """The graph of what the wanted target needs. Raises DockerfileError, UsageError: there is no such target."""
     stages = dockerfile.stages
     names = _Names(
         {stage.name: stage.position for stage in stages if stage.name},
         len(stages),
-        frozenset(name.lower() for name in contexts),
+        frozenset(name.lower() for name in wanted.contexts),
     )
-    wanted = _target(names, target)
-    automatic = expand.platform_args(target_platform, build_platform, target)
+    target = _target(names, wanted.target)
+    automatic = expand.platform_args(wanted.target_platform, wanted.build_platform, wanted.target)
     values = expand.global_args(
-        dockerfile.global_args, escape=dockerfile.directives.escape, automatic=automatic, build_args=build_args
+        dockerfile.global_args, escape=dockerfile.directives.escape, automatic=automatic, build_args=wanted.build_args
     )
     nodes: list[Node] = []
     above: dict[str, int] = {}
@@ -128,9 +130,9 @@ def plan(
         nodes.append(_node(stage, names, above, values, dockerfile.directives.escape))
         if stage.name:
             above[stage.name] = stage.position
-    order = _order(nodes, names, wanted)
-    unused = _unused(build_args, dockerfile.global_args, order)
-    return Graph(dockerfile, order, nodes[wanted], values, unused, names)
+    order = _order(nodes, names, target)
+    unused = _unused(wanted.build_args, dockerfile.global_args, order)
+    return Graph(dockerfile, order, nodes[target], values, unused, names)
 
 
 def _target(names: _Names, target: str) -> int:

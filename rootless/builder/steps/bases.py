@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.builder.session.build_session import StepRun
 from rootless.builder.session.build_state import BuildState
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.session.build_session import BuildSession
     from rootless.builder.session.tracker import Step
+    from rootless.engine.image_types import PullEvent
     from rootless.image.layout import LayoutSource
     from rootless.image.platform import Platform
     from rootless.storage.store.index import ImageEntry
@@ -37,7 +38,7 @@ def image(session: BuildSession, reference: str, platform: Platform, step: Step 
     policy = "newer" if session.options.pull else "missing"
     asked = _asked_platform(session, platform)
 
-    def progress(event: Any) -> None:
+    def progress(event: PullEvent) -> None:
         if step is not None and not event.id:
             step.log(event.status)
 

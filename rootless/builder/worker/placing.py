@@ -45,6 +45,34 @@ class Rules(NamedTuple):
     table: str | None = None
 
 
+class _Spot(NamedTuple):
+    """A name in the tree: the fd of its directory, that directory's path, the name."""
+
+    directory: int
+    where: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.where}/{self.name}"
+
+
+class _TreeCopy:
+    """The copy of one directory. source, path: where it is taken from; top: the path of where it goes.
+
+    pending: excluded directories that were met and not made; made: paths, from `top`, of those that were.
+    """
+
+    __slots__ = ("made", "path", "pending", "source", "top")
+
+    def __init__(self, source: int, path: str, top: str) -> None:
+        self.source = source
+        self.path = path
+        self.top = top
+        self.pending: dict[str, FileNode] = {}
+        self.made = {""}
+
+
 class Placer:
     """Writes below `root` (fd of the merged tree).
 
@@ -141,7 +169,7 @@ class Placer:
         top, final = self.place(destination, name)
         with self._open(top) as target:
             self._keep_time(top, target)
-            self._entry(node, target, top, final)
+            self._entry(node, _Spot(target, top, final))
 
     def place(self, destination: str, name: str) -> tuple[str, str]:
         """(directory, name) where a single file goes; the directory is made."""
@@ -169,8 +197,7 @@ class Placer:
             here = target
 
     def _tree(self, source: int, path: str, top: str, skip: Skip, may_hold: Skip | None) -> None:
-        made: set[str] = {""}
-        pending: dict[str, FileNode] = {}
+        tree = _TreeCopy(source, path, top)
         opened = ""
         with self._open(top) as first:
             self._keep_time(top, first)
@@ -178,38 +205,38 @@ class Placer:
         try:
             for node in walk(source, path, skip, may_hold=may_hold):
                 if node.is_implied:
-                    pending[node.path] = node
+                    tree.pending[node.path] = node
                     continue
                 parent = node.path.rpartition("/")[0]
-                self._imply(source, path, top, parent, pending, made)
+                self._imply(tree, parent)
                 if parent != opened:
                     os.close(directory)
                     directory = open_in_root(self._root, f"{top}/{parent}", os.O_RDONLY | os.O_DIRECTORY)
                     opened = parent
+                where = f"{top}/{parent}".rstrip("/")
                 if stat.S_ISDIR(node.status.st_mode):
-                    self._subdirectory(node, directory, f"{top}/{parent}".rstrip("/"))
-                    made.add(node.path)
+                    self._subdirectory(node, directory, where)
+                    tree.made.add(node.path)
                 else:
-                    self._entry(node, directory, f"{top}/{parent}".rstrip("/"), node.name)
+                    self._entry(node, _Spot(directory, where, node.name))
         finally:
             os.close(directory)
 
-    def _imply(
-        self, source: int, path: str, top: str, parent: str, pending: dict[str, FileNode], made: set[str]
-    ) -> None:
+    def _imply(self, tree: _TreeCopy, parent: str) -> None:
         """Make excluded directories that are needed after all for something below them."""
         missing = []
-        while parent and parent not in made and parent in pending:
+        while parent and parent not in tree.made and parent in tree.pending:
             missing.append(parent)
             parent = parent.rpartition("/")[0]
         for each in reversed(missing):
             above = each.rpartition("/")[0]
             with (
-                self._open(f"{top}/{above}") as target,
-                _Opened(open_in_root(source, f"{path}/{above}", os.O_RDONLY | os.O_DIRECTORY)) as origin,
+                self._open(f"{tree.top}/{above}") as target,
+                _Opened(open_in_root(tree.source, f"{tree.path}/{above}", os.O_RDONLY | os.O_DIRECTORY)) as origin,
             ):
-                self._subdirectory(pending[each]._replace(parent=origin), target, f"{top}/{above}".rstrip("/"))
-            made.add(each)
+                node = tree.pending[each]._replace(parent=origin)
+                self._subdirectory(node, target, f"{tree.top}/{above}".rstrip("/"))
+            tree.made.add(each)
 
     def _subdirectory(self, node: FileNode, target: int, where: str) -> None:
         fd = os.open(node.name, DIRECTORY, dir_fd=node.parent)
@@ -247,56 +274,59 @@ class Placer:
 
     # -- single entries
 
-    def _entry(self, node: FileNode, target: int, where: str, name: str) -> None:
-        self._clear(target, where, name, node)
+    def _entry(self, node: FileNode, spot: _Spot) -> None:
+        self._clear(spot, node.name)
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
         self.latest_change = max(self.latest_change, status.st_ctime_ns)
         if kind == stat.S_IFREG:
-            if not self._linked(status, target, where, name):
-                self._regular(node, target, name)
+            if not self._linked(status, spot):
+                self._regular(node, spot)
         elif kind == stat.S_IFLNK:
             link = os.readlink(node.name, dir_fd=node.parent)
-            os.symlink(link, name, dir_fd=target)
-            self._own_link(target, name, f"{where}/{name}", self._owner(status, None), status, link)
+            os.symlink(link, spot.name, dir_fd=spot.directory)
+            self._own_link(spot, status, link)
         elif kind == stat.S_IFIFO:
-            os.mkfifo(name, 0o600, dir_fd=target)
-            self._own_link(target, name, f"{where}/{name}", self._owner(status, None), status, "")
+            os.mkfifo(spot.name, 0o600, dir_fd=spot.directory)
+            self._own_link(spot, status, "")
         else:
             self.skipped += 1
 
-    def _clear(self, target: int, where: str, name: str, node: FileNode) -> None:
+    def _clear(self, spot: _Spot, source: str) -> None:
+        """Take away what the file `source` is to replace. Raises InvalidInput: that is a directory."""
         try:
-            there = os.stat(name, dir_fd=target, follow_symlinks=False)
+            there = os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False)
         except FileNotFoundError:
             return
         if stat.S_ISDIR(there.st_mode):
-            raise InvalidInput(f"cannot replace directory '{where}/{name}' with the file '{node.name}'")
-        os.unlink(name, dir_fd=target)
+            raise InvalidInput(f"cannot replace directory '{spot.path}' with the file '{source}'")
+        os.unlink(spot.name, dir_fd=spot.directory)
         # a later name of the file that goes must not become a name of what takes its place
-        gone = self._linked_at.pop((where, name), None)
+        gone = self._linked_at.pop((spot.where, spot.name), None)
         if gone is not None:
             del self._links[gone]
 
-    def _linked(self, status: os.stat_result, target: int, where: str, name: str) -> bool:
+    def _linked(self, status: os.stat_result, spot: _Spot) -> bool:
+        """Whether the file was copied under another name already, and got this one too."""
         if status.st_nlink < 2:
             return False
-        key = status.st_dev, status.st_ino
-        first = self._links.setdefault(key, (where, name))
-        if first == (where, name):
-            self._linked_at[first] = key
+        inode = status.st_dev, status.st_ino
+        here = spot.where, spot.name
+        first = self._links.setdefault(inode, here)
+        if first == here:
+            self._linked_at[first] = inode
             return False
         with self._open(first[0]) as directory:
-            os.link(first[1], name, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+            os.link(first[1], spot.name, src_dir_fd=directory, dst_dir_fd=spot.directory, follow_symlinks=False)
         return True
 
-    def _regular(self, node: FileNode, target: int, name: str) -> None:
+    def _regular(self, node: FileNode, spot: _Spot) -> None:
         read = os.open(node.name, _READ, dir_fd=node.parent)
         try:
             status = os.fstat(read)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidInput(f"'{node.name}' is no regular file any more")
-            write = os.open(name, _NEW, 0o600, dir_fd=target)
+            write = os.open(spot.name, _NEW, 0o600, dir_fd=spot.directory)
             try:
                 copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
                 self._attributes(read, write, status)
@@ -311,8 +341,7 @@ class Placer:
         """Write a file whose content the Dockerfile holds."""
         with self._open(directory) as target:
             self._keep_time(directory, target)
-            status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))
-            self._clear(target, directory, name, FileNode("", target, name, status))
+            self._clear(_Spot(target, directory, name), name)
             write = os.open(name, _NEW, 0o600, dir_fd=target)
             try:
                 view = memoryview(content)
@@ -361,20 +390,20 @@ class Placer:
             overrides.write(fd, None)
         os.fchmod(fd, mode)
 
-    def _own_link(
-        self, target: int, name: str, path: str, owner: tuple[int, int], status: os.stat_result, link: str
-    ) -> None:
-        there = os.stat(name, dir_fd=target, follow_symlinks=False)
+    def _own_link(self, spot: _Spot, status: os.stat_result, link: str) -> None:
+        """Give a new link or fifo owner, mode and time. link: what it points to, "" for a fifo."""
+        owner = self._owner(status, None)
+        there = os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
         if owner != (there.st_uid, there.st_gid):
             if self._rules.single:
-                self._note(path, overrides.Override(*owner, status.st_mode & 0o7777, kind), link)
+                self._note(spot.path, overrides.Override(*owner, status.st_mode & 0o7777, kind), link)
             else:
-                os.chown(name, *owner, dir_fd=target, follow_symlinks=False)
+                os.chown(spot.name, *owner, dir_fd=spot.directory, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            os.chmod(name, status.st_mode & 0o7777, dir_fd=target)
+            os.chmod(spot.name, status.st_mode & 0o7777, dir_fd=spot.directory)
         time = self._time(status)
-        os.utime(name, ns=(time, time), dir_fd=target, follow_symlinks=False)
+        os.utime(spot.name, ns=(time, time), dir_fd=spot.directory, follow_symlinks=False)
 
     def _note(self, path: str, override: overrides.Override, link: str) -> None:
         if self._rules.table is None:

@@ -25,53 +25,61 @@ def merge(layers: Sequence[str], upper: str) -> None:
         for layer in layers:
             source = os.open(layer, PATH_DIRECTORY)
             try:
-                _merge(source, target, Copier(marks=True), target, "")
+                _Merge(target).merge(source, target, "")
             finally:
                 os.close(source)
     finally:
         os.close(target)
 
 
-def _merge(source: int, target: int, copier: Copier, base: int, prefix: str) -> None:
-    if is_opaque(source):
-        for name in os.listdir(target):
-            remove(target, name)
-    with os.scandir(source) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        name = entry.name
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            _directory(source, target, name, copier, base, prefix)
-            continue
-        if name.startswith(WHITEOUT) and name != OPAQUE_NAME:
-            remove(target, name[len(WHITEOUT) :])
-        remove(target, name)
-        if is_whiteout(status) or not copier.link(status, base, f"{prefix}{name}"):
-            copier.entry(source, name, target, name, status)
-    copier.attributes(source, target, os.fstat(source))
+class _Merge:
+    """Applies one layer to the tree whose top is the fd `base`."""
 
+    __slots__ = ("_base", "_copier")
 
-def _directory(source: int, target: int, name: str, copier: Copier, base: int, prefix: str) -> None:
-    inner = os.open(name, PATH_DIRECTORY, dir_fd=source)
-    try:
-        covers = False
-        try:
-            there = os.stat(name, dir_fd=target, follow_symlinks=False)
-            if not stat.S_ISDIR(there.st_mode):
-                # what was there hid the directories of the layers below, and still must
-                covers = True
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._copier = Copier(marks=True)
+
+    def merge(self, source: int, target: int, prefix: str) -> None:
+        if is_opaque(source):
+            for name in os.listdir(target):
                 remove(target, name)
-                os.mkdir(name, 0o700, dir_fd=target)
-        except FileNotFoundError:
-            os.mkdir(name, 0o700, dir_fd=target)
-        made = os.open(name, PATH_DIRECTORY, dir_fd=target)
+        with os.scandir(source) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            name = entry.name
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                self._directory(source, target, name, prefix)
+                continue
+            if name.startswith(WHITEOUT) and name != OPAQUE_NAME:
+                remove(target, name[len(WHITEOUT) :])
+            remove(target, name)
+            if is_whiteout(status) or not self._copier.link(status, self._base, f"{prefix}{name}"):
+                self._copier.entry(source, name, target, name, status)
+        self._copier.attributes(source, target, os.fstat(source))
+
+    def _directory(self, source: int, target: int, name: str, prefix: str) -> None:
+        inner = os.open(name, PATH_DIRECTORY, dir_fd=source)
         try:
-            was_opaque = is_opaque(made)
-            _merge(inner, made, copier, base, f"{prefix}{name}/")
-            if covers or was_opaque:
-                os.setxattr(made, _OPAQUE, b"y")
+            covers = False
+            try:
+                there = os.stat(name, dir_fd=target, follow_symlinks=False)
+                if not stat.S_ISDIR(there.st_mode):
+                    # what was there hid the directories of the layers below, and still must
+                    covers = True
+                    remove(target, name)
+                    os.mkdir(name, 0o700, dir_fd=target)
+            except FileNotFoundError:
+                os.mkdir(name, 0o700, dir_fd=target)
+            made = os.open(name, PATH_DIRECTORY, dir_fd=target)
+            try:
+                was_opaque = is_opaque(made)
+                self.merge(inner, made, f"{prefix}{name}/")
+                if covers or was_opaque:
+                    os.setxattr(made, _OPAQUE, b"y")
+            finally:
+                os.close(made)
         finally:
-            os.close(made)
-    finally:
-        os.close(inner)
+            os.close(inner)

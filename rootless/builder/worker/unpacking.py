@@ -10,13 +10,14 @@ import errno
 import os
 import stat
 import tarfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.image.decompress import HEAD, PlainBytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from rootless.builder.worker.placing import Rules
 
@@ -105,10 +106,11 @@ class _Unpacker:
         self._before: dict[str, tuple[int, int]] = {}
         self.skipped = 0
 
-    def apply(self, file: Any) -> int:
-        stream: Any = PlainBytes(file.read(HEAD), file)
+    def apply(self, file: BinaryIO) -> int:
+        stream = PlainBytes(file.read(HEAD), file)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, tarinfo=_Member) as archive:
+            # a stream is only ever read, whatever more the type of fileobj asks for
+            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, tarinfo=_Member) as archive:  # type: ignore[call-overload]
                 for count, member in enumerate(archive):
                     if count > _MAX_ENTRIES:
                         raise InvalidInput("the archive has too many entries")
@@ -117,7 +119,7 @@ class _Unpacker:
                     except (ValueError, OverflowError) as e:
                         # a name with a NUL, a time or an owner that no system has
                         raise InvalidInput(f"the archive has an impossible entry {member.name[:200]!a}: {e}") from e
-                    archive.members = []  # type: ignore[attr-defined]
+                    archive.members = []
         except (tarfile.TarError, EOFError) as e:
             raise InvalidInput(f"the archive is damaged: {e}") from e
         for path, (atime, mtime) in self._before.items():

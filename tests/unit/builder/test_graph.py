@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.builder.dockerfile import graph
-from rootless.builder.dockerfile.graph import Graph, Source
+from rootless.builder.dockerfile.graph import Graph, Source, Wanted
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.errors import UsageError
@@ -17,14 +17,7 @@ LINUX = Platform("linux", "amd64")
 
 
 def plan(text: str, target: str = "", contexts: tuple[str, ...] = (), **build_args: str) -> Graph:
-    return graph.plan(
-        parse(text),
-        target=target,
-        build_args=build_args,
-        contexts=contexts,
-        target_platform=Platform("linux", "arm64", "v8"),
-        build_platform=LINUX,
-    )
+    return graph.plan(parse(text), Wanted(Platform("linux", "arm64", "v8"), LINUX, target, build_args, contexts))
 
 
 def names(found: Graph) -> list[str]:

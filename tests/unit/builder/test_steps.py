@@ -123,9 +123,12 @@ def test_a_cache_that_travels() -> None:
     first, second = StepLayer("c1", "d1", "t", "d1", 1), StepLayer("c2", "d2", "t", "d2", 1)
     layers, records = cache_format.pack([(record("a", "c1"), [first]), (record("b", "c1", "c2"), [first, second])])
     assert layers == [first, second]
-    found = cache_format.unpack({cache_format.MEMBER: [*records, {"key": "c"}, 5]}, 2)
+    values = [each.to_json() for each in records]
+    assert set(values[0]) == {"key", "layers", "has_layer", "moment", "size", "description"}
+    wrong = [{"key": "c"}, 5, {**values[0], "key": "d", "layers": ["0"]}, {**values[0], "key": "e", "moment": -1}]
+    found = cache_format.unpack({cache_format.MEMBER: [*values, *wrong]}, 2)
     assert found["b" * 64].positions == (0, 1) and len(found) == 2
-    assert cache_format.unpack({cache_format.MEMBER: records}, 1).keys() == {"a" * 64}
+    assert cache_format.unpack({cache_format.MEMBER: values}, 1).keys() == {"a" * 64}
     assert cache_format.unpack({cache_format.MEMBER: "no list"}, 1) == {}
 
 
