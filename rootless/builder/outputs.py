@@ -39,7 +39,7 @@ class Output(NamedTuple):
 
 
 def parse_outputs(texts: Iterable[str]) -> list[Output]:
-    """The --output flags. Raises UsageError."""
+    """What the --output flags ask for, in their order. Raises UsageError."""
     found = []
     for text in texts:
         if "=" not in text:
@@ -110,7 +110,7 @@ def store_image(session: BuildSession, state: BuildState) -> Descriptor:
 
 
 def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
-    """The index of several platforms' images."""
+    """Write the index of several platforms' images; its descriptor, which has no name yet."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
@@ -133,7 +133,7 @@ def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descript
 
 
 def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
-    """Give the names, or keep it without one."""
+    """Let `names` mean the image. Without any it is in the index all the same, so that it is not garbage."""
     if not names:
         store.index.add(descriptor)
     for name in names:
@@ -141,7 +141,7 @@ def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
 
 
 def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:
-    """Full references of --tag. Raises UsageError."""
+    """The full references that the texts of --tag mean, each once. Raises UsageError."""
     from rootless.engine.image.image_names import qualify
 
     names = []
@@ -154,7 +154,10 @@ def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:
 
 
 class Lent:
-    """Names that an image has while an archive of it is written, and then has no more."""
+    """Names that an image has only while an archive of it is written: the archive holds them, the store keeps none.
+
+    previous: what each name meant before, None for nothing; is_new: the image was in the index under no name.
+    """
 
     def __init__(
         self, store: Store, descriptor: Descriptor, previous: dict[str, Descriptor | None], *, is_new: bool
@@ -165,7 +168,7 @@ class Lent:
         self._is_new = is_new
 
     def give_back(self) -> None:
-        """Everything is as it was."""
+        """Take the names away again; those that meant another image mean it again."""
         index = self._store.index
         for name, previous in self._previous.items():
             if previous is not None:
@@ -177,7 +180,7 @@ class Lent:
 
 
 def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Lent:
-    """Let `names` mean the image for a while."""
+    """Let `names` mean the image until `Lent.give_back`."""
     is_new = descriptor.digest not in store.index.manifest_digests()
     previous: dict[str, Descriptor | None] = {}
     for name in names:
@@ -192,7 +195,7 @@ def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Le
 
 
 def write_archive(session: BuildSession, output: Output, images: Sequence[str]) -> None:
-    """The image, under these names (or its id), as docker archive or OCI archive."""
+    """Write the image, under these names (or its id), as docker archive, OCI archive or layout."""
     form = "docker-archive" if output.kind == "docker" else "oci-archive"
     destination: str | BinaryIO = output.dest
     if output.dest == "-":
@@ -204,7 +207,7 @@ def write_archive(session: BuildSession, output: Output, images: Sequence[str]) 
 
 
 def write_tree(session: BuildSession, output: Output, state: BuildState) -> None:
-    """The files of the image: a directory, or a tar."""
+    """Write the files of the image below a directory, or as a tar."""
     if output.kind == "local":
         export_files(session, state, output.dest)
         return
@@ -220,7 +223,7 @@ def write_tree(session: BuildSession, output: Output, state: BuildState) -> None
 
 
 def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
-    """The layers above the first `base` ones become one."""
+    """The state in which the layers above the first `base` ones are one layer."""
     new = state.layers[base:]
     if len(new) < 2:
         return state
@@ -253,14 +256,14 @@ def _history_of(state: BuildState, layers: int) -> int:
 
 
 def export_files(session: BuildSession, state: BuildState, directory: str) -> None:
-    """The files of the image below `directory`, all yours."""
+    """Write the files of the image below `directory`; they all belong to the caller."""
     os.makedirs(directory, exist_ok=True)
     job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)), os.path.realpath(directory))
     session.on_worker(lambda worker: worker.call(job))
 
 
 def export_tar(session: BuildSession, state: BuildState, fd: int) -> None:
-    """The files of the image as a tar, written to `fd`."""
+    """Write the files of the image as a tar to `fd`, with the owners that they have inside."""
     job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)))
     session.on_worker(lambda worker: worker.call(job, [fd]))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Solver:
-    """One graph for one platform."""
+    """Carries out one graph for one platform."""
 
     def __init__(self, session: BuildSession, graph: Graph, platform: Platform, build_args: dict[str, str]) -> None:
         self._session = session

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ImportedCaches:
-    """All sources of one build. One that cannot be read is told and left out, as docker does."""
+    """All caches of one build's --cache-from. One that cannot be read is warned of and left out, as docker does."""
 
     def __init__(self, session: BuildSession, texts: Iterable[str]) -> None:
         self._session = session
@@ -45,7 +45,7 @@ class ImportedCaches:
                 session.engine.warn(f"--cache-from {text}: {e.message}")
 
     def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
-        """The record, once its layers are here."""
+        """The record of the step with this key, once its layers are in the store; None when no cache has it."""
         for source in self._sources:
             shared = source.records.get(key)
             if shared is None:

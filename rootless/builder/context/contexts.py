@@ -56,12 +56,12 @@ class Digest(NamedTuple):
 
 
 def is_url(text: str) -> bool:
-    """Whether it is a download."""
+    """Whether `text` is the URL of a file, to be downloaded."""
     return text.startswith(("http://", "https://")) and not is_git(text)
 
 
 def is_git(text: str) -> bool:
-    """Whether it is a git repository, by BuildKit's rules: an URL whose path ends with .git, git@, git://, ssh://."""
+    """Whether `text` is a git repository, by BuildKit's rules: a URL whose path ends with .git, git@, git://, ssh://."""
     return _GIT_LIKE.match(text) is not None
 
 

@@ -46,7 +46,7 @@ class Known:
             pass  # a lost cache only costs reading
 
     def digest(self, node: FileNode) -> str:
-        """SHA-256 of a regular file."""
+        """The SHA-256 of a regular file, in hexadecimal digits; one that is known is not read. Raises InvalidInput."""
         status = node.status
         key = f"{status.st_dev}:{status.st_ino}"
         stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
@@ -76,7 +76,7 @@ class Known:
 
 
 def file_digest(directory: int, name: str) -> str:
-    """SHA-256 of a regular file by its directory's fd."""
+    """The SHA-256 of the regular file `name` in the directory (fd). Raises InvalidInput: it is something else now."""
     fd = os.open(name, _READ, dir_fd=directory)
     with open(fd, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -102,7 +102,7 @@ class Content:
         self.latest_change = 0
 
     def add(self, root: int, match: Match, exclusions: Exclusions) -> None:
-        """Take in what `match` means below `root` (fd)."""
+        """Add to the digest what `match` means below `root` (fd)."""
         self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
         if match.is_directory:
             skip, may_hold = exclusions.below(match)

@@ -159,7 +159,7 @@ def _may_match_below(pattern: str, names: list[str]) -> bool:
 
 
 class Exclusions:
-    """ignore: text of .dockerignore; exclude: patterns of --exclude."""
+    """Both kinds of exclusion together. ignore: text of a .dockerignore; exclude: patterns of --exclude."""
 
     __slots__ = ("_exclude", "_ignore")
 

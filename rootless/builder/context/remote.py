@@ -60,7 +60,10 @@ def fetch(source: RemoteSource, directory: str, log: Callable[[str], None]) -> F
 
 
 def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -> Fetched:
-    """One file, mode 0600, with the server's Last-Modified."""
+    """Download one file, which has mode 0600 and the time that the server says (Last-Modified), else `moment`.
+
+    Raises RegistryError, DigestMismatch, UsageError, InvalidInput (too large).
+    """
     algorithm, wanted = "sha256", ""
     if checksum:
         found = _CHECKSUM.fullmatch(checksum)
@@ -183,7 +186,7 @@ def _below(work: str, below: str) -> str:
 
 
 def _settle(top: str, time: int) -> None:
-    """git gives files the time of now."""
+    """Give all files the time of the commit: git gives them the time of now, which no two builds share."""
     for parent, directories, names in os.walk(top, topdown=False):
         for name in (*names, *directories):
             os.utime(f"{parent}/{name}", (time, time), follow_symlinks=False)

@@ -68,7 +68,7 @@ def _stars(pattern: str, at: int) -> tuple[Part, int]:
 
 
 def _class(pattern: str, at: int) -> tuple[Part, int]:
-    """`[` was taken."""
+    """The class that begins behind a `[` at `at`, and where it ends."""
     is_negated = pattern.startswith("^", at)
     at += is_negated
     ranges: list[str] = []

@@ -74,14 +74,14 @@ class _Names(NamedTuple):
     contexts: frozenset[str]
 
     def stage(self, name: str) -> int | None:
-        """By name or index."""
+        """The index of the stage that has this name or index; None when there is none."""
         found = self.stages.get(name.lower())
         if found is None and name.isascii() and name.isdigit() and len(name) < 7 and int(name) < self.total:
             return int(name)
         return found
 
     def resolve(self, name: str, place: Place) -> Source:
-        """What `--from=name` means. Raises DockerfileError."""
+        """What `--from=name` means: a stage, a named context, scratch or an image. Raises DockerfileError."""
         found = self.stage(name)
         if found is not None:
             return Source("stage", found, name)

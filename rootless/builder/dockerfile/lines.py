@@ -45,7 +45,7 @@ class Lines(NamedTuple):
 
 
 def read(content: bytes | str, filename: str) -> Lines:
-    """Split a Dockerfile. Raises DockerfileError."""
+    """Split a Dockerfile into directives and logical lines. Raises DockerfileError."""
     text = _decode(content, filename)
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
@@ -203,7 +203,7 @@ def _check_text(place: Place, text: str) -> None:
 
 
 def _check_options(place: Place | None, value: str) -> tuple[tuple[str, ...], bool]:
-    """`skip=A,B;error=true` of the check directive."""
+    """(names to skip, whether a finding is an error) of the check directive, `skip=A,B;error=true`."""
     skip: tuple[str, ...] = ()
     is_error = False
     for option in filter(None, (part.strip() for part in value.split(";"))):

@@ -349,7 +349,7 @@ def _health_check(line: _Line) -> HealthCheck:
 
 
 def _interval(line: _Line, flag: str) -> int:
-    """Nanoseconds, 0 when not given."""
+    """The duration in flag `name` in nanoseconds, 0 when it is not given."""
     text = line.flags.text(flag)
     if not text:
         return 0

@@ -65,7 +65,7 @@ def command(line: CommandLine, shell: Sequence[str]) -> list[str]:
 
 
 def title(stage: str, position: int, count: int, written: Instruction) -> str:
-    """`[build 2/4] RUN make`."""
+    """What progress calls a step: `[build 2/4] RUN make`. stage: its name and a space, or ""."""
     text = one_line(written.place.text)
     return f"[{stage}{position}/{count}] {text if len(text) <= _TITLE else text[: _TITLE - 3] + '...'}"
 

@@ -133,7 +133,7 @@ class _Lexer:
         return result
 
     def _braces(self) -> str:
-        """`${` was taken."""
+        """The value of what stands between `${`, which was taken, and its `}`."""
         following = self._word[self._at : self._at + 1]
         if not following:
             raise ExpansionError("syntax error: missing '}'")

@@ -84,7 +84,7 @@ class BuildSession:
     # -- directories and trees
 
     def make_directory(self, *names: str) -> str:
-        """A new directory of this build with these directories in it."""
+        """A new directory of this build, with these directories in it. Raises HostLimit."""
         with self.lock:
             self._number += 1
             path = f"{self.directory}/{self._number}"
@@ -101,7 +101,7 @@ class BuildSession:
         return self.plan_of(self.store.layers.lowerdirs(state.chain_ids, self.id_map), directory)
 
     def plan_of(self, lowerdirs: list[str], directory: str) -> RootfsPlan:
-        """The same for these directories, topmost first."""
+        """The driver's plan of a writable tree on top of the directories `lowerdirs`, topmost first."""
         from rootless.storage import drivers
 
         plan = drivers.plan(self.driver, directory, lowerdirs, volatile=True)
@@ -139,7 +139,7 @@ class BuildSession:
     # -- layers and the cache
 
     def known(self, context: Context) -> Known:
-        """The content digests of one context."""
+        """The digests of one context's files by their content; those of a lasting context are kept for later builds."""
         with self.lock:
             found = self._known.get(context.path)
             if found is None:
@@ -153,8 +153,10 @@ class BuildSession:
             return found
 
     def commit(self, plan: RootfsPlan, user: tuple[int, int] | None = None) -> tuple[StepLayer, int] | None:
-        """The writable directory of `plan` becomes a layer: (layer, bytes of its files). user: to whom new files belong
-        that nothing is noted of, where one id stood in for that user."""
+        """The writable directory of `plan` becomes a layer: (layer, bytes of its files); None when nothing changed.
+
+        user: (uid, gid) to whom new files belong that nothing is noted of, where one id stood in for that user.
+        """
         from rootless.engine.files.snapshots import commit_layer
         from rootless.host.idmap import single_map
         from rootless.storage.layers.layer_store import LayerOptions

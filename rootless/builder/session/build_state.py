@@ -50,7 +50,7 @@ class BuildState(NamedTuple):
 
     @property
     def env(self) -> list[str]:
-        """The environment of the image."""
+        """The environment of the image, as `NAME=value` entries."""
         return fields.texts(self.config, "Env") or []
 
     @property
@@ -60,16 +60,16 @@ class BuildState(NamedTuple):
 
     @property
     def workdir(self) -> str:
-        """The working directory, absolute."""
+        """The working directory of the image, an absolute path; "/" without one."""
         return fields.text(self.config, "WorkingDir") or "/"
 
     @property
     def shell(self) -> list[str]:
-        """What the shell form is given to."""
+        """The words of SHELL, to which an instruction in the shell form appends its text."""
         return fields.texts(self.config, "Shell") or ["/bin/sh", "-c"]
 
     def changed(self, created_by: str, **settings: object) -> BuildState:
-        """A step that only changes the config; a setting of None is taken away."""
+        """The state after a step that only changes the config. settings: its members by name; None takes one away."""
         config = copy.deepcopy(self.config)
         for name, value in settings.items():
             if value is None:
@@ -79,7 +79,7 @@ class BuildState(NamedTuple):
         return self._replace(config=config, history=(*self.history, self._entry(created_by, self.moment, empty=True)))
 
     def grown(self, created_by: str, layer: StepLayer | None, moment: int) -> BuildState:
-        """A step that may have made a layer."""
+        """The state after a step that may have made a layer. moment: the time of the step, in seconds."""
         entry = self._entry(created_by, moment, empty=layer is None)
         layers = self.layers if layer is None else (*self.layers, layer)
         return self._replace(layers=layers, moment=moment, history=(*self.history, entry))
@@ -105,7 +105,10 @@ def store_state(
     annotations: Mapping[str, str] = MappingProxyType({}),
     extra: Mapping[str, object] = MappingProxyType({}),
 ) -> Descriptor:
-    """Write config and manifest of a state. extra: further members of the config."""
+    """Write config and manifest of a state into the store; the manifest's descriptor, which has no name yet.
+
+    labels, annotations: of the image and of the manifest; extra: further members of the config's document.
+    """
     blobs = engine.store.blobs
     raw = json.dumps({**_config(state, labels), **extra}, separators=(",", ":"), sort_keys=True).encode()
     manifest: Fields = {

@@ -24,7 +24,7 @@ Report = Callable[[StepEvent], None]
 
 
 class Step:
-    """A step that has begun. Each of its methods is an event."""
+    """A step that has begun. Each of its methods reports one event of the step."""
 
     __slots__ = ("_tracker", "number", "title")
 
@@ -34,28 +34,28 @@ class Step:
         self.title = title
 
     def output(self, content: bytes) -> None:
-        """What the command wrote."""
+        """Report what the step's command wrote, as it came: pieces end anywhere, even inside of a character."""
         self._tracker.send(StepEvent(self.number, "output", output=content))
 
     def log(self, text: str) -> None:
-        """A line of our own."""
+        """Report a line of the tool itself, without its line end."""
         self._tracker.send(StepEvent(self.number, "log", text))
 
     def cached(self) -> None:
-        """The result was known."""
+        """Report that the result was in the cache, so that nothing is carried out."""
         self._tracker.send(StepEvent(self.number, "cached"))
 
     def done(self, text: str = "") -> None:
-        """It has ended well."""
+        """Report that the step has ended well. text: a remark, "" for none."""
         self._tracker.send(StepEvent(self.number, "done", text))
 
     def error(self, text: str) -> None:
-        """It has failed."""
+        """Report that the step has failed. text: why."""
         self._tracker.send(StepEvent(self.number, "error", text))
 
 
 class Tracker:
-    """The steps of one build."""
+    """Numbers the steps of one build and reports their events, from any thread, one at a time."""
 
     __slots__ = ("_lock", "_number", "_report")
 
@@ -65,7 +65,7 @@ class Tracker:
         self._number = 0
 
     def start(self, title: str) -> Step:
-        """A new step begins."""
+        """Report that a step begins, whose title is shown; the step, for its further events."""
         with self._lock:
             self._number += 1
             step = Step(self, self._number, title)
@@ -74,7 +74,7 @@ class Tracker:
         return step
 
     def send(self, event: StepEvent) -> None:
-        """Hand one event on."""
+        """Give one event to whoever wants them."""
         if self._report is None:
             return
         with self._lock:

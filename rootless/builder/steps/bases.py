@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def scratch(session: BuildSession, platform: Platform) -> BuildState:
-    """No layers, and docker's PATH."""
+    """The state of FROM scratch: no layers, and the PATH that docker gives an image without one."""
     from rootless.engine.plan.environment import DEFAULT_PATH
 
     return BuildState(platform, config={"Env": [f"PATH={DEFAULT_PATH}"]}, moment=session.latest or 0)
@@ -58,7 +58,7 @@ def _asked_platform(session: BuildSession, platform: Platform) -> str | None:
 
 
 def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> BuildState:
-    """The state that an image of the store is."""
+    """The state that an image of the store is. chain_ids: of its layers, bottom first, all unpacked."""
     config = entry.config
     layers = tuple(
         StepLayer(chain, diff_id, descriptor.media_type, descriptor.digest, descriptor.size)

@@ -17,7 +17,9 @@ _MAX_PRIVATE = 1000
 
 
 def claim(cache: str, id: str, sharing: str) -> tuple[str, Lock, bool]:
-    """(directory, held lock, it is new) for a mount of this id. sharing: shared | private | locked.
+    """(directory, lock that is held, whether the directory is new) of the mounts with this id.
+
+    cache: the user's cache directory; sharing: shared, private or locked. Raises HostLimit.
 
     locked waits for the other step; private takes another directory when the first one is in use.
     """

@@ -196,7 +196,7 @@ class _Preparation:
         if is_new and mount.from_:
             _fill(self._session, self._finder(mount.from_), clean(mount.source or ""), data)
         self.prepared.targets.append(target)
-        # with one id there is nobody else to give it to
+        # a map of one id has no other user that could own the directory, and chown would fail with EINVAL
         owner = (0, 0) if self._session.id_map.kind == "single" else (mount.uid or 0, mount.gid or 0)
         name = clean(mount.source or "") or "root"
         part = BoundPart(data, name, target, read_only=mount.is_read_only)
@@ -247,7 +247,7 @@ class _Preparation:
 
 
 def _fill(session: BuildSession, source: BuildState | Context, path: str, data: str) -> None:
-    """The first content of a cache directory: a copy of what `from` has."""
+    """Fill a new cache directory with a copy of what `from` has at `path`."""
     where = path or "root"
     job = CopyJob(data, session.id_map, [TakenFiles(0, [path or "/"], f"/{where}/", wildcards=False)])
     job.into = data

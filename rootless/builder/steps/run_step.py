@@ -26,7 +26,7 @@ _ZIP_EPOCH = 315_532_800  # 1980: archives cannot say earlier times, so tools re
 
 
 class StepFailed(RootlessError):
-    """A command of a step ended with an exit code that is not 0."""
+    """A command of a step ended with an exit code that is not 0. status: that code, which the tool ends with too."""
 
     def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -83,7 +83,7 @@ def _command(instruction: Run, state: BuildState, arguments: dict[str, str]) -> 
 
 
 def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]:
-    """ENV over ARG: the image's value wins only for names that were given by ENV later, which `arguments` lacks."""
+    """ENV and ARG are one set of names, of which the later declaration wins: `arguments` lacks what a later ENV has."""
     from rootless.engine.plan.environment import DEFAULT_PATH
 
     env = dict(entry.partition("=")[::2] for entry in state.env)

@@ -82,7 +82,7 @@ class Forwarder:
                 return  # one of the two has gone
 
     def close(self) -> None:
-        """Take no further connections."""
+        """Take no further connections; those that are open end with the step."""
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 class Taken:
-    """items: for the worker; facts: for the cache key; newest: the time of the newest file in seconds.
+    """What one step takes.
 
-    fds, trees: the roots of the items, fds first; trees are lists of lowerdirs. is_changeable: files of the user's own
-    are among them, which may change meanwhile. other_facts: facts without those of trees.
+    items: for the worker; fds, trees: their roots, fds first, trees as lists of lowerdirs. facts: for the cache key;
+    other_facts: the same where trees are known by the content of what is taken, and not by their chain. newest: the
+    time of the newest file in seconds. is_changeable: files of the user's own are among them, which may change while
+    they are read.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,7 @@ class Taken:
         self.other_facts.append(fact if other is None else other)
 
     def close(self) -> None:
-        """Close the roots."""
+        """Close the fds of the roots; harmless twice."""
         for fd in self.fds:
             os.close(fd)
         self.fds.clear()

@@ -28,7 +28,7 @@ _PATIENCE = 3.0  # seconds that a worker has to end what it runs
 
 
 class Worker:
-    """One worker process. Leaving it without `close` ends what it runs."""
+    """One worker process. It ends, with what it runs, when `close` is called or this process ends."""
 
     __slots__ = ("_pid", "_socket")
 
@@ -132,7 +132,7 @@ class Workers:
         self._closed = False
 
     def prepare(self) -> None:
-        """Start one now, since the first step will want it."""
+        """Start one now when there is none: it loads while the first step is planned."""
         with self._lock:
             if not self._all:
                 self._all.append(Worker())
@@ -142,7 +142,7 @@ class Workers:
         """A worker that is idle, or a new one. Raises HostLimit when the build is over."""
         with self._lock:
             if self._closed:
-                raise HostLimit("the build is over")
+                raise HostLimit("no further step is carried out: the build has failed or was ended")
             if self._idle:
                 return self._idle.pop()
             worker = Worker()
@@ -150,7 +150,7 @@ class Workers:
             return worker
 
     def give_back(self, worker: Worker) -> None:
-        """The worker has no job any more."""
+        """Let others have the worker, which has no job any more."""
         with self._lock:
             self._idle.append(worker)
 
@@ -164,4 +164,5 @@ class Workers:
 
 
 def _lost() -> HostLimit:
-    return HostLimit("a worker of the build ended without an answer", hint="is memory short?")
+    hint = "the kernel kills processes when memory is short: see `dmesg`, or try --jobs 1"
+    return HostLimit("a worker of the build ended without an answer", hint=hint)

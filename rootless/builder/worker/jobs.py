@@ -137,7 +137,7 @@ class StepRoot:
         self.rootfs = rootfs
 
     def to_json(self) -> dict[str, object]:
-        """As members of a job."""
+        """As members of a job's own object."""
         return {"directory": self.directory, "id_map": self.id_map.to_json(), "rootfs": self.rootfs.to_json()}
 
     @classmethod
@@ -377,7 +377,7 @@ class CopyJob:
         return job
 
     def read_answer(self, fields: Fields) -> CopyAnswer:
-        """What was placed. Raises InvalidInput."""
+        """What the copy met. Raises InvalidInput."""
         return CopyAnswer.from_json(fields)
 
 

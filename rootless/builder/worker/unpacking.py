@@ -97,7 +97,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Unpacker:
-    """One archive into one directory."""
+    """Unpacks one archive below one directory of the tree, which is the root of this process by now."""
 
     def __init__(self, directory: str, rules: Rules) -> None:
         self._directory = directory

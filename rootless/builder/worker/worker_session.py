@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class WorkerSession:
-    """What lives from job to job: the namespaces that the steps share."""
+    """The namespaces that the steps of one worker share, and its connection to the build."""
 
     __slots__ = ("_namespaces", "connection")
 
@@ -39,7 +39,7 @@ class WorkerSession:
         self._namespaces: Namespaces | None = None
 
     def namespaces(self, id_map: IdMap) -> Namespaces:
-        """The namespaces of `id_map`."""
+        """The shared namespaces with the map `id_map`, made when they are first wanted. Raises HostLimit."""
         if self._namespaces is not None and self._namespaces.id_map.key() != id_map.key():
             self.close()
         if self._namespaces is None:
@@ -47,7 +47,7 @@ class WorkerSession:
         return self._namespaces
 
     def close(self) -> None:
-        """End the namespaces' helpers."""
+        """End the helpers of the networks, and let go of the namespaces."""
         if self._namespaces is not None:
             self._namespaces.close()
             self._namespaces = None
@@ -90,7 +90,7 @@ class Namespaces:
         return found
 
     def close(self) -> None:
-        """End the helpers; the namespaces end with their last process."""
+        """End the helpers of the networks. The kernel ends a namespace with its last process and fd."""
         for fd, helper in self._networks.values():
             helper.stop(wait=False)
             os.close(fd)
@@ -183,16 +183,16 @@ class MountedTree:
         self._mounter: Mounter = drivers.mounter(self._plan)
 
     def mount(self) -> None:
-        """Inside: mount it. Raises RuntimeFailure."""
+        """Mount the tree, inside of the step's namespaces. Raises RuntimeFailure."""
         self._mounter(self.target)
 
     def open(self) -> int:
-        """Inside: mount it, and an O_PATH fd of its root."""
+        """Mount the tree, inside of the step's namespaces; an O_PATH fd of its root. Raises RuntimeFailure."""
         self.mount()
         return os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Outside, afterwards: end what the driver left."""
+        """End what the driver left, outside of the namespaces and after they have gone."""
         from rootless.storage import drivers
 
         self._mounter.close()
