@@ -60,7 +60,7 @@ def open_context(session: BuildSession, text: str) -> Opened:
 
 def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
     """A tar (compressed or not) is a context, anything else a Dockerfile without one."""
-    from rootless.builder.worker.jobs import UnpackJob
+    from rootless.builder.worker.step_jobs import UnpackContextJob
     from rootless.builder.worker.unpacking import is_archive
 
     directory = session.make_directory("files", "spool")
@@ -72,7 +72,7 @@ def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
         size = spool.tell()
         os.lseek(spool.fileno(), 0, os.SEEK_SET)
         if is_archive(spool.fileno()):
-            job = UnpackJob(session.id_map, f"{directory}/files")
+            job = UnpackContextJob(session.id_map, f"{directory}/files")
             session.on_worker(lambda worker: worker.call(job, [spool.fileno()]))
             os.unlink(path)
             return Opened(Context(f"{directory}/files", is_lasting=False))

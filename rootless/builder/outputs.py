@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.session.build_state import store_state as store_state
-from rootless.builder.worker.jobs import ExportJob, SquashJob
+from rootless.builder.worker.step_jobs import ExportJob, SquashJob
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError

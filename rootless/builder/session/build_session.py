@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.client import Worker, Workers
-from rootless.builder.worker.jobs import LayerTree
+from rootless.builder.worker.step_jobs import LayerTree
 from rootless.errors import HostLimit
 from rootless.records.json_file import random_name
 from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer

@@ -80,7 +80,7 @@ def from_directory(session: BuildSession, context: Context, state: BuildState, s
     """A state of one layer with the files of a named context."""
     from rootless.builder.steps.copy_step import Placement, place_files
     from rootless.builder.steps.taking import Taken
-    from rootless.builder.worker.jobs import TakenFiles
+    from rootless.builder.worker.step_jobs import TakenFiles
 
     taken = Taken()
     try:

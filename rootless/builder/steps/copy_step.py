@@ -12,7 +12,7 @@ from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps.config_steps import working_directory
 from rootless.builder.steps.taking import Taken, take
-from rootless.builder.worker.jobs import CopyJob, DigestJob, NewDirectory
+from rootless.builder.worker.step_jobs import CopyJob, DigestJob, NewDirectory
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.builder.session.build_state import BuildState
-from rootless.builder.worker.jobs import BoundPart, CopyJob, LayerTree, MountedSecret, TakenFiles
+from rootless.builder.worker.step_jobs import BoundPart, CopyJob, LayerTree, MountedSecret, TakenFiles
 from rootless.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from rootless.builder.dockerfile.expand import proxy_variables
 from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps import run_mounts
-from rootless.builder.worker.jobs import RunJob, StepRoot
+from rootless.builder.worker.step_jobs import RunJob, StepRoot
 from rootless.errors import RootlessError, UsageError
 
 if TYPE_CHECKING:

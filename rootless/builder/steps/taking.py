@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from rootless.builder.context.context_files import without_depth
 from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.dockerfile.instructions import Add, Copy
-from rootless.builder.worker.jobs import InlineFile, TakenFiles
+from rootless.builder.worker.step_jobs import InlineFile, TakenFiles
 
 if TYPE_CHECKING:
     from rootless.builder.session.build_session import StepRun
     from rootless.builder.session.build_state import BuildState
     from rootless.builder.steps.run_mounts import Finder
-    from rootless.builder.worker.jobs import Item
+    from rootless.builder.worker.step_jobs import Item
 
 
 class Taken:

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from rootless.builder.worker import jobs
+from rootless.builder.worker import step_jobs
 from rootless.errors import HostLimit
 from rootless.host.answer import error_from_json
 from rootless.host.userns import worker_command
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from rootless.builder.worker.jobs import Job, RunAnswer, RunJob
+    from rootless.builder.worker.step_jobs import RunAnswer, RunJob, StepJob
     from rootless.records.fields import Fields
 
     Answer = TypeVar("Answer")
@@ -47,7 +47,7 @@ class Worker:
         finally:
             theirs.close()
 
-    def call(self, job: Job[Answer], fds: Sequence[int] = ()) -> Answer:
+    def call(self, job: StepJob[Answer], fds: Sequence[int] = ()) -> Answer:
         """Have a job done, which gets duplicates of `fds`; its answer. Raises what the worker raised."""
         self._send(job, fds)
         return job.read_answer(self._answer())
@@ -87,19 +87,19 @@ class Worker:
                     pass
                 return result
 
-    def _send(self, job: Job[object], fds: Sequence[int]) -> None:
+    def _send(self, job: StepJob[object], fds: Sequence[int]) -> None:
         try:
-            jobs.send_job(self._socket, job, fds)
+            step_jobs.send_job(self._socket, job, fds)
         except OSError as e:
             raise _lost() from e
 
     def _answer(self) -> Fields:
-        message = jobs.receive_answer(self._socket)
+        message = step_jobs.receive_answer(self._socket)
         if message is None:
             raise _lost()
         if "error" in message:
             raise error_from_json(message["error"])
-        return jobs.answer_fields(message.get("result"))
+        return step_jobs.answer_fields(message.get("result"))
 
     def close(self) -> None:
         """End it, and wait until it has gone: what it ran is gone then, too."""

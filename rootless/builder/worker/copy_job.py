@@ -10,15 +10,15 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from rootless.builder.worker.jobs import CopyAnswer, InlineFile, NewDirectory, answer_fields
+from rootless.builder.worker.step_jobs import CopyAnswer, InlineFile, NewDirectory, answer_fields
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match
     from rootless.builder.context.ignore import Exclusions
-    from rootless.builder.worker.jobs import CopyJob, DigestJob, TakenFiles
     from rootless.builder.worker.placing import Placer
+    from rootless.builder.worker.step_jobs import CopyJob, DigestJob, TakenFiles
     from rootless.builder.worker.worker_session import WorkerSession
 
 

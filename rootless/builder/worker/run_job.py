@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.builder.worker import mountpoints
-from rootless.builder.worker.jobs import RunAnswer
 from rootless.builder.worker.mountpoints import Noted
+from rootless.builder.worker.step_jobs import RunAnswer
 from rootless.builder.worker.worker_session import MountedTree
 from rootless.errors import HostLimit, InvalidInput
 from rootless.network.modes import recorded_mode
@@ -16,7 +16,7 @@ from rootless.network.modes import recorded_mode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.builder.worker.jobs import RunJob
+    from rootless.builder.worker.step_jobs import RunJob
     from rootless.builder.worker.worker_session import WorkerSession
     from rootless.network.helper import Helper
     from rootless.runtime.operations import Operation

@@ -19,7 +19,7 @@ from rootless.runtime.operations.base import existing, mountpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.builder.worker.jobs import BoundPart, MountedSecret
+    from rootless.builder.worker.step_jobs import BoundPart, MountedSecret
 
 
 class TreeBind(Operation):

@@ -11,11 +11,11 @@ from rootless.builder.worker.worker_session import MountedTree, own_mounts
 
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import FileNode
-    from rootless.builder.worker.jobs import ExportJob, SquashJob, UnpackJob
+    from rootless.builder.worker.step_jobs import ExportJob, SquashJob, UnpackContextJob
     from rootless.builder.worker.worker_session import WorkerSession
 
 
-def unpack(session: WorkerSession, job: UnpackJob, archive: int) -> None:
+def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
     """Unpack the archive behind the fd `archive`; everything belongs to the user. Raises InvalidInput."""
     from rootless.host import userns
 

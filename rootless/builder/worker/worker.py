@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 
-from rootless.builder.worker import jobs
+from rootless.builder.worker import step_jobs
 from rootless.builder.worker.worker_session import WorkerSession
 from rootless.errors import HostLimit, RootlessError
 from rootless.host.answer import error_to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.builder.worker.jobs import AnyJob
+    from rootless.builder.worker.step_jobs import AnyJob
 
 FD = 3
 
@@ -36,12 +36,12 @@ def main() -> int:
     session = WorkerSession(connection)
     try:
         while True:
-            job, fds = jobs.receive_job(connection)
+            job, fds = step_jobs.receive_job(connection)
             if job is None:
                 break
             answer = _answer(session, job, fds)
             try:
-                jobs.send_answer(connection, answer)
+                step_jobs.send_answer(connection, answer)
             except OSError:
                 break
     finally:
@@ -67,21 +67,21 @@ def _answer(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, ob
 
 def _do(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, object]:
     """Carry out a job; a job's module is loaded with the first job of its kind."""
-    if isinstance(job, jobs.RunJob):
+    if isinstance(job, step_jobs.RunJob):
         from rootless.builder.worker import run_job
 
         return run_job.run(session, job, fds).to_json()
-    if isinstance(job, jobs.CopyJob | jobs.DigestJob):
+    if isinstance(job, step_jobs.CopyJob | step_jobs.DigestJob):
         from rootless.builder.worker import copy_job
 
-        if isinstance(job, jobs.CopyJob):
+        if isinstance(job, step_jobs.CopyJob):
             return copy_job.copy(session, job, fds).to_json()
         return {"digest": copy_job.digest(session, job, fds)}
     from rootless.builder.worker import tree_jobs
 
-    if isinstance(job, jobs.UnpackJob):
+    if isinstance(job, step_jobs.UnpackContextJob):
         tree_jobs.unpack(session, job, fds[0])
-    elif isinstance(job, jobs.SquashJob):
+    elif isinstance(job, step_jobs.SquashJob):
         tree_jobs.squash(session, job)
     elif job.directory:
         tree_jobs.export(session, job)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from rootless.builder.worker.jobs import LayerTree
+    from rootless.builder.worker.step_jobs import LayerTree
     from rootless.network.helper import Helper
     from rootless.network.mode import HelperProgram
     from rootless.records.id_map import IdMap

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootless.builder.worker import jobs
-from rootless.builder.worker.jobs import (
+from rootless.builder.worker import step_jobs
+from rootless.builder.worker.step_jobs import (
     BoundPart,
     CopyAnswer,
     CopyJob,
@@ -25,7 +25,7 @@ from rootless.builder.worker.jobs import (
     SquashJob,
     StepRoot,
     TakenFiles,
-    UnpackJob,
+    UnpackContextJob,
 )
 from rootless.errors import InvalidInput
 from rootless.host.idmap import single_map
@@ -33,7 +33,7 @@ from rootless.records.fields import Fields
 from rootless.records.rootfs import RootfsPlan
 
 if TYPE_CHECKING:
-    from rootless.builder.worker.jobs import AnyJob
+    from rootless.builder.worker.step_jobs import AnyJob
 
 ID_MAP = single_map(0, 0, 1000, 1000)
 PLAN = RootfsPlan("overlay", "/step", ["/two", "/one"], volatile=True)
@@ -81,7 +81,7 @@ def copy_job() -> CopyJob:
         copy_job(),
         CopyJob("/data", ID_MAP, []),
         DigestJob(ID_MAP, [TREE], [TakenFiles(0, ["/"], "/")]),
-        UnpackJob(ID_MAP, "/into"),
+        UnpackContextJob(ID_MAP, "/into"),
         SquashJob(ID_MAP, ["/bottom", "/top"], "/upper"),
         ExportJob(ID_MAP, TREE, "/out"),
         ExportJob(ID_MAP, TREE),
@@ -90,8 +90,8 @@ def copy_job() -> CopyJob:
 )
 def test_a_job_arrives_as_it_was_given(job: AnyJob, ends: tuple[socket.socket, socket.socket]) -> None:
     with open(os.devnull, "rb") as file:
-        jobs.send_job(ends[0], job, [file.fileno()])
-        arrived, fds = jobs.receive_job(ends[1])
+        step_jobs.send_job(ends[0], job, [file.fileno()])
+        arrived, fds = step_jobs.receive_job(ends[1])
     assert type(arrived) is type(job)
     assert arrived is not None and arrived.to_json() == job.to_json()
     assert len(fds) == 1 and not os.get_inheritable(fds[0])
@@ -105,16 +105,16 @@ def test_a_job_arrives_as_it_was_given(job: AnyJob, ends: tuple[socket.socket, s
 
 
 def test_answers_arrive_as_they_were_given() -> None:
-    ran = run_job().read_answer(jobs.answer_fields(RunAnswer(3, ["weaker"]).to_json()))
+    ran = run_job().read_answer(step_jobs.answer_fields(RunAnswer(3, ["weaker"]).to_json()))
     assert (ran.exit_code, ran.warnings) == (3, ["weaker"])
-    copied = copy_job().read_answer(jobs.answer_fields(CopyAnswer(1, 2).to_json()))
+    copied = copy_job().read_answer(step_jobs.answer_fields(CopyAnswer(1, 2).to_json()))
     assert (copied.skipped, copied.changed) == (1, 2)
 
 
 def test_an_end_is_no_job(ends: tuple[socket.socket, socket.socket]) -> None:
     ends[0].close()
-    assert jobs.receive_job(ends[1]) == (None, [])
-    assert jobs.receive_answer(ends[1]) is None
+    assert step_jobs.receive_job(ends[1]) == (None, [])
+    assert step_jobs.receive_answer(ends[1]) is None
 
 
 def test_a_wrong_value_is_named() -> None:
@@ -124,4 +124,4 @@ def test_a_wrong_value_is_named() -> None:
     with pytest.raises(InvalidInput, match="'network'"):
         RunJob.from_json(Fields({**value, "network": None}, "job"))
     with pytest.raises(InvalidInput, match="'id_map'"):
-        UnpackJob.from_json(Fields({"into": "/x"}, "job"))
+        UnpackContextJob.from_json(Fields({"into": "/x"}, "job"))

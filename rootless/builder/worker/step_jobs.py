@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Answer = TypeVar("Answer", covariant=True)
 
-    class Job(Protocol[Answer]):
+    class StepJob(Protocol[Answer]):
         """One thing that a worker is to do."""
 
         kind: ClassVar[str]
@@ -429,7 +429,7 @@ class DigestJob:
         return fields.text("digest")
 
 
-class UnpackJob:
+class UnpackContextJob:
     """A context that is an archive: the archive behind the job's fd below the empty directory `into`."""
 
     __slots__ = ("id_map", "into")
@@ -444,7 +444,7 @@ class UnpackJob:
         return {"id_map": self.id_map.to_json(), "into": self.into}
 
     @classmethod
-    def from_json(cls, fields: Fields) -> UnpackJob:
+    def from_json(cls, fields: Fields) -> UnpackContextJob:
         """The reverse of `to_json`. Raises InvalidInput."""
         return cls(_id_map(fields), fields.text("into"))
 
@@ -502,17 +502,17 @@ class ExportJob:
 
 if TYPE_CHECKING:
     Item = NewDirectory | InlineFile | TakenFiles
-    AnyJob = RunJob | CopyJob | DigestJob | UnpackJob | SquashJob | ExportJob
+    AnyJob = RunJob | CopyJob | DigestJob | UnpackContextJob | SquashJob | ExportJob
 
 _ITEMS: dict[str, Callable[[Fields], Item]] = {
     each.kind: each.from_json for each in (NewDirectory, InlineFile, TakenFiles)
 }
 _JOBS: dict[str, Callable[[Fields], AnyJob]] = {
-    each.kind: each.from_json for each in (RunJob, CopyJob, DigestJob, UnpackJob, SquashJob, ExportJob)
+    each.kind: each.from_json for each in (RunJob, CopyJob, DigestJob, UnpackContextJob, SquashJob, ExportJob)
 }
 
 
-def send_job(connection: socket.socket, job: Job[object], fds: Sequence[int] = ()) -> None:
+def send_job(connection: socket.socket, job: StepJob[object], fds: Sequence[int] = ()) -> None:
     """Give a worker one job, and duplicates of `fds`. Raises OSError when it is gone."""
     _send(connection, {"kind": job.kind, "job": job.to_json()}, fds)
 
