@@ -5,6 +5,7 @@ Imports stay at `os` (and, lazily, platformdirs): the monitor and the init of ev
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -286,6 +287,22 @@ def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool 
         os.close(fd)
 
 
+def overwrite(path: str, content: bytes) -> None:
+    """Write `content` over the file `path`, which is there: nearly the only write that a full disk still takes.
+
+    One write(2), so that a kill never leaves a part; a power cut may, and a reader must bear it. Raises OSError, ENOSPC
+    also when less than `content` was written.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        longer = os.fstat(fd).st_size - len(content)
+        written = os.write(fd, content + b" " * longer)  # JSON may end in spaces; a shorter file would need two steps
+        if written < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(fd)
+
+
 class Lock:
     """A lock on a named file, held in a `with`: flock, which Linux also carries over NFS.
 
@@ -314,6 +331,10 @@ class Lock:
             raise
         self._fd = fd
         return True
+
+    def make(self) -> None:
+        """Make the file of the lock without taking it: on a full disk it could not be made when it is needed."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
     def release(self) -> None:
         """Give the lock back; harmless when it is not held."""

@@ -27,7 +27,10 @@ def report(supervisor: Supervisor) -> None:
             facts.exit_code = KILLED
             facts.error = f"monitor failed: {text.strip().splitlines()[-1]}"
             facts.finished_at = timestamp_ns()
-            state.write(supervisor.directory, facts)
+            try:
+                state.write(supervisor.directory, facts)
+            except OSError:
+                pass  # a full disk is often why we are here; the clients are still to be told
     supervisor.clients.tell_all(
         protocol.message(
             protocol.ErrorNotice(

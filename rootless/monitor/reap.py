@@ -12,7 +12,7 @@ import signal
 from rootless.kernel import procfs
 from rootless.kernel.process import pidfd_open, pidfd_send_signal
 from rootless.monitor import state
-from rootless.records.state import LIVE, timestamp_ns
+from rootless.records.state import LIVE, ContainerState, timestamp_ns
 
 DEAD_EXIT_CODE = 137
 
@@ -32,25 +32,26 @@ def is_supervised(directory: str) -> bool:
     return False
 
 
-def stale(directory: str) -> bool:
-    """Put right what a dead monitor left of the container in `directory`; whether there was anything.
+def stale(directory: str) -> ContainerState | None:
+    """Put right what a dead monitor left of the container in `directory`: its state now, None when there is nothing.
 
     Kills the container's first process and the recorded helpers if they are still the same processes (boot id and
     start time), and marks the state exited with code 137. A container that a monitor guards, or that is another
-    host's, is left alone.
+    host's, is left alone. Where the state cannot be written, on a full disk, the answer holds all the same: who reads
+    or removes must not need room.
     """
     try:
         fd = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
+        return None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
+            return None
         facts = state.read(directory)
         if facts is None or facts.status not in LIVE or facts.host != os.uname().nodename:
-            return False
+            return None
         if facts.boot_id == procfs.boot_id():
             _kill_same(facts.pid, facts.pid_start)
             for pid, start in facts.helpers:
@@ -58,10 +59,13 @@ def stale(directory: str) -> bool:
             _end_cgroup(facts.cgroup)
         facts.finished_at = timestamp_ns()
         state.end(facts, "exited", DEAD_EXIT_CODE, "monitor died")
-        state.write(directory, facts)
+        try:
+            state.write(directory, facts)
+        except OSError:
+            pass  # the next look finds the same, and tries again
     finally:
         os.close(fd)
-    return True
+    return facts
 
 
 def _end_cgroup(known: dict[str, object] | None) -> None:

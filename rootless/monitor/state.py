@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from rootless.errors import InvalidInput
@@ -30,13 +31,23 @@ def read(directory: str) -> ContainerState | None:
 
 
 def write(directory: str, facts: ContainerState) -> None:
-    """Replace the state; not durable: after a power cut nothing of it is true anyway."""
+    """Replace the state; not durable: after a power cut nothing of it is true anyway.
+
+    On a full disk, which has no room for a second file, the old one is written over, so that an exit code is not lost
+    there. Raises OSError when that has no room either.
+    """
     import json
 
-    from rootless.paths import atomic_write
+    from rootless.paths import atomic_write, overwrite
 
+    path = f"{directory}/state.json"
     content = json.dumps(facts.to_json(), separators=(",", ":")).encode()
-    atomic_write(f"{directory}/state.json", content, durable=False)
+    try:
+        atomic_write(path, content, durable=False)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        overwrite(path, content)
 
 
 def note(directory: str, text: str) -> None:

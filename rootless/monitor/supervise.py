@@ -10,7 +10,7 @@ import os
 import time
 
 from rootless.errors import InvalidState, RootlessError
-from rootless.monitor import cleanup, protocol, signals, state
+from rootless.monitor import cleanup, protocol, signals, state, stop_request
 from rootless.monitor.clients import Client, Clients
 from rootless.monitor.launch_spec import LaunchSpec, read
 from rootless.monitor.logfile import LogFile, NoLog, open_log
@@ -116,8 +116,8 @@ class Supervisor:
             self.clients.attach(client, request.attach)
         try:
             self._begin(self.directory)
-        except RootlessError as e:
-            self.clients.tell_all(protocol.error_message(e))
+        except (RootlessError, OSError) as e:
+            self.clients.tell_all(protocol.error_message(_as_ours(e, self.directory)))
             self._leave()
             return
         self._launch()
@@ -338,7 +338,7 @@ class Supervisor:
         if self._log.lost:
             state.note(spec.directory, f"{self._log.lost} writes to the log failed")
             self._log.lost = 0
-        stop_requested = self._stopping or os.path.exists(f"{spec.directory}/stop-requested")
+        stop_requested = self._stopping or stop_request.is_asked(spec.directory)
         ran_for = time.monotonic() - self._began
         restart = spec.now().restart
         self._policy.change(restart.name, restart.maximum_retry_count)
@@ -428,13 +428,24 @@ class Supervisor:
         return self._spec, self._state
 
 
+def _as_ours(error: RootlessError | OSError, directory: str) -> RootlessError:
+    """`error` for a client: of one of the kernel's the file and the reason."""
+    if isinstance(error, RootlessError):
+        return error
+    from rootless.host.full import refused
+
+    return refused(f"cannot make '{error.filename or directory}' for the container", error, directory)
+
+
 def _take_lock(directory: str) -> int:
     """The lock of the whole life of a monitor; its holder is the one that runs the container."""
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(f"{directory}/monitor.lock", flags, 0o600)
     except OSError as e:
-        raise InvalidState(f"cannot lock '{directory}': {e.strerror}") from e
+        from rootless.host.full import refused
+
+        raise refused(f"cannot lock '{directory}'", e, directory) from e
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:

@@ -33,7 +33,11 @@ BUILDER = ("build_options", "dockerfile", "context", "worker", "session", "steps
 RUNTIME = ("spec", "mount_options", "capabilities", "channel", "operations", "plan", "cgroups", "seccomp", "process",
            "oci")  # fmt: skip
 # engine shares only the words of the attach protocol and the repair of dead monitors; it never runs a monitor itself
-ENGINE_SEES_OF_MONITOR = {"protocol", "reap"}
+ENGINE_SEES_OF_MONITOR = {
+    "protocol",
+    "reap",
+    "stop_request",
+}  # frames, what the dead leave, and the mark that both sides know
 HOT = ("errors", "hashing", "paths", "kernel", "records", "host", "runtime", "network", "monitor",
        "storage/drivers",
        "storage/files/removal")  # fmt: skip

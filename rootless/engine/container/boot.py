@@ -9,6 +9,7 @@ import os
 
 from rootless.engine.container.reconcile import state_of
 from rootless.errors import InvalidInput, NotFound
+from rootless.monitor import stop_request
 from rootless.records.state import NEVER
 
 TYPE_CHECKING = False
@@ -39,7 +40,7 @@ def _is_wanted(engine: Engine, record: ContainerRecord) -> bool:
     state = state_of(engine, record.id)
     if state.started_at == NEVER or state.is_running or state.status == "restarting" or state.remote:
         return False
-    stopped = os.path.exists(engine.store.containers.path(record.id, "stop-requested"))
+    stopped = stop_request.is_asked(engine.store.containers.path(record.id))
     if kind == "on-failure":
         return not stopped and state.exit_code != 0
     return kind == "always" or (kind == "unless-stopped" and not stopped)

@@ -88,9 +88,11 @@ class Target:
 
 
 def mark_stop(directory: str) -> None:
-    """Write the mark `stop-requested`."""
+    """Say that the container's end is wanted."""
+    from rootless.monitor import stop_request
+
     try:
-        os.close(os.open(f"{directory}/stop-requested", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        stop_request.ask(directory)
     except FileNotFoundError:
         pass  # a --rm container that has just gone
     except OSError as e:

@@ -34,8 +34,9 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
             from rootless.monitor import reap
 
             directory = containers.path(container_id)
-            if not reap.is_supervised(directory) and reap.stale(directory):
-                state = containers.read_state(container_id) or ContainerState()
+            if not reap.is_supervised(directory):
+                # None: somebody else has put it right since we read it, or a monitor has taken over
+                state = reap.stale(directory) or containers.read_state(container_id) or ContainerState()
     if state.status == "running" and os.path.exists(containers.path(container_id, "paused")):
         state.status = "paused"
     return state

@@ -7,6 +7,7 @@ import os
 from rootless.engine.container.reconcile import saved_options
 from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
 from rootless.errors import InvalidInput, InvalidState, NotFound, UsageError
+from rootless.monitor import stop_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
     containers = engine.store.containers
     directory = containers.path(container_id)
-    for mark in ("stop-requested", "paused"):
-        try:
-            os.unlink(f"{directory}/{mark}")
-        except FileNotFoundError:
-            pass
+    stop_request.withdraw(directory)
+    try:
+        os.unlink(f"{directory}/paused")
+    except FileNotFoundError:
+        pass
     options = _saved_options(engine, container_id)
     record = containers.read(container_id)
     from rootless.engine.container import joins

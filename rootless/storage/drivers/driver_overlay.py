@@ -49,7 +49,14 @@ class Overlay:
                     os.close(fd)
             else:
                 mount_by_page(plan.lowerdirs, plan.upper, plan.work, target, volatile=plan.volatile)
+            if os.statvfs(target).f_flag & os.ST_RDONLY and not os.statvfs(plan.upper).f_flag & os.ST_RDONLY:
+                # overlayfs then only warns, in the kernel's log, and everything that the container writes fails
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), plan.work)
         except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                from rootless.host.full import refused
+
+                raise refused(f"no room for the container's files in '{plan.directory}'", e, plan.upper) from e
             words = "".join(f" ({note})" for note in getattr(e, "__notes__", ()) if "overlay" in note)
             raise RuntimeFailure(
                 f"cannot mount overlay of {len(plan.lowerdirs)} layers on '{target}': {e.strerror}{words}",

@@ -42,8 +42,8 @@ def remove_tree(
         if not os.path.lexists(path):
             return
     except OSError as e:
-        # A mount point or another filesystem: delete in place
-        if e.errno not in (errno.EBUSY, errno.EXDEV, *_DENIED):
+        # A mount point, another filesystem, or no room for a longer directory `trash`: delete in place
+        if e.errno not in (errno.EBUSY, errno.EXDEV, errno.ENOSPC, errno.EDQUOT, *_DENIED):
             raise HostLimit(f"cannot remove '{path}': {e.strerror}") from e
     delete(path, id_map, userns_fd=userns_fd)
 

@@ -171,6 +171,8 @@ class Containers:
 
     def drop_stale(self, name: str) -> None:
         """Remove a name file that leads to no container (a removal that was killed)."""
+        if self._owner(name) is not None:
+            return
         with Lock(f"{self.root}/locks/names"):
             if self._owner(name) is None:
                 try:

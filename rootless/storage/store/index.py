@@ -16,6 +16,7 @@ from rootless.image.fields import load_json, mapping, text
 from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
 from rootless.image.platform import host_platform
 from rootless.paths import Lock, atomic_write
+from rootless.storage.store import reserve
 from rootless.storage.store.blobs import Blobs
 
 if TYPE_CHECKING:
@@ -98,11 +99,12 @@ class _Listed:
 class ImageIndex:
     """The file `index.json` and the manifests and configs it leads to."""
 
-    __slots__ = ("_blobs", "_lock", "path")
+    __slots__ = ("_blobs", "_lock", "_reserve", "path")
 
     def __init__(self, root: str, blobs: Blobs) -> None:
         self.path = f"{root}/index.json"
         self._lock = f"{root}/locks/index"
+        self._reserve = f"{root}/locks/reserve"
         self._blobs = blobs
 
     def entries(self) -> list[ImageEntry]:
@@ -217,14 +219,14 @@ class ImageIndex:
             digest = self._take_name(descriptors, reference)
             if digest is None:
                 raise NotFound(f"no image is named '{reference}'", hint="`rootless images` lists them")
-            self._write(descriptors)
+            self._write(descriptors, frees=True)
         return digest
 
     def remove(self, manifest_digest: str) -> None:
         """Forget the image and all its names; its blobs and layers are garbage then. Harmless when it is not here."""
         with Lock(self._lock):
             descriptors = self._descriptors()
-            self._write([d for d in descriptors if d.digest != manifest_digest])
+            self._write([d for d in descriptors if d.digest != manifest_digest], frees=True)
 
     def load(self, manifest_digest: str) -> ImageEntry:
         """The image with exactly this manifest, named or not. Raises NotFound, InvalidInput, DigestMismatch."""
@@ -261,10 +263,16 @@ class ImageIndex:
                 hint="restore it, or remove it and pull again",
             ) from e
 
-    def _write(self, descriptors: list[_Listed]) -> None:
+    def _write(self, descriptors: list[_Listed], *, frees: bool = False) -> None:
+        """frees: what becomes garbage by this may be needed room, so that the reserve may be used."""
         manifests = [descriptor.to_json() for descriptor in descriptors]
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
-        atomic_write(self.path, json.dumps(index, indent=1).encode() + b"\n")
+        content = json.dumps(index, indent=1).encode() + b"\n"
+        if frees:
+            reserve.write_freeing(self.path, content, self._reserve)
+            return
+        atomic_write(self.path, content)
+        reserve.keep(self._reserve, len(content))
 
     @staticmethod
     def _names(descriptors: list[_Listed]) -> dict[str, list[str]]:

@@ -85,6 +85,8 @@ class Store:
                         self.path("index.json"),
                         b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}\n',
                     )
+                for name in ("store", "names"):  # removing on a full disk must find its locks made
+                    Lock(self.path("locks", name)).make()
                 atomic_write(self.path("version"), VERSION.encode() + b"\n")
         except OSError as e:
             raise HostLimit(

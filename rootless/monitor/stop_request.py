@@ -1,0 +1,47 @@
+"""The mark that the end of a container is wanted: no restart policy undoes it, and it outlives a reboot.
+
+It is the file `stop-requested` in the container's directory. Where the disk has no inode left for that file, the mark
+is the sticky bit of `monitor.lock`, which is there while a container runs: `stop` must work on a full disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+_FILE = "stop-requested"
+_LOCK = "monitor.lock"
+
+
+def ask(directory: str) -> None:
+    """Set the mark. Raises OSError; FileNotFoundError when the container is gone."""
+    try:
+        os.close(os.open(f"{directory}/{_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.chmod(f"{directory}/{_LOCK}", 0o600 | stat.S_ISVTX)
+
+
+def is_asked(directory: str) -> bool:
+    """Whether the mark is set."""
+    if os.path.exists(f"{directory}/{_FILE}"):
+        return True
+    try:
+        return bool(os.stat(f"{directory}/{_LOCK}").st_mode & stat.S_ISVTX)
+    except OSError:
+        return False
+
+
+def withdraw(directory: str) -> None:
+    """Take the mark away, for a new start."""
+    try:
+        os.unlink(f"{directory}/{_FILE}")
+    except FileNotFoundError:
+        pass
+    try:
+        if os.stat(f"{directory}/{_LOCK}").st_mode & stat.S_ISVTX:
+            os.chmod(f"{directory}/{_LOCK}", 0o600)
+    except FileNotFoundError:
+        pass  # it never ran
