@@ -12,6 +12,7 @@ import time
 from rootless.errors import UsageError
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = (1 << 63) / 1e9  # seconds: as Go, whose durations are 64-bit numbers of nanoseconds
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -51,8 +52,8 @@ def parse_duration(text: str, flag: str) -> float:
             total = -1.0
             break
         rest = rest[unit_end:]
-    if total < 0 or not text.strip():
-        raise UsageError(f"'{text}' is not a duration ({flag})", hint="write it like 30s, 1m30s or 500ms")
+    if not 0 <= total < _LONGEST or not text.strip():
+        raise UsageError(f"'{text[:40]}' is not a duration ({flag})", hint="write it like 30s, 1m30s or 500ms")
     return total
 
 

@@ -67,11 +67,11 @@ def error_from_json(value: object) -> RootlessError | OSError:
 
 def parse_object(content: bytes) -> dict[str, Any]:
     """The JSON object in a message of a child process. Raises RuntimeFailure."""
-    import json
+    from rootless.records.fields import parse_json
 
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
+        value = parse_json(content)
+    except ValueError:
         raise RuntimeFailure(_MALFORMED) from None
     if not isinstance(value, dict):
         raise RuntimeFailure(_MALFORMED)

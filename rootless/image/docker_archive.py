@@ -29,6 +29,7 @@ from rootless.image.manifest import (
 from rootless.image.platform import host_platform
 from rootless.image.reference import parse_reference
 from rootless.image.source import Reader
+from rootless.records.fields import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,8 +148,8 @@ def archive_sources(files: FileSet) -> Sequence[ArchiveSource]:
 
 def _manifest_json(files: FileSet) -> list[_Entry]:
     try:
-        entries: object = json.loads(read_file(files, "manifest.json", MANIFEST_LIMIT))
-    except (ValueError, RecursionError) as e:
+        entries = parse_json(read_file(files, "manifest.json", MANIFEST_LIMIT))
+    except ValueError as e:
         raise InvalidInput(f"manifest.json of the archive is not JSON: {str(e)[:200]}") from e
     if not isinstance(entries, list) or len(entries) > _MAX_IMAGES:
         raise InvalidInput("manifest.json of the archive is not a list of images")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 4096  # bytes kept of a probe's output
 MAX_RESULTS = 5
+_SHARE = 10  # a probe costs a process, so the wait before the next is this many times its length ...
+_LONGEST_REST = 1.0  # ... but no more seconds than these beyond what the check asks for
 _PROBE_FAILED = 125  # our own: the probe could not run
 
 
@@ -70,6 +72,7 @@ class Health:
         self._status = HealthStatus(settings.retries, settings.start_period)
         self._argv = _probe_argv(settings)
         self._began = time.monotonic()
+        self._rest = 0.0
         self._probe: _Probe | None = None
         self._timer: Timer | None = None
         if self._argv:
@@ -79,7 +82,7 @@ class Health:
     def _wait(self) -> None:
         starting = self._status.status == "starting" and time.monotonic() - self._began < self._status.start_period
         interval = min(self._start_interval, self._interval) if starting else self._interval
-        self._timer = self._loop.later(interval, self._begin)
+        self._timer = self._loop.later(max(interval, self._rest), self._begin)
 
     def _begin(self) -> None:
         self._probe = _Probe(self._loop, self._spec, self._pid, self._argv)
@@ -103,6 +106,7 @@ class Health:
             exit_code = -1
             output = f"Health check exceeded timeout ({self._timeout:g}s)" + (f": {output}" if output else "")
         result = HealthResult(probe.started_at, timestamp_ns(), exit_code, output)
+        self._rest = min(_SHARE * (time.monotonic() - probe.began), _LONGEST_REST)
         self._status.add(result, age=probe.began - self._began)
         self._report(self._status.facts())
         self._wait()

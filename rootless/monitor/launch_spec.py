@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import InvalidInput
+from rootless.records.fields import parse_json
 from rootless.records.launch import LaunchPlan
 
 TYPE_CHECKING = False
@@ -100,12 +101,10 @@ def _plan(directory: str) -> LaunchPlan:
 
 
 def _object(path: str) -> dict[str, Any]:
-    import json
-
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(fd, "rb") as file:
-            value = json.loads(file.read(_MAX_FILE))
+            value = parse_json(file.read(_MAX_FILE))
     except OSError as e:
         raise InvalidInput(f"cannot read '{path}': {e.strerror}") from e
     except ValueError as e:

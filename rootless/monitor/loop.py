@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 URGENT = select.EPOLLPRI  # a file of the kernel's has changed
+_LONGEST_WAIT = 24 * 3600.0  # seconds; epoll_wait(2) takes 32-bit milliseconds, and a later timer is waited for again
 
 
 class Timer:
@@ -81,7 +82,7 @@ class Loop:
             if call is not None:
                 call()
                 return  # the call may have ended what the caller waits for
-        timeout = max(self._timers[0].when - now, 0) if self._timers else -1
+        timeout = min(max(self._timers[0].when - now, 0), _LONGEST_WAIT) if self._timers else -1
         for fd, events in self._epoll.poll(timeout):
             call_events = self._calls.get(fd)  # an earlier call of this turn may have forgotten it
             if call_events is not None:

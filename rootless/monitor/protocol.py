@@ -11,7 +11,7 @@ import _socket  # `socket` itself loads enum and selectors, 1 MB in each idle mo
 import struct
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError, RuntimeFailure
-from rootless.records.fields import Fields
+from rootless.records.fields import Fields, parse_json
 
 STDIN = 0  # client to monitor: bytes for the container's standard input
 STDOUT = 1  # monitor to client: bytes of standard output, or of the terminal
@@ -181,10 +181,8 @@ def resize(rows: int, cols: int) -> bytes:
 
 def read_payload(payload: bytes) -> Fields:
     """The members of a payload that is a JSON object. Raises InvalidInput when it is none."""
-    import json
-
     try:
-        value = json.loads(payload)
+        value = parse_json(payload)
     except ValueError:
         value = None
     return Fields(value, "a frame's payload")

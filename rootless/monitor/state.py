@@ -6,6 +6,7 @@ import errno
 import os
 
 from rootless.errors import InvalidInput
+from rootless.records.fields import parse_json
 from rootless.records.state import NEVER, ContainerState, HealthState, NetworkFacts, timestamp_ns
 
 TYPE_CHECKING = False
@@ -20,12 +21,10 @@ _MAX_NOTES = 1 << 16  # bytes of monitor.log
 
 def read(directory: str) -> ContainerState | None:
     """The state in `directory`; None when there is none that we can read."""
-    import json
-
     path = f"{directory}/state.json"
     try:
         with open(path, "rb") as file:
-            return ContainerState.from_json(json.loads(file.read(1 << 20)), path)
+            return ContainerState.from_json(parse_json(file.read(1 << 20)), path)
     except (OSError, ValueError, InvalidInput):
         return None
 

@@ -23,6 +23,7 @@ from rootless.network.helper import (
 )
 from rootless.network.ports import allocate, refused
 from rootless.paths import runtime_base
+from rootless.records.fields import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,10 +143,10 @@ def add_forward(api: str, port: Port) -> None:
                 if not chunk:
                     break
                 answer += chunk
-        said = json.loads(answer)
+        said = parse_json(answer)
     except (OSError, ValueError) as e:
         raise HostLimit(f"cannot publish {port}: slirp4netns does not answer: {e}") from e
-    if "error" in said:
+    if isinstance(said, dict) and "error" in said:
         words = str(said["error"].get("desc", said["error"])) if isinstance(said["error"], dict) else str(said["error"])
         if "hostfwd" in words:  # the bind failed after our own test of the port
             raise refused(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))

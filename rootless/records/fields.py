@@ -14,7 +14,23 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_TOO_LARGE = 1 << 64  # no number of ours is; float() and the system calls raise OverflowError for larger ones
 _HINT = "restore the file or remove the container's directory"
+
+
+def parse_json(content: str | bytes) -> object:
+    """The JSON value that `content` writes, UTF-8 where it is bytes. Raises ValueError for everything else.
+
+    Whoever reads JSON of an image, a registry, a socket or a file asks here: json.loads raises RecursionError, which is
+    no ValueError, for text of more brackets than Python has stack, and would end a monitor and its container with it.
+    """
+    import json
+
+    try:
+        value: object = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
 
 
 class Fields:
@@ -64,7 +80,7 @@ class Fields:
         value = self._known.get(key)
         if value is None and default is not None:
             return default
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, int) or isinstance(value, bool) or not abs(value) < _TOO_LARGE:
             raise self._wrong(key, "a whole number")
         return value
 
@@ -73,11 +89,11 @@ class Fields:
         return None if self._known.get(key) is None else self.integer(key)
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number; without a default it must be there."""
+        """A finite number; without a default it must be there."""
         value = self._known.get(key)
         if value is None and default is not None:
             return default
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _TOO_LARGE:
             raise self._wrong(key, "a number")
         return float(value)
 

@@ -7,6 +7,7 @@ import os
 
 from rootless.errors import InvalidInput, NotFound
 from rootless.paths import atomic_write
+from rootless.records.fields import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def read_record(path: str, *, what: str = "record") -> dict[str, Any]:
     if len(content) > LIMIT:
         raise InvalidInput(f"{what} '{path}' is larger than {LIMIT >> 20} MiB")
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as e:
+        record = parse_json(content)
+    except ValueError as e:
         raise InvalidInput(f"{what} '{path}' is not JSON: {e}", hint="restore the file or remove its directory") from e
     if not isinstance(record, dict):
         raise InvalidInput(f"{what} '{path}' is not a JSON object", hint="restore the file or remove its directory")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import FileNode, Match, walk
 from rootless.errors import InvalidInput
+from rootless.records.fields import parse_json
 
 if TYPE_CHECKING:
     from rootless.builder.context.ignore import Exclusions
@@ -39,8 +40,8 @@ class Known:
             return
         try:
             with open(path, encoding="utf-8") as file:
-                document = json.load(file)
-            if document["format"] == _FORMAT:
+                document = parse_json(file.read())
+            if isinstance(document, dict) and document["format"] == _FORMAT:
                 self._known = document["files"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # a lost cache only costs reading

@@ -68,7 +68,7 @@ class Target:
         """Wait for its end, at most `seconds` (None: for ever)."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(None if seconds is None else max(0, int(seconds * 1000))))
+        return bool(poll.poll(None if seconds is None else min(max(0, int(seconds * 1000)), (1 << 31) - 1)))
 
     def settle(self) -> None:
         """Wait until the monitor has written the last state, removed a --rm container, and gone."""

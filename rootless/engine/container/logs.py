@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import deque
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
 
+from rootless.errors import InvalidInput
+from rootless.records.fields import Fields, parse_json
 from rootless.units import parse_timestamp_ns
 
 _POLL = 0.1  # seconds between looks at a followed file
@@ -225,9 +226,9 @@ def _has_moved(path: str, fd: int) -> bool:
 
 def _parse(line: bytes) -> LogRecord | None:
     try:
-        fields = json.loads(line)
-        return LogRecord(str(fields["log"]), str(fields.get("stream", "stdout")), str(fields.get("time", "")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        fields = Fields(parse_json(line), "log")
+        return LogRecord(fields.text("log"), fields.text("stream", "stdout"), fields.text("time", ""))
+    except (ValueError, InvalidInput):
         return None  # a line cut by a full disk or a kill
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from typing import TYPE_CHECKING
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 from rootless.errors import UsageError
 from rootless.image.fields import mapping, strings, texts
 from rootless.image.fields import text as string
-from rootless.units import parse_duration
+from rootless.records.fields import parse_json
+from rootless.units import parse_duration, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rootless.image.fields import Fields
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE | re.ASCII)
+_SHORTEST_INTERVAL = 1_000_000  # nanoseconds, as docker
 _SHELL = ["/bin/sh", "-c"]
 
 
@@ -48,7 +49,7 @@ def _command(text: str, shell: Sequence[str]) -> list[str]:
     """Exec form (a JSON list) as it is, shell form through the shell."""
     if text.startswith("["):
         try:
-            words = json.loads(text)
+            words = parse_json(text)
         except ValueError:
             words = None
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
@@ -138,6 +139,20 @@ def _onbuild(config: Fields, text: str) -> None:
     config["OnBuild"] = [*(texts(config, "OnBuild") or []), text]
 
 
+def _retries(text: str) -> int:
+    number = whole_number(text, (1 << 31) - 1)
+    if number is None:
+        raise ValueError(f"HEALTHCHECK --retries: '{text[:20]}' is not a number")
+    return number
+
+
+def _nanoseconds(text: str, flag: str) -> int:
+    nanoseconds = int(parse_duration(text, flag) * 1e9)
+    if 0 < nanoseconds < _SHORTEST_INTERVAL:
+        raise ValueError(f"{flag} cannot be less than 1ms")
+    return nanoseconds
+
+
 def _healthcheck(config: Fields, text: str) -> None:
     names = {
         "interval": "Interval",
@@ -152,9 +167,7 @@ def _healthcheck(config: Fields, text: str) -> None:
         name, _, value = flag[2:].partition("=")
         if name not in names:
             raise ValueError(f"'--{name}' is not an option of HEALTHCHECK")
-        health[names[name]] = (
-            int(value) if name == "retries" else int(parse_duration(value, f"HEALTHCHECK --{name}") * 1e9)
-        )
+        health[names[name]] = _retries(value) if name == "retries" else _nanoseconds(value, f"HEALTHCHECK --{name}")
         text = text.strip()
     if text.upper() == "NONE":
         config["Healthcheck"] = {"Test": ["NONE"]}

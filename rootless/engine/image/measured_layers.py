@@ -6,7 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from rootless.errors import InvalidInput
 from rootless.paths import atomic_write
+from rootless.records.fields import Fields, parse_json
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.jobs import MeasureJob
 
@@ -23,8 +25,8 @@ _NOTE = "disk.json"
 def _noted(directory: str) -> int | None:
     try:
         with open(f"{directory}/{_NOTE}", "rb") as file:
-            return int(json.loads(file.read(1 << 12))["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+            return Fields(parse_json(file.read(1 << 12)), file.name).integer("bytes")
+    except (OSError, ValueError, InvalidInput):
         return None
 
 

@@ -30,7 +30,10 @@ def restart_policy(text: str, *, rm: bool) -> RestartPlan:
 
 
 def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> HealthPlan | None:
-    """The check in force: the image's, changed by --health-*; None when there is none. Times in seconds."""
+    """The check in force: the image's, changed by --health-*; None when there is none. Times in seconds.
+
+    Raises UsageError for times under 1ms, as docker: with an Interval of 1ns an image would keep the host busy.
+    """
     asked = (
         options.health_cmd,
         options.health_interval,
@@ -57,7 +60,13 @@ def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> 
                 raise UsageError(f"{flag} cannot be less than 1ms")
             return value or default
         saved = base.get(name)
-        return saved / _SECOND if isinstance(saved, int) and saved > 0 else default
+        if not isinstance(saved, int) or saved <= 0:
+            return default
+        if saved < _SECOND // 1000:
+            raise UsageError(
+                f"{name} in Healthcheck of the image cannot be less than 1ms", hint=f"give {flag}, or --no-healthcheck"
+            )
+        return min(saved, (1 << 63) - 1) / _SECOND
 
     if options.health_retries is not None and options.health_retries < 0:
         raise UsageError("--health-retries cannot be negative")
@@ -65,7 +74,7 @@ def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> 
     plan = HealthPlan(test)
     plan.interval = seconds("--health-interval", options.health_interval, "Interval", plan.interval)
     plan.timeout = seconds("--health-timeout", options.health_timeout, "Timeout", plan.timeout)
-    plan.retries = retries if isinstance(retries, int) and retries > 0 else plan.retries
+    plan.retries = min(retries, (1 << 31) - 1) if isinstance(retries, int) and retries > 0 else plan.retries
     plan.start_period = seconds("--health-start-period", options.health_start_period, "StartPeriod", 0.0)
     start_interval = options.health_start_interval
     plan.start_interval = seconds("--health-start-interval", start_interval, "StartInterval", plan.start_interval)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from rootless.errors import InvalidInput
 from rootless.image.distribution.shortnames import is_loopback
+from rootless.image.fields import load_json, mapping, sequence
 from rootless.units import whole_number
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ def proxy_for(host: str) -> str | None:
 
 def error_text(response: BaseHTTPResponse) -> str:
     """The registry's words for an error (JSON of the distribution-spec, or any text); ends the response."""
-    import json
-
     from urllib3.exceptions import HTTPError
 
     try:
@@ -37,11 +37,11 @@ def error_text(response: BaseHTTPResponse) -> str:
         raw = b""
     response.release_conn() if not response.closed and len(raw) < _LIMIT else response.close()
     try:
-        errors = json.loads(raw)["errors"]
+        errors = [mapping(each, "errors") for each in sequence(load_json(raw, "answer")["errors"], "errors")]
         texts = [str(each.get("message") or each.get("code") or "") for each in errors]
-        details = [each["detail"] for each in errors if isinstance(each.get("detail"), str)]
+        details = [detail for each in errors if isinstance(detail := each.get("detail"), str)]
         return "; ".join(filter(None, texts + details))[:500]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (InvalidInput, KeyError):
         text = raw.decode("utf-8", "replace").strip()
         return "" if text.startswith("<") else text.partition("\n")[0][:200]
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 from typing import TYPE_CHECKING
 
 from rootless.errors import AuthenticationError, InvalidInput, UsageError
+from rootless.image.fields import load_json
 from rootless.image.reference import DEFAULT_REGISTRY
 from rootless.paths import runtime_base
+from rootless.records.fields import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,8 +114,8 @@ def read_auth_file(path: str, *, required: bool) -> Fields | None:
             raise UsageError(f"cannot read the file of credentials '{path}': {e.strerror}") from e
         return None
     try:
-        document = json.loads(raw or b"{}")
-    except (ValueError, RecursionError) as e:
+        document = parse_json(raw or b"{}")
+    except ValueError as e:
         # The text of the error could quote a password
         raise InvalidInput(f"the file of credentials '{path}' is not JSON", hint="correct or remove it") from e
     if len(raw) > _FILE_LIMIT or not isinstance(document, dict):
@@ -214,8 +215,8 @@ def _ask_helper(name: str, host: str) -> Credentials | None:
             return None
         raise
     try:
-        document = json.loads(answer)
+        document = load_json(answer, "its answer")
         user, secret = document["Username"], document["Secret"]
-    except (ValueError, KeyError, TypeError) as e:
+    except (InvalidInput, KeyError) as e:
         raise AuthenticationError(f"credential helper '{program}' gave no credentials for '{host}'") from e
     return Credentials("" if user == "<token>" else str(user), Secret(str(secret)))

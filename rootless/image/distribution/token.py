@@ -6,15 +6,15 @@ No network here: the session asks; this module says what to ask, and refuses rea
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from rootless.errors import RegistryError
+from rootless.errors import InvalidInput, RegistryError
 from rootless.image.distribution.auth import Secret
 from rootless.image.distribution.shortnames import host_name, is_loopback
+from rootless.image.fields import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,9 +121,9 @@ def refresh_form(challenge: Challenge, scopes: Sequence[str], token: Secret) -> 
 def parse_token(raw: bytes, host: str) -> Secret:
     """The token in a token server's answer. Raises RegistryError."""
     try:
-        document = json.loads(raw)
+        document = load_json(raw, "token")
         token = document.get("token") or document.get("access_token")
-    except (ValueError, AttributeError, RecursionError):
+    except InvalidInput:
         token = None
     if not isinstance(token, str) or not token or any(not 32 < ord(c) < 127 for c in token):
         raise RegistryError(f"the token server of registry '{host}' gave no token")

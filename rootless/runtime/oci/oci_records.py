@@ -13,7 +13,7 @@ import re
 from rootless.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.kernel import procfs
 from rootless.paths import Lock, atomic_write, close_to_others, ensure_private
-from rootless.records.fields import Fields
+from rootless.records.fields import Fields, parse_json
 from rootless.runtime.spec.oci_state import OciState
 
 TYPE_CHECKING = False
@@ -244,7 +244,7 @@ class Records:
         path = f"{directory}/state.json"
         try:
             with open(path, "rb") as file:
-                value: object = json.load(file)
+                value = parse_json(file.read())
         except FileNotFoundError:
             if os.path.isdir(directory):
                 # killed between making the directory and its record

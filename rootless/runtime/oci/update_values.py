@@ -38,7 +38,7 @@ def _number(flag: str, text: str) -> int:
 
 
 def _read(path: str) -> dict[str, object]:
-    import json
+    from rootless.records.fields import parse_json
 
     if path == "-":
         text = sys.stdin.buffer.read(_MAX + 1)
@@ -49,7 +49,7 @@ def _read(path: str) -> dict[str, object]:
         except OSError as e:
             raise InvalidInput(f"cannot read '{path}': {e.strerror}") from e
     try:
-        value: object = json.loads(text[:_MAX])
+        value = parse_json(text[:_MAX])
     except ValueError as e:
         raise InvalidInput(f"'{path}' is no JSON: {e}") from e
     if not isinstance(value, dict):

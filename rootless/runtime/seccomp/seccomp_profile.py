@@ -10,6 +10,7 @@ import os
 import stat
 
 from rootless.errors import InvalidInput
+from rootless.records.fields import parse_json
 from rootless.runtime.capabilities import DEFAULT
 
 TYPE_CHECKING = False
@@ -195,8 +196,8 @@ def read_profile(path: str, capabilities: Iterable[str] = DEFAULT) -> SeccompPro
     if len(content) > _MAX_FILE:
         raise InvalidInput(f'seccomp profile "{path}" is larger than {_MAX_FILE} bytes')
     try:
-        return resolve(json.loads(content), capabilities)
-    except (ValueError, RecursionError) as e:
+        return resolve(parse_json(content), capabilities)
+    except ValueError as e:
         raise InvalidInput(f'seccomp profile "{path}" is not JSON: {e}') from e
     except InvalidInput as e:
         raise InvalidInput(f'seccomp profile "{path}": {e.message}', hint=e.hint) from e

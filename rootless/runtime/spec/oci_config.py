@@ -460,13 +460,12 @@ def read_json(path: str) -> object:
 
 def parse_json(content: bytes, path: str) -> object:
     """The JSON value of `content`, which was read from `path`. Raises InvalidInput."""
-    import json
+    from rootless.records import fields
 
     try:
-        value: object = json.loads(content)
-    except (ValueError, RecursionError) as e:
+        return fields.parse_json(content)
+    except ValueError as e:
         raise InvalidInput(f"cannot read '{path}': it is no JSON: {e}") from e
-    return value
 
 
 def read_content(path: str) -> bytes:

@@ -12,7 +12,7 @@ import os
 import time
 
 from rootless.errors import HostLimit, InvalidInput
-from rootless.records.fields import Fields
+from rootless.records.fields import Fields, parse_json
 from rootless.storage.drivers import all_drivers, find_driver, names
 
 TYPE_CHECKING = False
@@ -112,7 +112,7 @@ class KeptAnswers:
         """Take what is kept; False when there is nothing, or all of it is of another state of the host."""
         try:
             with open(f"{self._cache}/storage-driver.json", encoding="utf-8") as file:
-                fields = Fields(json.load(file), file.name)
+                fields = Fields(parse_json(file.read()), file.name)
             self.order, self._programs = fields.texts("order"), fields.texts("programs")
             self._key = describe_dependencies(self._directory, self._id_map, self._programs)
             if fields.text("key") != self._key:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import time
 
+from rootless.errors import InvalidInput
 from rootless.paths import Lock
+from rootless.records.fields import Fields, parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,14 +156,12 @@ class EventReader:
 
 def parse(line: bytes) -> EventEntry | None:
     """One line; None for an empty or damaged one."""
-    import json
-
     try:
-        value = json.loads(line)
-        actor = value["Actor"]
-        attributes = {str(key): str(text) for key, text in actor["Attributes"].items()}
+        fields = Fields(parse_json(line), "event")
+        actor = fields.require_member("Actor")
+        attributes = {key: str(text) for key, text in actor.mapping("Attributes").items()}
         return EventEntry(
-            str(value["Type"]), str(value["Action"]), str(actor["ID"]), attributes, int(value["timeNano"])
+            fields.text("Type"), fields.text("Action"), actor.text("ID"), attributes, fields.integer("timeNano")
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, InvalidInput):
         return None

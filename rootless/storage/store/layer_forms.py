@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.image.digest import is_digest
 from rootless.paths import Lock, atomic_write
+from rootless.records.fields import parse_json
 
 if TYPE_CHECKING:
     from rootless.storage.store.store import Store
@@ -31,7 +32,7 @@ def forms(store: Store, chain_id: str) -> dict[str, Form]:
     """The forms of the layer, by the key of their compression."""
     try:
         with open(_path(store, chain_id), "rb") as file:
-            document = json.loads(file.read(_LIMIT))
+            document = parse_json(file.read(_LIMIT))
     except (OSError, ValueError):
         return {}
     found = {}
@@ -39,7 +40,7 @@ def forms(store: Store, chain_id: str) -> dict[str, Form]:
         try:
             if is_digest(form["digest"]):
                 found[str(key)] = Form(form["digest"], int(form["size"]), tuple(map(str, form["repositories"])))
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             continue
     return found
 
