@@ -1,4 +1,4 @@
-"""unshare, setns and the UTS names. It knows no order and no policy of namespaces."""
+"""unshare, setns, a process's network and user namespaces as open files, the UTS names. It knows no policy of them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,40 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int = 0) -> None:
     """setns(2) on a namespace fd, or on a pidfd with the CLONE_NEW* flags to join."""
     check(libc.setns(fd, flags), "setns", fd, flags)
+
+
+class OpenNetwork:
+    """A network namespace and the user namespace that its process is in, as open files of this process.
+
+    They stay what they were when the process changes its ids, which can make its /proc/PID/ns unreadable, or ends.
+    """
+
+    __slots__ = ("network", "user")
+
+    def __init__(self, network: int, user: int) -> None:
+        self.network = network
+        self.user = user
+
+    @classmethod
+    def of_process(cls, pid: int) -> OpenNetwork:
+        """Those of process `pid`; `close` closes them.
+
+        proc(5), ptrace(2): the kernel opens /proc/PID/ns only of a process that is dumpable, or that was executed in a
+        user namespace where we have CAP_SYS_PTRACE. A forked process that changes its uid is neither until it makes
+        itself dumpable again, so call this while the process waits for its caller. Raises PermissionError, or
+        FileNotFoundError when the process has ended.
+        """
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return cls(network, os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
+        except BaseException:
+            os.close(network)
+            raise
+
+    def close(self) -> None:
+        """Close both; the namespaces live on as long as a process is in them."""
+        for fd in (self.network, self.user):
+            os.close(fd)
 
 
 def sethostname(name: str) -> None:

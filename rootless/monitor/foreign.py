@@ -60,10 +60,21 @@ class ForeignRun:
         self.network = NetworkFacts()
 
     def connect(self) -> None:
-        """Begin to connect the network, without waiting."""
+        """Begin to connect the network, without waiting.
+
+        The runtime was executed inside of the user namespace, and so its child's namespaces can be opened at any time.
+        """
+        from rootless.kernel.namespaces import OpenNetwork
         from rootless.monitor.native import start_network
 
-        self._helper = start_network(self._spec, self.pid)
+        try:
+            opened = OpenNetwork.of_process(self.pid)
+        except OSError as e:
+            raise RuntimeFailure(f"the container's first process has no network to connect: {e.strerror}") from e
+        try:
+            self._helper = start_network(self._spec, opened)
+        finally:
+            opened.close()
 
     def start(self) -> None:
         """Wait for the network, then run PROGRAM start. Raises what the program said when it fails."""

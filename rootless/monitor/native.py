@@ -12,6 +12,7 @@ from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.kernel.namespaces import OpenNetwork
     from rootless.monitor.cgroup import AnyGroup, Holder
     from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
@@ -148,10 +149,10 @@ def launch(
 
             place.join(group, pid)
 
-    def on_namespaces(pid: int) -> None:
+    def on_namespaces(opened: OpenNetwork) -> None:
         nonlocal helper
         if helper is None:
-            helper = start_network(spec, pid)
+            helper = start_network(spec, opened)
 
     try:
         # before the fork: a child of a process that systemd has not moved yet would stay outside of the scope
@@ -266,9 +267,9 @@ def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:
         return []
 
 
-def start_network(spec: LaunchSpec, pid: int) -> Helper | None:
-    """Begin, without waiting, to connect the network namespace of `pid`; None when its mode needs no helper."""
+def start_network(spec: LaunchSpec, target: OpenNetwork) -> Helper | None:
+    """Begin, without waiting, to connect the network namespace `target`; None when its mode needs no helper."""
     from rootless.network.modes import recorded_mode
 
     network = spec.plan.network
-    return recorded_mode(network.mode).start(pid, network.ports, network.options)
+    return recorded_mode(network.mode).start(target, network.ports, network.options)

@@ -11,7 +11,7 @@ import os
 
 from rootless.errors import RootlessError
 from rootless.kernel import loopback
-from rootless.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, unshare
+from rootless.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, OpenNetwork, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def prepare(*, connected: bool) -> PreparedContainer | None:
             if connected:
                 from rootless.network.modes import DEFAULT
 
-                prepared._helper = DEFAULT.start(child)
+                prepared._helper = DEFAULT.start(OpenNetwork(prepared.fds["network"], prepared.fds["user"]))
     except (RootlessError, OSError):
         prepared.close()
     finally:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from rootless.kernel.namespaces import OpenNetwork
     from rootless.records.port import Port
 
 READY_FD = 3  # in the helper: what is written here says that the network is configured
@@ -186,43 +187,47 @@ def tun_error(words: str) -> HostLimit:
     )
 
 
-def spawn(argv: Sequence[str], pid: int, *, is_ready_on_stdout: bool = False) -> HelperProcess:
-    """Start helper `argv` (absolute path) in the user namespace of process `pid`.
+def spawn(
+    argv: Sequence[str], target: OpenNetwork, *, is_ready_on_stdout: bool = False, as_root: Sequence[str] = ()
+) -> HelperProcess:
+    """Start helper `argv` (absolute path) in the user namespace of `target`, which stays open and the caller's.
 
-    In it fd 0 is the network namespace: opened here because a helper that has dropped CAP_SYS_PTRACE may not open it,
-    and at 0 because newer pastas close what is above 2. The ready pipe is READY_FD, or stdout for a helper that prints
-    nothing else there. Call this from a process with one thread. Raises HostLimit when the namespaces are gone.
+    In it fd 0 is the network namespace: an open file because a helper that has dropped CAP_SYS_PTRACE may not open it
+    by a path, and at 0 because newer pastas close what is above 2. The ready pipe is READY_FD, or stdout for a helper
+    that prints nothing else there. as_root: options for a helper that is root in the user namespace (with keep-id we
+    are another user there). Call this from a process with one thread. Raises HostLimit for our own network namespace.
     """
-    network = _namespace(pid, "net")
-    namespace = _namespace(pid, "user")
+    if _is_ours(target.network, "net"):
+        raise HostLimit("the network namespace that was to be connected is our own")
+    namespace = -1 if _is_ours(target.user, "user") else target.user
     ready_read, ready_write = os.pipe()
     error_read, error_write = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _run(argv, (namespace, network, ready_write, error_write), parent, is_ready_on_stdout=is_ready_on_stdout)
-    for fd in (network, ready_write, error_write, *([namespace] if namespace >= 0 else [])):
-        os.close(fd)
+        fds = namespace, target.network, ready_write, error_write
+        _run((argv, as_root), fds, parent, is_ready_on_stdout=is_ready_on_stdout)
+    os.close(ready_write)
+    os.close(error_write)
     os.set_blocking(error_read, False)
     return HelperProcess(child, ready_read, error_read)
 
 
-def _namespace(pid: int, kind: str) -> int:
-    """An fd of a namespace of process `pid`; -1 for a user namespace that is ours."""
-    try:
-        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as e:
-        raise HostLimit(f"the process {pid} whose network was to be connected is gone: {e.strerror}") from e
-    if os.path.samestat(os.fstat(fd), os.stat(f"/proc/self/ns/{kind}")):
-        os.close(fd)
-        if kind == "net":
-            raise HostLimit(f"the process {pid} has no network namespace of its own")
-        return -1
-    return fd
+def _is_ours(fd: int, kind: str) -> bool:
+    """Is this open namespace the one that this process is in?"""
+    return os.path.samestat(os.fstat(fd), os.stat(f"/proc/self/ns/{kind}"))
 
 
-def _run(argv: Sequence[str], fds: tuple[int, int, int, int], parent: int, *, is_ready_on_stdout: bool) -> NoReturn:
-    """The child: never returns. fds: user namespace or -1, network namespace, ready, errors."""
+def _run(
+    words: tuple[Sequence[str], Sequence[str]],
+    fds: tuple[int, int, int, int],
+    parent: int,
+    *,
+    is_ready_on_stdout: bool,
+) -> NoReturn:
+    """The child: never returns. words: argv, and the options for root; fds: user namespace or -1, network namespace,
+    ready, errors."""
+    argv, as_root = words
     try:
         os.setsid()  # Ctrl-C at the terminal is for the container
         for number in _RESET:
@@ -239,7 +244,9 @@ def _run(argv: Sequence[str], fds: tuple[int, int, int, int], parent: int, *, is
         if namespace >= 0:
             setns(namespace, CLONE_NEWUSER)
         process.close_range(READY_FD + 1)
-        if os.geteuid() != 0:
+        if os.geteuid() == 0:
+            argv = [argv[0], *as_root, *argv[1:]]
+        else:
             # a user namespace where we are not root (keep-id): capabilities would go at exec
             _, permitted, _ = process.capget()
             process.capset(permitted, permitted, permitted)

@@ -11,17 +11,21 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from rootless.host.probes.result import Probe
+    from rootless.kernel.namespaces import OpenNetwork
     from rootless.network.helper import Helper
     from rootless.records.port import Port
 
     class HelperModule(Protocol):
         """What the module of a helper program offers. The table loads it only when the helper is wanted."""
 
-        def start(self, program: str, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
-            """Connect the network namespace of process `pid` with the helper at path `program`, and publish `ports`.
+        def start(
+            self, program: str, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()
+        ) -> Helper:
+            """Connect the network namespace `target` with the helper at path `program`, and publish `ports`.
 
-            options: words that `check_options` accepted. Returns at once; `ready()` of the result waits. Raises
-            HostLimit: no /dev/net/tun, a port that is taken.
+            target: stays the caller's, who may close it as soon as this returns. options: words that `check_options`
+            accepted. Returns at once; `ready()` of the result waits. Raises HostLimit: no /dev/net/tun, a port that is
+            taken.
             """
 
         def check_options(self, options: Sequence[str]) -> None:
@@ -68,7 +72,7 @@ class HelperProgram:
         program = self.path()
         return program is not None and self.load().is_reliable_for_ports(program)
 
-    def start(self, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
+    def start(self, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
         """As HelperModule.start. Raises HostLimit also when the program is not installed."""
         program = self.path()
         if program is None:
@@ -77,7 +81,7 @@ class HelperProgram:
                 hint=f"as root: apt install {self.package} (dnf install {self.package}); or use --network=host or "
                 "--network=none",
             )
-        return self.load().start(program, pid, ports, options)
+        return self.load().start(program, target, ports, options)
 
     def probe(self, directory: str) -> Probe:
         """Try the helper once, for `rootless doctor`; directory: scratch space."""
@@ -147,9 +151,9 @@ class Mode:
         """Do the interfaces that the container sees count its traffic, and not nothing or that of the whole host?"""
         return self.helper is not None or self.joins_another
 
-    def start(self, pid: int, ports: Iterable[Port] = (), options: Sequence[str] = ()) -> Helper | None:
-        """Begin, without waiting, to connect the network namespace of process `pid`; None where no helper is needed.
+    def start(self, target: OpenNetwork, ports: Iterable[Port] = (), options: Sequence[str] = ()) -> Helper | None:
+        """Begin, without waiting, to connect the network namespace `target`; None where no helper is needed.
 
         Raises HostLimit: the helper is not installed, there is no /dev/net/tun, a port is taken.
         """
-        return None if self.helper is None else self.helper.start(pid, ports, options)
+        return None if self.helper is None else self.helper.start(target, ports, options)

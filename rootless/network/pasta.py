@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rootless.host.probes.result import Probe
+    from rootless.kernel.namespaces import OpenNetwork
     from rootless.records.port import Port
 
 PROGRAM = "pasta"
@@ -76,16 +77,16 @@ def parse_options(options: Sequence[str]) -> list[tuple[str, str | None]]:
     return found
 
 
-def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
-    """Connect the network namespace of process `pid` with the pasta at path `program`; returns at once, `ready()` of
-    the result waits.
+def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
+    """Connect the network namespace `target` with the pasta at path `program`; returns at once, `ready()` of the result
+    waits.
 
     Host ports that `ports` leaves open are allocated here. Raises HostLimit: no /dev/net/tun, a busy port.
     """
     require_tun()
     published = allocate(ports)
     argv = arguments(program, published, resolv.host_resolver().forwarded(), options)
-    started = spawn(argv, pid, is_ready_on_stdout=True)
+    started = spawn(argv, target, is_ready_on_stdout=True)
     return Helper(PROGRAM, started, connection_facts(published), explain=explain)
 
 

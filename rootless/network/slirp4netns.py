@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rootless.host.probes.result import Probe
+    from rootless.kernel.namespaces import OpenNetwork
     from rootless.records.port import Port
 
 PROGRAM = "slirp4netns"
+_SANDBOX = ("--enable-sandbox",)
+"""It gives up the file system first (against bugs of its TCP/IP stack), which only root of its user namespace can."""
 _MAX_ANSWER = 65536  # bytes
 _ANSWER_TIMEOUT = 10.0  # seconds
 _PROBE_TIMEOUT = 10.0  # seconds
@@ -45,7 +48,7 @@ def check_options(options: Sequence[str]) -> None:
     )
 
 
-def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
+def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
     """As pasta.start, and `options` is empty. IPv6 host addresses cannot be published: HostLimit."""
     require_tun()
     published = allocate(ports)
@@ -53,7 +56,7 @@ def start(program: str, pid: int, ports: Iterable[Port], options: Sequence[str] 
         if ":" in port.host_ip:
             raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
     api = _socket_path() if published else None
-    started = spawn(arguments(program, api, is_sandboxed=_is_root_inside(pid)), pid)
+    started = spawn(arguments(program, api), target, as_root=_SANDBOX)
 
     def forward() -> None:
         assert api is not None
@@ -78,11 +81,8 @@ def is_reliable_for_ports(program: str) -> bool:
     return True
 
 
-def arguments(program: str, api: str | None, *, is_sandboxed: bool = True) -> list[str]:
-    """The command line; the process is in the container's user namespace already.
-
-    is_sandboxed: it gives up the file system first (against bugs of its TCP/IP stack), which needs to be root there.
-    """
+def arguments(program: str, api: str | None) -> list[str]:
+    """The command line, but for _SANDBOX; the process is in the container's user namespace already."""
     argv = [
         program,
         "--configure",
@@ -93,23 +93,11 @@ def arguments(program: str, api: str | None, *, is_sandboxed: bool = True) -> li
         "--netns-type=path",
         "--enable-seccomp",
     ]
-    if is_sandboxed:
-        argv.append("--enable-sandbox")
     if addresses.host_address(socket.AF_INET6) is not None:
         argv.append("--enable-ipv6")
     if api is not None:
         argv.append(f"--api-socket={api}")
     return [*argv, NETWORK_NAMESPACE, addresses.INTERFACE]
-
-
-def _is_root_inside(pid: int) -> bool:
-    """Are we uid 0 of the user namespace of `pid`? (Not with keep-id.)"""
-    try:
-        with open(f"/proc/{pid}/uid_map") as f:
-            extents = [tuple(map(int, line.split())) for line in f]
-    except OSError:
-        return False
-    return any(inside == 0 and outside == os.geteuid() for inside, outside, _ in extents)
 
 
 def _await_socket(path: str) -> None:

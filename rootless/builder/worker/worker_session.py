@@ -14,7 +14,7 @@ import signal
 from rootless.errors import HostLimit
 from rootless.host.mapping import write_maps
 from rootless.kernel import loopback
-from rootless.kernel.namespaces import CLONE_NEWNET, CLONE_NEWUSER, setns, unshare
+from rootless.kernel.namespaces import CLONE_NEWNET, CLONE_NEWUSER, OpenNetwork, setns, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _connected(user: int, program: HelperProgram) -> tuple[int, Helper]:
     with _Child(enter) as pid:
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return fd, program.start(pid, ())
+            return fd, program.start(OpenNetwork(fd, user), ())
         except BaseException:
             os.close(fd)
             raise

@@ -126,7 +126,7 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
             _inside(setup, inner)
         inner.close()
         launcher.send(Report("init", pid=child))
-        # stay until the network helper, which knows us by our pid, is ready
+        # stay until `Process.release`: by the end of this process the other one becomes the launcher's own child
         launcher.receive_order()
         os._exit(0)
     except BaseException as e:
@@ -155,7 +155,7 @@ def _enter_namespaces(setup: Setup, conversation: Conversation, parent: int) -> 
 
         conversation.step = "set up the network interfaces"
         netdevices.settle(devices)
-    # the network helper opens our namespaces by /proc/PID/ns, which the kernel lets it do for a dumpable process only
+    # proc(5): a change of ids gave our files in /proc to the host's root, and we are to write some (oom_score_adj)
     kernel.set_dumpable(True)
     return entry
 

@@ -11,7 +11,7 @@ import socket
 
 from rootless.errors import InvalidInput, RuntimeFailure
 from rootless.host.userns import read_map, write_maps
-from rootless.kernel.namespaces import CLONE_NEWUSER
+from rootless.kernel.namespaces import CLONE_NEWUSER, OpenNetwork
 from rootless.runtime.channel import Channel, MovedDevice, Order
 from rootless.runtime.plan import RootFacts, operations, root_propagation
 from rootless.runtime.process import hooks, init, namespace_steps
@@ -61,8 +61,8 @@ class Launch:
     root, where the old root is an initramfs, which pivot_root(2) refuses.
     namespace_fds: namespaces, by the configuration's word for the type, that the caller has made already and that are
     entered where the configuration wants new ones; a user namespace among them has the map `ids.setup_map`.
-    join_cgroup, on_namespaces: called here with the first child's pid, before it makes its cgroup namespace, and when
-    its network namespace is there; it lives until `Process.start` (or the hand-over to a gate).
+    join_cgroup: called here with the first child's pid, before it makes its cgroup namespace. on_namespaces: called
+    here beside the mounts with the network namespace, which is closed afterwards.
     init: our own reaper is pid 1; gate: listening SOCK_SEQPACKET socket by which a later process starts the container.
     warn: gets one line for each thing that is weaker than asked.
     """
@@ -92,7 +92,7 @@ class Launch:
         self.pivot = True
         self.namespace_fds: dict[str, int] = {}
         self.join_cgroup: Callable[[int], None] | None = None
-        self.on_namespaces: Callable[[int], None] | None = None
+        self.on_namespaces: Callable[[OpenNetwork], None] | None = None
         self.filters = SeccompFilters()
         self.options = ProcessOptions()
         self.streams = ProcessStreams()
@@ -202,6 +202,7 @@ def _is_ours(root: str) -> bool:
 def _follow(launch: Launch, child: FirstChild) -> Process:
     """Our side of the conversation, up to the start gate; whatever fails, both children are gone afterwards."""
     userns_fd = -1
+    network: OpenNetwork | None = None
     process: Process | None = None
     try:
         expect(child.channel, "namespaces", launch.warn)
@@ -211,12 +212,14 @@ def _follow(launch: Launch, child: FirstChild) -> Process:
             userns_fd = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if launch.join_cgroup is not None:
             launch.join_cgroup(child.pid)
+        if launch.on_namespaces is not None:
+            network = _open_network(child)
         order = Order("mapped")
         order.devices = _move_devices(launch.bundle.config, child.pid)
         child.channel.send(order)
-        if launch.on_namespaces is not None:
+        if launch.on_namespaces is not None and network is not None:
             # beside the mounts, which go on in the child meanwhile
-            launch.on_namespaces(child.pid)
+            launch.on_namespaces(network)
         process = child.follow(launch.warn)
         process.state = launch.bundle.state("created", process.pid)
         agent = launch.filters.listener or launch.bundle.config.linux.seccomp_listener
@@ -232,7 +235,18 @@ def _follow(launch: Launch, child: FirstChild) -> Process:
                 os.close(userns_fd)
             child.abandon()
         raise
+    finally:
+        if network is not None:
+            network.close()
     return process
+
+
+def _open_network(child: FirstChild) -> OpenNetwork:
+    """Its namespaces, opened while it waits: when it has changed its uid it is not dumpable, and nobody may."""
+    try:
+        return OpenNetwork.of_process(child.pid)
+    except OSError as e:
+        raise RuntimeFailure(f"the container's first process cannot be looked at: {e.strerror}") from e
 
 
 def _move_devices(config: OciConfig, child: int) -> list[MovedDevice]:

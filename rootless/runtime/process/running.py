@@ -82,8 +82,7 @@ class Process:
             self._channel = None
 
     def release(self) -> None:
-        """Let the first child end and reap it. It stays until then because the network helper, and who opens the user
-        namespace, find the namespaces by its pid; whoever needs them has them open by now."""
+        """Let the first child end and reap it, which makes the process that it forked our child."""
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None

@@ -18,6 +18,7 @@ import pytest
 
 from rootless.errors import HostLimit
 from rootless.host.facts import find_helper
+from rootless.kernel.namespaces import OpenNetwork
 from rootless.network import addresses, mode, modes, pasta, ports, slirp4netns
 from rootless.network.helper import Helper
 from rootless.records.port import Port
@@ -76,7 +77,11 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Namespace]:
 
 
 def _begin(module: ModuleType, pid: int, *published: Port) -> Helper:
-    helper = modes.recorded_mode(module.PROGRAM).start(pid, published)
+    opened = OpenNetwork.of_process(pid)
+    try:
+        helper = modes.recorded_mode(module.PROGRAM).start(opened, published)
+    finally:
+        opened.close()
     assert helper is not None
     return helper
 
@@ -267,8 +272,9 @@ def test_it_dies_with_its_parent(module: ModuleType, namespace: Namespace) -> No
     """kill -9 of a monitor leaves no helper, though capabilities grow when it enters the user namespace."""
     code = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
+        "from rootless.kernel.namespaces import OpenNetwork\n"
         "from rootless.network.modes import recorded_mode\n"
-        f"h = recorded_mode({module.PROGRAM!r}).start({namespace.pid}); h.ready()\n"
+        f"h = recorded_mode({module.PROGRAM!r}).start(OpenNetwork.of_process({namespace.pid})); h.ready()\n"
         "print(h.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -300,16 +306,20 @@ def test_started_with_ignored_and_blocked_signals(namespace: Namespace, start: C
     helper.stop()
 
 
-def test_a_process_that_is_gone(module: ModuleType) -> None:
-    child = subprocess.Popen(["true"])
-    child.wait()
-    with pytest.raises(HostLimit, match="is gone"):
-        _begin(module, child.pid)
+def test_a_process_that_is_gone_after_its_network_was_opened(
+    module: ModuleType, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OpenNetwork.of_process(namespace.pid)
+    namespace.close()
+    monkeypatch.setattr(OpenNetwork, "of_process", lambda pid: opened)
+    helper = _begin(module, namespace.pid)
+    helper.ready()
+    helper.stop()
 
 
 def test_a_process_without_a_network_of_its_own(module: ModuleType) -> None:
     """Joining would configure the host's own network."""
-    with pytest.raises(HostLimit, match="no network namespace"):
+    with pytest.raises(HostLimit, match="our own"):
         _begin(module, os.getpid())
 
 

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from rootless.errors import CommandNotFound, InvalidState, RuntimeFailure
+from rootless.host.idmap import keep_id_map, nomap_map
+from rootless.host.subid import subordinate_ids
 from rootless.host.userns import default_id_map
-from rootless.kernel import mounts, procfs
+from rootless.kernel import mounts, process, procfs
+from rootless.kernel.namespaces import OpenNetwork
+from rootless.network.helper import spawn
 from rootless.runtime.operations import Operation, SeedVolume, WriteFile
 from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.join import Joining, exec_process
@@ -136,9 +140,9 @@ def test_mounted_root_and_callbacks(bundle: Bundle, tmp_path: Path) -> None:
         data = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
         mounts.mount("overlay", target, "overlay", 0, data)
 
-    def network(pid: int) -> None:
+    def network(opened: OpenNetwork) -> None:
         own = os.stat("/proc/self/ns/net").st_ino
-        seen.append(("net", os.stat(f"/proc/{pid}/ns/net").st_ino != own))
+        seen.append(("net", os.fstat(opened.network).st_ino != own))
 
     try:
         container = Container(bundle, "echo new > /file", having(root_mount=overlay, on_namespaces=network))
@@ -148,6 +152,72 @@ def test_mounted_root_and_callbacks(bundle: Bundle, tmp_path: Path) -> None:
     assert container.finish()[0] == 0
     assert (upper / "file").read_text() == "new\n" and seen == [("net", True)]
     assert not (lower / "file").exists()
+
+
+def _with_keep_id() -> UserIds:
+    return UserIds(keep_id_map(subordinate_ids(), os.geteuid(), os.getegid(), 1000, 1000))
+
+
+def _without_own_ids() -> UserIds:
+    return UserIds(nomap_map(subordinate_ids(), os.geteuid(), os.getegid()), default_id_map())
+
+
+@pytest.mark.skipif(not owns_range(), reason="with one id nothing is changed")
+@pytest.mark.parametrize("ids", [_with_keep_id, _without_own_ids, None], ids=["keep-id", "nomap", "join"])
+def test_network_of_a_process_that_changes_its_ids(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, ids: Callable[[], UserIds] | None
+) -> None:
+    """The helper reaches the namespaces while the first child has other ids and is not dumpable yet (ptrace(2)).
+
+    The child is held in just that moment, until the helper has said where it is. ids: None joins the user namespace of
+    a container with keep-id.
+    """
+    other = Container(bundle, "true", having(ids=_with_keep_id())) if ids is None else None
+    if other is not None:
+        for namespace in bundle.config["linux"]["namespaces"]:
+            if namespace["type"] == "user":
+                namespace["path"] = f"/proc/self/fd/{other.process.userns_fd}"
+    told, tell = os.pipe()
+    go_on, let_go = os.pipe()
+    really = process.set_dumpable
+
+    def held(value: bool) -> None:
+        # not dumpable: its files are those of the host's root (proc(5)), its directory is not
+        if value and os.stat("/proc/self/status").st_uid != os.geteuid():
+            os.close(let_go)
+            os.write(tell, b"!")
+            os.read(go_on, 1)
+        really(value)
+
+    def is_hidden(pid: int) -> bool:
+        try:
+            os.close(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY))
+        except PermissionError:
+            return True
+        return False
+
+    seen: list[str] = []
+
+    def network(opened: OpenNetwork) -> None:
+        os.close(tell)
+        assert os.read(told, 1) == b"!"
+        assert any(map(is_hidden, procfs.children(os.getpid()))), "this is not the moment that the test is about"
+        script = "readlink /proc/self/fd/0 /proc/self/ns/user"
+        started = spawn(["/bin/sh", "-c", script], opened, is_ready_on_stdout=True)
+        assert os.waitpid(started.pid, 0)[1] == 0, os.read(started.errors, 1000)
+        seen.append(os.read(started.ready, 1000).decode())
+        assert seen == [f"net:[{os.fstat(opened.network).st_ino}]\nuser:[{os.fstat(opened.user).st_ino}]\n"]
+        for fd in (started.ready, started.errors, let_go):
+            os.close(fd)
+
+    monkeypatch.setattr(process, "set_dumpable", held)
+    changes = having(ids=UserIds(None) if ids is None else ids(), on_namespaces=network)
+    assert Container(bundle, "true", changes).finish()[0] == 0
+    assert seen
+    os.close(told)
+    os.close(go_on)
+    if other is not None:
+        assert other.finish()[0] == 0
 
 
 def test_container_dies_with_its_launcher(bundle: Bundle) -> None:

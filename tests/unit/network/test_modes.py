@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rootless.errors import InvalidInput, UsageError
+from rootless.kernel.namespaces import OpenNetwork
 from rootless.network import modes
 
 PACKAGE = Path(__file__).resolve().parents[3] / "rootless"
@@ -84,7 +85,7 @@ def test_every_helper_is_loaded_under_its_name() -> None:
         module = helper.load()
         assert callable(module.start)
         assert callable(module.probe)
-    assert modes.UNCONNECTED.start(1) is None
+    assert modes.UNCONNECTED.start(OpenNetwork(-1, -1)) is None
 
 
 def test_a_mode_of_a_later_version_is_refused_by_name() -> None:
