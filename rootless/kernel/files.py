@@ -12,6 +12,7 @@ from rootless.kernel.libc import check, libc, number, syscall
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
@@ -190,6 +191,64 @@ def renameat2(olddirfd: int, old: str, newdirfd: int, new: str, flags: int = 0) 
     """renameat2(2) with RENAME_NOREPLACE (EEXIST) or RENAME_EXCHANGE; EINVAL where the filesystem cannot."""
     result = libc.syscall(number("renameat2"), olddirfd, os.fsencode(old), newdirfd, os.fsencode(new), flags)
     check(result, "renameat2", old, new, flags)
+
+
+def link_beneath(top: int, path: str, dirfd: int, name: str) -> None:
+    """Make `name` in directory `dirfd` a further name of the file `path` below directory `top` (linkat(2)).
+
+    linkat follows links in every part of a path but the last. Whoever can write below `top` could lead `path` to any
+    file of the host, so its directory is opened without following links (ELOOP, ENOTDIR) or `..` (EXDEV).
+    """
+    above, _, last = path.rpartition("/")
+    parent = _directory_beneath(top, above)
+    try:
+        os.link(last, name, src_dir_fd=parent, dst_dir_fd=dirfd, follow_symlinks=False)
+    finally:
+        os.close(parent)
+
+
+def _directory_beneath(top: int, path: str) -> int:
+    flags = os.O_PATH | os.O_DIRECTORY
+    if not path:
+        return os.dup(top)
+    try:
+        return openat2(top, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    except OSError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+    return walk_beneath(top, path, flags)
+
+
+def open_special(dirfd: int, name: str | bytes, kind: int) -> int:
+    """O_PATH fd of `name` in directory `dirfd`, which was made there as a file of type `kind` (S_IFIFO, S_IFSOCK).
+
+    Raises OSError (ESTALE) when a file of another type has taken the name since. What takes a path reaches the very
+    file by /proc/self/fd, since the link there is followed and no name is looked up any more.
+    """
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dirfd)
+    if stat.S_IFMT(os.fstat(fd).st_mode) != kind:
+        os.close(fd)
+        raise OSError(errno.ESTALE, "another file has taken its place", os.fsdecode(name))
+    return fd
+
+
+def chmod_special(dirfd: int, name: str | bytes, mode: int) -> None:
+    """Set the permission bits of a FIFO or socket that was made as `name`; `mode` has its type too (S_IFIFO, S_IFSOCK).
+
+    chmod(2) follows links, and opening a FIFO waits for its other end: by name, who can write in the directory would
+    choose the file whose mode is set. When a file of another type has taken the name since, nothing is changed: it is
+    theirs. Raises OSError.
+    """
+    try:
+        fd = open_special(dirfd, name, stat.S_IFMT(mode))
+    except OSError as e:
+        if e.errno != errno.ESTALE:
+            raise
+        return
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
+    finally:
+        os.close(fd)
 
 
 def clone_file(src_fd: int, dst_fd: int) -> bool:

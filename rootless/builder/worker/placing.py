@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, clean, walk
 from rootless.errors import InvalidInput
-from rootless.kernel.files import open_in_root
+from rootless.kernel.files import chmod_special, open_in_root
 from rootless.storage.files.tree_copy import copy_content
 from rootless.storage.owners import overrides
 
@@ -401,7 +401,7 @@ class Placer:
             else:
                 os.chown(spot.name, *owner, dir_fd=spot.directory, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            os.chmod(spot.name, status.st_mode & 0o7777, dir_fd=spot.directory)
+            chmod_special(spot.directory, spot.name, status.st_mode)
         time = self._time(status)
         os.utime(spot.name, ns=(time, time), dir_fd=spot.directory, follow_symlinks=False)
 

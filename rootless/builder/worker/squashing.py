@@ -56,7 +56,7 @@ class _Merge:
             if name.startswith(WHITEOUT) and name != OPAQUE_NAME:
                 remove(target, name[len(WHITEOUT) :])
             remove(target, name)
-            if is_whiteout(status) or not self._copier.link(status, self._base, f"{prefix}{name}"):
+            if is_whiteout(status) or not self._copier.link(status, self._base, f"{prefix}{name}", target):
                 self._copier.entry(source, name, target, name, status)
         self._copier.attributes(source, target, os.fstat(source))
 

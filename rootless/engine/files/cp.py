@@ -112,7 +112,9 @@ def _out(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopy
         from rootless.storage.files.placer import ArchivePlacer
 
         try:
-            fd = os.open(top, _DIRECTORY)
+            # the links in the path were followed to their end: a link there now was put there since, by a container
+            # that shares the directory above, perhaps
+            fd = os.open(top, _DIRECTORY | (os.O_NOFOLLOW if placing.inside else 0))
             try:
                 placer = ArchivePlacer(fd, None, overwrite=options.overwrite, keep=options.archive)
                 placer.place(files.pack(placing.name))
@@ -268,9 +270,12 @@ def _host_destination(path: str) -> tuple[str, FoundDestination]:
     try:
         where = path
         for _ in range(10):
-            if not os.path.islink(where.rstrip("/") or "/") or where.endswith("/"):
+            named = where.rstrip("/") or "/"
+            if not os.path.islink(named):
                 break
-            where = os.path.join(os.path.dirname(where), os.readlink(where))
+            where = os.path.join(os.path.dirname(named), os.readlink(named) + where[len(named) :])
+        if os.path.basename(where) in (".", ".."):
+            where = os.path.realpath(where)
         if os.path.lexists(where):
             is_directory = os.path.isdir(where)
             if not is_directory and path.endswith(("/", "/.")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 
 from rootless.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.kernel import procfs
@@ -197,7 +198,7 @@ class OciRecord:
                 pass
         for name in os.listdir(self.directory):
             path = f"{self.directory}/{name}"
-            if os.path.isdir(path):  # notify
+            if stat.S_ISDIR(os.lstat(path).st_mode):  # notify; a link in its place is unlinked, not entered
                 for inner in os.listdir(path):
                     os.unlink(f"{path}/{inner}")
                 os.rmdir(path)

@@ -37,14 +37,22 @@ def has_mount_api() -> bool:
 
 
 class NewFilesystem:
-    """A file system to mount: type and source as mount(2) has them, options as `mount_options` sorts them."""
+    """A file system to mount: type and source as mount(2) has them, options as `mount_options` sorts them.
 
-    __slots__ = ("fstype", "options", "source")
+    fill: is called with an fd of its root before anybody else can see it (before Linux 5.2: as soon as it is mounted).
+    """
+
+    __slots__ = ("fill", "fstype", "options", "source")
 
     def __init__(self, fstype: str, source: str | None, options: MountOptions) -> None:
         self.fstype = fstype
         self.source = source
         self.options = options
+        self.fill: Callable[[int], None] = _leave_empty
+
+
+def _leave_empty(mount: int) -> None:
+    pass
 
 
 def bind(
@@ -90,6 +98,7 @@ def filesystem(new: NewFilesystem, target: int, reopen: Callable[[], int], idmap
     if idmap is not None:
         mount = detached(new)
         idmap.apply(mount)
+        new.fill(mount)
         mounts.move_mount(mount, target)
         return mount
     if has_mount_api():
@@ -99,6 +108,7 @@ def filesystem(new: NewFilesystem, target: int, reopen: Callable[[], int], idmap
             if e.errno != errno.ENOSYS:
                 raise
         else:
+            new.fill(mount)
             mounts.move_mount(mount, target)
             return mount
     options = new.options
@@ -112,7 +122,9 @@ def filesystem(new: NewFilesystem, target: int, reopen: Callable[[], int], idmap
         if word in options.superblock:
             flags |= flag
     mounts.mount(new.source or new.fstype, fd_path(target), new.fstype, flags, ",".join(options.filesystem) or None)
-    return reopen()
+    mount = reopen()
+    new.fill(mount)
+    return mount
 
 
 def detached(new: NewFilesystem) -> int:

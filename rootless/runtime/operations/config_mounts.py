@@ -181,25 +181,25 @@ class Tmpfs(Filesystem):
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("tmpfs", "tmpfs", destination, options)
 
-    def apply(self, context: RootContext) -> None:
+    def _mount(self, context: RootContext, target: int) -> int:
+        new = attach.NewFilesystem(self.fstype, self.source, self.options)
         if not self.options.copy_up:
-            super().apply(context)
-            return
-        target = mountpoint(context, self.destination, directory=True)
-        image = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return attach.filesystem(new, target, self._reopen(context), self.idmap)
+        image = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
+        new.fill = lambda mount: self._copy_up(image, mount)
         try:
-            fd = self._mount(context, target)
-            from rootless.runtime.operations.seed import copy_tree
-
-            filled = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                copy_tree(image, filled, keep_mode=any(w.startswith("mode=") for w in self.options.filesystem))
-            finally:
-                os.close(filled)
+            return attach.filesystem(new, target, self._reopen(context), self.idmap)
         finally:
             os.close(image)
-            os.close(target)
-        self._finish(context, fd)
+
+    def _copy_up(self, image: int, mount: int) -> None:
+        from rootless.host.seeding import copy_tree
+
+        filled = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+        try:
+            copy_tree(image, filled, keep_mode=any(w.startswith("mode=") for w in self.options.filesystem))
+        finally:
+            os.close(filled)
 
 
 class Proc(Filesystem):

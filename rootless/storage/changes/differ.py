@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidState
-from rootless.kernel.files import clone_file
+from rootless.kernel.files import chmod_special, clone_file, link_beneath
 from rootless.storage.changes.difference import GONE, ChangedNode
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import CAPABILITY, MARKS, WHITEOUT
@@ -321,7 +321,7 @@ class LayerWriter:
                         raise
                     noted = overrides.Override(member.uid, member.gid, member.mode)
             if not linkname:
-                os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=fd)
+                chmod_special(fd, name, status.st_mode)
         if place.target >= 0 or member.mtime != status.st_mtime_ns:
             os.utime(name, ns=(member.mtime, member.mtime), dir_fd=fd, follow_symlinks=False)
         noted = noted or self._to_note(member)
@@ -340,7 +340,7 @@ class LayerWriter:
         # With all attributes: other tools set them again for each name
         self._tar.raw(encode(member._replace(kind=LINK, linkname=first)))
         if place.target >= 0:
-            os.link(first, name, src_dir_fd=self._target, dst_dir_fd=place.target, follow_symlinks=False)
+            link_beneath(self._target, os.fsdecode(first), place.target, name)
         return True
 
     def _member(

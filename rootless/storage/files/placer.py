@@ -12,6 +12,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput, InvalidState
+from rootless.kernel.files import chmod_special
 from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.removal import delete_at
 from rootless.storage.owners import overrides
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rootless.image.decompress import ByteSource
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# a FIFO that has taken the name must not make us wait for a reader
+_THERE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
@@ -277,7 +280,7 @@ class ArchivePlacer:
                 inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
                 os.write(owners.notes, overrides.line(inode, note, entry.linkname))
         if entry.type == FIFO:
-            os.chmod(name, entry.mode, dir_fd=parent)
+            chmod_special(parent, name, stat.S_IFIFO | entry.mode)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _parent(self, names: list[bytes]) -> int:

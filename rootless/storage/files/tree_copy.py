@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 
-from rootless.kernel.files import clone_file, is_whiteout
+from rootless.kernel.files import chmod_special, clone_file, is_whiteout, link_beneath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Copier:
         uid, gid = self.owner(status)
         os.chown(new_name, uid, gid, dir_fd=target, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            os.chmod(new_name, status.st_mode & 0o7777, dir_fd=target)
+            chmod_special(target, new_name, status.st_mode)
         os.utime(new_name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
     def _file(self, source: int, name: str, target: int, new_name: str, status: os.stat_result) -> None:
@@ -108,15 +108,18 @@ class Copier:
         magic = int.from_bytes(value[:4], "little")
         return ((3 << 24) | (magic & 1)).to_bytes(4, "little") + value[4:20] + self._root.to_bytes(4, "little")
 
-    def link(self, status: os.stat_result, target: int, name: str) -> bool:
-        """Link `name` to an earlier copy of the same file; False when there is none."""
+    def link(self, status: os.stat_result, top: int, path: str, target: int) -> bool:
+        """Link the last name of `path`, in directory `target`, to an earlier copy of the same file.
+
+        top: the directory that `path` is relative to, for later names of this file. False when there is no copy yet.
+        """
         if status.st_nlink < 2:
             return False
         first = self._linked.get((status.st_dev, status.st_ino))
         if first is None:
-            self._linked[status.st_dev, status.st_ino] = (target, name)
+            self._linked[status.st_dev, status.st_ino] = (top, path)
             return False
-        os.link(first[1], name, src_dir_fd=first[0], dst_dir_fd=target, follow_symlinks=False)
+        link_beneath(*first, target, path.rpartition("/")[2])
         return True
 
 
@@ -200,7 +203,7 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
                         remove(target, name[len(WHITEOUT) :])
                     continue
                 remove(target, name)
-            if not copier.link(status, base, f"{prefix}{name}"):
+            if not copier.link(status, base, f"{prefix}{name}", target):
                 copier.entry(source, name, target, name, status)
     for name in directories:
         inner = os.open(name, PATH_DIRECTORY, dir_fd=source)

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
-from rootless.kernel.files import is_whiteout
+from rootless.kernel.files import is_whiteout, link_beneath
 from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, is_opaque
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _link(
     times = os.fstat(parent)
     key = (status.st_dev, status.st_ino)
     if key in made:
-        os.link(made[key][1], new_name, src_dir_fd=made[key][0], dst_dir_fd=parent, follow_symlinks=False)
+        link_beneath(*made[key], parent, new_name)
     elif _find(layers[:1], wanted) is not None:
         os.link(name, new_name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
     else:

@@ -12,13 +12,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit, InvalidState
+from rootless.host.seeding import seed_volume
 from rootless.host.userns import enter, join
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.kernel.namespaces import CLONE_NEWNS, setns
 from rootless.kernel.procfs import start_time
 from rootless.storage import drivers
-from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
 if TYPE_CHECKING:
     from rootless.storage.roots.transfer_job import TransferJob
@@ -93,18 +93,15 @@ def open_stopped(job: TransferJob) -> int:
 
 
 def _fill(root: int, volume: str, target: str) -> None:
-    if os.listdir(volume) or os.path.lexists(f"{volume}.seeding"):
-        return
+    """Fill a new volume as a start would, and in turns with one."""
     try:
         image = open_in_root(root, target, _READ_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return
-    into = os.open(volume, PATH_DIRECTORY)
     try:
-        copy_tree(image, into, Copier(), volume)
+        seed_volume(volume, image)
     finally:
         os.close(image)
-        os.close(into)
 
 
 def _bind(root: int, source: str, target: str, *, read_only: bool) -> None:

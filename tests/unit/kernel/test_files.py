@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,3 +201,28 @@ def test_xattrs_of_a_name_in_a_directory(tmp_path: Path) -> None:
         raise
     finally:
         os.close(fd)
+
+
+def test_link_beneath_follows_no_link_on_the_way(root: int, tmp_path: Path) -> None:
+    files.link_beneath(root, "etc/passwd", root, "again")
+    files.link_beneath(root, "again", root, "third")
+    assert (tmp_path / "root/third").samefile(tmp_path / "root/etc/passwd")
+    (tmp_path / "root/there").symlink_to(tmp_path)
+    for path, code in (("there/secret", (errno.ELOOP, errno.ENOTDIR)), ("../secret", (errno.EXDEV,))):
+        with pytest.raises(OSError) as found:
+            files.link_beneath(root, path, root, "stolen")
+        assert found.value.errno in code
+    assert (tmp_path / "secret").stat().st_nlink == 1
+
+
+def test_chmod_special_changes_only_what_was_made(root: int, tmp_path: Path) -> None:
+    os.mkfifo("pipe", 0o600, dir_fd=root)
+    files.chmod_special(root, "pipe", stat.S_IFIFO | 0o2751)
+    assert (tmp_path / "root/pipe").stat().st_mode == stat.S_IFIFO | 0o2751
+    (tmp_path / "root/pipe").unlink()
+    (tmp_path / "root/pipe").symlink_to(tmp_path / "secret")
+    before = (tmp_path / "secret").stat().st_mode
+    files.chmod_special(root, "pipe", stat.S_IFIFO | 0o777)
+    assert (tmp_path / "secret").stat().st_mode == before
+    with pytest.raises(OSError, match="taken its place"):
+        files.open_special(root, "pipe", stat.S_IFIFO)
