@@ -363,7 +363,7 @@ class _Agent:
         context = RootContext(rootfs, lambda _: None)
         context.root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for seed in self._spec.plan.seed_volumes:
-            SeedVolume(seed["source"], seed["target"]).apply(context)
+            SeedVolume(seed.source, seed.target).apply(context)
         os.close(context.root_fd)
 
     def _serve(self) -> None:

@@ -162,7 +162,7 @@ def launch(
         supervisor = _supervisor(spec)
         wanted = runtime.Launch(_bundle(spec), _ids(spec))
         wanted.root_mount = mounter
-        wanted.extra = [SeedVolume(seed["source"], seed["target"]) for seed in spec.plan.seed_volumes]
+        wanted.extra = [SeedVolume(seed.source, seed.target) for seed in spec.plan.seed_volumes]
         wanted.streams = ProcessStreams(stdio)
         wanted.join_cgroup = join_cgroup
         wanted.on_namespaces = on_namespaces
@@ -244,12 +244,11 @@ def _filters(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Seccom
     """The seccomp filters that launch.json names. Raises HostLimit when one cannot be read."""
     from rootless.runtime.process.command import SeccompFilters
     from rootless.runtime.seccomp.filter_cache import require_filter
-    from rootless.runtime.spec.oci_config import SeccompListener
 
     path = spec.plan.seccomp_bpf
     filters = SeccompFilters(None if path is None else require_filter(path, hint="start the container again"))
     filters.flags = spec.plan.seccomp_flags
-    filters.listener = SeccompListener.from_json(spec.plan.seccomp_listener, "seccomp_listener")
+    filters.listener = spec.plan.seccomp_listener
     if supervisor is not None and spec.plan.root_emulation:
         from rootless.runtime.seccomp.emulation import read_emulation
 

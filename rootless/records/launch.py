@@ -204,14 +204,84 @@ class CgroupPlan:
         )
 
 
+class VolumeSeed:
+    """A volume that gets the files of the image at `target` when it is empty. source: its directory on the host."""
+
+    __slots__ = ("source", "target")
+
+    def __init__(self, source: str, target: str) -> None:
+        self.source = source
+        self.target = target
+
+    def to_json(self) -> dict[str, object]:
+        """An entry of "seed_volumes" in launch.json."""
+        return {"source": self.source, "target": self.target}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> VolumeSeed:
+        """The reverse of `to_json`."""
+        return cls(fields.text("source"), fields.text("target"))
+
+
+class SeccompListener:
+    """`listenerPath` and `listenerMetadata` of a seccomp profile: the agent that answers the calls of SCMP_ACT_NOTIFY.
+
+    config-linux.md, "Seccomp". path: the unix socket on which the agent listens; metadata: text that it gets.
+    """
+
+    __slots__ = ("metadata", "path")
+
+    def __init__(self, path: str, metadata: str = "") -> None:
+        self.path = path
+        self.metadata = metadata
+
+    def to_json(self) -> dict[str, object]:
+        """The member "seccomp_listener" of launch.json."""
+        return {"listenerPath": self.path, "listenerMetadata": self.metadata}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> SeccompListener | None:
+        """The reverse of `to_json`; None where no agent is named."""
+        path = "" if fields is None else fields.text("listenerPath", "")
+        return None if fields is None or not path else cls(path, fields.text("listenerMetadata", ""))
+
+
+class RootEmulation:
+    """The two seccomp filters of an emulated root, as paths of files, and what the calls mean that they report.
+
+    filter: the one whose calls wait for the supervisor, "" where the kernel lets none wait; plain: the one that answers
+    them all with success; calls: `"ARCH:NUMBER"` → the call, as `storage.owners.emulator.EmulationSupervisor` knows it.
+    """
+
+    __slots__ = ("calls", "filter", "plain")
+
+    def __init__(self, filter: str, plain: str, calls: dict[str, str]) -> None:
+        self.filter = filter
+        self.plain = plain
+        self.calls = calls
+
+    def paths(self) -> list[str]:
+        """The files that must be there when the container starts."""
+        return [path for path in (self.filter, self.plain) if path]
+
+    def to_json(self) -> dict[str, object]:
+        """The member "root_emulation" of launch.json."""
+        return {"filter": self.filter, "plain": self.plain, "calls": self.calls}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> RootEmulation | None:
+        """The reverse of `to_json`; None where root is not emulated."""
+        if fields is None or fields.is_null("plain"):
+            return None
+        return cls(fields.text("filter", ""), fields.text("plain"), fields.text_mapping("calls"))
+
+
 class LaunchPlan:
     """launch.json: what to run and what shall happen when it ends.
 
     bundle, runtime_dir: "" for the container's directory; rootfs: the plan of a storage driver, None for a bundle with
-    a root of its own; seed_volumes: `source` directories that get the
-    files of the image at `target` when they are empty; stop_timeout: seconds, below 0: never kill; init: our own
-    reaper is the first process; runtime: another OCI runtime's program, None for ours. What seccomp_listener and
-    root_emulation hold is the format of the rooms that use them.
+    a root of its own; stop_timeout: seconds, below 0: never kill; init: our own reaper is the first process; runtime:
+    another OCI runtime's program, None for ours.
     """
 
     __slots__ = (
@@ -254,11 +324,11 @@ class LaunchPlan:
         self.joined_user = False
         self.outer_map: IdMap | None = None
         self.network = NetworkPlan()
-        self.seed_volumes: list[dict[str, str]] = []
+        self.seed_volumes: list[VolumeSeed] = []
         self.seccomp_bpf: str | None = None
         self.seccomp_flags = 0
-        self.seccomp_listener: dict[str, Any] | None = None
-        self.root_emulation: dict[str, Any] | None = None
+        self.seccomp_listener: SeccompListener | None = None
+        self.root_emulation: RootEmulation | None = None
         self.log = LogPlan()
         self.cgroup = CgroupPlan()
         self.events: EventsPlan | None = None
@@ -301,11 +371,11 @@ class LaunchPlan:
             "joined_user": self.joined_user,
             "outer_map": None if self.outer_map is None else self.outer_map.to_json(),
             "network": self.network.to_json(),
-            "seed_volumes": self.seed_volumes,
+            "seed_volumes": [seed.to_json() for seed in self.seed_volumes],
             "seccomp_bpf": self.seccomp_bpf,
             "seccomp_flags": self.seccomp_flags,
-            "seccomp_listener": self.seccomp_listener,
-            "root_emulation": self.root_emulation,
+            "seccomp_listener": None if self.seccomp_listener is None else self.seccomp_listener.to_json(),
+            "root_emulation": None if self.root_emulation is None else self.root_emulation.to_json(),
             "log": self.log.to_json(),
             "cgroup": self.cgroup.to_json(),
             "events": None if self.events is None else self.events.to_json(),
@@ -341,11 +411,11 @@ class LaunchPlan:
         outer_map = fields.member("outer_map")
         plan.outer_map = None if outer_map is None else IdMap.from_fields(outer_map)
         plan.network = NetworkPlan.from_json(fields.member("network"))
-        plan.seed_volumes = fields.mappings("seed_volumes")
+        plan.seed_volumes = [VolumeSeed.from_json(seed) for seed in fields.objects("seed_volumes")]
         plan.seccomp_bpf = fields.optional_text("seccomp_bpf")
         plan.seccomp_flags = fields.integer("seccomp_flags", 0)
-        plan.seccomp_listener = fields.mapping("seccomp_listener") or None
-        plan.root_emulation = fields.mapping("root_emulation") or None
+        plan.seccomp_listener = SeccompListener.from_json(fields.member("seccomp_listener"))
+        plan.root_emulation = RootEmulation.from_json(fields.member("root_emulation"))
         plan.log = LogPlan.from_json(fields.member("log"))
         plan.cgroup = CgroupPlan.from_json(fields.member("cgroup"))
         events = fields.member("events")

@@ -15,6 +15,7 @@ from rootless.errors import HostLimit
 from rootless.host.answer import LIMIT, parse_object
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
+from rootless.records.launch import RootEmulation
 from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
@@ -165,7 +166,7 @@ class RunJob:
         self.network = network
         self.timestamp = timestamp
         self.seccomp: str | None = None
-        self.root_emulation: dict[str, Any] | None = None
+        self.root_emulation: RootEmulation | None = None
         self.targets: list[str] = []
         self.trees: list[LayerTree] = []
         self.binds: list[BoundPart] = []
@@ -179,7 +180,7 @@ class RunJob:
             "network": self.network,
             "timestamp": self.timestamp,
             "seccomp": self.seccomp,
-            "root_emulation": self.root_emulation,
+            "root_emulation": None if self.root_emulation is None else self.root_emulation.to_json(),
             "targets": self.targets,
             "trees": [tree.to_json() for tree in self.trees],
             "binds": [part.to_json() for part in self.binds],
@@ -192,7 +193,7 @@ class RunJob:
         root = StepRoot.from_json(fields)
         job = cls(root, fields.mapping("config"), fields.text("network"), fields.integer("timestamp"))
         job.seccomp = fields.optional_text("seccomp")
-        job.root_emulation = fields.mapping("root_emulation") or None
+        job.root_emulation = RootEmulation.from_json(fields.member("root_emulation"))
         job.targets = fields.texts("targets")
         job.trees = _trees(fields)
         job.binds = [BoundPart.from_json(each) for each in fields.objects("binds")]

@@ -169,7 +169,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import handler_of_join
-    from rootless.runtime.spec.oci_config import OciConfig, SeccompListener
+    from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle
     from rootless.runtime.spec.process_config import OciProcess
     from rootless.runtime.spec.properties import Properties
@@ -194,7 +194,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
             # --privileged gives all that the user namespace can give: the filter would take most of it back
             None if privileged else _filter(launch.seccomp_bpf),
             launch.seccomp_flags,
-            SeccompListener.from_json(launch.seccomp_listener, "seccomp_listener"),
+            launch.seccomp_listener,
             emulation,
         )
         bundle = Bundle(oci_config, launch.bundle, launch.id)

@@ -137,7 +137,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
             record.network.ports = list(ports)
             containers.update(record)
     launch.seccomp_bpf = _filter_path(engine, record, directory, launch)
-    if launch.root_emulation:
+    if launch.root_emulation is not None:
         from rootless.engine.plan import root_emulation
 
         launch.root_emulation = root_emulation.refreshed(engine, launch.root_emulation)

@@ -64,7 +64,7 @@ class ContainerFiles:
             job.pid, job.started = self._state.pid, self._state.pid_start
         if not bare:
             job.binds = self._binds()
-            job.seeds = [(seed["source"], seed["target"]) for seed in launch.seed_volumes]
+            job.seeds = [(seed.source, seed.target) for seed in launch.seed_volumes]
         # One mount at a time of a stopped container's tree: overlayfs does not like two on one upper directory
         self._lock = None if self._is_running else Lock(f"{self.directory}/files.lock")
         self._pid = -1

@@ -14,7 +14,7 @@ from rootless.engine.types import ContainerOptions, ImageDefaults
 from rootless.errors import HostLimit, UsageError
 from rootless.records.container import ContainerRecord, RecordedNetwork
 from rootless.records.fields import Fields
-from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan
+from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan, SeccompListener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rootless.engine.settings import Settings
     from rootless.host.cgroups import Delegation
     from rootless.records.id_map import IdMap
+    from rootless.records.launch import RootEmulation
     from rootless.records.rootfs import RootfsPlan
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
@@ -68,7 +69,7 @@ class ProcessFacts(NamedTuple):
     runtime: str = ""
     profile: SeccompProfile | None = None
     filter_path: str | None = None
-    emulation: dict[str, Any] | None = None
+    emulation: RootEmulation | None = None
 
 
 class Joins(NamedTuple):
@@ -260,13 +261,13 @@ def _fill_launch(planned: ContainerPlan, settings: Settings) -> None:
     launch.runtime_dir = places.runtime
 
 
-def seccomp_extras(profile: SeccompProfile) -> tuple[int, dict[str, Any] | None]:
+def seccomp_extras(profile: SeccompProfile) -> tuple[int, SeccompListener | None]:
     """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener or None."""
     from rootless.runtime.seccomp import filter_cache
 
     listener = None
-    if profile.has_listener:
-        listener = {"listenerPath": profile.listener_path, "listenerMetadata": profile.listener_metadata}
+    if profile.has_listener and profile.listener_path:
+        listener = SeccompListener(profile.listener_path, profile.listener_metadata)
     return filter_cache.load_flags(profile), listener
 
 

@@ -21,6 +21,7 @@ from rootless.engine.plan.mount_flags import (
 from rootless.errors import HostLimit, UsageError
 from rootless.records.container import RecordedMount
 from rootless.records.json_file import random_name
+from rootless.records.launch import VolumeSeed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Mounts(NamedTuple):
 
     resolved: tuple[ResolvedMount, ...] = ()
     described: tuple[RecordedMount, ...] = ()
-    seeds: tuple[dict[str, str], ...] = ()
+    seeds: tuple[VolumeSeed, ...] = ()
     volumes: tuple[str, ...] = ()
     new_volumes: tuple[NewVolume, ...] = ()
     new_directories: tuple[str, ...] = ()
@@ -129,7 +130,7 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
                 new_volumes[name] = NewVolume(name, os.path.dirname(source), anonymous=not spec.source)
             volumes.append(name)
             if not spec.nocopy and (name in new_volumes or _may_be_empty(source)):
-                seeds.append({"source": source, "target": spec.target})
+                seeds.append(VolumeSeed(source, spec.target))
             described.append(_describe(spec, name, source, anonymous=not spec.source))
         else:
             source = spec.source

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.id_map import IdMap
+    from rootless.records.launch import RootEmulation
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 MODES = ("auto", "on", "off")
@@ -48,8 +49,8 @@ def check_profile(profile: SeccompProfile) -> None:
         )
 
 
-def filters(engine: Engine) -> dict[str, Any]:
-    """ "root_emulation" of launch.json: paths of the two filters, and the meaning of their calls. Raises HostLimit."""
+def filters(engine: Engine) -> RootEmulation:
+    """launch.json's "root_emulation"; the two filters are on disk then. Raises HostLimit."""
     from rootless.runtime.seccomp import filter_cache
 
     try:
@@ -58,18 +59,19 @@ def filters(engine: Engine) -> dict[str, Any]:
         raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e
 
 
-def planned_filters(engine: Engine) -> dict[str, Any]:
-    """The same before they are made: the paths are true, the calls are known when the filters have been compiled."""
+def planned_filters(engine: Engine) -> RootEmulation:
+    """The same, and no file is written: filters that are not on disk yet are compiled for what is known of them then.
+
+    Raises HostLimit.
+    """
     from rootless.runtime.seccomp import filter_cache
 
-    return {**filter_cache.planned_emulation(engine.directories.cache), "calls": {}}
+    return filter_cache.planned_emulation(engine.directories.cache)
 
 
-def refreshed(engine: Engine, asked: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The same, made again when the cache was cleared."""
-    if asked is None or (os.path.exists(asked["filter"] or asked["plain"]) and os.path.exists(asked["plain"])):
-        return asked
-    return filters(engine)
+def refreshed(engine: Engine, planned: RootEmulation) -> RootEmulation:
+    """`planned`, made again when the cache was cleared. Raises HostLimit."""
+    return planned if all(map(os.path.exists, planned.paths())) else filters(engine)
 
 
 def prepare_apt(directory: str, config: dict[str, Any]) -> None:

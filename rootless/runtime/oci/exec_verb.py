@@ -20,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rootless.runtime.spec.oci_config import OciConfig, SeccompListener
+    from rootless.records.launch import SeccompListener
+    from rootless.runtime.spec.oci_config import OciConfig
 
 _MAX_ID = 0xFFFFFFFE
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from rootless.records.launch import SeccompListener
     from rootless.runtime.channel import Channel
     from rootless.runtime.seccomp.emulation import Emulation
-    from rootless.runtime.spec.oci_config import SeccompListener
     from rootless.runtime.spec.process_config import OciProcess, Rlimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, Protocol
 
+    from rootless.records.launch import RootEmulation
+
     class CallSupervisor(Protocol):
         """What answers the calls that the filter of an emulated root reports."""
 
@@ -45,13 +47,13 @@ class Emulation:
         self.supervisor = supervisor
 
 
-def read_emulation(paths: dict[str, str], supervisor: CallSupervisor) -> Emulation:
+def read_emulation(planned: RootEmulation, supervisor: CallSupervisor) -> Emulation:
     """With the filters in the files of `runtime.seccomp.filter_cache.emulation`. Raises HostLimit."""
     from rootless.runtime.seccomp.filter_cache import require_filter
 
     hint = "start the container again"
-    waiting = require_filter(paths["filter"], hint=hint) if paths["filter"] else b""
-    return Emulation(waiting, require_filter(paths["plain"], hint=hint), supervisor)
+    waiting = require_filter(planned.filter, hint=hint) if planned.filter else b""
+    return Emulation(waiting, require_filter(planned.plain, hint=hint), supervisor)
 
 
 def fork_supervisor(emulation: Emulation) -> socket.socket:

@@ -16,8 +16,7 @@ from rootless.runtime.seccomp.seccomp_profile import default_profile, option, re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from rootless.records.launch import RootEmulation
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 __all__ = [
@@ -93,38 +92,60 @@ def cached_path(profile: SeccompProfile, cache_dir: str) -> str:
     return path
 
 
-def planned_emulation(cache_dir: str) -> dict[str, str]:
-    """Where `emulation` keeps the two filters, "filter" and "plain"; the files need not be there yet."""
-    key = _key({"root": _EMULATION})
-    return {kind: f"{cache_dir}/seccomp/{key}-{kind}.bpf" for kind in ("filter", "plain")}
+def planned_emulation(cache_dir: str) -> RootEmulation:
+    """What `emulation` will give; no file is written, and the files need not be there yet. Raises HostLimit."""
+    return _cached_emulation(cache_dir) or _compiled_emulation(cache_dir)[0]
 
 
-def emulation(cache_dir: str) -> dict[str, Any]:
-    """`{"filter", "plain", "calls"}` of an emulated root: paths of its two filters, made when they are not there; the
-    first is "" where calls cannot wait.
+def emulation(cache_dir: str) -> RootEmulation:
+    """The two filters of an emulated root, which are made when they are not in `<cache_dir>/seccomp/`.
 
     Raises OSError when the cache cannot be written, HostLimit without libseccomp.
     """
-    paths = planned_emulation(cache_dir)
-    key = _key({"root": _EMULATION})
-    missing = {**paths, "filter": ""}
-    table = f"{cache_dir}/seccomp/{key}-calls.json"
+    cached = _cached_emulation(cache_dir)
+    if cached is not None:
+        return cached
+    from rootless.paths import atomic_write
+
+    planned, waiting, plain = _compiled_emulation(cache_dir)
+    _store(planned.plain, plain)
+    if planned.filter:
+        _store(planned.filter, waiting)
+        # last: who finds the table finds the filters that it belongs to
+        atomic_write(_emulation_paths(cache_dir)[2], json.dumps(planned.calls).encode(), durable=False)
+    return planned
+
+
+def _cached_emulation(cache_dir: str) -> RootEmulation | None:
+    """What is in the cache; None where a file is missing or damaged."""
+    from rootless.records.fields import Fields
+    from rootless.records.launch import RootEmulation
+
+    waiting, plain, table = _emulation_paths(cache_dir)
     try:
-        for path in paths.values():
+        for path in (waiting, plain):
             read_filter(path)
         with open(table, "rb") as f:
-            return {**paths, "calls": json.loads(f.read())}
+            calls = Fields({"calls": json.loads(f.read())}, table).text_mapping("calls")
     except (OSError, InvalidInput, ValueError):
-        from rootless.paths import atomic_write
-        from rootless.runtime.seccomp.emulation_filter import compile_filters
+        return None
+    return RootEmulation(waiting, plain, calls)
 
-        waiting, plain, calls = compile_filters()
-    _store(paths["plain"], plain)
-    if not waiting:
-        return {**missing, "calls": calls}
-    _store(paths["filter"], waiting)
-    atomic_write(table, json.dumps(calls).encode(), durable=False)
-    return {**paths, "calls": calls}
+
+def _compiled_emulation(cache_dir: str) -> tuple[RootEmulation, bytes, bytes]:
+    """The emulation as it will be, with the programs of its two filters; the first is empty where no call can wait."""
+    from rootless.records.launch import RootEmulation
+    from rootless.runtime.seccomp.emulation_filter import compile_filters
+
+    waiting, plain, calls = compile_filters()
+    waiting_path, plain_path, _ = _emulation_paths(cache_dir)
+    return RootEmulation(waiting_path if waiting else "", plain_path, calls), waiting, plain
+
+
+def _emulation_paths(cache_dir: str) -> tuple[str, str, str]:
+    """Where the filter whose calls wait, the plain one, and the table of what the calls mean are kept."""
+    start = f"{cache_dir}/seccomp/{_key({'root': _EMULATION})}"
+    return f"{start}-filter.bpf", f"{start}-plain.bpf", f"{start}-calls.json"
 
 
 def planned_path(profile: SeccompProfile, cache_dir: str) -> str:

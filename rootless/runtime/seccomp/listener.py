@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.records.launch import SeccompListener
     from rootless.runtime.channel import Channel
-    from rootless.runtime.spec.oci_config import SeccompListener
     from rootless.runtime.spec.oci_state import Bundle, OciState
 
 _PATIENCE = 10.0  # seconds for an agent that does not take its connection

@@ -14,6 +14,10 @@ from rootless.records.id_map import Extent
 from rootless.runtime.spec.process_config import OciProcess, number_list, refuse_duplicates, selinux_is_on
 from rootless.runtime.spec.properties import HIGHEST_ID, INT64, UINT32, Properties, property_error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.launch import SeccompListener
+
 MAXIMUM = 8 << 20
 """Bytes of config.json."""
 NAMESPACES = ("user", "mount", "network", "ipc", "uts", "pid", "cgroup", "time")
@@ -224,26 +228,15 @@ class NetDevice:
         return cls(name, new_name)
 
 
-class SeccompListener:
-    """`listenerPath` and `listenerMetadata` of a seccomp profile: the agent that answers the calls of SCMP_ACT_NOTIFY.
+def seccomp_listener(given: Properties) -> SeccompListener | None:
+    """The agent that the seccomp profile `given` names; None where it names none."""
+    path, metadata = given.absolute_path("listenerPath"), given.text("listenerMetadata")
+    if not path:
+        return None
+    # loaded here: the format of launch.json is none of a bundle's but for this class
+    from rootless.records.launch import SeccompListener
 
-    config-linux.md, "Seccomp". path: the unix socket on which the agent listens; metadata: text that it gets.
-    """
-
-    __slots__ = ("metadata", "path")
-
-    def __init__(self, path: str, metadata: str = "") -> None:
-        self.path = path
-        self.metadata = metadata
-
-    @classmethod
-    def from_json(cls, value: object, place: str = "linux.seccomp") -> SeccompListener | None:
-        """The agent that the profile, or the object of these two members alone, names; None where it names none."""
-        if value is None:
-            return None
-        given = Properties(value, place)
-        path, metadata = given.absolute_path("listenerPath"), given.text("listenerMetadata")
-        return cls(path, metadata) if path else None
+    return SeccompListener(path, metadata)
 
 
 class LinuxConfig:
@@ -311,7 +304,7 @@ class LinuxConfig:
         if seccomp is not None:
             seccomp.filled_text("defaultAction")
             linux.seccomp = given.value("seccomp")
-            linux.seccomp_listener = SeccompListener.from_json(linux.seccomp)
+            linux.seccomp_listener = seccomp_listener(seccomp)
         personality = given.member("personality")
         if personality is not None:
             personality.require("domain")

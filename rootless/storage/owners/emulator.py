@@ -20,9 +20,8 @@ from rootless.storage.owners.overrides import Override
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.kernel.seccomp_notify import Notice
+    from rootless.records.launch import RootEmulation
     from rootless.records.rootfs import RootfsPlan
 
 _AT_FDCWD = -100
@@ -397,11 +396,11 @@ class EmulationSupervisor:
             os.close(directory)
 
 
-def supervisor(rootfs: RootfsPlan | None, asked: dict[str, Any] | None, directory: str) -> EmulationSupervisor | None:
+def supervisor(rootfs: RootfsPlan | None, asked: RootEmulation | None, directory: str) -> EmulationSupervisor | None:
     """That of a container, by its launch plan's root and root emulation; None where it has none. Raises OSError."""
-    if not asked or rootfs is None:
+    if asked is None or rootfs is None:
         return None
-    return EmulationSupervisor(directory, rootfs.upper, asked["calls"])
+    return EmulationSupervisor(directory, rootfs.upper, asked.calls)
 
 
 def _text(process: int, address: int) -> bytes:

@@ -25,6 +25,7 @@ from rootless.engine.types import ContainerOptions, ImageDefaults
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
 from rootless.host.idmap import SubordinateIds, default_map
+from rootless.records.launch import RootEmulation
 from rootless.records.port import Port
 from rootless.records.rootfs import RootfsPlan
 from rootless.runtime.seccomp.seccomp_profile import SeccompProfile, SeccompRule
@@ -124,9 +125,9 @@ def test_ports_are_in_both_files() -> None:
 
 
 def test_an_emulated_root_reads_our_apt_file() -> None:
-    emulation = {"filter": "/no/f", "plain": "/no/p", "calls": {}}
+    emulation = RootEmulation("/no/f", "/no/p", {"x86_64:92": "chown"})
     made = planned(facts(process=ProcessFacts(emulation=emulation)))
-    assert made.has_apt_file and made.launch.root_emulation == emulation
+    assert made.has_apt_file and made.launch.root_emulation is emulation
     listener = SeccompProfile("SCMP_ACT_ALLOW")
     listener.rules = [SeccompRule(["chown"], "SCMP_ACT_NOTIFY")]
     with pytest.raises(UsageError, match="exclude each other"):

@@ -8,7 +8,17 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.records.id_map import IdMap
-from rootless.records.launch import EventsPlan, HealthPlan, LaunchPlan, LogPlan, NetworkPlan, RemovePlan
+from rootless.records.launch import (
+    EventsPlan,
+    HealthPlan,
+    LaunchPlan,
+    LogPlan,
+    NetworkPlan,
+    RemovePlan,
+    RootEmulation,
+    SeccompListener,
+    VolumeSeed,
+)
 from rootless.records.port import Port
 from rootless.records.rootfs import RootfsPlan
 
@@ -25,6 +35,9 @@ def test_what_is_written_is_read_again() -> None:
     plan.network = NetworkPlan("pasta", [Port("127.0.0.1", 8080, 80), Port("", 90, 90, "udp", 99)], ["1.1.1.1"])
     plan.outer_map = ID_MAP
     plan.stop_timeout = -1
+    plan.seed_volumes = [VolumeSeed("/volumes/v", "/data")]
+    plan.seccomp_listener = SeccompListener("/run/agent", "m")
+    plan.root_emulation = RootEmulation("", "/cache/plain", {"c000003e:92": "chown"})
     plan.rootfs = RootfsPlan("overlay", "/c", ["/l2", "/l1"], volatile=True)
     written = json.loads(json.dumps(plan.to_json()))
     again = LaunchPlan.from_json(written)
@@ -39,6 +52,12 @@ def test_a_file_of_the_first_version_takes_defaults() -> None:
     assert (plan.restart.name, plan.network.mode, plan.log.driver, plan.stop_signal) == ("no", "none", "none", 15)
     assert plan.stop_timeout < 0, "null has always meant: never kill"
     assert LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP_JSON}).stop_timeout == 10
+
+
+def test_an_agent_without_a_socket_and_an_emulation_without_filters_are_none() -> None:
+    members = {"seccomp_listener": {"listenerPath": "", "listenerMetadata": "m"}, "root_emulation": {}}
+    plan = LaunchPlan.from_json({"id": "c0ffee", "id_map": ID_MAP_JSON, **members})
+    assert (plan.seccomp_listener, plan.root_emulation) == (None, None)
 
 
 def test_a_new_name_is_everywhere() -> None:
@@ -60,6 +79,8 @@ def test_a_new_name_is_everywhere() -> None:
         ({"outer_map": {"uids": []}}, "'outer_map.kind' in '/c/launch.json' is not a string"),
         ({"network": {"ports": [{"container_port": "80"}]}}, "'network.ports[0].container_port' in '/c/launch.json'"),
         ({"version": 9}, "version 9"),
+        ({"seed_volumes": [{"source": "/v"}]}, "'seed_volumes[0].target' in '/c/launch.json' is not a string"),
+        ({"root_emulation": {"plain": 1}}, "'root_emulation.plain' in '/c/launch.json' is not a string"),
         ({"rootfs": {"driver": "copy", "directory": 1}}, "'rootfs.directory' in '/c/launch.json' is not a string"),
     ],
 )

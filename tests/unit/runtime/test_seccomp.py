@@ -348,5 +348,16 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: bytes) 
     assert filter_cache.cached_path(filter_cache.default_profile([]), str(tmp_path)) != path
 
 
+def test_the_planned_emulation_of_root_is_the_one_that_is_made(tmp_path: Path) -> None:
+    planned = filter_cache.planned_emulation(str(tmp_path))
+    assert planned.calls and not list(tmp_path.iterdir()), "a plan knows the calls and writes nothing"
+    made = filter_cache.emulation(str(tmp_path))
+    assert made.to_json() == planned.to_json() == filter_cache.planned_emulation(str(tmp_path)).to_json()
+    assert all(filter_cache.read_filter(path) for path in made.paths())
+    for table in tmp_path.glob("seccomp/*-calls.json"):
+        table.write_text('{"c000003e:92": 1}')
+    assert filter_cache.emulation(str(tmp_path)).to_json() == planned.to_json(), "a damaged table is made again"
+
+
 def test_cache_that_cannot_be_written(default: bytes) -> None:
     assert filter_cache.cached(filter_cache.default_profile(), "/proc/nowhere") == default

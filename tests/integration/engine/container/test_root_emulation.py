@@ -227,6 +227,15 @@ def test_auto_is_for_one_id(busybox: Runner) -> None:
     assert (done.returncode == 0) == (not owns_range())
 
 
+def test_explain_knows_what_the_calls_mean(busybox: Runner) -> None:
+    """The plan is the one that `create` writes, whether the filters have been compiled before or not."""
+    words = ("--network", "none", "--root-emulation", "on", "busybox", "true")
+    for _ in range(2):
+        planned = json.loads(busybox("explain", "--json", *words).stdout)["launch"]["root_emulation"]
+        assert {"chown", "mknod"} <= set(planned["calls"].values())
+        busybox("run", "--rm", *words)
+
+
 def test_restart_after_the_cache_was_cleared(shared_root: Path, busybox: Runner) -> None:
     busybox("rm", "-f", "r", check=False)
     busybox(
