@@ -202,10 +202,20 @@ def _ignore_keys() -> list[tuple[int, Handler]]:
         return []  # only the main thread has a say over signals
 
 
-def run_in_place(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None) -> NoReturn:
-    """Become `argv` as root of a new user and mount namespace: `rootless unshare CMD`. Returns only by an exception."""
+def run_in_place(
+    id_map: IdMap,
+    argv: Sequence[str],
+    *,
+    env: dict[str, str] | None = None,
+    entered: Callable[[], object] = lambda: None,
+) -> NoReturn:
+    """Become `argv` as root of a new user and mount namespace: `rootless unshare CMD`. Returns only by an exception.
+
+    entered: called inside, before the program is executed.
+    """
     program = _find(argv[0])
     enter(id_map)
+    entered()
     _exec(program, argv, env)
 
 

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
     """Place the items of `job`. fds: the first roots that items name. Raises InvalidInput, NotFound, HostLimit."""
-    from rootless.host import userns
     from rootless.storage import drivers
 
-    spaces = session.namespaces(job.id_map)
     plan = job.rootfs if job.into is None else None
     mounter = drivers.mounter(plan) if plan is not None else None
     sources = [MountedTree(source) for source in job.trees]
@@ -42,7 +40,7 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
         return json.dumps(_place(root, roots, job).to_json()).encode()
 
     try:
-        return CopyAnswer.from_json(answer_fields(json.loads(userns.call_in(spaces.user, inside))))
+        return CopyAnswer.from_json(answer_fields(json.loads(session.call(job.id_map, inside))))
     finally:
         if mounter is not None and plan is not None:
             mounter.close()
@@ -53,9 +51,6 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
 
 def digest(session: WorkerSession, job: DigestJob, fds: list[int]) -> str:
     """The digest of what the items of `job` take. fds: the first roots. Raises InvalidInput, NotFound."""
-    from rootless.host import userns
-
-    spaces = session.namespaces(job.id_map)
     sources = [MountedTree(source) for source in job.trees]
 
     def inside() -> bytes:
@@ -71,7 +66,7 @@ def digest(session: WorkerSession, job: DigestJob, fds: list[int]) -> str:
         return content.hexdigest().encode()
 
     try:
-        return userns.call_in(spaces.user, inside).decode()
+        return session.call(job.id_map, inside).decode()
     finally:
         for source in sources:
             source.close()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
     """Unpack the archive behind the fd `archive`; everything belongs to the user. Raises InvalidInput."""
-    from rootless.host import userns
 
     def inside() -> bytes:
         from rootless.builder.worker.placing import Rules
@@ -28,7 +27,7 @@ def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
         apply(root, [(archive, "")], Rules(owner=(0, 0), chmod=_reachable, timestamp=0))
         return b""
 
-    userns.call_in(session.namespaces(job.id_map).user, inside)
+    session.call(job.id_map, inside)
 
 
 def _reachable(mode: int, is_directory: bool) -> int:
@@ -38,22 +37,19 @@ def _reachable(mode: int, is_directory: bool) -> int:
 
 def squash(session: WorkerSession, job: SquashJob) -> None:
     """Merge the layers into the writable directory."""
-    from rootless.host import userns
 
     def inside() -> bytes:
         from rootless.builder.worker.squashing import merge
 
-        os.umask(0)
+        own_mounts()
         merge(job.layers, job.upper)
         return b""
 
-    userns.call_in(session.namespaces(job.id_map).user, inside)
+    session.call(job.id_map, inside)
 
 
 def export(session: WorkerSession, job: ExportJob) -> None:
     """Copy the tree into the directory of `job`; everything belongs to the user, without set-id bits."""
-    from rootless.host import userns
-
     tree = MountedTree(job.tree)
 
     def inside() -> bytes:
@@ -70,15 +66,13 @@ def export(session: WorkerSession, job: ExportJob) -> None:
         return b""
 
     try:
-        userns.call_in(session.namespaces(job.id_map).user, inside)
+        session.call(job.id_map, inside)
     finally:
         tree.close()
 
 
 def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
     """Write the tree as a tar to the fd `output`, names sorted."""
-    from rootless.host import userns
-
     tree = MountedTree(job.tree)
 
     def inside() -> bytes:
@@ -96,7 +90,7 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
         return b""
 
     try:
-        userns.call_in(session.namespaces(job.id_map).user, inside)
+        session.call(job.id_map, inside)
     finally:
         tree.close()
 

@@ -9,31 +9,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tarfile
 from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.image.decompress import HEAD, PlainBytes
+from rootless.storage.files.placer import Bytes, write_content
+from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarStream, is_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
     from rootless.builder.worker.placing import Rules
+    from rootless.storage.tar.tarstream import TarEntry
 
 _BLOCK = 512
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ENTRIES = 10_000_000
-_PIECE = 1 << 20
-_MAX_BESIDE = 1 << 20
 _LAST_ID = 0xFFFFFFFE
-_BESIDE = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 
 
 def is_archive(fd: int) -> bool:
@@ -51,13 +44,7 @@ def is_archive(fd: int) -> bool:
                 return False
     finally:
         os.lseek(fd, 0, os.SEEK_SET)
-    if len(head) < _BLOCK or not head.strip(b"\0"):
-        return False
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
+    return len(head) == _BLOCK and bool(head.strip(b"\0")) and is_header(head)
 
 
 def unpack(root: int, archives: Sequence[tuple[int, str]], rules: Rules) -> int:
@@ -86,16 +73,6 @@ def _shut_in(root: int) -> None:
     os.chdir("/")
 
 
-class _Member(tarfile.TarInfo):
-    """A header. Names and attributes that are stored beside it are read into memory, so they have a bound."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _BESIDE and self.size > _MAX_BESIDE:
-            raise InvalidInput(f"the archive has a header of {self.size} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return found
-
-
 class _Unpacker:
     """Unpacks one archive below one directory of the tree, which is the root of this process by now."""
 
@@ -104,76 +81,87 @@ class _Unpacker:
         self._rules = rules
         self._times: list[tuple[str, int]] = []
         self._before: dict[str, tuple[int, int]] = {}
+        self._seen: set[str] = set()
         self.skipped = 0
 
     def apply(self, file: BinaryIO) -> int:
-        stream = PlainBytes(file.read(HEAD), file)
-        try:
-            # a stream is only ever read, whatever more the type of fileobj asks for
-            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2, tarinfo=_Member) as archive:  # type: ignore[call-overload]
-                for count, member in enumerate(archive):
-                    if count > _MAX_ENTRIES:
-                        raise InvalidInput("the archive has too many entries")
-                    try:
-                        self._member(archive, member)
-                    except (ValueError, OverflowError) as e:
-                        # a name with a NUL, a time or an owner that no system has
-                        raise InvalidInput(f"the archive has an impossible entry {member.name[:200]!a}: {e}") from e
-                    archive.members = []
-        except (tarfile.TarError, EOFError) as e:
-            raise InvalidInput(f"the archive is damaged: {e}") from e
+        """Unpack the whole archive; how many special files could not be made. Raises InvalidInput, OSError."""
+        source = Bytes(PlainBytes(file.read(HEAD), file))
+        archive = TarStream(source)
+        count = 0
+        while (entry := archive.next()) is not None:
+            count += 1
+            if count > _MAX_ENTRIES:
+                raise InvalidInput("the archive has too many entries")
+            try:
+                is_content_taken = self._member(entry, source)
+            except (ValueError, OverflowError) as e:
+                # a time or an owner that no system has
+                raise InvalidInput(f"the archive has an impossible entry {_shown(entry)}: {e}") from e
+            if entry.type == FILE:
+                source.skip(TarStream.padding(entry) + (0 if is_content_taken else entry.stored))
         for path, (atime, mtime) in self._before.items():
             os.utime(path or "/", ns=(atime, mtime))
         for path, time in reversed(self._times):
             os.utime(path, ns=(time, time), follow_symlinks=False)
         return self.skipped
 
-    def _member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        names = [n for n in member.name.split("/") if n not in ("", ".")]
+    def _member(self, member: TarEntry, source: Bytes) -> bool:
+        """Make one entry; whether its content was read."""
+        names = _names(member.name)
         if ".." in names:
-            raise InvalidInput(f"the archive has an entry outside of its directory: '{member.name}'")
+            raise InvalidInput(f"the archive has an entry outside of its directory: {_shown(member)}")
         if not names:
-            return
-        if self._rules.owner is None and not (0 <= member.uid <= _LAST_ID and 0 <= member.gid <= _LAST_ID):
+            return False
+        if self._rules.owner is None and not (member.uid <= _LAST_ID and member.gid <= _LAST_ID):
             # with one id the owner would only be noted, and come into the layer
-            raise InvalidInput(f"the archive has an impossible entry {member.name[:200]!a}: no such owner")
+            raise InvalidInput(f"the archive has an impossible entry {_shown(member)}: no such owner")
         parent = self._parents(names[:-1])
         path = f"{parent}/{names[-1]}"
-        time = int(member.mtime * 10**9)
+        time = member.mtime
         if self._rules.latest is not None:
             time = min(time, self._rules.latest * 10**9)
-        if member.isdir():
+        if member.type == DIRECTORY:
             self._directory_entry(path, member, time)
-            return
+            return False
         self._clear(path)
-        if member.isreg():
-            self._regular(archive, member, path)
-        elif member.issym():
-            os.symlink(member.linkname, path)
-        elif member.islnk():
+        if member.type == FILE:
+            self._regular(member, source, path)
+        elif member.type == SYMLINK:
+            os.symlink(os.fsdecode(member.linkname), path)
+        elif member.type == LINK:
             os.link(self._target(member), path, follow_symlinks=False)
-            return
-        elif member.isfifo():
+            return False
+        elif member.type == FIFO:
             os.mkfifo(path, 0o600)
         else:
             self.skipped += 1  # a device: an ordinary user can make none
-            return
-        if not member.isreg():
+            return False
+        if member.type != FILE:
             self._own(path, member)
         os.utime(path, ns=(time, time), follow_symlinks=False)
+        return member.type == FILE
 
-    def _target(self, member: tarfile.TarInfo) -> str:
-        names = [n for n in member.linkname.split("/") if n not in ("", ".")]
+    def _target(self, member: TarEntry) -> str:
+        names = _names(member.linkname)
+        linkname = os.fsdecode(member.linkname)
         if ".." in names:
-            raise InvalidInput(f"the archive has a link outside of its directory: '{member.linkname}'")
+            raise InvalidInput(f"the archive has a link outside of its directory: '{linkname}'")
         path = f"{self._directory}/{'/'.join(names)}"
         if not os.path.lexists(path):
-            raise InvalidInput(f"the archive has a hard link to a missing file: '{member.linkname}'")
+            raise InvalidInput(f"the archive has a hard link to a missing file: '{linkname}'")
         return path
 
     def _parents(self, names: list[str]) -> str:
-        path = self._directory
-        for name in names:
+        """Path of the directory `names`, made where it is missing. Raises InvalidInput."""
+        path = "/".join([self._directory, *names])
+        # Only what is below the deepest directory that was seen before is looked at: from the top for each entry, the
+        # time for a chain of nested directories would grow with the square of its depth
+        missing = []
+        while path != self._directory and path not in self._seen:
+            path, _, name = path.rpartition("/")
+            missing.append(name)
+        for name in reversed(missing):
             above, path = path, f"{path}/{name}"
             try:
                 mode = os.stat(path).st_mode
@@ -184,9 +172,10 @@ class _Unpacker:
                 except FileExistsError:
                     raise InvalidInput(f"cannot unpack below '{path}': a dangling link is there") from None
                 self._times.append((path, self._rules.timestamp * 10**9))
-                continue
-            if not stat.S_ISDIR(mode):
-                raise InvalidInput(f"cannot unpack below '{path}': no directory is there")
+            else:
+                if not stat.S_ISDIR(mode):
+                    raise InvalidInput(f"cannot unpack below '{path}': no directory is there")
+            self._seen.add(path)
         self._keep(path)
         return path
 
@@ -202,14 +191,19 @@ class _Unpacker:
             return
         if stat.S_ISDIR(status.st_mode):
             raise InvalidInput(f"cannot replace directory '{path}' with a file of the archive")
+        self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            self._seen.clear()  # a way that led through this link leads nowhere now, or elsewhere
         os.unlink(path)
 
-    def _directory_entry(self, path: str, member: tarfile.TarInfo, time: int) -> None:
+    def _directory_entry(self, path: str, member: TarEntry, time: int) -> None:
         try:
             os.mkdir(path, 0o755)
         except FileExistsError:
             if not os.path.isdir(path):
-                os.unlink(path)
+                self._remove(path)
                 os.mkdir(path, 0o755)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -218,16 +212,15 @@ class _Unpacker:
             os.close(fd)
         self._times.append((path, time))
 
-    def _regular(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+    def _regular(self, member: TarEntry, source: Bytes, path: str) -> None:
         fd = os.open(path, _NEW, 0o600)
-        with open(fd, "wb", buffering=0) as out:
-            content = archive.extractfile(member)
-            assert content is not None
-            while piece := content.read(_PIECE):
-                out.write(piece)
+        try:
+            write_content(fd, member, source)
             self._own_open(fd, member, stat.S_IFREG)
+        finally:
+            os.close(fd)
 
-    def _own_open(self, fd: int, member: tarfile.TarInfo, kind: int) -> None:
+    def _own_open(self, fd: int, member: TarEntry, kind: int) -> None:
         from rootless.storage.owners import overrides
 
         owner = self._rules.owner or (member.uid, member.gid)
@@ -244,7 +237,7 @@ class _Unpacker:
                 raise _unmapped(e, owner) from e
         os.fchmod(fd, mode)
 
-    def _own(self, path: str, member: tarfile.TarInfo) -> None:
+    def _own(self, path: str, member: TarEntry) -> None:
         owner = self._rules.owner or (member.uid, member.gid)
         if owner == (0, 0) or self._rules.single:
             return
@@ -252,6 +245,14 @@ class _Unpacker:
             os.chown(path, *owner, follow_symlinks=False)
         except OSError as e:
             raise _unmapped(e, owner) from e
+
+
+def _names(path: bytes) -> list[str]:
+    return [name for name in os.fsdecode(path).split("/") if name not in ("", ".")]
+
+
+def _shown(member: TarEntry) -> str:
+    return ascii(os.fsdecode(member.name)[:200])
 
 
 def _unmapped(error: OSError, owner: tuple[int, int]) -> Exception:

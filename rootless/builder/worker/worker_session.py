@@ -46,6 +46,48 @@ class WorkerSession:
             self._namespaces = Namespaces(id_map)
         return self._namespaces
 
+    def call(self, id_map: IdMap, function: Callable[[], bytes]) -> bytes:
+        """Run `function` in a forked child inside the user namespace of `id_map`; its result, or its error is raised.
+
+        The child is killed when the build is gone, wherever it is in its work. Raises HostLimit then.
+        """
+        from rootless.host.answer import LIMIT, decode_answer, end_with_answer
+        from rootless.host.userns import join
+
+        user = self.namespaces(id_map).user
+
+        def inside() -> bytes:
+            join(user)
+            return function()
+
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read_end)
+            end_with_answer(write_end, inside)
+        os.close(write_end)
+        poll = select.poll()
+        poll.register(read_end, select.POLLIN)
+        poll.register(self.connection, select.POLLIN | select.POLLRDHUP)
+        answer = bytearray()
+        try:
+            while len(answer) <= LIMIT:
+                ready = {fd for fd, _ in poll.poll()}
+                if read_end not in ready:
+                    # between a job and its answer the build says nothing: whatever comes is its end
+                    raise HostLimit("the build is gone")
+                piece = os.read(read_end, 1 << 16)
+                if not piece:
+                    return decode_answer(bytes(answer))
+                answer += piece
+            raise HostLimit(f"the answer of a child process is longer than {LIMIT} bytes")
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            os.close(read_end)
+            os.waitpid(child, 0)
+
     def close(self) -> None:
         """End the helpers of the networks, and let go of the namespaces."""
         if self._namespaces is not None:

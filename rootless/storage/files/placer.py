@@ -65,6 +65,29 @@ class Bytes:
             pass
 
 
+def write_content(fd: int, entry: TarEntry, source: Bytes) -> None:
+    """Write the content of a regular file from the archive into the new file `fd`; holes stay holes. Raises OSError,
+    InvalidInput where the archive is cut off."""
+    if entry.segments is None:
+        _copy(fd, entry.stored, source, entry.name)
+        return
+    os.ftruncate(fd, entry.size)
+    for offset, length in entry.segments:
+        os.lseek(fd, offset, os.SEEK_SET)
+        _copy(fd, length, source, entry.name)
+
+
+def _copy(fd: int, size: int, source: Bytes, path: bytes) -> None:
+    while size:
+        piece = source.take(min(size, _PIECE))
+        if not piece:
+            raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
+        size -= len(piece)
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
 class PlacedOwners(NamedTuple):
     """Whose the placed files become.
 
@@ -196,13 +219,7 @@ class ArchivePlacer:
         flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC if in_place else _NEW
         fd = os.open(spot.name, flags, 0o600, dir_fd=spot.parent)
         try:
-            if entry.segments is not None:
-                os.ftruncate(fd, entry.size)
-                for offset, length in entry.segments:
-                    os.lseek(fd, offset, os.SEEK_SET)
-                    self._copy(fd, length, source, spot.path)
-            else:
-                self._copy(fd, entry.stored, source, spot.path)
+            write_content(fd, entry, source)
             self.size += entry.size
             if in_place:
                 return
@@ -210,17 +227,6 @@ class ArchivePlacer:
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
-
-    @staticmethod
-    def _copy(fd: int, size: int, source: Bytes, path: bytes) -> None:
-        while size:
-            piece = source.take(min(size, _PIECE))
-            if not piece:
-                raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
-            size -= len(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
 
     def _dress_directory(self, parent: int, name: bytes, entry: TarEntry) -> None:
         fd = os.open(name, DIRECTORY, dir_fd=parent)

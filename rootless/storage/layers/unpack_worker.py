@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import sys
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from rootless.host.answer import encode_error, encode_result, write_all
 from rootless.host.userns import enter
 from rootless.kernel import mounts
 from rootless.kernel.files import syncfs
+from rootless.kernel.process import set_pdeathsig
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.storage.layers import jobs
@@ -48,6 +50,15 @@ def main() -> int:
         pass  # who asked has gone: a reader that was closed early
     os.close(out)
     os._exit(0)  # the inflating thread may still wait for a place in its queue
+
+
+def _enter(id_map: IdMap) -> None:
+    """Enter the user namespace, and end with the thread that waits for the answer, wherever the work is."""
+    parent = os.getppid()
+    enter(id_map)
+    set_pdeathsig(signal.SIGKILL)  # after the change of ids, which clears it
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _exactly(size: int) -> bytes:
@@ -106,7 +117,7 @@ def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
     from rootless.storage.tar.recipe import RecipeWriter
     from rootless.storage.tar.tarstream import TarStream
 
-    enter(id_map)
+    _enter(id_map)
     target = job.target
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     beside = os.open(os.path.dirname(target), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -152,7 +163,7 @@ def _finish(job: jobs.FinishJob, id_map: IdMap) -> NoAnswer:
     from rootless.storage.layers.complete import complete
     from rootless.storage.layers.replaced import take_out
 
-    enter(id_map)
+    _enter(id_map)
     unfinished = job.unfinished
     if unfinished.replaced:
         take_out(job.target, unfinished.replaced)
@@ -164,7 +175,7 @@ def _remap(job: jobs.RemapJob, id_map: IdMap) -> LostAttributes:
     from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
     other = job.other_map
-    enter(id_map)
+    _enter(id_map)
 
     def translate(uid: int, gid: int) -> tuple[int, int]:
         return (
@@ -199,7 +210,7 @@ def _delete(job: jobs.DeleteJob, id_map: IdMap) -> NoAnswer:
 def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> NoAnswer:
     from rootless.storage.layers.rebuild import Rebuilder
 
-    enter(id_map)
+    enter(id_map)  # without _enter: its reader may be another thread than the one that started us
     rebuilders = [Rebuilder(f"{job.top}/{name}") for name in job.names]
     _shut_in(job.top)  # a link in a changed tree must not lead to files that are not the layers'
     for name, rebuilder in zip(job.names, rebuilders, strict=True):
@@ -213,7 +224,7 @@ def _verify(job: jobs.VerifyJob, id_map: IdMap) -> jobs.Verified:
     from rootless.storage.layers.verify import verify
     from rootless.storage.tar.layer_rules import MAX_DEPTH
 
-    enter(id_map)
+    _enter(id_map)
     sys.setrecursionlimit(3 * MAX_DEPTH + 500)
     return verify(job, id_map, lambda: _shut_in(job.directory))
 
@@ -221,5 +232,5 @@ def _verify(job: jobs.VerifyJob, id_map: IdMap) -> jobs.Verified:
 def _measure(job: jobs.MeasureJob, id_map: IdMap) -> jobs.Measured:
     from rootless.storage.layers.measure import measure
 
-    enter(id_map)
+    _enter(id_map)
     return jobs.Measured(measure(job.paths))

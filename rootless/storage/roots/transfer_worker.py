@@ -215,7 +215,12 @@ class TransferFiles:
             keep=request.keep,
             follow=lambda names: open_in_root(self._root, f"{where}/{names}", _PLACE),
         )
-        placer.place(_Input())
+        try:
+            placer.place(_Input())
+        finally:
+            # Who refuses early leaves more in the pipe than it holds: without this end closed the client would wait
+            # for ever to write it, and we for its next request
+            os.close(IN)
         answer = TransferAnswer(size=placer.size)
         answer.lost = placer.lost
         return answer

@@ -16,11 +16,14 @@ BLOCK = 512
 MAX_NAME = 4096  # PATH_MAX of the kernel: a longer path could not be used
 MAX_PAX = 1 << 20
 MAX_SEGMENTS = 1 << 17
+MAX_REPEATED = 2  # headers of one kind before one member: POSIX.1 and GNU tar write one
+MAX_BESIDE = 4 << 20  # bytes before one member that are none of its own: global headers, labels and their blocks
 MAX_SIZE = 1 << 50
 XATTR_PREFIX = b"SCHILY.xattr."
 
 FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 
+_EXTENSIONS = (b"x", b"X", b"g", b"L", b"K", b"V")
 _ZERO = bytes(BLOCK)
 _FIELDS = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12s")
 _PAX_LENGTH = re.compile(rb"([0-9]{1,8}) ")
@@ -88,6 +91,8 @@ class TarStream:
         sparse_pairs: list[bytes] = []
         long_name: bytes | None = None
         long_link: bytes | None = None
+        repeated: dict[bytes, int] = {}
+        beside = 0
         while True:
             header = source.take(BLOCK)
             if not header:
@@ -102,6 +107,12 @@ class TarStream:
                     raise InvalidInput("tar archive has a single zero block between its members")
                 return None
             entry, kind = _parse(header)
+            if kind in _EXTENSIONS:
+                # Each costs us time and says nothing new: without a bound a small archive keeps us busy
+                repeated[kind] = repeated.get(kind, 0) + 1
+                beside += BLOCK + entry.stored
+                if beside > MAX_BESIDE or (repeated[kind] > MAX_REPEATED and kind not in (b"g", b"V")):
+                    raise InvalidInput("tar archive has a chain of extension headers before a member")
             if kind in (b"x", b"g", b"X"):
                 content = self._extension(entry.stored, MAX_PAX)
                 if kind != b"g":
@@ -244,6 +255,15 @@ class TarStream:
             if len(complete) >= wanted > 1 or (complete and wanted == 1):
                 break
         return [_decimal(line.strip(), "sparse map") for line in lines[1:wanted]], len(content)
+
+
+def is_header(block: bytes) -> bool:
+    """Whether 512 bytes are the header of a member, by their checksum."""
+    try:
+        _parse(block)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _parse(header: bytes) -> tuple[TarEntry, bytes]:

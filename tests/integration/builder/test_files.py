@@ -216,7 +216,7 @@ def test_a_hostile_archive_leaves_the_host_alone(build: Build, context: Path, me
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("time", {"pax_headers": {"mtime": "nan"}}, "impossible entry"),
+        ("time", {"pax_headers": {"mtime": "nan"}}, "malformed mtime"),
         ("owner", {"uid": 1 << 40}, "impossible entry"),
         ("long", {"pax_headers": {"comment": "x" * (2 << 20)}}, "header of"),
     ],

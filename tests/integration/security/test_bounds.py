@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
 import json
 import os
+import signal
 import socket
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -14,15 +18,185 @@ from pathlib import Path
 import pytest
 
 from rootless.monitor import protocol
-from tests.conftest import Runner
+from tests.conftest import Runner, command_path
 from tests.integration.builder.conftest import build as build
 from tests.integration.builder.conftest import context as context
+
+PATIENCE = 30  # seconds; what is tried here takes one or two
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(busybox: Runner) -> Iterator[None]:
     yield
     busybox("rm", "-f", "c", check=False)
+
+
+def run_bounded(busybox: Runner, *words: str, **how: object) -> subprocess.CompletedProcess[str]:
+    """Run a command that may fail but must end; its children are ended with it when it does not."""
+    try:
+        return busybox(*words, check=False, timeout=PATIENCE, **how)
+    except subprocess.TimeoutExpired:
+        for pid in workers(busybox):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise
+
+
+def workers(busybox: Runner, module: bytes = b"worker") -> list[int]:
+    """Workers of ours that were started for the store of this module's tests."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        try:
+            if not directory.name.isdigit() or directory.stat().st_uid != os.geteuid():
+                continue
+            words = (directory / "cmdline").read_bytes().split(b"\0")
+            if any(b"rootless." in word and module in word for word in words):
+                found.append(int(directory.name))
+        except OSError:
+            continue
+    return found
+
+
+# cp
+
+
+@pytest.mark.parametrize("state", ["stopped", "running"])
+@pytest.mark.parametrize("source", ["directory", "stream"])
+def test_cp_ends_when_the_container_refuses_early(busybox: Runner, tmp_path: Path, state: str, source: str) -> None:
+    """A directory over a file, with more in it than a pipe holds (64 KiB)."""
+    script = "mkdir /d; touch /d/there; sleep 1000"
+    busybox("run", "-d", "--name", "c", "--network", "none", "busybox", "sh", "-c", script)
+    time.sleep(0.5)
+    if state == "stopped":
+        busybox("stop", "-t", "0", "c")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/big").write_bytes(bytes(1 << 20))
+    if source == "directory":
+        told = run_bounded(busybox, "cp", f"{tmp_path}/there", "c:/d")
+    else:
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(tmp_path / "there", "there")
+        told = run_bounded(busybox, "cp", "-", "c:/d", input=archive.getvalue())
+    assert told.returncode != 0 and "there" in told.stderr
+
+
+def test_cp_ends_when_there_is_no_room(busybox: Runner, tmp_path: Path) -> None:
+    busybox("run", "-d", "--name", "c", "--network", "none", "--tmpfs", "/t:size=1m", "busybox", "sleep", "1000")
+    (tmp_path / "big").write_bytes(bytes(8 << 20))
+    told = run_bounded(busybox, "cp", f"{tmp_path}/big", "c:/t")
+    assert told.returncode != 0 and "No space left" in told.stderr
+
+
+# archives
+
+
+def sparse_archive(size: int) -> bytes:
+    """A tar (GNU 1.0 in pax headers) of 2 KiB with a file of `size` bytes, all of it a hole."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("GNUSparseFile.0/huge")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "huge",
+                              "GNU.sparse.realsize": str(size)}  # fmt: skip
+        table = f"1\n{size}\n0\n".encode().ljust(512, b"\0")
+        member.size = len(table)
+        tar.addfile(member, io.BytesIO(table))
+    return content.getvalue()
+
+
+def allocated(directory: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return total
+
+
+def test_a_hole_stays_a_hole(busybox: Runner, build: object, context: Path, shared_root: Path) -> None:
+    before = allocated(shared_root)
+    (context / "sparse.tar").write_bytes(sparse_archive(1 << 30))
+    (context / "Dockerfile").write_text("FROM busybox\nADD sparse.tar /\n")
+    assert len((context / "sparse.tar").read_bytes()) <= 10240
+    run_bounded(busybox, "build", "-t", "holes", str(context))
+    used = allocated(shared_root) - before
+    busybox("rmi", "-f", "holes", check=False)
+    busybox("builder", "prune", "-af", check=False)
+    busybox("system", "prune", "-f", check=False)
+    assert used < 64 << 20
+
+
+def test_a_worker_does_not_outlive_its_client(busybox: Runner, context: Path, shared_root: Path) -> None:
+    (context / "sparse.tar").write_bytes(sparse_archive(64 << 30))
+    (context / "Dockerfile").write_text("FROM busybox\nADD sparse.tar /\n")
+    before = set(workers(busybox))
+    environment = {**os.environ, "ROOTLESS_ROOT": str(shared_root)}
+    client = subprocess.Popen([*command_path(), "build", str(context)], env=environment, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    left: set[int] = set()
+    try:
+        deadline = time.monotonic() + 10
+        while not set(workers(busybox)) - before and client.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(1)
+        client.kill()
+        client.wait()
+        deadline = time.monotonic() + 3
+        while (left := set(workers(busybox)) - before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        busybox("system", "prune", "-f", check=False)
+    assert not left
+
+
+def test_nested_directories_of_a_context_are_read_in_bounded_time(busybox: Runner) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        dockerfile = b"FROM busybox\nCOPY Dockerfile /\n"
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(dockerfile)
+        tar.addfile(member, io.BytesIO(dockerfile))
+        for depth in range(1, 1501):
+            member = tarfile.TarInfo("/".join(["d"] * depth))
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(member)
+    run_bounded(busybox, "build", "-", input=content.getvalue())
+
+
+@pytest.mark.parametrize("way", ["import", "cp", "ADD"])
+def test_chained_pax_headers_are_refused_in_words(busybox: Runner, context: Path, way: str) -> None:
+    """pax, POSIX.1: one extended header belongs to one file; a chain of them is not recursed into."""
+    record = b"20 comment=01234567\n"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = b"x", len(record)
+    block = header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0")
+    entry = tarfile.TarInfo("f").tobuf(tarfile.USTAR_FORMAT)
+    archive = block * 3000 + entry + bytes(1024)
+    (context / "chain.tar").write_bytes(archive)
+    if way == "import":
+        told = run_bounded(busybox, "import", str(context / "chain.tar"), "chained")
+    elif way == "cp":
+        busybox("create", "--name", "c", "--network", "none", "busybox", "true")
+        told = run_bounded(busybox, "cp", "-", "c:/", input=archive)
+    else:
+        (context / "Dockerfile").write_text("FROM busybox\nADD chain.tar /\n")
+        told = run_bounded(busybox, "build", "-t", "chained", str(context))
+    busybox("rmi", "-f", "chained", check=False)
+    assert "was killed" not in told.stderr and "bug" not in told.stderr, told.stderr
+    assert told.returncode in (0, 1)
+
+
+def test_a_layer_of_many_pax_headers_is_refused_in_words(busybox: Runner, tmp_path: Path) -> None:
+    record = b"20 comment=01234567\n"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = b"x", len(record)
+    block = header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0")
+    (tmp_path / "chain.tar.gz").write_bytes(gzip.compress(block * 100_000 + bytes(1024)))
+    told = run_bounded(busybox, "import", str(tmp_path / "chain.tar.gz"), "chained")
+    assert "was killed" not in told.stderr and "bug" not in told.stderr
 
 
 # the monitor

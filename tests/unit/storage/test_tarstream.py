@@ -191,6 +191,16 @@ def test_extension_headers_are_bounded() -> None:
             read(header(size=b"%o" % size, typeflag=kind) + bytes(1 << 21))
 
 
+@pytest.mark.parametrize(("kind", "count"), [(b"x", 3), (b"X", 3), (b"L", 3), (b"K", 3), (b"g", 4097), (b"V", 8193)])
+def test_chains_of_extension_headers_are_bounded(kind: bytes, count: int) -> None:
+    """An archive of nothing but headers costs its sender 1 KiB each, and would keep us busy without a member."""
+    record = b"" if kind == b"V" else b"20 comment=01234567\n" if kind in b"xXg" else b"name"
+    extension = header(size=b"%o" % len(record), typeflag=kind) + (record and record.ljust(512, b"\0"))
+    with pytest.raises(InvalidInput, match="chain"):
+        read(extension * (count + 4096 * (kind == b"g")) + header() + bytes(1024))
+    assert len(read(extension * 2 + header() + extension * 2 + header() + bytes(1024))) == 2
+
+
 def test_a_lone_zero_block_is_refused() -> None:
     with pytest.raises(InvalidInput, match="zero block"):
         read(header() + bytes(512) + header() + bytes(1024))
