@@ -18,6 +18,7 @@ _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN, _CLOSE_RANGE = 424, 434, 436
 _CLOSE_RANGE_CLOEXEC = 4
+_MOST_FDS = 1 << 20  # the kernel's default limit of a process's open files (fs.nr_open)
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -115,6 +116,10 @@ def close_others(kept: Iterable[int]) -> None:
 
 
 def _close_range_slowly(first: int, last: int, cloexec: bool) -> None:
+    if not cloexec:
+        # not by /proc/self/fd, which in a container that was joined may be any directory of the container's
+        os.closerange(first, min(last + 1, _MOST_FDS))
+        return
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if first <= fd <= last:

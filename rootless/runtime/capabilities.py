@@ -5,6 +5,8 @@ It decides and applies sets; it changes no user id and loads no filter.
 
 from __future__ import annotations
 
+import errno
+
 from rootless.errors import UsageError
 from rootless.kernel import process
 
@@ -58,6 +60,7 @@ NAMES = (
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 )
+_BITS = 64  # of a capability set
 BITS = {name: bit for bit, name in enumerate(NAMES)}
 # what docker gives a container that asks for nothing
 DEFAULT = (
@@ -111,12 +114,20 @@ class CapabilitySets:
 
 
 def last_capability() -> int:
-    """The highest capability of the running kernel (40 where /proc does not say)."""
-    try:
-        with open("/proc/sys/kernel/cap_last_cap", "rb") as f:
-            return int(f.read())
-    except (OSError, ValueError):
-        return len(NAMES) - 1
+    """The highest capability of the running kernel, which the kernel itself is asked for: in a container that was
+    joined, /proc/sys/kernel/cap_last_cap would be the container's answer."""
+    known, unknown = 0, _BITS
+    while unknown - known > 1:
+        middle = (known + unknown) // 2
+        try:
+            process.cap_bound_read(middle)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            unknown = middle
+        else:
+            known = middle
+    return known
 
 
 def normalise(name: str) -> str:

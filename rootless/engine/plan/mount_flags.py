@@ -231,7 +231,9 @@ def parse_volumes_from(text: str) -> tuple[str, bool | None]:
 def plan_mounts(asked: list[MountSpec], inherited: list[MountSpec], image_volumes: list[str]) -> list[MountSpec]:
     """One mount per target: the user's own win over --volumes-from, which win over the image's VOLUMEs; parents first.
 
-    Raises UsageError for a target that the user named twice (docker: duplicate mount point).
+    Raises UsageError for a target that the user named twice (docker: duplicate mount point), and for one in /proc: what
+    the container can write there would be taken for the kernel's answers. Of binds the runtime decides, for that of a
+    procfs, or of one file such as /proc/cpuinfo, is none.
     """
     by_target: dict[str, MountSpec] = {}
     for spec in asked:
@@ -245,4 +247,8 @@ def plan_mounts(asked: list[MountSpec], inherited: list[MountSpec], image_volume
     for target in image_volumes:
         cleaned = clean_target(target if target.startswith("/") else "/" + target, "the image's VOLUME")
         by_target.setdefault(cleaned, MountSpec(VOLUME, "", cleaned, from_image=True))
+    for spec in by_target.values():
+        if spec.kind != BIND and (spec.target == "/proc" or spec.target.startswith("/proc/")):
+            what = "the image's VOLUME" if spec.from_image else f"a mount of type {spec.kind}"
+            raise UsageError(f"cannot mount on '{spec.target}' ({what}): it is inside /proc")
     return sorted(by_target.values(), key=lambda s: (s.target.count("/"), s.target))

@@ -7,6 +7,7 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel.files import mkdirs_in_root, open_in_root
+from rootless.kernel.procfs import is_procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,12 +69,16 @@ def existing(context: RootContext, path: str) -> int | None:
         return None
 
 
-def mountpoint(context: RootContext, path: str, *, directory: bool) -> int:
+def mountpoint(context: RootContext, path: str, *, directory: bool, in_proc: bool = False) -> int:
     """O_PATH fd of `path` inside the root to mount on, made with its parents when missing (mode 0755, or 0644).
 
     CVE-2021-30465, CVE-2024-45310: everything goes by fds that cannot leave the root, and the caller mounts on the fd.
+    in_proc: the mount may lie in a procfs. No other may: later processes of the container, and we among them, would
+    take its files for the kernel's answers. The fd decides, for the image's links may lead there by any name.
     """
     refuse_redirected(context, path)
+    if not in_proc and (path == "/proc" or path.startswith("/proc/")):
+        raise in_proc_error(path)
     fd = existing(context, path)
     if fd is None:
         fd = mkdirs_in_root(context.root_fd, path, 0o755) if directory else _make_file(context, path)
@@ -81,7 +86,15 @@ def mountpoint(context: RootContext, path: str, *, directory: bool) -> int:
         os.close(fd)
         wanted, found = ("a directory", "a file") if directory else ("a file", "a directory")
         raise RuntimeFailure(f"cannot mount {wanted} on '{path}': it is {found} in the image")
+    if not in_proc and is_procfs(fd):
+        os.close(fd)
+        raise in_proc_error(path)
     return fd
+
+
+def in_proc_error(path: str) -> RuntimeFailure:
+    """The error for a mount on `path`, which would lie over what the kernel tells in /proc."""
+    return RuntimeFailure(f"cannot mount on '{path}': it is inside /proc")
 
 
 def _make_file(context: RootContext, path: str) -> int:

@@ -8,9 +8,10 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
+from rootless.kernel.procfs import is_procfs
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
+from rootless.runtime.operations.base import Operation, RootContext, existing, in_proc_error, mountpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _PROC_EXCEPTIONS = frozenset(
         "sys/crypto/fips_enabled",
     )
 )
+
+_PROC_ROOT_INODE = 1  # of each procfs
 
 
 class MountOperation(Operation):
@@ -104,17 +107,26 @@ class Bind(MountOperation):
                 f"cannot mount '{self.source}' on '{self.destination}': the source does not exist",
                 hint="create it, or correct the path",
             ) from None
-        if self.destination.startswith("/proc/") and self.destination not in _PROC_EXCEPTIONS:
-            raise RuntimeFailure(f"cannot mount '{self.source}' on '{self.destination}': it is inside /proc")
-        target = mountpoint(context, self.destination, directory=is_directory)
+        in_proc = self.destination == "/proc" or self.destination in _PROC_EXCEPTIONS
+        target = mountpoint(context, self.destination, directory=is_directory, in_proc=in_proc)
         try:
             fd = attach.bind(
                 self.source, target, self._reopen(context), recursive=self.options.recursive, idmap=self.idmap
             )
         finally:
             os.close(target)
+        if self.destination == "/proc" and not (is_procfs(fd) and os.fstat(fd).st_ino == _PROC_ROOT_INODE):
+            raise in_proc_error(self.destination)
         self._attributes(context, fd)
+        if self.options.recursive and self.options.set & mounts.MOUNT_ATTR_RDONLY:
+            self._insist(fd)
         self._finish(context, fd)
+
+    def _insist(self, fd: int) -> None:
+        """`ro` is about one mount alone. Of the host's sysfs that would leave its cgroup tree writable, so there it is
+        about all that is mounted below."""
+        if mounts.fs_magic(fd) == mounts.SYSFS_MAGIC:
+            self.options.recursive_set |= mounts.MOUNT_ATTR_RDONLY
 
     def _attributes(self, context: RootContext, fd: int) -> None:
         gained = self.options.set & ~mounts.MOUNT_ATTR_RDONLY
@@ -152,7 +164,7 @@ class Filesystem(MountOperation):
         return f"mount {self.fstype} on '{self.destination}'{self._suffix()}"
 
     def apply(self, context: RootContext) -> None:
-        target = mountpoint(context, self.destination, directory=True)
+        target = mountpoint(context, self.destination, directory=True, in_proc=self.fstype == "proc")
         try:
             fd = self._mount(context, target)
         finally:
@@ -257,7 +269,9 @@ class Mqueue(Filesystem):
 class Cgroup(Filesystem):
     """The cgroup tree: cgroup2 of the own cgroup namespace, else the host's tree read-only, else nothing.
 
-    CVE-2023-25809: without an own cgroup namespace the tree is never writable.
+    CVE-2023-25809: without an own cgroup namespace the tree is never writable. What is there already, by a bound /sys,
+    is the host's tree and becomes read-only with all that is mounted below it, whatever the configuration says of
+    either: also where it is covered then, for an unmount would uncover it.
     """
 
     __slots__ = ("own_namespace",)
@@ -270,6 +284,7 @@ class Cgroup(Filesystem):
         return f"mount cgroup on '{self.destination}'{self._suffix()}"
 
     def apply(self, context: RootContext) -> None:
+        is_there = self._seal_host_tree(context)
         if self.own_namespace and os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
             try:
                 super().apply(context)
@@ -278,16 +293,24 @@ class Cgroup(Filesystem):
                     raise
             else:
                 return
-        target = existing(context, self.destination)
-        if target is not None:
-            try:
-                if mounts.fs_magic(target) in (mounts.CGROUP_SUPER_MAGIC, mounts.CGROUP2_SUPER_MAGIC):
-                    return  # it came with a bound /sys, read-only
-            finally:
-                os.close(target)
-        if os.path.isdir("/sys/fs/cgroup"):
+        if not is_there and os.path.isdir("/sys/fs/cgroup"):
             self.options.set |= mounts.MOUNT_ATTR_RDONLY
             self._bind_instead(context, "/sys/fs/cgroup")
+
+    def _seal_host_tree(self, context: RootContext) -> bool:
+        """Make read-only what is mounted at the destination; whether its top is a cgroup."""
+        target = existing(context, self.destination)
+        if target is None:
+            return False
+        try:
+            attach.set_attributes(target, mounts.MOUNT_ATTR_RDONLY, recursive=True)
+            return mounts.fs_magic(target) in (mounts.CGROUP_SUPER_MAGIC, mounts.CGROUP2_SUPER_MAGIC)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            return False  # a plain directory: nothing is mounted there
+        finally:
+            os.close(target)
 
 
 def attribute_names(attributes: int) -> list[str]:

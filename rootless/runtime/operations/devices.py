@@ -8,7 +8,7 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
-from rootless.kernel.files import mkdirs_in_root
+from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.kernel.tty import is_pty_slave, open_ptmx
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
@@ -193,7 +193,11 @@ class Console(Operation):
         return "open a pty, bind it on '/dev/console'"
 
     def apply(self, context: RootContext) -> None:
-        master, slave = open_pty(context.root_fd)
+        try:
+            master, slave = open_pty(context.root_fd)
+        except FileNotFoundError:
+            # this is before pivot_root: the host's
+            master, slave = open_pty(None)
         context.pty = (master, slave)
         if self.rows and self.columns:
             from rootless.kernel.tty import set_winsize
@@ -211,20 +215,25 @@ class Console(Operation):
             os.close(target)
 
 
-def open_pty(root_fd: int) -> tuple[int, int]:
-    """(master, slave) of the devpts at /dev/pts in the root, or of the host's where the root has none."""
-    from rootless.kernel.files import open_in_root
+def open_pty(root_fd: int | None) -> tuple[int, int]:
+    """(master, slave) of the devpts at /dev/pts in the root, None for the one that this process sees.
 
-    directory = -1
+    Raises FileNotFoundError where no devpts is there: a file `ptmx` of another file system would be the container's.
+    """
     try:
-        directory = open_in_root(root_fd, "/dev/pts", os.O_PATH | os.O_DIRECTORY)
+        if root_fd is None:
+            directory = os.open("/dev/pts", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            directory = open_in_root(root_fd, "/dev/pts", os.O_PATH | os.O_DIRECTORY)
+    except OSError as e:
+        raise _no_devpts() from e
+    try:
         if mounts.fs_magic(directory) != mounts.DEVPTS_SUPER_MAGIC:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/dev/pts")
-    except OSError:
-        if directory >= 0:
-            os.close(directory)
-        directory = os.open("/dev/pts", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+            raise _no_devpts()
         return open_ptmx(directory)
     finally:
         os.close(directory)
+
+
+def _no_devpts() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "no devpts is mounted on /dev/pts")

@@ -127,11 +127,25 @@ class ProcessCommand:
         status = os.stat("/proc/self/exe")
         self.own_executable = status.st_dev, status.st_ino
 
-    def start_supervisor(self) -> None:
+    def replace(self, arguments: list[str], environment: list[str]) -> None:
+        """In a child that was forked for it: become a startContainer hook, under all that confines the command.
+
+        The hook gets neither the preserved fds nor the emulation of root, whose supervisor has one listener.
+        """
+        self.process.args, self.process.env = arguments, environment
+        self.preserved = ()
+        self.filters = SeccompFilters(self.filters.program, self.filters.flags, self.filters.listener)
+
+    def open_null(self) -> int:
+        """The null device for `start_supervisor`, opened while /dev is the host's; -1 where root is not emulated."""
+        return -1 if self.filters.emulation is None else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+
+    def start_supervisor(self, null: int) -> None:
         """Fork what answers the emulated root's calls, where there is one. Before the pid namespace is entered: the
-        supervisor must see the container's processes, and must not be one of them."""
+        supervisor must see the container's processes, and must not be one of them. null: of `open_null`; is closed."""
         if self.filters.emulation is not None:
-            self.supervisor = emulation.fork_supervisor(self.filters.emulation)
+            self.supervisor = emulation.fork_supervisor(self.filters.emulation, null)
+            os.close(null)
 
     def kept_fds(self) -> set[int]:
         """The fds that stay open from the fork on: streams, what is preserved, the socket to the supervisor."""
@@ -353,9 +367,33 @@ def execute(
 ) -> None:
     """Take on identity and limits, then execve. Returns only by an exception.
 
+    outside hears when only execve can fail, and gets the listener of a filter that has one.
+    """
+    confine(command, extra_filter=extra_filter, outside=outside, before_filter=lambda: outside.send(Report("exec")))
+    arguments = command.arguments
+    try:
+        os.execve(program, arguments, command.environment)  # noqa: S606 - no shell is the point
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR):
+            # the file is there (`find_program` saw it): its interpreter is not
+            raise CommandNotFound(f'exec: "{arguments[0]}": no such file or directory') from e
+        raise not_executable(arguments[0], e.errno or errno.EACCES) from e
+    except ValueError as e:
+        raise InvalidInput(f"config property 'process': {e}") from e
+
+
+def confine(
+    command: ProcessCommand,
+    *,
+    extra_filter: bytes | None,
+    outside: Channel,
+    before_filter: Callable[[], None] = lambda: None,
+) -> None:
+    """Take on everything that the command runs under; what is left is execve. Raises OSError and RootlessError.
+
     The order is that of the kernel's rules: limits; directory; groups and ids; directory again; capabilities;
     no_new_privs; filter as late as possible: with no_new_privs last, without it while CAP_SYS_ADMIN is still there.
-    outside hears when only execve can fail, and gets the listener of a filter that has one.
+    before_filter is called while no filter can forbid what it does.
     """
     process = command.process
     apply_scheduling(process)
@@ -376,11 +414,9 @@ def execute(
             os._exit(1)
     for fd in command.preserved:
         os.set_inheritable(fd, True)
-    environment = command.environment
-    arguments = command.arguments
     given = command.filters
     filters = [(f, flags) for f, flags in ((extra_filter, 0), (given.program, given.flags)) if f]
-    outside.send(Report("exec"))
+    before_filter()
     if (filters or given.emulation is not None) and not no_new_privileges:
         effective, permitted, inheritable = kernel.capget()
         if effective != permitted:
@@ -392,15 +428,6 @@ def execute(
         if no_new_privileges:
             kernel.set_no_new_privs()
         _load(command, filters, outside)
-    try:
-        os.execve(program, arguments, environment)  # noqa: S606 - no shell is the point
-    except OSError as e:
-        if e.errno in (errno.ENOENT, errno.ENOTDIR):
-            # the file is there (`find_program` saw it): its interpreter is not
-            raise CommandNotFound(f'exec: "{arguments[0]}": no such file or directory') from e
-        raise not_executable(arguments[0], e.errno or errno.EACCES) from e
-    except ValueError as e:
-        raise InvalidInput(f"config property 'process': {e}") from e
 
 
 def _load(command: ProcessCommand, filters: list[tuple[bytes, int]], outside: Channel) -> None:

@@ -1,21 +1,25 @@
 """Runs the hooks of a configuration with the state on stdin. When they run is decided by its callers.
 
-runtime-spec config.md, POSIX-platform Hooks. The environment is the hook's own and nothing else: an image's LD_PRELOAD
-must not reach a program of the host.
+runtime-spec config.md, POSIX-platform Hooks. The environment of a program of the host is the hook's own and nothing
+else: an image's LD_PRELOAD must not reach it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import time
 
-from rootless.errors import HookFailed
+from rootless.errors import HookFailed, RootlessError
 from rootless.kernel.process import pidfd_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
     from rootless.runtime.spec.oci_config import Hook, HookStage
     from rootless.runtime.spec.oci_state import OciState
 
@@ -39,8 +43,6 @@ def run(stage: HookStage, state: OciState, *, required: bool = True) -> list[str
 
 
 def _run_one(name: str, hook: Hook, state: OciState) -> None:
-    import json
-
     path = hook.path
     reader, writer = os.pipe()
     output, output_writer = os.pipe()
@@ -48,7 +50,7 @@ def _run_one(name: str, hook: Hook, state: OciState) -> None:
         child = os.posix_spawn(
             path,
             hook.args or [path],
-            dict(entry.partition("=")[::2] for entry in hook.env),
+            dict(entry.partition("=")[::2] for entry in hook.env or ()),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, reader, 0),
                 (os.POSIX_SPAWN_DUP2, output_writer, 1),
@@ -63,7 +65,55 @@ def _run_one(name: str, hook: Hook, state: OciState) -> None:
     finally:
         os.close(reader)
         os.close(output_writer)
-    words, status = _converse(child, writer, output, json.dumps(state.to_json()).encode(), hook.timeout)
+    _await(name, hook, child, (writer, output), state)
+
+
+def run_confined(name: str, hook: Hook, state: OciState, become: Callable[[Hook], NoReturn]) -> None:
+    """Run one hook of the stage `name` in a child that `become` turns into its program. Raises HookFailed.
+
+    For startContainer hooks, which are programs of the image: `become` takes on what confines the container's command,
+    and executes the hook. It raises OSError or RootlessError when it cannot.
+    """
+    reader, writer = os.pipe()
+    output, output_writer = os.pipe()
+    failure, failure_writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for fd, number in ((reader, 0), (output_writer, 1), (output_writer, 2)):
+                os.dup2(fd, number)
+            become(hook)
+        except BaseException as e:
+            os.write(failure_writer, _reason(e).encode(errors="replace")[:_OUTPUT])
+        finally:
+            os._exit(1)
+    for fd in (reader, output_writer, failure_writer):
+        os.close(fd)
+    try:
+        # ends with the execve that succeeds, which closes the pipe
+        reason = os.read(failure, _OUTPUT).decode(errors="replace")
+    finally:
+        os.close(failure)
+    if reason:
+        os.close(writer)
+        os.close(output)
+        os.waitpid(child, 0)
+        raise HookFailed(f"cannot run {name} hook '{hook.path}': {reason}")
+    _await(name, hook, child, (writer, output), state)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RootlessError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def _await(name: str, hook: Hook, child: int, pipes: tuple[int, int], state: OciState) -> None:
+    """Give the hook the state, wait for its end. pipes: its stdin and its output. Raises HookFailed."""
+    path, (stdin, output) = hook.path, pipes
+    words, status = _converse(child, stdin, output, json.dumps(state.to_json()).encode(), hook.timeout)
     if status is None:
         raise HookFailed(f"{name} hook '{path}' took longer than its {hook.timeout} seconds{words}")
     if status != 0:

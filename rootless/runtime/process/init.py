@@ -26,6 +26,7 @@ from rootless.runtime.operations import Operation, RootContext
 from rootless.runtime.process import hooks, session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,
+    confine,
     execute,
     find_program,
     restore_signals,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from rootless.runtime.process.nested import Nested
-    from rootless.runtime.spec.oci_config import OciConfig, TimeOffset
+    from rootless.runtime.spec.oci_config import Hook, OciConfig, TimeOffset
     from rootless.runtime.spec.oci_state import OciState
 
 
@@ -112,7 +113,7 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
             conversation.step = "become root of the inner id map"
             setup.nested.become_root()
         conversation.step = "start the supervisor of the emulated root"
-        setup.command.start_supervisor()
+        setup.command.start_supervisor(setup.command.open_null())
         conversation.step = "enter the namespaces"
         entry.last()
         _set_time_offsets(setup.config.linux.time_offsets)
@@ -188,7 +189,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         state = _gate(setup, conversation)
         conversation.step = "run the startContainer hooks"
         if state is not None:
-            hooks.run(setup.config.hooks.start_container, state)
+            _run_start_hooks(setup, state, extra_filter, conversation)
         conversation.step = "start the command"
         if setup.reap is not None:
             setup.reap(command)
@@ -197,6 +198,20 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         conversation.fail(e)
     finally:
         os._exit(1)
+
+
+def _run_start_hooks(setup: Setup, state: OciState, extra_filter: bytes | None, conversation: Conversation) -> None:
+    """The startContainer hooks: programs of the image, so each has the identity, limits and filter of the command."""
+    stage = setup.config.hooks.start_container
+    command = setup.command
+
+    def become(hook: Hook) -> NoReturn:
+        command.replace(hook.args or [hook.path], command.process.env if hook.env is None else hook.env)
+        confine(command, extra_filter=extra_filter, outside=conversation.channel)
+        os.execve(hook.path, command.arguments, command.environment)  # noqa: S606 - no shell is the point
+
+    for hook in stage.hooks:
+        hooks.run_confined(stage.name, hook, state, become)
 
 
 def _build(setup: Setup, context: RootContext, conversation: Conversation) -> None:
@@ -214,7 +229,6 @@ def _build(setup: Setup, context: RootContext, conversation: Conversation) -> No
         if state is not None:
             hooks.run(setup.config.hooks.create_container, state)
     conversation.step = "drop capabilities from the bounding set"
-    # before pivot_root: the highest capability of the kernel is read from /proc, which is the host's here
     capabilities.drop_bounding(setup.command.sets.bounding)
     set_labels(setup.command.process)
     conversation.step = setup.plan[-1].describe()

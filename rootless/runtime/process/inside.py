@@ -93,10 +93,13 @@ def write_own(name: str, text: str) -> None:
     CVE-2019-16884, CVE-2025-52881: where a hostile root has another file at that place, a label would be written to
     that file, and the command would run without the label.
     """
-    from rootless.kernel.procfs import write_proc
+    from rootless.kernel.procfs import is_procfs, write_proc
 
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if not is_procfs(proc):
+            # before its link "self" is believed
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), "/proc")
         own = os.readlink("self", dir_fd=proc)
         write_proc(proc, f"{own}/{name}", text.encode())
     finally:

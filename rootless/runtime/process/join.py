@@ -246,6 +246,7 @@ class _Joiner:
             launcher.await_order("join")
             apply_affinity(self.command.process.cpu_affinity, final=True)
             kernel.set_dumpable(False)
+            null = self.command.open_null()
             self._give_streams()
             if self.command.filters.emulation is None:
                 self._join(self.target.flags)
@@ -253,7 +254,7 @@ class _Joiner:
                 # the supervisor stays outside of the pid namespace, which it must see from outside
                 self._join(self.target.flags & ~CLONE_NEWPID)
                 conversation.step = "start the supervisor of the emulated root"
-                self.command.start_supervisor()
+                self.command.start_supervisor(null)
                 conversation.step = "join the container"
                 self._enter(self.target.flags & CLONE_NEWPID)
             child = os.fork()

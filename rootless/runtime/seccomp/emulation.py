@@ -56,10 +56,12 @@ def read_emulation(planned: RootEmulation, supervisor: CallSupervisor) -> Emulat
     return Emulation(waiting, require_filter(planned.plain, hint=hint), supervisor)
 
 
-def fork_supervisor(emulation: Emulation) -> socket.socket:
-    """Start the supervisor; the socket by which it waits for the listener, to be passed to `load`."""
+def fork_supervisor(emulation: Emulation, null: int) -> socket.socket:
+    """Start the supervisor; the socket by which it waits for the listener, to be passed to `load`.
+
+    null: the host's null device. In a container that was joined, /dev/null may be any file of the container's.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     if os.fork() == 0:
         try:
             os.setsid()
@@ -72,7 +74,6 @@ def fork_supervisor(emulation: Emulation) -> socket.socket:
         finally:
             os._exit(1)
     theirs.close()
-    os.close(null)
     return ours
 
 

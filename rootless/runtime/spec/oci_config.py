@@ -45,11 +45,14 @@ _MOST = 10_000  # entries of mounts, devices, masked and read-only paths
 
 
 class Hook:
-    """A program of the host that the runtime runs (config.md, "POSIX-platform Hooks"). timeout: seconds, or None."""
+    """A program that the runtime runs (config.md, "POSIX-platform Hooks"). timeout: seconds, or None.
+
+    env: None where the configuration does not say: nothing, or for a hook inside the process's environment.
+    """
 
     __slots__ = ("args", "env", "path", "timeout")
 
-    def __init__(self, path: str, args: list[str], env: list[str], timeout: int | None) -> None:
+    def __init__(self, path: str, args: list[str], env: list[str] | None, timeout: int | None) -> None:
         self.path = path
         self.args = args
         self.env = env
@@ -60,7 +63,8 @@ class Hook:
         """The hook that `given` describes."""
         given.require("path")
         timeout = given.optional_integer("timeout", (1, 86400))
-        return cls(given.absolute_path("path"), given.texts("args"), given.texts("env"), timeout)
+        env = None if given.value("env") is None else given.texts("env")
+        return cls(given.absolute_path("path"), given.texts("args"), env, timeout)
 
 
 class HookStage:

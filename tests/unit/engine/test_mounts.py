@@ -109,6 +109,26 @@ def test_an_images_volume_cannot_leave_the_root() -> None:
         plan_mounts([], [], ["/.."])
 
 
+@pytest.mark.parametrize("target", ["/proc", "/proc/sys", "/proc/sys/kernel", "/sys/../proc/self"])
+def test_nothing_that_a_container_can_write_lies_in_proc(target: str) -> None:
+    for asked, inherited, volumes in (
+        ([parse_volume(f"v:{target}", "/")], [], []),
+        ([parse_mount(f"type=volume,source=v,target={target}", "/")], [], []),
+        ([parse_tmpfs(target)], [], []),
+        ([], [parse_volume(f"v:{target}", "/")], []),
+        ([], [], [target]),
+    ):
+        with pytest.raises(UsageError, match="inside /proc"):
+            plan_mounts(asked, inherited, volumes)
+
+
+def test_what_only_begins_like_proc_can_be_mounted_on() -> None:
+    assert [spec.target for spec in plan_mounts([parse_tmpfs("/process")], [], ["/var/proc"])] == [
+        "/process",
+        "/var/proc",
+    ]
+
+
 @given(st.text(max_size=40))
 def test_the_parsers_raise_nothing_else(text: str) -> None:
     for parse in (lambda t: parse_volume(t, "/"), lambda t: parse_mount(t, "/"), parse_tmpfs):

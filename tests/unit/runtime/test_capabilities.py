@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +104,15 @@ def test_round_trip_through_oci(add: list[str], drop: list[str]) -> None:
     sets = effective_sets(add, drop)
     again = from_oci(sets.to_oci())
     assert (again.bounding, again.effective, again.ambient) == (sets.bounding, sets.effective, sets.ambient)
+
+
+def test_the_kernel_itself_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc may be a container's: the answer must not come from there."""
+    known = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    assert capabilities.last_capability() == known

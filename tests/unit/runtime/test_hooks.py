@@ -6,10 +6,15 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
+
+from rootless.errors import HookFailed, RuntimeFailure
 from rootless.runtime.process import hooks
 from rootless.runtime.spec.oci_config import Hook, HookStage
 from rootless.runtime.spec.oci_state import OciState
+from rootless.runtime.spec.properties import Properties
 
 STATE = OciState("c", "created", 1, "/b")
 STATE.annotations = {"big": "x" * 300_000}
@@ -36,3 +41,34 @@ def test_a_state_larger_than_a_pipe_arrives_whole(tmp_path: Path) -> None:
 def test_a_hook_that_does_not_read_is_no_error() -> None:
     assert run_unprotected("/bin/sh", "-c", "exec 0</dev/null; sleep 0.1") == 0
     assert run_unprotected("/bin/true") == 0
+
+
+def become(hook: Hook) -> NoReturn:
+    os.execve(hook.path, hook.args, {"FOUND": "me"})
+
+
+def test_a_confined_hook_is_what_the_caller_makes_of_it(tmp_path: Path) -> None:
+    script = f"printenv FOUND > {tmp_path}/env; cat > {tmp_path}/state"
+    hooks.run_confined("startContainer", Hook("/bin/sh", ["sh", "-c", script], None, None), STATE, become)
+    assert (tmp_path / "env").read_text() == "me\n"
+    assert json.loads((tmp_path / "state").read_text()) == STATE.to_json()
+
+
+def test_a_confined_hook_that_fails_says_why() -> None:
+    def refuse(hook: Hook) -> NoReturn:
+        raise RuntimeFailure("no such user")
+
+    hook = Hook("/bin/sh", ["sh", "-c", "echo words; exit 3"], None, None)
+    with pytest.raises(HookFailed, match="failed with exit status 3: words"):
+        hooks.run_confined("startContainer", hook, STATE, become)
+    with pytest.raises(HookFailed, match=r"cannot run startContainer hook '/bin/sh': no such user"):
+        hooks.run_confined("startContainer", hook, STATE, refuse)
+    with pytest.raises(HookFailed, match="'/nonexistent': No such file or directory"):
+        hooks.run_confined("startContainer", Hook("/nonexistent", ["x"], None, None), STATE, become)
+    with pytest.raises(HookFailed, match="longer than its 1 seconds"):
+        hooks.run_confined("startContainer", Hook("/bin/sleep", ["sleep", "9"], None, 1), STATE, become)
+
+
+def test_an_absent_environment_is_not_an_empty_one() -> None:
+    for given, env in (({}, None), ({"env": []}, []), ({"env": ["A=b"]}, ["A=b"])):
+        assert Hook.from_json(Properties({"path": "/bin/true", **given})).env == env
