@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
+_PR_SET_NAME = 15
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
@@ -49,6 +50,30 @@ def set_dumpable(value: bool) -> None:
 def set_child_subreaper(value: bool = True) -> None:
     """Adopt orphaned descendants instead of the init process."""
     _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, int(value))
+
+
+def replace_command_line(name: bytes) -> None:
+    """Show `name` instead of this process's arguments and environment, which whoever sees the process can read.
+
+    /proc/PID/cmdline and environ are read from the process's own memory, and its forks have a copy of that; execve(2)
+    makes it anew. Nothing happens where /proc does not tell the addresses (proc(5), /proc/PID/stat).
+    """
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return
+    arguments, arguments_end, environment, environment_end = map(int, fields[45:49])
+    for start, end, text in ((arguments, arguments_end, name), (environment, environment_end, b"")):
+        if 0 < start < end:
+            ctypes.memset(start, 0, end - start)
+            ctypes.memmove(start, text, min(len(text), end - start - 1))
+
+
+def set_name(name: bytes) -> None:
+    """PR_SET_NAME: what ps calls this thread, at most 15 bytes."""
+    text = ctypes.create_string_buffer(name[:15])
+    _prctl("PR_SET_NAME", _PR_SET_NAME, ctypes.addressof(text))
 
 
 def set_keepcaps(value: bool) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from rootless.builder.context.contexts import is_git
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import reason_of
+from rootless.image.distribution.connection_guard import guard, literal_objection
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -110,8 +111,13 @@ def _pieces(response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
 def _response(url: str) -> BaseHTTPResponse:
     import urllib3
 
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=_CONNECT, read=_CONNECT), retries=urllib3.Retry(3, redirect=_REDIRECTS)
+    objected = literal_objection(urlsplit(url).hostname or "")
+    if objected:
+        raise RegistryError(f"cannot download '{url}': refused, {objected}")
+    pool = guard(
+        urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=_CONNECT, read=_CONNECT), retries=urllib3.Retry(3, redirect=_REDIRECTS)
+        )
     )
     proxy = _proxy(url)
     if proxy:

@@ -21,6 +21,7 @@ from rootless.image.distribution.answers import (
     speaks_no_tls,
 )
 from rootless.image.distribution.auth import find_credentials, parse_credentials
+from rootless.image.distribution.connection_guard import guard, literal_objection
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.distribution.tls import make_context
 from rootless.image.distribution.token import (
@@ -264,8 +265,8 @@ class RegistrySession:
             why = "it leaves https"
         elif parts.username is not None:
             why = "it carries a user"
-        elif host_name(host).startswith(("169.254.", "fe80:")):
-            why = "it is a link-local address"
+        else:
+            why = literal_objection(host)
         if why:
             raise RegistryError(f"registry '{self._name}' redirects to '{url[:200]}': refused, {why}")
         return url
@@ -425,9 +426,11 @@ class RegistrySession:
         hostname = None if verify else False  # None: the certificate must be for the host that is asked
         through = proxy_for(host)
         if through is None:
-            return urllib3.PoolManager(
+            pool = urllib3.PoolManager(
                 ssl_context=context, timeout=timeout, maxsize=_KEPT, blocksize=_BLOCK, assert_hostname=hostname
             )
+            # The registry itself is the user's word; where others send us is judged, except what a proxy resolves
+            return pool if ours else guard(pool)
         user = urlsplit(through)
         headers = None
         if user.username:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from rootless.errors import InvalidInput, RegistryError
 from rootless.image.distribution.auth import Secret
+from rootless.image.distribution.connection_guard import addresses, objection
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.fields import load_json
 
@@ -71,8 +71,8 @@ def check_realm(realm: str, registry_host: str, *, registry_is_plain: bool) -> s
         why = "it is not https"
     elif parts.username is not None or parts.password is not None:
         why = "it carries a user"
-    elif _is_link_local(host, port or (443 if parts.scheme == "https" else 80)):
-        why = "it is a link-local address"
+    elif objected := _objection(host, port or (443 if parts.scheme == "https" else 80)):
+        why = objected
     elif is_loopback(host) and not is_loopback(registry_host):
         why = "it is on this machine and the registry is not"
     if why:
@@ -144,15 +144,9 @@ def _domain(host: str) -> str | None:
     return ".".join(labels[-count:]) if len(labels) >= count else None
 
 
-def _is_link_local(host: str, port: int) -> bool:
+def _objection(host: str, port: int) -> str:
     try:
-        addresses = [host, *(str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))]
+        found = [host, *addresses(host, port)]
     except OSError:
-        addresses = [host]  # behind a proxy names may not resolve here
-    for address in addresses:
-        try:
-            if ipaddress.ip_address(address.partition("%")[0]).is_link_local:
-                return True
-        except ValueError:
-            continue
-    return False
+        found = [host]  # behind a proxy names may not resolve here
+    return next(filter(None, map(objection, found)), "")

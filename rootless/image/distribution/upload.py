@@ -208,7 +208,7 @@ class _Upload:
             pause = retry_after(response.headers.get("Retry-After"))
             refused = self._offset
             self._failed(f"it answers {status} {error_text(response)}".rstrip(), pause)
-            if status == 416 and self._offset == refused:
+            if status == 416 and self._offset == refused and self._offset != self._feed.end:
                 raise UploadLost  # it says that it has what it refuses to go on from: one byte looks like none
         elif status in (411, 413) and (self._chunk or _MOST) > (1 << 20):
             # A proxy in between wants lengths, or no long requests

@@ -103,6 +103,8 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         gc.disable()
         restore_signals()
         die_with(parent)
+        # the reaper of --init is a fork of this one, and everybody inside reads its command line and environment
+        kernel.replace_command_line(b"init")
         entry = _enter_namespaces(setup, conversation, parent)
         conversation.step = "set the propagation of mounts"
         mounts.mount(None, "/", None, setup.propagation)

@@ -238,6 +238,9 @@ class _Joiner:
             gc.disable()
             restore_signals()
             die_with(parent)
+            # before the join: the container sees this process's child until its execve, and the caller's command line
+            # names paths of the host
+            kernel.replace_command_line(b"exec")
             set_oom_score(self.command.process, self.config.process, launcher.warn)
             set_labels(self.command.process)
             apply_inherited(self.config.linux)

@@ -48,6 +48,7 @@ def _own_group() -> None:
 def _shrink(command: ProcessCommand) -> None:
     """Keep nothing open, take on the command's user and capabilities, be invisible to ptrace (CVE-2019-5736)."""
     os.chdir("/")
+    kernel.set_name(b"init")
     kernel.close_range(0)
     become_user(command, lambda text: None)
     capabilities.apply(command.sets)

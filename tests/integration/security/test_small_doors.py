@@ -6,13 +6,14 @@ import errno
 import io
 import struct
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner, require
+from tests.conftest import REPOSITORY, Runner, command_path, require
 
 NONE = ("--network", "none")
 
@@ -21,6 +22,60 @@ NONE = ("--network", "none")
 def nothing_left(busybox: Runner) -> Iterator[None]:
     yield
     busybox("rm", "-f", "c", check=False)
+
+
+# addresses
+
+# Inside of a network namespace without any route: nothing of this leaves the host, whatever we would do
+REGISTRY = """
+import http.server, os, subprocess, sys, threading
+where = sys.argv[1]
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if where.startswith("realm "):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Bearer realm="%s",service="x"' % where[6:])
+        elif self.path.rstrip("/") == "/v2":
+            self.send_response(200)
+        else:
+            self.send_response(307)
+            self.send_header("Location", where)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    do_HEAD = do_GET
+    def log_message(self, *words): pass
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+done = subprocess.run([*sys.argv[3:], "--root", sys.argv[2], "pull", "--tls-verify=false",
+                       "127.0.0.1:%d/x/y:latest" % server.server_port], capture_output=True, text=True, timeout=60)
+sys.stderr.write(done.stderr)
+sys.exit(done.returncode)
+"""
+SPELLINGS = (
+    "169.254.169.254",
+    "2852039166",
+    "0xa9fea9fe",
+    "0251.0376.0251.0376",
+    "169.16689662",
+    "[::ffff:169.254.169.254]",
+    "[::ffff:a9fe:a9fe]",
+    "[fe80::1]",
+    "[feb0::1]",
+    "[64:ff9b::a9fe:a9fe]",
+)
+
+
+@pytest.mark.parametrize("kind", ["", "realm "])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_spelling_of_a_link_local_address_is_reached(tmp_path: Path, kind: str, spelling: str) -> None:
+    """Where clouds tell their secrets (169.254.169.254): judged is the address that would be connected to."""
+    probe = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True)
+    require(probe.returncode == 0, "no network namespace, or no ip(8), for an own registry")
+    argv = ["unshare", "-rn", sys.executable, "-c", REGISTRY, f"{kind}http://{spelling}/latest", str(tmp_path / "s")]
+    done = subprocess.run([*argv, *command_path()], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1, done.stderr
+    assert "link-local" in done.stderr, done.stderr
 
 
 # digits
@@ -122,3 +177,26 @@ def test_read_only_means_the_written_files_too(busybox: Runner, name: str) -> No
 
 def test_with_a_writable_root_the_written_files_are_writable(busybox: Runner) -> None:
     busybox("run", "--rm", *NONE, "busybox", "sh", "-c", "echo x >> /etc/hosts && echo x >> /etc/hostname")
+
+
+# words
+
+
+def test_the_first_process_of_init_shows_no_path_of_the_host(busybox: Runner, shared_root: Path) -> None:
+    script = "tr '\\0' ' ' < /proc/1/cmdline; cat /proc/1/environ; cat /proc/1/comm"
+    shown = busybox("run", "--rm", *NONE, "--init", "busybox", "sh", "-c", script, check=False).stdout
+    for path in (sys.executable, str(REPOSITORY), str(shared_root), str(Path.home()), "rootless."):
+        assert path not in shown, shown
+
+
+@pytest.mark.parametrize("options", [(), ("--init",)], ids=["plain", "init"])
+def test_a_joined_process_shows_no_path_of_the_host(busybox: Runner, options: tuple[str, ...]) -> None:
+    """Between its join and its execve, too: the container looks all the time."""
+    look = (
+        "while :; do for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done; done 2>/dev/null | "
+        "grep -m1 root[l]ess > /seen"
+    )
+    busybox("run", "-d", "--name", "c", *NONE, *options, "busybox", "sh", "-c", f"{look}; sleep 1000")
+    for _ in range(10):
+        busybox("exec", "c", "true")
+    assert busybox("exec", "c", "cat", "/seen").stdout == ""

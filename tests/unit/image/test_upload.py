@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import DigestMismatch, RegistryError
@@ -121,6 +121,9 @@ PLANS = st.lists(
     known=st.booleans(),
     chunk=st.sampled_from([None, 70_000, 1 << 20]),
 )
+@example(
+    plan=[(0, 416)] * 3, size=0, known=False, chunk=None
+)  # nothing to send, and each request of nothing is refused
 @settings(max_examples=80, deadline=None)
 def test_every_byte_arrives_whatever_breaks(
     plan: list[tuple[int, int]], size: int, known: bool, chunk: int | None
