@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from rootless.host.facts import find_helper, is_real_root
-from rootless.host.mapping import MAP_PROGRAMS
 from rootless.host.probes import TIMEOUT, probe
 from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import attempt
-from rootless.host.userns import default_id_map
+from rootless.host.subid import MAP_PROGRAMS, default_id_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

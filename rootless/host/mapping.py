@@ -8,6 +8,7 @@ import stat
 
 from rootless.errors import HostLimit
 from rootless.host.facts import find_helper, has_no_new_privs, is_privileged, user_name
+from rootless.host.subid import MAP_PROGRAMS, first_free
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,16 +16,12 @@ if TYPE_CHECKING:
 
     from rootless.records.id_map import Extent, IdMap
 
-MAP_PROGRAMS = ("newuidmap", "newgidmap")
-"""The setuid programs of shadow that write id maps with ranges of subordinate ids."""
 PACKAGE_HINT = "ask the administrator for: apt install uidmap   (dnf install shadow-utils)"
 _OUTPUT_LIMIT = 4096
 
 
 def range_hint(etc: str = "/etc") -> str:
     """The administrator's line that gives the caller a range which nobody has yet."""
-    from rootless.host.subid import first_free
-
     start = first_free(etc)
     span = f"{start}-{start + 65535}"
     return f"ask the administrator for: usermod --add-subuids {span} --add-subgids {span} {user_name()}"

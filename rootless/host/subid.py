@@ -1,16 +1,23 @@
-"""Reads which subordinate ids a user owns: /etc/subuid, /etc/subgid, or nsswitch's subid database. Never edits them."""
+"""Which subordinate ids a user owns (/etc/subuid, /etc/subgid, or nsswitch's subid database), and the id map of all."""
 
 from __future__ import annotations
 
 import os
 
-from rootless.host.facts import find_helper, user_name
-from rootless.host.idmap import MAX_ID, SubordinateIds
+from rootless.host.facts import find_helper, is_privileged, user_name
+from rootless.host.idmap import MAX_ID, SubordinateIds, default_map, identity_map, single_map
+from rootless.records.id_map import Extent
 from rootless.units import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from rootless.records.id_map import IdMap
+
+MAP_PROGRAMS = ("newuidmap", "newgidmap")
+"""The setuid programs of shadow that write id maps with ranges of subordinate ids."""
+_INITIAL_COUNT = 0xFFFFFFFF
 
 
 def subordinate_ids(user: int | str | None = None, *, etc: str = "/etc") -> SubordinateIds | None:
@@ -147,3 +154,35 @@ def parse_getsubids(lines: Iterable[str]) -> list[tuple[int, int]]:
         if start is not None and count:
             found.append((start, count))
     return without_overlaps(found, -1)
+
+
+def read_map(name: str) -> list[Extent]:
+    """The extents of this process's own namespace; name: `uid_map` or `gid_map`."""
+    with open(f"/proc/self/{name}") as f:
+        return [Extent(*map(int, line.split())) for line in f]
+
+
+def default_id_map() -> IdMap:
+    """The best map this caller can have: his ranges, else (root inside a container) all ids of it, else one id.
+
+    The ranges count only where newuidmap and newgidmap are there to write them, or we may write any map ourselves.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    privileged = is_privileged()
+    ids = subordinate_ids()
+    if privileged:
+        uids, gids = read_map("uid_map"), read_map("gid_map")
+        initial = len(uids) == 1 and uids[0].size == _INITIAL_COUNT
+        if ids is not None and (initial or (_are_inside(ids.uids, uids) and _are_inside(ids.gids, gids))):
+            return default_map(ids, uid, gid)
+        if not initial and sum(e.size for e in uids) > 1 and sum(e.size for e in gids) > 1:
+            return identity_map(uids, gids)
+    elif ids is not None and all(map(find_helper, MAP_PROGRAMS)):
+        return default_map(ids, uid, gid)
+    return single_map(0, 0, uid, gid)
+
+
+def _are_inside(ranges: Sequence[tuple[int, int]], extents: Sequence[Extent]) -> bool:
+    return all(
+        any(e.container <= start and start + count <= e.container + e.size for e in extents) for start, count in ranges
+    )

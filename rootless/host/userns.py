@@ -7,12 +7,11 @@ import signal
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit
 from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, read_answer
-from rootless.host.idmap import default_map, identity_map, single_map
 from rootless.host.interpreter import worker_command
-from rootless.host.mapping import MAP_PROGRAMS, write_maps
+from rootless.host.mapping import write_maps
+from rootless.host.subid import read_map
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from rootless.kernel.process import set_dumpable
-from rootless.records.id_map import Extent, IdMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,57 +19,20 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
+    from rootless.records.id_map import IdMap
+
     Handler = Callable[[int, FrameType | None], object] | int | None
 
 __all__ = [
     "call",
     "call_in",
-    "default_id_map",
     "enter",
     "join",
-    "read_map",
     "run",
     "run_in_place",
     "worker_command",
     "write_maps",
 ]
-
-_INITIAL_COUNT = 0xFFFFFFFF
-
-
-def read_map(name: str) -> list[Extent]:
-    """The extents of this process's own namespace; name: `uid_map` or `gid_map`."""
-    with open(f"/proc/self/{name}") as f:
-        return [Extent(*map(int, line.split())) for line in f]
-
-
-def default_id_map() -> IdMap:
-    """The best map this caller can have: his ranges, else (root inside a container) all ids of it, else one id.
-
-    The ranges count only where newuidmap and newgidmap are there to write them, or we may write any map ourselves.
-    """
-    from rootless.host.facts import find_helper, is_privileged
-    from rootless.host.subid import subordinate_ids
-
-    uid, gid = os.geteuid(), os.getegid()
-    privileged = is_privileged()
-    ids = subordinate_ids()
-    if privileged:
-        uids, gids = read_map("uid_map"), read_map("gid_map")
-        initial = len(uids) == 1 and uids[0].size == _INITIAL_COUNT
-        if ids is not None and (initial or (_are_inside(ids.uids, uids) and _are_inside(ids.gids, gids))):
-            return default_map(ids, uid, gid)
-        if not initial and sum(e.size for e in uids) > 1 and sum(e.size for e in gids) > 1:
-            return identity_map(uids, gids)
-    elif ids is not None and all(map(find_helper, MAP_PROGRAMS)):
-        return default_map(ids, uid, gid)
-    return single_map(0, 0, uid, gid)
-
-
-def _are_inside(ranges: Sequence[tuple[int, int]], extents: Sequence[Extent]) -> bool:
-    return all(
-        any(e.container <= start and start + count <= e.container + e.size for e in extents) for start, count in ranges
-    )
 
 
 def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:

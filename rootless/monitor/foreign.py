@@ -357,8 +357,8 @@ class _Agent:
     def _seed(self, rootfs: str) -> None:
         if not self._spec.plan.seed_volumes:
             return
-        from rootless.runtime.operations import SeedVolume
         from rootless.runtime.operations.base import RootContext
+        from rootless.runtime.operations.seed import SeedVolume
 
         context = RootContext(rootfs, lambda _: None)
         context.root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -130,7 +130,6 @@ def launch(
 
     prepared: namespaces made early; it is used up. holder: gives the run its cgroup.
     """
-    from rootless.runtime.operations import SeedVolume
     from rootless.runtime.process import launch as runtime
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams
     from rootless.storage import drivers
@@ -162,7 +161,10 @@ def launch(
         supervisor = _supervisor(spec)
         wanted = runtime.Launch(_bundle(spec), _ids(spec))
         wanted.root_mount = mounter
-        wanted.extra = [SeedVolume(seed.source, seed.target) for seed in spec.plan.seed_volumes]
+        if spec.plan.seed_volumes:
+            from rootless.runtime.operations.seed import SeedVolume
+
+            wanted.extra = [SeedVolume(seed.source, seed.target) for seed in spec.plan.seed_volumes]
         wanted.streams = ProcessStreams(stdio)
         wanted.join_cgroup = join_cgroup
         wanted.on_namespaces = on_namespaces

@@ -11,7 +11,6 @@ import os
 from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses, resolv
 from rootless.network.helper import NETWORK_NAMESPACE, Helper, connection_facts, require_tun, spawn, tun_error
-from rootless.network.ports import allocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +83,11 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
     Host ports that `ports` leaves open are allocated here. Raises HostLimit: no /dev/net/tun, a busy port.
     """
     require_tun()
-    published = allocate(ports)
+    published = list(ports)
+    if published:
+        from rootless.network.ports import allocate
+
+        published = allocate(published)
     argv = arguments(program, published, resolv.host_resolver().forwarded(), options)
     started = spawn(argv, target, is_ready_on_stdout=True)
     return Helper(PROGRAM, started, connection_facts(published), explain=explain)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rootless.host.userns import default_id_map
+from rootless.host.subid import default_id_map
 from tests.conftest import REPOSITORY, oci_command_path
 
 PATIENCE = 60.0
@@ -31,7 +31,8 @@ _HYBRID = "/sys/fs/cgroup/unified"
 _HOLD = """
 import sys
 sys.path[:0] = {path!r}
-from rootless.host.userns import default_id_map, enter
+from rootless.host.subid import default_id_map
+from rootless.host.userns import enter
 from rootless.kernel.mounts import MS_RDONLY, mount
 enter(default_id_map())
 mount("tmpfs", {hybrid!r}, "tmpfs", MS_RDONLY, "size=4k")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rootless.engine import events, image_in_use
 from rootless.engine.container import host_facts
 from rootless.engine.container.names import suggest_name
-from rootless.engine.plan import launchfile, mount_sources, networking, root_emulation
+from rootless.engine.plan import launchfile, mount_sources, networking
 from rootless.engine.plan.container_plan import plan
 from rootless.engine.types import ContainerOptions
 from rootless.errors import AlreadyExists, HostLimit, RootlessError, UsageError
@@ -115,8 +115,12 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
         store.layers.lowerdirs(chain_ids, launch.id_map)
     drivers.prepare(facts.rootfs, launch.id_map)
     if planned.has_apt_file:
+        from rootless.engine.plan import root_emulation
+
         root_emulation.write_apt_file(directory)
     if launch.root_emulation is not None:
+        from rootless.engine.plan import root_emulation
+
         launch.root_emulation = root_emulation.filters(engine)
     if launch.seccomp_bpf is not None:
         launch.seccomp_bpf = host_facts.filter_path(engine, facts.process.profile)

@@ -235,11 +235,11 @@ def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: lis
     setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
     if setting == "unconfined" or (options.privileged and not setting):
         return None
-    from rootless.runtime.seccomp import filter_cache
+    from rootless.runtime.seccomp.seccomp_profile import default_profile, read_profile
 
     if setting:
-        return filter_cache.read_profile(setting, capabilities)
-    return filter_cache.default_profile(capabilities)
+        return read_profile(setting, capabilities)
+    return default_profile(capabilities)
 
 
 def filter_path(engine: Engine, profile: SeccompProfile | None) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from rootless.engine.container.reconcile import saved_options
 from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
 from rootless.errors import InvalidInput, InvalidState, NotFound, UsageError
 from rootless.monitor import stop_request
@@ -152,6 +151,7 @@ def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch
     if path is None or os.path.exists(path):
         return path
     from rootless.engine.container import host_facts
+    from rootless.engine.container.reconcile import saved_options
     from rootless.records.json_file import read_record
 
     config = read_record(f"{directory}/config.json", what="bundle")
@@ -161,6 +161,8 @@ def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch
 
 def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:
     """The options that the container was made with."""
+    from rootless.engine.container.reconcile import saved_options
+
     return saved_options(engine.store.containers.read(container_id))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rootless.engine.plan.signal_names import parse_signal
 from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
@@ -102,10 +101,14 @@ def log_settings(options: ContainerOptions, settings: Settings, directory: str) 
 
 def stop_settings(options: ContainerOptions, image_signal: str, settings: Settings) -> StopSettings:
     """The stop signal (flag, image, TERM) and the seconds to wait before SIGKILL (-1: for ever)."""
-    if options.stop_signal:
-        number = parse_signal(options.stop_signal, "--stop-signal")
-    else:
-        number = parse_signal(image_signal, "the image's STOPSIGNAL") if image_signal else 15
+    number = 15
+    if options.stop_signal or image_signal:
+        from rootless.engine.plan.signal_names import parse_signal
+
+        if options.stop_signal:
+            number = parse_signal(options.stop_signal, "--stop-signal")
+        else:
+            number = parse_signal(image_signal, "the image's STOPSIGNAL")
     timeout = settings.stop_timeout if options.stop_timeout is None else options.stop_timeout
     if timeout < -1:
         raise UsageError(f"--stop-timeout {timeout} is negative", hint="-1 waits for ever")

@@ -24,7 +24,7 @@ def system_info(engine: Engine) -> dict[str, object]:
     from rootless.engine.container.reconcile import state_of
     from rootless.errors import RootlessError
     from rootless.host.facts import find_helper
-    from rootless.host.mapping import MAP_PROGRAMS
+    from rootless.host.subid import MAP_PROGRAMS
     from rootless.network import modes
     from rootless.storage import drivers
     from rootless.storage.drivers.choice import choose
@@ -106,7 +106,7 @@ def versions(engine: Engine) -> dict[str, object]:
 def examine_host(engine: Engine) -> list[Section]:
     """host.doctor's sections, each primitive tried for real."""
     from rootless.host.doctor import examine
-    from rootless.host.userns import default_id_map
+    from rootless.host.subid import default_id_map
     from rootless.network.modes import HELPERS
     from rootless.storage.drivers import all_drivers
     from rootless.storage.drivers.choice import TriedDriver

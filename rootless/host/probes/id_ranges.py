@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from rootless.host import userns
+from rootless.host import subid, userns
 from rootless.host.facts import INITIAL_USER_NAMESPACE, find_helper, is_privileged, is_real_root, user_name
 from rootless.host.idmap import SubordinateIds, default_map, single_map
-from rootless.host.mapping import MAP_PROGRAMS, PACKAGE_HINT, range_hint
+from rootless.host.mapping import PACKAGE_HINT, range_hint
 from rootless.host.probes.result import Probe
-from rootless.host.subid import subordinate_ids
+from rootless.host.subid import MAP_PROGRAMS, subordinate_ids
 from rootless.units import whole_number
 
 ENOUGH = 65536  # images use ids up to 65534 (nobody)
@@ -77,7 +77,7 @@ def id_ranges(directory: str) -> Probe:
 
 def _nested() -> Probe:
     """Root inside another user namespace hands on what that one has."""
-    id_map = userns.default_id_map()
+    id_map = subid.default_id_map()
     userns.call(id_map, lambda: b"")
     if id_map.kind == "single":
         detail = "this session is in a user namespace with one id, and so are its containers"

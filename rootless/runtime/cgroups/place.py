@@ -8,7 +8,6 @@ import time
 
 from rootless.errors import HostLimit, RootlessError
 from rootless.host import cgroups
-from rootless.runtime.cgroups import version1, version2
 from rootless.runtime.cgroups.group import Group, Group1
 
 TYPE_CHECKING = False
@@ -71,8 +70,11 @@ def limits(group: Group | Group1, resources: Resources | None, unmet: Unmet, *, 
     """
     if resources is None:
         return
-    settings = version1.settings(resources) if group.version == 1 else version2.settings(resources)
-    group.apply((setting for setting in settings if late in (None, setting.is_late)), unmet)
+    if group.version == 1:
+        from rootless.runtime.cgroups.version1 import settings
+    else:
+        from rootless.runtime.cgroups.version2 import settings
+    group.apply((setting for setting in settings(resources) if late in (None, setting.is_late)), unmet)
 
 
 def strictly(problem: HostLimit) -> None:

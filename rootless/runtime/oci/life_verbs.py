@@ -344,7 +344,8 @@ def filters_of(config: OciConfig) -> SeccompFilters:
     """The filter of the configuration's profile, from the cache where it was compiled before."""
     if config.linux.seccomp is None:
         return SeccompFilters()
-    from rootless.runtime.seccomp.filter_cache import cached, load_flags, resolve
+    from rootless.runtime.seccomp.filter_cache import cached, load_flags
+    from rootless.runtime.seccomp.seccomp_profile import resolve
 
     profile = resolve(config.linux.seccomp)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

@@ -15,8 +15,6 @@ from rootless.runtime.operations.cover import Mask, ReadOnly
 from rootless.runtime.operations.devices import Console, Device, Devpts, Symlink
 from rootless.runtime.operations.kernel_settings import Hostname, Sysctl
 from rootless.runtime.operations.root import MakeDirectory, OpenRoot, PivotRoot, SealReadOnly
-from rootless.runtime.operations.seed import SeedVolume
-from rootless.runtime.operations.written_files import WriteFile
 
 __all__ = [
     "AFTER_MOUNTS",
@@ -39,10 +37,8 @@ __all__ = [
     "ReadOnly",
     "RootContext",
     "SealReadOnly",
-    "SeedVolume",
     "Symlink",
     "Sysctl",
     "Sysfs",
     "Tmpfs",
-    "WriteFile",
 ]

@@ -9,7 +9,6 @@ import stat
 from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
-from rootless.kernel.tty import is_pty_slave, open_ptmx
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
 from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
@@ -193,6 +192,8 @@ class Console(Operation):
         return "open a pty, bind it on '/dev/console'"
 
     def apply(self, context: RootContext) -> None:
+        from rootless.kernel.tty import is_pty_slave, set_winsize
+
         try:
             master, slave = open_pty(context.root_fd)
         except FileNotFoundError:
@@ -200,8 +201,6 @@ class Console(Operation):
             master, slave = open_pty(None)
         context.pty = (master, slave)
         if self.rows and self.columns:
-            from rootless.kernel.tty import set_winsize
-
             set_winsize(master, self.rows, self.columns)
         if self.uid:
             # -1: the group is tty where it is mapped
@@ -230,6 +229,8 @@ def open_pty(root_fd: int | None) -> tuple[int, int]:
     try:
         if mounts.fs_magic(directory) != mounts.DEVPTS_SUPER_MAGIC:
             raise _no_devpts()
+        from rootless.kernel.tty import open_ptmx
+
         return open_ptmx(directory)
     finally:
         os.close(directory)

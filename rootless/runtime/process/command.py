@@ -14,14 +14,10 @@ import stat
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RuntimeFailure
 from rootless.kernel import process as kernel
 from rootless.kernel.files import open_in_root
-from rootless.kernel.seccomp import load_filter
-from rootless.kernel.tty import set_controlling
+from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, load_filter
 from rootless.runtime import capabilities
 from rootless.runtime.capabilities import CapabilitySets
 from rootless.runtime.channel import Report
-from rootless.runtime.process.scheduling import apply_scheduling
-from rootless.runtime.seccomp import emulation
-from rootless.runtime.seccomp.listener import hand_over, listener_refusal
 from rootless.runtime.spec.process_config import RLIMITS
 
 TYPE_CHECKING = False
@@ -121,9 +117,7 @@ class ProcessCommand:
         self.single_id = single_id
         self.supervisor: socket.socket | None = None
         self.sets: CapabilitySets = capabilities.from_oci(process.capabilities)
-        if process.rlimits:
-            import resource  # noqa: F401 - now: inside the container's root it would be the image's file
-
+        self._load_ahead()
         status = os.stat("/proc/self/exe")
         self.own_executable = status.st_dev, status.st_ino
 
@@ -140,10 +134,23 @@ class ProcessCommand:
         """The null device for `start_supervisor`, opened while /dev is the host's; -1 where root is not emulated."""
         return -1 if self.filters.emulation is None else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
+    def _load_ahead(self) -> None:
+        """Import what this command needs and most do not: inside the container's root it would be the image's file."""
+        if self.process.rlimits:
+            import resource  # noqa: F401
+        if self.process.terminal:
+            import rootless.kernel.tty
+        if self.process.scheduler is not None or self.process.io_priority is not None:
+            import rootless.runtime.process.scheduling
+        if self.filters.emulation is not None:
+            import rootless.runtime.seccomp.emulation  # noqa: F401
+
     def start_supervisor(self, null: int) -> None:
         """Fork what answers the emulated root's calls, where there is one. Before the pid namespace is entered: the
         supervisor must see the container's processes, and must not be one of them. null: of `open_null`; is closed."""
         if self.filters.emulation is not None:
+            from rootless.runtime.seccomp import emulation
+
             self.supervisor = emulation.fork_supervisor(self.filters.emulation, null)
             os.close(null)
 
@@ -351,6 +358,8 @@ def take_stdio(stdio: tuple[int, int, int]) -> None:
 
 def take_terminal(slave: int) -> None:
     """Make the pty's slave the controlling terminal of this session leader, and fds 0, 1 and 2."""
+    from rootless.kernel.tty import set_controlling
+
     set_controlling(slave)
     for number in (0, 1, 2):
         os.dup2(slave, number)
@@ -396,7 +405,10 @@ def confine(
     before_filter is called while no filter can forbid what it does.
     """
     process = command.process
-    apply_scheduling(process)
+    if process.scheduler is not None or process.io_priority is not None:
+        from rootless.runtime.process.scheduling import apply_scheduling
+
+        apply_scheduling(process)
     apply_rlimits(process.rlimits)
     directory = process.cwd
     entered = enter_directory(directory, quiet=True)
@@ -435,9 +447,35 @@ def _load(command: ProcessCommand, filters: list[tuple[bytes, int]], outside: Ch
         try:
             listener = load_filter(program, flags)
         except OSError as e:
-            raise listener_refusal(e, flags) from e
+            raise _filter_refusal(e, flags) from e
         if listener is not None:
-            hand_over(listener, outside)
+            _hand_over(listener, outside)
     if command.filters.emulation is not None and command.supervisor is not None:
+        from rootless.runtime.seccomp import emulation
+
         # last: of two answers that are errno the filter loaded later gives its own, and ours is success
         emulation.load(command.filters.emulation, command.supervisor, outside.warn)
+
+
+def _hand_over(listener: int, outside: Channel) -> None:
+    """Give the listener to the launcher, wait until the agent has it. Without it the command must not run."""
+    outside.send(Report("listener"), (listener,))
+    os.close(listener)
+    answer = outside.receive_order()
+    if answer is None or answer.do != "go on":
+        os._exit(1)
+
+
+def _filter_refusal(error: OSError, flags: int) -> RuntimeFailure:
+    """Why a filter could not be loaded."""
+    hint = None
+    if flags & FILTER_FLAG_NEW_LISTENER and error.errno == errno.EINVAL:
+        return RuntimeFailure(
+            "cannot load the seccomp filter: this kernel cannot hand system calls to another process",
+            hint="SCMP_ACT_NOTIFY needs Linux 5.0, its flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV Linux 5.19",
+        )
+    if flags & FILTER_FLAG_NEW_LISTENER and error.errno == errno.EBUSY:
+        hint = "another seccomp listener is around this container already, and the kernel allows one"
+    if error.errno == errno.ENOSYS:
+        hint = "run without it: --security-opt seccomp=unconfined"
+    return RuntimeFailure(f"cannot load the seccomp filter: {error.strerror}", hint=hint)

@@ -23,7 +23,7 @@ from rootless.kernel.namespaces import CLONE_NEWNET
 from rootless.runtime import capabilities
 from rootless.runtime.channel import Channel, Report
 from rootless.runtime.operations import Operation, RootContext
-from rootless.runtime.process import hooks, session_keyring
+from rootless.runtime.process import session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,
     confine,
@@ -35,7 +35,6 @@ from rootless.runtime.process.command import (
 )
 from rootless.runtime.process.inside import Conversation, die_with, set_labels, set_oom_score, write_own
 from rootless.runtime.process.namespace_steps import NamespaceEntry, NamespaceSet
-from rootless.runtime.process.scheduling import apply_inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from rootless.runtime.process.nested import Nested
-    from rootless.runtime.spec.oci_config import Hook, OciConfig, TimeOffset
+    from rootless.runtime.spec.oci_config import Hook, HookStage, OciConfig, TimeOffset
     from rootless.runtime.spec.oci_state import OciState
 
 
@@ -120,7 +119,10 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
         entry.last()
         _set_time_offsets(setup.config.linux.time_offsets)
         set_oom_score(setup.command.process, None, launcher.warn)
-        apply_inherited(setup.config.linux)
+        if setup.config.linux.personality or setup.config.linux.memory_policy is not None:
+            from rootless.runtime.process.scheduling import apply_inherited
+
+            apply_inherited(setup.config.linux)
         _close_others(setup, launcher, inner)
         conversation.step = "fork"
         child = os.fork()
@@ -212,6 +214,10 @@ def _run_start_hooks(setup: Setup, state: OciState, extra_filter: bytes | None, 
         confine(command, extra_filter=extra_filter, outside=conversation.channel)
         os.execve(hook.path, command.arguments, command.environment)  # noqa: S606 - no shell is the point
 
+    if not stage.hooks:
+        return
+    from rootless.runtime.process import hooks  # the launcher has loaded it
+
     for hook in stage.hooks:
         hooks.run_confined(stage.name, hook, state, become)
 
@@ -229,7 +235,7 @@ def _build(setup: Setup, context: RootContext, conversation: Conversation) -> No
         conversation.channel.send(Report("mounted"))
         state = conversation.channel.await_order("hooked").state
         if state is not None:
-            hooks.run(setup.config.hooks.create_container, state)
+            run_hooks(setup.config.hooks.create_container, state)
     conversation.step = "drop capabilities from the bounding set"
     capabilities.drop_bounding(setup.command.sets.bounding)
     set_labels(setup.command.process)
@@ -282,6 +288,14 @@ def _gate(setup: Setup, conversation: Conversation) -> OciState | None:
             conversation.channel.close()
         setup.gate.close()
     return order.state
+
+
+def run_hooks(stage: HookStage, state: OciState) -> None:
+    """Run the hooks of this stage; the launcher has loaded what runs them. Raises HookFailed."""
+    if stage.hooks:
+        from rootless.runtime.process import hooks
+
+        hooks.run(stage, state)
 
 
 def _become(uid: int, gid: int) -> None:

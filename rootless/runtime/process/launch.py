@@ -10,14 +10,14 @@ import os
 import socket
 
 from rootless.errors import InvalidInput, RuntimeFailure
-from rootless.host.userns import read_map, write_maps
+from rootless.host.subid import read_map
+from rootless.host.userns import write_maps
 from rootless.kernel.namespaces import CLONE_NEWUSER, OpenNetwork
 from rootless.runtime.channel import Channel, MovedDevice, Order
 from rootless.runtime.plan import RootFacts, operations, root_propagation
-from rootless.runtime.process import hooks, init, namespace_steps
+from rootless.runtime.process import init, namespace_steps
 from rootless.runtime.process.command import ProcessCommand, ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.running import FirstChild, Process, expect, fork_first_child
-from rootless.runtime.seccomp.listener import handler_of_launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def _prepare(launch: Launch) -> init.Setup:
     command = ProcessCommand(process, launch.filters, launch.options, launch.streams.preserved(), single_id=single_id)
     if command.sets.unknown:
         launch.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
+    if config.hooks.of_creation() or config.hooks.start_container.hooks:
+        import rootless.runtime.process.hooks  # noqa: F401 - inside the container's root it would be the image's file
     nested = _nested(launch.ids, config, command)
     if nested is not None:
         config = nested.rewritten(config)
@@ -223,7 +225,10 @@ def _follow(launch: Launch, child: FirstChild) -> Process:
         process = child.follow(launch.warn)
         process.state = launch.bundle.state("created", process.pid)
         agent = launch.filters.listener or launch.bundle.config.linux.seccomp_listener
-        process.on_listener = handler_of_launch(agent, lambda: launch.bundle.state("created", process.pid))
+        if agent is not None:
+            from rootless.runtime.seccomp.listener import handler_of_launch
+
+            process.on_listener = handler_of_launch(agent, lambda: launch.bundle.state("created", process.pid))
         if userns_fd >= 0:
             process.userns_fd = userns_fd
         _until_created(launch, process, child.inner)
@@ -267,7 +272,7 @@ def _until_created(launch: Launch, process: Process, inner: Channel) -> None:
             state = launch.bundle.state("creating", process.pid)
             stages = launch.bundle.config.hooks
             for stage in (stages.prestart, stages.create_runtime):
-                hooks.run(stage, state)
+                init.run_hooks(stage, state)
             inner.send(Order("hooked", state))
         elif report.at == "created":
             return

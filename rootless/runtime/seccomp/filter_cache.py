@@ -12,28 +12,11 @@ import stat
 
 from rootless.errors import HostLimit, InvalidInput
 from rootless.hashing import sha256_of
-from rootless.runtime.seccomp.seccomp_profile import default_profile, option, read_profile, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.launch import RootEmulation
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
-
-__all__ = [
-    "cached",
-    "cached_path",
-    "compile_profile",
-    "default_profile",
-    "emulation",
-    "load_flags",
-    "option",
-    "planned_emulation",
-    "planned_path",
-    "read_filter",
-    "read_profile",
-    "require_filter",
-    "resolve",
-]
 
 # Both are parts of the names of cached files, and go up when the same input gives another program than before: that of
 # seccomp_compile for a profile, that of emulation_filter

@@ -5,33 +5,20 @@ config-linux.md, "The Container Process State". The agent decides about calls; n
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
 
 from rootless.errors import RuntimeFailure
-from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER
-from rootless.runtime.channel import Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.records.launch import SeccompListener
-    from rootless.runtime.channel import Channel
     from rootless.runtime.spec.oci_state import Bundle, OciState
 
 _PATIENCE = 10.0  # seconds for an agent that does not take its connection
-
-
-def hand_over(listener: int, outside: Channel) -> None:
-    """Give the listener to the launcher, wait until the agent has it. Without it the command must not run."""
-    outside.send(Report("listener"), (listener,))
-    os.close(listener)
-    answer = outside.receive_order()
-    if answer is None or answer.do != "go on":
-        os._exit(1)
 
 
 def handler_of_launch(agent: SeccompListener | None, state: Callable[[], OciState]) -> Callable[[int], None] | None:
@@ -85,18 +72,3 @@ def _connect(connection: socket.socket, path: str) -> None:
         connection.connect(f"/proc/self/fd/{directory}/{name}")
     finally:
         os.close(directory)
-
-
-def listener_refusal(error: OSError, flags: int) -> RuntimeFailure:
-    """Why a filter could not be loaded."""
-    hint = None
-    if flags & FILTER_FLAG_NEW_LISTENER and error.errno == errno.EINVAL:
-        return RuntimeFailure(
-            "cannot load the seccomp filter: this kernel cannot hand system calls to another process",
-            hint="SCMP_ACT_NOTIFY needs Linux 5.0, its flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV Linux 5.19",
-        )
-    if flags & FILTER_FLAG_NEW_LISTENER and error.errno == errno.EBUSY:
-        hint = "another seccomp listener is around this container already, and the kernel allows one"
-    if error.errno == errno.ENOSYS:
-        hint = "run without it: --security-opt seccomp=unconfined"
-    return RuntimeFailure(f"cannot load the seccomp filter: {error.strerror}", hint=hint)

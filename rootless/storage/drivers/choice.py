@@ -73,7 +73,7 @@ class KeptAnswers:
 
         if not is_reachable(id_map):
             # Root of this map cannot reach `directory`, where the trial works; what it asks of the host is the same
-            from rootless.host.userns import default_id_map
+            from rootless.host.subid import default_id_map
 
             id_map = default_id_map()
         self._directory = directory
@@ -174,7 +174,7 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
     A program's change time counts beside its modification time, for chmod and setcap change only the former.
     """
     from rootless.host.facts import confinement, find_helper, has_no_new_privs, sysctl
-    from rootless.host.mapping import MAP_PROGRAMS
+    from rootless.host.subid import MAP_PROGRAMS
     from rootless.kernel.procfs import boot_id
 
     described = [*names(), boot_id(), str(os.stat(directory).st_dev), id_map.key(), os.readlink("/proc/self/ns/user")]

@@ -55,7 +55,7 @@ class CopyDriver:
 
     def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
         """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
-        from rootless.host import userns
+        from rootless.host import subid, userns
         from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
         make_directories(plan, id_map)
@@ -72,7 +72,7 @@ class CopyDriver:
 
         try:
             # the layers have the owners of this map already; root of one without the user's own ids cannot get at them
-            userns.call(id_map if is_reachable(id_map) else userns.default_id_map(), flatten)
+            userns.call(id_map if is_reachable(id_map) else subid.default_id_map(), flatten)
         except OSError as e:
             raise HostLimit(
                 f"cannot copy the image into '{upper}': {e.strerror}",

@@ -50,9 +50,9 @@ def _give(
     container_dir: str, private: tuple[str, ...], root: tuple[int | None, int | None], top: os.stat_result
 ) -> None:
     """Another id of the user's is root in the container (--userns keep-id, --uidmap): chown where all are mapped."""
-    from rootless.host import userns
+    from rootless.host import subid, userns
 
-    mine = userns.default_id_map()
+    mine = subid.default_id_map()
 
     def change() -> bytes:
         def chown(name: str, uid: int | None, gid: int | None) -> None:

@@ -55,7 +55,7 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
         return
     # a directory of another id keeps its entries, and its parent is then "not empty"
     if refused.errno in (*_DENIED, errno.ENOTEMPTY) and (id_map is not None or userns_fd is not None):
-        from rootless.host import userns
+        from rootless.host import subid, userns
 
         def work() -> bytes:
             problem = _delete(path)
@@ -67,7 +67,7 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
             assert id_map is not None
             if id_map.to_container_uid(os.geteuid()) is None:
                 # root of a map without our own id may not even come here; in the default one are all ids that we have
-                id_map = userns.default_id_map()
+                id_map = subid.default_id_map()
             answer = userns.call(id_map, work)
         if not answer:
             return

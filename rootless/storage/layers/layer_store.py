@@ -18,7 +18,6 @@ from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
 from rootless.image.digest import hex_of
 from rootless.paths import Lock, ensure_private
 from rootless.records.json_file import random_name, read_record, write_record
-from rootless.storage.files.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -264,6 +263,8 @@ class Layers:
         name = hex_of(chain_id)
         for found in os.listdir(self.directory):
             if found == name or found.startswith(f"{name}+"):
+                from rootless.storage.files.removal import remove_tree
+
                 remove_tree(f"{self.directory}/{found}", self._default_map())
 
     def path(self, chain_id: str) -> str:

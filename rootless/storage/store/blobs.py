@@ -7,7 +7,6 @@ from io import BufferedReader
 from types import TracebackType
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, NotFound
-from rootless.host.full import refused
 from rootless.image.digest import digest_of, hex_of
 from rootless.records.json_file import random_name
 
@@ -173,6 +172,8 @@ class BlobWriter:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as e:
+            from rootless.host.full import refused
+
             raise refused(f"cannot write blob into '{self._blobs.incoming}'", e, self._blobs.incoming) from e
         return len(content)
 
@@ -191,6 +192,8 @@ class BlobWriter:
             os.fchmod(self._fd, 0o400)
             os.rename(self._path, self._blobs.path(digest))
         except OSError as e:
+            from rootless.host.full import refused
+
             raise refused(f"cannot store blob '{digest}'", e, self._blobs.incoming) from e
         os.close(self._fd)
         self._fd = -1

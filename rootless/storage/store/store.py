@@ -115,7 +115,7 @@ class Store:
     def default_map(self) -> IdMap:
         """`id_map`, for the parts of the store that may never need it."""
         if self._id_map is None:
-            from rootless.host.userns import default_id_map
+            from rootless.host.subid import default_id_map
 
             self._id_map = default_id_map()
         return self._id_map

@@ -79,7 +79,7 @@ def default_errno(box: Box) -> None:
 
 
 def _everything() -> list[str]:
-    from rootless.runtime.seccomp.filter_cache import default_profile
+    from rootless.runtime.seccomp.seccomp_profile import default_profile
 
     return [name for rule in default_profile().rules for name in rule.names]
 

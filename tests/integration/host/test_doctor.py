@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.host import doctor, probes, userns
+from rootless.host import doctor, probes, subid
 from rootless.host.facts import is_privileged
 from rootless.host.probes.result import Probe
 from rootless.kernel import procfs
@@ -27,7 +27,7 @@ def state() -> tuple[list[int], int]:
 
 def test_whole_report(store_root: Path, tmp_path: Path, has_range: bool) -> None:
     before = state()
-    drivers = [TriedDriver(driver, userns.default_id_map(), str(tmp_path)) for driver in all_drivers()]
+    drivers = [TriedDriver(driver, subid.default_id_map(), str(tmp_path)) for driver in all_drivers()]
     sections = doctor.examine(str(store_root), HELPERS, drivers)
     assert state() == before
     assert os.listdir(store_root) == []
@@ -63,7 +63,7 @@ def test_what_this_host_has_works(name: str, store_root: Path) -> None:
 
 @pytest.mark.parametrize("driver", all_drivers(), ids=lambda driver: driver.name)
 def test_storage_drivers_of_this_host_work(driver: storage_drivers.Driver, store_root: Path, tmp_path: Path) -> None:
-    found = TriedDriver(driver, userns.default_id_map(), str(tmp_path)).probe(str(store_root))
+    found = TriedDriver(driver, subid.default_id_map(), str(tmp_path)).probe(str(store_root))
     require(found.works, f"{driver.name}: {found.detail}")
     assert found.remedy is None
     assert os.listdir(store_root) == []
@@ -90,14 +90,14 @@ def inside_with(setup: str, name: str, directory: Path) -> Probe:
     """Probe `name` in a fresh interpreter, as root of a namespace with one id where `setup` broke something."""
     code = (
         "import json, os, sys\n"
-        "from rootless.host import probes, userns, idmap\n"
+        "from rootless.host import probes, subid, userns, idmap\n"
         "from rootless.kernel import mounts\n"
         "userns.enter(idmap.single_map(0, 0))\n"
         f"{setup}\n"
         "from rootless.network.modes import HELPERS\n"
         "from rootless.storage.drivers import all_drivers\n"
         "from rootless.storage.drivers.choice import TriedDriver\n"
-        "drivers = [TriedDriver(driver, userns.default_id_map(), '/proc') for driver in all_drivers()]\n"
+        "drivers = [TriedDriver(driver, subid.default_id_map(), '/proc') for driver in all_drivers()]\n"
         "helper = next((helper for helper in [*HELPERS, *drivers] if helper.name == sys.argv[1]), None)\n"
         "found = helper.probe(sys.argv[2]) if helper else probes.probe(sys.argv[1], sys.argv[2])\n"
         "print(json.dumps(found.to_json()))"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, NotFound
-from rootless.host import mapping, userns
+from rootless.host import mapping, subid, userns
 from rootless.host.answer import fork_and_read
 from rootless.host.facts import is_privileged
 from rootless.host.idmap import default_map, keep_id_map, single_map
@@ -38,7 +38,7 @@ def ids_inside() -> bytes:
 
 
 def test_default_map(has_range: bool) -> None:
-    id_map = userns.default_id_map()
+    id_map = subid.default_id_map()
     text = userns.call(id_map, ids_inside).decode()
     assert text.startswith("(0, 0, 0) (0, 0, 0)")
     assert f"'0 {UID} 1'" in text
@@ -61,7 +61,7 @@ def test_setgroups_only_denied_without_a_range(has_range: bool) -> None:
         os.setgroups([0, 5])
         return read()
 
-    assert userns.call(userns.default_id_map(), set_groups) == b"allow"
+    assert userns.call(subid.default_id_map(), set_groups) == b"allow"
 
 
 def test_stays_dumpable_so_that_a_nested_map_can_be_written(has_range: bool) -> None:
@@ -71,7 +71,7 @@ def test_stays_dumpable_so_that_a_nested_map_can_be_written(has_range: bool) -> 
         assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE) == 1
         return userns.call(single_map(0, 0), ids_inside)
 
-    assert b"(0, 0, 0)" in userns.call(userns.default_id_map(), nested)
+    assert b"(0, 0, 0)" in userns.call(subid.default_id_map(), nested)
     require(has_range, "no range: no subordinate ids for this user")
     assert b"(0, 0, 0)" in userns.call(keep_id_map(subordinate_ids(), UID, GID, UID, GID), nested)
 
@@ -121,16 +121,16 @@ def test_nested_in_a_range(has_range: bool) -> None:
     require(has_range, "no range: no subordinate ids for this user")
 
     def nested() -> bytes:
-        inner = userns.default_id_map()
+        inner = subid.default_id_map()
         assert inner.kind == "identity"
         return str(sum(e.size for e in inner.uids)).encode() + b" " + userns.call(inner, ids_inside)
 
-    assert userns.call(userns.default_id_map(), nested).startswith(b"65537 (0, 0, 0)")
+    assert userns.call(subid.default_id_map(), nested).startswith(b"65537 (0, 0, 0)")
 
 
 def test_inside_unshare_r() -> None:
     code = (
-        "from rootless.host import userns; m = userns.default_id_map();"
+        "from rootless.host import subid, userns; m = subid.default_id_map();"
         "print(m.kind, userns.call(m, lambda: str(__import__('os').getresuid()).encode()).decode())"
     )
     done = subprocess.run(
@@ -177,10 +177,10 @@ def test_leaves_no_child_and_no_fd() -> None:
     """Asked in an interpreter of its own: this one is the reaper of what earlier tests have orphaned."""
     code = (
         f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
-        "from rootless.host import userns\n"
+        "from rootless.host import subid, userns\n"
         "before = sorted(os.listdir('/proc/self/fd'))\n"
-        "userns.call(userns.default_id_map(), lambda: b'')\n"
-        "userns.run(userns.default_id_map(), ['true'])\n"
+        "userns.call(subid.default_id_map(), lambda: b'')\n"
+        "userns.run(subid.default_id_map(), ['true'])\n"
         "assert sorted(os.listdir('/proc/self/fd')) == before\n"
         "try:\n"
         "    print('left', os.waitpid(-1, os.WNOHANG))\n"
@@ -194,7 +194,7 @@ def test_leaves_no_child_and_no_fd() -> None:
 def test_threads_are_refused() -> None:
     code = (
         "import threading, time\n"
-        "from rootless.host import userns, idmap\n"
+        "from rootless.host import subid, userns, idmap\n"
         "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
         "try: userns.enter(idmap.single_map(0, 0))\n"
         "except RuntimeError as e: print(e)"
@@ -220,14 +220,14 @@ class TestRun:
     """A host program in the namespace."""
 
     def test_exit_codes(self) -> None:
-        id_map = userns.default_id_map()
+        id_map = subid.default_id_map()
         assert userns.run(id_map, ["sh", "-c", "exit 7"]) == 7
         assert userns.run(id_map, ["sh", "-c", "kill -9 $$"]) == 137
 
     def run(self, command: str, more: str = "") -> str:
         """What `command` of sh prints, as root of the namespace, started by an interpreter of its own."""
-        call = f"userns.run(userns.default_id_map(), ['sh', '-c', sys.argv[1]]{more})"
-        code = f"import sys; from rootless.host import userns; sys.exit({call})"
+        call = f"userns.run(subid.default_id_map(), ['sh', '-c', sys.argv[1]]{more})"
+        code = f"import sys; from rootless.host import subid, userns; sys.exit({call})"
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
         argv = [sys.executable, "-c", code, command]
         return subprocess.run(argv, capture_output=True, text=True, check=True, env=environment).stdout
@@ -252,7 +252,7 @@ class TestRun:
             userns.run(single_map(0, 0), [f"{tmp_path}/plain"])
 
     def test_in_place(self) -> None:
-        code = "from rootless.host import userns; userns.run_in_place(userns.default_id_map(), ['id', '-u'])"
+        code = "from rootless.host import subid, userns; userns.run_in_place(subid.default_id_map(), ['id', '-u'])"
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -273,7 +273,7 @@ class TestJoin:
             require(has_range, "no range: no subordinate ids for this user")
         id_map = {
             "single": single_map(0, 0),
-            "default": userns.default_id_map(),
+            "default": subid.default_id_map(),
             "keep": keep_id_map(subordinate_ids(), UID, GID, 1234, 1234),
         }[kind]
         tmp_path.chmod(0o755)
@@ -426,7 +426,7 @@ class TestRefusals:
 
         require(not is_privileged(), "no range needs a helper for root of a namespace")
         monkeypatch.setattr(facts, "find_helper", lambda name: None)
-        assert userns.default_id_map().kind == "single"
+        assert subid.default_id_map().kind == "single"
 
     def test_no_new_privileges(self, has_range: bool) -> None:
         require(has_range, "no range: no subordinate ids for this user")

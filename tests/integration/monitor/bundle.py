@@ -90,7 +90,7 @@ def config(args: tuple[str, ...], *, terminal: bool) -> dict[str, Any]:
 
 def container(root: Path, *args: str, **launch: Any) -> str:
     """A container directory whose command is `args`; its launch.json takes `launch` over the defaults."""
-    from rootless.host.userns import default_id_map
+    from rootless.host.subid import default_id_map
 
     directory = root / "containers" / "c0ffee"
     if not directory.exists():

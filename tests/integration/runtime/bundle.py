@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from rootless.host.userns import default_id_map
+from rootless.host.subid import default_id_map
 from rootless.runtime.oci.template import default_config
 from tests.conftest import oci_command_path
 

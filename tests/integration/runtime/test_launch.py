@@ -13,12 +13,12 @@ import pytest
 
 from rootless.errors import CommandNotFound, InvalidState, RuntimeFailure
 from rootless.host.idmap import keep_id_map, nomap_map
-from rootless.host.subid import subordinate_ids
-from rootless.host.userns import default_id_map
+from rootless.host.subid import default_id_map, subordinate_ids
 from rootless.kernel import mounts, process, procfs
 from rootless.kernel.namespaces import OpenNetwork
 from rootless.network.helper import spawn
-from rootless.runtime.operations import Operation, SeedVolume, WriteFile
+from rootless.runtime.operations import Operation
+from rootless.runtime.operations.seed import SeedVolume
 from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.join import Joining, exec_process
 from rootless.runtime.process.launch import Launch, UserIds, create
@@ -269,14 +269,6 @@ def test_reaper_reports_a_command_that_fails(bundle: Bundle) -> None:
         process.start()
 
 
-def test_write_file_replaces_a_link(bundle: Bundle) -> None:
-    (bundle.root / "etc/hosts").symlink_to("/etc/passwd")
-    container = Container(
-        bundle, "cat /etc/hosts; wc -l < /etc/passwd", having(extra=[WriteFile("/etc/hosts", b"own\n")])
-    )
-    assert container.finish() == (0, "own\n1\n")
-
-
 def seeded(bundle: Bundle, volume: Path, script: str) -> str:
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["destination"] != "/srv/data"]
     bundle.mount(volume, "/srv/data")
@@ -402,7 +394,8 @@ def test_join_terminal(bundle: Bundle) -> None:
 
 def test_no_new_privileges_is_needed_by_no_filter(bundle: Bundle) -> None:
     """TRAPS 3.14: without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still there."""
-    from rootless.runtime.seccomp.filter_cache import compile_profile, resolve
+    from rootless.runtime.seccomp.filter_cache import compile_profile
+    from rootless.runtime.seccomp.seccomp_profile import resolve
 
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}
     program = compile_profile(resolve({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))

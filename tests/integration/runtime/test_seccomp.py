@@ -19,7 +19,7 @@ from rootless.kernel.libc import number, syscall
 from rootless.kernel.seccomp import load_filter
 from rootless.runtime import capabilities
 from rootless.runtime.process import session_keyring
-from rootless.runtime.seccomp import filter_cache
+from rootless.runtime.seccomp import filter_cache, seccomp_profile
 from tests.conftest import Runner, owns_range, require
 
 TIOCSTI = 0x5412
@@ -72,7 +72,7 @@ def _loaded(program: bytes, look: Callable[[], object]) -> object:
 
 def test_the_default_filter_in_the_kernel(tmp_path: Path) -> None:
     """TRAPS 3.14: self-test of the filter that is really loaded."""
-    program = filter_cache.cached(filter_cache.default_profile(), str(tmp_path))
+    program = filter_cache.cached(seccomp_profile.default_profile(), str(tmp_path))
 
     def look() -> object:
         return {
@@ -103,12 +103,14 @@ def test_a_killing_profile() -> None:
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["getpgrp", "getpgid"], "action": "SCMP_ACT_KILL_PROCESS"}],
     }
-    assert _loaded(filter_cache.compile_profile(filter_cache.resolve(profile)), lambda: os.getpgid(0)) == -signal.SIGSYS
+    assert (
+        _loaded(filter_cache.compile_profile(seccomp_profile.resolve(profile)), lambda: os.getpgid(0)) == -signal.SIGSYS
+    )
 
 
 def test_loading_needs_no_libseccomp(tmp_path: Path) -> None:
     """The init of a container loads the program alone."""
-    path = filter_cache.cached_path(filter_cache.default_profile(), str(tmp_path))
+    path = filter_cache.cached_path(seccomp_profile.default_profile(), str(tmp_path))
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
         "from rootless.runtime.seccomp.filter_cache import read_filter\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from rootless.errors import HostLimit
-from rootless.host import userns
+from rootless.host import subid, userns
 from rootless.paths import directories
 from rootless.records.container import ContainerRecord
 from rootless.storage.files.removal import remove_tree
@@ -143,7 +143,8 @@ def test_full_disk_leaves_no_half_layer(store_root: Path) -> None:
 import gzip, hashlib, io, os, sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
 from rootless.errors import HostLimit
-from rootless.host.userns import enter, default_id_map
+from rootless.host.subid import default_id_map
+from rootless.host.userns import enter
 from rootless.kernel.mounts import mount
 from rootless.paths import directories
 from rootless.records.container import ContainerRecord
@@ -312,7 +313,7 @@ def test_worker_is_shut_into_the_layer(tmp_path: Path) -> None:
         Path("/proof").write_text("inside")
         return b"%d %d" % (os.path.exists("/etc"), os.path.exists("../../../etc"))
 
-    assert userns.call(userns.default_id_map(), attempt) == b"0 0"
+    assert userns.call(subid.default_id_map(), attempt) == b"0 0"
     assert (target / "proof").read_text() == "inside"
     assert not Path("/proof").exists()
 

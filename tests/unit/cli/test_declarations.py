@@ -149,7 +149,6 @@ def test_run_imports_little() -> None:
         "rootless",
         "rootless.cli",
         "rootless.cli.declaration",
-        "rootless.cli.completion",
         "rootless.cli.container",
         "rootless.cli.container.run",
         "rootless.cli.main",

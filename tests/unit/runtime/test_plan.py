@@ -13,7 +13,8 @@ from rootless.errors import InvalidInput
 from rootless.kernel import mounts
 from rootless.runtime import mount_options, plan
 from rootless.runtime.oci.template import default_config
-from rootless.runtime.operations import Operation, SeedVolume, WriteFile
+from rootless.runtime.operations import Operation
+from rootless.runtime.operations.seed import SeedVolume
 from rootless.runtime.plan import RootFacts, describe
 from rootless.runtime.process import namespace_steps
 from rootless.runtime.spec.oci_config import OciConfig
@@ -68,7 +69,7 @@ def volumes() -> tuple[dict[str, Any], RootFacts]:
 @pytest.mark.parametrize("case", [plain, host_everything, volumes], ids=lambda c: c.__name__)
 def test_golden(case: Any) -> None:
     config, known = case()
-    extra = [WriteFile("/etc/hosts", b"127.0.0.1"), SeedVolume("/v", "/data")] if case is volumes else []
+    extra = [SeedVolume("/v", "/data")] if case is volumes else []
     text = "\n".join(describe(operations(config, known, extra))) + "\n"
     path = GOLDEN / f"{case.__name__}.txt"
     if os.environ.get("UPDATE_GOLDEN") == "1":

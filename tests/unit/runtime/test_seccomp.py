@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rootless.errors import HostLimit, InvalidInput
 from rootless.kernel import libseccomp
 from rootless.runtime.capabilities import DEFAULT, NAMES
-from rootless.runtime.seccomp import filter_cache
+from rootless.runtime.seccomp import filter_cache, seccomp_profile
 from rootless.runtime.seccomp.seccomp_profile import TIOCLINUX, TIOCSTI, all_but
 from tests.conftest import require
 from tests.unit.runtime.bpf import ALLOW, ERRNO, I386, verdict
@@ -27,11 +27,11 @@ X32 = 0x40000000
 
 
 def compile_json(profile: object) -> bytes:
-    return filter_cache.compile_profile(filter_cache.resolve(profile))
+    return filter_cache.compile_profile(seccomp_profile.resolve(profile))
 
 
 def flags_of(profile: object) -> int:
-    return filter_cache.load_flags(filter_cache.resolve(profile))
+    return filter_cache.load_flags(seccomp_profile.resolve(profile))
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def _host() -> None:
 
 @pytest.fixture(scope="module")
 def default() -> bytes:
-    return filter_cache.compile_profile(filter_cache.default_profile())
+    return filter_cache.compile_profile(seccomp_profile.default_profile())
 
 
 @pytest.mark.parametrize("number", [READ, 59, 231, 257, 319, 437, 439])
@@ -81,15 +81,15 @@ def test_clone_flags(default: bytes) -> None:
 
 
 def test_capabilities_open_their_calls() -> None:
-    program = filter_cache.compile_profile(filter_cache.default_profile([*DEFAULT, "CAP_SYS_ADMIN", "CAP_SYS_TIME"]))
+    program = filter_cache.compile_profile(seccomp_profile.default_profile([*DEFAULT, "CAP_SYS_ADMIN", "CAP_SYS_TIME"]))
     for number in (MOUNT, UNSHARE, CLONE3, 227):
         assert verdict(program, number) == ALLOW
     assert verdict(program, CLONE, 0x10000000) == ALLOW
     assert verdict(program, KEYCTL) == EPERM
-    everything = filter_cache.compile_profile(filter_cache.default_profile(NAMES))
+    everything = filter_cache.compile_profile(seccomp_profile.default_profile(NAMES))
     assert verdict(everything, 175) == ALLOW
     assert verdict(everything, IOCTL, 0, TIOCSTI) == EPERM
-    nothing = filter_cache.compile_profile(filter_cache.default_profile([]))
+    nothing = filter_cache.compile_profile(seccomp_profile.default_profile([]))
     assert verdict(nothing, 161) == EPERM  # chroot
 
 
@@ -113,7 +113,7 @@ def test_neighbours_of_the_denied_ioctls_pass(default: bytes, request_: int) -> 
 
 def _compiled(store: list[bytes] = []) -> bytes:  # noqa: B006 - compiled once for all of hypothesis' examples
     if not store:
-        store.append(filter_cache.compile_profile(filter_cache.default_profile()))
+        store.append(filter_cache.compile_profile(seccomp_profile.default_profile()))
     return store[0]
 
 
@@ -156,17 +156,17 @@ def test_newer_call_denied_by_a_profile_that_allows_by_default() -> None:
 
 
 def test_all_architectures_of_a_profile_by_number_of_machine() -> None:
-    arm = filter_cache.default_profile(machine="aarch64")
+    arm = seccomp_profile.default_profile(machine="aarch64")
     assert arm.architectures == ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
     names = {n for rule in arm.rules for n in rule.names}
     assert "arch_prctl" not in names
     assert "sync_file_range2" in names
-    assert filter_cache.default_profile().architectures == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    assert seccomp_profile.default_profile().architectures == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
 
 
 def test_old_kernel_does_not_allow_ptrace() -> None:
     def has_ptrace(release: str) -> bool:
-        profile = filter_cache.default_profile(release=release)
+        profile = seccomp_profile.default_profile(release=release)
         return any("ptrace" in rule.names for rule in profile.rules)
 
     assert not has_ptrace("4.7.10-generic")
@@ -253,7 +253,7 @@ def test_one_argument_compared_twice_means_either() -> None:
 def test_the_profile_of_containers_common() -> None:
     path = "/usr/share/containers/seccomp.json"
     require(Path(path).exists(), "no /usr/share/containers/seccomp.json (golang-github-containers-common)")
-    program = filter_cache.compile_profile(filter_cache.read_profile(path, []))
+    program = filter_cache.compile_profile(seccomp_profile.read_profile(path, []))
     assert verdict(program, READ) == ALLOW
     assert verdict(program, 246) == EPERM  # kexec_load
     assert verdict(program, 999) == ENOSYS
@@ -269,14 +269,14 @@ def test_profile_formats(tmp_path: Path) -> None:
         "syscalls": [{"name": "chmod", "action": "SCMP_ACT_ERRNO", "errno": "ENOENT", "args": None}],
     }
     file.write_text(json.dumps(old))
-    profile = filter_cache.option(str(file))
+    profile = seccomp_profile.option(str(file))
     assert profile is not None
     assert profile.to_json()["syscalls"] == [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOENT}]
-    assert filter_cache.option("unconfined") is None
-    builtin = filter_cache.option("builtin")
-    assert builtin is not None and builtin.to_json() == filter_cache.default_profile().to_json()
+    assert seccomp_profile.option("unconfined") is None
+    builtin = seccomp_profile.option("builtin")
+    assert builtin is not None and builtin.to_json() == seccomp_profile.default_profile().to_json()
     for one in (profile, builtin):  # an OCI profile is its own resolution
-        assert filter_cache.resolve(one.to_json()).to_json() == one.to_json()
+        assert seccomp_profile.resolve(one.to_json()).to_json() == one.to_json()
 
 
 @pytest.mark.parametrize(
@@ -300,23 +300,23 @@ def test_wrong_files_are_named(tmp_path: Path, text: str, word: str) -> None:
     file = tmp_path / "p.json"
     file.write_text(text)
     with pytest.raises(InvalidInput, match=word):
-        filter_cache.read_profile(str(file))
+        seccomp_profile.read_profile(str(file))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     """CVE-2024-9341 and kin: a FIFO does not hang us."""
     with pytest.raises(InvalidInput, match="cannot read"):
-        filter_cache.read_profile(str(tmp_path / "absent"))
+        seccomp_profile.read_profile(str(tmp_path / "absent"))
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidInput, match="regular file"):
-        filter_cache.read_profile(str(tmp_path / "fifo"))
+        seccomp_profile.read_profile(str(tmp_path / "fifo"))
     with pytest.raises(InvalidInput, match="regular file"):
-        filter_cache.read_profile(str(tmp_path))
+        seccomp_profile.read_profile(str(tmp_path))
     with pytest.raises(InvalidInput, match="regular file"):
         filter_cache.read_filter(str(tmp_path))
     (tmp_path / "large").write_bytes(b" " * (1 << 21))
     with pytest.raises(InvalidInput, match="larger"):
-        filter_cache.read_profile(str(tmp_path / "large"))
+        seccomp_profile.read_profile(str(tmp_path / "large"))
 
 
 def test_a_container_never_runs_without_the_filter_it_is_to_have(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_flags() -> None:
 
 
 def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: bytes) -> None:
-    profile = filter_cache.default_profile()
+    profile = seccomp_profile.default_profile()
     path = filter_cache.cached_path(profile, str(tmp_path))
     assert filter_cache.read_filter(path) == default
     with monkeypatch.context() as patch:
@@ -345,7 +345,7 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: bytes) 
             filter_cache.read_filter(path)
         assert filter_cache.cached(profile, str(tmp_path)) == default
         assert filter_cache.read_filter(path) == default
-    assert filter_cache.cached_path(filter_cache.default_profile([]), str(tmp_path)) != path
+    assert filter_cache.cached_path(seccomp_profile.default_profile([]), str(tmp_path)) != path
 
 
 def test_the_planned_emulation_of_root_is_the_one_that_is_made(tmp_path: Path) -> None:
@@ -360,4 +360,4 @@ def test_the_planned_emulation_of_root_is_the_one_that_is_made(tmp_path: Path) -
 
 
 def test_cache_that_cannot_be_written(default: bytes) -> None:
-    assert filter_cache.cached(filter_cache.default_profile(), "/proc/nowhere") == default
+    assert filter_cache.cached(seccomp_profile.default_profile(), "/proc/nowhere") == default
