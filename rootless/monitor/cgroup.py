@@ -44,6 +44,11 @@ class Holder:
         except RootlessError:
             pass  # the launch asks again, and then the user is told what failed
 
+    @property
+    def may_have_group(self) -> bool:
+        """Whether a run may get a group, as far as it is known before the launch."""
+        return self._found is None or self._found.kind != "none"
+
     def close(self) -> None:
         """Close the connection to systemd, which drops the request for a scope that nobody wanted."""
         if self._request is not None:
@@ -63,12 +68,12 @@ class Holder:
         if wanted.mode == "disabled":
             self.close()
             return None
-        from rootless.runtime.cgroups import place
-
         try:
             group = self._place(spec)
             if group is None:
                 return None
+            from rootless.runtime.cgroups import place
+
             place.set_up(group, _limits(spec), unmet(spec))
         except HostLimit as e:
             if wanted.strict or wanted.parent or wanted.mode == "split":
@@ -80,14 +85,14 @@ class Holder:
         return group
 
     def _place(self, spec: LaunchSpec) -> AnyGroup | None:
-        from rootless.runtime.cgroups import place
-        from rootless.runtime.cgroups.group import Group
-
         wanted = spec.plan.cgroup
         parent = wanted.parent
         name = f"{cgroups.PREFIX}{spec.id}"
         if self.scope:
-            return Group(f"{self.scope}/{place.CONTAINER}", os.path.basename(self.scope))
+            from rootless.runtime.cgroups.group import Group
+            from rootless.runtime.cgroups.place import CONTAINER
+
+            return Group(f"{self.scope}/{CONTAINER}", os.path.basename(self.scope))
         if self._request is not None and (parent or wanted.mode == "split"):
             self.close()
         request = self._request
@@ -96,20 +101,24 @@ class Holder:
             found = None if parent or split else self._found
             if found is None:
                 found = cgroups.find(parent=parent, current=split)
-            if found.kind == "directory":
-                return place.in_directory(found.path, name)
-            if found.kind == "v1":
-                return place.of_version_1(found, name)
             if found.kind == "none":
                 if wanted.resources and wanted.strict:
                     raise HostLimit(f"the limits of the container cannot be met: {found.reason}", hint=found.remedy)
                 return None
+            from rootless.runtime.cgroups import place
+
+            if found.kind == "directory":
+                return place.in_directory(found.path, name)
+            if found.kind == "v1":
+                return place.of_version_1(found, name)
             request = place.request_scope(found, parent)
         self._request = None
         if request is None:
             return None
+        from rootless.runtime.cgroups.place import in_scope
+
         self.scope = request.finish()
-        return place.in_scope(self.scope)
+        return in_scope(self.scope)
 
 
 def unmet(spec: LaunchSpec) -> Unmet:

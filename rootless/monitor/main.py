@@ -168,7 +168,7 @@ def main() -> int:
             supervisor.clients.add(_socket.socket(fileno=ENGINE_FD))
             from rootless.monitor import native
 
-            native.preload()  # while the engine plans
+            native.preload(with_cgroup=holder is None or holder.may_have_group)  # while the engine plans
         while not supervisor.done:
             supervisor.loop.turn()
     except Exception:

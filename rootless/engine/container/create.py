@@ -123,7 +123,7 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
 
         launch.root_emulation = root_emulation.filters(engine)
     if launch.seccomp_bpf is not None:
-        launch.seccomp_bpf = host_facts.filter_path(engine, facts.process.profile)
+        launch.seccomp_bpf = host_facts.filter_path(engine, facts.process.profile, launch.seccomp_bpf)
     mount_sources.give_to_user(engine, facts.mounts, facts.identity.account, launch.id_map)
 
 

@@ -242,13 +242,16 @@ def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: lis
     return default_profile(capabilities)
 
 
-def filter_path(engine: Engine, profile: SeccompProfile | None) -> str | None:
-    """Where the compiled filter is; None without a profile. Raises HostLimit."""
+def filter_path(engine: Engine, profile: SeccompProfile | None, planned: str | None = None) -> str | None:
+    """Where the compiled filter is; None without a profile. planned: the path, where it is known already.
+
+    Raises HostLimit.
+    """
     if profile is None:
         return None
     from rootless.runtime.seccomp import filter_cache
 
     try:
-        return filter_cache.cached_path(profile, engine.directories.cache)
+        return filter_cache.cached_path(profile, engine.directories.cache, planned)
     except OSError as e:
         raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e

@@ -64,12 +64,16 @@ def cached(profile: SeccompProfile, cache_dir: str) -> bytes:
     The name is a digest of profile, libseccomp, architecture and kernel. A damaged file is made again; a cache that
     cannot be written only costs time.
     """
-    return _program(profile, cache_dir)[0]
+    return _program(profile, planned_path(profile, cache_dir))
 
 
-def cached_path(profile: SeccompProfile, cache_dir: str) -> str:
-    """As `cached`, but the path of the file, for `read_filter` in another process. Raises OSError when not writable."""
-    program, path = _program(profile, cache_dir)
+def cached_path(profile: SeccompProfile, cache_dir: str, planned: str | None = None) -> str:
+    """As `cached`, but the path of the file, for `read_filter` in another process. Raises OSError when not writable.
+
+    planned: what `planned_path` has said of the profile, for whom has asked already.
+    """
+    path = planned or planned_path(profile, cache_dir)
+    program = _program(profile, path)
     if not os.path.exists(path):
         _store(path, program)
     return path
@@ -165,17 +169,16 @@ def require_filter(path: str, *, hint: str) -> bytes:
         raise HostLimit(f"cannot read the seccomp filter '{path}': {e.strerror}", hint=hint) from e
 
 
-def _program(profile: SeccompProfile, cache_dir: str) -> tuple[bytes, str]:
-    path = planned_path(profile, cache_dir)
+def _program(profile: SeccompProfile, path: str) -> bytes:
     try:
-        return read_filter(path), path
+        return read_filter(path)
     except (OSError, InvalidInput):
         program = compile_profile(profile)
     try:
         _store(path, program)
     except OSError:
         pass  # read-only or full: compiled again next time
-    return program, path
+    return program
 
 
 def _key(content: dict[str, object]) -> str:

@@ -308,11 +308,10 @@ def _list(holder: dict[str, object], key: str) -> list[object]:
 
 
 def _texts(holder: dict[str, object], key: str) -> list[str]:
-    texts = []
-    for value in _list(holder, key):
-        if not isinstance(value, str):
-            raise InvalidInput(f'"{key}" is not a list of strings')
-        texts.append(value)
+    values = _list(holder, key)
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) != len(values):
+        raise InvalidInput(f'"{key}" is not a list of strings')
     return texts
 
 
