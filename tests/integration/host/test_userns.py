@@ -422,10 +422,8 @@ class TestRefusals:
         assert "apt install uidmap" in str(error.hint)
 
     def test_helper_missing_means_one_id(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from rootless.host import facts
-
         require(not is_privileged(), "no range needs a helper for root of a namespace")
-        monkeypatch.setattr(facts, "find_helper", lambda name: None)
+        monkeypatch.setattr(subid, "find_helper", lambda name: None)
         assert subid.default_id_map().kind == "single"
 
     def test_no_new_privileges(self, has_range: bool) -> None:
