@@ -124,6 +124,19 @@ def test_rules_of_docker(busybox: Runner, container: str, tmp_path: Path) -> Non
     assert inside(busybox, container, "cat /etc/group /home/a") == "a\na\n"
 
 
+def test_a_link_of_the_host_as_destination(busybox: Runner, container: str, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "again").symlink_to(tmp_path / "link")
+    for number, destination in enumerate(("link", "link/", "link/.", "again", "again/", "again/.", "link/../again/.")):
+        busybox("cp", "c:/etc/passwd", f"{tmp_path}/{destination}")
+        busybox("cp", "c:/etc/passwd", f"{tmp_path}/link/{number}")
+        assert sorted(path.name for path in (tmp_path / "real").iterdir()) == sorted(("passwd", str(number)))
+        for path in (tmp_path / "real").iterdir():
+            path.unlink()
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_tar_streams(busybox: Runner, container: str, tmp_path: Path) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:

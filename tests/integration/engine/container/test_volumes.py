@@ -32,6 +32,22 @@ def test_a_new_volume_is_seeded_from_the_image_once(busybox: Runner) -> None:
     assert "passwd" not in inside(busybox, "-v", "conf:/etc", "busybox", "ls", "/etc").split()
 
 
+@pytest.mark.parametrize("by", ["start", "cp"])
+def test_a_running_container_sees_what_another_one_fills_its_volume_with(
+    busybox: Runner, by: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_text("x")
+    busybox("run", "-d", "--name", "a", "--network=none", "-v", "both:/v:nocopy", "busybox", "sleep", "1000")
+    busybox("create", "--name", "b", "--network=none", "-v", "both:/etc", "busybox", "true")
+    if by == "start":
+        busybox("start", "-a", "b")
+    else:
+        busybox("cp", str(tmp_path / "x"), "b:/etc/x")
+    busybox("exec", "a", "test", "-f", "/v/passwd")
+    busybox("rm", "-f", "a", "b")
+    busybox("volume", "rm", "both")
+
+
 def test_nocopy_and_volumes_with_content_are_not_seeded(busybox: Runner) -> None:
     """CVE-2020-1726."""
     assert (
