@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rootless.monitor.cgroup import AnyGroup
     from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
+    from rootless.records.container_namespaces import ContainerNamespaces
 
 
 class AdoptedRun:
@@ -45,6 +46,11 @@ class AdoptedRun:
     def helpers(self) -> list[tuple[int, int]]:
         """The helpers as they were handed over, but for those that have ended."""
         return self._helpers
+
+    @property
+    def namespaces(self) -> ContainerNamespaces | None:
+        """None: the state that was handed over has them."""
+        return None
 
     def hand_over(self) -> RunHandover | None:
         """None: this image of the process is small already, and stays."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
+    from rootless.records.container_namespaces import ContainerNamespaces
     from rootless.storage.drivers import Mounter
 
 _MAX_ANSWER = 1 << 16  # bytes of the agent's messages and of the program's own words
@@ -97,6 +98,19 @@ class ForeignRun:
         from rootless.monitor.native import helper_identities
 
         return [(self._agent, procfs.start_time(self._agent)), *helper_identities(self._helper)]
+
+    @property
+    def namespaces(self) -> ContainerNamespaces | None:
+        """By which processes are found that outlive the first one; None where none can."""
+        makes = self._spec.config.linux.makes
+        if makes("pid") and makes("user"):
+            return None
+        from rootless.kernel.container_members import identify
+
+        found = identify(self.pid)
+        if found is not None:
+            found.makes_user, found.shares_processes = makes("user"), not makes("pid")
+        return found
 
     def forget(self, pid: int) -> None:
         """A child was reaped: the agent, or the network helper."""

@@ -64,12 +64,11 @@ class Handover:
     """Everything that a supervisor needs to go on.
 
     began: time.monotonic() of the start; restarts, delay: what its restart policy has counted; size: rows and columns
-    of the terminal; root: identity of the container's root directory where it has no pid namespace, else None; scope:
-    the systemd scope that the process is in, "" without; lock, listener: descriptors.
+    of the terminal; scope: the systemd scope that the process is in, "" without; lock, listener: descriptors.
     """
 
     __slots__ = (
-        "began", "delay", "directory", "listener", "lock", "plan", "restarts", "root", "run", "scope", "size", "state",
+        "began", "delay", "directory", "listener", "lock", "plan", "restarts", "run", "scope", "size", "state",
         "streams",
     )  # fmt: skip
 
@@ -81,7 +80,6 @@ class Handover:
         self.restarts = 0
         self.delay = 0.0
         self.size = (0, 0)
-        self.root: tuple[int, int] | None = None
         self.scope = ""
         self.lock = -1
         self.listener = -1
@@ -104,7 +102,6 @@ class Handover:
             "restarts": self.restarts,
             "delay": self.delay,
             "size": [self.size],
-            "root": [] if self.root is None else [self.root],
             "scope": self.scope,
             "lock": self.lock,
             "listener": self.listener,
@@ -122,7 +119,6 @@ class Handover:
         handover.restarts = fields.integer("restarts")
         handover.delay = fields.number("delay")
         [handover.size] = fields.integer_pairs("size")
-        handover.root = next(iter(fields.integer_pairs("root")), None)
         handover.scope = fields.text("scope")
         handover.lock = fields.integer("lock")
         handover.listener = fields.integer("listener")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
+    from rootless.records.container_namespaces import ContainerNamespaces
     from rootless.runtime.process.command import SeccompFilters
     from rootless.runtime.process.launch import UserIds
     from rootless.runtime.process.running import Process
@@ -63,6 +64,11 @@ class NativeRun:
     def helpers(self) -> list[tuple[int, int]]:
         """The network helper, to be found by `reap.stale` if we are killed."""
         return helper_identities(self._helper)
+
+    @property
+    def namespaces(self) -> ContainerNamespaces | None:
+        """By which processes are found that outlive the first one; None where none can."""
+        return self._process.namespaces
 
     def forget(self, pid: int) -> None:
         """A child was reaped: if it was the network helper, the container has lost its network."""

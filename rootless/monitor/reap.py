@@ -57,6 +57,10 @@ def stale(directory: str) -> ContainerState | None:
             for pid, start in facts.helpers:
                 _kill_same(pid, start)
             _end_cgroup(facts.cgroup)
+            if facts.namespaces is not None:
+                from rootless.monitor.leftovers import end_leftovers
+
+                end_leftovers(directory, facts, is_certain=False)
         facts.finished_at = timestamp_ns()
         state.end(facts, "exited", DEAD_EXIT_CODE, "monitor died")
         try:

@@ -146,6 +146,7 @@ def end(facts: ContainerState, status: str, exit_code: int, error: str) -> None:
     facts.error = error
     facts.helpers = []
     facts.cgroup = None
+    facts.namespaces = None
 
 
 def record_event(spec: LaunchSpec, action: str, **attributes: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rootless.monitor.handover import Handover, RunHandover
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
+    from rootless.records.container_namespaces import ContainerNamespaces
     from rootless.records.state import NetworkFacts
 
     class ContainerRun(Protocol):
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
         pidfd: int
         console_fd: int | None
         network: NetworkFacts
+
+        @property
+        def namespaces(self) -> ContainerNamespaces | None:
+            """By which processes are found that outlive the first one; None where none can."""
 
         def start(self) -> None:
             """Let the command begin; returns once its execve succeeded."""
@@ -96,7 +101,6 @@ class Supervisor:
         self._closing_run: ContainerRun | None = None
         self._pump = Pump(self._output_ended)
         self._size = (0, 0)
-        self._root: tuple[int, int] | None = None  # of a container whose processes may outlive the first one
         self._health: Health | None = None
         self._memory: MemoryWatch | None = None
         self._began = 0.0
@@ -199,7 +203,7 @@ class Supervisor:
                     os.close(fd)
         self._run = run
         self._began = time.monotonic()
-        self._root = None if spec.has_own_processes else cleanup.root_of(run.pid)
+        tracked.facts.namespaces = run.namespaces
         if spec.plan.health is not None and spec.plan.health.test:
             from rootless.monitor.health import Health
 
@@ -235,7 +239,6 @@ class Supervisor:
         handover.restarts, handover.delay = self._policy.count, self._policy.delay
         handover.began = self._began
         handover.size = self._size
-        handover.root = self._root
         handover.scope = self.launcher.hand_over()
         handover.lock = self._lock
         handover.listener = self.clients.listener_fd
@@ -253,7 +256,6 @@ class Supervisor:
         self._policy.resume(handover.restarts, handover.delay)
         self._began = handover.began
         self._size = handover.size
-        self._root = handover.root
         self._lock = handover.lock
         self._run = run
         self._memory = state.watch_memory(self.loop, spec, self._state, run.group)
@@ -310,9 +312,15 @@ class Supervisor:
         if self._memory is not None:
             self._memory.close()
             self._memory = None
-        if self._root is not None and run.group is not None:
-            run.group.kill()
-        cleanup.kill_leftovers(self._root)
+        spec, tracked = self._facts()
+        namespaces = tracked.facts.namespaces
+        if namespaces is not None and namespaces.shares_processes:
+            from rootless.monitor.leftovers import end_leftovers
+
+            if run.group is not None:
+                run.group.kill()
+            tracked.facts.helpers = run.helpers()
+            end_leftovers(spec.directory, tracked.facts, is_certain=True)
         self._closing_run = run
         pump.release()
         if pump.drain():

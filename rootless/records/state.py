@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.fields import Fields
 from rootless.records.port import Port
 
@@ -115,8 +116,9 @@ class ContainerState:
     status: created, running, restarting, exited or dead; the file never says "paused", readers who see the mark of a
     pause set it. pid, pid_start: host pid of the first process and its start in clock ticks since boot, 0 while none
     runs; monitor_pid, monitor_start: the same of the monitor. helpers: (pid, start) of processes that die with the
-    container. cgroup: what runtime.cgroups.group.restore takes, None without. remote: the host that the container runs
-    on when that is not this one, "" else; not part of the file.
+    container. cgroup: what runtime.cgroups.group.restore takes, None without. namespaces: noted where a pid or user
+    namespace is another's, None else. remote: the host that the container runs on when that is not this one, "" else;
+    not part of the file.
     """
 
     __slots__ = (
@@ -130,6 +132,7 @@ class ContainerState:
         "host",
         "monitor_pid",
         "monitor_start",
+        "namespaces",
         "network",
         "oom_killed",
         "pid",
@@ -158,6 +161,7 @@ class ContainerState:
         self.network = NetworkFacts()
         self.cgroup: dict[str, Any] | None = None
         self.helpers: list[tuple[int, int]] = []
+        self.namespaces: ContainerNamespaces | None = None
         self.remote = ""
 
     @property
@@ -186,6 +190,7 @@ class ContainerState:
             "network": self.network.to_json(),
             "cgroup": self.cgroup,
             "helpers": self.helpers,
+            "namespaces": None if self.namespaces is None else self.namespaces.to_json(),
         }
 
     @classmethod
@@ -215,4 +220,5 @@ class ContainerState:
         state.network = NetworkFacts.from_json(fields.member("network"))
         state.cgroup = fields.mapping("cgroup") or None
         state.helpers = fields.integer_pairs("helpers")
+        state.namespaces = ContainerNamespaces.from_json(fields.member("namespaces"))
         return state

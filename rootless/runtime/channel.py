@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.errors import RootlessError
     from rootless.kernel.netlink import Address
+    from rootless.records.container_namespaces import ContainerNamespaces
 
 _BYTE = (0, 255)
 MAXIMUM = 256 * 1024
@@ -65,16 +66,18 @@ class MovedDevice:
 class Report:
     """What a process inside tells its launcher. at: the point that it has reached, "" for a warning or an error.
 
-    pid: of the process that was forked, at "init"; warning: one line; error: what keeps the process from going on.
+    pid: of the process that was forked, at "init"; namespaces: its own, told there by a process that may have company
+    in one of them; warning: one line; error: what keeps the process from going on.
     """
 
-    __slots__ = ("at", "error", "pid", "warning")
+    __slots__ = ("at", "error", "namespaces", "pid", "warning")
 
     def __init__(self, at: str = "", *, pid: int = 0, warning: str = "") -> None:
         self.at = at
         self.pid = pid
         self.warning = warning
         self.error: RootlessError | OSError | None = None
+        self.namespaces: ContainerNamespaces | None = None
 
     def to_json(self) -> dict[str, object]:
         """The message, of which the launcher reads one member: error, warning, or at."""
@@ -82,7 +85,10 @@ class Report:
             return {"error": error_to_json(self.error)}
         if self.warning:
             return {"warning": self.warning}
-        return {"at": self.at, "pid": self.pid}
+        message: dict[str, object] = {"at": self.at, "pid": self.pid}
+        if self.namespaces is not None:
+            message["namespaces"] = self.namespaces.to_json()
+        return message
 
     @classmethod
     def from_json(cls, value: object) -> Report:
@@ -91,6 +97,12 @@ class Report:
         report = cls(given.text("at"), pid=given.integer("pid", INT32), warning=given.text("warning"))
         error = given.value("error")
         report.error = None if error is None else error_from_json(error)
+        namespaces = given.value("namespaces")
+        if namespaces is not None:
+            from rootless.records.container_namespaces import ContainerNamespaces
+            from rootless.records.fields import Fields
+
+            report.namespaces = ContainerNamespaces.from_json(Fields(namespaces, "report"))
         return report
 
 

@@ -11,6 +11,7 @@ from rootless.errors import HookFailed, InvalidInput, InvalidState, RuntimeFailu
 from rootless.host.facts import is_privileged
 from rootless.kernel import process as kernel
 from rootless.kernel import procfs
+from rootless.kernel.container_members import Members
 from rootless.records.id_map import IdMap
 from rootless.runtime.channel import Channel, Order
 from rootless.runtime.oci import bundle_cgroup
@@ -182,13 +183,18 @@ def kill(records: Records, container_id: str, word: str, *, everything: bool = F
     group = bundle_cgroup.group_of(record)
     if everything and group is not None and number == signal.SIGKILL:
         group.kill()
+    elif everything and number == signal.SIGKILL and _end_company(record):
+        pass
     elif everything:
         for pid in processes(record):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
-    elif not _send(record, number):
+    elif _send(record, number):
+        if number == signal.SIGKILL:
+            _end_company(record)
+    else:
         raise InvalidState(f"cannot kill container '{record.id}': it is stopped, not created or running")
 
 
@@ -244,6 +250,8 @@ def processes(record: OciRecord) -> list[int]:
         return sorted(group.pids())
     if not record.is_alive():
         return []  # its number may mean another process by now, and of its namespace nothing is left
+    if record.facts.namespaces is not None and record.facts.namespaces.shares_processes:
+        return sorted(_members(record).pids())
     own = os.stat("/proc/self/ns/pid").st_ino
     try:
         wanted = os.stat(f"/proc/{record.pid}/ns/pid").st_ino
@@ -372,6 +380,7 @@ def _listen(record: OciRecord) -> socket.socket:
 def _note(record: OciRecord, process: Process, options: CreateOptions) -> None:
     record.facts.pid = process.pid
     record.facts.pid_start = procfs.start_time(process.pid)
+    record.facts.namespaces = process.namespaces
     record.save()
     if options.pid_file:
         write_pid_file(options.pid_file, process.pid)
@@ -439,10 +448,43 @@ def _send(record: OciRecord, number: int) -> bool:
 
 
 def _kill_and_wait(record: OciRecord) -> None:
-    if not record.pid or not _send(record, signal.SIGKILL):
-        return
-    deadline = time.monotonic() + _KILL_PATIENCE
-    while record.is_alive():
-        if time.monotonic() > deadline:
-            raise InvalidState(f"container '{record.id}' does not end: its process {record.pid} survives SIGKILL")
-        time.sleep(0.005)
+    was_alive = bool(record.pid) and _send(record, signal.SIGKILL)
+    if was_alive:
+        deadline = time.monotonic() + _KILL_PATIENCE
+        while record.is_alive():
+            if time.monotonic() > deadline:
+                raise InvalidState(f"container '{record.id}' does not end: its process {record.pid} survives SIGKILL")
+            time.sleep(0.005)
+    _end_company(record, was_alive=was_alive)
+
+
+def _members(record: OciRecord) -> Members:
+    """The processes of a container whose pid namespace is another's.
+
+    Those of a pod live in the user namespace of its first container: it tells nothing where another has joined it.
+    """
+    namespaces = record.facts.namespaces
+    if namespaces is None:
+        raise InvalidState(f"container '{record.id}' has a pid namespace of its own")
+    others = (r.facts.namespaces for r in Records(os.path.dirname(record.directory)).all() if r.id != record.id)
+    if any(other is not None and other.user == namespaces.user for other in others):
+        namespaces.makes_user = False
+    return Members(namespaces)
+
+
+def _end_company(record: OciRecord, *, was_alive: bool = True) -> bool:
+    """Kill every process of a container whose pid namespace is another's, and wait; whether it is one.
+
+    was_alive: its first process has ended just now. Else the inodes of its namespaces may be another container's, and
+    nothing is killed where the kernel has no numbers of namespaces that it never gives again.
+    """
+    namespaces = record.facts.namespaces
+    if namespaces is None or not namespaces.shares_processes or record.facts.boot_id != procfs.boot_id():
+        return False
+    members = _members(record)
+    if not was_alive and not namespaces.is_unique:
+        return False
+    left = members.end()
+    if left:
+        raise InvalidState(f"container '{record.id}' does not end: process {left[0]} survives SIGKILL")
+    return True

@@ -14,6 +14,7 @@ import stat
 from rootless.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.kernel import procfs
 from rootless.paths import Lock, atomic_write, close_to_others, ensure_private
+from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.fields import Fields, parse_json
 from rootless.runtime.spec.oci_state import OciState
 
@@ -44,10 +45,21 @@ class OciFacts:
 
     bundle, rootfs: absolute paths; created: the time of `create` (UTC); boot_id: of the boot in which it was made; pid,
     pid_start: first process and its start time in clock ticks, 0 before there is one; cgroup: what
-    runtime.cgroups.group.restore takes, None without one.
+    runtime.cgroups.group.restore takes, None without one; namespaces: noted where a pid or user namespace is another's.
     """
 
-    __slots__ = ("annotations", "boot_id", "bundle", "cgroup", "created", "pid", "pid_start", "rootfs", "version")
+    __slots__ = (
+        "annotations",
+        "boot_id",
+        "bundle",
+        "cgroup",
+        "created",
+        "namespaces",
+        "pid",
+        "pid_start",
+        "rootfs",
+        "version",
+    )
 
     def __init__(self, version: str, bundle: str) -> None:
         self.version = version
@@ -59,6 +71,7 @@ class OciFacts:
         self.pid = 0
         self.pid_start = 0
         self.cgroup: object = None
+        self.namespaces: ContainerNamespaces | None = None
 
     def to_json(self) -> dict[str, object]:
         """The content of state.json."""
@@ -72,6 +85,7 @@ class OciFacts:
             "pid": self.pid,
             "pid_start": self.pid_start,
             "cgroup": self.cgroup,
+            "namespaces": None if self.namespaces is None else self.namespaces.to_json(),
         }
 
     @classmethod
@@ -86,6 +100,7 @@ class OciFacts:
         facts.pid = fields.integer("pid", 0)
         facts.pid_start = fields.integer("pid_start", 0)
         facts.cgroup = fields.mapping("cgroup") or None
+        facts.namespaces = ContainerNamespaces.from_json(fields.member("namespaces"))
         return facts
 
 

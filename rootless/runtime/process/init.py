@@ -130,7 +130,16 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
             launcher.close()
             _inside(setup, inner)
         inner.close()
-        launcher.send(Report("init", pid=child))
+        report = Report("init", pid=child)
+        linux = setup.config.linux
+        if not (linux.makes("pid") and linux.makes("user")):
+            from rootless.kernel.container_members import own_namespaces
+
+            # told from inside: whoever has joined a user namespace is not dumpable, and nobody else may look
+            report.namespaces = own_namespaces()
+            report.namespaces.makes_user = linux.makes("user")
+            report.namespaces.shares_processes = not linux.makes("pid")
+        launcher.send(report)
         # stay until `Process.release`: by the end of this process the other one becomes the launcher's own child
         launcher.receive_order()
         os._exit(0)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from rootless.records.container_namespaces import ContainerNamespaces
     from rootless.runtime.spec.oci_state import OciState
 
 
@@ -21,7 +22,9 @@ class Process:
     """A process of a container. pid: as this process sees it; pidfd; console_fd: the pty's master, None without.
 
     userns_fd: the container's user namespace, None where it is the caller's. on_listener: gets the listener of a filter
-    that has one, before the command runs. state: what startContainer hooks get; None for a process that joined.
+    that has one, before the command runs.
+    state: what startContainer hooks get; None for a process that joined. namespaces: noted where a pid or user
+    namespace is another's, None else.
     """
 
     __slots__ = (
@@ -30,6 +33,7 @@ class Process:
         "_keeper",
         "_status",
         "console_fd",
+        "namespaces",
         "on_listener",
         "pid",
         "pidfd",
@@ -43,6 +47,7 @@ class Process:
         self.pidfd = kernel.pidfd_open(pid)
         self.console_fd: int | None = None
         self.userns_fd: int | None = None
+        self.namespaces: ContainerNamespaces | None = None
         self.warn = warn
         self.state: OciState | None = None
         self.on_listener: Callable[[int], None] | None = None
@@ -157,6 +162,7 @@ class FirstChild:
         report, _ = expect(self.channel, "init", warn)
         process = Process(report.pid, self.inner, warn)
         process.adopt(self.pid, self.channel)
+        process.namespaces = report.namespaces
         return process
 
     def abandon(self) -> None:

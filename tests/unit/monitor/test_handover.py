@@ -3,6 +3,7 @@
 import marshal
 
 from rootless.monitor.handover import Handover, RunHandover, StreamHandover
+from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.id_map import Extent, IdMap
 from rootless.records.launch import LaunchPlan
 from rootless.records.state import ContainerState
@@ -11,9 +12,11 @@ from rootless.records.state import ContainerState
 def test_the_second_image_finds_everything_as_it_was() -> None:
     state = ContainerState()
     state.status, state.pid = "running", 42
+    state.namespaces = ContainerNamespaces((5, 6), (7, 0))
+    state.namespaces.shares_processes = True
     handover = Handover("/c/1", LaunchPlan("1", IdMap([Extent(0, 1000, 1)], [Extent(0, 1000, 1)], "single")), state)
     handover.began, handover.restarts, handover.delay = 12.5, 3, 0.4
-    handover.size, handover.root, handover.scope = (24, 80), (5, 6), "/sys/fs/cgroup/x.scope"
+    handover.size, handover.scope = (24, 80), "/sys/fs/cgroup/x.scope"
     handover.lock, handover.listener = 3, 4
     handover.run = RunHandover(42, (5, -1), [(43, 1000)])
     handover.run.group = {"version": 2, "path": "/p", "unit": ""}
@@ -22,10 +25,3 @@ def test_the_second_image_finds_everything_as_it_was() -> None:
     assert found.to_json() == handover.to_json()
     assert found.streams.outputs == handover.streams.outputs
     assert found.descriptors() == [3, 4, 5, 6, 7]
-
-
-def test_a_container_with_a_pid_namespace_has_no_root_to_look_for() -> None:
-    handover = Handover(
-        "/c/1", LaunchPlan("1", IdMap([Extent(0, 1000, 1)], [Extent(0, 1000, 1)], "single")), ContainerState()
-    )
-    assert Handover.from_json(handover.to_json()).root is None
