@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rootless.host.scope import Request
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.runtime.cgroups.group import Group, Group1, Unmet
-    from rootless.runtime.spec.resource_limits import Resources
 
     AnyGroup = Group | Group1
 
@@ -74,7 +73,7 @@ class Holder:
                 return None
             from rootless.runtime.cgroups import place
 
-            place.set_up(group, _limits(spec), unmet(spec))
+            place.set_up(group, spec.plan.cgroup.resources, unmet(spec))
         except HostLimit as e:
             if wanted.strict or wanted.parent or wanted.mode == "split":
                 raise  # a user who names a place for the cgroup wants that place or no container
@@ -214,13 +213,4 @@ def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
     """Set the limits that had to wait until only the container's own processes are in the group."""
     from rootless.runtime.cgroups import place
 
-    place.limits(group, _limits(spec), unmet(spec), late=True)
-
-
-def _limits(spec: LaunchSpec) -> Resources | None:
-    """The limits of launch.json, None without: most containers have none, and need not load what reads them."""
-    if not spec.plan.cgroup.resources:
-        return None
-    from rootless.runtime.spec.resource_limits import Resources
-
-    return Resources.from_json(spec.plan.cgroup.resources)
+    place.limits(group, spec.plan.cgroup.resources, unmet(spec), late=True)

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rootless.records.resource_limits import Resources
+
 VERSION = 1
 
 
@@ -172,7 +174,7 @@ class EventsPlan:
 
 
 class CgroupPlan:
-    """The container's cgroup. mode: enabled, disabled or split; resources: limits as the OCI runtime-spec has them.
+    """The container's cgroup. mode: enabled, disabled or split; resources: the limits, None without any.
 
     parent: "" where the host decides; strict: a limit that cannot be enforced is an error.
     """
@@ -180,28 +182,30 @@ class CgroupPlan:
     __slots__ = ("mode", "parent", "resources", "strict")
 
     def __init__(
-        self, mode: str = "enabled", parent: str = "", resources: dict[str, Any] | None = None, *, strict: bool = False
+        self, mode: str = "enabled", parent: str = "", resources: Resources | None = None, *, strict: bool = False
     ) -> None:
         self.mode = mode
         self.parent = parent
-        self.resources = resources or {}
+        self.resources = resources
         self.strict = strict
 
     def to_json(self) -> dict[str, Any]:
         """The member "cgroup" of launch.json."""
-        return {"mode": self.mode, "parent": self.parent, "resources": self.resources, "strict": self.strict}
+        limits = {} if self.resources is None else self.resources.to_json()
+        return {"mode": self.mode, "parent": self.parent, "resources": limits, "strict": self.strict}
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> CgroupPlan:
         """The reverse of `to_json`."""
         if fields is None:
             return cls()
-        return cls(
-            fields.text("mode", "enabled"),
-            fields.text("parent", ""),
-            fields.mapping("resources"),
-            strict=fields.flag("strict"),
-        )
+        plan = cls(fields.text("mode", "enabled"), fields.text("parent", ""), strict=fields.flag("strict"))
+        limits = fields.mapping("resources")
+        if limits:
+            from rootless.records.resource_limits import Resources  # loaded only for a container that has limits
+
+            plan.resources = Resources.from_json(limits)
+        return plan
 
 
 class VolumeSeed:

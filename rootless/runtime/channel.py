@@ -13,8 +13,8 @@ import socket
 
 from rootless.errors import RuntimeFailure
 from rootless.host.answer import error_from_json, error_to_json, parse_object
+from rootless.records.properties import INT32, UINT32, Properties
 from rootless.runtime.spec.oci_state import OciState
-from rootless.runtime.spec.properties import INT32, UINT32, Properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -166,13 +166,13 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
     """Start the process in the container. stdio: its descriptors 0, 1 and 2, None for the caller's own."""
     state, process, launch, config = plan
     from rootless.engine.container import container_cgroup
+    from rootless.records.properties import Properties
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import handler_of_join
     from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle
     from rootless.runtime.spec.process_config import OciProcess
-    from rootless.runtime.spec.properties import Properties
 
     privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
     supervisor, emulation = None, None

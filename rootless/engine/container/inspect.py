@@ -8,6 +8,7 @@ from rootless.engine.container.container_cgroup import effective_limits
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.plan.signal_names import signal_name
 from rootless.engine.types import ContainerOptions
+from rootless.records.resource_limits import Resources
 from rootless.units import timestamp
 
 TYPE_CHECKING = False
@@ -186,37 +187,34 @@ def _host_config(
 
 def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, object]:
     """The limits that were asked for, under docker's names; 0 or empty: none."""
-    wanted = cgroup.resources
-    memory, cpu, block = (wanted.get(key) or {} for key in ("memory", "cpu", "blockIO"))
-    shown = {
-        "Memory": memory.get("limit") or 0,
-        "MemorySwap": memory.get("swap") or 0,
-        "MemoryReservation": memory.get("reservation") or 0,
-        "MemorySwappiness": memory.get("swappiness"),
-        "OomKillDisable": bool(memory.get("disableOOMKiller")),
-        "NanoCpus": 0 if options.cpus is None else (cpu.get("quota") or 0) * 10_000,
-        "CpuPeriod": 0 if options.cpus is not None else cpu.get("period") or 0,
-        "CpuQuota": 0 if options.cpus is not None else cpu.get("quota") or 0,
-        "CpuShares": cpu.get("shares") or 0,
-        "CpusetCpus": cpu.get("cpus") or "",
-        "CpusetMems": cpu.get("mems") or "",
-        "PidsLimit": (wanted.get("pids") or {}).get("limit") or 0,
-        "BlkioWeight": block.get("weight") or 0,
-        "CgroupConf": wanted.get("unified") or None,
+    wanted = cgroup.resources or Resources()
+    memory, cpu, block = wanted.memory, wanted.cpu, wanted.block_io
+    shown: dict[str, object] = {
+        "Memory": memory.limit or 0,
+        "MemorySwap": memory.swap or 0,
+        "MemoryReservation": memory.reservation or 0,
+        "MemorySwappiness": memory.swappiness,
+        "OomKillDisable": memory.disable_oom_killer,
+        "NanoCpus": 0 if options.cpus is None else (cpu.quota or 0) * 10_000,
+        "CpuPeriod": 0 if options.cpus is not None else cpu.period or 0,
+        "CpuQuota": 0 if options.cpus is not None else cpu.quota or 0,
+        "CpuShares": cpu.shares or 0,
+        "CpusetCpus": cpu.cpus,
+        "CpusetMems": cpu.mems,
+        "PidsLimit": wanted.pids or 0,
+        "BlkioWeight": block.weight or 0,
+        "CgroupConf": wanted.unified or None,
         "CgroupParent": cgroup.parent,
         "Cgroups": cgroup.mode,
     }
-    for key, name, value in (
-        ("weightDevice", "BlkioWeightDevice", "weight"),
-        ("throttleReadBpsDevice", "BlkioDeviceReadBps", "rate"),
-        ("throttleWriteBpsDevice", "BlkioDeviceWriteBps", "rate"),
-        ("throttleReadIOPSDevice", "BlkioDeviceReadIOps", "rate"),
-        ("throttleWriteIOPSDevice", "BlkioDeviceWriteIOps", "rate"),
+    for name, value, devices in (
+        ("BlkioWeightDevice", "Weight", block.weight_devices),
+        ("BlkioDeviceReadBps", "Rate", block.read_bytes),
+        ("BlkioDeviceWriteBps", "Rate", block.write_bytes),
+        ("BlkioDeviceReadIOps", "Rate", block.read_operations),
+        ("BlkioDeviceWriteIOps", "Rate", block.write_operations),
     ):
-        shown[name] = [
-            {"Path": f"/dev/block/{entry['major']}:{entry['minor']}", value.title(): entry[value]}
-            for entry in block.get(key) or []
-        ]
+        shown[name] = [{"Path": f"/dev/block/{device.device}", value: device.value} for device in devices]
     return shown
 
 

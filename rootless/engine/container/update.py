@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.types import ContainerOptions
     from rootless.records.launch import CgroupPlan
+    from rootless.records.resource_limits import Resources
     from rootless.records.state import ContainerState
     from rootless.runtime.cgroups.group import Group, Group1
     from rootless.runtime.cgroups.limit_values import Setting
@@ -118,9 +119,9 @@ def _apply(engine: Engine, container: str, state: ContainerState, before: Cgroup
             raise second[0]
 
 
-def _settings(group: Group | Group1, limits: dict[str, Any]) -> list[Setting]:
+def _settings(group: Group | Group1, limits: Resources | None) -> list[Setting]:
     from rootless.runtime.cgroups import version1, version2
-    from rootless.runtime.spec.resource_limits import Resources
 
-    resources = Resources.from_json(limits)
-    return version1.settings(resources) if group.version == 1 else version2.settings(resources)
+    if limits is None:
+        return []
+    return version1.settings(limits) if group.version == 1 else version2.settings(limits)

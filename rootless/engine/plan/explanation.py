@@ -62,7 +62,6 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
 def _cgroup_steps(cgroup: CgroupPlan) -> list[str]:
     from rootless.host import cgroups
     from rootless.runtime.cgroups import version1, version2
-    from rootless.runtime.spec.resource_limits import Resources
 
     if cgroup.mode == "disabled":
         return ["stay in the caller's cgroup"]
@@ -74,5 +73,7 @@ def _cgroup_steps(cgroup: CgroupPlan) -> list[str]:
     }
     if found.kind not in steps:
         return [f"no cgroup: {found.reason}"]
-    settings = (version1 if found.kind == "v1" else version2).settings(Resources.from_json(cgroup.resources))
+    if cgroup.resources is None:
+        return [steps[found.kind]]
+    settings = (version1 if found.kind == "v1" else version2).settings(cgroup.resources)
     return [steps[found.kind], *(f"limit {setting!r}" for setting in settings)]

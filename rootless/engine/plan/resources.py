@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import HostLimit, RootlessError, UsageError
 from rootless.records.launch import CgroupPlan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootless.engine.settings import Settings
     from rootless.engine.types import ContainerOptions
     from rootless.host.cgroups import Delegation
+    from rootless.records.resource_limits import BlockIoLimits, CpuLimits, DeviceLimit, MemoryLimits, Resources
 
 PERIOD = 100_000  # microseconds
 _LEAST_MEMORY = 6 << 20  # docker's
@@ -49,77 +50,96 @@ class Verdict(NamedTuple):
     rlimits: tuple[dict[str, str | int], ...] = ()
 
 
-def resources(options: ContainerOptions) -> dict[str, object]:
-    """`linux.resources` of the flags; empty without limits. Raises UsageError naming the flag."""
-    found = {
-        "memory": _memory(options),
-        "cpu": _cpu(options),
-        "pids": {} if options.pids_limit is None else {"limit": _pids(options.pids_limit)},
-        "blockIO": _block_io(options),
-        "unified": _unified(options),
-    }
-    return {name: values for name, values in found.items() if values}
+def resources(options: ContainerOptions) -> Resources | None:
+    """`linux.resources` of the flags; None without limits. Raises UsageError naming the flag."""
+    if not _asks_limits(options):
+        return None
+    from rootless.records.resource_limits import Resources
+
+    found = Resources()
+    _fill_memory(found.memory, options)
+    _fill_cpu(found.cpu, options)
+    found.pids = None if options.pids_limit is None else _pids(options.pids_limit)
+    _fill_block_io(found.block_io, options)
+    found.unified = _unified(options)
+    return found if found.to_json() else None
 
 
-def _memory(options: ContainerOptions) -> dict[str, int | bool]:
-    found: dict[str, int | bool] = {}
+def _asks_limits(options: ContainerOptions) -> bool:
+    """Most containers have no limits, and their start need not load the classes of limits."""
+    asked = (
+        options.memory,
+        options.memory_swap,
+        options.memory_reservation,
+        options.memory_swappiness,
+        options.oom_kill_disable,
+        options.cpus,
+        options.cpu_period,
+        options.cpu_quota,
+        options.cpu_shares,
+        options.cpuset_cpus,
+        options.cpuset_mems,
+        options.pids_limit,
+        options.blkio_weight,
+        options.blkio_weight_device,
+        options.device_read_bps,
+        options.device_write_bps,
+        options.device_read_iops,
+        options.device_write_iops,
+        options.cgroup_conf,
+    )
+    return any(value is not None and value is not False and value != () for value in asked)
+
+
+def _fill_memory(memory: MemoryLimits, options: ContainerOptions) -> None:
     limit = None
     if options.memory is not None:
-        limit = parse_size(options.memory, "--memory")
+        limit = parse_size(options.memory, "--memory") or None
         if limit and limit < _LEAST_MEMORY:
             raise UsageError(f"--memory {options.memory} is too little", hint="the least is 6m")
-        if limit:
-            found["limit"] = limit
+        memory.limit = limit
     if options.memory_swap is not None:
         both = -1 if options.memory_swap.strip() == "-1" else parse_size(options.memory_swap, "--memory-swap")
         if both > 0 and not limit:
             raise UsageError("--memory-swap needs --memory: it counts memory and swap together")
         if limit and 0 < both < limit:
             raise UsageError(f"--memory-swap {options.memory_swap} is less than --memory: it counts both together")
-        if both:
-            found["swap"] = both
-    if limit and "swap" not in found:
-        found["swap"] = 2 * limit  # docker's default
+        memory.swap = both or None
+    if limit and memory.swap is None:
+        memory.swap = 2 * limit  # docker's default
     if options.memory_reservation is not None:
         reservation = parse_size(options.memory_reservation, "--memory-reservation")
         if limit and reservation > limit:
             raise UsageError(f"--memory-reservation {options.memory_reservation} is more than --memory")
-        if reservation:
-            found["reservation"] = reservation
+        memory.reservation = reservation or None
     if options.memory_swappiness is not None and options.memory_swappiness >= 0:
-        found["swappiness"] = options.memory_swappiness
-    if options.oom_kill_disable:
-        found["disableOOMKiller"] = True
-    return found
+        memory.swappiness = options.memory_swappiness
+    memory.disable_oom_killer = options.oom_kill_disable
 
 
-def _cpu(options: ContainerOptions) -> dict[str, int | str]:
-    found: dict[str, int | str] = {}
+def _fill_cpu(cpu: CpuLimits, options: ContainerOptions) -> None:
     if options.cpus is not None:
         if options.cpu_period is not None or options.cpu_quota is not None:
             raise UsageError("conflicting options: --cpus with --cpu-period or --cpu-quota")
-        found.update(period=PERIOD, quota=_microseconds(options.cpus))
-        if not found["quota"]:
-            found.clear()
+        quota = _microseconds(options.cpus)
+        if quota:
+            cpu.period, cpu.quota = PERIOD, quota
     if options.cpu_period is not None and options.cpu_period:
         if not 1000 <= options.cpu_period <= 1_000_000:
             raise UsageError(f"--cpu-period {options.cpu_period} is out of range 1000 to 1000000")
-        found["period"] = options.cpu_period
+        cpu.period = options.cpu_period
     if options.cpu_quota is not None and options.cpu_quota > 0:
         if options.cpu_quota < 1000:
             raise UsageError(f"--cpu-quota {options.cpu_quota} is too little", hint="the least is 1000")
-        found["quota"] = options.cpu_quota
+        cpu.quota = options.cpu_quota
     if options.cpu_shares:
         if not 2 <= options.cpu_shares <= 262144:
             raise UsageError(f"--cpu-shares {options.cpu_shares} is out of range 2 to 262144")
-        found["shares"] = options.cpu_shares
-    for name, flag, value in (
-        ("cpus", "--cpuset-cpus", options.cpuset_cpus),
-        ("mems", "--cpuset-mems", options.cpuset_mems),
-    ):
-        if value:
-            found[name] = _numbers(value, flag)
-    return found
+        cpu.shares = options.cpu_shares
+    if options.cpuset_cpus:
+        cpu.cpus = _numbers(options.cpuset_cpus, "--cpuset-cpus")
+    if options.cpuset_mems:
+        cpu.mems = _numbers(options.cpuset_mems, "--cpuset-mems")
 
 
 def _microseconds(text: str) -> int:
@@ -156,30 +176,24 @@ def _pids(limit: int) -> int:
     return limit or -1
 
 
-def _block_io(options: ContainerOptions) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _fill_block_io(limits: BlockIoLimits, options: ContainerOptions) -> None:
     if options.blkio_weight:
         if not 10 <= options.blkio_weight <= 1000:
             raise UsageError(f"--blkio-weight {options.blkio_weight} is out of range 10 to 1000")
-        found["weight"] = options.blkio_weight
-    if options.blkio_weight_device:
-        entries = [_per_device(text, _FLAGS["blockIO.weightDevice"], "weight") for text in options.blkio_weight_device]
-        if any(not 10 <= entry["weight"] <= 1000 for entry in entries):
-            raise UsageError("--blkio-weight-device: a weight is 10 to 1000")
-        found["weightDevice"] = entries
-    for key, texts in (
-        ("throttleReadBpsDevice", options.device_read_bps),
-        ("throttleWriteBpsDevice", options.device_write_bps),
-        ("throttleReadIOPSDevice", options.device_read_iops),
-        ("throttleWriteIOPSDevice", options.device_write_iops),
-    ):
-        if texts:
-            found[key] = [_per_device(text, _FLAGS[f"blockIO.{key}"], "rate") for text in texts]
-    return found
+        limits.weight = options.blkio_weight
+    limits.weight_devices = [_per_device(text, "--blkio-weight-device") for text in options.blkio_weight_device]
+    if any(not 10 <= device.value <= 1000 for device in limits.weight_devices):
+        raise UsageError("--blkio-weight-device: a weight is 10 to 1000")
+    limits.read_bytes = [_per_device(text, "--device-read-bps") for text in options.device_read_bps]
+    limits.write_bytes = [_per_device(text, "--device-write-bps") for text in options.device_write_bps]
+    limits.read_operations = [_per_device(text, "--device-read-iops") for text in options.device_read_iops]
+    limits.write_operations = [_per_device(text, "--device-write-iops") for text in options.device_write_iops]
 
 
-def _per_device(text: str, flag: str, key: str) -> dict[str, int]:
+def _per_device(text: str, flag: str) -> DeviceLimit:
     import stat
+
+    from rootless.records.resource_limits import DeviceLimit
 
     path, colon, value = text.rpartition(":")
     if not colon or not path.startswith("/dev/"):
@@ -196,7 +210,7 @@ def _per_device(text: str, flag: str, key: str) -> dict[str, int]:
         raise UsageError(f"invalid {flag} '{text}': {e.strerror}") from e
     if not stat.S_ISBLK(status.st_mode):
         raise UsageError(f"invalid {flag} '{text}': '{path}' is no block device")
-    return {"major": os.major(status.st_rdev), "minor": os.minor(status.st_rdev), key: number}
+    return DeviceLimit(f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}", number)
 
 
 def _unified(options: ContainerOptions) -> dict[str, str]:
@@ -227,7 +241,7 @@ def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | No
     for what this version of cgroups does not have at all. given_rlimits: those the user sets, which no other replaces.
     """
     limits = wanted.resources
-    if not limits:
+    if limits is None:
         return Verdict()
     unmet = unenforceable(limits, found)
     if not unmet:
@@ -244,13 +258,12 @@ def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | No
     return Verdict(f"limits have no effect: {cause}{instead}{remedy}", tuple(rlimits))
 
 
-def unenforceable(limits: Mapping[str, Any], found: Delegation) -> dict[str, list[str]]:
+def unenforceable(limits: Resources, found: Delegation) -> dict[str, list[str]]:
     """controller → flags, of the limits that cannot be had with what was found. Raises UsageError."""
     from rootless.runtime.cgroups import version1, version2
-    from rootless.runtime.spec.resource_limits import Resources
 
     try:
-        settings = (version1 if found.kind == "v1" else version2).settings(Resources.from_json(limits))
+        settings = (version1 if found.kind == "v1" else version2).settings(limits)
     except RootlessError as e:
         raise UsageError(_in_flags(e.message), hint=e.hint) from e
     unmet: dict[str, list[str]] = {}
@@ -259,19 +272,18 @@ def unenforceable(limits: Mapping[str, Any], found: Delegation) -> dict[str, lis
         if controller and controller not in found.controllers:
             flags = unmet.setdefault(controller, [])
             flag = _flag(setting.origin, limits)
-            if flag not in flags and not (flag == "--memory-swap" and _is_default_swap(limits)):
+            if flag not in flags and not (flag == "--memory-swap" and _is_default_swap(limits.memory)):
                 flags.append(flag)
     return unmet
 
 
-def _is_default_swap(limits: Mapping[str, Any]) -> bool:
-    memory = limits.get("memory") or {}
-    return bool(memory.get("limit")) and memory.get("swap") == 2 * memory["limit"]
+def _is_default_swap(memory: MemoryLimits) -> bool:
+    return bool(memory.limit) and memory.swap == 2 * (memory.limit or 0)
 
 
-def _flag(origin: str, limits: Mapping[str, Any]) -> str:
+def _flag(origin: str, limits: Resources) -> str:
     name = origin.removeprefix("linux.resources.")
-    if name == "cpu.quota" and (limits.get("cpu") or {}).get("period") != PERIOD:
+    if name == "cpu.quota" and limits.cpu.period != PERIOD:
         return "--cpu-quota"
     if name.startswith("unified."):
         return f"--cgroup-conf {name.removeprefix('unified.')}"
@@ -285,17 +297,17 @@ def _in_flags(message: str) -> str:
 
 
 def _stand_ins(
-    limits: Mapping[str, Any], unmet: Mapping[str, list[str]], given: set[str]
+    limits: Resources, unmet: Mapping[str, list[str]], given: set[str]
 ) -> tuple[list[dict[str, str | int]], list[str]]:
     """Resource limits of processes that do a part of what a cgroup would."""
     from rootless.host.facts import kernel_version
 
-    rlimits, words = [], []
-    memory = (limits.get("memory") or {}).get("limit")
+    rlimits: list[dict[str, str | int]] = []
+    words: list[str] = []
+    memory, pids = limits.memory.limit, limits.pids
     if "memory" in unmet and memory and "RLIMIT_DATA" not in given:
         rlimits.append({"type": "RLIMIT_DATA", "soft": memory, "hard": memory})
         words.append("each process may have that much memory of its own (RLIMIT_DATA)")
-    pids = (limits.get("pids") or {}).get("limit")
     # before Linux 5.14 all processes of the user would count, those outside of the container too
     if "pids" in unmet and pids and pids > 0 and "RLIMIT_NPROC" not in given and kernel_version() >= (5, 14):
         rlimits.append({"type": "RLIMIT_NPROC", "soft": pids, "hard": pids})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.runtime.spec.resource_limits import CpuLimits, Resources
+    from rootless.records.resource_limits import CpuLimits, Resources
 
 
 class Setting:

@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.host.cgroups import Delegation
     from rootless.host.scope import Request
+    from rootless.records.resource_limits import Resources
     from rootless.runtime.cgroups.group import Unmet
-    from rootless.runtime.spec.resource_limits import Resources
 
 CONTAINER = "container"
 """The part of a scope that is the container's; systemd's own settings stay at the scope itself."""

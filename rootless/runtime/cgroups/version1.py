@@ -7,7 +7,7 @@ from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, process_lim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.runtime.spec.resource_limits import BlockIoLimits, CpuLimits, MemoryLimits, Resources
+    from rootless.records.resource_limits import BlockIoLimits, CpuLimits, MemoryLimits, Resources
 
 
 def settings(resources: Resources) -> list[Setting]:

@@ -9,10 +9,10 @@ import os
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState
 from rootless.host import cgroups
+from rootless.records.resource_limits import Resources
 from rootless.runtime.cgroups import place, version1, version2
 from rootless.runtime.cgroups.group import Group, Group1, restore
 from rootless.runtime.spec.oci_config import read_json
-from rootless.runtime.spec.resource_limits import Resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import UsageError
+from rootless.records.properties import Properties, property_error
 from rootless.runtime import capabilities
 from rootless.runtime.cgroups import place
 from rootless.runtime.oci.bundle_cgroup import group_of
@@ -14,7 +15,6 @@ from rootless.runtime.process.join import Joining, exec_process
 from rootless.runtime.seccomp.listener import pass_on
 from rootless.runtime.spec.oci_config import read_json
 from rootless.runtime.spec.process_config import CapabilityNames, OciProcess, OciUser
-from rootless.runtime.spec.properties import Properties, property_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import stat
 
 from rootless.errors import InvalidInput
 from rootless.records.id_map import Extent
+from rootless.records.properties import HIGHEST_ID, INT64, UINT32, Properties, property_error
 from rootless.runtime.spec.process_config import OciProcess, number_list, refuse_duplicates, selinux_is_on
-from rootless.runtime.spec.properties import HIGHEST_ID, INT64, UINT32, Properties, property_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.runtime.spec.properties import INT32, Properties
+from rootless.records.properties import INT32, Properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from rootless.runtime.spec.properties import HIGHEST_ID, INT32, UINT64, Properties, property_error
+from rootless.records.properties import HIGHEST_ID, INT32, UINT64, Properties, property_error
 
 RLIMITS = (
     "RLIMIT_CPU",

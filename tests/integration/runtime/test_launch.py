@@ -17,6 +17,7 @@ from rootless.host.subid import default_id_map, subordinate_ids
 from rootless.kernel import mounts, process, procfs
 from rootless.kernel.namespaces import OpenNetwork
 from rootless.network.helper import spawn
+from rootless.records.properties import Properties
 from rootless.runtime.operations import Operation
 from rootless.runtime.operations.seed import SeedVolume
 from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
@@ -26,7 +27,6 @@ from rootless.runtime.process.running import Process
 from rootless.runtime.spec.oci_config import OciConfig
 from rootless.runtime.spec.oci_state import Bundle as OciBundle
 from rootless.runtime.spec.process_config import OciProcess
-from rootless.runtime.spec.properties import Properties
 from tests.conftest import owns_range, require
 from tests.integration.runtime.bundle import Bundle
 

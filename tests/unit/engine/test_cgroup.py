@@ -15,6 +15,7 @@ from rootless.errors import HostLimit
 from rootless.host import cgroups
 from rootless.host.cgroups import Delegation
 from rootless.records.launch import CgroupPlan
+from rootless.records.resource_limits import Resources
 from rootless.records.state import ContainerState
 
 STALE, OTHER = "0" * 64, "1" * 64
@@ -52,18 +53,22 @@ def running(tmp_path: Path, **files: str) -> tuple[Path, ContainerState]:
     return path, ContainerState.from_json(known)
 
 
+def limited(resources: dict[str, object]) -> CgroupPlan:
+    return CgroupPlan(resources=Resources.from_json(resources))
+
+
 def test_a_limit_that_is_taken_back_is_lifted(tmp_path: Path) -> None:
     path, state = running(tmp_path, pids__max="50", memory__max="9000000")
-    before = CgroupPlan(resources={"pids": {"limit": 50}, "memory": {"limit": 9000000}})
-    wanted = CgroupPlan(resources={"memory": {"limit": 8000000}})
+    before = limited({"pids": {"limit": 50}, "memory": {"limit": 9000000}})
+    wanted = limited({"memory": {"limit": 8000000}})
     update._apply(cast(Engine, None), "c", state, before, wanted)
     assert (path / "pids.max").read_text() == "max" and (path / "memory.max").read_text() == "8000000"
 
 
 def test_what_the_kernel_refuses_changes_nothing(tmp_path: Path) -> None:
     path, state = running(tmp_path, memory__max="9000000")
-    before = CgroupPlan(resources={"memory": {"limit": 9000000}})
-    wanted = CgroupPlan(resources={"memory": {"limit": 8000000}, "pids": {"limit": 5}})
+    before = limited({"memory": {"limit": 9000000}})
+    wanted = limited({"memory": {"limit": 8000000}, "pids": {"limit": 5}})
     with pytest.raises(HostLimit, match=r"pids\.limit cannot be enforced"):
         update._apply(cast(Engine, None), "c", state, before, wanted)
     assert (path / "memory.max").read_text() == "9000000"

@@ -9,6 +9,7 @@ import pytest
 from rootless.errors import InvalidInput
 from rootless.records.id_map import IdMap
 from rootless.records.launch import (
+    CgroupPlan,
     EventsPlan,
     HealthPlan,
     LaunchPlan,
@@ -20,9 +21,24 @@ from rootless.records.launch import (
     VolumeSeed,
 )
 from rootless.records.port import Port
+from rootless.records.resource_limits import Resources
 from rootless.records.rootfs import RootfsPlan
 
 ID_MAP_JSON = {"kind": "range", "uids": [[0, 1001, 1]], "gids": [[0, 1001, 1]]}
+LIMITS = {
+    "memory": {"limit": 8, "swap": -1, "reservation": 4, "swappiness": 0, "disableOOMKiller": True},
+    "cpu": {"period": 9, "quota": 8, "burst": 7, "shares": 6, "idle": 1, "cpus": "0-3", "mems": "0"}
+    | {"realtimeRuntime": 5, "realtimePeriod": 6},
+    "pids": {"limit": 0},
+    "blockIO": {"weight": 10, "leafWeight": 11, "weightDevice": [{"major": 8, "minor": 0, "weight": 12}]}
+    | {
+        f"throttle{name}Device": [{"major": 8, "minor": 1, "rate": number}]
+        for number, name in enumerate(("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS"))
+    },
+    "hugepageLimits": [{"pageSize": "2MB", "limit": 4096}],
+    "rdma": {"mlx5_0": {"hcaHandles": 3, "hcaObjects": 9}},
+    "unified": {"memory.high": "1g"},
+}
 ID_MAP = IdMap.from_json(ID_MAP_JSON)
 
 
@@ -38,10 +54,11 @@ def test_what_is_written_is_read_again() -> None:
     plan.seed_volumes = [VolumeSeed("/volumes/v", "/data")]
     plan.seccomp_listener = SeccompListener("/run/agent", "m")
     plan.root_emulation = RootEmulation("", "/cache/plain", {"c000003e:92": "chown"})
+    plan.cgroup = CgroupPlan("split", "/a", Resources.from_json(LIMITS), strict=True)
     plan.rootfs = RootfsPlan("overlay", "/c", ["/l2", "/l1"], volatile=True)
     written = json.loads(json.dumps(plan.to_json()))
     again = LaunchPlan.from_json(written)
-    assert again.to_json() == written
+    assert again.to_json() == written and written["cgroup"]["resources"] == LIMITS
     assert (again.id_map, again.outer_map, again.network.ports) == (ID_MAP, ID_MAP, plan.network.ports)
 
 

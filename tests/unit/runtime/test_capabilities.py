@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import UsageError
+from rootless.records.properties import Properties
 from rootless.runtime import capabilities
 from rootless.runtime.capabilities import DEFAULT, NAMES, effective_names, effective_sets, mask
 from rootless.runtime.spec.process_config import CapabilityNames
-from rootless.runtime.spec.properties import Properties
 
 
 def test_the_table() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from rootless.errors import HostLimit, InvalidState
 from rootless.host import cgroups
+from rootless.records.resource_limits import Resources
 from rootless.runtime.cgroups import place, usage
 from rootless.runtime.cgroups.group import Group, Group1, restore
 from rootless.runtime.cgroups.limit_values import Setting
-from rootless.runtime.spec.resource_limits import Resources
 
 
 def fill(directory: Path, **files: str) -> Path:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rootless.errors import InvalidInput
+from rootless.records.resource_limits import Resources
 from rootless.runtime.cgroups import version1, version2
-from rootless.runtime.spec.resource_limits import Resources
 
 
 def two(resources: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -11,10 +11,10 @@ from typing import NoReturn
 import pytest
 
 from rootless.errors import HookFailed, RuntimeFailure
+from rootless.records.properties import Properties
 from rootless.runtime.process import hooks
 from rootless.runtime.spec.oci_config import Hook, HookStage
 from rootless.runtime.spec.oci_state import OciState
-from rootless.runtime.spec.properties import Properties
 
 STATE = OciState("c", "created", 1, "/b")
 STATE.annotations = {"big": "x" * 300_000}

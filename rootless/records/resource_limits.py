@@ -6,7 +6,11 @@ device nodes (`devices`) are not read: no user can make device nodes, so the con
 
 from __future__ import annotations
 
-from rootless.runtime.spec.properties import Properties, property_error
+from rootless.records.properties import Properties, property_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NUMBER = (-(1 << 63), (1 << 64) - 1)
 PATH = "linux.resources"
@@ -35,6 +39,17 @@ class MemoryLimits:
         memory.swappiness = given.optional_integer("swappiness", _NUMBER)
         memory.disable_oom_killer = given.flag("disableOOMKiller")
         return memory
+
+    def to_json(self) -> dict[str, object]:
+        """The members that limit something."""
+        members = {
+            "limit": self.limit,
+            "swap": self.swap,
+            "reservation": self.reservation,
+            "swappiness": self.swappiness,
+            "disableOOMKiller": self.disable_oom_killer or None,
+        }
+        return _present(members)
 
     def swap_alone(self) -> int | None:
         """The swap beside the memory, which is what version 2 limits; -1: no limit, None: not asked for.
@@ -86,6 +101,21 @@ class CpuLimits:
         cpu.mems = _line(given, "mems")
         return cpu
 
+    def to_json(self) -> dict[str, object]:
+        """The members that limit something."""
+        members = {
+            "period": self.period,
+            "quota": self.quota,
+            "burst": self.burst,
+            "shares": self.shares,
+            "idle": self.idle,
+            "realtimeRuntime": self.realtime_runtime,
+            "realtimePeriod": self.realtime_period,
+            "cpus": self.cpus or None,
+            "mems": self.mems or None,
+        }
+        return _present(members)
+
 
 class DeviceLimit:
     """A share or a rate of one block device. device: its number as `major:minor`; value: the weight, or per second."""
@@ -95,6 +125,11 @@ class DeviceLimit:
     def __init__(self, device: str, value: int) -> None:
         self.device = device
         self.value = value
+
+    def to_json(self, name: str) -> dict[str, object]:
+        """An entry of one of the lists of `blockIO`. name: what the specification calls the value there."""
+        major, _, minor = self.device.partition(":")
+        return {"major": int(major), "minor": int(minor), name: self.value}
 
 
 class BlockIoLimits:
@@ -136,6 +171,19 @@ class BlockIoLimits:
         limits.write_operations = _device_limits(given, "throttleWriteIOPSDevice", "rate")
         return limits
 
+    def to_json(self) -> dict[str, object]:
+        """The members that limit something."""
+        members = {
+            "weight": self.weight,
+            "leafWeight": self.leaf_weight,
+            "weightDevice": [device.to_json("weight") for device in self.weight_devices] or None,
+            "throttleReadBpsDevice": [device.to_json("rate") for device in self.read_bytes] or None,
+            "throttleWriteBpsDevice": [device.to_json("rate") for device in self.write_bytes] or None,
+            "throttleReadIOPSDevice": [device.to_json("rate") for device in self.read_operations] or None,
+            "throttleWriteIOPSDevice": [device.to_json("rate") for device in self.write_operations] or None,
+        }
+        return _present(members)
+
 
 class HugePageLimit:
     """An entry of `hugepageLimits`. size: of a page, such as `2MB`; limit: bytes."""
@@ -155,6 +203,10 @@ class HugePageLimit:
             raise property_error(f"{PATH}.hugepageLimits", "needs 'pageSize' and 'limit'")
         return cls(size, limit)
 
+    def to_json(self) -> dict[str, object]:
+        """The reverse of `from_json`."""
+        return {"pageSize": self.size, "limit": self.limit}
+
 
 class RdmaLimit:
     """A member of `rdma`. device: its name; handles, objects: how many of the adapter's the container may have."""
@@ -166,14 +218,18 @@ class RdmaLimit:
         self.handles = given.optional_integer("hcaHandles", _NUMBER)
         self.objects = given.optional_integer("hcaObjects", _NUMBER)
 
+    def to_json(self) -> dict[str, object]:
+        """The members that limit something."""
+        return _present({"hcaHandles": self.handles, "hcaObjects": self.objects})
+
 
 class Resources:
     """The object `resources`. pids: how many processes, 0 is a limit too; unified: files of version 2 → their content.
 
-    is_asked: whether anything in it limits something; network: the members of `network` that are there.
+    network: the members of `network` that are there, which no cgroup that a user can have knows.
     """
 
-    __slots__ = ("block_io", "cpu", "huge_pages", "is_asked", "memory", "network", "pids", "rdma", "unified")
+    __slots__ = ("_holds_others", "block_io", "cpu", "huge_pages", "memory", "network", "pids", "rdma", "unified")
 
     def __init__(self) -> None:
         self.memory = MemoryLimits()
@@ -184,7 +240,7 @@ class Resources:
         self.rdma: list[RdmaLimit] = []
         self.network: list[str] = []
         self.unified: dict[str, str] = {}
-        self.is_asked = False
+        self._holds_others = False  # members that stand in a configuration, those that we do not know included
 
     @classmethod
     def from_json(cls, value: object) -> Resources:
@@ -212,8 +268,32 @@ class Resources:
             resources.network = [name for name in ("classID", "priorities") if network.value(name)]
         resources.unified = given.text_mapping("unified")
         others = (given.value(name) for name in given.names() if name not in ("devices", "pids"))
-        resources.is_asked = resources.pids not in (None, -1) or any(_holds(other) for other in others)
+        resources._holds_others = any(_holds(other) for other in others)
         return resources
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything in it limits something."""
+        if self.pids not in (None, -1) or self._holds_others:
+            return True
+        return any(_holds(value) for name, value in self.to_json().items() if name != "pids")
+
+    def to_json(self) -> dict[str, object]:
+        """The members that limit something; {} for no limit. `network` is not written."""
+        members = {
+            "memory": self.memory.to_json() or None,
+            "cpu": self.cpu.to_json() or None,
+            "pids": None if self.pids is None else {"limit": self.pids},
+            "blockIO": self.block_io.to_json() or None,
+            "hugepageLimits": [limit.to_json() for limit in self.huge_pages] or None,
+            "rdma": {limit.device: limit.to_json() for limit in self.rdma} or None,
+            "unified": self.unified or None,
+        }
+        return _present(members)
+
+
+def _present(members: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _holds(value: object) -> bool:
