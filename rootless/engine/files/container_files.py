@@ -15,11 +15,12 @@ from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
 from rootless.host.userns import worker_command
 from rootless.paths import Lock
-from rootless.storage.roots.transfer_job import BoundMount, TransferAnswer, TransferJob, TransferRequest
+from rootless.storage.roots.transfer_job import BoundMount, ExportRequest, PackRequest, TransferAnswer, TransferJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
+    from rootless.storage.roots.transfer_job import TransferRequest
 
 _IN, _OUT = 3, 4
 
@@ -162,12 +163,12 @@ class ContainerFiles:
 
     def pack(self, name: str) -> Archive:
         """The archive of the source that was found, with `name` at its top; call `answer` after its end."""
-        self.send(TransferRequest("pack", name=name))
+        self.send(PackRequest(name))
         return Archive(self._archive)
 
     def export(self) -> None:
         """Write the archive of the whole tree to `out`. Raises BrokenPipeError when nobody reads it."""
-        self.ask(TransferRequest("export"))
+        self.ask(ExportRequest())
 
     def end_feed(self) -> None:
         """The archive to place is complete."""

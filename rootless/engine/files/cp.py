@@ -13,7 +13,7 @@ from rootless.engine.files.cp_rules import CopyPlacing, FoundDestination, base_n
 from rootless.engine.report_types import FileCopyOptions
 from rootless.engine.types import CopyResult
 from rootless.errors import HostLimit, InvalidInput, NotFound, UsageError
-from rootless.storage.roots.transfer_job import TransferRequest
+from rootless.storage.roots.transfer_job import DestinationRequest, PlaceRequest, SourceRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,32 +168,27 @@ def _between(engine: Engine, source: CopyPlace, target: CopyPlace, options: File
 
 def _find_source(files: ContainerFiles, path: str, *, follow: bool) -> TransferAnswer:
     try:
-        return files.ask(TransferRequest("source", path, follow=follow))
+        return files.ask(SourceRequest(path, follow=follow))
     except NotFound:
         raise NotFound(f"could not find the file '{path}' in container '{files.record.name}'") from None
 
 
 def _find_destination(files: ContainerFiles, path: str) -> FoundDestination:
     try:
-        found = files.ask(TransferRequest("destination", path))
+        found = files.ask(DestinationRequest(path))
         return FoundDestination(found.exists, found.is_directory, found.name)
     except NotFound:
         parent = posixpath.dirname(path.rstrip("/"))
         raise NotFound(f"could not find the directory '{parent}' in container '{files.record.name}'") from None
 
 
-def _request(placing: CopyPlacing, options: FileCopyOptions, *, owners: bool) -> TransferRequest:
+def _request(placing: CopyPlacing, options: FileCopyOptions, *, owners: bool) -> PlaceRequest:
     """The request to place an archive. owners: those that the archive names, else the container's first ids."""
-    request = TransferRequest("place")
-    request.inside = placing.inside
-    request.owners = owners
-    request.overwrite = options.overwrite
-    request.keep = options.archive
-    return request
+    return PlaceRequest(inside=placing.inside, owners=owners, overwrite=options.overwrite, keep=options.archive)
 
 
 def _place(
-    files: ContainerFiles, request: TransferRequest, source: Callable[[Callable[[bytes], None]], None]
+    files: ContainerFiles, request: PlaceRequest, source: Callable[[Callable[[bytes], None]], None]
 ) -> CopyResult:
     """Feed an archive into a container; the container's own error is the better one when its end breaks off."""
     files.send(request)

@@ -5,9 +5,12 @@ Each goes as one frame, a length and JSON; archives go through descriptors besid
 
 from __future__ import annotations
 
+from rootless.errors import InvalidInput
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.records.rootfs import RootfsPlan
+
+TYPE_CHECKING = False
 
 _FILE = "a message about files of a container"
 
@@ -88,37 +91,132 @@ class TransferJob:
         return job
 
 
-class TransferRequest:
-    """One request. verb: `source` and then `pack`, `destination` and then `place`, or `export`.
+class SourceRequest:
+    """Find what is to be copied out. follow: a link at the end of the path is followed."""
 
-    path, follow: of `source` and `destination`, whether a link at the end is followed; name: of `pack`, the top of the
-    archive. Of `place`: inside: into the destination, else beside it under its name; owners: those of the archive;
-    overwrite: a directory may replace a file and the reverse; keep: modes and times of directories that are there.
-    """
+    __slots__ = ("follow", "path")
+    verb = "source"
 
-    __slots__ = ("follow", "inside", "keep", "name", "overwrite", "owners", "path", "verb")
-
-    def __init__(self, verb: str, path: str = "", *, name: str = "", follow: bool = False) -> None:
-        self.verb = verb
+    def __init__(self, path: str, *, follow: bool) -> None:
         self.path = path
-        self.name = name
         self.follow = follow
-        self.inside = self.owners = self.overwrite = self.keep = False
 
     def to_json(self) -> dict[str, object]:
         """The message as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {"verb": self.verb, "path": self.path, "follow": self.follow}
 
     @classmethod
-    def from_json(cls, known: object) -> TransferRequest:
-        """The reverse of `to_json`; raises InvalidInput for a member that is missing or of a wrong type."""
-        fields = Fields(known, _FILE)
-        request = cls(fields.text("verb"), fields.text("path"), name=fields.text("name"), follow=fields.flag("follow"))
-        request.inside = fields.flag("inside")
-        request.owners = fields.flag("owners")
-        request.overwrite = fields.flag("overwrite")
-        request.keep = fields.flag("keep")
-        return request
+    def from_json(cls, fields: Fields) -> SourceRequest:
+        """The reverse of `to_json`."""
+        return cls(fields.text("path"), follow=fields.flag("follow"))
+
+
+class PackRequest:
+    """Write the source that was found as an archive. name: of the top of the archive."""
+
+    __slots__ = ("name",)
+    verb = "pack"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        return {"verb": self.verb, "name": self.name}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> PackRequest:
+        """The reverse of `to_json`."""
+        return cls(fields.text("name"))
+
+
+class DestinationRequest:
+    """Find where to copy to; links are followed to their end."""
+
+    __slots__ = ("path",)
+    verb = "destination"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        return {"verb": self.verb, "path": self.path}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> DestinationRequest:
+        """The reverse of `to_json`."""
+        return cls(fields.text("path"))
+
+
+class PlaceRequest:
+    """Place an archive at the destination that was found. inside: into it, else beside it under the archive's name.
+
+    owners: those of the archive, else the container's first ids; overwrite: a directory may replace a file and the
+    reverse; keep: modes and times of directories that are there.
+    """
+
+    __slots__ = ("inside", "keep", "overwrite", "owners")
+    verb = "place"
+
+    def __init__(self, *, inside: bool, owners: bool, overwrite: bool, keep: bool) -> None:
+        self.inside = inside
+        self.owners = owners
+        self.overwrite = overwrite
+        self.keep = keep
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        members = {"inside": self.inside, "owners": self.owners, "overwrite": self.overwrite, "keep": self.keep}
+        return {"verb": self.verb, **members}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> PlaceRequest:
+        """The reverse of `to_json`."""
+        return cls(
+            inside=fields.flag("inside"),
+            owners=fields.flag("owners"),
+            overwrite=fields.flag("overwrite"),
+            keep=fields.flag("keep"),
+        )
+
+
+class ExportRequest:
+    """Write the archive of the whole tree."""
+
+    __slots__ = ()
+    verb = "export"
+
+    def to_json(self) -> dict[str, object]:
+        """The message as JSON values."""
+        return {"verb": self.verb}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ExportRequest:
+        """The reverse of `to_json`."""
+        return cls()
+
+
+if TYPE_CHECKING:
+    TransferRequest = SourceRequest | PackRequest | DestinationRequest | PlaceRequest | ExportRequest
+
+_REQUESTS: tuple[type[TransferRequest], ...] = (
+    SourceRequest,
+    PackRequest,
+    DestinationRequest,
+    PlaceRequest,
+    ExportRequest,
+)
+
+
+def read_request(known: object) -> TransferRequest:
+    """The request in a message; raises InvalidInput for a verb that nobody knows and a member of a wrong type."""
+    fields = Fields(known, _FILE)
+    verb = fields.text("verb")
+    for kind in _REQUESTS:
+        if kind.verb == verb:
+            return kind.from_json(fields)
+    raise InvalidInput(f"{_FILE} asks for '{verb}', which is unknown")
 
 
 class TransferAnswer:

@@ -23,9 +23,19 @@ from rootless.storage.files.placer import ArchivePlacer, PlacedOwners
 from rootless.storage.owners import overrides
 from rootless.storage.owners.noted_owners import NotedOwners
 from rootless.storage.roots.root_view import open_running, open_stopped
-from rootless.storage.roots.transfer_job import TransferAnswer, TransferJob, TransferRequest
+from rootless.storage.roots.transfer_job import (
+    DestinationRequest,
+    ExportRequest,
+    PackRequest,
+    PlaceRequest,
+    SourceRequest,
+    TransferAnswer,
+    TransferJob,
+    read_request,
+)
 
 if TYPE_CHECKING:
+    from rootless.storage.roots.transfer_job import TransferRequest
     from rootless.storage.tar.tarstream import TarEntry
 
 IN, OUT = 3, 4
@@ -51,7 +61,7 @@ def main() -> int:
                 files = TransferFiles(TransferJob.from_json(request))
                 answer = TransferAnswer().to_json()
             else:
-                answer = files.answer(TransferRequest.from_json(request)).to_json()
+                answer = files.answer(read_request(request)).to_json()
         except RootlessError as e:
             answer = {"error": error_to_json(e)}
         except RecursionError:
@@ -109,16 +119,19 @@ class TransferFiles:
 
     def answer(self, request: TransferRequest) -> TransferAnswer:
         """Do what one request asks. Raises OSError and RootlessError, which become the answer."""
-        verbs = {
-            "source": self._source,
-            "pack": self._pack,
-            "destination": self._destination,
-            "place": self._place_archive,
-            "export": self._export,
-        }
-        return verbs[request.verb](request)
+        match request:
+            case SourceRequest():
+                return self._source(request)
+            case PackRequest():
+                return self._pack(request)
+            case DestinationRequest():
+                return self._destination(request)
+            case PlaceRequest():
+                return self._place_archive(request)
+            case ExportRequest():
+                return self._export()
 
-    def _export(self, request: TransferRequest) -> TransferAnswer:
+    def _export(self) -> TransferAnswer:
         archiver = Archiver(lambda piece: write_all(OUT, piece), table=self._noted_owners())
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
         archiver.directory(fd, "")
@@ -129,7 +142,7 @@ class TransferFiles:
     def _noted_owners(self, name: str = "", path: str = "") -> NotedOwners | None:
         return NotedOwners(self._plan, name=name, path=path) if self._single else None
 
-    def _source(self, request: TransferRequest) -> TransferAnswer:
+    def _source(self, request: SourceRequest) -> TransferAnswer:
         """Find what is to be copied out; a link at the end is itself meant, unless it is followed or ends in `/`."""
         self._path = path = request.path
         name = path.rstrip("/").rpartition("/")[2]
@@ -149,7 +162,7 @@ class TransferFiles:
         status = os.stat(self._name, dir_fd=self._place, follow_symlinks=False)
         return TransferAnswer(is_directory=stat.S_ISDIR(status.st_mode))
 
-    def _pack(self, request: TransferRequest) -> TransferAnswer:
+    def _pack(self, request: PackRequest) -> TransferAnswer:
         table = self._noted_owners(request.name, self._path)
         archiver = Archiver(lambda piece: write_all(OUT, piece), table=table)
         if self._name:
@@ -182,7 +195,7 @@ class TransferFiles:
             self._path = path
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
-    def _destination(self, request: TransferRequest) -> TransferAnswer:
+    def _destination(self, request: DestinationRequest) -> TransferAnswer:
         """Find where to copy to; links are followed to their end, inside the root."""
         self._path = request.path
         self._place, self._name, status = self._resolve(request.path)
@@ -193,7 +206,7 @@ class TransferFiles:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), request.path)
         return TransferAnswer(exists=True, is_directory=is_directory, name=self._name)
 
-    def _place_archive(self, request: TransferRequest) -> TransferAnswer:
+    def _place_archive(self, request: PlaceRequest) -> TransferAnswer:
         """Place the archive from fd 3 in the destination (inside: a directory) or in the directory that it is in."""
         top, where = self._place, self._path
         if not request.inside:

@@ -7,7 +7,17 @@ import pytest
 from rootless.errors import InvalidInput
 from rootless.records.id_map import Extent, IdMap
 from rootless.records.rootfs import RootfsPlan
-from rootless.storage.roots.transfer_job import BoundMount, TransferAnswer, TransferJob, TransferRequest
+from rootless.storage.roots.transfer_job import (
+    BoundMount,
+    DestinationRequest,
+    ExportRequest,
+    PackRequest,
+    PlaceRequest,
+    SourceRequest,
+    TransferAnswer,
+    TransferJob,
+    read_request,
+)
 
 
 def test_the_job() -> None:
@@ -22,9 +32,28 @@ def test_the_job() -> None:
     assert (found.pid, found.seeds, found.binds[0].target) == (5, job.seeds, "/inside")
 
 
-def test_a_request_and_its_answer() -> None:
-    request = TransferRequest("source", "/etc", follow=True)
-    assert TransferRequest.from_json(json.loads(json.dumps(request.to_json()))).to_json() == request.to_json()
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SourceRequest("/etc", follow=True),
+        PackRequest("etc"),
+        DestinationRequest("/etc"),
+        PlaceRequest(inside=True, owners=False, overwrite=True, keep=False),
+        ExportRequest(),
+    ],
+)
+def test_each_request(request_: SourceRequest) -> None:
+    found = read_request(json.loads(json.dumps(request_.to_json())))
+    assert type(found) is type(request_) and found.to_json() == request_.to_json()
+
+
+@pytest.mark.parametrize("known", [{"verb": "other"}, {"verb": "source"}, {"verb": "pack", "name": 1}, {}])
+def test_a_request_that_nobody_knows_is_refused(known: object) -> None:
+    with pytest.raises(InvalidInput):
+        read_request(known)
+
+
+def test_an_answer() -> None:
     answer = TransferAnswer(exists=True, name="hosts", size=7)
     assert TransferAnswer.from_json(json.loads(json.dumps(answer.to_json()))).to_json() == answer.to_json()
 
