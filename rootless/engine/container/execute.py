@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.types import ExecOptions, ExecSession
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from rootless.records.launch import LaunchPlan
     from rootless.records.state import ContainerState
     from rootless.runtime.process.running import Process
+    from rootless.runtime.spec.oci_config import OciConfig
+    from rootless.runtime.spec.process_config import OciProcess
 
 
 class ExecPlan(NamedTuple):
     """What joins a container. process: the OCI process; launch, config: the container's launch.json and config.json."""
 
     state: ContainerState
-    process: dict[str, Any]
+    process: OciProcess
     launch: LaunchPlan
-    config: dict[str, Any]
+    config: OciConfig
 
 
 def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> ExecSession:
@@ -42,7 +44,7 @@ def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> E
     if options.detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            plan.process["terminal"] = False
+            plan.process.terminal = False
             started = _join(engine, plan, (null, null, null))
         finally:
             os.close(null)
@@ -96,38 +98,41 @@ def running(engine: Engine, container: str, verb: str) -> tuple[str, ContainerSt
 
 def _plan(engine: Engine, container_id: str, state: ContainerState, options: ExecOptions) -> ExecPlan:
     from rootless.records.json_file import read_record
+    from rootless.runtime.spec.oci_config import OciConfig
 
     containers = engine.store.containers
     record = containers.read(container_id)
     directory = containers.path(container_id)
-    config = read_record(f"{directory}/config.json", what="bundle")
+    config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
     launch = engine.store.containers.read_launch(container_id)
-    base = config["process"]
-    process: dict[str, Any] = {**base, "args": list(options.command), "terminal": options.tty}
-    process.pop("oomScoreAdj", None)
+    process = config.first_process().copy()
+    process.args, process.terminal = list(options.command), options.tty
+    process.oom_score_adj = None
     if options.workdir:
         from rootless.engine.plan.bundle import working_directory
 
-        process["cwd"] = working_directory(options.workdir, "")
+        process.cwd = working_directory(options.workdir, "")
     home = None
     if options.user is not None or options.privileged:
         home = _change_user(engine, record, state.pid, options, process)
-    _change_env(options, process, base["env"], home if record.default_home else None)
+    _change_env(options, process, home if record.default_home else None)
     return ExecPlan(state, process, launch, config)
 
 
 def _change_user(
-    engine: Engine, record: ContainerRecord, pid: int, options: ExecOptions, process: dict[str, Any]
+    engine: Engine, record: ContainerRecord, pid: int, options: ExecOptions, process: OciProcess
 ) -> str | None:
     """Set user and capabilities for -u and --privileged; the home of another user."""
     from rootless.engine.image.image_files import read_in_root
     from rootless.engine.plan import oci_process as planning
     from rootless.engine.plan.users import resolve
     from rootless.kernel.procfs import transparent
+    from rootless.records.properties import Properties
+    from rootless.runtime.spec.process_config import CapabilityNames, OciUser
 
     saved = saved_options(record)
     home = None
-    uid = int(process["user"]["uid"])
+    uid = process.user.uid
     if options.user is not None:
         try:
             root = os.open(f"/proc/{transparent(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -141,40 +146,38 @@ def _change_user(
         user, warnings = planning.user(account, record.id_map)
         for warning in warnings:
             engine.warn(warning)
-        process["user"] = user
+        process.user = OciUser.from_json(Properties(user, "process.user"))
         uid, home = account.uid, account.home
-    process["capabilities"] = planning.capabilities(
+    capabilities = planning.capabilities(
         saved.cap_add, saved.cap_drop, privileged=options.privileged or saved.privileged, uid=uid
     )
+    process.capabilities = CapabilityNames.from_json(Properties(capabilities, "process.capabilities"))
     return home
 
 
-def _change_env(options: ExecOptions, process: dict[str, Any], base: list[str], home: str | None) -> None:
+def _change_env(options: ExecOptions, process: OciProcess, home: str | None) -> None:
     from rootless.engine.plan.environment import merge_env, parse_env, split_env
 
     given: list[tuple[str, str | None]] = []
     if home is not None:
         given.append(("HOME", home))
-    if options.tty and not any(entry.startswith("TERM=") for entry in base):
+    if options.tty and not any(entry.startswith("TERM=") for entry in process.env):
         given.append(("TERM", "xterm"))
     if options.env or options.env_file:
         given += parse_env(options.env, options.env_file, os.environ)
-    process["env"] = merge_env(split_env(base), given)
+    process.env = merge_env(split_env(process.env), given)
 
 
 def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) -> Process:
     """Start the process in the container. stdio: its descriptors 0, 1 and 2, None for the caller's own."""
     state, process, launch, config = plan
     from rootless.engine.container import container_cgroup
-    from rootless.records.properties import Properties
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import handler_of_join
-    from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle
-    from rootless.runtime.spec.process_config import OciProcess
 
-    privileged = len(process["capabilities"]["bounding"]) > len(config["process"]["capabilities"]["bounding"])
+    privileged = len(process.bounding_set()) > len(config.first_process().bounding_set())
     supervisor, emulation = None, None
     if launch.root_emulation:
         from rootless.runtime.seccomp.emulation import read_emulation
@@ -186,8 +189,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
             raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
         emulation = None if supervisor is None else read_emulation(launch.root_emulation, supervisor)
     try:
-        oci_config = OciConfig.from_json(config)
-        joining = Joining(state.pid, OciProcess.from_json(Properties(process, "process")), oci_config)
+        joining = Joining(state.pid, process, config)
         joining.streams = ProcessStreams(stdio)
         joining.options = ProcessOptions(keyring=False, keep_groups=launch.keep_groups)
         joining.filters = SeccompFilters(
@@ -197,7 +199,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
             launch.seccomp_listener,
             emulation,
         )
-        bundle = Bundle(oci_config, launch.bundle, launch.id)
+        bundle = Bundle(config, launch.bundle, launch.id)
         joining.on_listener = handler_of_join(joining.filters.listener, bundle, state.pid)
         joining.start_time = state.pid_start
         joining.join_cgroup = container_cgroup.joiner(engine, state, launch)

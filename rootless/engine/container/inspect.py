@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rootless.engine.container.container_cgroup import effective_limits
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.engine.plan.signal_names import signal_name
@@ -15,9 +13,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord, RecordedMount
+    from rootless.records.id_map import Extent
     from rootless.records.launch import CgroupPlan, LaunchPlan
     from rootless.records.rootfs import RootfsPlan
     from rootless.records.state import ContainerState
+    from rootless.runtime.spec.oci_config import OciConfig
+    from rootless.runtime.spec.process_config import OciProcess
 
 _SECOND = 1_000_000_000
 
@@ -25,22 +26,23 @@ _SECOND = 1_000_000_000
 def inspect_container(engine: Engine, container: str, *, size: bool = False) -> dict[str, object]:
     """Everything about one container, in the shape of docker's `container inspect`."""
     from rootless.records.json_file import read_record
+    from rootless.runtime.spec.oci_config import OciConfig
 
     containers = engine.store.containers
     container_id = containers.find(container)
     record = containers.read(container_id)
     state = state_of(engine, container_id)
     directory = containers.path(container_id)
-    config = read_record(f"{directory}/config.json", what="bundle")
+    config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
     launch = containers.read_launch(container_id)
     options = saved_options(record)
     names = record.names_directory
-    process = config["process"]
+    process = config.first_process()
     shown: dict[str, object] = {
         "Id": container_id,
         "Created": timestamp(record.created),
-        "Path": process["args"][0],
-        "Args": process["args"][1:],
+        "Path": process.args[0],
+        "Args": process.args[1:],
         "State": _state(state),
         "Image": record.image_id,
         "ImageDigest": record.manifest_digest,
@@ -65,8 +67,8 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
         "OCIConfigPath": f"{directory}/config.json",
         "OCIRuntime": record.runtime or "rootless",
         "IDMappings": {
-            "UidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["uidMappings"]],
-            "GidMap": [f"{m['containerID']}:{m['hostID']}:{m['size']}" for m in config["linux"]["gidMappings"]],
+            "UidMap": _id_map(config.linux.uids),
+            "GidMap": _id_map(config.linux.gids),
         },
     }
     effective = effective_limits(state)
@@ -114,14 +116,14 @@ def _state(state: ContainerState) -> dict[str, object]:
 
 
 def _host_config(
-    record: ContainerRecord, options: ContainerOptions, config: dict[str, Any], launch: LaunchPlan
+    record: ContainerRecord, options: ContainerOptions, config: OciConfig, launch: LaunchPlan
 ) -> dict[str, object]:
     shm = next(
         (
             int(word.removeprefix("size="))
-            for mount in config["mounts"]
-            if mount["destination"] == "/dev/shm"  # noqa: S108
-            for word in mount["options"]
+            for mount in config.mounts
+            if mount.destination == "/dev/shm"  # noqa: S108
+            for word in mount.options
             if word.startswith("size=") and word[5:].isdigit()
         ),
         0,
@@ -162,25 +164,23 @@ def _host_config(
         "UTSMode": options.uts or "",
         "UsernsMode": options.userns or "",
         "ShmSize": shm,
-        "Sysctls": dict(config["linux"].get("sysctl") or {}),
+        "Sysctls": config.linux.sysctl,
         "Runtime": record.runtime or "rootless",
         "Ulimits": [
-            {"Name": r["type"].removeprefix("RLIMIT_").lower(), "Soft": r["soft"], "Hard": r["hard"]}
-            for r in config["process"].get("rlimits") or []
+            {"Name": limit.kind.removeprefix("RLIMIT_").lower(), "Soft": limit.soft, "Hard": limit.hard}
+            for limit in config.first_process().rlimits
         ],
         "Devices": [
             {
-                "PathOnHost": mount["source"],
-                "PathInContainer": mount["destination"],
-                "CgroupPermissions": "rwm" if "ro" not in mount["options"] else "rm",
+                "PathOnHost": mount.source,
+                "PathInContainer": mount.destination,
+                "CgroupPermissions": "rwm" if "ro" not in mount.options else "rm",
             }
-            for mount in config["mounts"]
-            if mount["type"] == "bind"
-            and mount["source"].startswith("/dev/")
-            and mount["destination"].startswith("/dev/")
+            for mount in config.mounts
+            if mount.fstype == "bind" and mount.source.startswith("/dev/") and mount.destination.startswith("/dev/")
         ],
-        "MaskedPaths": config["linux"]["maskedPaths"],
-        "ReadonlyPaths": config["linux"]["readonlyPaths"],
+        "MaskedPaths": config.linux.masked_paths,
+        "ReadonlyPaths": config.linux.readonly_paths,
         "Init": options.init,
     }
 
@@ -218,6 +218,10 @@ def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, object]:
     return shown
 
 
+def _id_map(extents: list[Extent]) -> list[str]:
+    return [f"{extent.container}:{extent.host}:{extent.size}" for extent in extents]
+
+
 def _graph(rootfs: RootfsPlan | None) -> dict[str, str]:
     if rootfs is None:
         return {"LowerDir": "", "UpperDir": "", "WorkDir": ""}
@@ -242,12 +246,12 @@ def _mount(mount: RecordedMount) -> dict[str, object]:
     return shown
 
 
-def _config(record: ContainerRecord, options: ContainerOptions, process: dict[str, Any]) -> dict[str, object]:
-    user = process["user"]
+def _config(record: ContainerRecord, options: ContainerOptions, process: OciProcess) -> dict[str, object]:
+    user = process.user
     shown: dict[str, object] = {
         "Hostname": record.hostname,
         "Domainname": options.domainname or "",
-        "User": options.user if options.user is not None else (f"{user['uid']}:{user['gid']}" if user["uid"] else ""),
+        "User": options.user if options.user is not None else (f"{user.uid}:{user.gid}" if user.uid else ""),
         "AttachStdin": options.interactive,
         "AttachStdout": True,
         "AttachStderr": True,
@@ -255,11 +259,11 @@ def _config(record: ContainerRecord, options: ContainerOptions, process: dict[st
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": options.interactive,
-        "Env": list(process["env"]),
+        "Env": process.env,
         "Cmd": list(options.command) or None,
         "Image": record.image,
         "Volumes": {m.target: {} for m in record.mounts if m.anonymous} or None,
-        "WorkingDir": process["cwd"],
+        "WorkingDir": process.cwd,
         "Entrypoint": [options.entrypoint] if options.entrypoint else None,
         "Labels": record.labels,
         "StopSignal": signal_name(record.stop.signal),

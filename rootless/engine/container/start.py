@@ -153,9 +153,10 @@ def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch
     from rootless.engine.container import host_facts
     from rootless.engine.container.reconcile import saved_options
     from rootless.records.json_file import read_record
+    from rootless.runtime.spec.oci_config import OciConfig
 
-    config = read_record(f"{directory}/config.json", what="bundle")
-    capabilities = config["process"]["capabilities"]["bounding"]
+    config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
+    capabilities = config.first_process().bounding_set()
     return host_facts.filter_path(engine, host_facts.seccomp_profile(engine, saved_options(record), capabilities))
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rootless.image.manifest import ImageConfig
     from rootless.records.container import ContainerRecord
     from rootless.records.launch import HealthPlan, LaunchPlan
+    from rootless.runtime.spec.oci_config import OciConfig
     from rootless.storage.store.index import ImageEntry
 
 _FORMS = {"oci": ("oci", OCI_MANIFEST, OCI_CONFIG), "docker": ("v2s2", DOCKER_MANIFEST, DOCKER_CONFIG)}
@@ -101,8 +102,13 @@ def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:
     """launch.json of a container, and where things are mounted in it."""
     directory = engine.store.containers.path(container_id)
     launch = engine.store.containers.read_launch(container_id)
-    config = read_record(f"{directory}/config.json", what="bundle")
-    return launch, [mount["destination"] for mount in config["mounts"]]
+    return launch, [mount.destination for mount in _bundle_config(directory).mounts]
+
+
+def _bundle_config(directory: str) -> OciConfig:
+    from rootless.runtime.spec.oci_config import OciConfig
+
+    return OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
 
 
 def _full_name(engine: Engine, name: str) -> str:
@@ -123,10 +129,10 @@ def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | Non
 def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fields:
     """The image's config with what the container was given on top, as docker merges them."""
     directory = engine.store.containers.path(record.id)
-    process = read_record(f"{directory}/config.json", what="bundle")["process"]
+    process = _bundle_config(directory).first_process()
     options = saved_options(record)
     config: Fields = dict(image.config)
-    config["Env"] = _env(process["env"], image, options, default_home=record.default_home)
+    config["Env"] = _env(process.env, image, options, default_home=record.default_home)
     if options.entrypoint is not None:
         config["Entrypoint"] = [options.entrypoint] if options.entrypoint else None
         config["Cmd"] = None
@@ -135,7 +141,7 @@ def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fiel
     if options.user is not None:
         config["User"] = options.user
     if options.workdir:
-        config["WorkingDir"] = process["cwd"]
+        config["WorkingDir"] = process.cwd
     config["Labels"] = record.labels
     config["ExposedPorts"] = {port: {} for port in record.exposed}
     if options.stop_signal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from rootless.engine.report_types import Explanation
 
@@ -11,20 +10,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.plan.container_plan import ContainerPlan
     from rootless.records.launch import CgroupPlan, LaunchPlan
+    from rootless.runtime.spec.oci_config import OciConfig
 
 
 def explain_plan(planned: ContainerPlan) -> Explanation:
     """The plan of a container, made or not: its files, and what they make the monitor do."""
-    # as its readers will find them: JSON has lists only
-    config, launch = json.loads(json.dumps([planned.config, planned.launch.to_json()]))
-    return Explanation(config, launch, tuple(_steps(config, planned.launch)))
-
-
-def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
-    from rootless.runtime import plan
     from rootless.runtime.spec.oci_config import OciConfig
 
-    linux, process = config["linux"], config["process"]
+    # as its readers will find them: JSON has lists only
+    config, launch = json.loads(json.dumps([planned.config, planned.launch.to_json()]))
+    return Explanation(config, launch, tuple(_steps(OciConfig.from_json(config), planned.launch)))
+
+
+def _steps(config: OciConfig, launch: LaunchPlan) -> list[str]:
+    from rootless.runtime import plan
+
+    process = config.first_process()
     id_map = launch.id_map
     steps = [f"start the monitor of '{launch.name}'"]
     steps += [
@@ -32,30 +33,29 @@ def _steps(config: dict[str, Any], launch: LaunchPlan) -> list[str]:
         + ", ".join(f"{one.container}-{one.container + one.size - 1} to {one.host}" for one in extents)
         for kind, extents in (("user", id_map.uids), ("group", id_map.gids))
     ]
-    for namespace in linux["namespaces"]:
-        where = f"join '{namespace['path']}'" if namespace.get("path") else "new"
-        steps.append(f"{namespace['type']} namespace: {where}")
+    for namespace in config.linux.namespaces:
+        where = f"join '{namespace.path}'" if namespace.path else "new"
+        steps.append(f"{namespace.kind} namespace: {where}")
     if (root := launch.rootfs) is not None:
         steps.append(f"mount the root by {root.driver}: {len(root.lowerdirs)} layers below '{root.upper}'")
     # the same call as the runtime's own (runtime.process.launch), over the same configuration
     facts = plan.RootFacts(launch.bundle, lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
-    steps += plan.describe(plan.operations(OciConfig.from_json(config), facts))
+    steps += plan.describe(plan.operations(config, facts))
     steps += _cgroup_steps(launch.cgroup)
     network = launch.network
     ports = "".join(f", port {one.host_port} to {one.container_port}/{one.protocol}" for one in network.ports)
     words = f" with options {' '.join(network.options)}" if network.options else ""
     steps.append(f"network {network.mode}{words}{ports}")
-    user = process["user"]
-    steps.append(f"become user {user['uid']}, group {user['gid']}")
-    steps.append("capabilities: " + (", ".join(process["capabilities"]["bounding"]) or "none"))
-    if process.get("noNewPrivileges"):
+    steps.append(f"become user {process.user.uid}, group {process.user.gid}")
+    steps.append("capabilities: " + (", ".join(process.bounding_set()) or "none"))
+    if process.no_new_privileges:
         steps.append("no new privileges")
     steps.append(f"seccomp filter '{launch.seccomp_bpf}'" if launch.seccomp_bpf else "no seccomp filter of ours")
     if launch.root_emulation:
         steps.append("emulate root: changes of ids succeed, a supervisor notes owners and devices that the map has not")
     if launch.outer_map:
         steps.append("enter the container's own user namespace, below the one in which all this was made")
-    steps.append(f"execute {' '.join(process['args'])}")
+    steps.append(f"execute {' '.join(process.args)}")
     return steps
 
 

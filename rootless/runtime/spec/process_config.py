@@ -268,6 +268,10 @@ class OciProcess:
             process.io_priority = IoPriority.from_json(priority)
         return process
 
+    def bounding_set(self) -> list[str]:
+        """The names of the capabilities that the process and what it executes can have at most."""
+        return [] if self.capabilities is None else self.capabilities.bounding
+
     def copy(self) -> OciProcess:
         """A process of which each attribute can be replaced without a change of this one."""
         same = OciProcess(self.args, self.cwd)
