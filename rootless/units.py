@@ -205,7 +205,7 @@ def _seconds(nanoseconds: int) -> float:
 
 
 def parse_moment(text: str, flag: str, *, now: float | None = None) -> float:
-    """`parse_moment_ns` in seconds."""
+    """As `parse_moment_ns`, in seconds since the epoch."""
     return _seconds(parse_moment_ns(text, flag, now=now))
 
 

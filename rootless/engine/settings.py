@@ -62,7 +62,7 @@ def load_settings(config_directory: str, overrides: dict[str, str]) -> Settings:
     return settings
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str) -> dict[str, object]:
     try:
         file = open(path, "rb")
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def _overflow_uid() -> int:
 
 
 def _set(
-    settings: Settings, key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]
+    settings: Settings, key: str, value: object, where: str, error: type[InvalidInput] | type[UsageError]
 ) -> Settings:
     if key not in Settings._fields:
         raise error(f"unknown setting '{key}' in {where}", hint=f"known are {', '.join(Settings._fields)}")
@@ -116,10 +116,11 @@ def _set(
     choices = _CHOICES.get(key)
     if choices and value not in choices:
         raise error(f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}")
-    return settings._replace(**{key: value})
+    replaced: dict[str, Any] = {key: value}  # the value has the type of the default: looked at above
+    return settings._replace(**replaced)
 
 
-def _switch(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> bool:
+def _switch(key: str, value: object, where: str, error: type[InvalidInput] | type[UsageError]) -> bool:
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if isinstance(value, bool):
         return value
@@ -128,7 +129,7 @@ def _switch(key: str, value: Any, where: str, error: type[InvalidInput] | type[U
     raise error(f"setting '{key}' in {where} must be true or false, not {value!r}")
 
 
-def _integer(key: str, value: Any, where: str, error: type[InvalidInput] | type[UsageError]) -> int:
+def _integer(key: str, value: object, where: str, error: type[InvalidInput] | type[UsageError]) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise error(f"setting '{key}' in {where} must be a number, not {value!r}")
     try:

@@ -7,7 +7,7 @@ its own (the engine parses it and its UsageError names the flag).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -237,4 +237,4 @@ class ImageDefaults(NamedTuple):
     exposed_ports: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
     stop_signal: str = ""
-    healthcheck: Mapping[str, Any] | None = None
+    healthcheck: Mapping[str, object] | None = None

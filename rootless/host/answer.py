@@ -16,7 +16,7 @@ from rootless.errors import HostLimit, RootlessError, RuntimeFailure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
 LIMIT = 64 << 20
 """Bytes of one answer: the list of a large layer's entries stays far below."""
@@ -65,7 +65,7 @@ def error_from_json(value: object) -> RootlessError | OSError:
     return error
 
 
-def parse_object(content: bytes) -> dict[str, Any]:
+def parse_object(content: bytes) -> dict[str, object]:
     """The JSON object in a message of a child process. Raises RuntimeFailure."""
     from rootless.records.fields import parse_json
 

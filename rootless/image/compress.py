@@ -189,7 +189,7 @@ class _Nothing:
         pass
 
     def feed(self, piece: bytes) -> bytes:
-        """The piece itself."""
+        """The piece as it is: nothing is compressed."""
         return piece
 
     def finish(self) -> bytes:

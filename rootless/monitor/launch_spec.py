@@ -10,8 +10,6 @@ from rootless.records.launch import LaunchPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.runtime.spec.oci_config import OciConfig
 
 _MAX_FILE = 8 << 20  # bytes of launch.json
@@ -42,7 +40,7 @@ class LaunchSpec:
         self.directory = directory
         self.plan = plan
         self._config: OciConfig | None = None
-        self._config_json: dict[str, Any] | None = None
+        self._config_json: dict[str, object] | None = None
         self.id = plan.id
         self.bundle = plan.bundle or directory
         self.runtime_dir = plan.runtime_dir or directory
@@ -50,7 +48,7 @@ class LaunchSpec:
         self.warnings: list[str] = []
 
     @property
-    def config_json(self) -> dict[str, Any]:
+    def config_json(self) -> dict[str, object]:
         """The content of config.json."""
         if self._config_json is None:
             self._config_json = _object(f"{self.bundle}/config.json")
@@ -100,7 +98,7 @@ def _plan(directory: str) -> LaunchPlan:
     return LaunchPlan.from_json(_object(path), path)
 
 
-def _object(path: str) -> dict[str, Any]:
+def _object(path: str) -> dict[str, object]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with open(fd, "rb") as file:

@@ -7,10 +7,6 @@ from rootless.records.id_map import IdMap
 from rootless.records.launch import HealthPlan, RestartPlan
 from rootless.records.port import Port
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 VERSION = 1
 
 
@@ -34,7 +30,7 @@ class RecordedMount:
         self.nocopy = False
         self.anonymous = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """An entry of "mounts"."""
         return {
             "kind": self.kind,
@@ -71,7 +67,7 @@ class RecordedNetwork:
         self.container = container
         self.ports = ports or []
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "network" of record.json."""
         return {"mode": self.mode, "container": self.container, "ports": [port.to_json() for port in self.ports]}
 
@@ -93,7 +89,7 @@ class StopSettings:
         self.signal = signal
         self.timeout = timeout
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "stop" of record.json."""
         return {"stop_signal": self.signal, "stop_timeout": self.timeout}
 
@@ -167,7 +163,7 @@ class ContainerRecord:
         self.command: list[str] = []
         self.default_home = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of record.json."""
         return {
             "version": VERSION,

@@ -11,7 +11,6 @@ from rootless.errors import InvalidInput
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
 
 _TOO_LARGE = 1 << 64  # no number of ours is; float() and the system calls raise OverflowError for larger ones
@@ -47,9 +46,9 @@ class Fields:
         self._hint = hint
         if not isinstance(known, dict):
             raise self._wrong("", "a JSON object")
-        self._known: dict[str, Any] = known
+        self._known: dict[str, object] = known
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The object itself, for a writer that hands it on."""
         return self._known
 
@@ -114,11 +113,11 @@ class Fields:
         """Whether the key is missing or null."""
         return self._known.get(key) is None
 
-    def mappings(self, key: str) -> list[dict[str, Any]]:
+    def mappings(self, key: str) -> list[dict[str, object]]:
         """A list of objects whose own format another room knows; empty when it is missing."""
         return [entry._known for entry in self.objects(key)]
 
-    def mapping(self, key: str) -> dict[str, Any]:
+    def mapping(self, key: str) -> dict[str, object]:
         """An object whose own format another room knows; empty when it is missing."""
         value = self._known.get(key)
         if value is None:

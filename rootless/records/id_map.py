@@ -10,7 +10,6 @@ from rootless.records.fields import Fields
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
 
 class Extent:
@@ -103,7 +102,7 @@ class IdMap:
         """The group to be for set-up: 0 where it is mapped, else the lowest one."""
         return min(e.container for e in self.gids)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The map as JSON values, for records."""
         return {
             "kind": self.kind,

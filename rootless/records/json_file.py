@@ -11,12 +11,12 @@ from rootless.records.fields import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
 
 LIMIT = 64 << 20  # a record of ours is some kilobytes; more means that the file is not ours
 
 
-def read_record(path: str, *, what: str = "record") -> dict[str, Any]:
+def read_record(path: str, *, what: str = "record") -> dict[str, object]:
     """The JSON object in file `path`.
 
     Raises NotFound when there is no such file, InvalidInput when it is not a JSON object.
@@ -40,7 +40,7 @@ def read_record(path: str, *, what: str = "record") -> dict[str, Any]:
     return record
 
 
-def write_record(path: str, record: dict[str, Any], *, durable: bool = True) -> None:
+def write_record(path: str, record: Mapping[str, object], *, durable: bool = True) -> None:
     """Replace file `path` by `record` in one step. durable: see paths.atomic_write."""
     atomic_write(path, json.dumps(record, separators=(",", ":"), ensure_ascii=True).encode() + b"\n", durable=durable)
 

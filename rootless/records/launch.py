@@ -10,8 +10,6 @@ from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from rootless.records.resource_limits import Resources
 
 VERSION = 1
@@ -31,9 +29,10 @@ class NetworkPlan:
         self.dns = dns or []
         self.options: list[str] = []
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "network" of launch.json."""
-        value = {"mode": self.mode, "ports": [port.to_json() for port in self.ports], "dns": self.dns}
+        ports = [port.to_json() for port in self.ports]
+        value: dict[str, object] = {"mode": self.mode, "ports": ports, "dns": self.dns}
         return {**value, "options": self.options} if self.options else value
 
     @classmethod
@@ -58,7 +57,7 @@ class LogPlan:
         self.max_size = max_size
         self.max_file = max_file
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "log" of launch.json."""
         return {"driver": self.driver, "path": self.path, "max_size": self.max_size, "max_file": self.max_file}
 
@@ -84,7 +83,7 @@ class RestartPlan:
         self.name = name
         self.maximum_retry_count = maximum_retry_count
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "restart" of launch.json."""
         return {"name": self.name, "maximum_retry_count": self.maximum_retry_count}
 
@@ -110,7 +109,7 @@ class HealthPlan:
         self.start_interval = 5.0
         self.shell = ["/bin/sh", "-c"]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "health" of launch.json."""
         return {
             "test": self.test,
@@ -144,7 +143,7 @@ class RemovePlan:
         self.directory = directory
         self.volumes = volumes
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "remove" of launch.json."""
         return {"name_file": self.name_file, "directory": self.directory, "volumes": self.volumes}
 
@@ -163,7 +162,7 @@ class EventsPlan:
         self.log = log
         self.attributes = attributes
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "events" of launch.json."""
         return {"log": self.log, "attributes": self.attributes}
 
@@ -189,7 +188,7 @@ class CgroupPlan:
         self.resources = resources
         self.strict = strict
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "cgroup" of launch.json."""
         limits = {} if self.resources is None else self.resources.to_json()
         return {"mode": self.mode, "parent": self.parent, "resources": limits, "strict": self.strict}
@@ -363,7 +362,7 @@ class LaunchPlan:
         if self.remove is not None:
             self.remove.name_file = f"{names_directory}/{name}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of launch.json."""
         return {
             "version": VERSION,

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from rootless.records.fields import Fields
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 class Port:
     """One published port. host_ip: "" is every address of the host; host_port: 0 is any free one.
@@ -43,9 +39,9 @@ class Port:
     def _key(self) -> tuple[str, int, int, str, int]:
         return self.host_ip, self.host_port, self.container_port, self.protocol, self.host_port_last
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As launch.json lists it."""
-        value: dict[str, Any] = {
+        value: dict[str, object] = {
             "host_ip": self.host_ip,
             "host_port": self.host_port,
             "container_port": self.container_port,

@@ -10,7 +10,6 @@ from rootless.records.fields import Fields
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
 
 class RootfsPlan:
@@ -36,9 +35,9 @@ class RootfsPlan:
         self.program = ""
         self.site_packages: list[str] = []
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The plan as the JSON object "rootfs"; keys of one driver are there only where it sets them."""
-        value: dict[str, Any] = {
+        value: dict[str, object] = {
             "driver": self.driver,
             "lowerdirs": self.lowerdirs,
             "upper": self.upper,

@@ -10,7 +10,7 @@ from rootless.records.port import Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 VERSION = 1
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
@@ -37,7 +37,7 @@ class HealthResult:
         self.exit_code = exit_code
         self.output = output
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """An entry of "health.log"."""
         return {"start": self.start, "end": self.end, "exit_code": self.exit_code, "output": self.output}
 
@@ -59,7 +59,7 @@ class HealthState:
         self.failing_streak = failing_streak
         self.log = log
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "health" of state.json."""
         return {
             "status": self.status,
@@ -88,7 +88,7 @@ class NetworkFacts:
         self.mac = mac
         self.ports = ports or []
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The member "network" of state.json."""
         if not self.ip:
             return {}
@@ -159,7 +159,7 @@ class ContainerState:
         self.host = ""
         self.boot_id = ""
         self.network = NetworkFacts()
-        self.cgroup: dict[str, Any] | None = None
+        self.cgroup: dict[str, object] | None = None
         self.helpers: list[tuple[int, int]] = []
         self.namespaces: ContainerNamespaces | None = None
         self.remote = ""
@@ -169,7 +169,7 @@ class ContainerState:
         """Whether the container has processes: it runs or is paused."""
         return self.status in ("running", "paused")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of state.json."""
         return {
             "version": VERSION,

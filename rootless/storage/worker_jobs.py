@@ -11,9 +11,9 @@ from rootless.records.fields import Fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol, TypeVar
+    from typing import Protocol, TypeVar
 
-    Json = dict[str, Any]
+    Json = dict[str, object]
     _Told = TypeVar("_Told", covariant=True)
     _Answer = TypeVar("_Answer")
 

@@ -1,6 +1,7 @@
 """Laws of the house that are numbers: what `scripts/house` measures may not get worse.
 
-A ratchet is today's number, with the aim beside it. It may only fall: lower it in the commit that mends something.
+Where the aim is reached, the number is a law. A ratchet is today's number, with the aim beside it: it may only fall,
+and is lowered in the commit that mends something.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ FILE_NAMES_TWICE = 8
 MODULES_IN_CIRCLES = 0
 SUB_ROOMS_IN_CIRCLES = 0
 CLASS_NAMES_TWICE = 0
-LONG_FUNCTIONS = 22  # aim: 25
-ANY_PER_THOUSAND = 2.7  # aim: 4
-ANY_DICTS_PER_THOUSAND = 2.2  # aim: 2
-SHORT_DOCSTRINGS = 12  # aim: 0
+LONG_FUNCTIONS = 0
+ANY_PER_THOUSAND = 0.3
+ANY_DICTS_PER_THOUSAND = 0.2
+SHORT_DOCSTRINGS = 0
 
 
 @pytest.fixture(scope="module")

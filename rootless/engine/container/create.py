@@ -36,7 +36,7 @@ class Made:
 
 
 class Created(NamedTuple):
-    """A new container."""
+    """A container that was made. directory: where its files are."""
 
     id: str
     directory: str

@@ -135,7 +135,7 @@ def _network_name(mode: str) -> str:
 
 
 def summary(engine: Engine, record: ContainerRecord, state: ContainerState, *, size: bool) -> ContainerSummary:
-    """One row."""
+    """The row of `ps` for one container; `size` asks for the bytes that it has written."""
     rw = root = None
     if size:
         from rootless.engine.container.container_removal import tree_size

@@ -100,6 +100,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
     first: it never ran, so empty volumes may still want the image's files. Returns its directory.
     """
+    from rootless.records.fields import Fields
     from rootless.records.json_file import read_record, write_record
 
     containers = engine.store.containers
@@ -117,9 +118,9 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
         joined = joins.resolve(engine, options, record.network.mode)
         config = read_record(f"{directory}/config.json", what="bundle")
         paths = joined.namespaces._asdict()
-        for namespace in config["linux"]["namespaces"]:
+        for namespace in Fields(config, "config.json").require_member("linux").mappings("namespaces"):
             if "path" in namespace:
-                namespace["path"] = paths[namespace["type"]]
+                namespace["path"] = paths[str(namespace["type"])]
         write_record(f"{directory}/config.json", config, durable=False)
     launch = containers.read_launch(container_id)
     before = launch.to_json()

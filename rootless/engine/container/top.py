@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.container.execute import running
 from rootless.engine.container.pause import processes_of
@@ -177,7 +177,7 @@ def _look(pid: int, id_map: IdMap, boot: float) -> _Seen | None:
     )
 
 
-def _status(pid: int) -> dict[str, Any]:
+def _status(pid: int) -> dict[str, str]:
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 

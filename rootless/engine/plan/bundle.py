@@ -60,7 +60,7 @@ class BundleFacts(NamedTuple):
     env: tuple[tuple[str, str | None], ...] = ()
     hard_limits: dict[str, int] = {}
     init: str = ""
-    seccomp: dict[str, Any] | None = None
+    seccomp: dict[str, object] | None = None
 
 
 def make_config(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
@@ -28,7 +27,7 @@ def restart_policy(text: str, *, rm: bool) -> RestartPlan:
     return RestartPlan(name or "no", number or 0)
 
 
-def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> HealthPlan | None:
+def health_check(options: ContainerOptions, image: Mapping[str, object] | None) -> HealthPlan | None:
     """The check in force: the image's, changed by --health-*; None when there is none. Times in seconds.
 
     Raises UsageError for times under 1ms, as docker: with an Interval of 1ns an image would keep the host busy.
@@ -46,7 +45,8 @@ def health_check(options: ContainerOptions, image: Mapping[str, Any] | None) -> 
             raise UsageError("conflicting options: --no-healthcheck conflicts with --health-* options")
         return None
     base = image or {}
-    test = list(base.get("Test") or [])
+    given = base.get("Test")
+    test = [str(word) for word in given] if isinstance(given, list | tuple) else []
     if options.health_cmd is not None:
         test = ["CMD-SHELL", options.health_cmd] if options.health_cmd else []
     if not test or test[0] == "NONE":

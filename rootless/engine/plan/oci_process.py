@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rootless.engine.plan.environment import DEFAULT_PATH, merge_env, split_env
 from rootless.engine.plan.users import Account
@@ -55,7 +54,7 @@ def environment(
     return merged
 
 
-def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[dict[str, Any], list[str]]:
+def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[dict[str, object], list[str]]:
     """(OCI user, warnings). Supplementary groups that the map lacks are left out; other ids that it lacks are an error.
 
     keep_groups: the caller's own supplementary groups stay (the runtime is told so elsewhere): the list is empty.

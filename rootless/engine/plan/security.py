@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import UsageError
 from rootless.units import whole_number
@@ -125,9 +125,9 @@ def parse_sysctls(values: Iterable[str], *, own_network: bool, own_ipc: bool, ow
     return parsed
 
 
-def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[dict[str, Any]]:
+def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[dict[str, str | int]]:
     """--ulimit TYPE=SOFT[:HARD] as OCI rlimits. hard_limits: the caller's own, which nothing may exceed (-1 = none)."""
-    limits: dict[str, dict[str, Any]] = {}
+    limits: dict[str, dict[str, str | int]] = {}
     for text in values:
         name, separator, value = text.partition("=")
         soft_text, colon, hard_text = value.partition(":")

@@ -106,16 +106,18 @@ class FuseMounter:
 def _end_daemon(path: str) -> None:
     from rootless.kernel.process import pidfd_open, pidfd_send_signal
     from rootless.kernel.procfs import start_time
+    from rootless.records.fields import Fields
     from rootless.records.json_file import read_record
 
     try:
-        record = read_record(path)
-        fd = pidfd_open(record["pid"])
+        fields = Fields(read_record(path), path)
+        pid, start = fields.integer("pid"), fields.integer("start")
+        fd = pidfd_open(pid)
     except (RootlessError, ProcessLookupError):
         return
     try:
         # The number may be another process by now: the start time decides, after the pidfd holds it fast
-        if start_time(record["pid"]) != record["start"]:
+        if start_time(pid) != start:
             return
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:

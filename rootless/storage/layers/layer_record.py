@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from rootless.records.fields import Fields
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 class LostAttributes:
     """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
@@ -19,7 +15,7 @@ class LostAttributes:
         self.owners = owners
         self.xattrs = xattrs
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, object]:
         """The member "lost" of layer.json."""
         return {"devices": self.devices, "owners": self.owners, "xattrs": self.xattrs}
 
@@ -48,7 +44,7 @@ class LayerContent:
         self.markers = markers
         self.lost = LostAttributes()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The members of layer.json that tell of the content."""
         return {
             "diff_id": self.diff_id,
@@ -85,7 +81,7 @@ class LayerRecord:
         self.id_map = id_map
         self.has_recipe = has_recipe
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The record as JSON values."""
         return {
             **self.content.to_json(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, RootlessError, UsageError
+from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.store.containers import check_name
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     Names = list[str]
     Found = list["VolumeRecord"]
+
+_HINT = "restore the file or remove the volume's directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class Volumes:
             path=self.data_path(name),
             created_at=str(record.get("created_at", "")),
             anonymous=bool(record.get("anonymous")),
-            labels=dict(record.get("labels") or {}),
+            labels=Fields(record, f"{name}/volume.json", hint=_HINT).text_mapping("labels"),
         )
 
     def list(self) -> Found:
