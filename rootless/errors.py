@@ -7,6 +7,7 @@
     ├── AlreadyExists              125   a name in use
     ├── InvalidState                 1   the object is not in a state that allows this
     ├── InvalidInput               125   something from outside (archive, manifest, answer) breaks its specification
+    │   ├── NewerFormat            125   a file that a newer program wrote
     │   └── DigestMismatch         125
     ├── HostLimit                  125   the host cannot do this (no user namespaces, no helper, no space, ...)
     ├── RegistryError              125   the registry refused or cannot be reached
@@ -71,6 +72,10 @@ class InvalidInput(RootlessError):
     """Bytes from outside (archive, manifest, registry answer, file) that break their specification or our bounds."""
 
     exit_code = 125
+
+
+class NewerFormat(InvalidInput):
+    """A file that a newer program wrote: nothing in it is damaged, and what it means is not known."""
 
 
 class DigestMismatch(InvalidInput):

@@ -16,7 +16,7 @@ APP = "rootless"
 SHARED = "/tmp"  # noqa: S108 - a directory of ours in it is looked at here, and checked by its fd before each use
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -265,7 +265,7 @@ def _not_private(path: str) -> HostLimit:
 def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Write `path` so that a reader sees the old content or the new, never a part, whenever we are killed.
 
-    durable: fsync before the rename; False where losing the newest content at a power cut is harmless.
+    durable: when this returns a power cut does not undo it; False where losing the newest content then is harmless.
     """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")  # of a bare name: here, not in "/"
@@ -277,6 +277,8 @@ def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool 
         if durable:
             os.fsync(fd)
         os.rename(temporary, path)
+        if durable:
+            sync((directory or ".",))
     except BaseException:
         try:
             os.unlink(temporary)
@@ -285,6 +287,35 @@ def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool 
         raise
     finally:
         os.close(fd)
+
+
+def sync(paths: Iterable[str]) -> None:
+    """Have the files and directories `paths` on the disk, in this order; those that are not there are left out.
+
+    A file is safe when it and then its directory are. Raises OSError when the disk fails.
+    """
+    opened = []
+    try:
+        for path in paths:
+            try:
+                opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+            except FileNotFoundError:
+                continue
+        # Begins to write all of them: ext4 then needs one commit of its journal instead of one a file (3 ms, not 40)
+        for fd in opened:
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            except OSError:
+                continue  # a directory, or a file system that takes no advice
+        for fd in opened:
+            try:
+                os.fsync(fd)
+            except OSError as e:
+                if e.errno not in (errno.EINVAL, errno.EBADF):  # some file systems do not know it of directories
+                    raise
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def overwrite(path: str, content: bytes) -> None:

@@ -32,6 +32,34 @@ def is_supervised(directory: str) -> bool:
     return False
 
 
+def supervisor(directory: str) -> int:
+    """Pid of the monitor of the container in `directory`, as the kernel's table of locks has it; 0 without one."""
+    try:
+        inode = os.stat(f"{directory}/monitor.lock").st_ino
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return 0
+    # "1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF"; who waits for it has "->" before FLOCK
+    for words in locks:
+        if len(words) > 5 and words[1] == "FLOCK" and words[3] == "WRITE" and words[5].endswith(f":{inode}"):
+            return int(words[4]) if _has_open(int(words[4]), f"{directory}/monitor.lock") else 0
+    return 0
+
+
+def _has_open(pid: int, path: str) -> bool:
+    """Whether a process of ours has the file open: inodes of two file systems may have the same number."""
+    try:
+        wanted = os.stat(path)
+        return any(
+            os.path.samestat(wanted, os.stat(f"/proc/{pid}/fd/{name}"))
+            for name in os.listdir(f"/proc/{pid}/fd")
+            if os.readlink(f"/proc/{pid}/fd/{name}").startswith("/")
+        )
+    except OSError:
+        return False
+
+
 def stale(directory: str) -> ContainerState | None:
     """Put right what a dead monitor left of the container in `directory`: its state now, None when there is nothing.
 

@@ -6,7 +6,7 @@ or null, takes the default that its reader names; that is how files of earlier v
 
 from __future__ import annotations
 
-from rootless.errors import InvalidInput
+from rootless.errors import InvalidInput, NewerFormat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Fields:
         """Refuse a file that a newer program wrote in a format we do not know. Without a "version" it is version 1."""
         version = self.integer("version", 1)
         if version > newest:
-            raise InvalidInput(
+            raise NewerFormat(
                 f"'{self._file}' has version {version} of its format; this program knows those up to {newest}",
                 hint="use the version of rootless that wrote it, or a newer one",
             )

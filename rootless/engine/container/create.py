@@ -145,25 +145,23 @@ def publish(engine: Engine, planned: ContainerPlan) -> None:
     containers, launch = engine.store.containers, planned.launch
     write_record(f"{launch.bundle}/config.json", planned.config, durable=False)
     for attempt in range(_NAME_ATTEMPTS):
-        containers.write_launch(launch.id, launch)
+        containers.write_launch(launch.id, launch, durable=False)
         try:
-            containers.publish(launch.id)
+            containers.publish(launch.id, durable=not planned.options.rm)
             break
         except AlreadyExists:
             if planned.options.name is not None or attempt == _NAME_ATTEMPTS - 1:
                 raise
             planned.rename(suggest_name(attempt + 1))
-            containers.update(planned.record)
+            containers.update(planned.record, durable=False)
 
 
 def _undo(engine: Engine, container_id: str, made: Made) -> None:
     """Remove what `acquire` has made; an error of that is less news than the one that brought us here."""
-    from rootless.storage.files.removal import remove_tree
-
     store = engine.store
     try:
         if made.directory is not None:
-            remove_tree(store.containers.unpublish(container_id), store.id_map)
+            store.containers.remove(container_id, store.id_map)
         for name in made.volumes:
             store.volumes.remove(name)
     except RootlessError as e:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from rootless.engine.types import ContainerOptions
+from rootless.errors import InvalidInput, NewerFormat
 from rootless.records.fields import Fields
 from rootless.records.state import LIVE, ContainerState
 
@@ -24,7 +25,12 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
     that runs on another host (a home shared by NFS) keeps its state and gets "remote": that host's name.
     """
     containers = engine.store.containers
-    state = containers.read_state(container_id)
+    try:
+        state = containers.read_state(container_id)
+    except NewerFormat:
+        raise
+    except InvalidInput:
+        return _unreadable(containers.path(container_id))
     if state is None:
         state = ContainerState()
     elif state.status in LIVE:
@@ -39,6 +45,30 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
                 state = reap.stale(directory) or containers.read_state(container_id) or ContainerState()
     if state.status == "running" and os.path.exists(containers.path(container_id, "paused")):
         state.status = "paused"
+    return state
+
+
+def _unreadable(directory: str) -> ContainerState:
+    """The state of a container whose state.json is damaged: after a power cut it may be empty, for it is not synced.
+
+    The container has run, so that `start --after-boot` takes it for one that was cut off. With a living monitor it
+    counts as one that only its monitor can end; that writes the file again.
+    """
+    from rootless.kernel.procfs import start_time
+    from rootless.monitor import reap
+    from rootless.records.state import timestamp_ns
+
+    state = ContainerState()
+    state.error = "state.json is damaged, most likely by a power cut"
+    try:
+        state.started_at = state.finished_at = timestamp_ns(os.stat(f"{directory}/state.json").st_mtime_ns)
+    except OSError:
+        return state  # removed meanwhile
+    pid = reap.supervisor(directory) if reap.is_supervised(directory) else 0
+    if pid:
+        state.status, state.monitor_pid, state.monitor_start = "restarting", pid, start_time(pid)
+    else:
+        state.status, state.exit_code = "exited", reap.DEAD_EXIT_CODE
     return state
 
 

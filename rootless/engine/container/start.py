@@ -121,7 +121,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
         for namespace in Fields(config, "config.json").require_member("linux").mappings("namespaces"):
             if "path" in namespace:
                 namespace["path"] = paths[str(namespace["type"])]
-        write_record(f"{directory}/config.json", config, durable=False)
+        write_record(f"{directory}/config.json", config)
     launch = containers.read_launch(container_id)
     before = launch.to_json()
     launch.runtime_dir = engine.directories.runtime  # a login, a reboot or another user of /tmp may have changed it

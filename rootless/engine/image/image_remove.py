@@ -197,6 +197,8 @@ def _collect(engine: Engine, removed: Sequence[ImageEntry]) -> tuple[tuple[str, 
     from rootless.storage.store.gc import collect_garbage
 
     collected = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
+    if collected.quarantined:
+        tell_quarantined(engine, collected.quarantined)
     if collected.busy and removed:
         engine.warn("other commands are using the store: what was removed is freed by the next prune")
     gone = []
@@ -207,3 +209,13 @@ def _collect(engine: Engine, removed: Sequence[ImageEntry]) -> tuple[tuple[str, 
             gone.append(entry.config_digest)
         gone += [each for each in reversed(chain_ids(entry.config.diff_ids)) if each in layers and each not in gone]
     return tuple(gone), collected.freed
+
+
+def tell_quarantined(engine: Engine, container_ids: Sequence[str]) -> None:
+    """Say where the files of containers are whose name and record are lost."""
+    for container_id in container_ids:
+        place = engine.store.path("quarantine", f"container-{container_id}")
+        engine.warn(
+            f"container {container_id[:12]} has lost its name and its record: what it had written is in"
+            f" '{place}/upper' until the next `rootless system prune`"
+        )

@@ -60,6 +60,7 @@ def check_store(
         ("unneeded blobs", garbage.blobs),
         ("unneeded layers", garbage.layers),
         ("containers without a name", garbage.containers),
+        ("containers that lost their name and record, whose files go into quarantine", garbage.quarantined),
         ("things half made or half removed", garbage.temporaries),
     ):
         if names:

@@ -139,18 +139,23 @@ def prune_system(
     """
     from rootless.engine.container.container_removal import prune_containers
     from rootless.engine.filters import Filters
-    from rootless.engine.image.image_remove import prune_images
+    from rootless.engine.image.image_remove import prune_images, tell_quarantined
     from rootless.engine.volume.volume_verbs import prune_volumes
-    from rootless.storage.store.gc import collect_garbage
+    from rootless.storage.files.removal import delete
+    from rootless.storage.store.gc import collect_garbage, quarantined_containers
 
     filters = filters or {}
     Filters(filters, ("label", "label!", "until"))  # all are known, before anything is removed
+    told = quarantined_containers(engine.store)  # by an earlier command; what is found now stays until the next prune
     containers = prune_containers(engine, filters=filters)
     images = prune_images(engine, all=all, filters=filters)
     pruned = prune_volumes(engine, filters=filters) if volumes else PruneReport()
     cache = _prune_cache(engine, filters) if build else None
     prune_stale(engine)
     garbage = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
+    for path in told:
+        delete(path, engine.store.id_map)
+    tell_quarantined(engine, garbage.quarantined)
     if garbage.busy:
         engine.warn("another command uses the store: what interrupted commands left behind stays for the next prune")
     freed = (containers.reclaimed, images.reclaimed, pruned.reclaimed, garbage.freed)

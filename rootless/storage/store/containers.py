@@ -1,15 +1,19 @@
 """Containers as records: directory, name, state. It starts and stops nothing, and removes no trees.
 
-A container exists from the moment its name file exists (`publish`); a directory without one is garbage. The record's
-"name" decides when two name files lead to it (a rename that was killed half way).
+A container exists from the moment its name file exists (`publish`). The record's "name" decides when two name files
+lead to it (a rename that was killed half way). A directory whose name was lost, by a damaged file system, gets it again
+from the record (`recover`); one that never had a name is garbage.
+
+What `publish`, `rename` and `update` have done survives a power cut: files are on the disk before the name that leads
+to them. Containers of `--rm` are not worth that.
 """
 
 from __future__ import annotations
 
 import os
 
-from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, UsageError
-from rootless.paths import Lock
+from rootless.errors import AlreadyExists, HostLimit, InvalidInput, InvalidState, NotFound, RootlessError, UsageError
+from rootless.paths import Lock, sync
 from rootless.records.container import ContainerNeeds, ContainerRecord
 from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
@@ -20,6 +24,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
 
+    Ids = list[str]
+    Names = list[str]
+
+_MARK = "name"  # in a container's directory: it was published
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _OTHER = _FIRST | frozenset("_.-")
 _HEX = frozenset("0123456789abcdef")
@@ -71,14 +79,17 @@ class Containers:
             raise HostLimit(f"cannot make container directory '{directory}': {e.strerror}") from e
         return directory
 
-    def publish(self, container_id: str) -> None:
-        """Give the container its name: from here on it exists. Raises AlreadyExists when another one was faster."""
-        name = check_name(self._name(container_id))
-        self._take(name, container_id)
+    def publish(self, container_id: str, *, durable: bool = True) -> None:
+        """Give the container its name: from here on it exists. Raises AlreadyExists when another one was faster.
 
-    def update(self, record: ContainerRecord) -> None:
+        durable: its files and then its name are on the disk when this returns.
+        """
+        name = check_name(self._name(container_id))
+        self._take(name, container_id, durable=durable)
+
+    def update(self, record: ContainerRecord, *, durable: bool = True) -> None:
         """Replace the record of a container that keeps its id and its name."""
-        write_record(self.path(record.id, "record.json"), record.to_json(), durable=False)
+        write_record(self.path(record.id, "record.json"), record.to_json(), durable=durable)
 
     def find(self, text: str) -> str:
         """The id of the container named `text`, with id `text`, or with the one id that begins so.
@@ -96,6 +107,8 @@ class Containers:
                     return matches[0]
                 if matches:
                     raise UsageError(f"several containers have ids that begin with '{text}'", hint="give more digits")
+        if self.recover():
+            return self.find(text)
         raise NotFound(f"no such container: '{text}'", hint="`rootless ps -a` lists them")
 
     def read(self, container_id: str) -> ContainerRecord:
@@ -115,12 +128,42 @@ class Containers:
 
     def list(self) -> list[str]:
         """The ids of all containers that exist, in no order."""
-        found = []
-        for name in os.listdir(self.names):
-            owner = self._owner(name)
-            if owner is not None:
-                found.append(owner)
-        return found
+        return [*self._named(), *self.recover()]
+
+    def _named(self) -> Ids:
+        return [owner for name in os.listdir(self.names) if (owner := self._owner(name)) is not None]
+
+    def recover(self) -> Ids:
+        """Give those containers a name again that have lost it, and lie in whole records; their ids.
+
+        Where the name has another owner by now, the container gets its first digits behind it.
+        """
+        named = set(self._named())
+        return [each for each in os.listdir(self.directory) if each not in named and self._recover(each)]
+
+    def _recover(self, container_id: str) -> bool:
+        if not self.was_published(container_id):
+            return False
+        try:
+            record = self.read(container_id)
+            if record.options.flag("rm") or record.id != container_id:
+                return False
+            try:
+                self._take(check_name(record.name), container_id)
+            except AlreadyExists:
+                record.name = f"{record.name[:100]}-{container_id[:12]}"
+                self._take(record.name, container_id)
+                self.update(record)
+        except (RootlessError, OSError):
+            return False  # damaged, which `system check` tells, or removed meanwhile, or no room for a name
+        return True
+
+    def was_published(self, container_id: str) -> bool:
+        """Whether the directory belongs to a container that existed, with or without a name now.
+
+        Of those that earlier versions made only those are known that were started.
+        """
+        return any(os.path.lexists(self.path(container_id, each)) for each in (_MARK, "monitor.lock", "state.json"))
 
     def rename(self, container_id: str, name: str) -> None:
         """Change the name. Raises UsageError, AlreadyExists, NotFound."""
@@ -135,22 +178,46 @@ class Containers:
         write_record(self.path(container_id, "record.json"), record.to_json())
         self._drop(old, container_id)
 
-    def unpublish(self, container_id: str) -> str:
-        """Take the name away, so that the container is garbage; returns the directory for removal.remove_tree.
+    def discard(self, container_id: str) -> str:
+        """End the container's existence in one step; where its files are now, which removal.delete takes.
 
-        Removal is this, then removal.remove_tree(directory, id_map). A kill in between leaves work for gc only.
+        A kill leaves trash, or a name that leads nowhere: work for gc only.
         """
+        directory, moved = self.path(container_id), f"{self.root}/trash/{random_name()}"
+        lock = Lock(f"{self.root}/locks/names")
         try:
-            self._drop(self._name(container_id), container_id)
-        except NotFound:
-            pass
-        return self.path(container_id)
+            lock.acquire()  # nobody may take the name between our look at its file and its end
+        except OSError:
+            pass  # no inode for it, or no directory `locks`; removing must work all the same
+        try:
+            names = self._names_of(container_id)
+            try:
+                os.rename(directory, moved)
+            except OSError:  # no `trash`, no room in it, or a mount point: without these files it is garbage
+                moved = directory
+                for name in (_MARK, "monitor.lock", "state.json", "record.json"):
+                    try:
+                        os.unlink(f"{directory}/{name}")
+                    except OSError:
+                        continue
+            for name in names:
+                self._drop(name, container_id)
+        finally:
+            lock.release()
+        return moved
+
+    def _names_of(self, container_id: str) -> Names:
+        """The name in the record, or those whose files lead to a damaged one."""
+        try:
+            return [self._name(container_id)]
+        except (NotFound, InvalidInput):
+            return [name for name in os.listdir(self.names) if self._leads_to(name) == container_id]
 
     def remove(self, container_id: str, id_map: IdMap) -> None:
         """Remove name and directory; `id_map` is the map its files were written with."""
-        from rootless.storage.files.removal import remove_tree
+        from rootless.storage.files.removal import delete
 
-        remove_tree(self.unpublish(container_id), id_map)
+        delete(self.discard(container_id), id_map)
 
     def read_state(self, container_id: str) -> ContainerState | None:
         """The state that the monitor wrote last, or None before the first start."""
@@ -165,9 +232,9 @@ class Containers:
         path = self.path(container_id, "launch.json")
         return LaunchPlan.from_json(read_record(path, what="launch record"), path)
 
-    def write_launch(self, container_id: str, plan: LaunchPlan) -> None:
+    def write_launch(self, container_id: str, plan: LaunchPlan, *, durable: bool = True) -> None:
         """Replace what its monitor is asked to do."""
-        write_record(self.path(container_id, "launch.json"), plan.to_json(), durable=False)
+        write_record(self.path(container_id, "launch.json"), plan.to_json(), durable=durable)
 
     def drop_stale(self, name: str) -> None:
         """Remove a name file that leads to no container (a removal that was killed)."""
@@ -181,7 +248,22 @@ class Containers:
                     pass
 
     def _owner(self, name: str) -> str | None:
-        """The id behind a name file, None when there is none or it is a left-over."""
+        """The id behind a name file, None when there is none or it is a left-over.
+
+        Where the record is damaged the name file is believed, so that the container can be seen and removed.
+        """
+        container_id = self._leads_to(name)
+        if container_id is None:
+            return None
+        try:
+            return container_id if self._name(container_id) == name else None
+        except NotFound:
+            return None
+        except InvalidInput:
+            return container_id
+
+    def _leads_to(self, name: str) -> str | None:
+        """The id in a name file, None when there is none."""
         try:
             with open(f"{self.names}/{name}", encoding="ascii", errors="replace") as file:
                 container_id = file.read(65).strip()
@@ -189,20 +271,23 @@ class Containers:
             return None
         except OSError as e:
             raise HostLimit(f"cannot read '{self.names}/{name}': {e.strerror}") from e
-        try:
-            return container_id if _HEX.issuperset(container_id) and self._name(container_id) == name else None
-        except NotFound:
-            return None
+        return container_id if container_id and _HEX.issuperset(container_id) else None
 
     def _is_published(self, container_id: str) -> bool:
         try:
             return self._owner(self._name(container_id)) == container_id
         except NotFound:
             return False
+        except InvalidInput:
+            return any(self._leads_to(name) == container_id for name in os.listdir(self.names))
 
-    def _take(self, name: str, container_id: str) -> None:
-        """Make the name file, whole and only if it is not there: link(2) does both, on NFS too."""
-        temporary = self.path(container_id, "name")
+    def _take(self, name: str, container_id: str, *, durable: bool = True) -> None:
+        """Make the name file, whole and only if it is not there: link(2) does both, on NFS too.
+
+        Its other link stays in the container's directory as the mark that the container has existed.
+        """
+        directory = self.path(container_id)
+        temporary = f"{directory}/.{_MARK}"
         path = f"{self.names}/{name}"
         try:
             if os.path.exists(temporary):  # a killed publish: perhaps the very inode that is the name file now
@@ -210,23 +295,44 @@ class Containers:
             with open(temporary, "x", encoding="ascii") as file:
                 file.write(f"{container_id}\n")
             try:
-                os.link(temporary, path)
-            except FileExistsError:
-                with Lock(f"{self.root}/locks/names"):
-                    owner = self._owner(name)
-                    if owner is not None:
-                        raise _in_use(name, owner) from None
-                    # The left-over of a removal that was killed, or of a container directory that was lost
-                    if os.path.exists(path):
-                        os.unlink(path)
-                    try:
-                        os.link(temporary, path)
-                    except FileExistsError:
-                        raise _in_use(name, self._owner(name) or "") from None
-            finally:
+                if durable:
+                    sync((*self._plain_files(directory), directory, self.directory))
+                self._link(temporary, name)
+                os.rename(temporary, f"{directory}/{_MARK}")
+            except BaseException:
                 os.unlink(temporary)
+                raise
+            if durable:
+                sync((directory, self.names))
         except OSError as e:
             raise HostLimit(f"cannot write container name '{path}': {e.strerror}") from e
+
+    @staticmethod
+    def _plain_files(directory: str) -> Names:
+        """What a new container consists of; of one that has run its records, and not what may be a long log."""
+        names = [f".{_MARK}", "record.json", "launch.json", "config.json"]
+        if not os.path.lexists(f"{directory}/{_MARK}"):
+            with os.scandir(directory) as entries:
+                names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        return [f"{directory}/{name}" for name in names]
+
+    def _link(self, temporary: str, name: str) -> None:
+        """Link the file `temporary` as the name. Raises AlreadyExists when a container has it."""
+        path = f"{self.names}/{name}"
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            with Lock(f"{self.root}/locks/names"):
+                owner = self._owner(name)
+                if owner is not None:
+                    raise _in_use(name, owner) from None
+                # The left-over of a removal that was killed, or of a container directory that was lost
+                if os.path.exists(path):
+                    os.unlink(path)
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    raise _in_use(name, self._owner(name) or "") from None
 
     def _drop(self, name: str, container_id: str) -> None:
         path = f"{self.names}/{name}"

@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rootless.errors import InvalidInput, NotFound, RootlessError
+from rootless.errors import InvalidInput, NewerFormat, NotFound, RootlessError
 from rootless.image.digest import hex_of
 from rootless.image.manifest import Index, chain_ids
-from rootless.paths import Lock
+from rootless.paths import Lock, make_private
 from rootless.storage.files.removal import delete, remove_tree
 from rootless.storage.store.index import is_image
 from rootless.storage.store.step_records import BuildCache
@@ -23,17 +23,21 @@ from rootless.storage.tar.recipe import find as find_recipe
 if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 
+    Paths = list[str]
+
 _POLL = 0.02
+CONTAINER_PREFIX = "container-"  # of names in `quarantine`, before the id of a container
 
 
 @dataclass(slots=True)
 class Collected:
     """What one collection found. freed: bytes of blobs and layers; busy: somebody was using the store, so nothing was
-    done."""
+    done; quarantined: ids of containers that lost name and record, and hold files that they have written."""
 
     blobs: list[str] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
     containers: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
     temporaries: list[str] = field(default_factory=list)
     freed: int = 0
     busy: bool = False
@@ -64,6 +68,15 @@ def collect_garbage(
         lock.release()
 
 
+def quarantined_containers(store: Store) -> Paths:
+    """Where the files of containers lie that have lost their name and their record."""
+    try:
+        names = os.listdir(store.path("quarantine"))
+    except FileNotFoundError:
+        return []
+    return [store.path("quarantine", name) for name in names if name.startswith(CONTAINER_PREFIX)]
+
+
 class _Collector:
     """One collection, while the store's exclusive lock is held."""
 
@@ -91,14 +104,17 @@ class _Collector:
             ]
 
     def _quarantined(self) -> list[str]:
-        """Damaged objects that were replaced. A container that runs may still have the old tree mounted."""
+        """Damaged objects that were replaced. A container that runs may still have the old tree mounted.
+
+        What containers have written is not among them: nothing replaces it, so that only `system prune` removes it.
+        """
         try:
             names = os.listdir(self._store.path("quarantine"))
         except FileNotFoundError:
             return []
         if any(self._runs(self._store.containers.path(name)) for name in os.listdir(self._store.containers.directory)):
             return []
-        return [self._store.path("quarantine", name) for name in names]
+        return [self._store.path("quarantine", name) for name in names if not name.startswith(CONTAINER_PREFIX)]
 
     @staticmethod
     def _runs(directory: str) -> bool:
@@ -118,7 +134,24 @@ class _Collector:
                 continue
             # A container that runs while its name is gone is being removed by its own monitor
             if not self._runs(directory):
-                found.containers.append(name)
+                (found.quarantined if self._holds_work(name) else found.containers).append(name)
+
+    def _holds_work(self, name: str) -> bool:
+        """Whether a container that has no name, and could not be given it again, holds files that it has written."""
+        containers = self._store.containers
+        if not containers.was_published(name) and not os.path.lexists(containers.path(name, "record.json")):
+            return False
+        try:
+            if containers.read(name).options.flag("rm"):
+                return False
+        except RootlessError:
+            pass  # damaged: nobody knows
+        try:
+            return bool(os.listdir(containers.path(name, "upper")))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def _find_unreferenced(self, found: Collected, keep_layer_blobs: bool) -> None:
         """Blobs and layers that nothing leads to. When something that leads cannot be read, none are garbage."""
@@ -147,9 +180,18 @@ class _Collector:
         layers.update(BuildCache(store.root).chains())
         manifests = set(store.index.manifest_digests())
         for container_id in store.containers.list():
-            needs = store.containers.read_needs(container_id)
+            try:
+                needs = store.containers.read_needs(container_id)
+            except NewerFormat:
+                raise
+            except InvalidInput:
+                layers.update(self._mounted(container_id))  # what launch.json names; when it is damaged too, all stays
+                continue
             layers.update(needs.layers)
-            layers.update(self._mounted(container_id))
+            try:
+                layers.update(self._mounted(container_id))
+            except InvalidInput:
+                pass  # the record has said what is needed
             if needs.manifest_digest and store.blobs.has(needs.manifest_digest):
                 manifests.add(needs.manifest_digest)
         waiting = list(manifests)
@@ -197,6 +239,9 @@ class _Collector:
         store = self._store
         for name in found.containers:
             remove_tree(store.containers.path(name), store.id_map)
+        for name in found.quarantined:
+            make_private(store.path("quarantine"))
+            os.rename(store.containers.path(name), store.path("quarantine", f"{CONTAINER_PREFIX}{name}"))
         for digest in found.blobs:
             store.blobs.remove(digest)
         for chain_id in found.layers:

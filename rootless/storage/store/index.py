@@ -8,6 +8,7 @@ of several platforms; as an image it then stands for the one of this host.
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
@@ -15,7 +16,7 @@ from rootless.image.digest import hex_of
 from rootless.image.fields import load_json, mapping, text
 from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
 from rootless.image.platform import host_platform
-from rootless.paths import Lock, atomic_write
+from rootless.paths import Lock, atomic_write, sync
 from rootless.storage.store import reserve
 from rootless.storage.store.blobs import Blobs
 
@@ -271,6 +272,8 @@ class ImageIndex:
         if frees:
             reserve.write_freeing(self.path, content, self._reserve)
             return
+        # The blobs themselves are on the disk, and the layers' trees; their names must be before the image's
+        sync((self._blobs.directory, os.path.join(os.path.dirname(self.path), "layers")))
         atomic_write(self.path, content)
         reserve.keep(self._reserve, len(content))
 

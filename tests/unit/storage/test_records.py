@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -211,8 +212,7 @@ def test_name_is_taken_once(store: Store) -> None:
 
 def test_name_of_a_lost_container_is_free(store: Store) -> None:
     lost = make_container(store, "web")
-    os.unlink(store.containers.path(lost, "record.json"))
-    os.rmdir(store.containers.path(lost))
+    shutil.rmtree(store.containers.path(lost))
     assert store.containers.list() == []
     again = make_container(store, "web")
     assert store.containers.find("web") == again
