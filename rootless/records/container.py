@@ -244,7 +244,9 @@ class ContainerNeeds:
 
     @classmethod
     def from_json(cls, known: object, file: str = "record.json") -> ContainerNeeds:
-        """Those that `known`, the content of record.json, names. Raises InvalidInput for a newer format."""
+        """Those that `known`, the content of record.json, names. Raises InvalidInput for what is no record, and for a
+        newer format."""
         fields = Fields(known, file)
         fields.check_version(VERSION)
+        fields.text("id")  # else it is no record, and that it names nothing does not mean that nothing is needed
         return cls(fields.texts("layers"), fields.text("manifest_digest", ""), fields.texts("volumes"))

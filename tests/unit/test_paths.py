@@ -56,7 +56,7 @@ def test_a_bare_name_is_replaced_in_the_current_directory(tmp_path: Path, monkey
 
     monkeypatch.setattr(os, "open", note)
     atomic_write("here", b"content")
-    assert opened == [f".here.{os.getpid()}.tmp"]
+    assert opened == [f".here.{os.getpid()}.tmp", "."]  # the directory to be synced
     assert (tmp_path / "here").read_bytes() == b"content"
     assert [entry.name for entry in tmp_path.iterdir()] == ["here"]
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from rootless.engine.container.reconcile import state_of
-from rootless.errors import InvalidInput, NotFound
+from rootless.engine.container.reconcile import readable_records, state_of, tell_damaged
+from rootless.errors import InvalidInput
 from rootless.monitor import stop_request
 from rootless.records.state import NEVER
 
@@ -25,13 +25,12 @@ def wanted_after_boot(engine: Engine) -> list[str]:
     Containers that were made on another host of a shared home are that host's.
     """
     chosen = []
-    for container_id in engine.store.containers.list():
+    for record in readable_records(engine):
         try:
-            record = engine.store.containers.read(container_id)
-        except (NotFound, InvalidInput):
-            continue  # removed meanwhile, or damaged: `system check` tells
-        if record.host == os.uname().nodename and _is_wanted(engine, record):
-            chosen.append((record.created, record.name))
+            if record.host == os.uname().nodename and _is_wanted(engine, record):
+                chosen.append((record.created, record.name))
+        except InvalidInput as e:
+            tell_damaged(engine, record.id, e)
     return [name for _, name in sorted(chosen)]
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import kill_all
 from rootless.engine.container.lifecycle import Target, mark_stop
-from rootless.engine.container.reconcile import state_of
+from rootless.engine.container.reconcile import readable_records, state_of
 from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport
-from rootless.errors import InvalidState, NotFound, RootlessError
+from rootless.errors import InvalidInput, InvalidState, NewerFormat, NotFound, RootlessError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +39,28 @@ def remove_container(engine: Engine, container: str, *, force: bool = False, vol
                 "or force remove"
             )
         _kill(engine, container_id, state)
-    record = _record(engine, container_id)
+    try:
+        record = _record(engine, container_id)
+    except InvalidInput as e:
+        if not force or isinstance(e, NewerFormat):
+            raise InvalidInput(e.message, hint=f"`rootless rm -f {container}` removes the container") from e
+        _remove_damaged(engine, container_id)
+        return container_id
     if record is None:
         return container_id  # a --rm container, whose monitor has done it
     remove(engine, record, volumes=volumes)
     return container_id
+
+
+def _remove_damaged(engine: Engine, container_id: str) -> None:
+    """Delete a container that does not run, and whose record cannot be read: its volumes stay."""
+    store = engine.store
+    try:
+        id_map = store.containers.read_launch(container_id).id_map
+    except (InvalidInput, NotFound):
+        id_map = store.id_map
+    store.containers.remove(container_id, id_map)
+    events.record_event(engine, "container", "destroy", container_id)
 
 
 def _record(engine: Engine, container_id: str) -> ContainerRecord | None:
@@ -90,9 +107,9 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
     """Remove every container that does not run (filters: until, label)."""
     wanted = Filters(filters or {}, ("label", "label!", "until"))
     removed, reclaimed = [], 0
-    for container_id in engine.store.containers.list():
-        record = _record(engine, container_id)
-        if record is None or not wanted.has_labels(record.labels) or not wanted.is_before(record.created):
+    for record in readable_records(engine):
+        container_id = record.id
+        if not wanted.has_labels(record.labels) or not wanted.is_before(record.created):
             continue
         try:
             state = state_of(engine, container_id)

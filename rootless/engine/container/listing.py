@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
-from rootless.engine.container.reconcile import state_of
+from rootless.engine.container.reconcile import readable_records, state_of, tell_damaged
 from rootless.engine.filters import Filters
 from rootless.engine.types import ContainerSummary, PortBinding
 from rootless.errors import InvalidInput, NotFound, UsageError
@@ -40,7 +40,7 @@ def list_containers(
         if whole_number(code.removeprefix("-")) is None:
             raise UsageError(f"invalid filter 'exited={code}'", hint="write a number")
     show_all = all or last >= 0 or bool(wanted.get("status")) or bool(wanted.get("exited"))
-    records = _records(engine)
+    records = sorted(readable_records(engine), key=lambda record: -record.created)
     bounds = {key: _created(engine, wanted.get(key)) for key in ("before", "since")}
     ancestors = _ancestors(engine, wanted.get("ancestor"))
     rows = []
@@ -51,6 +51,9 @@ def list_containers(
             state = state_of(engine, record.id)
         except NotFound:
             continue
+        except InvalidInput as e:
+            tell_damaged(engine, record.id, e)
+            continue
         if not show_all and state.status not in ("running", "paused", "restarting"):
             continue
         if not _matches_state(state, wanted):
@@ -59,17 +62,6 @@ def list_containers(
         if 0 <= last <= len(rows):
             break
     return rows if last < 0 else rows[:last]
-
-
-def _records(engine: Engine) -> list[ContainerRecord]:
-    containers = engine.store.containers
-    found = []
-    for container_id in containers.list():
-        try:
-            found.append(containers.read(container_id))
-        except NotFound:
-            continue
-    return sorted(found, key=lambda record: -record.created)
 
 
 def _created(engine: Engine, names: Sequence[str]) -> list[float]:

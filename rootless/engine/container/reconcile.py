@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from rootless.engine.types import ContainerOptions
-from rootless.errors import InvalidInput, NewerFormat
+from rootless.errors import InvalidInput, NewerFormat, NotFound, RootlessError
 from rootless.records.fields import Fields
 from rootless.records.state import LIVE, ContainerState
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord
+
+    Records = list[ContainerRecord]
 
 
 def state_of(engine: Engine, container_id: str) -> ContainerState:
@@ -46,6 +48,26 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
     if state.status == "running" and os.path.exists(containers.path(container_id, "paused")):
         state.status = "paused"
     return state
+
+
+def readable_records(engine: Engine) -> Records:
+    """The records of all containers, in no order; of each that is damaged the user is told in one line."""
+    found = []
+    for container_id in engine.store.containers.list():
+        try:
+            found.append(engine.store.containers.read(container_id))
+        except NotFound:
+            continue  # removed meanwhile
+        except InvalidInput as e:
+            tell_damaged(engine, container_id, e)
+    return found
+
+
+def tell_damaged(engine: Engine, container_id: str, error: RootlessError) -> None:
+    """Say in one line that a container is left out, and what can be done."""
+    short = container_id[:12]
+    remedy = "" if isinstance(error, NewerFormat) else f"; `rootless rm -f {short}` removes it"
+    engine.warn(f"container {short} is left out: {error.message}{remedy}")
 
 
 def _unreadable(directory: str) -> ContainerState:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from rootless.engine.container.container_cgroup import group_of
-from rootless.engine.container.reconcile import state_of
+from rootless.engine.container.reconcile import state_of, tell_damaged
 from rootless.engine.report_types import ContainerStats
-from rootless.errors import InvalidState, NotFound
+from rootless.errors import InvalidInput, InvalidState, NotFound
 from rootless.kernel import procfs
 from rootless.network.modes import recorded_mode
 from rootless.units import parse_timestamp
@@ -61,6 +61,9 @@ class _Sampler:
                 record = self._engine.store.containers.read(container_id)
                 state = state_of(self._engine, container_id)
             except (NotFound, InvalidState):
+                continue
+            except InvalidInput as e:
+                tell_damaged(self._engine, container_id, e)
                 continue
             if not state.is_running or state.remote:
                 if all:

@@ -9,7 +9,7 @@ from rootless.engine.image.image_list import has_label, matches, users_by_image
 from rootless.engine.image.image_names import familiar, is_digest_name, qualify, repo_digests, require, tags
 from rootless.engine.image_types import RemovedImage
 from rootless.engine.types import PruneReport
-from rootless.errors import ImageNotFound, InvalidState, NotFound, RootlessError, UsageError
+from rootless.errors import ImageNotFound, InvalidInput, InvalidState, NotFound, RootlessError, UsageError
 from rootless.image.manifest import Descriptor, chain_ids
 from rootless.image.reference import parse_reference
 from rootless.records.state import LIVE
@@ -63,7 +63,15 @@ def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedIm
     Raises InvalidState when a container uses the image (force: stopped containers' image loses its names, nothing
     a container needs is deleted) or, by id, when several names point to it.
     """
-    entry = require(engine, name)
+    try:
+        entry = require(engine, name)
+    except (NotFound, InvalidInput):
+        broken = _broken(engine, name)
+        if broken is None:
+            raise
+        engine.store.index.remove(broken)  # nothing can be said of it but that it goes
+        _collect(engine, [])
+        return RemovedImage((), (broken,))
     full = _name_of(engine, entry, name)
     named = tags(entry)
     if full is not None:
@@ -80,6 +88,20 @@ def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedIm
     _check_users(engine, entry, name, by_name=full is not None, force=force)
     engine.store.index.remove(entry.named_digest)
     return _noted(engine, entry, RemovedImage(_shown_names(entry), _collect(engine, [entry])[0]))
+
+
+def _broken(engine: Engine, text: str) -> str | None:
+    """The digest of the image without a readable manifest or config that `text` (name, digest, first digits) means."""
+    names = engine.store.index.names()
+    try:
+        full = str(qualify(engine, text)[0])
+    except UsageError:
+        full = text
+    broken = [digest for digest, _ in engine.store.index.broken()]
+    found = [digest for digest in broken if full in names[digest] or text == digest]
+    digits = text.removeprefix("sha256:")
+    found = found or [digest for digest in broken if len(digits) >= 4 and digest[7:].startswith(digits)]
+    return found[0] if len(found) == 1 else None
 
 
 def _shown_names(entry: ImageEntry) -> tuple[str, ...]:
@@ -116,7 +138,12 @@ def prune_images(
     users = users_by_image(store)
     wanted = {key: values for key, values in filters.items() if key in ("label", "until")}
     gone = []
-    for entry in store.index.entries():
+    try:
+        entries = store.index.entries()
+    except InvalidInput as e:
+        engine.warn(f"all images stay: {e.message}; {e.hint}")
+        return PruneReport()
+    for entry in entries:
         if (only_dangling and tags(entry)) or users.get(entry.config_digest):
             continue
         if not matches(engine, entry, wanted):

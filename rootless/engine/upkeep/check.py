@@ -23,6 +23,8 @@ from rootless.engine.report_types import (
 )
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
+from rootless.records.json_file import read_record
+from rootless.runtime.spec.oci_config import OciConfig
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.jobs import VerifyJob
 from rootless.storage.store.gc import collect_garbage
@@ -30,9 +32,10 @@ from rootless.storage.tar import recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
     from rootless.storage.layers.layer_record import LayerRecord
     from rootless.storage.store.index import ImageEntry
 
@@ -195,9 +198,8 @@ class _Look:
             if missing:
                 text = f"'{record.name}' lacks {len(missing)} of its layers"
                 self._found.append(StoreFinding(CONTAINER, container_id, text, tuple(missing)))
-            for name in ("config.json", "launch.json"):
-                if not os.path.exists(containers.path(container_id, name)):
-                    self._found.append(StoreFinding(CONTAINER, container_id, f"'{record.name}' has no {name}"))
+            for text in self._damaged_files(record):
+                self._found.append(StoreFinding(CONTAINER, container_id, f"'{record.name}': {text}"))
         for name in os.listdir(containers.names):
             try:
                 with open(f"{containers.names}/{name}", encoding="ascii", errors="replace") as file:
@@ -206,6 +208,29 @@ class _Look:
                 continue
             if not os.path.exists(containers.path(owner or "-", "record.json")):
                 self._found.append(StoreFinding(NAME, name, "the container that has this name is gone"))
+
+    def _damaged_files(self, record: ContainerRecord) -> Iterator[str]:
+        """What is wrong with the files beside the record of a container."""
+        containers = self._store.containers
+        directory = containers.path(record.id)
+        try:
+            OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
+        except RootlessError as e:
+            yield e.message
+        try:
+            rootfs = containers.read_launch(record.id).rootfs
+        except RootlessError as e:
+            yield e.message
+        else:
+            if rootfs is not None and rootfs.upper and not os.path.isdir(rootfs.upper):
+                yield "its directory `upper` is missing"
+        if record.names_directory == directory:
+            for name in ("hosts", "hostname", "resolv.conf"):
+                try:
+                    if not os.stat(f"{directory}/{name}").st_size and name != "resolv.conf":
+                        yield f"its file {name} is empty"
+                except OSError:
+                    yield f"its file {name} is missing"
 
     def _volumes(self) -> None:
         directory = self._store.volumes.directory

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 
-from rootless.engine.report_types import BLOB, CONTAINER, IMAGE, LAYER, NAME, VOLUME, StoreFinding
+from rootless.engine.container.reconcile import state_of
+from rootless.engine.report_types import BLOB, CONTAINER, IMAGE, INDEX, LAYER, NAME, VOLUME, StoreFinding
 from rootless.engine.transfer.layer_bytes import recovered_tar
-from rootless.errors import HostLimit, RootlessError
+from rootless.errors import HostLimit, InvalidInput, NewerFormat, RootlessError
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chain_ids, parse_manifest
+from rootless.monitor import reap
 from rootless.paths import ensure_private
-from rootless.records.json_file import random_name
+from rootless.records.json_file import random_name, write_record
+from rootless.storage.store.gc import CONTAINER_PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ def repair(engine: Engine, findings: list[StoreFinding], damaged: Mapping[str, b
     """Put right what can be; the findings with what was done. damaged: chain id → whether the content is whole."""
     work = _Repair(engine, damaged)
     # Blobs first: manifests and configs say what layers are
-    order = {BLOB: 0, IMAGE: 1, LAYER: 2}
+    order = {INDEX: -1, BLOB: 0, IMAGE: 1, LAYER: 2}
     return [work.one(each) for each in sorted(findings, key=lambda each: order.get(each.kind, 3))]
 
 
@@ -123,12 +126,50 @@ class _Repair:
         self._store.containers.drop_stale(finding.id)
         return "removed"
 
+    def _index(self, finding: StoreFinding) -> str:
+        from rootless.engine.upkeep.lost_names import image_names
+
+        self._quarantine(self._store.index.path)
+        count = self._store.index.rebuild(image_names(self._engine))
+        return f"made again from the manifests of {count} images, with the names that events and containers tell"
+
     def _container(self, finding: StoreFinding) -> str:
+        containers, container_id = self._store.containers, finding.id
+        try:
+            containers.read(container_id)
+        except NewerFormat:
+            raise
+        except InvalidInput:
+            return self._set_aside(container_id)
+        try:
+            containers.read_state(container_id)
+        except NewerFormat:
+            raise
+        except InvalidInput:
+            state = state_of(self._engine, container_id)
+            if state.status != "exited":
+                raise HostLimit("its monitor lives and writes it again", hint="stop the container") from None
+            write_record(containers.path(container_id, "state.json"), state.to_json())
+            return "it counts as cut off"
         if finding.details and all(self._store.layers.has(chain) for chain in finding.details):
             return "its layers are there again"
         raise HostLimit("what it had written cannot be made again", hint=f"rootless rm -f {finding.id[:12]}")
 
+    def _set_aside(self, container_id: str) -> str:
+        """A container whose record nobody can read; what it had written is kept."""
+        if reap.is_supervised(self._store.containers.path(container_id)):
+            raise HostLimit("it runs", hint=f"rootless rm -f {container_id[:12]}")
+        directory = ensure_private(self._store.path("quarantine"))
+        place = f"{directory}/{CONTAINER_PREFIX}{container_id}"
+        try:
+            self._store.containers.discard(container_id, place)
+        except OSError as e:
+            raise HostLimit(f"cannot move it into quarantine: {e.strerror}") from e
+        return f"put into quarantine; what it had written is in '{place}/upper' until the next `rootless system prune`"
+
     def _volume(self, finding: StoreFinding) -> str:
+        if self._store.volumes.restore(finding.id):
+            return "its record was made again, without labels"
         raise HostLimit("only you know what it held", hint=f"rootless volume rm -f {finding.id}")
 
     def _image_with_layer(self, digest: str) -> ImageEntry | None:
@@ -193,6 +234,7 @@ class _Repair:
 
 
 _WAYS = {
+    INDEX: _Repair._index,
     BLOB: _Repair._blob,
     IMAGE: _Repair._image,
     LAYER: _Repair._layer,

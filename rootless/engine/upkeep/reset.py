@@ -31,11 +31,13 @@ def reset_store(engine: Engine, *, force: bool = False) -> None:
         raise InvalidState(
             f"{len(running)} containers are running: {names}", hint="stop them first, or use --force, which kills them"
         )
-    for container_id in engine.store.containers.list():
+    for container_id in _ids(engine):
         try:
             remove_container(engine, container_id, force=True)
         except RootlessError as e:
             engine.warn(f"container {container_id[:12]}: {e.message}")
+        except OSError as e:
+            engine.warn(f"container {container_id[:12]}: {e.strerror}")
     still = _running(engine)
     if still:
         raise InvalidState(f"containers still run: {', '.join(still[:5])}", hint="they may run on another host")
@@ -51,18 +53,27 @@ def reset_store(engine: Engine, *, force: bool = False) -> None:
         lock.release()
 
 
+def _ids(engine: Engine) -> list[str]:
+    """Containers, as far as anything can be read of them: what cannot be understood goes with the rest."""
+    try:
+        return engine.store.containers.list()
+    except (RootlessError, OSError):
+        return []
+
+
 def _running(engine: Engine) -> list[str]:
     """Names of the containers that have a process, here or on another host."""
     from rootless.engine.container.reconcile import state_of
 
     found = []
-    for container_id in engine.store.containers.list():
+    for container_id in _ids(engine):
         try:
             state = state_of(engine, container_id)
             if state.is_running or state.status in ("restarting", "paused"):
-                found.append(engine.store.containers.read(container_id).name)
-        except RootlessError:
-            continue  # a damaged record has no say
+                found.append(container_id[:12])
+                found[-1] = engine.store.containers.read(container_id).name
+        except (RootlessError, OSError):
+            continue  # what is damaged has no say
     return found
 
 

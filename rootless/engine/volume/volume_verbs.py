@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport, VolumeSummary
-from rootless.errors import InvalidState, NotFound, RootlessError
+from rootless.errors import InvalidInput, InvalidState, NotFound, RootlessError
 from rootless.units import parse_timestamp
 
 TYPE_CHECKING = False
@@ -102,7 +102,11 @@ def prune_volumes(
     removed, reclaimed = [], 0
     # no create is between making a volume and writing the record that uses it
     with store.exclusive():
-        users = store.volumes.users()
+        try:
+            users = store.volumes.users()
+        except InvalidInput as e:
+            engine.warn(f"all volumes stay, for nobody knows which of them are used: {e.message}")
+            return PruneReport()
         for volume in store.volumes.list():
             if users.get(volume.name) or not (everything or volume.anonymous):
                 continue

@@ -178,12 +178,13 @@ class Containers:
         write_record(self.path(container_id, "record.json"), record.to_json())
         self._drop(old, container_id)
 
-    def discard(self, container_id: str) -> str:
+    def discard(self, container_id: str, target: str | None = None) -> str:
         """End the container's existence in one step; where its files are now, which removal.delete takes.
 
-        A kill leaves trash, or a name that leads nowhere: work for gc only.
+        target: where they go, by default into the trash. A kill leaves trash, or a name that leads nowhere: work for gc
+        only.
         """
-        directory, moved = self.path(container_id), f"{self.root}/trash/{random_name()}"
+        directory, moved = self.path(container_id), target or f"{self.root}/trash/{random_name()}"
         lock = Lock(f"{self.root}/locks/names")
         try:
             lock.acquire()  # nobody may take the name between our look at its file and its end
@@ -194,6 +195,8 @@ class Containers:
             try:
                 os.rename(directory, moved)
             except OSError:  # no `trash`, no room in it, or a mount point: without these files it is garbage
+                if target is not None:
+                    raise
                 moved = directory
                 for name in (_MARK, "monitor.lock", "state.json", "record.json"):
                     try:

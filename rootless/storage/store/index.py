@@ -21,6 +21,8 @@ from rootless.storage.store import reserve
 from rootless.storage.store.blobs import Blobs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rootless.image.fields import Fields
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -229,6 +231,37 @@ class ImageIndex:
             descriptors = self._descriptors()
             self._write([d for d in descriptors if d.digest != manifest_digest], frees=True)
 
+    def rebuild(self, known: Mapping[str, Sequence[str]]) -> int:
+        """Write the index anew from the manifests that are here; how many images it has then.
+
+        known: full names by the digest of a config, a manifest or an index.
+        """
+        with Lock(self._lock):
+            documents = [each for digest in self._blobs.digests() if (each := self._manifest(digest)) is not None]
+            children = {child.digest for each in documents if isinstance(each, Index) for child in each.manifests}
+            descriptors: list[_Listed] = []
+            given: set[str] = set()
+            for document in sorted(documents, key=lambda each: (isinstance(each, Manifest), each.digest)):
+                ids = (document.digest, document.config.digest if isinstance(document, Manifest) else "")
+                names = [name for each in ids for name in known.get(each, ()) if name not in given]
+                given.update(names)
+                if names or document.digest not in children:
+                    descriptors += [
+                        _Listed.of_descriptor(document.descriptor, name) for name in (dict.fromkeys(names) or (None,))
+                    ]
+            self._write(descriptors)
+        return len({each.digest for each in descriptors})
+
+    def _manifest(self, digest: str) -> Manifest | Index | None:
+        """What the blob is, when it is a manifest or an index."""
+        try:
+            with open(self._blobs.path(digest), "rb") as file:
+                if file.read(1) != b"{" or os.fstat(file.fileno()).st_size > MANIFEST_LIMIT:
+                    return None
+            return self.document(digest)
+        except (RootlessError, OSError):
+            return None
+
     def load(self, manifest_digest: str) -> ImageEntry:
         """The image with exactly this manifest, named or not. Raises NotFound, InvalidInput, DigestMismatch."""
         entry = self._entry(manifest_digest, self._names(self._descriptors()).get(manifest_digest, []))
@@ -261,7 +294,7 @@ class ImageIndex:
         except (OSError, KeyError, InvalidInput) as e:
             raise InvalidInput(
                 f"image index '{self.path}' is damaged: {e}",
-                hint="restore it, or remove it and pull again",
+                hint="`rootless system check --repair` makes it again from the manifests that are here",
             ) from e
 
     def _write(self, descriptors: list[_Listed], *, frees: bool = False) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import HostLimit, InvalidState
-from rootless.paths import Directories, Lock, atomic_write, close_to_others, ensure_private
+from rootless.paths import Directories, Lock, atomic_write, close_to_others, ensure_private, make_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +65,21 @@ class Store:
             return
         except OSError as e:
             raise HostLimit(f"cannot read '{version}': {e.strerror}") from e
+        if not found.isascii() or not found.isdigit():
+            self._create()  # empty or damaged, by a power cut for instance: no newer program writes such a version
+            return
         if found != VERSION:
             # The place for migrations: version 1 is the first format, so there is none to migrate from
             raise InvalidState(
                 f"store '{self.root}' has format version '{found}', this program knows version {VERSION}",
                 hint="use the newer program, or set ROOTLESS_ROOT to another directory",
             )
+        for part in PARTS:
+            if not os.path.lexists(f"{self.root}/{part}"):  # lost; what is in it is gone, but the store goes on
+                try:
+                    make_private(f"{self.root}/{part}")
+                except OSError:
+                    pass  # who needs it tells
 
     def _create(self) -> None:
         """Make the parts; `version` is written last, so that a killed creation is simply done again."""

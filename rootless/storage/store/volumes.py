@@ -7,7 +7,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rootless.errors import AlreadyExists, HostLimit, InvalidState, NotFound, RootlessError, UsageError
+from rootless.errors import (
+    AlreadyExists,
+    HostLimit,
+    InvalidInput,
+    InvalidState,
+    NewerFormat,
+    NotFound,
+    RootlessError,
+    UsageError,
+)
 from rootless.paths import sync
 from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
@@ -74,18 +83,11 @@ class Volumes:
         anonymous = anonymous or name is None
         name = random_name() if name is None else check_name(name, what="volume")
         temporary = f"{self.directory}/.{random_name()}"
-        record = {
-            "name": name,
-            "driver": "local",
-            "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "anonymous": anonymous,
-            "labels": dict(labels or {}),
-        }
         try:
             os.mkdir(temporary, 0o700)
             os.mkdir(f"{temporary}/_data", 0o755)
             os.chmod(f"{temporary}/_data", 0o755)  # noqa: S103 - the root of the volume as containers see it; its parent is 0700
-            write_record(f"{temporary}/volume.json", record)
+            self._write(temporary, name, anonymous=anonymous, labels=labels or {})
             try:
                 # Complete or not at all; a directory that is not empty refuses to be replaced
                 os.rename(temporary, f"{self.directory}/{name}")
@@ -98,6 +100,24 @@ class Volumes:
         except OSError as e:
             raise HostLimit(f"cannot make volume '{name}': {e.strerror}") from e
         return self.get(name)
+
+    def restore(self, name: str) -> bool:
+        """Write the record of a volume anew whose files are here; its labels are lost. False without files."""
+        if not os.path.isdir(self.data_path(name)):
+            return False
+        self._write(f"{self.directory}/{name}", name, anonymous=len(name) == 64, labels={})
+        return True
+
+    @staticmethod
+    def _write(directory: str, name: str, *, anonymous: bool, labels: Mapping[str, str]) -> None:
+        record = {
+            "name": name,
+            "driver": "local",
+            "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "anonymous": anonymous,
+            "labels": dict(labels),
+        }
+        write_record(f"{directory}/volume.json", record)
 
     def data_path(self, name: str) -> str:
         """Where the files of a volume of that name are, or would be."""
@@ -151,28 +171,50 @@ class Volumes:
         return found
 
     def users(self) -> dict[str, Names]:
-        """Volume name → ids of the containers whose record names it in "volumes"."""
+        """Volume name → ids of the containers whose record names it in "volumes".
+
+        Raises InvalidInput when of some container nobody can know.
+        """
         users: dict[str, Names] = {}
         for container_id in self._containers.list():
             try:
-                needs = self._containers.read_needs(container_id)
+                names = self._containers.read_needs(container_id).volumes
             except NotFound:
                 continue
-            for name in needs.volumes:
+            except NewerFormat:
+                raise
+            except InvalidInput:
+                names = self._mounted(container_id)
+            for name in names:
                 users.setdefault(name, []).append(container_id)
         return users
 
+    def _mounted(self, container_id: str) -> Names:
+        """The volumes that config.json mounts: all that is known where the record is damaged. Raises InvalidInput."""
+        path = self._containers.path(container_id, "config.json")
+        mounts = Fields(read_record(path, what="bundle"), path).objects("mounts")
+        sources = [mount.text("source", "") for mount in mounts]
+        return [
+            path.removeprefix(f"{self.directory}/").partition("/")[0]
+            for path in sources
+            if path.startswith(f"{self.directory}/")
+        ]
+
     def remove(self, name: str) -> None:
-        """Remove the volume and its files. Raises NotFound; InvalidState when a container uses it."""
+        """Remove the volume and its files, with a damaged record too. Raises NotFound; InvalidState when a container
+        uses it."""
         from rootless.storage.files.removal import remove_tree
 
-        volume = self.get(name)
+        try:
+            self.get(name)
+        except InvalidInput:
+            pass
         users = self.users().get(name)
         if users:
             raise InvalidState(
                 f"volume '{name}' is in use by container '{users[0][:12]}'", hint="remove the container first"
             )
-        remove_tree(os.path.dirname(volume.path), self._default_map())
+        remove_tree(f"{self.directory}/{name}", self._default_map())
 
     def _discard(self, temporary: str) -> None:
         os.rmdir(f"{temporary}/_data")

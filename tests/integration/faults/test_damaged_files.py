@@ -1,0 +1,136 @@
+"""One damaged file: it is told in a line, everything else goes on, and it can be repaired or removed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runner, make_private_directory, make_runner, remove_private_directory, require
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    require(Path("/bin/busybox").exists(), "no /bin/busybox on this host (apt-get install busybox-static)")
+    root = make_private_directory("d")
+    make_runner(root)("image", "bootstrap", "busybox")
+    yield root
+    remove_private_directory(root)
+
+
+@pytest.fixture
+def run(root: Path) -> Iterator[Runner]:
+    """With a container `bad`, to be damaged, and `good`; both have run and are to be started after boot."""
+    run = make_runner(root)
+    for name in ("bad", "good"):
+        words = ("run", "-d", "--name", name, "--restart=always", "--network=none", "-v", f"{name}:/v")
+        run(*words, "busybox", "sh", "-c", "echo hello >/file; exec sleep 1000")
+        run("stop", "-t", "0", name)
+    yield run
+    run("rm", "-f", "bad", "good", check=False)
+    run("volume", "rm", "-f", "bad", "good", check=False)
+    run("system", "prune", "-f")
+
+
+def directory(root: Path, name: str) -> Path:
+    return root / "containers" / (root / "names" / name).read_text().strip()
+
+
+def _names(run: Runner) -> set[str]:
+    return set(run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", bytes(300), b'{"name": 7}'])
+@pytest.mark.parametrize("file", ["record.json", "state.json", "launch.json", "config.json"])
+def test_a_damaged_file_of_a_container_stops_nothing_else(run: Runner, root: Path, file: str, content: bytes) -> None:
+    (directory(root, "bad") / file).write_bytes(content)
+    listed = run("ps", "-a", "--format", "{{.Names}}")
+    assert "good" in listed.stdout
+    if file == "record.json":
+        assert len(listed.stderr.splitlines()) == 1
+        assert "is left out" in listed.stderr
+    for words in (["images"], ["volume", "ls"], ["system", "df"], ["volume", "prune", "-af"], ["image", "prune", "-f"]):
+        run(*words)
+    assert (root / "volumes/bad/_data").is_dir()
+    if file != "state.json" or content[:2] != b'{"':
+        checked = run("system", "check", check=False)
+        assert checked.returncode, checked.stdout
+    booted = run("start", "--after-boot", check=False)
+    assert "good" in booted.stdout, booted.stderr
+    run("rm", "-f", "bad")
+    assert run("ps", "-a", "--format", "{{.Names}}").stdout == "good\n"
+    run("system", "check")
+
+
+def test_repair_keeps_what_a_container_without_record_has_written(run: Runner, root: Path) -> None:
+    container = directory(root, "bad")
+    (container / "record.json").write_bytes(b"")
+    (directory(root, "good") / "state.json").write_bytes(b"")
+    repaired = run("system", "check", "--repair", check=False)
+    assert "quarantine" in repaired.stdout, repaired.stdout
+    assert (root / f"quarantine/container-{container.name}/upper/file").exists()
+    run("image", "prune", "-f")
+    assert (root / f"quarantine/container-{container.name}/upper/file").exists()
+    run("system", "check")
+    assert run("inspect", "good", "--format", "{{.State.ExitCode}}").stdout == "137\n"
+
+
+def test_an_index_is_made_again_with_its_names(run: Runner, root: Path) -> None:
+    run("tag", "busybox", "my/name:1")
+    before = _names(run)
+    for damage in (b"", b"{}", b'{"manifests": [{}]}'):
+        (root / "index.json").write_bytes(damage)
+        failed = run("images", check=False)
+        assert "system check --repair" in failed.stderr
+        run("ps", "-a")
+        run("container", "prune", "-f", "--filter", "label=none")
+        run("system", "check", "--repair", check=False)
+        assert _names(run) == {"busybox:latest", "my/name:1"} & before
+    run("rmi", "my/name:1")
+
+
+def test_an_image_without_manifest_can_be_removed(run: Runner, root: Path) -> None:
+    archive = shutil.make_archive(str(root / "small"), "tar", root / "names")
+    image = run("import", archive, "small:1").stdout.strip()
+    Path(archive).unlink()
+    digest = next(
+        blob.name for blob in (root / "blobs/sha256").iterdir() if image.encode() in blob.read_bytes()
+    )  # its manifest names the config
+    (root / "blobs/sha256" / digest).unlink()
+    assert "damaged" in run("images").stderr
+    run("rmi", f"sha256:{digest}")
+    assert run("images").stderr == ""
+    run("system", "check")
+
+
+@pytest.mark.parametrize("part", ["trash", "incoming", "locks", "names"])
+def test_a_lost_directory_is_made_again(run: Runner, root: Path, part: str) -> None:
+    shutil.rmtree(root / part)
+    assert set(run("ps", "-a", "--format", "{{.Names}}").stdout.split()) == {"good", "bad"}
+    run("run", "--rm", "--network=none", "busybox", "true")
+    run("rm", "-f", "bad")
+    run("system", "prune", "-f")
+    run("system", "check")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0"])
+def test_an_empty_version_is_damage(run: Runner, root: Path, content: bytes) -> None:
+    (root / "version").write_bytes(content)
+    assert "busybox" in run("images").stdout
+    assert (root / "version").read_bytes() == b"1\n"
+
+
+def test_reset_understands_nothing(store_root: Path) -> None:
+    run = make_runner(store_root)
+    run("volume", "create", "v")
+    run("image", "bootstrap", "busybox")
+    run("create", "--name", "c", "busybox", "true")
+    for file in store_root.rglob("*"):
+        if file.is_file() and not file.is_symlink() and "diff" not in file.parts:
+            file.chmod(0o600)
+            file.write_bytes(b"\0damaged")
+    run("system", "reset", "-f")
+    assert not store_root.exists() or not list(store_root.iterdir())
+    store_root.mkdir(exist_ok=True)
