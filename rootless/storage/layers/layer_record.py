@@ -30,8 +30,9 @@ class LostAttributes:
 class LayerContent:
     """What is in a layer, as whoever made its tree has seen it.
 
-    diff_id: digest of its tar; tar_size: bytes of its tar; size: bytes of its files; entries: members of its tar;
-    markers: how the tree says what is deleted, "overlay" (devices 0:0, extended attributes) or "names" (`.wh.` files).
+    diff_id: digest of its tar; tar_size: bytes of its tar, 0 in layers made before there were recipes; size: bytes of
+    its files; entries: members of its tar; markers: how the tree says what is deleted, "overlay" (devices 0:0,
+    extended attributes) or "names" (`.wh.` files).
     """
 
     __slots__ = ("diff_id", "entries", "lost", "markers", "size", "tar_size")
@@ -60,7 +61,7 @@ class LayerContent:
         """The reverse of `to_json`. Raises InvalidInput."""
         content = cls(
             fields.text("diff_id"),
-            fields.integer("tar_size"),
+            fields.integer("tar_size", 0),
             fields.integer("size"),
             fields.integer("entries", 0),
             fields.text("markers", "overlay"),

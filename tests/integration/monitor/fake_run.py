@@ -27,7 +27,7 @@ class FakeRun:
         self.spec = spec
         self.network = NetworkFacts("10.0.2.15")
         self.console_fd: int | None = None
-        self.argv = spec.config["process"]["args"]
+        self.argv = list(spec.config.process.args)
         if self.argv[0] == "defect":
             raise ZeroDivisionError
         if self.argv[0] == "missing":
@@ -91,7 +91,9 @@ def container(root: Path, *args: str, **launch: Any) -> str:
     """A container directory below `root` whose command is `args`; its launch.json takes `launch` over the defaults."""
     directory = root / "containers" / "c0ffee"
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps({"process": {"args": list(args)}, "linux": {"namespaces": []}}))
+    process = {"args": list(args), "cwd": "/"}
+    config = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": process, "linux": {"namespaces": []}}
+    (directory / "config.json").write_text(json.dumps(config))
     settings: dict[str, Any] = {
         "id": "c0ffee",
         "name": "test",
