@@ -20,6 +20,7 @@ class FakeRun:
     """`argv` (from config.json's process.args) as a child of the monitor, with its pipes or a pty of the host."""
 
     group = None
+    namespaces = None
 
     def __init__(self, spec: Any, stdio: tuple[int, int, int] | None) -> None:
         from rootless.errors import CommandNotFound
