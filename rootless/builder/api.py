@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.builder import inputs, outputs
 from rootless.builder.build_options import BuildOptions, BuildResult
 from rootless.builder.dockerfile import graph
@@ -14,6 +12,7 @@ from rootless.engine import verbs
 from rootless.errors import RootlessError, UsageError
 from rootless.image.platform import host_platform, parse_platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.graph import Graph
     from rootless.builder.dockerfile.instructions import Dockerfile

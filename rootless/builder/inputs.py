@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
@@ -15,6 +15,7 @@ from rootless.builder.dockerfile import checks, parser
 from rootless.errors import UsageError
 from rootless.units import whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 

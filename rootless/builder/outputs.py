@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.session.build_state import store_state as store_state
@@ -15,6 +15,7 @@ from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
 from rootless.image.manifest import OCI_INDEX, Descriptor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 

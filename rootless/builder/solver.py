@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING
 
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.steps import bases
 from rootless.builder.steps.stage import StageRun
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.graph import Graph, Node, Source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from rootless.errors import UsageError
 from rootless.image.fields import load_json, mapping, sequence
@@ -19,6 +18,7 @@ from rootless.image.manifest import (
     Manifest,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

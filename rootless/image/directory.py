@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.errors import InvalidInput
 from rootless.image.digest import check_digest, verify
 from rootless.image.file_sets import DirectoryFiles, read_file
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Descriptor, Manifest
 from rootless.image.source import Reader, read_verified, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.platform import Platform
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput, UsageError
 from rootless.image.digest import digest_of
@@ -31,6 +31,7 @@ from rootless.image.reference import parse_reference
 from rootless.image.source import Reader
 from rootless.records.fields import parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, UsageError
 from rootless.image.content import Placed
@@ -15,6 +14,7 @@ from rootless.image.reference import parse_reference
 from rootless.image.sink_files import CheckedStream, disk_errors, ignore_progress
 from rootless.image.tarwriter import TarWriter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.content import BlobContent
     from rootless.image.sink_files import ArchiveOutput, OnBytes

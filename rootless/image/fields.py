@@ -6,10 +6,10 @@ As the image specification says of its documents: members that are not known are
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 

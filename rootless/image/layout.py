@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.errors import InvalidInput, RootlessError, UsageError
 from rootless.image.digest import check_digest
 from rootless.image.fields import load_json
@@ -20,6 +18,7 @@ from rootless.image.manifest import (
 from rootless.image.reference import is_short, parse_reference
 from rootless.image.source import Reader, read_verified, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.platform import Platform
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput
 from rootless.image.digest import check_digest, digest_of, verify
 from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
 from rootless.image.platform import Platform, best_match
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.fields import Fields
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rootless.errors import DigestMismatch, UsageError
 from rootless.host.full import refused
 from rootless.image.content import Placed
 from rootless.image.digest import check_digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from rootless.errors import DigestMismatch, InvalidInput, UsageError
 from rootless.image.content import Placed
@@ -21,6 +21,7 @@ from rootless.image.sink_files import CheckedStream, disk_errors, ignore_progres
 from rootless.image.tarwriter import TarWriter
 from rootless.paths import atomic_write
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rootless.errors import InvalidInput
 from rootless.image.digest import verify
 from rootless.image.manifest import CONFIG_LIMIT, CONFIG_TYPES, Descriptor, Manifest, parse_manifest, select
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import MEMBER, pack
 from rootless.builder.session.build_state import BuildState, store_state
@@ -11,6 +9,7 @@ from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

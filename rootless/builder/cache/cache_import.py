@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import SharedRecord, unpack
@@ -18,6 +18,7 @@ from rootless.image.platform import host_platform
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.step_records import CacheRecord, StepLayer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.context.wildcard import Wildcard, has_wildcard
 from rootless.errors import InvalidInput, NotFound
 from rootless.kernel.files import open_in_root
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

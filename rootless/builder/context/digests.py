@@ -11,12 +11,12 @@ import json
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import FileNode, Match, walk
 from rootless.errors import InvalidInput
 from rootless.records.fields import parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.ignore import Exclusions
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.context.context_files import Match, matches
 from rootless.builder.context.wildcard import Wildcard
@@ -16,6 +16,7 @@ from rootless.builder.dockerfile.problems import DockerfileError, Place
 from rootless.builder.dockerfile.words import SPACES
 from rootless.errors import NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

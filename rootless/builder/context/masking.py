@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import DIRECTORY, Match, walk
 from rootless.builder.context.ignore import Exclusions
 from rootless.errors import HostLimit
 from rootless.kernel.files import make_whiteout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rootless.builder.context.contexts import is_git
@@ -18,6 +18,7 @@ from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryErr
 from rootless.image.distribution.answers import reason_of
 from rootless.image.distribution.connection_guard import guard, literal_objection
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from rootless.builder.dockerfile.instructions import (
     Add,
@@ -21,6 +20,7 @@ from rootless.builder.dockerfile.instructions import (
     name_of,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

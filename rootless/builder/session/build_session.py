@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.client import Worker, Workers
@@ -14,6 +14,7 @@ from rootless.errors import HostLimit
 from rootless.records.json_file import random_name
 from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType

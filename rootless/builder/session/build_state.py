@@ -6,12 +6,13 @@ import copy
 import hashlib
 import json
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.image import fields
 from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.units import whole_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.session.build_session import StepRun
 from rootless.builder.session.build_state import BuildState
@@ -12,6 +12,7 @@ from rootless.image.digest import digest_of, is_digest
 from rootless.image.platform import host_platform
 from rootless.storage.store.step_records import StepLayer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

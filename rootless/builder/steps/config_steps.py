@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.instructions import (
@@ -23,6 +22,7 @@ from rootless.builder.dockerfile.instructions import (
 )
 from rootless.image import fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.instructions import Instruction
     from rootless.builder.session.build_state import BuildState

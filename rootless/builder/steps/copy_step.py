@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.dockerfile.instructions import Add, Copy
 from rootless.builder.dockerfile.modes import parse_chmod
@@ -15,6 +15,7 @@ from rootless.builder.steps.taking import Taken, take
 from rootless.builder.worker.step_jobs import CopyJob, DigestJob, NewDirectory
 from rootless.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.instructions import Workdir
     from rootless.builder.session.build_session import BuildSession, StepRun

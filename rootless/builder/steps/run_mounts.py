@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.step_jobs import BoundPart, CopyJob, LayerTree, MountedSecret, TakenFiles
 from rootless.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.instructions import Mount, Run

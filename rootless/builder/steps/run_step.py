@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import proxy_variables
@@ -12,6 +12,7 @@ from rootless.builder.steps import run_mounts
 from rootless.builder.worker.step_jobs import RunJob, StepRoot
 from rootless.errors import RootlessError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.dockerfile.instructions import Run
     from rootless.builder.session.build_session import BuildSession, StepRun

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rootless.builder.dockerfile import expand, texts
 from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, name_of
@@ -14,6 +14,7 @@ from rootless.builder.steps import config_steps, run_step
 from rootless.errors import RootlessError
 from rootless.image import fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.graph import Graph, Node

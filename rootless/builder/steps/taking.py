@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.builder.context.context_files import without_depth
 from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.dockerfile.instructions import Add, Copy
 from rootless.builder.worker.step_jobs import InlineFile, TakenFiles
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.session.build_session import StepRun
     from rootless.builder.session.build_state import BuildState

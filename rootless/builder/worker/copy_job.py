@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from rootless.builder.worker.step_jobs import CopyAnswer, InlineFile, NewDirectory, answer_fields
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.errors import InvalidInput
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match
     from rootless.builder.context.ignore import Exclusions

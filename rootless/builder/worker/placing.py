@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, clean, walk
 from rootless.errors import InvalidInput
@@ -17,6 +17,7 @@ from rootless.kernel.files import chmod_special, open_in_root
 from rootless.storage.files.tree_copy import copy_content
 from rootless.storage.owners import overrides
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Skip
     from rootless.builder.context.ignore import Exclusions

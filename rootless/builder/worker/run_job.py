@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.worker import mountpoints
 from rootless.builder.worker.mountpoints import Noted
@@ -13,6 +13,7 @@ from rootless.builder.worker.worker_session import MountedTree
 from rootless.errors import HostLimit, InvalidInput
 from rootless.network.modes import recorded_mode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from typing import TYPE_CHECKING
 
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import FileNode
     from rootless.builder.worker.step_jobs import ExportJob, SquashJob, UnpackContextJob

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.image.decompress import HEAD, PlainBytes
 from rootless.storage.files.placer import Bytes, write_content
 from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarStream, is_header
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
 
 from rootless.errors import UsageError
 from rootless.image.fields import mapping, strings, texts
@@ -12,6 +11,7 @@ from rootless.image.fields import text as string
 from rootless.records.fields import parse_json
 from rootless.units import parse_duration, whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

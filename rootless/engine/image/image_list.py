@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import familiar, repo_digests, require, tags
 from rootless.engine.image_types import HistoryEntry, ImageSummary
@@ -12,6 +11,7 @@ from rootless.image.manifest import chain_ids
 from rootless.image.reference import parse_reference
 from rootless.units import parse_image_time
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

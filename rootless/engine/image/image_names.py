@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.errors import ImageNotFound, UsageError
 from rootless.image.reference import Reference, is_short, parse_reference
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.image_types import RegistryOptions

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.engine import events
 from rootless.engine.image.image_list import has_label, matches, users_by_image
 from rootless.engine.image.image_names import familiar, is_digest_name, qualify, repo_digests, require, tags
@@ -14,6 +12,7 @@ from rootless.image.manifest import Descriptor, chain_ids
 from rootless.image.reference import parse_reference
 from rootless.records.state import LIVE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.engine.image.image_names import familiar, require, tags
 from rootless.engine.image.measured_layers import sizes_of
 from rootless.engine.image_types import ImageTree, ImageTreeNode
 from rootless.image.manifest import chain_ids
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

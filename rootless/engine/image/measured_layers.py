@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.paths import atomic_write
@@ -12,6 +11,7 @@ from rootless.records.fields import Fields, parse_json
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.jobs import MeasureJob
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import qualify, registries, registry_access
 from rootless.engine.image_types import ArtifactOptions, Attached, RegistryOptions
@@ -16,6 +15,7 @@ from rootless.image.distribution.referrers import EMPTY, Referrer, add_to_tag, a
 from rootless.image.manifest import Descriptor, parse_manifest
 from rootless.image.platform import parse_platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.engine.transfer import layer_bytes
 from rootless.errors import RootlessError, UsageError
 from rootless.image.compress import Compressed, Compression
@@ -11,6 +9,7 @@ from rootless.image.content import BlobContent
 from rootless.image.reference import parse_reference
 from rootless.storage.store.layer_forms import forms
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -10,7 +10,6 @@ import os
 import re
 import struct
 import subprocess
-from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.image.image_names import qualify
@@ -20,6 +19,7 @@ from rootless.image.platform import host_platform
 from rootless.image.tarwriter import TarWriter
 from rootless.units import whole_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

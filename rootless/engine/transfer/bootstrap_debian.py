@@ -8,7 +8,6 @@ import re
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import qualify
 from rootless.engine.image_types import PullEvent
@@ -18,6 +17,7 @@ from rootless.host.facts import find_helper
 from rootless.image.platform import host_platform
 from rootless.units import whole_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

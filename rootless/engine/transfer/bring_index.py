@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.image_bring import bring
@@ -13,6 +13,7 @@ from rootless.image.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest,
 from rootless.image.platform import host_platform
 from rootless.storage.store.index import is_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

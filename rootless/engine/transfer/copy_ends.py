@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.transfer import layer_bytes
@@ -15,6 +15,7 @@ from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 

@@ -6,8 +6,6 @@ The caller holds `store.using()` until the image has its name, so that garbage c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.parallel import run_all
 from rootless.engine.transfer.space import check_layers as check_space
@@ -17,6 +15,7 @@ from rootless.paths import Lock
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.layer_forms import Form, remember
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

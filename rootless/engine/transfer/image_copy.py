@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.image.image_names import qualify
 from rootless.engine.image_types import Copied, CopyOptions, PullEvent
@@ -30,6 +30,7 @@ from rootless.image.platform import host_platform, parse_platform
 from rootless.image.reference import parse_reference
 from rootless.image.sinks import Listing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

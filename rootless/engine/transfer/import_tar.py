@@ -7,7 +7,6 @@ import os
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.image.config_changes import apply_changes
@@ -21,6 +20,7 @@ from rootless.image.platform import host_platform, parse_platform
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.units import whole_timestamp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO

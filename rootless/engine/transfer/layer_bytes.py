@@ -7,7 +7,6 @@ A layer lies in the store as a tree and a recipe; its compressed blob is usually
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import OCI_LAYER, Descriptor
@@ -15,6 +14,7 @@ from rootless.storage.store.layer_forms import forms
 from rootless.storage.tar import recipe
 from rootless.units import whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
 

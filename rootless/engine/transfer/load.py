@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING
 
 from rootless.engine import events
 from rootless.engine.image.image_names import familiar
@@ -15,6 +14,7 @@ from rootless.errors import HostLimit, InvalidInput, UsageError
 from rootless.image.manifest import Descriptor
 from rootless.image.platform import host_platform, parse_platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import registries
 from rootless.engine.image_types import LoggedIn, RegistryOptions
@@ -12,6 +11,7 @@ from rootless.image.distribution.auth import Credentials, Secret, auth_files, fi
 from rootless.image.reference import DEFAULT_REGISTRY, parse_reference
 from rootless.paths import Lock
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from rootless.engine.image.image_names import find, qualify
 from rootless.engine.image_types import EntryOptions, ListOptions, PullEvent, RegistryOptions
@@ -18,6 +17,7 @@ from rootless.image.platform import host_platform, parse_platform
 from rootless.paths import Lock
 from rootless.storage.store.index import is_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 

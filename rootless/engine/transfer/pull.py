@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine import events
 from rootless.engine.image.image_names import familiar, find, qualify, registries, registry_access, repo_digests
@@ -13,6 +13,7 @@ from rootless.image.digest import digest_of
 from rootless.image.distribution.policy import check_policy
 from rootless.image.platform import best_match, host_platform, parse_platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

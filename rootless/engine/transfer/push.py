@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine import events
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
@@ -24,6 +24,7 @@ from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
 from rootless.storage.store.layer_forms import Form, forms, remember
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

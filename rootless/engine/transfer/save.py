@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine import events
 from rootless.engine.image.image_names import familiar, qualify, require, tags
@@ -22,6 +22,7 @@ from rootless.image.manifest import Descriptor, ImageConfig, Manifest, PlannedLa
 from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
 from rootless.image.sinks import LayoutSink, Listing, OciArchiveSink, list_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO

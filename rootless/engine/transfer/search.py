@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from rootless.engine.image.image_names import registries, registry_access
@@ -15,6 +14,7 @@ from rootless.image.manifest import MANIFEST_LIMIT
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
 from rootless.units import whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.image.distribution.shortnames import is_loopback
 from rootless.image.fields import load_json, mapping, sequence
 from rootless.units import whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 

@@ -9,7 +9,6 @@ import base64
 import binascii
 import os
 import re
-from typing import TYPE_CHECKING
 
 from rootless.errors import AuthenticationError, InvalidInput, UsageError
 from rootless.image.fields import load_json
@@ -17,6 +16,7 @@ from rootless.image.reference import DEFAULT_REGISTRY
 from rootless.paths import runtime_base
 from rootless.records.fields import parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

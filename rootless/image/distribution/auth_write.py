@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import TYPE_CHECKING
 
 from rootless.errors import AuthenticationError, HostLimit
 from rootless.image.distribution.auth import (
@@ -23,6 +22,7 @@ from rootless.image.fields import mapping
 from rootless.image.reference import DEFAULT_REGISTRY
 from rootless.paths import atomic_write, make_private
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.distribution.auth import Credentials
     from rootless.image.fields import Fields

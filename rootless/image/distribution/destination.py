@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from rootless.errors import AuthenticationError, RegistryError
@@ -13,6 +12,7 @@ from rootless.image.distribution.http_session import Access, RegistrySession
 from rootless.image.distribution.upload import UploadOptions, begin, has_blob, upload
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -7,11 +7,11 @@ would claim a check that was not made. Without a policy file everything is accep
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, RootlessError
 from rootless.image.fields import load_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.fields import Fields
 

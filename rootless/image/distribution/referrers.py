@@ -6,7 +6,7 @@ Artifacts are signatures, bills of materials and the like. What comes back is ho
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import InvalidInput, RegistryError
@@ -24,6 +24,7 @@ from rootless.image.manifest import (
     parse_manifest,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
 from rootless.image.digest import check_digest, digest_of, verify
 from rootless.image.distribution.answers import after_colon, error_text, reason_of
@@ -19,6 +17,7 @@ from rootless.image.manifest import (
 from rootless.image.source import Reader, read_verified, resolve
 from rootless.units import whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

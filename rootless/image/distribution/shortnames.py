@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
 from rootless.image.reference import DEFAULT_REGISTRY, Reference, is_short, parse_reference
 from rootless.paths import atomic_write, make_private
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from rootless.errors import InvalidInput, RegistryError
@@ -16,6 +16,7 @@ from rootless.image.distribution.connection_guard import addresses, objection
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.fields import load_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -7,13 +7,14 @@ and the rest follows. Bytes are hashed while they are sent.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from rootless.errors import DigestMismatch, RegistryError, RootlessError
 from rootless.image.distribution.answers import error_text, reason_of, retry_after
 from rootless.units import whole_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

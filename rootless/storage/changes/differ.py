@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidState
 from rootless.kernel.files import chmod_special, clone_file, link_beneath
@@ -22,6 +22,7 @@ from rootless.storage.tar.members import KINDS, data_segments, plain_capability,
 from rootless.storage.tar.recipe import crc32
 from rootless.storage.tar.tarheader import BLOCK, END, FILE, LINK, SYMLINK, Member, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

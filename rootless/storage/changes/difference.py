@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, lgetxattr
@@ -17,6 +17,7 @@ from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, Entr
 from rootless.storage.files.tree_copy import OPAQUE_NAME, WHITEOUT
 from rootless.storage.tar.layer_rules import MAX_DEPTH
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.link_resolution import resolve_links
 from rootless.storage.files.tree_copy import OPAQUE_NAME, OPAQUE_XATTRS, WHITEOUT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.storage.files.entry_attributes import CHUNK, READ, read_attributes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.changes.lowers import Lowers
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.kernel import mounts
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
@@ -17,6 +16,7 @@ from rootless.storage.files.tree_copy import CAPABILITY
 from rootless.storage.tar.members import KINDS, data_segments, plain_capability, sparse_head
 from rootless.storage.tar.tarheader import BLOCK, BLOCK_DEVICE, CHARACTER, END, FILE, LINK, SYMLINK, Member, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

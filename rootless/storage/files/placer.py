@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput, InvalidState
 from rootless.kernel.files import chmod_special
@@ -21,6 +21,7 @@ from rootless.storage.tar.layer_rules import shown
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
 from rootless.storage.tar.tarstream import DIRECTORY as DIRECTORY_KIND
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, open_in_root
@@ -31,6 +30,7 @@ from rootless.storage.tar.layer_rules import (
 from rootless.storage.tar.recipe import crc32
 from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

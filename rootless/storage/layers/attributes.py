@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.storage.layers.layer_record import LostAttributes
 from rootless.storage.owners import overrides
 from rootless.storage.owners.overrides import Override, on_disk
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.tar.tarstream import TarEntry
 

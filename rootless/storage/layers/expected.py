@@ -5,13 +5,12 @@ It mirrors `apply` for well-formed archives; where an archive goes through its o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rootless.errors import InvalidInput
 from rootless.storage.files.link_resolution import resolve_links
 from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown, split
 from rootless.storage.tar.tarstream import DIRECTORY, FILE, LINK, SYMLINK, TarStream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.tar.inflate import Inflated
     from rootless.storage.tar.tarstream import TarEntry

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
 from rootless.image.digest import hex_of
 from rootless.paths import Lock, ensure_private
 from rootless.records.json_file import random_name, read_record, write_record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar

@@ -6,8 +6,8 @@ It runs in the worker inside the user namespace, where directories of mapped ids
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

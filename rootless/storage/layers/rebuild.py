@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import bisect
 import os
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 from rootless.host.answer import write_all
 from rootless.storage.tar.layer_rules import shown
 from rootless.storage.tar.recipe import REPLACED, crc32, find, opener, read_moved, read_steps
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.storage.files.link_resolution import MAX_PATH, resolve_links
 from rootless.storage.tar.recipe import REPLACED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.tar.recipe import RecipeWriter
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit
 from rootless.host.userns import enter
@@ -25,6 +24,7 @@ from rootless.storage.owners.noted_owners import NotedOwners
 from rootless.storage.tar.layer_rules import MAX_DEPTH
 from rootless.storage.tar.recipe import RecipeWriter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -10,7 +10,6 @@ import os
 import signal
 import struct
 import sys
-from typing import TYPE_CHECKING
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
 from rootless.host.answer import encode_error, encode_result, write_all
@@ -24,6 +23,7 @@ from rootless.storage.layers import jobs
 from rootless.storage.layers.layer_record import LayerContent, LostAttributes
 from rootless.storage.worker_jobs import NoAnswer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.tree_copy import is_opaque
@@ -18,6 +17,7 @@ from rootless.storage.owners import overrides
 from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

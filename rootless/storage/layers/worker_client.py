@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit
 from rootless.host.answer import decode_answer, parse_object, write_all
@@ -19,6 +18,7 @@ from rootless.host.userns import worker_command
 from rootless.storage.layers.jobs import RebuildJob
 from rootless.storage.worker_jobs import read_answer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from rootless.storage.owners import overrides
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.rootfs import RootfsPlan
     from rootless.storage.owners.overrides import Override, Table

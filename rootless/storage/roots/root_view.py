@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit, InvalidState
 from rootless.host.seeding import seed_volume
@@ -20,6 +19,7 @@ from rootless.kernel.namespaces import CLONE_NEWNS, setns
 from rootless.kernel.procfs import start_time
 from rootless.storage import drivers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.roots.transfer_job import TransferJob
 

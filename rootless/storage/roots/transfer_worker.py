@@ -13,7 +13,6 @@ import resource
 import stat
 import struct
 import sys
-from typing import TYPE_CHECKING
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound, RootlessError
 from rootless.host.answer import error_to_json, write_all
@@ -34,6 +33,7 @@ from rootless.storage.roots.transfer_job import (
     read_request,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.roots.transfer_job import TransferRequest
     from rootless.storage.tar.tarstream import TarEntry

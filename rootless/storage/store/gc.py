@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput, NewerFormat, NotFound, RootlessError
 from rootless.image.digest import hex_of
@@ -20,6 +19,7 @@ from rootless.storage.store.index import is_image
 from rootless.storage.store.step_records import BuildCache
 from rootless.storage.tar.recipe import find as find_recipe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
 from rootless.image.digest import hex_of
@@ -20,6 +20,7 @@ from rootless.paths import Lock, atomic_write, sync
 from rootless.storage.store import reserve
 from rootless.storage.store.blobs import Blobs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

@@ -6,12 +6,13 @@ Only a memory that saves work: it may be missing or stale, and a registry has to
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.image.digest import is_digest
 from rootless.paths import Lock, atomic_write
 from rootless.records.fields import parse_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 

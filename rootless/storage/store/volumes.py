@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rootless.errors import (
     AlreadyExists,
@@ -22,6 +21,7 @@ from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.store.containers import check_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -10,10 +10,10 @@ import hashlib
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING
 
 from rootless.errors import InvalidInput
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from rootless.storage.tar.tarheader import (
     BLOCK,
@@ -19,6 +18,7 @@ from rootless.storage.tar.tarheader import (
     encode,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -21,7 +21,7 @@ import io
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput
 from rootless.host.full import refused
@@ -31,6 +31,7 @@ try:
 except ImportError:
     from zlib import crc32
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
