@@ -192,6 +192,8 @@ class Tmpfs(Filesystem):
 
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("tmpfs", "tmpfs", destination, options)
+        if options.copy_up:
+            import rootless.host.seeding  # noqa: F401 - now: who has changed its ids may not be able to read our files
 
     def _mount(self, context: RootContext, target: int) -> int:
         new = attach.NewFilesystem(self.fstype, self.source, self.options)

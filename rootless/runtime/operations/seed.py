@@ -6,6 +6,7 @@ import os
 import stat
 
 from rootless.errors import RuntimeFailure
+from rootless.host.seeding import seed_volume
 from rootless.runtime.operations.base import BEFORE_MOUNTS, Operation, RootContext, existing
 
 
@@ -33,8 +34,6 @@ class SeedVolume(Operation):
         image = existing(context, self.target)
         if image is None:
             return
-        from rootless.host.seeding import seed_volume
-
         try:
             if not stat.S_ISDIR(os.fstat(image).st_mode):
                 raise RuntimeFailure(f"cannot mount a volume on '{self.target}': it is a file in the image")

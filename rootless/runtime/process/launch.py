@@ -125,8 +125,7 @@ def _prepare(launch: Launch) -> init.Setup:
     command = ProcessCommand(process, launch.filters, launch.options, launch.streams.preserved(), single_id=single_id)
     if command.sets.unknown:
         launch.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
-    if config.hooks.of_creation() or config.hooks.start_container.hooks:
-        import rootless.runtime.process.hooks  # noqa: F401 - inside the container's root it would be the image's file
+    _load_ahead(config)
     nested = _nested(launch.ids, config, command)
     if nested is not None:
         config = nested.rewritten(config)
@@ -146,6 +145,23 @@ def _prepare(launch: Launch) -> init.Setup:
 
         setup.reap = split
     return setup
+
+
+def _load_ahead(config: OciConfig) -> None:
+    """Import what the processes inside need for this configuration and most do not.
+
+    Once they have changed their ids they may not be able to read our files, which can lie in a home of mode 0700, and
+    inside the container's root these would be the image's.
+    """
+    linux = config.linux
+    if config.hooks.of_creation() or config.hooks.start_container.hooks:
+        import rootless.runtime.process.hooks
+    if linux.personality or linux.memory_policy is not None:
+        import rootless.runtime.process.scheduling
+    if linux.net_devices:
+        import rootless.runtime.process.netdevices
+    if not (linux.makes("pid") and linux.makes("user")):
+        import rootless.kernel.container_members  # noqa: F401
 
 
 def _facts(launch: Launch, root: str, user: OciUser) -> tuple[RootFacts, bool]:
