@@ -132,8 +132,8 @@ def test_the_prompt_shows_no_password(password_registry: Registry, tmp_path: Pat
     wait_for("Password:")
     os.write(terminal, PASSWORD.encode() + b"\n")
     wait_for("Login Succeeded")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0  # a terminal that is closed before sends SIGHUP
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert PASSWORD not in shown
 
 
