@@ -125,14 +125,6 @@ class Members:
         finally:
             os.close(fd)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to each."""
-        for pid in self.pids():
-            fd = self._hold(pid)
-            if fd is not None:
-                _send(fd, number)
-                os.close(fd)
-
     def end(self) -> list[int]:
         """Kill all and wait; the pids of those that do not die.
 

@@ -80,11 +80,6 @@ class LaunchSpec:
         """Whether the container has a user namespace of its own, and does not join that of another container."""
         return self.config.linux.makes("user")
 
-    @property
-    def has_own_processes(self) -> bool:
-        """Whether the container has a pid namespace of its own, in which nothing outlives its first process."""
-        return self.config.linux.makes("pid")
-
 
 def read(directory: str) -> LaunchSpec:
     """The specification in `directory`. Raises InvalidInput naming the file when it is missing or malformed."""

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from rootless.builder.worker import step_jobs
+from rootless.builder.worker import job_channel
 from rootless.errors import HostLimit
 from rootless.host.answer import error_from_json
 from rootless.host.userns import worker_command
@@ -89,17 +89,17 @@ class Worker:
 
     def _send(self, job: StepJob[object], fds: Sequence[int]) -> None:
         try:
-            step_jobs.send_job(self._socket, job, fds)
+            job_channel.send_job(self._socket, job, fds)
         except OSError as e:
             raise _lost() from e
 
     def _answer(self) -> Fields:
-        message = step_jobs.receive_answer(self._socket)
+        message = job_channel.receive_answer(self._socket)
         if message is None:
             raise _lost()
         if "error" in message:
             raise error_from_json(message["error"])
-        return step_jobs.answer_fields(message.get("result"))
+        return job_channel.answer_fields(message.get("result"))
 
     def close(self) -> None:
         """End it, and wait until it has gone: what it ran is gone then, too."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 
-from rootless.builder.worker.step_jobs import CopyAnswer, InlineFile, NewDirectory, answer_fields
+from rootless.builder.worker.job_channel import answer_fields
+from rootless.builder.worker.step_jobs import CopyAnswer, InlineFile, NewDirectory
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.errors import InvalidInput
 

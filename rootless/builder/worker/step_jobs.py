@@ -1,18 +1,11 @@
 """The jobs of a build's worker processes and their answers: one class each, which giver and doer share.
 
-A message is the length of its payload, the payload as JSON, and fds beside its first bytes. A job that fails is
-answered with its error (host.answer). What crosses is checked on arrival: a wrong value is InvalidInput with its key.
+What crosses is checked on arrival: a wrong value is InvalidInput with its key. How it crosses is told by `job_channel`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import struct
-
-from rootless.errors import HostLimit
-from rootless.host.answer import LIMIT, parse_object
+from rootless.errors import InvalidInput
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.records.launch import RootEmulation
@@ -35,11 +28,6 @@ if TYPE_CHECKING:
 
         def read_answer(self, fields: Fields) -> Answer:
             """What a worker that has done it says. Raises InvalidInput."""
-
-
-_HEAD = struct.Struct("!I")
-_FDS = 16  # more are never sent with one message
-_JOB, _ANSWER = "the worker's job", "the worker's answer"
 
 
 class LayerTree:
@@ -513,76 +501,12 @@ _JOBS: dict[str, Callable[[Fields], AnyJob]] = {
 }
 
 
-def send_job(connection: socket.socket, job: StepJob[object], fds: Sequence[int] = ()) -> None:
-    """Give a worker one job, and duplicates of `fds`. Raises OSError when it is gone."""
-    _send(connection, {"kind": job.kind, "job": job.to_json()}, fds)
-
-
-def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
-    """The next job and its fds, in a worker; None when the build is gone. Raises InvalidInput for what is no job."""
-    message, fds = _receive(connection)
-    if message is None:
-        return None, fds
-    fields = Fields(message, _JOB)
-    return _JOBS[fields.text("kind")](fields.require_member("job")), fds
-
-
-def send_answer(connection: socket.socket, answer: dict[str, object]) -> None:
-    """Tell the build how a job ended: {"result": …} or {"error": …}. Raises OSError when the build is gone."""
-    _send(connection, answer)
-
-
-def receive_answer(connection: socket.socket) -> dict[str, object] | None:
-    """How the job ended; None when the worker is gone. fds that come with it are closed."""
-    message, fds = _receive(connection)
-    for fd in fds:
-        os.close(fd)
-    return message
-
-
-def answer_fields(value: object) -> Fields:
-    """The members of a worker's result. Raises InvalidInput."""
-    return Fields(value, _ANSWER)
-
-
-def _send(connection: socket.socket, message: dict[str, object], fds: Sequence[int] = ()) -> None:
-    payload = json.dumps(message).encode()
-    if fds:
-        socket.send_fds(connection, [_HEAD.pack(len(payload))], list(fds))
-    else:
-        connection.sendall(_HEAD.pack(len(payload)))
-    connection.sendall(payload)
-
-
-def _receive(connection: socket.socket) -> tuple[dict[str, object] | None, list[int]]:
-    try:
-        head, fds, _, _ = socket.recv_fds(connection, _HEAD.size, _FDS)
-    except ConnectionResetError:
-        return None, []
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    if head and len(head) < _HEAD.size:
-        head += _exactly(connection, _HEAD.size - len(head))
-    if len(head) < _HEAD.size:
-        return None, fds
-    (length,) = _HEAD.unpack(head)
-    if length > LIMIT:
-        raise HostLimit(f"a message of a build's worker is too long ({length} bytes)")
-    payload = _exactly(connection, length)
-    if len(payload) < length:
-        return None, fds
-    return parse_object(payload), fds
-
-
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    pieces = []
-    while length:
-        piece = connection.recv(min(length, 1 << 20))
-        if not piece:
-            break
-        pieces.append(piece)
-        length -= len(piece)
-    return b"".join(pieces)
+def read_job(fields: Fields) -> AnyJob:
+    """The job in a message. Raises InvalidInput for what is no job."""
+    read = _JOBS.get(fields.text("kind"))
+    if read is None:
+        raise InvalidInput(f"a build's worker knows no job '{fields.text('kind')}'")
+    return read(fields.require_member("job"))
 
 
 def _plan(fields: Fields) -> RootfsPlan:
@@ -606,4 +530,7 @@ def _to_base64(content: bytes) -> str:
 def _from_base64(fields: Fields, key: str) -> bytes:
     import base64
 
-    return base64.b64decode(fields.text(key))
+    try:
+        return base64.b64decode(fields.text(key), validate=True)
+    except ValueError as e:
+        raise InvalidInput(f"'{key}' of a build's worker is not base64") from e

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 
-from rootless.builder.worker import step_jobs
+from rootless.builder.worker import job_channel, step_jobs
 from rootless.builder.worker.worker_session import WorkerSession
 from rootless.errors import HostLimit, RootlessError
 from rootless.host.answer import error_to_json
@@ -36,12 +36,12 @@ def main() -> int:
     session = WorkerSession(connection)
     try:
         while True:
-            job, fds = step_jobs.receive_job(connection)
+            job, fds = job_channel.receive_job(connection)
             if job is None:
                 break
             answer = _answer(session, job, fds)
             try:
-                step_jobs.send_answer(connection, answer)
+                job_channel.send_answer(connection, answer)
             except OSError:
                 break
     finally:

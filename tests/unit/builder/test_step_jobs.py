@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootless.builder.worker import step_jobs
+from rootless.builder.worker import job_channel, step_jobs
 from rootless.builder.worker.step_jobs import (
     BoundPart,
     CopyAnswer,
@@ -90,8 +90,8 @@ def copy_job() -> CopyJob:
 )
 def test_a_job_arrives_as_it_was_given(job: AnyJob, ends: tuple[socket.socket, socket.socket]) -> None:
     with open(os.devnull, "rb") as file:
-        step_jobs.send_job(ends[0], job, [file.fileno()])
-        arrived, fds = step_jobs.receive_job(ends[1])
+        job_channel.send_job(ends[0], job, [file.fileno()])
+        arrived, fds = job_channel.receive_job(ends[1])
     assert type(arrived) is type(job)
     assert arrived is not None and arrived.to_json() == job.to_json()
     assert len(fds) == 1 and not os.get_inheritable(fds[0])
@@ -105,16 +105,16 @@ def test_a_job_arrives_as_it_was_given(job: AnyJob, ends: tuple[socket.socket, s
 
 
 def test_answers_arrive_as_they_were_given() -> None:
-    ran = run_job().read_answer(step_jobs.answer_fields(RunAnswer(3, ["weaker"]).to_json()))
+    ran = run_job().read_answer(job_channel.answer_fields(RunAnswer(3, ["weaker"]).to_json()))
     assert (ran.exit_code, ran.warnings) == (3, ["weaker"])
-    copied = copy_job().read_answer(step_jobs.answer_fields(CopyAnswer(1, 2).to_json()))
+    copied = copy_job().read_answer(job_channel.answer_fields(CopyAnswer(1, 2).to_json()))
     assert (copied.skipped, copied.changed) == (1, 2)
 
 
 def test_an_end_is_no_job(ends: tuple[socket.socket, socket.socket]) -> None:
     ends[0].close()
-    assert step_jobs.receive_job(ends[1]) == (None, [])
-    assert step_jobs.receive_answer(ends[1]) is None
+    assert job_channel.receive_job(ends[1]) == (None, [])
+    assert job_channel.receive_answer(ends[1]) is None
 
 
 def test_a_wrong_value_is_named() -> None:
@@ -125,3 +125,11 @@ def test_a_wrong_value_is_named() -> None:
         RunJob.from_json(Fields({**value, "network": None}, "job"))
     with pytest.raises(InvalidInput, match="'id_map'"):
         UnpackContextJob.from_json(Fields({"into": "/x"}, "job"))
+
+
+@pytest.mark.parametrize(
+    "message", [{"kind": "none", "job": {}}, {"kind": "copy"}, {"job": {}}], ids=["unknown", "without-job", "no-kind"]
+)
+def test_a_message_that_is_no_job_is_invalid_input(message: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput):
+        step_jobs.read_job(Fields(message, "test"))

@@ -1,0 +1,97 @@
+"""How jobs and answers go between a build and its worker: the length of a message, the message as JSON, fds beside it.
+
+A job that fails is answered with its error (host.answer).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+
+from rootless.builder.worker.step_jobs import read_job
+from rootless.errors import HostLimit
+from rootless.host.answer import LIMIT, parse_object
+from rootless.records.fields import Fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.builder.worker.step_jobs import AnyJob, StepJob
+
+_HEAD = struct.Struct("!I")
+_FDS = 16  # more are never sent with one message
+_JOB, _ANSWER = "the worker's job", "the worker's answer"
+
+
+def send_job(connection: socket.socket, job: StepJob[object], fds: Sequence[int] = ()) -> None:
+    """Give a worker one job, and duplicates of `fds`. Raises OSError when it is gone."""
+    _send(connection, {"kind": job.kind, "job": job.to_json()}, fds)
+
+
+def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
+    """The next job and its fds, in a worker; None when the build is gone. Raises InvalidInput for what is no job."""
+    message, fds = _receive(connection)
+    if message is None:
+        return None, fds
+    return read_job(Fields(message, _JOB)), fds
+
+
+def send_answer(connection: socket.socket, answer: dict[str, object]) -> None:
+    """Tell the build how a job ended: {"result": …} or {"error": …}. Raises OSError when the build is gone."""
+    _send(connection, answer)
+
+
+def receive_answer(connection: socket.socket) -> dict[str, object] | None:
+    """How the job ended; None when the worker is gone. fds that come with it are closed."""
+    message, fds = _receive(connection)
+    for fd in fds:
+        os.close(fd)
+    return message
+
+
+def answer_fields(value: object) -> Fields:
+    """The members of a worker's result. Raises InvalidInput."""
+    return Fields(value, _ANSWER)
+
+
+def _send(connection: socket.socket, message: dict[str, object], fds: Sequence[int] = ()) -> None:
+    payload = json.dumps(message).encode()
+    if fds:
+        socket.send_fds(connection, [_HEAD.pack(len(payload))], list(fds))
+    else:
+        connection.sendall(_HEAD.pack(len(payload)))
+    connection.sendall(payload)
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, object] | None, list[int]]:
+    try:
+        head, fds, _, _ = socket.recv_fds(connection, _HEAD.size, _FDS)
+    except ConnectionResetError:
+        return None, []
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    if head and len(head) < _HEAD.size:
+        head += _exactly(connection, _HEAD.size - len(head))
+    if len(head) < _HEAD.size:
+        return None, fds
+    (length,) = _HEAD.unpack(head)
+    if length > LIMIT:
+        raise HostLimit(f"a message of a build's worker is too long ({length} bytes)")
+    payload = _exactly(connection, length)
+    if len(payload) < length:
+        return None, fds
+    return parse_object(payload), fds
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    pieces = []
+    while length:
+        piece = connection.recv(min(length, 1 << 20))
+        if not piece:
+            break
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)
