@@ -41,8 +41,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
     (image / "link").symlink_to("/etc/passwd")
     os.mkfifo(image / "pipe")
     (image / "pipe").chmod(0o2751)
+    # The address of a socket has room for 107 bytes, and the temporary directories of a test user can be longer.
+    top = os.open(image, os.O_PATH | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(image / "socket"))
+        listener.bind(f"/proc/self/fd/{top}/socket")
+    os.close(top)
     (image / "socket").chmod(0o617)
     os.utime(image / "a", (1000, 2000))
     image.chmod(0o1770)
