@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import BinaryIO, NamedTuple
 
 from rootless.builder.build_options import parse_fields
@@ -134,11 +135,15 @@ def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descript
 
 
 def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
-    """Let `names` mean the image. Without any it is in the index all the same, so that it is not garbage."""
+    """Let `names` mean the image. Without any it is in the index all the same, so that it is not garbage.
+
+    The index notes the present time, for the image's own `created` is that of its base (see ImageEntry.created_time).
+    """
+    now = time.time()
     if not names:
-        store.index.add(descriptor)
+        store.index.add(descriptor, made=now)
     for name in names:
-        store.index.tag(name, descriptor)
+        store.index.tag(name, descriptor, made=now)
 
 
 def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:

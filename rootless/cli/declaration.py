@@ -1,6 +1,6 @@
 """How every command is declared: the click classes, and the session that they share. No command lives here.
 
-Two habits of docker's flags that click lacks are added: `--flag=false` for switches, and `-p=80:80`.
+Two habits of docker's flags that click lacks are added: `--flag=false` and `-f=false` for switches, and `-p=80:80`.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Command(_Helped):
     places: tuple[str, ...] = ()
 
     def make_parser(self, ctx: click.Context) -> _OptionParser:
-        """click's parser, which also takes `--switch=false` and `-p=80:80`.
+        """click's parser, which also takes `--switch=false`, `-t=false` and `-p=80:80`.
 
         click has no public way to say either, so two methods of its parser that it calls private are replaced in this
         one parser. The bound of click in pyproject.toml is there for this; a test names what must exist.
@@ -173,7 +173,7 @@ class Command(_Helped):
         match_long, match_short = parser._match_long_opt, parser._match_short_opt
 
         def long(opt: str, explicit_value: str | None, state: _ParsingState) -> None:
-            option = parser._long_opt.get(opt)
+            option = parser._long_opt.get(opt) or parser._short_opt.get(opt)
             if option is None or option.dest is None or explicit_value is None or option.takes_value:
                 match_long(opt, explicit_value, state)
                 return
@@ -186,13 +186,27 @@ class Command(_Helped):
 
         def short(arg: str, state: _ParsingState) -> None:
             option = parser._short_opt.get(arg[:2])
-            if option is not None and option.takes_value and arg[2:3] == "=":
+            if option is not None and arg[2:3] == "=":
+                if not option.takes_value:
+                    long(arg[:2], arg[3:], state)
+                    return
                 arg = arg[:2] + arg[3:]
             match_short(arg, state)
 
         parser._match_long_opt = long  # type: ignore[method-assign]
         parser._match_short_opt = short  # type: ignore[method-assign]
         return parser
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words after the command's name; an error knows which command it is of, so that it names its help.
+
+        click leaves that out where an option lacks its value.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as e:
+            e.ctx = e.ctx or ctx
+            raise
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; its exit code for errors of its own is noted first."""
@@ -210,7 +224,7 @@ class LazyGroup(_Helped, click.Group):
     """A group whose commands are imported when they are used; their lines in its help come from the tree.
 
     entries: {name: (place, line of help)}, one group of command_tree.COMMANDS. A group
-    within it is added as click does.
+    within it is added as click does. absent: {name: what to do instead} of commands that others have.
     """
 
     def __init__(
@@ -220,6 +234,7 @@ class LazyGroup(_Helped, click.Group):
         entries: Mapping[str, tuple[str, str]],
         aliases: Mapping[str, str] | None = None,
         sections: Mapping[str, Iterable[str]] | None = None,
+        absent: Mapping[str, str] | None = None,
         **settings: Unpack[GroupSettings],
     ) -> None:
         super().__init__(
@@ -228,6 +243,7 @@ class LazyGroup(_Helped, click.Group):
         self.entries = entries
         self.aliases = dict(aliases or {})
         self.sections = sections or {}
+        self.absent = absent or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the commands in alphabetical order, without aliases."""
@@ -252,6 +268,8 @@ class LazyGroup(_Helped, click.Group):
         name = args[0]
         known = [*self.entries, *self.commands, *self.aliases]
         if not ctx.resilient_parsing and name not in known:
+            if name in self.absent:
+                raise UsageError(f"no such command '{name}'", hint=self.absent[name])
             raise click.UsageError(f"no such command '{name}'{suggest_nearest(name, known)}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -39,6 +39,26 @@ _SECTIONS = {
     "Common commands": ("run", "exec", "ps", "build", "pull", "images", "logs", "stop", "rm", "doctor"),
     "Management commands": tuple(_NOUNS),
 }
+_NO_SWARM = "rootless runs on one host, as a node without a swarm"
+_NO_PODS = "'run --network container:NAME --ipc container:NAME' shares the namespaces of another container"
+# commands and options that docker or podman has, and what to do here instead
+_ABSENT_COMMANDS = {
+    "compose": "compose needs docker's API, which rootless does not serve",
+    "context": "there is one engine, your own: nothing to choose",
+    "kube": _NO_PODS,
+    "machine": "containers run on this host, without a virtual machine",
+    "network": "there are no networks with names; 'rootless help run' lists the modes that --network takes",
+    "node": _NO_SWARM,
+    "pod": _NO_PODS,
+    "service": _NO_SWARM,
+    "stack": _NO_SWARM,
+    "swarm": _NO_SWARM,
+}
+_ABSENT_OPTIONS = {
+    "--gpus": "give the devices by --device /dev/nvidia0 and the like, and the driver's libraries by -v",
+    "--link": "containers reach each other by published ports, or share a network by --network container:NAME",
+    "--pod": _NO_PODS,
+}
 _HINTS = {
     errno.ENOSPC: "free some space: 'rootless system prune' removes what is not used",
     errno.EDQUOT: "your disk quota is used up: 'rootless system prune' removes what is not used",
@@ -70,6 +90,7 @@ def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) 
     entries=COMMANDS[""],
     aliases=_ALIASES[""],
     sections=_SECTIONS,
+    absent=_ABSENT_COMMANDS,
     help="OCI containers for people who have no root: no daemon, nothing setuid.",
     epilog="See 'rootless COMMAND --help' for a command, and 'rootless doctor' for what this host can do.",
 )
@@ -168,6 +189,8 @@ def _exit_code(error: RootlessError, session: Session) -> int:
 def _usage_text(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, click.NoSuchOption) and error.option_name in _ABSENT_OPTIONS:
+        return f"no such option '{error.option_name}' ({_ABSENT_OPTIONS[error.option_name]})"
     if isinstance(error, click.NoSuchOption) and context is not None:
         known = [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")]
         message = f"no such option '{error.option_name}'{suggest_nearest(error.option_name, known)}"

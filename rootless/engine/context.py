@@ -52,7 +52,7 @@ class Engine:
         self.directories = directories
         self.progress = listeners.progress
         self.debug = listeners.debug
-        self._overrides = overrides or {}
+        self.overrides = overrides or {}
         self._warn = listeners.warn
         self._monitor = monitor
         self._settings: Settings | None = None
@@ -74,7 +74,7 @@ class Engine:
         if self._settings is None:
             from rootless.engine.settings import load_settings
 
-            self._settings = load_settings(self.directories.config, self._overrides)
+            self._settings = load_settings(self.directories.config, self.overrides)
         return self._settings
 
     @property

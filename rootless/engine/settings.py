@@ -12,16 +12,7 @@ from rootless.storage.drivers import names
 
 
 class Settings(NamedTuple):
-    """What may be set once for all commands. Names are the keys of config.toml.
-
-    storage_driver: auto or one of storage.drivers.names(); network: the mode of a container that names none
-    (network.modes; "" = the best the host has); runtime: another OCI runtime's name or path ("" = our own);
-    log_driver: json-file or none; log_max_size: bytes per log file (-1 = no limit); log_max_file: files kept;
-    stop_timeout: seconds; detach_keys: docker's text; seccomp_profile: path of a profile ("" = the default one);
-    cgroups: enabled, disabled or split; cgroup_parent: a directory of the cgroup tree that is yours, or a .slice of
-    your systemd ("" = what is found); strict_limits: a limit that cannot be enforced is an error;
-    keep_layer_blobs: keep a layer's compressed bytes beside its unpacked tree.
-    """
+    """What may be set once for all commands. Names are the keys of config.toml; `ABOUT` says what each one means."""
 
     storage_driver: str = "auto"
     network: str = ""
@@ -39,6 +30,24 @@ class Settings(NamedTuple):
     keep_layer_blobs: bool = False
 
 
+# What each setting means, in words for `rootless config` and the man page.
+ABOUT = {
+    "storage_driver": "how layers become a container's root file system, as --storage-driver",
+    "network": "the network mode of a container that names none; empty: the best one that the host has",
+    "runtime": "name or path of another OCI runtime, such as crun; empty: our own",
+    "log_driver": "json-file or none",
+    "log_max_size": "bytes (or a size such as 10m) of a log file before a new one is begun; -1: no limit",
+    "log_max_file": "how many log files are kept of a container",
+    "stop_timeout": "seconds from the stop signal to SIGKILL",
+    "detach_keys": "the keys that detach from a terminal",
+    "seccomp_profile": "path of a seccomp profile; empty: the default one",
+    "build_cache_size": "bytes (or a size) that the build cache may take",
+    "cgroups": "enabled, disabled or split",
+    "cgroup_parent": "a directory of the cgroup tree that is yours, or a .slice of your systemd; empty: what is found",
+    "strict_limits": "whether a limit that the host cannot enforce is an error instead of a warning",
+    "keep_layer_blobs": "whether a layer's compressed bytes are kept beside its unpacked files",
+}
+
 _CHOICES = {
     "storage_driver": ("auto", *names()),
     "network": ("", *(mode.name for mode in MODES if not mode.joins_another)),
@@ -49,16 +58,43 @@ _CHOICES = {
 
 def load_settings(config_directory: str, overrides: dict[str, str]) -> Settings:
     """The settings of this command. Raises InvalidInput naming the file and key, UsageError naming the variable."""
+    return _load(config_directory, overrides, {})
+
+
+class SettingInForce(NamedTuple):
+    """One setting as a command would use it. source: the file, variable or flag that gave it; "" = the default."""
+
+    name: str
+    value: str | int | bool
+    source: str
+    about: str
+
+
+def explain_settings(config_directory: str, overrides: dict[str, str]) -> list[SettingInForce]:
+    """Every setting with where its value comes from. Raises as `load_settings`."""
+    sources: dict[str, str] = {}
+    settings = _load(config_directory, overrides, sources)
+    return [
+        SettingInForce(name, value, sources.get(name, ""), ABOUT[name]) for name, value in settings._asdict().items()
+    ]
+
+
+def _load(config_directory: str, overrides: dict[str, str], sources: dict[str, str]) -> Settings:
+    """The settings; `sources` is told where each one that is not a default comes from."""
     settings = Settings()
     path = f"{config_directory}/config.toml"
     for key, value in _read(path).items():
         settings = _set(settings, key, value, f"'{path}'", InvalidInput)
+        sources[key] = path
     for key in Settings._fields:
         variable = f"ROOTLESS_{key.upper()}"
         if variable in os.environ:
             settings = _set(settings, key, os.environ[variable], variable, UsageError)
+            sources[key] = variable
     for key, value in overrides.items():
-        settings = _set(settings, key, value, f"--{key.replace('_', '-')}", UsageError)
+        flag = f"--{key.replace('_', '-')}"
+        settings = _set(settings, key, value, flag, UsageError)
+        sources[key] = flag
     return settings
 
 

@@ -89,6 +89,7 @@ MODULES = {
     "prune_build_cache": "upkeep.build_cache",
     "build_cache_usage": "upkeep.build_cache",
     "limit_build_cache": "upkeep.build_cache",
+    "settings_in_force": "upkeep.system",
     "stream_events": "events",
     "record_event": "events",
 }
@@ -167,6 +168,7 @@ if TYPE_CHECKING:
     from rootless.engine.upkeep.system import examine_host as examine_host
     from rootless.engine.upkeep.system import prune_system as prune_system
     from rootless.engine.upkeep.system import run_unshared as run_unshared
+    from rootless.engine.upkeep.system import settings_in_force as settings_in_force
     from rootless.engine.upkeep.system import system_info as system_info
     from rootless.engine.upkeep.system import versions as versions
     from rootless.engine.volume.volume_verbs import create_volume as create_volume

@@ -57,7 +57,7 @@ def look(engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts
         joining = joining._replace(network=joined.network, names_directory=names, hostname=_hostname_of(names))
     return ContainerFacts(
         container_id=container_id,
-        name=options.name or suggest_name(),
+        name=(options.name or "").removeprefix("/") or suggest_name(),
         nodename=os.uname().nodename,
         now=time.time(),
         places=Places(directory, store.containers.names, events.log_path(engine), engine.directories.runtime),

@@ -233,8 +233,9 @@ def wait_for_container(engine: Engine, container: str, *, condition: str = "not-
 
 
 def rename_container(engine: Engine, container: str, name: str) -> None:
-    """Give the container another name. Raises AlreadyExists."""
+    """Give the container another name; a leading slash, as docker's API shows it, is dropped. Raises AlreadyExists."""
     containers = engine.store.containers
+    name = name.removeprefix("/")
     container_id = containers.find(container)
     old = containers.read(container_id).name
     containers.rename(container_id, name)

@@ -108,10 +108,11 @@ def _port_texts(port: str, protocol: str) -> tuple[str, ...]:
 
 
 def _is_in(text: str, name: str) -> bool:
+    """Whether the name, with or without docker's leading slash, matches the regular expression `text`."""
     try:
-        return re.search(text.removeprefix("/"), name) is not None
+        return any(re.search(text, form) is not None for form in (name, f"/{name}"))
     except re.error:
-        return text in name
+        return text in f"/{name}"
 
 
 def _matches_state(state: ContainerState, wanted: Filters) -> bool:

@@ -9,7 +9,7 @@ from rootless.engine.image_types import HistoryEntry, ImageSummary
 from rootless.errors import RootlessError, UsageError
 from rootless.image.manifest import chain_ids
 from rootless.image.reference import parse_reference
-from rootless.units import parse_image_time
+from rootless.units import parse_image_time, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def matches(engine: Engine, entry: ImageEntry, filters: Mapping[str, Sequence[st
             return False
     if not all(has_label(entry.config.labels, value) for value in filters.get("label", ())):
         return False
-    created = entry.config.created_time
+    created = entry.created_time
     for key in ("before", "since"):
         for value in filters.get(key, ()):
-            other = require(engine, value).config.created_time
+            other = require(engine, value).created_time
             if not (created < other if key == "before" else created > other):
                 return False
     if filters.get("until"):
@@ -124,7 +124,7 @@ def _rows(
             repository,
             tag,
             entry.manifest_digest,
-            config.created_time,
+            entry.created_time,
             size,
             config.labels,
             containers,
@@ -193,7 +193,7 @@ def inspect_image(engine: Engine, name: str) -> Fields:
             else {},
         },
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
-        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        "Metadata": {"LastTagTime": timestamp(entry.made) if entry.made else "0001-01-01T00:00:00Z"},
         "Descriptor": {
             "mediaType": entry.manifest.media_type,
             "digest": entry.manifest_digest,

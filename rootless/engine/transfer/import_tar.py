@@ -158,6 +158,6 @@ def publish_manifest(store: Store, media_type: str, content: Sequence[Descriptor
     raw = json.dumps(manifest, separators=(",", ":")).encode()
     descriptor = Descriptor(media_type, store.blobs.put(raw), len(raw))
     if name is None:
-        store.index.add(descriptor)
+        store.index.add(descriptor, made=time.time())
     else:
-        store.index.tag(name, descriptor)
+        store.index.tag(name, descriptor, made=time.time())

@@ -92,7 +92,7 @@ def _images(store: Store, layers: dict[str, int]) -> tuple[tuple[ImageUsage, ...
         ImageUsage(
             entry.config_digest,
             tuple(familiar(name) for name in tags(entry)),
-            entry.config.created_time,
+            entry.created_time,
             sum(parts[entry.manifest_digest].values()),
             sum(size for part, size in parts[entry.manifest_digest].items() if len(owners[part]) > 1),
             len(users.get(entry.config_digest, ())),

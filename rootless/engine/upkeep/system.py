@@ -1,4 +1,4 @@
-"""The verbs of the whole that have no module of their own: info, version, doctor, unshare, prune."""
+"""The verbs of the whole that have no module of their own: info, version, settings, doctor, unshare, prune."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.engine.report_types import CachePruned
+    from rootless.engine.settings import SettingInForce
     from rootless.host.doctor import Section
 
 _OTHER_PROGRAMS = ("crun", "runc", "mmdebstrap")
+
+
+def settings_in_force(engine: Engine) -> list[SettingInForce]:
+    """Every setting with where its value comes from. Raises InvalidInput, UsageError for one that is wrong."""
+    from rootless.engine.settings import explain_settings
+
+    return explain_settings(engine.directories.config, engine.overrides)
 
 
 def system_info(engine: Engine) -> dict[str, object]:

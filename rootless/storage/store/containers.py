@@ -94,8 +94,10 @@ class Containers:
     def find(self, text: str) -> str:
         """The id of the container named `text`, with id `text`, or with the one id that begins so.
 
+        A name may have the leading slash that docker's API and `inspect` show.
         Raises NotFound; UsageError when several ids begin so.
         """
+        text = text.removeprefix("/")
         if text and text[0] in _FIRST and _OTHER.issuperset(text):
             owner = self._owner(text)
             if owner is not None:

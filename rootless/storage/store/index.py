@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rootless.image.fields import Fields
 
 REF_NAME = "org.opencontainers.image.ref.name"
+_MADE = "rootless.made"  # annotation: when this store made the image, in whole seconds since the epoch
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 8 << 20
 CONFIG_LIMIT = 8 << 20
@@ -36,7 +37,8 @@ _HEX = frozenset("0123456789abcdef")
 class ImageEntry(NamedTuple):
     """One image of the store. config_digest is the image id; names are full references, sorted.
 
-    index_digest: of the index that has the names, when the image is one platform of it; else "".
+    index_digest: of the index that has the names, when the image is one platform of it; else "". made: when it was
+    built here, in seconds since the epoch; 0.0 = it was not built here.
     """
 
     manifest_digest: str
@@ -45,6 +47,16 @@ class ImageEntry(NamedTuple):
     manifest: Manifest
     config: ImageConfig
     index_digest: str = ""
+    made: float = 0.0
+
+    @property
+    def created_time(self) -> float:
+        """When the image came into being, in seconds since the epoch, as a person who lists images means it.
+
+        The config of an image that is built here tells the time of its base, so that the same build gives the same
+        digest. Lists and `until` filters go by the time of the build instead.
+        """
+        return self.made or self.config.created_time
 
     @property
     def named_digest(self) -> str:
@@ -70,15 +82,18 @@ class _Listed:
         hex_of(self.digest)
 
     @classmethod
-    def of_descriptor(cls, descriptor: Descriptor, reference: str | None) -> _Listed:
-        """The descriptor with the full name `reference`, None for none."""
+    def of_descriptor(cls, descriptor: Descriptor, reference: str | None, made: float = 0.0) -> _Listed:
+        """The descriptor with the full name `reference`, None for none. made: as in ImageEntry."""
         members: Fields = {
             "mediaType": descriptor.media_type,
             "digest": descriptor.digest,
             "size": descriptor.size,
         }
-        if reference is not None:
-            members["annotations"] = {REF_NAME: reference}
+        annotations: Fields = {} if reference is None else {REF_NAME: reference}
+        if made:
+            annotations[_MADE] = str(int(made))
+        if annotations:
+            members["annotations"] = annotations
         return cls(members)
 
     @property
@@ -87,6 +102,13 @@ class _Listed:
         annotations = self._members.get("annotations")
         name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
         return name if isinstance(name, str) and name else None
+
+    @property
+    def made(self) -> float:
+        """When the image was built here, as in ImageEntry."""
+        annotations = self._members.get("annotations")
+        made = annotations.get(_MADE) if isinstance(annotations, dict) else None
+        return float(made) if isinstance(made, str) and len(made) <= 12 and made.isascii() and made.isdigit() else 0.0
 
     def without_name(self) -> _Listed:
         """The same image without its name."""
@@ -114,9 +136,9 @@ class ImageIndex:
     def entries(self) -> list[ImageEntry]:
         """All images that can be read, in the order of the index; `broken` has the others."""
         found = []
-        for digest, names in self._names(self._descriptors()).items():
+        for digest, listed in self._by_digest(self._descriptors()).items():
             try:
-                entry = self._entry(digest, names, any_platform=True)
+                entry = self._entry(digest, listed, any_platform=True)
             except RootlessError:
                 continue  # listed by `broken`: one damaged image must not hide the others
             if entry is not None:
@@ -154,9 +176,9 @@ class ImageIndex:
     def broken(self) -> list[tuple[str, RootlessError]]:
         """Images whose manifest or config is missing or damaged: (manifest digest, error)."""
         found = []
-        for digest, names in self._names(self._descriptors()).items():
+        for digest, listed in self._by_digest(self._descriptors()).items():
             try:
-                self._entry(digest, names, any_platform=True)
+                self._entry(digest, listed, any_platform=True)
             except RootlessError as e:
                 found.append((digest, e))
         return found
@@ -167,15 +189,15 @@ class ImageIndex:
 
         Raises UsageError when several images match the digits; DigestMismatch, NotFound for a damaged store.
         """
-        names = self._names(self._descriptors())
-        for digest, here in names.items():
-            if text in here:
+        grouped = self._by_digest(self._descriptors())
+        for digest, here in grouped.items():
+            if text in _names_of(here):
                 return self._entry(digest, here)
         repository, at, wanted = text.partition("@")
         if at:
             # The same bytes under another repository do not count (podman notes l.1027)
-            here = names.get(wanted, [])
-            if any(_repository(name) == _repository(repository) for name in here):
+            here = grouped.get(wanted, [])
+            if any(_repository(name) == _repository(repository) for name in _names_of(here)):
                 return self._entry(wanted, here)
             return None
         digits = text.removeprefix("sha256:")
@@ -190,27 +212,30 @@ class ImageIndex:
             raise UsageError(f"several images have ids that begin with '{text}'", hint="give more digits")
         return next(iter(matches.values()), None)
 
-    def tag(self, reference: str, descriptor: Descriptor) -> str | None:
+    def tag(self, reference: str, descriptor: Descriptor, *, made: float = 0.0) -> str | None:
         """Let the full name `reference` mean the manifest `descriptor`, whose blobs are all here already.
 
+        made: when it was built here, in seconds since the epoch; an image that was here keeps the time that it had.
         Returns the digest of the manifest that had the name before (it stays, perhaps without a name), or None.
         """
         hex_of(descriptor.digest)
         with Lock(self._lock):
             descriptors = self._descriptors()
+            same = [each for each in descriptors if each.digest == descriptor.digest]
+            made = max(each.made for each in same) if same else made
             previous = self._take_name(descriptors, reference)
             descriptors[:] = [d for d in descriptors if d.digest != descriptor.digest or d.name is not None]
-            descriptors.append(_Listed.of_descriptor(descriptor, reference))
+            descriptors.append(_Listed.of_descriptor(descriptor, reference, made))
             self._write(descriptors)
         return previous if previous != descriptor.digest else None
 
-    def add(self, descriptor: Descriptor) -> None:
-        """Keep an image that has no name."""
+    def add(self, descriptor: Descriptor, *, made: float = 0.0) -> None:
+        """Keep an image that has no name. made: as for `tag`."""
         hex_of(descriptor.digest)
         with Lock(self._lock):
             descriptors = self._descriptors()
             if all(d.digest != descriptor.digest for d in descriptors):
-                descriptors.append(_Listed.of_descriptor(descriptor, None))
+                descriptors.append(_Listed.of_descriptor(descriptor, None, made))
                 self._write(descriptors)
 
     def untag(self, reference: str) -> str:
@@ -265,7 +290,7 @@ class ImageIndex:
 
     def load(self, manifest_digest: str) -> ImageEntry:
         """The image with exactly this manifest, named or not. Raises NotFound, InvalidInput, DigestMismatch."""
-        entry = self._entry(manifest_digest, self._names(self._descriptors()).get(manifest_digest, []))
+        entry = self._entry(manifest_digest, self._by_digest(self._descriptors()).get(manifest_digest, []))
         if entry is None:
             raise NotFound(f"no image of the index '{manifest_digest}' is here for this host's platform")
         return entry
@@ -312,15 +337,18 @@ class ImageIndex:
         reserve.keep(self._reserve, len(content))
 
     @staticmethod
-    def _names(descriptors: list[_Listed]) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
+    def _by_digest(descriptors: list[_Listed]) -> dict[str, list[_Listed]]:
+        grouped: dict[str, list[_Listed]] = {}
         for descriptor in descriptors:
-            here = names.setdefault(descriptor.digest, [])
-            if descriptor.name is not None:
-                here.append(descriptor.name)
-        return names
+            grouped.setdefault(descriptor.digest, []).append(descriptor)
+        return grouped
 
-    def _entry(self, digest: str, names: list[str], *, any_platform: bool = False) -> ImageEntry | None:
+    @staticmethod
+    def _names(descriptors: list[_Listed]) -> dict[str, list[str]]:
+        grouped = ImageIndex._by_digest(descriptors)
+        return {digest: _names_of(listed) for digest, listed in grouped.items()}
+
+    def _entry(self, digest: str, listed: list[_Listed], *, any_platform: bool = False) -> ImageEntry | None:
         """The image, or of an index the one for this host (any_platform: else the first) when it is here."""
         document = self.document(digest)
         index_digest = ""
@@ -331,8 +359,9 @@ class ImageIndex:
                 return None
             document = child
         config = ImageConfig(self._blobs.read(document.config.digest, CONFIG_LIMIT))
-        names = sorted(names)
-        return ImageEntry(document.digest, document.config.digest, tuple(names), document, config, index_digest)
+        names = tuple(sorted(_names_of(listed)))
+        made = max((each.made for each in listed), default=0.0)
+        return ImageEntry(document.digest, document.config.digest, names, document, config, index_digest, made)
 
     def _child(self, index: Index, any_platform: bool) -> Manifest | None:
         try:
@@ -345,6 +374,10 @@ class ImageIndex:
                 if isinstance(document, Manifest) and is_image(document):
                     return document
         return None
+
+
+def _names_of(listed: list[_Listed]) -> list[str]:
+    return [each.name for each in listed if each.name is not None]
 
 
 def is_image(document: Manifest) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from rootless.cli.declaration import Session
 from rootless.cli.main import run as main
 from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
+
+COMPLETIONS = Path(__file__).resolve().parents[3] / "contrib/completions"
 
 
 class Verbs:
@@ -238,3 +241,43 @@ def test_version_and_help_need_no_engine(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["run", "--help"]) == 0
     assert main(["image"]) == 0
     assert capsys.readouterr().out.startswith("rootless version ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "-h"], "option '-h' requires an argument (see 'rootless run --help')"),
+        (["run", "-t=maybe", "x"], "invalid value 'maybe' for switch '-t': true or false (see 'rootless run --help')"),
+        (["compose", "up"], "no such command 'compose' (compose needs docker's API, which rootless does not serve)"),
+        (["run", "--gpus=all", "x"], "no such option '--gpus' (give the devices by --device /dev/nvidia0"),
+        (["help", "nope"], "no such command 'nope' (see 'rootless --help')"),
+        (["help", "run", "x"], "'run' has no subcommands (see 'rootless help run')"),
+    ],
+)
+def test_what_a_newcomer_types_is_answered_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(words) == 125
+    assert last_error(capsys).startswith(message)
+
+
+@pytest.mark.parametrize("words", [["run"], ["volume", "create"], ["volume"], []])
+def test_help_of_a_command_is_its_own_help(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    own = capsys.readouterr().out
+    assert main(["help", *words]) == 0
+    assert capsys.readouterr().out == own
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_the_completion_script_is_the_packaged_one(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    place = {"bash": "bash/rootless", "fish": "fish/rootless.fish", "zsh": "zsh/_rootless"}[shell]
+    assert main(["completion", shell]) == 0
+    assert capsys.readouterr().out.rstrip() == (COMPLETIONS / place).read_text().rstrip()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("-i=true", True), ("-i=false", False), ("-i", True)])
+def test_a_short_switch_takes_a_value(engine: Callable[..., Verbs], flag: str, value: bool) -> None:
+    double = engine(run_container=RunOutcome("f" * 64, 0))
+    assert main(["run", flag, "x"]) == 0
+    assert double.calls[0][1][0].interactive is value

@@ -122,6 +122,20 @@ def test_tag_moves_a_name_and_keeps_the_old_image(store: Store) -> None:
     assert store.index.manifest_digests() == [one.digest]
 
 
+def test_an_image_that_was_built_here_has_the_time_of_the_build(store: Store) -> None:
+    """Its own `created` is that of its base: `images` said months, and `prune --filter until=24h` removed it."""
+    built, pulled = add_image(store, "built"), add_image(store, "pulled")
+    store.index.tag("docker.io/library/x:1", pulled)
+    store.index.add(built, made=5e8)
+    store.index.tag("docker.io/library/y:1", built, made=9e8)
+    store.index.tag("docker.io/library/z:1", pulled, made=9e8)
+    store.index.untag("docker.io/library/y:1")
+    entries = {entry.manifest_digest: entry for entry in store.index.entries()}
+    assert (entries[built.digest].made, entries[built.digest].created_time) == (5e8, 5e8)
+    assert entries[pulled.digest].made == 0
+    assert entries[pulled.digest].created_time == entries[pulled.digest].config.created_time
+
+
 def test_resolve_by_digest_and_digits(store: Store) -> None:
     one, two = add_image(store, "one"), add_image(store, "two")
     store.index.tag("docker.io/library/x:1", one)
