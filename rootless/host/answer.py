@@ -121,7 +121,11 @@ def read_answer(fd: int) -> bytes:
 
 
 def fork_and_read(function: Callable[[], bytes]) -> bytes:
-    """Run `function` in a forked child and return its result; its error, or its death by a signal, is raised here."""
+    """Run `function` in a forked child and return its result; its error, or its death by a signal, is raised here.
+
+    Not for a process with threads: the child has only the thread that forked, and a lock which another thread held
+    stays locked in it for ever (fork(2)).
+    """
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -146,4 +150,6 @@ def end_with_answer(fd: int, function: Callable[[], bytes]) -> NoReturn:
             answer = encode_error(e)
         write_all(fd, answer)
     finally:
-        os._exit(status)  # no atexit, no flush of the parent's buffers
+        # os._exit, since sys.exit would run the parent's atexit functions and `finally` blocks a second time here, and
+        # write out what the parent has in its buffers
+        os._exit(status)

@@ -16,7 +16,8 @@ from rootless.paths import runtime_base
 
 ROOT = "/sys/fs/cgroup"
 LEAF = "rootless-inner"
-"""Where processes of a delegated cgroup go, since one with controllers for its children may hold none itself."""
+"""The child into which the processes of a delegated cgroup move. cgroups(7), "no internal processes": a cgroup of
+version 2 that gives controllers to its children may hold no process itself."""
 PREFIX = "rootless-"
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 DELEGATION = (
@@ -112,7 +113,7 @@ def _is_unified(root: str) -> bool:
         os.close(fd)
 
 
-def find(*, parent: str = "", current: bool = False, host: Host | None = None) -> Delegation:
+def find_delegation(*, parent: str = "", current: bool = False, host: Host | None = None) -> Delegation:
     """What there is. parent: a directory of the cgroup tree that was named (--cgroup-parent, configuration);
     current: nothing but the current cgroup will do (--cgroups=split).
 
@@ -135,6 +136,8 @@ def find(*, parent: str = "", current: bool = False, host: Host | None = None) -
     is_leaf = os.path.basename(path) == LEAF
     if is_leaf:
         path = os.path.dirname(path)  # an earlier command has moved us here
+    # cgroup_namespaces(7): a cgroup outside of the namespace's root is shown as a path that leads upward, which would
+    # mean another directory in the file system
     if own == "/.." or own.startswith("/../"):
         return Delegation("none", reason="this cgroup is outside of the cgroup namespace", remedy=None)
     if current:
@@ -264,7 +267,7 @@ def _below_root(host: Host, named: str) -> str:
 
 
 def _below(root: str, named: str) -> str:
-    """`named` below `root`. CVE-2023-25809 and crun's fixes: no part of a cgroup's name leads upward."""
+    """`named` below `root`. Raises UsageError for a name with a part that leads upward, out of what is ours."""
     check_relative(named)
     return "/".join((root, *(part for part in named.split("/") if part)))
 
@@ -291,7 +294,11 @@ def _is_managed(host: Host, own: str) -> bool:
 
 
 def _is_marked(path: str) -> bool:
-    """Newer systemd marks what it has delegated; 252 does not, there only systemd knows, who makes a scope then."""
+    """Whether systemd has marked cgroup `path` as delegated (`user.delegate`), so that we may change it.
+
+    systemd 252 and older mark nothing. A unit that is not known to be delegated is left alone: systemd would undo what
+    we change in it, and a scope of our own is asked for instead.
+    """
     try:
         return os.getxattr(path, "user.delegate") == b"1"
     except OSError:
@@ -329,7 +336,8 @@ def open_to_children(path: str, leaf: str = LEAF) -> tuple[str, ...]:
     except OSError as e:
         raise HostLimit(f"cannot open cgroup '{path}': {e.strerror}", hint=DELEGATION) from e
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: one evacuates, the other finds it done
+        # Of two commands that begin at once, the first empties the cgroup, and the second finds that done
+        fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = [name for name in read_controllers(path) if name not in _enabled(path)]
         if wanted:
             _make_room(path, leaf)
@@ -349,8 +357,12 @@ def _enabled(path: str) -> tuple[str, ...]:
 
 
 def _make_room(path: str, leaf: str) -> None:
-    """Empty the cgroup before any controller is on: cpu and pids could be had beside processes, but that would make
-    the cgroup a threaded one, whose children take none (EOPNOTSUPP). The root of the tree is free of that rule."""
+    """Move the processes of cgroup `path` out before any controller is given to its children. Raises HostLimit.
+
+    cgroups(7), "threaded mode": a cgroup that holds processes may give its children cpu and pids, but becomes the root
+    of threaded ones by that, and its children take no process then (EOPNOTSUPP). The root of the tree has no
+    `cgroup.type`, and is free of the rule. New processes may be forked there meanwhile, hence the rounds.
+    """
     if not os.path.exists(f"{path}/cgroup.type"):
         return
     for _ in range(_TRIES):
@@ -360,22 +372,22 @@ def _make_room(path: str, leaf: str) -> None:
                     return
         except OSError as e:
             raise HostLimit(f"cannot read '{path}/cgroup.procs': {e.strerror}") from e
-        evacuate(path, leaf)
+        evacuate_cgroup(path, leaf)
 
 
 def _enable(path: str, name: str, leaf: str) -> None:
     for _ in range(_TRIES):
         try:
-            write(f"{path}/cgroup.subtree_control", f"+{name}")
+            write_value(f"{path}/cgroup.subtree_control", f"+{name}")
         except OSError as e:
             if e.errno != errno.EBUSY:
                 return  # a controller that cannot be had: whoever needs it is told then
-            evacuate(path, leaf)
+            evacuate_cgroup(path, leaf)
         else:
             return
 
 
-def evacuate(path: str, leaf: str = LEAF) -> None:
+def evacuate_cgroup(path: str, leaf: str = LEAF) -> None:
     """Move every process of cgroup `path` into its child `leaf`. Raises HostLimit."""
     target = f"{path}/{leaf}"
     try:
@@ -384,15 +396,15 @@ def evacuate(path: str, leaf: str = LEAF) -> None:
             pids = file.read().split()
         for pid in pids:
             try:
-                write(f"{target}/cgroup.procs", pid)
+                write_value(f"{target}/cgroup.procs", pid)
             except ProcessLookupError:
                 pass
     except OSError as e:
         raise HostLimit(f"cannot move the processes of cgroup '{path}' into '{target}': {e.strerror}") from e
 
 
-def write(path: str, value: str) -> None:
-    """One write(2) of `value`, as files of cgroups want it; the file is there already. Raises OSError."""
+def write_value(path: str, value: str) -> None:
+    """Write `value` in one write(2), as the kernel takes a value of a cgroup; the file is there. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.write(fd, value.encode())

@@ -25,7 +25,7 @@ _BUS = "org.freedesktop.DBus"
 
 
 class Writer:
-    """Arguments in the wire format (little endian), each aligned to its type."""
+    """Arguments in the wire format (D-Bus specification, "Marshaling"; little endian), each aligned to its type."""
 
     __slots__ = ("buffer",)
 
@@ -42,7 +42,7 @@ class Writer:
         self.buffer += struct.pack("<I", value)
 
     def text(self, value: str) -> None:
-        """Type s or o."""
+        """Encode a D-Bus STRING or OBJECT_PATH (type codes s and o). Raises ValueError for a NUL byte."""
         encoded = value.encode()
         if b"\0" in encoded:
             raise ValueError("a NUL byte in a D-Bus string")
@@ -54,7 +54,7 @@ class Writer:
         self.buffer += bytes((len(value),)) + value.encode() + b"\0"
 
     def array(self, align: int, fill: Callable[[], None]) -> None:
-        """Type a: what `fill` writes, elements aligned to `align`."""
+        """Encode a D-Bus ARRAY (type code a) of what `fill` writes, whose elements are aligned to `align` bytes."""
         self.number(0)
         at = len(self.buffer) - 4
         self.align(align)
@@ -72,7 +72,7 @@ class Writer:
         self.array(4, fill)
 
     def variant(self, value: str | bool | Sequence[int]) -> None:
-        """Type v, holding s, b or au."""
+        """Encode a D-Bus VARIANT (type code v) that holds a STRING, a BOOLEAN or an array of UINT32."""
         if isinstance(value, str):
             self.signature("s")
             self.text(value)
@@ -96,7 +96,7 @@ class Writer:
 
 
 class Message:
-    """One that came in. texts: the leading string-like arguments of the body (numbers before and between skipped)."""
+    """A message that came in. texts: the strings and object paths at the beginning of its body, UINT32s left out."""
 
     __slots__ = ("error", "kind", "member", "reply_to", "texts")
 
@@ -180,8 +180,8 @@ def message_length(head: bytes) -> int:
     return int(length)
 
 
-def decode(message: bytes) -> Message:
-    """A whole message. Raises OSError EPROTO."""
+def decode_message(message: bytes) -> Message:
+    """Decode the bytes of one whole message. Raises OSError EPROTO for what breaks the wire format."""
     order = _order(message)
     try:
         reader = _Reader(message, order, 12)
@@ -231,7 +231,11 @@ def _broken(what: str) -> OSError:
 
 
 class Connection:
-    """To a unix socket. is_bus: a message bus, which wants a greeting and a destination; else the peer itself."""
+    """A connection to the unix socket `path`. Raises OSError.
+
+    is_bus: whether a message bus listens, which wants a greeting first and a destination in each call; else it is the
+    peer itself, as at systemd's private socket.
+    """
 
     __slots__ = ("_buffer", "_serial", "_socket", "is_bus")
 
@@ -245,7 +249,8 @@ class Connection:
             self._socket.connect(path)
             uid = str(os.geteuid()).encode().hex()
             self._socket.sendall(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\nBEGIN\r\n")
-            # sd-bus as a server (systemd 252) leaves a call that it has read along with BEGIN lying until more comes
+            # The answer is awaited before the first call is sent. sd-bus as a server (systemd 252) lets a call that it
+            # has read together with BEGIN lie until more arrives, so that a call sent along would never be answered.
             self._authenticate()
             if is_bus:
                 self.call((_BUS, "/org/freedesktop/DBus", _BUS, "Hello"), "", b"")
@@ -303,7 +308,7 @@ class Connection:
             return None
         message = bytes(buffer[:length])
         del buffer[:length]
-        return decode(message)
+        return decode_message(message)
 
     def close(self) -> None:
         """Close the connection to the bus."""

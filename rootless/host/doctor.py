@@ -5,7 +5,7 @@ from __future__ import annotations
 from rootless.host.facts import find_helper, is_real_root
 from rootless.host.probes import TIMEOUT, probe
 from rootless.host.probes.result import Probe
-from rootless.host.probes.trial import attempt
+from rootless.host.probes.trial import attempt_probe
 from rootless.host.subid import MAP_PROGRAMS, default_id_map
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Section:
         }
 
 
-def examine(
+def run_probes(
     data_directory: str, helpers: Sequence[Candidate], drivers: Sequence[StorageDriver], *, storage_driver: str = "auto"
 ) -> list[Section]:
     """Run every probe (about 0.3 s) and sum them up.
@@ -118,7 +118,7 @@ def _layers(drivers: Sequence[StorageDriver], directory: str, wanted: str) -> Se
 
 
 def _network(helpers: Sequence[Candidate], directory: str) -> Section:
-    tried = [attempt(helper.name, helper.probe, directory, TIMEOUT) for helper in helpers]
+    tried = [attempt_probe(helper.name, helper.probe, directory, TIMEOUT) for helper in helpers]
     used = next((helper for helper, found in zip(helpers, tried, strict=True) if found.works), None)
     verdict = "only --network=host and --network=none work" if used is None else _verdict(used)
     return Section("network", [*tried, *(probe(name, directory) for name in ("tun", "low_ports"))], verdict)

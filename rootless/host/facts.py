@@ -13,14 +13,16 @@ FIXED_DIRECTORIES = (
     "/usr/libexec/podman",
     "/usr/lib/podman",
 )
-INITIAL_USER_NAMESPACE = "user:[4026531837]"  # /proc/PID/ns/user of the host's own; PROC_USER_INIT_INO of the kernel
+INITIAL_USER_NAMESPACE = "user:[4026531837]"
+"""What /proc/PID/ns/user says of the host's own user namespace, on every host (PROC_USER_INIT_INO of the kernel)."""
 
 
 def find_helper(name: str) -> str | None:
     """Absolute path of host program `name`: the system's directories first, then the caller's PATH; None: not there.
 
-    Only absolute PATH entries count, and it is to be called before any root changes: a program of an image must never
-    run with the host's files before it (CVE-2026-41567).
+    To be called before any change of root, and only absolute entries of PATH count: after a change of root, or by the
+    current directory, a program of an image could be found, and would run with the host's files open to it
+    (CVE-2026-41567).
     """
     for directory in (*FIXED_DIRECTORIES, *os.environ.get("PATH", "").split(":")):
         path = f"{directory}/{name}"
@@ -40,7 +42,7 @@ def user_name(uid: int | None = None) -> str:
         return str(number)
 
 
-def sysctl(name: str) -> str | None:
+def read_sysctl(name: str) -> str | None:
     """Value of sysctl `name` with slashes (`user/max_user_namespaces`), None where the kernel has none."""
     try:
         with open(f"/proc/sys/{name}") as f:
@@ -49,7 +51,7 @@ def sysctl(name: str) -> str | None:
         return None
 
 
-def confinement() -> str:
+def apparmor_profile() -> str:
     """The name of the AppArmor profile that is enforced on this process; empty when none is."""
     try:
         with open("/proc/self/attr/apparmor/current", encoding="utf-8", errors="replace") as file:
@@ -61,7 +63,7 @@ def confinement() -> str:
 
 
 def has_no_new_privs() -> bool:
-    """Does this process, and all that it starts, gain no privilege from setuid programs? So it is in a sandbox."""
+    """Is this process in a sandbox (no_new_privs) where setuid programs such as newuidmap gain no privilege?"""
     from rootless.kernel.procfs import status_field
 
     try:

@@ -10,7 +10,7 @@ from rootless.errors import HostLimit
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def refused(text: str, error: OSError, place: str | int) -> HostLimit:
+def full_error(text: str, error: OSError, place: str | int) -> HostLimit:
     """The error `text`, with what ran out and what to do. place: a path or fd on the file system, which may be full."""
     if error.errno == errno.EDQUOT:
         hint = "your disk quota is used up (`quota -s` shows it): free some space with `rootless system prune`"

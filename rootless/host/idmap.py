@@ -12,8 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MAX_ID = 0xFFFFFFFE  # 2^32-1 means "no id" to the kernel (CVE-2024-40635: never wrap around to 0)
-MAX_EXTENTS = 340  # the kernel's limit of lines in uid_map since Linux 4.15
+# 2^32-1 means "no id" to chown(2) and setresuid(2), and a larger number would wrap around to 0, which is root
+# (CVE-2024-40635).
+MAX_ID = 0xFFFFFFFE
+MAX_EXTENTS = 340  # user_namespaces(7): the most lines that uid_map and gid_map take, since Linux 4.15
 
 
 class SubordinateIds:
@@ -75,7 +77,7 @@ def _keep(intermediate: tuple[Extent, ...], number: int) -> tuple[Extent, ...]:
     owned = _count(intermediate) - 1
     below = min(number, owned)
     segments = [(0, 1, below), (number, 0, 1), (number + 1, below + 1, owned - below)]
-    return compose(intermediate, [s for s in segments if s[2] > 0])
+    return compose_extents(intermediate, [s for s in segments if s[2] > 0])
 
 
 def nomap_map(ids: SubordinateIds | None, uid: int, gid: int) -> IdMap:
@@ -84,8 +86,8 @@ def nomap_map(ids: SubordinateIds | None, uid: int, gid: int) -> IdMap:
         raise HostLimit("user namespace mode 'nomap' needs a range of subordinate ids", hint=_NO_RANGE)
     uids, gids = _intermediate(ids.uids, uid), _intermediate(ids.gids, gid)
     return IdMap(
-        compose(uids, [(0, 1, _count(uids) - 1)]),
-        compose(gids, [(0, 1, _count(gids) - 1)]),
+        compose_extents(uids, [(0, 1, _count(uids) - 1)]),
+        compose_extents(gids, [(0, 1, _count(gids) - 1)]),
         "range",
     )
 
@@ -123,7 +125,7 @@ def _custom(flag: str, values: Sequence[str], intermediate: tuple[Extent, ...]) 
             if before[position] + before[2] > after[position]:
                 what = "container" if position == 0 else "host"
                 raise UsageError(f"invalid {flag}: {what} id {after[position]} is mapped twice")
-    result = compose(intermediate, segments)
+    result = compose_extents(intermediate, segments)
     if len(result) > MAX_EXTENTS:
         raise UsageError(f"invalid {flag}: more than {MAX_EXTENTS} extents")
     return result
@@ -173,7 +175,7 @@ def _count(extents: Iterable[Extent]) -> int:
     return sum(e.size for e in extents)
 
 
-def compose(intermediate: Sequence[Extent], segments: Iterable[tuple[int, int, int]]) -> tuple[Extent, ...]:
+def compose_extents(intermediate: Sequence[Extent], segments: Iterable[tuple[int, int, int]]) -> tuple[Extent, ...]:
     """Host extents of (container, intermediate id, size) `segments`, split where the ranges behind them change."""
     result = []
     for container, start, size in sorted(segments):

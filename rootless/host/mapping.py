@@ -42,8 +42,9 @@ def write_maps(pid: int, id_map: IdMap) -> None:
 def _write_directly(pid: int, id_map: IdMap) -> None:
     try:
         if id_map.kind == "single":
-            # user_namespaces(7): without CAP_SETGID a gid map may be written only once setgroups is denied,
-            # CVE-2014-8989. With a range it must stay allowed, or apt and su fail in the container.
+            # user_namespaces(7): without CAP_SETGID outside, a gid map may be written only after setgroups(2) was
+            # denied for the namespace, since dropping a group could lift a restriction that its members are under
+            # (CVE-2014-8989). With a range of ids it must stay allowed, or apt and su fail in the container.
             try:
                 _write(f"/proc/{pid}/setgroups", "deny")
             except FileNotFoundError:
@@ -62,7 +63,7 @@ def _write_directly(pid: int, id_map: IdMap) -> None:
 def _write(path: str, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, text.encode())  # one call: the kernel takes a map only whole
+        os.write(fd, text.encode())  # one write(2): a map can be written once, and a second call gets EPERM
     except OSError as e:
         e.filename = path
         raise
@@ -89,7 +90,7 @@ def _write_by_helpers(pid: int, id_map: IdMap) -> None:
         os.close(output)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status != 0 and problem is None:
-            problem = explain(program, status, words)
+            problem = explain_failure(program, status, words)
     if problem is not None:
         raise problem
 
@@ -118,7 +119,7 @@ def _spawn(name: str, pid: int, extents: Sequence[Extent]) -> tuple[str, int, in
     return program, child, read_end
 
 
-def explain(program: str, status: int, words: str) -> HostLimit:
+def explain_failure(program: str, status: int, words: str) -> HostLimit:
     """The error for a newuidmap or newgidmap that failed with exit `status`, saying `words`."""
     name = os.path.basename(program)
     message = f"cannot map subordinate ids: {words or f'{name} ended with status {status}'}"

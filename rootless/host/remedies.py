@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from rootless.errors import HostLimit
-from rootless.host.facts import confinement, sysctl
+from rootless.host.facts import apparmor_profile, read_sysctl
 
 _SYSCTL = "ask the administrator for: sysctl -w {}   (and a file in /etc/sysctl.d to keep it)"
 _LIMITS = ("user/max_user_namespaces", "user/max_mnt_namespaces")
@@ -13,15 +13,15 @@ _LIMITS = ("user/max_user_namespaces", "user/max_mnt_namespaces")
 
 def restriction_hint() -> str | None:
     """The remedy for EPERM around user namespaces: the switch that distributions add to the kernel's rules."""
-    if sysctl("kernel/unprivileged_userns_clone") == "0":
+    if read_sysctl("kernel/unprivileged_userns_clone") == "0":
         return _SYSCTL.format("kernel.unprivileged_userns_clone=1")
-    if sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
+    if read_sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return (
             "AppArmor forbids user namespaces to programs without a profile; "
             + _SYSCTL.format("kernel.apparmor_restrict_unprivileged_userns=0")
             + ", or for a profile with `userns,` for this program"
         )
-    profile = confinement()
+    profile = apparmor_profile()
     if profile:
         return (
             f"AppArmor confines this program by profile '{profile}', which takes the capabilities of user namespaces; "
@@ -40,7 +40,7 @@ def namespace_error(error: OSError) -> HostLimit:
     what = f"cannot make a user namespace: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EUSERS):
         for name in _LIMITS:
-            if sysctl(name) == "0":
+            if read_sysctl(name) == "0":
                 dotted = name.replace("/", ".")
                 return HostLimit(f"{what}: {dotted} is 0", hint=_SYSCTL.format(f"{dotted}=65536"))
         return HostLimit(

@@ -23,7 +23,7 @@ _LOOK = 0.01  # seconds between looks at /proc while the answer is awaited
 
 
 class Request:
-    """A scope that was asked for. unit: its name; pid: the process that will be in it."""
+    """A scope that systemd was asked for and may not have made yet. unit: its name; pid: the process it is for."""
 
     __slots__ = ("_connection", "_deadline", "_serial", "pid", "unit")
 
@@ -35,7 +35,11 @@ class Request:
         self.pid = pid
 
     def finish(self) -> str:
-        """Wait until the process is in the scope; the scope's directory. Raises HostLimit with systemd's own words."""
+        """Wait until the process is in the scope; the scope's directory. Raises HostLimit with systemd's own words.
+
+        /proc/PID/cgroup is looked at as well as the answer: it shows the process in the scope before systemd reports
+        that the job is done.
+        """
         problem = f"systemd did not answer within {TIMEOUT:g} seconds"
         try:
             while time.monotonic() < self._deadline:
@@ -65,7 +69,7 @@ class Request:
         self._connection.close()
 
 
-def begin(*, slice_name: str = SLICE, unit: str = "", pid: int = 0) -> Request:
+def ask_for_scope(*, slice_name: str = SLICE, unit: str = "", pid: int = 0) -> Request:
     """Ask for a scope with Delegate=yes around `pid` (0: this process), without waiting. Raises HostLimit."""
     pid = pid or os.getpid()
     unit = unit or f"rootless-{pid}-{os.urandom(4).hex()}.scope"
@@ -94,7 +98,7 @@ def begin(*, slice_name: str = SLICE, unit: str = "", pid: int = 0) -> Request:
     return Request(connection, serial, unit, pid)
 
 
-def attach(unit: str, subgroup: str, pid: int, timeout: float = TIMEOUT) -> None:
+def attach_process(unit: str, subgroup: str, pid: int, timeout: float = TIMEOUT) -> None:
     """Have systemd move `pid` into `subgroup` ("/container") of a delegated unit. Raises HostLimit."""
     body = dbus.Writer()
     body.text(unit)
@@ -120,7 +124,7 @@ def attach(unit: str, subgroup: str, pid: int, timeout: float = TIMEOUT) -> None
 
 
 def _connect() -> dbus.Connection:
-    """systemd's own socket where there is one (systemctl's way, no bus needed), else the user's bus."""
+    """A connection to the user's systemd: by its own socket where that answers, which needs no bus, else by the bus."""
     problem: OSError = FileNotFoundError(2, "no user manager of systemd is there")
     for path, is_bus in cgroups.manager_sockets():
         try:

@@ -81,7 +81,8 @@ class _Seeding:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
                 return fd, os.read(fd, len(_MOVING))
-            # its owner has finished and removed it
+            # Whoever held the lock has finished and removed the file while we waited. A lock on a removed file excludes
+            # nobody, since the next one opens a new file of that name: so we open it again.
             os.close(fd)
 
     def _continue(self, image: int, lock: int, state: bytes) -> None:
@@ -90,7 +91,8 @@ class _Seeding:
             if state not in (b"", _COPYING):
                 _empty(self._data)
             elif os.listdir(self._data):
-                # another container has filled it while we waited, or one that runs has written to it
+                # Another start has filled the volume while we waited, or a container that runs has written to it. An
+                # image's files put over those would be data lost (CVE-2020-1726).
                 return
             self._copy(image, lock)
             os.pwrite(lock, _MOVING, 0)
@@ -111,7 +113,7 @@ class _Seeding:
             finally:
                 os.close(origin)
         except BaseException:
-            # on a full disk the half of a copy is what nobody can use
+            # Half of a copy is of no use to anybody, and on a full disk it would keep every later try from succeeding
             _discard(self._parent, self._private)
             os.unlink(self._marker, dir_fd=self._parent)
             raise
@@ -129,7 +131,9 @@ class _Seeding:
         except OSError as e:
             if e.errno != errno.EXDEV:
                 raise
-            # another file system is mounted on the volume: all is copied once more, by fds that no name can lead away
+            # Another file system is mounted on the volume, and no rename leads into it: all is copied once more, into
+            # the volume itself. copy_tree works by fds, so that a container which changes names there meanwhile leads
+            # no write elsewhere; the marker says that half a copy in the volume may be removed after a crash.
             os.pwrite(lock, _IN_PLACE, 0)
             copy_tree(private, self._data)
         finally:
@@ -145,7 +149,8 @@ def _move_name(private: int, name: str, data: int) -> None:
     except OSError as e:
         if e.errno != errno.EINVAL:
             raise
-        # a file system without that flag, such as NFS: at worst a file made in this moment is replaced
+        # The file system does not know RENAME_NOREPLACE, as NFS does not: there a file that a container makes between
+        # these two calls is replaced by the image's.
         try:
             os.stat(name, dir_fd=data, follow_symlinks=False)
         except FileNotFoundError:
@@ -234,7 +239,7 @@ def _copy_entry(source: int, destination: int, name: str, status: os.stat_result
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
     elif kind in (stat.S_IFIFO, stat.S_IFSOCK):
         os.mknod(name, kind | 0o600, dir_fd=destination)
-        # opening a FIFO would wait for its other end
+        # O_PATH fds: open(2) of a FIFO waits for its other end, and a name could mean another file by now
         origin = open_special(source, name, kind)
         try:
             made = open_special(destination, name, kind)
@@ -267,11 +272,14 @@ def _copy_file(source: int, destination: int, name: str) -> None:
 
 
 def _dress(source: int | str, destination: int | str, status: os.stat_result, *, keep_mode: bool = False) -> None:
-    """Give `destination` the owner, mode and times of `status` and the extended attributes of `source`. Each is an fd,
-    or the path of one in /proc/self/fd where the fd is O_PATH: a name could mean another file by now."""
+    """Give `destination` the owner, mode and times of `status` and the extended attributes of `source`.
+
+    Each of the two is an fd, or the path of an O_PATH fd in /proc/self/fd: a name could mean another file by now. The
+    order matters: chown(2) clears the set-id bits and the capabilities (`security.capability`) of a file, so mode and
+    attributes come after it.
+    """
     os.chown(destination, status.st_uid, status.st_gid)
     if not keep_mode:
-        # after chown, which clears set-id bits
         os.chmod(destination, stat.S_IMODE(status.st_mode))
     _attributes(source, destination)
     os.utime(destination, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -293,7 +301,7 @@ def _attributes(source: int | str, destination: int | str) -> None:
 
 
 def _copy_data(source: int, destination: int, size: int) -> None:
-    """Copy extents, holes kept."""
+    """Copy `size` bytes of data; a hole of the source, which takes no blocks, stays one."""
     offset = 0
     while offset < size:
         try:

@@ -38,13 +38,15 @@ __all__ = [
 def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
     """Move this process into a new user namespace (and mount namespace) and become its root, or its lowest id.
 
-    A child that stays outside writes the maps, so nobody else is needed. The process must have one thread. Host mounts
-    still arrive in the new mount namespace and none of ours goes back: the kernel makes all copies slaves when the user
-    namespace changes. The process stays dumpable. Raises HostLimit.
+    A child that stays outside writes the maps, since a process that has left its user namespace has no right to map
+    more than its own id. The process must have one thread (unshare(2): EINVAL otherwise). Mounts of the host still
+    arrive in the new mount namespace and none of ours goes back: the kernel makes every copy a slave where the user
+    namespace changes too (mount_namespaces(7)). The process stays dumpable. Raises HostLimit.
     """
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("a process with several threads cannot enter a user namespace")
     flags = CLONE_NEWUSER | CLONE_NEWNS if mount_namespace else CLONE_NEWUSER
+    # /proc/PID/uid_map of a process that is not dumpable belongs to root, and nobody of ours could write it
     set_dumpable(True)
     go_read, go_write = os.pipe()
     answer_read, answer_write = os.pipe()
@@ -77,11 +79,16 @@ def _write_when_told(go: int, id_map: IdMap) -> bytes:
 
 
 def _become(uid: int, gid: int) -> None:
-    """Take the ids inside. With keep-id the caller is another user there and has to become root."""
+    """Take the ids `uid` and `gid`. With keep-id the caller is another user inside, and has to become root.
+
+    The gids change first: they could not any more once the uids have changed to ones without CAP_SETGID.
+    """
     if os.getresgid() != (gid, gid, gid):
         os.setresgid(gid, gid, gid)
     if os.getresuid() != (uid, uid, uid):
-        # all capabilities are kept: none of the ids is 0 before (capabilities(7), effect of user id changes)
+        # No capability is lost: that happens when ids change from 0 to others, and none of them is 0 before
+        # (capabilities(7), "Effect of user ID changes"). The change makes the process undumpable, which would close
+        # its own /proc/self to it.
         os.setresuid(uid, uid, uid)
         set_dumpable(True)
 
@@ -89,9 +96,10 @@ def _become(uid: int, gid: int) -> None:
 def join(userns_fd: int, *, mount_namespace_fd: int | None = None) -> None:
     """Move this process, which has one thread, into an existing user namespace (and mount namespace) as its root.
 
-    Only the namespace's owner may, that is the user who made it. Raises HostLimit.
+    Only the user who made the namespace may. Raises HostLimit.
     """
     try:
+        # The user namespace comes first: setns(2) into a mount namespace wants the capabilities that one has there
         setns(userns_fd, CLONE_NEWUSER)
         if mount_namespace_fd is not None:
             setns(mount_namespace_fd, CLONE_NEWNS)
@@ -145,7 +153,8 @@ def run(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None
     os.close(write_end)
     handlers = _ignore_keys()
     try:
-        answer = read_answer(read_end)  # end of file is the success of execve: the fd is close-on-exec
+        # execve(2) closes the other end, which is close-on-exec, when it succeeds: an empty answer is its success
+        answer = read_answer(read_end)
         os.close(read_end)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
@@ -157,7 +166,11 @@ def run(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None
 
 
 def _ignore_keys() -> list[tuple[int, Handler]]:
-    """As system(3): Ctrl-C is for the program, while we stay to tell its exit status."""
+    """Ignore SIGINT and SIGQUIT as system(3) does, and return what was there before, to be put back.
+
+    The terminal sends them to its whole foreground group. They are meant for the program, while this process stays
+    and returns the program's exit status.
+    """
     try:
         return [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)]
     except ValueError:
@@ -200,7 +213,8 @@ def _find(name: str) -> str:
 
 
 def _exec(program: str, argv: Sequence[str], env: dict[str, str] | None) -> NoReturn:
-    # Python ignores these two and children would inherit that: `yes | head` must end
+    # Python ignores these two signals, and what is ignored stays ignored across execve(2): in `yes | head` the first
+    # program would not end with the second
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:

@@ -8,7 +8,7 @@ import os
 from typing import Protocol
 
 from rootless.errors import DigestMismatch, UsageError
-from rootless.host.full import refused
+from rootless.host.full import full_error
 from rootless.image.content import Placed
 from rootless.image.digest import check_digest
 
@@ -168,7 +168,7 @@ def disk_errors(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise refused(f"cannot write '{path}'", e, os.path.dirname(os.path.abspath(path))) from e
+        raise full_error(f"cannot write '{path}'", e, os.path.dirname(os.path.abspath(path))) from e
 
 
 def _append(part: str, content: BlobContent, on_bytes: OnBytes) -> int:

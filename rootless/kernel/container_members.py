@@ -1,7 +1,8 @@
 """Finds and ends the processes of a container that no pid namespace holds, by its mount and user namespace.
 
-Not by their root directory, parent or session: those a process changes as it likes (chroot, double fork, setsid). It
-leaves the mount namespace only for one that is owned by its user namespace or by one below that.
+Root directory, parent and session are no marks of a container, for a process changes them as it likes (chroot, double
+fork, setsid). Its mount namespace it can leave only for one that its own user namespace, or one below that, owns:
+setns(2) wants CAP_SYS_ADMIN in the user namespace that owns the target.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ _ROUNDS = 20  # of looking for processes that were born while the others were st
 _DEPTH = 33  # of user namespaces: the kernel allows 32 below each other
 
 
-def identify(pid: int) -> ContainerNamespaces | None:
-    """The namespaces of process `pid`, which need not be dumpable where a child of it is; None when it has ended."""
-    seen = procfs.transparent(pid)
+def identify_namespaces(pid: int) -> ContainerNamespaces | None:
+    """The namespaces of process `pid`; None when it has ended, or is (still) in the mount namespace of the caller.
+
+    A process that is not dumpable hides its namespaces; they are then read from a child of it, which has the same.
+    """
+    seen = procfs.visible_process(pid)
     try:
         found = ContainerNamespaces(_identity(f"/proc/{seen}/ns/mnt"), _identity(f"/proc/{seen}/ns/user"))
         return None if found.mount == _identity("/proc/self/ns/mnt") else found
@@ -41,7 +45,7 @@ def identify(pid: int) -> ContainerNamespaces | None:
 
 
 def own_namespaces() -> ContainerNamespaces:
-    """The namespaces that this process is in; procfs must be the host's still."""
+    """The namespaces that this process is in, read from /proc/self: to be called before a root of a container's own."""
     return ContainerNamespaces(_identity("/proc/self/ns/mnt"), _identity("/proc/self/ns/user"))
 
 
@@ -54,7 +58,10 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _unique(fd: int) -> int:
-    """The number of the namespace that is never given again; 0 where the kernel has none."""
+    """The identity of the namespace, a number that is never given again; 0 where the kernel has none.
+
+    The inode of a namespace file is given to another namespace as soon as this one has ended.
+    """
     for request in (_NS_GET_ID, _NS_GET_MNTNS_ID):
         answer = bytearray(8)
         try:
@@ -66,9 +73,10 @@ def _unique(fd: int) -> int:
 
 
 class Members:
-    """The processes of one container, found by its namespaces as often as it is asked.
+    """The processes of one container, looked for in /proc at each question: none is remembered between two of them.
 
-    spared: pids of processes of ours that live there: the network's helper is in the user namespace.
+    spared: pids of our own processes which are in those namespaces and do not belong to the container, as the helper
+    of its network, which is in the user namespace.
     """
 
     __slots__ = ("_known", "_outside", "_spared", "namespaces")
@@ -89,7 +97,8 @@ class Members:
         if pid in self._spared:
             return False
         try:
-            # first: of a zombie this fails
+            # The mount namespace is asked for first: a zombie has none any more (ENOENT), but still a user namespace.
+            # In the other order a zombie that nobody reaps would count as alive, and `end` would wait for it in vain.
             mount = os.stat(f"/proc/{pid}/ns/mnt").st_ino
             if mount == self.namespaces.mount[0]:
                 return self._is_same(f"/proc/{pid}/ns/mnt", self.namespaces.mount)
@@ -118,7 +127,7 @@ class Members:
                 try:
                     parent = fcntl.ioctl(fd, _NS_GET_PARENT)
                 except OSError:
-                    return False  # EPERM: the one above is not below ours
+                    return False  # EPERM (ioctl_nsfs(2)): the parent is above our own user namespace
                 os.close(fd)
                 fd = parent
             return False
@@ -126,10 +135,10 @@ class Members:
             os.close(fd)
 
     def end(self) -> list[int]:
-        """Kill all and wait; the pids of those that do not die.
+        """Kill every process and wait for its end; the pids of those that did not die within _PATIENCE seconds.
 
-        All are stopped first: killed one by one, those that are left would fork into the room that a limit of
-        processes has then.
+        All are stopped before the first is killed. A process that saw the others die could go on forking, each death
+        making room under a limit of processes, and no round would ever find the last one.
         """
         deadline = time.monotonic() + _PATIENCE
         empty = 0
@@ -157,7 +166,11 @@ class Members:
         return held
 
     def _hold(self, pid: int) -> int | None:
-        """A pidfd, taken before the look: so that the number cannot have become another's."""
+        """A pidfd of `pid` if it belongs to the container, else None.
+
+        The pidfd is opened before the look at the namespaces. Opened after it, the number could have become another
+        process's in between, and that one would be killed.
+        """
         try:
             fd = pidfd_open(pid)
         except OSError:
@@ -181,12 +194,12 @@ def _ends(pidfd: int, deadline: float) -> bool:
     return bool(poll.poll(max(0, int((deadline - time.monotonic()) * 1000))))
 
 
-def proven(namespaces: ContainerNamespaces, is_ours: Callable[[int], bool]) -> ContainerNamespaces | None:
-    """What of the namespaces of a container whose processes may all have ended is still certain; None for nothing.
+def certain_namespaces(namespaces: ContainerNamespaces, is_ours: Callable[[int], bool]) -> ContainerNamespaces | None:
+    """The part of a container's noted namespaces that is still certain to be its own; None when none is.
 
-    Where the kernel has no numbers that it never gives again, another container may have the inodes by now. is_ours:
-    whether the top directory that the fd stands for is the root of this container, or of another; one process that is
-    seen to be in it is the proof for all.
+    Where the kernel has no numbers that it never gives again, the container may have ended and another may have the
+    inodes by now. is_ours: whether the directory that the fd stands for is the root of this container; one process
+    with these namespaces that is seen to be in it proves them for all.
     """
     if namespaces.is_unique:
         return namespaces
@@ -208,8 +221,11 @@ def proven(namespaces: ContainerNamespaces, is_ours: Callable[[int], bool]) -> C
 
 
 def _top_of(pid: int) -> int:
-    """O_PATH fd of the root of the mount namespace of `pid`, wherever its own root directory is: our walk upwards ends
-    at our own root only, which is not there."""
+    """O_PATH fd of the root of the mount namespace of `pid`, wherever that process's own root directory is.
+
+    `..` stops at the root directory of the process that asks. Ours is not on the way up from a directory of another
+    mount namespace, so the walk ends at that namespace's topmost directory, where `..` is the directory itself.
+    """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     fd = os.open(f"/proc/{pid}/root", flags)
     for _ in range(4096):

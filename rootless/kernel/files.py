@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 
-from rootless.kernel.libc import check, libc, number, syscall
+from rootless.kernel.libc import check_result, libc, syscall, syscall_number
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -25,7 +25,8 @@ if os.uname().machine.startswith("ppc"):
     _FICLONE = 0x80049409
 _MAX_LINKS = 40  # the kernel's MAXSYMLINKS
 _RETRIES = 32
-# what FICLONE says when this pair of files cannot share blocks
+# The answers of FICLONE (ioctl_ficlone(2)) that say that this pair of files cannot share blocks, so that their bytes
+# must be copied. Every other error is a failure of the disk or of the caller.
 _NO_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.ETXTBSY)
 
 
@@ -38,7 +39,7 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
     if os.environ.get("ROOTLESS_NO_OPENAT2") == "1":
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), path)
     if not flags & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY):
-        mode = 0  # EINVAL otherwise
+        mode = 0  # openat2 refuses a mode with flags that make no file (EINVAL), where open(2) ignores it
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
     encoded = os.fsencode(path)
     for attempt in range(_RETRIES):
@@ -98,8 +99,9 @@ def mkdirs_in_root(rootfd: int, path: str, mode: int) -> int:
 class _Walk:
     """Path resolution in a root by fds only.
 
-    The directories from the root down to the current one are all held open, so `..` is a pop and not a look-up:
-    a directory that somebody moves out of the root meanwhile cannot lead us out. Every name is opened with O_NOFOLLOW.
+    The directories from the root down to the current one are all held open, so `..` drops the last fd and asks the
+    kernel nothing: a directory that somebody moves out of the root meanwhile cannot lead us out. Every name is opened
+    with O_NOFOLLOW, and links are resolved here, where their targets can be kept inside.
     """
 
     __slots__ = ("links", "root", "stack")
@@ -136,7 +138,8 @@ class _Walk:
                 self._follow(fd, todo)
             elif last and not (make_directories and flags & os.O_DIRECTORY):
                 os.close(fd)
-                # a link put here since ends in ELOOP
+                # The name is looked up a second time, since an O_PATH fd cannot be read. A link that was put in its
+                # place since then is not followed: O_NOFOLLOW answers ELOOP.
                 return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self._here())
             else:
                 self.stack.append(fd)
@@ -149,6 +152,8 @@ class _Walk:
 
     def _look(self, name: str, mode: int | None, *, missing_ok: bool) -> int | None:
         """O_PATH fd of `name`; None when it is missing and may be; with a mode a missing directory is made."""
+        # O_PATH opens nothing: an image may have a FIFO here, whose open(2) would wait for its other end forever, or a
+        # device, which acts when it is opened.
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             return os.open(name, flags, dir_fd=self._here())
@@ -168,6 +173,9 @@ class _Walk:
 
         try:
             self.links += 1
+            # The links of /proc/PID (root, cwd, exe, fd/N) name a file that the kernel jumps to, wherever it is; their
+            # text is a path of another root. RESOLVE_NO_MAGICLINKS answers ELOOP to them, and so does this walk, which
+            # cannot tell them from procfs' ordinary links and refuses those too.
             if self.links > _MAX_LINKS or fs_magic(fd) == PROC_SUPER_MAGIC:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             target = os.readlink("", dir_fd=fd)
@@ -189,8 +197,8 @@ def _names(path: str) -> list[str]:
 
 def renameat2(olddirfd: int, old: str, newdirfd: int, new: str, flags: int = 0) -> None:
     """renameat2(2) with RENAME_NOREPLACE (EEXIST) or RENAME_EXCHANGE; EINVAL where the filesystem cannot."""
-    result = libc.syscall(number("renameat2"), olddirfd, os.fsencode(old), newdirfd, os.fsencode(new), flags)
-    check(result, "renameat2", old, new, flags)
+    result = libc.syscall(syscall_number("renameat2"), olddirfd, os.fsencode(old), newdirfd, os.fsencode(new), flags)
+    check_result(result, "renameat2", old, new, flags)
 
 
 def link_beneath(top: int, path: str, dirfd: int, name: str) -> None:
@@ -222,8 +230,9 @@ def _directory_beneath(top: int, path: str) -> int:
 def open_special(dirfd: int, name: str | bytes, kind: int) -> int:
     """O_PATH fd of `name` in directory `dirfd`, which was made there as a file of type `kind` (S_IFIFO, S_IFSOCK).
 
-    Raises OSError (ESTALE) when a file of another type has taken the name since. What takes a path reaches the very
-    file by /proc/self/fd, since the link there is followed and no name is looked up any more.
+    Raises OSError (ESTALE) when a file of another type has taken the name since. A call that takes only a path
+    (chmod, setxattr) is given /proc/self/fd/N: the kernel goes to the open file, and looks up no name that somebody
+    could have exchanged.
     """
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dirfd)
     if stat.S_IFMT(os.fstat(fd).st_mode) != kind:
@@ -235,9 +244,9 @@ def open_special(dirfd: int, name: str | bytes, kind: int) -> int:
 def chmod_special(dirfd: int, name: str | bytes, mode: int) -> None:
     """Set the permission bits of a FIFO or socket that was made as `name`; `mode` has its type too (S_IFIFO, S_IFSOCK).
 
-    chmod(2) follows links, and opening a FIFO waits for its other end: by name, who can write in the directory would
-    choose the file whose mode is set. When a file of another type has taken the name since, nothing is changed: it is
-    theirs. Raises OSError.
+    chmod(2) follows links, so by name whoever can write to the directory would choose the file whose mode is set; and
+    fchmod(2) needs an open file, while opening a FIFO waits for its other end. When a file of another type has taken
+    the name since, it belongs to whoever put it there, and nothing is changed. Raises OSError.
     """
     try:
         fd = open_special(dirfd, name, stat.S_IFMT(mode))
@@ -269,7 +278,7 @@ def lgetxattr(dirfd: int, name: str, attribute: str) -> bytes:
 
 def syncfs(fd: int) -> None:
     """Write the whole filesystem of `fd` to its disk: one call in place of an fsync per file."""
-    check(libc.syncfs(fd), "syncfs", fd)
+    check_result(libc.syncfs(fd), "syncfs", fd)
 
 
 def make_whiteout(dirfd: int, name: str) -> None:
@@ -278,5 +287,5 @@ def make_whiteout(dirfd: int, name: str) -> None:
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Is this the status of a whiteout?"""
+    """Is this the status of a whiteout, as overlayfs makes them (character device 0:0)?"""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

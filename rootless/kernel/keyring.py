@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.kernel.libc import number, syscall
+from rootless.kernel.libc import syscall, syscall_number
 
 _JOIN_SESSION_KEYRING = 1
 
@@ -12,4 +12,4 @@ def join_session_keyring(name: str | None) -> int:
 
     EDQUOT: the user has too many keys; ENOSYS or EPERM: keys are forbidden here.
     """
-    return syscall(number("keyctl"), _JOIN_SESSION_KEYRING, None if name is None else name.encode(), 0, 0, 0)
+    return syscall(syscall_number("keyctl"), _JOIN_SESSION_KEYRING, None if name is None else name.encode(), 0, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+# use_errno: ctypes keeps a copy of errno, which no other code of the interpreter overwrites before it is read here
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
@@ -60,11 +61,12 @@ _NUMBERS = {
         "set_mempolicy": 321,
     },
 }
-# once: personality(2) LINUX32 changes what uname says, but not how this process makes its calls
+# Asked once, before anything else: personality(2) with PER_LINUX32 makes uname(2) name a 32-bit machine, while this
+# process goes on making its calls by the numbers of the 64-bit one.
 _MACHINE = os.uname().machine
 
 
-def number(name: str) -> int:
+def syscall_number(name: str) -> int:
     """The number of system call `name` on this machine; raises OSError ENOSYS where we do not know it."""
     try:
         return _NUMBERS[_MACHINE][name]
@@ -74,7 +76,7 @@ def number(name: str) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name) from None
 
 
-def check(result: int, what: str, *args: object) -> int:
+def check_result(result: int, what: str, *args: object) -> int:
     """Return `result`, or raise OSError from errno when it is -1.
 
     The call goes into the exception's notes; the first one or two of `args` that are texts become its file names,
@@ -97,4 +99,4 @@ def check(result: int, what: str, *args: object) -> int:
 def syscall(number: int, *args: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
     """Make system call `number`; bytes and buffers pass as pointers, None as NULL. Raises OSError."""
     words: list[object] = [ctypes.c_long(a) if isinstance(a, int) else a for a in args]
-    return check(int(libc.syscall(ctypes.c_long(number), *words)), f"syscall {number}", *args)
+    return check_result(int(libc.syscall(ctypes.c_long(number), *words)), f"syscall {number}", *args)

@@ -53,7 +53,7 @@ class _Version(ctypes.Structure):
 _library: ctypes.CDLL | None = None
 
 
-def library() -> ctypes.CDLL:
+def load_library() -> ctypes.CDLL:
     """The loaded library; OSError (ENOENT) when the host has none."""
     global _library
     if _library is None:
@@ -88,32 +88,32 @@ def library() -> ctypes.CDLL:
     return _library
 
 
-def version() -> tuple[int, int, int]:
+def library_version() -> tuple[int, int, int]:
     """Version of the library on this host."""
-    v = library().seccomp_version().contents
+    v = load_library().seccomp_version().contents
     return v.major, v.minor, v.micro
 
 
 def syscall_resolve(name: str) -> int | None:
     """Number of system call `name` for rule_add (a pseudo number where this architecture lacks it); None: unknown."""
-    number = int(library().seccomp_syscall_resolve_name(name.encode()))
+    number = int(load_library().seccomp_syscall_resolve_name(name.encode()))
     return None if number == _NR_ERROR else number
 
 
 def syscall_resolve_in(arch: int, name: str) -> int | None:
     """The same for the architecture of a token."""
-    number = int(library().seccomp_syscall_resolve_name_arch(arch, name.encode()))
+    number = int(load_library().seccomp_syscall_resolve_name_arch(arch, name.encode()))
     return None if number == _NR_ERROR else number
 
 
 def arch_resolve(name: str) -> int | None:
     """Token of architecture `name` as libseccomp spells it (`x86_64`, `x86`, `x32`, `aarch64`); None: unknown."""
-    return int(library().seccomp_arch_resolve_name(name.encode())) or None
+    return int(load_library().seccomp_arch_resolve_name(name.encode())) or None
 
 
 def arch_native() -> int:
     """Token of the architecture we run on."""
-    return int(library().seccomp_arch_native())
+    return int(load_library().seccomp_arch_native())
 
 
 def _check(code: int, what: str) -> None:
@@ -129,7 +129,7 @@ class Filter:
     __slots__ = ("_context", "_lib")
 
     def __init__(self, default_action: int) -> None:
-        self._lib = library()
+        self._lib = load_library()
         self._context = self._lib.seccomp_init(default_action)
         if not self._context:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), "seccomp_init")

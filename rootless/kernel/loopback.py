@@ -11,7 +11,7 @@ _IFF_UP = 1
 _REQUEST = struct.Struct("16sh14x")  # struct ifreq as far as its flags; the rest of the union is zero
 
 
-def switch_on() -> None:
+def switch_on_loopback() -> None:
     """Set `lo` of this process's network namespace up. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _REQUEST.pack(b"lo", 0) + bytes(8))

@@ -6,7 +6,7 @@ import ctypes
 import os
 import struct
 
-from rootless.kernel.libc import check, libc, number, syscall
+from rootless.kernel.libc import check_result, libc, syscall, syscall_number
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -80,21 +80,24 @@ def _optional(text: str | None) -> bytes | None:
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
     """mount(2). `data` longer than a page is EINVAL: use fsopen and its family there."""
     result = libc.mount(_optional(source), os.fsencode(target), _optional(fstype), flags, _optional(data))
-    check(result, "mount", source or fstype or "none", target, fstype, hex(flags), data)
+    check_result(result, "mount", source or fstype or "none", target, fstype, hex(flags), data)
 
 
 def umount(target: str, flags: int = 0) -> None:
     """Unmount what is mounted at `target` (umount2(2)); flags: MNT_* and UMOUNT_*. Raises OSError."""
-    check(libc.umount2(os.fsencode(target), flags), "umount2", target, flags)
+    check_result(libc.umount2(os.fsencode(target), flags), "umount2", target, flags)
 
 
 def pivot_root(new: str, old: str) -> None:
     """Make `new` the root of this mount namespace and move the old root to `old` (pivot_root(2)). Raises OSError."""
-    syscall(number("pivot_root"), os.fsencode(new), os.fsencode(old))
+    syscall(syscall_number("pivot_root"), os.fsencode(new), os.fsencode(old))
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
-    """open_tree(2): fd of the mount at `path`, or of a detached copy with OPEN_TREE_CLONE. Close-on-exec always."""
+    """open_tree(2): fd of the mount at `path`, or of a detached copy with OPEN_TREE_CLONE. Close-on-exec always.
+
+    A detached copy that is attached nowhere ends with its last fd: nothing has to be unmounted after a failure.
+    """
     return syscall(_OPEN_TREE, dirfd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC)
 
 
@@ -177,7 +180,11 @@ def fsmount(fd: int, attributes: int = 0) -> int:
 
 
 def statfs_flags(path_or_fd: str | int) -> int:
-    """The MS_* flags of the mount that holds `path_or_fd`: what a remount in a user namespace must repeat."""
+    """The MS_* flags of the mount that holds `path_or_fd`: what a remount in a user namespace must repeat.
+
+    mount_namespaces(7): the flags of a mount that came from a more privileged mount namespace are locked, and a remount
+    that leaves one of them out is refused with EPERM.
+    """
     flags = os.statvfs(path_or_fd).f_flag
     result = flags & _ST_SAME
     if flags & _ST_RELATIME:
@@ -190,7 +197,7 @@ def statfs_flags(path_or_fd: str | int) -> int:
 def fs_magic(fd: int) -> int:
     """f_type of the filesystem of `fd` (O_PATH fds too)."""
     buffer = ctypes.create_string_buffer(256)
-    check(libc.fstatfs(fd, buffer), "fstatfs", fd)
+    check_result(libc.fstatfs(fd, buffer), "fstatfs", fd)
     # first member: __fsword_t, which is a long everywhere but on s390x
     value = struct.unpack_from("=I" if os.uname().machine == "s390x" else "@L", buffer)[0]
     return int(value) & 0xFFFFFFFF

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from rootless.kernel.libc import check, libc
+from rootless.kernel.libc import check_result, libc
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -24,12 +24,12 @@ libc.setdomainname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
 
 def unshare(flags: int) -> None:
     """unshare(2). EINVAL for CLONE_NEWUSER means that this process has more than one thread."""
-    check(libc.unshare(flags), "unshare", flags)
+    check_result(libc.unshare(flags), "unshare", flags)
 
 
 def setns(fd: int, flags: int = 0) -> None:
     """setns(2) on a namespace fd, or on a pidfd with the CLONE_NEW* flags to join."""
-    check(libc.setns(fd, flags), "setns", fd, flags)
+    check_result(libc.setns(fd, flags), "setns", fd, flags)
 
 
 class OpenNetwork:
@@ -69,10 +69,10 @@ class OpenNetwork:
 def sethostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     encoded = os.fsencode(name)
-    check(libc.sethostname(encoded, len(encoded)), "sethostname", name)
+    check_result(libc.sethostname(encoded, len(encoded)), "sethostname", name)
 
 
 def setdomainname(name: str) -> None:
     """Set the NIS domain name of this UTS namespace."""
     encoded = os.fsencode(name)
-    check(libc.setdomainname(encoded, len(encoded)), "setdomainname", name)
+    check_result(libc.setdomainname(encoded, len(encoded)), "setdomainname", name)

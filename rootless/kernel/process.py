@@ -6,7 +6,7 @@ import ctypes
 import os
 import struct
 
-from rootless.kernel.libc import check, libc, number, syscall
+from rootless.kernel.libc import check_result, libc, syscall, syscall_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ libc.personality.argtypes = (ctypes.c_ulong,)
 
 def _prctl(what: str, option: int, *args: int) -> int:
     words = (*args, 0, 0, 0, 0)[:4]
-    return check(libc.prctl(option, *words), what, *args)
+    return check_result(libc.prctl(option, *words), what, *args)
 
 
 def set_no_new_privs() -> None:
@@ -38,17 +38,26 @@ def set_no_new_privs() -> None:
 
 
 def set_pdeathsig(signal: int) -> None:
-    """Ask for `signal` when the parent thread ends (0: none). Cleared by setuid programs and by changes of uid."""
+    """Ask for `signal` when the parent ends (0: for none).
+
+    PR_SET_PDEATHSIG(2const): "parent" is the thread that forked, so a thread that ends while its process lives kills
+    too. A child made by fork(2), a program with privileges of its own and a change of the effective ids start without
+    it. A parent that has ended before the call sends nothing: who asks looks for it afterwards.
+    """
     _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, signal)
 
 
 def set_dumpable(value: bool) -> None:
-    """PR_SET_DUMPABLE. The /proc files of a process that is not belong to root: no helper can write its maps."""
+    """PR_SET_DUMPABLE: whether others of this user may trace this process and look into it (ptrace(2)).
+
+    The /proc files of a process that is not dumpable belong to root, so that no helper of this user can write its id
+    maps. A change of the effective ids makes a process undumpable.
+    """
     _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, int(value))
 
 
 def set_child_subreaper(value: bool = True) -> None:
-    """Adopt orphaned descendants instead of the init process."""
+    """Adopt orphaned descendants in place of the init process, so that this process can wait for them."""
     _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, int(value))
 
 
@@ -77,7 +86,7 @@ def set_name(name: bytes) -> None:
 
 
 def set_keepcaps(value: bool) -> None:
-    """Keep the permitted capabilities when all user ids change from 0."""
+    """Keep the permitted capabilities when all user ids change from 0; execve(2) clears the flag (capabilities(7))."""
     _prctl("PR_SET_KEEPCAPS", _PR_SET_KEEPCAPS, int(value))
 
 
@@ -97,14 +106,14 @@ def cap_ambient_clear() -> None:
 
 
 def cap_ambient_raise(capability: int) -> None:
-    """Put one capability, which must be permitted and inheritable, into the ambient set."""
+    """Put one capability into the ambient set. EPERM unless it is permitted and inheritable already."""
     _prctl("PR_CAP_AMBIENT_RAISE", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
 
 
 def capget(pid: int = 0) -> tuple[int, int, int]:
     """(effective, permitted, inheritable) as 64-bit masks."""
     buffer = ctypes.create_string_buffer(24)
-    check(libc.capget(struct.pack("=Ii", _CAPABILITY_VERSION_3, pid), buffer), "capget", pid)
+    check_result(libc.capget(struct.pack("=Ii", _CAPABILITY_VERSION_3, pid), buffer), "capget", pid)
     low = struct.unpack_from("=III", buffer, 0)
     high = struct.unpack_from("=III", buffer, 12)
     return low[0] | high[0] << 32, low[1] | high[1] << 32, low[2] | high[2] << 32
@@ -115,7 +124,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     sets = (effective, permitted, inheritable)
     words = [s & 0xFFFFFFFF for s in sets] + [s >> 32 for s in sets]
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    check(libc.capset(header, struct.pack("=6I", *words)), "capset", *(hex(s) for s in sets))
+    check_result(libc.capset(header, struct.pack("=6I", *words)), "capset", *(hex(s) for s in sets))
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, *, cloexec: bool = False) -> None:
@@ -131,7 +140,7 @@ def close_range(first: int, last: int = 0xFFFFFFFF, *, cloexec: bool = False) ->
 
 
 def close_others(kept: Iterable[int]) -> None:
-    """Close every fd that is not in `kept`."""
+    """Close every fd that is not in `kept`, so that no file that was inherited unseen reaches another program."""
     first = 0
     for fd in sorted(set(kept)):
         if fd > first:
@@ -142,17 +151,15 @@ def close_others(kept: Iterable[int]) -> None:
 
 def _close_range_slowly(first: int, last: int, cloexec: bool) -> None:
     if not cloexec:
-        # not by /proc/self/fd, which in a container that was joined may be any directory of the container's
+        # The fds are not read from /proc/self/fd: after a container was joined, /proc is what the container has
+        # mounted there, and a listing of its making would leave fds of the host open for its program.
         os.closerange(first, min(last + 1, _MOST_FDS))
         return
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if first <= fd <= last:
             try:
-                if cloexec:
-                    os.set_inheritable(fd, False)
-                else:
-                    os.close(fd)
+                os.set_inheritable(fd, False)
             except OSError:
                 pass  # the fd of the listing itself, closed by now
 
@@ -169,12 +176,12 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
 
 def personality(value: int) -> int:
     """personality(2): set the execution domain, return the former one."""
-    return check(libc.personality(value), "personality", value)
+    return check_result(libc.personality(value), "personality", value)
 
 
 def ioprio_set(which: int, who: int, priority: int) -> None:
     """Set the I/O priority of what `which` and `who` name (ioprio_set(2)). Raises OSError."""
-    syscall(number("ioprio_set"), which, who, priority)
+    syscall(syscall_number("ioprio_set"), which, who, priority)
 
 
 def set_mempolicy(mode: int, nodes: set[int]) -> None:
@@ -182,8 +189,8 @@ def set_mempolicy(mode: int, nodes: set[int]) -> None:
     longs = bytearray(128)
     for node in nodes:
         longs[node // 8] |= 1 << node % 8
-    # the kernel takes one bit less than it is told
-    syscall(number("set_mempolicy"), mode, bytes(longs) if nodes else None, 8 * len(longs) if nodes else 0)
+    # The kernel reads one bit less than this length says (set_mempolicy(2), BUGS); the mask has bits to spare.
+    syscall(syscall_number("set_mempolicy"), mode, bytes(longs) if nodes else None, 8 * len(longs) if nodes else 0)
 
 
 class SchedulingAttributes:
@@ -200,7 +207,7 @@ def sched_setattr(pid: int, wanted: SchedulingAttributes) -> None:
     """sched_setattr(2) on process `pid`, 0 for this one."""
     times = (wanted.runtime, wanted.deadline, wanted.period)
     attributes = struct.pack("=IIQiIQQQ", 48, wanted.policy, wanted.flags, wanted.nice, wanted.priority, *times)
-    syscall(number("sched_setattr"), pid, attributes, 0)
+    syscall(syscall_number("sched_setattr"), pid, attributes, 0)
 
 
 def fork() -> int:

@@ -14,7 +14,8 @@ class ProcessStat:
     __slots__ = ("command", "parent", "pid", "process_group", "session", "start_time", "state", "tty")
 
     def __init__(self, text: str) -> None:
-        # the command may hold spaces and parentheses, which the kernel does not escape: fields count from the last one
+        # The name of a command may hold spaces and parentheses, which the kernel does not escape. Fields are counted
+        # from the last parenthesis, or a process could choose its own parent and start time by its name.
         head, _, tail = text.rpartition(")")
         pid, _, self.command = head.partition(" (")
         fields = tail.split()
@@ -68,7 +69,7 @@ def start_time(pid: int) -> int:
     return read_stat(pid).start_time
 
 
-def children(pid: int) -> list[int]:
+def child_pids(pid: int) -> list[int]:
     """Direct children; by /proc/PID/task/*/children, or by a scan of /proc where the kernel lacks that."""
     try:
         result: list[int] = []
@@ -88,12 +89,16 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def transparent(pid: int) -> int:
-    """`pid`, or a child of it where it hides its root and namespaces, as our own reaper of `run --init` does."""
+def visible_process(pid: int) -> int:
+    """A process that shows the root and the namespaces of `pid`: itself, or a child of it where it hides its own.
+
+    Our own reaper of `run --init` is not dumpable, so /proc/PID/root and ns of it are closed to us (ptrace(2)). Its
+    children, which have executed the image's program, are open.
+    """
     try:
         os.stat(f"/proc/{pid}/root")
     except PermissionError:
-        for child in children(pid):
+        for child in child_pids(pid):
             try:
                 os.stat(f"/proc/{child}/root")
             except OSError:

@@ -40,7 +40,7 @@ class Notice:
         self.args = args
 
 
-def receive(listener: int) -> Notice | None:
+def receive_notice(listener: int) -> Notice | None:
     """The next call, waited for; None when its process was killed meanwhile (look whether there is another)."""
     buffer = bytearray(_NOTICE.size)  # zeroed: the kernel refuses anything else
     try:
@@ -66,19 +66,24 @@ def is_waiting(listener: int, id: int) -> bool:
     return False
 
 
-def answer(listener: int, id: int, error: int = 0) -> None:
+def answer_call(listener: int, id: int, error: int = 0) -> None:
     """End the call with 0, or with errno `error`; harmless when its process is gone."""
     _send(listener, _ANSWER.pack(id, 0, -error, 0))
 
 
-def proceed(listener: int, id: int) -> None:
-    """Let the kernel carry the call out. Its arguments in memory may have changed: no way to allow or forbid it."""
+def let_proceed(listener: int, id: int) -> None:
+    """Let the kernel carry the call out.
+
+    seccomp_unotify(2): another thread can exchange what the call's pointers point to after it was looked at, so this
+    is no way to allow or to forbid a call. Only a call that the kernel itself judges rightly may proceed.
+    """
     try:
         _send(listener, _ANSWER.pack(id, 0, 0, _FLAG_CONTINUE))
     except OSError as e:
         if e.errno != errno.EINVAL:
             raise
-        answer(listener, id, errno.EPERM)  # before Linux 5.5: who lacks the right is refused by us
+        # Linux before 5.5 has no such answer: the call fails as it does for a caller without the right to make it
+        answer_call(listener, id, errno.EPERM)
 
 
 def _send(listener: int, response: bytes) -> None:

@@ -35,11 +35,11 @@ class Holder:
     def begin(self) -> None:
         """Ask systemd for a scope where it will be needed, before anybody has said which container is wanted."""
         try:
-            self._found = cgroups.find()
+            self._found = cgroups.find_delegation()
             if self._found.kind == "scope":
                 from rootless.host import scope
 
-                self._request = scope.begin()
+                self._request = scope.ask_for_scope()
         except RootlessError:
             pass  # the launch asks again, and then the user is told what failed
 
@@ -99,7 +99,7 @@ class Holder:
             split = wanted.mode == "split"
             found = None if parent or split else self._found
             if found is None:
-                found = cgroups.find(parent=parent, current=split)
+                found = cgroups.find_delegation(parent=parent, current=split)
             if found.kind == "none":
                 if wanted.resources and wanted.strict:
                     raise HostLimit(f"the limits of the container cannot be met: {found.reason}", hint=found.remedy)
@@ -159,7 +159,7 @@ def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
     for pid, _ in helpers:
         try:
             if f"/{unit}" not in cgroups.unified_path(pid):
-                scope.attach(unit, f"/{place.SUPERVISOR}", pid, _PATIENCE)
+                scope.attach_process(unit, f"/{place.SUPERVISOR}", pid, _PATIENCE)
         except (HostLimit, OSError):
             continue  # it serves the container where it is
 
@@ -183,7 +183,7 @@ def leave(directories: list[str]) -> None:
     """Move this process back to `directories`; where that is not allowed it counts among the container's."""
     for directory in directories:
         try:
-            cgroups.write(f"{directory}/cgroup.procs", str(os.getpid()))
+            cgroups.write_value(f"{directory}/cgroup.procs", str(os.getpid()))
         except OSError:
             pass
 

@@ -105,9 +105,9 @@ class ForeignRun:
         makes = self._spec.config.linux.makes
         if makes("pid") and makes("user"):
             return None
-        from rootless.kernel.container_members import identify
+        from rootless.kernel.container_members import identify_namespaces
 
-        found = identify(self.pid)
+        found = identify_namespaces(self.pid)
         if found is not None:
             found.makes_user, found.shares_processes = makes("user"), not makes("pid")
         return found

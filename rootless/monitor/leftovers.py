@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootless.kernel.container_members import Members, proven
+from rootless.kernel.container_members import Members, certain_namespaces
 from rootless.monitor import state
 from rootless.records.state import LIVE
 
@@ -21,7 +21,7 @@ def end_leftovers(directory: str, facts: ContainerState, *, is_certain: bool) ->
     namespaces = facts.namespaces
     if namespaces is None or not namespaces.shares_processes:
         return
-    sure = namespaces if is_certain else proven(namespaces, lambda top: _is_root_of(directory, top))
+    sure = namespaces if is_certain else certain_namespaces(namespaces, lambda top: _is_root_of(directory, top))
     if sure is None:
         return
     if sure.makes_user and _is_joined(directory, sure.user):

@@ -440,9 +440,9 @@ def _as_ours(error: RootlessError | OSError, directory: str) -> RootlessError:
     """`error` for a client: of one of the kernel's the file and the reason."""
     if isinstance(error, RootlessError):
         return error
-    from rootless.host.full import refused
+    from rootless.host.full import full_error
 
-    return refused(f"cannot make '{error.filename or directory}' for the container", error, directory)
+    return full_error(f"cannot make '{error.filename or directory}' for the container", error, directory)
 
 
 def _take_lock(directory: str) -> int:
@@ -451,9 +451,9 @@ def _take_lock(directory: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(f"{directory}/monitor.lock", flags, 0o600)
     except OSError as e:
-        from rootless.host.full import refused
+        from rootless.host.full import full_error
 
-        raise refused(f"cannot lock '{directory}'", e, directory) from e
+        raise full_error(f"cannot lock '{directory}'", e, directory) from e
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:

@@ -191,14 +191,14 @@ def probe(directory: str) -> Probe:
     from rootless.host.facts import find_helper
     from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe
-    from rootless.host.probes.trial import run
+    from rootless.host.probes.trial import run_program
     from rootless.host.remedies import package_remedy
 
     program = find_helper(PROGRAM)
     if program is None:
         return Probe(PROGRAM, False, "program 'pasta' is missing", package_remedy("passt"))
     argv = [program, "--quiet", "--config-net", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]
-    code, words = run([*argv, "--", "/bin/true"], timeout=5.0)
+    code, words = run_program([*argv, "--", "/bin/true"], timeout=5.0)
     if code != 0:
         return Probe(PROGRAM, False, f"'{program}' ended with status {code}: {words}", tun_remedy())
     return Probe(PROGRAM, True, f"{program} connected a network namespace")

@@ -152,7 +152,7 @@ def _connected(user: int, program: HelperProgram) -> tuple[int, Helper]:
     def enter() -> None:
         setns(user, CLONE_NEWUSER)
         unshare(CLONE_NEWNET)
-        loopback.switch_on()
+        loopback.switch_on_loopback()
 
     with _Child(enter) as pid:
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -68,7 +68,7 @@ def cgroup_facts() -> dict[str, object]:
     from rootless.host import cgroups
     from rootless.runtime.cgroups.usage import effective
 
-    found = cgroups.find()
+    found = cgroups.find_delegation()
     host = cgroups.Host()
     controllers = set(found.controllers)
     facts: dict[str, object] = {
@@ -126,10 +126,10 @@ def prune_stale(engine: Engine) -> int:
     from rootless.monitor import reap
     from rootless.runtime.cgroups.group import Group, Group1
 
-    found = cgroups.find()
+    found = cgroups.find_delegation()
     parents = [found.path] if found.kind == "directory" else list(found.directories.values())
     if engine.settings.cgroup_parent and not cgroups.is_slice(engine.settings.cgroup_parent):
-        parents.append(cgroups.find(parent=engine.settings.cgroup_parent).path)
+        parents.append(cgroups.find_delegation(parent=engine.settings.cgroup_parent).path)
     removed = set()
     for parent in filter(None, parents):
         for name in _children(parent):

@@ -126,7 +126,7 @@ def _change_user(
     from rootless.engine.image.image_files import read_in_root
     from rootless.engine.plan import oci_process as planning
     from rootless.engine.plan.users import resolve
-    from rootless.kernel.procfs import transparent
+    from rootless.kernel.procfs import visible_process
     from rootless.records.properties import Properties
     from rootless.runtime.spec.process_config import CapabilityNames, OciUser
 
@@ -135,7 +135,7 @@ def _change_user(
     uid = process.user.uid
     if options.user is not None:
         try:
-            root = os.open(f"/proc/{transparent(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = os.open(f"/proc/{visible_process(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             raise HostLimit(f"cannot look into container {record.id[:12]}: {e.strerror}") from e
         try:

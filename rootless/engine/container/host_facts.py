@@ -123,7 +123,7 @@ def _cgroup(engine: Engine, options: ContainerOptions) -> Delegation | None:
         return None
     from rootless.host import cgroups
 
-    return cgroups.find(parent=wanted.parent, current=wanted.mode == "split")
+    return cgroups.find_delegation(parent=wanted.parent, current=wanted.mode == "split")
 
 
 def _hostname_of(directory: str) -> str:

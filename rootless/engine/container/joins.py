@@ -72,7 +72,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
     if not named:
         return Joined(NamespaceChoice(**how))
     from rootless.engine.container.reconcile import running_pid
-    from rootless.kernel.procfs import transparent
+    from rootless.kernel.procfs import visible_process
     from rootless.storage.drivers.writable import is_reachable
 
     id_map: IdMap | None = None
@@ -86,7 +86,7 @@ def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joi
                 f"cannot join the {kind} namespace of container '{text}': it is not running",
                 hint=f"rootless start {text}",
             )
-        pid = transparent(pid)
+        pid = visible_process(pid)
         try:
             users[os.stat(f"/proc/{pid}/ns/user").st_ino] = f"/proc/{pid}/ns/user"
         except OSError as e:

@@ -176,7 +176,7 @@ def _network(pid: int) -> tuple[int, int]:
     """Bytes received and sent by the interfaces of a process's network namespace, without the loopback."""
     received = sent = 0
     try:
-        with open(f"/proc/{procfs.transparent(pid)}/net/dev", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{procfs.visible_process(pid)}/net/dev", encoding="ascii", errors="replace") as file:
             for line in file:
                 name, colon, numbers = line.partition(":")
                 fields = numbers.split()

@@ -88,7 +88,7 @@ def _apply(engine: Engine, container: str, state: ContainerState, before: Cgroup
     if not state.is_running:
         from rootless.host import cgroups
 
-        verdict = resources.judge(wanted, cgroups.find(parent=wanted.parent, current=wanted.mode == "split"))
+        verdict = resources.judge(wanted, cgroups.find_delegation(parent=wanted.parent, current=wanted.mode == "split"))
         if verdict.warning:
             engine.warn(verdict.warning)
         return

@@ -65,7 +65,7 @@ def _cgroup_steps(cgroup: CgroupPlan) -> list[str]:
 
     if cgroup.mode == "disabled":
         return ["stay in the caller's cgroup"]
-    found = cgroups.find(parent=cgroup.parent, current=cgroup.mode == "split")
+    found = cgroups.find_delegation(parent=cgroup.parent, current=cgroup.mode == "split")
     steps = {
         "scope": f"cgroup in a scope of your systemd, below {cgroup.parent or 'rootless.slice'}",
         "directory": f"cgroup below '{found.path}'",

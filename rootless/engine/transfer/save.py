@@ -13,7 +13,7 @@ from rootless.engine.image_types import SaveOptions
 from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
 from rootless.errors import HostLimit, UsageError
-from rootless.host.full import refused
+from rootless.host.full import full_error
 from rootless.image.compress import Compressed, Compression, encoder, parse_compression
 from rootless.image.content import BlobContent
 from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
@@ -227,7 +227,7 @@ def _compress(engine: Engine, layer: PlannedLayer, compression: Compression, for
     try:
         file = os.fdopen(os.open(incoming, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "w+b", buffering=0)
     except OSError as e:
-        raise refused(f"cannot write to '{incoming}'", e, incoming) from e
+        raise full_error(f"cannot write to '{incoming}'", e, incoming) from e
     reader = Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression)
     hasher, size = hashlib.sha256(), 0
     try:
@@ -236,7 +236,7 @@ def _compress(engine: Engine, layer: PlannedLayer, compression: Compression, for
             size += len(piece)
             file.write(piece)
     except OSError as e:
-        raise refused(f"cannot write to '{incoming}'", e, incoming) from e
+        raise full_error(f"cannot write to '{incoming}'", e, incoming) from e
     finally:
         reader.close()
     descriptor = layer.descriptor._replace(

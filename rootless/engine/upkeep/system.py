@@ -113,7 +113,7 @@ def versions(engine: Engine) -> dict[str, object]:
 
 def examine_host(engine: Engine) -> list[Section]:
     """host.doctor's sections, each primitive tried for real."""
-    from rootless.host.doctor import examine
+    from rootless.host.doctor import run_probes
     from rootless.host.subid import default_id_map
     from rootless.network.modes import HELPERS
     from rootless.storage.drivers import all_drivers
@@ -121,7 +121,7 @@ def examine_host(engine: Engine) -> list[Section]:
 
     id_map = default_id_map()
     drivers = [TriedDriver(driver, id_map, engine.directories.cache) for driver in all_drivers()]
-    return examine(engine.directories.data, HELPERS, drivers, storage_driver=engine.settings.storage_driver)
+    return run_probes(engine.directories.data, HELPERS, drivers, storage_driver=engine.settings.storage_driver)
 
 
 def run_unshared(engine: Engine, command: Sequence[str]) -> int:
@@ -199,6 +199,6 @@ def _libseccomp_version() -> str:
     from rootless.kernel import libseccomp
 
     try:
-        return ".".join(map(str, libseccomp.version()))
+        return ".".join(map(str, libseccomp.library_version()))
     except OSError:
         return ""

@@ -42,7 +42,7 @@ def probe(name: str, directory: str) -> Probe:
     """
     from importlib import import_module
 
-    from rootless.host.probes.trial import attempt
+    from rootless.host.probes.trial import attempt_probe
 
     function = getattr(import_module(f"rootless.host.probes.{_MODULES[name]}"), name)
-    return attempt(name, function, directory, TIMEOUT)
+    return attempt_probe(name, function, directory, TIMEOUT)

@@ -31,12 +31,13 @@ _NAMES = {
     0xCA451A4E: "bcachefs",
     0x01021997: "9p",
 }
-# Their servers do not let a user give files to his subordinate ids, and overlayfs wants no upper layer on them
+# The servers of these know nothing of a client's user namespaces and refuse to give files to subordinate ids; overlayfs
+# takes none of them for an upper layer.
 _REMOTE = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p")
 _LEAST = 1 << 30  # bytes free below which an image is likely not to fit
 
 
-def filesystem(path: str) -> str:
+def filesystem_name(path: str) -> str:
     """Name of the filesystem type that holds `path`, or its magic number in hexadecimal."""
     from rootless.kernel.mounts import fs_magic
 
@@ -51,7 +52,7 @@ def filesystem(path: str) -> str:
 def data_directory(directory: str) -> Probe:
     """Whether the data directory can be written, has room and is on a filesystem that keeps foreign owners."""
     parent = existing_parent(directory)
-    kind = filesystem(parent)
+    kind = filesystem_name(parent)
     numbers = os.statvfs(parent)
     free = numbers.f_bavail * numbers.f_frsize
     detail = f"'{directory}' on {kind}, {free / 1e9:.1f} GB free"
@@ -74,7 +75,7 @@ def data_directory(directory: str) -> Probe:
 
 
 def runtime_directory(directory: str) -> Probe:
-    """XDG_RUNTIME_DIR: there, ours, private, on tmpfs."""
+    """Whether XDG_RUNTIME_DIR is there, belongs to the caller and cannot be written by others."""
     uid = os.geteuid()
     given = os.environ.get("XDG_RUNTIME_DIR")
     path = given or f"/run/user/{uid}"
@@ -90,7 +91,7 @@ def runtime_directory(directory: str) -> Probe:
         )
     if status.st_mode & 0o022:
         return Probe("runtime_directory", False, f"'{path}' can be written by others; {fallback}", f"chmod 0700 {path}")
-    return Probe("runtime_directory", True, f"'{path}' on {filesystem(path)}")
+    return Probe("runtime_directory", True, f"'{path}' on {filesystem_name(path)}")
 
 
 def lingering(directory: str) -> Probe:

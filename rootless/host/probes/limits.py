@@ -13,7 +13,7 @@ def cgroup(directory: str) -> Probe:
     """The ladder of cgroups: what was delegated is really used, by a child that is moved and limited."""
     from rootless.host import cgroups
 
-    found = cgroups.find()
+    found = cgroups.find_delegation()
     if found.kind == "none":
         return Probe("cgroup", False, f"no resource limits: {found.reason}", found.remedy)
     names = " ".join(found.controllers) or "none"
@@ -50,8 +50,8 @@ def _try_scope(controllers: tuple[str, ...]) -> None:
         finally:
             os._exit(0)
     try:
-        path = scope.begin(pid=child).finish()
-        cgroups.evacuate(path)
+        path = scope.ask_for_scope(pid=child).finish()
+        cgroups.evacuate_cgroup(path)
         missing = set(controllers) - set(cgroups.open_to_children(path))
         if missing:
             raise HostLimit(f"a scope has no controllers {', '.join(sorted(missing))}")
@@ -97,7 +97,7 @@ def seccomp(directory: str) -> Probe:
     from rootless.kernel.seccomp import load_filter
 
     try:
-        version = ".".join(map(str, libseccomp.version()))
+        version = ".".join(map(str, libseccomp.library_version()))
     except OSError:
         remedy = "ask the administrator for: apt install libseccomp2   (dnf install libseccomp)"
         return Probe("seccomp", False, "library 'libseccomp.so.2' is missing", remedy)

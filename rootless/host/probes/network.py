@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootless.host.facts import is_real_root, sysctl
+from rootless.host.facts import is_real_root, read_sysctl
 from rootless.host.probes.result import Probe
 
 
@@ -19,7 +19,7 @@ def tun(directory: str) -> Probe:
 
 def low_ports(directory: str) -> Probe:
     """The lowest port that `-p` can publish."""
-    first = int(sysctl("net/ipv4/ip_unprivileged_port_start") or 1024)
+    first = int(read_sysctl("net/ipv4/ip_unprivileged_port_start") or 1024)
     if first <= 80 or is_real_root():
         return Probe("low_ports", True, f"ports from {first} can be published")
     return Probe(

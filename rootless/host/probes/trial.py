@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PREFIX = ".rootless-probe-"
 
 
-def attempt(name: str, function: Callable[[str], Probe], directory: str, timeout: float) -> Probe:
+def attempt_probe(name: str, function: Callable[[str], Probe], directory: str, timeout: float) -> Probe:
     """Run `function` on `directory` in a forked child and return its Probe.
 
     After `timeout` seconds the child and all that it started are killed and its scratch directory is removed.
@@ -68,7 +68,7 @@ def _guarded(name: str, function: Callable[[str], Probe], directory: str) -> Pro
 
 
 def _quiet() -> None:
-    """Programs tried must neither read the terminal nor write to it."""
+    """Replace the standard streams by /dev/null: a program that is tried must not read the terminal or write to it."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -83,7 +83,7 @@ def existing_parent(directory: str) -> str:
 
 
 def scratch_path(directory: str) -> str:
-    """A new name below (the nearest existing parent of) `directory`; `attempt` removes it when its child is killed."""
+    """A new name below (the nearest existing parent of) `directory`, which `attempt_probe` removes in any case."""
     return f"{existing_parent(directory)}/{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
 
 
@@ -102,33 +102,33 @@ class Scratch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        remove(self.path)
+        remove_scratch(self.path)
 
 
 def _sweep(directory: str, child: int) -> None:
-    """Remove what a killed child could not."""
+    """Remove the scratch directories of probe process `child`, which was killed before it could do so itself."""
     parent = existing_parent(directory)
     try:
         for name in os.listdir(parent):
             if name.startswith(f"{_PREFIX}{child}-"):
-                remove(f"{parent}/{name}")
+                remove_scratch(f"{parent}/{name}")
     except OSError:
         pass
 
 
-def remove(path: str) -> None:
+def remove_scratch(path: str) -> None:
     """Remove a small tree of our own, with directories that overlayfs left at mode 000."""
     os.chmod(path, 0o700)
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                remove(entry.path)
+                remove_scratch(entry.path)
             else:
                 os.unlink(entry.path)
     os.rmdir(path)
 
 
-def run(argv: list[str], timeout: float = 10.0) -> tuple[int, str]:
+def run_program(argv: list[str], timeout: float = 10.0) -> tuple[int, str]:
     """(exit status, last line of output) of a host program; killed after `timeout` seconds."""
     read_end, write_end = os.pipe()
     child = os.posix_spawn(

@@ -9,7 +9,7 @@ import time
 
 from rootless.errors import HostLimit, InvalidState, RuntimeFailure
 from rootless.host import cgroups
-from rootless.host.cgroups import write
+from rootless.host.cgroups import write_value
 from rootless.records.fields import Fields
 from rootless.runtime.cgroups.limit_values import Setting
 
@@ -60,7 +60,7 @@ class Group:
                 unmet(_missing(setting, present))
                 continue
             try:
-                write(f"{self.path}/{setting.name}", setting.value)
+                write_value(f"{self.path}/{setting.name}", setting.value)
             except OSError as e:
                 if setting.name == "memory.swap.max" and e.errno == errno.ENOENT:
                     continue  # a kernel without swap accounting has no swap, or cannot limit it
@@ -68,7 +68,7 @@ class Group:
 
     def join(self, pid: int) -> None:
         """Move a process into it. Raises OSError: EACCES where only systemd may, EBUSY below controllers."""
-        write(f"{self.path}/cgroup.procs", str(pid))
+        write_value(f"{self.path}/cgroup.procs", str(pid))
 
     def pids(self) -> list[int]:
         """All processes in it and below."""
@@ -80,7 +80,7 @@ class Group:
     def kill(self) -> bool:
         """SIGKILL to all, born or not (cgroup.kill, Linux 5.14); False where only one after the other can be killed."""
         try:
-            write(f"{self.path}/cgroup.kill", "1")
+            write_value(f"{self.path}/cgroup.kill", "1")
         except OSError as e:
             if e.errno == errno.ENOENT and os.path.isdir(self.path):
                 _kill_each(self)
@@ -100,14 +100,14 @@ class Group:
     def _set_frozen(self, frozen: bool) -> None:
         verb = "freeze" if frozen else "thaw"
         try:
-            write(f"{self.path}/cgroup.freeze", "01"[frozen])
+            write_value(f"{self.path}/cgroup.freeze", "01"[frozen])
         except OSError as e:
             raise HostLimit(f"cannot {verb} cgroup '{self.path}': {e.strerror}") from e
         deadline = time.monotonic() + PATIENCE
         while self.events("cgroup.events").get("frozen", int(frozen)) != int(frozen):
             if time.monotonic() > deadline:
                 if frozen:
-                    write(f"{self.path}/cgroup.freeze", "0")
+                    write_value(f"{self.path}/cgroup.freeze", "0")
                 raise HostLimit(f"cannot {verb} cgroup '{self.path}': a process of it does not react")
             time.sleep(_PAUSE)
 
@@ -187,14 +187,14 @@ class Group1:
                 unmet(_missing(setting, tuple(self.paths)))
                 continue
             try:
-                write(f"{path}/{setting.name}", setting.value)
+                write_value(f"{path}/{setting.name}", setting.value)
             except OSError as e:
                 unmet(_refused(path, setting, e))
 
     def join(self, pid: int) -> None:
         """Move a process into each. Raises OSError."""
         for path in self.paths.values():
-            write(f"{path}/cgroup.procs", str(pid))
+            write_value(f"{path}/cgroup.procs", str(pid))
 
     def pids(self) -> list[int]:
         """All processes in it and below."""
@@ -211,7 +211,7 @@ class Group1:
             # here, unlike in version 2, what is frozen does not even die: it gets its signal first, and then may run
             _signal_each(self.pids())
             try:
-                write(f"{freezer}/freezer.state", "THAWED")
+                write_value(f"{freezer}/freezer.state", "THAWED")
             except OSError as e:
                 raise HostLimit(f"cannot thaw cgroup '{freezer}': {e.strerror}") from e
         _kill_each(self)
@@ -231,13 +231,13 @@ class Group1:
             raise HostLimit("the freezer of cgroup version 1 is not yours to write")
         deadline = time.monotonic() + PATIENCE
         try:
-            write(f"{path}/freezer.state", wanted)
+            write_value(f"{path}/freezer.state", wanted)
             while _read(f"{path}/freezer.state").strip() != wanted:
                 if time.monotonic() > deadline:
-                    write(f"{path}/freezer.state", "THAWED")
+                    write_value(f"{path}/freezer.state", "THAWED")
                     raise HostLimit(f"cgroup '{path}' does not become {wanted.lower()}: a process does not react")
                 time.sleep(_PAUSE)
-                write(f"{path}/freezer.state", wanted)
+                write_value(f"{path}/freezer.state", wanted)
         except OSError as e:
             raise HostLimit(f"cannot write '{path}/freezer.state': {e.strerror}") from e
 
@@ -312,7 +312,7 @@ def _inherit_cpuset(path: str) -> None:
         if not _read(f"{path}/{name}").strip():
             inherited = _read(f"{os.path.dirname(path)}/{name}").strip()
             try:
-                write(f"{path}/{name}", inherited)
+                write_value(f"{path}/{name}", inherited)
             except OSError as e:
                 raise RuntimeFailure(f"cannot write '{path}/{name}': {e.strerror}") from e
 

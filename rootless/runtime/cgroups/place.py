@@ -26,7 +26,7 @@ _JOIN_PAUSE = 0.01
 
 def in_scope(scope: str) -> Group:
     """The container's group in a fresh scope that this process is in: this process goes to a leaf of its own."""
-    cgroups.evacuate(scope, SUPERVISOR)
+    cgroups.evacuate_cgroup(scope, SUPERVISOR)
     cgroups.open_to_children(scope, SUPERVISOR)
     return Group(f"{scope}/{CONTAINER}", os.path.basename(scope))
 
@@ -36,7 +36,7 @@ def around(scope: str) -> Group:
 
     A cgroup that hands controllers down may hold no process itself (cgroup-v2, "no internal process constraint").
     """
-    cgroups.evacuate(scope, CONTAINER)
+    cgroups.evacuate_cgroup(scope, CONTAINER)
     cgroups.open_to_children(scope, CONTAINER)
     return Group(f"{scope}/{CONTAINER}", os.path.basename(scope))
 
@@ -117,12 +117,12 @@ def join(group: Group | Group1, pid: int, init: int = 0) -> None:
         if problem.errno in (errno.EACCES, errno.EPERM) and isinstance(group, Group) and group.unit:
             from rootless.host import scope
 
-            scope.attach(group.unit, f"/{os.path.basename(group.path)}", pid)
+            scope.attach_process(group.unit, f"/{os.path.basename(group.path)}", pid)
             return
         if problem.errno != errno.EBUSY or not init or not isinstance(group, Group):
             break
         try:
-            cgroups.write(f"{cgroups.ROOT}{cgroups.unified_path(init)}/cgroup.procs", str(pid))
+            cgroups.write_value(f"{cgroups.ROOT}{cgroups.unified_path(init)}/cgroup.procs", str(pid))
             return
         except OSError as e:
             problem = e
@@ -137,4 +137,4 @@ def request_scope(delegation: Delegation, parent: str) -> Request | None:
         return None
     from rootless.host import scope
 
-    return scope.begin(slice_name=parent if cgroups.is_slice(parent) else scope.SLICE)
+    return scope.ask_for_scope(slice_name=parent if cgroups.is_slice(parent) else scope.SLICE)

@@ -60,7 +60,7 @@ class CgroupPlacing:
             return
         if self._policy.manager != "systemd":
             cgroups.check_relative(path.strip("/"))
-        found = cgroups.find()
+        found = cgroups.find_delegation()
         try:
             if self._policy.manager == "systemd" and (found.kind == "scope" or cgroups.manager_sockets()):
                 self._in_unit(*unit_of(path, self._id), pid)
@@ -79,7 +79,7 @@ class CgroupPlacing:
     def _in_unit(self, slice_name: str, unit: str, pid: int) -> None:
         from rootless.host import scope
 
-        request = scope.begin(slice_name=slice_name or scope.SLICE, unit=unit, pid=pid)
+        request = scope.ask_for_scope(slice_name=slice_name or scope.SLICE, unit=unit, pid=pid)
         group = self.group = place.around(request.finish())
         place.limits(group, self._resources, self._unmet, late=False)
 

@@ -163,7 +163,7 @@ def _enter_namespaces(setup: Setup, conversation: Conversation, parent: int) -> 
     die_with(parent)
     if setup.namespaces.new & CLONE_NEWNET:
         conversation.step = "switch on the loopback interface"
-        loopback.switch_on()
+        loopback.switch_on_loopback()
     if devices:
         from rootless.runtime.process import netdevices
 

@@ -168,7 +168,7 @@ def _open_target(pid: int, start_time: int | None) -> _Target:
             return _open_process(pid)
         except PermissionError:
             # our own reaper as pid 1 lets nobody in: its child, the command, has the same namespaces
-            for child in procfs.children(pid):
+            for child in procfs.child_pids(pid):
                 try:
                     return _open_process(child)
                 except OSError:

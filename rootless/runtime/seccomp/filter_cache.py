@@ -199,7 +199,7 @@ def _library_identity(machine: str) -> str:
     from rootless.kernel import libseccomp
 
     try:
-        return str(libseccomp.version())
+        return str(libseccomp.library_version())
     except OSError:
         return ""
 

@@ -98,9 +98,9 @@ class KeptAnswers:
 
     def try_anew(self, driver: Driver) -> Probe:
         """Try the driver, and keep what was found."""
-        from rootless.host.probes.trial import attempt
+        from rootless.host.probes.trial import attempt_probe
 
-        found = attempt(driver.name, lambda place: driver.probe(place, self._id_map), self._directory, TIMEOUT)
+        found = attempt_probe(driver.name, lambda place: driver.probe(place, self._id_map), self._directory, TIMEOUT)
         self._reasons[driver.name] = "" if found.works else found.detail
         self._failed_at.pop(driver.name, None)
         if not found.works:
@@ -173,14 +173,14 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
     /dev/fuse; the limits on namespaces; and what this session may do: its user namespace, ids, groups and confinement.
     A program's change time counts beside its modification time, for chmod and setcap change only the former.
     """
-    from rootless.host.facts import confinement, find_helper, has_no_new_privs, sysctl
+    from rootless.host.facts import apparmor_profile, find_helper, has_no_new_privs, read_sysctl
     from rootless.host.subid import MAP_PROGRAMS
     from rootless.kernel.procfs import boot_id
 
     described = [*names(), boot_id(), str(os.stat(directory).st_dev), id_map.key(), os.readlink("/proc/self/ns/user")]
     described += [os.environ.get("PATH", ""), f"{os.geteuid()}:{os.getegid()}:{sorted(os.getgroups())}"]
     # newuidmap gains nothing where no_new_privs is set, as in a sandbox; the next session may be outside of it
-    described += [str(has_no_new_privs()), confinement()]
+    described += [str(has_no_new_privs()), apparmor_profile()]
     paths = [find_helper(name) for name in (*MAP_PROGRAMS, *programs)]
     for path in (*paths, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf", "/dev/fuse"):
         try:
@@ -191,5 +191,5 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
         described.append(f"{path}:{status.st_dev}:{status.st_ino}:{status.st_mode}:{status.st_uid}:{status.st_gid}")
         if path != "/dev/fuse":  # a device's times may change with its use
             described.append(f"{status.st_mtime_ns}:{status.st_ctime_ns}")
-    described.extend(sysctl(name) or "-" for name in _LIMITS)
+    described.extend(read_sysctl(name) or "-" for name in _LIMITS)
     return " ".join(described)

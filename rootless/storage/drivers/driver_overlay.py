@@ -54,9 +54,9 @@ class Overlay:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), plan.work)
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                from rootless.host.full import refused
+                from rootless.host.full import full_error
 
-                raise refused(f"no room for the container's files in '{plan.directory}'", e, plan.upper) from e
+                raise full_error(f"no room for the container's files in '{plan.directory}'", e, plan.upper) from e
             words = "".join(f" ({note})" for note in getattr(e, "__notes__", ()) if "overlay" in note)
             raise RuntimeFailure(
                 f"cannot mount overlay of {len(plan.lowerdirs)} layers on '{target}': {e.strerror}{words}",

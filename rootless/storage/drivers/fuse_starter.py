@@ -16,7 +16,7 @@ from rootless.host.userns import join
 from rootless.kernel import mounts
 from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 from rootless.kernel.process import set_child_subreaper
-from rootless.kernel.procfs import children, start_time
+from rootless.kernel.procfs import child_pids, start_time
 from rootless.records.json_file import write_record
 from rootless.records.rootfs import RootfsPlan
 
@@ -79,7 +79,7 @@ def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
     lower = ":".join(str(position) for position in range(len(plan.lowerdirs)))
     options = f"lowerdir={lower},upperdir=u,workdir=w{',volatile' if plan.volatile else ''}"
     sh.Command(plan.program)("-o", options, f"{point}/m", _env={"PATH": os.defpath}, _close_fds=True)
-    daemons = children(os.getpid())
+    daemons = child_pids(os.getpid())
     if daemons:
         record = {"pid": daemons[0], "start": start_time(daemons[0])}
         write_record(f"{plan.directory}/fuse.json", record, durable=False)

@@ -77,14 +77,14 @@ class EmulationSupervisor:
             for _, events in poller.poll():
                 if not events & select.POLLIN:
                     return
-                notice = seccomp_notify.receive(listener)
+                notice = seccomp_notify.receive_notice(listener)
                 if notice is not None:
                     self._answer(listener, notice)
 
     def _answer(self, listener: int, notice: Notice) -> None:
         if self._calls[f"{notice.arch}:{notice.nr}"].startswith("rename"):
             self._before_rename(listener, notice)
-            seccomp_notify.proceed(listener, notice.id)
+            seccomp_notify.let_proceed(listener, notice.id)
             return
         error = 0
         mine = True
@@ -101,9 +101,9 @@ class EmulationSupervisor:
         except (ValueError, OverflowError):
             error = errno.EINVAL
         if mine:
-            seccomp_notify.answer(listener, notice.id, error)
+            seccomp_notify.answer_call(listener, notice.id, error)
         else:
-            seccomp_notify.proceed(listener, notice.id)
+            seccomp_notify.let_proceed(listener, notice.id)
 
     def _act(self, process: int, notice: Notice) -> bool:
         """Do it; False when the caller lacks the right, so that the kernel shall refuse it in its own words."""

@@ -172,9 +172,9 @@ class BlobWriter:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as e:
-            from rootless.host.full import refused
+            from rootless.host.full import full_error
 
-            raise refused(f"cannot write blob into '{self._blobs.incoming}'", e, self._blobs.incoming) from e
+            raise full_error(f"cannot write blob into '{self._blobs.incoming}'", e, self._blobs.incoming) from e
         return len(content)
 
     def commit(self) -> str:
@@ -192,9 +192,9 @@ class BlobWriter:
             os.fchmod(self._fd, 0o400)
             os.rename(self._path, self._blobs.path(digest))
         except OSError as e:
-            from rootless.host.full import refused
+            from rootless.host.full import full_error
 
-            raise refused(f"cannot store blob '{digest}'", e, self._blobs.incoming) from e
+            raise full_error(f"cannot store blob '{digest}'", e, self._blobs.incoming) from e
         os.close(self._fd)
         self._fd = -1
         return digest

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 
 from rootless.errors import HostLimit, InvalidInput
-from rootless.host.full import FULL, refused
+from rootless.host.full import FULL, full_error
 
 MAX_ENTRIES = 10_000_000
 MAX_DUPLICATES = 100_000
@@ -38,7 +38,7 @@ def refusal(error: OSError, name: bytes) -> InvalidInput | HostLimit:
     """What a failed system call says about the archive, or about the host."""
     text = f"cannot unpack '{shown(name)}'"
     if error.errno in FULL:
-        return refused(text, error, ".")
+        return full_error(text, error, ".")
     text = f"{text}: {error.strerror}"
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EXDEV):
         return InvalidInput(f"{text}: the layer's entries contradict each other")

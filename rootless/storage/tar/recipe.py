@@ -24,7 +24,7 @@ import zlib
 from typing import NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput
-from rootless.host.full import refused
+from rootless.host.full import full_error
 
 try:
     from isal.isal_zlib import crc32  # ten times zlib's speed
@@ -167,7 +167,7 @@ class RecipeWriter:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as e:
-            raise refused("cannot write the recipe of a layer", e, self._fd) from e
+            raise full_error("cannot write the recipe of a layer", e, self._fd) from e
 
     def __enter__(self) -> RecipeWriter:
         return self

@@ -22,13 +22,13 @@ from tests.conftest import REPOSITORY, require
 
 
 def state() -> tuple[list[int], int]:
-    return procfs.children(os.getpid()), len(procfs.mountinfo())
+    return procfs.child_pids(os.getpid()), len(procfs.mountinfo())
 
 
 def test_whole_report(store_root: Path, tmp_path: Path, has_range: bool) -> None:
     before = state()
     drivers = [TriedDriver(driver, subid.default_id_map(), str(tmp_path)) for driver in all_drivers()]
-    sections = doctor.examine(str(store_root), HELPERS, drivers)
+    sections = doctor.run_probes(str(store_root), HELPERS, drivers)
     assert state() == before
     assert os.listdir(store_root) == []
     found = {p.name: p for s in sections for p in s.probes}

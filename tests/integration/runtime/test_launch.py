@@ -92,7 +92,7 @@ def test_create_waits_at_the_gate(bundle: Bundle) -> None:
 
 
 def test_errors_leave_no_child(bundle: Bundle) -> None:
-    before = procfs.children(os.getpid())
+    before = procfs.child_pids(os.getpid())
     bundle.config["process"]["args"] = ["nope"]
     with pytest.raises(CommandNotFound):
         create(launch_of(bundle))
@@ -100,7 +100,7 @@ def test_errors_leave_no_child(bundle: Bundle) -> None:
     for _ in range(3):
         with pytest.raises(RuntimeFailure):
             Container(bundle, "true", having(extra=[Failing()]))
-    assert procfs.children(os.getpid()) == before
+    assert procfs.child_pids(os.getpid()) == before
     assert len(os.listdir("/proc/self/fd")) == fds
 
 
@@ -203,7 +203,7 @@ def test_network_of_a_process_that_changes_its_ids(
     def network(opened: OpenNetwork) -> None:
         os.close(tell)
         assert os.read(told, 1) == b"!"
-        assert any(map(is_hidden, procfs.children(os.getpid()))), "this is not the moment that the test is about"
+        assert any(map(is_hidden, procfs.child_pids(os.getpid()))), "this is not the moment that the test is about"
         script = "readlink /proc/self/fd/0 /proc/self/ns/user"
         started = spawn(["/bin/sh", "-c", script], opened, is_ready_on_stdout=True)
         assert os.waitpid(started.pid, 0)[1] == 0, os.read(started.errors, 1000)
@@ -251,7 +251,7 @@ def test_reaper(bundle: Bundle) -> None:
     first = container.process.pid
     deadline = time.monotonic() + 60
     # the shell alone: the orphan has ended and nothing of it is left
-    while len(procfs.children(first)) > 1:
+    while len(procfs.child_pids(first)) > 1:
         assert time.monotonic() < deadline, "the orphan was not reaped"
         time.sleep(0.02)
     # CVE-2019-5736: this pid 1 is an interpreter, so nobody inside may look at its executable

@@ -31,7 +31,7 @@ def facts():
     return {{
         "fds": len(os.listdir("/proc/self/fd")),
         "mounts": len(open("/proc/self/mountinfo").readlines()),
-        "children": len(procfs.children(os.getpid())),
+        "children": len(procfs.child_pids(os.getpid())),
         "records": len(os.listdir({records!r})) if os.path.isdir({records!r}) else 0,
         "keys": int(own),
         "bundle": sorted(os.listdir({bundle!r})),

@@ -118,11 +118,11 @@ def test_commands_that_cannot_run(bundle: Bundle, arguments: list[str], status: 
 
 def test_failed_create_leaves_no_process_and_no_record(bundle: Bundle) -> None:
     """runtime.md: on error as if create had never been attempted."""
-    before = set(procfs.children(os.getpid()))
+    before = set(procfs.child_pids(os.getpid()))
     bundle.mount("/nonexistent", "/data")
     assert create(bundle, "true", check=False).returncode == 1
     assert not list(bundle.records.iterdir())
-    assert set(procfs.children(os.getpid())) == before
+    assert set(procfs.child_pids(os.getpid())) == before
 
 
 def test_kill_of_the_creator_leaves_nothing_waiting(bundle: Bundle) -> None:
@@ -275,7 +275,7 @@ def test_json_log(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_limit_that_cannot_be_enforced_is_an_error_unless_told_otherwise(bundle: Bundle) -> None:
-    require("memory" not in cgroups.find().controllers, "this host has delegated the memory controller")
+    require("memory" not in cgroups.find_delegation().controllers, "this host has delegated the memory controller")
     bundle.config["linux"]["resources"] = {"memory": {"limit": 1 << 30}, "devices": [{"allow": False}]}
     refused = bundle.run("true", check=False)
     assert refused.returncode == 1 and "linux.resources.memory.limit cannot be enforced" in refused.stderr
@@ -292,7 +292,9 @@ def test_device_rules_alone_ask_for_no_cgroup(bundle: Bundle) -> None:
 
 
 def test_verbs_of_cgroups_say_when_there_is_none(bundle: Bundle) -> None:
-    require(cgroups.find().kind not in ("directory", "v1"), "this host has delegated a cgroup to each container")
+    require(
+        cgroups.find_delegation().kind not in ("directory", "v1"), "this host has delegated a cgroup to each container"
+    )
     bundle.up()
     for words in (("pause",), ("update", "--memory", "1000000"), ("events", "--stats")):
         refused = bundle.oci(words[0], *words[1:], "c", check=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 from rootless.host import idmap, subid, userns
 from rootless.kernel import keyring as kernel_keyring
 from rootless.kernel import process
-from rootless.kernel.libc import number, syscall
+from rootless.kernel.libc import syscall, syscall_number
 from rootless.kernel.seccomp import load_filter
 from rootless.runtime import capabilities
 from rootless.runtime.process import session_keyring
@@ -76,7 +76,7 @@ def test_the_default_filter_in_the_kernel(tmp_path: Path) -> None:
 
     def look() -> object:
         return {
-            "keyctl": _errno(number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0),
+            "keyctl": _errno(syscall_number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0),
             "clone3": _errno(CLONE3, 0, 0),
             "future": _errno(FUTURE),
             "mseal": _errno(MSEAL, 1, 1, 1),
@@ -125,9 +125,9 @@ def test_the_keyring_is_a_new_one() -> None:
     """runc#582: keys of the login session are not visible."""
 
     def look() -> object:
-        before = syscall(number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 1)
+        before = syscall(syscall_number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 1)
         extra = session_keyring.join()
-        return before, syscall(number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0), extra is None
+        return before, syscall(syscall_number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0), extra is None
 
     found = _in_child(look)
     assert isinstance(found, list), found
@@ -162,7 +162,7 @@ def test_a_full_quota_of_keys_denies_key_calls_instead_of_failing() -> None:
         process.set_no_new_privs()
         assert extra is not None
         load_filter(extra)
-        return code, _errno(number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0), os.getpid() > 0
+        return code, _errno(syscall_number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0), os.getpid() > 0
 
     assert _as_other_id(77, look) == [errno.EDQUOT, errno.ENOSYS, True]
 

@@ -57,9 +57,9 @@ class Agent:
                 elif not events & select.POLLIN:
                     poll.unregister(fd)
                     os.close(fd)
-                elif (notice := seccomp_notify.receive(fd)) is not None:
+                elif (notice := seccomp_notify.receive_notice(fd)) is not None:
                     self.calls += 1
-                    seccomp_notify.answer(fd, notice.id, errno.ENOANO)
+                    seccomp_notify.answer_call(fd, notice.id, errno.ENOANO)
 
     def _take(self) -> int:
         connection, _ = self._socket.accept()

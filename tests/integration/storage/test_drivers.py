@@ -337,7 +337,7 @@ def test_a_repaired_newuidmap_is_seen_at_once_and_doctor_and_run_agree(
 
     def sections() -> dict[str, doctor.Section]:
         tried = [choice.TriedDriver(driver, store.id_map, cache) for driver in drivers.all_drivers()]
-        return {section.title: section for section in doctor.examine(directory, [], tried)}
+        return {section.title: section for section in doctor.run_probes(directory, [], tried)}
 
     for _ in range(2):
         with pytest.raises(HostLimit, match="neither the setuid bit nor file capabilities") as caught:

@@ -34,7 +34,7 @@ def test_only_our_own_empty_cgroups_go(engine: Engine, tmp_path: Path, monkeypat
     for name in (f"rootless-{STALE}/inner", f"rootless-{OTHER}", cgroups.LEAF, "rootless-mine", "another"):
         (tree / name).mkdir(parents=True)
     (tree / f"rootless-{OTHER}/cgroup.procs").write_text("17\n")
-    monkeypatch.setattr(cgroups, "find", lambda **_: Delegation("directory", path=str(tree)))
+    monkeypatch.setattr(cgroups, "find_delegation", lambda **_: Delegation("directory", path=str(tree)))
     assert container_cgroup.prune_stale(engine) == 0, "a young one may belong to a container that just starts"
     monkeypatch.setattr(container_cgroup, "_YOUNG", -1.0)
     assert container_cgroup.prune_stale(engine) == 1

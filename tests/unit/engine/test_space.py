@@ -12,7 +12,7 @@ from rootless.engine.settings import load_settings
 from rootless.engine.transfer import space
 from rootless.engine.transfer.space import Room, check
 from rootless.errors import HostLimit, InvalidInput, UsageError
-from rootless.host.full import refused
+from rootless.host.full import full_error
 from rootless.storage.files.removal import delete
 from rootless.storage.layers.measure import measure
 
@@ -45,11 +45,11 @@ def test_room_is_what_the_system_says(tmp_path: Path) -> None:
 
 
 def test_words_for_a_full_disk(tmp_path: Path) -> None:
-    quota = refused("cannot write 'x'", OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), str(tmp_path))
+    quota = full_error("cannot write 'x'", OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), str(tmp_path))
     assert quota.message == "cannot write 'x': Disk quota exceeded" and "quota -s" in (quota.hint or "")
-    full = refused("cannot write 'x'", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), str(tmp_path))
+    full = full_error("cannot write 'x'", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), str(tmp_path))
     assert "No space left" in full.message and "system prune" in (full.hint or "")
-    other = refused("cannot write 'x'", OSError(errno.EIO, os.strerror(errno.EIO)), str(tmp_path))
+    other = full_error("cannot write 'x'", OSError(errno.EIO, os.strerror(errno.EIO)), str(tmp_path))
     assert other.hint is None
 
 

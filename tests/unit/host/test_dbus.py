@@ -55,7 +55,7 @@ def test_a_call_is_what_busctl_sends() -> None:
     sent = dbus.encode_call(1, TARGET, "s", body("hello"))
     assert sent[:4] == b"l\x01\x00\x01" and struct.unpack_from("<II", sent, 4) == (10, 1)
     assert dbus.message_length(sent[:16]) == len(sent) and sent.endswith(b"\x05\x00\x00\x00hello\x00")
-    decoded = dbus.decode(sent)
+    decoded = dbus.decode_message(sent)
     assert (decoded.kind, decoded.member, decoded.texts) == (dbus.METHOD_CALL, "Do", ["hello"])
 
 
@@ -67,11 +67,11 @@ def test_properties_are_aligned() -> None:
 
 
 def test_answers_are_read() -> None:
-    refused = dbus.decode(REFUSAL)
+    refused = dbus.decode_message(REFUSAL)
     assert (refused.kind, refused.error, refused.reply_to, refused.texts) == (
         dbus.ERROR, "org.example.No", 3, ["not allowed"],
     )  # fmt: skip
-    removed = dbus.decode(REMOVED)
+    removed = dbus.decode_message(REMOVED)
     assert removed.member == "JobRemoved" and removed.texts == ["/job/5", "x.scope", "failed"]
 
 
@@ -84,7 +84,7 @@ def test_nonsense_is_an_error_and_nothing_else(noise: bytes, at: int, value: int
         try:
             if len(message) >= 16:
                 dbus.message_length(message[:16])
-            dbus.decode(message)
+            dbus.decode_message(message)
         except OSError as e:
             assert e.errno == errno.EPROTO
 

@@ -15,7 +15,7 @@ from rootless.host.probes.result import Probe
 
 
 def test_probe_comes_back_whole(tmp_path: Path) -> None:
-    result = trial.attempt("x", lambda d: Probe("x", True, f"seen {d}", "do"), str(tmp_path), 5)
+    result = trial.attempt_probe("x", lambda d: Probe("x", True, f"seen {d}", "do"), str(tmp_path), 5)
     assert (result.name, result.works, result.detail, result.remedy) == ("x", True, f"seen {tmp_path}", "do")
 
 
@@ -27,9 +27,9 @@ def test_errors_become_details(tmp_path: Path) -> None:
         os.mkdir("/proc/nothing")
         raise AssertionError
 
-    first = trial.attempt("x", limit, str(tmp_path), 5)
+    first = trial.attempt_probe("x", limit, str(tmp_path), 5)
     assert (first.works, first.detail, first.remedy) == (False, "it is so", "do that")
-    assert "/proc/nothing" in trial.attempt("x", refused, str(tmp_path), 5).detail
+    assert "/proc/nothing" in trial.attempt_probe("x", refused, str(tmp_path), 5).detail
 
 
 def test_probe_that_hangs_is_killed_and_swept(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_probe_that_hangs_is_killed_and_swept(tmp_path: Path) -> None:
         raise AssertionError
 
     began = time.monotonic()
-    result = trial.attempt("x", hang, str(tmp_path), 0.3)
+    result = trial.attempt_probe("x", hang, str(tmp_path), 0.3)
     assert time.monotonic() - began < 10
     assert not result.works
     assert "no answer" in result.detail
@@ -52,7 +52,7 @@ def test_probe_that_dies_says_so(tmp_path: Path) -> None:
     def die(directory: str) -> Probe:
         os._exit(3)
 
-    assert not trial.attempt("x", die, str(tmp_path), 5).works
+    assert not trial.attempt_probe("x", die, str(tmp_path), 5).works
 
 
 def test_scratch_needs_no_data_directory(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def refusal(code: int) -> OSError:
 
 
 def with_sysctls(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    monkeypatch.setattr(remedies, "sysctl", lambda name: values.get(name.rpartition("/")[2]))
+    monkeypatch.setattr(remedies, "read_sysctl", lambda name: values.get(name.rpartition("/")[2]))
 
 
 def test_namespaces_set_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_messages_follow_the_house_rules(code: int) -> None:
 
 
 def test_range_that_is_not_owned() -> None:
-    error = mapping.explain("/usr/bin/newuidmap", 1, "newuidmap: uid range [0-1) -> [5000-5001) not allowed")
+    error = mapping.explain_failure("/usr/bin/newuidmap", 1, "newuidmap: uid range [0-1) -> [5000-5001) not allowed")
     assert "[5000-5001) not allowed" in error.message
     assert error.hint and "usermod --add-subuids" in error.hint
 
@@ -65,7 +65,7 @@ def test_helper_without_setuid_bit(tmp_path: Path) -> None:
     program = tmp_path / "newuidmap"
     program.write_text("")
     program.chmod(0o755)
-    error = mapping.explain(str(program), 1, "newuidmap: write to uid_map failed: Operation not permitted")
+    error = mapping.explain_failure(str(program), 1, "newuidmap: write to uid_map failed: Operation not permitted")
     assert "neither the setuid bit nor file capabilities" in error.message
     assert error.hint and f"chmod u+s {program}" in error.hint
 

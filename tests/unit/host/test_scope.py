@@ -40,12 +40,12 @@ def test_no_systemd_is_told() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cgroups, "manager_sockets", lambda host=None: [])
         with pytest.raises(HostLimit, match="cannot ask your systemd for a scope: no user manager"):
-            scope.begin()
+            scope.ask_for_scope()
 
 
 def test_a_scope_is_there_when_the_process_is_in_it(systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(systemd, OK)
-    request = scope.begin(unit="rootless-1-a.scope", pid=1)
+    request = scope.ask_for_scope(unit="rootless-1-a.scope", pid=1)
     own = "/user@1.service/rootless.slice/rootless-1-a.scope"
     monkeypatch.setattr(cgroups, "unified_path", lambda pid="self": own)
     assert request.finish() == cgroups.ROOT + own
@@ -54,7 +54,7 @@ def test_a_scope_is_there_when_the_process_is_in_it(systemd: Path, monkeypatch: 
 def test_a_refusal_is_told_in_systemds_words(systemd: Path) -> None:
     serve(systemd, OK, no(1))
     with pytest.raises(HostLimit, match=r"systemd made no scope 'x.scope': not allowed"):
-        scope.begin(unit="x.scope").finish()
+        scope.ask_for_scope(unit="x.scope").finish()
 
 
 def test_a_job_that_fails_is_told(systemd: Path) -> None:
@@ -62,24 +62,24 @@ def test_a_job_that_fails_is_told(systemd: Path) -> None:
     other = answer(dbus.SIGNAL, [(3, "s", "JobRemoved"), (8, "g", "uoss")], body(6, "/job/6", "y.scope", "failed"))
     serve(systemd, OK, other, done)
     with pytest.raises(HostLimit, match="its job ended with 'failed'"):
-        scope.begin(unit="x.scope").finish()
+        scope.ask_for_scope(unit="x.scope").finish()
 
 
 def test_a_daemon_that_hangs_up_is_told(systemd: Path) -> None:
     serve(systemd, OK)
     with pytest.raises(HostLimit, match=r"systemd made no scope .* closed"):
-        scope.begin(unit="x.scope").finish()
+        scope.ask_for_scope(unit="x.scope").finish()
 
 
 def test_attaching(systemd: Path) -> None:
     serve(systemd, OK, answer(dbus.METHOD_RETURN, [(5, "u", 1)]))
-    scope.attach("x.scope", "/container", 5)
+    scope.attach_process("x.scope", "/container", 5)
 
 
 def test_attaching_is_refused(systemd: Path) -> None:
     serve(systemd, OK, no(1))
     with pytest.raises(HostLimit, match=r"systemd did not move process 5 into 'x.scope': not allowed"):
-        scope.attach("x.scope", "/container", 5)
+        scope.attach_process("x.scope", "/container", 5)
 
 
 def test_the_bus_is_asked_where_systemd_has_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,4 +87,4 @@ def test_the_bus_is_asked_where_systemd_has_no_socket(tmp_path: Path, monkeypatc
     serve(tmp_path / "bus", OK, hello, answer(dbus.METHOD_RETURN, [(5, "u", 2)]))
     sockets = [(str(tmp_path / "private"), False), (str(tmp_path / "bus"), True)]
     monkeypatch.setattr(cgroups, "manager_sockets", lambda host=None: sockets)
-    scope.attach("x.scope", "/container", 5)
+    scope.attach_process("x.scope", "/container", 5)

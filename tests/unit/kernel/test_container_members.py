@@ -6,7 +6,7 @@ import os
 import signal
 
 from rootless.kernel import container_members
-from rootless.kernel.container_members import Members, own_namespaces, proven
+from rootless.kernel.container_members import Members, certain_namespaces, own_namespaces
 from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.fields import Fields
 
@@ -57,14 +57,14 @@ def test_inodes_alone_need_a_proof() -> None:
     namespaces.makes_user = True
     child = sleeper()
     try:
-        assert proven(namespaces, lambda top: False) is None
-        sure = proven(namespaces, lambda top: os.path.samestat(os.fstat(top), os.stat("/")))
+        assert certain_namespaces(namespaces, lambda top: False) is None
+        sure = certain_namespaces(namespaces, lambda top: os.path.samestat(os.fstat(top), os.stat("/")))
         assert sure is not None and sure.mount == namespaces.mount and not sure.makes_user
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     namespaces.mount, namespaces.user = (1, 2), (1, 2)
-    assert proven(namespaces, lambda top: False) is namespaces
+    assert certain_namespaces(namespaces, lambda top: False) is namespaces
 
 
 def test_all_that_was_found_ends() -> None:
@@ -86,4 +86,4 @@ def test_they_are_written_and_read() -> None:
     found = ContainerNamespaces.from_json(Fields(namespaces.to_json(), "state.json"))
     assert found is not None and found.to_json() == namespaces.to_json()
     assert ContainerNamespaces.from_json(None) is None
-    assert container_members.identify(os.getpid()) is None
+    assert container_members.identify_namespaces(os.getpid()) is None

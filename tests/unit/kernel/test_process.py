@@ -25,7 +25,7 @@ def test_error_names_the_call_and_the_path() -> None:
 
 def test_unknown_machine_is_enosys() -> None:
     with pytest.raises(OSError, match="no_such_call"):
-        libc.number("no_such_call")
+        libc.syscall_number("no_such_call")
 
 
 def test_pidfd() -> None:
@@ -124,7 +124,7 @@ def test_filter_compiles_and_works() -> None:
 
 
 def test_libseccomp_names() -> None:
-    assert libseccomp.version() >= (2, 3, 0)
+    assert libseccomp.library_version() >= (2, 3, 0)
     assert libseccomp.syscall_resolve("no_such_call") is None
     assert libseccomp.arch_resolve("no_such_machine") is None
     assert libseccomp.arch_resolve("x86_64") == 0xC000003E

@@ -35,7 +35,7 @@ def test_no_such_process() -> None:
 def test_children() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert child.pid in procfs.children(os.getpid())
+        assert child.pid in procfs.child_pids(os.getpid())
     finally:
         child.communicate(b"\n")
 
@@ -101,11 +101,11 @@ def test_a_process_that_hides_is_seen_by_its_child() -> None:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout and parent.stdin
         assert parent.stdout.readline() == "ready\n"
-        (child,) = procfs.children(parent.pid)
+        (child,) = procfs.child_pids(parent.pid)
         try:
-            assert procfs.transparent(child) == child
-            assert procfs.transparent(parent.pid) == (parent.pid if os.geteuid() == 0 else child)
+            assert procfs.visible_process(child) == child
+            assert procfs.visible_process(parent.pid) == (parent.pid if os.geteuid() == 0 else child)
         finally:
             os.kill(child, signal.SIGKILL)
             parent.kill()
-    assert procfs.transparent(parent.pid) == parent.pid
+    assert procfs.visible_process(parent.pid) == parent.pid

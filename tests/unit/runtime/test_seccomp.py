@@ -38,7 +38,7 @@ def flags_of(profile: object) -> int:
 def _host() -> None:
     require(platform.machine() == "x86_64", "numbers in these tests are those of x86_64")
     try:
-        libseccomp.library()
+        libseccomp.load_library()
     except OSError:
         require(False, "libseccomp.so.2 is not installed")
 

@@ -150,13 +150,13 @@ import json
 from rootless.storage import drivers
 drivers.__path__.append({str(tmp_path)!r})
 from rootless.cli.main import cli
-from rootless.host.doctor import examine
+from rootless.host.doctor import run_probes
 from rootless.host.idmap import single_map
 from rootless.storage.drivers.choice import TriedDriver, choose
 help = [p.help for p in cli.params if "--storage-driver" in p.opts]
 best = drivers.all_drivers()[:1]
 tried = [TriedDriver(driver, single_map(0, 0), {str(tmp_path / "cache")!r}) for driver in best]
-sections = {{s.title: s for s in examine({str(tmp_path)!r}, [], tried)}}
+sections = {{s.title: s for s in run_probes({str(tmp_path)!r}, [], tried)}}
 layers, programs = sections["image layers"], sections["programs"]
 chosen = choose("auto", {str(tmp_path)!r}, single_map(0, 0), {str(tmp_path / "cache")!r})
 print(json.dumps([help, layers.verdict, [p.name for p in programs.probes], chosen]))

@@ -158,7 +158,7 @@ def test_the_supervisor_cannot_be_reached(shared_root: Path, busybox: Runner) ->
     busybox("run", "-d", "--name", "s", *words, "busybox", "sleep", "600")
     directory = Upper(shared_root, busybox, "s").directory
     state = json.loads((directory / "state.json").read_text())
-    supervisors = [pid for pid in procfs.children(state["monitor_pid"]) if pid != state["pid"]]
+    supervisors = [pid for pid in procfs.child_pids(state["monitor_pid"]) if pid != state["pid"]]
     assert supervisors
     for pid in supervisors:
         for name in ("fd/3", "root", "cwd", "mem", "environ"):

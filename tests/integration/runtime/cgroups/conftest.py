@@ -13,7 +13,7 @@ SECONDS = 120.0  # in a virtual machine without hardware help everything takes 1
 
 def delegated(*controllers: str) -> cgroups.Delegation:
     """What was delegated, when that has `controllers`; else the test is skipped."""
-    found = cgroups.find()
+    found = cgroups.find_delegation()
     reason = found.reason or "nothing was delegated"
     require(found.kind != "none" and cgroups.Host().is_unified, f"this host has no delegated cgroup v2: {reason}")
     missing = found.missing(set(controllers))

@@ -15,7 +15,7 @@ from tests.conftest import Runner, require
 @pytest.fixture(autouse=True)
 def nothing_is_delegated() -> None:
     """These are about hosts without."""
-    require(cgroups.find().kind == "none", "this host has delegated cgroups")
+    require(cgroups.find_delegation().kind == "none", "this host has delegated cgroups")
 
 
 def warnings(text: str) -> list[str]:

@@ -89,7 +89,7 @@ def test_both_ways_to_systemd_work(monkeypatch: pytest.MonkeyPatch) -> None:
         child = subprocess.Popen(["sleep", "1000"])
         monkeypatch.setattr(cgroups, "manager_sockets", lambda host=None, one=one: [one])
         try:
-            path = scope.begin(pid=child.pid).finish()
+            path = scope.ask_for_scope(pid=child.pid).finish()
             assert f"/{scope.SLICE}/" in path and cgroups.is_ours(path)
         finally:
             child.kill()
@@ -101,4 +101,4 @@ def test_a_scope_that_cannot_be_is_told_in_systemds_words() -> None:
     from rootless.errors import HostLimit
 
     with pytest.raises(HostLimit, match="systemd made no scope"):
-        scope.begin(unit="not a unit name", pid=os.getpid()).finish()
+        scope.ask_for_scope(unit="not a unit name", pid=os.getpid()).finish()

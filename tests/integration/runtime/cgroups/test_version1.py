@@ -15,7 +15,7 @@ from tests.conftest import Runner, require
 @pytest.fixture
 def directories() -> dict[str, str]:
     """Controller → directory of ours."""
-    found = cgroups.find()
+    found = cgroups.find_delegation()
     require(found.kind == "v1", f"this host has no cgroup of version 1 that is the user's: {found.reason}")
     require(
         {"memory", "pids", "cpu", "freezer"} <= set(found.directories),
