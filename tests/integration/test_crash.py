@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import REPOSITORY, Runner, make_private_directory, make_runner, remove_private_directory, require
 
+pytestmark = pytest.mark.once
+
 POINTS = 12  # kills per command, spread over all of its steps
 
 COMMANDS = {
@@ -78,11 +80,9 @@ def crash(root: Path, who: str, at: int, arguments: list[str]) -> int:
 
 def settle(run: Runner) -> None:
     """Bring the store back to the state before, through our own commands only."""
-    for name in ("crash", "victim"):
-        run("rm", "-f", name, check=False)
+    run("rm", "-f", "crash", "victim", check=False)
     run("volume", "rm", "-f", "crash-volume", check=False)
-    for name in ("crash:new", "crash:tagged", "crash:committed", "victim:image"):
-        run("rmi", "-f", name, check=False)
+    run("rmi", "-f", "crash:new", "crash:tagged", "crash:committed", "victim:image", check=False)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -119,7 +119,7 @@ def test_killed_at_each_step(name: str, crash_root: Path, small_tar: Path) -> No
         assert "busybox" in run("image", "ls").stdout
         run("ps", "-a")
         assert run("run", "--rm", "--network=none", "busybox", "echo", "alive").stdout == "alive\n"
-        settle(run)
+    settle(run)
     run("system", "prune", "-f")
     assert not list((crash_root / "trash").glob("*"))
     assert not list((crash_root / "containers").glob("*"))

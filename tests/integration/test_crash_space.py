@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import Runner, make_private_directory, make_runner, remove_private_directory, require
 from tests.integration.test_crash import crash
 
+pytestmark = pytest.mark.once
+
 POINTS = 5
 KEEP = {"ROOTLESS_KEEP_LAYER_BLOBS": "1"}
 COMMANDS = {

@@ -6,8 +6,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Runner
 from tests.integration.builder.conftest import Build, cached_steps, image_id, read_in
+
+pytestmark = pytest.mark.once
 
 DOCKERFILE = "FROM busybox\nCOPY file /copied\nRUN cat /copied > /seen\n"
 

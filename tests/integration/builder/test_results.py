@@ -15,6 +15,8 @@ from tests.integration.builder.conftest import Build
 from tests.integration.image import conftest as registries
 from tests.integration.image.conftest import Registry
 
+pytestmark = pytest.mark.once
+
 registry = registries.registry
 
 

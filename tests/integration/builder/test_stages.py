@@ -9,10 +9,13 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Runner
 from tests.integration.builder.conftest import Build, cached_steps, image_id, inspect, layers, names_of_top, read_in
 
 
+@pytest.mark.once
 def test_unneeded_stages_are_skipped_and_a_target_is_enough(build: Build, busybox: Runner) -> None:
     text = """
 FROM busybox AS broken
@@ -33,6 +36,7 @@ COPY --from=second /file /copy
     assert wrong.returncode == 125 and "first" in wrong.stderr
 
 
+@pytest.mark.once
 def test_independent_stages_run_side_by_side(build: Build, busybox: Runner) -> None:
     """Each waits for the other one: one after the other they would never end."""
     wait = "n=0; until test -e /m/{other}; do usleep 100000; n=$((n+1)); test $n -lt 600 || exit 9; done"
@@ -51,6 +55,7 @@ COPY --from=right /right /
     assert read_in(busybox, "parallel", "cat", "/left", "/right") == "left\nright\n"
 
 
+@pytest.mark.once
 def test_a_failure_ends_the_others(build: Build) -> None:
     text = """
 FROM busybox AS slow
@@ -65,6 +70,7 @@ COPY --from=fails /bin /b
     assert "exit code: 3" in done.stderr
 
 
+@pytest.mark.once
 def test_the_config(build: Build, busybox: Runner) -> None:
     text = """
 ARG VERSION=1
@@ -112,6 +118,7 @@ ONBUILD RUN echo triggered > /triggered
     assert shown == "triggered\n"
 
 
+@pytest.mark.once
 def test_stdin(busybox: Runner, context: Path) -> None:
     busybox("build", "-q", "-t", "stdin", "-", input="FROM busybox\nRUN echo stdin > /file\n")
     assert read_in(busybox, "stdin", "cat", "/file") == "stdin\n"
@@ -124,6 +131,7 @@ def test_stdin(busybox: Runner, context: Path) -> None:
     assert read_in(busybox, "stdin3", "cat", "/packed") == "f"
 
 
+@pytest.mark.once
 def test_named_contexts(build: Build, context: Path, busybox: Runner) -> None:
     (context / "more").mkdir()
     (context / "more/file").write_text("more")
@@ -180,6 +188,7 @@ RUN rm -r /home; mkdir /home; touch /home/new
     assert len(layers(busybox, "squashed", context)) == len(layers(busybox, "busybox", context)) + 1
 
 
+@pytest.mark.once
 def test_several_platforms_make_an_index(build: Build, context: Path, busybox: Runner) -> None:
     (context / "file").write_text("any")
     build(
@@ -189,12 +198,14 @@ def test_several_platforms_make_an_index(build: Build, context: Path, busybox: R
     assert sorted(each["platform"]["architecture"] for each in shown["manifests"]) == ["amd64", "arm64"]
 
 
+@pytest.mark.once
 def test_errors_of_the_file_show_the_line(build: Build) -> None:
     done = build("FROM busybox\nRUM echo\n", check=False)
     assert done.returncode == 125
     assert "Dockerfile:2" in done.stderr and "RUN" in done.stderr
 
 
+@pytest.mark.once
 def test_progress(build: Build) -> None:
     text = "FROM busybox\nRUN printf 'a\\nb\\n'\n"
     plain = build(text, "--progress=plain", "--no-cache")
@@ -239,6 +250,7 @@ def name_in_layout(build: Build, busybox: Runner, reference: str, *arguments: st
     return read_in(busybox, "on-busybox", "cat", "/name").strip(), inspect(busybox, "on-layout")["Architecture"]
 
 
+@pytest.mark.once
 def test_a_layout_as_base_by_digest(build: Build, busybox: Runner, context: Path) -> None:
     layout = context / "layout"
     digest = save_layout(build, busybox, layout, {"one": "linux/amd64"})["one"]
@@ -257,6 +269,7 @@ def test_a_layout_as_base_by_digest(build: Build, busybox: Runner, context: Path
     assert damaged.returncode and digest in damaged.stderr
 
 
+@pytest.mark.once
 def test_a_layout_as_base_by_tag(build: Build, busybox: Runner, context: Path) -> None:
     layout = context / "layout"
     digests = save_layout(build, busybox, layout, {"one": "linux/amd64", "two": "linux/amd64"})
@@ -273,6 +286,7 @@ def test_a_layout_as_base_by_tag(build: Build, busybox: Runner, context: Path) -
     assert name_in_layout(build, busybox, f"{layout}") == ("latest", "amd64")
 
 
+@pytest.mark.once
 def test_a_layout_as_base_for_another_platform(build: Build, busybox: Runner, context: Path) -> None:
     layout = context / "layout"
     both = "linux/amd64,linux/arm64"

@@ -55,6 +55,7 @@ def test_run_reads_standard_input(busybox: Runner) -> None:
     assert busybox("run", "--rm", "-i", "--network=none", "busybox", "cat", input="hello").stdout == "hello"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -90,6 +91,7 @@ def test_errors_are_one_line_with_docker_s_code(
     assert done.stdout in ("", "[]\n")
 
 
+@pytest.mark.once
 def test_ps_inspect_logs_and_rm(busybox: Runner, container: str) -> None:
     assert container not in busybox("ps").stdout
     heading, *rows = busybox("ps", "-a", "--filter", f"name={container}").stdout.splitlines()
@@ -133,6 +135,7 @@ def test_a_detached_container_from_start_to_end(busybox: Runner) -> None:
     assert busybox("rm", "-f", "longer").stdout == "longer\n"
 
 
+@pytest.mark.once
 def test_images_and_volumes(busybox: Runner, tmp_path: Path) -> None:
     row = busybox("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.splitlines()
     assert "busybox:latest" in row
@@ -162,6 +165,7 @@ def contents(root: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "flags",
     [
@@ -180,6 +184,7 @@ def test_explain_leaves_the_store_as_it_is(busybox: Runner, shared_root: Path, f
     assert ("/data" in steps) == ("explained:/data" in flags)
 
 
+@pytest.mark.once
 def test_explain_makes_no_layers_for_another_map(busybox: Runner, shared_root: Path, tmp_path: Path) -> None:
     require(owns_range(), "this user has no subordinate ids")
     flags = (
@@ -253,6 +258,7 @@ def test_closed_streams_are_no_trouble(shared_root: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.once
 def test_bash_completes_names(busybox: Runner, shared_root: Path, tmp_path: Path) -> None:
     repository = Path(__file__).resolve().parents[3]
     program = tmp_path / "rootless"

@@ -6,7 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Runner, command_path
+
+pytestmark = pytest.mark.once
 
 
 def actions(busybox: Runner, *filters: str) -> list[str]:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import require
 
+pytestmark = pytest.mark.once
+
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
 

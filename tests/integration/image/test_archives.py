@@ -17,6 +17,8 @@ from tests.conftest import Runner, require
 from tests.integration.image.conftest import Image, digest, layer_tar, make_image
 from tests.integration.image.test_pull import image_ids, write_layout
 
+pytestmark = pytest.mark.once
+
 
 def skopeo(*arguments: str) -> str:
     require(shutil.which("skopeo"), "no skopeo on this host")

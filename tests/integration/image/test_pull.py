@@ -22,6 +22,8 @@ from tests.conftest import (
 )
 from tests.integration.image.conftest import PASSWORD, FakeRegistry, Image, Registry, answer, layer_tar, make_image
 
+pytestmark = pytest.mark.once
+
 
 def write_layout(directory: Path, image: Image) -> str:
     """An OCI layout with this image; its name for skopeo."""

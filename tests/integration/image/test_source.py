@@ -27,7 +27,7 @@ from rootless.image.platform import Platform
 from rootless.image.reference import parse_reference
 from tests.integration.image.conftest import FakeRegistry, answer, layer_tar, make_image
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("no_proxy")]
 AMD64 = Platform("linux", "amd64")
 Handler = http.server.BaseHTTPRequestHandler
 BIG = os.urandom(400_000)

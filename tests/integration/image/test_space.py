@@ -15,6 +15,8 @@ from tests.conftest import Runner, command_path, make_runner
 
 from .conftest import FakeRegistry, layer_tar, make_image
 
+pytestmark = pytest.mark.once
+
 
 def blobs(root: Path) -> set[str]:
     return set(os.listdir(root / "blobs/sha256"))

@@ -20,6 +20,8 @@ from rootless.monitor import protocol, reap
 from tests.conftest import runs
 from tests.integration.monitor.fake_run import Attached, container, monitor
 
+pytestmark = pytest.mark.once
+
 
 def state(directory: str) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(Path(directory, "state.json").read_text())

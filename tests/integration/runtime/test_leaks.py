@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 from tests.integration.runtime.bundle import Bundle
+
+pytestmark = pytest.mark.once
 
 COUNT = 100
 _LOOP = """

@@ -22,6 +22,8 @@ from tests.conftest import Runner, command_path
 from tests.integration.builder.conftest import build as build
 from tests.integration.builder.conftest import context as context
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 30  # seconds; what is tried here takes one or two
 
 

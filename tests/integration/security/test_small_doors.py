@@ -66,6 +66,7 @@ SPELLINGS = (
 )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["", "realm "])
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_no_spelling_of_a_link_local_address_is_reached(tmp_path: Path, kind: str, spelling: str) -> None:
@@ -81,6 +82,7 @@ def test_no_spelling_of_a_link_local_address_is_reached(tmp_path: Path, kind: st
 # digits
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("digits", ["²", "٣", "9" * 5000, "1_0"])
 def test_digits_of_the_image_are_ascii(busybox: Runner, digits: str, tmp_path: Path) -> None:
     users = f"uid:x:{digits}:7::/:/bin/sh\ngid:x:7:{digits}::/:/bin/sh\nmember:x:8:8::/:/bin/sh\n"
@@ -100,6 +102,7 @@ def test_digits_of_the_image_are_ascii(busybox: Runner, digits: str, tmp_path: P
 # tags
 
 
+@pytest.mark.once
 def test_import_tells_whose_tag_it_takes(busybox: Runner, tmp_path: Path) -> None:
     """As load does: what had the name before has none now, and the next run of that name is another image."""
     with tarfile.open(tmp_path / "root.tar", "w") as tar:

@@ -87,6 +87,7 @@ def test_same_layer_twice_at_once_is_unpacked_once(store: Store) -> None:
     assert all(stream.read() == b"" for stream in streams)
 
 
+@pytest.mark.once
 def test_error_of_the_stream_is_raised_as_it_is(store: Store) -> None:
     class Broken:
         def read(self, size: int = -1, /) -> bytes:
@@ -97,6 +98,7 @@ def test_error_of_the_stream_is_raised_as_it_is(store: Store) -> None:
     assert os.listdir(store.layers.directory) == []
 
 
+@pytest.mark.once
 def test_progress_counts_compressed_bytes(store: Store) -> None:
     tar = Archive().file("f", os.urandom(700_000)).tar()
     compressed = gzip.compress(tar)
@@ -137,6 +139,7 @@ def test_other_id_map_gets_its_own_copy(unpacker: Unpacker, has_range: bool) -> 
     assert os.listdir(store.layers.directory) == []
 
 
+@pytest.mark.once
 def test_full_disk_leaves_no_half_layer(store_root: Path) -> None:
     """disk-full row of the traps: the store on a tmpfs of 3 MiB, in a namespace of the test's own."""
     script = f"""
@@ -188,6 +191,7 @@ def worker_of(pid: int) -> int:
     return int(children[0]) if children else 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("victim", ["caller", "worker"])
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.3])
 def test_kill_at_any_moment_leaves_a_store_that_works(store: Store, victim: str, after: float, tmp_path: Path) -> None:
@@ -269,6 +273,7 @@ def test_garbage_is_found_and_named_things_stay(unpacker: Unpacker) -> None:
     assert (again.blobs, again.layers, again.containers, again.temporaries) == ([], [], [], [])
 
 
+@pytest.mark.once
 def test_collection_beside_a_pull_waits_then_leaves(store: Store) -> None:
     blob = store.blobs.put(b"not yet named")
     with store.using():

@@ -7,7 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Runner, command_path
+
+pytestmark = pytest.mark.once
 
 
 def test_a_reader_that_leaves(busybox: Runner, shared_root: Path) -> None:

@@ -76,6 +76,7 @@ def test_stop_kills_after_its_patience(busybox: Runner) -> None:
     busybox("rm", "stubborn")
 
 
+@pytest.mark.once
 def test_signals_by_name(busybox: Runner) -> None:
     busybox(
         "run",
@@ -156,6 +157,7 @@ def test_pause(busybox: Runner, sleeper: str) -> None:
     assert state(busybox, sleeper)["Status"] == "exited"
 
 
+@pytest.mark.once
 def test_logs(busybox: Runner) -> None:
     busybox(
         "run",
@@ -176,6 +178,7 @@ def test_logs(busybox: Runner) -> None:
     busybox("rm", "talker")
 
 
+@pytest.mark.once
 def test_rename_and_names(busybox: Runner, sleeper: str) -> None:
     busybox("create", "--name", "other", NONE, "busybox", "true")
     taken = busybox("rename", sleeper, "other", check=False)
@@ -189,6 +192,7 @@ def test_rename_and_names(busybox: Runner, sleeper: str) -> None:
     busybox("rm", prefix)
 
 
+@pytest.mark.once
 def test_a_renamed_container_goes_with_its_name(busybox: Runner, shared_root: Path) -> None:
     busybox("run", "-d", "--rm", "--name", "before", "--init", NONE, "busybox", "sleep", "60")
     busybox("rename", "before", "after")
@@ -196,6 +200,7 @@ def test_a_renamed_container_goes_with_its_name(busybox: Runner, shared_root: Pa
     assert not {"before", "after"} & set(os.listdir(shared_root / "names"))
 
 
+@pytest.mark.once
 def test_ps_and_filters(busybox: Runner, sleeper: str) -> None:
     busybox("create", "--name", "made", "-l", "kind=x", "-v", "vol:/v", NONE, "busybox", "true")
 
@@ -218,6 +223,7 @@ def test_ps_and_filters(busybox: Runner, sleeper: str) -> None:
     busybox("volume", "rm", "vol")
 
 
+@pytest.mark.once
 def test_rm_of_a_running_container_needs_force(busybox: Runner, sleeper: str) -> None:
     refused = busybox("rm", sleeper, check=False)
     assert refused.returncode == 1
@@ -232,6 +238,7 @@ def test_top_and_port(busybox: Runner, sleeper: str) -> None:
     assert busybox("port", sleeper).stdout == ""
 
 
+@pytest.mark.once
 def test_prune(busybox: Runner, sleeper: str) -> None:
     busybox("run", "--name", "ended", "-l", "keep=1", NONE, "busybox", "true")
     busybox("container", "prune", "-f", "--filter", "label!=keep")
@@ -240,6 +247,7 @@ def test_prune(busybox: Runner, sleeper: str) -> None:
     assert busybox("ps", "-a", "--format", "{{.Names}}").stdout.split() == [sleeper]
 
 
+@pytest.mark.once
 def test_restart_policy_and_its_end(busybox: Runner) -> None:
     busybox("run", "-d", "--name", "failing", "--restart", "on-failure:2", NONE, "busybox", "false")
     wait_for(lambda: state(busybox, "failing")["Status"] == "exited", 20)
@@ -252,6 +260,7 @@ def test_restart_policy_and_its_end(busybox: Runner) -> None:
     busybox("rm", "again")
 
 
+@pytest.mark.once
 def test_health(busybox: Runner) -> None:
     check = ["--health-cmd", "test -e /ok", "--health-interval", "200ms", "--health-retries", "1"]
     busybox("run", "-d", "--name", "sick", "--init", *check, NONE, "busybox", "sleep", "60")
@@ -286,6 +295,7 @@ def test_a_reboot_is_noticed(busybox: Runner, sleeper: str, shared_root: Path) -
     assert state(busybox, sleeper)["Status"] == "exited"
 
 
+@pytest.mark.once
 def test_a_container_of_another_host_is_left_alone(busybox: Runner, sleeper: str, shared_root: Path) -> None:
     busybox("stop", "-t", "0", sleeper)
     container_id = busybox("inspect", "-f", "{{.Id}}", sleeper).stdout.strip()
@@ -311,6 +321,7 @@ def test_attach_and_start_attached(busybox: Runner) -> None:
     busybox("rm", "once")
 
 
+@pytest.mark.once
 def test_two_at_once_with_one_name(busybox: Runner) -> None:
     from tests.conftest import command_path
 

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY, Runner
+
+pytestmark = pytest.mark.once
 
 UNWANTED = {
     "inspect",

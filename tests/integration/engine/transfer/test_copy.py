@@ -18,6 +18,8 @@ from tests.integration.engine.transfer.faulty_registry import Front, Handler, is
 from tests.integration.engine.transfer.test_push import raw_manifest, skopeo
 from tests.integration.image.conftest import Registry, digest
 
+pytestmark = pytest.mark.once
+
 
 def files(directory: Path) -> dict[str, str]:
     """What is in a directory, by name."""

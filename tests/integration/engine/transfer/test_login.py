@@ -18,6 +18,8 @@ from tests.conftest import Runner, command_path
 from tests.integration.engine.transfer.faulty_registry import Front, Handler, Tokens
 from tests.integration.image.conftest import PASSWORD, Registry
 
+pytestmark = pytest.mark.once
+
 HELPER = """#!/bin/sh
 # a credential helper of the tests: keeps what it is given beside itself
 case $1 in

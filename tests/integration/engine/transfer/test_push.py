@@ -16,6 +16,8 @@ from tests.integration.engine.transfer.faulty_registry import Front, Handler, To
 from tests.integration.image.conftest import PASSWORD, Registry, digest, make_image
 from tests.integration.image.test_pull import write_layout
 
+pytestmark = pytest.mark.once
+
 
 def skopeo(*arguments: str) -> str:
     """Run skopeo; it looks for signatures in a place that is not there (as "root" it cannot read its usual one)."""

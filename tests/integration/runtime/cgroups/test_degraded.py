@@ -11,6 +11,8 @@ import pytest
 from rootless.host import cgroups
 from tests.conftest import Runner, require
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_delegated() -> None:
