@@ -49,11 +49,27 @@ def identify(
     uid, gid = os.geteuid(), os.getegid()
     if custom:
         return Identity(custom_map(options.uidmap, options.gidmap, ids, uid, gid), account)
-    if mode == "keep-id":
+    if mode == "keep-id" or _means_the_caller(options):
         return Identity(keep_id_map(ids, uid, gid, *keep), account)
     if mode == "nomap":
         return Identity(nomap_map(ids, uid, gid), account)
     return Identity(own, account)
+
+
+def _means_the_caller(options: ContainerOptions) -> bool:
+    """Whether `-u $(id -u):$(id -g) -v "$PWD:/work"` is asked for without a map: the user means himself.
+
+    In the default map that number is a subordinate id, to whom the mounted directory is a stranger's: every write is
+    "Permission denied". With keep-id it is the caller. Without a mount of the host's files nothing depends on it, and
+    the default map needs no second view of the image.
+    """
+    if options.userns is not None or not options.user or os.geteuid() == 0:
+        return False
+    user, _, group = options.user.partition(":")
+    if parse_id(user) != os.geteuid() or (group and parse_id(group) is None):
+        return False
+    named = (text.split(",") for text in options.mount)
+    return any(text.startswith(("/", ".", "~")) for text in options.volume) or any("type=bind" in each for each in named)
 
 
 def _with_one_id(mode: str, account: Account, *, custom: bool, options: ContainerOptions) -> Identity:

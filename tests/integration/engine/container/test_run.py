@@ -211,6 +211,15 @@ def test_users(busybox: Runner, has_range: bool) -> None:
     assert (mapped[:3], mapped[5]) == (["0", str(os.getuid()), "1"], "999")
 
 
+@pytest.mark.parametrize("form", ["volume", "mount"])
+def test_the_callers_own_number_as_user_is_the_caller(busybox: Runner, tmp_path: Path, form: str) -> None:
+    """`-u $(id -u):$(id -g) -v "$PWD:/w"`, as many scripts run docker: what is written there belongs to the caller."""
+    me = f"{os.getuid()}:{os.getgid()}"
+    bound = ("-v", f"{tmp_path}:/w") if form == "volume" else ("--mount", f"type=bind,source={tmp_path},target=/w")
+    assert inside(busybox, "-u", me, *bound, "busybox", "sh", "-c", "id -u; echo x > /w/f").strip() == str(os.getuid())
+    assert (tmp_path / "f").stat().st_uid == os.getuid()
+
+
 def test_one_id_says_what_is_lost_in_one_line(busybox: Runner, has_range: bool) -> None:
     require(not has_range, "has a range: nothing is lost")
     warning = busybox("run", "--rm", NONE, "busybox", "true").stderr
