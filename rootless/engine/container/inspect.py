@@ -234,7 +234,7 @@ def _graph(rootfs: RootfsPlan | None) -> dict[str, str]:
 
 def _mount(mount: RecordedMount) -> dict[str, object]:
     shown = {
-        "Type": mount.kind,
+        "Type": "volume" if mount.name else mount.kind,
         "Source": mount.source,
         "Destination": mount.target,
         "Mode": ",".join(mount.options),

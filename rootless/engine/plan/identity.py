@@ -69,7 +69,8 @@ def _means_the_caller(options: ContainerOptions) -> bool:
     if parse_id(user) != os.geteuid() or (group and parse_id(group) is None):
         return False
     named = (text.split(",") for text in options.mount)
-    return any(text.startswith(("/", ".", "~")) for text in options.volume) or any("type=bind" in each for each in named)
+    bound = any(text.startswith(("/", ".", "~")) for text in options.volume)
+    return bound or any("type=bind" in fields for fields in named)
 
 
 def _with_one_id(mode: str, account: Account, *, custom: bool, options: ContainerOptions) -> Identity:

@@ -18,7 +18,7 @@ from rootless.engine.plan.mount_flags import (
     parse_volumes_from,
     plan_mounts,
 )
-from rootless.errors import HostLimit, UsageError
+from rootless.errors import HostLimit, NotFound, UsageError
 from rootless.records.container import RecordedMount
 from rootless.records.json_file import random_name
 from rootless.records.launch import VolumeSeed
@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.plan.users import Account
+    from rootless.engine.plan.volume_backing import VolumeBacking
     from rootless.engine.types import ContainerOptions, ImageDefaults
     from rootless.records.id_map import IdMap
 
@@ -122,6 +123,25 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
             described.append(_describe(spec, "", spec.source))
             continue
         name = ""
+        backing = _backing(engine, spec) if spec.kind == VOLUME and spec.source else None
+        if backing is not None:
+            # what the volume's own options say comes before what the container asks for, which can only narrow it
+            volumes.append(spec.source)
+            backed = spec._replace(
+                kind=backing.kind,
+                source=backing.source,
+                read_only=spec.read_only or backing.read_only,
+                recursive=spec.recursive and backing.recursive,
+                propagation=spec.propagation or backing.propagation,
+                options=(*backing.options, *spec.options),
+            )
+            if backing.kind == BIND:
+                _is_missing(backed)
+            resolved.append(ResolvedMount(backing.kind, backing.source, spec.target, _words(backed)))
+            described.append(_describe(backed, spec.source, backing.source))
+            if spec.chown and backing.kind == BIND:
+                chown.append(backing.source)
+            continue
         if spec.kind == VOLUME:
             name, source = spec.source, engine.store.volumes.data_path(spec.source)
             if not name or not engine.store.volumes.exists(name):
@@ -151,6 +171,19 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
         chown=tuple(chown),
         warnings=tuple(warnings),
     )
+
+
+def _backing(engine: Engine, spec: MountSpec) -> VolumeBacking | None:
+    """What the volume's own options put in place of its directory; None for a volume without options, or a new one."""
+    try:
+        options = engine.store.volumes.get(spec.source).options
+    except NotFound:
+        return None
+    if not options:
+        return None
+    from rootless.engine.plan.volume_backing import parse_backing
+
+    return parse_backing(options)
 
 
 def _words(spec: MountSpec) -> tuple[str, ...]:
@@ -228,7 +261,7 @@ def _inherited(engine: Engine, text: str) -> list[MountSpec]:
     containers = engine.store.containers
     return [
         MountSpec(
-            mount.kind,
+            VOLUME if mount.name else mount.kind,
             mount.name or mount.source,
             mount.target,
             read_only=mount.read_only if read_only is None else read_only or mount.read_only,
@@ -237,7 +270,7 @@ def _inherited(engine: Engine, text: str) -> list[MountSpec]:
             options=mount.options,
         )
         for mount in containers.read(containers.find(name)).mounts
-        if mount.kind in (BIND, VOLUME)
+        if mount.kind in (BIND, VOLUME) or mount.name
     ]
 
 

@@ -25,9 +25,11 @@ def create_volume(
 ) -> str:
     """Make a volume (a name is made up when none is given); its name. Exists already: no effect, as docker."""
     from rootless.engine.plan.environment import parse_labels
+    from rootless.engine.plan.volume_backing import parse_backing
 
     wanted = parse_labels(labels)
     pairs = dict(text.partition("=")[::2] for text in options)
+    parse_backing(pairs)
     volumes = engine.store.volumes
     if name is not None:
         try:
@@ -74,7 +76,7 @@ def inspect_volume(engine: Engine, name: str) -> dict[str, object]:
         "Labels": dict(volume.labels),
         "Mountpoint": volume.path,
         "Name": volume.name,
-        "Options": {},
+        "Options": dict(volume.options),
         "Scope": "local",
         "Anonymous": volume.anonymous,
     }
@@ -139,7 +141,7 @@ def _summary(volume: VolumeRecord, *, size: bool) -> VolumeSummary:
         mountpoint=volume.path,
         created=parse_timestamp(volume.created_at),
         labels=dict(volume.labels),
-        options={},
+        options=dict(volume.options),
         anonymous=volume.anonymous,
         size=_size(volume) if size else None,
     )

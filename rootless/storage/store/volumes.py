@@ -36,13 +36,17 @@ _HINT = "restore the file or remove the volume's directory"
 
 @dataclass(frozen=True, slots=True)
 class VolumeRecord:
-    """One volume. path: its directory of files; created_at: RFC 3339; anonymous: made without a name."""
+    """One volume. path: its directory of files; created_at: RFC 3339; anonymous: made without a name.
+
+    options: what it was made with by -o, which decides what is mounted in place of `path`; empty for most volumes.
+    """
 
     name: str
     path: str
     created_at: str
     anonymous: bool = False
     labels: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
 
 class Volumes:
@@ -69,17 +73,13 @@ class Volumes:
     ) -> VolumeRecord:
         """A new volume; without a name it gets 64 hexadecimal digits and is anonymous.
 
-        anonymous: the name was made up by a plan, as `random_name` does.
+        anonymous: the name was made up by a plan, as `random_name` does. options: kept as they are; whoever mounts
+        the volume knows what they mean.
 
-        Raises UsageError (bad name, driver or option), AlreadyExists, HostLimit.
+        Raises UsageError (bad name or driver), AlreadyExists, HostLimit.
         """
         if driver != "local":
             raise UsageError(f"volume driver '{driver}' is not known", hint="`local` is the only driver")
-        if options:
-            raise UsageError(
-                f"volume option '{next(iter(options))}' is not supported: an ordinary user cannot mount file systems",
-                hint="bind a directory instead: -v /path/on/host:/path",
-            )
         anonymous = anonymous or name is None
         name = random_name() if name is None else check_name(name, what="volume")
         temporary = f"{self.directory}/.{random_name()}"
@@ -87,7 +87,7 @@ class Volumes:
             os.mkdir(temporary, 0o700)
             os.mkdir(f"{temporary}/_data", 0o755)
             os.chmod(f"{temporary}/_data", 0o755)  # noqa: S103 - the root of the volume as containers see it; its parent is 0700
-            self._write(temporary, name, anonymous=anonymous, labels=labels or {})
+            self._write(temporary, name, anonymous=anonymous, labels=labels or {}, options=options or {})
             try:
                 # Complete or not at all; a directory that is not empty refuses to be replaced
                 os.rename(temporary, f"{self.directory}/{name}")
@@ -102,20 +102,23 @@ class Volumes:
         return self.get(name)
 
     def restore(self, name: str) -> bool:
-        """Write the record of a volume anew whose files are here; its labels are lost. False without files."""
+        """Write the record of a volume anew whose files are here; labels and options are lost. False without files."""
         if not os.path.isdir(self.data_path(name)):
             return False
-        self._write(f"{self.directory}/{name}", name, anonymous=len(name) == 64, labels={})
+        self._write(f"{self.directory}/{name}", name, anonymous=len(name) == 64, labels={}, options={})
         return True
 
     @staticmethod
-    def _write(directory: str, name: str, *, anonymous: bool, labels: Mapping[str, str]) -> None:
+    def _write(
+        directory: str, name: str, *, anonymous: bool, labels: Mapping[str, str], options: Mapping[str, str]
+    ) -> None:
         record = {
             "name": name,
             "driver": "local",
             "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "anonymous": anonymous,
             "labels": dict(labels),
+            "options": dict(options),
         }
         write_record(f"{directory}/volume.json", record)
 
@@ -150,12 +153,14 @@ class Volumes:
             record = read_record(f"{self.directory}/{name}/volume.json", what="volume record")
         except (UsageError, NotFound):
             raise NotFound(f"no such volume: '{name}'", hint="`rootless volume ls` lists them") from None
+        fields = Fields(record, f"{name}/volume.json", hint=_HINT)
         return VolumeRecord(
             name=name,
             path=self.data_path(name),
             created_at=str(record.get("created_at", "")),
             anonymous=bool(record.get("anonymous")),
-            labels=Fields(record, f"{name}/volume.json", hint=_HINT).text_mapping("labels"),
+            labels=fields.text_mapping("labels"),
+            options=fields.text_mapping("options"),
         )
 
     def list(self) -> Found:

@@ -186,3 +186,51 @@ def test_use_three_the_image_is_upgraded_and_the_data_stay(busybox: Runner, tmp_
     assert text.split() == ["run-by-1", "run-by-2", "1"]
     busybox("rm", "-v", "app")
     assert busybox("volume", "ls", "-q").stdout.split() == ["appdata"]
+
+
+def test_a_volume_that_is_a_directory_of_the_host(busybox: Runner, tmp_path: Path) -> None:
+    """`driver_opts: {type: none, o: bind, device: …}`, as compose files have it."""
+    given = tmp_path / "given"
+    given.mkdir()
+    busybox("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={given}", "bound")
+    inside(busybox, "-v", "bound:/v", "busybox", "sh", "-c", "echo text > /v/f")
+    assert (given / "f").read_text() == "text\n"
+    assert busybox("volume", "inspect", "-f", "{{.Options.device}}", "bound").stdout.strip() == str(given)
+    busybox("create", "--name", "holder", NONE, "-v", "bound:/v", "busybox", "true")
+    assert busybox("inspect", "-f", "{{(index .Mounts 0).Type}} {{(index .Mounts 0).Name}}", "holder").stdout == (
+        "volume bound\n"
+    )
+    assert inside(busybox, "--volumes-from", "holder:ro", "busybox", "cat", "/v/f") == "text\n"
+    assert "in use" in busybox("volume", "rm", "bound", check=False).stderr
+    busybox("rm", "holder")
+    busybox("volume", "rm", "bound")
+    assert (given / "f").exists(), "what is behind the volume is not its own to remove"
+    shutil.rmtree(given)
+    busybox("volume", "create", "-o", "type=none", "-o", "o=bind,ro", "-o", f"device={given}", "bound")
+    missing = busybox("run", "--rm", NONE, "-v", "bound:/v", "busybox", "true", check=False)
+    assert missing.returncode == 125 and f"does not exist: '{given}'" in missing.stderr
+    given.mkdir()
+    refused = busybox("run", "--rm", NONE, "-v", "bound:/v", "busybox", "touch", "/v/x", check=False)
+    assert refused.returncode == 1 and "Read-only file system" in refused.stderr
+
+
+def test_a_volume_that_is_a_tmpfs(busybox: Runner) -> None:
+    busybox("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=0750", "quick")
+    shown = inside(busybox, "-v", "quick:/v", "busybox", "sh", "-c", "grep ' /v ' /proc/mounts; stat -c %a /v")
+    assert "tmpfs" in shown and "size=1024k" in shown and shown.endswith("750\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["type=nfs", "o=addr=1.2.3.4", "device=:/x"], "a volume of type 'nfs' cannot be made"),
+        (["size=1g"], "invalid volume option 'size'"),
+        (["type=none", "o=bind", "device=x"], "needs the absolute path of a directory"),
+        (["type=none", "o=bind,wrong", "device=/tmp"], "invalid option 'wrong'"),
+        (["type=tmpfs", "o=wrong"], "invalid tmpfs option 'wrong'"),
+    ],
+)
+def test_options_that_no_volume_can_have(busybox: Runner, options: list[str], message: str) -> None:
+    words = [word for option in options for word in ("-o", option)]
+    done = busybox("volume", "create", *words, "wrong", check=False)
+    assert done.returncode == 125 and message in done.stderr
