@@ -45,7 +45,7 @@ class Directories:
         return self._config
 
 
-def directories(data: str | None = None) -> Directories:
+def user_directories(data: str | None = None) -> Directories:
     """The caller's directories, as platformdirs (XDG base directories) says.
 
     data: overrides the data directory (flag `--root`, else ROOTLESS_ROOT). The other directories then live below it,
@@ -188,7 +188,11 @@ def make_private(path: str) -> None:
 
 
 def _drop_inherited(fd: int, status: os.stat_result) -> None:
-    """Undo what a new directory has inherited and would pass on: its group (set-gid, `grpid`) and a default ACL."""
+    """Undo what a new directory has inherited and would pass on: its group and a default ACL.
+
+    A set-gid parent, or a file system mounted with `grpid`, gives its own group to what is made in it; a default ACL
+    gives others rights to every file, whatever mode the file is made with.
+    """
     here = f"/proc/self/fd/{fd}"
     try:
         if status.st_gid != os.getegid():
@@ -230,7 +234,10 @@ def _open_closed(path: str, is_own: Callable[[str], bool] | None) -> int:
 
 
 def _mend(fd: int, path: str, status: os.stat_result, is_own: Callable[[str], bool] | None) -> None:
-    """Close a directory that we own. What others have put into it while they could is not taken for ours."""
+    """Take the rights of others off a directory that we own.
+
+    What others have put into it while they could is not taken for ours: files of another user in it are a HostLimit.
+    """
     try:
         names = os.listdir(f"/proc/self/fd/{fd}")
     except OSError as e:
@@ -268,17 +275,21 @@ def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool 
     durable: when this returns a power cut does not undo it; False where losing the newest content then is harmless.
     """
     directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")  # of a bare name: here, not in "/"
+    # In the same directory, since a rename never crosses file systems; os.path.join, since a bare name has none
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
         if durable:
+            # Before the rename: else the new name could be on the disk before the bytes are, and a power cut in between
+            # leaves an empty file where the old content was
             os.fsync(fd)
         os.rename(temporary, path)
         if durable:
-            sync((directory or ".",))
+            # After the rename, which is a change of the directory and is only safe when that is on the disk
+            sync_paths((directory or ".",))
     except BaseException:
         try:
             os.unlink(temporary)
@@ -289,7 +300,7 @@ def atomic_write(path: str, content: bytes, *, mode: int = 0o600, durable: bool 
         os.close(fd)
 
 
-def sync(paths: Iterable[str]) -> None:
+def sync_paths(paths: Iterable[str]) -> None:
     """Have the files and directories `paths` on the disk, in this order; those that are not there are left out.
 
     A file is safe when it and then its directory are. Raises OSError when the disk fails.
@@ -301,7 +312,8 @@ def sync(paths: Iterable[str]) -> None:
                 opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
             except FileNotFoundError:
                 continue
-        # Begins to write all of them: ext4 then needs one commit of its journal instead of one a file (3 ms, not 40)
+        # POSIX_FADV_DONTNEED begins to write each file without waiting. The first fsync then commits the journal of
+        # ext4 for all of them, where one after the other would each wait for a commit (3 ms, not 40).
         for fd in opened:
             try:
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -318,7 +330,7 @@ def sync(paths: Iterable[str]) -> None:
             os.close(fd)
 
 
-def overwrite(path: str, content: bytes) -> None:
+def overwrite_file(path: str, content: bytes) -> None:
     """Write `content` over the file `path`, which is there: nearly the only write that a full disk still takes.
 
     One write(2), so that a kill never leaves a part; a power cut may, and a reader must bear it. Raises OSError, ENOSPC
@@ -327,7 +339,9 @@ def overwrite(path: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         longer = os.fstat(fd).st_size - len(content)
-        written = os.write(fd, content + b" " * longer)  # JSON may end in spaces; a shorter file would need two steps
+        # JSON may end in spaces: with them one write replaces a longer content whole, where a shorter file would need a
+        # second step, ftruncate(2), and a kill between the two would leave the end of the old content
+        written = os.write(fd, content + b" " * longer)
         if written < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
@@ -337,7 +351,8 @@ def overwrite(path: str, content: bytes) -> None:
 class Lock:
     """A lock on a named file, held in a `with`: flock, which Linux also carries over NFS.
 
-    The file stays: removing it while another process waits on the old inode would let two in.
+    The file stays when the lock is given back. Were it removed, a process that waits on the old inode and one that
+    makes a new file of the name would both have the lock.
     """
 
     __slots__ = ("_fd", "path", "shared")
@@ -350,7 +365,8 @@ class Lock:
     def acquire(self, *, blocking: bool = True) -> bool:
         """Take the lock; False when `blocking` is False and another process holds it."""
         flags = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
-        # NFS maps flock onto byte-range locks, which need the file open for writing, shared locks too
+        # O_RDWR serves both kinds: NFS maps flock onto byte-range locks of fcntl(2), which need a file that is open for
+        # writing to be exclusive, and one that is open for reading to be shared (flock(2))
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, flags if blocking else flags | fcntl.LOCK_NB)

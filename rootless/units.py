@@ -12,7 +12,7 @@ import time
 from rootless.errors import UsageError
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_LONGEST = (1 << 63) / 1e9  # seconds: as Go, whose durations are 64-bit numbers of nanoseconds
+_LONGEST = (1 << 63) / 1e9  # seconds; docker's bound, since a duration of Go is a signed 64-bit number of nanoseconds
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 

@@ -71,11 +71,11 @@ class Session:
         """The engine over the caller's directories."""
         if self._engine is None:
             from rootless.engine.context import Engine, Listeners
-            from rootless.paths import directories
+            from rootless.paths import user_directories
 
             overrides = {"storage_driver": self.storage_driver} if self.storage_driver else {}
             self._engine = Engine(
-                directories(self.root),
+                user_directories(self.root),
                 overrides=overrides,
                 listeners=Listeners(output.warn, self._show_progress, output.debug if self.debug else None),
                 monitor=self._monitor,

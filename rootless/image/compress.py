@@ -78,7 +78,7 @@ class Compressed:
 
     def __init__(self, reader: Reader, compression: Compression) -> None:
         self._reader = reader
-        self._encoder: Encoder | None = encoder(compression)
+        self._encoder: Encoder | None = make_encoder(compression)
         self._waiting = bytearray()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -108,7 +108,7 @@ class Compressed:
         self._reader.close()
 
 
-def encoder(compression: Compression) -> Encoder:
+def make_encoder(compression: Compression) -> Encoder:
     """What compresses in this way, for a caller that has the bytes at hand: feed, then finish."""
     return _ENCODERS[compression.name](compression.level)
 

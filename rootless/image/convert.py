@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from rootless.errors import UsageError
-from rootless.image.fields import load_json, mapping, sequence
+from rootless.image.fields import as_mapping, as_sequence, load_json
 from rootless.image.manifest import (
     DOCKER_CONFIG,
     DOCKER_LIST,
@@ -55,7 +55,7 @@ def layer_type(descriptor: Descriptor, compression: str, form: str) -> str:
     return (_DOCKER_FOREIGN if descriptor.is_foreign else _DOCKER_LAYER) + _DOCKER_SUFFIX[compression]
 
 
-def rebuild(manifest: Manifest, layers: Sequence[Descriptor], form: str) -> tuple[bytes, str]:
+def rebuild_manifest(manifest: Manifest, layers: Sequence[Descriptor], form: str) -> tuple[bytes, str]:
     """The manifest with these layers (media type, digest, size) in that format: bytes and media type.
 
     The bytes stay the very same when nothing is different. Other fields are kept; docker's format has no annotations.
@@ -67,12 +67,12 @@ def rebuild(manifest: Manifest, layers: Sequence[Descriptor], form: str) -> tupl
         return manifest.raw, manifest.media_type
     document = load_json(manifest.raw, "manifest")
     media_type = OCI_MANIFEST if form == "oci" else DOCKER_MANIFEST
-    config = mapping(document["config"], "config")
+    config = as_mapping(document["config"], "config")
     if config.get("mediaType") in (OCI_CONFIG, DOCKER_CONFIG):
         config = {**config, "mediaType": OCI_CONFIG if form == "oci" else DOCKER_CONFIG}
     new = []
-    for old, layer in zip(sequence(document.get("layers"), "layers"), layers, strict=True):
-        before = mapping(old, "layers")
+    for old, layer in zip(as_sequence(document.get("layers"), "layers"), layers, strict=True):
+        before = as_mapping(old, "layers")
         kept: Fields = {**before, "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
         if layer.digest != before.get("digest"):
             kept.pop("data", None)
@@ -97,8 +97,8 @@ def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -
         return index.raw, index.media_type
     document = load_json(index.raw, "index")
     children = []
-    for each in sequence(document["manifests"], "manifests"):
-        old = mapping(each, "manifests")
+    for each in as_sequence(document["manifests"], "manifests"):
+        old = as_mapping(each, "manifests")
         new = replaced.get(str(old["digest"]))
         child = (
             dict(old) if new is None else {**old, "mediaType": new.media_type, "digest": new.digest, "size": new.size}

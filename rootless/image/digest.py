@@ -78,7 +78,7 @@ class Hasher:
             raise DigestMismatch(f"content has digest '{found}' instead of '{self.digest}'")
 
 
-def verify(content: bytes, digest: str, size: int | None = None) -> bytes:
+def verify_content(content: bytes, digest: str, size: int | None = None) -> bytes:
     """`content` when it has this digest and size; else DigestMismatch."""
     hasher = Hasher(digest, size)
     hasher.update(content)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput
-from rootless.image.digest import check_digest, verify
+from rootless.image.digest import check_digest, verify_content
 from rootless.image.file_sets import DirectoryFiles, read_file
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Descriptor, Manifest
-from rootless.image.source import Reader, read_verified, resolve
+from rootless.image.source import Reader, read_verified, resolve_manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ class DirectorySource:
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`."""
-        manifest, digests = resolve(*self.top(), platform, self.fetch)
+        manifest, digests = resolve_manifest(*self.top(), platform, self.fetch)
         self.digests = tuple(digests)
         return manifest
 
     def fetch(self, descriptor: Descriptor) -> bytes:
         """A manifest below an index, verified."""
         name = f"{file_name(descriptor.digest)}.manifest.json"
-        return verify(read_file(self._files, name, MANIFEST_LIMIT), descriptor.digest, descriptor.size)
+        return verify_content(read_file(self._files, name, MANIFEST_LIMIT), descriptor.digest, descriptor.size)
 
     def config(self, manifest: Manifest) -> bytes:
         """The image config's bytes, verified."""

@@ -28,7 +28,7 @@ def load_json(raw: bytes, what: str) -> Fields:
     return document
 
 
-def mapping(value: object, where: str) -> Fields:
+def as_mapping(value: object, where: str) -> Fields:
     """`value` as an object, empty when it is absent. Raises InvalidInput."""
     if value is None:
         return {}
@@ -37,7 +37,7 @@ def mapping(value: object, where: str) -> Fields:
     return value
 
 
-def sequence(value: object, where: str) -> list[object]:
+def as_sequence(value: object, where: str) -> list[object]:
     """`value` as a list, empty when it is absent. Raises InvalidInput."""
     if value is None:
         return []
@@ -46,17 +46,17 @@ def sequence(value: object, where: str) -> list[object]:
     return value
 
 
-def strings(value: object, where: str) -> dict[str, str]:
+def as_strings(value: object, where: str) -> dict[str, str]:
     """`value` as an object whose values are texts, "" for null. Raises InvalidInput."""
     found: dict[str, str] = {}
-    for key, each in mapping(value, where).items():
+    for key, each in as_mapping(value, where).items():
         if each is not None and not isinstance(each, str):
             raise InvalidInput(f"'{where}' has a value that is not text")
         found[key] = each or ""
     return found
 
 
-def text(fields: Fields, name: str) -> str:
+def text_member(fields: Fields, name: str) -> str:
     """The text in member `name`, "" when it is absent. Raises InvalidInput."""
     value = fields.get(name)
     if value is None:
@@ -66,7 +66,7 @@ def text(fields: Fields, name: str) -> str:
     return value
 
 
-def texts(fields: Fields, name: str) -> list[str] | None:
+def texts_member(fields: Fields, name: str) -> list[str] | None:
     """The list of texts in member `name`, None when it is absent. Raises InvalidInput."""
     value = fields.get(name)
     if value is None:

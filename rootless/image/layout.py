@@ -16,7 +16,7 @@ from rootless.image.manifest import (
     parse_manifest,
 )
 from rootless.image.reference import is_short, parse_reference
-from rootless.image.source import Reader, read_verified, resolve
+from rootless.image.source import Reader, read_verified, resolve_manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class LayoutSource:
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`; the platform of a manifest that is the only one is not asked."""
-        manifest, digests = resolve(self.fetch(self._descriptor), self._descriptor.media_type, platform, self.fetch)
+        manifest, digests = resolve_manifest(
+            self.fetch(self._descriptor), self._descriptor.media_type, platform, self.fetch
+        )
         self._digests = tuple(digests)
         return manifest
 

@@ -10,8 +10,8 @@ import binascii
 from typing import NamedTuple
 
 from rootless.errors import InvalidInput
-from rootless.image.digest import check_digest, digest_of, verify
-from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
+from rootless.image.digest import check_digest, digest_of, verify_content
+from rootless.image.fields import as_mapping, as_sequence, as_strings, load_json, text_member, texts_member
 from rootless.image.platform import Platform, best_match
 
 TYPE_CHECKING = False
@@ -65,11 +65,11 @@ class Manifest:
         self.media_type = media_type
         self.digest = digest_of(raw)
         self.config = _descriptor(document.get("config"), "config")
-        layers = sequence(document.get("layers"), "layers")
+        layers = as_sequence(document.get("layers"), "layers")
         if len(layers) > MAX_LAYERS:
             raise InvalidInput(f"manifest has {len(layers)} layers, more than {MAX_LAYERS}")
         self.layers = tuple(_descriptor(layer, "layers") for layer in layers)
-        self.annotations = strings(document.get("annotations"), "annotations")
+        self.annotations = as_strings(document.get("annotations"), "annotations")
 
     @property
     def descriptor(self) -> Descriptor:
@@ -86,11 +86,11 @@ class Index:
         self.raw = raw
         self.media_type = media_type
         self.digest = digest_of(raw)
-        manifests = sequence(document.get("manifests"), "manifests")
+        manifests = as_sequence(document.get("manifests"), "manifests")
         if len(manifests) > MAX_MANIFESTS:
             raise InvalidInput(f"index has {len(manifests)} manifests, more than {MAX_MANIFESTS}")
         self.manifests = tuple(_descriptor(each, "manifests") for each in manifests)
-        self.annotations = strings(document.get("annotations"), "annotations")
+        self.annotations = as_strings(document.get("annotations"), "annotations")
 
     @property
     def descriptor(self) -> Descriptor:
@@ -136,30 +136,30 @@ class ImageConfig:
         self.raw = raw
         self.digest = digest_of(raw)
         self.document = document
-        self.architecture = text(document, "architecture")
-        self.os = text(document, "os")
-        self.variant = text(document, "variant")
-        self.author = text(document, "author")
-        self.created = text(document, "created")
-        rootfs = mapping(document.get("rootfs"), "rootfs")
+        self.architecture = text_member(document, "architecture")
+        self.os = text_member(document, "os")
+        self.variant = text_member(document, "variant")
+        self.author = text_member(document, "author")
+        self.created = text_member(document, "created")
+        rootfs = as_mapping(document.get("rootfs"), "rootfs")
         if rootfs.get("type") not in (None, "layers"):
             raise InvalidInput(f"image config has rootfs of type '{str(rootfs['type'])[:40]}', only 'layers' is known")
-        self.diff_ids = [check_digest(each) for each in sequence(rootfs.get("diff_ids"), "rootfs.diff_ids")]
-        self.history = [mapping(each, "history") for each in sequence(document.get("history"), "history")]
-        config = mapping(document.get("config"), "config")
+        self.diff_ids = [check_digest(each) for each in as_sequence(rootfs.get("diff_ids"), "rootfs.diff_ids")]
+        self.history = [as_mapping(each, "history") for each in as_sequence(document.get("history"), "history")]
+        config = as_mapping(document.get("config"), "config")
         self.config = config
-        self.env = texts(config, "Env") or []
-        self.cmd = texts(config, "Cmd")
-        self.entrypoint = texts(config, "Entrypoint")
-        self.shell = texts(config, "Shell")
-        self.user = text(config, "User")
-        self.working_dir = text(config, "WorkingDir")
-        self.stop_signal = text(config, "StopSignal")
-        self.volumes = list(mapping(config.get("Volumes"), "config.Volumes"))
-        self.exposed_ports = list(mapping(config.get("ExposedPorts"), "config.ExposedPorts"))
-        self.labels = strings(config.get("Labels"), "config.Labels")
+        self.env = texts_member(config, "Env") or []
+        self.cmd = texts_member(config, "Cmd")
+        self.entrypoint = texts_member(config, "Entrypoint")
+        self.shell = texts_member(config, "Shell")
+        self.user = text_member(config, "User")
+        self.working_dir = text_member(config, "WorkingDir")
+        self.stop_signal = text_member(config, "StopSignal")
+        self.volumes = list(as_mapping(config.get("Volumes"), "config.Volumes"))
+        self.exposed_ports = list(as_mapping(config.get("ExposedPorts"), "config.ExposedPorts"))
+        self.labels = as_strings(config.get("Labels"), "config.Labels")
         healthcheck = config.get("Healthcheck")
-        self.healthcheck = None if healthcheck is None else mapping(healthcheck, "config.Healthcheck")
+        self.healthcheck = None if healthcheck is None else as_mapping(healthcheck, "config.Healthcheck")
 
     @property
     def platform(self) -> Platform:
@@ -219,7 +219,7 @@ def _media_type(document: Fields, carrier: str | None) -> str:
     return OCI_INDEX if document.get("manifests") is not None else OCI_MANIFEST
 
 
-def select(index: Index, platform: Platform) -> Descriptor:
+def select_manifest(index: Index, platform: Platform) -> Descriptor:
     """The manifest of `index` for `platform`: the best variant, then the first (image-spec: SHOULD).
 
     Raises InvalidInput, naming the platforms that there are.
@@ -278,7 +278,7 @@ def plan_layers(manifest: Manifest, config: ImageConfig) -> list[PlannedLayer]:
 
 
 def _descriptor(document: object, where: str) -> Descriptor:
-    fields = mapping(document, where)
+    fields = as_mapping(document, where)
     size = fields.get("size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0 or size >= 1 << 63:
         raise InvalidInput(f"descriptor in '{where}' has no valid size")
@@ -291,9 +291,9 @@ def _descriptor(document: object, where: str) -> Descriptor:
         media_type or "",
         digest,
         size,
-        None if platform is None else _platform(mapping(platform, f"{where}.platform")),
-        strings(fields.get("annotations"), f"{where}.annotations"),
-        tuple(url for url in sequence(fields.get("urls"), f"{where}.urls") if isinstance(url, str)),
+        None if platform is None else _platform(as_mapping(platform, f"{where}.platform")),
+        as_strings(fields.get("annotations"), f"{where}.annotations"),
+        tuple(url for url in as_sequence(fields.get("urls"), f"{where}.urls") if isinstance(url, str)),
         _embedded(fields.get("data"), digest, size),
     )
 
@@ -305,13 +305,16 @@ def _embedded(encoded: object, digest: str, size: int) -> bytes | None:
     if not isinstance(encoded, str):
         raise InvalidInput("descriptor has 'data' that is not text")
     try:
-        return verify(base64.b64decode(encoded, validate=True), digest, size)
+        return verify_content(base64.b64decode(encoded, validate=True), digest, size)
     except binascii.Error as e:
         raise InvalidInput("descriptor has 'data' that is not base64") from e
 
 
 def _platform(fields: Fields) -> Platform:
-    features = tuple(each for each in sequence(fields.get("os.features"), "os.features") if isinstance(each, str))
+    features = tuple(each for each in as_sequence(fields.get("os.features"), "os.features") if isinstance(each, str))
     return Platform(
-        text(fields, "os").lower(), text(fields, "architecture").lower(), text(fields, "variant").lower(), features
+        text_member(fields, "os").lower(),
+        text_member(fields, "architecture").lower(),
+        text_member(fields, "variant").lower(),
+        features,
     )

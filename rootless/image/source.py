@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from rootless.errors import InvalidInput
-from rootless.image.digest import verify
-from rootless.image.manifest import CONFIG_LIMIT, CONFIG_TYPES, Descriptor, Manifest, parse_manifest, select
+from rootless.image.digest import verify_content
+from rootless.image.manifest import CONFIG_LIMIT, CONFIG_TYPES, Descriptor, Manifest, parse_manifest, select_manifest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ImageSource(Protocol):
         """Give back connections and files."""
 
 
-def resolve(
+def resolve_manifest(
     raw: bytes, media_type: str | None, platform: Platform, fetch: Callable[[Descriptor], bytes]
 ) -> tuple[Manifest, list[str]]:
     """Follow indexes (nested ones too) to the manifest for `platform`.
@@ -65,7 +65,7 @@ def resolve(
         digests.append(document.digest)
         if isinstance(document, Manifest):
             return check_image(document), digests
-        chosen = select(document, platform)
+        chosen = select_manifest(document, platform)
         raw, media_type = fetch(chosen), chosen.media_type
     raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
 
@@ -93,4 +93,4 @@ def read_verified(reader: Reader, descriptor: Descriptor, limit: int) -> bytes:
             left -= len(piece)
     finally:
         reader.close()
-    return verify(b"".join(pieces), descriptor.digest, descriptor.size)
+    return verify_content(b"".join(pieces), descriptor.digest, descriptor.size)

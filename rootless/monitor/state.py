@@ -37,7 +37,7 @@ def write(directory: str, facts: ContainerState) -> None:
     """
     import json
 
-    from rootless.paths import atomic_write, overwrite
+    from rootless.paths import atomic_write, overwrite_file
 
     path = f"{directory}/state.json"
     content = json.dumps(facts.to_json(), separators=(",", ":")).encode()
@@ -46,7 +46,7 @@ def write(directory: str, facts: ContainerState) -> None:
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        overwrite(path, content)
+        overwrite_file(path, content)
 
 
 def note(directory: str, text: str) -> None:

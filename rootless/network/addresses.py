@@ -1,9 +1,8 @@
-"""The addresses of a container behind a helper, the same for pasta and slirp4netns, and the host's own. Opens no
-traffic.
+"""The addresses of a container behind a helper, the same for pasta and slirp4netns, and the host's. It sends nothing.
 
-A network of its own, as docker's bridge gives, instead of pasta's default of the host's address: so the names files can
-be written before the helper runs, the host stays reachable by its address, and falling back to the other helper changes
-nothing.
+A container gets an address of a network of its own, as on docker's bridge, and not the host's address, which is pasta's
+default: its /etc/hosts and resolv.conf can so be written before the helper runs, the host stays reachable by its own
+address, and both helpers give the container the same one.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ _DOCUMENTATION = (  # RFC 5737, RFC 3849
 
 
 def host_address(family: int = socket.AF_INET) -> str | None:
-    """The address that the host's outgoing connections have; None: no route. Nothing is sent to the goal."""
+    """The address that the host's outgoing connections have, or None where the host has no route."""
+    # connect(2) of a datagram socket chooses route and source address, and sends nothing
     goal = next(address for address, known in _DOCUMENTATION if known == family)
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
@@ -36,11 +36,11 @@ def host_address(family: int = socket.AF_INET) -> str | None:
 
 
 def is_loopback(address: str) -> bool:
-    """127.0.0.0/8, ::1 or an IPv4-mapped form of the former."""
+    """Does a numeric address lie in 127.0.0.0/8, or is it ::1 or an IPv4-mapped form of the former?"""
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
-def family(address: str) -> int:
+def address_family(address: str) -> int:
     """AF_INET or AF_INET6 of a numeric address; raises ValueError for anything else, also for a scope (`%eth0`)."""
     for known in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -2,9 +2,9 @@
 
 It knows no helper's options.
 
-The forked child joins the user namespace itself and only then asks to die with its parent and executes the helper: a
-helper that joins it on its own would lose PDEATHSIG there (the kernel clears it when capabilities grow) and outlive a
-killed monitor.
+The forked child joins the user namespace itself, and only then asks to die with its parent and executes the helper. A
+helper that joined by its own options would lose PDEATHSIG there, since the kernel clears it when a process gains
+capabilities, and would outlive a monitor that was killed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ NETWORK_NAMESPACE = "/proc/self/fd/0"  # in the helper: the namespace to connect
 READY_TIMEOUT = 20.0  # seconds; pasta takes 0.1 on an idle machine
 _MAX_WORDS = 16384  # bytes of a failed helper's stderr
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-# Python ignores SIGPIPE (and pasta of 2023 takes the SIG_IGN it finds for a failure and ends); a monitor may ignore
-# others
+# What is ignored stays ignored across execve(2). Python ignores SIGPIPE, which pasta of 2023 takes for a failure, and
+# ends; the monitor may ignore the others.
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 class HelperProcess:
-    """What `spawn` started. pid: our child; ready, errors: pipes on which it says that it is ready, or why not."""
+    """A helper that was started. pid: our child; ready, errors: pipes on which it says that it is ready, or why not."""
 
     __slots__ = ("errors", "pid", "ready")
 
@@ -105,7 +105,11 @@ class Helper:
                 raise
 
     def error_fd(self) -> int:
-        """Where its messages go; who takes the helper over keeps it open, or the next message is the helper's end."""
+        """The read end of the pipe that the helper's messages go to.
+
+        Whoever takes the helper over keeps it open: a write to a pipe without a reader is SIGPIPE, so that the next
+        message would end the helper.
+        """
         return self._errors
 
     def stop(self, *, wait: bool = True) -> None:
@@ -135,7 +139,7 @@ class Helper:
         self.pid = -1
 
     def _failure(self) -> HostLimit:
-        """What it said before it ended."""
+        """The error for a helper that has ended before it was ready, with what it said and a remedy."""
         words = self._words()
         self.stop()
         known = self._explain(words)
@@ -173,30 +177,33 @@ def connection_facts(published: Sequence[Port]) -> NetworkFacts:
 
 
 def require_tun() -> None:
-    """Raises HostLimit when /dev/net/tun is not there for us."""
+    """Raise HostLimit unless the caller may open /dev/net/tun, which every helper needs."""
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         why = "may not be opened" if os.path.exists("/dev/net/tun") else "does not exist"
         raise tun_error(f"it {why}")
 
 
 def tun_error(words: str) -> HostLimit:
-    """No /dev/net/tun: every helper needs one."""
+    """The error for a /dev/net/tun that `words` say is missing or closed to the caller."""
     return HostLimit(
         f'the network helper needs "/dev/net/tun": {words}',
         hint="as root: modprobe tun && chmod 666 /dev/net/tun; or use --network=host or --network=none",
     )
 
 
-def spawn(
+def spawn_helper(
     argv: Sequence[str], target: OpenNetwork, *, is_ready_on_stdout: bool = False, as_root: Sequence[str] = ()
 ) -> HelperProcess:
     """Start helper `argv` (absolute path) in the user namespace of `target`, which stays open and the caller's.
 
-    In it fd 0 is the network namespace: an open file because a helper that has dropped CAP_SYS_PTRACE may not open it
-    by a path, and at 0 because newer pastas close what is above 2. The ready pipe is READY_FD, or stdout for a helper
-    that prints nothing else there. as_root: options for a helper that is root in the user namespace (with keep-id we
-    are another user there). Call this from a process with one thread. Raises HostLimit for our own network namespace.
+    The network namespace is fd 0 of the helper: an open file, because a helper that has dropped CAP_SYS_PTRACE may not
+    open /proc/PID/ns of another process, and at 0, because newer pastas close what is above 2. The ready pipe is
+    READY_FD, or stdout for a helper that prints nothing else there. as_root: options for a helper that is root in the
+    user namespace (with keep-id we are another user there). To be called from a process with one thread. Raises
+    HostLimit for our own network namespace.
     """
+    # A container's process that has ended or failed could leave us with our own namespace here: the helper would then
+    # reconfigure the network that the caller works in.
     if _is_ours(target.network, "net"):
         raise HostLimit("the network namespace that was to be connected is our own")
     namespace = -1 if _is_ours(target.user, "user") else target.user
@@ -225,21 +232,25 @@ def _run(
     *,
     is_ready_on_stdout: bool,
 ) -> NoReturn:
-    """The child: never returns. words: argv, and the options for root; fds: user namespace or -1, network namespace,
-    ready, errors."""
+    """The forked child: becomes the helper, and never returns.
+
+    words: argv, and the options for root. fds: the user namespace to join, or -1 for ours; the network namespace; the
+    write ends of the ready pipe and of the error pipe.
+    """
     argv, as_root = words
     try:
         os.setsid()  # Ctrl-C at the terminal is for the container
         for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        # first out of the way of the numbers they are to get
+        # All of them are moved out of the way first: dup2(2) onto 0 to 3 would close one that happens to be there
         null, namespace, network, ready, errors = (_above(fd) for fd in (null, *fds))
         os.dup2(network, 0)
         os.dup2(ready if is_ready_on_stdout else null, 1)
         os.dup2(errors, 2)
         os.dup2(ready, READY_FD)
-        # a pipe that nobody empties must not stop the helper: messages beyond its size are lost
+        # Nobody empties the pipe of a helper that works: once it is full, a blocking write would stop the container's
+        # network for ever. Messages beyond its size are lost instead.
         os.set_blocking(2, False)
         if namespace >= 0:
             setns(namespace, CLONE_NEWUSER)
@@ -247,12 +258,15 @@ def _run(
         if os.geteuid() == 0:
             argv = [argv[0], *as_root, *argv[1:]]
         else:
-            # a user namespace where we are not root (keep-id): capabilities would go at exec
+            # With keep-id we are not root in the user namespace, and execve(2) leaves such a user no capabilities but
+            # the ambient ones (capabilities(7)), without which the helper cannot configure the network.
             _, permitted, _ = process.capget()
             process.capset(permitted, permitted, permitted)
             for bit in range(64):
                 if permitted >> bit & 1:
                     process.cap_ambient_raise(bit)
+        # After setns and capset, which clear it, and before a look at the parent: one that has ended by now sends no
+        # signal any more
         process.set_pdeathsig(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
@@ -266,7 +280,7 @@ def _run(
 
 
 def _above(fd: int) -> int:
-    """A copy of `fd` above the numbers that the helper gets."""
+    """A copy of `fd` above the numbers that the helper's own fds get; -1 for -1."""
     if fd < 0:
         return fd
     import fcntl

@@ -50,7 +50,7 @@ MODES = (
     ),
     Mode.of_another("container", "NAME"),
 )
-"""Helpers come first, the best one before the others."""
+"""All modes. Those with a helper come first, and the best helper before the others."""
 DEFAULT = MODES[0]
 HELPERS = tuple(mode.helper for mode in MODES if mode.helper is not None)
 UNCONNECTED = next(mode for mode in MODES if mode.has_own_namespace and mode.helper is None)

@@ -1,7 +1,7 @@
-"""pasta (passt): its arguments for a container's network. Nothing of the host's loopback is open unless asked.
+"""pasta (passt): its arguments for a container's network. The host's loopback is closed unless an option opens it.
 
-Works with what all versions since Debian 12's (March 2023) understand; `is_reliable_for_ports` says what that one
-cannot.
+The arguments are those that all versions since Debian 12's (March 2023) understand; `is_reliable_for_ports` says what
+that version cannot do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 
 from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses, resolv
-from rootless.network.helper import NETWORK_NAMESPACE, Helper, connection_facts, require_tun, spawn, tun_error
+from rootless.network.helper import NETWORK_NAMESPACE, Helper, connection_facts, require_tun, spawn_helper, tun_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,26 +85,31 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
     require_tun()
     published = list(ports)
     if published:
-        from rootless.network.ports import allocate
+        from rootless.network.ports import allocate_ports
 
-        published = allocate(published)
-    argv = arguments(program, published, resolv.host_resolver().forwarded(), options)
-    started = spawn(argv, target, is_ready_on_stdout=True)
-    return Helper(PROGRAM, started, connection_facts(published), explain=explain)
+        published = allocate_ports(published)
+    argv = build_arguments(program, published, resolv.host_resolver().forwarded(), options)
+    started = spawn_helper(argv, target, is_ready_on_stdout=True)
+    return Helper(PROGRAM, started, connection_facts(published), explain=explain_failure)
 
 
-def arguments(program: str, published: Sequence[Port], resolver: str | None, options: Sequence[str] = ()) -> list[str]:
+def build_arguments(
+    program: str, published: Sequence[Port], resolver: str | None, options: Sequence[str] = ()
+) -> list[str]:
     """The command line. resolver: one on the host's loopback that the container is to reach at addresses.DNS.
 
     options: those of the user, each in place of ours of the same name; ports are added to the published ones.
 
-    Debian 12's pasta asks 0.0.0.0, this host, whatever `--dns` says; so it gets these options only for such a resolver.
+    Debian 12's pasta asks the resolver at 0.0.0.0, which is this host, whatever `--dns` says. So pasta gets `--dns` and
+    `--dns-forward` only where the resolver is on the host's loopback, where all versions do the same.
     """
     asked = parse_options(options)
     names = {name for name, _ in asked}
     argv = [program, "--foreground", "--quiet", "--config-net", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
     if not names & {"--map-gw", "--no-map-gw"}:
-        argv.append("--no-map-gw")  # the gateway's address would be the host's loopback
+        # By default pasta maps the gateway's address to the host's loopback: a container would reach every service that
+        # the user's host offers to itself only
+        argv.append("--no-map-gw")
     for name, value in (
         ("--mtu", str(addresses.MTU)),
         ("--ns-ifname", addresses.INTERFACE),
@@ -125,7 +130,8 @@ def arguments(program: str, published: Sequence[Port], resolver: str | None, opt
     for name, asked_value in asked:
         if name != "--map-gw":  # podman's word for "without --no-map-gw": pasta itself has no such option
             argv += [name] if asked_value is None else [name, asked_value]
-    # stdout is the ready pipe: the pid file is written when everything is set up, in every version
+    # pasta has no option to say that it is ready. It writes its pid file when all is set up, in every version, so the
+    # ready pipe, which is its stdout, is given to it as that file.
     return [*argv, "--pid", "/proc/self/fd/1", "--netns-only", "--netns", NETWORK_NAMESPACE]
 
 
@@ -151,8 +157,8 @@ def _span(first: int, length: int) -> str:
     return str(first) if length == 1 else f"{first}-{first + length - 1}"
 
 
-def explain(words: str) -> HostLimit | None:
-    """A failure of pasta that has a known remedy."""
+def explain_failure(words: str) -> HostLimit | None:
+    """The error that pasta's last `words` stand for, with its remedy; None for words that we do not know."""
     if "/dev/net/tun" in words or "tun device" in words:
         return tun_error(words)
     if "routable" in words or "default route" in words:

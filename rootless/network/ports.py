@@ -7,7 +7,7 @@ import os
 import socket
 
 from rootless.errors import HostLimit, UsageError
-from rootless.network.addresses import family
+from rootless.network.addresses import address_family
 from rootless.records.port import Port, address_text
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def parse_publish(text: str) -> list[Port]:
     host_ip, host_text, container_text = _split(text, body)
     if host_ip:
         try:
-            family(host_ip)
+            address_family(host_ip)
         except ValueError:
             raise UsageError(f'invalid IP address: "{host_ip}" in port "{text}"') from None
     if host_ip in ("0.0.0.0", "::"):  # noqa: S104 - written by the user
@@ -89,7 +89,7 @@ def free_port(host_ip: str = "", protocol: str = "tcp") -> int:
         return int(s.getsockname()[1])
 
 
-def allocate(ports: Iterable[Port]) -> list[Port]:
+def allocate_ports(ports: Iterable[Port]) -> list[Port]:
     """Every port with its host port fixed and free at this moment.
 
     Raises HostLimit in docker's words: in use, not permitted (below the unprivileged range), not an address of this
@@ -108,7 +108,7 @@ def _first_free(port: Port, taken: set[tuple[str, str, int]]) -> int:
     for number in range(port.host_port, port.host_port_last + 1):
         if (port.host_ip, port.protocol, number) in taken:
             if number == port.host_port_last:
-                raise in_use(port.host_ip, number)
+                raise in_use_error(port.host_ip, number)
             continue
         try:
             with _bound(port.host_ip, number, port.protocol):
@@ -116,12 +116,12 @@ def _first_free(port: Port, taken: set[tuple[str, str, int]]) -> int:
         except OSError as e:
             if e.errno == errno.EADDRINUSE and number < port.host_port_last:
                 continue
-            raise refused(port.host_ip, number, e) from e
-    raise in_use(port.host_ip, port.host_port_last)
+            raise bind_error(port.host_ip, number, e) from e
+    raise in_use_error(port.host_ip, port.host_port_last)
 
 
 def _bound(host_ip: str, number: int, protocol: str) -> socket.socket:
-    kind = family(host_ip) if host_ip else socket.AF_INET
+    kind = address_family(host_ip) if host_ip else socket.AF_INET
     s = socket.socket(kind, (socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) | socket.SOCK_CLOEXEC)
     try:
         if protocol == "tcp":
@@ -129,18 +129,19 @@ def _bound(host_ip: str, number: int, protocol: str) -> socket.socket:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((host_ip or "0.0.0.0", number))  # noqa: S104 - docker's default
         if protocol == "tcp":
-            s.listen(1)  # with SO_REUSEADDR two sockets may bind; only one may listen
+            # bind(2) alone proves nothing: with SO_REUSEADDR two sockets may be bound to a port; only one may listen
+            s.listen(1)
     except BaseException:
         s.close()
         raise
     return s
 
 
-def refused(host_ip: str, number: int, error: OSError) -> HostLimit:
-    """What a failed bind means to the user."""
+def bind_error(host_ip: str, number: int, error: OSError) -> HostLimit:
+    """The error for a host port that could not be bound, in docker's words where it has some."""
     where = f"{address_text(host_ip)}:{number}"
     if error.errno == errno.EADDRINUSE:
-        return in_use(host_ip, number)
+        return in_use_error(host_ip, number)
     if error.errno in (errno.EACCES, errno.EPERM):
         lowest = unprivileged_port_start()
         return HostLimit(
@@ -153,8 +154,8 @@ def refused(host_ip: str, number: int, error: OSError) -> HostLimit:
     return HostLimit(f"cannot publish {where}: {os.strerror(error.errno or 0)}")
 
 
-def in_use(host_ip: str, number: int) -> HostLimit:
-    """docker's text for a busy port."""
+def in_use_error(host_ip: str, number: int) -> HostLimit:
+    """The error for a host port that another process has, in docker's words."""
     return HostLimit(
         "driver failed programming external connectivity on endpoint: "
         f"Bind for {address_text(host_ip)}:{number} failed: port is already allocated",

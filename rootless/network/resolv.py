@@ -44,7 +44,10 @@ class HostResolver:
         return [s for s in self.servers if not addresses.is_loopback(s)]
 
     def forwarded(self) -> str | None:
-        """The loopback server that a helper's forwarder has to ask for the container, when there is no other one."""
+        """The server on the host's loopback that a helper is to ask for the container; None when others are reachable.
+
+        A loopback address means the container itself inside of its network namespace.
+        """
         if self.reachable():
             return None
         return next((s for s in self.servers if ":" not in s), None)
@@ -63,7 +66,7 @@ def read_text(path: str) -> str:
         return f.read(_MAX_FILE).decode("utf-8", "replace")
 
 
-def parse(text: str) -> HostResolver:
+def parse_resolv_conf(text: str) -> HostResolver:
     """resolv.conf(5): the last `search` or `domain` counts, unknown lines and wrong addresses are left out."""
     servers: list[str] = []
     search: list[str] = []
@@ -74,9 +77,9 @@ def parse(text: str) -> HostResolver:
             continue
         if words[0] == "nameserver":
             try:
-                addresses.family(words[1])
+                addresses.address_family(words[1])
             except ValueError:
-                continue  # also fe80::1%eth0, which means nothing in another network namespace
+                continue  # a scope such as fe80::1%eth0, too, names an interface that the container does not have
             if words[1] not in servers:
                 servers.append(words[1])
         elif words[0] in ("search", "domain"):
@@ -88,9 +91,9 @@ def parse(text: str) -> HostResolver:
 
 def host_resolver(path: str = HOST_RESOLV, systemd_path: str = SYSTEMD_RESOLV) -> HostResolver:
     """The host's resolver settings, with systemd-resolved's stub replaced by the servers behind it."""
-    found = parse(read_text(path))
+    found = parse_resolv_conf(read_text(path))
     if found.servers and all(s in _STUBS for s in found.servers):
-        behind = parse(read_text(systemd_path))
+        behind = parse_resolv_conf(read_text(systemd_path))
         if behind.servers:
             found = HostResolver(behind.servers, behind.search or found.search, found.options)
     return found
@@ -111,7 +114,7 @@ def resolv_conf(
     asked = tuple(servers)
     for server in asked:
         try:
-            addresses.family(server)
+            addresses.address_family(server)
         except ValueError:
             raise UsageError(f'invalid IP address: "{server}" (--dns)') from None
     asked_search, asked_options = tuple(search), tuple(options)
@@ -139,7 +142,7 @@ def _servers(mode: Mode, host: HostResolver) -> list[str]:
     return host.reachable()[:_MAX_SERVERS]
 
 
-def hosts(
+def hosts_file(
     *, hostname: str, domainname: str = "", mode: Mode, extra: Iterable[str] = (), gateway: str | None = None
 ) -> str:
     """The container's /etc/hosts. extra: --add-host values `NAME:IP` or `NAME=IP`, IP may be `host-gateway`.
@@ -179,7 +182,7 @@ def add_host(value: str) -> tuple[str, str]:
         address = address[1:-1]
     if address != "host-gateway":
         try:
-            addresses.family(address)
+            addresses.address_family(address)
         except ValueError:
             raise UsageError(f'invalid IP address in add-host: "{address}"') from None
     return name, address

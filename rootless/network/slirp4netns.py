@@ -18,10 +18,10 @@ from rootless.network.helper import (
     Helper,
     connection_facts,
     require_tun,
-    spawn,
+    spawn_helper,
     tun_error,
 )
-from rootless.network.ports import allocate, refused
+from rootless.network.ports import allocate_ports, bind_error
 from rootless.paths import runtime_base
 from rootless.records.fields import parse_json
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "slirp4netns"
 _SANDBOX = ("--enable-sandbox",)
-"""It gives up the file system first (against bugs of its TCP/IP stack), which only root of its user namespace can."""
+"""slirp4netns gives up its view of the file system, so that a packet which takes over its TCP/IP stack finds no files.
+Only root of its user namespace can do that."""
 _MAX_ANSWER = 65536  # bytes
 _ANSWER_TIMEOUT = 10.0  # seconds
 _PROBE_TIMEOUT = 10.0  # seconds
@@ -51,12 +52,12 @@ def check_options(options: Sequence[str]) -> None:
 def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
     """As pasta.start, and `options` is empty. IPv6 host addresses cannot be published: HostLimit."""
     require_tun()
-    published = allocate(ports)
+    published = allocate_ports(ports)
     for port in published:
         if ":" in port.host_ip:
             raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
     api = _socket_path() if published else None
-    started = spawn(arguments(program, api), target, as_root=_SANDBOX)
+    started = spawn_helper(build_arguments(program, api), target, as_root=_SANDBOX)
 
     def forward() -> None:
         assert api is not None
@@ -81,13 +82,14 @@ def is_reliable_for_ports(program: str) -> bool:
     return True
 
 
-def arguments(program: str, api: str | None) -> list[str]:
+def build_arguments(program: str, api: str | None) -> list[str]:
     """The command line, but for _SANDBOX; the process is in the container's user namespace already."""
     argv = [
         program,
         "--configure",
         f"--mtu={addresses.MTU}",
-        "--disable-host-loopback",  # the gateway's address would be the host's loopback
+        # else the gateway's address is the host's loopback, with every service that the host offers to itself only
+        "--disable-host-loopback",
         f"--cidr={addresses.NETWORK}/{addresses.PREFIX}",
         f"--ready-fd={READY_FD}",
         "--netns-type=path",
@@ -101,7 +103,10 @@ def arguments(program: str, api: str | None) -> list[str]:
 
 
 def _await_socket(path: str) -> None:
-    """It says that it is ready a moment before it binds its socket; add_forward reports one that never comes."""
+    """Wait until the helper has bound its socket, which it does a moment after it has said that it is ready.
+
+    A socket that never comes is no error here: add_forward reports it.
+    """
     deadline = time.monotonic() + _ANSWER_TIMEOUT
     while not os.path.exists(path) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -136,8 +141,8 @@ def add_forward(api: str, port: Port) -> None:
         raise HostLimit(f"cannot publish {port}: slirp4netns does not answer: {e}") from e
     if isinstance(said, dict) and "error" in said:
         words = str(said["error"].get("desc", said["error"])) if isinstance(said["error"], dict) else str(said["error"])
-        if "hostfwd" in words:  # the bind failed after our own test of the port
-            raise refused(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
+        if "hostfwd" in words:  # another process has taken the port since our own test of it
+            raise bind_error(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
         raise HostLimit(f"cannot publish {port}: slirp4netns: {words}")
 
 

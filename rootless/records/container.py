@@ -46,7 +46,7 @@ class RecordedMount:
 
     @classmethod
     def from_json(cls, fields: Fields) -> RecordedMount:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         kind, source, target = fields.text("kind"), fields.text("source", ""), fields.text("target")
         mount = cls(kind, source, target, name=fields.text("name", ""), read_only=fields.flag("read_only"))
         mount.propagation = fields.text("propagation", "")
@@ -73,7 +73,7 @@ class RecordedNetwork:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> RecordedNetwork:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
         ports = [Port.from_json(port) for port in fields.objects("ports")]
@@ -95,7 +95,7 @@ class StopSettings:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> StopSettings:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         return cls() if fields is None else cls(fields.integer("stop_signal", 15), fields.integer("stop_timeout", 10))
 
 
@@ -248,5 +248,7 @@ class ContainerNeeds:
         newer format."""
         fields = Fields(known, file)
         fields.check_version(VERSION)
-        fields.text("id")  # else it is no record, and that it names nothing does not mean that nothing is needed
+        # A JSON object without an id is no record. That it names no layers must not be taken for a container that needs
+        # none: what it needed would be collected.
+        fields.text("id")
         return cls(fields.texts("layers"), fields.text("manifest_digest", ""), fields.texts("volumes"))

@@ -38,7 +38,10 @@ class ContainerNamespaces:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> ContainerNamespaces | None:
-        """The reverse of `to_json`; None for a container that was not noted, as those of earlier versions are."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key.
+
+        None for a container of an earlier version, which noted no namespaces.
+        """
         if fields is None:
             return None
         mount, user = fields.integer_pairs("mount"), fields.integer_pairs("user")

@@ -65,7 +65,8 @@ class IdMap:
         """
         if self.kind == "single":
             return "single"
-        value = 0xCBF29CE484222325  # FNV-1a: no import of hashlib on the way of `run`
+        # FNV-1a, so that `run` loads no hashlib. Nobody gains by two maps with one key: both are the caller's own.
+        value = 0xCBF29CE484222325
         for byte in repr((self.uids, self.gids)).encode():
             value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
         return f"{value:016x}"

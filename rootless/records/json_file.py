@@ -13,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LIMIT = 64 << 20  # a record of ours is some kilobytes; more means that the file is not ours
+LIMIT = 64 << 20
+"""Bytes of a record. Ours have some kilobytes; a larger file is not ours, and is not read into memory."""
 
 
 def read_record(path: str, *, what: str = "record") -> dict[str, object]:

@@ -37,7 +37,7 @@ class NetworkPlan:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> NetworkPlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
         ports = [Port.from_json(port) for port in fields.objects("ports")]
@@ -63,7 +63,7 @@ class LogPlan:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> LogPlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
         return cls(
@@ -89,7 +89,7 @@ class RestartPlan:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> RestartPlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
         return cls(fields.text("name", "") or "no", fields.integer("maximum_retry_count", 0))
@@ -122,7 +122,7 @@ class HealthPlan:
 
     @classmethod
     def from_json(cls, fields: Fields) -> HealthPlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         plan = cls(fields.texts("test"))
         plan.interval = fields.number("interval", 0.0) or plan.interval
         plan.timeout = fields.number("timeout", 0.0) or plan.timeout
@@ -149,7 +149,7 @@ class RemovePlan:
 
     @classmethod
     def from_json(cls, fields: Fields) -> RemovePlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         return cls(fields.text("name_file", ""), fields.text("directory", ""), fields.texts("volumes"))
 
 
@@ -168,7 +168,7 @@ class EventsPlan:
 
     @classmethod
     def from_json(cls, fields: Fields) -> EventsPlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         return cls(fields.text("log"), fields.text_mapping("attributes"))
 
 
@@ -195,7 +195,7 @@ class CgroupPlan:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> CgroupPlan:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
         plan = cls(fields.text("mode", "enabled"), fields.text("parent", ""), strict=fields.flag("strict"))
@@ -222,7 +222,7 @@ class VolumeSeed:
 
     @classmethod
     def from_json(cls, fields: Fields) -> VolumeSeed:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         return cls(fields.text("source"), fields.text("target"))
 
 
@@ -244,7 +244,7 @@ class SeccompListener:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> SeccompListener | None:
-        """The reverse of `to_json`; None where no agent is named."""
+        """What `to_json` wrote, read back, or None where no agent is named."""
         path = "" if fields is None else fields.text("listenerPath", "")
         return None if fields is None or not path else cls(path, fields.text("listenerMetadata", ""))
 
@@ -273,7 +273,7 @@ class RootEmulation:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> RootEmulation | None:
-        """The reverse of `to_json`; None where root is not emulated."""
+        """What `to_json` wrote, read back, or None where root is not emulated."""
         if fields is None or fields.is_null("plain"):
             return None
         return cls(fields.text("filter", ""), fields.text("plain"), fields.text_mapping("calls"))

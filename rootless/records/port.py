@@ -53,7 +53,7 @@ class Port:
 
     @classmethod
     def from_json(cls, fields: Fields) -> Port:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         return cls(
             fields.text("host_ip", ""),
             fields.integer("host_port", 0),

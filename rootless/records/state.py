@@ -8,10 +8,6 @@ from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.fields import Fields
 from rootless.records.port import Port
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 VERSION = 1
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
 LIVE = ("running", "paused", "restarting")  # a monitor guards a container with one of these statuses
@@ -43,7 +39,7 @@ class HealthResult:
 
     @classmethod
     def from_json(cls, fields: Fields) -> HealthResult:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         return cls(
             fields.text("start", ""), fields.text("end", ""), fields.integer("exit_code", 0), fields.text("output", "")
         )
@@ -69,7 +65,7 @@ class HealthState:
 
     @classmethod
     def from_json(cls, fields: Fields) -> HealthState:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         log = [HealthResult.from_json(entry) for entry in fields.objects("log")]
         return cls(fields.text("status", "starting"), fields.integer("failing_streak", 0), log)
 
@@ -98,7 +94,7 @@ class NetworkFacts:
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> NetworkFacts:
-        """The reverse of `to_json`."""
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
         return cls(
@@ -115,10 +111,10 @@ class ContainerState:
 
     status: created, running, restarting, exited or dead; the file never says "paused", readers who see the mark of a
     pause set it. pid, pid_start: host pid of the first process and its start in clock ticks since boot, 0 while none
-    runs; monitor_pid, monitor_start: the same of the monitor. helpers: (pid, start) of processes that die with the
-    container. cgroup: what runtime.cgroups.group.restore takes, None without. namespaces: noted where a pid or user
-    namespace is another's, None else. remote: the host that the container runs on when that is not this one, "" else;
-    not part of the file.
+    runs (a pid alone may be another process's by now); monitor_pid, monitor_start: the same of the monitor. helpers:
+    (pid, start) of processes that die with the container. cgroup: what runtime.cgroups.group.restore takes, None
+    without. namespaces: noted where a pid or user namespace is another's, None else. remote: the host that the
+    container runs on when that is not this one, "" else; not part of the file.
     """
 
     __slots__ = (

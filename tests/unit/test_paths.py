@@ -15,7 +15,7 @@ from platformdirs.unix import Unix
 
 from rootless import paths
 from rootless.errors import HostLimit
-from rootless.paths import atomic_write, close_to_others, directories, ensure_private, make_private
+from rootless.paths import atomic_write, close_to_others, ensure_private, make_private, user_directories
 
 VARIABLES = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 values = st.none() | st.lists(st.sampled_from(["/", "a", ".", "..", "~", "é b", "$HOME"]), max_size=6).map("".join)
@@ -36,7 +36,7 @@ def test_they_are_those_of_platformdirs(monkeypatch: pytest.MonkeyPatch, environ
             else:
                 patch.setenv(name, value)
         theirs = Unix("rootless", appauthor=False)
-        ours = directories()
+        ours = user_directories()
         assert (ours.data, ours.cache, ours.config) == (
             theirs.user_data_dir,
             theirs.user_cache_dir,
@@ -158,7 +158,7 @@ def test_the_runtime_directory_is_ours_or_has_another_name(monkeypatch: pytest.M
     monkeypatch.delenv("ROOTLESS_ROOT", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/home/a/data")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert directories().runtime == f"{tmp_path}/rootless"
+    assert user_directories().runtime == f"{tmp_path}/rootless"
     (tmp_path / "link").symlink_to(tmp_path)
     for name in ("link", "absent"):
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / name))
@@ -167,12 +167,12 @@ def test_the_runtime_directory_is_ours_or_has_another_name(monkeypatch: pytest.M
     shared.mkdir()
     monkeypatch.setattr(paths, "SHARED", str(shared))
     name = shared / f"rootless-{os.geteuid()}"
-    assert directories().runtime == str(name)
+    assert user_directories().runtime == str(name)
     name.mkdir(0o755)
-    assert directories().runtime == str(name)
+    assert user_directories().runtime == str(name)
     name.chmod(0o777)
-    assert directories().runtime == "/home/a/data/rootless/run"
+    assert user_directories().runtime == "/home/a/data/rootless/run"
     name.rmdir()
     name.symlink_to(tmp_path)
-    assert directories().runtime == "/home/a/data/rootless/run"
-    assert directories("/store").runtime == "/store/run"
+    assert user_directories().runtime == "/home/a/data/rootless/run"
+    assert user_directories("/store").runtime == "/store/run"

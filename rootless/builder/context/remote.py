@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from rootless.builder.context.contexts import is_git
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import reason_of
-from rootless.image.distribution.connection_guard import guard, literal_objection
+from rootless.image.distribution.connection_guard import guard_pool, literal_objection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _response(url: str) -> BaseHTTPResponse:
     objected = literal_objection(urlsplit(url).hostname or "")
     if objected:
         raise RegistryError(f"cannot download '{url}': refused, {objected}")
-    pool = guard(
+    pool = guard_pool(
         urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=_CONNECT, read=_CONNECT), retries=urllib3.Retry(3, redirect=_REDIRECTS)
         )

@@ -52,22 +52,22 @@ class BuildState(NamedTuple):
     @property
     def env(self) -> list[str]:
         """The environment of the image, as `NAME=value` entries."""
-        return fields.texts(self.config, "Env") or []
+        return fields.texts_member(self.config, "Env") or []
 
     @property
     def user(self) -> str:
         """USER in force, "" for root."""
-        return fields.text(self.config, "User")
+        return fields.text_member(self.config, "User")
 
     @property
     def workdir(self) -> str:
         """The working directory of the image, an absolute path; "/" without one."""
-        return fields.text(self.config, "WorkingDir") or "/"
+        return fields.text_member(self.config, "WorkingDir") or "/"
 
     @property
     def shell(self) -> list[str]:
         """The words of SHELL, to which an instruction in the shell form appends its text."""
-        return fields.texts(self.config, "Shell") or ["/bin/sh", "-c"]
+        return fields.texts_member(self.config, "Shell") or ["/bin/sh", "-c"]
 
     def changed(self, created_by: str, **settings: object) -> BuildState:
         """The state after a step that only changes the config. settings: its members by name; None takes one away."""
@@ -129,7 +129,7 @@ def store_state(
 def _config(state: BuildState, labels: Mapping[str, str]) -> Fields:
     config = dict(state.config)
     if labels:
-        config["Labels"] = {**fields.mapping(config.get("Labels"), "Labels"), **labels}
+        config["Labels"] = {**fields.as_mapping(config.get("Labels"), "Labels"), **labels}
     document: Fields = {
         **state.extra,
         "created": whole_timestamp(state.moment),

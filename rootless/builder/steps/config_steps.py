@@ -51,7 +51,7 @@ def _settings(state: BuildState, instruction: Instruction) -> Fields:
         case Label():
             return {
                 "Labels": {
-                    **fields.mapping(config.get("Labels"), "Labels"),
+                    **fields.as_mapping(config.get("Labels"), "Labels"),
                     **{p.name: p.value or "" for p in instruction.pairs},
                 }
             }
@@ -62,14 +62,14 @@ def _settings(state: BuildState, instruction: Instruction) -> Fields:
         case Expose():
             return {
                 "ExposedPorts": {
-                    **fields.mapping(config.get("ExposedPorts"), "ExposedPorts"),
+                    **fields.as_mapping(config.get("ExposedPorts"), "ExposedPorts"),
                     **{port: {} for port in instruction.ports},
                 }
             }
         case Volume():
             return {
                 "Volumes": {
-                    **fields.mapping(config.get("Volumes"), "Volumes"),
+                    **fields.as_mapping(config.get("Volumes"), "Volumes"),
                     **{path: {} for path in instruction.paths},
                 }
             }
@@ -78,7 +78,7 @@ def _settings(state: BuildState, instruction: Instruction) -> Fields:
         case HealthCheck():
             return {"Healthcheck": _health_check(instruction)}
         case OnBuild():
-            return {"OnBuild": [*(fields.texts(config, "OnBuild") or []), instruction.trigger]}
+            return {"OnBuild": [*(fields.texts_member(config, "OnBuild") or []), instruction.trigger]}
         case Arg():
             return {}
     raise AssertionError(f"{type(instruction).__name__} changes more than the config")

@@ -70,7 +70,7 @@ class StageRun:
 
     def carry_out(self, base: BuildState, finder: StageFinder, build_args: dict[str, str]) -> BuildState:
         """The state after the last instruction. Raises StepError."""
-        triggers = parse_triggers(fields.texts(base.config, "OnBuild") or [], self._node.base.name, self._escape)
+        triggers = parse_triggers(fields.texts_member(base.config, "OnBuild") or [], self._node.base.name, self._escape)
         state = base._replace(config={k: v for k, v in base.config.items() if k != "OnBuild"}, has_cmd=False)
         scope = expand.Scope(
             escape=self._escape,

@@ -68,11 +68,11 @@ def pull(
 
 def _full_name(engine: Engine, asked: str, image_id: str) -> str:
     """The name that the image has now: a short name may have led to another registry than docker.io."""
-    from rootless.image.fields import texts
+    from rootless.image.fields import texts_member
     from rootless.image.reference import parse_reference
 
     reference = parse_reference(asked)
-    names = texts(verbs.inspect_image(engine, image_id), "RepoTags") or []
+    names = texts_member(verbs.inspect_image(engine, image_id), "RepoTags") or []
     if reference.digest or not names or reference.familiar() in names:
         return str(reference)
     return str(parse_reference(names[0]))

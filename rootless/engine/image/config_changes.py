@@ -6,8 +6,8 @@ import re
 import shlex
 
 from rootless.errors import UsageError
-from rootless.image.fields import mapping, strings, texts
-from rootless.image.fields import text as string
+from rootless.image.fields import as_mapping, as_strings, texts_member
+from rootless.image.fields import text_member as string
 from rootless.records.fields import parse_json
 from rootless.units import parse_duration, whole_number
 
@@ -58,11 +58,11 @@ def _command(text: str, shell: Sequence[str]) -> list[str]:
 
 
 def _cmd(config: Fields, text: str) -> None:
-    config["Cmd"] = _command(text, texts(config, "Shell") or _SHELL)
+    config["Cmd"] = _command(text, texts_member(config, "Shell") or _SHELL)
 
 
 def _entrypoint(config: Fields, text: str) -> None:
-    config["Entrypoint"] = _command(text, texts(config, "Shell") or _SHELL)
+    config["Entrypoint"] = _command(text, texts_member(config, "Shell") or _SHELL)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -80,17 +80,17 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def _env(config: Fields, text: str) -> None:
-    env = dict(entry.partition("=")[::2] for entry in texts(config, "Env") or [])
+    env = dict(entry.partition("=")[::2] for entry in texts_member(config, "Env") or [])
     env.update(_pairs(text))
     config["Env"] = [f"{name}={value}" for name, value in env.items()]
 
 
 def _label(config: Fields, text: str) -> None:
-    config["Labels"] = {**strings(config.get("Labels"), "Labels"), **dict(_pairs(text))}
+    config["Labels"] = {**as_strings(config.get("Labels"), "Labels"), **dict(_pairs(text))}
 
 
 def _expose(config: Fields, text: str) -> None:
-    ports = dict(mapping(config.get("ExposedPorts"), "ExposedPorts"))
+    ports = dict(as_mapping(config.get("ExposedPorts"), "ExposedPorts"))
     for word in text.split():
         match = _PORT.fullmatch(word)
         if match is None or not 0 < int(match[1]) <= int(match[2] or match[1]) < 65536:
@@ -104,7 +104,7 @@ def _volume(config: Fields, text: str) -> None:
     paths = _command(text, []) if text.startswith("[") else shlex.split(text)
     if not all(path.startswith("/") for path in paths):
         raise ValueError("a volume is an absolute path")
-    config["Volumes"] = {**mapping(config.get("Volumes"), "Volumes"), **{path: {} for path in paths}}
+    config["Volumes"] = {**as_mapping(config.get("Volumes"), "Volumes"), **{path: {} for path in paths}}
 
 
 def _workdir(config: Fields, text: str) -> None:
@@ -136,7 +136,7 @@ def _onbuild(config: Fields, text: str) -> None:
     word = text.split(None, 1)[0].upper()
     if word in ("ONBUILD", "FROM", "MAINTAINER"):
         raise ValueError(f"{word} is not allowed as an ONBUILD trigger")
-    config["OnBuild"] = [*(texts(config, "OnBuild") or []), text]
+    config["OnBuild"] = [*(texts_member(config, "OnBuild") or []), text]
 
 
 def _retries(text: str) -> int:

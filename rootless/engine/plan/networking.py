@@ -108,9 +108,9 @@ def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Po
 
 def allocated(ports: list[Port]) -> tuple[Port, ...]:
     """The ports with host ports that are free now. Raises HostLimit for a busy one."""
-    from rootless.network.ports import allocate
+    from rootless.network.ports import allocate_ports
 
-    return tuple(allocate(ports))
+    return tuple(allocate_ports(ports))
 
 
 def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:
@@ -133,7 +133,7 @@ def write_names_files(directory: str, hostname: str, options: ContainerOptions, 
     from rootless.network import resolv
 
     mode = recorded_mode(network.mode)
-    hosts = resolv.hosts(hostname=hostname, domainname=options.domainname or "", mode=mode, extra=options.add_host)
+    hosts = resolv.hosts_file(hostname=hostname, domainname=options.domainname or "", mode=mode, extra=options.add_host)
     resolv_conf = resolv.resolv_conf(
         mode=mode, servers=options.dns, search=options.dns_search, options=options.dns_option
     )

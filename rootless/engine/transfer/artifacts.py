@@ -11,7 +11,7 @@ from rootless.engine.transfer.blob_sources import bytes_content
 from rootless.errors import UsageError
 from rootless.image.content import BlobContent
 from rootless.image.digest import digest_of
-from rootless.image.distribution.referrers import EMPTY, Referrer, add_to_tag, artifact, list_referrers
+from rootless.image.distribution.referrers import EMPTY, Referrer, add_to_tag, artifact_manifest, list_referrers
 from rootless.image.manifest import Descriptor, parse_manifest
 from rootless.image.platform import parse_platform
 
@@ -46,7 +46,7 @@ def attach_artifact(
     options = options or ArtifactOptions()
     artifact_type = options.type or _UNKNOWN
     subject = _subject(engine, reference, options.platform, options.registry)
-    raw = artifact(subject, artifact_type, [descriptor for _, descriptor in found], options.annotations)
+    raw = artifact_manifest(subject, artifact_type, [descriptor for _, descriptor in found], options.annotations)
     new = Referrer(digest_of(raw), artifact_type, "", len(raw), dict(options.annotations))
     access = registry_access(options.registry)
     destination = open_destination(reference, registries(engine), access, warn=engine.warn)

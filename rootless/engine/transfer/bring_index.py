@@ -8,8 +8,8 @@ from rootless.engine.image_types import PullEvent
 from rootless.engine.transfer.image_bring import bring
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import InvalidInput
-from rootless.image.digest import verify
-from rootless.image.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_manifest, select
+from rootless.image.digest import verify_content
+from rootless.image.manifest import MANIFEST_LIMIT, Descriptor, Index, Manifest, parse_manifest, select_manifest
 from rootless.image.platform import host_platform
 from rootless.storage.store.index import is_image
 
@@ -59,7 +59,7 @@ def _bring_children(bringing: _Bringing, index: Index, depth: int) -> None:
     if depth > _MAX_NESTING:
         raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
     try:
-        ours = select(index, host_platform()).digest
+        ours = select_manifest(index, host_platform()).digest
     except InvalidInput:
         ours = ""
     for child in index.manifests:
@@ -106,6 +106,6 @@ def _bring_blob(store: Store, source: CopySource, descriptor: Descriptor, contro
 
 
 def _keep(store: Store, raw: bytes, digest: str) -> None:
-    verify(raw, digest)
+    verify_content(raw, digest)
     if not store.blobs.has(digest):
         store.blobs.put(raw)

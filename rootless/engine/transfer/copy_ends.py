@@ -92,9 +92,9 @@ class StoreSource:
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`."""
-        from rootless.image.source import resolve
+        from rootless.image.source import resolve_manifest
 
-        manifest, digests = resolve(*self.top(), platform, self.fetch)
+        manifest, digests = resolve_manifest(*self.top(), platform, self.fetch)
         self.digests = tuple(digests)
         return manifest
 

@@ -13,7 +13,7 @@ from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import InvalidInput, NotFound, UsageError
 from rootless.image import places
 from rootless.image.content import BlobContent
-from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
+from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild_index, rebuild_manifest
 from rootless.image.digest import digest_of
 from rootless.image.distribution.policy import check_policy
 from rootless.image.manifest import (
@@ -23,7 +23,7 @@ from rootless.image.manifest import (
     Index,
     Manifest,
     parse_manifest,
-    select,
+    select_manifest,
 )
 from rootless.image.places import ImagePlace, parse_place
 from rootless.image.platform import host_platform, parse_platform
@@ -130,7 +130,7 @@ def _copy_top(copy: _Copy, sink: Sink, listing: Listing) -> str:
     for _ in range(_MAX_NESTING):
         if isinstance(document, Manifest) or copy.options.all:
             break
-        chosen = select(document, copy.platform)
+        chosen = select_manifest(document, copy.platform)
         document = parse_manifest(copy.source.fetch(chosen), chosen.media_type)
     if isinstance(document, Index):
         if not copy.options.all:
@@ -175,7 +175,7 @@ def _copy_manifest(copy: _Copy, sink: Sink, manifest: Manifest, *, listing: List
         layers = [
             each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers
         ]
-    raw, media_type = rebuild(manifest, layers, form)
+    raw, media_type = rebuild_manifest(manifest, layers, form)
     sink.put_manifest(raw, media_type, listing=listing)
     return Descriptor(media_type, digest_of(raw), len(raw))
 

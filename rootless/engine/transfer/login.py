@@ -33,7 +33,7 @@ def registry_key(text: str | None) -> str:
 
 def login(engine: Engine, registry: str | None, user: str, password: Secret, options: RegistryOptions) -> LoggedIn:
     """Check user and password with the registry and keep them. Raises AuthenticationError, RegistryError, HostLimit."""
-    from rootless.image.distribution.auth_write import file_to_write, store
+    from rootless.image.distribution.auth_write import file_to_write, store_credentials
 
     key = registry_key(registry)
     if not user or ":" in user:
@@ -42,7 +42,7 @@ def login(engine: Engine, registry: str | None, user: str, password: Secret, opt
     _check(engine, key, credentials, options)
     path = file_to_write(options.authfile)
     with Lock(engine.store.path("locks", "credentials")):
-        program = store(path, key, credentials)
+        program = store_credentials(path, key, credentials)
     return LoggedIn(key, path, program or "")
 
 
@@ -87,13 +87,13 @@ def logout(engine: Engine, registry: str | None, *, all: bool = False, authfile:
 
     Raises NotFound when there were none.
     """
-    from rootless.image.distribution.auth_write import erase
+    from rootless.image.distribution.auth_write import erase_credentials
 
     key = None if all else registry_key(registry)
     gone: list[str] = []
     with Lock(engine.store.path("locks", "credentials")):
         for path in auth_files(authfile):
-            gone += erase(path, key)
+            gone += erase_credentials(path, key)
     if not gone and key is not None:
         raise NotFound(f"not logged in to '{key}'")
     return gone

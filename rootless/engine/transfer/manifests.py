@@ -10,7 +10,7 @@ from rootless.engine.transfer.bring_index import bring_all, bring_packed
 from rootless.engine.transfer.copy_ends import open_source
 from rootless.errors import AlreadyExists, InvalidInput, NotFound, UsageError
 from rootless.image.distribution.policy import check_policy
-from rootless.image.fields import load_json, mapping, sequence
+from rootless.image.fields import as_mapping, as_sequence, load_json
 from rootless.image.manifest import OCI_INDEX, ImageConfig, Index, Manifest, parse_manifest
 from rootless.image.places import REGISTRY, STORE, parse_place
 from rootless.image.platform import host_platform, parse_platform
@@ -31,7 +31,7 @@ class _EditedList:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        self.entries = [mapping(each, "manifests") for each in sequence(fields.get("manifests"), "manifests")]
+        self.entries = [as_mapping(each, "manifests") for each in as_sequence(fields.get("manifests"), "manifests")]
 
     @classmethod
     def of_index(cls, index: Index) -> _EditedList:
@@ -41,7 +41,7 @@ class _EditedList:
     def annotate(self, annotations: Mapping[str, str]) -> None:
         """Add annotations of the list itself."""
         if annotations:
-            self._fields["annotations"] = {**mapping(self._fields.get("annotations"), "annotations"), **annotations}
+            self._fields["annotations"] = {**as_mapping(self._fields.get("annotations"), "annotations"), **annotations}
 
     def append(self, entry: Fields, details: EntryDetails) -> None:
         """Put an entry last, in place of one with the same digest."""
@@ -274,10 +274,10 @@ def _describe(entry: Fields, details: EntryDetails) -> None:
         "os.features": list(details.os_features),
         "features": list(details.features),
     }
-    platform = mapping(entry.get("platform"), "platform") | {key: value for key, value in values.items() if value}
+    platform = as_mapping(entry.get("platform"), "platform") | {key: value for key, value in values.items() if value}
     if platform:
         if not platform.get("architecture") or not platform.get("os"):
             raise InvalidInput("a platform needs an operating system and an architecture", hint="give --os and --arch")
         entry["platform"] = platform
     if details.annotations:
-        entry["annotations"] = {**mapping(entry.get("annotations"), "annotations"), **dict(details.annotations)}
+        entry["annotations"] = {**as_mapping(entry.get("annotations"), "annotations"), **dict(details.annotations)}

@@ -17,7 +17,7 @@ from rootless.engine.transfer.blob_sources import (
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
 from rootless.image.compress import Compression, parse_compression
-from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild, rebuild_index
+from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild_index, rebuild_manifest
 from rootless.image.digest import digest_of
 from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
@@ -154,7 +154,7 @@ def _manifest_of(push: _Push, entry: ImageEntry, sent: Sequence[Descriptor]) -> 
         layers.append(
             new if is_same else new._replace(media_type=layer_type(new, layer_compression(new.media_type), form))
         )
-    return rebuild(entry.manifest, layers, form)
+    return rebuild_manifest(entry.manifest, layers, form)
 
 
 def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], tag: str) -> Descriptor | None:

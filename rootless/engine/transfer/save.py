@@ -14,9 +14,9 @@ from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
 from rootless.errors import HostLimit, UsageError
 from rootless.host.full import full_error
-from rootless.image.compress import Compressed, Compression, encoder, parse_compression
+from rootless.image.compress import Compressed, Compression, make_encoder, parse_compression
 from rootless.image.content import BlobContent
-from rootless.image.convert import format_of, layer_compression, layer_type, rebuild
+from rootless.image.convert import format_of, layer_compression, layer_type, rebuild_manifest
 from rootless.image.docker_sink import DockerArchiveSink
 from rootless.image.manifest import Descriptor, ImageConfig, Manifest, PlannedLayer, parse_manifest, plan_layers
 from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
@@ -106,7 +106,7 @@ def _save_docker(
                 for each in tar_layers:
                     sink.put_blob(BlobContent(_tar_at(tars, each.digest), each.digest, each.size), ignore_progress)
                 # The archive has no manifest: this one only says which config and layers belong together
-                raw, media_type = rebuild(image.manifest, tar_layers, form)
+                raw, media_type = rebuild_manifest(image.manifest, tar_layers, form)
                 sink.put_manifest(raw, media_type, listing=_listing(image))
             sink.finish()
         finally:
@@ -188,7 +188,7 @@ def _exact(
                 made[key], opener = _layer(engine, image, layer, compression)
                 blobs.setdefault(made[key].digest, opener)
             layers.append(made[key])
-        raw, media_type = rebuild(image.manifest, layers, format_of(image.manifest.media_type))
+        raw, media_type = rebuild_manifest(image.manifest, layers, format_of(image.manifest.media_type))
         manifest = image.manifest
         if raw != manifest.raw:
             found = parse_manifest(raw, media_type)
@@ -314,7 +314,7 @@ class _Whole:
 
     def __init__(self, output: ArchiveOutput, compression: Compression) -> None:
         self._output = output
-        self._pipe = encoder(compression)
+        self._pipe = make_encoder(compression)
         self.directory = output.directory
 
     def write(self, piece: bytes, /) -> None:

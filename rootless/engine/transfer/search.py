@@ -9,7 +9,7 @@ from rootless.engine.image_types import RegistryOptions, RepositoryTag, SearchRe
 from rootless.errors import InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import error_text
 from rootless.image.distribution.pagination import list_pages
-from rootless.image.fields import load_json, sequence
+from rootless.image.fields import as_sequence, load_json
 from rootless.image.manifest import MANIFEST_LIMIT
 from rootless.image.reference import DEFAULT_REGISTRY, is_short, parse_reference
 from rootless.units import whole_number
@@ -61,7 +61,7 @@ def list_registry_tags(engine: Engine, name: str, *, limit: int, options: Regist
     tags: list[RepositoryTag] = []
     try:
         for document in _pages(session, f"{reference.repository}/tags/list", f"no repository '{reference.name}'"):
-            found = [each for each in sequence(document.get("tags"), "tags") if isinstance(each, str)]
+            found = [each for each in as_sequence(document.get("tags"), "tags") if isinstance(each, str)]
             tags += [RepositoryTag(reference.name, each) for each in found]
             if len(tags) >= limit:
                 break
@@ -94,7 +94,7 @@ def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -
     except InvalidInput:
         return None  # a web page, say
     rows = []
-    for each in sequence(document.get("results"), "results"):
+    for each in as_sequence(document.get("results"), "results"):
         if isinstance(each, dict) and isinstance(each.get("name"), str):
             stars = each.get("star_count")
             rows.append(
@@ -113,7 +113,7 @@ def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -
 def _catalog(session: RegistrySession, registry: str, words: str, limit: int) -> list[SearchResult]:
     rows: list[SearchResult] = []
     for document in _pages(session, "_catalog?n=1000", f"registry '{registry}' cannot be searched"):
-        names = [each for each in sequence(document.get("repositories"), "repositories") if isinstance(each, str)]
+        names = [each for each in as_sequence(document.get("repositories"), "repositories") if isinstance(each, str)]
         rows += [SearchResult(registry, f"{registry}/{name}", "", -1, False, False) for name in names if words in name]
         if len(rows) >= limit:
             break

@@ -6,7 +6,7 @@ import time
 
 from rootless.errors import InvalidInput
 from rootless.image.distribution.shortnames import is_loopback
-from rootless.image.fields import load_json, mapping, sequence
+from rootless.image.fields import as_mapping, as_sequence, load_json
 from rootless.units import whole_number
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def error_text(response: BaseHTTPResponse) -> str:
         raw = b""
     response.release_conn() if not response.closed and len(raw) < _LIMIT else response.close()
     try:
-        errors = [mapping(each, "errors") for each in sequence(load_json(raw, "answer")["errors"], "errors")]
+        errors = [as_mapping(each, "errors") for each in as_sequence(load_json(raw, "answer")["errors"], "errors")]
         texts = [str(each.get("message") or each.get("code") or "") for each in errors]
         details = [detail for each in errors if isinstance(detail := each.get("detail"), str)]
         return "; ".join(filter(None, texts + details))[:500]

@@ -18,7 +18,7 @@ from rootless.image.distribution.auth import (
     read_auth_file,
     run_helper,
 )
-from rootless.image.fields import mapping
+from rootless.image.fields import as_mapping
 from rootless.image.reference import DEFAULT_REGISTRY
 from rootless.paths import atomic_write, make_private
 
@@ -36,7 +36,7 @@ def file_to_write(explicit: str | None = None) -> str:
     return next((path for path in files if os.path.exists(path)), files[-2])
 
 
-def store(path: str, key: str, credentials: Credentials) -> str | None:
+def store_credentials(path: str, key: str, credentials: Credentials) -> str | None:
     """Keep the credentials for `key` (`host[:port][/namespace]`).
 
     Returns the program that keeps them, None when they lie in clear in the file. Raises AuthenticationError, HostLimit.
@@ -61,7 +61,7 @@ def store(path: str, key: str, credentials: Credentials) -> str | None:
     return None
 
 
-def erase(path: str, key: str | None) -> list[str]:
+def erase_credentials(path: str, key: str | None) -> list[str]:
     """Forget the credentials for `key`, or all (None), in this file and its helpers; the keys that were there."""
     document = read_auth_file(path, required=False)
     if document is None:
@@ -113,7 +113,7 @@ def _helper_for(document: Fields, name: str, key: str) -> str | None:
 def _entries(document: Fields) -> Fields:
     if not isinstance(document.get("auths"), dict):
         document["auths"] = {}
-    return mapping(document["auths"], "auths")
+    return as_mapping(document["auths"], "auths")
 
 
 def _write(path: str, document: Fields) -> None:

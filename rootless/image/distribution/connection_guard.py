@@ -24,7 +24,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are
 _COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: the same
 
 
-def objection(address: str) -> str:
+def connection_objection(address: str) -> str:
     """Why we do not connect to the numeric `address` ("it is a link-local address"); "" when nothing is wrong."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -48,7 +48,7 @@ def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.
     return found
 
 
-def addresses(host: str, port: int | None, *, numeric: bool = False) -> list[str]:
+def resolve_addresses(host: str, port: int | None, *, numeric: bool = False) -> list[str]:
     """The addresses that the system would connect to for `host`. numeric: no name is resolved, none are found for one.
 
     Raises OSError (socket.gaierror) when a name does not resolve.
@@ -64,12 +64,12 @@ def addresses(host: str, port: int | None, *, numeric: bool = False) -> list[str
 
 
 def literal_objection(host: str) -> str:
-    """`objection` to a host that is written as an address, in any spelling; "" for a name."""
-    return next(filter(None, map(objection, [host, *addresses(host, None, numeric=True)])), "")
+    """The `connection_objection` to a host that is written as an address, in any spelling; "" for a name."""
+    return next(filter(None, map(connection_objection, [host, *resolve_addresses(host, None, numeric=True)])), "")
 
 
-def guard(pool: PoolManager) -> PoolManager:
-    """Let the new `pool` connect only where `objection` has none. Its requests raise RegistryError otherwise."""
+def guard_pool(pool: PoolManager) -> PoolManager:
+    """Let the new `pool` connect only where `connection_objection` has none. Its requests raise RegistryError else."""
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -97,12 +97,12 @@ def _connect(connection: HTTPConnection, connect: Callable[[], socket.socket]) -
 
     name = connection._dns_host
     try:
-        found = addresses(name, connection.port)
+        found = resolve_addresses(name, connection.port)
     except OSError:
         return connect()  # urllib3's own words for a name that does not resolve
-    allowed = [address for address in found if not objection(address)]
+    allowed = [address for address in found if not connection_objection(address)]
     if not allowed:
-        raise RegistryError(f"'{name[:200]}' leads to {found[0]}: refused, {objection(found[0])}")
+        raise RegistryError(f"'{name[:200]}' leads to {found[0]}: refused, {connection_objection(found[0])}")
     try:
         for address in allowed[:-1]:
             connection._dns_host = address

@@ -9,7 +9,7 @@ from rootless.image.content import BlobContent, Placed, begin_reading
 from rootless.image.digest import check_digest, digest_of, is_digest
 from rootless.image.distribution.answers import error_text
 from rootless.image.distribution.http_session import Access, RegistrySession
-from rootless.image.distribution.upload import UploadOptions, begin, has_blob, upload
+from rootless.image.distribution.upload import UploadOptions, begin_upload, has_blob, upload_blob
 from rootless.image.manifest import INDEX_TYPES, MANIFEST_TYPES
 
 TYPE_CHECKING = False
@@ -71,7 +71,7 @@ class RegistryDestination:
                 break  # the registry began an upload instead; asking again would leave that one behind
         if begun is None:
             content = begin_reading(content)  # what cannot be read must not leave an upload behind
-        sent = upload(self.session, self.repository, content, UploadOptions(chunk_size, on_bytes), begun)
+        sent = upload_blob(self.session, self.repository, content, UploadOptions(chunk_size, on_bytes), begun)
         self._seen.add(sent.digest)
         return Placed(sent.digest, sent.size, "sent")
 
@@ -109,11 +109,11 @@ class RegistryDestination:
         self.session.want(scope)
         query = f"?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
         try:
-            response = begin(self.session, self.repository, query)
+            response = begin_upload(self.session, self.repository, query)
         except AuthenticationError:
             # The other repository may be closed to us: that is no reason not to push
             self.session.want(scope, wanted=False)
-            return begin(self.session, self.repository)
+            return begin_upload(self.session, self.repository)
         if response.status == 201:
             error_text(response)
             return None

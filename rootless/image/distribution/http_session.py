@@ -21,7 +21,7 @@ from rootless.image.distribution.answers import (
     speaks_no_tls,
 )
 from rootless.image.distribution.auth import find_credentials, parse_credentials
-from rootless.image.distribution.connection_guard import guard, literal_objection
+from rootless.image.distribution.connection_guard import guard_pool, literal_objection
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.distribution.tls import make_context
 from rootless.image.distribution.token import (
@@ -431,7 +431,7 @@ class RegistrySession:
                 ssl_context=context, timeout=timeout, maxsize=_KEPT, blocksize=_BLOCK, assert_hostname=hostname
             )
             # The registry itself is the user's word; where others send us is judged, except what a proxy resolves
-            return pool if ours else guard(pool)
+            return pool if ours else guard_pool(pool)
         user = urlsplit(through)
         headers = None
         if user.username:

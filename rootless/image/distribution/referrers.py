@@ -14,7 +14,7 @@ from rootless.image.digest import check_digest, digest_of
 from rootless.image.distribution.answers import error_text
 from rootless.image.distribution.pagination import list_pages
 from rootless.image.distribution.registry import read_all
-from rootless.image.fields import load_json, sequence
+from rootless.image.fields import as_sequence, load_json
 from rootless.image.manifest import (
     MANIFEST_LIMIT,
     OCI_INDEX,
@@ -50,7 +50,7 @@ class Referrer(NamedTuple):
     annotations: dict[str, str]
 
 
-def artifact(
+def artifact_manifest(
     subject: Descriptor, artifact_type: str, layers: Sequence[Descriptor], annotations: Mapping[str, str]
 ) -> bytes:
     """The manifest of an artifact: an empty config, the files as layers."""
@@ -144,7 +144,7 @@ def _index(response: BaseHTTPResponse) -> Fields:
 
 def _entries(document: Fields) -> list[Fields]:
     """The descriptors of an index; what is no object among them is left out."""
-    return [each for each in sequence(document.get("manifests"), "manifests") if isinstance(each, dict)]
+    return [each for each in as_sequence(document.get("manifests"), "manifests") if isinstance(each, dict)]
 
 
 def _referrers(document: Fields) -> Iterator[Referrer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import DigestMismatch, ImageNotFound, InvalidInput, RegistryError, RootlessError
-from rootless.image.digest import check_digest, digest_of, verify
+from rootless.image.digest import check_digest, digest_of, verify_content
 from rootless.image.distribution.answers import after_colon, error_text, reason_of
 from rootless.image.distribution.http_session import Access, RegistrySession
 from rootless.image.manifest import (
@@ -14,7 +14,7 @@ from rootless.image.manifest import (
     Descriptor,
     Manifest,
 )
-from rootless.image.source import Reader, read_verified, resolve
+from rootless.image.source import Reader, read_verified, resolve_manifest
 from rootless.units import whole_number
 
 TYPE_CHECKING = False
@@ -76,14 +76,14 @@ class RegistrySource:
             what = self._reference.digest or self._reference.tag or "latest"
             raw, media_type = self._manifest(what)
             if self._reference.digest:
-                verify(raw, self._reference.digest)
+                verify_content(raw, self._reference.digest)
             self._raw = (raw, media_type)
         return self._raw
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`."""
         raw, media_type = self.top()
-        manifest, digests = resolve(raw, media_type, platform, self.fetch)
+        manifest, digests = resolve_manifest(raw, media_type, platform, self.fetch)
         self._digests = tuple(digests)
         return manifest
 
@@ -108,7 +108,7 @@ class RegistrySource:
             return descriptor.data
         if descriptor.size > MANIFEST_LIMIT:
             raise InvalidInput(f"manifest of {descriptor.size} bytes is larger than {MANIFEST_LIMIT}")
-        return verify(self._manifest(descriptor.digest)[0], descriptor.digest, descriptor.size)
+        return verify_content(self._manifest(descriptor.digest)[0], descriptor.digest, descriptor.size)
 
     def _manifest(self, what: str) -> tuple[bytes, str | None]:
         from urllib3.exceptions import HTTPError
@@ -139,7 +139,7 @@ class RegistrySource:
         """What Docker-Content-Digest promises must be what came: else something between has changed it."""
         promised = response.headers.get("Docker-Content-Digest")
         if promised and promised.startswith("sha256:") and promised != digest_of(raw):
-            verify(raw, promised)
+            verify_content(raw, promised)
 
     def _blob(self, descriptor: Descriptor, start: int) -> BaseHTTPResponse:
         headers = {"Range": f"bytes={start}-"} if start else {}

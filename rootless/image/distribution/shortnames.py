@@ -10,7 +10,7 @@ import os
 from typing import NamedTuple
 
 from rootless.errors import InvalidInput, RegistryError, UsageError
-from rootless.image.fields import load_json, mapping, sequence, strings, text, texts
+from rootless.image.fields import as_mapping, as_sequence, as_strings, load_json, text_member, texts_member
 from rootless.image.reference import DEFAULT_REGISTRY, Reference, is_short, parse_reference
 from rootless.paths import atomic_write, make_private
 
@@ -42,10 +42,10 @@ class _Mirror(NamedTuple):
     @classmethod
     def parse(cls, table: Fields) -> _Mirror:
         """From its table. Raises InvalidInput."""
-        location = text(table, "location")
+        location = text_member(table, "location")
         if not location:
             raise InvalidInput("a [[registry.mirror]] has no 'location'")
-        return cls(location, table.get("insecure") is True, text(table, "pull-from-mirror") or "all")
+        return cls(location, table.get("insecure") is True, text_member(table, "pull-from-mirror") or "all")
 
 
 class _Registry(NamedTuple):
@@ -61,9 +61,9 @@ class _Registry(NamedTuple):
     @classmethod
     def parse(cls, value: object) -> _Registry:
         """From its table. Raises InvalidInput."""
-        table = mapping(value, "registry")
-        location = text(table, "location")
-        prefix = text(table, "prefix") or location
+        table = as_mapping(value, "registry")
+        location = text_member(table, "location")
+        prefix = text_member(table, "prefix") or location
         if not prefix:
             raise InvalidInput("a [[registry]] has neither 'prefix' nor 'location'")
         return cls(
@@ -72,7 +72,7 @@ class _Registry(NamedTuple):
             table.get("insecure") is True,
             table.get("blocked") is True,
             table.get("mirror-by-digest-only") is True,
-            tuple(_Mirror.parse(mapping(each, "mirror")) for each in sequence(table.get("mirror"), "mirror")),
+            tuple(_Mirror.parse(as_mapping(each, "mirror")) for each in as_sequence(table.get("mirror"), "mirror")),
         )
 
     def covers(self, name: str) -> bool:
@@ -97,7 +97,7 @@ class Registries:
     def from_json(cls, document: object) -> Registries:
         """From the cache. Raises InvalidInput."""
         registries = cls()
-        registries.merge(mapping(document, "registries.conf"))
+        registries.merge(as_mapping(document, "registries.conf"))
         return registries
 
     def to_json(self) -> Fields:
@@ -107,14 +107,14 @@ class Registries:
 
     def merge(self, document: Fields) -> None:
         """Let a further file have its say. Raises InvalidInput for what registries.conf(5) does not allow."""
-        search = texts(document, "unqualified-search-registries")
+        search = texts_member(document, "unqualified-search-registries")
         if search is not None:
             self._search = search
-        self._aliases.update(strings(document.get("aliases"), "aliases"))
-        for value in sequence(document.get("registry"), "registry"):
+        self._aliases.update(as_strings(document.get("aliases"), "aliases"))
+        for value in as_sequence(document.get("registry"), "registry"):
             prefix = _Registry.parse(value).prefix
             self._registries.pop(prefix, None)
-            self._registries[prefix] = mapping(value, "registry")
+            self._registries[prefix] = as_mapping(value, "registry")
 
     def qualify(self, name: str, *, default_tag: str | None = "latest") -> tuple[Reference, str | None]:
         """The full reference that `name` means, and why, in words, when a short name was decided by registries.conf.

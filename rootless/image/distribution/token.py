@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from rootless.errors import InvalidInput, RegistryError
 from rootless.image.distribution.auth import Secret
-from rootless.image.distribution.connection_guard import addresses, objection
+from rootless.image.distribution.connection_guard import connection_objection, resolve_addresses
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.fields import load_json
 
@@ -147,7 +147,7 @@ def _domain(host: str) -> str | None:
 
 def _objection(host: str, port: int) -> str:
     try:
-        found = [host, *addresses(host, port)]
+        found = [host, *resolve_addresses(host, port)]
     except OSError:
         found = [host]  # behind a proxy names may not resolve here
-    return next(filter(None, map(objection, found)), "")
+    return next(filter(None, map(connection_objection, found)), "")

@@ -59,7 +59,7 @@ class UploadLost(Exception):
     """The registry no longer knows the upload."""
 
 
-def begin(session: RegistrySession, repository: str, query: str = "") -> BaseHTTPResponse:
+def begin_upload(session: RegistrySession, repository: str, query: str = "") -> BaseHTTPResponse:
     """Ask for a new upload: 202 with a Location, or 201 when `query` asked for a mount that was made."""
     response = session.send("POST", f"{repository}/blobs/uploads/{query}", headers={"Content-Length": "0"})
     if response.status in (201, 202):
@@ -67,7 +67,7 @@ def begin(session: RegistrySession, repository: str, query: str = "") -> BaseHTT
     raise session.refusal(response)
 
 
-def upload(
+def upload_blob(
     session: RegistrySession,
     repository: str,
     content: BlobContent,
@@ -79,7 +79,7 @@ def upload(
     Raises RegistryError, AuthenticationError, DigestMismatch (what is read is not what `digest` says).
     """
     for attempt in range(_RESTARTS):
-        response = begun or begin(session, repository)
+        response = begun or begin_upload(session, repository)
         begun = None
         one = _Upload(session, repository, content, response, options)
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidInput, InvalidState, NotFound, RootlessError, UsageError
-from rootless.paths import Lock, sync
+from rootless.paths import Lock, sync_paths
 from rootless.records.container import ContainerNeeds, ContainerRecord
 from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
@@ -301,14 +301,14 @@ class Containers:
                 file.write(f"{container_id}\n")
             try:
                 if durable:
-                    sync((*self._plain_files(directory), directory, self.directory))
+                    sync_paths((*self._plain_files(directory), directory, self.directory))
                 self._link(temporary, name)
                 os.rename(temporary, f"{directory}/{_MARK}")
             except BaseException:
                 os.unlink(temporary)
                 raise
             if durable:
-                sync((directory, self.names))
+                sync_paths((directory, self.names))
         except OSError as e:
             raise HostLimit(f"cannot write container name '{path}': {e.strerror}") from e
 

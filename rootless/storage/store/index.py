@@ -13,10 +13,18 @@ from typing import NamedTuple
 
 from rootless.errors import InvalidInput, NotFound, RootlessError, UsageError
 from rootless.image.digest import hex_of
-from rootless.image.fields import load_json, mapping, text
-from rootless.image.manifest import CONFIG_TYPES, Descriptor, ImageConfig, Index, Manifest, parse_manifest, select
+from rootless.image.fields import as_mapping, load_json, text_member
+from rootless.image.manifest import (
+    CONFIG_TYPES,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    parse_manifest,
+    select_manifest,
+)
 from rootless.image.platform import host_platform
-from rootless.paths import Lock, atomic_write, sync
+from rootless.paths import Lock, atomic_write, sync_paths
 from rootless.storage.store import reserve
 from rootless.storage.store.blobs import Blobs
 
@@ -78,7 +86,7 @@ class _Listed:
 
     def __init__(self, members: Fields) -> None:
         self._members = members
-        self.digest = text(members, "digest")
+        self.digest = text_member(members, "digest")
         hex_of(self.digest)
 
     @classmethod
@@ -112,7 +120,7 @@ class _Listed:
 
     def without_name(self) -> _Listed:
         """The same image without its name."""
-        annotations = mapping(self._members.get("annotations"), "annotations")
+        annotations = as_mapping(self._members.get("annotations"), "annotations")
         others = {key: value for key, value in annotations.items() if key != REF_NAME}
         members = {key: value for key, value in self._members.items() if key != "annotations"}
         return _Listed({**members, "annotations": others} if others else members)
@@ -316,7 +324,7 @@ class ImageIndex:
                 listed = load_json(file.read(), "the index")["manifests"]
             if not isinstance(listed, list):
                 raise InvalidInput("'manifests' is not a list")
-            return [_Listed(mapping(each, "manifests")) for each in listed]
+            return [_Listed(as_mapping(each, "manifests")) for each in listed]
         except (OSError, KeyError, InvalidInput) as e:
             raise InvalidInput(
                 f"image index '{self.path}' is damaged: {e}",
@@ -332,7 +340,7 @@ class ImageIndex:
             reserve.write_freeing(self.path, content, self._reserve)
             return
         # The blobs themselves are on the disk, and the layers' trees; their names must be before the image's
-        sync((self._blobs.directory, os.path.join(os.path.dirname(self.path), "layers")))
+        sync_paths((self._blobs.directory, os.path.join(os.path.dirname(self.path), "layers")))
         atomic_write(self.path, content)
         reserve.keep(self._reserve, len(content))
 
@@ -365,7 +373,7 @@ class ImageIndex:
 
     def _child(self, index: Index, any_platform: bool) -> Manifest | None:
         try:
-            wanted = [select(index, host_platform())]
+            wanted = [select_manifest(index, host_platform())]
         except InvalidInput:
             wanted = []
         for descriptor in [*wanted, *(index.manifests if any_platform else ())]:

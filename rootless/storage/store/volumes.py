@@ -16,7 +16,7 @@ from rootless.errors import (
     RootlessError,
     UsageError,
 )
-from rootless.paths import sync
+from rootless.paths import sync_paths
 from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.store.containers import check_name
@@ -91,7 +91,7 @@ class Volumes:
             try:
                 # Complete or not at all; a directory that is not empty refuses to be replaced
                 os.rename(temporary, f"{self.directory}/{name}")
-                sync((f"{self.directory}/{name}", self.directory))
+                sync_paths((f"{self.directory}/{name}", self.directory))
             except OSError as e:
                 self._discard(temporary)
                 if os.path.exists(f"{self.directory}/{name}"):

@@ -246,7 +246,7 @@ def test_a_port_that_gets_busy_meanwhile(
     if module is pasta:
         pytest.xfail("pasta is content when it can bind the port for one of IPv4 and IPv6")
     port = _serve("0.0.0.0", b"")
-    monkeypatch.setattr(ports, "allocate", list)
+    monkeypatch.setattr(ports, "allocate_ports", list)
     with pytest.raises(HostLimit, match="already allocated"):
         start(namespace, Port("", port, 80))
 

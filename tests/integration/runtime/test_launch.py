@@ -16,7 +16,7 @@ from rootless.host.idmap import keep_id_map, nomap_map
 from rootless.host.subid import default_id_map, subordinate_ids
 from rootless.kernel import mounts, process, procfs
 from rootless.kernel.namespaces import OpenNetwork
-from rootless.network.helper import spawn
+from rootless.network.helper import spawn_helper
 from rootless.records.properties import Properties
 from rootless.runtime.operations import Operation
 from rootless.runtime.operations.seed import SeedVolume
@@ -205,7 +205,7 @@ def test_network_of_a_process_that_changes_its_ids(
         assert os.read(told, 1) == b"!"
         assert any(map(is_hidden, procfs.child_pids(os.getpid()))), "this is not the moment that the test is about"
         script = "readlink /proc/self/fd/0 /proc/self/ns/user"
-        started = spawn(["/bin/sh", "-c", script], opened, is_ready_on_stdout=True)
+        started = spawn_helper(["/bin/sh", "-c", script], opened, is_ready_on_stdout=True)
         assert os.waitpid(started.pid, 0)[1] == 0, os.read(started.errors, 1000)
         seen.append(os.read(started.ready, 1000).decode())
         assert seen == [f"net:[{os.fstat(opened.network).st_ino}]\nuser:[{os.fstat(opened.user).st_ino}]\n"]

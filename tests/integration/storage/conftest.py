@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rootless.host import userns
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.rootfs import RootfsPlan
 from rootless.storage import drivers
 from rootless.storage.drivers import choice
@@ -32,7 +32,7 @@ ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 @pytest.fixture
 def store(store_root: Path) -> Store:
     """An empty store."""
-    return Store(directories(str(store_root)))
+    return Store(user_directories(str(store_root)))
 
 
 class Archive:

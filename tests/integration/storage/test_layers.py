@@ -18,7 +18,7 @@ import pytest
 
 from rootless.errors import HostLimit
 from rootless.host import subid, userns
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
 from rootless.storage.files.removal import remove_tree
 from rootless.storage.layers.layer_store import LayerArchive
@@ -149,14 +149,14 @@ from rootless.errors import HostLimit
 from rootless.host.subid import default_id_map
 from rootless.host.userns import enter
 from rootless.kernel.mounts import mount
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
 from tests.integration.storage.conftest import Archive
 enter(default_id_map())
 mount("tmpfs", {str(store_root)!r}, "tmpfs", 0, "size=3m,mode=0700")
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
-store = Store(directories({str(store_root)!r}))
+store = Store(user_directories({str(store_root)!r}))
 tar = Archive().file("f", b"x" * (8 << 20)).tar()
 digest = "sha256:" + hashlib.sha256(tar).hexdigest()
 try:
@@ -204,11 +204,11 @@ def test_kill_at_any_moment_leaves_a_store_that_works(store: Store, victim: str,
     script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
-store = Store(directories({store.root!r}))
+store = Store(user_directories({store.root!r}))
 print("go", flush=True)
 store.layers.unpack({digest!r}, LayerArchive(None, {digest!r}, {GZIP!r}, open({str(tmp_path / "layer")!r}, "rb")))
 """
@@ -327,7 +327,7 @@ def test_store_path_with_special_characters(store_root: Path) -> None:
     """Trap 3.12: `\\`, `,` and `:` are special in overlay options."""
     from rootless.storage import drivers
 
-    store = Store(directories(str(store_root / "a,b:c\\d é")))
+    store = Store(user_directories(str(store_root / "a,b:c\\d é")))
     unpacker = Unpacker(store)
     unpacker.layer(Archive().file("f", b"x"))
     for name in drivers.names():

@@ -13,7 +13,7 @@ from rootless.engine.container.reconcile import state_of
 from rootless.engine.context import Engine
 from rootless.errors import NewerFormat
 from rootless.monitor import reap
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.launch import RestartPlan
 from rootless.records.state import NEVER
 from tests.unit.storage.test_records import make_record
@@ -21,7 +21,7 @@ from tests.unit.storage.test_records import make_record
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return Engine(directories(str(tmp_path / "store")))
+    return Engine(user_directories(str(tmp_path / "store")))
 
 
 @pytest.fixture

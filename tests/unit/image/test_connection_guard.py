@@ -9,7 +9,7 @@ import pytest
 import urllib3
 
 from rootless.errors import RegistryError
-from rootless.image.distribution.connection_guard import guard, literal_objection, objection
+from rootless.image.distribution.connection_guard import connection_objection, guard_pool, literal_objection
 
 LINK_LOCAL = [
     "169.254.169.254",
@@ -24,7 +24,7 @@ LINK_LOCAL = [
 
 @pytest.mark.parametrize("address", LINK_LOCAL)
 def test_link_local_addresses(address: str) -> None:
-    assert objection(address) == literal_objection(address) == "it is a link-local address"
+    assert connection_objection(address) == literal_objection(address) == "it is a link-local address"
 
 
 @pytest.mark.parametrize("host", ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.16689662", "[fe80::1]"])
@@ -34,7 +34,7 @@ def test_other_spellings(host: str) -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0", "64:ff9b::"])
 def test_addresses_of_nobody(address: str) -> None:
-    assert objection(address) == "it is the address of no single host"
+    assert connection_objection(address) == "it is the address of no single host"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.0.0.1", "8.8.8.8", "2001:db8::1", "registry.example", ""])
@@ -57,7 +57,7 @@ def test_a_name_is_resolved_once_and_that_address_is_connected_to(monkeypatch: p
     monkeypatch.setattr(socket, "getaddrinfo", answer)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        pool = guard(urllib3.PoolManager(retries=False, timeout=5))
+        pool = guard_pool(urllib3.PoolManager(retries=False, timeout=5))
         connection = pool.connection_from_url(f"http://rebound.test:{port}/")._get_conn()
         connection.connect()
         peer, _ = server.accept()

@@ -26,7 +26,7 @@ from rootless.image.manifest import (
     Manifest,
     chain_ids,
     parse_manifest,
-    select,
+    select_manifest,
 )
 from rootless.image.platform import Platform, parse_platform
 
@@ -57,7 +57,7 @@ def index_of(*platforms: dict[str, Any] | None) -> Index:
 
 
 def chosen(index: Index, platform: str) -> int:
-    return select(index, parse_platform(platform)).size
+    return select_manifest(index, parse_platform(platform)).size
 
 
 def test_raw_bytes_are_kept() -> None:
@@ -305,14 +305,18 @@ def test_any_json_is_a_config_or_an_error_of_ours(document: dict[str, Any]) -> N
 def test_members_of_the_wrong_type_are_named() -> None:
     from rootless.image import fields
 
-    assert fields.strings({"a": None, "b": "c"}, "Labels") == {"a": "", "b": "c"}
-    assert fields.text({}, "User") == "" and fields.texts({}, "Cmd") is None and fields.sequence(None, "layers") == []
+    assert fields.as_strings({"a": None, "b": "c"}, "Labels") == {"a": "", "b": "c"}
+    assert (
+        fields.text_member({}, "User") == ""
+        and fields.texts_member({}, "Cmd") is None
+        and fields.as_sequence(None, "layers") == []
+    )
     for call in (
-        lambda: fields.text({"User": 7}, "User"),
-        lambda: fields.texts({"User": ["a", 7]}, "User"),
-        lambda: fields.strings({"a": 7}, "User"),
-        lambda: fields.sequence({}, "User"),
-        lambda: fields.mapping([], "User"),
+        lambda: fields.text_member({"User": 7}, "User"),
+        lambda: fields.texts_member({"User": ["a", 7]}, "User"),
+        lambda: fields.as_strings({"a": 7}, "User"),
+        lambda: fields.as_sequence({}, "User"),
+        lambda: fields.as_mapping([], "User"),
     ):
         with pytest.raises(InvalidInput, match="'User'"):
             call()

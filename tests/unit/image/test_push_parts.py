@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import UsageError
-from rootless.image.compress import Compressed, Compression, encoder, parse_compression
-from rootless.image.convert import format_of, layer_compression, layer_type, rebuild, rebuild_index
+from rootless.image.compress import Compressed, Compression, make_encoder, parse_compression
+from rootless.image.convert import format_of, layer_compression, layer_type, rebuild_index, rebuild_manifest
 from rootless.image.digest import digest_of
 from rootless.image.distribution.answers import next_link
 from rootless.image.distribution.auth import Secret
 from rootless.image.distribution.policy import PolicyError, check_policy, requirements_for, scopes_of
-from rootless.image.distribution.referrers import artifact, referrers_tag
+from rootless.image.distribution.referrers import artifact_manifest, referrers_tag
 from rootless.image.distribution.token import Challenge, refresh_form
 from rootless.image.distribution.token import scopes_of as token_scopes
 from rootless.image.distribution.upload import with_digest
@@ -108,7 +108,7 @@ def test_gzip_has_nothing_that_varies_in_its_header() -> None:
     packed = pack(b"x", Compression())
     assert packed[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
     assert packed[-8:] == zlib.crc32(b"x").to_bytes(4, "little") + b"\1\0\0\0"
-    pipe = encoder(Compression())
+    pipe = make_encoder(Compression())
     assert gzip.decompress(pipe.feed(b"x") + pipe.finish()) == b"x"
 
 
@@ -141,7 +141,7 @@ KINDS = st.sampled_from(["", "+gzip", "+zstd"])
 @given(suffixes=st.lists(KINDS, max_size=5))
 def test_what_does_not_change_keeps_its_very_bytes(suffixes: list[str]) -> None:
     here = manifest(*(OCI_LAYER + suffix for suffix in suffixes), annotations={"a": "b"}, unknown=[1])
-    assert rebuild(here, here.layers, "oci") == (here.raw, OCI_MANIFEST)
+    assert rebuild_manifest(here, here.layers, "oci") == (here.raw, OCI_MANIFEST)
 
 
 @given(suffixes=st.lists(st.sampled_from(["", "+gzip"]), max_size=5))
@@ -152,7 +152,7 @@ def test_to_dockers_types_and_back(suffixes: list[str]) -> None:
         layers = [
             each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in old.layers
         ]
-        raw, media_type = rebuild(old, layers, form)
+        raw, media_type = rebuild_manifest(old, layers, form)
         new = parse_manifest(raw, media_type)
         assert isinstance(new, Manifest) and format_of(new.media_type) == form
         assert [each.digest for each in new.layers] == [each.digest for each in old.layers]
@@ -303,6 +303,6 @@ def test_the_tag_of_referrers() -> None:
 
 def test_an_artifact_is_a_manifest_with_a_subject() -> None:
     subject = Descriptor(OCI_MANIFEST, DIGEST, 5)
-    found = parse_manifest(artifact(subject, "application/x", [], {"k": "v"}))
+    found = parse_manifest(artifact_manifest(subject, "application/x", [], {"k": "v"}))
     assert isinstance(found, Manifest) and found.config.data == b"{}" and found.annotations == {"k": "v"}
     assert json.loads(found.raw)["subject"] == {"mediaType": OCI_MANIFEST, "digest": DIGEST, "size": 5}

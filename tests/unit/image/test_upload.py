@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rootless.errors import DigestMismatch, RegistryError
 from rootless.image.content import BlobContent
 from rootless.image.digest import digest_of
-from rootless.image.distribution.upload import MONOLITHIC, UploadOptions, upload
+from rootless.image.distribution.upload import MONOLITHIC, UploadOptions, upload_blob
 
 
 class Answer:
@@ -134,21 +134,21 @@ def test_every_byte_arrives_whatever_breaks(
     opened = BlobContent(
         lambda offset: io.BytesIO(content[offset:]), digest if known else None, size if known else None
     )
-    sent = upload(registry, "x", opened, UploadOptions(chunk))
+    sent = upload_blob(registry, "x", opened, UploadOptions(chunk))
     assert sent == (digest, size) and registry.blobs == {digest: content}
 
 
 def test_an_upload_that_is_forgotten_again_and_again_ends() -> None:
     registry: Any = Memory([(0, 404)] * 9)
     with pytest.raises(RegistryError, match="forgets"):
-        upload(registry, "x", BlobContent(lambda offset: io.BytesIO(b"x" * 100), None, None), UploadOptions())
+        upload_blob(registry, "x", BlobContent(lambda offset: io.BytesIO(b"x" * 100), None, None), UploadOptions())
     assert registry.requests.count("POST") == 3
 
 
 def test_a_registry_that_never_takes_a_byte_is_given_up_and_told() -> None:
     registry: Any = Memory([(0, 500)] * 99)
     with pytest.raises(RegistryError, match="cannot upload"):
-        upload(registry, "x", BlobContent(lambda offset: io.BytesIO(b"x" * 100), None, None), UploadOptions())
+        upload_blob(registry, "x", BlobContent(lambda offset: io.BytesIO(b"x" * 100), None, None), UploadOptions())
     assert registry.requests[-1] == "DELETE" and registry.slept > 5
 
 
@@ -157,5 +157,5 @@ def test_content_that_is_not_what_its_digest_says_is_not_finished() -> None:
         registry: Any = Memory([])
         wrong = BlobContent(lambda offset, size=size: io.BytesIO(bytes(size)[offset:]), digest_of(b"x"), size)  # type: ignore[misc]
         with pytest.raises(DigestMismatch):
-            upload(registry, "x", wrong, UploadOptions())
+            upload_blob(registry, "x", wrong, UploadOptions())
         assert not registry.blobs and "PUT" not in registry.requests

@@ -134,10 +134,10 @@ def test_neighbours_are_joined() -> None:
 
 
 def test_allocate_fixes_every_host_port() -> None:
-    (chosen,) = ports.allocate([Port("127.0.0.1", 0, 80)])
+    (chosen,) = ports.allocate_ports([Port("127.0.0.1", 0, 80)])
     assert chosen.host_port > 0
     assert chosen.container_port == 80
-    again = ports.allocate([chosen])
+    again = ports.allocate_ports([chosen])
     assert again == [chosen]
 
 
@@ -146,9 +146,9 @@ def test_the_first_free_port_of_a_range() -> None:
         port = busy.getsockname()[1]
         if port > 65500:
             pytest.skip("too near to the last port")
-        (chosen,) = ports.allocate([Port("127.0.0.1", port, 80, "tcp", port + 30)])
+        (chosen,) = ports.allocate_ports([Port("127.0.0.1", port, 80, "tcp", port + 30)])
         assert port < chosen.host_port <= port + 30
-        first, second = ports.allocate([Port("127.0.0.1", port, 80 + i, "tcp", port + 30) for i in (0, 1)])
+        first, second = ports.allocate_ports([Port("127.0.0.1", port, 80 + i, "tcp", port + 30) for i in (0, 1)])
         assert first.host_port != second.host_port
 
 
@@ -157,30 +157,30 @@ def test_busy_ports_in_dockers_words() -> None:
         socket.create_server(("127.0.0.1", 0)) as busy,
         pytest.raises(HostLimit, match=r"Bind for 127.0.0.1:\d+ failed: port is already allocated") as caught,
     ):
-        ports.allocate([Port("127.0.0.1", busy.getsockname()[1], 80)])
+        ports.allocate_ports([Port("127.0.0.1", busy.getsockname()[1], 80)])
     assert caught.value.exit_code == 125
 
 
 def test_the_same_port_twice_is_busy() -> None:
     number = ports.free_port("127.0.0.1")
     with pytest.raises(HostLimit, match="already allocated"):
-        ports.allocate([Port("127.0.0.1", number, 80), Port("127.0.0.1", number, 81)])
+        ports.allocate_ports([Port("127.0.0.1", number, 80), Port("127.0.0.1", number, 81)])
 
 
 def test_a_busy_udp_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as busy:
         busy.bind(("127.0.0.1", 0))
         with pytest.raises(HostLimit, match="already allocated"):
-            ports.allocate([Port("127.0.0.1", busy.getsockname()[1], 53, "udp")])
+            ports.allocate_ports([Port("127.0.0.1", busy.getsockname()[1], 53, "udp")])
 
 
 def test_a_foreign_address() -> None:
     with pytest.raises(HostLimit, match="no such address"):
-        ports.allocate([Port("203.0.113.77", 8080, 80)])
+        ports.allocate_ports([Port("203.0.113.77", 8080, 80)])
 
 
 def test_a_low_port_names_the_sysctl() -> None:
-    error = ports.refused("", 80, OSError(errno.EACCES, "x"))
+    error = ports.bind_error("", 80, OSError(errno.EACCES, "x"))
     assert "an ordinary user may not bind ports below" in error.message
     assert "sysctl -w net.ipv4.ip_unprivileged_port_start=80" in str(error.hint)
 

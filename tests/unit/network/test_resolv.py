@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses, resolv
 from rootless.network.modes import recorded_mode
-from rootless.network.resolv import HostResolver, add_host, hosts, parse, resolv_conf
+from rootless.network.resolv import HostResolver, add_host, hosts_file, parse_resolv_conf, resolv_conf
 
 LAN = HostResolver(["192.168.1.1", "fd00::53"], ["example.org"], ["ndots:2"])
 STUB = HostResolver(["127.0.0.53"], [], [])
@@ -21,7 +21,7 @@ STUB = HostResolver(["127.0.0.53"], [], [])
 def test_parse() -> None:
     text = "# c\nnameserver 1.1.1.1 # x\nnameserver ::1\nnameserver fe80::1%eth0\nnameserver what\n;x\n"
     text += "domain a\nsearch b .\noptions edns0 trust-ad\noptions ndots:1\nnameserver\nnameserver 1.1.1.1\n"
-    found = parse(text)
+    found = parse_resolv_conf(text)
     assert found.servers == ["1.1.1.1", "::1"]
     assert found.search == ["b"]
     assert found.options == ["edns0", "trust-ad", "ndots:1"]
@@ -29,7 +29,7 @@ def test_parse() -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
-    parse(text)
+    parse_resolv_conf(text)
 
 
 def test_the_stub_of_systemd_resolved_is_looked_through(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_wrong_options(arguments: dict[str, list[str]]) -> None:
 
 
 def test_hosts_of_a_connected_container() -> None:
-    text = hosts(hostname="web", domainname="example.org", mode=recorded_mode("pasta"), gateway="192.168.1.5")
+    text = hosts_file(hostname="web", domainname="example.org", mode=recorded_mode("pasta"), gateway="192.168.1.5")
     lines = [line.split() for line in text.splitlines()]
     assert ["127.0.0.1", "localhost"] in lines
     assert ["::1", "localhost", "ip6-localhost", "ip6-loopback"] in lines
@@ -100,26 +100,28 @@ def test_hosts_of_a_connected_container() -> None:
 
 
 def test_hosts_of_other_modes() -> None:
-    assert "127.0.0.1\tbox\n" in hosts(hostname="box", mode=recorded_mode("none"))
-    assert "host.docker.internal" not in hosts(hostname="box", mode=recorded_mode("none"))
-    assert hosts(hostname="box", mode=recorded_mode("host")).startswith(resolv.read_text("/etc/hosts").rstrip("\n"))
+    assert "127.0.0.1\tbox\n" in hosts_file(hostname="box", mode=recorded_mode("none"))
+    assert "host.docker.internal" not in hosts_file(hostname="box", mode=recorded_mode("none"))
+    assert hosts_file(hostname="box", mode=recorded_mode("host")).startswith(
+        resolv.read_text("/etc/hosts").rstrip("\n")
+    )
 
 
 def test_add_host() -> None:
     extra = ["db:10.0.0.1", "six=[fd00::1]", "h:host-gateway"]
-    text = hosts(hostname="w", mode=recorded_mode("pasta"), extra=extra, gateway="1.2.3.4")
+    text = hosts_file(hostname="w", mode=recorded_mode("pasta"), extra=extra, gateway="1.2.3.4")
     for line in ("10.0.0.1\tdb", "fd00::1\tsix", "1.2.3.4\th"):
         assert f"{line}\n" in text
-    assert "127.0.0.1\th\n" in hosts(hostname="w", mode=recorded_mode("host"), extra=["h:host-gateway"])
+    assert "127.0.0.1\th\n" in hosts_file(hostname="w", mode=recorded_mode("host"), extra=["h:host-gateway"])
     with pytest.raises(UsageError, match="needs a network"):
-        hosts(hostname="w", mode=recorded_mode("none"), extra=["h:host-gateway"])
+        hosts_file(hostname="w", mode=recorded_mode("none"), extra=["h:host-gateway"])
 
 
 def test_host_gateway_of_a_host_without_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "host_address", lambda: None)
-    assert "host.docker.internal" not in hosts(hostname="w", mode=recorded_mode("pasta"))
+    assert "host.docker.internal" not in hosts_file(hostname="w", mode=recorded_mode("pasta"))
     with pytest.raises(HostLimit, match="no route"):
-        hosts(hostname="w", mode=recorded_mode("pasta"), extra=["h:host-gateway"])
+        hosts_file(hostname="w", mode=recorded_mode("pasta"), extra=["h:host-gateway"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from rootless.errors import InvalidInput, NotFound
 from rootless.host.idmap import single_map
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
 from rootless.records.fields import Fields
 from rootless.storage.store.gc import collect_garbage, quarantined_containers
@@ -25,12 +25,12 @@ States = Callable[[], list[Store]]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return Path(Store(directories(str(tmp_path / "store"))).root)
+    return Path(Store(user_directories(str(tmp_path / "store"))).root)
 
 
 @pytest.fixture
 def store(root: Path) -> Store:
-    return Store(directories(str(root)))
+    return Store(user_directories(str(root)))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def states(cut: PowerCut, tmp_path: Path) -> States:
 
     def after() -> list[Store]:
         made = [cut.settled(tmp_path / f"settled{next(count)}"), cut.lost(tmp_path / f"lost{next(count)}")]
-        return [Store(directories(str(each))) for each in made]
+        return [Store(user_directories(str(each))) for each in made]
 
     return after
 

@@ -15,7 +15,7 @@ import pytest
 from rootless.errors import AlreadyExists, DigestMismatch, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.host.idmap import single_map
 from rootless.image.manifest import Descriptor
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
 from rootless.records.json_file import write_record
 from rootless.storage.store.gc import collect_garbage
@@ -26,7 +26,7 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(directories(str(tmp_path / "store")))
+    return Store(user_directories(str(tmp_path / "store")))
 
 
 def sha(content: bytes) -> str:
