@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import Runner, command_path
-from tests.integration.test_crash import processes_below
+from tests.faults.test_kill_at_step import processes_below
 
 
 def test_fifty_runs_at_once(busybox: Runner, shared_root: Path) -> None:

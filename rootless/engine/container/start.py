@@ -147,9 +147,11 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
 
 def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch: LaunchPlan) -> str | None:
-    """The compiled seccomp filter, made again when the cache was cleared or the kernel is another one."""
+    """The compiled seccomp filter, made again when the cache was cleared or is damaged."""
+    from rootless.runtime.seccomp import filter_cache
+
     path = launch.seccomp_bpf
-    if path is None or os.path.exists(path):
+    if path is None or filter_cache.is_whole(path):
         return path
     from rootless.engine.container import host_facts
     from rootless.engine.container.reconcile import saved_options

@@ -6,7 +6,6 @@ With one id the kernel refuses chown to any other, and every change of ids. Prog
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from rootless.errors import HostLimit, UsageError
@@ -70,8 +69,10 @@ def planned_filters(engine: Engine) -> RootEmulation:
 
 
 def refreshed(engine: Engine, planned: RootEmulation) -> RootEmulation:
-    """`planned`, made again when the cache was cleared. Raises HostLimit."""
-    return planned if all(map(os.path.exists, planned.paths())) else filters(engine)
+    """`planned`, made again when the cache was cleared or is damaged. Raises HostLimit."""
+    from rootless.runtime.seccomp import filter_cache
+
+    return planned if all(map(filter_cache.is_whole, planned.paths())) else filters(engine)
 
 
 def prepare_apt(directory: str, config: dict[str, Any]) -> None:

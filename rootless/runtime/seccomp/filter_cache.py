@@ -74,7 +74,7 @@ def cached_path(profile: SeccompProfile, cache_dir: str, planned: str | None = N
     """
     path = planned or planned_path(profile, cache_dir)
     program = _program(profile, path)
-    if not os.path.exists(path):
+    if not is_whole(path):
         _store(path, program)
     return path
 
@@ -158,6 +158,15 @@ def read_filter(path: str) -> bytes:
     ):
         raise InvalidInput(f'seccomp filter "{path}" is damaged', hint=f"remove it: rm {path}")
     return program
+
+
+def is_whole(path: str) -> bool:
+    """Whether `read_filter` gives the program. Cached files are not synced: a power cut may leave an empty one."""
+    try:
+        read_filter(path)
+    except (OSError, InvalidInput):
+        return False
+    return True
 
 
 def require_filter(path: str, *, hint: str) -> bytes:

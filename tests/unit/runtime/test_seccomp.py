@@ -348,6 +348,17 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: bytes) 
     assert filter_cache.cached_path(seccomp_profile.default_profile([]), str(tmp_path)) != path
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 300])
+def test_a_filter_that_a_power_cut_emptied_is_made_again(tmp_path: Path, default: bytes, damage: bytes) -> None:
+    profile = seccomp_profile.default_profile()
+    path = filter_cache.cached_path(profile, str(tmp_path))
+    assert filter_cache.is_whole(path)
+    Path(path).write_bytes(damage)
+    assert not filter_cache.is_whole(path)
+    assert filter_cache.cached_path(profile, str(tmp_path)) == path
+    assert filter_cache.read_filter(path) == default
+
+
 def test_the_planned_emulation_of_root_is_the_one_that_is_made(tmp_path: Path) -> None:
     planned = filter_cache.planned_emulation(str(tmp_path))
     assert planned.calls and not list(tmp_path.iterdir()), "a plan knows the calls and writes nothing"

@@ -59,7 +59,7 @@ def crash(root: Path, who: str, at: int, arguments: list[str]) -> int:
     command = [
         sys.executable,
         "-I",
-        str(Path(__file__).with_name("crash.py")),
+        str(Path(__file__).with_name("kill_at_step.py")),
         str(REPOSITORY),
         who,
         str(at),

@@ -1,6 +1,6 @@
 """Runs one of our commands and kills it with SIGKILL at its Nth step. There is no hook for this in the product.
 
-    python -I crash.py REPOSITORY WHO N COUNT-FILE ARGUMENTS...
+    python -I kill_at_step.py REPOSITORY WHO N COUNT-FILE ARGUMENTS...
 
 WHO is `command` or `monitor`. Python's own audit events (open for writing, rename, mkdir, link, unlink, spawn, flock)
 are the steps. N = 0 kills nothing and writes the number of steps into COUNT-FILE.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Runner, make_private_directory, make_runner, remove_private_directory, require
-from tests.integration.test_crash import crash
+from tests.faults.test_kill_at_step import crash
 
 pytestmark = pytest.mark.once
 

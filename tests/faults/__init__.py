@@ -1,0 +1,1 @@
+"""Kills, power cuts, failing calls, full disks and damaged files: campaigns of them, and tests of each kind."""

@@ -1,1 +1,0 @@
-"""What must not be lost: full disks, power cuts and damaged files."""
