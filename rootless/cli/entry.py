@@ -12,6 +12,7 @@ import sys
 _WITH_VALUE = ("--root", "--storage-driver")
 # each makes the default network, or our default namespaces, improbable
 _OTHER_NETWORK = ("--net", "-p", "-P", "--publish")
+_JOINING = (["exec"], ["healthcheck"])  # verbs whose own process forks what enters a container
 _OTHER_NAMESPACES = ("--userns", "--uidmap", "--gidmap", "--runtime", "--cgroups", "--cgroup-parent")
 
 
@@ -20,12 +21,7 @@ def guess_preparations(words: list[str]) -> tuple[str, ...] | None:
 
     A guess by a glance at the words: a wrong one costs time on another processor, and nothing else.
     """
-    position = 0
-    while position < len(words) and words[position].startswith("-"):
-        position += 2 if words[position] in _WITH_VALUE else 1
-    rest = words[position:]
-    if rest[:1] == ["container"]:
-        rest = rest[1:]
+    rest = _from_verb(words)
     if rest[:1] == ["start"]:
         return ("prepare",)
     if rest[:1] != ["run"]:
@@ -35,9 +31,22 @@ def guess_preparations(words: list[str]) -> tuple[str, ...] | None:
     return ("prepare",) if any(word.startswith(_OTHER_NETWORK) for word in rest) else ("prepare", "network")
 
 
+def _from_verb(words: list[str]) -> list[str]:
+    position = 0
+    while position < len(words) and words[position].startswith("-"):
+        position += 2 if words[position] in _WITH_VALUE else 1
+    if words[position : position + 1] == ["container"]:
+        position += 1
+    return words[position:]
+
+
 def main() -> None:
     """Run this process's command line; ends the process."""
     _open_standard_streams()
+    if _from_verb(sys.argv[1:])[:1] in _JOINING:
+        from rootless.host.interpreter import restart_by_loader
+
+        restart_by_loader()  # the command asks for it too, when click is loaded
     connection = None
     wanted = guess_preparations(sys.argv[1:])
     if wanted is not None:

@@ -20,6 +20,7 @@ from rootless.cli.run_flags import terminal_options
 from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ExecOptions
 from rootless.errors import UsageError
+from rootless.host.interpreter import restart_by_loader
 
 _EXEC_EXAMPLES = """
 rootless exec -it web sh
@@ -117,6 +118,7 @@ def exec_(
     detach_keys: str | None,
 ) -> int:
     """Run one more command in a running container."""
+    restart_by_loader()
     options = ExecOptions(command, interactive, tty, detach, env, env_file, workdir, user, privileged, detach_keys)
     return verbs.exec_in_container(session.engine, container, options).exit_code or 0
 
@@ -130,4 +132,5 @@ def exec_(
 @pass_session
 def healthcheck(session: Session, container: str) -> int:
     """Run the check now."""
+    restart_by_loader()
     return verbs.check_health(session.engine, container)

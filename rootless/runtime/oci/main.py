@@ -7,10 +7,10 @@ import sys
 
 from rootless import output
 from rootless.errors import CommandNotExecutable, CommandNotFound, NotFound, RootlessError
+from rootless.host.interpreter import restart_by_loader
 from rootless.paths import runtime_base
 from rootless.runtime.oci import flags
 from rootless.runtime.oci.flags import FlagValues
-from rootless.runtime.process.sealed import ensure_sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def perform(session: OciSession, overall: Mapping[str, object], verb: str, given
     session.take(FlagValues(overall))
     values = FlagValues(given)
     if verb in ("create", "run", "exec"):
-        ensure_sealed()
+        restart_by_loader()
     from rootless.runtime.oci.oci_records import Records
 
     records = Records(session.root)

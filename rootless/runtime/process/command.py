@@ -10,8 +10,10 @@ import fcntl
 import os
 import signal
 import stat
+import sys
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RuntimeFailure
+from rootless.host.interpreter import program_interpreter
 from rootless.kernel import process as kernel
 from rootless.kernel.files import open_in_root
 from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, load_filter
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PIPEFS_MAGIC = 0x50495045
 _INFINITY = (1 << 64) - 1
+_MOST_SCRIPTS = 6  # the kernel follows five `#!` lines
 
 
 class SeccompFilters:
@@ -96,7 +99,8 @@ class ProcessCommand:
 
     sets: its capabilities; preserved: fds 3 and up that stay open; single_id: the kernel denies setgroups;
     supervisor: the socket to the supervisor of the emulated root, once that runs;
-    own_executable: (device, inode) of the interpreter that we are.
+    own_executable: (device, inode) of the interpreter that we are; None where the kernel executes its loader instead
+    (host.interpreter), which may start inside like any program.
     """
 
     __slots__ = ("filters", "options", "own_executable", "preserved", "process", "sets", "single_id", "supervisor")
@@ -118,8 +122,7 @@ class ProcessCommand:
         self.supervisor: socket.socket | None = None
         self.sets: CapabilitySets = capabilities.from_oci(process.capabilities)
         self._load_ahead()
-        status = os.stat("/proc/self/exe")
-        self.own_executable = status.st_dev, status.st_ino
+        self.own_executable = _executable_of_python()
 
     def replace(self, arguments: list[str], environment: list[str]) -> None:
         """In a child that was forked for it: become a startContainer hook, under all that confines the command.
@@ -170,6 +173,16 @@ class ProcessCommand:
         return dict(entry.partition("=")[::2] for entry in self.process.env if "=" in entry)
 
 
+def _executable_of_python() -> tuple[int, int] | None:
+    status = os.stat("/proc/self/exe")
+    try:
+        if not os.path.samestat(status, os.stat(sys.executable)):
+            return None
+    except OSError:
+        pass  # it was removed since we run
+    return status.st_dev, status.st_ino
+
+
 def find_program(command: ProcessCommand) -> str:
     """Path of the program inside the root that is `/` by now. Raises CommandNotFound or CommandNotExecutable."""
     name = command.arguments[0]
@@ -205,10 +218,52 @@ def _refusal(command: ProcessCommand, path: str) -> int:
         return errno.EISDIR
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
         return errno.EACCES
-    if (status.st_dev, status.st_ino) == command.own_executable:
+    if command.own_executable is not None and _starts(path, status, command.own_executable):
         # CVE-2019-5736: `/proc/self/exe` as the command would be this interpreter, started inside the container
         return errno.EPERM
     return 0
+
+
+def _starts(path: str, status: os.stat_result, executable: tuple[int, int]) -> bool:
+    """Whether the file at `path`, or what the kernel starts for it (`#!`, an ELF interpreter), is `executable` by a
+    magic link of /proc. The same file by a mount of the host's /usr is a program like others.
+
+    Another process of the container can change a file after this look; the file itself is safe whoever starts it
+    (host.interpreter).
+    """
+    name: str | None = path
+    for _ in range(_MOST_SCRIPTS):
+        if (status.st_dev, status.st_ino) == executable:
+            return not _is_plain(name or "", executable)
+        try:
+            fd = os.open(name or "", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                name = program_interpreter(fd)
+            finally:
+                os.close(fd)
+            if not name:
+                return False
+            status = os.stat(name)
+        except (OSError, ValueError):
+            return False  # not readable, or not there: execve says so
+    return False
+
+
+def _is_plain(path: str, executable: tuple[int, int]) -> bool:
+    """Whether a lookup without /proc's magic links finds `executable` at `path`."""
+    try:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = open_in_root(root, os.path.join(os.getcwd(), path), os.O_PATH)
+        finally:
+            os.close(root)
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == executable
 
 
 def not_executable(name: str, code: int) -> CommandNotExecutable:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from rootless.host.interpreter import program_interpreter
 from tests.conftest import REPOSITORY, oci_command_path, require
 from tests.integration.runtime.bundle import Bundle
 
@@ -126,25 +129,62 @@ def test_missing_preserved_fd_is_an_error(bundle: Bundle) -> None:
 def test_command_may_not_be_our_own_executable(bundle: Bundle) -> None:
     """CVE-2019-5736: the entry point /proc/self/exe would start this interpreter inside."""
     (bundle.root / "bin/evil").symlink_to("/proc/self/exe")
-    for command in ("/proc/self/exe", "/bin/evil", "evil", "/proc/1/exe"):
+    for name, interpreter in (("script", "/proc/self/exe"), ("again", "/bin/script"), ("linked", "/bin/evil -c")):
+        (bundle.root / "bin" / name).write_text(f"#!{interpreter}\nprint('python inside')\n")
+        (bundle.root / "bin" / name).chmod(0o755)
+    elf = bytearray(Path(sys.executable).resolve().read_bytes())
+    at = elf.index(b"/ld-linux") if b"/ld-linux" in elf else elf.index(b"/ld-musl")
+    at = elf.rindex(b"\0", 0, at) + 1
+    elf[at : at + 15] = b"/proc/self/exe\0"
+    (bundle.root / "bin/elf").write_bytes(elf)
+    (bundle.root / "bin/elf").chmod(0o755)
+    for command in ("/proc/self/exe", "/bin/evil", "evil", "/proc/1/exe", "script", "/bin/again", "linked", "elf"):
         done = bundle.run(command, "-c", "print('python inside')", check=False)
-        assert done.returncode == 126 and "python inside" not in done.stdout
+        assert done.returncode == 126 and "python inside" not in done.stdout, command
 
 
-def test_interpreter_of_the_user_is_sealed(bundle: Bundle, tmp_path: Path) -> None:
-    """CVE-2019-5736: a Python in the user's home could be written from inside; rootless-oci then runs from a memfd."""
-    copy = bundle.path / "python"
-    copy.write_bytes(Path(sys.executable).resolve().read_bytes())
-    copy.chmod(0o700)
-    (bundle.root / "script").write_text("#!/proc/self/exe\n")
-    (bundle.root / "script").chmod(0o755)
-    boot = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r});"
-        " from rootless.runtime.process.sealed import ensure_sealed; ensure_sealed();"
-        " import os; print(os.readlink('/proc/self/exe'), os.environ.get('LD_LIBRARY_PATH'))"
-    )
-    done = subprocess.run([copy, "-I", "-c", boot], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("/memfd:rootless-python") and done.stdout.split()[-1] == "None", done.stderr
+@pytest.mark.parametrize("own_loader", [False, True])
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_interpreter_of_the_user_is_not_executed(bundle: Bundle, linked: bool, own_loader: bool) -> None:
+    """CVE-2019-5736: a Python in the user's home could be written from inside: the loader is executed in its place, and
+    where that is the user's too, a sealed copy of it. The program keeps its name and what is found beside it."""
+    (bundle.path / "bin").mkdir()
+    program = bundle.path / "bin/python"
+    content = Path(sys.executable).resolve().read_bytes()
+    with tempfile.TemporaryDirectory(prefix="l", dir="/tmp") as directory:  # a path short enough for its place
+        if own_loader:
+            with open(Path(sys.executable).resolve(), "rb") as file:
+                loader = program_interpreter(file.fileno())
+            require(
+                loader is not None and len(loader) > len(directory) + 1, "no loader with a name that is long enough"
+            )
+            shutil.copy(str(loader), f"{directory}/l")
+            content = content.replace(
+                f"{loader}\0".encode(), f"{directory}/l".encode().ljust(len(str(loader)) + 1, b"\0"), 1
+            )
+        program.write_bytes(content)
+        program.chmod(0o700)
+        if linked:
+            (bundle.path / "venv/bin").mkdir(parents=True)
+            (bundle.path / "venv/bin/python").symlink_to(program)
+            (bundle.path / "venv/pyvenv.cfg").write_text(f"home = {program.parent}\n")
+            program = bundle.path / "venv/bin/python"
+        boot = (
+            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from rootless.host import interpreter;"
+            " import os, subprocess; interpreter.restart_by_loader();"
+            " exe = os.readlink('/proc/self/exe').split()[0];"
+            " print(exe, os.environ.get('LD_LIBRARY_PATH'), sys.executable, sys.prefix);"
+            " worker = interpreter.worker_command('rootless')[:-3];"
+            " script = 'import os; print(os.readlink(\"/proc/self/exe\"))';"
+            " print(subprocess.run([*worker, '-c', script], capture_output=True, text=True))"
+        )
+        done = subprocess.run([program, "-c", boot], capture_output=True, text=True, timeout=60, env={})
+        exe, library, name, prefix, *worker = done.stdout.split()
+        assert library == "None" and name == str(program), done
+        assert (prefix == str(bundle.path / "venv")) == linked
+        for seen in (exe, " ".join(worker)):
+            assert ("/memfd:rootless-loader" in seen) == own_loader and "returncode=1" not in seen, done
+            assert own_loader or "/ld" in seen, done
 
 
 def test_joining_process_cannot_be_reached_from_inside(bundle: Bundle) -> None:
