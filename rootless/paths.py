@@ -163,20 +163,27 @@ def make_private(path: str) -> None:
     Whatever the umask, a set-gid parent or the parent's default ACL say. Raises OSError.
     """
     try:
-        os.mkdir(path, 0o700)
+        make_new_private(path)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         if parent in ("", path):
             raise
         make_private(parent)
         try:
-            os.mkdir(path, 0o700)
+            make_new_private(path)
         except FileExistsError:
             return
     except OSError:
         if not os.path.lexists(path):  # automounters and read-only file systems do not say EEXIST first
             raise
-        return
+
+
+def make_new_private(path: str) -> None:
+    """Make directory `path` as `make_private` does, where its parent is there and itself is not.
+
+    What is made below it inherits neither group nor access control list. Raises OSError, FileExistsError among them.
+    """
+    os.mkdir(path, 0o700)
     fd = os.open(path, _DIRECTORY)
     try:
         status = os.fstat(fd)

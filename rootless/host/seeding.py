@@ -107,6 +107,7 @@ class _Seeding:
             try:
                 private = os.open(self._private, _DIRECTORY, dir_fd=self._parent)
                 try:
+                    _drop_default_acl(private)  # earlier versions let volumes inherit one
                     copy_tree(origin, private)
                 finally:
                     os.close(private)
@@ -138,6 +139,13 @@ class _Seeding:
             copy_tree(private, self._data)
         finally:
             os.close(private)
+
+
+def _drop_default_acl(directory: int) -> None:
+    try:
+        os.removexattr(directory, "system.posix_acl_default")
+    except OSError:
+        pass  # there is none, or the file system knows none
 
 
 def _move_name(private: int, name: str, data: int) -> None:

@@ -11,6 +11,7 @@ from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.client import Worker, Workers
 from rootless.builder.worker.step_jobs import LayerTree
 from rootless.errors import HostLimit
+from rootless.paths import make_new_private
 from rootless.records.json_file import random_name
 from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer
 
@@ -65,7 +66,7 @@ class BuildSession:
         )
         self.directory = self.store.path("incoming", f"build-{random_name()[:16]}")
         try:
-            os.mkdir(self.directory, 0o700)
+            make_new_private(self.directory)
         except OSError as e:
             raise HostLimit(f"cannot make '{self.directory}': {e.strerror}") from e
 
@@ -93,6 +94,7 @@ class BuildSession:
             os.mkdir(path, 0o700)
             for name in names:
                 os.mkdir(f"{path}/{name}", 0o755)
+                os.chmod(f"{path}/{name}", 0o755)  # noqa: S103 - some show in the container; their parent is 0700
         except OSError as e:
             raise HostLimit(f"cannot make '{path}': {e.strerror}") from e
         return path

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, clean, walk
 from rootless.errors import InvalidInput
-from rootless.kernel.files import chmod_special, open_in_root
-from rootless.storage.files.tree_copy import copy_content
+from rootless.kernel.files import chmod_special, open_in_root, open_special
+from rootless.storage.files.tree_copy import copy_content, drop_acl
 from rootless.storage.owners import overrides
 
 TYPE_CHECKING = False
@@ -122,6 +122,7 @@ class Placer:
                 raise InvalidInput(f"cannot make directory '{parent}/{name}': a dangling link is in the way") from None
             made = os.open(name, DIRECTORY, dir_fd=directory)
             try:
+                drop_acl(made)
                 if chmod and self._rules.chmod is not None:
                     mode = self._rules.chmod(mode, True)
                 self._own(made, self._rules.owner or (0, 0), mode, stat.S_IFDIR)
@@ -268,6 +269,7 @@ class Placer:
             os.mkdir(name, 0o700, dir_fd=parent)
             made = os.open(name, DIRECTORY, dir_fd=parent)
             try:
+                drop_acl(made)
                 self._attributes(source, made, status)
             finally:
                 os.close(made)
@@ -289,6 +291,11 @@ class Placer:
             self._own_link(spot, status, link)
         elif kind == stat.S_IFIFO:
             os.mkfifo(spot.name, 0o600, dir_fd=spot.directory)
+            fifo = open_special(spot.directory, spot.name, stat.S_IFIFO)
+            try:
+                drop_acl(f"/proc/self/fd/{fifo}")
+            finally:
+                os.close(fifo)
             self._own_link(spot, status, "")
         else:
             self.skipped += 1
@@ -330,6 +337,7 @@ class Placer:
             write = os.open(spot.name, _NEW, 0o600, dir_fd=spot.directory)
             try:
                 copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
+                drop_acl(write)
                 self._attributes(read, write, status)
                 time = self._time(status)
                 os.utime(write, ns=(time, time))
@@ -348,6 +356,7 @@ class Placer:
                 view = memoryview(content)
                 while view:
                     view = view[os.write(write, view) :]
+                drop_acl(write)
                 if self._rules.chmod is not None:
                     mode = self._rules.chmod(mode, False)
                 self._own(write, self._rules.owner or (0, 0), mode, stat.S_IFREG)

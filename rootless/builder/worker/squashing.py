@@ -9,7 +9,7 @@ import os
 import stat
 
 from rootless.kernel.files import is_whiteout
-from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, is_opaque, remove
+from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, bare, is_opaque, remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def merge(layers: Sequence[str], upper: str) -> None:
     try:
         for layer in layers:
             source = os.open(layer, PATH_DIRECTORY)
+            bare(target)
             try:
                 _Merge(target).merge(source, target, "")
             finally:
@@ -76,6 +77,7 @@ class _Merge:
             made = os.open(name, PATH_DIRECTORY, dir_fd=target)
             try:
                 was_opaque = is_opaque(made)
+                bare(made)
                 self.merge(inner, made, f"{prefix}{name}/")
                 if covers or was_opaque:
                     os.setxattr(made, _OPAQUE, b"y")

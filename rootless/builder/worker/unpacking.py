@@ -13,6 +13,7 @@ import stat
 from rootless.errors import InvalidInput
 from rootless.image.decompress import HEAD, PlainBytes
 from rootless.storage.files.placer import Bytes, write_content
+from rootless.storage.files.tree_copy import drop_acl
 from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarStream, is_header
 
 TYPE_CHECKING = False
@@ -134,6 +135,7 @@ class _Unpacker:
             return False
         elif member.type == FIFO:
             os.mkfifo(path, 0o600)
+            drop_acl(path)
         else:
             self.skipped += 1  # a device: an ordinary user can make none
             return False
@@ -168,7 +170,7 @@ class _Unpacker:
             except FileNotFoundError:
                 self._keep(above)
                 try:
-                    os.mkdir(path, 0o755)
+                    self._make_directory(path)
                 except FileExistsError:
                     raise InvalidInput(f"cannot unpack below '{path}': a dangling link is there") from None
                 self._times.append((path, self._rules.timestamp * 10**9))
@@ -200,11 +202,11 @@ class _Unpacker:
 
     def _directory_entry(self, path: str, member: TarEntry, time: int) -> None:
         try:
-            os.mkdir(path, 0o755)
+            self._make_directory(path)
         except FileExistsError:
             if not os.path.isdir(path):
                 self._remove(path)
-                os.mkdir(path, 0o755)
+                self._make_directory(path)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._own_open(fd, member, stat.S_IFDIR)
@@ -212,10 +214,19 @@ class _Unpacker:
             os.close(fd)
         self._times.append((path, time))
 
+    def _make_directory(self, path: str) -> None:
+        """Make a directory that inherits nothing, whatever is set for the one above it."""
+        os.mkdir(path, 0o755)
+        drop_acl(path)
+        if not self._rules.single:
+            os.chown(path, 0, 0)
+        os.chmod(path, 0o755)  # noqa: S103 - as docker makes what an archive only implies
+
     def _regular(self, member: TarEntry, source: Bytes, path: str) -> None:
         fd = os.open(path, _NEW, 0o600)
         try:
             write_content(fd, member, source)
+            drop_acl(fd)
             self._own_open(fd, member, stat.S_IFREG)
         finally:
             os.close(fd)
@@ -227,10 +238,11 @@ class _Unpacker:
         mode = member.mode & 0o7777
         if self._rules.chmod is not None:
             mode = self._rules.chmod(mode, kind == stat.S_IFDIR)
-        if self._rules.single and owner != (0, 0):
-            overrides.write(fd, overrides.Override(*owner, mode, kind))
-            mode = overrides.on_disk(mode, kind)
-        elif owner != (0, 0):
+        if self._rules.single:
+            if owner != (0, 0):
+                overrides.write(fd, overrides.Override(*owner, mode, kind))
+                mode = overrides.on_disk(mode, kind)
+        else:
             try:
                 os.fchown(fd, *owner)
             except OSError as e:
@@ -239,7 +251,7 @@ class _Unpacker:
 
     def _own(self, path: str, member: TarEntry) -> None:
         owner = self._rules.owner or (member.uid, member.gid)
-        if owner == (0, 0) or self._rules.single:
+        if self._rules.single:
             return
         try:
             os.chown(path, *owner, follow_symlinks=False)

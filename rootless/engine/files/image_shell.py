@@ -6,6 +6,7 @@ import json
 import os
 
 from rootless.errors import HostLimit
+from rootless.paths import make_new_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
         driver = choose(engine.settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
         directory = store.containers.path(store.containers.new_id())
         try:
-            os.mkdir(directory, 0o700)
+            make_new_private(directory)
             os.mkdir(f"{directory}/rootfs", 0o755)
         except OSError as e:
             raise HostLimit(f"cannot make '{directory}': {e.strerror}") from e

@@ -165,7 +165,8 @@ class _Look:
             return (), "", False  # made before there were recipes: nothing to compare with but its blob
         if self._quick:
             return (), "", False
-        found = worker_client.run(VerifyJob(directory, record.content.lost), self._store.id_map)
+        job = VerifyJob(directory, record.content.lost, self._store.layers.lowers_of(record))
+        found = worker_client.run(job, self._store.id_map)
         whole = found.diff_id == diff_id
         if not found.count:
             return (), "" if whole else "its recipe makes another archive", whole

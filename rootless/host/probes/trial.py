@@ -10,6 +10,7 @@ import time
 
 from rootless.errors import RootlessError
 from rootless.host.probes.result import Probe
+from rootless.paths import make_new_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Scratch:
         self.path = scratch_path(directory)
 
     def __enter__(self) -> str:
-        os.mkdir(self.path, 0o700)
+        make_new_private(self.path)
         return self.path
 
     def __exit__(

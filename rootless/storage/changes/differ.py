@@ -390,7 +390,8 @@ class LayerWriter:
         if is_settled:
             note, mode = None, member.mode
         if target >= 0:
-            if not self._single and (member.uid or member.gid) and not overrides.own(target, member.uid, member.gid):
+            # root:root too: the new file may have the group of a set-gid directory
+            if not self._single and not overrides.own(target, member.uid, member.gid):
                 mode &= 0o1777
                 note = overrides.Override(member.uid, member.gid, mode)
             if not times or is_settled or mode & 0o7000:  # else it was made with that mode

@@ -11,6 +11,7 @@ from rootless.errors import HostLimit
 from rootless.host import userns
 from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import scratch_path
+from rootless.paths import make_new_private
 from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
 
     base = scratch_path(directory)
     target = f"{base}/merged"
-    os.mkdir(base, 0o700)
+    make_new_private(base)  # as the directories of containers are
     try:
         _make_lower(base)
         os.mkdir(target)

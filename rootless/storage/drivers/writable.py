@@ -22,6 +22,7 @@ def make_directories(plan: RootfsPlan, id_map: IdMap, *private: str) -> None:
     try:
         if top_directory == empty_layer(container_dir):
             os.mkdir(top_directory, 0o755)
+            os.chmod(top_directory, 0o755)  # noqa: S103 - the container's root directory, whatever the umask
         top = os.stat(top_directory)
         os.mkdir(plan.upper, 0o700)
         for name in private:

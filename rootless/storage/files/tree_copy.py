@@ -22,7 +22,10 @@ MARKS = ("user.overlay.", "user.fuseoverlayfs.")
 WHITEOUT = ".wh."
 OPAQUE_NAME = ".wh..wh..opq"
 CAPABILITY = "security.capability"
+DEFAULT_ACL = "system.posix_acl_default"
 PATH_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GIVEN = ("user.", CAPABILITY, "system.posix_acl_")
+_ACLS = ("system.posix_acl_access", DEFAULT_ACL)
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,9 +82,7 @@ class Copier:
 
     def attributes(self, read: int, write: int, status: os.stat_result) -> None:
         """Owner, mode, extended attributes, times of an open file or directory."""
-        uid, gid = self.owner(status)
-        if (uid, gid) != (0, 0) or self._owner is not None:
-            os.fchown(write, uid, gid)
+        os.fchown(write, *self.owner(status))  # always: a set-gid directory has given its group
         os.fchmod(write, status.st_mode & 0o7777)
         for attribute in os.listxattr(read):
             if attribute.startswith(MARKS) and not self.marks:
@@ -177,6 +178,7 @@ def copy_tree(source: int, target: int, copier: Copier, root: str) -> None:
     """
     base = os.open(root, PATH_DIRECTORY)
     try:
+        bare(target)
         _copy(source, target, copier, base, "")
     finally:
         os.close(base)
@@ -216,12 +218,62 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
                     os.mkdir(name, 0o700, dir_fd=target)
             made = os.open(name, PATH_DIRECTORY, dir_fd=target)
             try:
+                bare(made)
                 _copy(inner, made, copier, base, f"{prefix}{name}/")
             finally:
                 os.close(made)
         finally:
             os.close(inner)
     copier.attributes(source, target, os.fstat(source))
+
+
+def bare(directory: int) -> None:
+    """Take from a directory (an fd) all attributes that a layer gives, before another layer gives it those that show:
+    a default access control list would be inherited meanwhile, and what only the layer below says shows no more."""
+    for attribute in _attributes(directory):
+        if attribute.startswith(_GIVEN) and not attribute.startswith(MARKS):
+            os.removexattr(directory, attribute)
+
+
+def _attributes(file: int) -> list[str]:
+    try:
+        return os.listxattr(file)
+    except OSError as e:
+        if e.errno not in _NO_XATTR:
+            raise
+        return []
+
+
+def drop_acl(file: int | str) -> None:
+    """Take the access control lists away that a new file or directory (an fd, or a path) has inherited."""
+    for attribute in _ACLS:
+        try:
+            os.removexattr(file, attribute)
+        except OSError as e:
+            if e.errno not in (*_NO_XATTR, errno.ENODATA):
+                raise
+
+
+class NoInheritance:
+    """A `with` in which what is made in a directory (an fd) inherits no access control list from it."""
+
+    __slots__ = ("_acl", "_directory")
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+        self._acl: bytes | None = None
+
+    def __enter__(self) -> None:
+        try:
+            self._acl = os.getxattr(self._directory, DEFAULT_ACL)
+            os.removexattr(self._directory, DEFAULT_ACL)
+        except OSError as e:
+            if e.errno not in (*_NO_XATTR, errno.ENODATA):
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._acl is not None:
+            os.setxattr(self._directory, DEFAULT_ACL, self._acl)
 
 
 def remove(directory: int, name: str) -> None:

@@ -20,6 +20,7 @@ from rootless.storage.tar.layer_rules import (
     MAX_DEPTH,
     MAX_DUPLICATES,
     MAX_ENTRIES,
+    MAX_KEPT,
     OPAQUE_NAME,
     OPAQUE_XATTR,
     WHITEOUT,
@@ -45,7 +46,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Applier:
     """Applies one archive to the directory `root` (an fd).
 
-    links: (path, target) of hard links whose target is not in this layer; implied: directories without an entry.
+    links: (path, target) of hard links whose target is not in this layer; implied: directories without an entry;
+    whiteouts: paths that are marked as deleted, whether a layer below has them or not.
     recipe: where the files that the archive's bytes went to are noted.
     """
 
@@ -54,17 +56,19 @@ class Applier:
         "_cache",
         "_directories",
         "_duplicates",
+        "_kept",
+        "_late",
         "_loose",
         "_opaque",
         "_recipe",
         "_root",
-        "_whiteouts",
         "entries",
         "implied",
         "links",
         "markers",
         "replaced",
         "size",
+        "whiteouts",
     )
 
     def __init__(self, root: int, attributes: LayerAttributes, recipe: RecipeWriter) -> None:
@@ -74,8 +78,10 @@ class Applier:
         self.replaced = Replaced(root, recipe)
         self._cache: dict[bytes, int] = {}
         self._directories: dict[bytes, int] = {}
+        self._late: dict[bytes, tuple[TarEntry, bool]] = {}
+        self._kept = 0
         self._opaque: set[bytes] = set()
-        self._whiteouts: set[bytes] = set()
+        self.whiteouts: set[bytes] = set()
         self._duplicates = 0
         self._loose: list[int] = []
         self.entries = 0
@@ -98,7 +104,7 @@ class Applier:
                     raise InvalidInput(f"layer has more than {MAX_ENTRIES} entries")
                 self._entry(entry, source)
             for path in reversed(list(self._directories)):
-                self._set_time(path, self._directories[path])
+                self._end_directory(path, self._directories[path])
         except OSError as e:
             raise refusal(e, name) from e
         finally:
@@ -109,7 +115,7 @@ class Applier:
         if not names:
             if entry.type != DIRECTORY:
                 raise InvalidInput("layer replaces the root directory by something else")
-            self._attributes.directory(self._root, entry)
+            self._dress_directory(b"", self._root, entry, fresh=b"" not in self._directories)
             self._directories[b""] = entry.mtime
             return
         name = names[-1]
@@ -215,8 +221,20 @@ class Applier:
                 self._mark_opaque(path, fd)
                 fresh = True
         if not fresh or self._attributes.need_more(entry):
-            self._attributes.directory(self._open_directory(parent, path, name), entry, fresh=fresh)
+            self._dress_directory(path, self._open_directory(parent, path, name), entry, fresh=fresh)
         self._directories[path] = entry.mtime
+
+    def _dress_directory(self, path: bytes, fd: int, entry: TarEntry, *, fresh: bool) -> None:
+        """Give a directory its attributes: at the end of the layer where what is made in it until then would get some
+        of them as well, although the archive says nothing of it."""
+        self._late.pop(path, None)
+        if not self._attributes.is_passed_on(entry):
+            self._attributes.directory(fd, entry, fresh=fresh)
+            return
+        self._kept += sum(map(len, entry.xattrs.values()))
+        if self._kept > MAX_KEPT:
+            raise InvalidInput(f"layer has directories with more than {MAX_KEPT >> 20} MiB of extended attributes")
+        self._late[path] = (entry, fresh)
 
     def _link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         target = split(entry.linkname)
@@ -227,7 +245,7 @@ class Applier:
         target_path = b"/".join(target)
         if target_path == path:
             return
-        if target_path in self._whiteouts:
+        if target_path in self.whiteouts:
             raise InvalidInput(f"layer has a hard link '{shown(path)}' to '{shown(target_path)}', which it deletes")
         try:
             source = self._parent(target[:-1], make=False)
@@ -273,7 +291,7 @@ class Applier:
             status = os.stat(hidden, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             self._make_whiteout(parent, hidden)
-            self._whiteouts.add(path)
+            self.whiteouts.add(path)
             return
         if stat.S_ISDIR(status.st_mode):
             self._mark_opaque(path, self._open_directory(parent, path, hidden))
@@ -305,9 +323,9 @@ class Applier:
         finally:
             os.close(real)
         prefix = path + b"/" if path else b""
-        for whiteout in [w for w in self._whiteouts if w.startswith(prefix)]:
+        for whiteout in [w for w in self.whiteouts if w.startswith(prefix)]:
             names = whiteout.split(b"/")
-            self._whiteouts.discard(whiteout)
+            self.whiteouts.discard(whiteout)
             parent = self._parent(names[:-1])
             for name in (names[-1], WHITEOUT + names[-1]):
                 try:
@@ -342,8 +360,8 @@ class Applier:
 
     def _replace(self, path: bytes, parent: int, name: bytes) -> None:
         """Remove what this layer already has under a name: a whiteout, or an earlier entry (a duplicate)."""
-        if path in self._whiteouts:
-            self._whiteouts.discard(path)
+        if path in self.whiteouts:
+            self.whiteouts.discard(path)
         else:
             self._duplicates += 1
             if self._duplicates > MAX_DUPLICATES:
@@ -359,7 +377,8 @@ class Applier:
             for cached in [p for p in self._cache if p == path or p.startswith(prefix)]:
                 os.close(self._cache.pop(cached))
             self._directories = {p: t for p, t in self._directories.items() if p != path and not p.startswith(prefix)}
-            for paths in (self._opaque, self._whiteouts, self.implied):
+            self._late = {p: t for p, t in self._late.items() if p != path and not p.startswith(prefix)}
+            for paths in (self._opaque, self.whiteouts, self.implied):
                 paths.difference_update([p for p in paths if p == path or p.startswith(prefix)])
             self.links = {p: t for p, t in self.links.items() if not p.startswith(prefix)}
 
@@ -399,7 +418,7 @@ class Applier:
                 fd = open_in_root(self._root, os.fsdecode(path), os.O_PATH | os.O_DIRECTORY)
                 self._loose.append(fd)
                 return fd
-            if not make or path not in self._whiteouts:
+            if not make or path not in self.whiteouts:
                 raise
             self._replace(path, parent, name)
             os.mkdir(name, 0o755, dir_fd=parent)
@@ -416,16 +435,24 @@ class Applier:
         self._cache.clear()
         self._loose.clear()
 
-    def _set_time(self, path: bytes, mtime: int) -> None:
-        """Directories last: every file made in them changed their time."""
+    def _end_directory(self, path: bytes, mtime: int) -> None:
+        """Directories last: every file made in them changed their time, and would have inherited from them."""
         if len(self._cache) > CACHED or self._loose:
             self._forget()
         names = path.split(b"/") if path else []
         try:
             if names:
                 parent = self._parent(names[:-1], make=False)
+                if path in self._late:
+                    fd = os.open(names[-1], _PATH, dir_fd=parent)
+                    try:
+                        self._attributes.directory(fd, self._late[path][0], fresh=self._late[path][1])
+                    finally:
+                        os.close(fd)
                 os.utime(names[-1], ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
             else:
+                if path in self._late:
+                    self._attributes.directory(self._root, self._late[path][0], fresh=self._late[path][1])
                 os.utime(".", ns=(mtime, mtime), dir_fd=self._root)
         except (FileNotFoundError, NotADirectoryError):
             pass  # a later entry replaced it

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Marks of overlay file systems: an image that brings its own could delete or redirect what is below it
 PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
 KEPT = ("user.", "security.capability", "system.posix_acl_")
+DEFAULT_ACL = "system.posix_acl_default"
+_OURS = ("user.overlay.", "user.containers.")
 NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 
 
@@ -42,8 +44,15 @@ class LayerAttributes:
         """Whether a directory just made with the plain mode bits of its entry lacks something yet."""
         return bool(entry.xattrs or entry.mode & 0o7000 or entry.uid or entry.gid or self._single)
 
+    @staticmethod
+    def is_passed_on(entry: TarEntry) -> bool:
+        """Whether what is made in the directory of this entry would get something from it: its group (set-gid bit, or
+        a file system mounted with `grpid`) or its access control list."""
+        return bool(entry.gid or entry.mode & stat.S_ISGID or DEFAULT_ACL in entry.xattrs)
+
     def directory(self, fd: int, entry: TarEntry, *, fresh: bool = True) -> None:
-        """Owner, mode and extended attributes; `fd` may be an O_PATH one. fresh: no entry named it before."""
+        """Owner, mode and extended attributes; `fd` may be an O_PATH one. fresh: no entry named it before, else it
+        keeps nothing of the earlier one's."""
         mode = entry.mode
         owned = self.keeps(entry)
         # one who has one id must be able to delete what is in it without a namespace
@@ -52,6 +61,8 @@ class LayerAttributes:
             mode = on_disk(mode, stat.S_IFDIR)
         if owned:
             os.chown(".", entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
+        if not fresh:
+            _strip(fd, entry)  # before the mode: with an access control list chmod(2) would set its mask
         os.chmod(".", mode, dir_fd=fd)
         if entry.xattrs or noted or not fresh:
             real = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
@@ -110,6 +121,20 @@ class LayerAttributes:
                 if e.errno not in NO_XATTR:
                     raise
                 self.lost.xattrs += 1
+
+
+def _strip(fd: int, entry: TarEntry) -> None:
+    """Take the attributes of an earlier entry from a directory, as far as `entry` does not set them anew."""
+    real = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        for name in os.listxattr(real):
+            if name.startswith(KEPT) and not name.startswith(_OURS) and name not in entry.xattrs:
+                os.removexattr(real, name)
+    except OSError as e:
+        if e.errno not in NO_XATTR:
+            raise
+    finally:
+        os.close(real)
 
 
 def is_mapped(number: int, ranges: list[tuple[int, int]]) -> bool:

@@ -1,4 +1,5 @@
-"""The part of a layer that needs the layers below it: hard links to their files, attributes of implied directories.
+"""The part of a layer that needs the layers below it: hard links to their files, attributes of implied directories,
+marks of what is deleted.
 
 overlayfs shows a layer's directory with the attributes of the topmost one, so a directory that the archive only implies
 gets those of the layer below; a link cannot span layers, so the file is copied up (blocks shared where possible).
@@ -6,22 +7,26 @@ gets those of the layer below; a link cannot span layers, so the file is copied 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, link_beneath
-from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, is_opaque
+from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, NoInheritance, is_opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from rootless.storage.layers.jobs import Unfinished
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def complete(target: str, lowers: Sequence[str], links: Sequence[tuple[str, str]], implied: Sequence[str]) -> None:
-    """Make the links and set the attributes; lowers: topmost first. Runs inside the user namespace.
+def complete(target: str, lowers: Sequence[str], unfinished: Unfinished) -> None:
+    """Make the links, set the attributes, take away needless marks; lowers: topmost first. Runs inside the user
+    namespace.
 
     Raises InvalidInput when a link's target is in no layer.
     """
@@ -29,9 +34,10 @@ def complete(target: str, lowers: Sequence[str], links: Sequence[tuple[str, str]
     layers = [os.open(directory, PATH_DIRECTORY) for directory in (target, *lowers)]
     copier = Copier()
     made: dict[tuple[int, int], tuple[int, str]] = {}
-    for path, wanted in links:
+    for path, wanted in unfinished.links:
         _link(layers, path, wanted, copier, made)
-    for path in sorted(implied, key=len, reverse=True):
+    _drop_needless(layers, unfinished.whiteouts)
+    for path in sorted(unfinished.implied, key=len, reverse=True):
         found = _find(layers[1:], path)
         if found is None or not stat.S_ISDIR(found[2].st_mode):
             continue
@@ -63,11 +69,100 @@ def _link(
     elif _find(layers[:1], wanted) is not None:
         os.link(name, new_name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
     else:
-        copier.entry(source, name, parent, new_name, status)
+        with NoInheritance(parent):
+            copier.entry(source, name, parent, new_name, status)
         made[key] = (layers[0], path)
     os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
     os.close(source)
     os.close(parent)
+
+
+def _drop_needless(layers: Sequence[int], whiteouts: Sequence[str]) -> None:
+    """Take out the marks that delete nothing. In a directory that no layer below has, overlayfs shows such a mark as a
+    name that cannot be looked at: it filters only directories that it merges."""
+    for directory, names in by_directory(whiteouts).items():
+        needless = needless_whiteouts(layers[1:], directory, names)
+        if needless is None:
+            needless = names
+        parent = _walk(layers[0], directory) if needless else None
+        if parent is None:
+            continue
+        try:
+            times = os.fstat(parent)
+            for name in needless:
+                try:
+                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                except FileNotFoundError:
+                    os.unlink(f"{WHITEOUT}{name}", dir_fd=parent)  # where there are no character devices
+                else:
+                    if is_whiteout(status):
+                        os.unlink(name, dir_fd=parent)
+            os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+        finally:
+            os.close(parent)
+
+
+def by_directory(paths: Iterable[str]) -> dict[str, list[str]]:
+    """The names of `paths`, by their directory."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        directory, _, name = path.rpartition("/")
+        found.setdefault(directory, []).append(name)
+    return found
+
+
+def needless_whiteouts(lowers: Sequence[int], directory: str, names: Sequence[str]) -> list[str] | None:
+    """Those of `names` that no layer (fds of the trees, topmost first) shows in `directory`; None when all are because
+    no layer shows that directory."""
+    places = _lower_directories(lowers, directory)
+    try:
+        return None if not places else [name for name in names if not _shows(places, name)]
+    finally:
+        for fd in places:
+            os.close(fd)
+
+
+def _shows(places: Sequence[int], name: str) -> bool:
+    for fd in places:
+        try:
+            return not is_whiteout(os.stat(name, dir_fd=fd, follow_symlinks=False))
+        except FileNotFoundError:
+            if _is_marked(fd, name):
+                return False
+    return False
+
+
+def _lower_directories(layers: Sequence[int], path: str) -> list[int]:
+    """The directories that make up `path` in the union of the layers: fds, topmost first, for the caller to close."""
+    places = _until_opaque([os.dup(layer) for layer in layers])
+    for name in filter(None, path.split("/")):
+        found: list[int] = []
+        try:
+            for fd in places:
+                try:
+                    found.append(os.open(name, PATH_DIRECTORY, dir_fd=fd))
+                except FileNotFoundError:
+                    if _is_marked(fd, name):
+                        break
+                except OSError as e:
+                    if e.errno not in (errno.ENOTDIR, errno.ELOOP):
+                        raise
+                    break  # a file, a link or a whiteout: it hides what is below
+        finally:
+            for fd in places:
+                os.close(fd)
+        places = _until_opaque(found)
+    return places
+
+
+def _until_opaque(places: list[int]) -> list[int]:
+    """The directories down to the first that hides those below it; the others are closed."""
+    for position, fd in enumerate(places):
+        if is_opaque(fd):
+            for hidden in places[position + 1 :]:
+                os.close(hidden)
+            return places[: position + 1]
+    return places
 
 
 def _walk(layer: int, path: str) -> int | None:

@@ -51,24 +51,43 @@ class Unfinished:
     """What is left to do in an unpacked tree.
 
     links: (path, target) of hard links to files of the layers below; implied: directories without an entry of their
-    own; replaced: name of the directory in the tree with what the archive itself has replaced, "" without one.
+    own; replaced: name of the directory in the tree with what the archive itself has replaced, "" without one;
+    whiteouts: paths that the layer deletes, of which some may be in no layer below.
     """
 
-    __slots__ = ("implied", "links", "replaced")
+    __slots__ = ("implied", "links", "replaced", "whiteouts")
 
-    def __init__(self, links: Sequence[tuple[str, str]], implied: Sequence[str], replaced: str) -> None:
+    def __init__(
+        self, links: Sequence[tuple[str, str]], implied: Sequence[str], replaced: str, whiteouts: Sequence[str]
+    ) -> None:
         self.links = links
         self.implied = implied
         self.replaced = replaced
+        self.whiteouts = whiteouts
+
+    @property
+    def needs_lowers(self) -> bool:
+        """Whether the layers below must be looked at."""
+        return bool(self.links or self.implied or self.whiteouts)
 
     def to_json(self) -> Json:
         """The members of an answer or a job."""
-        return {"links": [list(pair) for pair in self.links], "implied": list(self.implied), "replaced": self.replaced}
+        return {
+            "links": [list(pair) for pair in self.links],
+            "implied": list(self.implied),
+            "replaced": self.replaced,
+            "whiteouts": list(self.whiteouts),
+        }
 
     @classmethod
     def from_json(cls, fields: Fields) -> Unfinished:
         """The reverse of `to_json`."""
-        return cls(fields.text_pairs("links"), fields.texts("implied"), fields.text("replaced"))
+        return cls(
+            fields.text_pairs("links"),
+            fields.texts("implied"),
+            fields.text("replaced"),
+            fields.texts("whiteouts"),
+        )
 
 
 class Unpacked:
@@ -178,23 +197,30 @@ class RebuildJob(QuietJob):
 
 
 class VerifyJob:
-    """Compare the tree of the layer in `directory` with its recipe and archive. lost: what unpacking could not keep."""
+    """Compare the tree of the layer in `directory` with its recipe and archive.
 
-    __slots__ = ("directory", "lost")
+    lost: what unpacking could not keep; lowers: the trees of the layers below, topmost first, None when they cannot be
+    had: then nobody knows which deletions need a mark.
+    """
+
+    __slots__ = ("directory", "lost", "lowers")
     operation = "verify"
 
-    def __init__(self, directory: str, lost: LostAttributes) -> None:
+    def __init__(self, directory: str, lost: LostAttributes, lowers: Sequence[str] | None) -> None:
         self.directory = directory
         self.lost = lost
+        self.lowers = lowers
 
     def to_json(self) -> Json:
         """The job as JSON values."""
-        return {"directory": self.directory, "lost": self.lost.to_json()}
+        known = {} if self.lowers is None else {"lowers": list(self.lowers)}
+        return {"directory": self.directory, "lost": self.lost.to_json(), **known}
 
     @classmethod
     def from_json(cls, fields: Fields) -> VerifyJob:
         """The reverse of `to_json`."""
-        return cls(fields.text("directory"), LostAttributes.from_json(fields.member("lost")))
+        lowers = fields.texts("lowers") if fields.has("lowers") else None
+        return cls(fields.text("directory"), LostAttributes.from_json(fields.member("lost")), lowers)
 
     def read_answer(self, fields: Fields) -> Verified:
         """What the worker found to be different."""

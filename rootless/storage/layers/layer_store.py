@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput, InvalidState, NotFound
 from rootless.image.digest import hex_of
-from rootless.paths import Lock, ensure_private
+from rootless.paths import Lock, ensure_private, make_new_private
 from rootless.records.json_file import random_name, read_record, write_record
 
 TYPE_CHECKING = False
@@ -180,9 +180,9 @@ class Layers:
                 f"layer '{content.diff_id}' has a hard link to a missing file '{unfinished.links[0][1]}'"
             )
         lowers: Names = []
-        if archive.parent is not None and (unfinished.links or unfinished.implied):
+        if archive.parent is not None and unfinished.needs_lowers:
             lowers = self._lowers(archive.parent)
-        if lowers or unfinished.replaced:
+        if lowers or unfinished.replaced or unfinished.whiteouts:
             self._run(FinishJob(f"{temporary}/diff", lowers, unfinished))
         return LayerRecord(content, archive.parent, self._default_map().key())
 
@@ -278,7 +278,7 @@ class Layers:
     def _make(self) -> str:
         temporary = f"{self.directory}/.{random_name()}"
         try:
-            os.mkdir(temporary, 0o700)
+            make_new_private(temporary)
             os.mkdir(f"{temporary}/diff", 0o755)
             os.chmod(f"{temporary}/diff", 0o755)  # noqa: S103 - the image's root directory; its parent is 0700
         except OSError as e:
@@ -330,6 +330,21 @@ class Layers:
             self._wait_for(current)
             directories.append(f"{self.path(current)}/diff")
             current = self.record(current).parent
+        return directories
+
+    def lowers_of(self, record: LayerRecord) -> Names | None:
+        """The diff directories of all layers below the one of `record`, topmost first; None when that of one of them
+        is not here, or nobody knows which it is."""
+        directories = []
+        while record.parent is not None:
+            directory = f"{self.path(record.parent)}/diff"
+            if not os.path.isdir(directory):
+                return None
+            directories.append(directory)
+            try:
+                record = self.record(record.parent)
+            except (NotFound, InvalidInput):
+                return None
         return directories
 
     def _wait_for(self, chain_id: str) -> None:

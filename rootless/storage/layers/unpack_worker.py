@@ -142,8 +142,10 @@ def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
     content = LayerContent(diff_id, recipe.tar_size, applier.size, applier.entries, applier.markers)
     content.lost = attributes.lost
     links = [(os.fsdecode(path), os.fsdecode(target)) for path, target in applier.links.items()]
-    implied = [os.fsdecode(path) for path in sorted(applier.implied)]
-    return jobs.Unpacked(content, jobs.Unfinished(links, implied, applier.replaced.name))
+    implied, whiteouts = (
+        [os.fsdecode(path) for path in sorted(paths)] for paths in (applier.implied, applier.whiteouts)
+    )
+    return jobs.Unpacked(content, jobs.Unfinished(links, implied, applier.replaced.name, whiteouts))
 
 
 def _shut_in(directory: str) -> None:
@@ -167,7 +169,7 @@ def _finish(job: jobs.FinishJob, id_map: IdMap) -> NoAnswer:
     unfinished = job.unfinished
     if unfinished.replaced:
         take_out(job.target, unfinished.replaced)
-    complete(job.target, job.lowers, unfinished.links, unfinished.implied)
+    complete(job.target, job.lowers, unfinished)
     return NoAnswer()
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import NamedTuple
 
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.tree_copy import is_opaque
 from rootless.storage.layers.attributes import KEPT, PLANTED, is_mapped
+from rootless.storage.layers.complete import by_directory, needless_whiteouts
 from rootless.storage.layers.expected import Expected
 from rootless.storage.layers.jobs import Verified
 from rootless.storage.owners import overrides
@@ -35,6 +37,15 @@ _OURS = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
 _LAST_SECOND = 1 << 31  # times beyond it do not fit every file system
 
 
+class BesideTree(NamedTuple):
+    """What is known of a layer beside its tree. owners: the layer's table; lost: what unpacking could not keep; lowers:
+    fds of the trees below, topmost first, None when they cannot be had."""
+
+    owners: overrides.Table
+    lost: LostAttributes
+    lowers: list[int] | None
+
+
 class Damages:
     """What was found. texts: the first ones; count: of all."""
 
@@ -54,25 +65,36 @@ class Damages:
 class Verifier:
     """Compares a tree with what is expected.
 
-    id_map: of this namespace; owners: the layer's table; lost: what unpacking could not keep.
+    id_map: of this namespace.
     """
 
-    __slots__ = ("_damages", "_expected", "_gids", "_lost", "_owners", "_single", "_uids")
+    __slots__ = (
+        "_damages",
+        "_expected",
+        "_gids",
+        "_lost",
+        "_lowers",
+        "_marks",
+        "_owners",
+        "_single",
+        "_uids",
+    )
 
     def __init__(
         self,
         expected: Expected,
         damages: Damages,
         id_map: IdMap,
-        owners: overrides.Table,
-        lost: LostAttributes,
+        beside: BesideTree,
     ) -> None:
         self._expected = expected
         self._damages = damages
         self._uids, self._gids = ([(e.container, e.size) for e in ids] for ids in (id_map.uids, id_map.gids))
         self._single = id_map.kind == "single"
-        self._lost = lost
-        self._owners = owners
+        self._lost = beside.lost
+        self._owners = beside.owners
+        self._lowers = beside.lowers
+        self._marks: list[bytes] = []
 
     def compare(self, diff: int) -> None:
         """Walk the tree whose top is the directory `diff` (an fd, which is closed)."""
@@ -85,9 +107,18 @@ class Verifier:
         for path in sorted(wanted)[:MOST]:
             self._damages.add(f"'{shown(path)}' is missing")
         self._damages.count += max(len(wanted) - MOST, 0)
-        for path in sorted(self._expected.whiteouts):
-            if not self._expected.is_hidden(path):
-                self._damages.add(f"the mark that deletes '{shown(path)}' is missing")
+        if self._lowers is None:
+            return  # nobody knows which of them are needed
+        missing = [path for path in self._expected.whiteouts if not self._expected.is_hidden(path)]
+        for directory, names in sorted(by_directory(map(os.fsdecode, missing)).items()):
+            needless = needless_whiteouts(self._lowers, directory, names)
+            for name in sorted(set(names) - set(names if needless is None else needless)):
+                self._damages.add(f"the mark that deletes '{_joined(directory, name)}' is missing")
+        for directory, names in sorted(by_directory(map(os.fsdecode, self._marks)).items()):
+            # In a directory that is merged with others of its name a needless mark does no harm: nobody sees it
+            if needless_whiteouts(self._lowers, directory, names) is None:
+                for name in names:
+                    self._damages.add(f"the mark that deletes '{_joined(directory, name)}' deletes nothing, and shows")
 
     def _directory(self, fd: int, path: bytes, wanted: set[bytes]) -> None:
         # Depth is bounded by what unpacking makes; recursion keeps one fd per level
@@ -104,6 +135,7 @@ class Verifier:
                     continue
                 if is_whiteout(status) and here in self._expected.whiteouts:
                     self._expected.whiteouts.discard(here)
+                    self._marks.append(here)
                     continue
                 entry = self._expected.entries.get(here)
                 if entry is not None:
@@ -185,8 +217,12 @@ class Verifier:
             if here_is != value and not (here_is is None and self._lost.xattrs):
                 self._damages.add(f"{here} lacks the attribute {name}, or has another")
         for name in found:
-            if name.startswith(("user.", "security.capability")):
+            if name.startswith(KEPT):
                 self._damages.add(f"{here} has an attribute {name} that is not of the layer")
+
+
+def _joined(directory: str, name: str) -> str:
+    return shown(os.fsencode(f"{directory}/{name}" if directory else name))
 
 
 def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified:
@@ -199,6 +235,7 @@ def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified
 
     damages = Damages()
     rebuilder = Rebuilder(job.directory, damages.add)
+    lowers = None if job.lowers is None else [os.open(directory, _DIRECTORY) for directory in job.lowers]
     enter()
     rebuilder.enter("")
     source = Inflated(-1, lambda fd: rebuilder.pieces())
@@ -206,5 +243,8 @@ def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified
     expected.read(source)
     diff_id = source.drain()
     owners = overrides.open_table("")
-    Verifier(expected, damages, id_map, owners, job.lost).compare(os.open("/diff", _DIRECTORY))
+    verifier = Verifier(expected, damages, id_map, BesideTree(owners, job.lost, lowers))
+    verifier.compare(os.open("/diff", _DIRECTORY))
+    for fd in lowers or ():
+        os.close(fd)
     return Verified(diff_id, damages.count, damages.texts)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from rootless.errors import AlreadyExists, HostLimit, InvalidInput, InvalidState, NotFound, RootlessError, UsageError
-from rootless.paths import Lock, sync_paths
+from rootless.paths import Lock, make_new_private, sync_paths
 from rootless.records.container import ContainerNeeds, ContainerRecord
 from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
@@ -71,7 +71,7 @@ class Containers:
             raise _in_use(name, owner)
         directory = self.path(container_id)
         try:
-            os.mkdir(directory, 0o700)
+            make_new_private(directory)
             write_record(f"{directory}/record.json", record.to_json(), durable=False)
         except FileExistsError as e:
             raise AlreadyExists(f"a container with id '{container_id}' exists") from e

@@ -16,7 +16,7 @@ from rootless.errors import (
     RootlessError,
     UsageError,
 )
-from rootless.paths import sync_paths
+from rootless.paths import make_new_private, sync_paths
 from rootless.records.fields import Fields
 from rootless.records.json_file import random_name, read_record, write_record
 from rootless.storage.store.containers import check_name
@@ -84,7 +84,7 @@ class Volumes:
         name = random_name() if name is None else check_name(name, what="volume")
         temporary = f"{self.directory}/.{random_name()}"
         try:
-            os.mkdir(temporary, 0o700)
+            make_new_private(temporary)
             os.mkdir(f"{temporary}/_data", 0o755)
             os.chmod(f"{temporary}/_data", 0o755)  # noqa: S103 - the root of the volume as containers see it; its parent is 0700
             self._write(temporary, name, anonymous=anonymous, labels=labels or {}, options=options or {})

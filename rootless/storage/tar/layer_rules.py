@@ -13,6 +13,7 @@ from rootless.host.full import FULL, full_error
 MAX_ENTRIES = 10_000_000
 MAX_DUPLICATES = 100_000
 MAX_DEPTH = 512
+MAX_KEPT = 64 << 20  # bytes of extended attributes that are kept in memory until the end
 WHITEOUT = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
 OPAQUE_XATTR = "user.overlay.opaque"

@@ -96,7 +96,8 @@ class Unpacker:
 
     def check(self, chain_id: str, diff_id: str) -> None:
         """Every archive that is unpacked, however odd, can be made again, and its tree is what it says."""
-        job = VerifyJob(self.store.layers.path(chain_id), self.store.layers.record(chain_id).content.lost)
+        record = self.store.layers.record(chain_id)
+        job = VerifyJob(self.store.layers.path(chain_id), record.content.lost, self.store.layers.lowers_of(record))
         found = worker_client.run(job, self.store.id_map)
         assert found.to_json() == {"diff_id": diff_id, "count": 0, "texts": []}
 

@@ -96,7 +96,7 @@ def round_trip(id_map: IdMap, tar: bytes, place: str) -> dict[str, Any]:
             Path(directory, "owners").write_bytes(b"".join(attributes.noted))
         assert recipe.tar_size == len(tar)
         old = os.getcwd()
-        found = verify_here(VerifyJob(directory, attributes.lost), id_map)
+        found = verify_here(VerifyJob(directory, attributes.lost, None), id_map)
         os.chdir(old)
         return {**found, "links": len(applier.links), "unpacked": diff_id}
     except InvalidInput as e:
@@ -231,7 +231,7 @@ def test_damage_is_noticed(unpacker: Unpacker, store: Store, how: str, words: st
     )
     diff = unpacker.layer(archive)
     damage(diff, how)
-    found = worker_client.run(VerifyJob(store.layers.path(unpacker.chains[0]), LostAttributes()), store.id_map)
+    found = worker_client.run(VerifyJob(store.layers.path(unpacker.chains[0]), LostAttributes(), ()), store.id_map)
     assert found.count and any(words in text for text in found.texts), found.texts
 
 

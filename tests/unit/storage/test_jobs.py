@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAP = IdMap([Extent(0, 1000, 1)], [Extent(0, 1000, 1)], "single")
 CONTENT = LayerContent("sha256:1", 10, 5, 2, "names")
 CONTENT.lost = LostAttributes(1, 2, 3)
-UNFINISHED = jobs.Unfinished([("a", "b\udc80")], ["d"], ".wh.x")
+UNFINISHED = jobs.Unfinished([("a", "b\udc80")], ["d"], ".wh.x", ["gone"])
 CHANGED = jobs.Changed(RootfsPlan("overlay", "/c", ["/l"]), MAP, ["/etc/hosts"])
 
 
@@ -35,7 +35,7 @@ CHANGED = jobs.Changed(RootfsPlan("overlay", "/c", ["/l"]), MAP, ["/etc/hosts"])
         jobs.RemapJob("/s", "/t", MAP),
         jobs.DeleteJob("/t"),
         jobs.RebuildJob("/layers", ["a", "b"], 3),
-        jobs.VerifyJob("/layer", LostAttributes(xattrs=4)),
+        jobs.VerifyJob("/layer", LostAttributes(xattrs=4), ["/lower"]),
         jobs.MeasureJob(["/a"]),
         jobs.CommitJob(CHANGED, "/t", None, move=True, squash=False),
         jobs.CommitJob(CHANGED, "/t", 12, move=False, squash=True),
@@ -54,7 +54,7 @@ def test_a_job_is_read_as_it_was_written(job: jobs.DeleteJob) -> None:
     [
         (jobs.UnpackJob("/t", "gzip", None), jobs.Unpacked(CONTENT, UNFINISHED)),
         (jobs.RemapJob("/s", "/t", MAP), LostAttributes(xattrs=1)),
-        (jobs.VerifyJob("/layer", LostAttributes()), jobs.Verified("sha256:1", 1, ["it differs"])),
+        (jobs.VerifyJob("/layer", LostAttributes(), None), jobs.Verified("sha256:1", 1, ["it differs"])),
         (jobs.MeasureJob(["/a"]), jobs.Measured([(4096, 1)])),
         (jobs.CommitJob(CHANGED, "/t", None, move=False, squash=False), CONTENT),
         (jobs.ChangesJob(CHANGED), jobs.ChangeList([("A", "/a")])),
@@ -79,7 +79,7 @@ def test_an_answer_that_no_worker_of_ours_gives(answer: dict[str, object]) -> No
             _read(jobs.MeasureJob(["/a"]), sent)
     else:
         with pytest.raises(RuntimeFailure, match="'diff_id'"):
-            _read(jobs.VerifyJob("/layer", LostAttributes()), sent)
+            _read(jobs.VerifyJob("/layer", LostAttributes(), None), sent)
 
 
 def test_a_record_of_a_layer_made_before_there_were_recipes() -> None:
