@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import click
 
 from rootless import output
-from rootless.errors import RootlessError, UsageError
+from rootless.errors import NotFound, RootlessError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from rootless.cli.progress import PullProgress
+    from rootless.engine.container.endings import Ended
     from rootless.engine.context import Engine
     from rootless.engine.image_types import PullEvent
 
@@ -413,4 +414,25 @@ def do_for_each(names: Iterable[str], action: Callable[[str], str | None]) -> in
         else:
             if printed is not None:
                 output.line(printed)
+    return code
+
+
+def print_in_order(names: Sequence[str], ended: Iterable[Ended], *, may_be_missing: bool = False) -> int:
+    """Print the name of each that has ended, or its error, in the order of `names`, whatever the order of the ends.
+
+    may_be_missing: an unknown container is told and is no failure. Returns the exit code: 1 when one failed.
+    """
+    code = 0
+    known: dict[int, RootlessError | None] = {}
+    printed = 0
+    for position, error in ended:
+        known[position] = error
+        while printed in known:
+            failure = known.pop(printed)
+            if failure is None:
+                output.line(names[printed])
+            else:
+                output.error(str(failure))
+                code = code if may_be_missing and isinstance(failure, NotFound) else 1
+            printed += 1
     return code

@@ -18,16 +18,16 @@ MODULES = {
     "start_container": "container.start",
     "attach_container": "container.start",
     "wanted_after_boot": "container.boot",
-    "stop_container": "container.lifecycle",
-    "restart_container": "container.lifecycle",
-    "kill_container": "container.lifecycle",
+    "stop_containers": "container.lifecycle",
+    "restart_containers": "container.lifecycle",
+    "kill_containers": "container.lifecycle",
     "wait_for_container": "container.lifecycle",
     "rename_container": "container.lifecycle",
     "pause_container": "container.pause",
     "unpause_container": "container.pause",
     "update_container": "container.update",
     "container_stats": "container.stats",
-    "remove_container": "container.container_removal",
+    "remove_containers": "container.container_removal",
     "prune_containers": "container.container_removal",
     "list_containers": "container.listing",
     "container_ports": "container.listing",
@@ -98,17 +98,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.container.boot import wanted_after_boot as wanted_after_boot
     from rootless.engine.container.container_removal import prune_containers as prune_containers
-    from rootless.engine.container.container_removal import remove_container as remove_container
+    from rootless.engine.container.container_removal import remove_containers as remove_containers
     from rootless.engine.container.create import create_container as create_container
     from rootless.engine.container.execute import check_health as check_health
     from rootless.engine.container.execute import exec_in_container as exec_in_container
     from rootless.engine.container.explain import explain_container as explain_container
     from rootless.engine.container.follow import container_logs as container_logs
     from rootless.engine.container.inspect import inspect_container as inspect_container
-    from rootless.engine.container.lifecycle import kill_container as kill_container
+    from rootless.engine.container.lifecycle import kill_containers as kill_containers
     from rootless.engine.container.lifecycle import rename_container as rename_container
-    from rootless.engine.container.lifecycle import restart_container as restart_container
-    from rootless.engine.container.lifecycle import stop_container as stop_container
+    from rootless.engine.container.lifecycle import restart_containers as restart_containers
+    from rootless.engine.container.lifecycle import stop_containers as stop_containers
     from rootless.engine.container.lifecycle import wait_for_container as wait_for_container
     from rootless.engine.container.listing import container_ports as container_ports
     from rootless.engine.container.listing import list_containers as list_containers

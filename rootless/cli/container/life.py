@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import click
 
-from rootless import output
 from rootless.cli import completion
-from rootless.cli.declaration import Session, command, do_for_each, pass_session, switch_option, value_option
+from rootless.cli.declaration import (
+    Session,
+    command,
+    do_for_each,
+    pass_session,
+    print_in_order,
+    switch_option,
+    value_option,
+)
 from rootless.cli.run_flags import confirm, force_option
 from rootless.cli.run_flags import filter_option_prune as filter_option
 from rootless.engine import verbs
@@ -29,13 +36,8 @@ _ANY = click.argument(
 @_RUNNING
 @pass_session
 def stop(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
-    """Ask each to end, and kill it when it does not."""
-
-    def stop_one(name: str) -> str:
-        verbs.stop_container(session.engine, name, timeout=timeout, signal=signal)
-        return name
-
-    return do_for_each(containers, stop_one)
+    """Ask all to end, and kill those that do not; each is printed when it and those before it have ended."""
+    return print_in_order(containers, verbs.stop_containers(session.engine, containers, timeout=timeout, signal=signal))
 
 
 @command("restart", "Restart containers")
@@ -44,13 +46,10 @@ def stop(session: Session, signal: str | None, timeout: int | None, containers: 
 @_ANY
 @pass_session
 def restart(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
-    """Stop each if it runs, then start it."""
-
-    def restart_one(name: str) -> str:
-        verbs.restart_container(session.engine, name, timeout=timeout, signal=signal)
-        return name
-
-    return do_for_each(containers, restart_one)
+    """Stop those that run, then start each."""
+    return print_in_order(
+        containers, verbs.restart_containers(session.engine, containers, timeout=timeout, signal=signal)
+    )
 
 
 @command("kill", "Kill running containers")
@@ -59,12 +58,7 @@ def restart(session: Session, signal: str | None, timeout: int | None, container
 @pass_session
 def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
     """Send a signal to the first process of each."""
-
-    def kill_one(name: str) -> str:
-        verbs.kill_container(session.engine, name, signal=signal)
-        return name
-
-    return do_for_each(containers, kill_one)
+    return print_in_order(containers, verbs.kill_containers(session.engine, containers, signal=signal))
 
 
 @command("pause", "Pause all processes within containers")
@@ -128,19 +122,8 @@ def rename(session: Session, container: str, name: str) -> None:
 @pass_session
 def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]) -> int:
     """Remove each container; the names that were given are printed."""
-    from rootless.errors import NotFound
-
-    def remove_one(name: str) -> str | None:
-        try:
-            verbs.remove_container(session.engine, name, force=force, volumes=volumes)
-        except NotFound as e:
-            if not force:
-                raise
-            output.error(str(e))
-            return None
-        return name
-
-    return do_for_each(containers, remove_one)
+    removed = verbs.remove_containers(session.engine, containers, force=force, volumes=volumes)
+    return print_in_order(containers, removed, may_be_missing=force)
 
 
 @command("prune", "Remove all stopped containers")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rootless.engine import events
-from rootless.engine.container.container_cgroup import kill_all
-from rootless.engine.container.lifecycle import Target, mark_stop
+from rootless.engine.container.endings import Ended, Target, end_together
+from rootless.engine.container.lifecycle import begin_forced_end
 from rootless.engine.container.reconcile import readable_records, state_of
 from rootless.engine.filters import Filters
 from rootless.engine.types import PruneReport
@@ -18,9 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord
-    from rootless.records.state import ContainerState
-
-_SIGKILL = 9
 
 
 def remove_container(engine: Engine, container: str, *, force: bool = False, volumes: bool = False) -> str:
@@ -38,7 +35,9 @@ def remove_container(engine: Engine, container: str, *, force: bool = False, vol
                 f"cannot remove container '{container}': container is {what}: {action} the container before removing "
                 "or force remove"
             )
-        _kill(engine, container_id, state)
+        for ended in end_together([container_id], lambda one: begin_forced_end(engine, one)):
+            if ended.error is not None:
+                raise ended.error
     try:
         record = _record(engine, container_id)
     except InvalidInput as e:
@@ -50,6 +49,25 @@ def remove_container(engine: Engine, container: str, *, force: bool = False, vol
         return container_id  # a --rm container, whose monitor has done it
     remove(engine, record, volumes=volumes)
     return container_id
+
+
+def remove_containers(
+    engine: Engine, containers: Sequence[str], *, force: bool = False, volumes: bool = False
+) -> Iterator[Ended]:
+    """Remove several as `remove_container` does; those that run are killed all at once, and each is removed when it has
+    ended."""
+
+    def begin(container: str) -> Target | None:
+        return begin_forced_end(engine, container) if force else None
+
+    for ended in end_together(containers, begin):
+        error = ended.error
+        if error is None:
+            try:
+                remove_container(engine, containers[ended.position], force=force, volumes=volumes)
+            except RootlessError as e:
+                error = e
+        yield Ended(ended.position, error)
 
 
 def _remove_damaged(engine: Engine, container_id: str) -> None:
@@ -68,25 +86,6 @@ def _record(engine: Engine, container_id: str) -> ContainerRecord | None:
         return engine.store.containers.read(container_id)
     except NotFound:
         return None
-
-
-def _kill(engine: Engine, container_id: str, state: ContainerState) -> None:
-    directory = engine.store.containers.path(container_id)
-    if state.status == "restarting":
-        from rootless.engine.container.lifecycle import stop_container
-
-        stop_container(engine, container_id, timeout=0)
-        return
-    try:
-        target = Target(directory, state, container_id)
-    except InvalidState:
-        return
-    with target:
-        mark_stop(directory)
-        kill_all(state)
-        target.signal(_SIGKILL)
-        target.ends_within(None)
-        target.settle()
 
 
 def remove(engine: Engine, record: ContainerRecord, *, volumes: bool) -> None:

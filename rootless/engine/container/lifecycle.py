@@ -2,89 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import select
 import signal
 import time
 
 from rootless.engine import events
-from rootless.engine.container.container_cgroup import kill_all
+from rootless.engine.container.endings import Ended, Target, end_together
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.signal_names import parse_signal
-from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
+from rootless.errors import HostLimit, InvalidState, NotFound, RootlessError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState
 
 _POLL = 0.05  # seconds between looks where nothing can be waited on
-
-
-class Target:
-    """The first process of a running container, held so that its number cannot come to mean another process.
-
-    `with Target(...)`: the lock file of the monitor is open too, for waiting until the monitor has cleaned up.
-    """
-
-    __slots__ = ("_lock", "directory", "pidfd")
-
-    def __init__(self, directory: str, state: ContainerState, what: str) -> None:
-        from rootless.kernel.process import pidfd_open
-        from rootless.kernel.procfs import start_time
-
-        self.directory = directory
-        pid = state.pid
-        try:
-            self._lock = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as e:
-            raise InvalidState(f"container '{what}' is not running") from e
-        try:
-            # the pidfd first: then what start_time says is said of this very process
-            self.pidfd = pidfd_open(pid)
-            try:
-                if start_time(pid) != state.pid_start:
-                    raise ProcessLookupError
-            except BaseException:
-                os.close(self.pidfd)
-                raise
-        except OSError as e:
-            os.close(self._lock)
-            raise InvalidState(f"container '{what}' is not running") from e
-
-    def signal(self, number: int) -> None:
-        """Send a signal; none if it has ended. Raises HostLimit when the kernel refuses."""
-        from rootless.kernel.process import pidfd_send_signal
-
-        try:
-            pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
-        except OSError as e:
-            raise HostLimit(f"cannot send signal {number} to the container: {e.strerror}") from e
-
-    def ends_within(self, seconds: float | None) -> bool:
-        """Wait for its end, at most `seconds` (None: for ever)."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(None if seconds is None else min(max(0, int(seconds * 1000)), (1 << 31) - 1)))
-
-    def settle(self) -> None:
-        """Wait until the monitor has written the last state, removed a --rm container, and gone."""
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-    def request_stop(self) -> None:
-        """Say that this end is wanted: no restart policy may undo it."""
-        mark_stop(self.directory)
-
-    def __enter__(self) -> Target:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.pidfd)
-        os.close(self._lock)
 
 
 def mark_stop(directory: str) -> None:
@@ -110,22 +45,26 @@ def _look(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
     return container_id, engine.store.containers.path(container_id), state
 
 
-def stop_container(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
-    """Ask a container to end, and kill it when it does not.
+def stop_containers(
+    engine: Engine, containers: Sequence[str], *, timeout: int | None = None, signal: str | None = None
+) -> Iterator[Ended]:
+    """Ask containers to end, all at once, and kill those that do not; each as soon as it has ended.
 
     signal: what is sent first (default: its stop signal). timeout: seconds until SIGKILL (default: its own, else 10;
     -1: never). A container that does not run is left as it is.
     """
+    return end_together(containers, lambda container: _begin_stop(engine, container, timeout, signal))
+
+
+def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str | None) -> Target | None:
     container_id, directory, state = _look(engine, container)
     if state.status == "restarting":
-        _end_restarts(directory, state)
-        return
+        return _end_restarts(directory, state)
     if not state.is_running:
-        return
+        return None
     record = engine.store.containers.read(container_id)
-    settings = record.stop
-    number = parse_signal(signal, "--signal") if signal else settings.signal
-    patience = settings.timeout if timeout is None else timeout
+    number = parse_signal(signal, "--signal") if signal else record.stop.signal
+    patience = record.stop.timeout if timeout is None else timeout
     if state.status == "paused":
         from rootless.engine.container.pause import unpause_container
 
@@ -133,71 +72,97 @@ def stop_container(engine: Engine, container: str, *, timeout: int | None = None
     try:
         target = Target(directory, state, container)
     except InvalidState:
-        return  # it ended by itself meanwhile
-    with target:
-        target.request_stop()
+        return None  # it ended by itself meanwhile
+    try:
+        mark_stop(directory)  # no restart policy may undo this end
         target.signal(number)
-        if not target.ends_within(None if patience < 0 else patience):
-            kill_all(state)
-            target.signal(_SIGKILL)
-            target.ends_within(None)
-        target.settle()
-    events.record_container(engine, record, "stop")
+    except BaseException:
+        target.close()
+        raise
+    target.deadline = None if patience < 0 else time.monotonic() + patience
+    target.on_end = lambda: events.record_container(engine, record, "stop")
+    return target
 
 
-_SIGKILL = int(signal.SIGKILL)
-
-
-def _end_restarts(directory: str, state: ContainerState) -> None:
-    """A container that waits for its next start: its monitor gives that up on SIGTERM."""
-    from rootless.kernel.process import pidfd_open, pidfd_send_signal
-    from rootless.kernel.procfs import start_time
-
+def _end_restarts(directory: str, state: ContainerState) -> Target | None:
+    """A container that waits for its next start: its monitor gives that up on SIGTERM, and is waited for."""
     mark_stop(directory)
-    pid = state.monitor_pid
-    try:
-        pidfd = pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        if start_time(pid) == state.monitor_start:
-            pidfd_send_signal(pidfd, signal.SIGTERM)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll()
-    except OSError:
-        pass  # it has ended by itself
-    finally:
-        os.close(pidfd)
+    monitor = Target.monitor(state)
+    if monitor is not None:
+        monitor.signal(signal.SIGTERM)
+    return monitor
 
 
-def restart_container(engine: Engine, container: str, *, timeout: int | None = None, signal: str | None = None) -> None:
-    """Stop if it runs, then start."""
+def restart_containers(
+    engine: Engine, containers: Sequence[str], *, timeout: int | None = None, signal: str | None = None
+) -> Iterator[Ended]:
+    """Stop those that run, all at once, and start each when it has ended."""
+    for ended in stop_containers(engine, containers, timeout=timeout, signal=signal):
+        error = ended.error
+        if error is None:
+            try:
+                _start_again(engine, containers[ended.position])
+            except RootlessError as e:
+                error = e
+        yield Ended(ended.position, error)
+
+
+def _start_again(engine: Engine, container: str) -> None:
     from rootless.engine.container.start import start_container
 
-    stop_container(engine, container, timeout=timeout, signal=signal)
     start_container(engine, container)
     record = engine.store.containers.read(engine.store.containers.find(container))
     events.record_container(engine, record, "restart")
 
 
-def kill_container(engine: Engine, container: str, *, signal: str = "KILL") -> None:
-    """Send `signal` (name, SIGname or number) to its first process. Raises InvalidState when it does not run."""
-    number = parse_signal(signal, "--signal")
+def kill_containers(engine: Engine, containers: Sequence[str], *, signal: str = "KILL") -> Iterator[Ended]:
+    """Send `signal` (name, SIGname or number) to the first process of each. InvalidState where one does not run.
+
+    The end of those that got SIGKILL is waited for.
+    """
+    return end_together(containers, lambda container: _begin_kill(engine, container, signal))
+
+
+def _begin_kill(engine: Engine, container: str, wanted: str) -> Target | None:
+    number = parse_signal(wanted, "--signal")
     container_id, directory, state = _look(engine, container)
     if not state.is_running:
         raise InvalidState(f"cannot kill container '{container}': container {container_id[:12]} is not running")
     record = engine.store.containers.read(container_id)
-    with Target(directory, state, container) as target:
-        if number in (_SIGKILL, record.stop.signal):
-            target.request_stop()
+    target = Target(directory, state, container)
+    try:
+        if number in (signal.SIGKILL, record.stop.signal):
+            mark_stop(directory)
         events.record_container(engine, record, "kill", signal=str(number))
-        if number == _SIGKILL:
-            kill_all(state)
+        if number == signal.SIGKILL:
+            target.kill()
+            return target
         target.signal(number)
-        if number == _SIGKILL:
-            target.ends_within(None)
-            target.settle()
+    except BaseException:
+        target.close()
+        raise
+    target.close()
+    return None
+
+
+def begin_forced_end(engine: Engine, container: str) -> Target | None:
+    """Kill a container that shall be removed, whatever it does; None when it does not run. Raises NotFound."""
+    _, directory, state = _look(engine, container)
+    if state.status == "restarting":
+        return _end_restarts(directory, state)
+    if not state.is_running:
+        return None
+    try:
+        target = Target(directory, state, container)
+    except InvalidState:
+        return None
+    try:
+        mark_stop(directory)
+        target.kill()
+    except BaseException:
+        target.close()
+        raise
+    return target
 
 
 def wait_for_container(engine: Engine, container: str, *, condition: str = "not-running") -> int:

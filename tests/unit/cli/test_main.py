@@ -13,6 +13,7 @@ from rootless import errors
 from rootless.cli.declaration import Session
 from rootless.cli.main import run as main
 from rootless.engine import verbs
+from rootless.engine.container.endings import Ended
 from rootless.engine.types import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
 
 COMPLETIONS = Path(__file__).resolve().parents[3] / "contrib/completions"
@@ -165,10 +166,10 @@ def test_messages_from_outside_are_escaped(engine: Callable[..., Verbs], capsys:
 
 
 def test_several_names_are_independent(engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(engine: Any, name: str, **_: Any) -> BaseException | None:
-        return errors.NotFound(f"no such container: '{name}'") if name == "b" else None
+    def stop(engine: Any, names: tuple[str, ...], **_: Any) -> list[Ended]:
+        return [Ended(2), Ended(1, errors.NotFound(f"no such container: '{names[1]}'")), Ended(0)]
 
-    engine(stop_container=stop)
+    engine(stop_containers=stop)
     assert main(["stop", "-t", "3", "a", "b", "c"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "a\nc\n"
@@ -194,7 +195,7 @@ def test_exec_gives_the_engine_what_was_asked(engine: Callable[..., Verbs]) -> N
 
 
 def test_rm_force_of_an_unknown_container_is_no_failure(engine: Callable[..., Verbs]) -> None:
-    engine(remove_container=errors.NotFound("no such container: 'x'"))
+    engine(remove_containers=[Ended(0, errors.NotFound("no such container: 'x'"))])
     assert main(["rm", "x"]) == 1
     assert main(["rm", "-f", "x"]) == 0
 

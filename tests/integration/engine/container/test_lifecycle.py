@@ -77,6 +77,31 @@ def test_stop_kills_after_its_patience(busybox: Runner) -> None:
 
 
 @pytest.mark.once
+def test_several_end_at_the_same_time(busybox: Runner) -> None:
+    names = ["one", "two", "three", "four"]
+    for name in names:
+        script = "trap '' TERM; echo up; while :; do sleep 0.2; done"
+        busybox("run", "-d", "--name", name, NONE, "busybox", "sh", "-c", script)
+    for name in names:
+        wait_for(lambda name=name: busybox("logs", name).stdout == "up\n")
+    began = time.monotonic()
+    done = busybox("stop", "-t", "2", "four", "none", "one", "two", "three", check=False)
+    assert 1.9 < time.monotonic() - began < 8, "one waits for another"
+    assert (done.returncode, done.stdout) == (1, "four\none\ntwo\nthree\n")
+    assert done.stderr.startswith("rootless: no such container: 'none'") and done.stderr.count("\n") == 1
+    busybox("start", *names)
+    for name in names:
+        wait_for(lambda name=name: busybox("logs", name).stdout == "up\nup\n")
+    began = time.monotonic()
+    assert busybox("restart", "-t", "2", *names).stdout.split() == names
+    assert 1.9 < time.monotonic() - began < 8, "one waits for another"
+    assert busybox("kill", *names[:2]).stdout.split() == names[:2]
+    assert busybox("ps", "-q").stdout.count("\n") == 2
+    assert busybox("rm", "-f", *names).stdout.split() == names
+    assert not busybox("ps", "-aq").stdout
+
+
+@pytest.mark.once
 def test_signals_by_name(busybox: Runner) -> None:
     busybox(
         "run",
