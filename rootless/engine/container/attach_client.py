@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rootless.engine.container.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size
+from rootless.engine.container.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size, write_all
 from rootless.errors import InvalidState, RuntimeFailure
 from rootless.monitor import protocol
 
@@ -94,7 +94,10 @@ def launch_detached(connection: socket.socket, directory: str, warn: Callable[[s
     Raises the error of the step that failed (RuntimeFailure, CommandNotFound, CommandNotExecutable).
     """
     with connection:
-        connection.sendall(protocol.message(protocol.LaunchRequest(directory)))
+        try:
+            connection.sendall(protocol.message(protocol.LaunchRequest(directory)))
+        except (BrokenPipeError, ConnectionResetError) as e:
+            raise _lost(directory) from e
         decoder = protocol.Decoder()
         while received := _receive(connection):
             for kind, payload in decoder.feed(received):
@@ -205,6 +208,8 @@ class _Client:
         self.unsent = bytearray()
         self.pid: int | None = None
         self.reading = options.streams.stdin is not None
+        # asked now: of a terminal that was closed it would be untrue
+        self.stdin_is_terminal = options.terminal and self.reading and is_terminal(options.streams.stdin or 0)
 
     def request(self) -> protocol.AttachRequest:
         """What we want to be attached to, with the size of our terminal."""
@@ -315,7 +320,7 @@ class _Client:
         streams = self.options.streams
         if kind in (protocol.STDOUT, protocol.STDERR):
             fd = streams.stdout if kind == protocol.STDOUT else streams.stderr
-            if fd is not None and not _write(fd, payload):
+            if fd is not None and not write_all(fd, payload):
                 # who read our output is gone: as for any program in a pipeline
                 return Outcome(128 + signal.SIGPIPE, self.pid)
         elif kind == protocol.STARTED:
@@ -337,6 +342,10 @@ class _Client:
         except OSError:
             typed = b""  # EIO: our terminal is gone
         if not typed:
+            if self.stdin_is_terminal:
+                # In raw mode no key is an end of input: the terminal was closed. The container's shell gets no word of
+                # that and lives on, as docker has it.
+                sys.exit(128 + signal.SIGHUP)
             self.reading = False
             self.send(protocol.frame(protocol.STDIN_EOF))
             return False
@@ -353,18 +362,3 @@ class _Client:
             sys.exit(128 + number)  # `with RawMode` gives the terminal back on the way out
         elif number not in _NOT_PROXIED:
             self.send(protocol.frame(protocol.SIGNAL, bytes((number,))))
-
-
-def _write(fd: int, payload: bytes) -> bool:
-    """Write all of `payload`; False when nobody will ever read it."""
-    view = memoryview(payload)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [])
-        except (BrokenPipeError, ConnectionResetError):
-            return False
-        except OSError:
-            return True  # ENOSPC, EIO: output is lost as with any program, the container's exit code still counts
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from rootless.engine.container.reconcile import readable_records, state_of, tell_damaged
-from rootless.errors import InvalidInput
+from rootless.errors import InvalidInput, NotFound
 from rootless.monitor import stop_request
 from rootless.records.state import NEVER
 
@@ -29,6 +29,8 @@ def wanted_after_boot(engine: Engine) -> list[str]:
         try:
             if record.host == os.uname().nodename and _is_wanted(engine, record):
                 chosen.append((record.created, record.name))
+        except NotFound:
+            continue  # a container of --rm, which the reboot has ended
         except InvalidInput as e:
             tell_damaged(engine, record.id, e)
     return [name for _, name in sorted(chosen)]

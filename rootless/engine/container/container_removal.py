@@ -118,11 +118,14 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
                 continue
             size = tree_size(engine.store.containers.path(container_id, "upper"))
             remove(engine, record, volumes=False)
+        except NotFound:
+            continue  # a container of --rm whose monitor was killed: looking at it has removed it
         except RootlessError as e:
             engine.warn(f"container {container_id[:12]} stays: {e.message}")
             continue
         removed.append(container_id)
         reclaimed += size
+    _remove_sockets(engine)
     return PruneReport(containers=tuple(removed), reclaimed=reclaimed)
 
 
@@ -137,6 +140,36 @@ def _is_being_started(engine: Engine, container_id: str) -> bool:
         return time.time() - os.stat(f"{directory}/launch.json").st_mtime < 5
     except OSError:
         return False
+
+
+_YOUNG = 60.0  # seconds in which a socket at which nobody listens may belong to a monitor that just begins
+_SUFFIX = ".sock"
+
+
+def _remove_sockets(engine: Engine) -> None:
+    """Remove the sockets at which nobody listens. Another store's are among them, so that each is tried."""
+    import socket
+
+    directory = f"{engine.directories.runtime}/containers"
+    try:
+        names = [name for name in os.listdir(directory) if name.endswith(_SUFFIX)]
+    except OSError:
+        return
+    for name in names:
+        path = f"{directory}/{name}"
+        try:
+            if time.time() - os.lstat(path).st_mtime < _YOUNG:
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+                parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # sun_path holds 107 bytes
+                try:
+                    trial.connect(f"/proc/self/fd/{parent}/{name}")
+                finally:
+                    os.close(parent)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            continue
 
 
 def tree_size(path: str) -> int:

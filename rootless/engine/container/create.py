@@ -14,7 +14,7 @@ from rootless.engine.container.names import suggest_name
 from rootless.engine.plan import launchfile, mount_sources, networking
 from rootless.engine.plan.container_plan import plan
 from rootless.engine.types import ContainerOptions
-from rootless.errors import AlreadyExists, HostLimit, RootlessError, UsageError
+from rootless.errors import AlreadyExists, HostLimit, NotFound, RootlessError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,9 +133,24 @@ def _make_directory(engine: Engine, planned: ContainerPlan) -> str:
             return engine.store.containers.create(planned.record)
         except AlreadyExists:
             if planned.options.name is not None:
+                if attempt == 0 and _has_gone(engine, planned.options.name):
+                    continue
                 raise
             planned.rename(suggest_name(attempt + 1))
     return engine.store.containers.create(planned.record)
+
+
+def _has_gone(engine: Engine, name: str) -> bool:
+    """Whether the container that had `name` is no more: one of --rm whose monitor was killed goes when looked at."""
+    from rootless.engine.container.reconcile import state_of
+
+    try:
+        state_of(engine, engine.store.containers.find(name))
+    except NotFound:
+        return True
+    except RootlessError:
+        pass  # damaged: it keeps its name
+    return False
 
 
 def publish(engine: Engine, planned: ContainerPlan) -> None:

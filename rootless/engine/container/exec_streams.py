@@ -9,7 +9,7 @@ import os
 import select
 import signal
 
-from rootless.engine.container.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size
+from rootless.engine.container.terminal import DetachKeys, RawMode, is_terminal, parse_detach_keys, size, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Carrier:
             return
         except OSError:
             chunk = b""  # EIO: nobody has the pty open any more
-        if not chunk or not _write(self.outputs[fd], chunk):
+        if not chunk or not write_all(self.outputs[fd], chunk):
             del self.outputs[fd]
             if fd != self.terminal:
                 os.close(fd)  # the process gets SIGPIPE, as in any pipeline
@@ -213,18 +213,3 @@ class Carrier:
             pass
         finally:
             os._exit(0)
-
-
-def _write(fd: int, chunk: bytes) -> bool:
-    """Write all; False when nobody will read it."""
-    view = memoryview(chunk)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [])
-        except BrokenPipeError:
-            return False
-        except OSError:
-            return True
-    return True

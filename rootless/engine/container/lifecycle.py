@@ -170,7 +170,7 @@ def wait_for_container(engine: Engine, container: str, *, condition: str = "not-
     if condition not in ("not-running", "next-exit", "removed"):
         raise UsageError(f"invalid condition '{condition}'", hint="use not-running, next-exit or removed (--condition)")
     from rootless.engine.container import attach_client
-    from rootless.engine.container.start import socket_path
+    from rootless.engine.container.reconcile import socket_path
 
     container_id, directory, state = _look(engine, container)
     code = state.exit_code

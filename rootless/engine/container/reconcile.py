@@ -1,4 +1,7 @@
-"""What a container's state is now: the monitor's word, checked against locks, boot id and host."""
+"""What a container's state is now: the monitor's word, checked against locks, boot id and host.
+
+What a monitor that was killed leaves, its socket and a container of --rm, is removed by whoever looks first.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
 def state_of(engine: Engine, container_id: str) -> ContainerState:
     """The state of a container; a new one is "created".
 
-    When the monitor was killed or the host was booted again, the state is put right first (exit code 137). A container
-    that runs on another host (a home shared by NFS) keeps its state and gets "remote": that host's name.
+    When the monitor was killed or the host was booted again, the state is put right first (exit code 137), and a --rm
+    container is removed: NotFound is raised. A container that runs on another host (a home shared by NFS) keeps its
+    state and gets "remote": that host's name.
     """
     containers = engine.store.containers
     try:
@@ -43,11 +47,52 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
 
             directory = containers.path(container_id)
             if not reap.is_supervised(directory):
+                stale = reap.stale(directory)
+                if stale is not None and collect(engine, container_id):
+                    raise NotFound(f"no such container: '{container_id[:12]}'", hint="its monitor was killed")
                 # None: somebody else has put it right since we read it, or a monitor has taken over
-                state = reap.stale(directory) or containers.read_state(container_id) or ContainerState()
+                state = stale or containers.read_state(container_id) or ContainerState()
     if state.status == "running" and os.path.exists(containers.path(container_id, "paused")):
         state.status = "paused"
     return state
+
+
+def socket_path(engine: Engine, container_id: str) -> str:
+    """Where the container's monitor listens: in the runtime directory that its last start found."""
+    try:
+        runtime = engine.store.containers.read_launch(container_id).runtime_dir
+    except (NotFound, InvalidInput):
+        runtime = ""  # removed meanwhile, or damaged
+    return f"{runtime or engine.directories.runtime}/containers/{container_id}.sock"
+
+
+def collect(engine: Engine, container_id: str) -> bool:
+    """Remove the socket of a dead monitor, and its container if it was one of --rm; whether that is gone now.
+
+    What cannot be removed now, on a full disk, is left for the next prune: who only looks is not told.
+    """
+    try:
+        os.unlink(socket_path(engine, container_id))
+    except OSError:
+        pass  # there is none
+    containers = engine.store.containers
+    try:
+        launch, record = containers.read_launch(container_id), containers.read(container_id)
+        if launch.remove is None:
+            return False
+        containers.remove(container_id, launch.id_map)
+    except (RootlessError, OSError):
+        return not os.path.exists(containers.path(container_id))
+    from rootless.engine import events
+
+    events.record_container(engine, record, "destroy")
+    for mount in record.mounts:
+        if mount.kind == "volume" and mount.anonymous:
+            try:
+                engine.store.volumes.remove(mount.name)
+            except (RootlessError, OSError):
+                continue  # another container has it, or the next prune removes it
+    return True
 
 
 def readable_records(engine: Engine) -> Records:

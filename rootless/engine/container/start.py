@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
-from rootless.errors import InvalidInput, InvalidState, NotFound, UsageError
+from rootless.errors import InvalidState, RootlessError, RuntimeFailure, UsageError
 from rootless.monitor import stop_request
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptio
     from rootless.engine.container import attach_client
 
     connection = attach_client.spawn_monitor(engine.take_monitor())
+    container_id = ""
     try:
         from rootless.engine.container.create import make
 
@@ -31,9 +32,24 @@ def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptio
             return RunOutcome(container_id, None)
         streams = _streams(options, attach)
         outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
+    except RuntimeFailure:
+        if options.rm and container_id:
+            _discard(engine, container_id)
+        raise
     finally:
         connection.close()
     return RunOutcome(container_id, outcome.exit_code)
+
+
+def _discard(engine: Engine, container_id: str) -> None:
+    """Remove a --rm container whose monitor was killed before it could do so; mostly there is none."""
+    from rootless.engine.container.reconcile import collect, state_of
+
+    try:
+        if not state_of(engine, container_id).is_running:
+            collect(engine, container_id)
+    except RootlessError:
+        pass  # its monitor has removed it; else the next command or prune does
 
 
 def _check_streams(options: ContainerOptions, attach: AttachOptions) -> None:
@@ -199,16 +215,8 @@ def attach_container(engine: Engine, container: str, how: AttachOptions) -> RunO
 def attach_to(engine: Engine, container_id: str, how: AttachOptions) -> RunOutcome:
     """Follow the container whose monitor runs."""
     from rootless.engine.container import attach_client
+    from rootless.engine.container.reconcile import socket_path
 
     options = _saved_options(engine, container_id)
     outcome = attach_client.attach(socket_path(engine, container_id), _follow(options, how))
     return RunOutcome(container_id, outcome.exit_code)
-
-
-def socket_path(engine: Engine, container_id: str) -> str:
-    """Where the container's monitor listens: in the runtime directory that its last start found."""
-    try:
-        runtime = engine.store.containers.read_launch(container_id).runtime_dir
-    except (NotFound, InvalidInput):
-        runtime = ""  # removed meanwhile, or damaged
-    return f"{runtime or engine.directories.runtime}/containers/{container_id}.sock"

@@ -1,16 +1,41 @@
-"""The user's terminal: raw mode, its size, and the keys that detach. It knows nothing of containers or sockets."""
+"""The caller's standard streams: output written whole or with an error; a terminal's raw mode, size and detach keys.
+
+It knows nothing of containers or sockets.
+"""
 
 from __future__ import annotations
 
 import os
+import select
 import termios
 from types import TracebackType
 from typing import Any
 
-from rootless.errors import UsageError
+from rootless.errors import HostLimit, UsageError
 
 # ctrl-X is X with its upper three bits cleared; docker allows these names besides the letters
 _CONTROL_NAMES = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
+_NAMES = {1: "standard output", 2: "standard error"}
+
+
+def write_all(fd: int, content: bytes) -> bool:
+    """Write all of `content` to descriptor `fd`; False when nobody will ever read it (EPIPE).
+
+    Raises HostLimit with the kernel's reason when it cannot be written: on a full disk (ENOSPC) a dump that is cut
+    short must not look like a whole one.
+    """
+    view = memoryview(content)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        except OSError as e:
+            name = _NAMES.get(fd, f"descriptor {fd}")
+            raise HostLimit(f"cannot write the container's output to {name}: {e.strerror}") from e
+    return True
 
 
 def is_terminal(fd: int) -> bool:
