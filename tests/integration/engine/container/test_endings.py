@@ -65,6 +65,7 @@ class Terminal:
             time.sleep(0.05)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("ignores_hangup", [False, True], ids=["hangup", "nohup"])
 def test_a_closed_terminal_ends_the_client_and_not_the_container(
     busybox: Runner, shared_root: Path, ignores_hangup: bool
@@ -85,6 +86,7 @@ def test_a_closed_terminal_ends_the_client_and_not_the_container(
     wait_for(lambda: not busybox("ps", "-aq").stdout)
 
 
+@pytest.mark.once
 def test_output_that_cannot_be_written_is_an_error(busybox: Runner, shared_root: Path) -> None:
     say = ["busybox", "sh", "-c", "echo out; echo err >&2"]
     busybox("create", "--name", "c", NONE, *say)
@@ -164,6 +166,7 @@ def test_what_a_killed_monitor_leaves_is_collected(busybox: Runner, shared_root:
     assert len(busybox("volume", "ls", "-q").stdout) < len(volumes)
 
 
+@pytest.mark.once
 def test_prune_removes_sockets_at_which_nobody_listens(busybox: Runner, shared_root: Path) -> None:
     busybox("run", "-d", "--name", "up", NONE, "busybox", "sleep", "300")
     directory, _ = record(busybox, shared_root, "up")
