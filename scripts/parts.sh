@@ -18,6 +18,7 @@ start_part() { # start_part INDEX [FILE-FOR-OUTPUT]
     part_states[$1]=runs part_began[$1]=$SECONDS
     set -m
     (
+        set +m  # all that it starts stays in its group
         status=0
         [ -z "${2-}" ] || exec >"$2" 2>&1
         eval "${part_commands[$1]}" || status=$?
@@ -45,17 +46,28 @@ tell_progress() {
     [ -z "$line" ] || echo "   ${line#; }"
 }
 
-# Tests clean up behind themselves when they get an interrupt; what has not ended half a minute later is killed.
+# Whether a part is there that has processes still.
+parts_run() {
+    local i
+    for i in "${!part_titles[@]}"; do
+        [ "${part_states[i]}" != runs ] || ! kill -0 -- "-${part_pids[i]}" 2>/dev/null || return 0
+    done
+    return 1
+}
+
+# Tests clean up behind themselves when they get an interrupt; what is there a quarter of a minute later is asked by TERM, and
+# killed at last.
 interrupt_parts() {
     trap '' INT TERM
-    local i patience=60
-    for i in "${!part_titles[@]}"; do [ "${part_states[i]}" != runs ] || kill -INT -- "-${part_pids[i]}" 2>/dev/null || :; done
-    for i in "${!part_titles[@]}"; do
-        [ "${part_states[i]}" = runs ] || continue
-        while kill -0 -- "-${part_pids[i]}" 2>/dev/null && [ $patience -gt 0 ]; do sleep 0.5; patience=$((patience - 1)); done
-        kill -KILL -- "-${part_pids[i]}" 2>/dev/null || :
-        end_part "$i"
+    local i signal patience
+    for signal in INT TERM KILL; do
+        for i in "${!part_titles[@]}"; do
+            [ "${part_states[i]}" != runs ] || kill -$signal -- "-${part_pids[i]}" 2>/dev/null || :
+        done
+        patience=30
+        while parts_run && [ $patience -gt 0 ]; do sleep 0.5; patience=$((patience - 1)); done
     done
+    for i in "${!part_titles[@]}"; do [ "${part_states[i]}" != runs ] || end_part "$i"; done
     echo 'interrupted' >&2
     exit 130
 }

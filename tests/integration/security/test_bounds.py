@@ -279,17 +279,19 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize("name", FRAMES)
-def test_a_frame_ends_no_container(busybox: Runner, name: str) -> None:
+def test_a_frame_ends_no_container(busybox: Runner) -> None:
     """A client is dropped for what it says; the container goes on."""
     busybox("run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
     runtime = busybox("info", "--format", "{{.RuntimeDir}}").stdout.strip()
     identity = busybox("inspect", "--format", "{{.Id}}", "c").stdout.strip()
-    with socket.socket(socket.AF_UNIX) as connection:
-        place = os.open(f"{runtime}/containers", os.O_PATH)
-        connection.connect(f"/proc/self/fd/{place}/{identity}.sock")
-        os.close(place)
-        connection.sendall(FRAMES[name])
-        time.sleep(0.5)
-    time.sleep(0.5)
-    assert busybox("inspect", "--format", "{{.State.Status}}", "c").stdout == "running\n"
+    place = os.open(f"{runtime}/containers", os.O_PATH)
+    for name, frame in FRAMES.items():
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"/proc/self/fd/{place}/{identity}.sock")
+            connection.settimeout(0.5)  # those that are no reason to drop a client are answered by nothing
+            connection.sendall(frame)
+            with contextlib.suppress(TimeoutError, ConnectionResetError):
+                while connection.recv(1 << 16):
+                    pass
+        assert busybox("inspect", "--format", "{{.State.Status}}", "c").stdout == "running\n", name
+    os.close(place)

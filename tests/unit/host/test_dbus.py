@@ -116,10 +116,17 @@ def serve(path: Path, *pieces: bytes) -> threading.Thread:
     return thread
 
 
-def test_a_conversation_in_small_pieces(tmp_path: Path) -> None:
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A socket's address, of 107 bytes at most: relative, as a test user's temporary directories can be longer."""
+    monkeypatch.chdir(tmp_path)
+    return Path("s")
+
+
+def test_a_conversation_in_small_pieces(address: Path) -> None:
     text = b"OK 0123456789abcdef\r\n" + REFUSAL + REMOVED
-    serve(tmp_path / "s", *(text[i : i + 7] for i in range(0, len(text), 7)))
-    connection = dbus.Connection(str(tmp_path / "s"), is_bus=False)
+    serve(address, *(text[i : i + 7] for i in range(0, len(text), 7)))
+    connection = dbus.Connection(str(address), is_bus=False)
     assert connection.call(TARGET, "", b"") == 1
     first, second = connection.receive(20), connection.receive(20)
     assert first is not None and first.error == "org.example.No"
@@ -132,16 +139,16 @@ def test_a_conversation_in_small_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "problem"), [(b"REJECTED EXTERNAL\r\n", "authentication refused"), (b"x" * 5000, "endless line")]
 )
-def test_a_refused_authentication(tmp_path: Path, said: bytes, problem: str) -> None:
-    serve(tmp_path / "s", said)
+def test_a_refused_authentication(address: Path, said: bytes, problem: str) -> None:
+    serve(address, said)
     with pytest.raises(OSError, match=problem):
-        dbus.Connection(str(tmp_path / "s"), is_bus=True)
+        dbus.Connection(str(address), is_bus=True)
 
 
-def test_no_call_is_sent_before_the_daemon_has_agreed(tmp_path: Path) -> None:
+def test_no_call_is_sent_before_the_daemon_has_agreed(address: Path) -> None:
     """sd-bus as a server leaves a call that it has read along with BEGIN lying until more comes."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "s"))
+        listener.bind(str(address))
         listener.listen(1)
         heard: list[bytes] = []
 
@@ -154,7 +161,7 @@ def test_no_call_is_sent_before_the_daemon_has_agreed(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        connection = dbus.Connection(str(tmp_path / "s"), is_bus=False)
+        connection = dbus.Connection(str(address), is_bus=False)
         connection.call(TARGET, "", b"")
         thread.join(20)
         connection.close()
