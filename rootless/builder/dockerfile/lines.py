@@ -68,6 +68,7 @@ class _Reader:
         self._filename = filename
         self._at = 0
         self._remarks: list[tuple[Place, str]] = []
+        self._last: dict[str, int] | None = None  # where each line is for the last time, once that was asked for
 
     def read(self) -> Lines:
         directives = self._directives()
@@ -146,7 +147,15 @@ class _Reader:
     def _heredocs(self, marks: list[HeredocMark], place: Place) -> tuple[Heredoc, ...]:
         if len(marks) > MAX_HEREDOCS:
             raise DockerfileError(place, f"more than {MAX_HEREDOCS} heredocs in one instruction")
-        return tuple(self._heredoc(mark, place) for mark in marks)
+        # `$((1 << 2))` has the form of a heredoc with a space, which BuildKit refuses as one without an end. It is the
+        # shell's where no line ends it, so that all that BuildKit takes means the same here
+        return tuple(self._heredoc(mark, place) for mark in marks if not mark.is_parted or self._is_ahead(mark.name))
+
+    def _is_ahead(self, text: str) -> bool:
+        """Whether a line that is to come is `text` alone. The lines are looked through once for the whole file."""
+        if self._last is None:
+            self._last = {line.rstrip("\r"): number for number, line in enumerate(self._lines)}
+        return self._last.get(text, -1) >= self._at
 
     def _heredoc(self, mark: HeredocMark, place: Place) -> Heredoc:
         """The lines up to the one that is the name alone."""

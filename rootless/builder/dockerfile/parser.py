@@ -253,6 +253,10 @@ def _sources(line: _Line) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
         return tuple(sources), (), destination
     if heredoc_mark(destination) is not None:
         raise line.error(f"{line.name}: a heredoc cannot be the destination")
+    if "<<" in sources:
+        raise line.error(
+            f"{line.name}: a space parts '<<' from the heredoc's name", hint=f"write <<{line.heredocs[0].name}"
+        )
     by_name = {one.name: one for one in line.heredocs}
     paths: list[str] = []
     inline: list[Heredoc] = []

@@ -16,7 +16,9 @@ from rootless.builder.dockerfile.problems import DockerfileError, Place, did_you
 # what Go's unicode.IsSpace takes for white space
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _BETWEEN = re.compile(r"[\t\v\f\r ]+")
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]*)", re.ASCII)
+_GAP = "\t\n\f\r "  # may stand between `<<` and the name
+_HEREDOC = re.compile(rf"([0-9]*)<<(-?)([{_GAP}]*)([^<]*)", re.ASCII)
+_OPENER = re.compile(r"(\\*)(<+)\Z")
 _JSON_DEPTH = 64
 
 
@@ -25,11 +27,13 @@ class NotStrings(ValueError):
 
 
 class HeredocMark(NamedTuple):
-    """A word `<<NAME`: `is_expanded` is False when NAME was quoted, `strips_tabs` is True for `<<-`."""
+    """A word `<<NAME`: `is_expanded` is False when NAME was quoted, `strips_tabs` is True for `<<-`. is_parted: there
+    is a space in front of NAME."""
 
     name: str
     is_expanded: bool
     strips_tabs: bool
+    is_parted: bool
 
 
 def split_head(line: str) -> tuple[str, str]:
@@ -153,13 +157,13 @@ def _scalar(word: str) -> str:
 
 
 def heredoc_mark(word: str) -> HeredocMark | None:
-    """What `<<EOF`, `<<-EOF`, `3<<"EOF"` asks for; None for any other word."""
+    """What `<<EOF`, `<< EOF`, `<<-EOF`, `3<<"EOF"` asks for; None for any other word."""
     match = _HEREDOC.fullmatch(word)
-    if match is None or not match[3]:
+    if match is None or not match[4]:
         return None
     name: list[str] = []
     quote, was_quoted = "", False
-    rest, at = match[3], 0
+    rest, at = match[4], 0
     while at < len(rest):
         character = rest[at]
         at += 1
@@ -179,15 +183,31 @@ def heredoc_mark(word: str) -> HeredocMark | None:
             name.append(character)
     if quote or not name:
         return None
-    return HeredocMark("".join(name), not was_quoted, match[2] == "-")
+    return HeredocMark("".join(name), not was_quoted, match[2] == "-", bool(match[3]))
 
 
 def heredoc_marks(line: str) -> list[HeredocMark]:
     """Every heredoc that `line` opens, in order. A line with an open quote opens none."""
     if "<<" not in line or _has_open_quote(line):
         return []
-    marks = (heredoc_mark(word) for word in split_quoted(line, "\\"))
+    words: list[str] = []
+    for word in split_quoted(line, "\\"):
+        if words and _awaits_name(words[-1]):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    marks = (heredoc_mark(word) for word in words)
     return [mark for mark in marks if mark is not None]
+
+
+def _awaits_name(word: str) -> bool:
+    """Whether `word` ends with a `<<` that takes the next word to itself, as BuildKit has it since 0.22: neither `<<-`
+    nor `<<<` does."""
+    match = _OPENER.search(word)
+    if match is None:
+        return False
+    # a backslash takes the first `<` away; the others are read in pairs
+    return len(match[2]) > len(match[1]) % 2 and (len(match[2]) - len(match[1]) % 2) % 2 == 0
 
 
 def _has_open_quote(line: str) -> bool:

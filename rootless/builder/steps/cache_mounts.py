@@ -1,6 +1,10 @@
-"""The directories behind RUN --mount=type=cache: kept below the cache directory, by id, until they are pruned.
+"""The directories behind RUN --mount=type=cache: kept below the cache directory, by identity, until they are pruned.
 
-    build/mounts/<hash of the id>[.N]/{data/, lock, id}
+    build/mounts/<hash of the identity>[.N]/{data/, lock, id}
+
+As in BuildKit, mounts share their files where their id is the same and what the directory is first made from: the files
+of `from`, or an empty directory with the owner and mode that are asked for. So a cache that was made for one user is
+not given to another one, who could not write there.
 
 The lock is held, shared or exclusive, as long as a step uses the directory.
 """
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import NamedTuple
 
 from rootless.errors import HostLimit
 from rootless.paths import Lock, ensure_private
@@ -16,14 +21,28 @@ from rootless.paths import Lock, ensure_private
 _MAX_PRIVATE = 1000
 
 
-def claim(cache: str, id: str, sharing: str) -> tuple[str, Lock, bool]:
-    """(directory, lock that is held, whether the directory is new) of the mounts with this id.
+class CacheIdentity(NamedTuple):
+    """Which mounts share one directory. origin: what else than the id tells them apart, "" for a mount that asks for
+    neither `from` nor owner nor mode."""
+
+    id: str
+    origin: str = ""
+
+    @property
+    def hash(self) -> str:
+        """The name of the directory. That of an id alone is as it was before there were origins."""
+        text = f"{self.id}\0{self.origin}" if self.origin else self.id
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def claim(cache: str, identity: CacheIdentity, sharing: str) -> tuple[str, Lock, bool]:
+    """(directory, lock that is held, whether the directory is new) of the mounts with this identity.
 
     cache: the user's cache directory; sharing: shared, private or locked. Raises HostLimit.
 
     locked waits for the other step; private takes another directory when the first one is in use.
     """
-    name = hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    name, id = identity.hash, identity.id
     base = f"{cache}/build/mounts"
     for number in range(_MAX_PRIVATE):
         directory = f"{base}/{name}{f'.{number}' if number else ''}"

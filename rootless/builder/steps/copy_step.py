@@ -94,7 +94,8 @@ def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
         "copy",
         run.state.chain,
         owner=placement.owner,
-        chmod=placement.chmod,
+        # what an earlier version has cached has other modes on the directories that were made
+        chmod=f"{placement.chmod} of directories too" if placement.chmod else placement.chmod,
         destination=placement.destination,
         link=placement.is_link,
         files=facts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 from typing import NamedTuple, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.instructions import Mount, Run
     from rootless.builder.session.build_session import BuildSession, StepRun
+    from rootless.builder.steps.cache_mounts import CacheIdentity
     from rootless.builder.steps.ssh_agent import Forwarder
     from rootless.paths import Lock
 
@@ -123,7 +125,7 @@ class _Preparation:
         self._instruction = instruction
         self._finder = finder
         self._directory = directory
-        self._claims: dict[str, tuple[str, bool]] = {}  # of cache mounts by id: their directory, whether it is new
+        self._claims: dict[Mount, tuple[str, bool]] = {}  # of cache mounts: their directory, whether it is new
 
     def carry_out(self) -> None:
         self._claim_caches()
@@ -172,27 +174,44 @@ class _Preparation:
         self.prepared.binds.append(part)
 
     def _claim_caches(self) -> None:
-        """Lock the directories of all cache mounts in the order of their ids: two steps that want the same ones never
-        wait for each other. Of several mounts of one id the strictest sharing counts."""
-        wanted: dict[str, str] = {}
+        """Lock the directories of all cache mounts in the order of their identities: two steps that want the same ones
+        never wait for each other. Of several mounts of one directory the strictest sharing counts."""
+        wanted: dict[CacheIdentity, list[Mount]] = {}
         for mount in self._instruction.mounts:
             if mount.kind == "cache":
-                id = mount.id or mount.target
-                strictest = max(wanted.get(id, "shared"), mount.sharing, key=("shared", "private", "locked").index)
-                wanted[id] = strictest
+                wanted.setdefault(self._identity(mount), []).append(mount)
         if not wanted:
             return
         from rootless.builder.steps.cache_mounts import claim
 
-        for id in sorted(wanted):
-            directory, lock, is_new = claim(self._session.engine.directories.cache, id, wanted[id])
+        for identity in sorted(wanted):
+            strictest = max((mount.sharing for mount in wanted[identity]), key=("shared", "private", "locked").index)
+            directory, lock, is_new = claim(self._session.engine.directories.cache, identity, strictest)
             self.prepared.locks.append(lock)
-            self._claims[id] = directory, is_new
+            self._claims |= dict.fromkeys(wanted[identity], (directory, is_new))
+
+    def _identity(self, mount: Mount) -> CacheIdentity:
+        """Which cache mounts have their files together with `mount`: those of one id and one origin, as BuildKit's
+        `cache-dir:<id>:<what it is made from>`."""
+        from rootless.builder.steps.cache_mounts import CacheIdentity
+
+        origin: list[object] = []
+        if mount.from_:
+            source = self._finder(mount.from_)
+            if isinstance(source, BuildState):
+                origin.append(source.chain)
+            else:
+                content = source.digest([mount.source or "/"], (), self._session.known(source), wildcards=False)
+                origin.append(content.hexdigest)
+        is_root = not (mount.source or "").strip("/")
+        if is_root and (mount.uid, mount.gid, mount.mode) != (None, None, None):
+            origin.append([mount.uid or 0, mount.gid or 0, 0o755 if mount.mode is None else mount.mode])
+        return CacheIdentity(mount.id or mount.target, json.dumps(origin) if origin else "")
 
     def _cache(self, mount: Mount, target: str) -> None:
         from rootless.builder.context.context_files import clean
 
-        directory, is_new = self._claims[mount.id or mount.target]
+        directory, is_new = self._claims[mount]
         data = f"{directory}/data"
         if is_new and mount.from_:
             _fill(self._session, self._finder(mount.from_), clean(mount.source or ""), data)

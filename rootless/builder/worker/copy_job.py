@@ -140,7 +140,7 @@ def _place_files(placer: Placer, root: int, item: TakenFiles) -> list[tuple[int,
 
             fd = open_in_root(root, match.path, os.O_RDONLY | os.O_NONBLOCK)
             if is_archive(fd):
-                archives.append((fd, placer.directories(destination)))
+                archives.append((fd, placer.directories(destination, chmod=False)))
                 continue
             os.close(fd)
         placer.copy(root, match, destination, parents=item.parents, exclusions=exclusions)

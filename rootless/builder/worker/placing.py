@@ -92,8 +92,11 @@ class Placer:
 
     # -- directories
 
-    def directories(self, path: str, *, mode: int = 0o755, chmod: bool = False) -> str:
-        """Make `path` and its missing parents; the path without links. Raises InvalidInput: a file is in the way."""
+    def directories(self, path: str, *, chmod: bool = True) -> str:
+        """Make `path` and its missing parents; the path without links. Raises InvalidInput: a file is in the way.
+
+        chmod: --chmod holds for what is made, as BuildKit has it since 2025 (fsutil's #228).
+        """
         base = os.readlink(f"/proc/self/fd/{self._root}").rstrip("/")
         here = ""
         for name in clean(path).split("/"):
@@ -105,7 +108,7 @@ class Placer:
             except NotADirectoryError:
                 raise InvalidInput(f"cannot make directory '{target}': a file is in the way") from None
             except FileNotFoundError:
-                self._make(here, name, mode if target.strip("/") == clean(path) else 0o755, chmod=chmod)
+                self._make(here, name, chmod=chmod)
                 fd = open_in_root(self._root, target, _PATH)
             try:
                 here = os.readlink(f"/proc/self/fd/{fd}").removeprefix(base)
@@ -113,7 +116,7 @@ class Placer:
                 os.close(fd)
         return here
 
-    def _make(self, parent: str, name: str, mode: int, *, chmod: bool = False) -> None:
+    def _make(self, parent: str, name: str, *, chmod: bool) -> None:
         with self._open(parent) as directory:
             self._keep_time(parent, directory)
             try:
@@ -123,8 +126,7 @@ class Placer:
             made = os.open(name, DIRECTORY, dir_fd=directory)
             try:
                 drop_acl(made)
-                if chmod and self._rules.chmod is not None:
-                    mode = self._rules.chmod(mode, True)
+                mode = self._rules.chmod(0o755, True) if chmod and self._rules.chmod is not None else 0o755
                 self._own(made, self._rules.owner or (0, 0), mode, stat.S_IFDIR)
             finally:
                 os.close(made)

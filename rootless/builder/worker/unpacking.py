@@ -52,14 +52,19 @@ def unpack(root: int, archives: Sequence[tuple[int, str]], rules: Rules) -> int:
     """Unpack each (fd, directory in the tree); the number of special files that could not be made."""
     for fd, _ in archives:
         is_archive(fd)  # imports what its decompression needs, before the root is the image's
-    from rootless.storage.owners import overrides  # noqa: F401 - the same
+    from rootless.storage.owners import overrides
 
-    _shut_in(root)
-    skipped = 0
-    for fd, directory in archives:
-        with os.fdopen(fd, "rb") as file:
-            skipped += _Unpacker(directory.rstrip("/"), rules).apply(file)
-    return skipped
+    notes = overrides.append_to(rules.table) if rules.single and rules.table is not None else -1
+    try:
+        _shut_in(root)
+        skipped = 0
+        for fd, directory in archives:
+            with os.fdopen(fd, "rb") as file:
+                skipped += _Unpacker(directory.rstrip("/"), rules, notes).apply(file)
+        return skipped
+    finally:
+        if notes >= 0:
+            os.close(notes)
 
 
 def _shut_in(root: int) -> None:
@@ -75,10 +80,14 @@ def _shut_in(root: int) -> None:
 
 
 class _Unpacker:
-    """Unpacks one archive below one directory of the tree, which is the root of this process by now."""
+    """Unpacks one archive below one directory of the tree, which is the root of this process by now.
 
-    def __init__(self, directory: str, rules: Rules) -> None:
+    notes: fd of the table where owners of links and pipes are noted that there are no ids for; -1 for none.
+    """
+
+    def __init__(self, directory: str, rules: Rules, notes: int) -> None:
         self._directory = directory
+        self._notes = notes
         self._rules = rules
         self._times: list[tuple[str, int]] = []
         self._before: dict[str, tuple[int, int]] = {}
@@ -141,6 +150,9 @@ class _Unpacker:
             return False
         if member.type != FILE:
             self._own(path, member)
+        if member.type == FIFO:
+            # after the owner, because chown(2) takes set-id bits away; by name, because nobody else is in this tree
+            os.chmod(path, self._mode(member, is_directory=False))
         os.utime(path, ns=(time, time), follow_symlinks=False)
         return member.type == FILE
 
@@ -235,9 +247,7 @@ class _Unpacker:
         from rootless.storage.owners import overrides
 
         owner = self._rules.owner or (member.uid, member.gid)
-        mode = member.mode & 0o7777
-        if self._rules.chmod is not None:
-            mode = self._rules.chmod(mode, kind == stat.S_IFDIR)
+        mode = self._mode(member, is_directory=kind == stat.S_IFDIR)
         if self._rules.single:
             if owner != (0, 0):
                 overrides.write(fd, overrides.Override(*owner, mode, kind))
@@ -249,9 +259,20 @@ class _Unpacker:
                 raise _unmapped(e, owner) from e
         os.fchmod(fd, mode)
 
+    def _mode(self, member: TarEntry, *, is_directory: bool) -> int:
+        mode = member.mode & 0o7777
+        return mode if self._rules.chmod is None else self._rules.chmod(mode, is_directory)
+
     def _own(self, path: str, member: TarEntry) -> None:
+        """Give a new link or pipe its owner, or note the owner."""
         owner = self._rules.owner or (member.uid, member.gid)
         if self._rules.single:
+            if self._notes >= 0 and owner != (0, 0):
+                from rootless.storage.owners import overrides
+
+                kind = stat.S_IFIFO if member.type == FIFO else stat.S_IFLNK
+                note = overrides.Override(*owner, self._mode(member, is_directory=False), kind)
+                os.write(self._notes, overrides.line(os.fsencode(path), note, member.linkname))
             return
         try:
             os.chown(path, *owner, follow_symlinks=False)

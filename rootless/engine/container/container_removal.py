@@ -104,6 +104,8 @@ def remove(engine: Engine, record: ContainerRecord, *, volumes: bool) -> None:
 
 def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
     """Remove every container that does not run (filters: until, label)."""
+    from rootless.storage.layers.tree_sizes import tree_sizes
+
     wanted = Filters(filters or {}, ("label", "label!", "until"))
     removed, reclaimed = [], 0
     for record in readable_records(engine):
@@ -116,7 +118,7 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
                 continue
             if state.status == "created" and _is_being_started(engine, container_id):
                 continue
-            size = tree_size(engine.store.containers.path(container_id, "upper"))
+            (size,) = tree_sizes([engine.store.containers.path(container_id, "upper")], engine.store.id_map)
             remove(engine, record, volumes=False)
         except NotFound:
             continue  # a container of --rm whose monitor was killed: looking at it has removed it
@@ -124,7 +126,7 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
             engine.warn(f"container {container_id[:12]} stays: {e.message}")
             continue
         removed.append(container_id)
-        reclaimed += size
+        reclaimed += size.content
     _remove_sockets(engine)
     return PruneReport(containers=tuple(removed), reclaimed=reclaimed)
 
@@ -170,20 +172,3 @@ def _remove_sockets(engine: Engine) -> None:
             os.unlink(path)
         except OSError:
             continue
-
-
-def tree_size(path: str) -> int:
-    """Bytes of the files below `path` as far as they can be seen."""
-    total = 0
-    stack = [path]
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
-    return total

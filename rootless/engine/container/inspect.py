@@ -75,10 +75,10 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
     if effective is not None:
         shown["EffectiveLimits"] = effective
     if size:
-        from rootless.engine.container.container_removal import tree_size
+        from rootless.storage.layers.tree_sizes import tree_sizes
 
         layers = engine.store.layers
-        written = tree_size(f"{directory}/upper")
+        written = tree_sizes([f"{directory}/upper"], engine.store.id_map)[0].content
         shown["SizeRw"] = written
         shown["SizeRootFs"] = written + sum(layers.size(c) for c in record.layers if layers.has(c))
     return shown

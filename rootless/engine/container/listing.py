@@ -43,7 +43,7 @@ def list_containers(
     records = sorted(readable_records(engine), key=lambda record: -record.created)
     bounds = {key: _created(engine, wanted.get(key)) for key in ("before", "since")}
     ancestors = _ancestors(engine, wanted.get("ancestor"))
-    rows = []
+    found: list[tuple[ContainerRecord, ContainerState]] = []
     for record in records:
         if not _matches_record(record, wanted, bounds, ancestors):
             continue
@@ -58,10 +58,21 @@ def list_containers(
             continue
         if not _matches_state(state, wanted):
             continue
-        rows.append(summary(engine, record, state, size=size))
-        if 0 <= last <= len(rows):
+        found.append((record, state))
+        if 0 <= last <= len(found):
             break
-    return rows if last < 0 else rows[:last]
+    if last >= 0:
+        found = found[:last]
+    written = _written(engine, [record for record, _ in found]) if size else [None] * len(found)
+    return [_summary(engine, *each, written=rw) for each, rw in zip(found, written, strict=True)]
+
+
+def _written(engine: Engine, records: Sequence[ContainerRecord]) -> list[int | None]:
+    """The bytes that each container has written, its own users' private directories included."""
+    from rootless.storage.layers.tree_sizes import tree_sizes
+
+    uppers = [engine.store.containers.path(record.id, "upper") for record in records]
+    return [size.content for size in tree_sizes(uppers, engine.store.id_map)]
 
 
 def _created(engine: Engine, names: Sequence[str]) -> list[float]:
@@ -127,15 +138,14 @@ def _network_name(mode: str) -> str:
     return "bridge" if recorded_mode(mode).helper is not None else mode
 
 
-def summary(engine: Engine, record: ContainerRecord, state: ContainerState, *, size: bool) -> ContainerSummary:
-    """The row of `ps` for one container; `size` asks for the bytes that it has written."""
-    rw = root = None
-    if size:
-        from rootless.engine.container.container_removal import tree_size
-
-        rw = tree_size(engine.store.containers.path(record.id, "upper"))
+def _summary(
+    engine: Engine, record: ContainerRecord, state: ContainerState, *, written: int | None
+) -> ContainerSummary:
+    """The row of `ps` for one container. written: the bytes that it has written, where sizes are asked for."""
+    root = None
+    if written is not None:
         layers = engine.store.layers
-        root = rw + sum(layers.size(chain) for chain in record.layers if layers.has(chain))
+        root = written + sum(layers.size(chain) for chain in record.layers if layers.has(chain))
     return ContainerSummary(
         id=record.id,
         name=record.name,
@@ -156,7 +166,7 @@ def summary(engine: Engine, record: ContainerRecord, state: ContainerState, *, s
         labels=record.labels,
         mounts=tuple(m.name or m.source for m in record.mounts if m.name or m.source),
         networks=(record.network.mode,),
-        size_rw=rw,
+        size_rw=written,
         size_root=root,
     )
 

@@ -25,10 +25,14 @@ _SHELL = ["/bin/sh", "-c"]
 def apply_changes(config: Fields, changes: Sequence[str]) -> Fields:
     """A copy of the config with each instruction applied, in order. No value of `config` itself is changed.
 
+    A new ENTRYPOINT takes the CMD away that was made for another one, unless a change before it has set the CMD: so a
+    Dockerfile has it, and `docker commit`. An empty one (`ENTRYPOINT []`) leaves CMD as it is, as docker's does.
+
     Raises UsageError naming the instruction, InvalidInput for a member of the config that has another type than the
     image specification's config.md says.
     """
     changed = dict(config)
+    is_cmd_set = False
     for line in changes:
         word, _, rest = line.strip().partition(" ")
         if "=" in word and word.partition("=")[0].upper() in _INSTRUCTIONS:
@@ -42,6 +46,9 @@ def apply_changes(config: Fields, changes: Sequence[str]) -> Fields:
             instruction(changed, rest.strip())
         except ValueError as e:
             raise UsageError(f"invalid change '{line}': {e}") from e
+        is_cmd_set = is_cmd_set or instruction is _cmd
+        if instruction is _entrypoint and changed["Entrypoint"] and not is_cmd_set:
+            changed.pop("Cmd", None)
     return changed
 
 

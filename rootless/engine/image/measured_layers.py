@@ -44,14 +44,14 @@ def measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, 
             unknown.append((chain, directory))
     paths = [*(directory for _, directory in unknown), *places]
     found = worker_client.run(MeasureJob(paths), store.id_map).sizes if paths else []
-    for (chain, directory), (size, inodes) in zip(unknown, found, strict=False):
+    for (chain, directory), (size, inodes, _) in zip(unknown, found, strict=False):
         layers[chain] += size
         try:
             note = json.dumps({"bytes": size, "inodes": inodes}).encode()
             atomic_write(f"{directory}/{_NOTE}", note, durable=False)
         except OSError:
             continue  # being removed, or the disk is full: measured again next time
-    return layers, {path: size for path, (size, _) in zip(places, found[len(unknown) :], strict=True)}
+    return layers, {path: size for path, (size, _, _) in zip(places, found[len(unknown) :], strict=True)}
 
 
 def sizes_of(engine: Engine, chains: Iterable[str]) -> dict[str, int]:

@@ -97,6 +97,7 @@ def _prune_mounts(engine: Engine, older: float | None) -> tuple[list[str], int]:
     """Cache mounts that no step uses now."""
     from rootless.paths import Lock
     from rootless.storage.files.removal import remove_tree
+    from rootless.storage.layers.tree_sizes import tree_sizes
 
     base = f"{engine.directories.cache}/build/mounts"
     names, size = [], 0
@@ -117,20 +118,9 @@ def _prune_mounts(engine: Engine, older: float | None) -> tuple[list[str], int]:
         if not lock.acquire(blocking=False):
             continue
         try:
-            size += _size(path)
+            size += tree_sizes([path], engine.store.id_map)[0].allocated
             remove_tree(path, engine.store.id_map, trash=engine.store.path("trash"))
         finally:
             lock.release()
         names.append(f"cache mount\t{id}")
     return names, size
-
-
-def _size(path: str) -> int:
-    total = 0
-    for parent, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += os.lstat(f"{parent}/{name}").st_blocks * 512
-            except OSError:
-                continue
-    return total

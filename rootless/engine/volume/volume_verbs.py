@@ -55,7 +55,7 @@ def list_volumes(
     dangling = wanted.boolean("dangling")
     volumes = engine.store.volumes
     users = volumes.users() if dangling is not None else {}
-    rows = []
+    found = []
     for volume in volumes.list():
         if wanted.get("name") and not any(text in volume.name for text in wanted.get("name")):
             continue
@@ -63,8 +63,13 @@ def list_volumes(
             continue
         if dangling is not None and dangling == bool(users.get(volume.name)):
             continue
-        rows.append(_summary(volume, size=size))
-    return rows
+        found.append(volume)
+    if not size:
+        return [_summary(volume) for volume in found]
+    from rootless.storage.layers.tree_sizes import tree_sizes
+
+    sizes = tree_sizes([volume.path for volume in found], engine.store.id_map)
+    return [_summary(volume, size.content) for volume, size in zip(found, sizes, strict=True)]
 
 
 def inspect_volume(engine: Engine, name: str) -> dict[str, object]:
@@ -97,6 +102,8 @@ def prune_volumes(
     engine: Engine, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
 ) -> PruneReport:
     """Remove anonymous volumes that no container uses (all: named ones too; filters: label, until)."""
+    from rootless.storage.layers.tree_sizes import tree_sizes
+
     given = dict(filters or {})
     wanted = Filters(given, ("label", "label!", "until", "all"))
     everything = all or bool(wanted.boolean("all"))
@@ -114,8 +121,8 @@ def prune_volumes(
                 continue
             if not wanted.has_labels(volume.labels) or not wanted.is_before(parse_timestamp(volume.created_at)):
                 continue
-            size = _size(volume)
             try:
+                (size,) = tree_sizes([volume.path], store.id_map)
                 store.volumes.remove(volume.name)
             except (InvalidState, NotFound):
                 continue
@@ -123,18 +130,12 @@ def prune_volumes(
                 engine.warn(f"volume {volume.name} stays: {e.message}")
                 continue
             removed.append(volume.name)
-            reclaimed += size
+            reclaimed += size.content
             _note(engine, "destroy", volume.name)
     return PruneReport(volumes=tuple(removed), reclaimed=reclaimed)
 
 
-def _size(volume: VolumeRecord) -> int:
-    from rootless.engine.container.container_removal import tree_size
-
-    return tree_size(volume.path)
-
-
-def _summary(volume: VolumeRecord, *, size: bool) -> VolumeSummary:
+def _summary(volume: VolumeRecord, size: int | None = None) -> VolumeSummary:
     return VolumeSummary(
         name=volume.name,
         driver="local",
@@ -143,5 +144,5 @@ def _summary(volume: VolumeRecord, *, size: bool) -> VolumeSummary:
         labels=dict(volume.labels),
         options=dict(volume.options),
         anonymous=volume.anonymous,
-        size=_size(volume) if size else None,
+        size=size,
     )

@@ -110,6 +110,16 @@ class _Spot(NamedTuple):
     path: bytes
 
 
+class _PlacedDirectory(NamedTuple):
+    """A directory whose files are still to come. path: from the top of the archive; identity: device and inode; mode:
+    what it has in the end where that closes it to the caller, None where it has it already."""
+
+    path: bytes
+    mtime: int
+    identity: tuple[int, int]
+    mode: int | None
+
+
 class ArchivePlacer:
     """Places one archive below the directory `top` (an fd).
 
@@ -141,28 +151,41 @@ class ArchivePlacer:
         """Place every member, then read what is left. Raises InvalidInput (bad archive), InvalidState (in the way)."""
         source = Bytes(reader)
         archive = TarStream(source)
-        times: list[tuple[bytes, int]] = []
+        placed: list[_PlacedDirectory] = []
         try:
             while (entry := archive.next()) is not None:
                 names = _split(entry.name)
                 if names:
-                    made = self._entry(entry, names, source)
-                    if made:
-                        times.append((b"/".join(names), entry.mtime))
+                    directory = self._entry(entry, names, source)
+                    if directory is not None:
+                        placed.append(directory)
                 if entry.type == FILE and entry.stored:
                     source.skip(TarStream.padding(entry))
             source.drain()
-            # Directories last: every file made in them changed their time
-            for path, mtime in reversed(times):
-                parent = self._parent(path.split(b"/")[:-1])
-                os.utime(path.rpartition(b"/")[2], ns=(mtime, mtime), dir_fd=parent, follow_symlinks=False)
+            # Directories last, and the inner ones first: every file made in one changed its time, and without the right
+            # to write (mode 555) or to search it (000) nothing could have been placed in it
+            for each in reversed(placed):
+                self._finish_directory(each)
         finally:
             if self._cached is not None:
                 os.close(self._cached[1])
                 self._cached = None
 
-    def _entry(self, entry: TarEntry, names: list[bytes], source: Bytes) -> bool:
-        """Place one member; whether it is a directory whose time is to be set."""
+    def _finish_directory(self, placed: _PlacedDirectory) -> None:
+        """Give a directory its time and its last mode. Where another one has its name by now, it is left alone."""
+        parent = self._parent(placed.path.split(b"/")[:-1])
+        fd = os.open(placed.path.rpartition(b"/")[2], DIRECTORY, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) == placed.identity:
+                os.utime(fd, ns=(placed.mtime, placed.mtime))
+                if placed.mode is not None:
+                    os.fchmod(fd, placed.mode)
+        finally:
+            os.close(fd)
+
+    def _entry(self, entry: TarEntry, names: list[bytes], source: Bytes) -> _PlacedDirectory | None:
+        """Place one member; a directory that is still to be finished."""
         path, name = b"/".join(names), names[-1]
         parent = self._parent(names[:-1])
         spot = _Spot(parent, name, path)
@@ -174,21 +197,18 @@ class ArchivePlacer:
         else:
             was_directory, is_directory = stat.S_ISDIR(status.st_mode), entry.type == DIRECTORY_KIND
             if was_directory and is_directory:
-                if self._keep:
-                    self._dress_directory(parent, name, entry)
-                return self._keep
+                return self._dress_directory(spot, entry) if self._keep else None
             if was_directory != is_directory and not self._overwrite:
                 words = ("directory", "non-directory") if was_directory else ("non-directory", "directory")
                 raise InvalidState(f"cannot overwrite {words[0]} '{shown(path)}' with {words[1]}", hint="--overwrite")
             if entry.type == LINK and _split(entry.linkname) == names:
-                return False
+                return None
             in_place = self._remove(spot, entry)
         if entry.type == FILE:
             self._file(spot, entry, source, in_place=in_place)
         elif entry.type == DIRECTORY_KIND:
             os.mkdir(name, 0o700, dir_fd=parent)
-            self._dress_directory(parent, name, entry)
-            return True
+            return self._dress_directory(spot, entry)
         elif entry.type == LINK:
             target = _split(entry.linkname)
             if not target:
@@ -201,7 +221,7 @@ class ArchivePlacer:
                 os.close(origin)
         else:
             self._special(parent, name, entry)
-        return False
+        return None
 
     @staticmethod
     def _remove(spot: _Spot, entry: TarEntry) -> bool:
@@ -229,19 +249,26 @@ class ArchivePlacer:
         finally:
             os.close(fd)
 
-    def _dress_directory(self, parent: int, name: bytes, entry: TarEntry) -> None:
-        fd = os.open(name, DIRECTORY, dir_fd=parent)
+    def _dress_directory(self, spot: _Spot, entry: TarEntry) -> _PlacedDirectory:
+        """Dress a directory; on the host it stays open to the caller until all is in it."""
+        fd = os.open(spot.name, DIRECTORY, dir_fd=spot.parent)
         try:
             self._dress(fd, entry)
+            status = os.fstat(fd)
         finally:
             os.close(fd)
+        mode = self._host_mode(entry) if self._owners is None and entry.mode & 0o700 != 0o700 else None
+        return _PlacedDirectory(spot.path, entry.mtime, (status.st_dev, status.st_ino), mode)
+
+    def _host_mode(self, entry: TarEntry) -> int:
+        """The mode of a file of the host's: a set-id bit would let others act as the caller."""
+        return entry.mode if self._keep else entry.mode & 0o1777
 
     def _dress(self, fd: int, entry: TarEntry) -> None:
         """Owner, mode, extended attributes of an open file or directory."""
         mode, owners = entry.mode, self._owners
         if owners is None:
-            # Files of the host's: a set-id bit would let others act as the caller
-            os.fchmod(fd, mode if self._keep else mode & 0o1777)
+            os.fchmod(fd, self._host_mode(entry) | (0o700 if entry.type == DIRECTORY_KIND else 0))
         else:
             owner = owners.find(entry)
             if owners.notes >= 0 and owner != owners.own:

@@ -271,21 +271,21 @@ class MeasureJob:
 
 
 class Measured:
-    """The answer to MeasureJob. sizes: (bytes, inodes) of each path."""
+    """The answer to MeasureJob. sizes: of each path (allocated bytes, inodes, bytes of content), as in TreeSize."""
 
     __slots__ = ("sizes",)
 
-    def __init__(self, sizes: list[tuple[int, int]]) -> None:
+    def __init__(self, sizes: Sequence[tuple[int, int, int]]) -> None:
         self.sizes = sizes
 
     def to_json(self) -> Json:
         """The answer as JSON values."""
-        return {"sizes": self.sizes}
+        return {"sizes": list(self.sizes)}
 
     @classmethod
     def from_json(cls, fields: Fields) -> Measured:
         """The reverse of `to_json`."""
-        return cls(fields.integer_pairs("sizes"))
+        return cls(fields.integer_triples("sizes"))
 
 
 class Changed:

@@ -1,11 +1,13 @@
-"""Bytes and inodes that trees take on disk: allocated blocks, each hard-linked file once. It follows nothing.
+"""What trees take: allocated bytes, inodes and bytes of content, each hard-linked file once. It follows no link.
 
-It runs in the worker inside the user namespace, where directories of mapped ids can be read.
+In the worker inside the user namespace directories of mapped ids can be read too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,75 +15,115 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 512  # st_blocks' unit, whatever the file system's
+_REFUSALS = (errno.EACCES, errno.EPERM)
 
 
-def measure(paths: Sequence[str]) -> list[tuple[int, int]]:
-    """(bytes, inodes) of each path, which may be a file, a tree or absent (0, 0). A file with several names counts
-    where it is met first."""
-    seen: set[tuple[int, int]] = set()
-    return [_measure(path, seen) for path in paths]
+class TreeSize(NamedTuple):
+    """What a tree takes. allocated: bytes of its blocks on disk; inodes: their number; content: bytes that its files
+    (not its directories) say they hold."""
+
+    allocated: int
+    inodes: int
+    content: int
 
 
-def _measure(path: str, seen: set[tuple[int, int]]) -> tuple[int, int]:
-    try:
-        fd = os.open(path, _DIRECTORY)
-    except NotADirectoryError:
-        status = os.lstat(path)
-        return status.st_blocks * _BLOCK, 1
-    except OSError:
-        return 0, 0
-    status = os.fstat(fd)
-    total, inodes = status.st_blocks, 1
-    # One open directory at a time: trees may be deeper than there are fds. Names still to do, and who the parent is
-    names, blocks, count = _entries(fd, seen)
-    total, inodes = total + blocks, inodes + count
-    stack: list[tuple[list[str], tuple[int, int]]] = [(names, (status.st_dev, status.st_ino))]
-    try:
-        while True:
-            names, _ = stack[-1]
-            if names:
-                try:
-                    inner = os.open(names.pop(), _DIRECTORY, dir_fd=fd)
-                except OSError:
-                    continue  # gone meanwhile
-                os.close(fd)
-                fd = inner
-                status = os.fstat(fd)
-                below, blocks, count = _entries(fd, seen)
-                total, inodes = total + blocks, inodes + count
-                stack.append((below, (status.st_dev, status.st_ino)))
-                continue
-            stack.pop()
-            if not stack:
-                break
-            outer = os.open("..", _DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = outer
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) != stack[-1][1]:
-                break  # moved away while we looked: what was seen is the answer
-    finally:
-        os.close(fd)
-    return total * _BLOCK, inodes
+def measure(paths: Sequence[str]) -> list[TreeSize]:
+    """The size of each path, which may be a file, a tree or absent (all 0), as far as this process may read it. A file
+    with several names counts where it is met first."""
+    walker = _Walker()
+    return [walker.measure(path) for path in paths]
 
 
-def _entries(fd: int, seen: set[tuple[int, int]]) -> tuple[list[str], int, int]:
-    """Names of the directories in `fd`, and blocks and number of everything in it (directories included)."""
-    directories = []
-    blocks = count = 0
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                directories.append(entry.name)
-            elif status.st_nlink > 1:
-                key = (status.st_dev, status.st_ino)
-                if key in seen:
+def measure_alone(path: str) -> tuple[TreeSize, bool]:
+    """The size of one path, and whether something of it could not be read."""
+    walker = _Walker()
+    return walker.measure(path), walker.was_refused
+
+
+class _Walker:
+    """Walks trees, and knows which files with several names it has met. was_refused: something could not be read."""
+
+    __slots__ = ("_allocated", "_content", "_inodes", "_seen", "was_refused")
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[int, int]] = set()
+        self._allocated = self._inodes = self._content = 0
+        self.was_refused = False
+
+    def measure(self, path: str) -> TreeSize:
+        """What one file or tree takes, without files that were met before."""
+        self._allocated = self._inodes = self._content = 0
+        try:
+            fd = os.open(path, _DIRECTORY)
+        except OSError as e:
+            self._note(e)
+            # With O_DIRECTORY a symbolic link is ENOTDIR too, although O_NOFOLLOW alone makes it ELOOP
+            if e.errno == errno.ENOTDIR:
+                status = os.lstat(path)
+                return TreeSize(status.st_blocks * _BLOCK, 1, status.st_size)
+            return TreeSize(0, 0, 0)
+        self._walk(fd)
+        return TreeSize(self._allocated * _BLOCK, self._inodes, self._content)
+
+    def _note(self, problem: OSError) -> None:
+        if problem.errno in _REFUSALS:
+            self.was_refused = True
+
+    def _walk(self, fd: int) -> None:
+        """Walk open directory `fd`, which is closed in the end."""
+        status = os.fstat(fd)
+        self._allocated += status.st_blocks
+        self._inodes += 1
+        # One open directory at a time: trees may be deeper than there are fds. Names still to do, and who the parent is
+        stack: list[tuple[list[str], tuple[int, int]]] = [(self._count_entries(fd), (status.st_dev, status.st_ino))]
+        try:
+            while True:
+                names, _ = stack[-1]
+                if names:
+                    try:
+                        inner = os.open(names.pop(), _DIRECTORY, dir_fd=fd)
+                    except OSError as e:
+                        self._note(e)
+                        continue  # gone meanwhile, or not ours to read
+                    os.close(fd)
+                    fd = inner
+                    status = os.fstat(fd)
+                    stack.append((self._count_entries(fd), (status.st_dev, status.st_ino)))
                     continue
-                seen.add(key)
-            blocks += status.st_blocks
-            count += 1
-    return directories, blocks, count
+                stack.pop()
+                if not stack:
+                    return
+                try:
+                    outer = os.open("..", _DIRECTORY, dir_fd=fd)
+                except OSError as e:
+                    self._note(e)  # a directory that may be read and not entered: what was seen is the answer
+                    return
+                os.close(fd)
+                fd = outer
+                status = os.fstat(fd)
+                if (status.st_dev, status.st_ino) != stack[-1][1]:
+                    return  # moved away while we looked: what was seen is the answer
+        finally:
+            os.close(fd)
+
+    def _count_entries(self, fd: int) -> list[str]:
+        """Count everything in directory `fd` (directories included); the names of its directories."""
+        directories = []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError as e:
+                    self._note(e)
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.name)
+                else:
+                    if status.st_nlink > 1:
+                        if (status.st_dev, status.st_ino) in self._seen:
+                            continue
+                        self._seen.add((status.st_dev, status.st_ino))
+                    self._content += status.st_size
+                self._allocated += status.st_blocks
+                self._inodes += 1
+        return directories

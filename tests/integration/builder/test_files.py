@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Runner
-from tests.integration.builder.conftest import Build, names_of_top, read_in
+from tests.integration.builder.conftest import Build, layers, names_of_top, read_in
 
 
 def listing(busybox: Runner, name: str, *paths: str) -> list[str]:
@@ -74,14 +74,26 @@ two
     }
     for top, entries in expected.items():
         assert listing(busybox, "places", top) == [f"{mode} 0:0 {top}{path}" for mode, path in entries]
-    assert [line.split()[0] for line in listing(busybox, "places", "/changed")] == ["755", "600", "777", "700", "700"]
+    assert [line.split()[0] for line in listing(busybox, "places", "/changed")] == ["700", "600", "777", "700", "700"]
     assert read_in(busybox, "places", "cat", "/inline/one", "/inline/two") == "first \nsecond\n"
+
+
+def test_chmod_is_for_the_directories_that_are_made(build: Build, context: Path, busybox: Runner) -> None:
+    """As BuildKit since 2025 (fsutil's #228), and not for those that are there."""
+    fill(context)
+    lines = ("COPY --chmod=750 a.txt /m/n/a.txt", "ADD --chmod=u=rwx,go= b.md /m/o/", "COPY --chmod=711 <<x /p/x", "x")
+    build("\n".join(("FROM busybox", *lines)) + "\n", "-t", "modes")
+    assert listing(busybox, "modes", "/m", "/p") == [
+        *(f"750 0:0 {path}" for path in ("/m", "/m/n", "/m/n/a.txt")),
+        "700 0:0 /m/o",
+        "700 0:0 /m/o/b.md",
+        "711 0:0 /p",
+        "711 0:0 /p/x",
+    ]
 
 
 def test_owners_reach_the_layers(build: Build, context: Path, busybox: Runner) -> None:
     """With one id they cannot be on disk, and are in the layer all the same."""
-    from tests.integration.builder.conftest import layers
-
     fill(context)
     build("FROM busybox\nCOPY --chown=7:8 --chmod=640 a.txt /owned\nCOPY --chown=9 dir/ /tree/\n", "-t", "owners")
     *_, first, second = layers(busybox, "owners", context)
@@ -178,11 +190,16 @@ def test_add_unpacks_archives(build: Build, context: Path, busybox: Runner) -> N
         ("top/hard", {"type": tarfile.LNKTYPE, "linkname": "top/file"}),
         ("top/soft", {"type": tarfile.SYMTYPE, "linkname": "file", "mtime": 3000}),
         ("bin/new", {"content": b"n", "mode": 0o755}),
+        ("top/pipe", {"type": tarfile.FIFOTYPE, "mode": 0o666, "uid": 7, "gid": 8, "mtime": 4000}),
+        ("top/owned", {"type": tarfile.SYMTYPE, "linkname": "file", "uid": 7, "gid": 8, "mtime": 5000}),
     )
     (context / "plain.gz").write_bytes(b"\x1f\x8bno archive")
     build("FROM busybox\nADD files.tgz /\nADD plain.gz /\nADD --unpack=false files.tgz /whole/\n", "-t", "unpacked")
     shown = read_in(busybox, "unpacked", "stat", "-c", "%a %h %Y %n", "/top", "/top/file", "/top/soft").splitlines()
     assert shown == ["750 2 1000 /top", "4711 2 2000 /top/file", "777 1 3000 /top/soft"]
+    members = {each.name: each for layer in layers(busybox, "unpacked", context) for each in layer.getmembers()}
+    pipe, owned = members["top/pipe"], members["top/owned"]
+    assert (pipe.mode, pipe.uid, pipe.gid, owned.uid, owned.gid) == (0o666, 7, 8, 7, 8)
     assert read_in(busybox, "unpacked", "ls", "/plain.gz", "/whole", "/bin/busybox", "/bin/new").split() == [
         "/bin/busybox",
         "/bin/new",

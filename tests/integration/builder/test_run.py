@@ -69,6 +69,27 @@ RUN --mount=type=cache,target=/d,id=owned,{owner}mode=0711 stat -c '%a %u %g' /d
     assert read_in(busybox, "seeded", "cat", "/mode") == ("711 7 8\n" if owns_range() else "711 0 0\n")
 
 
+def test_each_user_of_a_cache_has_one_that_he_can_write_to(build: Build, busybox: Runner) -> None:
+    """Owner and mode are part of a cache's identity, as in BuildKit; the same owner meets his files again."""
+    require(owns_range(), "one id per container: every user of a step is the same one")
+    mount = "RUN --mount=type=cache,target=/c,id=shared,"
+    text = f"""
+FROM busybox
+RUN --mount=type=cache,target=/c,id=shared touch /c/root
+USER 5
+{mount}uid=5 touch /c/five
+USER 6
+{mount}uid=6 touch /c/six
+{mount}uid=6,mode=0755,gid=0 ls /c > /tmp/six
+{mount}uid=6,mode=0700 ls /c > /tmp/private
+USER 0
+RUN --mount=type=cache,target=/c,id=shared ls /c > /tmp/root
+"""
+    build(text, "-t", "users")
+    lists = read_in(busybox, "users", "sh", "-c", "cd /tmp; grep . six private root")
+    assert lists.splitlines() == ["six:six", "root:root"]
+
+
 def test_a_cache_directory_s_links_lead_nowhere(build: Build, context: Path) -> None:
     """TRAPS CVE-2024-23651: what one step put into a cache directory does not move another step's mount."""
     build("FROM busybox\nRUN --mount=type=cache,target=/c,id=trap rm -rf /c/door; ln -s /etc /c/door\n")

@@ -18,6 +18,7 @@ from rootless.builder.dockerfile.instructions import (
     Dockerfile,
     Env,
     HealthCheck,
+    Heredoc,
     Instruction,
     Label,
     OnBuild,
@@ -264,6 +265,25 @@ def test_heredocs_of_run() -> None:
         ("A", "a\n", True),
         ("B", "b $X\n", False),
     ]
+
+
+@pytest.mark.parametrize("gap", ["", " ", "  ", "\t"])
+def test_a_space_may_part_the_name_of_a_heredoc(gap: str) -> None:
+    """BuildKit since 0.22 (its #5817): after `<<`, not after `<<-`."""
+    alone = one(f"RUN <<{gap}EOF\necho $X\nEOF\n")
+    assert isinstance(alone, Run) and alone.command == CommandLine(("echo $X\n",), False)
+    quoted = one(f"RUN cat <<{gap}'E F' > foo\na\nE F\n")
+    assert isinstance(quoted, Run) and quoted.heredocs == (Heredoc("E F", "a\n", False, "a\n"),)
+    dashed = one(f"RUN << -EOF\n\ta\n-EOF{gap.strip()}\n")
+    assert isinstance(dashed, Run) and dashed.command == CommandLine(("\ta\n",), False)
+
+
+def test_where_no_space_may_be() -> None:
+    assert "unknown instruction 'a'" in str(problem("FROM x\nRUN <<- EOF\na\nEOF\n"))
+    assert "write <<EOF" in str(problem("FROM x\nCOPY << EOF /f\na\nEOF\n"))
+    assert "unknown instruction 'a'" in str(problem("FROM x\nRUN cat <<< EOF\na\nEOF\n"))
+    (both,) = body("RUN cat<< <<EOF\n")
+    assert isinstance(both, Run) and not both.heredocs
 
 
 def test_what_looks_like_a_heredoc_and_is_none() -> None:

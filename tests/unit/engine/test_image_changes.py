@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -71,3 +72,20 @@ def test_changes_add_to_what_is_there() -> None:
 def test_bad_lines(line: str) -> None:
     with pytest.raises(UsageError):
         apply_changes({}, [line])
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        (['ENTRYPOINT ["/new"]'], None),
+        (["ENTRYPOINT /new"], None),
+        (['ENTRYPOINT ["/new"]', 'CMD ["own"]'], ["own"]),
+        (['CMD ["own"]', 'ENTRYPOINT ["/new"]'], ["own"]),
+        (["ENTRYPOINT []"], ["old"]),
+        (["USER a"], ["old"]),
+    ],
+    ids=lambda value: json.dumps(value),
+)
+def test_a_new_entrypoint_drops_the_command_of_the_old_one(changes: list[str], command: list[str] | None) -> None:
+    """docker commit --change: its BuildFromConfig, and what is merged after it."""
+    assert apply_changes({"Entrypoint": ["/e"], "Cmd": ["old"]}, changes).get("Cmd") == command

@@ -12,9 +12,12 @@ from rootless.engine.settings import load_settings
 from rootless.engine.transfer import space
 from rootless.engine.transfer.space import Room, check
 from rootless.errors import HostLimit, InvalidInput, UsageError
+from rootless.host import idmap
 from rootless.host.full import full_error
 from rootless.storage.files.removal import delete
-from rootless.storage.layers.measure import measure
+from rootless.storage.layers import jobs, worker_client
+from rootless.storage.layers.measure import TreeSize, measure
+from rootless.storage.layers.tree_sizes import tree_sizes
 
 
 @pytest.mark.parametrize(
@@ -91,5 +94,33 @@ def test_sizes_of_trees(tmp_path: Path) -> None:
     allocated = os.stat(tmp_path / "one/f").st_blocks * 512
     assert one[1] == 1502 and one[0] >= allocated
     assert two[1] == 3 and two[0] < allocated
-    assert (file[1], nothing) == (1, (0, 0))
+    assert (one.content, two.content) == (100_000, (1 << 40) + 1), "what was met first, and a link's one byte"
+    assert (file[1:], nothing) == ((1, 100_000), (0, 0, 0))
     delete(str(tmp_path / "one"))  # deeper than what empties temporary directories can go
+
+
+def test_a_worker_is_asked_only_for_trees_that_refuse_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(job: jobs.MeasureJob, id_map: object) -> jobs.Measured:
+        asked.append(list(job.paths))
+        return jobs.Measured([(8192, 3, 77)])
+
+    monkeypatch.setattr(worker_client, "run", run)
+    paths = [str(tmp_path / name) for name in ("open", "closed", "absent")]
+    for path in paths[:2]:
+        os.mkdir(path)
+        (Path(path) / "f").write_bytes(b"x" * 5)
+    single = idmap.default_map(None, os.getuid(), os.getgid())
+    assert [size.content for size in tree_sizes(paths, single)] == [5, 5, 0] and not asked
+    real = os.open
+
+    def refuse(path: str, flags: int, **more: int) -> int:
+        if path == paths[1]:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert tree_sizes(paths, single)[1:] == [TreeSize(8192, 3, 77), TreeSize(0, 0, 0)] and asked == [paths[1:2]]

@@ -55,7 +55,7 @@ def test_a_job_is_read_as_it_was_written(job: jobs.DeleteJob) -> None:
         (jobs.UnpackJob("/t", "gzip", None), jobs.Unpacked(CONTENT, UNFINISHED)),
         (jobs.RemapJob("/s", "/t", MAP), LostAttributes(xattrs=1)),
         (jobs.VerifyJob("/layer", LostAttributes(), None), jobs.Verified("sha256:1", 1, ["it differs"])),
-        (jobs.MeasureJob(["/a"]), jobs.Measured([(4096, 1)])),
+        (jobs.MeasureJob(["/a"]), jobs.Measured([(4096, 1, 5)])),
         (jobs.CommitJob(CHANGED, "/t", None, move=False, squash=False), CONTENT),
         (jobs.ChangesJob(CHANGED), jobs.ChangeList([("A", "/a")])),
         (jobs.CompareJob([], []), jobs.ChangeList([])),
@@ -70,7 +70,7 @@ def test_an_answer_is_read_as_it_was_written(job: Job[Answer], answer: Answer) -
 
 
 @pytest.mark.parametrize(
-    "answer", [{}, {"sizes": [["much", 1]]}, {"sizes": 3}, {"sizes": [[1, 2, 3]]}], ids=lambda value: json.dumps(value)
+    "answer", [{}, {"sizes": [["much", 1, 1]]}, {"sizes": 3}, {"sizes": [[1, 2]]}], ids=lambda value: json.dumps(value)
 )
 def test_an_answer_that_no_worker_of_ours_gives(answer: dict[str, object]) -> None:
     sent = encode_result(json.dumps(answer).encode())

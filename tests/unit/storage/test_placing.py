@@ -39,6 +39,35 @@ def test_a_pipe_has_its_mode(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").lstat().st_mode == stat.S_IFIFO | 0o627
 
 
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o000])
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_a_closed_directory_holds_is_placed(tmp_path: Path, mode: int, keep: bool) -> None:
+    """The modes of directories are set in the end: docker's `cp` fails here (moby#35987)."""
+    closed = tarfile.DIRTYPE
+    members = (("d", closed, mode), ("d/in", closed, mode), ("d/in/f", tarfile.REGTYPE, 0o444))
+    place(tmp_path, archive(*members), keep=keep)
+    if keep:
+        (tmp_path / "d").chmod(0o700)
+        place(tmp_path, archive(*members[:1], ("d/more", tarfile.REGTYPE, 0o444)), keep=True)
+    found = []
+    for name in ("d", "d/in", "d/in/f"):
+        found.append(stat.S_IMODE((tmp_path / name).lstat().st_mode))
+        (tmp_path / name).chmod(0o700)
+    assert found == [mode, mode, 0o444]
+
+
+def test_a_directory_that_took_the_place_of_ours_keeps_its_mode(tmp_path: Path) -> None:
+    class Reader(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() >= 512 and not (tmp_path / "old").exists():
+                (tmp_path / "d").rename(tmp_path / "old")
+                (tmp_path / "d").mkdir(mode=0o755)
+            return super().read(size)
+
+    place(tmp_path, Reader(archive(("d", tarfile.DIRTYPE, 0o555)).getvalue()))
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o755
+
+
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory for which each new pipe or socket is swapped at once."""

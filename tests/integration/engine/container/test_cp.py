@@ -299,3 +299,21 @@ def test_hostile_archives_from_standard_input(busybox: Runner, tmp_path: Path) -
             tar.addfile(member)
         assert "'..'" in busybox("cp", "-", "c:/home", input=archive.getvalue(), check=False).stderr
     assert busybox("diff", "c").stdout == ""
+
+
+def test_directories_that_are_closed_are_copied_both_ways(container: str, busybox: Runner, tmp_path: Path) -> None:
+    """A directory gets its mode of 555 or 000 when all is in it; a read-only one in a container takes files."""
+    inside(busybox, container, "mkdir -p /ro555/in /none/in; echo x | tee /ro555/in/f >/none/in/f; chmod 555 /ro555 "
+           "/ro555/in; chmod 000 /none/in /none; mkdir -m 555 /target")  # fmt: skip
+    for name, mode in (("ro555", 0o555), ("none", 0)):
+        out = tmp_path / name
+        busybox("cp", f"c:/{name}", str(out))
+        for directory in (out, out / "in"):
+            assert directory.lstat().st_mode & 0o7777 == mode
+            directory.chmod(0o700)
+        assert (out / "in/f").read_text() == "x\n"
+        for directory in (out / "in", out):
+            directory.chmod(0o555)
+        busybox("cp", str(out), f"c:/target/{name}")
+    found = inside(busybox, container, "stat -c '%a %n' /target/ro555 /target/none/in; cat /target/none/in/f")
+    assert found.splitlines() == ["555 /target/ro555", "555 /target/none/in", "x"]

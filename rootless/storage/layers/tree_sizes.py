@@ -1,0 +1,30 @@
+"""Sizes of trees that users of containers have written: by the caller, and by a worker only where he is refused."""
+
+from __future__ import annotations
+
+from rootless.storage.layers import worker_client
+from rootless.storage.layers.jobs import MeasureJob
+from rootless.storage.layers.measure import TreeSize, measure_alone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rootless.records.id_map import IdMap
+
+
+def tree_sizes(paths: Sequence[str], id_map: IdMap) -> list[TreeSize]:
+    """The size of each path by itself, also of what only the ids of `id_map` may read. Raises HostLimit when these
+    cannot be used.
+
+    Most trees are walked by the caller alone. A worker in the user namespace is started, once for all paths, where
+    something was refused: a directory of another id with mode 700, or any with mode 000.
+    """
+    alone = [measure_alone(path) for path in paths]
+    found = [size for size, _ in alone]
+    refused = [position for position, (_, was_refused) in enumerate(alone) if was_refused]
+    if refused:
+        answer = worker_client.run(MeasureJob([paths[position] for position in refused]), id_map)
+        for position, size in zip(refused, answer.sizes, strict=True):
+            found[position] = TreeSize(*size)
+    return found
