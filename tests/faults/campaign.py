@@ -84,7 +84,9 @@ class Campaign:
                     break
             self.close(scene)
         except Broken as e:
-            self.findings.append(Finding(self.name, seed, self.tried, f"{self._last}\n{e}", scene.root))
+            finding = Finding(self.name, seed, self.tried, f"{self._last}\n{e}", scene.root)
+            self.findings.append(finding)
+            self.says(f"FOUND {finding}")
             for process in processes(scene.root):
                 kill(process)
 

@@ -36,14 +36,14 @@ class Operations:
         return f"f-{kind[0]}{self._count}"
 
     def _some(self, kind: str) -> list[str]:
-        return sorted(name for each, name in self._scene.things if each == kind and name.startswith("f-"))
+        return sorted(name for each, name in self._scene.things if each == kind and name.startswith(f"f-{kind[0]}"))
 
     def _one(self, kind: str, rng: random.Random) -> str | None:
         names = self._some(kind)
         return rng.choice(names) if names else None
 
     def _make_create(self, rng: random.Random) -> Operation:
-        name, volume = self._new("c"), self._new("v")
+        name, volume = self._new("c"), self._new("used")  # which is removed by nobody: it is in use
         words = ("create", "--name", name, "--network=none", "-v", f"{volume}:/data", "busybox", "true")
         return Operation(words, ((CONTAINER, name), (VOLUME, volume)))
 

@@ -35,13 +35,16 @@ def image_facts(image: ImageInUse) -> ImageFacts:
     return ImageFacts(image.name, entry.config_digest, entry.manifest_digest, image.chain_ids, image.defaults)
 
 
-def look(engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts: bool = False) -> ContainerFacts:
-    """The facts for a container of that image. starts: it is started next, so that its ports must be free now.
+def look(
+    engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts: bool = False, container_id: str = ""
+) -> ContainerFacts:
+    """The facts for a container of that image. starts: it is started next, so that its ports must be free now;
+    container_id: of one that is there already, else it gets a new id.
 
     Raises UsageError for options that name what is not there, HostLimit for what the host cannot do.
     """
     store = engine.store
-    container_id = store.containers.new_id()
+    container_id = container_id or store.containers.new_id()
     directory = store.containers.path(container_id)
     exposed = (*image.defaults.exposed_ports, *options.expose)
     network = networking.choose_network(engine, options, exposed, starts=starts)

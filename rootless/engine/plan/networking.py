@@ -15,9 +15,15 @@ from rootless.units import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rootless.engine.context import Engine
     from rootless.network.mode import HelperProgram, Mode
     from rootless.records.port import Port
+
+
+NAMES_FILES = ("hosts", "hostname", "resolv.conf")
+"""In the directory of a container that has its own names, bound over those of its /etc."""
 
 
 class Network(NamedTuple):
@@ -128,8 +134,13 @@ def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:
     return list(dict.fromkeys(found))
 
 
-def write_names_files(directory: str, hostname: str, options: ContainerOptions, network: Network) -> None:
-    """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them."""
+def write_names_files(
+    directory: str, hostname: str, options: ContainerOptions, network: Network, only: Collection[str] = NAMES_FILES
+) -> None:
+    """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them.
+
+    only: those to write, which are not there yet.
+    """
     from rootless.network import resolv
 
     mode = recorded_mode(network.mode)
@@ -138,6 +149,8 @@ def write_names_files(directory: str, hostname: str, options: ContainerOptions, 
         mode=mode, servers=options.dns, search=options.dns_search, options=options.dns_option
     )
     for name, content in (("hostname", f"{hostname}\n"), ("hosts", hosts), ("resolv.conf", resolv_conf)):
+        if name not in only:
+            continue
         path = f"{directory}/{name}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(fd, "w", encoding="utf-8") as file:

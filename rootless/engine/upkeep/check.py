@@ -21,10 +21,9 @@ from rootless.engine.report_types import (
     CheckResult,
     StoreFinding,
 )
+from rootless.engine.upkeep.remake import damages
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
-from rootless.records.json_file import read_record
-from rootless.runtime.spec.oci_config import OciConfig
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.jobs import VerifyJob
 from rootless.storage.store.gc import collect_garbage
@@ -212,26 +211,14 @@ class _Look:
 
     def _damaged_files(self, record: ContainerRecord) -> Iterator[str]:
         """What is wrong with the files beside the record of a container."""
-        containers = self._store.containers
-        directory = containers.path(record.id)
+        for damage in damages(self._engine, record):
+            yield damage.text
         try:
-            OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
-        except RootlessError as e:
-            yield e.message
-        try:
-            rootfs = containers.read_launch(record.id).rootfs
-        except RootlessError as e:
-            yield e.message
-        else:
-            if rootfs is not None and rootfs.upper and not os.path.isdir(rootfs.upper):
-                yield "its directory `upper` is missing"
-        if record.names_directory == directory:
-            for name in ("hosts", "hostname", "resolv.conf"):
-                try:
-                    if not os.stat(f"{directory}/{name}").st_size and name != "resolv.conf":
-                        yield f"its file {name} is empty"
-                except OSError:
-                    yield f"its file {name} is missing"
+            rootfs = self._store.containers.read_launch(record.id).rootfs
+        except RootlessError:
+            return  # told above
+        if rootfs is not None and rootfs.upper and not os.path.isdir(rootfs.upper):
+            yield "its directory `upper` is missing"
 
     def _volumes(self) -> None:
         directory = self._store.volumes.directory

@@ -11,6 +11,7 @@ import os
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.report_types import BLOB, CONTAINER, IMAGE, INDEX, LAYER, NAME, VOLUME, StoreFinding
 from rootless.engine.transfer.layer_bytes import recovered_tar
+from rootless.engine.upkeep.remake import damages, remake
 from rootless.errors import HostLimit, InvalidInput, NewerFormat, RootlessError
 from rootless.image.manifest import CONFIG_LIMIT, MANIFEST_LIMIT, Manifest, chain_ids, parse_manifest
 from rootless.monitor import reap
@@ -36,12 +37,13 @@ def repair(engine: Engine, findings: list[StoreFinding], damaged: Mapping[str, b
 
 
 class _Repair:
-    __slots__ = ("_damaged", "_engine", "_store")
+    __slots__ = ("_damaged", "_engine", "_remade", "_store")
 
     def __init__(self, engine: Engine, damaged: Mapping[str, bool]) -> None:
         self._engine = engine
         self._store = engine.store
         self._damaged = dict(damaged)
+        self._remade: dict[str, str] = {}
 
     def one(self, finding: StoreFinding) -> StoreFinding:
         """Try to repair; what cannot be keeps its text with the reason."""
@@ -136,7 +138,7 @@ class _Repair:
     def _container(self, finding: StoreFinding) -> str:
         containers, container_id = self._store.containers, finding.id
         try:
-            containers.read(container_id)
+            record = containers.read(container_id)
         except NewerFormat:
             raise
         except InvalidInput:
@@ -151,6 +153,11 @@ class _Repair:
                 raise HostLimit("its monitor lives and writes it again", hint="stop the container") from None
             write_record(containers.path(container_id, "state.json"), state.to_json())
             return "it counts as cut off"
+        if container_id in self._remade:
+            return self._remade[container_id]
+        if damaged := damages(self._engine, record):
+            self._remade[container_id] = remake(self._engine, record, damaged, self._quarantine)
+            return self._remade[container_id]
         if finding.details and all(self._store.layers.has(chain) for chain in finding.details):
             return "its layers are there again"
         raise HostLimit("what it had written cannot be made again", hint=f"rootless rm -f {finding.id[:12]}")
