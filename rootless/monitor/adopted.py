@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from rootless.monitor.cgroup import AnyGroup
     from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
+    from rootless.network.helper import Helper
     from rootless.records.container_namespaces import ContainerNamespaces
 
 
 class AdoptedRun:
     """The rest of a NativeRun's life, from what NativeRun.hand_over gave."""
 
-    __slots__ = ("_error_fd", "_helpers", "_spec", "_userns_fd", "console_fd", "group", "network", "pid", "pidfd")
+    __slots__ = (
+        "_error_fd", "_has_grown", "_helpers", "_spec", "_userns_fd", "console_fd", "group", "network", "pid", "pidfd",
+    )  # fmt: skip
 
     def __init__(self, spec: LaunchSpec, handover: RunHandover) -> None:
         self._spec = spec
@@ -28,6 +31,7 @@ class AdoptedRun:
         self.network = NetworkFacts()
         self._userns_fd, self._error_fd = handover.userns_fd, handover.error_fd
         self._helpers = handover.helpers
+        self._has_grown = False
         self.group: AnyGroup | None = None
         if handover.group:
             from rootless.runtime.cgroups.group import restore
@@ -53,12 +57,33 @@ class AdoptedRun:
         return None
 
     def hand_over(self) -> RunHandover | None:
-        """None: this image of the process is small already, and stays."""
-        return None
+        """None where this image of the process is small already, and stays; another one after it had to load more."""
+        if not self._has_grown:
+            return None
+        from rootless.monitor.handover import RunHandover
 
-    def forget(self, pid: int) -> None:
+        handover = RunHandover(self.pid, (self._userns_fd, self._error_fd), self._helpers)
+        handover.group = None if self.group is None else self.group.to_json()
+        return handover
+
+    def forget(self, pid: int) -> str | None:
         """A child was reaped: a helper that has ended is not to be killed by its number."""
-        self._helpers = [helper for helper in self._helpers if helper[0] != pid]
+        left = [helper for helper in self._helpers if helper[0] != pid]
+        if len(left) == len(self._helpers):
+            return None
+        self._helpers = left
+        if self._error_fd >= 0:
+            os.close(self._error_fd)
+            self._error_fd = -1
+        return ""
+
+    def use_helper(self, helper: Helper) -> None:
+        """Another helper connects the network from now on."""
+        from rootless.kernel import procfs
+
+        self._helpers = [(helper.pid, procfs.start_time(helper.pid))]
+        self._error_fd = helper.error_fd()
+        self._has_grown = True
 
     def close(self, *, remove: bool = False) -> None:
         """End the helpers, unmount, delete the container if it shall be removed."""

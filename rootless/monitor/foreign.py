@@ -112,13 +112,22 @@ class ForeignRun:
             found.makes_user, found.shares_processes = makes("user"), not makes("pid")
         return found
 
-    def forget(self, pid: int) -> None:
+    def forget(self, pid: int) -> str | None:
         """A child was reaped: the agent, or the network helper."""
+        helper = self._helper
         if pid == self._agent:
             self._agent = -1
-        elif self._helper is not None and self._helper.pid == pid:
-            self._helper.pid = -1
-            note(self._spec.directory, f"{self._helper.name}, the network helper, has ended")
+        if helper is None or helper.pid != pid:
+            return None
+        self._helper = None
+        helper.pid = -1
+        words = helper.last_words()
+        helper.stop()
+        return words
+
+    def use_helper(self, helper: Helper) -> None:
+        """Another helper connects the network from now on."""
+        self._helper = helper
 
     def hand_over(self) -> RunHandover | None:
         """None: the agent is part of this image of the process, which has to stay."""

@@ -70,11 +70,20 @@ class NativeRun:
         """By which processes are found that outlive the first one; None where none can."""
         return self._process.namespaces
 
-    def forget(self, pid: int) -> None:
+    def forget(self, pid: int) -> str | None:
         """A child was reaped: if it was the network helper, the container has lost its network."""
-        if self._helper is not None and self._helper.pid == pid:
-            self._helper.pid = -1
-            note(self._spec.directory, f"{self._helper.name}, the network helper, has ended")
+        helper = self._helper
+        if helper is None or helper.pid != pid:
+            return None
+        self._helper = None
+        helper.pid = -1
+        words = helper.last_words()
+        helper.stop()
+        return words
+
+    def use_helper(self, helper: Helper) -> None:
+        """Another helper connects the network from now on."""
+        self._helper = helper
 
     def hand_over(self) -> RunHandover | None:
         """The run as `adopted.AdoptedRun` takes it."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rootless.monitor.handover import Handover, RunHandover
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
+    from rootless.monitor.network_repair import NetworkRepair
+    from rootless.network.helper import Helper
     from rootless.records.container_namespaces import ContainerNamespaces
     from rootless.records.state import NetworkFacts
 
@@ -62,8 +64,14 @@ if TYPE_CHECKING:
         def hand_over(self) -> RunHandover | None:
             """What AdoptedRun takes in a new image of this process; None: the run cannot be handed over."""
 
-        def forget(self, pid: int) -> None:
-            """Child `pid` was reaped: if it was a helper, its number may be another's from now on."""
+        def forget(self, pid: int) -> str | None:
+            """Child `pid` was reaped, and its number may be another's from now on.
+
+            If it was the network helper, what that said last ("" for nothing); None else.
+            """
+
+        def use_helper(self, helper: Helper) -> None:
+            """Another network helper is the run's from now on."""
 
     Stdio = tuple[int, int, int]
 
@@ -103,6 +111,7 @@ class Supervisor:
         self._size = (0, 0)
         self._health: Health | None = None
         self._memory: MemoryWatch | None = None
+        self._repair: NetworkRepair | None = None
         self._began = 0.0
         self._exit_code: int | None = None  # of an ended run whose output is still being read
         self._stopping = False
@@ -230,6 +239,8 @@ class Supervisor:
         run, streams = self._run, self._pump.hand_over()
         if run is None or streams is None or self._stopping or self._timer or self._health or len(self.clients):
             return None
+        if self._repair is not None and self._repair.is_busy:
+            return None
         run_handover = run.hand_over()
         if run_handover is None:
             return None
@@ -292,10 +303,23 @@ class Supervisor:
                 self._ended()
                 continue
             _, status = os.waitpid(pid, 0)
+            if self._repair is not None:
+                self._repair.forget(pid)
             if (run := self._run or self._closing_run) is not None:
-                run.forget(pid)
+                last_words = run.forget(pid)
+                if last_words is not None and run is self._run:
+                    self._network_lost(run, last_words)
             if self._health is not None:
                 self._health.on_child(pid, os.waitstatus_to_exitcode(status))
+
+    def _network_lost(self, run: ContainerRun, last_words: str) -> None:
+        """The network helper has ended while the container runs: another one is started."""
+        if self._repair is None:
+            from rootless.monitor.network_repair import NetworkRepair
+
+            spec, tracked = self._facts()
+            self._repair = NetworkRepair(self.loop, spec, tracked, run, self._settle)
+        self._repair.begin(last_words)
 
     def _ended(self) -> None:
         """The container's first process has ended: read what it left in the pipes."""
@@ -305,6 +329,9 @@ class Supervisor:
         self._run = None
         self.loop.forget(run.pidfd)
         self._cancel_timer()
+        if self._repair is not None:
+            self._repair.end()
+            self._repair = None
         if self._health is not None:
             self._health.stop()
             self._health = None

@@ -104,6 +104,14 @@ class Helper:
                 self.stop()
                 raise
 
+    def ready_fd(self) -> int:
+        """Readable when `ready` need not wait; -1 after that."""
+        return self._ready
+
+    def last_words(self) -> str:
+        """The end of what a helper that has ended had to say; "" for one that was silent."""
+        return self._words() if self._errors >= 0 else ""
+
     def error_fd(self) -> int:
         """The read end of the pipe that the helper's messages go to.
 

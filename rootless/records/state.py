@@ -71,9 +71,12 @@ class HealthState:
 
 
 class NetworkFacts:
-    """How a running container is connected; empty texts and 0 where it has no network of its own."""
+    """How a running container is connected; empty texts and 0 where it has no network of its own.
 
-    __slots__ = ("gateway", "ip", "mac", "ports", "prefix")
+    problem: why it is not connected though it should be: its network helper has ended; "" else.
+    """
+
+    __slots__ = ("gateway", "ip", "mac", "ports", "prefix", "problem")
 
     def __init__(
         self, ip: str = "", prefix: int = 0, gateway: str = "", mac: str = "", ports: list[Port] | None = None
@@ -83,27 +86,31 @@ class NetworkFacts:
         self.gateway = gateway
         self.mac = mac
         self.ports = ports or []
+        self.problem = ""
 
     def to_json(self) -> dict[str, object]:
         """The member "network" of state.json."""
         if not self.ip:
             return {}
         ports = [port.to_json() for port in self.ports]
-        known = {"ip": self.ip, "prefix": self.prefix, "gateway": self.gateway, "ports": ports}
-        return {**known, "mac": self.mac} if self.mac else known
+        known: dict[str, object] = {"ip": self.ip, "prefix": self.prefix, "gateway": self.gateway, "ports": ports}
+        told = {"mac": self.mac, "problem": self.problem}
+        return {**known, **{name: text for name, text in told.items() if text}}
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> NetworkFacts:
         """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
-        return cls(
+        facts = cls(
             fields.text("ip", ""),
             fields.integer("prefix", 0),
             fields.text("gateway", ""),
             fields.text("mac", ""),
             [Port.from_json(port) for port in fields.objects("ports")],
         )
+        facts.problem = fields.text("problem", "")
+        return facts
 
 
 class ContainerState:

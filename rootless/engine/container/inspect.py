@@ -96,7 +96,7 @@ def _state(state: ContainerState) -> dict[str, object]:
         "Dead": status == "dead",
         "Pid": state.pid,
         "ExitCode": state.exit_code,
-        "Error": state.error,
+        "Error": state.error or state.network.problem,
         "StartedAt": state.started_at,
         "FinishedAt": state.finished_at,
     }

@@ -180,6 +180,8 @@ def status_text(state: ContainerState, now: float | None = None) -> str:
         text = f"Up {human_duration(moment - parse_timestamp(state.started_at))}"
         if status == "paused":
             return f"{text} (Paused)"
+        if state.network.problem:
+            text += " (no network)"
         health = state.health.status if state.health is not None else "none"
         if health == "starting":
             text += " (health: starting)"

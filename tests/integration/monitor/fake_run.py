@@ -80,6 +80,9 @@ class FakeRun:
     def forget(self, pid: int) -> None:
         """There are no helpers."""
 
+    def use_helper(self, helper: object) -> None:
+        """There are no helpers."""
+
     def close(self, *, remove: bool = False) -> None:
         import shutil
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import signal
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from rootless.host.facts import find_helper
 from rootless.network import addresses, ports
-from tests.conftest import Runner, require
+from tests.conftest import Runner, require, runs
 
 HELPERS = ("pasta", "slirp4netns")
 
@@ -106,6 +109,74 @@ def test_a_port_is_free_again_after_the_container(busybox: Runner, name: str) ->
     assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in second.stderr
     busybox("rm", "-f", name)
     busybox(*run)
+
+
+def _state(root: Path, busybox: Runner, name: str) -> dict[str, Any]:
+    container_id = busybox("inspect", "-f", "{{.Id}}", name).stdout.strip()
+    found: dict[str, Any] = json.loads((root / "containers" / container_id / "state.json").read_text())
+    return found
+
+
+def _events(busybox: Runner, name: str) -> list[str]:
+    shown = busybox("events", "--since", "10m", "--until", "0s", "-f", f"container={name}", "--format", "{{.Action}}")
+    return [action for action in shown.stdout.split() if action.startswith("network")]
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("image", ["first", "second"])
+@pytest.mark.parametrize("helper", HELPERS)
+def test_a_helper_that_was_killed_is_started_again(
+    busybox: Runner, shared_root: Path, name: str, helper: str, image: str
+) -> None:
+    require(find_helper(helper), f"{helper} is not installed")
+    port = ports.free_port()
+    run = ("run", "-d", "--name", name, "--network", helper, "-p", f"127.0.0.1:{port}:80")
+    # a monitor with health checks stays the first image of its process
+    checks = ("--health-cmd", "true", "--health-interval", "1h") if image == "first" else ()
+    busybox(*run, *checks, "busybox", "httpd", "-fh", "/etc")
+    before = _state(shared_root, busybox, name)
+    if image == "second":
+        command = Path(f"/proc/{before['monitor_pid']}/cmdline")
+        _until(lambda: b"resume" in command.read_bytes())
+    for _ in range(2):
+        ((pid, _),) = _state(shared_root, busybox, name)["helpers"]
+        os.kill(pid, signal.SIGKILL)
+        _until(lambda pid=pid: pid not in [each for each, _ in _state(shared_root, busybox, name)["helpers"]])
+        _until(lambda: _state(shared_root, busybox, name)["helpers"])
+        assert "localhost" in _fetch(f"http://127.0.0.1:{port}/hosts")
+        busybox("exec", name, "ping", "-c", "1", "-W", "1", addresses.CONTAINER)
+    assert _events(busybox, name) == ["network_down", "network_up"] * 2
+    assert "no network" not in busybox("ps").stdout
+    (now,) = _state(shared_root, busybox, name)["helpers"]
+    busybox("rm", "-f", name)
+    assert not runs(now[0])
+
+
+def test_a_helper_that_cannot_start_again_is_told(busybox: Runner, shared_root: Path, name: str) -> None:
+    port = ports.free_port()
+    busybox("run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:80", "busybox", "httpd", "-fh", "/etc")
+    state = _state(shared_root, busybox, name)
+    os.kill(state["monitor_pid"], signal.SIGSTOP)
+    try:
+        ((pid, _),) = state["helpers"]
+        os.kill(pid, signal.SIGKILL)
+        _until(lambda: not runs(pid))
+        with socket.create_server(("127.0.0.1", port)):
+            os.kill(state["monitor_pid"], signal.SIGCONT)
+            path = shared_root / "containers" / busybox("inspect", "-f", "{{.Id}}", name).stdout.strip() / "state.json"
+            _until(lambda: "already allocated" in path.read_text())
+            assert "(no network)" in busybox("ps", "--format", "{{.Status}}").stdout
+            assert "already allocated" in busybox("inspect", "-f", "{{.State.Error}}", name).stdout
+    finally:
+        os.kill(state["monitor_pid"], signal.SIGCONT)
+    assert "localhost" in _fetch(f"http://127.0.0.1:{port}/hosts")
+    _until(lambda: "(no network)" not in busybox("ps", "--format", "{{.Status}}").stdout)
 
 
 def test_a_restart_keeps_the_port_that_was_asked_for(busybox: Runner, name: str) -> None:

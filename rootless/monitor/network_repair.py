@@ -1,0 +1,171 @@
+"""A network helper that has ended is started again, in the network namespace that the container still has.
+
+It is loaded when that happens first. Without the helper a container says "Up" and reaches nobody, so it is also told
+when the helper cannot be started again: in events, `ps` and `inspect`.
+"""
+
+from __future__ import annotations
+
+from rootless.errors import HostLimit, RootlessError
+from rootless.monitor import state
+from rootless.monitor.loop import READ, Loop, Timer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from rootless.monitor.launch_spec import LaunchSpec
+    from rootless.network.helper import Helper
+
+    class ConnectedRun(Protocol):
+        """A run of a container, as far as its network goes."""
+
+        pid: int
+
+        def helpers(self) -> list[tuple[int, int]]:
+            """(pid, start time) of processes of ours that serve this run."""
+
+        def use_helper(self, helper: Helper) -> None:
+            """Another network helper is the run's from now on."""
+
+
+ATTEMPTS = 12
+_FIRST_DELAY = 0.25  # seconds before the second attempt; each further one waits twice as long
+_LONGEST_DELAY = 8.0  # seconds
+_STABLE = 60.0  # seconds that a helper must live until those before it are forgotten
+
+
+class NetworkRepair:
+    """Starts the helper of one run again, a bounded number of times in a row, without ever blocking the loop.
+
+    on_stable: called when a helper that was started again has lived for a minute.
+    """
+
+    def __init__(
+        self, loop: Loop, spec: LaunchSpec, tracked: state.State, run: ConnectedRun, on_stable: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._spec = spec
+        self._tracked = tracked
+        self._run = run
+        self._on_stable = on_stable
+        self._attempts = 0
+        self._starting: Helper | None = None
+        self._timer: Timer | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a helper is being started, or has lived for less than a minute."""
+        return self._starting is not None or self._timer is not None
+
+    def begin(self, last_words: str) -> None:
+        """The helper has ended: start another one."""
+        self._cancel()
+        self._tracked.facts.helpers = self._run.helpers()
+        self._note(f"the network helper has ended{': ' * bool(last_words)}{last_words}")
+        if not self._tracked.facts.network.problem:
+            self._tell("network_down", "its network helper has ended")
+        self._retry()
+
+    def forget(self, pid: int) -> None:
+        """Child `pid` was reaped: if it is the helper that is being started, its number may be another's soon."""
+        if self._starting is not None and self._starting.pid == pid:
+            self._starting.pid = -1
+
+    def end(self) -> None:
+        """The container has ended: stop what is under way."""
+        self._cancel()
+        helper, self._starting = self._starting, None
+        if helper is not None:
+            self._loop.forget(helper.ready_fd())
+            helper.stop(wait=False)
+
+    def _retry(self) -> None:
+        if self._attempts >= ATTEMPTS:
+            self._note(f"gives up after {ATTEMPTS} attempts to start the network helper")
+            self._tell("network_lost", self._tracked.facts.network.problem)
+            return
+        delay = min(_FIRST_DELAY * 2 ** (self._attempts - 1), _LONGEST_DELAY) if self._attempts else 0.0
+        self._attempts += 1
+        self._timer = self._loop.later(delay, self._start)
+
+    def _start(self) -> None:
+        from rootless.kernel.namespaces import OpenNetwork
+        from rootless.network.helper import READY_TIMEOUT
+        from rootless.network.modes import recorded_mode
+
+        self._timer = None
+        network = self._spec.plan.network
+        # the ports that the first helper got: where the user left them open, they were chosen then
+        ports = self._tracked.facts.network.ports or network.ports
+        try:
+            opened = OpenNetwork.with_owner(self._run.pid)
+            try:
+                helper = recorded_mode(network.mode).start(opened, ports, network.options)
+            finally:
+                opened.close()
+        except (RootlessError, OSError) as e:
+            self._failed(e)
+            return
+        if helper is None:
+            return  # its mode has no helper: nothing to start
+        self._starting = helper
+        self._loop.watch(helper.ready_fd(), READ, lambda _: self._is_ready())
+        self._timer = self._loop.later(READY_TIMEOUT, self._is_late)
+
+    def _is_ready(self) -> None:
+        """The helper has said something on its pipe, or has closed it: neither makes us wait."""
+        helper, self._starting = self._starting, None
+        self._cancel()
+        if helper is None:
+            return
+        self._loop.forget(helper.ready_fd())
+        try:
+            helper.ready()
+        except (RootlessError, OSError) as e:
+            self._failed(e)
+            return
+        self._run.use_helper(helper)
+        facts = self._tracked.facts
+        facts.helpers = self._run.helpers()
+        facts.network.problem = ""
+        self._save()
+        state.record_event(self._spec, "network_up")
+        self._note(f"{helper.name}, the network helper, was started again")
+        self._timer = self._loop.later(_STABLE, self._is_stable)
+
+    def _is_late(self) -> None:
+        self.end()
+        self._failed(HostLimit("the network helper does not become ready"))
+
+    def _is_stable(self) -> None:
+        self._timer = None
+        self._attempts = 0
+        self._on_stable()
+
+    def _failed(self, error: RootlessError | OSError) -> None:
+        text = error.message if isinstance(error, RootlessError) else error.strerror or str(error)
+        self._note(f"cannot start the network helper again: {text}")
+        self._tracked.facts.network.problem = text
+        self._save()
+        self._retry()
+
+    def _tell(self, action: str, problem: str) -> None:
+        self._tracked.facts.network.problem = problem
+        self._save()
+        state.record_event(self._spec, action, reason=problem)
+
+    def _save(self) -> None:
+        try:
+            self._tracked.save()
+        except OSError as e:
+            self._note(f"cannot write the container's state: {e.strerror}")
+
+    def _note(self, text: str) -> None:
+        state.note(self._spec.directory, text)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
