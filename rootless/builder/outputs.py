@@ -241,9 +241,9 @@ def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
     session.on_worker(lambda worker: worker.call(job))
     made = session.commit(rootfs)
     kept = state.layers[:base]
+    first = _history_of(state, base)
     history = [
-        {**entry, "empty_layer": True} if position >= _history_of(state, base) else entry
-        for position, entry in enumerate(state.history)
+        {**entry, "empty_layer": True} if position >= first else entry for position, entry in enumerate(state.history)
     ]
     if made is None:
         return state._replace(layers=kept, history=tuple(history))

@@ -45,14 +45,20 @@ class Display:
         """Leave the terminal to others: the build is over."""
 
 
+_LONGEST_LINE = 1 << 16
+
+
 class _Lines:
-    """Bytes of a command as whole lines; carriage returns begin a line anew."""
+    """Bytes of a command as whole lines; carriage returns begin a line anew. An endless line comes in pieces."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, piece: bytes) -> list[str]:
         *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = b""
         return [self._text(line) for line in lines]
 
     def rest(self) -> list[str]:

@@ -247,6 +247,7 @@ class Connection:
         try:
             self._socket.settimeout(_PATIENCE)
             self._socket.connect(path)
+            self._check_peer()
             uid = str(os.geteuid()).encode().hex()
             self._socket.sendall(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\nBEGIN\r\n")
             # The answer is awaited before the first call is sent. sd-bus as a server (systemd 252) lets a call that it
@@ -257,6 +258,13 @@ class Connection:
         except BaseException:
             self._socket.close()
             raise
+
+    def _check_peer(self) -> None:
+        """DBUS_SESSION_BUS_ADDRESS may lead into a directory of somebody else: the kernel tells who listens there."""
+        size = struct.calcsize("3i")
+        _, uid, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        if uid not in (0, os.geteuid()):
+            raise OSError(errno.EACCES, f"user {uid}, who is neither root nor you, listens there")
 
     def _authenticate(self) -> None:
         while b"\r\n" not in self._buffer:

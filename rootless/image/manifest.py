@@ -35,6 +35,7 @@ _NONDISTRIBUTABLE = ("nondistributable", "foreign")
 MANIFEST_LIMIT = 4 << 20
 CONFIG_LIMIT = 8 << 20
 MAX_LAYERS = 1000
+MAX_HISTORY = 10000
 MAX_MANIFESTS = 10000
 
 
@@ -144,8 +145,13 @@ class ImageConfig:
         rootfs = as_mapping(document.get("rootfs"), "rootfs")
         if rootfs.get("type") not in (None, "layers"):
             raise InvalidInput(f"image config has rootfs of type '{str(rootfs['type'])[:40]}', only 'layers' is known")
-        self.diff_ids = [check_digest(each) for each in as_sequence(rootfs.get("diff_ids"), "rootfs.diff_ids")]
-        self.history = [as_mapping(each, "history") for each in as_sequence(document.get("history"), "history")]
+        diff_ids, history = as_sequence(rootfs.get("diff_ids"), "rootfs.diff_ids"), document.get("history")
+        if len(diff_ids) > MAX_LAYERS:
+            raise InvalidInput(f"image config has {len(diff_ids)} layers, more than {MAX_LAYERS}")
+        self.diff_ids = [check_digest(each) for each in diff_ids]
+        self.history = [as_mapping(each, "history") for each in as_sequence(history, "history")]
+        if len(self.history) > MAX_HISTORY:
+            raise InvalidInput(f"image config has a history of {len(self.history)} steps, more than {MAX_HISTORY}")
         config = as_mapping(document.get("config"), "config")
         self.config = config
         self.env = texts_member(config, "Env") or []

@@ -47,6 +47,14 @@ def set_pdeathsig(signal: int) -> None:
     _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, signal)
 
 
+def end_with_parent(parent: int, signal: int = 9) -> None:
+    """Have the kernel send `signal` to this process when the thread that started it ends, and end now if that has
+    happened before: `parent` is what getppid() said at the beginning. To be repeated after a change of ids."""
+    set_pdeathsig(signal)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def set_dumpable(value: bool) -> None:
     """PR_SET_DUMPABLE: whether others of this user may trace this process and look into it (ptrace(2)).
 

@@ -34,13 +34,14 @@ class _Rule(NamedTuple):
 class Ignore:
     """Patterns in order. Paths are relative to the context, with slashes, without `.` and `..`."""
 
-    __slots__ = ("_combined", "_has_exceptions", "_parents", "_rules")
+    __slots__ = ("_combined", "_has_exceptions", "_longest", "_parents", "_rules")
 
     def __init__(self, rules: list[_Rule]) -> None:
         self._rules = rules
         self._has_exceptions = any(rule.is_exception for rule in rules)
         self._parents: dict[str, tuple[bool, ...]] = {}
         self._combined = None if self._has_exceptions else _combine(rules)
+        self._longest = min((rule.wildcard.longest for rule in rules), default=0)
 
     @staticmethod
     def parse(content: bytes | str, name: str = ".dockerignore") -> Ignore:
@@ -76,20 +77,25 @@ class Ignore:
         if not self._rules or path in ("", "."):
             return False
         if self._combined is not None:
-            return self._combined.fullmatch(path) is not None or self._parent_is_excluded(path)
+            return self._is_matched(path) or self._parent_is_excluded(path)
         is_excluded = False
         for rule, is_match in zip(self._rules, self._matches(path), strict=True):
             if is_match:
                 is_excluded = not rule.is_exception
         return is_excluded
 
+    def _is_matched(self, path: str) -> bool:
+        """Whether any rule matches `path` itself, where there are no exceptions."""
+        if self._combined is not None and len(path) <= self._longest:
+            return self._combined.fullmatch(path) is not None
+        return any(rule.wildcard.fullmatch(path) for rule in self._rules)
+
     def _parent_is_excluded(self, path: str) -> bool:
         parent = posixpath.dirname(path)
         while parent:
             known = self._parents.get(parent)
             if known is None:
-                assert self._combined is not None
-                known = self._remember(parent, (self._combined.fullmatch(parent) is not None,))
+                known = self._remember(parent, (self._is_matched(parent),))
             if known[0]:
                 return True
             parent = posixpath.dirname(parent)

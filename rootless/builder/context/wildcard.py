@@ -1,8 +1,8 @@
 r"""Go's filepath.Match patterns, and docker's with `**`, over paths with slashes. Pure.
 
 `*` and `?` match no slash, `[a-z]` and `[^a]` are classes, `\c` is the character c. Docker adds `**` for any number of
-directories. The patterns and the names may both be hostile, so a pattern with many stars is matched by a simulation of
-all its states at once instead of a backtracking search.
+directories. The patterns and the names may both be hostile. A backtracking search takes as many steps as the name's
+length to the power of the number of stars: where that is much, a simulation of all states at once takes its place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from typing import NamedTuple
 
 MAX_PATTERN = 4096
-_FEW_STARS = 3  # a backtracking search with so few is at most cubic in a name's length
+# how long a name may be for a backtracking search, by the number of stars in the pattern: about a million steps
+_LONGEST_NAME = {0: 1 << 20, 1: 1 << 20, 2: 1000, 3: 100}
 _WILD = frozenset("*?[\\")
 
 LITERAL, ANY, STAR, ALL, DIRECTORIES, CLASS = "literal", "any", "star", "all", "directories", "class"
@@ -48,7 +49,7 @@ def split(pattern: str, *, is_docker: bool = False) -> list[Part]:
             part, at = Part(LITERAL, pattern[at + 1]), at + 2
         else:
             part, at = {"*": Part(STAR), "?": Part(ANY)}.get(character, Part(LITERAL, character)), at + 1
-        if not (part.kind == STAR and parts[-1:] == [part]):
+        if not (part.kind in (STAR, ALL, DIRECTORIES) and parts[-1:] == [part]):
             parts.append(part)
     return parts
 
@@ -95,30 +96,34 @@ def _member(pattern: str, at: int) -> tuple[str, int]:
 
 
 class Wildcard:
-    """A compiled pattern. Raises ValueError for a malformed one."""
+    """A compiled pattern. Raises ValueError for a malformed one.
 
-    __slots__ = ("_regex", "_states", "text")
+    longest: how long a name may be that `regex` is tried on; 0 for none.
+    """
+
+    __slots__ = ("_parts", "_regex", "_states", "longest", "text")
 
     def __init__(self, text: str, *, is_docker: bool = False) -> None:
-        parts = split(text, is_docker=is_docker)
+        self._parts = split(text, is_docker=is_docker)
         self.text = text
         self._states: _States | None = None
         self._regex: re.Pattern[str] | None = None
-        if sum(part.kind in (STAR, ALL, DIRECTORIES) for part in parts) <= _FEW_STARS:
-            self._regex = re.compile("".join(map(_regex, parts)), re.DOTALL)
-        else:
-            self._states = _States(parts)
+        stars = sum(part.kind in (STAR, ALL, DIRECTORIES) for part in self._parts)
+        self.longest = _LONGEST_NAME.get(stars, 0)
+        if self.longest:
+            self._regex = re.compile("".join(map(_regex, self._parts)), re.DOTALL)
 
     @property
     def regex(self) -> str | None:
-        """The pattern as a regular expression; None when it would be too slow as one."""
+        """The pattern as a regular expression; None when it would be too slow as one, for any name."""
         return self._regex.pattern if self._regex is not None else None
 
     def fullmatch(self, name: str) -> bool:
         """True when the whole of `name` matches."""
-        if self._regex is not None:
+        if self._regex is not None and len(name) <= self.longest:
             return self._regex.fullmatch(name) is not None
-        assert self._states is not None
+        if self._states is None:
+            self._states = _States(self._parts)
         return self._states.fullmatch(name)
 
 

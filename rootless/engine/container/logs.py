@@ -16,6 +16,7 @@ from rootless.units import parse_timestamp_ns
 
 _POLL = 0.1  # seconds between looks at a followed file
 _BLOCK = 1 << 16
+_LONGEST = 1 << 20  # bytes of a line; the monitor writes at most 100,000, so that a longer one is damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def read(
     """The records of the log at `path` and of its rotated files, oldest first.
 
     window.follow: go on with new records, also across rotation, until `is_running()` is False and all is read; asked
-    about ten times a second. A log that does not exist (yet) is empty. Damaged lines are skipped.
+    about ten times a second. A log that does not exist (yet) is empty. Damaged lines are skipped, however long.
     """
     lines, position = _existing(path, window)
     for line in lines:
@@ -88,7 +89,7 @@ def _lines(names: list[str], current: str, position: tuple[int, int]) -> Iterato
         try:
             with open(name, "rb") as file:
                 left = position[1] if name == current and os.fstat(file.fileno()).st_ino == position[0] else None
-                for line in file:
+                while line := file.readline(_LONGEST):
                     if left is not None:
                         left -= len(line)
                         if left < 0:
@@ -119,6 +120,8 @@ def _last_lines(path: str, window: Window) -> tuple[deque[bytes], tuple[int, int
                     file.seek(start)
                     pieces = (file.read(end - start) + rest).split(b"\n")
                     rest = pieces.pop(0) if start else b""
+                    if len(rest) > _LONGEST:
+                        rest = b""
                     end = start
                     for line in reversed(pieces):
                         if line and len(kept) < wanted:
@@ -152,6 +155,8 @@ def _follow(
                     offset += len(chunk)
                     pieces = (rest + chunk).split(b"\n")
                     rest = pieces.pop()
+                    if len(rest) > _LONGEST:
+                        rest = b""
                     for line in pieces:
                         record = _parse(line)
                         if record is None or (window.since is not None and _nanoseconds(record.time) < window.since):

@@ -12,8 +12,11 @@ import signal
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import state_of
-from rootless.errors import HostLimit, InvalidState
+from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.kernel import procfs
+from rootless.kernel.container_members import Members
+from rootless.records.container_namespaces import ContainerNamespaces
+from rootless.records.state import LIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +29,6 @@ _ROUNDS = 20  # of looking for processes that were born while the others were st
 def pause_container(engine: Engine, container: str) -> None:
     """Stop all processes of a running container."""
     container_id, directory, state = _running(engine, container, wanted="running")
-    pid = state.pid
     try:
         os.close(os.open(f"{directory}/paused", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as e:
@@ -43,7 +45,7 @@ def pause_container(engine: Engine, container: str) -> None:
             return
     stopped: set[int] = set()
     for _ in range(_ROUNDS):
-        fresh = [p for p in processes_of(pid) if p not in stopped]
+        fresh = [p for p in processes_of(engine, container_id, state) if p not in stopped]
         if not fresh:
             break
         _signal_all(fresh, signal.SIGSTOP)
@@ -56,12 +58,11 @@ def pause_container(engine: Engine, container: str) -> None:
 def unpause_container(engine: Engine, container: str) -> None:
     """Continue all processes of a paused container."""
     container_id, directory, state = _running(engine, container, wanted="paused")
-    pid = state.pid
     group = group_of(state)
     if group is not None:
         group.thaw()
     # those that were stopped before the pause go on too: nobody recorded them
-    _signal_all(processes_of(pid), signal.SIGCONT)
+    _signal_all(processes_of(engine, container_id, state), signal.SIGCONT)
     try:
         os.unlink(f"{directory}/paused")
     except FileNotFoundError:
@@ -82,12 +83,36 @@ def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, 
     return container_id, engine.store.containers.path(container_id), state
 
 
-def processes_of(init: int) -> list[int]:
-    """Host pids of all processes of the container whose first process is `init`, it first.
+def processes_of(engine: Engine, container_id: str, state: ContainerState) -> list[int]:
+    """Host pids of all processes of a container that runs, its first one first.
 
-    They share its pid namespace, or descend from one that does (nested namespaces). A container in the host's pid
-    namespace has only the descendants of its first process.
+    They share its pid namespace, or descend from one that does (nested namespaces). Where the pid namespace is
+    another's, the mount and user namespace say whose they are: a process changes its parent as it likes.
     """
+    known = state.namespaces
+    if known is not None and known.shares_processes:
+        namespaces = ContainerNamespaces(known.mount, known.user)
+        namespaces.makes_user = known.makes_user and not _is_joined(engine, container_id, known.user)
+        members = set(Members(namespaces, [pid for pid, _ in state.helpers]).pids()) | {state.pid}
+    else:
+        members = _of_pid_namespace(state.pid)
+    return sorted(members, key=lambda pid: (pid != state.pid, pid))
+
+
+def _is_joined(engine: Engine, container_id: str, user: tuple[int, int]) -> bool:
+    """Whether another container that runs lives in this user namespace: then it does not tell whose a process is."""
+    for other in engine.store.containers.list():
+        try:
+            state = engine.store.containers.read_state(other) if other != container_id else None
+        except RootlessError:
+            continue  # damaged: `ps` tells
+        if state is not None and state.status in LIVE and state.namespaces and state.namespaces.user == user:
+            return True
+    return False
+
+
+def _of_pid_namespace(init: int) -> set[int]:
+    """The processes of the pid namespace of `init` and of those below; its descendants alone, where it is ours."""
     own = _namespace(init)
     is_host = own == _namespace(os.getpid())
     parents: dict[int, int] = {}
@@ -107,7 +132,7 @@ def processes_of(init: int) -> list[int]:
         fresh = {pid for pid, parent in parents.items() if parent in members and pid not in members}
         members |= fresh
         grown = bool(fresh)
-    return sorted(members, key=lambda pid: (pid != init, pid))
+    return members
 
 
 def _namespace(pid: int) -> int | None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 
 _HERTZ = os.sysconf("SC_CLK_TCK")
+# bytes of a command line that are shown, and of all together; of /proc/PID/stat and status, whose Groups is the longest
+_LONGEST, _SHORTEST, _ALL_COMMANDS = 1 << 16, 1 << 8, 1 << 24
+_STATUS = 1 << 20
 
 
 class _Seen(NamedTuple):
@@ -108,7 +111,10 @@ def container_processes(engine: Engine, container: str, arguments: Sequence[str]
     container_id, state = running(engine, container, "top")
     id_map = engine.store.containers.read(container_id).id_map
     boot = _boot_time()
-    seen = [process for pid in processes_of(state.pid) if (process := _look(pid, id_map, boot)) is not None]
+    pids = processes_of(engine, container_id, state)
+    # a container may have tens of thousands of processes, each with a command line of megabytes
+    longest = max(_SHORTEST, min(_LONGEST, _ALL_COMMANDS // max(len(pids), 1)))
+    seen = [process for pid in pids if (process := _look(pid, id_map, boot, longest)) is not None]
     return TopTable(tuple(title for title, _ in columns), tuple(tuple(show(p) for _, show in columns) for p in seen))
 
 
@@ -142,13 +148,13 @@ def parse_columns(arguments: Sequence[str]) -> list[tuple[str, Callable[[_Seen],
     return columns
 
 
-def _look(pid: int, id_map: IdMap, boot: float) -> _Seen | None:
+def _look(pid: int, id_map: IdMap, boot: float, longest: int) -> _Seen | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read().decode("utf-8", "replace")
+            text = file.read(_STATUS).decode("utf-8", "replace")
         status = _status(pid)
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read(1 << 16)
+            words = file.read(longest)
         tty_number = procfs.read_stat(pid).tty
     except OSError:
         return None
@@ -179,7 +185,9 @@ def _look(pid: int, id_map: IdMap, boot: float) -> _Seen | None:
 
 def _status(pid: int) -> dict[str, str]:
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+        return {
+            key: value.strip() for key, _, value in (line.partition(":") for line in file.read(_STATUS).splitlines())
+        }
 
 
 def _user(uid: int | None) -> str:

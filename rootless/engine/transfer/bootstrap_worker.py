@@ -9,7 +9,7 @@ import sys
 
 from rootless.errors import RootlessError
 from rootless.host.userns import run_in_place
-from rootless.kernel.process import set_pdeathsig
+from rootless.kernel.process import end_with_parent
 from rootless.records.id_map import IdMap
 
 
@@ -19,14 +19,9 @@ def main() -> int:
     The command gets SIGTERM, at which mmdebstrap removes its chroot, when the process that reads its tar ends.
     """
     parent = os.getppid()
-
-    def follow_parent() -> None:
-        set_pdeathsig(signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(125)
-
+    id_map = IdMap.from_json(json.loads(sys.argv[1]))
     try:
-        run_in_place(IdMap.from_json(json.loads(sys.argv[1])), sys.argv[2:], entered=follow_parent)
+        run_in_place(id_map, sys.argv[2:], entered=lambda: end_with_parent(parent, signal.SIGTERM))
     except RootlessError as e:
         print(e, file=sys.stderr)
     return 125

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import struct
 import sys
 
@@ -16,7 +15,7 @@ from rootless.host.answer import encode_error, encode_result, write_all
 from rootless.host.userns import enter
 from rootless.kernel import mounts
 from rootless.kernel.files import syncfs
-from rootless.kernel.process import set_pdeathsig
+from rootless.kernel.process import end_with_parent
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.storage.layers import jobs
@@ -56,9 +55,7 @@ def _enter(id_map: IdMap) -> None:
     """Enter the user namespace, and end with the thread that waits for the answer, wherever the work is."""
     parent = os.getppid()
     enter(id_map)
-    set_pdeathsig(signal.SIGKILL)  # after the change of ids, which clears it
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with_parent(parent)  # after the change of ids, which clears it
 
 
 def _exactly(size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 A running one is entered through /proc, with everything mounted in it; of a stopped one the tree is mounted here, and
 its volumes on it. Whatever is opened below must be resolved inside the root: paths in it belong to the container.
+From then on this process ends with the one that started it, wherever its work is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rootless.host.userns import enter, join
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.kernel.namespaces import CLONE_NEWNS, setns
+from rootless.kernel.process import end_with_parent
 from rootless.kernel.procfs import start_time
 from rootless.storage import drivers
 
@@ -30,6 +32,7 @@ _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def open_running(pid: int, started: int, *, bare: bool) -> int:
     """The root of the container whose first process is `pid` (with that start time). bare: without what is mounted
     below it. Raises HostLimit, InvalidState when it has ended."""
+    parent = os.getppid()
     try:
         user, mount, root = (os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in
                              ("ns/user", "ns/mnt", "ns/pid"))  # fmt: skip
@@ -37,6 +40,7 @@ def open_running(pid: int, started: int, *, bare: bool) -> int:
         if start_time(pid) != started:
             raise InvalidState("the container has ended")
         join(user)
+        end_with_parent(parent)
         return _bare_root(mount) if bare else os.open(f"/proc/{pid}/root", _READ_DIRECTORY)
     except OSError as e:
         raise HostLimit(f"cannot look into the container: {e.strerror}") from e
@@ -71,10 +75,12 @@ def open_stopped(job: TransferJob) -> int:
 
     Raises RuntimeFailure, HostLimit. After this process has ended, `drivers.unmount(job.plan)` is due.
     """
+    parent = os.getppid()
     target = f"{job.plan.directory}/rootfs"
     mounter = drivers.mounter(job.plan)
     try:
         enter(job.id_map)
+        end_with_parent(parent)
         os.umask(0)
         mounter(target)
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rootless.host import cgroups
+from rootless.kernel.procfs import read_stat
 from tests.conftest import Runner, make_private_directory, remove_private_directory, require
 from tests.integration.runtime.bundle import BUSYBOX, Bundle
 
@@ -168,3 +169,29 @@ def test_the_runtime_ends_all_of_a_container_in_a_shared_pid_namespace(
     second.oci(*words)
     assert sleepers.are_gone()
     assert first.oci("state", "c").stdout.count('"running"') == 1
+
+
+@pytest.mark.parametrize("shared", ["host", "container:a"])
+def test_pause_and_top_are_about_one_container_in_a_shared_pid_namespace(
+    busybox: Runner, sleepers: Sleepers, shared: str
+) -> None:
+    """All of its processes, also what has left its parent, and none of the container whose namespace it is."""
+    busybox("run", "-d", "--name", "a", *WITHOUT_CGROUP, "busybox", "sleep", "1234")
+    script = f"(setsid sleep {sleepers.seconds} &); exec sleep 1235"
+    busybox("run", "-d", "--name", "b", f"--pid={shared}", *WITHOUT_CGROUP, "busybox", "sh", "-c", script)
+    sleepers.wait()
+    first, other = (int(busybox("inspect", "--format", "{{.State.Pid}}", name).stdout) for name in ("b", "a"))
+    shown = busybox("top", "b").stdout
+    assert f"sleep {sleepers.seconds}" in shown and "sleep 1235" in shown and "sleep 1234" not in shown
+    busybox("pause", "b")
+    assert (state_of(sleepers.pids()[0]), state_of(first), state_of(other)) == ("T", "T", "S")
+    busybox("unpause", "b")
+    assert (state_of(sleepers.pids()[0]), state_of(first), state_of(other)) == ("S", "S", "S")
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state, once it is no longer on its way to another."""
+    deadline = time.monotonic() + 2
+    while (letter := read_stat(pid).state) not in ("S", "T") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return letter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import time
 
 import pytest
 from hypothesis import example, given
@@ -215,3 +216,22 @@ def test_arbitrary_bytes_give_rules_or_the_typed_error(content: bytes) -> None:
     except DockerfileError:
         return
     assert ignore.excludes("a/b") in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("**/a**/a**/x", "a/" * 300 + "y"),
+        ("*a*a*b", "a" * 255),
+        ("**/*a*b", "/".join(["a" * 200] * 20)),
+        ("**/*/x", "a/" * 300 + "y"),
+        ("*a*" * 30 + "b", "a" * 255),
+        ("**/*ac" * 9, "a/" * 300 + "b"),
+    ],
+)
+def test_no_pattern_takes_more_than_a_moment(pattern: str, path: str) -> None:
+    """Both come from a context that may be hostile; an expression that backtracks took minutes for the first."""
+    began = time.process_time()
+    for rules in (pattern, f"{pattern}\n!other"):
+        assert not Ignore.parse(rules).excludes(path)
+    assert time.process_time() - began < 2

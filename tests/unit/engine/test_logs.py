@@ -2,6 +2,7 @@
 
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +119,20 @@ def test_following_reader_that_slept_through_several_rotations(tmp_path: Path) -
 
     seen = texts(read(path, Window(follow=True), is_running=is_running))
     assert seen == [f"line {number}\n" for number in range(40)]
+
+
+@pytest.mark.parametrize("window", [Window(), Window(tail=5), Window(follow=True), Window(tail=1, follow=True)])
+def test_an_endless_line_is_skipped_in_bounded_memory(tmp_path: Path, window: Window) -> None:
+    """A file that a power cut has left with zeroes, of whatever size."""
+    path = tmp_path / "log"
+    write(path, "before")
+    with path.open("ab") as file:
+        file.truncate(1 << 26)
+        file.seek(0, 2)
+        file.write(b"\n")
+    write(path, "after")
+    tracemalloc.start()
+    found = texts(read(str(path), window))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found[-1:] == ["after"] and peak < 16 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import threading
@@ -121,6 +122,22 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A socket's address, of 107 bytes at most: relative, as a test user's temporary directories can be longer."""
     monkeypatch.chdir(tmp_path)
     return Path("s")
+
+
+@pytest.mark.parametrize("listener", ["own", "root", "other"])
+def test_who_listens_is_asked(address: Path, monkeypatch: pytest.MonkeyPatch, listener: str) -> None:
+    """The address of the bus may be anybody's."""
+    own = os.geteuid()
+    monkeypatch.setattr(
+        socket.socket, "getsockopt", lambda *_: struct.pack("3i", 1, {"own": own, "root": 0}.get(listener, own + 1), 1)
+    )
+    thread = serve(address, b"OK 0123456789abcdef\r\n" + REFUSAL)
+    if listener == "other":
+        with pytest.raises(PermissionError, match="listens there"):
+            dbus.Connection(str(address), is_bus=False)
+    else:
+        dbus.Connection(str(address), is_bus=False).close()
+    thread.join(5)
 
 
 def test_a_conversation_in_small_pieces(address: Path) -> None:

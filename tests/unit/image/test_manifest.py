@@ -320,3 +320,15 @@ def test_members_of_the_wrong_type_are_named() -> None:
     ):
         with pytest.raises(InvalidInput, match="'User'"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"history": [{}] * 10001}, "a history of 10001 steps"),
+        ({"rootfs": {"type": "layers", "diff_ids": [D] * 1001}}, "1001 layers"),
+    ],
+)
+def test_a_config_has_bounded_lists(document: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
+        ImageConfig(json.dumps(document).encode())
