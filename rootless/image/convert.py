@@ -55,20 +55,35 @@ def layer_type(descriptor: Descriptor, compression: str, form: str) -> str:
     return (_DOCKER_FOREIGN if descriptor.is_foreign else _DOCKER_LAYER) + _DOCKER_SUFFIX[compression]
 
 
+def in_form(layer: Descriptor, form: str, compression: str | None = None) -> Descriptor:
+    """The layer under the media type that it has in that format, where it has one of the other format. A type of that
+    format stays, and so does one that is in neither. compression: of its bytes, where that is known to be other than
+    its type says. Raises UsageError as `layer_type`."""
+    other = (_DOCKER_LAYER, _DOCKER_FOREIGN) if form == "oci" else (_OCI_LAYER, _OCI_FOREIGN)
+    if not layer.media_type.startswith(other):
+        return layer
+    if compression not in _OCI_SUFFIX:
+        compression = layer_compression(layer.media_type)
+    return layer._replace(media_type=layer_type(layer, compression, form))
+
+
 def rebuild_manifest(manifest: Manifest, layers: Sequence[Descriptor], form: str) -> tuple[bytes, str]:
     """The manifest with these layers (media type, digest, size) in that format: bytes and media type.
 
-    The bytes stay the very same when nothing is different. Other fields are kept; docker's format has no annotations.
+    Layers and config whose media type is the other format's get this one's: some tools accept no mixture. The bytes
+    stay the very same when nothing is different. Other fields are kept; docker's format has no annotations.
     """
+    layers = [in_form(each, form) for each in layers]
+    other_config = DOCKER_CONFIG if form == "oci" else OCI_CONFIG
     same = [(each.media_type, each.digest, each.size) for each in layers] == [
         (each.media_type, each.digest, each.size) for each in manifest.layers
     ]
-    if same and form == format_of(manifest.media_type):
+    if same and manifest.config.media_type != other_config and form == format_of(manifest.media_type):
         return manifest.raw, manifest.media_type
     document = load_json(manifest.raw, "manifest")
     media_type = OCI_MANIFEST if form == "oci" else DOCKER_MANIFEST
     config = as_mapping(document["config"], "config")
-    if config.get("mediaType") in (OCI_CONFIG, DOCKER_CONFIG):
+    if config.get("mediaType") == other_config:
         config = {**config, "mediaType": OCI_CONFIG if form == "oci" else DOCKER_CONFIG}
     new = []
     for old, layer in zip(as_sequence(document.get("layers"), "layers"), layers, strict=True):

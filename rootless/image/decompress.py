@@ -28,16 +28,31 @@ HEAD = 6
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression that begins with these bytes (HEAD of them), None for none that is known."""
+    """The compression that begins with these bytes (HEAD of them), None for none that is known.
+
+    A zstd stream may begin with a frame to be skipped (RFC 8878, 3.1.2): its magic number has 16 values.
+    """
+    if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
+        return "zstd"
+    # A tar begins with a name, which may be "BZh": the first block or the end of the stream must follow
+    if head[:3] == b"BZh" and head[3:4] in b"123456789" and head[4:6] in (b"1A", b"\x17r"):
+        return "bzip2"
     for magic, name in (
-        (b"\x1f\x8b", "gzip"),
+        (b"\x1f\x8b\x08", "gzip"),
         (b"\x28\xb5\x2f\xfd", "zstd"),
         (b"\xfd7zXZ\x00", "xz"),
-        (b"BZh", "bzip2"),
     ):
         if head.startswith(magic):
             return name
     return None
+
+
+def read_head(stream: ByteSource) -> bytes:
+    """The first HEAD bytes of `stream`, fewer where it ends before."""
+    head = b""
+    while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
+        head += piece
+    return head
 
 
 class PlainBytes:

@@ -12,6 +12,7 @@ import json
 from typing import NamedTuple
 
 from rootless.errors import InvalidInput, UsageError
+from rootless.image.decompress import compression_of, read_head
 from rootless.image.digest import digest_of
 from rootless.image.file_sets import FileSet, read_file
 from rootless.image.layout import is_layout, layout_sources
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     ArchiveSource: TypeAlias = "LayoutSource | DockerArchiveSource"
 
-_COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
+_SUFFIXES = {"gzip": "+gzip", "zstd": "+zstd"}  # the compressions that the image specification has names for
 _MAX_IMAGES = 1000
 
 
@@ -49,6 +50,7 @@ class DockerArchiveSource:
     """One image of a docker-archive."""
 
     label = ""  # only a layout has labels beside names
+    labels: tuple[str, ...] = ()
     __slots__ = ("_config", "_config_path", "_files", "_layer_paths", "_paths", "digests", "names")
 
     def __init__(self, files: FileSet, config_path: str, layer_paths: list[str], names: tuple[str, ...]) -> None:
@@ -106,10 +108,10 @@ class DockerArchiveSource:
         """The descriptor of a layer file: a plain tar is named by its diff_id, a compressed one must be hashed."""
         reader = self._files.open(path)
         try:
-            head = reader.read(4)
-            suffix = next((suffix for magic, suffix in _COMPRESSIONS if head.startswith(magic)), "")
+            head = read_head(reader)
+            compression = compression_of(head)
             digest = diff_id
-            if suffix:
+            if compression is not None:
                 hasher = hashlib.sha256(head)
                 while piece := reader.read(1 << 20):
                     hasher.update(piece)
@@ -117,7 +119,11 @@ class DockerArchiveSource:
         finally:
             reader.close()
         self._paths[digest] = path
-        return {"mediaType": OCI_LAYER + suffix, "digest": digest, "size": self._files.size(path)}
+        return {
+            "mediaType": OCI_LAYER + _SUFFIXES.get(compression or "", ""),
+            "digest": digest,
+            "size": self._files.size(path),
+        }
 
 
 class _Entry(NamedTuple):

@@ -8,7 +8,7 @@ import os
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, UsageError
 from rootless.image.content import Placed
-from rootless.image.decompress import HEAD, PlainBytes, compression_of
+from rootless.image.decompress import PlainBytes, compression_of, read_head
 from rootless.image.manifest import CONFIG_LIMIT, INDEX_TYPES, ImageConfig, Manifest, parse_manifest
 from rootless.image.reference import parse_reference
 from rootless.image.sink_files import CheckedStream, disk_errors, ignore_progress
@@ -43,9 +43,7 @@ class DockerArchiveSink:
             return Placed(digest, content.size or 0, "there")
         checked = CheckedStream(content, on_bytes)
         try:
-            head = b""
-            while len(head) < HEAD and (piece := checked.read(HEAD - len(head))):
-                head += piece
+            head = read_head(checked)
             plain = PlainBytes(head, checked)
             if compression_of(head) is None and content.size is not None and digest.startswith("sha256:"):
                 self._diff_ids[digest] = self._add_tar(digest, content.size, plain, checked)

@@ -77,7 +77,7 @@ def tar(content: bytes) -> None:
         try:
             with RecipeWriter.create(f"{place}/a") as recipe:
                 notes = set(os.listdir(f"{place}/a"))
-                source = Inflated(archive.fileno(), Inflated.codec("none"), recipe)
+                source = Inflated(archive.fileno(), Inflated.codec(archive.fileno()), recipe)
                 ids = [(os.getuid(), 1)], [(os.getgid(), 1)]
                 try:
                     Applier(directory, LayerAttributes(*ids, single=True), recipe).apply(TarStream(source), source)

@@ -126,7 +126,7 @@ class _Source:
                 reader = self._source.open_blob(descriptor)
                 try:
                     parent = below[-1] if below else None
-                    archive = LayerArchive(parent, diff_ids[-1], descriptor.media_type, reader)
+                    archive = LayerArchive(parent, diff_ids[-1], reader)
                     session.store.layers.unpack(chains[-1], archive)
                 finally:
                     reader.close()

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from rootless.image import fields
+from rootless.image.convert import in_form
 from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.units import whole_timestamp
 
@@ -117,7 +118,9 @@ def store_state(
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
         "layers": [
-            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in state.layers
+            # of a base image in docker's format too: tools refuse a manifest of OCI's that has docker's layers
+            {"mediaType": in_form(each, "oci").media_type, "digest": each.digest, "size": each.size}
+            for each in (Descriptor(layer.media_type, layer.digest, layer.size) for layer in state.layers)
         ],
     }
     if annotations:

@@ -14,7 +14,7 @@ from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.image_types import CommitOptions, PullEvent
 from rootless.engine.transfer.import_tar import publish_manifest
 from rootless.errors import InvalidState, UsageError
-from rootless.image.convert import layer_compression, layer_type
+from rootless.image.convert import in_form
 from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.records.json_file import read_record
 from rootless.storage.layers.layer_store import LayerOptions
@@ -204,6 +204,6 @@ def _store(commit: _Commit, config: Fields, layer: NewLayer | None, command: str
         document["author"] = author
     raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     image_id = store.blobs.put(raw)
-    typed = [each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers]
+    typed = [in_form(each, form) for each in layers]
     publish_manifest(store, manifest_type, [Descriptor(config_type, image_id, len(raw)), *typed], commit.reference)
     return image_id

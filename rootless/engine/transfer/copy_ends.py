@@ -190,7 +190,7 @@ def _chosen(sources: Sequence[ArchiveSource], place: ImagePlace) -> ArchiveSourc
             )
         return sources[0]
     for source in sources:
-        if source.label == place.name:
+        if place.name in source.labels:
             return source
     try:
         wanted = str(parse_reference(place.name))

@@ -130,7 +130,7 @@ def _is_here(store: Store, layer: PlannedLayer, keep_blobs: bool) -> bool:
 
 def _unpack(store: Store, layer: PlannedLayer, stream: LayerStream) -> None:
     try:
-        archive = LayerArchive(layer.parent, layer.diff_id, layer.descriptor.media_type, stream)
+        archive = LayerArchive(layer.parent, layer.diff_id, stream)
         store.layers.unpack(layer.chain_id, archive)
         # A worker may end before the last bytes (padding after the archive's end): the digest is of all of them
         stream.drain()

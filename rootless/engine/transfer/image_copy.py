@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import NamedTuple
 
 from rootless.engine.image.image_names import qualify
@@ -12,8 +13,10 @@ from rootless.engine.transfer.image_bring import bring
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import InvalidInput, NotFound, UsageError
 from rootless.image import places
+from rootless.image.compress import NAMES
 from rootless.image.content import BlobContent
 from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild_index, rebuild_manifest
+from rootless.image.decompress import compression_of, read_head
 from rootless.image.digest import digest_of
 from rootless.image.distribution.policy import check_policy
 from rootless.image.manifest import (
@@ -169,15 +172,26 @@ def _copy_manifest(copy: _Copy, sink: Sink, manifest: Manifest, *, listing: List
 
     run_all([job(layer) for layer in once.values()], copy.say, at_once=sink.at_once)
     sink.put_config(_content(copy.source, manifest.config))
-    form = copy.options.format or format_of(manifest.media_type)
-    layers = list(manifest.layers)
-    if form != format_of(manifest.media_type):
-        layers = [
-            each._replace(media_type=layer_type(each, layer_compression(each.media_type), form)) for each in layers
-        ]
-    raw, media_type = rebuild_manifest(manifest, layers, form)
+    form, layers = copy.options.format, list(manifest.layers)
+    raw, media_type = manifest.raw, manifest.media_type
+    if form is not None:
+        if form != format_of(manifest.media_type):
+            layers = [
+                each._replace(media_type=layer_type(each, _compression(copy.source, each), form)) for each in layers
+            ]
+        raw, media_type = rebuild_manifest(manifest, layers, form)
     sink.put_manifest(raw, media_type, listing=listing)
     return Descriptor(media_type, digest_of(raw), len(raw))
+
+
+def _compression(source: CopySource, layer: Descriptor) -> str:
+    """How the layer's bytes are compressed, whatever its media type says of it."""
+    if not layer.is_foreign:  # whose bytes are elsewhere
+        with closing(source.open_blob(layer)) as reader:
+            found = compression_of(read_head(reader)) or "none"
+        if found in NAMES:
+            return found
+    return layer_compression(layer.media_type)
 
 
 def _content(source: CopySource, descriptor: Descriptor) -> BlobContent:

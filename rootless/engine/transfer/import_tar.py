@@ -14,7 +14,7 @@ from rootless.engine.image.image_names import qualify
 from rootless.engine.image_types import ImportOptions, PullEvent
 from rootless.engine.transfer.load import open_input, warn_of_lost_name
 from rootless.errors import UsageError
-from rootless.image.decompress import HEAD, PlainBytes
+from rootless.image.decompress import PlainBytes, read_head
 from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
 from rootless.image.platform import host_platform, parse_platform
 from rootless.storage.layers.layer_store import LayerArchive
@@ -98,10 +98,7 @@ def _name(engine: Engine, reference: str) -> str:
 
 
 def _plain(stream: BinaryIO) -> PlainBytes:
-    head = b""
-    while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
-        head += piece
-    return PlainBytes(head, stream)
+    return PlainBytes(read_head(stream), stream)
 
 
 def store_layer(
@@ -118,7 +115,7 @@ def store_layer(
             shown = count
             progress(PullEvent("import", "Extracting", count))
 
-    chain_id = store.layers.unpack_new(LayerArchive(parent, None, OCI_LAYER, reader, step))
+    chain_id = store.layers.unpack_new(LayerArchive(parent, None, reader, step))
     diff_id = store.layers.record(chain_id).content.diff_id
     if progress is not None:
         progress(PullEvent(diff_id.partition(":")[2][:12], "Pull complete"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from rootless.errors import DigestMismatch, NotFound, RootlessError
+from rootless.image.convert import layer_compression
 from rootless.image.manifest import OCI_LAYER, Descriptor
 from rootless.storage.store.layer_forms import forms
 from rootless.storage.tar import recipe
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.image.compress import Compression
     from rootless.image.decompress import PlainBytes
+    from rootless.image.manifest import PlannedLayer
     from rootless.image.source import ImageSource, Reader
     from rootless.storage.layers.worker_client import Rebuilt
+    from rootless.storage.store.index import ImageEntry
     from rootless.storage.store.store import Store
 
 _FIRST = 1 << 16  # bytes by which a registry shows that it has the blob
@@ -151,6 +154,27 @@ def has_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str
     return True
 
 
+def compression(engine: Engine, layer: PlannedLayer) -> str:
+    """How the blob of a layer is compressed, as far as anybody knows: `none`, `gzip`, `zstd`, or another name that
+    image.decompress has. Its media type is asked last, for it may be wrong."""
+    digest = layer.descriptor.digest
+    if digest == layer.diff_id:
+        return "none"
+    if engine.store.blobs.has(digest):
+        from rootless.image.decompress import compression_of, read_head
+
+        blob = engine.store.blobs.open(digest)
+        try:
+            return compression_of(read_head(blob)) or "none"
+        finally:
+            blob.close()
+    for key, form in forms(engine.store, layer.chain_id).items():
+        if form.digest == digest:
+            return key.partition(":")[0]
+    told = layer_compression(layer.descriptor.media_type)
+    return "gzip" if told == "none" else told  # its digest is not that of the tar: it is compressed in some way
+
+
 def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
     """Unpacked layers with this diff_id, the wanted one first."""
     if chain_id is not None and store.layers.has(chain_id):
@@ -175,11 +199,22 @@ def _descriptors(store: Store, diff_id: str, chains: list[str]) -> Iterator[Desc
             if form.digest not in seen:
                 seen.add(form.digest)
                 yield Descriptor(OCI_LAYER, form.digest, form.size)
-    for entry in store.index.entries():
+    for entry in (*store.index.entries(), *_of_indexes(store)):
         for descriptor, other in zip(entry.manifest.layers, entry.config.diff_ids, strict=False):
             if other == diff_id and descriptor.digest not in seen:
                 seen.add(descriptor.digest)
                 yield descriptor
+
+
+def _of_indexes(store: Store) -> Iterator[ImageEntry]:
+    """The images for other platforms that are here: their layers are not unpacked, and only their blobs have them."""
+    for named in store.index.indexes():
+        for child in named.document.manifests:
+            try:
+                if store.blobs.has(child.digest):
+                    yield store.index.load(child.digest)
+            except RootlessError:
+                continue  # no image, or damaged
 
 
 def _compression(key: str) -> Compression | None:
@@ -235,12 +270,9 @@ def _repositories(store: Store, digest: str, chains: list[str]) -> list[str]:
 
 
 def _decompressed(blob: Reader, diff_id: str) -> Reader:
-    from rootless.image.decompress import HEAD, PlainBytes
+    from rootless.image.decompress import PlainBytes, read_head
 
-    head = b""
-    while len(head) < HEAD and (piece := blob.read(HEAD - len(head))):
-        head += piece
-    return CheckedReader(_Closing(PlainBytes(head, blob), blob), diff_id, None)
+    return CheckedReader(_Closing(PlainBytes(read_head(blob), blob), blob), diff_id, None)
 
 
 _DAMAGED_TREE = "`rootless system check --repair` looks for the damage"

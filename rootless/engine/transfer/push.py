@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rootless.engine import events
 from rootless.engine.image.image_names import qualify, registries, registry_access, require
 from rootless.engine.image_types import PullEvent, Pushed, PushOptions
+from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import (
     blob_content,
     bytes_content,
@@ -17,7 +18,15 @@ from rootless.engine.transfer.blob_sources import (
 from rootless.engine.transfer.parallel import Control, run_all
 from rootless.errors import DigestMismatch, ImageNotFound, NotFound, UsageError
 from rootless.image.compress import Compression, parse_compression
-from rootless.image.convert import FORMATS, format_of, layer_compression, layer_type, rebuild_index, rebuild_manifest
+from rootless.image.convert import (
+    FORMATS,
+    format_of,
+    in_form,
+    layer_compression,
+    layer_type,
+    rebuild_index,
+    rebuild_manifest,
+)
 from rootless.image.digest import digest_of
 from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
@@ -138,23 +147,28 @@ def push_entry(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
         return lambda control: _push_layer(push, layer, known, control)
 
     sent = dict(zip(once, run_all([job(layer) for layer in once.values()], push.say, at_once=_AT_ONCE), strict=True))
-    raw, media_type = _manifest_of(push, entry, [sent[layer.descriptor.digest] for layer in layers])
+    raw, media_type = _manifest_of(push, entry, layers, [sent[layer.descriptor.digest] for layer in layers])
     push.destination.put_blob(bytes_content(entry.config.raw, entry.config_digest))
     push.destination.put_manifest(raw, media_type, tag=tag)
     return Descriptor(media_type, digest_of(raw), len(raw))
 
 
-def _manifest_of(push: _Push, entry: ImageEntry, sent: Sequence[Descriptor]) -> tuple[bytes, str]:
+def _manifest_of(
+    push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], sent: Sequence[Descriptor]
+) -> tuple[bytes, str]:
     """The manifest with the layers as they were sent, in the format that is wanted or can name them."""
-    before = format_of(entry.manifest.media_type)
-    form = push.form or ("oci" if any(layer_compression(each.media_type) == "zstd" for each in sent) else before)
-    layers = []
-    for old, new in zip(entry.manifest.layers, sent, strict=True):
-        is_same = new == old and form == before
-        layers.append(
-            new if is_same else new._replace(media_type=layer_type(new, layer_compression(new.media_type), form))
-        )
-    return rebuild_manifest(entry.manifest, layers, form)
+    compressions = [
+        _compression(push, layer) if new == layer.descriptor else layer_compression(new.media_type)
+        for layer, new in zip(layers, sent, strict=True)
+    ]
+    form = push.form or ("oci" if "zstd" in compressions else format_of(entry.manifest.media_type))
+    typed = [in_form(new, form, compression) for new, compression in zip(sent, compressions, strict=True)]
+    if push.compression is not None:  # asked for by name: then each layer has its right one
+        typed = [
+            each if each.is_foreign else each._replace(media_type=layer_type(each, compression, form))
+            for each, compression in zip(typed, compressions, strict=True)
+        ]
+    return rebuild_manifest(entry.manifest, typed, form)
 
 
 def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], tag: str) -> Descriptor | None:
@@ -166,7 +180,7 @@ def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], t
         predicted = [_predicted(push, layer, anew=anew) for layer in layers]
         if None in predicted:
             continue
-        raw, media_type = _manifest_of(push, entry, [each for each in predicted if each is not None])
+        raw, media_type = _manifest_of(push, entry, layers, [each for each in predicted if each is not None])
         if digest_of(raw) == told:
             return Descriptor(media_type, told, len(raw))
     return None
@@ -175,18 +189,25 @@ def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], t
 def _predicted(push: _Push, layer: PlannedLayer, *, anew: bool) -> Descriptor | None:
     """The layer's descriptor after a push, as far as it is known; anew: if its blob could not be had."""
     descriptor = layer.descriptor
-    wanted = _wanted(push, descriptor)
+    wanted = _wanted(push, layer)
     if descriptor.is_foreign or (wanted is None and not anew):
         return descriptor
-    wanted = wanted or Compression(layer_compression(descriptor.media_type))
+    wanted = wanted or Compression(_compression(push, layer))
     form = forms(push.engine.store, layer.chain_id).get(wanted.key)
     return None if form is None else _compressed_descriptor(form.digest, form.size, wanted)
 
 
-def _wanted(push: _Push, descriptor: Descriptor) -> Compression | None:
-    """How the layer is to be compressed; None: it goes as it is."""
-    have = layer_compression(descriptor.media_type)
-    wanted = push.compression or (Compression() if have == "none" else None)
+def _compression(push: _Push, layer: PlannedLayer) -> str:
+    """How a layer's blob is compressed; of a foreign one nothing but its media type is known."""
+    if layer.descriptor.is_foreign:
+        return layer_compression(layer.descriptor.media_type)
+    return layer_bytes.compression(push.engine, layer)
+
+
+def _wanted(push: _Push, layer: PlannedLayer) -> Compression | None:
+    """How the layer is to be compressed; None: it goes as it is, in a way that manifests can name."""
+    have = _compression(push, layer)
+    wanted = push.compression or (None if have in ("gzip", "zstd") else Compression())
     return None if wanted is not None and wanted.name == have and wanted.level is None else wanted
 
 
@@ -201,9 +222,9 @@ def _push_layer(push: _Push, layer: PlannedLayer, known: dict[str, list[str]], c
     if descriptor.is_foreign:
         control.emit(PullEvent(layer.short, "Skipped foreign layer"))
         return descriptor
-    wanted = _wanted(push, descriptor)
+    wanted = _wanted(push, layer)
     if wanted is None:
-        wanted = Compression(layer_compression(descriptor.media_type))
+        wanted = Compression(_compression(push, layer))
         if not _is_made_anew(push, layer, wanted):
             try:
                 _put(push, layer, exact_content(push.engine, layer), known, control)
@@ -289,7 +310,10 @@ def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> t
         format_of(replaced[child.digest].media_type) != format_of(child.media_type) == "v2s2"
         for child in index.manifests
     )
-    form = push.form or ("oci" if became_oci else format_of(index.media_type))
+    if became_oci and push.form is None:
+        # docker's list cannot name it: then all is in OCI's format, whose layers are there already
+        return _push_index(push._replace(form="oci"), index, tag, depth)
+    form = push.form or format_of(index.media_type)
     raw, media_type = rebuild_index(index, replaced, form)
     push.destination.put_manifest(raw, media_type, tag=tag)
     return digest_of(raw), len(raw)

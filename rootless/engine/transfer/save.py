@@ -14,9 +14,9 @@ from rootless.engine.transfer import layer_bytes
 from rootless.engine.transfer.blob_sources import skipped
 from rootless.errors import HostLimit, UsageError
 from rootless.host.full import full_error
-from rootless.image.compress import Compressed, Compression, make_encoder, parse_compression
+from rootless.image.compress import NAMES, Compressed, Compression, make_encoder, parse_compression
 from rootless.image.content import BlobContent
-from rootless.image.convert import format_of, layer_compression, layer_type, rebuild_manifest
+from rootless.image.convert import format_of, in_form, layer_type, rebuild_manifest
 from rootless.image.docker_sink import DockerArchiveSink
 from rootless.image.manifest import Descriptor, ImageConfig, Manifest, PlannedLayer, parse_manifest, plan_layers
 from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
@@ -176,7 +176,8 @@ def _exact(
     engine: Engine, images: Sequence[SavedImage], compression: Compression | None
 ) -> tuple[list[SavedImage], _Ahead]:
     """The images as they can be written, and their blobs: the very bytes where they can be had, and where compression
-    is None; else layers compressed anew, under a new manifest."""
+    is None; else layers compressed anew, under a new manifest. What they are written to is OCI's: of an image in
+    docker's format the manifest is rewritten."""
     blobs: dict[str, Open] = {}
     made: dict[tuple[str, str], Descriptor] = {}
     converted = []
@@ -185,16 +186,16 @@ def _exact(
         for layer in plan_layers(image.manifest, image.config):
             key = (layer.diff_id, layer.descriptor.digest)
             if key not in made:
-                made[key], opener = _layer(engine, image, layer, compression)
+                made[key], opener = _layer(engine, layer, compression)
                 blobs.setdefault(made[key].digest, opener)
             layers.append(made[key])
-        raw, media_type = rebuild_manifest(image.manifest, layers, format_of(image.manifest.media_type))
+        raw, media_type = rebuild_manifest(image.manifest, layers, "oci")
         manifest = image.manifest
         if raw != manifest.raw:
             found = parse_manifest(raw, media_type)
             assert isinstance(found, Manifest)
             manifest = found
-            if compression is None:
+            if compression is None and [each.digest for each in layers] != [e.digest for e in image.manifest.layers]:
                 name = familiar(image.names[0]) if image.names else image.config.digest
                 engine.warn(
                     f"the compressed layers of '{name}' cannot be had any more: they were compressed anew, and the "
@@ -205,18 +206,19 @@ def _exact(
     return converted, _Ahead(blobs)
 
 
-def _layer(
-    engine: Engine, image: SavedImage, layer: PlannedLayer, compression: Compression | None
-) -> tuple[Descriptor, Open]:
+def _layer(engine: Engine, layer: PlannedLayer, compression: Compression | None) -> tuple[Descriptor, Open]:
     """A layer's descriptor in the archive, and what opens its bytes."""
-    form = format_of(image.manifest.media_type)
-    chosen = compression or Compression(layer_compression(layer.descriptor.media_type))
-    is_kept = compression is None or compression.name == layer_compression(layer.descriptor.media_type)
+    have = layer_bytes.compression(engine, layer)
+    is_kept = compression is None or compression.name == have
     if is_kept and layer_bytes.has_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id):
-        return layer.descriptor, lambda: layer_bytes.open_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id)
+        kept = in_form(layer.descriptor, "oci", have)
+        if compression is not None:  # asked for by name: then it has its right one
+            kept = kept._replace(media_type=layer_type(kept, have, "oci"))
+        return kept, lambda: layer_bytes.open_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id)
+    chosen = compression or (Compression(have) if have in NAMES else Compression())
     if chosen.name == "none":
-        return _tar_descriptor(engine, layer, form), _tar_opener(engine, layer)
-    return _compress(engine, layer, chosen, form)
+        return _tar_descriptor(engine, layer, "oci"), _tar_opener(engine, layer)
+    return _compress(engine, layer, chosen, "oci")
 
 
 def _compress(engine: Engine, layer: PlannedLayer, compression: Compression, form: str) -> tuple[Descriptor, Open]:

@@ -22,25 +22,24 @@ if TYPE_CHECKING:
 class UnpackJob:
     """Unpack an archive, which follows the job, into the empty directory `target`, and write its recipe beside it.
 
-    compression: of the archive, a name of tar.inflate. diff_id: what the tar's digest must be, None when any will do.
+    diff_id: what the tar's digest must be, None when any will do.
     """
 
-    __slots__ = ("compression", "diff_id", "target")
+    __slots__ = ("diff_id", "target")
     operation = "unpack"
 
-    def __init__(self, target: str, compression: str, diff_id: str | None) -> None:
+    def __init__(self, target: str, diff_id: str | None) -> None:
         self.target = target
-        self.compression = compression
         self.diff_id = diff_id
 
     def to_json(self) -> Json:
         """The job as JSON values."""
-        return {"target": self.target, "compression": self.compression, "diff_id": self.diff_id}
+        return {"target": self.target, "diff_id": self.diff_id}
 
     @classmethod
     def from_json(cls, fields: Fields) -> UnpackJob:
         """The reverse of `to_json`."""
-        return cls(fields.text("target"), fields.text("compression"), fields.optional_text("diff_id"))
+        return cls(fields.text("target"), fields.optional_text("diff_id"))
 
     def read_answer(self, fields: Fields) -> Unpacked:
         """What was unpacked, and what is still to be done."""

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     Names = list[str]
 
-_PLAIN = "application/vnd.oci.image.layer.v1.tar"
 _GRACE = 30.0  # seconds in which the unpacking of a parent must begin once its child is read
 _POLL = 0.05
 _AT_FDCWD = -100
@@ -44,12 +43,12 @@ class LayerArchive(NamedTuple):
     """What a layer is unpacked from.
 
     parent: chain id of the layer below, None at the bottom; diff_id: what the digest of the tar must be, None when any
-    will do; media_type: says how `stream` is compressed; progress: called with the number of bytes of each piece read.
+    will do; stream: its first bytes say how it is compressed; progress: called with the number of bytes of each piece
+    read.
     """
 
     parent: str | None
     diff_id: str | None
-    media_type: str
     stream: ByteSource
     progress: Callable[[int], None] | None = None
 
@@ -168,11 +167,10 @@ class Layers:
         """Unpack into `temporary`; the layer's record."""
         from rootless.storage.layers.jobs import FinishJob, UnpackJob
         from rootless.storage.layers.layer_record import LayerRecord
-        from rootless.storage.tar.inflate import compression_of  # with OpenSSL's hashes
 
         if archive.diff_id is not None:
             hex_of(archive.diff_id)
-        job = UnpackJob(f"{temporary}/diff", compression_of(archive.media_type), archive.diff_id)
+        job = UnpackJob(f"{temporary}/diff", archive.diff_id)
         unpacked = self._run(job, archive)
         content, unfinished = unpacked.content, unpacked.unfinished
         if archive.parent is None and unfinished.links:
@@ -209,7 +207,7 @@ class Layers:
         with self._lock(chain_id):
             final, temporary = self.path(chain_id), self._make()
             try:
-                record = self._unpack(temporary, LayerArchive(parent_chain_id, diff_id, _PLAIN, stream))
+                record = self._unpack(temporary, LayerArchive(parent_chain_id, diff_id, stream))
                 self._carry_over(final, temporary)
                 if not self.has(chain_id):
                     self._publish(temporary, record, final)

@@ -118,7 +118,7 @@ def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
     target = job.target
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     beside = os.open(os.path.dirname(target), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    codec = Inflated.codec(job.compression)
+    codec = Inflated.codec(0)
     with RecipeWriter.create(os.path.dirname(target)) as recipe:
         _shut_in(target)
         source = Inflated(0, codec, recipe)

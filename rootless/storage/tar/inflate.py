@@ -12,6 +12,7 @@ import queue
 import threading
 
 from rootless.errors import InvalidInput
+from rootless.image.decompress import PlainBytes, compression_of, read_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,17 +46,6 @@ MAX_WINDOW = 1 << 27
 ZSTD_FEED = 1 << 12
 
 
-def compression_of(media_type: str) -> str:
-    """`gzip`, `zstd` or `none` by the suffix of a layer's media type (`+gzip`, `.tar.gzip`, ...); InvalidInput else."""
-    if media_type.endswith(("+gzip", ".gzip")):
-        return "gzip"
-    if media_type.endswith(("+zstd", ".zstd")):
-        return "zstd"
-    if media_type.endswith(".tar"):
-        return "none"
-    raise InvalidInput(f"unknown media type of a layer: '{media_type}'")
-
-
 class Inflated:
     """A tarstream.Source over a compressed file descriptor; sums are valid after `drain`.
 
@@ -65,9 +55,11 @@ class Inflated:
     __slots__ = ("_buffer", "_failure", "_hash", "_pieces", "_position", "_recipe", "_stop", "_thread", "total")
 
     @staticmethod
-    def codec(compression: str) -> Codec:
-        """What `compression_of` named, loaded: after a change of root nothing can be imported any more."""
-        return _CODECS[compression]()
+    def codec(fd: int) -> Codec:
+        """What decompresses the bytes to be read from `fd`, loaded: after a change of root nothing can be imported any
+        more. Their first bytes, which are read here, say how they are compressed: a layer's media type may lie."""
+        head = read_head(_Descriptor(fd))
+        return _CODECS[compression_of(head)](head)
 
     def __init__(self, fd: int, codec: Codec, recipe: RecipeWriter | None = None) -> None:
         self._buffer = b""
@@ -152,13 +144,31 @@ class Inflated:
         self._stop = True
 
 
-def _read(fd: int) -> Iterator[bytes]:
+class _Descriptor:
+    """A file descriptor as a stream. count: bytes that were read."""
+
+    __slots__ = ("_fd", "count")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, empty at the end."""
+        piece = os.read(self._fd, READ if size < 0 else size)
+        self.count += len(piece)
+        return piece
+
+
+def _read(head: bytes, fd: int) -> Iterator[bytes]:
+    if head:
+        yield head
     while chunk := os.read(fd, READ):
         yield chunk
 
 
-def _plain(fd: int) -> Iterator[bytes]:
-    return _read(fd)
+def _plain(head: bytes) -> Codec:
+    return lambda fd: _read(head, fd)
 
 
 def _guard(read: int, written: int) -> None:
@@ -166,14 +176,14 @@ def _guard(read: int, written: int) -> None:
         raise InvalidInput(f"layer grows more than {RATIO} times when it is uncompressed")
 
 
-def _gzip(new: Callable[[], _Decoder], error: type[Exception]) -> Codec:
+def _gzip(head: bytes, new: Callable[[], _Decoder], error: type[Exception]) -> Codec:
     """All members of a gzip stream (RFC 1952, 2.2); anything else after the last one is refused."""
 
     def chunks(fd: int) -> Iterator[bytes]:
         decoder = None
         read = written = 0
         try:
-            for chunk in _read(fd):
+            for chunk in _read(head, fd):
                 read += len(chunk)
                 while chunk:
                     if decoder is None or decoder.eof:
@@ -192,19 +202,19 @@ def _gzip(new: Callable[[], _Decoder], error: type[Exception]) -> Codec:
     return chunks
 
 
-def _gzip_codec() -> Codec:
+def _gzip_codec(head: bytes) -> Codec:
     try:
         from isal import isal_zlib
 
         failure: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub says instance
-        return _gzip(lambda: isal_zlib.decompressobj(wbits=31), failure)
+        return _gzip(head, lambda: isal_zlib.decompressobj(wbits=31), failure)
     except ImportError:
         import zlib
 
-        return _gzip(lambda: zlib.decompressobj(wbits=31), zlib.error)
+        return _gzip(head, lambda: zlib.decompressobj(wbits=31), zlib.error)
 
 
-def _zstd_codec() -> Codec:
+def _zstd_codec(head: bytes) -> Codec:
     """All frames of a zstd stream (RFC 8878, 3.1), skippable ones too (zstd:chunked puts its table into one)."""
     import zstandard
 
@@ -213,7 +223,7 @@ def _zstd_codec() -> Codec:
         decoder = None
         read = written = 0
         try:
-            for chunk in _read(fd):
+            for chunk in _read(head, fd):
                 for start in range(0, len(chunk), ZSTD_FEED):
                     pending = chunk[start : start + ZSTD_FEED]
                     read += len(pending)
@@ -234,8 +244,29 @@ def _zstd_codec() -> Codec:
     return chunks
 
 
-_CODECS: dict[str, Callable[[], Codec]] = {
+def _other_codec(head: bytes) -> Codec:
+    """xz and bzip2, which docker and podman take as well, although no media type names them."""
+    if compression_of(head) == "xz":
+        import lzma  # noqa: F401 - loaded now, used later
+    else:
+        import bz2  # noqa: F401 - the same
+
+    def chunks(fd: int) -> Iterator[bytes]:
+        source = _Descriptor(fd)
+        plain = PlainBytes(head, source)
+        written = 0
+        while piece := plain.read(PIECE):
+            written += len(piece)
+            _guard(source.count, written)
+            yield piece
+
+    return chunks
+
+
+_CODECS: dict[str | None, Callable[[bytes], Codec]] = {
     "gzip": _gzip_codec,
     "zstd": _zstd_codec,
-    "none": lambda: _plain,
+    "xz": _other_codec,
+    "bzip2": _other_codec,
+    None: _plain,
 }

@@ -89,7 +89,7 @@ class Unpacker:
         if compressed is None:
             compressed = gzip.compress(tar, 1) if media_type == GZIP else tar
         chain_id = chain(parent, diff_id)
-        self.store.layers.unpack(chain_id, LayerArchive(parent, diff_id, media_type, io.BytesIO(compressed)))
+        self.store.layers.unpack(chain_id, LayerArchive(parent, diff_id, io.BytesIO(compressed)))
         self.chains.append(chain_id)
         self.check(chain_id, diff_id)
         return Path(self.store.layers.path(chain_id), "diff")

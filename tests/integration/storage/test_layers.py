@@ -26,7 +26,7 @@ from rootless.storage.store.gc import collect_garbage
 from rootless.storage.store.store import Store
 from tests.conftest import require
 
-from .conftest import GZIP, Archive, Unpacker, chain, reason_against
+from .conftest import Archive, Unpacker, chain, reason_against
 
 
 def diff_id_of(tar: bytes) -> str:
@@ -54,11 +54,11 @@ def test_child_with_links_waits_for_its_parent(store: Store) -> None:
     go = threading.Event()
     parent = threading.Thread(
         target=store.layers.unpack,
-        args=(ids[0], LayerArchive(None, diff_id_of(below), GZIP, Slow(gzip.compress(below), go))),
+        args=(ids[0], LayerArchive(None, diff_id_of(below), Slow(gzip.compress(below), go))),
     )
     child = threading.Thread(
         target=store.layers.unpack,
-        args=(ids[1], LayerArchive(ids[0], diff_id_of(above), GZIP, io.BytesIO(gzip.compress(above)))),
+        args=(ids[1], LayerArchive(ids[0], diff_id_of(above), io.BytesIO(gzip.compress(above)))),
     )
     parent.start()
     child.start()
@@ -75,7 +75,7 @@ def test_same_layer_twice_at_once_is_unpacked_once(store: Store) -> None:
     streams = [io.BytesIO(gzip.compress(tar)) for _ in range(3)]
     threads = [
         threading.Thread(
-            target=store.layers.unpack, args=(diff_id_of(tar), LayerArchive(None, diff_id_of(tar), GZIP, stream))
+            target=store.layers.unpack, args=(diff_id_of(tar), LayerArchive(None, diff_id_of(tar), stream))
         )
         for stream in streams
     ]
@@ -94,7 +94,7 @@ def test_error_of_the_stream_is_raised_as_it_is(store: Store) -> None:
             raise ConnectionResetError("registry went away")
 
     with pytest.raises(ConnectionResetError):
-        store.layers.unpack("sha256:" + "0" * 64, LayerArchive(None, "sha256:" + "0" * 64, GZIP, Broken()))
+        store.layers.unpack("sha256:" + "0" * 64, LayerArchive(None, "sha256:" + "0" * 64, Broken()))
     assert os.listdir(store.layers.directory) == []
 
 
@@ -103,7 +103,7 @@ def test_progress_counts_compressed_bytes(store: Store) -> None:
     tar = Archive().file("f", os.urandom(700_000)).tar()
     compressed = gzip.compress(tar)
     seen: list[int] = []
-    archive = LayerArchive(None, diff_id_of(tar), GZIP, io.BytesIO(compressed), seen.append)
+    archive = LayerArchive(None, diff_id_of(tar), io.BytesIO(compressed), seen.append)
     store.layers.unpack(diff_id_of(tar), archive)
     assert sum(seen) == len(compressed)
 
@@ -160,7 +160,7 @@ store = Store(user_directories({str(store_root)!r}))
 tar = Archive().file("f", b"x" * (8 << 20)).tar()
 digest = "sha256:" + hashlib.sha256(tar).hexdigest()
 try:
-    store.layers.unpack(digest, LayerArchive(None, digest, {GZIP!r}, io.BytesIO(gzip.compress(tar))))
+    store.layers.unpack(digest, LayerArchive(None, digest, io.BytesIO(gzip.compress(tar))))
 except HostLimit as e:
     print(e.message)
 print(os.listdir(store.layers.directory), os.listdir(store.path("trash")))
@@ -174,7 +174,7 @@ except HostLimit as e:
 print(os.listdir(store.path("incoming")))
 small = Archive().file("g", b"y").tar()
 digest = "sha256:" + hashlib.sha256(small).hexdigest()
-store.layers.unpack(digest, LayerArchive(None, digest, "application/vnd.oci.image.layer.v1.tar", io.BytesIO(small)))
+store.layers.unpack(digest, LayerArchive(None, digest, io.BytesIO(small)))
 print(store.layers.has(digest))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -210,7 +210,7 @@ from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
 store = Store(user_directories({store.root!r}))
 print("go", flush=True)
-store.layers.unpack({digest!r}, LayerArchive(None, {digest!r}, {GZIP!r}, open({str(tmp_path / "layer")!r}, "rb")))
+store.layers.unpack({digest!r}, LayerArchive(None, {digest!r}, open({str(tmp_path / "layer")!r}, "rb")))
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -228,7 +228,7 @@ store.layers.unpack({digest!r}, LayerArchive(None, {digest!r}, {GZIP!r}, open({s
     process.wait(120)
     process.stdout.close()
     # The next command works at once, whatever lies around, and collection finds everything
-    store.layers.unpack(digest, LayerArchive(None, digest, GZIP, io.BytesIO((tmp_path / "layer").read_bytes())))
+    store.layers.unpack(digest, LayerArchive(None, digest, io.BytesIO((tmp_path / "layer").read_bytes())))
     assert store.layers.record(digest).content.entries == 3000
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

@@ -86,7 +86,7 @@ def round_trip(id_map: IdMap, tar: bytes, place: str) -> dict[str, Any]:
         with tempfile.TemporaryFile(dir=place) as file, RecipeWriter.create(directory) as recipe:
             file.write(tar)
             file.seek(0)
-            source = Inflated(file.fileno(), Inflated.codec("none"), recipe)
+            source = Inflated(file.fileno(), Inflated.codec(file.fileno()), recipe)
             applier = Applier(root, attributes, recipe)
             applier.apply(TarStream(source), source)
             diff_id = source.drain()
@@ -229,9 +229,11 @@ def test_damage_is_noticed(unpacker: Unpacker, store: Store, how: str, words: st
         .symlink("s", "d/f")
         .file(".wh.gone")
     )
+    lower = unpacker.layer(Archive().file("gone"))
     diff = unpacker.layer(archive)
     damage(diff, how)
-    found = worker_client.run(VerifyJob(store.layers.path(unpacker.chains[0]), LostAttributes(), ()), store.id_map)
+    job = VerifyJob(store.layers.path(unpacker.chains[1]), LostAttributes(), [str(lower)])
+    found = worker_client.run(job, store.id_map)
     assert found.count and any(words in text for text in found.texts), found.texts
 
 

@@ -29,8 +29,8 @@ CHANGED = jobs.Changed(RootfsPlan("overlay", "/c", ["/l"]), MAP, ["/etc/hosts"])
 @pytest.mark.parametrize(
     "job",
     [
-        jobs.UnpackJob("/t", "gzip", None),
-        jobs.UnpackJob("/t", "gzip", "sha256:1"),
+        jobs.UnpackJob("/t", None),
+        jobs.UnpackJob("/t", "sha256:1"),
         jobs.FinishJob("/t", ["/a", "/b"], UNFINISHED),
         jobs.RemapJob("/s", "/t", MAP),
         jobs.DeleteJob("/t"),
@@ -52,7 +52,7 @@ def test_a_job_is_read_as_it_was_written(job: jobs.DeleteJob) -> None:
 @pytest.mark.parametrize(
     ("job", "answer"),
     [
-        (jobs.UnpackJob("/t", "gzip", None), jobs.Unpacked(CONTENT, UNFINISHED)),
+        (jobs.UnpackJob("/t", None), jobs.Unpacked(CONTENT, UNFINISHED)),
         (jobs.RemapJob("/s", "/t", MAP), LostAttributes(xattrs=1)),
         (jobs.VerifyJob("/layer", LostAttributes(), None), jobs.Verified("sha256:1", 1, ["it differs"])),
         (jobs.MeasureJob(["/a"]), jobs.Measured([(4096, 1, 5)])),
