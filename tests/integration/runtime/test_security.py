@@ -15,6 +15,7 @@ import pytest
 
 from rootless.host.interpreter import program_interpreter
 from tests.conftest import REPOSITORY, oci_command_path, require
+from tests.integration.runtime import bundle as bundle_module
 from tests.integration.runtime.bundle import Bundle
 
 
@@ -185,6 +186,26 @@ def test_an_interpreter_of_the_user_is_not_executed(bundle: Bundle, linked: bool
         for seen in (exe, " ".join(worker)):
             assert ("/memfd:rootless-loader" in seen) == own_loader and "returncode=1" not in seen, done
             assert own_loader or "/ld" in seen, done
+
+
+def test_the_runtime_starts_nothing_from_a_file_of_the_user(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CVE-2019-5736: what `/proc/self/exe` starts inside is the loader, for `run`, for `create` and for `exec`."""
+    python = bundle.path / "python"
+    shutil.copy(Path(sys.executable).resolve(), python)
+    packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    boot = (
+        f"import sys; sys.path += {[*packages, str(REPOSITORY)]!r}; from rootless.runtime.oci.main import main; main()"
+    )
+    monkeypatch.setattr(bundle_module, "oci_command_path", lambda: [str(python), "-I", "-c", boot])
+    (bundle.root / "show").write_text("#!/proc/self/exe --version\n")
+    (bundle.root / "show").chmod(0o755)
+    done = bundle.run("/show", check=False)
+    said = [done.stdout + done.stderr]
+    bundle.up("sleep 1000")
+    done = bundle.oci("exec", "c", "/show", check=False)
+    said.append(done.stdout + done.stderr)
+    for text in said:
+        assert "Python" not in text and ("ld.so" in text or "musl" in text), said
 
 
 def test_joining_process_cannot_be_reached_from_inside(bundle: Bundle) -> None:
