@@ -15,7 +15,7 @@ import time
 
 from rootless.kernel import procfs
 from rootless.kernel.process import pidfd_open, pidfd_send_signal
-from rootless.records.container_namespaces import ContainerNamespaces
+from rootless.records.state import ContainerNamespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

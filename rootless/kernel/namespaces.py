@@ -1,9 +1,15 @@
-"""unshare, setns, a process's network and user namespaces as open files, the UTS names. It knows no policy of them."""
+"""unshare, setns, a process's network and user namespaces as open files, the UTS names, the loopback interface.
+
+It knows no policy of them.
+"""
 
 from __future__ import annotations
 
+import _socket
 import ctypes
+import fcntl
 import os
+import struct
 
 from rootless.kernel.libc import check_result, libc
 
@@ -16,6 +22,9 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 _NS_GET_USERNS = 0xB701
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_IFF_UP = 1
+_INTERFACE_REQUEST = struct.Struct("16sh14x")  # struct ifreq as far as its flags; the rest of the union is zero
 
 libc.unshare.argtypes = (ctypes.c_int,)
 libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
@@ -92,3 +101,14 @@ def setdomainname(name: str) -> None:
     """Set the NIS domain name of this UTS namespace."""
     encoded = os.fsencode(name)
     check_result(libc.setdomainname(encoded, len(encoded)), "setdomainname", name)
+
+
+def switch_on_loopback() -> None:
+    """Set `lo` of this process's network namespace up, which a fresh one has down. Raises OSError."""
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", 0) + bytes(8))
+        _, flags = _INTERFACE_REQUEST.unpack(answer[: _INTERFACE_REQUEST.size])
+        fcntl.ioctl(control, _SIOCSIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", flags | _IFF_UP) + bytes(8))
+    finally:
+        control.close()

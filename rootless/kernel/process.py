@@ -1,4 +1,7 @@
-"""prctl, capabilities, pidfds, scheduling and fd ranges of this process. Which of them to use is decided elsewhere."""
+"""prctl, capabilities, keyring, seccomp filter, pidfds, scheduling and fd ranges of this process.
+
+Which of them to use is decided elsewhere; no filter is compiled here.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,11 @@ _PIDFD_SEND_SIGNAL, _PIDFD_OPEN, _CLOSE_RANGE = 424, 434, 436
 _CLOSE_RANGE_CLOEXEC = 4
 _MOST_FDS = 1 << 20  # the kernel's default limit of a process's open files (fs.nr_open)
 _CAPABILITY_VERSION_3 = 0x20080522
+_JOIN_SESSION_KEYRING = 1
+_SET_MODE_FILTER = 1
+FILTER_FLAG_NEW_LISTENER = 8
+FILTER_FLAG_WAIT_KILLABLE_RECV = 32
+_INSTRUCTION = 8  # sizeof(struct sock_filter)
 
 
 libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
@@ -133,6 +141,27 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     words = [s & 0xFFFFFFFF for s in sets] + [s >> 32 for s in sets]
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     check_result(libc.capset(header, struct.pack("=6I", *words)), "capset", *(hex(s) for s in sets))
+
+
+def join_session_keyring(name: str | None) -> int:
+    """Join (or make) session keyring `name`, an anonymous new one for None; return its serial number.
+
+    EDQUOT: the user has too many keys; ENOSYS or EPERM: keys are forbidden here.
+    """
+    return syscall(syscall_number("keyctl"), _JOIN_SESSION_KEYRING, None if name is None else name.encode(), 0, 0, 0)
+
+
+def load_filter(bpf: bytes, flags: int = 0) -> int | None:
+    """Load BPF program `bpf` (struct sock_filter each) on this thread; the listener fd with FILTER_FLAG_NEW_LISTENER.
+
+    seccomp(2): the thread needs no_new_privs or CAP_SYS_ADMIN in its user namespace (else EACCES), since a filter could
+    make a setuid program believe that it has dropped its rights. No filter can be taken off again.
+    """
+    program = ctypes.create_string_buffer(bpf, len(bpf))
+    # struct sock_fprog { unsigned short len; struct sock_filter *filter; } with native alignment
+    header = struct.pack("@HP", len(bpf) // _INSTRUCTION, ctypes.addressof(program))
+    result = syscall(syscall_number("seccomp"), _SET_MODE_FILTER, flags, header)
+    return result if flags & FILTER_FLAG_NEW_LISTENER else None
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, *, cloexec: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootless.monitor import signals
+from rootless.monitor.loop import SIGKILL
 from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
-    from rootless.records.container_namespaces import ContainerNamespaces
+    from rootless.records.state import ContainerNamespaces
 
 
 class AdoptedRun:
@@ -103,9 +103,7 @@ class AdoptedRun:
             if self._spec.plan.rootfs is not None:
                 drivers.unmount(self._spec.plan.rootfs)
             if remove:
-                from rootless.monitor.cleanup import remove_container
-
-                remove_container(self._spec, userns_fd)
+                self._spec.remove_container(userns_fd)
         finally:
             if self._userns_fd >= 0:
                 os.close(self._userns_fd)
@@ -114,7 +112,7 @@ class AdoptedRun:
 def _end(pid: int) -> None:
     """End a helper, which keeps no state, and reap it. It is our child, and `forget` hears of others who reap it."""
     try:
-        os.kill(pid, signals.SIGKILL)
+        os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass

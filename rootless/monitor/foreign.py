@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rootless.monitor.handover import RunHandover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.network.helper import Helper
-    from rootless.records.container_namespaces import ContainerNamespaces
+    from rootless.records.state import ContainerNamespaces
     from rootless.storage.drivers import Mounter
 
 _MAX_ANSWER = 1 << 16  # bytes of the agent's messages and of the program's own words
@@ -159,9 +159,7 @@ class ForeignRun:
         if self._spec.plan.rootfs is not None:
             drivers.unmount(self._spec.plan.rootfs)
         if remove:
-            from rootless.monitor.cleanup import remove_container
-
-            remove_container(self._spec)
+            self._spec.remove_container()
 
 
 def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder | None = None) -> ForeignRun:

@@ -1,4 +1,4 @@
-"""What launch.json asks of the monitor, checked once. It reads; it starts nothing."""
+"""What launch.json asks of the monitor, checked once. It reads, and removes at the end; it starts nothing."""
 
 from __future__ import annotations
 
@@ -69,6 +69,26 @@ class LaunchSpec:
             return _plan(self.directory)
         except InvalidInput:
             return self.plan
+
+    def remove_container(self, userns_fd: int | None = None) -> None:
+        """Delete what launch.json's "remove" lists, for a container of --rm that has ended. Raises RootlessError.
+
+        The name goes first: a container without one is garbage that `prune` finds if we are killed in between.
+        userns_fd: a user namespace with the container's id map, where one is open; else one is made.
+        """
+        from rootless.storage.files.removal import remove_tree
+
+        remove = self.now().remove
+        if remove is None:
+            return
+        if remove.name_file:
+            try:
+                os.unlink(remove.name_file)
+            except FileNotFoundError:
+                pass
+        for path in (remove.directory, *remove.volumes):
+            if path and os.path.lexists(path):
+                remove_tree(path, self.plan.id_map, userns_fd=userns_fd)
 
     @property
     def socket_path(self) -> str:

@@ -1,22 +1,45 @@
-"""The monitor's one event loop: descriptors, timers, signals. It knows nothing of containers."""
+"""The monitor's one event loop: descriptors, timers, signals. It knows nothing of containers.
+
+Signals come from the interpreter's C module: `signal` itself loads enum, 1 MB in each idle monitor.
+"""
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import heapq
 import os
 import select
 import time
 
-from rootless.monitor import signals
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+SIGHUP: int = _signal.SIGHUP
+SIGINT: int = _signal.SIGINT
+SIGKILL: int = _signal.SIGKILL
+SIGTERM: int = _signal.SIGTERM
+SIGCHLD: int = _signal.SIGCHLD
+SIGNAL_NUMBERS = range(1, int(_signal.NSIG))
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 URGENT = select.EPOLLPRI  # a file of the kernel's has changed
 _LONGEST_WAIT = 24 * 3600.0  # seconds; epoll_wait(2) takes 32-bit milliseconds, and a later timer is waited for again
+
+
+def block_signals(numbers: Iterable[int]) -> None:
+    """Hold these signals back, also across an exec, until `unblock_signals`."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+
+
+def unblock_signals(numbers: Iterable[int]) -> None:
+    """Deliver the signals again that `block_signals` kept waiting."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, numbers)
+
+
+def send_signal(pidfd: int, number: int) -> None:
+    """Send a signal to the very process of `pidfd`. Raises OSError."""
+    _signal.pidfd_send_signal(pidfd, number)
 
 
 class Timer:
@@ -47,7 +70,7 @@ class Loop:
         self._signals: dict[int, Callable[[], None]] = {}
         wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._wake = wake
-        signals.set_wakeup_fd(write)
+        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         self.watch(wake, READ, self._woken)
 
     def watch(self, fd: int, events: int, call: Callable[[int], object]) -> None:
@@ -72,7 +95,7 @@ class Loop:
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
         """Call `call()` from the loop, never inside other code, after signal `number`."""
         self._signals[number] = call
-        signals.handle(number, lambda *_: None)  # a Python handler must exist for the wake-up byte to be written
+        _signal.signal(number, lambda *_: None)  # a Python handler must exist for the wake-up byte to be written
 
     def turn(self) -> None:
         """Wait for the next event or timer and make its calls."""

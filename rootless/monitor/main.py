@@ -12,8 +12,7 @@ import _socket
 import os
 import sys
 
-from rootless.monitor import signals
-from rootless.monitor.loop import Loop
+from rootless.monitor.loop import SIGCHLD, SIGHUP, SIGINT, SIGTERM, Loop, block_signals, unblock_signals
 from rootless.monitor.supervise import Supervisor
 
 TYPE_CHECKING = False
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from rootless.monitor.supervise import ContainerRun
 
 ENGINE_FD = 3
-_HANDLED = (signals.SIGCHLD, signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
+_HANDLED = (SIGCHLD, SIGTERM, SIGINT, SIGHUP)
 
 
 class _Launcher:
@@ -80,10 +79,10 @@ def _detach() -> None:
 def _supervisor(prepared: PreparedContainer | None, holder: Holder | None) -> Supervisor:
     loop = Loop()
     supervisor = Supervisor(loop, _Launcher(prepared, holder))
-    loop.on_signal(signals.SIGCHLD, supervisor.reap)
-    loop.on_signal(signals.SIGTERM, supervisor.stop)
-    loop.on_signal(signals.SIGINT, supervisor.stop)
-    loop.on_signal(signals.SIGHUP, lambda: None)  # ignoring it would be inherited by the container
+    loop.on_signal(SIGCHLD, supervisor.reap)
+    loop.on_signal(SIGTERM, supervisor.stop)
+    loop.on_signal(SIGINT, supervisor.stop)
+    loop.on_signal(SIGHUP, lambda: None)  # ignoring it would be inherited by the container
     try:
         with open("/proc/self/comm", "w") as file:
             file.write("rootless-mon")
@@ -108,11 +107,11 @@ def _begin_anew(handover: Handover) -> None:
     argv = worker_command("rootless.monitor.main", "resume", str(memory))
     for fd in handover.descriptors():
         os.set_inheritable(fd, True)
-    signals.block(_HANDLED)
+    block_signals(_HANDLED)
     try:
         os.execv(argv[0], argv)  # noqa: S606 - no shell is the point
     except OSError:
-        signals.unblock(_HANDLED)  # a Python that was upgraded in this second: we go on as we are
+        unblock_signals(_HANDLED)  # a Python that was upgraded in this second: we go on as we are
         os.close(memory)
         for fd in handover.descriptors():
             os.set_inheritable(fd, False)
@@ -137,7 +136,7 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
         supervisor.launcher = _Launcher(None, Holder(handover.scope))
     spec = LaunchSpec(handover.directory, handover.plan)
     supervisor.resume(handover, AdoptedRun(spec, handover.run), spec)
-    signals.unblock(_HANDLED)
+    unblock_signals(_HANDLED)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
-    from rootless.records.container_namespaces import ContainerNamespaces
+    from rootless.records.state import ContainerNamespaces
     from rootless.runtime.process.command import SeccompFilters
     from rootless.runtime.process.launch import UserIds
     from rootless.runtime.process.running import Process
@@ -112,9 +112,7 @@ class NativeRun:
             if self._spec.plan.rootfs is not None:
                 drivers.unmount(self._spec.plan.rootfs)
             if remove:
-                from rootless.monitor.cleanup import remove_container
-
-                remove_container(self._spec, userns_fd)
+                self._spec.remove_container(userns_fd)
         finally:
             if userns_fd is not None:
                 os.close(userns_fd)
@@ -133,7 +131,6 @@ def preload(*, with_cgroup: bool) -> None:
 
 
 def _load_for_run() -> None:
-    import rootless.monitor.cleanup
     import rootless.paths
     import rootless.runtime.operations
     import rootless.runtime.process.launch

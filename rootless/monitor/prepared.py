@@ -10,8 +10,15 @@ from __future__ import annotations
 import os
 
 from rootless.errors import RootlessError
-from rootless.kernel import loopback
-from rootless.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUSER, CLONE_NEWUTS, OpenNetwork, unshare
+from rootless.kernel.namespaces import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    OpenNetwork,
+    switch_on_loopback,
+    unshare,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +114,7 @@ def _hold(tell: int, wait: int, release: int) -> NoReturn:
     try:
         os.close(release)
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
-        loopback.switch_on_loopback()
+        switch_on_loopback()
         os.write(tell, b"x")
         os.read(wait, 1)
     finally:

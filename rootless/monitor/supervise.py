@@ -10,11 +10,11 @@ import os
 import time
 
 from rootless.errors import InvalidState, RootlessError
-from rootless.monitor import cleanup, protocol, signals, state, stop_request
+from rootless.monitor import protocol, state, stop_request
 from rootless.monitor.clients import Client, Clients
 from rootless.monitor.launch_spec import LaunchSpec, read
 from rootless.monitor.logfile import LogFile, NoLog, open_log
-from rootless.monitor.loop import READ, Loop, Timer
+from rootless.monitor.loop import READ, SIGKILL, SIGNAL_NUMBERS, Loop, Timer, send_signal
 from rootless.monitor.pump import Pump, pipes
 from rootless.monitor.restart import RestartPolicy
 from rootless.paths import ensure_private
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from rootless.monitor.memory import MemoryWatch
     from rootless.monitor.network_repair import NetworkRepair
     from rootless.network.helper import Helper
-    from rootless.records.container_namespaces import ContainerNamespaces
-    from rootless.records.state import NetworkFacts
+    from rootless.records.state import ContainerNamespaces, NetworkFacts
 
     class ContainerRun(Protocol):
         """One run of a container, made by a launcher: created and waiting for `start`. group: its cgroup."""
@@ -159,7 +158,7 @@ class Supervisor:
 
     def on_kill(self, number: int) -> None:
         """A client passes on a signal that it was sent."""
-        if number in signals.NUMBERS:
+        if number in SIGNAL_NUMBERS:
             self._send_signal(number)
 
     def on_drained(self) -> None:
@@ -283,7 +282,7 @@ class Supervisor:
         tracked.ended("created" if first else "exited", error.exit_code, error=error.message)
         try:
             if spec.plan.remove is not None:
-                cleanup.remove_container(spec)
+                spec.remove_container()
         except RootlessError as e:
             state.note(spec.directory, f"cannot remove the container: {e}")
         self.clients.tell_all(protocol.error_message(error))
@@ -409,7 +408,7 @@ class Supervisor:
             return
         self._send_signal(self._spec.plan.stop_signal)
         if self._spec.stop_timeout is not None and self._timer is None:
-            self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(signals.SIGKILL))
+            self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(SIGKILL))
 
     def _abandon_restart(self) -> None:
         """The container waits for its next start, and will not get it."""
@@ -418,7 +417,7 @@ class Supervisor:
         tracked.abandoned()
         if spec.plan.remove is not None:
             try:
-                cleanup.remove_container(spec)
+                spec.remove_container()
             except RootlessError as e:
                 state.note(spec.directory, f"cannot remove the container: {e}")
         self._release()
@@ -427,12 +426,12 @@ class Supervisor:
 
     def kill(self) -> None:
         """The monitor itself has failed: end the container now, whatever its state."""
-        self._send_signal(signals.SIGKILL)
+        self._send_signal(SIGKILL)
 
     def _send_signal(self, number: int) -> None:
         if self._run is not None:
             try:
-                signals.send(self._run.pidfd, number)
+                send_signal(self._run.pidfd, number)
             except ProcessLookupError:
                 pass  # it has just ended; the loop will see it
             except OSError as e:

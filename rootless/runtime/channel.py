@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.errors import RootlessError
     from rootless.kernel.netlink import Address
-    from rootless.records.container_namespaces import ContainerNamespaces
+    from rootless.records.state import ContainerNamespaces
 
 _BYTE = (0, 255)
 MAXIMUM = 256 * 1024
@@ -99,8 +99,8 @@ class Report:
         report.error = None if error is None else error_from_json(error)
         namespaces = given.value("namespaces")
         if namespaces is not None:
-            from rootless.records.container_namespaces import ContainerNamespaces
             from rootless.records.fields import Fields
+            from rootless.records.state import ContainerNamespaces
 
             report.namespaces = ContainerNamespaces.from_json(Fields(namespaces, "report"))
         return report

@@ -13,8 +13,7 @@ import signal
 
 from rootless.errors import HostLimit
 from rootless.host.mapping import write_maps
-from rootless.kernel import loopback
-from rootless.kernel.namespaces import CLONE_NEWNET, CLONE_NEWUSER, OpenNetwork, setns, unshare
+from rootless.kernel.namespaces import CLONE_NEWNET, CLONE_NEWUSER, OpenNetwork, setns, switch_on_loopback, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _connected(user: int, program: HelperProgram) -> tuple[int, Helper]:
     def enter() -> None:
         setns(user, CLONE_NEWUSER)
         unshare(CLONE_NEWNET)
-        loopback.switch_on_loopback()
+        switch_on_loopback()
 
     with _Child(enter) as pid:
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)

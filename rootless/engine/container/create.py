@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from rootless.engine import events, image_in_use
 from rootless.engine.container import host_facts
-from rootless.engine.container.names import suggest_name
 from rootless.engine.plan import launchfile, mount_sources, networking
 from rootless.engine.plan.container_plan import plan
 from rootless.engine.types import ContainerOptions
 from rootless.errors import AlreadyExists, HostLimit, NotFound, RootlessError, UsageError
+from rootless.storage.store.containers import suggest_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

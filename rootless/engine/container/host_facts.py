@@ -10,13 +10,13 @@ import time
 
 from rootless.engine import events
 from rootless.engine.container import joins
-from rootless.engine.container.names import suggest_name
 from rootless.engine.plan import identity, mount_sources, networking, oci_process, resources
 from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Places, ProcessFacts
 from rootless.engine.plan.environment import parse_env, parse_labels
 from rootless.engine.plan.security import parse_device, parse_security_options
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
+from rootless.storage.store.containers import suggest_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -71,8 +71,7 @@ def seccomp_listener(directory: str) -> Probe:
     import errno
     import struct
 
-    from rootless.kernel.process import set_no_new_privs
-    from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, load_filter
+    from rootless.kernel.process import FILTER_FLAG_NEW_LISTENER, load_filter, set_no_new_privs
 
     def inside() -> bytes:
         set_no_new_privs()
@@ -93,8 +92,7 @@ def seccomp_listener(directory: str) -> Probe:
 def seccomp(directory: str) -> Probe:
     """A filter made by libseccomp, loaded in a child and seen to work."""
     from rootless.kernel import libseccomp
-    from rootless.kernel.process import set_no_new_privs
-    from rootless.kernel.seccomp import load_filter
+    from rootless.kernel.process import load_filter, set_no_new_privs
 
     try:
         version = ".".join(map(str, libseccomp.library_version()))
@@ -131,7 +129,7 @@ def keyring(directory: str) -> Probe:
     """A session keyring of a child's own."""
     import errno
 
-    from rootless.kernel.keyring import join_session_keyring
+    from rootless.kernel.process import join_session_keyring
 
     def inside() -> bytes:
         join_session_keyring("rootless-probe")

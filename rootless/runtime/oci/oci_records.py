@@ -14,8 +14,8 @@ import stat
 from rootless.errors import AlreadyExists, InvalidInput, InvalidState, NotFound, UsageError
 from rootless.kernel import procfs
 from rootless.paths import Lock, atomic_write, close_to_others, ensure_private
-from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.fields import Fields, parse_json
+from rootless.records.state import ContainerNamespaces
 from rootless.runtime.spec.oci_state import OciState
 
 TYPE_CHECKING = False

@@ -16,7 +16,7 @@ from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput,
 from rootless.host.interpreter import program_interpreter
 from rootless.kernel import process as kernel
 from rootless.kernel.files import open_in_root
-from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, load_filter
+from rootless.kernel.process import FILTER_FLAG_NEW_LISTENER, load_filter
 from rootless.runtime import capabilities
 from rootless.runtime.capabilities import CapabilitySets
 from rootless.runtime.channel import Report

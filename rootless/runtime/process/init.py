@@ -17,9 +17,9 @@ import encodings.ascii  # isort: skip
 import encodings.latin_1
 import encodings.utf_8  # noqa: F401
 
-from rootless.kernel import loopback, mounts
+from rootless.kernel import mounts
 from rootless.kernel import process as kernel
-from rootless.kernel.namespaces import CLONE_NEWNET
+from rootless.kernel.namespaces import CLONE_NEWNET, switch_on_loopback
 from rootless.runtime import capabilities
 from rootless.runtime.channel import Channel, Report
 from rootless.runtime.operations import Operation, RootContext
@@ -163,7 +163,7 @@ def _enter_namespaces(setup: Setup, conversation: Conversation, parent: int) -> 
     die_with(parent)
     if setup.namespaces.new & CLONE_NEWNET:
         conversation.step = "switch on the loopback interface"
-        loopback.switch_on_loopback()
+        switch_on_loopback()
     if devices:
         from rootless.runtime.process import netdevices
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from rootless.records.container_namespaces import ContainerNamespaces
+    from rootless.records.state import ContainerNamespaces
     from rootless.runtime.spec.oci_state import OciState
 
 

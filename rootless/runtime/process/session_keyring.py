@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import struct
 
-from rootless.kernel import keyring
+from rootless.kernel import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def join(name: str | None = None, *, warn: Callable[[str], None] | None = None) 
 
     EDQUOT (the user's quota of keys is used up: 200 by default, shared by all his containers), ENOSYS and EPERM (a
     kernel without keys, or an outer sandbox) do not stop the container: the filter denies the three key system calls,
-    which hides the old keyring as well. Load it with kernel.seccomp.load_filter beside the main one, also when that is
+    which hides the old keyring as well. Load it with kernel.process.load_filter beside the main one, also when that is
     absent. Raises OSError for any other errno.
     """
     try:
-        keyring.join_session_keyring(name)
+        process.join_session_keyring(name)
     except OSError as e:
         if e.errno not in (errno.EDQUOT, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOMEM):
             raise

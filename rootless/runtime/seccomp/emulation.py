@@ -14,7 +14,7 @@ import socket
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel import process as kernel
-from rootless.kernel.seccomp import FILTER_FLAG_NEW_LISTENER, FILTER_FLAG_WAIT_KILLABLE_RECV, load_filter
+from rootless.kernel.process import FILTER_FLAG_NEW_LISTENER, FILTER_FLAG_WAIT_KILLABLE_RECV, load_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ FLAGS = {
 
 
 def load_flags(profile: SeccompProfile) -> int:
-    """`flags` of an OCI profile as the flags of seccomp(2), for kernel.seccomp.load_filter, with that for a listener
+    """`flags` of an OCI profile as the flags of seccomp(2), for kernel.process.load_filter, with that for a listener
     where a rule needs one. Raises InvalidInput."""
     value = NEW_LISTENER if profile.has_listener else 0
     for name in profile.flags:

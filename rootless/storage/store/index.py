@@ -7,6 +7,7 @@ of several platforms; as an image it then stands for the one of this host.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import NamedTuple
@@ -25,7 +26,6 @@ from rootless.image.manifest import (
 )
 from rootless.image.platform import host_platform
 from rootless.paths import Lock, atomic_write, sync_paths
-from rootless.storage.store import reserve
 from rootless.storage.store.blobs import Blobs
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 8 << 20
 CONFIG_LIMIT = 8 << 20
 _HEX = frozenset("0123456789abcdef")
+_LEAST_RESERVE = 1 << 16  # bytes
 
 
 class ImageEntry(NamedTuple):
@@ -337,12 +338,12 @@ class ImageIndex:
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
         content = json.dumps(index, indent=1).encode() + b"\n"
         if frees:
-            reserve.write_freeing(self.path, content, self._reserve)
+            write_freeing(self.path, content, self._reserve)
             return
         # The blobs themselves are on the disk, and the layers' trees; their names must be before the image's
         sync_paths((self._blobs.directory, os.path.join(os.path.dirname(self.path), "layers")))
         atomic_write(self.path, content)
-        reserve.keep(self._reserve, len(content))
+        keep_reserve(self._reserve, len(content))
 
     @staticmethod
     def _by_digest(descriptors: list[_Listed]) -> dict[str, list[_Listed]]:
@@ -398,3 +399,36 @@ def _repository(name: str) -> str:
     name = name.partition("@")[0]
     head, colon, tag = name.rpartition(":")
     return head if colon and "/" not in tag else name
+
+
+def write_freeing(path: str, content: bytes, reserve: str) -> None:
+    """Replace file `path`, for a change that lets something be freed; on a full disk in the room of `reserve`.
+
+    Raises OSError when that does not suffice.
+    """
+    try:
+        atomic_write(path, content)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        try:
+            os.unlink(reserve)
+        except FileNotFoundError:
+            raise e from None
+        atomic_write(path, content)
+
+
+def keep_reserve(reserve: str, wanted: int) -> None:
+    """Have `reserve` hold twice `wanted` bytes, where the file system has the room."""
+    size = max(_LEAST_RESERVE, 2 * wanted)
+    try:
+        fd = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return
+    try:
+        if os.fstat(fd).st_size < size:
+            os.posix_fallocate(fd, 0, size)
+    except OSError:
+        pass  # full, or a file system that cannot promise room
+    finally:
+        os.close(fd)

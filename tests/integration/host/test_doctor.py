@@ -13,8 +13,7 @@ from rootless.host import doctor, probes, subid
 from rootless.host.facts import is_privileged
 from rootless.host.probes.result import Probe
 from rootless.kernel import procfs
-from rootless.network.mode import HelperProgram
-from rootless.network.modes import HELPERS
+from rootless.network.modes import HELPERS, HelperProgram
 from rootless.storage import drivers as storage_drivers
 from rootless.storage.drivers import all_drivers
 from rootless.storage.drivers.choice import TriedDriver
@@ -79,8 +78,8 @@ def test_network_helpers_of_this_host_work(helper: HelperProgram, store_root: Pa
 def test_a_listener_within_a_listener_is_none(tmp_path: Path) -> None:
     """The kernel allows one around a process: what a container inside an emulated root finds."""
     setup = (
-        "import struct; from rootless.kernel import process, seccomp; process.set_no_new_privs(); "
-        "kept = seccomp.load_filter(struct.pack('=HBBI', 6, 0, 0, 0x7fff0000), 8)"
+        "import struct; from rootless.kernel import process; process.set_no_new_privs(); "
+        "kept = process.load_filter(struct.pack('=HBBI', 6, 0, 0, 0x7fff0000), 8)"
     )
     found = inside_with(setup, "seccomp_listener", tmp_path)
     assert not found.works and "another listener" in found.detail and found.remedy

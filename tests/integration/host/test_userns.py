@@ -390,7 +390,7 @@ class TestRefusals:
 
         def inside() -> bytes:
             from rootless.kernel import libseccomp
-            from rootless.kernel.seccomp import load_filter
+            from rootless.kernel.process import load_filter
 
             with libseccomp.Filter(libseccomp.ACT_ALLOW) as program:
                 number = libseccomp.syscall_resolve("unshare")

@@ -213,10 +213,10 @@ def test_host_name_of_its_own() -> None:
 
 
 def test_session_keyring() -> None:
-    from rootless.kernel import keyring
+    from rootless.kernel import process
 
     def work() -> bytes:
-        serial = keyring.join_session_keyring("rootless-test")
+        serial = process.join_session_keyring("rootless-test")
         return f"{serial:08x} ".encode() + Path("/proc/keys").read_bytes()
 
     serial, _, keys = fork_and_read(work).partition(b" ")

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rootless.host import idmap, subid, userns
-from rootless.kernel import keyring as kernel_keyring
 from rootless.kernel import process
+from rootless.kernel import process as kernel_process
 from rootless.kernel.libc import syscall, syscall_number
-from rootless.kernel.seccomp import load_filter
+from rootless.kernel.process import load_filter
 from rootless.runtime import capabilities
 from rootless.runtime.process import session_keyring
 from rootless.runtime.seccomp import filter_cache, seccomp_profile
@@ -114,8 +114,8 @@ def test_loading_needs_no_libseccomp(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
         "from rootless.runtime.seccomp.filter_cache import read_filter\n"
-        "from rootless.kernel import process, seccomp\n"
-        f"program = read_filter({path!r}); process.set_no_new_privs(); seccomp.load_filter(program)\n"
+        "from rootless.kernel import process\n"
+        f"program = read_filter({path!r}); process.set_no_new_privs(); process.load_filter(program)\n"
         "print('libseccomp' in open('/proc/self/maps').read(), 'rootless.kernel.libseccomp' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-I", "-c", code], text=True).split() == ["False", "False"]
@@ -152,7 +152,7 @@ def test_a_full_quota_of_keys_denies_key_calls_instead_of_failing() -> None:
     """runc#726, podman#13363: EDQUOT."""
 
     def look() -> object:
-        kernel_keyring.join_session_keyring(None)
+        kernel_process.join_session_keyring(None)
         add_key = {"x86_64": 248, "aarch64": 217}[os.uname().machine]
         for serial in range(100_000):
             code = _errno_of_add_key(add_key, serial)

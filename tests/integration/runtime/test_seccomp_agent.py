@@ -178,7 +178,7 @@ def test_without_a_listener_owners_are_not_noted(before: str) -> None:
 import os, socket, sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 from rootless.kernel.process import set_no_new_privs
-from rootless.kernel.seccomp import load_filter
+from rootless.kernel.process import load_filter
 from rootless.runtime.seccomp import emulation
 set_no_new_privs()
 waiting, plain = bytes.fromhex({waiting.hex()!r}), bytes.fromhex({plain.hex()!r})

@@ -1,4 +1,4 @@
-"""The tricks of rootless.cli.startup and the privates of click that we lean on: each still applies, and still helps."""
+"""The tricks of rootless.cli.entry and the privates of click that we lean on: each still applies, and still helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.cli import startup
+from rootless.cli import entry
 from rootless.cli.container.run import run
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -33,8 +33,8 @@ def loaded(prepare: str) -> set[str]:
 
 def test_what_has_a_stand_in_is_loaded_without_it_and_not_with_it() -> None:
     usual = loaded("pass")
-    hastened = loaded("from rootless.cli.startup import hasten_imports; hasten_imports()")
-    for name in startup._LOADED_AT_FIRST_USE:
+    hastened = loaded("from rootless.cli.entry import hasten_imports; hasten_imports()")
+    for name in entry._LOADED_AT_FIRST_USE:
         assert name in usual, f"nothing loads {name} any more: take its stand-in away"
         assert name not in hastened, f"{name} is used at import: its stand-in helps no longer"
     assert {"ast", "dis", "tokenize"} & usual > {"ast", "dis", "tokenize"} & hastened
@@ -42,7 +42,7 @@ def test_what_has_a_stand_in_is_loaded_without_it_and_not_with_it() -> None:
 
 def test_a_stand_in_becomes_the_module_at_its_first_use() -> None:
     code = (
-        "from rootless.cli.startup import hasten_imports; hasten_imports(); import inspect; early = inspect;"
+        "from rootless.cli.entry import hasten_imports; hasten_imports(); import inspect; early = inspect;"
         "print(early.cleandoc('  x'), sys.modules['inspect'] is not early, early.signature(print) is not None)"
     )
     assert printed_by(code).split() == ["x", "True", "True"]
@@ -50,7 +50,7 @@ def test_a_stand_in_becomes_the_module_at_its_first_use() -> None:
 
 def test_a_module_that_is_there_gets_no_stand_in() -> None:
     code = (
-        "import inspect; from rootless.cli.startup import hasten_imports; hasten_imports();"
+        "import inspect; from rootless.cli.entry import hasten_imports; hasten_imports();"
         "print(sys.modules['inspect'] is inspect, type(inspect).__name__)"
     )
     assert printed_by(code).split() == ["True", "module"]
@@ -59,7 +59,7 @@ def test_a_module_that_is_there_gets_no_stand_in() -> None:
 def test_the_threshold_spares_the_imports_their_collections() -> None:
     count = "import gc; collections = []; gc.callbacks.append(lambda phase, _: collections.append(phase))"
     usual = printed_by(f"{count}; {IMPORTS}; print(len(collections))")
-    hasten = "from rootless.cli.startup import hasten_imports; hasten_imports()"
+    hasten = "from rootless.cli.entry import hasten_imports; hasten_imports()"
     hastened = printed_by(f"{hasten}; {count}; {IMPORTS}; print(len(collections))")
     assert int(usual) >= 20, "the imports make no garbage collections any more: take the threshold away"
     assert int(hastened) == 0
@@ -68,7 +68,7 @@ def test_the_threshold_spares_the_imports_their_collections() -> None:
 @pytest.mark.parametrize("code", [0, 125])
 def test_the_end_flushes_what_was_printed_and_takes_nothing_apart(code: int) -> None:
     script = (
-        f"import sys, atexit; sys.path.insert(0, {str(REPOSITORY)!r}); from rootless.cli.startup import end_process;"
+        f"import sys, atexit; sys.path.insert(0, {str(REPOSITORY)!r}); from rootless.cli.entry import end_process;"
         f"atexit.register(print, 'torn down'); print('said'); end_process({code})"
     )
     ended = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=60)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from rootless.engine.container.listing import status_text
-from rootless.engine.container.names import suggest_name
 from rootless.engine.container.top import parse_columns
 from rootless.engine.filters import Filters
 from rootless.engine.plan import launchfile
@@ -20,7 +19,7 @@ from rootless.engine.settings import Settings, load_settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidInput, UsageError
 from rootless.records.state import ContainerState
-from rootless.storage.store.containers import check_name
+from rootless.storage.store.containers import check_name, suggest_name
 from rootless.units import timestamp
 
 

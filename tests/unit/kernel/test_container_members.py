@@ -7,8 +7,8 @@ import signal
 
 from rootless.kernel import container_members
 from rootless.kernel.container_members import Members, certain_namespaces, own_namespaces
-from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.fields import Fields
+from rootless.records.state import ContainerNamespaces
 
 
 def sleeper() -> int:

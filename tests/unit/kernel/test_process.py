@@ -112,7 +112,7 @@ def test_filter_compiles_and_works() -> None:
     code = (
         "import os\n"
         "from rootless.kernel import libseccomp as s, process\n"
-        "from rootless.kernel.seccomp import load_filter\n"
+        "from rootless.kernel.process import load_filter\n"
         "f = s.Filter(s.ACT_ALLOW)\n"
         "f.rule_add(s.act_errno(42), s.syscall_resolve('personality'), [(0, s.COMPARE['EQ'], 8, 0)])\n"
         "bpf = f.export_bpf(); f.release(); process.set_no_new_privs(); load_filter(bpf)\n"

@@ -3,10 +3,9 @@
 import marshal
 
 from rootless.monitor.handover import Handover, RunHandover, StreamHandover
-from rootless.records.container_namespaces import ContainerNamespaces
 from rootless.records.id_map import Extent, IdMap
 from rootless.records.launch import LaunchPlan
-from rootless.records.state import ContainerState
+from rootless.records.state import ContainerNamespaces, ContainerState
 
 
 def test_the_second_image_finds_everything_as_it_was() -> None:

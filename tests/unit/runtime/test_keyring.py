@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from rootless.kernel import keyring as kernel_keyring
+from rootless.kernel import process as kernel_process
 from rootless.runtime.process import session_keyring
 from tests.unit.runtime.bpf import AARCH64, ALLOW, ERRNO, I386, X86_64, verdict
 
@@ -20,7 +20,7 @@ def test_no_keyring_means_no_key_calls(monkeypatch: pytest.MonkeyPatch, code: in
     def fail(name: str | None) -> int:
         raise OSError(code, "x")
 
-    monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
+    monkeypatch.setattr(kernel_process, "join_session_keyring", fail)
     warnings: list[str] = []
     assert session_keyring.join("c", warn=warnings.append) == session_keyring.deny_filter()
     assert bool(warnings) is (code == errno.EDQUOT)  # without keys altogether nothing is lost
@@ -30,7 +30,7 @@ def test_other_errors_stay_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str | None) -> int:
         raise OSError(errno.EFAULT, "x")
 
-    monkeypatch.setattr(kernel_keyring, "join_session_keyring", fail)
+    monkeypatch.setattr(kernel_process, "join_session_keyring", fail)
     with pytest.raises(OSError):
         session_keyring.join("c")
 

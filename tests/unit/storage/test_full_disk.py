@@ -11,7 +11,7 @@ import pytest
 from rootless import paths
 from rootless.monitor import state, stop_request
 from rootless.records.state import ContainerState
-from rootless.storage.store import reserve
+from rootless.storage.store.index import keep_reserve, write_freeing
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def test_what_removes_takes_the_reserve(no_new_files: Path) -> None:
     (no_new_files / "locks/reserve.given").write_text("")
     with pytest.raises(OSError, match="No space left"):
         paths.atomic_write(str(index), b"new")
-    reserve.write_freeing(str(index), b"new", str(kept))
+    write_freeing(str(index), b"new", str(kept))
     assert index.read_text() == "new"
     assert not kept.exists()
 
 
 def test_the_reserve_is_made_again(tmp_path: Path) -> None:
-    reserve.keep(str(tmp_path / "reserve"), 100)
+    keep_reserve(str(tmp_path / "reserve"), 100)
     assert (tmp_path / "reserve").stat().st_size == 1 << 16
-    reserve.keep(str(tmp_path / "reserve"), 1 << 20)
+    keep_reserve(str(tmp_path / "reserve"), 1 << 20)
     assert (tmp_path / "reserve").stat().st_size == 2 << 20
