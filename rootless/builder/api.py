@@ -140,6 +140,8 @@ def _push(session: BuildSession, names: list[str], wanted: list[Output], *, all:
 
 
 def _write_files(options: BuildOptions, image_id: str, digest: str, names: list[str]) -> None:
+    if not options.iidfile and not options.metadata_file:
+        return
     import json
 
     from rootless.engine.id_file import write_id_file

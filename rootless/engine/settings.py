@@ -6,9 +6,7 @@ import os
 from typing import Any, NamedTuple
 
 from rootless.errors import HostLimit, InvalidInput, UsageError
-from rootless.network.modes import MODES
 from rootless.paths import close_to_others
-from rootless.storage.drivers import names
 
 
 class Settings(NamedTuple):
@@ -46,13 +44,6 @@ ABOUT = {
     "cgroup_parent": "a directory of the cgroup tree that is yours, or a .slice of your systemd; empty: what is found",
     "strict_limits": "whether a limit that the host cannot enforce is an error instead of a warning",
     "keep_layer_blobs": "whether a layer's compressed bytes are kept beside its unpacked files",
-}
-
-_CHOICES = {
-    "storage_driver": ("auto", *names()),
-    "network": ("", *(mode.name for mode in MODES if not mode.joins_another)),
-    "log_driver": ("json-file", "none"),
-    "cgroups": ("enabled", "disabled", "split"),
 }
 
 
@@ -137,6 +128,19 @@ def _overflow_uid() -> int:
         return int(file.read())
 
 
+def _choices(key: str) -> tuple[str, ...]:
+    """The values that a setting takes; none where it takes any. Most commands have no setting and load no table."""
+    if key == "storage_driver":
+        from rootless.storage.drivers import names
+
+        return ("auto", *names())
+    if key == "network":
+        from rootless.network.modes import MODES
+
+        return ("", *(mode.name for mode in MODES if not mode.joins_another))
+    return {"log_driver": ("json-file", "none"), "cgroups": ("enabled", "disabled", "split")}.get(key, ())
+
+
 def _set(
     settings: Settings, key: str, value: object, where: str, error: type[InvalidInput] | type[UsageError]
 ) -> Settings:
@@ -149,7 +153,7 @@ def _set(
         value = _integer(key, value, where, error)
     elif not isinstance(value, str):
         raise error(f"setting '{key}' in {where} must be text, not {value!r}")
-    choices = _CHOICES.get(key)
+    choices = _choices(key)
     if choices and value not in choices:
         raise error(f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}")
     replaced: dict[str, Any] = {key: value}  # the value has the type of the default: looked at above

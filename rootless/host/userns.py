@@ -7,7 +7,6 @@ import signal
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit
 from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, read_answer
-from rootless.host.interpreter import worker_command
 from rootless.host.mapping import write_maps
 from rootless.host.subid import read_map
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
@@ -30,7 +29,6 @@ __all__ = [
     "join",
     "run",
     "run_in_place",
-    "worker_command",
     "write_maps",
 ]
 
@@ -114,7 +112,7 @@ def call(id_map: IdMap, function: Callable[[], bytes], *, mount_namespace: bool 
     """Run `function` in a forked child as root of a new namespace and return its result.
 
     A RootlessError or OSError raised there is raised here, with the same class. Not for a process with threads whose
-    locks the function may need: start a `worker_command` there, which calls `enter` itself.
+    locks the function may need: start an `interpreter.worker_command` there, which calls `enter` itself.
     """
 
     def inside() -> bytes:

@@ -95,7 +95,7 @@ def _begin_anew(handover: Handover) -> None:
     """Execute this process's second image. A signal that comes meanwhile waits; returns only when exec fails."""
     import marshal
 
-    from rootless.host.userns import worker_command
+    from rootless.host.interpreter import worker_command
 
     if handover.scope and handover.run.helpers:
         from rootless.monitor.cgroup import gather

@@ -133,8 +133,7 @@ def _allowed(session: BuildSession, instruction: Run) -> None:
 def _job(
     run: StepRun, instruction: Run, command: RunCommand, mounts: run_mounts.PreparedMounts, root: StepRoot
 ) -> RunJob:
-    from rootless.engine.container import host_facts
-    from rootless.engine.plan import networking, root_emulation
+    from rootless.engine.plan import networking, root_emulation, security
     from rootless.engine.plan.networking import Network
     from rootless.network.modes import recorded_mode
 
@@ -160,8 +159,8 @@ def _job(
     for tmpfs in mounts.tmpfs:
         mount = {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": tmpfs.options}
         job.config["mounts"].append(mount)
-    profile = host_facts.seccomp_profile(engine, asked, process["capabilities"]["bounding"])
-    job.seccomp = host_facts.filter_path(engine, profile)
+    profile = security.seccomp_profile(engine, asked, process["capabilities"]["bounding"])
+    job.seccomp = security.filter_path(engine, profile)
     job.targets = [mount["destination"] for mount in job.config["mounts"]] + mounts.targets
     job.trees, job.binds, job.secrets = mounts.trees, mounts.binds, mounts.secrets
     return job

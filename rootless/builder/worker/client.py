@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from rootless.builder.worker import job_channel
 from rootless.errors import HostLimit
 from rootless.host.answer import error_from_json
-from rootless.host.userns import worker_command
+from rootless.host.interpreter import worker_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from rootless.engine import events, image_in_use
 from rootless.engine.container import host_facts
-from rootless.engine.plan import launchfile, mount_sources, networking
+from rootless.engine.plan import launchfile, networking
 from rootless.engine.plan.container_plan import plan
+from rootless.engine.plan.security import filter_path
 from rootless.engine.types import ContainerOptions
 from rootless.errors import AlreadyExists, HostLimit, NotFound, RootlessError, UsageError
 from rootless.storage.store.containers import suggest_name
@@ -61,7 +62,10 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
     # the lock keeps garbage collection away from layers and volumes that only we know of yet
     with store.using():
         image = image_in_use.image_for(engine, options.image, pull=options.pull, platform=options.platform)
-        mount_sources.fetch_images(engine, options)
+        if options.mount:
+            from rootless.engine.plan.mount_sources import fetch_images
+
+            fetch_images(engine, options)
         planned = plan_container(engine, options, image, starts=starts)
         made = Made()
         try:
@@ -110,7 +114,10 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
         raise HostLimit(f"cannot make '{directory}/rootfs': {e.strerror}") from e
     if planned.has_own_names:
         networking.write_names_files(directory, planned.hostname, planned.options, facts.network)
-    mount_sources.make_sources(engine, facts.mounts, made.volumes)
+    if facts.mounts.resolved:
+        from rootless.engine.plan.mount_sources import make_sources
+
+        make_sources(engine, facts.mounts, made.volumes)
     for chain_ids in (planned.record.layers, *facts.mounts.images):
         store.layers.lowerdirs(chain_ids, launch.id_map)
     drivers.prepare(facts.rootfs, launch.id_map)
@@ -123,8 +130,11 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
 
         launch.root_emulation = root_emulation.filters(engine)
     if launch.seccomp_bpf is not None:
-        launch.seccomp_bpf = host_facts.filter_path(engine, facts.process.profile, launch.seccomp_bpf)
-    mount_sources.give_to_user(engine, facts.mounts, facts.identity.account, launch.id_map)
+        launch.seccomp_bpf = filter_path(engine, facts.process.profile, launch.seccomp_bpf)
+    if facts.mounts.chown:
+        from rootless.engine.plan.mount_sources import give_to_user
+
+        give_to_user(engine, facts.mounts, facts.identity.account, launch.id_map)
 
 
 def _make_directory(engine: Engine, planned: ContainerPlan) -> str:

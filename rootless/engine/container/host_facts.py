@@ -10,12 +10,12 @@ import time
 
 from rootless.engine import events
 from rootless.engine.container import joins
-from rootless.engine.plan import identity, mount_sources, networking, oci_process, resources
-from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Places, ProcessFacts
+from rootless.engine.plan import identity, launchfile, networking, oci_process
+from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Mounts, Places, ProcessFacts
 from rootless.engine.plan.environment import parse_env, parse_labels
-from rootless.engine.plan.security import parse_device, parse_security_options
+from rootless.engine.plan.security import parse_device, seccomp_profile
 from rootless.engine.types import ContainerOptions
-from rootless.errors import HostLimit, UsageError
+from rootless.errors import UsageError
 from rootless.storage.store.containers import suggest_name
 
 TYPE_CHECKING = False
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rootless.host.cgroups import Delegation
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan
-    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 
 def image_facts(image: ImageInUse) -> ImageFacts:
@@ -68,11 +67,20 @@ def look(
         outer_map=outer_map,
         joins=joining,
         network=network,
-        mounts=mount_sources.resolve_mounts(engine, options, image.defaults, who.id_map),
+        mounts=_mounts(engine, options, image, who.id_map),
         rootfs=_rootfs(engine, options, directory, image.chain_ids, who.id_map),
         process=_process(engine, options, who, runtime, outer_map),
         cgroup=_cgroup(engine, options),
     )
+
+
+def _mounts(engine: Engine, options: ContainerOptions, image: ImageInUse, id_map: IdMap) -> Mounts:
+    """The mounts that the options and the image ask for; most containers have none, and load no grammar of mounts."""
+    if not (options.volume or options.mount or options.tmpfs or options.volumes_from or image.defaults.volumes):
+        return Mounts()
+    from rootless.engine.plan.mount_sources import resolve_mounts
+
+    return resolve_mounts(engine, options, image.defaults, id_map)
 
 
 def _process(
@@ -121,7 +129,7 @@ def _rootfs(
 
 def _cgroup(engine: Engine, options: ContainerOptions) -> Delegation | None:
     """Where the container's cgroup would be; None where no limit and no place is asked for, which needs no look."""
-    wanted = resources.launch_settings(options, engine.settings)
+    wanted = launchfile.cgroup_settings(options, engine.settings)
     if not (wanted.resources or wanted.parent or wanted.mode == "split"):
         return None
     from rootless.host import cgroups
@@ -228,33 +236,3 @@ def _runtime(name: str) -> str:
             hint="give the path of an OCI runtime, or install it",
         )
     return path
-
-
-def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: list[str]) -> SeccompProfile | None:
-    """The OCI seccomp profile in force: --security-opt, else the settings', else the default one; None for unconfined.
-
-    capabilities: those of the bounding set, on which rules of a profile may depend. Raises InvalidInput.
-    """
-    setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
-    if setting == "unconfined" or (options.privileged and not setting):
-        return None
-    from rootless.runtime.seccomp.seccomp_profile import default_profile, read_profile
-
-    if setting:
-        return read_profile(setting, capabilities)
-    return default_profile(capabilities)
-
-
-def filter_path(engine: Engine, profile: SeccompProfile | None, planned: str | None = None) -> str | None:
-    """Where the compiled filter is; None without a profile. planned: the path, where it is known already.
-
-    Raises HostLimit.
-    """
-    if profile is None:
-        return None
-    from rootless.runtime.seccomp import filter_cache
-
-    try:
-        return filter_cache.cached_path(profile, engine.directories.cache, planned)
-    except OSError as e:
-        raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e

@@ -169,14 +169,14 @@ def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch
     path = launch.seccomp_bpf
     if path is None or filter_cache.is_whole(path):
         return path
-    from rootless.engine.container import host_facts
     from rootless.engine.container.reconcile import saved_options
+    from rootless.engine.plan import security
     from rootless.records.json_file import read_record
     from rootless.runtime.spec.oci_config import OciConfig
 
     config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
     capabilities = config.first_process().bounding_set()
-    return host_facts.filter_path(engine, host_facts.seccomp_profile(engine, saved_options(record), capabilities))
+    return security.filter_path(engine, security.seccomp_profile(engine, saved_options(record), capabilities))
 
 
 def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:

@@ -8,7 +8,7 @@ from typing import Any
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
 from rootless.engine.container.reconcile import saved_options, state_of
-from rootless.engine.plan import resources
+from rootless.engine.plan.launchfile import cgroup_settings, restart_policy
 from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.records.fields import Fields
 
@@ -58,11 +58,9 @@ def update_container(
         raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="update it there")
     launch = containers.read_launch(container_id)
     options = _changed(saved_options(record), given)
-    wanted = resources.launch_settings(options, engine.settings)
+    wanted = cgroup_settings(options, engine.settings)
     wanted.mode, wanted.parent = launch.cgroup.mode, launch.cgroup.parent
     if restart is not None:
-        from rootless.engine.plan.launchfile import restart_policy
-
         options = options._replace(restart=restart)
         launch.restart = restart_policy(restart, rm=options.rm)
         record.restart = launch.restart
@@ -86,9 +84,10 @@ def _changed(options: ContainerOptions, given: Mapping[str, Any]) -> ContainerOp
 
 def _apply(engine: Engine, container: str, state: ContainerState, before: CgroupPlan, wanted: CgroupPlan) -> None:
     if not state.is_running:
+        from rootless.engine.plan.resources import judge
         from rootless.host import cgroups
 
-        verdict = resources.judge(wanted, cgroups.find_delegation(parent=wanted.parent, current=wanted.mode == "split"))
+        verdict = judge(wanted, cgroups.find_delegation(parent=wanted.parent, current=wanted.mode == "split"))
         if verdict.warning:
             engine.warn(verdict.warning)
         return

@@ -13,7 +13,7 @@ import struct
 from rootless.engine.container.reconcile import saved_options, state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
-from rootless.host.userns import worker_command
+from rootless.host.interpreter import worker_command
 from rootless.paths import Lock
 from rootless.storage.roots.transfer_job import BoundMount, ExportRequest, PackRequest, TransferAnswer, TransferJob
 

@@ -19,7 +19,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
     """Run a command of the host (default: the caller's shell) as root of his namespace in the image's tree; its exit
     status. Changes are dropped. The tree's path is in ROOTLESS_IMAGE_ROOT."""
     from rootless.engine.image_in_use import image_for
-    from rootless.host import userns
+    from rootless.host import interpreter, userns
     from rootless.storage import drivers
     from rootless.storage.drivers.choice import choose
     from rootless.storage.files.removal import remove_tree
@@ -43,7 +43,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
             target = f"{directory}/rootfs"
             words = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
             content = json.dumps(plan.to_json())
-            argv = userns.worker_command("rootless.storage.roots.tree_shell", content, target, *words)
+            argv = interpreter.worker_command("rootless.storage.roots.tree_shell", content, target, *words)
             environment = {**os.environ, "ROOTLESS_IMAGE_ROOT": target}
             code = userns.run(id_map, argv, env=environment)
             drivers.unmount(plan)

@@ -20,14 +20,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootless.engine.plan.bundle import NamespaceChoice
+    from rootless.engine.plan.bundle import NamespaceChoice, ResolvedMount
     from rootless.engine.plan.identity import Identity
-    from rootless.engine.plan.mount_sources import Mounts
     from rootless.engine.plan.networking import Network
     from rootless.engine.settings import Settings
     from rootless.host.cgroups import Delegation
+    from rootless.records.container import RecordedMount
     from rootless.records.id_map import IdMap
-    from rootless.records.launch import RootEmulation
+    from rootless.records.launch import RootEmulation, VolumeSeed
     from rootless.records.rootfs import RootfsPlan
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
@@ -50,6 +50,34 @@ class ImageFacts(NamedTuple):
     manifest_digest: str
     layers: tuple[str, ...]
     defaults: ImageDefaults
+
+
+class NewVolume(NamedTuple):
+    """A volume that the container needs and that is not there. directory: the volume's own; anonymous: nobody named
+    it, so it belongs to this container."""
+
+    name: str
+    directory: str
+    anonymous: bool
+
+
+class Mounts(NamedTuple):
+    """What a container's mounts come to, and what is to be made before they can be mounted.
+
+    resolved: for the bundle; seeds: launch.json's; volumes: names of all that are used; new_volumes: of them, those
+    that are to be made; new_directories: host paths of -v that are missing; images: chain ids of the images that are
+    mounted; chown: sources to give to the container's user; warnings: one line each.
+    """
+
+    resolved: tuple[ResolvedMount, ...] = ()
+    described: tuple[RecordedMount, ...] = ()
+    seeds: tuple[VolumeSeed, ...] = ()
+    volumes: tuple[str, ...] = ()
+    new_volumes: tuple[NewVolume, ...] = ()
+    new_directories: tuple[str, ...] = ()
+    images: tuple[tuple[str, ...], ...] = ()
+    chown: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class ProcessFacts(NamedTuple):
@@ -188,16 +216,16 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> dict[str, Any]:
 
 def _cgroup(planned: ContainerPlan, settings: Settings) -> CgroupPlan:
     """launch.json's "cgroup"; a limit that the host cannot enforce gives a warning, and a stand-in in the config."""
-    from rootless.engine.plan import resources
-
-    wanted = resources.launch_settings(planned.options, settings)
+    wanted = launchfile.cgroup_settings(planned.options, settings)
     found = planned.facts.cgroup
     if found is None:
         return wanted
     if (wanted.parent or wanted.mode == "split") and found.kind == "none":
         raise HostLimit(f"the cgroup that was asked for cannot be used: {found.reason}", hint=found.remedy)
+    from rootless.engine.plan.resources import judge
+
     rlimits = planned.config["process"].setdefault("rlimits", [])
-    verdict = resources.judge(wanted, found, given_rlimits={limit["type"] for limit in rlimits})
+    verdict = judge(wanted, found, given_rlimits={limit["type"] for limit in rlimits})
     rlimits += verdict.rlimits
     planned.warnings.append(verdict.warning)
     return wanted

@@ -8,7 +8,7 @@ from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.records.container import StopSettings
-from rootless.records.launch import HealthPlan, LogPlan, RestartPlan
+from rootless.records.launch import CgroupPlan, HealthPlan, LogPlan, RestartPlan
 from rootless.units import parse_duration, parse_size, whole_number
 
 _SECOND = 1_000_000_000  # docker's image configs count nanoseconds
@@ -113,3 +113,44 @@ def stop_settings(options: ContainerOptions, image_signal: str, settings: Settin
     if timeout < -1:
         raise UsageError(f"--stop-timeout {timeout} is negative", hint="-1 waits for ever")
     return StopSettings(number, timeout)
+
+
+def cgroup_settings(options: ContainerOptions, settings: Settings) -> CgroupPlan:
+    """The container's cgroup and its limits. Raises UsageError for limits without a cgroup."""
+    limits = None
+    if _asks_limits(options):
+        from rootless.engine.plan.resources import resources
+
+        limits = resources(options)
+    mode = options.cgroups or settings.cgroups
+    if limits and mode == "disabled":
+        raise UsageError("conflicting options: limits need a cgroup, and --cgroups is disabled")
+    strict = settings.strict_limits if options.strict_limits is None else options.strict_limits
+    parent = options.cgroup_parent if options.cgroup_parent is not None else settings.cgroup_parent
+    return CgroupPlan(mode, parent, limits, strict=strict)
+
+
+def _asks_limits(options: ContainerOptions) -> bool:
+    """Most containers have no limits, and their start need not load the classes of limits."""
+    asked = (
+        options.memory,
+        options.memory_swap,
+        options.memory_reservation,
+        options.memory_swappiness,
+        options.oom_kill_disable,
+        options.cpus,
+        options.cpu_period,
+        options.cpu_quota,
+        options.cpu_shares,
+        options.cpuset_cpus,
+        options.cpuset_mems,
+        options.pids_limit,
+        options.blkio_weight,
+        options.blkio_weight_device,
+        options.device_read_bps,
+        options.device_write_bps,
+        options.device_read_iops,
+        options.device_write_iops,
+        options.cgroup_conf,
+    )
+    return any(value is not None and value is not False and value != () for value in asked)

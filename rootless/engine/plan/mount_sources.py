@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from rootless.engine.plan.bundle import ResolvedMount
+from rootless.engine.plan.container_plan import Mounts, NewVolume
 from rootless.engine.plan.mount_flags import (
     BIND,
     IMAGE,
@@ -32,34 +32,6 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
 
 
-class NewVolume(NamedTuple):
-    """A volume that the container needs and that is not there. directory: the volume's own; anonymous: nobody named
-    it, so it belongs to this container."""
-
-    name: str
-    directory: str
-    anonymous: bool
-
-
-class Mounts(NamedTuple):
-    """What a container's mounts come to, and what is to be made before they can be mounted.
-
-    resolved: for the bundle; seeds: launch.json's; volumes: names of all that are used; new_volumes: of them, those
-    that are to be made; new_directories: host paths of -v that are missing; images: chain ids of the images that are
-    mounted; chown: sources to give to the container's user; warnings: one line each.
-    """
-
-    resolved: tuple[ResolvedMount, ...] = ()
-    described: tuple[RecordedMount, ...] = ()
-    seeds: tuple[VolumeSeed, ...] = ()
-    volumes: tuple[str, ...] = ()
-    new_volumes: tuple[NewVolume, ...] = ()
-    new_directories: tuple[str, ...] = ()
-    images: tuple[tuple[str, ...], ...] = ()
-    chown: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
 def _asked(options: ContainerOptions) -> list[MountSpec]:
     """The mounts of -v, --mount and --tmpfs. Raises UsageError."""
     cwd = os.getcwd() if options.volume or options.mount else "/"
@@ -72,12 +44,11 @@ def _asked(options: ContainerOptions) -> list[MountSpec]:
 
 def fetch_images(engine: Engine, options: ContainerOptions) -> None:
     """Pull the images that --mount names and that are not here."""
-    if options.mount:
-        from rootless.engine.image_in_use import image_for
+    from rootless.engine.image_in_use import image_for
 
-        for spec in _asked(options):
-            if spec.kind == IMAGE:
-                image_for(engine, spec.source)
+    for spec in _asked(options):
+        if spec.kind == IMAGE:
+            image_for(engine, spec.source)
 
 
 def make_sources(engine: Engine, mounts: Mounts, made: list[str]) -> None:
@@ -279,8 +250,6 @@ def give_to_user(engine: Engine, mounts: Mounts, account: Account, id_map: IdMap
 
     Raises HostLimit naming the path, and nothing of it is undone then.
     """
-    if not mounts.chown:
-        return
     from rootless.host import userns
     from rootless.storage.drivers.writable import is_reachable
 

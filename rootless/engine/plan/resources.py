@@ -9,17 +9,17 @@ import os
 from typing import NamedTuple
 
 from rootless.errors import HostLimit, RootlessError, UsageError
-from rootless.records.launch import CgroupPlan
+from rootless.records.resource_limits import Resources
 from rootless.units import parse_size, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootless.engine.settings import Settings
     from rootless.engine.types import ContainerOptions
     from rootless.host.cgroups import Delegation
-    from rootless.records.resource_limits import BlockIoLimits, CpuLimits, DeviceLimit, MemoryLimits, Resources
+    from rootless.records.launch import CgroupPlan
+    from rootless.records.resource_limits import BlockIoLimits, CpuLimits, DeviceLimit, MemoryLimits
 
 PERIOD = 100_000  # microseconds
 _LEAST_MEMORY = 6 << 20  # docker's
@@ -52,10 +52,6 @@ class Verdict(NamedTuple):
 
 def resources(options: ContainerOptions) -> Resources | None:
     """`linux.resources` of the flags; None without limits. Raises UsageError naming the flag."""
-    if not _asks_limits(options):
-        return None
-    from rootless.records.resource_limits import Resources
-
     found = Resources()
     _fill_memory(found.memory, options)
     _fill_cpu(found.cpu, options)
@@ -63,32 +59,6 @@ def resources(options: ContainerOptions) -> Resources | None:
     _fill_block_io(found.block_io, options)
     found.unified = _unified(options)
     return found if found.to_json() else None
-
-
-def _asks_limits(options: ContainerOptions) -> bool:
-    """Most containers have no limits, and their start need not load the classes of limits."""
-    asked = (
-        options.memory,
-        options.memory_swap,
-        options.memory_reservation,
-        options.memory_swappiness,
-        options.oom_kill_disable,
-        options.cpus,
-        options.cpu_period,
-        options.cpu_quota,
-        options.cpu_shares,
-        options.cpuset_cpus,
-        options.cpuset_mems,
-        options.pids_limit,
-        options.blkio_weight,
-        options.blkio_weight_device,
-        options.device_read_bps,
-        options.device_write_bps,
-        options.device_read_iops,
-        options.device_write_iops,
-        options.cgroup_conf,
-    )
-    return any(value is not None and value is not False and value != () for value in asked)
 
 
 def _fill_memory(memory: MemoryLimits, options: ContainerOptions) -> None:
@@ -221,17 +191,6 @@ def _unified(options: ContainerOptions) -> dict[str, str]:
             raise UsageError(f"invalid --cgroup-conf '{text}'", hint="write it like memory.oom.group=1")
         found[name] = value
     return found
-
-
-def launch_settings(options: ContainerOptions, settings: Settings) -> CgroupPlan:
-    """launch.json's "cgroup". Raises UsageError for limits without a cgroup."""
-    limits = resources(options)
-    mode = options.cgroups or settings.cgroups
-    if limits and mode == "disabled":
-        raise UsageError("conflicting options: limits need a cgroup, and --cgroups is disabled")
-    strict = settings.strict_limits if options.strict_limits is None else options.strict_limits
-    parent = options.cgroup_parent if options.cgroup_parent is not None else settings.cgroup_parent
-    return CgroupPlan(mode, parent, limits, strict=strict)
 
 
 def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | None = None) -> Verdict:

@@ -1,6 +1,7 @@
-"""What --security-opt, --sysctl, --ulimit, --device and the paths of /proc that docker hides mean. Pure.
+"""What --security-opt, --sysctl, --ulimit, --device and the paths of /proc that docker hides mean.
 
-A security option that cannot be applied is an error, never ignored (CVE-2025-65105).
+A security option that cannot be applied is an error, never ignored (CVE-2025-65105). All is pure but the two functions
+that read a seccomp profile and write its compiled filter.
 """
 
 from __future__ import annotations
@@ -9,8 +10,14 @@ import fnmatch
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from rootless.errors import UsageError
+from rootless.errors import HostLimit, UsageError
 from rootless.units import whole_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.engine.context import Engine
+    from rootless.engine.types import ContainerOptions
+    from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 MASKED_PATHS = (
     "/proc/asound",
@@ -178,3 +185,33 @@ def parse_device(text: str) -> tuple[str, str, str]:
     ):
         raise UsageError(f"invalid --device '{text}'", hint="write /dev/NAME[:/dev/NAME_INSIDE[:rwm]]")
     return host, container, permissions
+
+
+def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: list[str]) -> SeccompProfile | None:
+    """The OCI seccomp profile in force: --security-opt, else the settings', else the default one; None for unconfined.
+
+    capabilities: those of the bounding set, on which rules of a profile may depend. Raises InvalidInput.
+    """
+    setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
+    if setting == "unconfined" or (options.privileged and not setting):
+        return None
+    from rootless.runtime.seccomp.seccomp_profile import default_profile, read_profile
+
+    if setting:
+        return read_profile(setting, capabilities)
+    return default_profile(capabilities)
+
+
+def filter_path(engine: Engine, profile: SeccompProfile | None, planned: str | None = None) -> str | None:
+    """Where the compiled filter is; None without a profile. planned: the path, where it is known already.
+
+    Raises HostLimit.
+    """
+    if profile is None:
+        return None
+    from rootless.runtime.seccomp import filter_cache
+
+    try:
+        return filter_cache.cached_path(profile, engine.directories.cache, planned)
+    except OSError as e:
+        raise HostLimit(f"cannot write the seccomp filter to '{engine.directories.cache}': {e.strerror}") from e

@@ -73,7 +73,7 @@ class _Mmdebstrap:
     """The running program: `read` gives its tar; its success is checked before the end is told."""
 
     def __init__(self, engine: Engine, command: list[str]) -> None:
-        from rootless.host.userns import worker_command
+        from rootless.host.interpreter import worker_command
 
         environment = {key: os.environ[key] for key in _PROXIES if key in os.environ}
         environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}

@@ -60,7 +60,7 @@ class FuseMounter:
     __slots__ = ("_pid", "_plan", "_socket")
 
     def __init__(self, plan: RootfsPlan) -> None:
-        from rootless.host.userns import worker_command
+        from rootless.host.interpreter import worker_command
 
         self._plan = plan
         # a stream: the plan of an image with hundreds of layers is longer than a packet may be

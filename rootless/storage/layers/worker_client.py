@@ -14,7 +14,7 @@ import struct
 from rootless.errors import HostLimit
 from rootless.host.answer import decode_answer, parse_object, write_all
 from rootless.host.answer import read_answer as read_bytes
-from rootless.host.userns import worker_command
+from rootless.host.interpreter import worker_command
 from rootless.storage.layers.jobs import RebuildJob
 from rootless.storage.worker_jobs import read_answer
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit, NotFound
-from rootless.host import mapping, subid, userns
+from rootless.host import interpreter, mapping, subid, userns
 from rootless.host.answer import fork_and_read
 from rootless.host.facts import is_privileged
 from rootless.host.idmap import default_map, keep_id_map, single_map
@@ -347,7 +347,7 @@ class TestWorkerCommand:
         """TRAPS 1.3 (own to Python): a hostile cwd, PYTHONPATH or user site injects nothing."""
         for name in ("os.py", "json.py", "sitecustomize.py", "usercustomize.py", "rootless.py"):
             (tmp_path / name).write_text("raise SystemExit('injected')")
-        argv = userns.worker_command(self.WORKER)
+        argv = interpreter.worker_command(self.WORKER)
         value = self.start(
             argv, tmp_path, {"PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": "json.py", "PYTHONHOME": "/x"}
         )
@@ -355,13 +355,13 @@ class TestWorkerCommand:
         assert str(tmp_path) not in value["json"]
 
     def test_arguments_and_paths(self, tmp_path: Path) -> None:
-        argv = userns.worker_command(self.WORKER, "one", "-two", "a:b")
+        argv = interpreter.worker_command(self.WORKER, "one", "-two", "a:b")
         assert argv[1:4] == ["-I", "-S", "-c"]
         assert self.start(argv, tmp_path)["arguments"] == ["one", "-two", "a:b"]
 
     def test_site_packages_on_request(self, tmp_path: Path) -> None:
-        assert not self.start(userns.worker_command(self.WORKER), tmp_path)["pytest"]
-        assert self.start(userns.worker_command(self.WORKER, site_packages=True), tmp_path)["pytest"]
+        assert not self.start(interpreter.worker_command(self.WORKER), tmp_path)["pytest"]
+        assert self.start(interpreter.worker_command(self.WORKER, site_packages=True), tmp_path)["pytest"]
 
 
 class TestRefusals:

@@ -12,12 +12,13 @@ from rootless.engine.plan.container_plan import (
     ContainerPlan,
     ImageFacts,
     Joins,
+    Mounts,
+    NewVolume,
     Places,
     ProcessFacts,
     plan,
 )
 from rootless.engine.plan.identity import Identity
-from rootless.engine.plan.mount_sources import Mounts, NewVolume
 from rootless.engine.plan.networking import Network
 from rootless.engine.plan.users import Account
 from rootless.engine.settings import Settings

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rootless.engine import events
-from rootless.engine.plan.resources import judge, launch_settings, resources
+from rootless.engine.plan.launchfile import cgroup_settings
+from rootless.engine.plan.resources import judge, resources
 from rootless.engine.settings import Settings
 from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
@@ -85,24 +86,24 @@ def test_what_cannot_be_right_names_the_flag(flags: dict[str, Any], said: str) -
 
 def test_limits_want_a_cgroup() -> None:
     with pytest.raises(UsageError, match="conflicting options"):
-        launch_settings(options(memory="64m", cgroups="disabled"), Settings())
-    assert launch_settings(options(cgroups="disabled"), Settings()).mode == "disabled"
+        cgroup_settings(options(memory="64m", cgroups="disabled"), Settings())
+    assert cgroup_settings(options(cgroups="disabled"), Settings()).mode == "disabled"
 
 
 def test_flags_win_over_settings() -> None:
     settings = Settings(cgroups="split", cgroup_parent="/a", strict_limits=True)
-    assert launch_settings(options(), settings).to_json() == {
+    assert cgroup_settings(options(), settings).to_json() == {
         "mode": "split",
         "parent": "/a",
         "resources": {},
         "strict": True,
     }
-    told = launch_settings(options(cgroups="enabled", cgroup_parent="", strict_limits=False), settings)
+    told = cgroup_settings(options(cgroups="enabled", cgroup_parent="", strict_limits=False), settings)
     assert (told.mode, told.parent, told.strict) == ("enabled", "", False)
 
 
 def wanted(*, strict: bool = False, **flags: Any) -> CgroupPlan:
-    return launch_settings(options(strict_limits=strict, **flags), Settings())
+    return cgroup_settings(options(strict_limits=strict, **flags), Settings())
 
 
 def test_a_limit_without_effect_is_one_line_with_controller_cause_and_remedy() -> None:
