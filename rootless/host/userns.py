@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, FrameType | None], object] | int | None
 
-__all__ = [
-    "call",
-    "call_in",
-    "enter",
-    "join",
-    "run",
-    "run_in_place",
-    "write_maps",
-]
-
 
 def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
     """Move this process into a new user namespace (and mount namespace) and become its root, or its lowest id.

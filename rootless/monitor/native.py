@@ -132,7 +132,7 @@ def preload(*, with_cgroup: bool) -> None:
 
 def _load_for_run() -> None:
     import rootless.paths
-    import rootless.runtime.operations
+    import rootless.runtime.plan
     import rootless.runtime.process.launch
     import rootless.runtime.seccomp.filter_cache
     import rootless.storage.files.removal  # noqa: F401

@@ -76,8 +76,8 @@ def prepare(*, connected: bool) -> PreparedContainer | None:
 
     None when the host refuses: the launch will meet the same refusal and tell it.
     """
+    from rootless.host.mapping import write_maps
     from rootless.host.subid import default_id_map
-    from rootless.host.userns import write_maps
 
     try:
         id_map = default_id_map()

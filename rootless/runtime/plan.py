@@ -7,30 +7,21 @@ import os.path
 from rootless.errors import InvalidInput
 from rootless.kernel import mounts as kernel
 from rootless.runtime import mount_options as option_table
-from rootless.runtime.operations import (
-    BEFORE_MOUNTS,
+from rootless.runtime.operations.base import BEFORE_MOUNTS, Operation
+from rootless.runtime.operations.config_mounts import (
     Bind,
     Cgroup,
-    Console,
-    Device,
-    Devpts,
     Filesystem,
-    Hostname,
-    MakeDirectory,
-    Mask,
     MountOperation,
     Mqueue,
-    OpenRoot,
-    Operation,
-    PivotRoot,
     Proc,
-    ReadOnly,
-    SealReadOnly,
-    Symlink,
-    Sysctl,
     Sysfs,
     Tmpfs,
 )
+from rootless.runtime.operations.cover import Mask, ReadOnly
+from rootless.runtime.operations.devices import Console, Device, Devpts, Symlink
+from rootless.runtime.operations.kernel_settings import Hostname, Sysctl
+from rootless.runtime.operations.root import MakeDirectory, OpenRoot, PivotRoot, SealReadOnly
 from rootless.runtime.spec.oci_config import OciDevice
 
 TYPE_CHECKING = False

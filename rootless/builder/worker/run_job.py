@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rootless.builder.worker.step_jobs import RunJob
     from rootless.builder.worker.worker_session import WorkerSession
     from rootless.network.helper import Helper
-    from rootless.runtime.operations import Operation
+    from rootless.runtime.operations.base import Operation
     from rootless.runtime.seccomp.emulation import Emulation
 
 _CLOCK_GRAIN = 20_000_000  # ns: times of files come from a coarser clock than time_ns

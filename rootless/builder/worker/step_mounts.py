@@ -14,8 +14,8 @@ import stat
 from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
-from rootless.runtime.operations import Operation, RootContext, attach
-from rootless.runtime.operations.base import existing, mountpoint
+from rootless.runtime.operations import attach
+from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

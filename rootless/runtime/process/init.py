@@ -22,7 +22,7 @@ from rootless.kernel import process as kernel
 from rootless.kernel.namespaces import CLONE_NEWNET, switch_on_loopback
 from rootless.runtime import capabilities
 from rootless.runtime.channel import Channel, Report
-from rootless.runtime.operations import Operation, RootContext
+from rootless.runtime.operations.base import Operation, RootContext
 from rootless.runtime.process import session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,

@@ -10,8 +10,8 @@ import os
 import socket
 
 from rootless.errors import InvalidInput, RuntimeFailure
+from rootless.host.mapping import write_maps
 from rootless.host.subid import read_map
-from rootless.host.userns import write_maps
 from rootless.kernel.namespaces import CLONE_NEWUSER, OpenNetwork
 from rootless.runtime.channel import Channel, MovedDevice, Order
 from rootless.runtime.plan import RootFacts, operations, root_propagation
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.records.id_map import IdMap
-    from rootless.runtime.operations import Operation
+    from rootless.runtime.operations.base import Operation
     from rootless.runtime.process.nested import Nested
     from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle

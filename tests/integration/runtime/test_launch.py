@@ -18,7 +18,7 @@ from rootless.kernel import mounts, process, procfs
 from rootless.kernel.namespaces import OpenNetwork
 from rootless.network.helper import spawn_helper
 from rootless.records.properties import Properties
-from rootless.runtime.operations import Operation
+from rootless.runtime.operations.base import Operation
 from rootless.runtime.operations.seed import SeedVolume
 from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
 from rootless.runtime.process.join import Joining, exec_process

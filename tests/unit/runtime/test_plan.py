@@ -13,7 +13,7 @@ from rootless.errors import InvalidInput
 from rootless.kernel import mounts
 from rootless.runtime import mount_options, plan
 from rootless.runtime.oci.template import default_config
-from rootless.runtime.operations import Operation
+from rootless.runtime.operations.base import Operation
 from rootless.runtime.operations.seed import SeedVolume
 from rootless.runtime.plan import RootFacts, describe
 from rootless.runtime.process import namespace_steps
