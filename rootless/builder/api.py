@@ -160,7 +160,8 @@ def enter_state(engine: Engine, state: BuildState) -> None:
 
     The container and the image that `state` is stored as are gone afterwards.
     """
-    from rootless.engine.types import AttachOptions, ContainerOptions
+    from rootless.engine.types import AttachOptions
+    from rootless.records.container_options import ContainerOptions
 
     with engine.store.using():
         descriptor = outputs.store_state(engine, state)

@@ -1,6 +1,6 @@
 """The flags of `run` and `create` (and `explain`), declared once. Values with a grammar go to the engine as typed.
 
-The name of each parameter is the field of engine.types.ContainerOptions that it fills.
+The name of each parameter is the field of records.container_options.ContainerOptions that it fills.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import click
 
 from rootless.cli.declaration import Declared, repeated_option, switch_option, value_option
-from rootless.engine.types import ContainerOptions
 from rootless.network.modes import list_choices
+from rootless.records.container_options import ContainerOptions
 from rootless.storage import drivers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless.records.container_options import ContainerOptions
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.records.launch import HealthPlan, RestartPlan
@@ -103,14 +104,15 @@ class ContainerRecord:
     """record.json. A new one has nothing but its names and its id map.
 
     created: seconds since the epoch; image: the name that was asked for, image_id and manifest_digest: what it was
-    then; layers: chain ids, bottom first; volumes: names of all that it uses; options: those of `create`, which
-    engine.container.reconcile.saved_options reads; exposed: as "80/tcp"; host: where it was made (a home may be
-    shared); driver: the storage driver's name; hostname: inside; runtime: path of another OCI runtime, "" for ours;
-    names_directory: where its hosts, hostname and resolv.conf are; command: the arguments of its process;
+    then; layers: chain ids, bottom first; volumes: names of all that it uses; options: those of `create`, read
+    when they are first asked for, since a listing asks for none; exposed: as "80/tcp"; host: where it was made (a home
+    may be shared); driver: the storage driver's name; hostname: inside; runtime: path of another OCI runtime, "" for
+    ours; names_directory: where its hosts, hostname and resolv.conf are; command: the arguments of its process;
     default_home: nobody set HOME, so that exec chooses it by the user.
     """
 
     __slots__ = (
+        "_options",
         "command",
         "created",
         "default_home",
@@ -130,7 +132,6 @@ class ContainerRecord:
         "name",
         "names_directory",
         "network",
-        "options",
         "restart",
         "runtime",
         "stop",
@@ -148,7 +149,7 @@ class ContainerRecord:
         self.layers: list[str] = []
         self.volumes: list[str] = []
         self.labels: dict[str, str] = {}
-        self.options = Fields({}, "record.json", "options")
+        self._options: ContainerOptions | Fields = Fields({}, "record.json", "options")
         self.exposed: list[str] = []
         self.network = RecordedNetwork()
         self.host = ""
@@ -162,6 +163,17 @@ class ContainerRecord:
         self.names_directory = ""
         self.command: list[str] = []
         self.default_home = False
+
+    @property
+    def options(self) -> ContainerOptions:
+        """The options of `create`. Raises InvalidInput naming the file and the option that has the wrong type."""
+        if isinstance(self._options, Fields):
+            self._options = ContainerOptions.from_json(self._options)
+        return self._options
+
+    @options.setter
+    def options(self, options: ContainerOptions) -> None:
+        self._options = options
 
     def to_json(self) -> dict[str, object]:
         """The content of record.json."""
@@ -177,7 +189,7 @@ class ContainerRecord:
             "volumes": self.volumes,
             "labels": self.labels,
             "id_map": self.id_map.to_json(),
-            "options": self.options.to_json(),
+            "options": self._options.to_json(),
             "exposed": self.exposed,
             "network": self.network.to_json(),
             "host": self.host,
@@ -210,7 +222,7 @@ class ContainerRecord:
         record.layers = fields.texts("layers")
         record.volumes = fields.texts("volumes")
         record.labels = fields.text_mapping("labels")
-        record.options = fields.member("options") or record.options
+        record._options = fields.member("options") or record._options
         record.exposed = fields.texts("exposed")
         record.network = RecordedNetwork.from_json(fields.member("network"))
         record.host = fields.text("host", "")

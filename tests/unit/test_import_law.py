@@ -44,7 +44,7 @@ HOT = ("errors", "hashing", "paths", "kernel", "records", "host", "runtime", "ne
 HEAVY = {"dataclasses", "typing", "inspect", "subprocess", "logging", "argparse", "pathlib", "contextlib", "click",
          "tempfile", "shutil", "enum", "urllib", "sh", "rich", "urllib3", "tomllib"}  # fmt: skip
 # Commands of their own or done in the foreground only: not on the way of `run`.
-NOT_HOT = ("runtime/oci", "host/doctor", "host/probes", "runtime/seccomp/seccomp_profile")
+NOT_HOT = ("runtime/oci", "records/container_options", "host/doctor", "host/probes", "runtime/seccomp/seccomp_profile")
 
 
 def modules() -> list[Path]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rootless.builder.session.build_session import BuildSession, StepRun
     from rootless.builder.session.build_state import BuildState
     from rootless.builder.steps.run_mounts import Finder
-    from rootless.engine.types import ContainerOptions
     from rootless.network.mode import Mode
+    from rootless.records.container_options import ContainerOptions
 
 HOSTNAME = "buildkitsandbox"
 _SCRIPT_DIRECTORY = "/dev/pipes"
@@ -167,7 +167,7 @@ def _job(
 
 
 def _container_options(session: BuildSession, instruction: Run, command: RunCommand) -> ContainerOptions:
-    from rootless.engine.types import ContainerOptions
+    from rootless.records.container_options import ContainerOptions
 
     options = session.options
     return ContainerOptions(

@@ -13,8 +13,8 @@ from rootless.engine.container import host_facts
 from rootless.engine.plan import launchfile, networking
 from rootless.engine.plan.container_plan import plan
 from rootless.engine.plan.security import filter_path
-from rootless.engine.types import ContainerOptions
 from rootless.errors import AlreadyExists, HostLimit, NotFound, RootlessError, UsageError
+from rootless.records.container_options import ContainerOptions
 from rootless.storage.store.containers import suggest_name
 
 TYPE_CHECKING = False

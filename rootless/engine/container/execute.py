@@ -6,7 +6,7 @@ import os
 import time
 from typing import NamedTuple
 
-from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.engine.types import ExecOptions, ExecSession
 from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
 
@@ -130,7 +130,7 @@ def _change_user(
     from rootless.records.properties import Properties
     from rootless.runtime.spec.process_config import CapabilityNames, OciUser
 
-    saved = saved_options(record)
+    saved = record.options
     home = None
     uid = process.user.uid
     if options.user is not None:

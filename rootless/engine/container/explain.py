@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.report_types import Explanation
-    from rootless.engine.types import ContainerOptions
+    from rootless.records.container_options import ContainerOptions
 
 
 def explain_container(engine: Engine, options: ContainerOptions) -> Explanation:

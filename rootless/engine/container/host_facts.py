@@ -14,8 +14,8 @@ from rootless.engine.plan import identity, launchfile, networking, oci_process
 from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Mounts, Places, ProcessFacts
 from rootless.engine.plan.environment import parse_env, parse_labels
 from rootless.engine.plan.security import parse_device, seccomp_profile
-from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
+from rootless.records.container_options import ContainerOptions
 from rootless.storage.store.containers import suggest_name
 
 TYPE_CHECKING = False

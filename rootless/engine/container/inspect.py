@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rootless.engine.container.container_cgroup import effective_limits
-from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.signal_names import signal_name
-from rootless.engine.types import ContainerOptions
+from rootless.records.container_options import ContainerOptions
 from rootless.records.resource_limits import Resources
 from rootless.units import timestamp
 
@@ -35,7 +35,7 @@ def inspect_container(engine: Engine, container: str, *, size: bool = False) -> 
     directory = containers.path(container_id)
     config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
     launch = containers.read_launch(container_id)
-    options = saved_options(record)
+    options = record.options
     names = record.names_directory
     process = config.first_process()
     shown: dict[str, object] = {

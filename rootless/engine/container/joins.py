@@ -10,9 +10,9 @@ import os
 from typing import NamedTuple
 
 from rootless.engine.plan.bundle import NamespaceChoice
-from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidState, UsageError
 from rootless.network.modes import recorded_mode
+from rootless.records.container_options import ContainerOptions
 from rootless.records.id_map import IdMap
 
 TYPE_CHECKING = False

@@ -6,17 +6,12 @@ What a monitor that was killed leaves, its socket and a container of --rm, is re
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidInput, NewerFormat, NotFound, RootlessError
-from rootless.records.fields import Fields
 from rootless.records.state import LIVE, ContainerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord
 
@@ -137,35 +132,6 @@ def _unreadable(directory: str) -> ContainerState:
     else:
         state.status, state.exit_code = "exited", reap.DEAD_EXIT_CODE
     return state
-
-
-def saved_options(record: ContainerRecord) -> ContainerOptions:
-    """The options that a container was made with; those that an older program did not write have their defaults.
-
-    Raises InvalidInput naming the file and the option when a value has the wrong type.
-    """
-    fields = record.options
-    saved: dict[str, Any] = {}
-    for name, kind in ContainerOptions.__annotations__.items():
-        if fields.has(name):
-            # NamedTuple wraps annotations that are texts, as all are here, in typing.ForwardRef
-            saved[name] = _READERS[kind.__forward_arg__](fields, name)
-    return ContainerOptions(**saved)
-
-
-def _optional(read: Callable[[Fields, str], object]) -> Callable[[Fields, str], object]:
-    return lambda fields, name: None if fields.is_null(name) else read(fields, name)
-
-
-_READERS: dict[str, Callable[[Fields, str], object]] = {
-    "str": Fields.text,
-    "bool": Fields.flag,
-    "str | None": Fields.optional_text,
-    "int | None": _optional(Fields.integer),
-    "bool | None": _optional(Fields.flag),
-    "tuple[str, ...]": lambda fields, name: tuple(fields.texts(name)),
-}
-"""How the options of each type are read, by what their class declares."""
 
 
 def running_pid(engine: Engine, container_id: str) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from rootless.engine.types import AttachOptions, ContainerOptions, RunOutcome
+from rootless.engine.types import AttachOptions, RunOutcome
 from rootless.errors import InvalidState, RootlessError, RuntimeFailure, UsageError
 from rootless.monitor import stop_request
+from rootless.records.container_options import ContainerOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,21 +170,19 @@ def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch
     path = launch.seccomp_bpf
     if path is None or filter_cache.is_whole(path):
         return path
-    from rootless.engine.container.reconcile import saved_options
     from rootless.engine.plan import security
     from rootless.records.json_file import read_record
     from rootless.runtime.spec.oci_config import OciConfig
 
     config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
     capabilities = config.first_process().bounding_set()
-    return security.filter_path(engine, security.seccomp_profile(engine, saved_options(record), capabilities))
+    return security.filter_path(engine, security.seccomp_profile(engine, record.options, capabilities))
 
 
 def _saved_options(engine: Engine, container_id: str) -> ContainerOptions:
     """The options that the container was made with."""
-    from rootless.engine.container.reconcile import saved_options
 
-    return saved_options(engine.store.containers.read(container_id))
+    return engine.store.containers.read(container_id).options
 
 
 def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.StreamOptions:

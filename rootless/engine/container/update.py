@@ -7,15 +7,14 @@ from typing import Any
 
 from rootless.engine import events
 from rootless.engine.container.container_cgroup import group_of
-from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.launchfile import cgroup_settings, restart_policy
 from rootless.errors import HostLimit, InvalidState, UsageError
-from rootless.records.fields import Fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.engine.types import ContainerOptions
+    from rootless.records.container_options import ContainerOptions
     from rootless.records.launch import CgroupPlan
     from rootless.records.resource_limits import Resources
     from rootless.records.state import ContainerState
@@ -57,7 +56,7 @@ def update_container(
     if state.remote:
         raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="update it there")
     launch = containers.read_launch(container_id)
-    options = _changed(saved_options(record), given)
+    options = _changed(record.options, given)
     wanted = cgroup_settings(options, engine.settings)
     wanted.mode, wanted.parent = launch.cgroup.mode, launch.cgroup.parent
     if restart is not None:
@@ -68,7 +67,7 @@ def update_container(
         _apply(engine, container, state, launch.cgroup, wanted)
         launch.cgroup = wanted
     containers.write_launch(container_id, launch)
-    record.options = Fields(options._asdict(), "record.json", "options")
+    record.options = options
     containers.update(record)
     events.record_container(engine, record, "update")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rootless.engine import events
 from rootless.engine.container.pause import pause_container, unpause_container
-from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.engine.files import snapshots
 from rootless.engine.image.config_changes import apply_changes
 from rootless.engine.image_types import CommitOptions, PullEvent
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.files.snapshots import NewLayer
     from rootless.engine.image_types import Change
-    from rootless.engine.types import ContainerOptions
     from rootless.image.fields import Fields
     from rootless.image.manifest import ImageConfig
     from rootless.records.container import ContainerRecord
+    from rootless.records.container_options import ContainerOptions
     from rootless.records.launch import HealthPlan, LaunchPlan
     from rootless.runtime.spec.oci_config import OciConfig
     from rootless.storage.store.index import ImageEntry
@@ -130,7 +130,7 @@ def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fiel
     """The image's config with what the container was given on top, as docker merges them."""
     directory = engine.store.containers.path(record.id)
     process = _bundle_config(directory).first_process()
-    options = saved_options(record)
+    options = record.options
     config: Fields = dict(image.config)
     config["Env"] = _env(process.env, image, options, default_home=record.default_home)
     if options.entrypoint is not None:

@@ -10,7 +10,7 @@ import json
 import os
 import struct
 
-from rootless.engine.container.reconcile import saved_options, state_of
+from rootless.engine.container.reconcile import state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.host.answer import LIMIT, error_from_json, parse_object, write_all
 from rootless.host.interpreter import worker_command
@@ -60,7 +60,7 @@ class ContainerFiles:
         self._is_running = self._state.is_running
         job = self._job = TransferJob(self.directory, launch.id_map, self._plan)
         job.writes, job.bare = writes, bare
-        job.read_only = writes and saved_options(self.record).read_only
+        job.read_only = writes and self.record.options.read_only
         if self._is_running:
             job.pid, job.started = self._state.pid, self._state.pid_start
         if not bare:

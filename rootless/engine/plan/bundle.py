@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from rootless.engine.plan import oci_process as process
 from rootless.engine.plan import security
 from rootless.engine.plan.users import Account
-from rootless.engine.types import ContainerOptions, ImageDefaults
+from rootless.engine.types import ImageDefaults
 from rootless.errors import UsageError
+from rootless.records.container_options import ContainerOptions
 from rootless.records.id_map import Extent, IdMap
 from rootless.runtime import CONFIG_VERSION
 from rootless.units import parse_size

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from rootless.engine.plan import launchfile, networking
 from rootless.engine.plan.bundle import BundleFacts, make_config
 from rootless.engine.plan.environment import split_env
-from rootless.engine.types import ContainerOptions, ImageDefaults
+from rootless.engine.types import ImageDefaults
 from rootless.errors import HostLimit, UsageError
 from rootless.records.container import ContainerRecord, RecordedNetwork
-from rootless.records.fields import Fields
+from rootless.records.container_options import ContainerOptions
 from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan, SeccompListener
 
 TYPE_CHECKING = False
@@ -242,7 +242,7 @@ def _fill_record(planned: ContainerPlan, image: ImageFacts, settings: Settings) 
     record.layers = list(image.layers)
     record.volumes = list(facts.mounts.volumes)
     record.labels = {**defaults.labels, **facts.process.labels}
-    record.options = Fields(options._asdict(), "record.json", "options")
+    record.options = options
     record.exposed = [f"{port}/{protocol}" for port, protocol in exposed]
     record.network = RecordedNetwork(facts.network.mode, facts.joins.network, list(facts.network.ports))
     record.host = facts.nodename

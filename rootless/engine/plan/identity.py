@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from rootless.engine.image.image_files import read_from_layers
 from rootless.engine.plan.users import Account, parse_id, resolve
-from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.host.idmap import SubordinateIds, custom_map, keep_id_map, nomap_map, single_map
+from rootless.records.container_options import ContainerOptions
 from rootless.records.id_map import IdMap
 
 

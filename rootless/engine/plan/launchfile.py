@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rootless.engine.settings import Settings
-from rootless.engine.types import ContainerOptions
 from rootless.errors import UsageError
 from rootless.records.container import StopSettings
+from rootless.records.container_options import ContainerOptions
 from rootless.records.launch import CgroupPlan, HealthPlan, LogPlan, RestartPlan
 from rootless.units import parse_duration, parse_size, whole_number
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.engine.plan.users import Account
     from rootless.engine.plan.volume_backing import VolumeBacking
-    from rootless.engine.types import ContainerOptions, ImageDefaults
+    from rootless.engine.types import ImageDefaults
+    from rootless.records.container_options import ContainerOptions
     from rootless.records.id_map import IdMap
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, parse_mode, recorded_mode
+from rootless.records.container_options import ContainerOptions
 from rootless.units import whole_number
 
 TYPE_CHECKING = False

@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rootless.engine.types import ContainerOptions
     from rootless.host.cgroups import Delegation
+    from rootless.records.container_options import ContainerOptions
     from rootless.records.launch import CgroupPlan
     from rootless.records.resource_limits import BlockIoLimits, CpuLimits, DeviceLimit, MemoryLimits
 

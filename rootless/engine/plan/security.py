@@ -16,7 +16,7 @@ from rootless.units import whole_number
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.engine.types import ContainerOptions
+    from rootless.records.container_options import ContainerOptions
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
 MASKED_PATHS = (

@@ -172,7 +172,7 @@ class Containers:
             return False
         try:
             record = self.read(container_id)
-            if record.options.flag("rm") or record.id != container_id:
+            if record.options.rm or record.id != container_id:
                 return False
             try:
                 self._take(check_name(record.name), container_id)

@@ -142,7 +142,7 @@ class _Collector:
         if not containers.was_published(name) and not os.path.lexists(containers.path(name, "record.json")):
             return False
         try:
-            if containers.read(name).options.flag("rm"):
+            if containers.read(name).options.rm:
                 return False
         except RootlessError:
             pass  # damaged: nobody knows

@@ -13,7 +13,8 @@ from rootless.host import doctor, probes, subid
 from rootless.host.facts import is_privileged
 from rootless.host.probes.result import Probe
 from rootless.kernel import procfs
-from rootless.network.modes import HELPERS, HelperProgram
+from rootless.network.mode import HelperProgram
+from rootless.network.modes import HELPERS
 from rootless.storage import drivers as storage_drivers
 from rootless.storage.drivers import all_drivers
 from rootless.storage.drivers.choice import TriedDriver

@@ -18,7 +18,7 @@ from rootless.cli.container.run import create, explain, run
 from rootless.cli.declaration import Command, LazyGroup, Session
 from rootless.cli.main import cli
 from rootless.cli.run_flags import options_from_flags
-from rootless.engine.types import ContainerOptions
+from rootless.records.container_options import ContainerOptions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -166,6 +166,8 @@ def test_run_imports_little() -> None:
         "rootless.engine.verbs",
         "rootless.errors",
         "rootless.output",
+        "rootless.records",
+        "rootless.records.container_options",
     }
 
 

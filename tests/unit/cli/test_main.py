@@ -14,7 +14,8 @@ from rootless.cli.declaration import Session
 from rootless.cli.main import run as main
 from rootless.engine import verbs
 from rootless.engine.container.endings import Ended
-from rootless.engine.types import AttachOptions, ContainerOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
+from rootless.engine.types import AttachOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
+from rootless.records.container_options import ContainerOptions
 
 COMPLETIONS = Path(__file__).resolve().parents[3] / "contrib/completions"
 

@@ -11,9 +11,10 @@ import pytest
 
 from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, ResolvedMount, make_config
 from rootless.engine.plan.users import Account
-from rootless.engine.types import ContainerOptions, ImageDefaults
+from rootless.engine.types import ImageDefaults
 from rootless.errors import UsageError
 from rootless.host.idmap import SubordinateIds, default_map, keep_id_map, single_map
+from rootless.records.container_options import ContainerOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 IDS = SubordinateIds([(100000, 65536)], [(100000, 65536)])

@@ -10,10 +10,10 @@ import pytest
 
 from rootless.engine.container import container_cgroup, update
 from rootless.engine.context import Engine
-from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit
 from rootless.host import cgroups
 from rootless.host.cgroups import Delegation
+from rootless.records.container_options import ContainerOptions
 from rootless.records.launch import CgroupPlan
 from rootless.records.resource_limits import Resources
 from rootless.records.state import ContainerState

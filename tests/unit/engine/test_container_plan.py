@@ -22,10 +22,11 @@ from rootless.engine.plan.identity import Identity
 from rootless.engine.plan.networking import Network
 from rootless.engine.plan.users import Account
 from rootless.engine.settings import Settings
-from rootless.engine.types import ContainerOptions, ImageDefaults
+from rootless.engine.types import ImageDefaults
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
 from rootless.host.idmap import SubordinateIds, default_map
+from rootless.records.container_options import ContainerOptions
 from rootless.records.launch import RootEmulation
 from rootless.records.port import Port
 from rootless.records.rootfs import RootfsPlan

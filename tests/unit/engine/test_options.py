@@ -16,8 +16,8 @@ from rootless.engine.plan.networking import exposed_ports
 from rootless.engine.plan.security import parse_device
 from rootless.engine.plan.signal_names import parse_signal, signal_name
 from rootless.engine.settings import Settings, load_settings
-from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidInput, UsageError
+from rootless.records.container_options import ContainerOptions
 from rootless.records.state import ContainerState
 from rootless.storage.store.containers import check_name, suggest_name
 from rootless.units import timestamp

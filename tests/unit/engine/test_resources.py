@@ -10,9 +10,9 @@ from rootless.engine import events
 from rootless.engine.plan.launchfile import cgroup_settings
 from rootless.engine.plan.resources import judge, resources
 from rootless.engine.settings import Settings
-from rootless.engine.types import ContainerOptions
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
+from rootless.records.container_options import ContainerOptions
 from rootless.records.launch import CgroupPlan
 from rootless.storage.store.eventlog import EventEntry
 

@@ -8,7 +8,7 @@ import pytest
 
 from rootless.errors import InvalidInput
 from rootless.records.container import ContainerNeeds, ContainerRecord, RecordedMount, RecordedNetwork, StopSettings
-from rootless.records.fields import Fields
+from rootless.records.container_options import ContainerOptions
 from rootless.records.id_map import IdMap
 from rootless.records.launch import HealthPlan, RestartPlan
 from rootless.records.port import Port
@@ -21,7 +21,7 @@ def make_record() -> ContainerRecord:
     record = ContainerRecord("c0ffee", "web", IdMap.from_json(ID_MAP))
     record.created, record.image = 1796016319.8640332, "busybox:1"
     record.layers, record.volumes, record.manifest_digest = ["sha256:1"], ["data"], "sha256:2"
-    record.options = Fields({"image": "busybox:1", "command": ["true"]}, "record.json", "options")
+    record.options = ContainerOptions("busybox:1", ("true",))
     record.network = RecordedNetwork("pasta", None, [Port("", 8080, 80)])
     mount = RecordedMount("volume", "/v/data/_data", "/data", name="data", read_only=True)
     mount.options, mount.nocopy, mount.anonymous = ("noatime",), True, True

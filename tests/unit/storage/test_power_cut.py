@@ -14,7 +14,7 @@ from rootless.errors import InvalidInput, NotFound
 from rootless.host.idmap import single_map
 from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
-from rootless.records.fields import Fields
+from rootless.records.container_options import ContainerOptions
 from rootless.storage.store.gc import collect_garbage, quarantined_containers
 from rootless.storage.store.store import Store
 from tests.unit.storage.power_cut import PowerCut
@@ -50,15 +50,15 @@ def states(cut: PowerCut, tmp_path: Path) -> States:
     return after
 
 
-def make(store: Store, name: str, **options: bool) -> str:
+def make(store: Store, name: str, *, rm: bool = False) -> str:
     """A container as `create` makes it."""
     record = make_record(store.containers.new_id(), name)
-    record.options = Fields(dict(options), "record.json", "options")
+    record.options = ContainerOptions(rm=rm)
     directory = Path(store.containers.create(record))
     (directory / "config.json").write_text("{}")
     (directory / "hosts").write_text("127.0.0.1 localhost\n")
     (directory / "upper").mkdir()
-    store.containers.publish(record.id, durable=not options.get("rm"))
+    store.containers.publish(record.id, durable=not rm)
     return record.id
 
 

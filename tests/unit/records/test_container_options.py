@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from rootless.engine.container.reconcile import saved_options
-from rootless.engine.types import ContainerOptions
 from rootless.errors import InvalidInput
 from rootless.host.idmap import single_map
 from rootless.records.container import ContainerRecord
+from rootless.records.container_options import ContainerOptions
 
 
 def make_record(options: dict[str, object]) -> ContainerRecord:
@@ -22,14 +21,23 @@ def test_options_come_back() -> None:
     given = ContainerOptions(
         "busybox", ("sh", "-c", "x"), rm=True, env=("A=1",), oom_score_adj=-5, strict_limits=False, entrypoint=""
     )
-    assert saved_options(make_record(json.loads(json.dumps(given._asdict())))) == given
+    assert make_record(json.loads(json.dumps(given.to_json()))).options == given
 
 
 def test_options_of_an_older_program_have_their_defaults() -> None:
-    assert saved_options(make_record({"image": "busybox", "gone": 1})) == ContainerOptions("busybox")
+    assert make_record({"image": "busybox", "gone": 1}).options == ContainerOptions("busybox")
 
 
 @pytest.mark.parametrize(("name", "value"), [("env", "A=1"), ("rm", "yes"), ("oom_score_adj", "5"), ("image", None)])
 def test_a_wrong_option_is_named(name: str, value: object) -> None:
+    record = make_record({"image": "busybox", name: value})
     with pytest.raises(InvalidInput, match=f"'options.{name}.*' in '/c/record.json' is not "):
-        saved_options(make_record({"image": "busybox", name: value}))
+        record.options  # noqa: B018 - reading it is what fails
+    assert record.to_json()["options"] == {"image": "busybox", name: value}
+
+
+def test_options_that_nobody_read_are_written_as_they_were() -> None:
+    record = make_record({"image": "busybox", "of_a_later_version": 1})
+    assert record.to_json()["options"] == {"image": "busybox", "of_a_later_version": 1}
+    record.options = record.options._replace(rm=True)
+    assert record.to_json()["options"] == ContainerOptions("busybox", rm=True).to_json()
