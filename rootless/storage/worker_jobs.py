@@ -1,7 +1,8 @@
 """What a process asks of a worker of its own, and what that answers: the form that jobs and answers of every kind have.
 
 Both travel as JSON objects. A job is a class of which both ends share one definition, so that neither can misspell a
-member; `operation` is its name on the way.
+member; `operation` is its name on the way. What carries them, and who does a job, is the business of each kind of
+worker: storage.layers.worker_client, builder.worker.job_channel.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from rootless.records.fields import Fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Protocol, TypeVar
 
     Json = dict[str, object]
     _Told = TypeVar("_Told", covariant=True)
     _Answer = TypeVar("_Answer")
+    _AnyJob = TypeVar("_AnyJob")
 
     class Job(Protocol[_Told]):
         """Something for a worker to do."""
@@ -54,6 +57,23 @@ class QuietJob:
 
     def read_answer(self, fields: Fields) -> None:
         """Nothing is in it."""
+
+
+def job_message(job: Job[object]) -> Json:
+    """`job` as `read_job` of its worker reads it."""
+    return {"operation": job.operation, "job": job.to_json()}
+
+
+def read_job(message: Fields, readers: Mapping[str, Callable[[Fields], _AnyJob]]) -> _AnyJob:
+    """The job in a `job_message`. readers: what the worker can do, by operation.
+
+    Raises InvalidInput for what is no job, and for one that the worker does not know.
+    """
+    operation = message.text("operation")
+    read = readers.get(operation)
+    if read is None:
+        raise InvalidInput(f"this worker knows no job '{operation}'")
+    return read(message.require_member("job"))
 
 
 def read_answer(job: Job[_Answer], content: object) -> _Answer:

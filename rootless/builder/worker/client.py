@@ -13,13 +13,14 @@ from rootless.builder.worker import job_channel
 from rootless.errors import HostLimit
 from rootless.host.answer import error_from_json
 from rootless.host.interpreter import worker_command
+from rootless.storage.worker_jobs import read_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from rootless.builder.worker.step_jobs import RunAnswer, RunJob, StepJob
-    from rootless.records.fields import Fields
+    from rootless.builder.worker.step_jobs import RunAnswer, RunJob
+    from rootless.storage.worker_jobs import Job
 
     Answer = TypeVar("Answer")
 
@@ -47,10 +48,10 @@ class Worker:
         finally:
             theirs.close()
 
-    def call(self, job: StepJob[Answer], fds: Sequence[int] = ()) -> Answer:
+    def call(self, job: Job[Answer], fds: Sequence[int] = ()) -> Answer:
         """Have a job done, which gets duplicates of `fds`; its answer. Raises what the worker raised."""
         self._send(job, fds)
-        return job.read_answer(self._answer())
+        return read_answer(job, self._answer())
 
     def run(self, job: RunJob, output: Callable[[bytes], None]) -> RunAnswer:
         """The same for a command, whose output goes to `output` piece by piece."""
@@ -60,11 +61,11 @@ class Worker:
                 self._send(job, [write])
             finally:
                 os.close(write)
-            return job.read_answer(self._follow(read, output))
+            return read_answer(job, self._follow(read, output))
         finally:
             os.close(read)
 
-    def _follow(self, read: int, output: Callable[[bytes], None]) -> Fields:
+    def _follow(self, read: int, output: Callable[[bytes], None]) -> object:
         poll = select.poll()
         poll.register(read, select.POLLIN)
         poll.register(self._socket, select.POLLIN)
@@ -87,19 +88,19 @@ class Worker:
                     pass
                 return result
 
-    def _send(self, job: StepJob[object], fds: Sequence[int]) -> None:
+    def _send(self, job: Job[object], fds: Sequence[int]) -> None:
         try:
             job_channel.send_job(self._socket, job, fds)
         except OSError as e:
             raise _lost() from e
 
-    def _answer(self) -> Fields:
+    def _answer(self) -> object:
         message = job_channel.receive_answer(self._socket)
         if message is None:
             raise _lost()
         if "error" in message:
             raise error_from_json(message["error"])
-        return job_channel.answer_fields(message.get("result"))
+        return message.get("result")
 
     def close(self) -> None:
         """End it, and wait until it has gone: what it ran is gone then, too."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 
-from rootless.builder.worker.job_channel import answer_fields
 from rootless.builder.worker.step_jobs import CopyAnswer, InlineFile, NewDirectory
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.errors import InvalidInput
+from rootless.storage.worker_jobs import read_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
         return json.dumps(_place(root, roots, job).to_json()).encode()
 
     try:
-        return CopyAnswer.from_json(answer_fields(json.loads(session.call(job.id_map, inside))))
+        return read_answer(job, json.loads(session.call(job.id_map, inside)))
     finally:
         if mounter is not None and plan is not None:
             mounter.close()

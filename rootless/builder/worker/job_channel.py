@@ -10,25 +10,26 @@ import os
 import socket
 import struct
 
-from rootless.builder.worker.step_jobs import read_job
+from rootless.builder.worker.step_jobs import STEP_JOB_READERS
 from rootless.errors import HostLimit
 from rootless.host.answer import LIMIT, parse_object
 from rootless.records.fields import Fields
+from rootless.storage.worker_jobs import job_message, read_job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.builder.worker.step_jobs import AnyJob, StepJob
+    from rootless.builder.worker.step_jobs import AnyJob
+    from rootless.storage.worker_jobs import Job
 
 _HEAD = struct.Struct("!I")
 _FDS = 16  # more are never sent with one message
-_JOB, _ANSWER = "the worker's job", "the worker's answer"
 
 
-def send_job(connection: socket.socket, job: StepJob[object], fds: Sequence[int] = ()) -> None:
+def send_job(connection: socket.socket, job: Job[object], fds: Sequence[int] = ()) -> None:
     """Give a worker one job, and duplicates of `fds`. Raises OSError when it is gone."""
-    _send(connection, {"kind": job.kind, "job": job.to_json()}, fds)
+    _send(connection, job_message(job), fds)
 
 
 def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
@@ -36,7 +37,7 @@ def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
     message, fds = _receive(connection)
     if message is None:
         return None, fds
-    return read_job(Fields(message, _JOB)), fds
+    return read_job(Fields(message, "the worker's job"), STEP_JOB_READERS), fds
 
 
 def send_answer(connection: socket.socket, answer: dict[str, object]) -> None:
@@ -50,11 +51,6 @@ def receive_answer(connection: socket.socket) -> dict[str, object] | None:
     for fd in fds:
         os.close(fd)
     return message
-
-
-def answer_fields(value: object) -> Fields:
-    """The members of a worker's result. Raises InvalidInput."""
-    return Fields(value, _ANSWER)
 
 
 def _send(connection: socket.socket, message: dict[str, object], fds: Sequence[int] = ()) -> None:

@@ -10,24 +10,12 @@ from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.records.launch import RootEmulation
 from rootless.records.rootfs import RootfsPlan
+from rootless.storage.worker_jobs import QuietJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, ClassVar, Protocol, TypeVar
-
-    Answer = TypeVar("Answer", covariant=True)
-
-    class StepJob(Protocol[Answer]):
-        """One thing that a worker is to do."""
-
-        kind: ClassVar[str]
-
-        def to_json(self) -> dict[str, object]:
-            """The job as the payload of a message."""
-
-        def read_answer(self, fields: Fields) -> Answer:
-            """What a worker that has done it says. Raises InvalidInput."""
+    from typing import Any, ClassVar
 
 
 class LayerTree:
@@ -146,7 +134,7 @@ class RunJob:
     __slots__ = (
         "binds", "config", "network", "root", "root_emulation", "seccomp", "secrets", "targets", "timestamp", "trees",
     )  # fmt: skip
-    kind: ClassVar[str] = "run"
+    operation: ClassVar[str] = "run"
 
     def __init__(self, root: StepRoot, config: dict[str, Any], network: str, timestamp: int) -> None:
         self.root = root
@@ -318,7 +306,7 @@ class CopyJob:
     __slots__ = (
         "chmod", "directory", "id_map", "into", "is_owned", "items", "latest", "owner", "rootfs", "timestamp", "trees",
     )  # fmt: skip
-    kind: ClassVar[str] = "copy"
+    operation: ClassVar[str] = "copy"
 
     def __init__(self, directory: str, id_map: IdMap, items: Sequence[Item]) -> None:
         self.directory = directory
@@ -393,7 +381,7 @@ class DigestJob:
     """COPY --from: the digest of what items take from trees, for the cache key. Roots are as with CopyJob."""
 
     __slots__ = ("id_map", "items", "trees")
-    kind: ClassVar[str] = "digest"
+    operation: ClassVar[str] = "digest"
 
     def __init__(self, id_map: IdMap, trees: Sequence[LayerTree], items: Sequence[TakenFiles]) -> None:
         self.id_map = id_map
@@ -418,11 +406,11 @@ class DigestJob:
         return fields.text("digest")
 
 
-class UnpackContextJob:
+class UnpackContextJob(QuietJob):
     """A context that is an archive: the archive behind the job's fd below the empty directory `into`."""
 
     __slots__ = ("id_map", "into")
-    kind: ClassVar[str] = "unpack"
+    operation: ClassVar[str] = "unpack"
 
     def __init__(self, id_map: IdMap, into: str) -> None:
         self.id_map = id_map
@@ -437,15 +425,12 @@ class UnpackContextJob:
         """The reverse of `to_json`. Raises InvalidInput."""
         return cls(_id_map(fields), fields.text("into"))
 
-    def read_answer(self, fields: Fields) -> None:
-        """Nothing is said but that it is done."""
 
-
-class SquashJob:
+class SquashJob(QuietJob):
     """--squash: `layers` (directories, bottom first) merged into the empty directory `upper`."""
 
     __slots__ = ("id_map", "layers", "upper")
-    kind: ClassVar[str] = "squash"
+    operation: ClassVar[str] = "squash"
 
     def __init__(self, id_map: IdMap, layers: Sequence[str], upper: str) -> None:
         self.id_map = id_map
@@ -461,15 +446,12 @@ class SquashJob:
         """The reverse of `to_json`. Raises InvalidInput."""
         return cls(_id_map(fields), fields.texts("layers"), fields.text("upper"))
 
-    def read_answer(self, fields: Fields) -> None:
-        """Nothing is said but that it is done."""
 
-
-class ExportJob:
+class ExportJob(QuietJob):
     """--output: the files of `tree` below `directory`; "" there: as a tar to the fd that comes with the job."""
 
     __slots__ = ("directory", "id_map", "tree")
-    kind: ClassVar[str] = "export"
+    operation: ClassVar[str] = "export"
 
     def __init__(self, id_map: IdMap, tree: LayerTree, directory: str = "") -> None:
         self.id_map = id_map
@@ -485,9 +467,6 @@ class ExportJob:
         """The reverse of `to_json`. Raises InvalidInput."""
         return cls(_id_map(fields), LayerTree.from_json(fields.require_member("tree")), fields.text("directory"))
 
-    def read_answer(self, fields: Fields) -> None:
-        """Nothing is said but that it is done."""
-
 
 if TYPE_CHECKING:
     Item = NewDirectory | InlineFile | TakenFiles
@@ -496,17 +475,9 @@ if TYPE_CHECKING:
 _ITEMS: dict[str, Callable[[Fields], Item]] = {
     each.kind: each.from_json for each in (NewDirectory, InlineFile, TakenFiles)
 }
-_JOBS: dict[str, Callable[[Fields], AnyJob]] = {
-    each.kind: each.from_json for each in (RunJob, CopyJob, DigestJob, UnpackContextJob, SquashJob, ExportJob)
+STEP_JOB_READERS: dict[str, Callable[[Fields], AnyJob]] = {
+    each.operation: each.from_json for each in (RunJob, CopyJob, DigestJob, UnpackContextJob, SquashJob, ExportJob)
 }
-
-
-def read_job(fields: Fields) -> AnyJob:
-    """The job in a message. Raises InvalidInput for what is no job."""
-    read = _JOBS.get(fields.text("kind"))
-    if read is None:
-        raise InvalidInput(f"a build's worker knows no job '{fields.text('kind')}'")
-    return read(fields.require_member("job"))
 
 
 def _plan(fields: Fields) -> RootfsPlan:

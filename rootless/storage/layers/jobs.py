@@ -14,7 +14,8 @@ from rootless.storage.worker_jobs import QuietJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import ClassVar
 
     from rootless.storage.worker_jobs import Json
 
@@ -26,7 +27,7 @@ class UnpackJob:
     """
 
     __slots__ = ("diff_id", "target")
-    operation = "unpack"
+    operation: ClassVar[str] = "unpack"
 
     def __init__(self, target: str, diff_id: str | None) -> None:
         self.target = target
@@ -112,7 +113,7 @@ class FinishJob(QuietJob):
     """Make in the tree `target` what needed the lower layers (topmost first), and take out what was replaced."""
 
     __slots__ = ("lowers", "target", "unfinished")
-    operation = "finish"
+    operation: ClassVar[str] = "finish"
 
     def __init__(self, target: str, lowers: Sequence[str], unfinished: Unfinished) -> None:
         self.target = target
@@ -133,7 +134,7 @@ class RemapJob:
     """Copy the tree `source` into the empty directory `target` with the owners that `other_map` gives."""
 
     __slots__ = ("other_map", "source", "target")
-    operation = "remap"
+    operation: ClassVar[str] = "remap"
 
     def __init__(self, source: str, target: str, other_map: IdMap) -> None:
         self.source = source
@@ -159,7 +160,7 @@ class DeleteJob(QuietJob):
     """Delete the tree `target`, whoever its files belong to."""
 
     __slots__ = ("target",)
-    operation = "delete"
+    operation: ClassVar[str] = "delete"
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -178,7 +179,7 @@ class RebuildJob(QuietJob):
     """Write the tars of the layers `names`, directories in `top`, one after the other to the descriptor `out`."""
 
     __slots__ = ("names", "out", "top")
-    operation = "rebuild"
+    operation: ClassVar[str] = "rebuild"
 
     def __init__(self, top: str, names: Sequence[str], out: int) -> None:
         self.top = top
@@ -203,7 +204,7 @@ class VerifyJob:
     """
 
     __slots__ = ("directory", "lost", "lowers")
-    operation = "verify"
+    operation: ClassVar[str] = "verify"
 
     def __init__(self, directory: str, lost: LostAttributes, lowers: Sequence[str] | None) -> None:
         self.directory = directory
@@ -250,7 +251,7 @@ class MeasureJob:
     """Count the bytes and inodes on disk of files and trees."""
 
     __slots__ = ("paths",)
-    operation = "measure"
+    operation: ClassVar[str] = "measure"
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = paths
@@ -322,7 +323,7 @@ class CommitJob:
     """
 
     __slots__ = ("changed", "move", "squash", "target", "timestamp")
-    operation = "commit"
+    operation: ClassVar[str] = "commit"
 
     def __init__(self, changed: Changed, target: str, timestamp: int | None, *, move: bool, squash: bool) -> None:
         self.changed = changed
@@ -356,7 +357,7 @@ class ChangesJob:
     """List what a container has changed."""
 
     __slots__ = ("changed",)
-    operation = "changes"
+    operation: ClassVar[str] = "changes"
 
     def __init__(self, changed: Changed) -> None:
         self.changed = changed
@@ -379,7 +380,7 @@ class CompareJob:
     """List what is different between the trees of two images: directories of their layers, topmost first."""
 
     __slots__ = ("one", "other")
-    operation = "compare"
+    operation: ClassVar[str] = "compare"
 
     def __init__(self, one: Sequence[str], other: Sequence[str]) -> None:
         self.one = one
@@ -415,3 +416,34 @@ class ChangeList:
     def from_json(cls, fields: Fields) -> ChangeList:
         """The reverse of `to_json`."""
         return cls(fields.text_pairs("changes"))
+
+
+if TYPE_CHECKING:
+    LayerJob = (
+        UnpackJob
+        | FinishJob
+        | RemapJob
+        | DeleteJob
+        | RebuildJob
+        | VerifyJob
+        | MeasureJob
+        | CommitJob
+        | ChangesJob
+        | CompareJob
+    )
+
+LAYER_JOB_READERS: dict[str, Callable[[Fields], LayerJob]] = {
+    each.operation: each.from_json
+    for each in (
+        UnpackJob,
+        FinishJob,
+        RemapJob,
+        DeleteJob,
+        RebuildJob,
+        VerifyJob,
+        MeasureJob,
+        CommitJob,
+        ChangesJob,
+        CompareJob,
+    )
+}

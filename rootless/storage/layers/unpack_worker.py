@@ -20,7 +20,7 @@ from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
 from rootless.storage.layers import jobs
 from rootless.storage.layers.layer_record import LayerContent, LostAttributes
-from rootless.storage.worker_jobs import NoAnswer
+from rootless.storage.worker_jobs import NoAnswer, read_job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)  # nothing but the answer may reach the caller
     try:
-        job = Fields(json.loads(_exactly(struct.unpack("!I", _exactly(4))[0])), "job on a layer")
-        id_map = IdMap.from_fields(job.require_member("id_map"))
+        message = Fields(json.loads(_exactly(struct.unpack("!I", _exactly(4))[0])), "job on a layer")
+        id_map = IdMap.from_fields(message.require_member("id_map"))
+        job = read_job(message, jobs.LAYER_JOB_READERS)
         answer = encode_result(json.dumps(_do(job, id_map).to_json()).encode())
     except RootlessError as e:
         answer = encode_error(e)
@@ -68,40 +69,33 @@ def _exactly(size: int) -> bytes:
     return content
 
 
-def _do(fields: Fields, id_map: IdMap) -> Answer:
-    """Do the job that `fields` describe, in a namespace of `id_map`."""
-    match fields.text("operation"):
-        case jobs.UnpackJob.operation:
-            return _unpack(jobs.UnpackJob.from_json(fields), id_map)
-        case jobs.FinishJob.operation:
-            return _finish(jobs.FinishJob.from_json(fields), id_map)
-        case jobs.RemapJob.operation:
-            return _remap(jobs.RemapJob.from_json(fields), id_map)
-        case jobs.DeleteJob.operation:
-            return _delete(jobs.DeleteJob.from_json(fields), id_map)
-        case jobs.RebuildJob.operation:
-            return _rebuild(jobs.RebuildJob.from_json(fields), id_map)
-        case jobs.VerifyJob.operation:
-            return _verify(jobs.VerifyJob.from_json(fields), id_map)
-        case jobs.MeasureJob.operation:
-            return _measure(jobs.MeasureJob.from_json(fields), id_map)
-        case other:
-            return _compare_trees(other, fields, id_map)
-
-
-def _compare_trees(operation: str, fields: Fields, id_map: IdMap) -> Answer:
-    """The jobs that look for differences between trees; their modules are loaded only here."""
+def _do(job: jobs.LayerJob, id_map: IdMap) -> Answer:
+    """Do a job, in a namespace of `id_map`."""
+    match job:
+        case jobs.UnpackJob():
+            return _unpack(job, id_map)
+        case jobs.FinishJob():
+            return _finish(job, id_map)
+        case jobs.RemapJob():
+            return _remap(job, id_map)
+        case jobs.DeleteJob():
+            return _delete(job, id_map)
+        case jobs.RebuildJob():
+            return _rebuild(job, id_map)
+        case jobs.VerifyJob():
+            return _verify(job, id_map)
+        case jobs.MeasureJob():
+            return _measure(job, id_map)
+    # the others look for differences between trees, and their modules are loaded only here
     from rootless.storage.layers import snapshot_worker
 
-    match operation:
-        case jobs.CommitJob.operation:
-            return snapshot_worker.commit(jobs.CommitJob.from_json(fields), id_map)
-        case jobs.ChangesJob.operation:
-            return snapshot_worker.changes(jobs.ChangesJob.from_json(fields), id_map)
-        case jobs.CompareJob.operation:
-            return snapshot_worker.compare_images(jobs.CompareJob.from_json(fields), id_map)
-        case _:
-            raise InvalidInput(f"'{operation}' is nothing that can be done with a layer")
+    match job:
+        case jobs.CommitJob():
+            return snapshot_worker.commit(job, id_map)
+        case jobs.ChangesJob():
+            return snapshot_worker.changes(job, id_map)
+        case jobs.CompareJob():
+            return snapshot_worker.compare_images(job, id_map)
 
 
 def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:

@@ -16,7 +16,7 @@ from rootless.host.answer import decode_answer, parse_object, write_all
 from rootless.host.answer import read_answer as read_bytes
 from rootless.host.interpreter import worker_command
 from rootless.storage.layers.jobs import RebuildJob
-from rootless.storage.worker_jobs import read_answer
+from rootless.storage.worker_jobs import job_message, read_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def drain(stream: ByteSource, progress: Callable[[int], None] | None) -> None:
 
 def _spawn(job: Job[object], id_map: IdMap, out: int = -1) -> tuple[bytes, int, int, int]:
     """Start a worker: what it wants to read first, its pid, the pipe to it and the one from it. out: its fd _OUT."""
-    content = json.dumps({**job.to_json(), "operation": job.operation, "id_map": id_map.to_json()}).encode()
+    content = json.dumps({**job_message(job), "id_map": id_map.to_json()}).encode()
     stdin, feed = os.pipe()
     answer, stdout = os.pipe()
     _widen(feed)

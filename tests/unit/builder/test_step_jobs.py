@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rootless.builder.worker import job_channel, step_jobs
+from rootless.builder.worker import job_channel
 from rootless.builder.worker.step_jobs import (
+    STEP_JOB_READERS,
     BoundPart,
     CopyAnswer,
     CopyJob,
@@ -31,6 +32,7 @@ from rootless.errors import InvalidInput
 from rootless.host.idmap import single_map
 from rootless.records.fields import Fields
 from rootless.records.rootfs import RootfsPlan
+from rootless.storage.worker_jobs import read_answer, read_job
 
 if TYPE_CHECKING:
     from rootless.builder.worker.step_jobs import AnyJob
@@ -86,7 +88,7 @@ def copy_job() -> CopyJob:
         ExportJob(ID_MAP, TREE, "/out"),
         ExportJob(ID_MAP, TREE),
     ],
-    ids=lambda job: job.kind,
+    ids=lambda job: job.operation,
 )
 def test_a_job_arrives_as_it_was_given(job: AnyJob, ends: tuple[socket.socket, socket.socket]) -> None:
     with open(os.devnull, "rb") as file:
@@ -105,9 +107,9 @@ def test_a_job_arrives_as_it_was_given(job: AnyJob, ends: tuple[socket.socket, s
 
 
 def test_answers_arrive_as_they_were_given() -> None:
-    ran = run_job().read_answer(job_channel.answer_fields(RunAnswer(3, ["weaker"]).to_json()))
+    ran = read_answer(run_job(), RunAnswer(3, ["weaker"]).to_json())
     assert (ran.exit_code, ran.warnings) == (3, ["weaker"])
-    copied = copy_job().read_answer(job_channel.answer_fields(CopyAnswer(1, 2).to_json()))
+    copied = read_answer(copy_job(), CopyAnswer(1, 2).to_json())
     assert (copied.skipped, copied.changed) == (1, 2)
 
 
@@ -128,8 +130,10 @@ def test_a_wrong_value_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [{"kind": "none", "job": {}}, {"kind": "copy"}, {"job": {}}], ids=["unknown", "without-job", "no-kind"]
+    "message",
+    [{"operation": "none", "job": {}}, {"operation": "copy"}, {"job": {}}],
+    ids=["unknown", "without-job", "no-operation"],
 )
 def test_a_message_that_is_no_job_is_invalid_input(message: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
-        step_jobs.read_job(Fields(message, "test"))
+        read_job(Fields(message, "test"), STEP_JOB_READERS)
