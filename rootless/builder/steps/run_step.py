@@ -184,9 +184,9 @@ def _container_options(session: BuildSession, instruction: Run, command: RunComm
 
 
 def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: Mode) -> dict[str, Any]:
-    from rootless.engine.container.host_facts import hard_limits
     from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
     from rootless.engine.plan.identity import account_of
+    from rootless.engine.plan.security import hard_limits
     from rootless.engine.types import ImageDefaults
 
     session, state = run.session, run.state

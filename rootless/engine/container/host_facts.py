@@ -13,7 +13,7 @@ from rootless.engine.container import joins
 from rootless.engine.plan import identity, launchfile, networking, oci_process
 from rootless.engine.plan.container_plan import ContainerFacts, ImageFacts, Joins, Mounts, Places, ProcessFacts
 from rootless.engine.plan.environment import parse_env, parse_labels
-from rootless.engine.plan.security import parse_device, seccomp_profile
+from rootless.engine.plan.security import hard_limits, parse_device, seccomp_profile
 from rootless.errors import UsageError
 from rootless.records.container_options import ContainerOptions
 from rootless.storage.store.containers import suggest_name
@@ -196,20 +196,6 @@ def _openable_devices() -> list[str]:
             if not os.path.islink(path) and _is_device(path) and os.access(path, os.R_OK | os.W_OK):
                 found.append(path)
     return found
-
-
-def hard_limits() -> dict[str, int]:
-    """The caller's own hard limits by name (-1: none)."""
-    import resource
-
-    limits = {}
-    for name in dir(resource):
-        if name.startswith("RLIMIT_"):
-            try:
-                limits[name[7:].lower()] = resource.getrlimit(getattr(resource, name))[1]
-            except (ValueError, OSError):
-                continue
-    return limits
 
 
 def _init_program() -> str:

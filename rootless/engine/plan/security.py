@@ -1,7 +1,7 @@
 """What --security-opt, --sysctl, --ulimit, --device and the paths of /proc that docker hides mean.
 
-A security option that cannot be applied is an error, never ignored (CVE-2025-65105). All is pure but the two functions
-that read a seccomp profile and write its compiled filter.
+A security option that cannot be applied is an error, never ignored (CVE-2025-65105). All is pure but the functions that
+read the caller's own limits and a seccomp profile, and write its compiled filter.
 """
 
 from __future__ import annotations
@@ -185,6 +185,20 @@ def parse_device(text: str) -> tuple[str, str, str]:
     ):
         raise UsageError(f"invalid --device '{text}'", hint="write /dev/NAME[:/dev/NAME_INSIDE[:rwm]]")
     return host, container, permissions
+
+
+def hard_limits() -> dict[str, int]:
+    """The caller's own hard limits by name (-1: none)."""
+    import resource
+
+    limits = {}
+    for name in dir(resource):
+        if name.startswith("RLIMIT_"):
+            try:
+                limits[name[7:].lower()] = resource.getrlimit(getattr(resource, name))[1]
+            except (ValueError, OSError):
+                continue
+    return limits
 
 
 def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: list[str]) -> SeccompProfile | None:
