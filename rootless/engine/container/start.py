@@ -130,14 +130,12 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     options = _saved_options(engine, container_id)
     record = containers.read(container_id)
     from rootless.engine.container import joins
+    from rootless.engine.plan.bundle import rejoin
 
     if joins.named_containers(options):
         joined = joins.resolve(engine, options, record.network.mode)
         config = read_record(f"{directory}/config.json", what="bundle")
-        paths = joined.namespaces._asdict()
-        for namespace in Fields(config, "config.json").require_member("linux").mappings("namespaces"):
-            if "path" in namespace:
-                namespace["path"] = paths[str(namespace["type"])]
+        rejoin(Fields(config, "config.json"), joined.namespaces)
         write_record(f"{directory}/config.json", config)
     launch = containers.read_launch(container_id)
     before = launch.to_json()

@@ -20,6 +20,10 @@ from rootless.records.id_map import Extent, IdMap
 from rootless.runtime import CONFIG_VERSION
 from rootless.units import parse_size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.fields import Fields
+
 SHM_SIZE = 64 << 20
 
 
@@ -224,6 +228,16 @@ def _namespaces(namespaces: NamespaceChoice) -> list[dict[str, str]]:
         elif how != "host":
             listed.append({"type": kind, "path": how})
     return listed
+
+
+def rejoin(config: Fields, namespaces: NamespaceChoice) -> None:
+    """Bring a configuration that `make_config` wrote up to date, where it joins namespaces of other containers.
+
+    Those containers may have been started anew since, and have other first processes.
+    """
+    for namespace in config.require_member("linux").mappings("namespaces"):
+        if "path" in namespace:
+            namespace["path"] = getattr(namespaces, str(namespace["type"]))
 
 
 def _root_propagation(mounts: tuple[ResolvedMount, ...]) -> str:

@@ -45,7 +45,7 @@ class CgroupPlacing:
 
     def __init__(self, config: OciConfig, container_id: str, policy: Policy, warn: Callable[[str], None]) -> None:
         self._config = config
-        self._resources = Resources.from_json(config.linux.resources)
+        self._resources = config.linux.resources
         self._id = container_id
         self._policy = policy
         self.warn = warn

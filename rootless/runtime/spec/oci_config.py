@@ -17,6 +17,7 @@ from rootless.runtime.spec.process_config import OciProcess, number_list, refuse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.launch import SeccompListener
+    from rootless.records.resource_limits import Resources
 
 MAXIMUM = 8 << 20
 """Bytes of config.json."""
@@ -246,11 +247,12 @@ def seccomp_listener(given: Properties) -> SeccompListener | None:
 class LinuxConfig:
     """The object `linux` (config-linux.md). Lists are empty, texts "" and objects None where a member is absent.
 
-    uids, gids: the id map of a new user namespace; personality: of PERSONALITIES; resources, seccomp: as JSON, read by
-    runtime.cgroups and runtime.seccomp where they are applied.
+    uids, gids: the id map of a new user namespace; personality: of PERSONALITIES; seccomp: as JSON, for
+    runtime.seccomp.seccomp_profile.resolve alone, which checks it and whose room is above this one.
     """
 
     __slots__ = (
+        "_resources",
         "cgroups_path",
         "devices",
         "gids",
@@ -261,7 +263,6 @@ class LinuxConfig:
         "net_devices",
         "personality",
         "readonly_paths",
-        "resources",
         "rootfs_propagation",
         "seccomp",
         "seccomp_listener",
@@ -285,9 +286,19 @@ class LinuxConfig:
         self.personality = ""
         self.memory_policy: MemoryPolicy | None = None
         self.net_devices: list[NetDevice] = []
-        self.resources: object = None
+        self._resources: object = None
         self.seccomp: object = None
         self.seccomp_listener: SeccompListener | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """What the container may use, read when it is asked for: our own containers have their limits in launch.json.
+
+        Raises InvalidInput naming the property that is wrong.
+        """
+        from rootless.records.resource_limits import Resources
+
+        return Resources.from_json(self._resources)
 
     @classmethod
     def from_json(cls, given: Properties) -> LinuxConfig:
@@ -303,7 +314,7 @@ class LinuxConfig:
         linux.masked_paths = given.absolute_paths("maskedPaths", most=_MOST)
         linux.readonly_paths = given.absolute_paths("readonlyPaths", most=_MOST)
         linux.rootfs_propagation = given.choice("rootfsPropagation", _PROPAGATIONS)
-        linux.resources = given.value("resources")
+        linux._resources = given.value("resources")
         seccomp = given.member("seccomp")
         if seccomp is not None:
             seccomp.filled_text("defaultAction")
