@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import proxy_variables
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rootless.builder.session.build_session import BuildSession, StepRun
     from rootless.builder.session.build_state import BuildState
     from rootless.builder.steps.run_mounts import Finder
+    from rootless.engine.plan.bundle import BundleConfig
     from rootless.network.mode import Mode
     from rootless.records.container_options import ContainerOptions
 
@@ -134,8 +135,10 @@ def _job(
     run: StepRun, instruction: Run, command: RunCommand, mounts: run_mounts.PreparedMounts, root: StepRoot
 ) -> RunJob:
     from rootless.engine.plan import networking, root_emulation, security
+    from rootless.engine.plan.bundle import BundleMount
     from rootless.engine.plan.networking import Network
     from rootless.network.modes import recorded_mode
+    from rootless.runtime.capabilities import names
 
     session, engine, directory = run.session, run.session.engine, root.directory
     _allowed(session, instruction)
@@ -148,20 +151,22 @@ def _job(
         # the steps of a build share one network
         raise UsageError(f"a build takes no options of {chosen.mode}", hint=f"use --network={chosen.mode}")
     networking.write_names_files(directory, HOSTNAME, asked, Network(chosen.mode))
-    job = RunJob(root, _config(run, asked, directory, network=mode), chosen.mode, run.timestamp)
-    process = job.config["process"]
-    process["env"] = _process_env(run, command.env, mounts.env, process["env"])
-    if root_emulation.is_wanted("auto", session.id_map, runtime="") and process["user"]["uid"] == 0:
-        job.root_emulation = root_emulation.filters(engine)
-        root_emulation.prepare_apt(directory, job.config)
+    config = _config(run, asked, directory, network=mode)
+    process = config.process
+    process.env = _process_env(run, command.env, mounts.env, process.env)
+    emulation = None
+    if root_emulation.is_wanted("auto", session.id_map, runtime="") and process.user.uid == 0:
+        emulation = root_emulation.filters(engine)
+        root_emulation.prepare_apt(directory, config)
     if command.script is not None:
         mounts.add_script(directory, *command.script, target=f"{_SCRIPT_DIRECTORY}/{command.script[0]}")
     for tmpfs in mounts.tmpfs:
-        mount = {"destination": tmpfs.target, "type": "tmpfs", "source": "tmpfs", "options": tmpfs.options}
-        job.config["mounts"].append(mount)
-    profile = security.seccomp_profile(engine, asked, process["capabilities"]["bounding"])
+        config.mounts.append(BundleMount(tmpfs.target, "tmpfs", "tmpfs", tuple(tmpfs.options)))
+    job = RunJob(root, config.to_json(), chosen.mode, run.timestamp)
+    job.root_emulation = emulation
+    profile = security.seccomp_profile(engine, asked, names(process.capabilities.bounding))
     job.seccomp = security.filter_path(engine, profile)
-    job.targets = [mount["destination"] for mount in job.config["mounts"]] + mounts.targets
+    job.targets = [mount.target for mount in config.mounts] + mounts.targets
     job.trees, job.binds, job.secrets = mounts.trees, mounts.binds, mounts.secrets
     return job
 
@@ -183,7 +188,7 @@ def _container_options(session: BuildSession, instruction: Run, command: RunComm
     )
 
 
-def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: Mode) -> dict[str, Any]:
+def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: Mode) -> BundleConfig:
     from rootless.engine.plan.bundle import BundleFacts, NamespaceChoice, make_config
     from rootless.engine.plan.identity import account_of
     from rootless.engine.plan.security import hard_limits
@@ -206,7 +211,6 @@ def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: M
     config, warnings = make_config(asked, image, facts)
     for warning in warnings:
         session.engine.warn(warning)
-    config["process"].setdefault("noNewPrivileges", False)
     return config
 
 

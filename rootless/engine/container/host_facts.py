@@ -16,6 +16,7 @@ from rootless.engine.plan.environment import parse_env, parse_labels
 from rootless.engine.plan.security import hard_limits, parse_device, seccomp_profile
 from rootless.errors import UsageError
 from rootless.records.container_options import ContainerOptions
+from rootless.runtime import capabilities as kernel_capabilities
 from rootless.storage.store.containers import suggest_name
 
 TYPE_CHECKING = False
@@ -89,7 +90,7 @@ def _process(
     capabilities = oci_process.capabilities(
         options.cap_add, options.cap_drop, privileged=options.privileged, uid=who.account.uid
     )
-    profile = seccomp_profile(engine, options, capabilities["bounding"])
+    profile = seccomp_profile(engine, options, kernel_capabilities.names(capabilities.bounding))
     path = None
     if profile is not None and not runtime:
         from rootless.runtime.seccomp import filter_cache

@@ -8,10 +8,11 @@ what docker takes from it; its annotations never do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.plan import oci_process as process
 from rootless.engine.plan import security
+from rootless.engine.plan.oci_process import ProcessPlan
 from rootless.engine.plan.users import Account
 from rootless.engine.types import ImageDefaults
 from rootless.errors import UsageError
@@ -68,10 +69,89 @@ class BundleFacts(NamedTuple):
     seccomp: dict[str, object] | None = None
 
 
-def make_config(
-    options: ContainerOptions, image: ImageDefaults, facts: BundleFacts
-) -> tuple[dict[str, Any], list[str]]:
-    """(config.json, warnings). Raises UsageError for what cannot be combined."""
+class BundleMount(NamedTuple):
+    """An entry of "mounts". kind: a file system's name, or bind; target: the path inside."""
+
+    target: str
+    kind: str
+    source: str
+    options: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The entry (config.md, "Mounts")."""
+        return {"destination": self.target, "type": self.kind, "source": self.source, "options": list(self.options)}
+
+
+class BundleConfig:
+    """A config.json that is not written yet: what the engine uses of the runtime specification, and no more.
+
+    The classes of runtime.spec read every property; they take 2 ms to load, which writing need not. hostname,
+    domainname, propagation: "" for none; seccomp: an OCI profile, for a foreign runtime.
+    """
+
+    __slots__ = (
+        "annotations",
+        "domainname",
+        "hostname",
+        "id_map",
+        "masked_paths",
+        "mounts",
+        "namespaces",
+        "process",
+        "propagation",
+        "read_only",
+        "readonly_paths",
+        "seccomp",
+        "sysctls",
+    )
+
+    def __init__(self, process: ProcessPlan, id_map: IdMap, namespaces: NamespaceChoice) -> None:
+        self.process = process
+        self.id_map = id_map
+        self.namespaces = namespaces
+        self.mounts: list[BundleMount] = []
+        self.read_only = False
+        self.masked_paths: list[str] = []
+        self.readonly_paths: list[str] = []
+        self.sysctls: dict[str, str] = {}
+        self.seccomp: dict[str, object] | None = None
+        self.propagation = ""
+        self.hostname = self.domainname = ""
+        self.annotations: dict[str, str] = {}
+
+    def to_json(self) -> dict[str, object]:
+        """The content of config.json."""
+        linux: dict[str, object] = {
+            "uidMappings": _mappings(self.id_map.uids),
+            "gidMappings": _mappings(self.id_map.gids),
+            "namespaces": _namespaces(self.namespaces),
+            "maskedPaths": self.masked_paths,
+            "readonlyPaths": self.readonly_paths,
+        }
+        if self.sysctls:
+            linux["sysctl"] = self.sysctls
+        if self.seccomp is not None:
+            linux["seccomp"] = self.seccomp
+        if self.propagation:
+            linux["rootfsPropagation"] = self.propagation
+        config: dict[str, object] = {
+            "ociVersion": CONFIG_VERSION,
+            "process": self.process.to_json(),
+            "root": {"path": "rootfs", "readonly": self.read_only},
+            "mounts": [mount.to_json() for mount in self.mounts],
+            "linux": linux,
+        }
+        if self.hostname:
+            config["hostname"] = self.hostname
+        if self.domainname:
+            config["domainname"] = self.domainname
+        if self.annotations:
+            config["annotations"] = self.annotations
+        return config
+
+
+def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFacts) -> tuple[BundleConfig, list[str]]:
+    """(configuration, warnings). Raises UsageError for what cannot be combined."""
     secure = security.parse_security_options(options.security_opt)
     warnings = list(secure.warnings)
     namespaces = facts.namespaces
@@ -84,59 +164,34 @@ def make_config(
     sysctls = security.parse_sysctls(
         options.sysctl, own_network="network" in own, own_ipc="ipc" in own, own_uts="uts" in own
     )
-    masked, read_only = security.covered_paths(secure, privileged=options.privileged)
-    oci_process: dict[str, object] = {
-        "terminal": options.tty,
-        "user": user,
-        "args": args,
-        "env": process.environment(
-            image, facts.env, hostname=facts.hostname, account=facts.account, terminal=options.tty
-        ),
-        "cwd": working_directory(options.workdir, image.working_dir),
-        "capabilities": process.capabilities(
-            options.cap_add, options.cap_drop, privileged=options.privileged, uid=facts.account.uid
-        ),
-        "noNewPrivileges": secure.no_new_privileges,
-    }
-    if options.ulimit:
-        oci_process["rlimits"] = security.parse_ulimits(options.ulimit, facts.hard_limits)
+    capabilities = process.capabilities(
+        options.cap_add, options.cap_drop, privileged=options.privileged, uid=facts.account.uid
+    )
+    planned = ProcessPlan(user, args, capabilities)
+    planned.terminal = options.tty
+    planned.env = process.environment(
+        image, facts.env, hostname=facts.hostname, account=facts.account, terminal=options.tty
+    )
+    planned.directory = working_directory(options.workdir, image.working_dir)
+    planned.no_new_privileges = secure.no_new_privileges
+    planned.limits = security.parse_ulimits(options.ulimit, facts.hard_limits)
     if options.oom_score_adj is not None:
         if not -1000 <= options.oom_score_adj <= 1000:
             raise UsageError(f"--oom-score-adj {options.oom_score_adj} is out of range -1000 to 1000")
-        oci_process["oomScoreAdj"] = options.oom_score_adj
-    linux: dict[str, object] = {
-        "uidMappings": _mappings(facts.id_map.uids),
-        "gidMappings": _mappings(facts.id_map.gids),
-        "namespaces": _namespaces(namespaces),
-        "maskedPaths": masked,
-        "readonlyPaths": read_only,
-    }
-    if sysctls:
-        linux["sysctl"] = sysctls
-    if facts.seccomp is not None:
-        linux["seccomp"] = facts.seccomp
-    propagation = _root_propagation(facts.mounts)
-    if propagation:
-        linux["rootfsPropagation"] = propagation
-    mounts = default_mounts(options, facts) + [_mount(m) for m in facts.mounts] + _device_mounts(facts)
+        planned.oom_score_adj = options.oom_score_adj
+    config = BundleConfig(planned, facts.id_map, namespaces)
+    config.masked_paths, config.readonly_paths = security.covered_paths(secure, privileged=options.privileged)
+    config.sysctls, config.seccomp = sysctls, facts.seccomp
+    config.propagation = _root_propagation(facts.mounts)
+    config.mounts = default_mounts(options, facts) + [_mount(m) for m in facts.mounts] + _device_mounts(facts)
     if facts.init:
-        mounts.append(_bind(facts.init, "/sbin/docker-init", "ro", "nosuid", "nodev"))
-    config: dict[str, object] = {
-        "ociVersion": CONFIG_VERSION,
-        "process": oci_process,
-        "root": {"path": "rootfs", "readonly": options.read_only},
-        "mounts": mounts,
-        "linux": linux,
-    }
+        config.mounts.append(_bind(facts.init, "/sbin/docker-init", "ro", "nosuid", "nodev"))
+    config.read_only = options.read_only
     if namespaces.uts == "private" and facts.hostname:
-        config["hostname"] = facts.hostname
-        if options.domainname:
-            config["domainname"] = options.domainname
-    annotations = dict(_annotation(text) for text in options.annotation)
+        config.hostname, config.domainname = facts.hostname, options.domainname or ""
+    config.annotations = dict(_annotation(text) for text in options.annotation)
     if "keep-groups" in options.group_add:
-        annotations["run.oci.keep_original_groups"] = "1"
-    if annotations:
-        config["annotations"] = annotations
+        config.annotations["run.oci.keep_original_groups"] = "1"
     return config, warnings
 
 
@@ -150,7 +205,7 @@ def working_directory(asked: str | None, image: str) -> str:
     return cwd
 
 
-def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[str, object]]:
+def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[BundleMount]:
     """docker's mounts; what a user's mount covers entirely (/dev/shm, /etc/hosts, ...) is left out."""
     covered = {m.target for m in facts.mounts}
     namespaces = facts.namespaces
@@ -177,40 +232,28 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[dict[s
     return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *access) for name in names]
 
 
-def _fs(kind: str, target: str, *options: str) -> dict[str, object]:
-    return {
-        "destination": target,
-        "type": kind,
-        "source": "shm" if target == "/dev/shm" else kind,  # noqa: S108
-        "options": [*options],
-    }
+def _fs(kind: str, target: str, *options: str) -> BundleMount:
+    return BundleMount(target, kind, "shm" if target == "/dev/shm" else kind, options)  # noqa: S108
 
 
-def _bind(source: str, target: str, *options: str) -> dict[str, object]:
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", *options]}
+def _bind(source: str, target: str, *options: str) -> BundleMount:
+    return BundleMount(target, "bind", source, ("rbind", "rprivate", *options))
 
 
-def _mount(mount: ResolvedMount) -> dict[str, object]:
-    if mount.kind == "bind":
-        recursion = [] if "bind" in mount.options else ["rbind"]
-        options = [*recursion, *mount.options]
-    elif mount.kind == "overlay":
-        options = [*(f"lowerdir+={layer}" for layer in mount.source.split("\0")), "userxattr", *mount.options]
-        return {"destination": mount.target, "type": "overlay", "source": "overlay", "options": options}
-    else:
-        options = list(mount.options)
-    return {"destination": mount.target, "type": mount.kind, "source": mount.source or mount.kind, "options": options}
+def _mount(mount: ResolvedMount) -> BundleMount:
+    if mount.kind == "overlay":
+        layers = (f"lowerdir+={layer}" for layer in mount.source.split("\0"))
+        return BundleMount(mount.target, "overlay", "overlay", (*layers, "userxattr", *mount.options))
+    recursion = ("rbind",) if mount.kind == "bind" and "bind" not in mount.options else ()
+    return BundleMount(mount.target, mount.kind, mount.source or mount.kind, (*recursion, *mount.options))
 
 
-def _device_mounts(facts: BundleFacts) -> list[dict[str, object]]:
+def _device_mounts(facts: BundleFacts) -> list[BundleMount]:
     # an ordinary user cannot make device nodes: the host's own are bound, with the host's own permissions
     return [
-        {
-            "destination": inside,
-            "type": "bind",
-            "source": host,
-            "options": ["bind", "rprivate", "nosuid", "noexec", *(() if "w" in permissions else ("ro",))],
-        }
+        BundleMount(
+            inside, "bind", host, ("bind", "rprivate", "nosuid", "noexec", *(() if "w" in permissions else ("ro",)))
+        )
         for host, inside, permissions in facts.devices
     ]
 

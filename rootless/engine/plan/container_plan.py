@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.plan import launchfile, networking
-from rootless.engine.plan.bundle import BundleFacts, make_config
+from rootless.engine.plan.bundle import BundleConfig, BundleFacts, make_config
 from rootless.engine.plan.environment import split_env
 from rootless.engine.types import ImageDefaults
 from rootless.errors import HostLimit, UsageError
@@ -136,8 +136,9 @@ class ContainerFacts(NamedTuple):
 class ContainerPlan:
     """A container that is not made yet: the contents of its three files, and what is to be made for it.
 
-    hostname: for the names files, which are the container's own where `has_own_names`; has_apt_file: apt in it is to
-    read root_emulation.APT_CONFIG; warnings: one line each, of what the host or an option takes away.
+    config: is there when `plan` has made it; hostname: for the names files, which are the container's own where
+    `has_own_names`; has_apt_file: apt in it is to read root_emulation.APT_CONFIG; warnings: one line each, of what the
+    host or an option takes away.
     """
 
     __slots__ = (
@@ -155,7 +156,7 @@ class ContainerPlan:
     def __init__(self, options: ContainerOptions, facts: ContainerFacts) -> None:
         self.options = options
         self.facts = facts
-        self.config: dict[str, Any] = {}
+        self.config: BundleConfig
         self.record = ContainerRecord(facts.container_id, facts.name, facts.identity.id_map)
         self.launch = LaunchPlan(facts.container_id, facts.identity.id_map)
         self.has_own_names = facts.joins.network is None
@@ -186,7 +187,7 @@ def plan(options: ContainerOptions, image: ImageFacts, facts: ContainerFacts, se
     return planned
 
 
-def _config(planned: ContainerPlan, image: ImageDefaults) -> dict[str, Any]:
+def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
     options, facts = planned.options, planned.facts
     process = facts.process
     bundle = BundleFacts(
@@ -210,7 +211,7 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> dict[str, Any]:
         if process.profile is not None:
             root_emulation.check_profile(process.profile)
     if process.runtime and process.profile is not None:
-        config["linux"]["seccomp"] = process.profile.to_json()
+        config.seccomp = process.profile.to_json()
     return config
 
 
@@ -224,9 +225,9 @@ def _cgroup(planned: ContainerPlan, settings: Settings) -> CgroupPlan:
         raise HostLimit(f"the cgroup that was asked for cannot be used: {found.reason}", hint=found.remedy)
     from rootless.engine.plan.resources import judge
 
-    rlimits = planned.config["process"].setdefault("rlimits", [])
-    verdict = judge(wanted, found, given_rlimits={limit["type"] for limit in rlimits})
-    rlimits += verdict.rlimits
+    limits = planned.config.process.limits
+    verdict = judge(wanted, found, given_rlimits={limit.kind for limit in limits})
+    limits += verdict.rlimits
     planned.warnings.append(verdict.warning)
     return wanted
 
@@ -254,7 +255,7 @@ def _fill_record(planned: ContainerPlan, image: ImageFacts, settings: Settings) 
     record.hostname = planned.hostname
     record.runtime = facts.process.runtime
     record.names_directory = facts.joins.names_directory or facts.places.directory
-    record.command = planned.config["process"]["args"]
+    record.command = planned.config.process.arguments
     record.default_home = not any(name == "HOME" for name, _ in (*split_env(defaults.env), *facts.process.env))
 
 

@@ -18,7 +18,7 @@ def explain_plan(planned: ContainerPlan) -> Explanation:
     from rootless.runtime.spec.oci_config import OciConfig
 
     # as its readers will find them: JSON has lists only
-    config, launch = json.loads(json.dumps([planned.config, planned.launch.to_json()]))
+    config, launch = json.loads(json.dumps([planned.config.to_json(), planned.launch.to_json()]))
     return Explanation(config, launch, tuple(_steps(OciConfig.from_json(config), planned.launch)))
 
 

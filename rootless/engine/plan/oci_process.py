@@ -3,13 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rootless.engine.plan.environment import DEFAULT_PATH, merge_env, split_env
 from rootless.engine.plan.users import Account
 from rootless.engine.types import ImageDefaults
 from rootless.errors import UsageError
 from rootless.records.id_map import IdMap
-from rootless.runtime.capabilities import effective_sets
+from rootless.runtime.capabilities import CapabilitySets, effective_sets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.engine.plan.security import ProcessLimit
+
+
+class ProcessUser(NamedTuple):
+    """The ids inside the container. groups: supplementary ones."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+
+    def to_json(self) -> dict[str, object]:
+        """The member "user" of a process (config.md, "User")."""
+        return {"uid": self.uid, "gid": self.gid, "umask": 0o022, "additionalGids": self.groups}
+
+
+class ProcessPlan:
+    """The `process` of a config.json that is not written yet."""
+
+    __slots__ = (
+        "arguments",
+        "capabilities",
+        "directory",
+        "env",
+        "limits",
+        "no_new_privileges",
+        "oom_score_adj",
+        "terminal",
+        "user",
+    )
+
+    def __init__(self, user: ProcessUser, arguments: list[str], capabilities: CapabilitySets) -> None:
+        self.user = user
+        self.arguments = arguments
+        self.capabilities = capabilities
+        self.env: list[str] = []
+        self.directory = "/"
+        self.terminal = False
+        self.no_new_privileges = False
+        self.limits: list[ProcessLimit] = []
+        self.oom_score_adj: int | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The member "process" (config.md, "Process")."""
+        members: dict[str, object] = {
+            "terminal": self.terminal,
+            "user": self.user.to_json(),
+            "args": self.arguments,
+            "env": self.env,
+            "cwd": self.directory,
+            "capabilities": self.capabilities.to_oci(),
+            "noNewPrivileges": self.no_new_privileges,
+        }
+        if self.limits:
+            members["rlimits"] = [limit.to_json() for limit in self.limits]
+        if self.oom_score_adj is not None:
+            members["oomScoreAdj"] = self.oom_score_adj
+        return members
 
 
 def arguments(image: ImageDefaults, entrypoint: str | None, command: Sequence[str]) -> list[str]:
@@ -54,8 +115,8 @@ def environment(
     return merged
 
 
-def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[dict[str, object], list[str]]:
-    """(OCI user, warnings). Supplementary groups that the map lacks are left out; other ids that it lacks are an error.
+def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[ProcessUser, list[str]]:
+    """(user, warnings). Supplementary groups that the map lacks are left out; other ids that it lacks are an error.
 
     keep_groups: the caller's own supplementary groups stay (the runtime is told so elsewhere): the list is empty.
     """
@@ -75,9 +136,9 @@ def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple
     if lost:
         numbers = ", ".join(map(str, lost))
         warnings.append(f"supplementary groups {numbers} are not in the id map and are left out")
-    return {"uid": account.uid, "gid": account.gid, "umask": 0o022, "additionalGids": groups}, warnings
+    return ProcessUser(account.uid, account.gid, groups), warnings
 
 
-def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> dict[str, list[str]]:
+def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> CapabilitySets:
     """The five sets by docker's rules (runtime.capabilities)."""
-    return effective_sets(add, drop, privileged=privileged, uid=uid).to_oci()
+    return effective_sets(add, drop, privileged=privileged, uid=uid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from rootless.engine.plan.security import ProcessLimit
 from rootless.errors import HostLimit, RootlessError, UsageError
 from rootless.records.resource_limits import Resources
 from rootless.units import parse_size, whole_number
@@ -47,7 +48,7 @@ class Verdict(NamedTuple):
     """What the host makes of the limits. warning: one line, "" when all hold; rlimits: OCI ones that stand in."""
 
     warning: str = ""
-    rlimits: tuple[dict[str, str | int], ...] = ()
+    rlimits: tuple[ProcessLimit, ...] = ()
 
 
 def resources(options: ContainerOptions) -> Resources | None:
@@ -257,18 +258,18 @@ def _in_flags(message: str) -> str:
 
 def _stand_ins(
     limits: Resources, unmet: Mapping[str, list[str]], given: set[str]
-) -> tuple[list[dict[str, str | int]], list[str]]:
+) -> tuple[list[ProcessLimit], list[str]]:
     """Resource limits of processes that do a part of what a cgroup would."""
     from rootless.host.facts import kernel_version
 
-    rlimits: list[dict[str, str | int]] = []
+    rlimits: list[ProcessLimit] = []
     words: list[str] = []
     memory, pids = limits.memory.limit, limits.pids
     if "memory" in unmet and memory and "RLIMIT_DATA" not in given:
-        rlimits.append({"type": "RLIMIT_DATA", "soft": memory, "hard": memory})
+        rlimits.append(ProcessLimit("RLIMIT_DATA", memory, memory))
         words.append("each process may have that much memory of its own (RLIMIT_DATA)")
     # before Linux 5.14 all processes of the user would count, those outside of the container too
     if "pids" in unmet and pids and pids > 0 and "RLIMIT_NPROC" not in given and kernel_version() >= (5, 14):
-        rlimits.append({"type": "RLIMIT_NPROC", "soft": pids, "hard": pids})
+        rlimits.append(ProcessLimit("RLIMIT_NPROC", pids, pids))
         words.append("each user of the container may have that many processes (RLIMIT_NPROC)")
     return rlimits, words

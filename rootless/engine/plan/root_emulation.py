@@ -6,8 +6,7 @@ With one id the kernel refuses chown to any other, and every change of ids. Prog
 
 from __future__ import annotations
 
-from typing import Any
-
+from rootless.engine.plan.bundle import BundleConfig, BundleMount
 from rootless.errors import HostLimit, UsageError
 
 TYPE_CHECKING = False
@@ -75,7 +74,7 @@ def refreshed(engine: Engine, planned: RootEmulation) -> RootEmulation:
     return planned if all(map(filter_cache.is_whole, planned.paths())) else filters(engine)
 
 
-def prepare_apt(directory: str, config: dict[str, Any]) -> None:
+def prepare_apt(directory: str, config: BundleConfig) -> None:
     """`add_apt_file`, and the file is written. Raises HostLimit."""
     if add_apt_file(directory, config):
         write_apt_file(directory)
@@ -90,21 +89,15 @@ def write_apt_file(directory: str) -> None:
         raise HostLimit(f"cannot write '{directory}/apt.conf': {e.strerror}") from e
 
 
-def add_apt_file(directory: str, config: dict[str, Any]) -> bool:
+def add_apt_file(directory: str, config: BundleConfig) -> bool:
     """Tell apt not to change its user: it verifies that it has become another one. An APT_CONFIG of the image stays.
 
     `directory`/apt.conf is mounted for it. Returns whether that file is needed.
     """
-    process = config["process"]
-    if any(entry.startswith("APT_CONFIG=") for entry in process["env"]):
+    if any(entry.startswith("APT_CONFIG=") for entry in config.process.env):
         return False
-    process["env"].append(f"APT_CONFIG={APT_FILE}")
-    config["mounts"].append(
-        {
-            "destination": APT_FILE,
-            "type": "bind",
-            "source": f"{directory}/apt.conf",
-            "options": ["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"],
-        }
+    config.process.env.append(f"APT_CONFIG={APT_FILE}")
+    config.mounts.append(
+        BundleMount(APT_FILE, "bind", f"{directory}/apt.conf", ("bind", "rprivate", "ro", "nosuid", "nodev", "noexec"))
     )
     return True

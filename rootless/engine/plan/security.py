@@ -132,9 +132,24 @@ def parse_sysctls(values: Iterable[str], *, own_network: bool, own_ipc: bool, ow
     return parsed
 
 
-def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[dict[str, str | int]]:
-    """--ulimit TYPE=SOFT[:HARD] as OCI rlimits. hard_limits: the caller's own, which nothing may exceed (-1 = none)."""
-    limits: dict[str, dict[str, str | int]] = {}
+class ProcessLimit(NamedTuple):
+    """A resource limit of a process. kind: RLIMIT_NAME."""
+
+    kind: str
+    soft: int
+    hard: int
+
+    def to_json(self) -> dict[str, object]:
+        """An entry of the member "rlimits" of a process."""
+        return {"type": self.kind, "soft": self.soft, "hard": self.hard}
+
+
+def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[ProcessLimit]:
+    """--ulimit TYPE=SOFT[:HARD] as limits of the process.
+
+    hard_limits: the caller's own, which nothing may exceed (-1 = none). Raises UsageError.
+    """
+    limits: dict[str, ProcessLimit] = {}
     for text in values:
         name, separator, value = text.partition("=")
         soft_text, colon, hard_text = value.partition(":")
@@ -151,7 +166,7 @@ def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[di
                 hint="only the administrator can raise it, in /etc/security/limits.conf",
             )
         kind = f"RLIMIT_{name.upper()}"
-        limits[kind] = {"type": kind, "soft": soft, "hard": hard}
+        limits[kind] = ProcessLimit(kind, soft, hard)
     return list(limits.values())
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from rootless.engine import image_in_use
 from rootless.engine.container import host_facts
-from rootless.engine.container.reconcile import saved_options
 from rootless.engine.plan import networking
 from rootless.engine.plan.container_plan import plan
 from rootless.errors import HostLimit, NewerFormat, NotFound, RootlessError
@@ -26,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rootless.engine.context import Engine
-    from rootless.engine.plan.container_plan import ContainerFacts, ContainerPlan
-    from rootless.engine.plan.mount_sources import Mounts
-    from rootless.engine.types import ContainerOptions
+    from rootless.engine.plan.container_plan import ContainerFacts, ContainerPlan, Mounts
     from rootless.records.container import ContainerRecord
+    from rootless.records.container_options import ContainerOptions
 
 _AGREE = (
     "layers", "volumes", "labels", "id_map", "exposed", "network", "host", "mounts", "driver", "stop", "restart",
@@ -84,7 +82,7 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
     directory = engine.store.containers.path(record.id)
     if names.intersection(networking.NAMES_FILES) and not os.path.getsize(f"{directory}/resolv.conf"):
         names.add("resolv.conf")  # which may be empty by right, so that `damages` cannot tell
-    options = saved_options(record)
+    options = record.options
     try:
         planned = _plan(engine, record, options)
     except RootlessError as e:
@@ -96,7 +94,7 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
             set_aside(f"{directory}/{name}")
     try:
         if "config.json" in names:
-            write_record(f"{directory}/config.json", planned.config)
+            write_record(f"{directory}/config.json", planned.config.to_json())
         if "launch.json" in names:
             engine.store.containers.write_launch(record.id, planned.launch)
         if record.names_directory == directory:

@@ -66,8 +66,8 @@ def test_the_three_files_say_the_same() -> None:
     made = planned(stop_timeout=3, label=("a=b",))
     record, launch = made.record, made.launch
     assert (record.id, record.name, launch.id, launch.name) == (ID, "calm_maple", ID, "calm_maple")
-    assert made.config["process"]["args"] == record.command == ["sh"]
-    assert made.config["hostname"] == record.hostname == made.hostname == ID[:12]
+    assert made.config.process.arguments == record.command == ["sh"]
+    assert made.config.hostname == record.hostname == made.hostname == ID[:12]
     assert (record.stop.timeout, launch.stop_timeout) == (3, 3)
     assert (record.layers, record.driver) == (["sha256:1", "sha256:2"], "overlay")
     assert (launch.bundle, launch.seccomp_bpf, launch.remove) == (DIRECTORY, "/no/cache/f.bpf", None)
@@ -94,19 +94,19 @@ def test_anonymous_volumes_go_with_the_container() -> None:
     assert made.launch.remove.volumes == ["/no/v/a"]
     assert made.record.volumes == ["a", "kept"]
     assert made.warnings == ["a label"]
-    assert any(mount["destination"] == "/a" for mount in made.config["mounts"])
+    assert any(mount.target == "/a" for mount in made.config.mounts)
 
 
 def test_another_runtime_gets_the_profile_and_ours_its_filter() -> None:
     foreign = planned(facts(process=ProcessFacts(profile=PROFILE, runtime="/usr/bin/crun")))
-    assert foreign.config["linux"]["seccomp"] == PROFILE.to_json()
+    assert foreign.config.seccomp == PROFILE.to_json()
     assert (foreign.launch.seccomp_bpf, foreign.launch.runtime, foreign.record.runtime) == (
         None,
         "/usr/bin/crun",
         "/usr/bin/crun",
     )
     ours = planned()
-    assert "seccomp" not in ours.config["linux"] and ours.launch.runtime is None
+    assert ours.config.seccomp is None and ours.launch.runtime is None
 
 
 def test_a_shared_network_lends_its_names() -> None:
@@ -115,7 +115,7 @@ def test_a_shared_network_lends_its_names() -> None:
     assert not made.has_own_names
     assert (made.record.hostname, made.record.names_directory) == ("other", "/no/beef")
     assert (made.record.network.container, made.launch.joined_user) == ("beef", True)
-    assert any(mount["source"] == "/no/beef/hosts" for mount in made.config["mounts"])
+    assert any(mount.source == "/no/beef/hosts" for mount in made.config.mounts)
 
 
 def test_ports_are_in_both_files() -> None:

@@ -9,6 +9,7 @@ import pytest
 from rootless.engine import events
 from rootless.engine.plan.launchfile import cgroup_settings
 from rootless.engine.plan.resources import judge, resources
+from rootless.engine.plan.security import ProcessLimit
 from rootless.engine.settings import Settings
 from rootless.errors import HostLimit, UsageError
 from rootless.host.cgroups import Delegation
@@ -120,7 +121,7 @@ def test_a_limit_without_effect_is_one_line_with_controller_cause_and_remedy() -
     ):
         assert words in verdict.warning
     assert "--memory-swap" not in verdict.warning, "nobody has asked for that"
-    assert {"type": "RLIMIT_DATA", "soft": 64 * MIB, "hard": 64 * MIB} in verdict.rlimits
+    assert ProcessLimit("RLIMIT_DATA", 64 * MIB, 64 * MIB) in verdict.rlimits
 
 
 def test_strict_limits_are_an_error() -> None:
