@@ -15,8 +15,7 @@ from rootless.engine.container.reconcile import state_of
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.kernel import procfs
 from rootless.kernel.container_members import Members
-from rootless.records.container_namespaces import ContainerNamespaces
-from rootless.records.state import LIVE
+from rootless.records.state import LIVE, ContainerNamespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
