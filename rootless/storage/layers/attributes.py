@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Marks of overlay file systems: an image that brings its own could delete or redirect what is below it
 PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
 KEPT = ("user.", "security.capability", "system.posix_acl_")
+ACCESS_ACL = "system.posix_acl_access"
 DEFAULT_ACL = "system.posix_acl_default"
 _OURS = ("user.overlay.", "user.containers.")
 NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)

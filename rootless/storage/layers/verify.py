@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.tree_copy import is_opaque
-from rootless.storage.layers.attributes import KEPT, PLANTED, is_mapped
+from rootless.storage.layers.attributes import ACCESS_ACL, KEPT, PLANTED, is_mapped
 from rootless.storage.layers.complete import by_directory, needless_whiteouts
 from rootless.storage.layers.expected import Expected
 from rootless.storage.layers.jobs import Verified
@@ -34,6 +34,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FORMATS = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO,
             CHARACTER: stat.S_IFREG, BLOCK_DEVICE: stat.S_IFREG}  # fmt: skip
 _OURS = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
+_MINIMAL_ACL = 4 + 3 * 8  # bytes of a list that only names owner, group and others
 _LAST_SECOND = 1 << 31  # times beyond it do not fit every file system
 
 
@@ -214,6 +215,8 @@ class Verifier:
             if name.startswith(PLANTED) or not name.startswith(KEPT):
                 continue
             here_is = found.pop(name, None)
+            if here_is is None and name == ACCESS_ACL and len(value) <= _MINIMAL_ACL:
+                continue  # it says no more than the mode, and the kernel keeps none then
             if here_is != value and not (here_is is None and self._lost.xattrs):
                 self._damages.add(f"{here} lacks the attribute {name}, or has another")
         for name in found:

@@ -17,7 +17,7 @@ import pytest
 from rootless.host import userns
 from rootless.host.idmap import default_map
 from rootless.host.subid import subordinate_ids
-from rootless.paths import directories
+from rootless.paths import user_directories
 from rootless.storage.layers.layer_store import LayerOptions
 from rootless.storage.store.store import Store
 from tests.conftest import Runner, make_private_directory, make_runner, owns_range, remove_private_directory, require
@@ -123,7 +123,7 @@ def expected() -> dict[str, list[object]]:
 
 
 def test_layer_is_what_its_archive_says_wherever_the_store_lies(place: Path) -> None:
-    unpacker = Unpacker(Store(directories(str(place / "store"))))
+    unpacker = Unpacker(Store(user_directories(str(place / "store"))))
     diff = unpacker.layer(of_shared())
     assert inside(lambda: look(str(diff))) == expected()
 
@@ -161,6 +161,12 @@ def test_a_second_entry_of_a_directory_leaves_nothing_of_the_first(store: Store)
     )
     assert stat.S_IMODE(os.stat(f"{diff}/q").st_mode) == 0o750
     assert [name for name in os.listxattr(f"{diff}/q") if name.startswith(("user.one", "system."))] == []
+
+
+def test_a_list_that_says_no_more_than_the_mode_is_no_damage(store: Store) -> None:
+    """The kernel keeps no such list; the check of each unpacked layer (`Unpacker.layer`) must not miss it."""
+    minimal = acl((1, 6, NOBODY), (4, 4, NOBODY), (0x20, 4, NOBODY)).decode("utf-8", "surrogateescape")
+    Unpacker(store).layer(Archive().file("f", b"x", mode=0o644, pax_headers={f"SCHILY.xattr.{ACCESS}": minimal}))
 
 
 def test_trees_that_are_copied_inherit_nothing_from_what_lower_layers_say(mounted: Mounted) -> None:
@@ -227,7 +233,7 @@ def make_context(context: Path) -> None:
             tar.addfile(member)
 
 
-def members_of(saved: Path) -> dict[str, tuple[object, ...]]:
+def members_of(saved: Path) -> dict[str, tuple[str, int, int, list[str]]]:
     """(mode, uid, gid, access control lists) of all members of a saved image's layers."""
     members = {}
     with tarfile.open(saved) as archive:
@@ -283,4 +289,4 @@ def test_what_is_built_run_and_kept_inherits_nothing() -> None:
 def test_driver_works_in_such_a_place_where_it_does_elsewhere(place: Path, store: Store, driver: str) -> None:
     elsewhere = reason_against(driver, store)
     require(not elsewhere, f"driver {driver}: {elsewhere}")
-    assert reason_against(driver, Store(directories(str(place / "store")))) == ""
+    assert reason_against(driver, Store(user_directories(str(place / "store")))) == ""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import stat
+import tarfile
 from pathlib import Path
 
 from rootless.host import userns
 from rootless.storage.layers import worker_client
 from rootless.storage.layers.jobs import VerifyJob
 from rootless.storage.store.store import Store
+from tests.conftest import Runner, require
 
 from .conftest import Archive, Mounted, Unpacker
 
@@ -75,3 +79,33 @@ def test_check_finds_what_earlier_versions_have_left_and_repair_mends_it(unpacke
     store.layers.replace(chain, record.parent, record.content.diff_id, io.BytesIO(tar))
     assert sorted(os.listdir(diff / "q")) == [] and os.listdir(diff / "deleted") == ["x"]
     unpacker.check(chain, record.content.diff_id)
+
+
+def test_commands_walk_a_directory_of_needless_whiteouts(rootless: Runner, tmp_path: Path) -> None:
+    """`ls`, `cp -r`, a new volume, `cp` and COPY --from looked at the name that could not be looked at, and failed."""
+    require(Path("/bin/busybox").exists(), "no /bin/busybox on this host (apt-get install busybox-static)")
+    base = Archive().file("bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755)
+    layers = [base.tar(), Archive().directory("q").file("q/a", b"a").file("q/.wh.never").tar()]
+    diff_ids = [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in layers]
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    with tarfile.open(tmp_path / "image.tar", "w") as archive:
+        contents = {f"{number}.tar": tar for number, tar in enumerate(layers)}
+        contents["c.json"] = json.dumps(config).encode()
+        listed = [{"Config": "c.json", "RepoTags": ["squashed:1"], "Layers": ["0.tar", "1.tar"]}]
+        contents["manifest.json"] = json.dumps(listed).encode()
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    rootless("load", "-i", str(tmp_path / "image.tar"))
+    command = "/bin/busybox ls -l /q && /bin/busybox cp -r /q /copy && /bin/busybox ls /copy"
+    done = rootless("run", "--name", "c", "-v", "v:/q", "squashed:1", "/bin/busybox", "sh", "-c", command)
+    assert done.stdout.split()[-1] == "a" and done.stderr == ""
+    rootless("cp", "c:/copy", str(tmp_path / "out"))
+    assert os.listdir(tmp_path / "out") == ["a"]
+    (tmp_path / "Dockerfile").write_text(
+        'FROM squashed:1\nCOPY --from=squashed:1 /q /r\nRUN ["/bin/busybox", "cp", "-r", "/q", "/s"]\n'
+    )
+    rootless("build", "-t", "built", str(tmp_path))
+    done = rootless("run", "--rm", "built", "/bin/busybox", "ls", "/q", "/r", "/s")
+    assert done.stdout.split().count("a") == 3
