@@ -203,6 +203,7 @@ def rename_container(engine: Engine, container: str, name: str) -> None:
     name = name.removeprefix("/")
     container_id = containers.find(container)
     old = containers.read(container_id).name
+    containers.write_moved(container_id)
     containers.rename(container_id, name)
     launch = containers.read_launch(container_id)
     launch.rename(name, containers.names)

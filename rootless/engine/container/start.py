@@ -122,6 +122,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
     containers = engine.store.containers
     directory = containers.path(container_id)
+    containers.write_moved(container_id)
     stop_request.withdraw(directory)
     try:
         os.unlink(f"{directory}/paused")

@@ -55,6 +55,7 @@ def update_container(
     state = state_of(engine, container_id)
     if state.remote:
         raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="update it there")
+    containers.write_moved(container_id)
     launch = containers.read_launch(container_id)
     options = _changed(record.options, given)
     wanted = cgroup_settings(options, engine.settings)

@@ -140,7 +140,13 @@ class Containers:
     def read(self, container_id: str) -> ContainerRecord:
         """The record. Raises NotFound, InvalidInput."""
         path = self.path(container_id, "record.json")
-        return ContainerRecord.from_json(read_record(path, what="container record"), path)
+        record = ContainerRecord.from_json(read_record(path, what="container record"), path)
+        if not record.names_directory.startswith(f"{self.directory}/"):
+            from rootless.storage.store import moved_paths
+
+            if old := moved_paths.old_root_of_record(record):
+                moved_paths.move_record(record, moved_paths.move_from(old, self.root))
+        return record
 
     def read_needs(self, container_id: str) -> ContainerNeeds:
         """What garbage collection must keep for the container. Raises NotFound, InvalidInput."""
@@ -258,8 +264,44 @@ class Containers:
 
     def read_launch(self, container_id: str) -> LaunchPlan:
         """What its monitor is asked to do. Raises NotFound, InvalidInput."""
+        launch = self._launch(container_id)
+        if launch.log.path != self.path(container_id, "log"):
+            from rootless.storage.store import moved_paths
+
+            if old := moved_paths.old_root_of_launch(launch):
+                moved_paths.move_launch(launch, moved_paths.move_from(old, self.root))
+        return launch
+
+    def _launch(self, container_id: str) -> LaunchPlan:
+        """launch.json as it is written."""
         path = self.path(container_id, "launch.json")
         return LaunchPlan.from_json(read_record(path, what="launch record"), path)
+
+    def read_config(self, container_id: str) -> dict[str, object]:
+        """The OCI configuration, with paths into the store as they are now. Raises NotFound, InvalidInput."""
+        config = read_record(self.path(container_id, "config.json"), what="bundle")
+        try:
+            launch = self._launch(container_id)
+        except (NotFound, InvalidInput):
+            return config  # damaged, and nobody knows whether the store was moved
+        if launch.log.path != self.path(container_id, "log"):
+            from rootless.storage.store import moved_paths
+
+            if old := moved_paths.old_root_of_launch(launch):
+                moved_paths.move_config(config, moved_paths.move_from(old, self.root))
+        return config
+
+    def write_moved(self, container_id: str) -> None:
+        """Write the paths of a container down as they are now, if the store was moved.
+
+        Before a start, for its monitor believes them, and before a change of launch.json, which tells the old place.
+        """
+        if self._launch(container_id).log.path == self.path(container_id, "log"):
+            return
+        launch, config, record = self.read_launch(container_id), self.read_config(container_id), self.read(container_id)
+        self.update(record)
+        write_record(self.path(container_id, "config.json"), config)
+        self.write_launch(container_id, launch)  # last: it is what says that the others are to be changed
 
     def write_launch(self, container_id: str, plan: LaunchPlan, *, durable: bool = True) -> None:
         """Replace what its monitor is asked to do."""

@@ -197,7 +197,7 @@ class Volumes:
     def _mounted(self, container_id: str) -> Names:
         """The volumes that config.json mounts: all that is known where the record is damaged. Raises InvalidInput."""
         path = self._containers.path(container_id, "config.json")
-        mounts = Fields(read_record(path, what="bundle"), path).objects("mounts")
+        mounts = Fields(self._containers.read_config(container_id), path).objects("mounts")
         sources = [mount.text("source", "") for mount in mounts]
         return [
             path.removeprefix(f"{self.directory}/").partition("/")[0]
