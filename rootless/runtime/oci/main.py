@@ -271,13 +271,33 @@ def _by_click(session: OciSession, words: list[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _flush_output() -> OSError | None:
+    """Write out what was printed; why standard output does not take it, None when it does."""
+    if sys.stdout is None or sys.stdout.closed:
+        return None
+    try:
+        sys.stdout.flush()
+        return None
+    except OSError as e:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # or the interpreter tries again at its end, and complains
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+        return e
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status: the container's, 126 or 127 for its command, else 1."""
     session = OciSession()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         line = None if "_ROOTLESS_OCI_COMPLETE" in os.environ else flags.parse(words)
-        return _by_click(session, words) if line is None else perform(session, *line)
+        status = _by_click(session, words) if line is None else perform(session, *line)
+        refused = _flush_output()  # half a list must not look like a whole one
+        if refused is None:
+            return status
+        if not isinstance(refused, BrokenPipeError):
+            session.write("error", f"cannot write standard output: {refused.strerror}")
+        return status or 1
     except RootlessError as e:
         session.write("error", str(e))
         return e.exit_code if isinstance(e, CommandNotFound | CommandNotExecutable) else 1
@@ -289,4 +309,5 @@ def main(arguments: list[str] | None = None) -> int:
 
             traceback.print_exc()
         session.write("error", f"{type(e).__name__}: {e}")
+        _flush_output()
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from rootless.runtime.oci.cli import group
 from rootless.runtime.oci.exec_verb import parse_user
 from rootless.runtime.oci.life_verbs import signal_number
 from rootless.runtime.oci.oci_records import check_id
+from tests.conftest import oci_command_path
 
 LINES = [
     "create c",
@@ -100,3 +102,11 @@ def test_ids() -> None:
     for name in ("", ".", "..", "a/b", "-a", ".a", "a b", "a\n", "ü"):
         with pytest.raises(UsageError):
             check_id(name)
+
+
+@pytest.mark.parametrize("words", [["features"], ["--version"]])
+def test_what_standard_output_does_not_take_is_an_error(words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*oci_command_path(), *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
