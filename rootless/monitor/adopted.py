@@ -1,4 +1,8 @@
-"""A run that an earlier image of this process has started with our runtime: wait for it and clean up after it."""
+"""A container that this process started before it executed itself anew: wait for its end, and clean up after it.
+
+An idle monitor executes itself a second time to keep few modules in memory (monitor.handover). Its children and open
+files are still its own then, and what else it knew of them arrives in the handover.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,8 @@ class AdoptedRun:
     def __init__(self, spec: LaunchSpec, handover: RunHandover) -> None:
         self._spec = spec
         self.pid = handover.pid
-        self.pidfd = os.pidfd_open(self.pid)  # our child, not reaped: the number is still its own
+        # The process is our child and was not waited for yet, so the number cannot have become another process's
+        self.pidfd = os.pidfd_open(self.pid)
         self.console_fd: int | None = None
         self.network = NetworkFacts()
         self._userns_fd, self._error_fd = handover.userns_fd, handover.error_fd
@@ -42,18 +47,18 @@ class AdoptedRun:
         """Do nothing: the earlier image of this process has started the command."""
 
     def wait(self) -> int:
-        """The exit status of the ended container."""
+        """Wait for the container's first process; its exit code, 128+N when signal N ended it."""
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
     def helpers(self) -> list[tuple[int, int]]:
-        """The helpers as they were handed over, but for those that have ended."""
+        """(pid, start time) of the helper processes that still run."""
         return self._helpers
 
     @property
     def namespaces(self) -> ContainerNamespaces | None:
-        """None: the state that was handed over has them."""
+        """None: the namespaces are in the container's state, which was handed over as a whole."""
         return None
 
     def hand_over(self) -> RunHandover | None:
@@ -67,7 +72,7 @@ class AdoptedRun:
         return handover
 
     def forget(self, pid: int) -> str | None:
-        """A child was reaped: a helper that has ended is not to be killed by its number."""
+        """Note that child `pid` was reaped: its number may be another process's now, which `close` must not kill."""
         left = [helper for helper in self._helpers if helper[0] != pid]
         if len(left) == len(self._helpers):
             return None
@@ -86,7 +91,7 @@ class AdoptedRun:
         self._has_grown = True
 
     def close(self, *, remove: bool = False) -> None:
-        """End the helpers, unmount, delete the container if it shall be removed."""
+        """End the helpers, leave the cgroup, unmount the root. remove: also delete the container (`--rm`)."""
         from rootless.storage import drivers
 
         os.close(self.pidfd)
@@ -110,7 +115,10 @@ class AdoptedRun:
 
 
 def _end(pid: int) -> None:
-    """End a helper, which keeps no state, and reap it. It is our child, and `forget` hears of others who reap it."""
+    """Kill helper `pid` and wait for its end. A helper keeps no state that SIGKILL could damage.
+
+    It is our child that nobody has waited for (`forget` would have heard), so the number is its own.
+    """
     try:
         os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)

@@ -11,12 +11,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.runtime.cgroups.group import Group
 
-_NONE = 1 << 62  # version 1 says "no limit" by a number about here
+_NONE = 1 << 62  # version 1 knows no "max": a memory limit of about this many bytes means that there is none
 
 
 class Usage:
-    """cpu: seconds; memory: bytes with the page cache, cache: of it what can be dropped at once (inactive files);
-    pressure: ("cpu" | "memory" | "io") → percent of the last ten seconds in which something waited for it."""
+    """What a cgroup has used, and two limits beside it: those of memory and of processes, None where there is none.
+
+    cpu: seconds; memory: bytes with the page cache; cache: the part of it that can be dropped at once (inactive files);
+    peak: the most bytes of memory so far; pids: processes and threads now; block_read, block_written: bytes since the
+    start; oom_kills: processes that the kernel ended for lack of memory. pressure: "cpu", "memory" or "io" → percent of
+    the last ten seconds in which something waited for it (version 2 only).
+    """
 
     __slots__ = (
         "block_read",
@@ -47,7 +52,11 @@ class Usage:
 
 
 class Effective:
-    """The tightest limits of a cgroup and all above it; None: there is none. cpus: how many, as a number."""
+    """The limits that are in force for a cgroup, which are the tightest of its own and of all cgroups above it.
+
+    memory, swap: bytes; pids: processes and threads; cpus: how many CPUs' time, such as 1.5; None: no limit.
+    cpuset: the CPUs themselves, as a list such as "0-3,7", "" where the kernel does not tell.
+    """
 
     __slots__ = ("cpus", "cpuset", "memory", "pids", "swap")
 
@@ -60,7 +69,7 @@ class Effective:
 
 
 def read(group: Group | Group1) -> Usage:
-    """The use of a group; zeroes for what no controller counts."""
+    """What a cgroup has used by now; zero for what no controller counts. Raises nothing when the cgroup has gone."""
     return _read_1(group.paths) if isinstance(group, Group1) else _read_2(group.path)
 
 

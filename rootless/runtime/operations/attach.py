@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rootless.runtime.mount_options import MountOptions
     from rootless.runtime.operations.idmapped import IdMapped
 
-# a seccomp filter around us (a container we are nested in) answers EPERM for calls that it does not know
+# Where the new calls are missing the kernel answers ENOSYS. The seccomp filter of a container that we run in may answer
+# EPERM for calls that it does not know.
 _MISSING = (errno.ENOSYS, errno.EPERM, errno.EINVAL)
 
 _ATTRIBUTE_FLAGS = (
@@ -71,7 +72,8 @@ def bind(
         try:
             tree = clone(source, recursive=recursive)
         except OSError as e:
-            # EINVAL is also the kernel's word for submounts that a plain bind would uncover: the old call repeats it
+            # EINVAL also means that a bind without its submounts would uncover what those hide, which a less privileged
+            # mount namespace may not do (mount_namespaces(7)). The old call below is refused alike, and reports it.
             if e.errno not in _MISSING:
                 raise
         else:
@@ -151,8 +153,9 @@ def detached(new: NewFilesystem) -> int:
 def set_attributes(mount: int, gained: int, lost: int = 0, *, recursive: bool = False) -> None:
     """Add and take MOUNT_ATTR_* of the mount that `mount` is the root of, or of it and all below.
 
-    The old way remounts with the flags that the mount has: those that came with a less privileged user namespace are
-    locked, and a remount without them is EPERM.
+    The old way is a remount, which sets all flags anew. Flags of a mount that came from a more privileged mount
+    namespace are locked (mount_namespaces(7)), and a remount that leaves one out is refused with EPERM: so the flags
+    that are there are repeated.
     """
     if has_mount_api():
         try:

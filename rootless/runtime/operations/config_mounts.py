@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from rootless.runtime.operations.idmapped import IdMapped
 
-# below a fresh /proc only these may be covered (runc's list); anything else there could fake what the masks rely on
+# Below a fresh /proc only these may be mounted on (the list is runc's). A mount on anything else there would answer in
+# the kernel's place whoever reads or writes it: the container's later processes, and ours that join it
+# (CVE-2019-16884, CVE-2025-52881).
 _PROC_EXCEPTIONS = frozenset(
     "/proc/" + name
     for name in (
@@ -37,7 +39,7 @@ _PROC_EXCEPTIONS = frozenset(
     )
 )
 
-_PROC_ROOT_INODE = 1  # of each procfs
+_PROC_ROOT_INODE = 1  # PROC_ROOT_INO of the kernel, the same in each procfs
 
 
 class MountOperation(Operation):
@@ -69,7 +71,10 @@ class MountOperation(Operation):
         return again
 
     def _finish(self, context: RootContext, fd: int) -> None:
-        """Propagation, recursive attributes, and the note that this mount becomes read-only at the end."""
+        """Set propagation and recursive attributes of the mount `fd`, and note it if it is to become read-only.
+
+        It becomes so at the end only (SealReadOnly): later mounts may need a directory made below it.
+        """
         options = self.options
         late = options.recursive_set & mounts.MOUNT_ATTR_RDONLY
         early = options.recursive_set & ~mounts.MOUNT_ATTR_RDONLY
@@ -115,6 +120,8 @@ class Bind(MountOperation):
             )
         finally:
             os.close(target)
+        # Only the root of a procfs may be bound on /proc: a directory of the image or of the host would let files of
+        # somebody's making answer for the kernel, and a part of a procfs would show another process's files
         if self.destination == "/proc" and not (is_procfs(fd) and os.fstat(fd).st_ino == _PROC_ROOT_INODE):
             raise in_proc_error(self.destination)
         self._attributes(context, fd)
@@ -123,8 +130,11 @@ class Bind(MountOperation):
         self._finish(context, fd)
 
     def _insist(self, fd: int) -> None:
-        """`ro` is about one mount alone. Of the host's sysfs that would leave its cgroup tree writable, so there it is
-        about all that is mounted below."""
+        """Make a read-only bind of the host's sysfs read-only with all that is mounted below it.
+
+        The option `ro` is about one mount alone, and would leave the host's cgroup tree, which is mounted in its sysfs,
+        writable for the container.
+        """
         if mounts.fs_magic(fd) == mounts.SYSFS_MAGIC:
             self.options.recursive_set |= mounts.MOUNT_ATTR_RDONLY
 
@@ -139,7 +149,7 @@ class Bind(MountOperation):
         try:
             attach.set_attributes(fd, 0, lost)
         except PermissionError:
-            # locked: the flag is the host's, and an ordinary user cannot take it away
+            # The flag came with the host's mount and is locked (mount_namespaces(7)): no user namespace can take it off
             names = ",".join(attribute_names(_present(fd) & lost))
             context.warn(f"mount '{self.destination}' stays {names}, as '{self.source}' is on the host")
 
@@ -193,7 +203,9 @@ class Tmpfs(Filesystem):
     def __init__(self, destination: str, options: MountOptions) -> None:
         super().__init__("tmpfs", "tmpfs", destination, options)
         if options.copy_up:
-            import rootless.host.seeding  # noqa: F401 - now: who has changed its ids may not be able to read our files
+            # Imported now: by the time of the copy this process has other ids and another root, and cannot read the
+            # module any more
+            import rootless.host.seeding  # noqa: F401
 
     def _mount(self, context: RootContext, target: int) -> int:
         new = attach.NewFilesystem(self.fstype, self.source, self.options)
@@ -219,8 +231,9 @@ class Tmpfs(Filesystem):
 class Proc(Filesystem):
     """A fresh procfs of the own pid namespace.
 
-    The kernel refuses it to a user who sees only a masked /proc (we are inside a container): the visible one is bound
-    then, as it is, and one line says so.
+    The kernel refuses a new procfs in a user namespace (EPERM) unless one is visible without mounts over parts of it,
+    for a new one would show what those hide (mount_too_revealing of fs/namespace.c). Inside of a container /proc is
+    masked: there the visible one is bound as it is, and a warning says so.
     """
 
     __slots__ = ()

@@ -1,4 +1,7 @@
-"""Masked and read-only paths. What is bound over a masked file is proven to be the null device, by its fd."""
+"""The operations for maskedPaths and readonlyPaths of the runtime specification (config-linux.md).
+
+What is bound over a masked file is proven to be the null device, by its fd.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ NULL_DEVICE = os.makedev(1, 3)
 class Mask(Operation):
     """Hide `targets`: a file below the null device, a directory below an empty read-only tmpfs; missing ones are fine.
 
-    CVE-2025-31133: the null device is opened on the host, checked, and bound from that fd, never by a name.
+    CVE-2025-31133: an image or another container could put a link in the place of /dev/null, and the masked file would
+    then show, and let be written, whatever the link names. So the host's null device is opened once, checked by its fd,
+    and bound from that fd.
     """
 
     __slots__ = ("targets",)
@@ -53,7 +58,10 @@ class Mask(Operation):
                 os.close(empty)
 
     def _directory(self, context: RootContext, path: str, target: int, empty: int) -> int:
-        """Cover one directory; the first tmpfs is cloned for all others. Returns an fd of that tmpfs."""
+        """Cover one directory by an empty tmpfs, and return an fd of that tmpfs.
+
+        empty: the tmpfs of an earlier directory, which is bound here too; -1 makes the first one.
+        """
         if empty >= 0:
             os.close(attach.bind(empty, target, lambda: os.dup(empty), recursive=False))
             return empty

@@ -15,8 +15,8 @@ from rootless.runtime.operations.base import BEFORE_MOUNTS, Operation, RootConte
 class OpenRoot(Operation):
     """Take the root file system: one that is mounted by now, or a directory bound on itself.
 
-    pivot_root wants a mount. nosuid where the ids in the root are not all the container's own: a setuid program of
-    another user would otherwise be a gift.
+    pivot_root(2) wants a mount for the new root, hence the bind. nosuid: where not all ids of the root's files are the
+    container's own, no setuid program in it may give the rights of another user.
     """
 
     __slots__ = ("bind", "nosuid")
@@ -68,7 +68,8 @@ class MakeDirectory(Operation):
         except NotADirectoryError:
             raise RuntimeFailure(f"working directory '{self.directory}' is a file in the image") from None
         except OSError as e:
-            # a directory that only the container's user may enter, or a read-only image: entering it will tell
+            # Only the container's user may enter the directory above, or the image is read-only: the directory may be
+            # there, and command.enter_directory reports it if it is not
             if e.errno not in (errno.EACCES, errno.EROFS):
                 raise RuntimeFailure(f"cannot make working directory '{self.directory}': {e.strerror}") from e
 
@@ -131,7 +132,8 @@ class PivotRoot(Operation):
                     raise
                 return False  # the old root is an initramfs, which cannot be moved away
             os.fchdir(old)
-            # an unmount is passed on to the peers of a shared mount: without this it would unmount the host's root
+            # An unmount goes on to the peers of a shared mount (mount_namespaces(7)): without this step the host's own
+            # mounts would be unmounted too. As slaves they pass nothing back.
             mounts.mount(None, ".", None, mounts.MS_SLAVE | mounts.MS_REC)
             mounts.umount(".", mounts.MNT_DETACH)
         finally:
@@ -140,7 +142,9 @@ class PivotRoot(Operation):
 
     def _move(self, context: RootContext) -> None:
         os.fchdir(context.root_fd)
-        # the host's /proc and /sys stay reachable below a moved root's back door unless they are gone or covered
+        # MS_MOVE only covers the old root, whose /proc and /sys stay in this mount namespace. While they are there
+        # without masks, the kernel would allow the container to mount them anew without masks. So they are unmounted,
+        # or covered where the kernel has locked them.
         for name in ("/proc", "/sys"):
             try:
                 mounts.umount(name, mounts.MNT_DETACH)

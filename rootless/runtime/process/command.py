@@ -95,7 +95,7 @@ class ProcessStreams:
 
 
 class ProcessCommand:
-    """What one process of a container is to become; made outside, carried out inside.
+    """What one process of a container is to become: made where the host's files are still there, carried out inside.
 
     sets: its capabilities; preserved: fds 3 and up that stay open; single_id: the kernel denies setgroups;
     supervisor: the socket to the supervisor of the emulated root, once that runs;
@@ -138,7 +138,10 @@ class ProcessCommand:
         return -1 if self.filters.emulation is None else os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
     def _load_ahead(self) -> None:
-        """Import what this command needs and most do not: inside the container's root it would be the image's file."""
+        """Import the modules that this command needs and most do not.
+
+        After the change of root Python would look for them among the image's files, and run what it finds there.
+        """
         if self.process.rlimits:
             import resource  # noqa: F401
         if self.process.terminal:
@@ -149,8 +152,11 @@ class ProcessCommand:
             import rootless.runtime.seccomp.emulation  # noqa: F401
 
     def start_supervisor(self, null: int) -> None:
-        """Fork what answers the emulated root's calls, where there is one. Before the pid namespace is entered: the
-        supervisor must see the container's processes, and must not be one of them. null: of `open_null`; is closed."""
+        """Fork the supervisor that answers the calls of an emulated root, where root is emulated.
+
+        To be called before the pid namespace is entered: the supervisor must see the container's processes, and must
+        not be one of them, which the container could kill. null: the fd that `open_null` gave, which is closed.
+        """
         if self.filters.emulation is not None:
             from rootless.runtime.seccomp import emulation
 
@@ -333,7 +339,11 @@ def check_directory() -> None:
 
 
 def become_user(command: ProcessCommand, warn: Callable[[str], None]) -> None:
-    """Groups, group and user of `process.user`; the permitted capabilities survive. Raises RuntimeFailure."""
+    """Take on the groups, the group and the user of `process.user`; the permitted capabilities survive.
+
+    The order is groups, group, user: the right to change the first two (CAP_SETGID) is no longer effective once the
+    user is another one than 0. Raises RuntimeFailure.
+    """
     user = command.process.user
     uid, gid = user.uid, user.gid
     if not command.options.keep_groups:
@@ -356,7 +366,8 @@ def _set_groups(command: ProcessCommand, groups: list[int], gid: int, warn: Call
     try:
         os.setgroups(groups)
     except PermissionError:
-        # setgroups is denied (CVE-2014-8989): the caller's own groups stay, and no other can be had
+        # In a namespace with one id setgroups(2) is denied (user_namespaces(7), CVE-2014-8989): the process keeps the
+        # caller's own groups, and can have no others
         missing = [g for g in groups if g != gid and g not in os.getgroups()]
         if missing:
             names = ", ".join(map(str, missing))
@@ -370,10 +381,11 @@ def _set_groups(command: ProcessCommand, groups: list[int], gid: int, warn: Call
 
 
 def give_stdio(uid: int) -> None:
-    """Give the pipes of fds 0-2 to the container's user. To open /dev/stdout again, as many programs do to log, is to
-    open the pipe by /proc/self/fd, for which the kernel looks at its owner.
+    """Give the pipes of fds 0 to 2 to the container's user `uid`.
 
-    Only nameless pipes: a file or a terminal of the caller must not change its owner.
+    Many programs open /dev/stdout again to write their log. That is an open of the pipe by /proc/self/fd, for which the
+    kernel looks at the pipe's owner, so that it fails for a user who does not own it. Only nameless pipes are given
+    away: a file or a terminal of the caller must not change its owner.
     """
     if uid == 0:
         return
@@ -384,11 +396,15 @@ def give_stdio(uid: int) -> None:
             if fs_magic(fd) == _PIPEFS_MAGIC:
                 os.fchown(fd, uid, -1)
         except OSError:
-            pass  # closed, or of another user: it can be used as it is
+            pass  # the fd is closed, or the pipe is another user's: reading and writing need no owner
 
 
 def restore_signals() -> None:
-    """Default actions and an empty mask: Python ignores SIGPIPE, and a caller may block or ignore more."""
+    """Set all signals to their default action and block none.
+
+    What is ignored or blocked stays so across execve(2): Python ignores SIGPIPE, and whoever started us may ignore or
+    block more.
+    """
     signal.set_wakeup_fd(-1)
     for number in range(1, signal.NSIG):
         try:
@@ -401,7 +417,7 @@ def restore_signals() -> None:
 
 def take_stdio(stdio: tuple[int, int, int]) -> None:
     """Make these fds 0, 1 and 2, and close the others' numbers above 2."""
-    # copies first: the three may be each other's numbers
+    # All three are copied first: one of them may have the number that another is to get, and dup2(2) would close it
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in stdio]
     for number, fd in enumerate(copies):
         os.dup2(fd, number)
@@ -431,7 +447,8 @@ def execute(
 ) -> None:
     """Take on identity and limits, then execve. Returns only by an exception.
 
-    outside hears when only execve can fail, and gets the listener of a filter that has one.
+    outside: the channel to the launcher. It gets the report "exec" when nothing but execve can fail any more, and the
+    listener of a seccomp filter that has one.
     """
     confine(command, extra_filter=extra_filter, outside=outside, before_filter=lambda: outside.send(Report("exec")))
     arguments = command.arguments
@@ -439,7 +456,8 @@ def execute(
         os.execve(program, arguments, command.environment)  # noqa: S606 - no shell is the point
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENOTDIR):
-            # the file is there (`find_program` saw it): its interpreter is not
+            # `find_program` has seen the file, so execve(2) means the interpreter that its first line or its ELF header
+            # names
             raise CommandNotFound(f'exec: "{arguments[0]}": no such file or directory') from e
         raise not_executable(arguments[0], e.errno or errno.EACCES) from e
     except ValueError as e:
@@ -453,11 +471,17 @@ def confine(
     outside: Channel,
     before_filter: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take on everything that the command runs under; what is left is execve. Raises OSError and RootlessError.
+    """Take on everything that the command runs under, so that only execve is left. Raises OSError and RootlessError.
 
-    The order is that of the kernel's rules: limits; directory; groups and ids; directory again; capabilities;
-    no_new_privs; filter as late as possible: with no_new_privs last, without it while CAP_SYS_ADMIN is still there.
-    before_filter is called while no filter can forbid what it does.
+    Each step needs what a later one takes away, so the order is fixed:
+
+    1. limits and scheduling, while our capabilities still allow them;
+    2. the working directory, then groups and ids, then the directory once more where only the new user may enter it;
+    3. the parent-death signal, which a change of ids clears;
+    4. with no_new_privs: capabilities, no_new_privs, and the seccomp filter last, so that it has to allow nothing but
+       execve. Without: the filter before the capabilities, since only CAP_SYS_ADMIN may load it then (seccomp(2)).
+
+    before_filter: is called when no filter can forbid yet what it does.
     """
     process = command.process
     if process.scheduler is not None or process.io_priority is not None:
@@ -474,8 +498,8 @@ def confine(
     check_directory()
     no_new_privileges = process.no_new_privileges
     if command.options.die_with_parent:
-        # the kernel forgets the wish when ids change (prctl(2), PR_SET_PDEATHSIG), so it comes after that; a parent
-        # that died before has sent no signal, and is found out by its end of the channel
+        # The kernel forgets the wish when ids change (prctl(2), PR_SET_PDEATHSIG), so it comes after that. A parent
+        # that ended before the wish has sent no signal: that is seen by the closed end of its channel.
         kernel.set_pdeathsig(signal.SIGKILL)
         if outside.peer_is_gone():
             os._exit(1)
@@ -485,6 +509,8 @@ def confine(
     filters = [(f, flags) for f, flags in ((extra_filter, 0), (given.program, given.flags)) if f]
     before_filter()
     if (filters or given.emulation is not None) and not no_new_privileges:
+        # A change from user 0 to another has emptied the effective set, and left the permitted one (keep_over_setuid):
+        # CAP_SYS_ADMIN must be effective for the filter
         effective, permitted, inheritable = kernel.capget()
         if effective != permitted:
             kernel.capset(permitted, permitted, inheritable)
@@ -498,6 +524,7 @@ def confine(
 
 
 def _load(command: ProcessCommand, filters: list[tuple[bytes, int]], outside: Channel) -> None:
+    """Load the seccomp filters in their order, and hand the listener of one that has it to the launcher."""
     for program, flags in filters:
         try:
             listener = load_filter(program, flags)
@@ -508,12 +535,16 @@ def _load(command: ProcessCommand, filters: list[tuple[bytes, int]], outside: Ch
     if command.filters.emulation is not None and command.supervisor is not None:
         from rootless.runtime.seccomp import emulation
 
-        # last: of two answers that are errno the filter loaded later gives its own, and ours is success
+        # The emulation's filter is loaded last. Where two filters both answer with an errno, the kernel takes the one
+        # that was loaded later (seccomp(2)); the profile's refuses the calls that the emulation answers with success.
         emulation.load(command.filters.emulation, command.supervisor, outside.warn)
 
 
 def _hand_over(listener: int, outside: Channel) -> None:
-    """Give the listener to the launcher, wait until the agent has it. Without it the command must not run."""
+    """Give the listener of a filter to the launcher, and wait until the agent has it.
+
+    Where the agent does not get it, this process ends: every call that the filter hands on would wait for ever.
+    """
     outside.send(Report("listener"), (listener,))
     os.close(listener)
     answer = outside.receive_order()

@@ -1,4 +1,7 @@
-"""The terminal side of a pty: hand its master to a console socket, or relay it to our own terminal. It opens no pty."""
+"""What happens with the master of a container's pty: it goes to a console socket, or is relayed to our own terminal.
+
+The pty itself is opened inside of the container, by runtime.process.init or join.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ def send_master(path: str, master: int) -> None:
 
 
 class Forward:
-    """While entered, the signals that reach us go to the process of `pidfd`; a resize goes to the pty."""
+    """Passes signals that this process gets to the process of `pidfd`, as long as the `with` lasts.
+
+    A change of our terminal's size (SIGWINCH) goes to the pty `master` instead, whose kernel tells the process.
+    """
 
     __slots__ = ("_master", "_pidfd", "_previous")
 
@@ -98,12 +104,15 @@ def relay(master: int, pidfd: int) -> None:
 
 
 def _copy(master: int, pidfd: int) -> None:
+    """Copy both ways until the process has ended and the master has nothing left to read."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(master, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
     ended = False
     while True:
+        # After the end of the process the pty may still hold its last output: what is there is copied, without waiting,
+        # since another process that has the slave open could keep us here for ever
         ready = poll.poll(0 if ended else None)
         if ended and not any(fd == master for fd, _ in ready):
             return
@@ -119,11 +128,11 @@ def _copy(master: int, pidfd: int) -> None:
 
 
 def _move(source: int, target: int) -> bool:
-    """Copy what is there; False at the end."""
+    """Copy one block of what is there to read; False at the end of `source`."""
     try:
         block = os.read(source, _BLOCK)
     except OSError as e:
-        if e.errno != errno.EIO:  # the pty's way to say that nobody has the slave open
+        if e.errno != errno.EIO:  # a master answers EIO, and not the end of a file, when nobody has its slave open
             raise
         return False
     view = memoryview(block)

@@ -21,8 +21,13 @@ _NOT_PASSED = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
 
 
 def split(command: ProcessCommand) -> None:
-    """Fork; return in the child, which goes on to become the command. The parent stays for ever as the reaper."""
-    # blocked before the fork, or the end of a quick child is lost
+    """Fork, and return in the child, which goes on to become the command. The parent is the reaper, and never returns.
+
+    pid_namespaces(7): a process whose parent has ended becomes a child of pid 1, which has to wait for its end, or
+    zombies use up the ids of the namespace. When pid 1 ends, the kernel kills all others.
+    """
+    # Signals are blocked before the fork and taken by sigwaitinfo(2). Blocked later, the SIGCHLD of a child that ends
+    # at once would be lost, and the reaper would wait for it for ever.
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     child = os.fork()
     if child == 0:
@@ -37,16 +42,25 @@ def split(command: ProcessCommand) -> None:
 
 
 def _own_group() -> None:
-    """The terminal's keys are for the command's group; the reaper must not get them a second time."""
+    """Put the command into a process group of its own, the foreground one where it has a terminal.
+
+    Ctrl-C and its like go to the whole foreground group. Were the reaper in it, it would pass the signal on, and the
+    command would get it twice.
+    """
     os.setpgid(0, 0)
     if os.isatty(0):
+        # tcsetpgrp(3) from a background group, which this one still is, sends SIGTTOU, whose default is to stop
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         os.tcsetpgrp(0, os.getpgrp())
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
 def _shrink(command: ProcessCommand) -> None:
-    """Keep nothing open, take on the command's user and capabilities, be invisible to ptrace (CVE-2019-5736)."""
+    """Give up what the reaper does not need, since it is our interpreter inside of the container.
+
+    It keeps no file open, has the command's user and capabilities, and is not dumpable: /proc/1/exe, fd and mem of it
+    are closed to the container's processes (CVE-2019-5736).
+    """
     os.chdir("/")
     kernel.set_name(b"init")
     kernel.close_range(0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = "set ROOTLESS_ROOT to a directory on a local ext4, xfs or btrfs filesystem"
 MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
-# what the fs context says on kernels that do not know a key of ours
+# The answers of fsconfig(2) to a key that the kernel does not know; a seccomp filter around us answers the last two
 _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 
@@ -50,7 +50,8 @@ class Overlay:
             else:
                 mount_by_page(plan.lowerdirs, plan.upper, plan.work, target, volatile=plan.volatile)
             if os.statvfs(target).f_flag & os.ST_RDONLY and not os.statvfs(plan.upper).f_flag & os.ST_RDONLY:
-                # overlayfs then only warns, in the kernel's log, and everything that the container writes fails
+                # Without room for its work directory overlayfs mounts read-only, and says so in the kernel's log only:
+                # everything that the container writes would fail, and nobody would know why
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), plan.work)
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -109,7 +110,11 @@ def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -
 
 
 def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, volatile: bool) -> None:
-    """Mount with mount(2): names of one to three digits, relative to a tmpfs that is detached again at once."""
+    """Mount with mount(2), whose options have to fit into one page.
+
+    So each directory is named by a link of one to three digits, in a tmpfs which is the current directory. It is
+    detached at once: overlayfs resolves the names while it mounts, and the current directory stays as it is.
+    """
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         mounts.mount("tmpfs", target, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=0700")
@@ -130,8 +135,11 @@ def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, v
 
 
 def _forget_incompatible(work: str) -> None:
-    """A volatile overlay leaves a mark so that it is not mounted again after a crash of the host. A restart of the
-    same container is no crash: the page cache still has everything."""
+    """Remove the mark by which overlayfs refuses to mount a volatile upper directory once more.
+
+    The mark is there because after a crash of the host such a directory may have lost anything. A restart of the same
+    container is no crash: the page cache still has what was written.
+    """
     try:
         os.unlink(f"{work}/work/incompat/volatile/dirty")
     except OSError:
@@ -176,7 +184,7 @@ class OverlayDriver:
 
         with Scratch(directory) as base:
             try:
-                # without them `userxattr` has nowhere to write its marks of deleted and replaced directories
+                # Without user.* attributes overlayfs with `userxattr` cannot mark a directory as opaque or redirected
                 os.setxattr(base, "user.rootless.probe", b"1")
             except OSError as e:
                 return Probe(self.name, False, f"no user.* extended attributes here: {e.strerror}", _ELSEWHERE)

@@ -47,7 +47,8 @@ def main() -> int:
     else:
         socket.send_fds(channel, [b"+"], [mount])
     sys.stdout.flush()
-    os._exit(0)  # the daemon stays; threads of sh may still wait for its output
+    # os._exit: the daemon lives on with its output open, and sys.exit would wait for threads of sh which read that
+    os._exit(0)
 
 
 def _exactly(channel: socket.socket, size: int) -> bytes:
@@ -61,11 +62,16 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
 
 
 def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
-    """Enter the namespace, mount, return the mount as a detached copy; only that copy is left."""
+    """Enter the user namespace, mount, and return the mount as a detached copy.
+
+    Everything that was mounted for it goes again, so that only the copy is left, which the container mounts.
+    """
     if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:  # else we were started inside of it
         join(namespace)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    # fuse-overlayfs becomes a daemon by ending its first process: as a subreaper we are the daemon's parent then, and
+    # can find its number
     set_child_subreaper()
     point = f"{plan.directory}/fuse"
     # Short names without special characters: fuse-overlayfs splits its options at : and ,

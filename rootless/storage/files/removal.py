@@ -53,7 +53,8 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
     refused = _delete(path)
     if refused is None:
         return
-    # a directory of another id keeps its entries, and its parent is then "not empty"
+    # In a directory of another id we may delete nothing, and its parent is then "not empty". Root of a user namespace
+    # with that id may.
     if refused.errno in (*_DENIED, errno.ENOTEMPTY) and (id_map is not None or userns_fd is not None):
         from rootless.host import subid, userns
 
@@ -66,7 +67,8 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
         else:
             assert id_map is not None
             if id_map.to_container_uid(os.geteuid()) is None:
-                # root of a map without our own id may not even come here; in the default one are all ids that we have
+                # Root of a map without our own id (`--userns=nomap`) may not enter our private directories; the default
+                # map has all ids that are ours
                 id_map = subid.default_id_map()
             answer = userns.call(id_map, work)
         if not answer:
@@ -109,7 +111,8 @@ def delete_at(top: int, name: str, path: str) -> OSError | None:
         if todo:
             child = todo.pop()
             if len(stack) >= _DEPTH:
-                # More open directories would meet the limit of fds: move the rest up to where we began
+                # A tree may be deeper than a process may have files open: what is deeper is renamed to the top, and
+                # deleted from there
                 lifted += 1
                 moved = f".{os.getpid()}-{lifted}-{name}"[:200]
                 try:

@@ -61,8 +61,9 @@ class Copier:
                 os.mknod(new_name, stat.S_IFCHR, 0, dir_fd=target)
             return
         else:
-            return  # a real device: nobody without root can have made it here
+            return  # a real device, which nobody without root can have made here
         uid, gid = self.owner(status)
+        # chown comes before the mode: it clears set-id bits
         os.chown(new_name, uid, gid, dir_fd=target, follow_symlinks=False)
         if kind != stat.S_IFLNK:
             chmod_special(target, new_name, status.st_mode)
@@ -103,7 +104,12 @@ class Copier:
         return self._owner(status.st_uid, status.st_gid) if self._owner else (status.st_uid, status.st_gid)
 
     def _capability(self, value: bytes) -> bytes:
-        """The form that names a namespace's root (VFS_CAP_REVISION_3) when it is for another namespace."""
+        """The value of `security.capability` for the copy, in the form that names a namespace's root where it has one.
+
+        capabilities(7), "Namespaced file capabilities": the kernel shows a process in the namespace that the value is
+        for the short form (VFS_CAP_REVISION_2), and takes it from such a process only. For another namespace it wants
+        revision 3, with the id of that namespace's root.
+        """
         if not self._root or len(value) not in (20, 24):
             return value
         magic = int.from_bytes(value[:4], "little")

@@ -149,7 +149,7 @@ class Applier:
 
     def _file(self, parent: int, path: bytes, name: bytes, entry: TarEntry, source: Inflated) -> None:
         mode = entry.mode
-        # Without its owner a set-id file would run as somebody else
+        # A set-id file that cannot have its owner would run with the rights of the user who unpacks it
         owned = self._attributes.keeps(entry)
         if not owned:
             mode = self._attributes.unowned_mode(mode)
@@ -308,7 +308,11 @@ class Applier:
         self._touch(parent, WHITEOUT + hidden)
 
     def _mark_opaque(self, path: bytes, fd: int) -> None:
-        """Hide the lower layers' content of a directory. Whiteouts in it would show as ghosts then, so they go."""
+        """Mark directory `path` as opaque: what lower layers have in it is hidden.
+
+        Whiteouts below it are removed. overlayfs hides them only where it merges a directory with lower ones, and would
+        list their names here.
+        """
         if self._is_below_opaque(path):
             return
         self._opaque.add(path)

@@ -31,7 +31,8 @@ _CAP_CHOWN, _CAP_MKNOD = 0, 27
 _UNCHANGED = 0xFFFFFFFF
 _PATH_MAX = 4096
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
-_OWN = (b"/proc/", b"/dev/")  # names below are of the caller (/proc/self, /dev/stdout): we would mean ourselves
+# /proc/self and /dev/stdout mean whoever looks them up: in place of the caller's streams we would find our own
+_OWN = (b"/proc/", b"/dev/")
 
 
 class EmulationSupervisor:
@@ -91,7 +92,9 @@ class EmulationSupervisor:
         try:
             process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
             try:
-                # Held open and still waiting: the number cannot have become another process'
+                # The pid of a notice may have become another process's while we opened its directory. As long as the
+                # call still waits, its process has not ended, so what was opened before is of that process
+                # (seccomp_unotify(2)).
                 if seccomp_notify.is_waiting(listener, notice.id):
                     mine = self._act(process, notice)
             finally:
@@ -106,7 +109,7 @@ class EmulationSupervisor:
             seccomp_notify.let_proceed(listener, notice.id)
 
     def _act(self, process: int, notice: Notice) -> bool:
-        """Do it; False when the caller lacks the right, so that the kernel shall refuse it in its own words."""
+        """Carry out one call; False where the caller lacks the right to it, so that the kernel is to refuse it."""
         call = self._calls[f"{notice.arch}:{notice.nr}"]
         narrow = call.endswith("16")
         name = call.removesuffix("16")
@@ -148,8 +151,11 @@ class EmulationSupervisor:
         return True
 
     def _rights(self, process: int) -> tuple[int, int]:
-        """(capabilities in the container, umask) of the caller. Without the check a process of the container's that has
-        given its rights up would have ours; one of a namespace of its own has none here."""
+        """(effective capabilities in the container's user namespace, umask) of the caller.
+
+        We act with our own rights: without this check a process that has given up CAP_CHOWN or CAP_MKNOD would have
+        them back by asking us. A process in a user namespace of its own has none in the container's.
+        """
         if os.stat("ns/user", dir_fd=process).st_ino != self._users:
             return 0, 0
         capabilities = mask = 0
@@ -198,10 +204,12 @@ class EmulationSupervisor:
             for fd in opened:
                 os.close(fd)
 
-    # where
-
     def _open(self, process: int, base: int, path: bytes, flags: int) -> int:
-        """O_PATH fd of what the caller means by `path`: with its root, its directory, our rights."""
+        """O_PATH fd of what the caller means by `path`, looked up from the caller's root and directory.
+
+        This process changes its own root to the caller's for the look-up, so that no link leads out of it, and goes
+        back. It has one thread, so nothing else runs meanwhile.
+        """
         if not path:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         opened = [os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=process)]
@@ -241,7 +249,7 @@ class EmulationSupervisor:
         return -1
 
     def _in_upper(self, fd: int) -> int | None:
-        """O_PATH fd of the same file where the driver keeps it; None for a file of another mount, or a deleted one."""
+        """O_PATH fd of the same file in the driver's writable directory; None if deleted or of another mount."""
         if self._mount_of(fd) != self._mount:
             return None
         path = os.readlink(f"self/fd/{fd}", dir_fd=self._proc)
@@ -255,8 +263,6 @@ class EmulationSupervisor:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(f"self/fd/{fd}", flags, dir_fd=self._proc)
 
-    # what
-
     def _chown(self, fd: int, uid: int, gid: int) -> None:
         """Change the owner; what the kernel does not take is noted."""
         before = os.fstat(fd)
@@ -269,7 +275,9 @@ class EmulationSupervisor:
         except OSError as e:
             if e.errno not in (errno.EINVAL, errno.EPERM):
                 raise
-            # brings the file up from the lower layers, and takes set-id bits and file capabilities away
+            # A chown that changes no owner (-1) is allowed, and does the rest of what the refused one would have done:
+            # overlayfs copies the file up from its layer, where we may note owners, and the kernel takes set-id bits
+            # and file capabilities away.
             os.chown(f"self/fd/{fd}", -1, -1, dir_fd=self._proc)
         after = os.fstat(fd)
         format = stat.S_IFMT(after.st_mode)
@@ -324,7 +332,7 @@ class EmulationSupervisor:
             os.close(upper)
 
     def _read_upper(self, upper: int) -> Override | None:
-        """fuse-overlayfs hides the attribute of the file below."""
+        """What is noted on the file in the writable directory: fuse-overlayfs hides that attribute in its own mount."""
         file = self._reopen(upper)
         try:
             return overrides.read(file)
@@ -397,17 +405,17 @@ class EmulationSupervisor:
 
 
 def supervisor(rootfs: RootfsPlan | None, asked: RootEmulation | None, directory: str) -> EmulationSupervisor | None:
-    """That of a container, by its launch plan's root and root emulation; None where it has none. Raises OSError."""
+    """The supervisor of a container with these plans; None where root is not emulated. Raises OSError."""
     if asked is None or rootfs is None:
         return None
     return EmulationSupervisor(directory, rootfs.upper, asked.calls)
 
 
 def _text(process: int, address: int) -> bytes:
-    """A path in the caller's memory."""
+    """The path, ending in NUL, at `address` of the caller's memory. Raises OSError EFAULT, ENAMETOOLONG."""
     memory = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     try:
-        # not across the end of a page that may be the last one
+        # One page at a time: the path may end in the last page that is mapped, and a read across its end fails
         found = b""
         while len(found) < _PATH_MAX:
             piece = os.pread(memory, 4096 - (address & 4095), address)

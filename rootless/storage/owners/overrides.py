@@ -41,8 +41,10 @@ _NONE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES)
 
 
 class Override:
-    """What a file was to have. mode: permission bits (07777); format: stat.S_IF*, 0 when not said; device: major and
-    minor number of a device."""
+    """The owner, mode and type that a file was asked to have and cannot have on disk.
+
+    mode: permission bits (07777); format: stat.S_IF*, 0 when not said; device: major and minor number of a device.
+    """
 
     __slots__ = ("device", "format", "gid", "mode", "uid")
 
@@ -76,7 +78,7 @@ class Override:
         return self.format in _DEVICES
 
     def applies_to(self, status: os.stat_result) -> bool:
-        """Is this of such a file? A device's is of a regular one."""
+        """Can this have been noted of a file with `status`? A device is noted on a regular file."""
         wanted = stat.S_IFREG if self.is_device else self.format
         return not wanted or wanted == stat.S_IFMT(status.st_mode)
 
@@ -100,7 +102,7 @@ def on_disk(mode: int, format: int) -> int:
 
 
 def parse(value: bytes) -> Override | None:
-    """An attribute's value; None when it is none (the file's real owner counts then)."""
+    """What an attribute's value says; None for a malformed one, so that the file's real owner counts."""
     parts = value.split(b"\0")[0].split(b":")
     if len(parts) not in (3, 4) or not all(p.isdigit() and len(p) <= 10 for p in parts[:3]):
         return None
@@ -127,7 +129,10 @@ def parse(value: bytes) -> Override | None:
 
 
 def read(file: int | str | bytes) -> Override | None:
-    """What an open file (not one of O_PATH), or the file of a path (itself when it is a link), carries."""
+    """What is noted on a file; None for nothing. Raises OSError.
+
+    file: an fd (not one of O_PATH), or a path, of which a link at the end is not followed.
+    """
     try:
         if isinstance(file, int):
             return parse(os.getxattr(file, ATTRIBUTE))
@@ -179,7 +184,7 @@ class Table:
         """Take one more line of the file."""
         parts = line.rstrip(b"\n").split(b"\t")
         if len(parts) != 3 or not line.endswith(b"\n"):
-            return  # cut off by a full disk
+            return  # a line that was cut off by a full disk
         override = parse(parts[1])
         if parts[0].startswith(b"/"):
             path = _decode(parts[0]).strip(b"/")
@@ -218,13 +223,13 @@ def open_table(directory: str) -> Table:
 
 
 def append_to(directory: str, *, dir_fd: int | None = None) -> int:
-    """Fd for `line`s to be appended to a directory's table. Raises OSError."""
+    """Fd by which lines are appended to a directory's table. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(f"{directory}/{TABLE}", flags, 0o600, dir_fd=dir_fd)
 
 
 def line(key: bytes | int, override: Override | None, target: bytes = b"") -> bytes:
-    """One line: of a path from the top, or of an inode."""
+    """One line of a table. key: a path from the top of the tree, or the number of an inode; target: of a link."""
     name = b"#%d" % key if isinstance(key, int) else b"/" + _encode(key.strip(b"/"))
     return b"%s\t%s\t%s\n" % (name, b"" if override is None else bytes(override), _encode(target))
 

@@ -188,6 +188,8 @@ class BlobWriter:
         if self._digest is not None and digest != self._digest:
             raise DigestMismatch(f"content has digest '{digest}' instead of '{self._digest}'")
         try:
+            # Before the rename: a blob's name promises that its bytes were verified, so it must not be on the disk
+            # before they are
             os.fdatasync(self._fd)
             os.fchmod(self._fd, 0o400)
             os.rename(self._path, self._blobs.path(digest))

@@ -132,7 +132,7 @@ class _Collector:
             directory = self._store.containers.path(name)
             if name in published:
                 continue
-            # A container that runs while its name is gone is being removed by its own monitor
+            # A container that runs and has no name any more is being removed by its own monitor
             if not self._runs(directory):
                 (found.quarantined if self._holds_work(name) else found.containers).append(name)
 
