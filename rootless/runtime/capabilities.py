@@ -105,11 +105,11 @@ class CapabilitySets:
     def to_oci(self) -> dict[str, list[str]]:
         """The `process.capabilities` object of the runtime specification."""
         return {
-            "bounding": names(self.bounding),
-            "effective": names(self.effective),
-            "permitted": names(self.permitted),
-            "inheritable": names(self.inheritable),
-            "ambient": names(self.ambient),
+            "bounding": capability_names(self.bounding),
+            "effective": capability_names(self.effective),
+            "permitted": capability_names(self.permitted),
+            "inheritable": capability_names(self.inheritable),
+            "ambient": capability_names(self.ambient),
         }
 
 
@@ -130,7 +130,7 @@ def last_capability() -> int:
     return known
 
 
-def normalise(name: str) -> str:
+def normalise_capability(name: str) -> str:
     """`net_raw`, `NET_RAW`, `cap_net_raw` → `CAP_NET_RAW`; `all` → `ALL`. Raises UsageError for a name nobody knows."""
     upper = name.strip().upper()
     if upper in ("ALL", "CAP_ALL"):
@@ -141,7 +141,7 @@ def normalise(name: str) -> str:
     return full
 
 
-def mask(wanted: Iterable[str]) -> int:
+def capability_mask(wanted: Iterable[str]) -> int:
     """The 64-bit mask of canonical names."""
     value = 0
     for name in wanted:
@@ -149,7 +149,7 @@ def mask(wanted: Iterable[str]) -> int:
     return value
 
 
-def names(value: int) -> list[str]:
+def capability_names(value: int) -> list[str]:
     """Canonical names of the bits in `value`, sorted; bits without a name are left out."""
     return sorted(name for bit, name in enumerate(NAMES) if value >> bit & 1)
 
@@ -160,8 +160,8 @@ def effective_names(add: Iterable[str] = (), drop: Iterable[str] = (), *, privil
     `--cap-add ALL` starts from everything, `--cap-drop ALL` from nothing; then drops are taken away and adds given; a
     name in both is added. `--privileged` gives everything whatever else is said. Raises UsageError for unknown names.
     """
-    added = {normalise(n) for n in add}
-    dropped = {normalise(n) for n in drop}
+    added = {normalise_capability(n) for n in add}
+    dropped = {normalise_capability(n) for n in drop}
     if privileged:
         return sorted(NAMES)
     if "ALL" in added:
@@ -180,11 +180,11 @@ def effective_sets(
     for by name with `--cap-add`: that goes to the ambient set too, without which it would vanish at exec (podman does
     the same; docker gives nothing). Inheritable stays empty otherwise (CVE-2022-24769, CVE-2022-27649, CVE-2022-29162).
     """
-    added = [normalise(n) for n in add]
-    granted = mask(effective_names(added, drop, privileged=privileged))
+    added = [normalise_capability(n) for n in add]
+    granted = capability_mask(effective_names(added, drop, privileged=privileged))
     if uid == 0:
         return CapabilitySets(bounding=granted, effective=granted, permitted=granted)
-    kept = 0 if privileged or "ALL" in added else mask(n for n in added if n != "ALL") & granted
+    kept = 0 if privileged or "ALL" in added else capability_mask(n for n in added if n != "ALL") & granted
     return CapabilitySets(bounding=granted, effective=kept, permitted=kept, inheritable=kept, ambient=kept)
 
 

@@ -101,7 +101,7 @@ class MountOptions:
         self.filesystem: list[str] = []
 
 
-def parse(words: list[str]) -> MountOptions:
+def parse_mount_options(words: list[str]) -> MountOptions:
     """Sort option words; a later word wins over an earlier one; unknown words go to the filesystem."""
     options = MountOptions()
     for word in words:

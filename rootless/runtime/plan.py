@@ -136,7 +136,7 @@ def describe(plan: Sequence[Operation]) -> list[str]:
 
 def _mount(entry: OciMount, own: set[str], facts: RootFacts) -> Operation:
     destination = os.path.normpath("/" + entry.destination.lstrip("/"))
-    options = option_table.parse(entry.options)
+    options = option_table.parse_mount_options(entry.options)
     fstype, source = entry.fstype, entry.source
     if options.bind or fstype == "bind":
         if options.filesystem:

@@ -138,7 +138,7 @@ def _job(
     from rootless.engine.plan.bundle import BundleMount
     from rootless.engine.plan.networking import Network
     from rootless.network.modes import recorded_mode
-    from rootless.runtime.capabilities import names
+    from rootless.runtime.capabilities import capability_names
 
     session, engine, directory = run.session, run.session.engine, root.directory
     _allowed(session, instruction)
@@ -164,7 +164,7 @@ def _job(
         config.mounts.append(BundleMount(tmpfs.target, "tmpfs", "tmpfs", tuple(tmpfs.options)))
     job = RunJob(root, config.to_json(), chosen.mode, run.timestamp)
     job.root_emulation = emulation
-    profile = security.seccomp_profile(engine, asked, names(process.capabilities.bounding))
+    profile = security.seccomp_profile(engine, asked, capability_names(process.capabilities.bounding))
     job.seccomp = security.filter_path(engine, profile)
     job.targets = [mount.target for mount in config.mounts] + mounts.targets
     job.trees, job.binds, job.secrets = mounts.trees, mounts.binds, mounts.secrets

@@ -66,7 +66,7 @@ def kill_all(state: ContainerState) -> None:
 def cgroup_facts() -> dict[str, object]:
     """What `info` tells: docker's keys, what was delegated, and the limits that the whole of us is under."""
     from rootless.host import cgroups
-    from rootless.runtime.cgroups.usage import effective
+    from rootless.runtime.cgroups.usage import tightest_limits
 
     found = cgroups.find_delegation()
     host = cgroups.Host()
@@ -92,7 +92,7 @@ def cgroup_facts() -> dict[str, object]:
                 path = f"{cgroups.ROOT}{cgroups.unified_path()}"
             except OSError:
                 return facts
-        facts["EffectiveLimits"] = shown_limits(effective(path))
+        facts["EffectiveLimits"] = shown_limits(tightest_limits(path))
     return facts
 
 
@@ -112,9 +112,9 @@ def effective_limits(state: ContainerState) -> dict[str, object] | None:
     group = group_of(state)
     if group is None or group.version != 2:
         return None
-    from rootless.runtime.cgroups.usage import effective
+    from rootless.runtime.cgroups.usage import tightest_limits
 
-    return shown_limits(effective(group.path))
+    return shown_limits(tightest_limits(group.path))
 
 
 def prune_stale(engine: Engine) -> int:

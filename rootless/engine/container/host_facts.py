@@ -90,7 +90,7 @@ def _process(
     capabilities = oci_process.capabilities(
         options.cap_add, options.cap_drop, privileged=options.privileged, uid=who.account.uid
     )
-    profile = seccomp_profile(engine, options, kernel_capabilities.names(capabilities.bounding))
+    profile = seccomp_profile(engine, options, kernel_capabilities.capability_names(capabilities.bounding))
     path = None
     if profile is not None and not runtime:
         from rootless.runtime.seccomp import filter_cache

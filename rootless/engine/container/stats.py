@@ -81,9 +81,9 @@ class _Sampler:
         received, sent = _network(pid) if recorded_mode(record.network.mode).counts_own_traffic else (0, 0)
         shown = ContainerStats(record.id, record.name, state.status, net_received=received, net_sent=sent)
         if group is not None:
-            from rootless.runtime.cgroups.usage import read
+            from rootless.runtime.cgroups.usage import read_usage
 
-            usage = read(group)
+            usage = read_usage(group)
             limit = min(usage.memory_limit or self._host_memory, self._host_memory)
             return shown._replace(
                 source="cgroup",

@@ -68,7 +68,7 @@ class Effective:
         self.cpuset = ""
 
 
-def read(group: Group | Group1) -> Usage:
+def read_usage(group: Group | Group1) -> Usage:
     """What a cgroup has used by now; zero for what no controller counts. Raises nothing when the cgroup has gone."""
     return _read_1(group.paths) if isinstance(group, Group1) else _read_2(group.path)
 
@@ -76,12 +76,12 @@ def read(group: Group | Group1) -> Usage:
 def _read_2(path: str) -> Usage:
     usage = Usage()
     usage.cpu = read_pairs(f"{path}/cpu.stat").get("usage_usec", 0) / 1e6
-    usage.memory = number(f"{path}/memory.current") or 0
+    usage.memory = read_number(f"{path}/memory.current") or 0
     if usage.memory:
         usage.cache = min(read_pairs(f"{path}/memory.stat").get("inactive_file", 0), usage.memory)
-        usage.peak = number(f"{path}/memory.peak") or 0
+        usage.peak = read_number(f"{path}/memory.peak") or 0
         usage.oom_kills = read_pairs(f"{path}/memory.events").get("oom_kill", 0)
-    usage.pids = number(f"{path}/pids.current") or 0
+    usage.pids = read_number(f"{path}/pids.current") or 0
     for line in _lines(f"{path}/io.stat"):
         for word in line.split()[1:]:
             key, _, value = word.partition("=")
@@ -90,10 +90,10 @@ def _read_2(path: str) -> Usage:
             elif key == "wbytes" and value.isdigit():
                 usage.block_written += int(value)
     for kind in ("cpu", "memory", "io"):
-        some = pressure(f"{path}/{kind}.pressure")
+        some = read_pressure(f"{path}/{kind}.pressure")
         if some is not None:
             usage.pressure[kind] = some
-    tightest = effective(path)
+    tightest = tightest_limits(path)
     usage.memory_limit, usage.pids_limit = tightest.memory, tightest.pids
     return usage
 
@@ -101,15 +101,15 @@ def _read_2(path: str) -> Usage:
 def _read_1(paths: dict[str, str]) -> Usage:
     usage = Usage()
     memory, pids, block = paths.get("memory", ""), paths.get("pids", ""), paths.get("blkio", "")
-    usage.cpu = (number(f"{paths.get('cpuacct', '')}/cpuacct.usage") or 0) / 1e9
-    usage.memory = number(f"{memory}/memory.usage_in_bytes") or 0
+    usage.cpu = (read_number(f"{paths.get('cpuacct', '')}/cpuacct.usage") or 0) / 1e9
+    usage.memory = read_number(f"{memory}/memory.usage_in_bytes") or 0
     usage.cache = min(read_pairs(f"{memory}/memory.stat").get("total_inactive_file", 0), usage.memory)
-    usage.peak = number(f"{memory}/memory.max_usage_in_bytes") or 0
+    usage.peak = read_number(f"{memory}/memory.max_usage_in_bytes") or 0
     usage.oom_kills = read_pairs(f"{memory}/memory.oom_control").get("oom_kill", 0)
     limit = read_pairs(f"{memory}/memory.stat").get("hierarchical_memory_limit")
     usage.memory_limit = limit if limit is not None and limit < _NONE else None
-    usage.pids = number(f"{pids}/pids.current") or 0
-    usage.pids_limit = number(f"{pids}/pids.max")
+    usage.pids = read_number(f"{pids}/pids.current") or 0
+    usage.pids_limit = read_number(f"{pids}/pids.max")
     for line in _lines(f"{block}/blkio.throttle.io_service_bytes"):
         words = line.split()
         if len(words) == 3 and words[2].isdigit():
@@ -118,15 +118,15 @@ def _read_1(paths: dict[str, str]) -> Usage:
     return usage
 
 
-def effective(path: str, root: str = ROOT) -> Effective:
+def tightest_limits(path: str, root: str = ROOT) -> Effective:
     """The limits in force for the cgroup of directory `path`: the minimum over it and its ancestors (version 2)."""
     found = Effective()
     for line in _lines(f"{path}/cpuset.cpus.effective"):
         found.cpuset = line
     while path.startswith(f"{root}/"):
-        found.memory = _least(found.memory, number(f"{path}/memory.max"))
-        found.swap = _least(found.swap, number(f"{path}/memory.swap.max"))
-        found.pids = _least(found.pids, number(f"{path}/pids.max"))
+        found.memory = _least(found.memory, read_number(f"{path}/memory.max"))
+        found.swap = _least(found.swap, read_number(f"{path}/memory.swap.max"))
+        found.pids = _least(found.pids, read_number(f"{path}/pids.max"))
         quota, _, period = (_lines(f"{path}/cpu.max") or [""])[0].partition(" ")
         if quota.isdigit() and period.isdigit() and int(period):
             share = int(quota) / int(period)
@@ -141,7 +141,7 @@ def _least(one: int | None, other: int | None) -> int | None:
     return min(one, other)
 
 
-def pressure(path: str) -> float | None:
+def read_pressure(path: str) -> float | None:
     """`avg10` of the "some" line of a pressure file; None where the kernel keeps none."""
     for line in _lines(path):
         words = line.split()
@@ -155,7 +155,7 @@ def pressure(path: str) -> float | None:
     return None
 
 
-def number(path: str) -> int | None:
+def read_number(path: str) -> int | None:
     """The number in a file; None for "max", for nonsense and when it is not there."""
     text = (_lines(path) or [""])[0]
     return int(text) if text.isdigit() else None

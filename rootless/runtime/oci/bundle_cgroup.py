@@ -232,9 +232,9 @@ def _object(value: object, what: str) -> dict[str, object]:
 
 def statistics(record: OciRecord) -> dict[str, object]:
     """One event of type stats, with the keys of `runc events --stats`."""
-    from rootless.runtime.cgroups.usage import read
+    from rootless.runtime.cgroups.usage import read_usage
 
-    usage = read(require(record, "read the use of"))
+    usage = read_usage(require(record, "read the use of"))
     memory = {"limit": usage.memory_limit or 0, "usage": usage.memory, "max": usage.peak, "failcnt": usage.oom_kills}
     return {
         "type": "stats",

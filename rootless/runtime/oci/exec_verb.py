@@ -95,7 +95,7 @@ def execute(
         return 0
     with console.Forward(joined.pidfd, joined.console_fd):
         if joined.console_fd is not None and not options.console_socket:
-            console.relay(joined.console_fd, joined.pidfd)
+            console.relay_terminal(joined.console_fd, joined.pidfd)
         return joined.wait()
 
 
@@ -152,7 +152,7 @@ def parse_user(text: str) -> tuple[int, int]:
 
 def _with(sets: CapabilityNames, names: Sequence[str]) -> CapabilityNames:
     """More capabilities, but none inheritable or ambient (CVE-2022-29162)."""
-    added = [capabilities.normalise(name) for name in names]
+    added = [capabilities.normalise_capability(name) for name in names]
     result = CapabilityNames()
     result.bounding = sorted({*sets.bounding, *added})
     result.effective = sorted({*sets.effective, *added})

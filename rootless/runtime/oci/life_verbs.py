@@ -158,7 +158,7 @@ def run(records: Records, container_id: str, options: CreateOptions, warn: Warn)
                 if options.detach:
                     return 0
                 if process.console_fd is not None and not options.console_socket:
-                    console.relay(process.console_fd, process.pidfd)
+                    console.relay_terminal(process.console_fd, process.pidfd)
                 status = process.wait()
         except BaseException:
             process.kill()

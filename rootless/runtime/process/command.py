@@ -450,7 +450,9 @@ def execute(
     outside: the channel to the launcher. It gets the report "exec" when nothing but execve can fail any more, and the
     listener of a seccomp filter that has one.
     """
-    confine(command, extra_filter=extra_filter, outside=outside, before_filter=lambda: outside.send(Report("exec")))
+    confine_process(
+        command, extra_filter=extra_filter, outside=outside, before_filter=lambda: outside.send(Report("exec"))
+    )
     arguments = command.arguments
     try:
         os.execve(program, arguments, command.environment)  # noqa: S606 - no shell is the point
@@ -464,7 +466,7 @@ def execute(
         raise InvalidInput(f"config property 'process': {e}") from e
 
 
-def confine(
+def confine_process(
     command: ProcessCommand,
     *,
     extra_filter: bytes | None,

@@ -86,7 +86,7 @@ def copy_size(master: int) -> None:
         return
 
 
-def relay(master: int, pidfd: int) -> None:
+def relay_terminal(master: int, pidfd: int) -> None:
     """Copy between our stdin and stdout and the pty until the process has ended and its output is drained."""
     import termios
     import tty

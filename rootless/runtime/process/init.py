@@ -26,7 +26,7 @@ from rootless.runtime.operations.base import Operation, RootContext
 from rootless.runtime.process import session_keyring
 from rootless.runtime.process.command import (
     ProcessCommand,
-    confine,
+    confine_process,
     execute,
     find_program,
     restore_signals,
@@ -197,7 +197,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
             setup.nested.enter()
             capabilities.drop_bounding(command.sets.bounding)
         conversation.step = "join a new session keyring"
-        extra_filter = session_keyring.join(warn=context.warn) if command.options.keyring else None
+        extra_filter = session_keyring.join_own_keyring(warn=context.warn) if command.options.keyring else None
         channel.send(Report("created"))
         state = _gate(setup, conversation)
         conversation.step = "run the startContainer hooks"
@@ -220,7 +220,7 @@ def _run_start_hooks(setup: Setup, state: OciState, extra_filter: bytes | None, 
 
     def become(hook: Hook) -> NoReturn:
         command.replace(hook.args or [hook.path], command.process.env if hook.env is None else hook.env)
-        confine(command, extra_filter=extra_filter, outside=conversation.channel)
+        confine_process(command, extra_filter=extra_filter, outside=conversation.channel)
         os.execve(hook.path, command.arguments, command.environment)  # noqa: S606 - no shell is the point
 
     if not stage.hooks:

@@ -323,7 +323,7 @@ class _Joiner:
             conversation.step = "find the command"
             program = find_program(self.command)
             conversation.step = "join a new session keyring"
-            extra_filter = session_keyring.join(warn=channel.warn) if self.command.options.keyring else None
+            extra_filter = session_keyring.join_own_keyring(warn=channel.warn) if self.command.options.keyring else None
             conversation.step = "drop capabilities from the bounding set"
             capabilities.drop_bounding(self.command.sets.bounding)
             channel.send(Report("created"))

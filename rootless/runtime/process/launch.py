@@ -141,9 +141,9 @@ def _prepare(launch: Launch) -> init.Setup:
     elif any(kind == "user" for kind, _ in spaces.joined):
         setup.ids = 0, 0
     if launch.init:
-        from rootless.runtime.process.reaper import split
+        from rootless.runtime.process.reaper import fork_reaper
 
-        setup.reap = split
+        setup.reap = fork_reaper
     return setup
 
 

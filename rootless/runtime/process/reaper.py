@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NOT_PASSED = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU}
 
 
-def split(command: ProcessCommand) -> None:
+def fork_reaper(command: ProcessCommand) -> None:
     """Fork, and return in the child, which goes on to become the command. The parent is the reaper, and never returns.
 
     pid_namespaces(7): a process whose parent has ended becomes a child of pid 1, which has to wait for its end, or

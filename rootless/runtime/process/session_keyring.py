@@ -31,7 +31,7 @@ _CALLS = (
 _X32 = 0x40000000
 
 
-def join(name: str | None = None, *, warn: Callable[[str], None] | None = None) -> bytes | None:
+def join_own_keyring(name: str | None = None, *, warn: Callable[[str], None] | None = None) -> bytes | None:
     """Give this process a new session keyring: None when that worked, else a BPF filter that init must load.
 
     EDQUOT (the user's quota of keys is used up: 200 by default, shared by all his containers), ENOSYS and EPERM (a

@@ -126,7 +126,7 @@ def test_the_keyring_is_a_new_one() -> None:
 
     def look() -> object:
         before = syscall(syscall_number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 1)
-        extra = session_keyring.join()
+        extra = session_keyring.join_own_keyring()
         return before, syscall(syscall_number("keyctl"), KEYCTL_GET_KEYRING_ID, SESSION, 0), extra is None
 
     found = _in_child(look)
@@ -158,7 +158,7 @@ def test_a_full_quota_of_keys_denies_key_calls_instead_of_failing() -> None:
             code = _errno_of_add_key(add_key, serial)
             if code:
                 break
-        extra = session_keyring.join()
+        extra = session_keyring.join_own_keyring()
         process.set_no_new_privs()
         assert extra is not None
         load_filter(extra)
@@ -179,7 +179,7 @@ def test_no_keyring_is_left_behind() -> None:
     """More joins than the quota of 200 allows at once: those of ended processes are gone."""
 
     def look() -> object:
-        return sum(_in_child(lambda: session_keyring.join() is None) is True for _ in range(300))
+        return sum(_in_child(lambda: session_keyring.join_own_keyring() is None) is True for _ in range(300))
 
     assert _as_other_id(78, look) == 300
 
@@ -201,12 +201,12 @@ def test_capabilities_in_the_kernel() -> None:
 
     lines = userns.call(idmap.default_map(ids, os.getuid(), os.getgid()), inside).decode().splitlines()
     sets = {line.split()[0]: int(line.split()[1], 16) for line in lines}
-    only = capabilities.mask(["CAP_NET_ADMIN"])
+    only = capabilities.capability_mask(["CAP_NET_ADMIN"])
     assert sets == {
         "CapInh:": only,
         "CapPrm:": only,
         "CapEff:": only,
-        "CapBnd:": capabilities.mask([*capabilities.DEFAULT, "CAP_NET_ADMIN"]),
+        "CapBnd:": capabilities.capability_mask([*capabilities.DEFAULT, "CAP_NET_ADMIN"]),
         "CapAmb:": only,
     }
 
@@ -219,7 +219,7 @@ def _status(busybox: Runner, *options: str) -> dict[str, str]:
 def test_a_container_has_filter_and_default_capabilities(busybox: Runner) -> None:
     status = _status(busybox)
     assert status["Seccomp"] == "2"
-    assert int(status["CapEff"], 16) == capabilities.mask(capabilities.DEFAULT)
+    assert int(status["CapEff"], 16) == capabilities.capability_mask(capabilities.DEFAULT)
     assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
 
 

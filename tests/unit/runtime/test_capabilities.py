@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rootless.errors import UsageError
 from rootless.records.properties import Properties
 from rootless.runtime import capabilities
-from rootless.runtime.capabilities import DEFAULT, NAMES, effective_names, effective_sets, mask
+from rootless.runtime.capabilities import DEFAULT, NAMES, capability_mask, effective_names, effective_sets
 from rootless.runtime.spec.process_config import CapabilityNames
 
 
@@ -23,12 +23,12 @@ def test_the_table() -> None:
     assert NAMES.index("CAP_SYS_ADMIN") == 21
     assert NAMES.index("CAP_CHECKPOINT_RESTORE") == 40
     assert len(DEFAULT) == 14
-    assert mask(DEFAULT) == 0xA80425FB  # what `docker run` shows in CapEff
+    assert capability_mask(DEFAULT) == 0xA80425FB  # what `docker run` shows in CapEff
 
 
 @pytest.mark.parametrize("name", ["net_raw", "NET_RAW", "cap_net_raw", "CAP_NET_RAW", " Net_Raw "])
 def test_spellings(name: str) -> None:
-    assert capabilities.normalise(name) == "CAP_NET_RAW"
+    assert capabilities.normalise_capability(name) == "CAP_NET_RAW"
 
 
 @pytest.mark.parametrize("name", ["", "CAP_", "CAP_NONSENSE", "-1", "NET RAW"])
@@ -63,16 +63,16 @@ def test_inheritable_and_ambient_are_empty_for_root() -> None:
     """CVE-2022-27649, CVE-2022-29162, CVE-2022-27650, GO-2022-0390."""
     sets = effective_sets(["sys_admin"])
     assert sets.inheritable == sets.ambient == 0
-    assert sets.effective == sets.permitted == sets.bounding == mask([*DEFAULT, "CAP_SYS_ADMIN"])
+    assert sets.effective == sets.permitted == sets.bounding == capability_mask([*DEFAULT, "CAP_SYS_ADMIN"])
 
 
 def test_another_user_keeps_only_what_was_added_by_name() -> None:
     plain = effective_sets(uid=1000)
     assert plain.effective == plain.permitted == plain.inheritable == plain.ambient == 0
-    assert plain.bounding == mask(DEFAULT)
+    assert plain.bounding == capability_mask(DEFAULT)
     added = effective_sets(["net_admin"], uid=1000)
-    assert added.ambient == added.effective == mask(["CAP_NET_ADMIN"])
-    assert added.bounding == mask([*DEFAULT, "CAP_NET_ADMIN"])
+    assert added.ambient == added.effective == capability_mask(["CAP_NET_ADMIN"])
+    assert added.bounding == capability_mask([*DEFAULT, "CAP_NET_ADMIN"])
     assert effective_sets(["ALL"], uid=1000).ambient == 0
     assert effective_sets(privileged=True, uid=1000).effective == 0
 
@@ -85,7 +85,7 @@ def test_unknown_capabilities_of_a_bundle_are_reported_not_fatal() -> None:
     """runtime-spec: what cannot be granted SHOULD NOT fail the start."""
     sets = from_oci({"bounding": ["CAP_KILL", "CAP_FUTURE"], "permitted": ["cap_kill"]})
     assert sets.unknown == ("CAP_FUTURE",)
-    assert sets.bounding == sets.permitted == mask(["CAP_KILL"])
+    assert sets.bounding == sets.permitted == capability_mask(["CAP_KILL"])
 
 
 def test_sets_the_kernel_would_refuse_are_cut() -> None:
@@ -96,7 +96,7 @@ def test_sets_the_kernel_would_refuse_are_cut() -> None:
 
 @given(st.sets(st.sampled_from(NAMES)))
 def test_names_and_masks_are_inverse(wanted: set[str]) -> None:
-    assert set(capabilities.names(mask(wanted))) == wanted
+    assert set(capabilities.capability_names(capability_mask(wanted))) == wanted
 
 
 @given(st.lists(st.sampled_from(NAMES)), st.lists(st.sampled_from(NAMES)))

@@ -108,7 +108,7 @@ def test_use_of_version_2(tmp_path: Path) -> None:
         io__stat="8:0 rbytes=100 wbytes=50 rios=1\n8:16 rbytes=11 wbytes=9\n",
         cpu__pressure="some avg10=1.50 avg60=0.00 total=9\nfull avg10=0.00 avg60=0.00 total=0\n",
     )
-    found = usage.read(Group(str(path)))
+    found = usage.read_usage(Group(str(path)))
     assert (found.cpu, found.memory, found.cache, found.peak, found.pids) == (2.5, 1000, 300, 1500, 4)
     assert (found.block_read, found.block_written) == (111, 59) and found.pressure == {"cpu": 1.5}
 
@@ -123,7 +123,7 @@ def test_use_of_version_1(tmp_path: Path) -> None:
     block = fill(
         tmp_path / "b", blkio__throttle__io_service_bytes="8:0 Read 70\n8:0 Write 30\n8:0 Total 100\nTotal 100\n"
     )
-    found = usage.read(Group1({"memory": str(memory), "cpuacct": str(cpu), "blkio": str(block)}))
+    found = usage.read_usage(Group1({"memory": str(memory), "cpuacct": str(cpu), "blkio": str(block)}))
     assert (found.cpu, found.memory, found.cache, found.memory_limit) == (1.5, 1000, 400, None)
     assert (found.block_read, found.block_written) == (70, 30)
 
@@ -132,7 +132,7 @@ def test_effective_limits_are_the_least_of_all_above(tmp_path: Path) -> None:
     fill(tmp_path / "a", memory__max="500", pids__max="max", cpu__max="200000 100000", memory__swap__max="max")
     fill(tmp_path / "a/b", memory__max="900", pids__max="40", cpu__max="max 100000", memory__swap__max="0")
     inner = fill(tmp_path / "a/b/c", memory__max="max", pids__max="80", cpuset__cpus__effective="0-1\n")
-    found = usage.effective(str(inner), str(tmp_path))
+    found = usage.tightest_limits(str(inner), str(tmp_path))
     assert (found.memory, found.pids, found.cpus, found.swap, found.cpuset) == (500, 40, 2.0, 0, "0-1")
 
 

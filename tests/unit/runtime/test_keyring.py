@@ -22,7 +22,7 @@ def test_no_keyring_means_no_key_calls(monkeypatch: pytest.MonkeyPatch, code: in
 
     monkeypatch.setattr(kernel_process, "join_session_keyring", fail)
     warnings: list[str] = []
-    assert session_keyring.join("c", warn=warnings.append) == session_keyring.deny_filter()
+    assert session_keyring.join_own_keyring("c", warn=warnings.append) == session_keyring.deny_filter()
     assert bool(warnings) is (code == errno.EDQUOT)  # without keys altogether nothing is lost
 
 
@@ -32,7 +32,7 @@ def test_other_errors_stay_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(kernel_process, "join_session_keyring", fail)
     with pytest.raises(OSError):
-        session_keyring.join("c")
+        session_keyring.join_own_keyring("c")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_propagation_of_the_old_tree_never_reaches_the_host() -> None:
 
 
 def test_options() -> None:
-    parsed = mount_options.parse(
+    parsed = mount_options.parse_mount_options(
         ["rbind", "ro", "rw", "nosuid", "rnoexec", "noatime", "rslave", "sync", "size=5", "rro"]
     )
     assert parsed.bind and parsed.recursive
@@ -140,11 +140,11 @@ def test_options() -> None:
 
 
 def test_a_later_access_time_choice_wins() -> None:
-    assert mount_options.parse(["noatime", "strictatime"]).set == mounts.MOUNT_ATTR_STRICTATIME
-    assert mount_options.parse(["strictatime", "relatime"]).set == 0
+    assert mount_options.parse_mount_options(["noatime", "strictatime"]).set == mounts.MOUNT_ATTR_STRICTATIME
+    assert mount_options.parse_mount_options(["strictatime", "relatime"]).set == 0
 
 
 @pytest.mark.parametrize("word", mount_options.KNOWN)
 def test_every_option_of_the_table_is_known(word: str) -> None:
-    parsed = mount_options.parse([word])
+    parsed = mount_options.parse_mount_options([word])
     assert parsed.filesystem == []
