@@ -79,7 +79,9 @@ class Worker:
                 poll.unregister(read)
             if self._socket.fileno() in ready:
                 result = self._answer()
-                # what ran is gone, so what it wrote last is in the pipe already
+                # The command and all that it started have ended before the worker answers, so their last output is in
+                # the pipe already. Its other end may still be open in the worker: without O_NONBLOCK the last read
+                # would wait for ever.
                 os.set_blocking(read, False)
                 try:
                     while piece := os.read(read, _CHUNK):
@@ -103,9 +105,10 @@ class Worker:
         return message.get("result")
 
     def close(self) -> None:
-        """End it, and wait until it has gone: what it ran is gone then, too."""
+        """End the worker, and wait until it has gone; the command that it ran is gone then, too."""
         try:
-            # a thread may wait for its answer just now: closing would neither wake that nor tell the worker
+            # shutdown and not close: another thread may wait in recv(2) for this worker's answer, which keeps the
+            # socket open. Only shutdown wakes that thread, and lets the worker see the end.
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
@@ -113,7 +116,7 @@ class Worker:
             fd = os.pidfd_open(self._pid)
             try:
                 if not select.select([fd], [], [], _PATIENCE)[0]:
-                    os.kill(self._pid, signal.SIGKILL)  # in the middle of a copy; its children end with it
+                    os.kill(self._pid, signal.SIGKILL)  # it is in the middle of a copy; its children end with it
             finally:
                 os.close(fd)
             os.waitpid(self._pid, 0)
@@ -133,7 +136,7 @@ class Workers:
         self._closed = False
 
     def prepare(self) -> None:
-        """Start one now when there is none: it loads while the first step is planned."""
+        """Start a worker if there is none, so that it loads its modules while the first step is planned."""
         with self._lock:
             if not self._all:
                 self._all.append(Worker())
@@ -156,7 +159,7 @@ class Workers:
             self._idle.append(worker)
 
     def close(self) -> None:
-        """End all of them, with what they run."""
+        """End all workers, with the commands that they run. `take` refuses from then on."""
         with self._lock:
             self._closed = True
             workers, self._all, self._idle = self._all, [], []

@@ -38,12 +38,12 @@ class Noted:
         self.listings = listings
 
     def to_json(self) -> bytes:
-        """For the pipe to the worker."""
+        """The notes as a message for the pipe from the child that mounted the root."""
         return json.dumps([self.missing, self.listings]).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Noted:
-        """The reverse of `to_json`; nothing was noted where the root could not be mounted."""
+        """What `to_json` wrote; an empty message, from a child that could not mount the root, notes nothing."""
         missing, listings = json.loads(content or b"[[],{}]")
         return cls(
             [(str(here), [str(name) for name in names]) for here, names in missing],
@@ -76,7 +76,7 @@ def _missing(root: int, base: str, target: str) -> Missing | None:
                 link = _dangling(root, path)
                 if link is None:
                     return None if ".." in names[position:] else (here, names[position:])
-                # the target of a dangling link is what will be made
+                # The name is a link to nothing. The runtime will make what it points to, so that is noted in its place.
                 start = "" if link.startswith("/") else here
                 names = [n for n in f"{start}/{link}".split("/") if n not in ("", ".")] + names[position + 1 :]
                 here = "/"
@@ -261,7 +261,7 @@ def settle_times(upper: str, since: int, timestamp: int, lowerdirs: Sequence[str
 
 
 def _has_time_below(lowerdirs: Sequence[str], name: str, mtime: int) -> bool:
-    """Whether the uppermost layer that has `name` has it with this time. It is asked for young files only: few."""
+    """Whether the uppermost layer that has `name` has it with this time, in ns."""
     for lower in lowerdirs:
         try:
             return os.stat(f"{lower}/{name}", follow_symlinks=False).st_mtime_ns == mtime

@@ -23,7 +23,11 @@ _FILES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": 
 
 
 class Joined(NamedTuple):
-    """id_map: of the container that is joined, None without one; network: id of the one whose network is shared."""
+    """What a container joins.
+
+    id_map: of the container whose user namespace is joined, None where it has its own; network: id of the container
+    whose network is shared, None where none is.
+    """
 
     namespaces: NamespaceChoice
     id_map: IdMap | None = None
@@ -56,7 +60,7 @@ def _modes(kind: str) -> tuple[str | None, ...]:
 
 
 def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joined:
-    """Every namespace of the container. network_mode: what --network came to.
+    """Find out every namespace of a new container. network_mode: the mode that --network or the settings ask for.
 
     Raises InvalidState when a container to join does not run, UsageError when two with different user namespaces are
     asked for.

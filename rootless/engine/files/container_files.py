@@ -66,7 +66,9 @@ class ContainerFiles:
         if not bare:
             job.binds = self._binds()
             job.seeds = [(seed.source, seed.target) for seed in launch.seed_volumes]
-        # One mount at a time of a stopped container's tree: overlayfs does not like two on one upper directory
+        # Only one command at a time mounts the tree of a stopped container: two overlays on one upper directory are
+        # undefined (overlayfs.rst of the kernel, "Sharing and copying layers"). A container that runs has its mount
+        # already, which is entered instead.
         self._lock = None if self._is_running else Lock(f"{self.directory}/files.lock")
         self._pid = -1
         self.feed = self._archive = self._requests = self._answers = -1
@@ -87,7 +89,8 @@ class ContainerFiles:
                 ends += os.pipe()
             requests, self._requests, self._answers, answers, arriving, self.feed, self._archive, leaving = ends
             argv = worker_command("rootless.storage.roots.transfer_worker", site_packages=True)
-            # First out of the way of the numbers that the worker's ends are to have
+            # Copies above the numbers that the worker's ends are to have: dup2(2) onto one of those would close an end
+            # that happens to have that number here
             out = leaving if self._out < 0 else self._out
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (requests, answers, arriving, out)]
             actions = [(os.POSIX_SPAWN_DUP2, fd, at) for fd, at in zip(high, (0, 1, _IN, _OUT), strict=True)]

@@ -112,8 +112,8 @@ def _out(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopy
         from rootless.storage.files.placer import ArchivePlacer
 
         try:
-            # the links in the path were followed to their end: a link there now was put there since, by a container
-            # that shares the directory above, perhaps
+            # All links of the path were followed before. A link at its end now was put there since, perhaps by a
+            # container that has the directory above it as a volume, and is not followed.
             fd = os.open(top, _DIRECTORY | (os.O_NOFOLLOW if placing.inside else 0))
             try:
                 placer = ArchivePlacer(fd, None, overwrite=options.overwrite, keep=options.archive)
@@ -133,7 +133,7 @@ def _in(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopyO
             there = _find_destination(files, path)
             if not there.is_directory:
                 raise InvalidInput(f"destination '{target.container}:{target.path}' must be a directory")
-            # an archive says whose its files are
+            # An archive from standard input says whose its files are, and that is kept, as docker does
             request = _request(CopyPlacing(True, "."), options, owners=True)
             request.keep = True
             return _place(files, request, _stream_in)

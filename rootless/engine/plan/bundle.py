@@ -249,7 +249,8 @@ def _mount(mount: ResolvedMount) -> BundleMount:
 
 
 def _device_mounts(facts: BundleFacts) -> list[BundleMount]:
-    # an ordinary user cannot make device nodes: the host's own are bound, with the host's own permissions
+    # mknod(2) wants CAP_MKNOD in the initial user namespace, so the host's own nodes are bound; what a container may do
+    # with them is what their modes on the host allow the user
     return [
         BundleMount(
             inside, "bind", host, ("bind", "rprivate", "nosuid", "noexec", *(() if "w" in permissions else ("ro",)))

@@ -165,16 +165,18 @@ def _words(spec: MountSpec) -> tuple[str, ...]:
         return (*spec.options, *(() if any(o.startswith("mode=") for o in spec.options) else ("mode=1777",)), access)
     if spec.kind == IMAGE:
         return spec.options
-    # a volume never brings devices or setuid programs that its files' owner could not have anyway; docker allows both
+    # Neither nosuid nor nodev, as with docker: in a user namespace a setuid program gives no other ids than the
+    # container's own, and a device node opens only for a user whom its mode lets open it on the host as well
     words = ["rbind" if spec.recursive else "bind", spec.propagation or "rprivate", *spec.options]
     if spec.idmap:
-        # mount_setattr(2): CAP_SYS_ADMIN in the user namespace that owns the file system, which is the host's
+        # mount_setattr(2): an idmapped mount needs CAP_SYS_ADMIN in the user namespace that owns the file system, which
+        # is the host's own for everything that a user can name here
         raise HostLimit(
             f"cannot idmap the mount on '{spec.target}': the kernel gives idmapped mounts only to the host's root",
             hint="use the option U, which changes the files' owner, or --userns=keep-id",
         )
     if spec.read_only:
-        # recursive, or a mount below the source stays writable (docker since 25)
+        # `ro` is about one mount alone, and what is mounted below the source would stay writable (docker since 25)
         words.append("rro" if spec.recursive else "ro")
     else:
         words.append(access)
