@@ -15,8 +15,8 @@ from tests.conftest import Runner, make_private_directory, remove_private_direct
 from tests.house import TracedCopy
 from tests.integration.image.conftest import Registry
 
-RUN = 135
-PULL = 92
+RUN = 136
+PULL = 93
 BUILD = 183
 LISTING = 53
 OF_THE_HOST = ("host/cgroups", "host/dbus", "host/scope", "runtime/cgroups/", "storage/drivers/", "storage/owners/")
