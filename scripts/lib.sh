@@ -19,7 +19,10 @@ make_venv() {
     local venv=$1 extra=${2:-} stamp python
     stamp=$(cd "$top" && find pyproject.toml rootless docs/man contrib/completions -type f ! -name "*.pyc" -print0 |
         sort -z | xargs -0 sha256sum | sha256sum)$extra
-    [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    local lock
+    exec {lock}>"$venv.lock"
+    flock "$lock"  # two scripts at once would install into one directory
+    if [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$stamp" ]; then exec {lock}>&-; return; fi
     [ -x "$venv/bin/pip" ] || { python=$(system_python) && "$python" -m venv "$venv"; }
     # setuptools writes build/ and *.egg-info beside the sources: build from a copy, the checkout may be read-only
     local copy
@@ -28,6 +31,7 @@ make_venv() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check "$copy$extra"
     rm -rf "$copy"
     echo "$stamp" >"$venv/.stamp"
+    exec {lock}>&-
 }
 
 # as_user USER COMMAND...: run it as USER with a clean environment and a private runtime directory, as a login has.

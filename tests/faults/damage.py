@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 from tests.faults.campaign import Campaign, Trial
@@ -26,7 +27,7 @@ class Damages(Campaign):
         self._furnish(scene)
         whole = scene.files / "whole"
         _open(scene.root)
-        shutil.copytree(scene.root, whole, symlinks=True)
+        _copy(scene.root, whole)
         things = set(scene.things)
         while True:
             scene.things = set(things)
@@ -41,7 +42,7 @@ class Damages(Campaign):
             yield
             _open(scene.root)
             shutil.rmtree(scene.root)
-            shutil.copytree(whole, scene.root, symlinks=True)
+            _copy(whole, scene.root)
 
     @staticmethod
     def _furnish(scene: Scene) -> None:
@@ -77,7 +78,7 @@ class Damages(Campaign):
         repaired = _spoken(scene.command("system", "check", "--repair"))
         again = _spoken(scene.command("system", "check"))
         if again.code and not any(
-            word in again.stdout + repaired.stdout for word in ("rm -f", "remove", "rmi", "only you", "system check")
+            word in again.stdout + repaired.stdout for word in ("rm -f", "remove", "rmi", "only you", "again")
         ):
             raise Broken(f"neither repaired, nor told what to do: {checked}\n{repaired}\n{again}")
         for name in _spoken(scene.command("ps", "-aq", "--no-trunc")).stdout.split():
@@ -98,6 +99,11 @@ def _spoken(done: Done, *, works: bool = False) -> Done:
     if done.code and (works or not (done.stderr.strip() or done.stdout.strip())):
         raise Broken(str(done))
     return done
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy with all that a layer's tree is compared by: hard links, modes, times, attributes."""
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def _open(root: Path) -> None:

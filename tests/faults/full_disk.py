@@ -2,7 +2,8 @@
 
     python full_disk.py DIRECTORY KIND
 
-KIND is `bytes` or `inodes`: what the small tmpfs on DIRECTORY has none of any more.
+KIND is `bytes` or `inodes`: what the small tmpfs on DIRECTORY has none of any more. `old` stands for bytes, and a store
+as a version made it that kept no room for removing and made its locks when it took them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if __name__ == "__main__":
 
 from tests.conftest import Runner, make_runner
 
-_LIMITS = {"bytes": "size=12m", "inodes": "size=64m,nr_inodes=1500"}
+_LIMITS = {"bytes": "size=12m", "old": "size=12m", "inodes": "size=64m,nr_inodes=1500"}
 _COMMAND = ("sh", "-c", "echo hello; trap 'exit 3' TERM; sleep 1000 & wait")
 
 
@@ -38,6 +39,9 @@ def main() -> None:
     for name in ("a", "b"):
         until_logged(run, name)
         os.kill(monitor(root, name), signal.SIGKILL)
+    if kind == "old":
+        for name in ("reserve", "store", "names"):
+            (root / "locks" / name).unlink()
     fill(directory, kind)
     looks(run)
     stops(run, root)
@@ -65,7 +69,7 @@ def until_logged(run: Runner, name: str) -> None:
 def fill(directory: Path, kind: str) -> None:
     """Leave no room: not one byte, or not one inode."""
     try:
-        if kind == "bytes":
+        if kind != "inodes":
             for size in (1 << 16, 1):
                 with open(directory / f"filler-{size}", "wb", buffering=0) as file:
                     while file.write(b"x" * size):
@@ -113,8 +117,8 @@ def starts(run: Runner) -> None:
 
 def removes(run: Runner, root: Path) -> None:
     """Everything that frees room."""
+    run("rmi", "second:1")  # before anything has made room
     run("rm", "-f", "b")
-    run("rmi", "second:1")
     run("rmi", "-f", "busybox")
     run("system", "prune", "-af")
     run("rm", "-f", "a", "c", "new", check=False)

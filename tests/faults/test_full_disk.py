@@ -15,7 +15,7 @@ pytestmark = pytest.mark.once
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
 
-@pytest.mark.parametrize("kind", ["bytes", "inodes"])
+@pytest.mark.parametrize("kind", ["bytes", "inodes", "old"])
 def test_a_full_disk_can_be_freed(kind: str, store_root: Path) -> None:
     require(Path("/bin/busybox").exists(), "no /bin/busybox on this host (apt-get install busybox-static)")
     probe = subprocess.run([*_NAMESPACE, "mount", "-t", "tmpfs", "none", store_root], capture_output=True, check=False)

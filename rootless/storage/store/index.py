@@ -25,7 +25,7 @@ from rootless.image.manifest import (
     select_manifest,
 )
 from rootless.image.platform import host_platform
-from rootless.paths import Lock, atomic_write, sync_paths
+from rootless.paths import Lock, atomic_write, overwrite_file, sync_paths
 from rootless.storage.store.blobs import Blobs
 
 TYPE_CHECKING = False
@@ -402,9 +402,11 @@ def _repository(name: str) -> str:
 
 
 def write_freeing(path: str, content: bytes, reserve: str) -> None:
-    """Replace file `path`, for a change that lets something be freed; on a full disk in the room of `reserve`.
+    """Replace the JSON file `path`, for a change that lets something be freed; on a full disk in the room of `reserve`.
 
-    Raises OSError when that does not suffice.
+    A store that an earlier version made has no reserve before its first change with room. There a content that is not
+    longer is written over the old one: a kill leaves one of the two, a power cut in that moment a damaged file. Raises
+    OSError when nothing suffices.
     """
     try:
         atomic_write(path, content)
@@ -414,7 +416,10 @@ def write_freeing(path: str, content: bytes, reserve: str) -> None:
         try:
             os.unlink(reserve)
         except FileNotFoundError:
-            raise e from None
+            if len(content) > os.stat(path).st_size:
+                raise e from None
+            overwrite_file(path, content)
+            return
         atomic_write(path, content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_what_removes_takes_the_reserve(no_new_files: Path) -> None:
     write_freeing(str(index), b"new", str(kept))
     assert index.read_text() == "new"
     assert not kept.exists()
+
+
+def test_what_removes_does_without_the_reserve_of_later_versions(no_new_files: Path) -> None:
+    index, reserved = no_new_files / "index.json", str(no_new_files / "locks/reserve")
+    index.write_text('["one", "two"]')
+    write_freeing(str(index), b'["one"]', reserved)
+    assert json.loads(index.read_text()) == ["one"]
+    with pytest.raises(OSError, match="No space left"):
+        write_freeing(str(index), b'["one", "two", "three"]', reserved)
+    assert json.loads(index.read_text()) == ["one"]
 
 
 def test_the_reserve_is_made_again(tmp_path: Path) -> None:
