@@ -30,7 +30,6 @@ _INJECTIONS = (
     ("EAGAIN", "clone,clone3,fork,vfork"),
     ("ENOMEM", "clone,clone3,fork,vfork"),
     ("EPERM", "chmod,fchmod,fchmodat,fchown,fchownat,utimensat,setxattr,fsetxattr,kill,pidfd_send_signal"),
-    ("ENOENT", "unlink,unlinkat,rmdir,rename,renameat,readlink,readlinkat"),
     ("ECONNRESET", "sendto,recvfrom,sendmsg,recvmsg,connect"),
 )  # fmt: skip
 _DURABLE = {"create", "run_detached", "run_kept", "rename", "update", "tag", "volume_create"}
@@ -59,7 +58,7 @@ class Injections(Campaign):
         for number in range(1, _MOST + 1):
             name, operation = operations.pick(rng)
             error, calls = rng.choice(_INJECTIONS)
-            at = int(2 ** (rng.random() * 8))
+            at = int(2 ** (rng.random() * 5))
             when = f"{at}+" if error in ("ENOSPC", "EDQUOT", "EMFILE") and rng.random() < 0.5 else str(at)
             inject = f"inject={calls}:error={error}:when={when}"
             prefix = ["strace", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", inject, "-e", "signal=none"]

@@ -80,7 +80,7 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
             raise damage.newer
     names = {damage.name for damage in damaged}
     directory = engine.store.containers.path(record.id)
-    if names.intersection(networking.NAMES_FILES) and not os.path.getsize(f"{directory}/resolv.conf"):
+    if names.intersection(networking.NAMES_FILES) - {"resolv.conf"} and _is_empty(f"{directory}/resolv.conf"):
         names.add("resolv.conf")  # which may be empty by right, so that `damages` cannot tell
     options = record.options
     try:
@@ -103,6 +103,13 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
     except OSError as e:
         raise HostLimit(f"cannot write below '{directory}': {e.strerror}") from e
     return f"made again from its record: {', '.join(sorted(names))}{taken}"
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return not os.path.getsize(path)
+    except OSError:
+        return False
 
 
 def _plan(engine: Engine, record: ContainerRecord, options: ContainerOptions) -> ContainerPlan:
