@@ -1,7 +1,7 @@
 """Failing system calls: strace lets the nth call of a kind fail, with ENOSPC, EIO, EINTR and the like.
 
-strace takes from setuid programs what they are installed for, so that a user with a range has only the command itself
-traced; a user with one id has monitors, workers and containers traced too, each with a count of its own.
+Only the command itself is traced: strace takes from setuid programs, newuidmap for one, what they are installed for,
+and it would stay for as long as a monitor lives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 
-from tests.conftest import owns_range
 from tests.faults.campaign import Campaign, Trial
 from tests.faults.operations import Operations
 from tests.faults.scene import Broken, Done, Scene
@@ -62,8 +61,6 @@ class Injections(Campaign):
             when = f"{at}+" if error in ("ENOSPC", "EDQUOT", "EMFILE") and rng.random() < 0.5 else str(at)
             inject = f"inject={calls}:error={error}:when={when}"
             prefix = ["strace", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", inject, "-e", "signal=none"]
-            if not owns_range():
-                prefix.insert(1, "-f")
             self.says(f"{' '.join(operation.words)} · {inject}")
             done = scene.run(operation, prefix)
             injected = [line for line in log.read_text(errors="replace").splitlines() if "(INJECTED)" in line]
