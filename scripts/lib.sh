@@ -27,7 +27,7 @@ make_venv() {
     # setuptools writes build/ and *.egg-info beside the sources: build from a copy, the checkout may be read-only
     local copy
     copy=$(mktemp -d)
-    tar -C "$top" --exclude=.git --exclude=.venv --exclude=__pycache__ -cf - . | tar -C "$copy" -xf -
+    tar -C "$top" --exclude=.git --exclude=.venv --exclude=.hypothesis --exclude=__pycache__ -cf - . | tar -C "$copy" -xf -
     "$venv/bin/pip" install --quiet --disable-pip-version-check "$copy$extra"
     rm -rf "$copy"
     echo "$stamp" >"$venv/.stamp"
