@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState
 
+_PATIENCE = 5.0  # seconds for a monitor to note an end that it will see
 _POLL = 0.05  # seconds between looks where nothing can be waited on
 
 
@@ -57,7 +58,7 @@ def stop_containers(
 
 
 def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str | None) -> Target | None:
-    container_id, directory, state = _look(engine, container)
+    container_id, directory, state = _look_for_end(engine, container)
     if state.status == "restarting":
         return _end_restarts(directory, state)
     if not state.is_running:
@@ -82,6 +83,31 @@ def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str
     target.deadline = None if patience < 0 else time.monotonic() + patience
     target.on_end = lambda: events.record_container(engine, record, "stop")
     return target
+
+
+def _look_for_end(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
+    """As `_look`, before an end.
+
+    Where the process has ended by itself just now, its monitor is told to start no other, and waited for: else a
+    container with a restart policy would run again right after its stop.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        container_id, directory, state = _look(engine, container)
+        if not state.is_running or time.monotonic() > deadline or _is_process(state):
+            return container_id, directory, state
+        mark_stop(directory)
+        time.sleep(_POLL)
+
+
+def _is_process(state: ContainerState) -> bool:
+    """Whether the first process that the state names is there still."""
+    from rootless.kernel.procfs import start_time
+
+    try:
+        return start_time(state.pid) == state.pid_start
+    except OSError:
+        return False
 
 
 def _end_restarts(directory: str, state: ContainerState) -> Target | None:
@@ -147,7 +173,7 @@ def _begin_kill(engine: Engine, container: str, wanted: str) -> Target | None:
 
 def begin_forced_end(engine: Engine, container: str) -> Target | None:
     """Kill a container that shall be removed, whatever it does; None when it does not run. Raises NotFound."""
-    _, directory, state = _look(engine, container)
+    _, directory, state = _look_for_end(engine, container)
     if state.status == "restarting":
         return _end_restarts(directory, state)
     if not state.is_running:
