@@ -64,10 +64,14 @@ class StreamOptions(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an attachment ended: the container's exit code, or None when the user detached and it runs on."""
+    """How an attachment ended: the container's exit code, or None when the user detached and it runs on.
+
+    is_abandoned: the exit code is ours, for nobody reads our output any more, and the container runs on.
+    """
 
     exit_code: int | None
     pid: int | None = None
+    is_abandoned: bool = False
 
     @property
     def detached(self) -> bool:
@@ -322,7 +326,7 @@ class _Client:
             fd = streams.stdout if kind == protocol.STDOUT else streams.stderr
             if fd is not None and not write_all(fd, payload):
                 # who read our output is gone: as for any program in a pipeline
-                return Outcome(128 + signal.SIGPIPE, self.pid)
+                return Outcome(128 + signal.SIGPIPE, self.pid, is_abandoned=True)
         elif kind == protocol.STARTED:
             self.pid = _started(payload, self.warn)
             if self.on_started:

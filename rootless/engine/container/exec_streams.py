@@ -64,6 +64,7 @@ class Carrier:
         self.unsent = bytearray()
         self.outputs: dict[int, int] = {}
         self.ended = False
+        self.is_abandoned = False
 
     def use_pipes(self, pipes: Pipes) -> None:
         """Carry over the pipes of a process without a terminal."""
@@ -101,7 +102,8 @@ class Carrier:
         if detached:
             self._leave_a_reader()
             return None
-        return self.process.wait()
+        code = self.process.wait()
+        return 128 + signal.SIGPIPE if self.is_abandoned else code
 
     def _loop(self, wake_read: int) -> bool:
         while not (self.ended and not self.outputs):
@@ -137,10 +139,22 @@ class Carrier:
             return
         except OSError:
             chunk = b""  # EIO: nobody has the pty open any more
-        if not chunk or not write_all(self.outputs[fd], chunk):
+        is_abandoned = bool(chunk) and not write_all(self.outputs[fd], chunk)
+        if not chunk or is_abandoned:
             del self.outputs[fd]
             if fd != self.terminal:
                 os.close(fd)  # the process gets SIGPIPE, as in any pipeline
+            elif is_abandoned:
+                self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Nobody reads what comes from the pty. Its processes would block when it is full, and we wait for them for
+        ever: they get SIGHUP instead, as those of a terminal that is closed."""
+        self.is_abandoned = True
+        self.process.close_console()
+        self.terminal = None
+        self.stdin = self.sink = -1
+        self.unsent.clear()
 
     def _read_stdin(self) -> bool:
         """Take what was typed; whether the user detached."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 from rootless.engine.types import AttachOptions, RunOutcome
-from rootless.errors import InvalidState, RootlessError, RuntimeFailure, UsageError
+from rootless.errors import HostLimit, InvalidState, NotFound, RootlessError, RuntimeFailure, UsageError
 from rootless.monitor import stop_request
 from rootless.records.container_options import ContainerOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+
     from rootless.engine.container import attach_client
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord
@@ -32,7 +34,7 @@ def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptio
             attach_client.launch_detached(connection, directory, engine.warn)
             return RunOutcome(container_id, None)
         streams = _streams(options, attach)
-        outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
+        outcome = _launch_attached(engine, connection, (container_id, directory), streams, ends=options.rm)
     except RuntimeFailure:
         if options.rm and container_id:
             _discard(engine, container_id)
@@ -40,6 +42,64 @@ def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptio
     finally:
         connection.close()
     return RunOutcome(container_id, outcome.exit_code)
+
+
+def _launch_attached(
+    engine: Engine,
+    connection: socket.socket,
+    container: tuple[str, str],
+    streams: attach_client.StreamOptions,
+    *,
+    ends: bool,
+) -> attach_client.Outcome:
+    """Have the monitor start a container (its id and directory), and follow it.
+
+    ends: a container of --rm is ended when its output can be written nowhere any more. Nobody would see what it does,
+    and nobody knows of it but us: `run --rm … | head` would leave it behind for ever. One that stays is left to run.
+    """
+    from rootless.engine.container import attach_client
+
+    container_id, directory = container
+    try:
+        outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
+    except HostLimit:  # a full disk below the output
+        if ends:
+            _end_abandoned(engine, container_id)
+        raise
+    if ends and outcome.is_abandoned:
+        _end_abandoned(engine, container_id)
+    return outcome
+
+
+def _end_abandoned(engine: Engine, container_id: str) -> None:
+    """Stop a container as `stop` does, and without waiting where its first process cannot hear of that."""
+    from rootless.engine.container.lifecycle import stop_containers
+    from rootless.engine.container.reconcile import state_of
+
+    try:
+        state = state_of(engine, container_id)
+        record = engine.store.containers.read(container_id)
+        if not state.is_running:
+            return
+        is_deaf = _is_deaf(state.pid, record.stop.signal)
+    except RootlessError:
+        return  # it has ended by itself, and its monitor has removed it
+    for ended in stop_containers(engine, [container_id], timeout=0 if is_deaf else None):
+        if ended.error is not None and not isinstance(ended.error, NotFound):
+            engine.warn(f"container {container_id[:12]} runs on: {ended.error.message}")
+
+
+def _is_deaf(pid: int, number: int) -> bool:
+    """Whether a signal does nothing to a process: for the first one of a pid namespace there are no default actions
+    (pid_namespaces(7)), so that it must have a handler, or wait for the signal with sigwait(3)."""
+    from rootless.kernel.procfs import status_field
+
+    try:
+        is_first = status_field(pid, "NSpid").split()[1:][-1:] == ["1"]
+        heard = int(status_field(pid, "SigCgt"), 16) | int(status_field(pid, "SigBlk"), 16)
+    except (OSError, KeyError, ValueError):
+        return False  # it has ended, or the kernel does not say
+    return is_first and not heard >> (number - 1) & 1
 
 
 def _discard(engine: Engine, container_id: str) -> None:
@@ -106,7 +166,8 @@ def start_container(
         options = _saved_options(engine, container_id)
         if not interactive:
             attach = attach._replace(no_stdin=True)
-        outcome = attach_client.launch_attached(connection, directory, _follow(options, attach), warn=engine.warn)
+        streams = _follow(options, attach)
+        outcome = _launch_attached(engine, connection, (container_id, directory), streams, ends=options.rm)
     finally:
         connection.close()
     return RunOutcome(container_id, outcome.exit_code)

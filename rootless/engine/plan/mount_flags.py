@@ -9,6 +9,10 @@ from typing import NamedTuple
 from rootless.errors import UsageError
 from rootless.units import parse_size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 BIND, VOLUME, TMPFS, IMAGE = "bind", "volume", "tmpfs", "image"
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -70,9 +74,41 @@ def parse_volume(text: str, working_directory: str) -> MountSpec:
         if is_path
         else MountSpec(VOLUME, source, target)
     )
-    for option in fields[2].split(",") if len(fields) == 3 else ():
+    options = fields[2].split(",") if len(fields) == 3 else []
+    for option in options:
         spec = _volume_option(spec, option, text)
+    clash = _find_clash(options)
+    if clash is not None:
+        raise UsageError(f"invalid mode: {fields[2]} (--volume)", hint=clash)
     return spec
+
+
+# words of -v, and fields of --mount, of which a mount has one at most. Any other may be given once, too
+_EXCLUSIVE = (
+    ("ro", "rw"),
+    ("z", "Z"),
+    ("copy", "nocopy", "volume-nocopy"),
+    ("bind", "rbind"),
+    _PROPAGATIONS,
+    _CONSISTENCY,
+    ("exec", "noexec"),
+    ("suid", "nosuid"),
+    ("dev", "nodev"),
+    ("readonly", "readwrite"),
+    ("bind-recursive", "bind-nonrecursive"),
+)
+
+
+def _find_clash(options: Iterable[str]) -> str | None:
+    """What is wrong with options that exclude each other, or are doubled, in words; None when nothing is."""
+    seen: dict[tuple[str, ...], str] = {}
+    for option in options:
+        group = next((each for each in _EXCLUSIVE if option in each), (option,))
+        first = seen.get(group)
+        if first is not None:
+            return f"'{option}' is given twice" if first == option else f"'{first}' and '{option}' exclude each other"
+        seen[group] = option
+    return None
 
 
 def host_path(source: str, working_directory: str) -> str:
@@ -146,9 +182,15 @@ def parse_mount(text: str, working_directory: str) -> MountSpec:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as e:
         raise UsageError(f"invalid mount '{text}' (--mount): {e}") from e
-    pairs = [field.partition("=") for field in (rows[0] if rows else [])]
-    given = {_ALIASES.get(name.strip().lower(), name.strip().lower()): value for name, _, value in pairs}
-    flags = {_ALIASES.get(name.strip().lower(), name.strip().lower()) for name, equals, _ in pairs if not equals}
+    pairs = [
+        (_ALIASES.get(name.strip().lower(), name.strip().lower()), equals, value)
+        for name, equals, value in (field.partition("=") for field in (rows[0] if rows else []))
+    ]
+    clash = _find_clash(name for name, _, _ in pairs)
+    if clash is not None:
+        raise UsageError(f"invalid mount '{text}' (--mount): {clash}")
+    given = {name: value for name, _, value in pairs}
+    flags = {name for name, equals, _ in pairs if not equals}
     kind = given.pop("type", VOLUME)
     if kind not in (BIND, VOLUME, TMPFS, IMAGE):
         raise UsageError(f"invalid mount type '{kind}' (--mount)", hint="use bind, volume, tmpfs or image")

@@ -131,6 +131,12 @@ class Process:
         self.kill()
         self.close()
 
+    def close_console(self) -> None:
+        """Close the pty's master: the processes on it get SIGHUP."""
+        if self.console_fd is not None:
+            os.close(self.console_fd)
+            self.console_fd = None
+
     def close(self) -> None:
         """Close the fds that belong to this object."""
         for name in ("pidfd", "console_fd", "userns_fd"):

@@ -44,6 +44,45 @@ def test_bad_volumes(text: str) -> None:
         parse_volume(text, "/cwd")
 
 
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ("ro,rw", "'ro' and 'rw' exclude each other"),
+        ("rw,ro", "'rw' and 'ro' exclude each other"),
+        ("ro,ro", "'ro' is given twice"),
+        ("z,ro,Z", "'z' and 'Z' exclude each other"),
+        ("rslave,rprivate", "'rslave' and 'rprivate' exclude each other"),
+        ("bind,rbind", "'bind' and 'rbind' exclude each other"),
+        ("exec,noexec", "'exec' and 'noexec' exclude each other"),
+        ("cached,delegated", "'cached' and 'delegated' exclude each other"),
+        ("U,U", "'U' is given twice"),
+    ],
+)
+def test_options_of_a_volume_that_contradict(options: str, hint: str) -> None:
+    """docker's words: its linuxValidMountMode counts each group."""
+    with pytest.raises(UsageError, match=rf"^invalid mode: {options} ") as raised:
+        parse_volume(f"/x:/y:{options}", "/")
+    assert raised.value.hint == hint
+    with pytest.raises(UsageError, match=r"^invalid mode: nocopy,copy "):
+        parse_volume("v:/y:nocopy,copy", "/")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("ro,rw", "'readonly' and 'readwrite' exclude each other"),
+        ("readonly,ro=false", "'readonly' is given twice"),
+        ("src=/a", "'source' is given twice"),
+        ("target=/z", "'target' is given twice"),
+        ("suid,nosuid", "'suid' and 'nosuid' exclude each other"),
+        ("bind-nonrecursive,bind-recursive=enabled", "exclude each other"),
+    ],
+)
+def test_fields_of_a_mount_that_contradict(fields: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_mount(f"type=bind,source=/x,dst=/y,{fields}", "/")
+
+
 def test_mount_flag() -> None:
     assert parse_mount("type=bind,src=h,dst=/d,ro", "/cwd") == MountSpec("bind", "/cwd/h", "/d", read_only=True)
     assert parse_mount("type=volume,source=v,target=/d,volume-nocopy", "/") == MountSpec(
