@@ -19,7 +19,7 @@ MODULES = {
     "attach_container": "container.start",
     "wanted_after_boot": "container.boot",
     "stop_containers": "container.lifecycle",
-    "restart_containers": "container.lifecycle",
+    "restart_containers": "container.start",
     "kill_containers": "container.lifecycle",
     "wait_for_container": "container.lifecycle",
     "rename_container": "container.lifecycle",
@@ -107,7 +107,6 @@ if TYPE_CHECKING:
     from rootless.engine.container.inspect import inspect_container as inspect_container
     from rootless.engine.container.lifecycle import kill_containers as kill_containers
     from rootless.engine.container.lifecycle import rename_container as rename_container
-    from rootless.engine.container.lifecycle import restart_containers as restart_containers
     from rootless.engine.container.lifecycle import stop_containers as stop_containers
     from rootless.engine.container.lifecycle import wait_for_container as wait_for_container
     from rootless.engine.container.listing import container_ports as container_ports
@@ -115,6 +114,7 @@ if TYPE_CHECKING:
     from rootless.engine.container.pause import pause_container as pause_container
     from rootless.engine.container.pause import unpause_container as unpause_container
     from rootless.engine.container.start import attach_container as attach_container
+    from rootless.engine.container.start import restart_containers as restart_containers
     from rootless.engine.container.start import run_container as run_container
     from rootless.engine.container.start import start_container as start_container
     from rootless.engine.container.stats import container_stats as container_stats

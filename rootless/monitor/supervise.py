@@ -389,6 +389,7 @@ class Supervisor:
         if removes:
             state.record_event(spec, "destroy")
         if delay is not None:
+            spec.plan.seed_volumes = []  # it has run: what it has taken out of a volume does not come back
             self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
             self._timer = self.loop.later(delay, self._launch)
             return

@@ -219,6 +219,11 @@ class ContainerState:
         """Whether the container has processes: it runs or is paused."""
         return self.status in ("running", "paused")
 
+    @property
+    def never_started(self) -> bool:
+        """Whether its command has not run yet, so that empty volumes of it may still want the image's files."""
+        return self.started_at.startswith(NEVER[:10])
+
     def to_json(self) -> dict[str, object]:
         """The content of state.json."""
         return {

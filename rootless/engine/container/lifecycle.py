@@ -1,4 +1,4 @@
-"""stop, restart, kill, wait, rename: what changes the life of a container. It signals by pidfd only."""
+"""stop, kill, wait, rename: what changes the life of a container. It signals by pidfd only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rootless.engine import events
 from rootless.engine.container.endings import Ended, Target, end_together
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.plan.signal_names import parse_signal
-from rootless.errors import HostLimit, InvalidState, NotFound, RootlessError, UsageError
+from rootless.errors import HostLimit, InvalidState, NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,28 +119,6 @@ def _end_restarts(directory: str, state: ContainerState) -> Target | None:
     return monitor
 
 
-def restart_containers(
-    engine: Engine, containers: Sequence[str], *, timeout: int | None = None, signal: str | None = None
-) -> Iterator[Ended]:
-    """Stop those that run, all at once, and start each when it has ended."""
-    for ended in stop_containers(engine, containers, timeout=timeout, signal=signal):
-        error = ended.error
-        if error is None:
-            try:
-                _start_again(engine, containers[ended.position])
-            except RootlessError as e:
-                error = e
-        yield Ended(ended.position, error)
-
-
-def _start_again(engine: Engine, container: str) -> None:
-    from rootless.engine.container.start import start_container
-
-    start_container(engine, container)
-    record = engine.store.containers.read(engine.store.containers.find(container))
-    events.record_container(engine, record, "restart")
-
-
 def kill_containers(engine: Engine, containers: Sequence[str], *, signal: str = "KILL") -> Iterator[Ended]:
     """Send `signal` (name, SIGname or number) to the first process of each. InvalidState where one does not run.
 
@@ -227,11 +205,13 @@ def rename_container(engine: Engine, container: str, name: str) -> None:
     """Give the container another name; a leading slash, as docker's API shows it, is dropped. Raises AlreadyExists."""
     containers = engine.store.containers
     name = name.removeprefix("/")
-    container_id = containers.find(container)
-    old = containers.read(container_id).name
-    containers.write_moved(container_id)
-    containers.rename(container_id, name)
-    launch = containers.read_launch(container_id)
-    launch.rename(name, containers.names)
-    containers.write_launch(container_id, launch)
+    # Garbage collection takes names away that no record has, and for a moment the new one is such a name
+    with engine.store.using():
+        container_id = containers.find(container)
+        old = containers.read(container_id).name
+        containers.write_moved(container_id)
+        containers.rename(container_id, name)
+        launch = containers.read_launch(container_id)
+        launch.rename(name, containers.names)
+        containers.write_launch(container_id, launch)
     events.record_container(engine, containers.read(container_id), "rename", oldName=f"/{old}")

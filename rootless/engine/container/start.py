@@ -1,4 +1,4 @@
-"""`run`, `start` and `attach`: a monitor is told what to launch, and the caller's terminal follows it."""
+"""`run`, `start`, `restart` and `attach`: a monitor is told what to launch, and the caller's terminal follows it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rootless.records.container_options import ContainerOptions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator, Sequence
 
     from rootless.engine.container import attach_client
+    from rootless.engine.container.endings import Ended
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord
     from rootless.records.launch import LaunchPlan
@@ -159,7 +161,7 @@ def start_container(
         return attach_to(engine, container_id, attach) if attach is not None else RunOutcome(container_id, None)
     connection = attach_client.spawn_monitor(engine.take_monitor())
     try:
-        directory = refresh(engine, container_id, first=state.started_at.startswith("0001"))
+        directory = refresh(engine, container_id, first=state.never_started)
         if attach is None:
             attach_client.launch_detached(connection, directory, engine.warn)
             return RunOutcome(container_id, None)
@@ -171,6 +173,30 @@ def start_container(
     finally:
         connection.close()
     return RunOutcome(container_id, outcome.exit_code)
+
+
+def restart_containers(
+    engine: Engine, containers: Sequence[str], *, timeout: int | None = None, signal: str | None = None
+) -> Iterator[Ended]:
+    """Stop those that run, all at once, and start each when it has ended."""
+    from rootless.engine.container.lifecycle import stop_containers
+
+    for ended in stop_containers(engine, containers, timeout=timeout, signal=signal):
+        error = ended.error
+        if error is None:
+            try:
+                _start_again(engine, containers[ended.position])
+            except RootlessError as e:
+                error = e
+        yield ended._replace(error=error)
+
+
+def _start_again(engine: Engine, container: str) -> None:
+    from rootless.engine import events
+
+    start_container(engine, container)
+    record = engine.store.containers.read(engine.store.containers.find(container))
+    events.record_container(engine, record, "restart")
 
 
 def refresh(engine: Engine, container_id: str, *, first: bool) -> str:

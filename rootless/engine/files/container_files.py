@@ -65,7 +65,9 @@ class ContainerFiles:
             job.pid, job.started = self._state.pid, self._state.pid_start
         if not bare:
             job.binds = self._binds()
-            job.seeds = [(seed.source, seed.target) for seed in launch.seed_volumes]
+            if self._state.never_started:
+                # later, an empty volume is one that its users have emptied
+                job.seeds = [(seed.source, seed.target) for seed in launch.seed_volumes]
         # Only one command at a time mounts the tree of a stopped container: two overlays on one upper directory are
         # undefined (overlayfs.rst of the kernel, "Sharing and copying layers"). A container that runs has its mount
         # already, which is entered instead.

@@ -49,6 +49,19 @@ def cpu_sets(cpu: CpuLimits) -> list[Setting]:
     return found
 
 
+def rdma_limits(resources: Resources) -> list[Setting]:
+    """The resources of RDMA adapters, whose file is the same in both versions."""
+    found = []
+    for adapter in resources.rdma:
+        words = [adapter.device]
+        if adapter.handles is not None:
+            words.append(f"hca_handle={adapter.handles}")
+        if adapter.objects is not None:
+            words.append(f"hca_object={adapter.objects}")
+        found.append(Setting("rdma", "rdma.max", " ".join(words), "rdma"))
+    return found
+
+
 def process_limit(resources: Resources) -> list[Setting]:
     """The number of processes, whose file is the same in both versions."""
     limit = resources.pids

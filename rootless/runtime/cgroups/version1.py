@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput
-from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, process_limit
+from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, process_limit, rdma_limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,11 +19,17 @@ def settings(resources: Resources) -> list[Setting]:
             "config property 'linux.resources.unified' cannot be had: this host has cgroup version 1",
             hint="use the properties by name",
         )
+    for name in resources.network:
+        raise InvalidInput(
+            f"config property 'linux.resources.network.{name}' cannot be had: no cgroup that a user can have knows it",
+            hint="leave it out",
+        )
     return [
         *_memory(resources.memory),
         *_cpu(resources.cpu),
         *process_limit(resources),
         *_block_io(resources.block_io),
+        *rdma_limits(resources),
         *(
             Setting("hugetlb", f"hugetlb.{page.size}.limit_in_bytes", str(page.limit), "hugepageLimits")
             for page in resources.huge_pages

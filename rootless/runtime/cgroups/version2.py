@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.errors import InvalidInput
-from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, limit_text, process_limit
+from rootless.runtime.cgroups.limit_values import Setting, cpu_sets, limit_text, process_limit, rdma_limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,13 +118,7 @@ def _others(resources: Resources) -> list[Setting]:
         Setting("hugetlb", f"hugetlb.{page.size}.max", limit_text(page.limit), "hugepageLimits")
         for page in resources.huge_pages
     ]
-    for adapter in resources.rdma:
-        words = [adapter.device]
-        if adapter.handles is not None:
-            words.append(f"hca_handle={adapter.handles}")
-        if adapter.objects is not None:
-            words.append(f"hca_object={adapter.objects}")
-        found.append(Setting("rdma", "rdma.max", " ".join(words), "rdma"))
+    found += rdma_limits(resources)
     for name in resources.network:
         raise _none(f"network.{name}")
     return found

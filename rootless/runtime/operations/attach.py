@@ -56,6 +56,18 @@ def _leave_empty(mount: int) -> None:
     pass
 
 
+def open_source(path: str) -> int:
+    """An fd, as with O_PATH, of what is to be bound; links are followed. What is mounted on demand (autofs) is mounted,
+    which open(2) with O_PATH leaves out. Raises OSError."""
+    if has_mount_api():
+        try:
+            return mounts.open_tree(mounts.AT_FDCWD, path, 0)
+        except OSError as e:
+            if e.errno not in _MISSING:
+                raise
+    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
 def bind(
     source: int | str, target: int, reopen: Callable[[], int], *, recursive: bool, idmap: IdMapped | None = None
 ) -> int:

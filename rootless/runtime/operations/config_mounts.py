@@ -104,7 +104,9 @@ class Bind(MountOperation):
 
     def apply(self, context: RootContext) -> None:
         try:
-            is_directory = stat.S_ISDIR(os.stat(self.source).st_mode)
+            # Once: who can write above the source (a container that has that directory, perhaps) may put another file,
+            # or a link to one, in its place between a look at it and the mount
+            source = attach.open_source(self.source)
         except FileNotFoundError:
             if self.optional:
                 return
@@ -113,13 +115,17 @@ class Bind(MountOperation):
                 hint="create it, or correct the path",
             ) from None
         in_proc = self.destination == "/proc" or self.destination in _PROC_EXCEPTIONS
-        target = mountpoint(context, self.destination, directory=is_directory, in_proc=in_proc)
         try:
-            fd = attach.bind(
-                self.source, target, self._reopen(context), recursive=self.options.recursive, idmap=self.idmap
-            )
+            is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
+            target = mountpoint(context, self.destination, directory=is_directory, in_proc=in_proc)
+            try:
+                fd = attach.bind(
+                    source, target, self._reopen(context), recursive=self.options.recursive, idmap=self.idmap
+                )
+            finally:
+                os.close(target)
         finally:
-            os.close(target)
+            os.close(source)
         # Only the root of a procfs may be bound on /proc: a directory of the image or of the host would let files of
         # somebody's making answer for the kernel, and a part of a procfs would show another process's files
         if self.destination == "/proc" and not (is_procfs(fd) and os.fstat(fd).st_ino == _PROC_ROOT_INODE):

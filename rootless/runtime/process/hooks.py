@@ -57,6 +57,7 @@ def _run_one(name: str, hook: Hook, state: OciState) -> None:
                 (os.POSIX_SPAWN_DUP2, output_writer, 2),
             ],
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            setpgroup=0,
         )
     except OSError as e:
         os.close(writer)
@@ -80,6 +81,7 @@ def run_confined(name: str, hook: Hook, state: OciState, become: Callable[[Hook]
     child = os.fork()
     if child == 0:
         try:
+            os.setpgid(0, 0)
             for fd, number in ((reader, 0), (output_writer, 1), (output_writer, 2)):
                 os.dup2(fd, number)
             become(hook)
@@ -134,7 +136,9 @@ def _converse(child: int, stdin: int, output: int, state: bytes, timeout: int | 
         while pidfd in watched:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                os.kill(child, signal.SIGKILL)
+                # The hook leads a process group, so that what it has started ends too. It is not reaped yet: its number
+                # can mean no other group
+                os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 return _quoted(said), None
             state = _feed(stdin, state)

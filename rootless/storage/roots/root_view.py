@@ -112,9 +112,18 @@ def _fill(root: int, volume: str, target: str) -> None:
 
 def _bind(root: int, source: str, target: str, *, read_only: bool) -> None:
     try:
-        is_directory = stat.S_ISDIR(os.stat(source).st_mode)
+        # once, and mounted by this fd: another container may change what the name leads to
+        origin = os.open(source, _PATH)
     except OSError:
         return  # gone from the host since: a start would tell
+    try:
+        _bind_opened(root, origin, target, read_only=read_only)
+    finally:
+        os.close(origin)
+
+
+def _bind_opened(root: int, origin: int, target: str, *, read_only: bool) -> None:
+    is_directory = stat.S_ISDIR(os.fstat(origin).st_mode)
     try:
         fd = open_in_root(root, target, _PATH)
     except FileNotFoundError:
@@ -127,7 +136,7 @@ def _bind(root: int, source: str, target: str, *, read_only: bool) -> None:
             os.close(above)
             fd = open_in_root(root, target, _PATH)
     try:
-        mounts.mount(source, f"/proc/self/fd/{fd}", None, mounts.MS_BIND | mounts.MS_REC)
+        mounts.mount(f"/proc/self/fd/{origin}", f"/proc/self/fd/{fd}", None, mounts.MS_BIND | mounts.MS_REC)
     finally:
         os.close(fd)
     if read_only:

@@ -148,6 +148,16 @@ def test_unified_keys_are_refused_in_version_1() -> None:
         one({"unified": {"memory.max": "1"}})
 
 
+def test_what_version_1_took_and_dropped() -> None:
+    rdma = {"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 9}}}
+    found = version1.settings(Resources.from_json(rdma))
+    assert [(s.controller, s.name, s.value) for s in found] == [
+        ("rdma", "rdma.max", "mlx5_1 hca_handle=3 hca_object=9")
+    ]
+    with pytest.raises(InvalidInput, match=r"network\.classID' cannot be had"):
+        version1.settings(Resources.from_json({"network": {"classID": 7}}))
+
+
 def test_huge_pages_and_rdma() -> None:
     resources = {
         "hugepageLimits": [{"pageSize": "2MB", "limit": 4}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from rootless.records.properties import Properties
 from rootless.runtime.process import hooks
 from rootless.runtime.spec.oci_config import Hook, HookStage
 from rootless.runtime.spec.oci_state import OciState
+from tests.conftest import runs
 
 STATE = OciState("c", "created", 1, "/b")
 STATE.annotations = {"big": "x" * 300_000}
@@ -67,6 +69,21 @@ def test_a_confined_hook_that_fails_says_why() -> None:
         hooks.run_confined("startContainer", Hook("/nonexistent", ["x"], None, None), STATE, become)
     with pytest.raises(HookFailed, match="longer than its 1 seconds"):
         hooks.run_confined("startContainer", Hook("/bin/sleep", ["sleep", "9"], None, 1), STATE, become)
+
+
+@pytest.mark.parametrize("is_confined", [False, True])
+def test_what_a_hook_has_started_ends_with_it_when_its_time_is_up(tmp_path: Path, is_confined: bool) -> None:
+    hook = Hook("/bin/sh", ["sh", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait"], None, 1)
+    with pytest.raises(HookFailed, match="longer than its 1 seconds"):
+        if is_confined:
+            hooks.run_confined("startContainer", hook, STATE, become)
+        else:
+            hooks.run(HookStage("prestart", [hook]), STATE)
+    for _ in range(100):
+        if not runs((tmp_path / "pid").read_text().strip()):
+            return
+        time.sleep(0.02)
+    pytest.fail("the hook's child lives on")
 
 
 def test_an_absent_environment_is_not_an_empty_one() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.paths import Lock
 from tests.conftest import Runner, command_path, require
 from tests.integration.engine.test_events import environment
 
@@ -215,6 +216,17 @@ def test_rename_and_names(busybox: Runner, sleeper: str) -> None:
         assert busybox("create", f"--name={bad}", NONE, "busybox", "true", check=False).returncode == 125
     prefix = busybox("inspect", "-f", "{{.Id}}", "other").stdout[:12]
     busybox("rm", prefix)
+
+
+@pytest.mark.once
+def test_a_rename_and_a_garbage_collection_take_turns(busybox: Runner, shared_root: Path) -> None:
+    busybox("create", "--name", "one", NONE, "busybox", "true")
+    with Lock(str(shared_root / "locks/store")):  # as a collection has it
+        process = subprocess.Popen([*command_path(), "rename", "one", "two"], env=environment(busybox))
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        assert not (shared_root / "names/two").exists()
+    assert process.wait(60) == 0 and (shared_root / "names/two").exists()
 
 
 @pytest.mark.once

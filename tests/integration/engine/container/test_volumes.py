@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,29 @@ def test_options_that_no_volume_can_have(busybox: Runner, options: list[str], me
     words = [word for option in options for word in ("-o", option)]
     done = busybox("volume", "create", *words, "wrong", check=False)
     assert done.returncode == 125 and message in done.stderr
+
+
+@pytest.fixture
+def seeded(busybox: Runner) -> str:
+    """An image with a file in /seed."""
+    busybox("run", "--name", "s", NONE, "busybox", "sh", "-c", "mkdir /seed; echo x >/seed/file")
+    busybox("commit", "-q", "s", "seeded")
+    busybox("rm", "s")
+    return "seeded"
+
+
+def test_an_emptied_volume_is_not_filled_again(busybox: Runner, seeded: str, tmp_path: Path) -> None:
+    """Neither by `cp` nor by a restart: what a container takes out of its volume is gone."""
+    tmp_path.chmod(0o777)
+    script = "ls /seed >>/out/list; rm -f /seed/*; exit 1"
+    busybox("run", "--name", "e", "--restart=on-failure:1", NONE, "-v", "emptied:/seed", "-v", f"{tmp_path}:/out",
+            seeded, "sh", "-c", script, check=False)  # fmt: skip
+    deadline = time.monotonic() + 30
+    while busybox("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "e").stdout != "exited 1\n":
+        assert time.monotonic() < deadline, "it does not end"
+        time.sleep(0.05)
+    assert (tmp_path / "list").read_text() == "file\n"
+    data = Path(busybox("volume", "inspect", "-f", "{{.Mountpoint}}", "emptied").stdout.strip())
+    assert os.listdir(data) == []
+    busybox("cp", str(tmp_path / "list"), "e:/tmp/list")
+    assert os.listdir(data) == []
