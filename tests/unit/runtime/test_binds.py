@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.runtime.mount_options import parse
+from rootless.runtime.mount_options import parse_mount_options
 from rootless.runtime.operations import attach, config_mounts
 from rootless.runtime.operations.base import RootContext
 
@@ -34,7 +34,7 @@ def test_a_source_that_is_swapped_meanwhile(
 
     monkeypatch.setattr(config_mounts, "mountpoint", mountpoint)
     monkeypatch.setattr(attach, "bind", bind)
-    operation = config_mounts.Bind(str(tmp_path / "source"), "/target", parse(["rbind"]))
+    operation = config_mounts.Bind(str(tmp_path / "source"), "/target", parse_mount_options(["rbind"]))
     with pytest.raises(InterruptedError):
         operation.apply(RootContext(str(tmp_path), lambda _: None))
     assert bound == [wanted]
