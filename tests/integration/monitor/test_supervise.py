@@ -199,6 +199,10 @@ def test_slow_client_loses_nothing_and_does_not_keep_the_state_back(tmp_path: Pa
     connection = monitor()
     wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=True, size=(0, 0))
     connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
+    deadline = time.monotonic() + 30
+    while not Path(directory, "state.json").exists():
+        assert time.monotonic() < deadline, "it does not start"
+        time.sleep(0.05)
     time.sleep(0.5)
     assert state(directory)["status"] == "running"  # held back by the pipe, as it would be by `| less`
     decoder, count, code = protocol.Decoder(), 0, None
