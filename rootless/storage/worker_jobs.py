@@ -1,8 +1,8 @@
-"""What a process asks of a worker of its own, and what that answers: the form that jobs and answers of every kind have.
+"""The form that every job for a worker process has, and every answer that the worker gives.
 
-Both travel as JSON objects. A job is a class of which both ends share one definition, so that neither can misspell a
-member; `operation` is its name on the way. What carries them, and who does a job, is the business of each kind of
-worker: storage.layers.worker_client, builder.worker.job_channel.
+Jobs and answers travel as JSON objects. Both processes import the same class for a job, so that neither can misspell a
+member; the class's `operation` is the name under which the job travels. How the messages are carried, and which process
+does a job, each kind of worker decides for itself: storage.layers.worker_client, builder.worker.job_channel.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
             """The answer that the worker gave to this job. Raises InvalidInput."""
 
     class Answer(Protocol):
-        """What a worker tells when it has done a job."""
+        """What a worker reports when it has done a job."""
 
         def to_json(self) -> Json:
             """The members of the answer."""
 
 
 class NoAnswer:
-    """The answer to a job of which there is nothing to tell but that it was done."""
+    """The answer to a job of which the caller needs to know only that it was done."""
 
     __slots__ = ()
 
@@ -56,18 +56,19 @@ class QuietJob:
     __slots__ = ()
 
     def read_answer(self, fields: Fields) -> None:
-        """Nothing is in it."""
+        """The answer has no members to read: that it came says that the job was done."""
 
 
 def job_message(job: Job[object]) -> Json:
-    """`job` as `read_job` of its worker reads it."""
+    """`job` as a JSON object, which the worker reads with `read_job`."""
     return {"operation": job.operation, "job": job.to_json()}
 
 
 def read_job(message: Fields, readers: Mapping[str, Callable[[Fields], _AnyJob]]) -> _AnyJob:
-    """The job in a `job_message`. readers: what the worker can do, by operation.
+    """The job in `message`, which `job_message` has made. readers: for each operation that the worker can do, what
+    reads its job.
 
-    Raises InvalidInput for what is no job, and for one that the worker does not know.
+    Raises InvalidInput for a malformed message and for an operation that is not in `readers`.
     """
     operation = message.text("operation")
     read = readers.get(operation)
@@ -79,7 +80,8 @@ def read_job(message: Fields, readers: Mapping[str, Callable[[Fields], _AnyJob]]
 def read_answer(job: Job[_Answer], content: object) -> _Answer:
     """The answer to `job` in a JSON object that a worker wrote.
 
-    A container may have taken over the process that wrote it, so each member is checked. Raises RuntimeFailure.
+    Every member is checked: a worker handles files of a container, and a container that has taken it over could write
+    anything. Raises RuntimeFailure for an answer that is not of the expected form.
     """
     try:
         return job.read_answer(Fields(content, f"answer to '{job.operation}'"))

@@ -1,7 +1,8 @@
-"""Writes a living tree as a tar, streaming: `export` and `cp`. Parents first, names sorted; it follows no link.
+"""Writes a tree that may be in use as a tar stream, for `export` and `cp`: directories before what is in them, names
+sorted, no link followed.
 
-Memory does not grow with the tree, but for the hard links in it. It runs inside a container's user namespace, or on the
-host as the caller.
+Of the tree only the files with several names are remembered, so that memory does not grow with its size. It runs inside
+a container's user namespace, or on the host as the user.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
     Owner = Callable[[int, int], tuple[int, int]]
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-# File systems of the kernel's own: a copy of what is in them is of no use, and reading it may never end
+# File systems in which the kernel shows its own state: a copy of their files is of no use, and reading may never end
 _VIEWS = {mounts.PROC_SUPER_MAGIC, mounts.SYSFS_MAGIC, mounts.CGROUP_SUPER_MAGIC, mounts.CGROUP2_SUPER_MAGIC,
           mounts.DEVPTS_SUPER_MAGIC}  # fmt: skip
 _GATHERED = 1 << 18
 
 
 class Archiver:
-    """write: takes all bytes it is given; owner: ids here to those in the archive; table: noted owners of links and
-    pipes. size: bytes of files so far; skipped: how many sockets were left out."""
+    """Writes one archive.
+
+    write: takes all bytes that it is given; owner: translates the (uid, gid) that this process sees into those that the
+    archive has, None when they are the same; table: the noted owners of links and pipes.
+    size: bytes of files so far; skipped: number of sockets that were left out, since no archive can hold them.
+    """
 
     def __init__(
         self, write: Callable[[bytes], object], *, owner: Owner | None = None, table: NotedOwners | None = None
@@ -53,9 +58,10 @@ class Archiver:
         self._flush()
 
     def add(self, parent: int, name: str, path: str) -> None:
-        """Add what is called `name` in directory `parent`, itself when it is a link, as `path`, with all below it.
+        """Add the file or tree `name` of directory `parent` (an fd) to the archive, under the name `path`.
 
-        What disappears meanwhile is left out. Raises FileNotFoundError when it was not there to begin with.
+        A symbolic link is added as a link. What disappears below `name` meanwhile is left out. Raises FileNotFoundError
+        when `name` itself is not there.
         """
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
@@ -92,7 +98,7 @@ class Archiver:
                     raise
 
     def _is_view(self, parent: int, name: str, above: os.stat_result) -> bool:
-        """Is it the mount of a file system like /proc? It becomes an empty directory then."""
+        """Whether the directory `name` is the mount of a file system like /proc, which is left out of the archive."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if status.st_dev == above.st_dev or not stat.S_ISDIR(status.st_mode):
             return False
@@ -128,7 +134,8 @@ class Archiver:
         self._put(bytes(-stored % BLOCK))
 
     def _copy(self, fd: int, size: int) -> None:
-        """A file that shrinks meanwhile is filled up with zeros, as tar does."""
+        """Write `size` bytes of a file. The header has promised them, so a file that shrinks meanwhile is filled up
+        with zeros, as tar does."""
         while size:
             piece = os.read(fd, min(size, CHUNK)) or bytes(min(size, CHUNK))
             size -= len(piece)
@@ -152,7 +159,7 @@ class Archiver:
         first = self._linked.setdefault((status.st_dev, status.st_ino), member.name)
         if first == member.name:
             return False
-        # With all attributes: other tools set them again for each name
+        # The header repeats all attributes of the file: other tools set them again for each name
         self._put(encode(member._replace(kind=LINK, linkname=first)))
         return True
 

@@ -1,4 +1,4 @@
-"""What a file of a tree has besides its status: extended attributes, noted owner, overlay's marks. It only reads."""
+"""Reads what a file has besides its status: extended attributes, its noted owner, the marks of overlay file systems."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ _NO_XATTR = (errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES)
 
 
 class EntryAttributes(NamedTuple):
-    """What an open file carries besides its status. xattrs: those that an archive may have, sorted; marked: whether it
-    has marks of an overlay file system; opaque: the mark's value, b"" when there is none."""
+    """What a file carries besides its status.
+
+    xattrs: the extended attributes that an archive may hold, sorted by name; override: the owner and mode that are
+    noted on it; marked: whether an overlay file system has put marks on it; opaque: the value of the mark by which a
+    directory hides lower layers, b"" when it has none.
+    """
 
     xattrs: tuple[tuple[str, bytes], ...]
     override: Override | None
@@ -32,7 +36,10 @@ _PLAIN = EntryAttributes((), None, False, b"")
 
 
 def read_attributes(file: int | str) -> EntryAttributes:
-    """Those of an open file (not O_PATH), or of a path (itself when it is a link)."""
+    """The attributes of an open file (not one of O_PATH), or of a path, of which a link at the end is not followed.
+
+    Attributes that disappear or may not be read are left out. Raises any other OSError.
+    """
     try:
         names = os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=False)
     except OSError as e:

@@ -1,7 +1,7 @@
 """Where a path of a tree leads when its symbolic links are followed as the kernel would, with the tree as the root.
 
-It knows no file system: who asks brings the lookup that says where a link points. So one rule serves a tree on disk,
-a union of layers, and an archive whose files are nowhere yet.
+It touches no file system: the caller brings the function that says where a link points. So the same rule serves a tree
+on disk, a union of layers, and an archive of which no file has been made yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Puts the members of a tar into a living tree: `cp`. It stays below one directory and follows no link that is planted.
+"""Puts the members of a tar into a tree that is in use, for `cp`. It stays below one directory.
 
-Whose files they become, and what may be overwritten, is the caller's policy. It runs inside a container's user
-namespace, or on the host as the caller.
+Another process may change the tree meanwhile, so each directory is opened by name below the one above it, and no
+symbolic link is followed unless the caller's `follow` resolves it. The caller also says whose files the members become
+and what may be overwritten. It runs inside a container's user namespace, or on the host as the user.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from rootless.image.decompress import ByteSource
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# a FIFO that has taken the name must not make us wait for a reader
+# O_NONBLOCK: without it, open(2) of a FIFO that has taken the file's name would wait for a reader for ever
 _THERE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
@@ -39,7 +40,7 @@ _FORMATS = {FILE: stat.S_IFREG, DIRECTORY_KIND: stat.S_IFDIR, SYMLINK: stat.S_IF
 
 
 class Bytes:
-    """The archive's bytes as tarstream wants them."""
+    """A tarstream.TarSource over a plain reader of the archive's uncompressed bytes."""
 
     def __init__(self, reader: ByteSource) -> None:
         self._reader = reader
@@ -61,7 +62,7 @@ class Bytes:
             size -= len(piece)
 
     def drain(self) -> None:
-        """Read to the end, so that who writes does not fail."""
+        """Read to the end, so that whoever writes the archive does not fail with EPIPE after its last member."""
         while self._reader.read(_PIECE):
             pass
 
@@ -90,11 +91,12 @@ def _copy(fd: int, size: int, source: Bytes, path: bytes) -> None:
 
 
 class PlacedOwners(NamedTuple):
-    """Whose the placed files become.
+    """Which owners the placed files get.
 
-    find: ids of an entry's file; own: the ids of whoever places them. notes: fd of the table of owners where one id is
-    all there is: other owners than `own` are noted then, those of links and pipes as lines of this table; -1 where
-    owners are real.
+    find: gives the (uid, gid) for a member of the archive; own: the ids of the process that places it.
+    notes: -1 where files get these owners on disk. Where the user namespace has one id only, the fd of the container's
+    table of owners: any other owner than `own` is noted then, a link's or a pipe's as a line of this table
+    (storage.owners.overrides).
     """
 
     find: Callable[[TarEntry], tuple[int, int]]
@@ -103,7 +105,7 @@ class PlacedOwners(NamedTuple):
 
 
 class _Spot(NamedTuple):
-    """Where a member is placed. parent: fd of the directory; path: from the top of the archive, for messages."""
+    """Where a member is placed. parent: fd of the directory; path: from the archive's top, as messages show it."""
 
     parent: int
     name: bytes
@@ -111,8 +113,11 @@ class _Spot(NamedTuple):
 
 
 class _PlacedDirectory(NamedTuple):
-    """A directory whose files are still to come. path: from the top of the archive; identity: device and inode; mode:
-    what it has in the end where that closes it to the caller, None where it has it already."""
+    """A directory that is to be finished when all members are placed.
+
+    path: from the archive's top; mtime: nanoseconds; identity: (device, inode); mode: the permission bits that it gets
+    in the end because they would keep the caller out of it until then, None when it has its bits already.
+    """
 
     path: bytes
     mtime: int
@@ -123,10 +128,10 @@ class _PlacedDirectory(NamedTuple):
 class ArchivePlacer:
     """Places one archive below the directory `top` (an fd).
 
-    owners: None when all files become the caller's, as on the host; overwrite: a directory may replace something else
-    and the reverse; keep: existing directories get the entry's attributes, and set-id bits stay; follow: opens a
-    directory below `top` whose way leads through a link, None: no such way is taken.
-    size: bytes of files; lost: devices and owners that could not be made.
+    owners: None when all files become the caller's, as on the host; overwrite: whether a directory may replace what is
+    no directory, and the reverse; keep: whether existing directories get the attributes of their members, and set-id
+    bits stay; follow: opens a directory below `top` whose path leads through a link, None to refuse such paths.
+    size: bytes of the files placed; lost: number of devices that could not be made.
     """
 
     def __init__(
@@ -148,7 +153,10 @@ class ArchivePlacer:
         self.lost = 0
 
     def place(self, reader: ByteSource) -> None:
-        """Place every member, then read what is left. Raises InvalidInput (bad archive), InvalidState (in the way)."""
+        """Place every member, then read what follows them in the stream.
+
+        Raises InvalidInput for a malformed archive, InvalidState for something in the way that may not be replaced.
+        """
         source = Bytes(reader)
         archive = TarStream(source)
         placed: list[_PlacedDirectory] = []
@@ -162,8 +170,8 @@ class ArchivePlacer:
                 if entry.type == FILE and entry.stored:
                     source.skip(TarStream.padding(entry))
             source.drain()
-            # Directories last, and the inner ones first: every file made in one changed its time, and without the right
-            # to write (mode 555) or to search it (000) nothing could have been placed in it
+            # Directories come last, inner ones first: each file that is made in a directory changes its time, and in a
+            # directory that its owner may not write to (mode 555) or search (000) no file can be made.
             for each in reversed(placed):
                 self._finish_directory(each)
         finally:
@@ -172,7 +180,7 @@ class ArchivePlacer:
                 self._cached = None
 
     def _finish_directory(self, placed: _PlacedDirectory) -> None:
-        """Give a directory its time and its last mode. Where another one has its name by now, it is left alone."""
+        """Give a directory its time and its last mode, unless another one has taken its name meanwhile."""
         parent = self._parent(placed.path.split(b"/")[:-1])
         fd = os.open(placed.path.rpartition(b"/")[2], DIRECTORY, dir_fd=parent)
         try:
@@ -185,7 +193,7 @@ class ArchivePlacer:
             os.close(fd)
 
     def _entry(self, entry: TarEntry, names: list[bytes], source: Bytes) -> _PlacedDirectory | None:
-        """Place one member; a directory that is still to be finished."""
+        """Place one member. For a directory it returns what is to be done when all members are placed."""
         path, name = b"/".join(names), names[-1]
         parent = self._parent(names[:-1])
         spot = _Spot(parent, name, path)
@@ -225,7 +233,8 @@ class ArchivePlacer:
 
     @staticmethod
     def _remove(spot: _Spot, entry: TarEntry) -> bool:
-        """Make way; True when that cannot be (something is mounted there) and the file is to be written in place."""
+        """Remove what has the member's name. True when it is a file that cannot be removed, because something is
+        mounted on it (as on /etc/hosts), so that the member is to be written into it."""
         parent, name, path = spot
         problem = delete_at(parent, os.fsdecode(name), os.fsdecode(path))
         try:
@@ -250,7 +259,7 @@ class ArchivePlacer:
             os.close(fd)
 
     def _dress_directory(self, spot: _Spot, entry: TarEntry) -> _PlacedDirectory:
-        """Dress a directory; on the host it stays open to the caller until all is in it."""
+        """Give a directory its attributes. On the host the caller keeps the right to write to it until it is finished."""
         fd = os.open(spot.name, DIRECTORY, dir_fd=spot.parent)
         try:
             self._dress(fd, entry)
@@ -261,11 +270,12 @@ class ArchivePlacer:
         return _PlacedDirectory(spot.path, entry.mtime, (status.st_dev, status.st_ino), mode)
 
     def _host_mode(self, entry: TarEntry) -> int:
-        """The mode of a file of the host's: a set-id bit would let others act as the caller."""
+        """The mode of a file on the host. The file is the caller's there, and a set-id bit from a container would let
+        every user of the host act as the caller, so set-id bits stay only where the caller asked to `keep` them."""
         return entry.mode if self._keep else entry.mode & 0o1777
 
     def _dress(self, fd: int, entry: TarEntry) -> None:
-        """Owner, mode, extended attributes of an open file or directory."""
+        """Give an open file or directory the owner, mode and extended attributes of its member."""
         mode, owners = entry.mode, self._owners
         if owners is None:
             os.fchmod(fd, self._host_mode(entry) | (0o700 if entry.type == DIRECTORY_KIND else 0))
@@ -318,7 +328,8 @@ class ArchivePlacer:
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _parent(self, names: list[bytes]) -> int:
-        """The directory `names` below the top, kept until another one is asked for; missing ones are made."""
+        """The directory `names` below the top; missing ones are made. The fd is kept for the next call and closed when
+        that asks for another directory."""
         path = b"/".join(names)
         if self._cached is not None and self._cached[0] == path:
             return self._cached[1]

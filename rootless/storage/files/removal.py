@@ -1,7 +1,8 @@
-"""Deleting trees, also those with files of mapped ids and directories of mode 000. It decides not what may go.
+"""Deletes trees, also those with files of mapped ids and directories of mode 000. What may go, the caller decides.
 
-A tree is first renamed into the store's trash, in one step; then it is deleted as ourselves, and whatever that cannot
-reach from inside the user namespace. A kill leaves trash, which garbage collection empties.
+A tree is first renamed into the store's trash, so that it is gone from its place in one step. Then this process deletes
+what it can as the user, and what only a mapped id may delete from inside a user namespace. A process that is killed
+meanwhile leaves trash, which garbage collection empties.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
 
 _DENIED = (errno.EACCES, errno.EPERM)
-_DEPTH = 200  # open directories at a time; deeper ones are moved up first
+_DEPTH = 200  # directories that are open at a time; deeper ones are moved to the top first
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(
     path: str, id_map: IdMap | None = None, *, trash: str | None = None, userns_fd: int | None = None
 ) -> None:
-    """Delete the tree `path`; harmless when it is not there. No link is followed.
+    """Delete the tree `path`, following no link; nothing happens when it is not there.
 
-    id_map: whose ids its files may have; userns_fd: a living user namespace to delete in, instead.
-    trash: where to rename it first; by default `../../trash`, the trash of the store that `path` (an object of
-    containers, layers or volumes) is in, and in place where there is none.
+    id_map: the id map of which its files may have ids; userns_fd: a living user namespace to delete in, in place of a
+    new one with that map.
+    trash: the directory into which the tree is renamed first. By default it is `../../trash`: `path` is an object of
+    the store's `containers`, `layers` or `volumes`. Where it cannot be renamed it is deleted in its place.
     Raises HostLimit when something cannot be deleted.
     """
     path = path.rstrip("/")
@@ -42,7 +44,8 @@ def remove_tree(
         if not os.path.lexists(path):
             return
     except OSError as e:
-        # A mount point, another filesystem, or no room for a longer directory `trash`: delete in place
+        # `path` is a mount point or on another file system, or the full disk has no room for one more name in `trash`.
+        # A full disk must not keep the user from freeing it, so the tree is deleted in its place.
         if e.errno not in (errno.EBUSY, errno.EXDEV, errno.ENOSPC, errno.EDQUOT, *_DENIED):
             raise HostLimit(f"cannot remove '{path}': {e.strerror}") from e
     delete(path, id_map, userns_fd=userns_fd)
@@ -53,8 +56,8 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
     refused = _delete(path)
     if refused is None:
         return
-    # In a directory of another id we may delete nothing, and its parent is then "not empty". Root of a user namespace
-    # with that id may.
+    # In a directory that belongs to another id this process may delete nothing, and the directory above it is "not
+    # empty" then. Root of a user namespace in which that id is mapped may (user_namespaces(7)).
     if refused.errno in (*_DENIED, errno.ENOTEMPTY) and (id_map is not None or userns_fd is not None):
         from rootless.host import subid, userns
 
@@ -67,8 +70,8 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
         else:
             assert id_map is not None
             if id_map.to_container_uid(os.geteuid()) is None:
-                # Root of a map without our own id (`--userns=nomap`) may not enter our private directories; the default
-                # map has all ids that are ours
+                # A map without the user's own id (`--userns=nomap`) makes a root that may not enter the user's
+                # directories of mode 0700. The default map has every id that any map of this user can have.
                 id_map = subid.default_id_map()
             answer = userns.call(id_map, work)
         if not answer:
@@ -82,7 +85,8 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
 
 
 def _delete(path: str) -> OSError | None:
-    """Delete as this process; the first refusal is returned, and everything else is deleted all the same."""
+    """Delete `path` with the rights that this process has. What is refused is passed over, and everything else is
+    deleted all the same; the first refusal is returned, None when there was none."""
     parent, name = os.path.split(path)
     try:
         top = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -97,11 +101,16 @@ def _delete(path: str) -> OSError | None:
 
 
 def delete_at(top: int, name: str, path: str) -> OSError | None:
-    """Delete `name` in directory `top`, depth first, with a stack of open directories instead of recursion."""
+    """Delete `name`, a file or a tree, in directory `top`; returns the first refusal as `_delete` does. path: for
+    messages.
+
+    Every directory is opened below the one above it without following links: a container that swaps a directory for a
+    link while its tree is deleted cannot lead the deletion elsewhere.
+    """
     if _unlink(top, name):
         return None
     first: OSError | None = None
-    # (fd of the directory, its name in its parent, names of its directories still to do)
+    # The open directories on the way down: fd, name in the directory above, names of inner directories still to delete
     stack: list[tuple[int, str, list[str]]] = []
     pending = [name]
     lifted = 0
@@ -111,8 +120,8 @@ def delete_at(top: int, name: str, path: str) -> OSError | None:
         if todo:
             child = todo.pop()
             if len(stack) >= _DEPTH:
-                # A tree may be deeper than a process may have files open: what is deeper is renamed to the top, and
-                # deleted from there
+                # A container can make a tree deeper than the number of files that a process may have open. What lies
+                # deeper than _DEPTH is renamed into the top directory and deleted from there.
                 lifted += 1
                 moved = f".{os.getpid()}-{lifted}-{name}"[:200]
                 try:
@@ -126,7 +135,7 @@ def delete_at(top: int, name: str, path: str) -> OSError | None:
             except FileNotFoundError:
                 continue
             except OSError as e:
-                # An empty directory of mode 000 (overlayfs' work/work) goes without being opened
+                # An empty directory of mode 000, such as overlayfs' `work/work`, can be removed without being opened
                 if not _rmdir(parent, child):
                     first = first or _named(e, path, child)
                 continue
@@ -143,7 +152,7 @@ def delete_at(top: int, name: str, path: str) -> OSError | None:
 
 
 def _clear(fd: int, path: str) -> tuple[list[str], OSError | None]:
-    """Unlink the files of directory `fd`; returns its directories' names and the first refusal."""
+    """Unlink all files in directory `fd`; returns the names of the directories in it, and the first refusal."""
     directories: list[str] = []
     first: OSError | None = None
     writable = False
@@ -171,7 +180,10 @@ def _clear(fd: int, path: str) -> tuple[list[str], OSError | None]:
 
 
 def _open(parent: int, name: str) -> int:
-    """The directory for reading; one of ours without the mode bits for that is given them."""
+    """Open the directory `name` for reading; one of this user's that lacks the mode bits for that is given them.
+
+    The mode is changed by an fd of the directory: chmod(2) by name would follow a link that has taken the name since.
+    """
     try:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except PermissionError:
@@ -187,7 +199,7 @@ def _open(parent: int, name: str) -> int:
 
 
 def _unlink(parent: int, name: str) -> bool:
-    """True when `name` was no directory (or is not there) and is gone."""
+    """Unlink `name`. True when it is gone now, or was not there; False for a directory or when it is refused."""
     try:
         os.unlink(name, dir_fd=parent)
     except FileNotFoundError:
@@ -203,7 +215,7 @@ def _rmdir(parent: int, name: str) -> bool:
     except FileNotFoundError:
         return True
     except PermissionError:
-        # The parent lacks its write bit; when it is ours we may give it
+        # The directory above may lack its write bit. Its owner, if that is who runs this, may set it.
         try:
             os.chmod(f"/proc/self/fd/{parent}", 0o700)
             os.rmdir(name, dir_fd=parent)

@@ -1,6 +1,7 @@
-"""Copies of files between directories of the store, by fd: content shared where the file system can, owners translated.
+"""Copies files between directories of the store and translates their owners. Blocks are shared where possible.
 
-It follows no link and copies every kind of file that a layer or an upper directory has.
+Everything is opened by name below an open directory, and no link is followed. Every kind of file that a layer or
+a driver's writable directory can have is copied.
 """
 
 from __future__ import annotations
@@ -32,8 +33,13 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Copier:
-    """Copies files. owner: (uid, gid) → those of the copy; capability_root: the id, in this namespace, of the root of
-    the namespace that copied file capabilities are for (0: this one); marks: keep overlay's (whiteouts, opaque)."""
+    """Copies files.
+
+    owner: translates the (uid, gid) of a file into those of its copy, None to keep them; capability_root: the id, as
+    this namespace sees it, of the root of the user namespace for which file capabilities are copied, 0 for this one;
+    marks: whether the marks of overlay file systems (whiteouts, opaque directories) are copied.
+    lost: number of extended attributes that could not be set.
+    """
 
     __slots__ = ("_linked", "_owner", "_root", "lost", "marks")
 
@@ -45,7 +51,10 @@ class Copier:
         self.lost = 0
 
     def entry(self, source: int, name: str, target: int, new_name: str, status: os.stat_result) -> None:
-        """Copy one entry that is no directory from directory `source` into directory `target`, where it is not yet."""
+        """Copy `name`, which is no directory, from directory `source` as `new_name` into directory `target` (fds).
+
+        Nothing may have that name in `target`. status: of the file that is copied.
+        """
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
             self._file(source, name, target, new_name, status)
@@ -61,9 +70,9 @@ class Copier:
                 os.mknod(new_name, stat.S_IFCHR, 0, dir_fd=target)
             return
         else:
-            return  # a real device, which nobody without root can have made here
+            return  # a real device: only root of the host can have made it, so it is not a container's to copy
         uid, gid = self.owner(status)
-        # chown comes before the mode: it clears set-id bits
+        # The owner comes before the mode: chown(2) clears set-id bits
         os.chown(new_name, uid, gid, dir_fd=target, follow_symlinks=False)
         if kind != stat.S_IFLNK:
             chmod_special(target, new_name, status.st_mode)
@@ -82,8 +91,9 @@ class Copier:
             os.close(read)
 
     def attributes(self, read: int, write: int, status: os.stat_result) -> None:
-        """Owner, mode, extended attributes, times of an open file or directory."""
-        os.fchown(write, *self.owner(status))  # always: a set-gid directory has given its group
+        """Give the open file or directory `write` the owner, mode, extended attributes and times of `read`."""
+        # Even where the owner seems right already: a new file in a set-gid directory has that directory's group
+        os.fchown(write, *self.owner(status))
         os.fchmod(write, status.st_mode & 0o7777)
         for attribute in os.listxattr(read):
             if attribute.startswith(MARKS) and not self.marks:
@@ -104,11 +114,11 @@ class Copier:
         return self._owner(status.st_uid, status.st_gid) if self._owner else (status.st_uid, status.st_gid)
 
     def _capability(self, value: bytes) -> bytes:
-        """The value of `security.capability` for the copy, in the form that names a namespace's root where it has one.
+        """The value of `security.capability` for the copy.
 
-        capabilities(7), "Namespaced file capabilities": the kernel shows a process in the namespace that the value is
-        for the short form (VFS_CAP_REVISION_2), and takes it from such a process only. For another namespace it wants
-        revision 3, with the id of that namespace's root.
+        capabilities(7), "Namespaced file capabilities": a process in the user namespace for which a file has
+        capabilities reads and writes the short form (VFS_CAP_REVISION_2). To write them for another namespace, it must
+        use VFS_CAP_REVISION_3, which also names the root of that namespace, by its id in the writer's namespace.
         """
         if not self._root or len(value) not in (20, 24):
             return value
@@ -116,9 +126,10 @@ class Copier:
         return ((3 << 24) | (magic & 1)).to_bytes(4, "little") + value[4:20] + self._root.to_bytes(4, "little")
 
     def link(self, status: os.stat_result, top: int, path: str, target: int) -> bool:
-        """Link the last name of `path`, in directory `target`, to an earlier copy of the same file.
+        """Make the last name of `path`, in directory `target`, a hard link to the copy that the same file has already.
 
-        top: the directory that `path` is relative to, for later names of this file. False when there is no copy yet.
+        top: the directory to which `path` is relative. False when the file has no copy yet: then `path` is remembered
+        for the file's further names, and the caller copies the file.
         """
         if status.st_nlink < 2:
             return False
@@ -131,7 +142,11 @@ class Copier:
 
 
 def copy_content(read: int, write: int, size: int, *, sparse: bool) -> None:
-    """Copy the bytes of one open file to another: by sharing blocks, else in the kernel with the holes kept."""
+    """Copy `size` bytes of one open file to another, which is empty.
+
+    The file system shares the blocks where it can. Else the kernel copies the bytes, and the holes of a `sparse` file
+    stay holes.
+    """
     if not size or clone_file(read, write):
         return
     if sparse:
@@ -161,7 +176,7 @@ def _copy_range(read: int, write: int, offset: int, length: int) -> None:
 
 
 def is_opaque(fd: int) -> bool:
-    """Whether a directory (an fd) hides what lower layers have in it."""
+    """Whether a directory (an fd) is marked as opaque: what lower layers have in it is hidden then."""
     for attribute in OPAQUE_XATTRS:
         try:
             if os.getxattr(fd, attribute) == b"y":
@@ -176,11 +191,13 @@ def is_opaque(fd: int) -> bool:
 
 
 def copy_tree(source: int, target: int, copier: Copier, root: str) -> None:
-    """Copy the content and attributes of directory `source` over directory `target`.
+    """Copy the content and attributes of directory `source` over directory `target` (fds).
 
-    With marks in `copier` it is an exact copy. Without, marks act: a whiteout deletes what target has, an opaque
-    directory empties target's first, and a file replaces whatever is there; applied bottom first, this flattens layers.
-    root: path of the target's top, by which hard links find their first copy. Depth is bounded by what unpacking made.
+    With `copier.marks` the copy has the marks that `source` has. Without, the marks take effect: a whiteout deletes
+    what `target` has under its name, an opaque directory empties the one in `target` first, and a file replaces
+    whatever has its name. Layers that are copied so one over the other, the bottom one first, become one tree.
+    root: path of `target`, by which further names of a file find its first copy. The function calls itself for each
+    directory; unpacking has bounded their depth.
     """
     base = os.open(root, PATH_DIRECTORY)
     try:
@@ -234,8 +251,11 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
 
 
 def bare(directory: int) -> None:
-    """Take from a directory (an fd) all attributes that a layer gives, before another layer gives it those that show:
-    a default access control list would be inherited meanwhile, and what only the layer below says shows no more."""
+    """Take from a directory (an fd) all extended attributes that a layer may give.
+
+    Of a directory in several layers only the topmost one's attributes show, so those that a lower layer gave must go.
+    They go before files are made in it: each file would inherit a default access control list.
+    """
     for attribute in _attributes(directory):
         if attribute.startswith(_GIVEN) and not attribute.startswith(MARKS):
             os.removexattr(directory, attribute)
@@ -251,7 +271,7 @@ def _attributes(file: int) -> list[str]:
 
 
 def drop_acl(file: int | str) -> None:
-    """Take the access control lists away that a new file or directory (an fd, or a path) has inherited."""
+    """Take from a new file or directory (an fd, or a path) the access control lists that it has inherited."""
     for attribute in _ACLS:
         try:
             os.removexattr(file, attribute)
@@ -261,7 +281,10 @@ def drop_acl(file: int | str) -> None:
 
 
 class NoInheritance:
-    """A `with` in which what is made in a directory (an fd) inherits no access control list from it."""
+    """A context manager: inside of it, what is made in `directory` (an fd) inherits no access control list.
+
+    The directory's default list is taken away at the start and set again at the end.
+    """
 
     __slots__ = ("_acl", "_directory")
 
@@ -283,7 +306,7 @@ class NoInheritance:
 
 
 def remove(directory: int, name: str) -> None:
-    """Delete `name` in a directory, whatever it is; harmless when it is not there. Raises OSError."""
+    """Delete `name`, a file or a tree, in a directory (an fd); nothing happens when it is not there. Raises OSError."""
     from rootless.storage.files.removal import delete_at
 
     problem = delete_at(directory, name, name)

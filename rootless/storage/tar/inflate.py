@@ -1,7 +1,7 @@
-"""Compressed bytes to uncompressed bytes with their sha256, bounded. It knows nothing of archives.
+"""Inflates a compressed stream and computes the sha256 of what comes out, within bounds. It knows nothing of archives.
 
-Reading, inflating (isal: several times faster than zlib) and hashing run in a thread of their own, since all three
-release the interpreter lock, while the main thread makes files.
+Reading, inflating (by isal where it is installed, which is several times faster than zlib) and hashing run in a thread
+of their own, while the main thread makes files: all three release Python's interpreter lock, so both threads advance.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Codec = Callable[[int], Iterator[bytes]]
 
     class _Decoder(Protocol):
-        """What zlib and isal give for one member of a gzip stream."""
+        """The decoder that zlib and isal make for one member of a gzip stream."""
 
         @property
         def eof(self) -> bool: ...
@@ -35,29 +35,36 @@ if TYPE_CHECKING:
         def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-READ = 1 << 18
-PIECE = 1 << 20
-DEPTH = 8
+READ = 1 << 18  # bytes that are read from the descriptor at once
+PIECE = 1 << 20  # bytes that a decoder may give at once
+DEPTH = 8  # pieces that may wait for the main thread: so much memory, and no more, is used ahead of it
 MAX_TOTAL = 1 << 40
-RATIO = 2000  # deflate cannot reach it; only zstd of nothing but zeros does
-RATIO_FREE = 4 << 30  # bytes that may come out before the ratio counts
-MAX_WINDOW = 1 << 27
-# The decoder has no bound of output: 128 KiB of zeros take 4 bytes, so what is fed at once becomes 128 MiB at most
+# A few megabytes of a hostile layer could fill the disk. Deflate cannot grow data 2000 times (1032 is its bound); zstd,
+# xz and bzip2 can, with nothing but zeros. No real layer does once RATIO_FREE bytes have come out.
+RATIO = 2000
+RATIO_FREE = 4 << 30
+MAX_WINDOW = 1 << 27  # bytes of memory that a zstd frame may ask its decoder for (RFC 8878, 3.1.1.1.2)
+# zstandard's decoder cannot be told how much to give at once. Four bytes of a zstd stream can stand for a block of
+# 128 KiB of zeros (RFC 8878, 3.1.1.2), so 4 KiB of input become at most 128 MiB in memory.
 ZSTD_FEED = 1 << 12
 
 
 class Inflated:
-    """A tarstream.Source over a compressed file descriptor; sums are valid after `drain`.
+    """A tarstream.TarSource over a compressed file descriptor.
 
-    recipe: where all bytes go that are taken or skipped; those of `views` are the payloads, which the reader notes.
+    recipe: is given all bytes that are taken or skipped. Bytes that go out by `views` are the content of files; whoever
+    reads them notes them in the recipe. total: uncompressed bytes so far, all of them once `drain` has returned.
     """
 
     __slots__ = ("_buffer", "_failure", "_hash", "_pieces", "_position", "_recipe", "_stop", "_thread", "total")
 
     @staticmethod
     def codec(fd: int) -> Codec:
-        """What decompresses the bytes to be read from `fd`, loaded: after a change of root nothing can be imported any
-        more. Their first bytes, which are read here, say how they are compressed: a layer's media type may lie."""
+        """What decompresses the bytes that can be read from `fd`, with its module already imported.
+
+        The caller changes its root afterwards, and an import would then look for the module in the image. The format is
+        told by the stream's first bytes, which are read here, and not by the layer's media type, which may lie.
+        """
         head = read_head(_Descriptor(fd))
         return _CODECS[compression_of(head)](head)
 
@@ -74,7 +81,7 @@ class Inflated:
         self._thread.start()
 
     def _work(self, chunks: Iterator[bytes]) -> None:
-        """The thread: inflate and hash ahead of the main thread by at most DEPTH pieces."""
+        """The body of the thread: inflate and hash, at most DEPTH pieces ahead of the main thread."""
         try:
             for piece in chunks:
                 self.total += len(piece)
@@ -91,7 +98,7 @@ class Inflated:
     def _more(self) -> bool:
         piece = self._pieces.get()
         if piece is None:
-            self._pieces.put(None)  # asked again, the end stays the end
+            self._pieces.put(None)  # the mark of the end goes back, so that a further call finds it and does not wait
             if self._failure is not None:
                 raise self._failure
             return False
@@ -140,7 +147,7 @@ class Inflated:
         return f"sha256:{self._hash.hexdigest()}"
 
     def stop(self) -> None:
-        """Let the thread end at its next piece."""
+        """Let the thread end after its next piece."""
         self._stop = True
 
 
@@ -177,7 +184,7 @@ def _guard(read: int, written: int) -> None:
 
 
 def _gzip(head: bytes, new: Callable[[], _Decoder], error: type[Exception]) -> Codec:
-    """All members of a gzip stream (RFC 1952, 2.2); anything else after the last one is refused."""
+    """What inflates all members of a gzip stream (RFC 1952, 2.2); anything else after the last one is refused."""
 
     def chunks(fd: int) -> Iterator[bytes]:
         decoder = None
@@ -215,7 +222,8 @@ def _gzip_codec(head: bytes) -> Codec:
 
 
 def _zstd_codec(head: bytes) -> Codec:
-    """All frames of a zstd stream (RFC 8878, 3.1), skippable ones too (zstd:chunked puts its table into one)."""
+    """What inflates all frames of a zstd stream (RFC 8878, 3.1). Skippable frames are among them: zstd:chunked layers
+    keep their table of contents in one."""
     import zstandard
 
     def chunks(fd: int) -> Iterator[bytes]:
@@ -245,11 +253,11 @@ def _zstd_codec(head: bytes) -> Codec:
 
 
 def _other_codec(head: bytes) -> Codec:
-    """xz and bzip2, which docker and podman take as well, although no media type names them."""
+    """What inflates xz and bzip2. docker and podman take such layers as well, although no media type names them."""
     if compression_of(head) == "xz":
-        import lzma  # noqa: F401 - loaded now, used later
+        import lzma  # noqa: F401 - PlainBytes imports it too, but only after the change of root
     else:
-        import bz2  # noqa: F401 - the same
+        import bz2  # noqa: F401 - as lzma
 
     def chunks(fd: int) -> Iterator[bytes]:
         source = _Descriptor(fd)

@@ -1,6 +1,7 @@
-"""What a layer may contain: limits, names, and the words for what breaks them.
+"""What a layer may contain: limits, names, and the messages about a layer that breaks them.
 
-The limits are far above any real layer; they keep a crafted one from costing more than its bytes.
+Layers come from strangers. The limits are far above any real layer; they keep a crafted small archive from costing
+memory, inodes or time out of all proportion to its bytes.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import errno
 from rootless.errors import HostLimit, InvalidInput
 from rootless.host.full import FULL, full_error
 
-MAX_ENTRIES = 10_000_000
-MAX_DUPLICATES = 100_000
-MAX_DEPTH = 512
-MAX_KEPT = 64 << 20  # bytes of extended attributes that are kept in memory until the end
+MAX_ENTRIES = 10_000_000  # members of one archive
+MAX_DUPLICATES = 100_000  # members whose path an earlier member of the archive has taken; each may cost a search
+MAX_DEPTH = 512  # directories on the way to a file: the tree is walked by functions that call themselves
+MAX_KEPT = 64 << 20  # bytes of directories' extended attributes that are kept in memory until all files are written
 WHITEOUT = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
 OPAQUE_XATTR = "user.overlay.opaque"
 
 
 def split(path: bytes) -> list[bytes]:
-    """The names of a path in an archive, from the root. Raises InvalidInput for `..`: no layer has a use for it."""
+    """The names of a path in an archive, from the root.
+
+    Raises InvalidInput for `..`, which no layer has a use for and which could lead out of the tree, and for a name that
+    is longer than the 255 bytes that the kernel takes (NAME_MAX).
+    """
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if b".." in names:
         raise InvalidInput(f"layer has a path with '..': '{shown(path)}'")
@@ -30,13 +35,17 @@ def split(path: bytes) -> list[bytes]:
 
 
 def shown(path: bytes) -> str:
-    """A path for a message: control characters and bytes that are no text are escaped."""
+    """A path as it may stand in a message: escape sequences in it could otherwise rewrite the user's terminal."""
     text = path[:200].decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def refusal(error: OSError, name: bytes) -> InvalidInput | HostLimit:
-    """What a failed system call says about the archive, or about the host."""
+    """The error for a system call that failed on the archive's member `name`.
+
+    HostLimit when the file system is full or lacks something, InvalidInput when the archive asks for the impossible,
+    such as a file below another file.
+    """
     text = f"cannot unpack '{shown(name)}'"
     if error.errno in FULL:
         return full_error(text, error, ".")

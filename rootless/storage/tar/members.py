@@ -1,4 +1,4 @@
-"""What archives say of files, whoever writes them: kinds, capabilities, access control lists, holes. It writes none."""
+"""How an archive describes a file: kind, capabilities, access control lists, holes. It writes no archive itself."""
 
 from __future__ import annotations
 
@@ -24,19 +24,26 @@ if TYPE_CHECKING:
 
 KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO,
          stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE}  # fmt: skip
-SPARSE = 1 << 20  # bytes of holes from which on a file is kept sparse
+SPARSE = 1 << 20  # a file with fewer bytes of holes is written out with zeros: not every reader knows sparse files
 _ACL_USER, _ACL_GROUP = 2, 8
 
 
 def plain_capability(value: bytes) -> bytes:
-    """File capabilities without the root of a namespace (VFS_CAP_REVISION_3): in an archive the root is the image's."""
+    """File capabilities in the form without the root of a user namespace (VFS_CAP_REVISION_2).
+
+    Inside a user namespace the kernel stores revision 3, which adds the id of the namespace's root. That id belongs to
+    this host; in an archive it would be wrong wherever the image is used (capabilities(7)).
+    """
     if len(value) != 24:
         return value
     return ((2 << 24) | (value[0] & 1)).to_bytes(4, "little") + value[4:20]
 
 
 def translate_acl(value: bytes, owner: Callable[[int, int], tuple[int, int]]) -> bytes:
-    """The ids in an access control list (linux/posix_acl_xattr.h: a version, then tag, permissions and id each)."""
+    """The access control list `value` with its ids translated by `owner`, which takes and gives (uid, gid).
+
+    The value has four bytes of version, then eight for each entry: tag, permissions, id (linux/posix_acl_xattr.h).
+    """
     translated = bytearray(value)
     for at in range(4, len(value) - 7, 8):
         tag = int.from_bytes(value[at : at + 2], "little")
@@ -50,7 +57,10 @@ def translate_acl(value: bytes, owner: Callable[[int, int], tuple[int, int]]) ->
 
 
 def data_segments(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
-    """(offset, length) of the data of a file with large holes, else None; `fd` stands at the start afterwards."""
+    """(offset, length) of each piece of data in a file with at least SPARSE bytes of holes, None for other files.
+
+    `fd` stands at the start of the file afterwards.
+    """
     size = status.st_size
     if size - status.st_blocks * 512 < SPARSE:
         return None
@@ -60,20 +70,20 @@ def data_segments(fd: int, status: os.stat_result) -> list[tuple[int, int]] | No
         try:
             start = os.lseek(fd, position, os.SEEK_DATA)
         except OSError as e:
-            if e.errno != errno.ENXIO:
+            if e.errno != errno.ENXIO:  # lseek(2): nothing but a hole is left
                 raise
             break
         position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         segments.append((start, position - start))
         data += position - start
     os.lseek(fd, 0, os.SEEK_SET)
-    # A file that the file system keeps compressed has no holes
+    # Fewer blocks than bytes do not prove holes: the file system may have compressed the file
     return segments if size - data >= SPARSE else None
 
 
 def sparse_head(member: Member, size: int, segments: list[tuple[int, int]]) -> tuple[bytes, int]:
-    """Header and map of a sparse file in GNU's format 1.0 (the data of the segments follows), and how many bytes the
-    member has."""
+    """Header and map of a sparse file in GNU tar's format 1.0, and the number of bytes that follow the header: the map
+    and the data of the segments. size: bytes of the file, holes included."""
     numbers = [len(segments), *(number for segment in segments for number in segment)]
     text = b"".join(b"%d\n" % number for number in numbers)
     text += bytes(-len(text) % BLOCK)

@@ -1,7 +1,8 @@
-"""How to write a layer's tar again from its unpacked tree: the file `recipe.zst` (or `.gz`) beside `diff`. Format only.
+"""The recipe of a layer: the file `recipe.zst` (or `.gz`) beside `diff`, by which the layer's tar can be written again.
 
-It is a list of steps. Each: bytes of the archive as they are (headers, PAX and GNU records, padding, what follows the
-end), then a range of a file of the tree. So an archive is its recipe + the tree, and no compressed copy need stay.
+A recipe is a list of steps. Each step has bytes of the archive as they are (headers, PAX and GNU records, padding, what
+follows the end) and then a range of a file of the tree. Recipe and tree together give every byte of the archive, so the
+compressed layer need not be kept. This module reads and writes the format; `storage.layers.rebuild` plays a recipe.
 
 Whoever makes a layer's archive and tree writes the recipe on the way, in the order of the archive's bytes:
 
@@ -12,7 +13,7 @@ Whoever makes a layer's archive and tree writes the recipe on the way, in the or
     record["recipe"], record["tar_size"] = True, recipe.tar_size
 
 Paths are bytes below `diff`, free of links, `.` and `..`. A file that a later member of the same archive replaces is
-moved to `replaced/<number>` beside `diff` and told by `replaced()`. `storage.layers.rebuild` plays a recipe.
+moved to `replaced/<number>` beside `diff`, and `replaced()` notes that in the recipe.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class _Compressor(Protocol):
-        """What zstandard and zlib give for one stream."""
+        """The compressor that zstandard and zlib make for one stream."""
 
         def compress(self, data: bytes, /) -> bytes: ...
         def flush(self) -> bytes: ...
@@ -48,17 +49,19 @@ __all__ = ["RecipeWriter", "crc32", "find", "opener", "read_moved", "read_steps"
 MAGIC = b"rootless recipe 1\n"
 NAMES = ("recipe.zst", "recipe.gz")
 REPLACED = "replaced"
-_STEP = struct.Struct("<IHQQI")  # bytes as they are, of the path, offset, size, CRC-32
-_MOVED = 0xFFFFFFFF
-_RAW = 1 << 20  # bytes of one step at most
+_STEP = struct.Struct("<IHQQI")  # length of the raw bytes, length of the path, offset, size, CRC-32
+_MOVED = 0xFFFFFFFF  # in place of the first length: this is no step but notes a file that was replaced
+_RAW = 1 << 20  # raw bytes of one step; up to twice as many where one piece brings them
 _BATCH = 1 << 18  # bytes given to the compressor at once
 _MAX_PATH = 1 << 13
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class RecipeStep(NamedTuple):
-    """raw: bytes as they are; then `size` bytes of the file `path` from `offset` (size 0: none). crc: of them, 0 when
-    it was not noted."""
+    """One step: the bytes `raw`, then `size` bytes of the file `path` from `offset` on (none when `size` is 0).
+
+    crc: CRC-32 of those bytes of the file, 0 when it was not noted.
+    """
 
     raw: bytes
     path: bytes
@@ -68,7 +71,11 @@ class RecipeStep(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A replaced file or directory: what the first `steps` payloads say lies below `path` is now at replaced/number."""
+    """Notes that the file or directory `path` was replaced and lies at `replaced/<number>` since.
+
+    steps: number of payloads written before that. What they say of files at or below `path` is meant of the moved one;
+    later payloads mean the file that came in its place.
+    """
 
     path: bytes
     steps: int
@@ -76,9 +83,10 @@ class Moved(NamedTuple):
 
 
 class RecipeWriter:
-    """Writes a recipe to an open file; it keeps nothing but a batch in memory. tar_size: bytes of the archive so far.
+    """Writes a recipe to an open file, with no more than a batch of it in memory.
 
-    Make it before a change of root (it imports its compressor), use it from one thread.
+    It is to be made before a change of root, since it imports its compressor, and to be used from one thread only.
+    tar_size: bytes of the archive so far; payloads: number of calls of `payload` so far.
     """
 
     __slots__ = ("_batch", "_batched", "_compressor", "_fd", "_last", "_moved", "_raw", "_size", "payloads", "tar_size")
@@ -118,7 +126,7 @@ class RecipeWriter:
         self.payloads += 1
 
     def replaced(self, path: bytes) -> int:
-        """The file or directory `path` leaves the tree now, for replaced/<the number returned>."""
+        """Note that the file or directory `path` now moves to `replaced/<number>`; the number is returned."""
         number = len(self._moved)
         self._moved.append(Moved(path, self.payloads, number))
         return number
@@ -144,7 +152,7 @@ class RecipeWriter:
         raw = b"".join(self._raw)
         self._raw.clear()
         self._size = 0
-        # A long piece (data of a whiteout, what follows the end) is cut into steps
+        # A long piece (data of a whiteout, what follows the end) is cut into steps: the reader refuses longer ones
         while len(raw) > 2 * _RAW:
             self._batch += (_STEP.pack(_RAW, 0, 0, 0, 0), raw[:_RAW])
             self.tar_size += _RAW
@@ -179,7 +187,7 @@ class RecipeWriter:
 
 
 def find(directory: str) -> str | None:
-    """The recipe in a layer's directory; None when the layer was made without one."""
+    """The path of the recipe in a layer's directory; None when the layer was made without one."""
     for name in NAMES:
         if os.path.exists(f"{directory}/{name}"):
             return f"{directory}/{name}"
@@ -194,12 +202,15 @@ def read_steps(open_recipe: Callable[[], io.BufferedReader]) -> Iterator[RecipeS
 
 
 def read_moved(open_recipe: Callable[[], io.BufferedReader]) -> list[Moved]:
-    """What was replaced, in the order of time; reads the whole recipe. Raises InvalidInput when it is damaged."""
+    """What was replaced, in the order in which it was. The notes stand at the end, so the whole recipe is read.
+
+    Raises InvalidInput when the recipe is damaged.
+    """
     return [step for step in _records(open_recipe) if isinstance(step, Moved)]
 
 
 def opener(path: str) -> Callable[[], io.BufferedReader]:
-    """A function that opens the recipe `path` for reading, also after a change of root. Raises NotFound by OSError."""
+    """A function that opens the recipe `path` at its start, even after a change of root. Raises OSError."""
     if path.endswith(".zst"):
         import zstandard
 

@@ -1,4 +1,7 @@
-"""Headers of tar members: ustar, with PAX records for what does not fit. Pure; the same input gives the same bytes."""
+"""Writes the headers of tar members: ustar, with PAX records for what does not fit (pax(1), POSIX.1-2001).
+
+The same member always gives the same bytes: a layer's digest is computed from them.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,11 @@ _SPACES = b" " * 8
 
 
 class Member(NamedTuple):
-    """One member of an archive. name: without leading slash, of a directory with one at the end; mtime: nanoseconds;
-    size: bytes that follow; records: PAX records of its own (key, value)."""
+    """One member of an archive.
+
+    name: without a slash at the start, a directory's with one at the end; mtime: nanoseconds since the epoch; size:
+    bytes of data that follow the header; major, minor: of a device; records: further PAX records (key, value).
+    """
 
     name: bytes
     kind: bytes
@@ -63,7 +69,8 @@ def encode(member: Member) -> bytes:
 
 
 def _block(member: Member) -> bytes:
-    """The ustar block. An id or size that is too large for it becomes 0, a name or time is cut: a PAX record has it."""
+    """The ustar block. What is too large for its field stands in a PAX record, which readers prefer; here an id or
+    a size is 0 then, and a name or a time is cut off."""
     block = _FIELDS.pack(
         member.name,
         b"%07o\0" % member.mode,

@@ -1,7 +1,8 @@
 """A streaming parser of tar archives: ustar, GNU long names and sparse files, PAX. It touches no file system.
 
-Written for input from strangers: every length is bounded before it is believed, names stay bytes, and whatever breaks
-the format raises InvalidInput. Global PAX headers are skipped, as docker does: none of their keys concerns a layer.
+Archives come from strangers: every length is compared with a bound before memory is spent on it, names stay bytes, and
+whatever breaks the format raises InvalidInput. Global PAX headers are skipped, as docker does: none of their keys
+concerns a layer.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Protocol
 from rootless.errors import InvalidInput
 
 BLOCK = 512
-MAX_NAME = 4096  # PATH_MAX of the kernel: a longer path could not be used
-MAX_PAX = 1 << 20
-MAX_SEGMENTS = 1 << 17
-MAX_REPEATED = 2  # headers of one kind before one member: POSIX.1 and GNU tar write one
-MAX_BESIDE = 4 << 20  # bytes before one member that are none of its own: global headers, labels and their blocks
-MAX_SIZE = 1 << 50
+MAX_NAME = 4096  # the kernel's PATH_MAX: a longer path could not be used
+MAX_PAX = 1 << 20  # bytes of one PAX header
+MAX_SEGMENTS = 1 << 17  # pieces of data in one sparse file
+MAX_REPEATED = 2  # extension headers of one kind before one member; POSIX.1 and GNU tar write one
+MAX_BESIDE = 4 << 20  # bytes of all extension headers before one member: PAX records, long names, labels
+MAX_SIZE = 1 << 50  # bytes of one file
 XATTR_PREFIX = b"SCHILY.xattr."
 
 FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -32,7 +33,7 @@ _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 
 
 class TarSource(Protocol):
-    """Uncompressed bytes, in order."""
+    """The uncompressed bytes of an archive, read from start to end."""
 
     def take(self, size: int) -> bytes:
         """Exactly `size` bytes, or fewer at the end of the stream."""
@@ -42,8 +43,12 @@ class TarSource(Protocol):
 
 
 class TarEntry:
-    """One member of an archive. mtime: nanoseconds; size: bytes of the file; stored: bytes that follow in the archive
-    (fewer than `size` when `segments`, (offset, length) pairs, says that the file is sparse); device: major, minor."""
+    """One member of an archive.
+
+    mtime: nanoseconds since the epoch; size: bytes of the file; stored: bytes of data that follow in the archive, fewer
+    than `size` when the file is sparse; segments: (offset, length) of each piece of data in a sparse file, None for any
+    other file; device: major and minor number.
+    """
 
     __slots__ = (
         "device",
@@ -76,8 +81,11 @@ class TarEntry:
 
 
 class TarStream:
-    """Iterates over the entries. Before the next one the reader must take exactly the `stored` bytes of a regular file
-    and the padding after them (`padding`); data of other types was passed over."""
+    """Gives the members of an archive one after the other.
+
+    Before asking for the next one, the caller must take from the source the `stored` bytes of a regular file and the
+    `padding` after them. The data of all other kinds has been passed over already.
+    """
 
     __slots__ = ("_source",)
 
@@ -108,7 +116,8 @@ class TarStream:
                 return None
             entry, kind = _parse(header)
             if kind in _EXTENSIONS:
-                # Each costs us time and says nothing new: without a bound a small archive keeps us busy
+                # Such a header costs time and makes no file. Zeros compress well: without a bound, a small archive
+                # with an endless chain of headers would keep the parser busy for ever
                 repeated[kind] = repeated.get(kind, 0) + 1
                 beside += BLOCK + entry.stored
                 if beside > MAX_BESIDE or (repeated[kind] > MAX_REPEATED and kind not in (b"g", b"V")):
@@ -141,7 +150,8 @@ class TarStream:
             self._apply_pax(entry, pax, sparse_pairs)
         _check(entry)
         if entry.type != FILE:
-            # Links carry no data in any format that a size may claim; others' is of no use
+            # A link's header may give the size of the file that it names, and no data follows it then. Data of a
+            # directory, a device or a pipe is passed over
             if entry.type not in (LINK, SYMLINK):
                 self._pass(entry.stored)
             entry.size = entry.stored = 0
@@ -165,7 +175,7 @@ class TarStream:
         return content[:size]
 
     def _old_sparse(self, entry: TarEntry, header: bytes) -> None:
-        """GNU's own sparse format: pairs in the header and in blocks after it."""
+        """GNU tar's old sparse format (member type S): offset and length pairs in the header and in blocks after it."""
         pairs = [header[386 + 24 * i : 410 + 24 * i] for i in range(4)]
         more = header[482]
         size = _number(header[483:495], "size of sparse file")
@@ -212,7 +222,8 @@ class TarStream:
             self._pax_sparse(entry, pax, sparse_pairs)
 
     def _pax_sparse(self, entry: TarEntry, pax: dict[bytes, bytes], pairs: list[bytes]) -> None:
-        """GNU.sparse 0.0 (repeated keys), 0.1 (one map) and 1.0 (the map stands before the data)."""
+        """GNU tar's sparse formats in PAX records: 0.0 (two keys for each segment), 0.1 (one key with the map) and 1.0
+        (the map stands before the data). pairs: the values of the keys of 0.0, in order."""
         if pax.get(b"GNU.sparse.major") == b"1" and pax.get(b"GNU.sparse.minor") == b"0":
             numbers, used = self._map_before_data(entry.stored)
             entry.stored -= used
@@ -233,7 +244,7 @@ class TarStream:
             entry.name = pax[b"GNU.sparse.name"]
 
     def _map_before_data(self, stored: int) -> tuple[list[int], int]:
-        """The decimal lines at the start of a 1.0 sparse member, and the bytes of their blocks."""
+        """The numbers in the decimal lines at the start of a 1.0 sparse member, and how many bytes those lines fill."""
         content = b""
         lines: list[bytes] = []
         wanted = 1
@@ -258,7 +269,7 @@ class TarStream:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether 512 bytes are the header of a member, by their checksum."""
+    """Whether 512 bytes are the header of a member: their checksum is right and their numbers can be read."""
     try:
         _parse(block)
     except InvalidInput:
@@ -267,12 +278,12 @@ def is_header(block: bytes) -> bool:
 
 
 def _parse(header: bytes) -> tuple[TarEntry, bytes]:
-    """The fields of one header block, checked by its sum."""
+    """The member that one header block describes, and its type flag. Raises InvalidInput when the checksum is wrong."""
     name, mode, uid, gid, size, mtime, checksum, kind, linkname, magic, _, _, _, _, prefix, _ = _FIELDS.unpack(header)
     expected = _number(checksum, "checksum")
     total = sum(header) - sum(checksum) + 8 * 32
     if total != expected:
-        # Some old programs summed signed characters
+        # Some old programs added the bytes up as signed characters (pax(1))
         signed = sum(struct.unpack("148b8x356b", header)) + 8 * 32
         if signed != expected:
             raise InvalidInput("tar archive has a header with a wrong checksum")
@@ -296,7 +307,7 @@ def _parse(header: bytes) -> tuple[TarEntry, bytes]:
 def _kind(kind: bytes, name: bytes) -> bytes:
     if kind in (b"0", b"\0", b"7", b"S"):
         return DIRECTORY if name.endswith(b"/") and kind != b"S" else FILE
-    if kind == b"D":  # GNU's incremental directories: the names that follow are of no use here
+    if kind == b"D":  # a directory of GNU tar's incremental archives: the list of names that follows is of no use here
         return DIRECTORY
     if kind in (LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO):
         return kind
@@ -322,7 +333,7 @@ def _check(entry: TarEntry) -> None:
 
 
 def _number(field: bytes, what: str, *, signed: bool = False) -> int:
-    """An octal or base-256 number of a header."""
+    """The number in a field of a header: octal digits, or big-endian binary (GNU tar) when the first bit is set."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         if field[0] & 0x40:  # negative: two's complement
@@ -348,7 +359,7 @@ def _decimal(value: bytes, what: str) -> int:
 
 
 def _time(value: bytes) -> int:
-    """Decimal seconds with a fraction → nanoseconds."""
+    """The nanoseconds of a time that is given in decimal seconds with a fraction."""
     match = _TIME.fullmatch(value)
     if match is None:
         raise InvalidInput(f"tar archive has a malformed mtime: {value[:24]!r}")
@@ -357,7 +368,11 @@ def _time(value: bytes) -> int:
 
 
 def _pax(content: bytes) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """The records of a PAX header (`LENGTH KEY=VALUE\\n`), and the values of 0.0 sparse pairs in order."""
+    """The records of a PAX header (`LENGTH KEY=VALUE\\n`), and the values of the keys of GNU's sparse format 0.0.
+
+    Those keys come once for each segment, so their values are kept apart, in order. A key with an empty value takes
+    back what an earlier record said (pax(1)).
+    """
     records: dict[bytes, bytes] = {}
     pairs: list[bytes] = []
     position = 0
