@@ -1,8 +1,9 @@
 """From options, image defaults and facts to the OCI config.json of a container. Pure: golden tests hold every option.
 
 Whatever must be looked up (users, volumes, devices, other containers) is looked up before, by
-`rootless.engine.container.create`. Nothing of the image reaches the configuration but
-what docker takes from it; its annotations never do.
+`rootless.engine.container.host_facts`. Nothing of the image reaches the configuration but what docker takes from it.
+Its annotations never do: some of them are switches of runtimes ("run.oci.…" of crun), and the image's author would
+decide what only the container's user may.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.fields import Fields
 
-SHM_SIZE = 64 << 20
+SHM_SIZE = 64 << 20  # bytes of /dev/shm without --shm-size, as docker has it
 
 
 class ResolvedMount(NamedTuple):
-    """A mount whose source is known. kind: bind, tmpfs, overlay (several layers of an image, topmost first)."""
+    """A mount whose source has been found.
+
+    kind: bind, tmpfs or overlay; source: a host path, "" for tmpfs, and for overlay the directories of an image's
+    layers, topmost first, with NUL between them (the only byte that no path can hold).
+    """
 
     kind: str
     source: str
@@ -38,7 +43,10 @@ class ResolvedMount(NamedTuple):
 
 
 class NamespaceChoice(NamedTuple):
-    """How each namespace is had: "private", "host", or the /proc/PID/ns path to join. user: "private" or a path."""
+    """Where each namespace of a container comes from: "private" (a new one), "host", or the /proc/PID/ns path to join.
+
+    user is never "host": without a user namespace of its own an ordinary user may make no other namespace.
+    """
 
     user: str = "private"
     mount: str = "private"
@@ -50,7 +58,10 @@ class NamespaceChoice(NamedTuple):
 
 
 class BundleFacts(NamedTuple):
-    """What was looked up. directory: of the container; hostname: inside; devices: (host path, path inside, rwm).
+    """What was looked up for the configuration of one container.
+
+    directory: the one that holds the names files (hosts, hostname, resolv.conf); hostname: the name inside, "" where
+    the UTS namespace is not the container's own; devices: (host path, path inside, letters of "rwm").
 
     env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
     ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json.
@@ -151,7 +162,10 @@ class BundleConfig:
 
 
 def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFacts) -> tuple[BundleConfig, list[str]]:
-    """(configuration, warnings). Raises UsageError for what cannot be combined."""
+    """The configuration of a container, and warnings of one line each about what the host or an option takes away.
+
+    Raises UsageError, naming the flag, for options that are wrong or cannot be combined.
+    """
     secure = security.parse_security_options(options.security_opt)
     warnings = list(secure.warnings)
     namespaces = facts.namespaces
@@ -196,7 +210,10 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
 
 
 def working_directory(asked: str | None, image: str) -> str:
-    """-w, else the image's, else /. Raises UsageError for a relative one."""
+    """The absolute working directory: that of -w, else the image's, else "/".
+
+    Raises UsageError for a relative path in -w; a relative one of an image begins at the root, as with docker.
+    """
     cwd = asked or image or "/"
     if not cwd.startswith("/") or "\0" in cwd:
         if asked:
@@ -206,10 +223,12 @@ def working_directory(asked: str | None, image: str) -> str:
 
 
 def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[BundleMount]:
-    """docker's mounts; what a user's mount covers entirely (/dev/shm, /etc/hosts, ...) is left out."""
+    """The mounts that docker gives to each container, but those that a mount of the user covers entirely."""
     covered = {m.target for m in facts.mounts}
     namespaces = facts.namespaces
     secure = ("nosuid", "noexec", "nodev")
+    # devpts refuses a gid that has no place in the id map with EINVAL: a runtime that passes it on could start no
+    # container with one id. Without the option a terminal belongs to the group of the process that opens it
     tty_group = ("gid=5",) if facts.id_map.has_gid(5) else ()
     mounts = [
         _fs("proc", "/proc", *secure),
@@ -227,7 +246,7 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[Bundle
             size = SHM_SIZE if options.shm_size is None else parse_size(options.shm_size, "--shm-size")
             mounts.append(_fs("tmpfs", "/dev/shm", *secure, "mode=1777", f"size={size}"))  # noqa: S108
     names = [n for n in ("resolv.conf", "hostname", "hosts") if not {f"/etc/{n}", "/etc"} & covered]
-    # --read-only is a promise about the whole root file system, and these files are part of it as docker has it
+    # --read-only is a promise about the whole root file system, and docker counts these files as a part of it
     access = ("ro",) if options.read_only else ()
     return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *access) for name in names]
 
@@ -242,6 +261,8 @@ def _bind(source: str, target: str, *options: str) -> BundleMount:
 
 def _mount(mount: ResolvedMount) -> BundleMount:
     if mount.kind == "overlay":
+        # Unpacked layers carry their overlay attributes in user.overlay.*, as trusted.* is reserved to the host's root.
+        # Without userxattr the kernel would not read them, and directories that a layer replaced would show old files
         layers = (f"lowerdir+={layer}" for layer in mount.source.split("\0"))
         return BundleMount(mount.target, "overlay", "overlay", (*layers, "userxattr", *mount.options))
     recursion = ("rbind",) if mount.kind == "bind" and "bind" not in mount.options else ()
@@ -249,8 +270,10 @@ def _mount(mount: ResolvedMount) -> BundleMount:
 
 
 def _device_mounts(facts: BundleFacts) -> list[BundleMount]:
-    # mknod(2) wants CAP_MKNOD in the initial user namespace, so the host's own nodes are bound; what a container may do
-    # with them is what their modes on the host allow the user
+    # mknod(2) wants CAP_MKNOD in the initial user namespace, so the host's own nodes are bound. What a container may do
+    # with them is what their modes on the host allow to the user: device cgroups need the host's root (device rules are
+    # BPF programs). A missing "w" makes the mount read-only, which keeps the node's mode and owner; the kernel does not
+    # let it stop writes to the device itself
     return [
         BundleMount(
             inside, "bind", host, ("bind", "rprivate", "nosuid", "noexec", *(() if "w" in permissions else ("ro",)))
@@ -275,9 +298,10 @@ def _namespaces(namespaces: NamespaceChoice) -> list[dict[str, str]]:
 
 
 def rejoin(config: Fields, namespaces: NamespaceChoice) -> None:
-    """Bring a configuration that `make_config` wrote up to date, where it joins namespaces of other containers.
+    """Bring the paths of joined namespaces up to date in a configuration that `make_config` wrote.
 
-    Those containers may have been started anew since, and have other first processes.
+    A path is /proc/PID/ns/KIND of another container's first process. That container may have been started anew since:
+    its process is another one then, and the old number may belong to a stranger's process.
     """
     for namespace in config.require_member("linux").mappings("namespaces"):
         if "path" in namespace:
@@ -285,7 +309,12 @@ def rejoin(config: Fields, namespaces: NamespaceChoice) -> None:
 
 
 def _root_propagation(mounts: tuple[ResolvedMount, ...]) -> str:
-    """A mount that shall receive the host's later mounts, or send its own, needs a root that is no dead end."""
+    """The member "rootfsPropagation": "rslave" where a mount has the option shared or slave, else "".
+
+    Our own runtime makes the tree a slave unless it is told otherwise; another runtime may make it private, and then
+    nothing that is mounted on the host later would arrive. "rshared" is never given: a mount namespace that belongs to
+    another user namespace than the host's is its slave (mount_namespaces(7)), so that nothing could go the other way.
+    """
     words = {word.removeprefix("r") for m in mounts for word in m.options if word.endswith(("shared", "slave"))}
     return "rslave" if words else ""
 

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 
 class Places(NamedTuple):
-    """Where things of the container are to be. directory: its own; names: that of the name files; event_log: a file;
-    runtime: the directory of sockets."""
+    """The host paths of a container that is planned.
+
+    directory: the container's own; names: the directory of the store with one entry for each container's name;
+    event_log: the file of events; runtime: the runtime directory, in which the monitor's socket is.
+    """
 
     directory: str
     names: str
@@ -43,7 +46,10 @@ class Places(NamedTuple):
 
 
 class ImageFacts(NamedTuple):
-    """What is known of the image. layers: chain ids, bottom first; defaults: what its config says."""
+    """What is known of the image of a container that is planned.
+
+    config_digest, manifest_digest: "sha256:…"; layers: chain ids, bottom first; defaults: what its config says.
+    """
 
     name: str
     config_digest: str
@@ -53,8 +59,11 @@ class ImageFacts(NamedTuple):
 
 
 class NewVolume(NamedTuple):
-    """A volume that the container needs and that is not there. directory: the volume's own; anonymous: nobody named
-    it, so it belongs to this container."""
+    """A volume that the container needs and that does not exist yet.
+
+    directory: the volume's own in the store; anonymous: no user gave it a name, so it belongs to this container alone,
+    and is removed with a container of --rm.
+    """
 
     name: str
     directory: str
@@ -62,11 +71,12 @@ class NewVolume(NamedTuple):
 
 
 class Mounts(NamedTuple):
-    """What a container's mounts come to, and what is to be made before they can be mounted.
+    """The mounts of a container with their sources, and what is to be made before they can be mounted.
 
-    resolved: for the bundle; seeds: launch.json's; volumes: names of all that are used; new_volumes: of them, those
-    that are to be made; new_directories: host paths of -v that are missing; images: chain ids of the images that are
-    mounted; chown: sources to give to the container's user; warnings: one line each.
+    resolved: the mounts as the bundle has them; described: the same as record.json has them; seeds: volumes that may
+    be filled from the image at the first start; volumes: names of all that are used; new_volumes: those of them that
+    are to be made; new_directories: host paths of -v that are missing; images: for each image that is mounted, its
+    layers' chain ids; chown: sources to give to the container's user; warnings: one line each.
     """
 
     resolved: tuple[ResolvedMount, ...] = ()
@@ -81,8 +91,9 @@ class Mounts(NamedTuple):
 
 
 class ProcessFacts(NamedTuple):
-    """What the caller's side gives to the process. env: --env-file and -e as pairs; labels: --label-file and --label.
+    """What the flags and the host give to the container's process.
 
+    env: pairs of --env-file and -e; labels: those of --label-file and --label;
     devices: (host path, path inside, rwm); hard_limits: the caller's, by name; init: host path of an init program, ""
     for our own reaper; runtime: path of another OCI runtime, "" for ours; profile: the OCI seccomp profile in force,
     None for none; filter_path: where its compiled filter is kept; emulation: the filters of an emulated root, None
@@ -101,9 +112,10 @@ class ProcessFacts(NamedTuple):
 
 
 class Joins(NamedTuple):
-    """What another container lends. namespaces: each of the new container's; user: its user namespace is joined.
+    """Where a container's namespaces come from, and what comes with those of another container.
 
-    network: id of the container whose network is shared, None without; names_directory and hostname: that one's.
+    namespaces: the choice for each kind; user: whether another container's user namespace is joined; network: the id of
+    the container whose network is shared, None where none is; names_directory, hostname: that container's, "" likewise.
     """
 
     namespaces: NamespaceChoice
@@ -114,9 +126,12 @@ class Joins(NamedTuple):
 
 
 class ContainerFacts(NamedTuple):
-    """What was found out for one container before it is planned. nodename: the host's name; now: seconds since the
-    epoch; outer_map: to set up with, where the container has none of the user's own ids; cgroup: where its cgroup would
-    be, None where nothing is asked of it."""
+    """What was found out for one container before it is planned.
+
+    nodename: the host's name; now: seconds since the epoch; outer_map: the id map of the user namespace in which the
+    container is set up, None where its own serves (it does unless it lacks the user's own ids); cgroup: what may be had
+    for its cgroup, None where neither a limit nor a parent asks for one.
+    """
 
     container_id: str
     name: str
@@ -136,9 +151,9 @@ class ContainerFacts(NamedTuple):
 class ContainerPlan:
     """A container that is not made yet: the contents of its three files, and what is to be made for it.
 
-    config: is there when `plan` has made it; hostname: for the names files, which are the container's own where
-    `has_own_names`; has_apt_file: apt in it is to read root_emulation.APT_CONFIG; warnings: one line each, of what the
-    host or an option takes away.
+    config: set by `plan`, which makes it; hostname: the name in the names files; has_own_names: whether these files are
+    the container's own, which they are unless it shares another's network; has_apt_file: whether a file with
+    root_emulation.APT_CONFIG is mounted for apt; warnings: one line each about what the host or an option takes away.
     """
 
     __slots__ = (
@@ -165,7 +180,7 @@ class ContainerPlan:
         self.warnings: list[str] = []
 
     def rename(self, name: str) -> None:
-        """Another name, wherever the plan has it."""
+        """Change the container's name wherever the plan holds it: creating tries another name when one is taken."""
         self.record.name = name
         self.launch.rename(name, self.facts.places.names)
 
@@ -216,7 +231,12 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
 
 
 def _cgroup(planned: ContainerPlan, settings: Settings) -> CgroupPlan:
-    """launch.json's "cgroup"; a limit that the host cannot enforce gives a warning, and a stand-in in the config."""
+    """The member "cgroup" of launch.json.
+
+    A limit that the host cannot enforce adds a warning to the plan, and where a resource limit of processes does a part
+    of the same, that one to the configuration. Raises HostLimit for a cgroup that was asked for and cannot be had, and
+    for any such limit with --strict-limits.
+    """
     wanted = launchfile.cgroup_settings(planned.options, settings)
     found = planned.facts.cgroup
     if found is None:
@@ -291,7 +311,10 @@ def _fill_launch(planned: ContainerPlan, settings: Settings) -> None:
 
 
 def seccomp_extras(profile: SeccompProfile) -> tuple[int, SeccompListener | None]:
-    """What launch.json needs beside the filter: flags for the kernel, the agent that gets its listener or None."""
+    """What launch.json says beside the path of a seccomp filter: its flags, and the agent that gets its listener.
+
+    The flags are those of seccomp(2). The agent is None for a profile without SCMP_ACT_NOTIFY.
+    """
     from rootless.runtime.seccomp import filter_cache
 
     listener = None

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from rootless.errors import UsageError
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MAX_FILE = 1 << 20  # bytes of an --env-file
+_MAX_FILE = 1 << 20  # bytes of an --env-file or --label-file: /dev/zero given by mistake may not fill the memory
 
 
 def read_lines(path: str, flag: str) -> list[str]:
-    """The lines of an --env-file or --label-file that say something: comments (# at the start) and blanks are dropped.
+    """The lines of an --env-file or --label-file without blank ones and comments (those that begin with #).
 
-    Raises UsageError naming the file and line as docker does; values keep their spaces and quotes.
+    Values keep their spaces and quotes, as with docker. Raises UsageError, naming the file and line, for a file that
+    cannot be read, is larger than 1 MiB or is not UTF-8, and for a name that is empty or has white space.
     """
     try:
         with open(path, "rb") as file:
@@ -39,9 +40,10 @@ def read_lines(path: str, flag: str) -> list[str]:
 
 
 def parse_env(values: Iterable[str], files: Iterable[str], host: Mapping[str, str]) -> list[tuple[str, str | None]]:
-    """(name, value) of --env-file, then -e: the last one wins. None: named without a value and unset on the host.
+    """(name, value) pairs of --env-file, then of -e; of two with one name the later counts (merge_env).
 
-    A bare NAME takes the host's value, docker's one way for a variable of the host to get in.
+    A NAME without "=" takes the value that it has in `host`, the caller's environment; this is the only way in for a
+    variable of the caller. Its value is None when the caller has no such variable. Raises UsageError.
     """
     lines = [line for path in files for line in read_lines(path, "--env-file")]
     pairs: list[tuple[str, str | None]] = []
@@ -54,7 +56,11 @@ def parse_env(values: Iterable[str], files: Iterable[str], host: Mapping[str, st
 
 
 def merge_env(*layers: Iterable[tuple[str, str | None]]) -> list[str]:
-    """NAME=VALUE in order of first mention, later values winning; None removes a name (docker's `-e NAME` unset)."""
+    """NAME=VALUE texts in order of first mention, with the value of the last layer that has the name.
+
+    The value None removes the name: with docker, `-e NAME` of a variable that the caller does not have takes the
+    image's away.
+    """
     merged: dict[str, str | None] = {}
     for layer in layers:
         merged.update(layer)
@@ -62,12 +68,12 @@ def merge_env(*layers: Iterable[tuple[str, str | None]]) -> list[str]:
 
 
 def split_env(entries: Iterable[str]) -> list[tuple[str, str | None]]:
-    """An image's Env list as pairs."""
+    """The NAME=VALUE texts of an image's "Env" as pairs; those without a name are dropped."""
     return [(name, value) for name, _, value in (entry.partition("=") for entry in entries) if name]
 
 
 def parse_labels(values: Iterable[str], files: Iterable[str] = ()) -> dict[str, str]:
-    """Labels of --label-file, then -l. A label without = has the value ""."""
+    """The labels of --label-file, then of -l; a label without "=" has the value "". Raises UsageError."""
     labels = {}
     for text in [line for path in files for line in read_lines(path, "--label-file")] + list(values):
         name, _, value = text.partition("=")

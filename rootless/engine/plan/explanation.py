@@ -1,4 +1,4 @@
-"""A container's plan in words, in the order of the acts."""
+"""What `explain` shows: the plan of a container in words, step by step in the order in which a start carries it out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def explain_plan(planned: ContainerPlan) -> Explanation:
-    """The plan of a container, made or not: its files, and what they make the monitor do."""
+    """The files of a planned container, and one line for each step that the monitor would take with them.
+
+    Nothing is made. What only the start finds out (free ports, the cgroup's path below a scope) is not in it.
+    """
     from rootless.runtime.spec.oci_config import OciConfig
 
-    # as its readers will find them: JSON has lists only
+    # Written and read again, as the monitor will find them: JSON makes lists of tuples
     config, launch = json.loads(json.dumps([planned.config.to_json(), planned.launch.to_json()]))
     return Explanation(config, launch, tuple(_steps(OciConfig.from_json(config), planned.launch)))
 
@@ -38,7 +41,8 @@ def _steps(config: OciConfig, launch: LaunchPlan) -> list[str]:
         steps.append(f"{namespace.kind} namespace: {where}")
     if (root := launch.rootfs) is not None:
         steps.append(f"mount the root by {root.driver}: {len(root.lowerdirs)} layers below '{root.upper}'")
-    # the same call as the runtime's own (runtime.process.launch), over the same configuration
+    # runtime.process.launch makes its operations by this same call from this same configuration, so that the steps
+    # shown cannot differ from those that are taken
     facts = plan.RootFacts(launch.bundle, lambda gid: id_map.to_host_gid(gid) is not None, root_is_mounted=True)
     steps += plan.describe(plan.operations(config, facts))
     steps += _cgroup_steps(launch.cgroup)

@@ -15,7 +15,10 @@ from rootless.records.id_map import IdMap
 
 
 class Identity(NamedTuple):
-    """Who the container is. warnings: one line each, what is lost."""
+    """The id map of a container and the account of its first process.
+
+    warnings: one line each about ids that the container cannot have.
+    """
 
     id_map: IdMap
     account: Account
@@ -28,8 +31,9 @@ def identify(
     """The map and account of a container.
 
     lowerdirs: the image's layers, topmost first; joined: the map of the container whose user namespace is shared;
-    own: the user's default map. With one id only, the container's process is that one, whatever USER it has.
-    Raises UsageError for unknown users and bad modes, HostLimit for modes that need a range.
+    own: the user's default map. Where the user has no range of ids, the one id of the map is that of the container's
+    process, whatever USER it has. Raises UsageError for unknown users and bad modes, HostLimit for modes that need a
+    range of ids.
     """
     mode, keep = parse_userns(options.userns)
     custom = bool(options.uidmap or options.gidmap)
@@ -88,7 +92,12 @@ def _with_one_id(mode: str, account: Account, *, custom: bool, options: Containe
 
 
 def outer_map(own: IdMap, id_map: IdMap, runtime: str) -> IdMap | None:
-    """The map to set up with, where the container's lacks the user's own ids (nomap); None where it does not."""
+    """The map of the user namespace in which a container without the user's own ids (nomap) is set up; else None.
+
+    In a namespace that does not map the user, the kernel gives no power over the user's own files: layers, volumes and
+    the container's directory would be a stranger's. So all is made in the default map `own`, and the container's own
+    user namespace is entered below it at the end. Raises UsageError with --runtime, as only our runtime does that.
+    """
     from rootless.storage.drivers.writable import is_reachable
 
     if is_reachable(id_map):
@@ -102,7 +111,7 @@ def outer_map(own: IdMap, id_map: IdMap, runtime: str) -> IdMap | None:
 
 
 def _ids(own: IdMap) -> SubordinateIds:
-    """The caller's ranges behind his default map: everything but id 0, which is himself."""
+    """The caller's subordinate ids, which are those of the default map without id 0, for that is the caller."""
     return SubordinateIds(
         [(e.host, e.size) for e in own.uids if e.container != 0 or e.size > 1],
         [(e.host, e.size) for e in own.gids if e.container != 0 or e.size > 1],
@@ -110,7 +119,10 @@ def _ids(own: IdMap) -> SubordinateIds:
 
 
 def account_of(user: str, lowerdirs: Sequence[str], group_add: Sequence[str] = ()) -> Account:
-    """The account that `user` means in the image."""
+    """The account that `user` (as in --user) means by the passwd and group files of the image in `lowerdirs`.
+
+    group_add: further groups; "keep-groups" is none of them, and must stand alone. Raises UsageError.
+    """
     extra = [name for name in group_add if name != "keep-groups"]
     if len(extra) != len(group_add) and extra:
         raise UsageError("--group-add keep-groups cannot be combined with other groups")
@@ -121,7 +133,10 @@ def account_of(user: str, lowerdirs: Sequence[str], group_add: Sequence[str] = (
 
 
 def parse_userns(text: str | None) -> tuple[str, tuple[int, int]]:
-    """(default | host | keep-id | nomap, the ids of keep-id). Raises UsageError."""
+    """The mode of --userns (default, host, keep-id or nomap), and the uid and gid that keep-id gives to the caller.
+
+    Raises UsageError for any other text.
+    """
     mode, _, rest = (text or "").partition(":")
     uid, gid = os.geteuid(), os.getegid()
     if mode == "keep-id":
@@ -136,5 +151,6 @@ def parse_userns(text: str | None) -> tuple[str, tuple[int, int]]:
         return "default", (uid, gid)
     if rest or mode not in ("", "default", "private", "host", "nomap"):
         raise UsageError(f"invalid --userns '{text}'", hint="use default, keep-id[:uid=N,gid=N], host or nomap")
-    # `host` means to an ordinary user what `default` does: he is root inside, and nobody else's ids are his
+    # An ordinary user cannot stay in the host's user namespace: mounts need a namespace in which he has capabilities.
+    # So `host` gives the default map, in which he is root inside and is himself to the host
     return {"": "default", "private": "default"}.get(mode, mode), (uid, gid)

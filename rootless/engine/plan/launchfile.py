@@ -1,4 +1,7 @@
-"""launch.json of a container: what its monitor does besides the bundle. Pure. The format is records.launch's."""
+"""From options to the members of launch.json: what a container's monitor does besides what config.json says. Pure.
+
+The format of that file is in records.launch.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ _SECOND = 1_000_000_000  # docker's image configs count nanoseconds
 
 
 def restart_policy(text: str, *, rm: bool) -> RestartPlan:
-    """--restart no | on-failure[:N] | always | unless-stopped. Raises UsageError, also with --rm as docker does."""
+    """The policy of --restart: no, on-failure[:N], always or unless-stopped.
+
+    Raises UsageError for other texts, and as docker does for a policy together with --rm.
+    """
     name, colon, count = text.partition(":")
     if name not in ("no", "", "on-failure", "always", "unless-stopped"):
         raise UsageError(f"invalid restart policy '{text}'", hint="use no, on-failure[:N], always or unless-stopped")
@@ -84,7 +90,7 @@ def log_settings(options: ContainerOptions, settings: Settings, directory: str) 
     """--log-driver and --log-opt over the settings. Raises UsageError for drivers and options we do not have."""
     driver = options.log_driver or settings.log_driver
     if driver in ("local", "k8s-file"):
-        driver = "json-file"  # another name for "a file of the engine's own", which logs can read
+        driver = "json-file"  # docker's `local` and podman's `k8s-file` are files that `logs` reads, which is ours too
     if driver not in ("json-file", "none"):
         raise UsageError(f"log driver '{driver}' is not known", hint="use json-file or none")
     size, files = settings.log_max_size, settings.log_max_file
@@ -100,7 +106,10 @@ def log_settings(options: ContainerOptions, settings: Settings, directory: str) 
 
 
 def stop_settings(options: ContainerOptions, image_signal: str, settings: Settings) -> StopSettings:
-    """The stop signal (flag, image, TERM) and the seconds to wait before SIGKILL (-1: for ever)."""
+    """The signal that stops the container, and the seconds after which SIGKILL follows (-1: it never does).
+
+    The signal is that of --stop-signal, else the image's, else SIGTERM. Raises UsageError.
+    """
     number = 15
     if options.stop_signal or image_signal:
         from rootless.engine.plan.signal_names import parse_signal
@@ -131,7 +140,7 @@ def cgroup_settings(options: ContainerOptions, settings: Settings) -> CgroupPlan
 
 
 def _asks_limits(options: ContainerOptions) -> bool:
-    """Most containers have no limits, and their start need not load the classes of limits."""
+    """Whether a flag asks for a limit. Most containers have none, and their start need not load the limits' classes."""
     asked = (
         options.memory,
         options.memory_swap,

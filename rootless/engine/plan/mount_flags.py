@@ -17,17 +17,18 @@ BIND, VOLUME, TMPFS, IMAGE = "bind", "volume", "tmpfs", "image"
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _FLAGS = ("exec", "noexec", "suid", "nosuid", "dev", "nodev")
-# what macOS' docker wanted to know; docker on Linux takes and ignores them too
+# Docker Desktop for macOS chose by these words how to keep files alike; docker on Linux takes and ignores them too
 _CONSISTENCY = ("consistent", "cached", "delegated", "default")
 
 
 class MountSpec(NamedTuple):
     """One mount that the user (or the image's VOLUME) asked for.
 
-    source: absolute host path of a bind; volume name, "" for an anonymous one; image name; "" for tmpfs.
-    target: absolute, normalised path inside. propagation: "" = rprivate. chown: U. idmap: "" or "idmap" (with uids=...
-    refused). options: further words for the mount (noexec, nosuid, size=, mode=). make_source: as docker's -v, a
-    missing host directory is made. relabel: z or Z was asked for.
+    source: absolute host path of a bind; name of a volume ("" for an anonymous one) or of an image; "" for tmpfs.
+    target: absolute, normalised path inside. recursive: what is mounted below the source comes along. propagation: a
+    word of mount(8), "" = rprivate. nocopy: an empty volume is not filled with the image's files. chown: the option U
+    gives the files to the container's user. relabel: z or Z was asked for. make_source: a missing host directory is
+    made, as by docker's -v. options: further words for the mount (noexec, nosuid, size=, mode=).
     """
 
     kind: str
@@ -42,11 +43,14 @@ class MountSpec(NamedTuple):
     relabel: bool = False
     make_source: bool = False
     options: tuple[str, ...] = ()
-    from_image: bool = False  # of the image's VOLUME: whatever else has the same target wins
+    from_image: bool = False  # it stands in the image's VOLUME: any other mount of the same target replaces it
 
 
 def clean_target(target: str, flag: str) -> str:
-    """Absolute `target` without `.`, `..` and doubled slashes. Raises UsageError for a relative one and for `/`."""
+    """The absolute path `target` without `.`, `..` and doubled slashes.
+
+    Raises UsageError, naming `flag`, for a relative one, and for `/`: a mount on it would hide the image.
+    """
     if not target.startswith("/") or "\0" in target:
         raise UsageError(f"invalid mount path '{target}' ({flag}): it must be absolute")
     cleaned = posixpath.normpath("/" + target.lstrip("/"))
@@ -56,7 +60,11 @@ def clean_target(target: str, flag: str) -> str:
 
 
 def parse_volume(text: str, working_directory: str) -> MountSpec:
-    """`[SOURCE:]TARGET[:OPTION,...]` of -v. A source with a slash or a leading dot or tilde is a host path."""
+    """The mount that a text `[SOURCE:]TARGET[:OPTION,...]` of -v asks for.
+
+    A SOURCE that begins with a slash, dot or tilde is a host path, a relative one below `working_directory`. Any other
+    is the name of a volume. Raises UsageError.
+    """
     fields = text.split(":")
     if len(fields) > 3 or not all(fields[:2]):
         raise UsageError(f"invalid volume specification '{text}' (--volume)", hint="write [SOURCE:]TARGET[:OPTIONS]")
@@ -83,7 +91,8 @@ def parse_volume(text: str, working_directory: str) -> MountSpec:
     return spec
 
 
-# words of -v, and fields of --mount, of which a mount has one at most. Any other may be given once, too
+# Words of -v, and names of fields of --mount. A mount has one word of each group at most; any other word may be given
+# only once, too
 _EXCLUSIVE = (
     ("ro", "rw"),
     ("z", "Z"),
@@ -100,7 +109,7 @@ _EXCLUSIVE = (
 
 
 def _find_clash(options: Iterable[str]) -> str | None:
-    """What is wrong with options that exclude each other, or are doubled, in words; None when nothing is."""
+    """A sentence about the first option that is given twice or excludes an earlier one; None when there is none."""
     seen: dict[tuple[str, ...], str] = {}
     for option in options:
         group = next((each for each in _EXCLUSIVE if option in each), (option,))
@@ -112,7 +121,7 @@ def _find_clash(options: Iterable[str]) -> str | None:
 
 
 def host_path(source: str, working_directory: str) -> str:
-    """The absolute host path that the user's `source` means; a leading ~ is his home."""
+    """The absolute host path that `source` means. A leading ~ is $HOME, as shells leave it alone in --volume=~/x:/y."""
     if source == "~" or source.startswith("~/"):
         source = os.environ.get("HOME", "/") + source[1:]
     return os.path.normpath(os.path.join(working_directory, source))
@@ -141,7 +150,10 @@ def _volume_option(spec: MountSpec, option: str, text: str) -> MountSpec:
 
 
 def parse_tmpfs(text: str) -> MountSpec:
-    """`TARGET[:OPTION,...]` of --tmpfs; docker's defaults are rw,noexec,nosuid,nodev."""
+    """The mount that a text `TARGET[:OPTION,...]` of --tmpfs asks for. Docker's defaults are rw,noexec,nosuid,nodev.
+
+    Raises UsageError.
+    """
     target, _, words = text.partition(":")
     options = ["noexec", "nosuid", "nodev"]
     read_only = False
@@ -175,7 +187,10 @@ def _tmpfs_value(name: str, value: str, flag: str) -> str:
 
 
 def parse_mount(text: str, working_directory: str) -> MountSpec:
-    """`type=bind|volume|tmpfs|image,source=...,target=...,...` of --mount, fields as CSV."""
+    """The mount that a text `type=bind|volume|tmpfs|image,source=...,target=...,...` of --mount asks for.
+
+    The fields are CSV (RFC 4180), so that quotes allow a comma in a path. Raises UsageError.
+    """
     import csv
 
     try:
@@ -263,7 +278,10 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def parse_volumes_from(text: str) -> tuple[str, bool | None]:
-    """`CONTAINER[:ro|rw]`: (container, read-only; None = as the other container has it)."""
+    """The container that a text `CONTAINER[:ro|rw]` of --volumes-from names, and whether its mounts are read-only here.
+
+    None instead of that says that each mount is as the other container has it. Raises UsageError.
+    """
     name, colon, mode = text.partition(":")
     if not name or (colon and mode not in ("ro", "rw", "z", "Z")):
         raise UsageError(f"invalid --volumes-from '{text}'", hint="write CONTAINER, CONTAINER:ro or CONTAINER:rw")
@@ -271,11 +289,13 @@ def parse_volumes_from(text: str) -> tuple[str, bool | None]:
 
 
 def plan_mounts(asked: list[MountSpec], inherited: list[MountSpec], image_volumes: list[str]) -> list[MountSpec]:
-    """One mount per target: the user's own win over --volumes-from, which win over the image's VOLUMEs; parents first.
+    """One mount per target, parents before what lies below them.
 
-    Raises UsageError for a target that the user named twice (docker: duplicate mount point), and for one in /proc: what
-    the container can write there would be taken for the kernel's answers. Of binds the runtime decides, for that of a
-    procfs, or of one file such as /proc/cpuinfo, is none.
+    The user's own mounts replace those of --volumes-from, which replace the image's VOLUMEs. Raises UsageError for a
+    target that the user named twice (docker: duplicate mount point), and for one in /proc that is no bind: the
+    container could write there what its later processes, and ours that join it, take for the kernel's answers
+    (CVE-2019-16884). Binds in /proc are left to the runtime's judgement, as that of another procfs, or of one file such
+    as /proc/cpuinfo, is harmless.
     """
     by_target: dict[str, MountSpec] = {}
     for spec in asked:

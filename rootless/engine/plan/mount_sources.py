@@ -1,4 +1,7 @@
-"""What stands behind a container's mounts: volumes, host paths, images, and --volumes-from; and what is to be made."""
+"""The sources of a container's mounts: volumes, host paths, images, mounts of other containers; those missing are made.
+
+`resolve_mounts` only looks. `fetch_images`, `make_sources` and `give_to_user` change something.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def _asked(options: ContainerOptions) -> list[MountSpec]:
 
 
 def fetch_images(engine: Engine, options: ContainerOptions) -> None:
-    """Pull the images that --mount names and that are not here."""
+    """Pull the images that --mount names and that the store does not have. Raises what a pull raises."""
     from rootless.engine.image_in_use import image_for
 
     for spec in _asked(options):
@@ -55,7 +58,8 @@ def fetch_images(engine: Engine, options: ContainerOptions) -> None:
 def make_sources(engine: Engine, mounts: Mounts, made: list[str]) -> None:
     """Make the volumes and host directories that are missing; the names of new volumes are added to `made`.
 
-    Raises HostLimit, UsageError for a host path that cannot be made.
+    Host directories are not added, and stay when the create fails, as with docker. Raises UsageError for a host path
+    that cannot be made, HostLimit for a volume.
     """
     for path in mounts.new_directories:
         try:
@@ -63,16 +67,18 @@ def make_sources(engine: Engine, mounts: Mounts, made: list[str]) -> None:
         except OSError as e:
             raise UsageError(f"cannot make bind source '{path}': {e.strerror}") from e
     for volume in mounts.new_volumes:
-        # another command may have made one of this name since it was planned
+        # Another command may have made a volume of this name since the plan. It is that command's: our failure may not
+        # remove it
         _, is_new = engine.store.volumes.ensure(volume.name, anonymous=volume.anonymous)
         if is_new:
             made.append(volume.name)
 
 
 def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaults, id_map: IdMap) -> Mounts:
-    """All mounts with their sources, of which those that are missing are to be made. It makes nothing.
+    """All mounts of a container with their sources, and which of these are missing. It makes nothing.
 
-    Raises UsageError, ImageNotFound for an image to mount that is not here.
+    Raises UsageError, HostLimit for what the kernel denies to an ordinary user, ImageNotFound for an image to mount
+    that the store does not have.
     """
     inherited = [spec for text in options.volumes_from for spec in _inherited(engine, text)]
     resolved, described, seeds, volumes, chown, warnings = [], [], [], [], [], []
@@ -97,7 +103,8 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
         name = ""
         backing = _backing(engine, spec) if spec.kind == VOLUME and spec.source else None
         if backing is not None:
-            # what the volume's own options say comes before what the container asks for, which can only narrow it
+            # The volume's own options are the base, and the container's can only narrow them: who made a volume
+            # read-only does not expect a container to write there
             volumes.append(spec.source)
             backed = spec._replace(
                 kind=backing.kind,
@@ -165,7 +172,7 @@ def _words(spec: MountSpec) -> tuple[str, ...]:
         return (*spec.options, *(() if any(o.startswith("mode=") for o in spec.options) else ("mode=1777",)), access)
     if spec.kind == IMAGE:
         return spec.options
-    # Neither nosuid nor nodev, as with docker: in a user namespace a setuid program gives no other ids than the
+    # As with docker neither nosuid nor nodev is added: in a user namespace a setuid program gives no other ids than the
     # container's own, and a device node opens only for a user whom its mode lets open it on the host as well
     words = ["rbind" if spec.recursive else "bind", spec.propagation or "rprivate", *spec.options]
     if spec.idmap:
@@ -191,7 +198,10 @@ def _describe(spec: MountSpec, name: str, source: str, *, anonymous: bool = Fals
 
 
 def _may_be_empty(directory: str) -> bool:
-    """Whether a volume has no files; one that is closed to us belongs to a container's user, so it was used."""
+    """Whether a volume has no files, so that the image's may be copied into it.
+
+    A directory that we may not read belongs to another id of a container, which has used the volume. Raises HostLimit.
+    """
     try:
         with os.scandir(directory) as entries:
             return next(entries, None) is None
@@ -218,7 +228,7 @@ def _is_missing(spec: MountSpec) -> bool:
 
 
 def _image(engine: Engine, spec: MountSpec, id_map: IdMap) -> tuple[tuple[str, ...], ResolvedMount]:
-    """An image's chain ids and its root file system, read-only: its one layer bound, several as an overlay."""
+    """The chain ids of the image to mount, and its read-only mount: its one layer bound, or several as an overlay."""
     from rootless.engine.image_in_use import image_for
 
     image = image_for(engine, spec.source, pull="never")
@@ -230,7 +240,10 @@ def _image(engine: Engine, spec: MountSpec, id_map: IdMap) -> tuple[tuple[str, .
 
 
 def _inherited(engine: Engine, text: str) -> list[MountSpec]:
-    """The binds and volumes of another container (--volumes-from)."""
+    """The binds and volumes of the container that `text` of --volumes-from names.
+
+    A mount that is read-only there stays so: `rw` cannot widen it.
+    """
     name, read_only = parse_volumes_from(text)
     containers = engine.store.containers
     return [
@@ -259,7 +272,8 @@ def give_to_user(engine: Engine, mounts: Mounts, account: Account, id_map: IdMap
     own = engine.store.id_map
     user = account.uid, account.gid
     if not is_reachable(id_map):
-        # seen from the default map, in whose namespace the work is done
+        # The work is done in a namespace with the default map, as one with the container's map has no power over our
+        # files: so the ids of the container's user are translated to what they are called there
         host = id_map.to_host_uid(account.uid), id_map.to_host_gid(account.gid)
         user = own.to_container_uid(host[0] or 0) or 0, own.to_container_gid(host[1] or 0) or 0
         id_map = own

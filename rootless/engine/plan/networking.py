@@ -1,6 +1,6 @@
 """--network, -p and the names files of a new container: which mode, which ports, what /etc/hosts and resolv.conf say.
 
-It starts no helper; that is the monitor's part.
+It starts no helper program: the monitor does that, which outlives this process.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ NAMES_FILES = ("hosts", "hostname", "resolv.conf")
 
 
 class Network(NamedTuple):
-    """mode: its name in network.modes. ports: with host ports that are free. warning: "" or one line.
+    """The network of a container that is planned.
 
-    options: words for the mode's helper.
+    mode: the name of a mode in network.modes; ports: the published ones, with host ports that were free just now;
+    warning: one line or ""; options: words for the mode's helper program.
     """
 
     mode: str
@@ -39,9 +40,11 @@ class Network(NamedTuple):
 
 
 def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str, ...], *, starts: bool) -> Network:
-    """starts: the container is started next, so that its ports must be free.
+    """The network mode of a new container, with its ports.
 
-    Raises UsageError for unknown networks and conflicting options, HostLimit for a helper that is not installed.
+    exposed: ports of the image and of --expose; starts: the container is started next, so that its ports must be free
+    now. Raises UsageError for unknown networks and conflicting options, HostLimit for a helper program that is not
+    installed and for a port that is in use.
     """
     publishes = bool(options.publish or options.publish_all)
     mode, helper_options, warning = _mode(engine, options.network, publishes=publishes)
@@ -59,12 +62,12 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
         warning = mode.discards if options.publish and mode.discards else warning
         return Network(mode.name, (), warning, helper_options)
     ports = wanted_ports(options, exposed)
-    # a container that is only made holds no port: `start` finds out which are free then
+    # A container that is only made holds no port: `start` finds out which ones are free at that time
     return Network(mode.name, allocated(ports) if starts else (), warning, helper_options)
 
 
 def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, tuple[str, ...], str]:
-    """The mode that is asked for, or the settings' or the host's best; options of its helper; a warning or ""."""
+    """The mode that is asked for, else that of the settings, else the host's best; its helper's options; a warning."""
     text = engine.settings.network if asked is None or asked in DEFAULT_NAMES else asked
     if not text:
         mode, warning = _best(publishes=publishes)
@@ -83,7 +86,10 @@ def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, 
 
 
 def _best(*, publishes: bool) -> tuple[Mode, str]:
-    """The mode of the best helper that is installed, for published ports the best that is reliable for them."""
+    """The mode of the best installed helper program, and a warning or "".
+
+    Where ports are published it is the best of those that forward them well, if there is one.
+    """
     installed = [helper for helper in HELPERS if helper.path() is not None]
     if not installed:
         names = " nor ".join(helper.name for helper in HELPERS)
@@ -101,7 +107,7 @@ def _reliable() -> HelperProgram:
 
 
 def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Port]:
-    """The ports of -p and -P as they were asked for; host port 0: any free one. Raises UsageError."""
+    """The ports of -p and -P as they were asked for; host port 0 stands for any free one. Raises UsageError."""
     from rootless.network.ports import parse_publish
     from rootless.records.port import Port
 
@@ -113,14 +119,14 @@ def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Po
 
 
 def allocated(ports: list[Port]) -> tuple[Port, ...]:
-    """The ports with host ports that are free now. Raises HostLimit for a busy one."""
+    """The same ports, each with a host port that is free now. Raises HostLimit for a port that is in use."""
     from rootless.network.ports import allocate_ports
 
     return tuple(allocate_ports(ports))
 
 
 def exposed_ports(texts: tuple[str, ...]) -> list[tuple[int, str]]:
-    """(port, protocol) of "80", "80/udp", "8000-8010/tcp" in order. Raises UsageError."""
+    """(port, protocol) of texts such as "80", "80/udp" and "8000-8010/tcp", in order, each once. Raises UsageError."""
     found = []
     for text in texts:
         numbers, _, protocol = text.partition("/")
@@ -139,7 +145,7 @@ def write_names_files(
 ) -> None:
     """Write /etc/hostname, hosts and resolv.conf into the container's directory; any user inside may read them.
 
-    only: those to write, which are not there yet.
+    only: the names of those to write, which do not exist yet. Raises OSError.
     """
     from rootless.network import resolv
 
@@ -154,5 +160,6 @@ def write_names_files(
         path = f"{directory}/{name}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(fd, "w", encoding="utf-8") as file:
+            # The umask may have taken bits away, and users of the container other than root could resolve no name then
             os.fchmod(fd, 0o644)
             file.write(content)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ProcessUser(NamedTuple):
-    """The ids inside the container. groups: supplementary ones."""
+    """The ids of a process inside the container. groups: the supplementary gids."""
 
     uid: int
     gid: int
@@ -74,9 +74,10 @@ class ProcessPlan:
 
 
 def arguments(image: ImageDefaults, entrypoint: str | None, command: Sequence[str]) -> list[str]:
-    """The command line by docker's rules: --entrypoint replaces the image's and clears its CMD, "" clears both.
+    """The command line of a container by docker's rules, which are those of ENTRYPOINT and CMD.
 
-    Raises UsageError when nothing is left to run.
+    entrypoint: that of --entrypoint, which replaces the image's and discards its CMD ("" discards both); None leaves
+    them, and `command` replaces the CMD alone. Raises UsageError when nothing is left to run.
     """
     if entrypoint is None:
         first = list(image.entrypoint or ())
@@ -99,9 +100,10 @@ def environment(
     account: Account,
     terminal: bool,
 ) -> list[str]:
-    """docker's order: PATH, HOSTNAME, TERM with a terminal, the image's, the user's; HOME if nobody set it.
+    """The environment of the process, in docker's order: PATH, HOSTNAME, TERM, the image's variables, the user's, HOME.
 
-    Nothing of the caller's environment comes in but what `given` holds.
+    TERM is set where there is a terminal, HOME where no other has set it. Nothing of the caller's environment comes in
+    but what `given` holds: it may have passwords and tokens, which the image's programs have no right to.
     """
     base: list[tuple[str, str | None]] = [("PATH", DEFAULT_PATH)]
     if hostname:
@@ -116,9 +118,11 @@ def environment(
 
 
 def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple[ProcessUser, list[str]]:
-    """(user, warnings). Supplementary groups that the map lacks are left out; other ids that it lacks are an error.
+    """The ids of the process, and warnings of one line each.
 
-    keep_groups: the caller's own supplementary groups stay (the runtime is told so elsewhere): the list is empty.
+    A supplementary group that the id map lacks is left out with a warning. Raises UsageError for a uid or gid that it
+    lacks, for the kernel refuses them (EINVAL). keep_groups: the caller's own supplementary groups stay, which an
+    annotation asks of the runtime (make_config), and no others can be set beside them.
     """
     if not id_map.has_uid(account.uid):
         raise UsageError(
@@ -140,5 +144,5 @@ def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple
 
 
 def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> CapabilitySets:
-    """The five sets by docker's rules (runtime.capabilities)."""
+    """The five capability sets of the process by docker's rules (runtime.capabilities). Raises UsageError."""
     return effective_sets(add, drop, privileged=privileged, uid=uid)

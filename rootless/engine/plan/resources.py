@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rootless.records.launch import CgroupPlan
     from rootless.records.resource_limits import BlockIoLimits, CpuLimits, DeviceLimit, MemoryLimits
 
-PERIOD = 100_000  # microseconds
-_LEAST_MEMORY = 6 << 20  # docker's
+PERIOD = 100_000  # microseconds of a CPU period, the kernel's default, which --cpus counts in
+_LEAST_MEMORY = 6 << 20  # bytes, as docker has it: with less the start of a container may itself run out of memory
 _FLAGS = {
     "memory.limit": "--memory",
     "memory.swap": "--memory-swap",
@@ -45,14 +45,20 @@ _FLAGS = {
 
 
 class Verdict(NamedTuple):
-    """What the host makes of the limits. warning: one line, "" when all hold; rlimits: OCI ones that stand in."""
+    """What the host makes of a container's limits.
+
+    warning: one line, "" when all limits hold; rlimits: limits of processes that stand in for those that do not.
+    """
 
     warning: str = ""
     rlimits: tuple[ProcessLimit, ...] = ()
 
 
 def resources(options: ContainerOptions) -> Resources | None:
-    """`linux.resources` of the flags; None without limits. Raises UsageError naming the flag."""
+    """The flags of limits as `linux.resources` (config-linux.md); None without limits.
+
+    Raises UsageError naming the flag.
+    """
     found = Resources()
     _fill_memory(found.memory, options)
     _fill_cpu(found.cpu, options)
@@ -77,7 +83,7 @@ def _fill_memory(memory: MemoryLimits, options: ContainerOptions) -> None:
             raise UsageError(f"--memory-swap {options.memory_swap} is less than --memory: it counts both together")
         memory.swap = both or None
     if limit and memory.swap is None:
-        memory.swap = 2 * limit  # docker's default
+        memory.swap = 2 * limit  # docker's default; the number counts memory and swap together
     if options.memory_reservation is not None:
         reservation = parse_size(options.memory_reservation, "--memory-reservation")
         if limit and reservation > limit:
@@ -132,7 +138,7 @@ def _microseconds(text: str) -> int:
 
 
 def _numbers(text: str, flag: str) -> str:
-    """A list such as 0-3,8. Raises UsageError."""
+    """The same text, which is a list of numbers such as 0-3,8. Raises UsageError for any other."""
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         low, high = whole_number(first), whole_number(last if dash else first)
@@ -195,10 +201,11 @@ def _unified(options: ContainerOptions) -> dict[str, str]:
 
 
 def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | None = None) -> Verdict:
-    """What the host makes of the limits of launch.json's "cgroup".
+    """What the host makes of the limits in launch.json's "cgroup".
 
-    Raises HostLimit, naming flag, controller, cause and remedy, where the container wants all or nothing; UsageError
-    for what this version of cgroups does not have at all. given_rlimits: those the user sets, which no other replaces.
+    Raises HostLimit, naming flag, controller, cause and remedy, where the container wants all or nothing
+    (--strict-limits); UsageError for what this version of cgroups does not have at all. given_rlimits: the limits that
+    the user sets by --ulimit, for which no stand-in is made.
     """
     limits = wanted.resources
     if limits is None:
@@ -219,7 +226,10 @@ def judge(wanted: CgroupPlan, found: Delegation, *, given_rlimits: set[str] | No
 
 
 def unenforceable(limits: Resources, found: Delegation) -> dict[str, list[str]]:
-    """controller → flags, of the limits that cannot be had with what was found. Raises UsageError."""
+    """The limits that cannot be enforced with the cgroup found: controller that is missing → flags that need it.
+
+    Raises UsageError for what this version of cgroups does not have at all.
+    """
     from rootless.runtime.cgroups import version1, version2
 
     try:
@@ -259,7 +269,10 @@ def _in_flags(message: str) -> str:
 def _stand_ins(
     limits: Resources, unmet: Mapping[str, list[str]], given: set[str]
 ) -> tuple[list[ProcessLimit], list[str]]:
-    """Resource limits of processes that do a part of what a cgroup would."""
+    """The resource limits (setrlimit(2)) that do a part of what the missing controllers would; and a text for each.
+
+    They hold for each process, or for each user of the container, not for the container as a whole.
+    """
     from rootless.host.facts import kernel_version
 
     rlimits: list[ProcessLimit] = []
@@ -268,7 +281,8 @@ def _stand_ins(
     if "memory" in unmet and memory and "RLIMIT_DATA" not in given:
         rlimits.append(ProcessLimit("RLIMIT_DATA", memory, memory))
         words.append("each process may have that much memory of its own (RLIMIT_DATA)")
-    # before Linux 5.14 all processes of the user would count, those outside of the container too
+    # Since Linux 5.14 RLIMIT_NPROC counts by user namespace. Before, all processes of the user on the host counted, and
+    # a container could not start at all for what its user runs elsewhere
     if "pids" in unmet and pids and pids > 0 and "RLIMIT_NPROC" not in given and kernel_version() >= (5, 14):
         rlimits.append(ProcessLimit("RLIMIT_NPROC", pids, pids))
         words.append("each user of the container may have that many processes (RLIMIT_NPROC)")

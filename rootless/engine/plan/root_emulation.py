@@ -1,7 +1,8 @@
 """--root-emulation: whether a container's root is emulated, and what its launch.json says then. It emulates nothing.
 
-With one id the kernel refuses chown to any other, and every change of ids. Programs that do so to set a system up
-(package managers, useradd, tar) then work, and the owners that they asked for are noted for the layer.
+In a container with one id the kernel refuses chown to any other id, and every change of ids (EINVAL). Programs that do
+so to set a system up (package managers, useradd, tar) would fail. The emulation lets these calls succeed, and notes the
+owners that were asked for, which the layer of a commit or build then has.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ APT_CONFIG = 'APT::Sandbox::User "root"; // there is no other user to download a
 
 
 def is_wanted(mode: str, id_map: IdMap, *, runtime: str, nested: bool = False) -> bool:
-    """auto: where the container is root of one id. Raises UsageError for a wrong word, and where it cannot be."""
+    """Whether root is emulated: with `on` always, with `auto` where the container has no id but its root.
+
+    runtime: the path of another OCI runtime, "" for ours; nested: the container has none of the user's own ids. Raises
+    UsageError for a word that is no mode, and for `on` where it cannot be.
+    """
     if mode not in MODES:
         raise UsageError(f"invalid --root-emulation '{mode}'", hint="use auto, on or off")
     if mode == "off":
@@ -48,7 +53,7 @@ def check_profile(profile: SeccompProfile) -> None:
 
 
 def filters(engine: Engine) -> RootEmulation:
-    """launch.json's "root_emulation"; the two filters are on disk then. Raises HostLimit."""
+    """The member "root_emulation" of launch.json; the two filters that it names are on disk then. Raises HostLimit."""
     from rootless.runtime.seccomp import filter_cache
 
     try:
@@ -58,8 +63,9 @@ def filters(engine: Engine) -> RootEmulation:
 
 
 def planned_filters(engine: Engine) -> RootEmulation:
-    """The same, and no file is written: filters that are not on disk yet are compiled for what is known of them then.
+    """The member "root_emulation" of launch.json as `filters` gives it, but no file is written.
 
+    Filters that are not on disk yet are compiled all the same, for only that tells which calls they hold up.
     Raises HostLimit.
     """
     from rootless.runtime.seccomp import filter_cache
@@ -68,14 +74,14 @@ def planned_filters(engine: Engine) -> RootEmulation:
 
 
 def refreshed(engine: Engine, planned: RootEmulation) -> RootEmulation:
-    """`planned`, made again when the cache was cleared or is damaged. Raises HostLimit."""
+    """`planned`, or new filters when the cache that holds them was cleared or is damaged. Raises HostLimit."""
     from rootless.runtime.seccomp import filter_cache
 
     return planned if all(map(filter_cache.is_whole, planned.paths())) else filters(engine)
 
 
 def prepare_apt(directory: str, config: BundleConfig) -> None:
-    """`add_apt_file`, and the file is written. Raises HostLimit."""
+    """Do as `add_apt_file`, and write the file that it mounts. Raises HostLimit."""
     if add_apt_file(directory, config):
         write_apt_file(directory)
 
@@ -90,9 +96,10 @@ def write_apt_file(directory: str) -> None:
 
 
 def add_apt_file(directory: str, config: BundleConfig) -> bool:
-    """Tell apt not to change its user: it verifies that it has become another one. An APT_CONFIG of the image stays.
+    """Make apt in the container download as root, by a mount of `directory`/apt.conf and $APT_CONFIG in `config`.
 
-    `directory`/apt.conf is mounted for it. Returns whether that file is needed.
+    By default apt changes to the user _apt and verifies that it has become that user, which fails, as the emulation
+    changes no ids. An $APT_CONFIG of the image stays as it is. Returns whether the file is needed.
     """
     if any(entry.startswith("APT_CONFIG=") for entry in config.process.env):
         return False

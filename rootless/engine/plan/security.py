@@ -1,7 +1,8 @@
-"""What --security-opt, --sysctl, --ulimit, --device and the paths of /proc that docker hides mean.
+"""The meaning of --security-opt, --sysctl, --ulimit and --device, and the paths of /proc that docker hides.
 
-A security option that cannot be applied is an error, never ignored (CVE-2025-65105). All is pure but the functions that
-read the caller's own limits and a seccomp profile, and write its compiled filter.
+A security option that cannot be applied is an error, never ignored (CVE-2025-65105): who asks for a confinement must
+not get a container without it. All is pure but the functions that read the caller's own limits and a seccomp profile,
+and write its compiled filter.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ _IPC_SYSCTLS = {
 
 
 class SecurityOptions(NamedTuple):
-    """The parsed --security-opt.
+    """The values of --security-opt together.
 
-    seccomp: "" the default profile, "unconfined", or the path of a profile; mask, unmask: paths ("ALL" unmasks all).
+    seccomp: "" for the default profile, "unconfined", or the path of a profile; mask, unmask: absolute paths, in unmask
+    with wildcards ("ALL": all of them); warnings: one line each.
     """
 
     seccomp: str = ""
@@ -56,7 +58,7 @@ class SecurityOptions(NamedTuple):
 
 
 def parse_security_options(values: Iterable[str]) -> SecurityOptions:
-    """Raises UsageError for an option that is unknown or cannot be applied here."""
+    """The values of --security-opt together. Raises UsageError for one that is unknown or cannot be applied here."""
     parsed = SecurityOptions()
     for text in values:
         name, separator, value = text.partition("=") if "=" in text else text.partition(":")
@@ -76,7 +78,7 @@ def parse_security_options(values: Iterable[str]) -> SecurityOptions:
             warning = "--security-opt label=disable has no effect: no SELinux label is ever set"
             parsed = parsed._replace(warnings=(*parsed.warnings, warning))
         elif name == "apparmor" and value == "unconfined":
-            continue  # which is what every container here is
+            continue  # No profile is ever set for a container, as loading one needs the host's root
         elif name in ("apparmor", "label", "proc-opts", "writable-cgroups"):
             raise UsageError(
                 f"--security-opt '{text}' cannot be applied",
@@ -99,7 +101,11 @@ def _paths(value: str, text: str) -> tuple[str, ...]:
 
 
 def covered_paths(security: SecurityOptions, *, privileged: bool) -> tuple[list[str], list[str]]:
-    """(masked, read-only) paths of the container."""
+    """The paths of the container that are masked, and those that are read-only.
+
+    privileged: none of docker's, as with docker. To the kernel the container's root remains an ordinary user of the
+    host, and most of these files are closed to that one.
+    """
     if privileged:
         return list(security.mask), []
 
@@ -111,7 +117,11 @@ def covered_paths(security: SecurityOptions, *, privileged: bool) -> tuple[list[
 
 
 def parse_sysctls(values: Iterable[str], *, own_network: bool, own_ipc: bool, own_uts: bool) -> dict[str, str]:
-    """--sysctl NAME=VALUE: those of a namespace that the container has for itself. Raises UsageError for all others."""
+    """The settings of --sysctl NAME=VALUE by name, with dots for slashes.
+
+    own_network, own_ipc, own_uts: whether the container has that namespace for itself. Raises UsageError for a setting
+    of any other namespace, or of the whole host: it would change what other containers or the user's programs see.
+    """
     parsed = {}
     for text in values:
         name, separator, value = text.partition("=")
@@ -133,21 +143,22 @@ def parse_sysctls(values: Iterable[str], *, own_network: bool, own_ipc: bool, ow
 
 
 class ProcessLimit(NamedTuple):
-    """A resource limit of a process. kind: RLIMIT_NAME."""
+    """A resource limit of a process (setrlimit(2)). kind: "RLIMIT_NOFILE" and the like; 2**64 - 1: no limit."""
 
     kind: str
     soft: int
     hard: int
 
     def to_json(self) -> dict[str, object]:
-        """An entry of the member "rlimits" of a process."""
+        """An entry of the member "rlimits" of a process (config.md, "POSIX process")."""
         return {"type": self.kind, "soft": self.soft, "hard": self.hard}
 
 
 def parse_ulimits(values: Iterable[str], hard_limits: dict[str, int]) -> list[ProcessLimit]:
-    """--ulimit TYPE=SOFT[:HARD] as limits of the process.
+    """The limits of --ulimit TYPE=SOFT[:HARD]; of two with one TYPE the later counts.
 
-    hard_limits: the caller's own, which nothing may exceed (-1 = none). Raises UsageError.
+    hard_limits: the caller's own by TYPE (-1: none), which only CAP_SYS_RESOURCE of the host could raise. Raises
+    UsageError, also for a limit above them.
     """
     limits: dict[str, ProcessLimit] = {}
     for text in values:
@@ -180,7 +191,10 @@ def _limit(value: str, text: str) -> int:
 
 
 def parse_device(text: str) -> tuple[str, str, str]:
-    """--device HOST[:CONTAINER[:rwm]] as (host path, container path, permissions)."""
+    """(host path, container path, permissions) of a text HOST[:CONTAINER[:PERMISSIONS]] of --device.
+
+    PERMISSIONS are letters of "rwm". Raises UsageError.
+    """
     fields = text.split(":")
     host = fields[0]
     container, permissions = host, "rwm"
@@ -203,7 +217,7 @@ def parse_device(text: str) -> tuple[str, str, str]:
 
 
 def hard_limits() -> dict[str, int]:
-    """The caller's own hard limits by name (-1: none)."""
+    """The caller's own hard limits by the TYPE of --ulimit (nofile, core, ...); -1: none."""
     import resource
 
     limits = {}
@@ -232,9 +246,9 @@ def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: lis
 
 
 def filter_path(engine: Engine, profile: SeccompProfile | None, planned: str | None = None) -> str | None:
-    """Where the compiled filter is; None without a profile. planned: the path, where it is known already.
+    """The path of the profile's compiled filter, which is compiled and written where it is missing; None without one.
 
-    Raises HostLimit.
+    planned: the path, where it is known already, which saves finding it out again. Raises HostLimit.
     """
     if profile is None:
         return None

@@ -9,7 +9,7 @@ from rootless.units import whole_number
 
 
 def parse_signal(text: str, flag: str) -> int:
-    """The number of a signal. Raises UsageError naming `flag`."""
+    """The number of the signal that `text` (TERM, SIGTERM, 15, SIGRTMIN+3) means. Raises UsageError naming `flag`."""
     name = text.strip().upper()
     if name.isascii() and name.isdigit():
         number = int(name) if len(name) < 4 else 0
@@ -32,7 +32,7 @@ def parse_signal(text: str, flag: str) -> int:
 
 
 def signal_name(number: int) -> str:
-    """SIGTERM, SIGRTMIN+3: the name of a signal's number."""
+    """The name of signal `number`, such as SIGTERM or SIGRTMIN+3. Raises ValueError for a number without a name."""
     if signal.SIGRTMIN < number < signal.SIGRTMAX:
         return f"SIGRTMIN+{number - signal.SIGRTMIN}"
     return signal.Signals(number).name

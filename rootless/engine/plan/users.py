@@ -12,14 +12,17 @@ from typing import NamedTuple
 from rootless.errors import UsageError
 from rootless.units import whole_number
 
-MAX_ID = (1 << 31) - 1  # docker's bound; beyond it a kernel id wraps or means "no change" (CVE-2024-40635)
+# Docker's bound. Ids beyond it may wrap around to 0, which is root, where a program holds them in 32 bits
+# (CVE-2024-40635), and 2**32 - 1 is (uid_t) -1, which tells setresuid(2) and chown(2) to change nothing
+MAX_ID = (1 << 31) - 1
 
 
 class Account(NamedTuple):
     """The identity of a process: ids inside the container, and where its home is.
 
-    groups: supplementary gids; the primary gid is always one of them, or files that deny the group could be read by
-    a process that merely lacks it (CVE-2022-2989).
+    groups: supplementary gids, of which the primary gid is always one. Otherwise a setgid program would rid the process
+    of that group, and it could read a file whose mode denies it to the group and allows it to others (CVE-2022-2989).
+    name: that of the passwd file, None where it has no entry.
     """
 
     uid: int
@@ -33,7 +36,8 @@ def resolve(user: str, passwd: str, group: str, group_add: Iterable[str] = ()) -
     """The account that `user` ("", "name", "uid", "name:group", "uid:gid") means in the image.
 
     passwd, group: contents of the image's files ("" when it has none). Raises UsageError for a name that is not there
-    and for numbers that are no ids: never a fall back to root (CVE-2026-30892).
+    and for numbers that are no ids. It never falls back to root, which would give a process more rights than its image
+    or user asked for (CVE-2026-30892).
     """
     user_part, colon, group_part = (user or "0").partition(":")
     if not user_part:

@@ -15,8 +15,9 @@ _KNOWN = ("type", "o", "device")
 
 
 class VolumeBacking(NamedTuple):
-    """What lies behind a volume. kind: volume (a directory of the store), bind (a directory of the host) or tmpfs.
+    """The mount that a volume stands for.
 
+    kind: volume (a directory of the store), bind (a directory of the host) or tmpfs;
     source: absolute path of a bind, "" for others. read_only, recursive, propagation, options: as in MountSpec.
     """
 
@@ -29,7 +30,7 @@ class VolumeBacking(NamedTuple):
 
 
 def parse_backing(options: Mapping[str, str]) -> VolumeBacking:
-    """What docker's options of the driver `local` mean for an ordinary user, who can mount directories and tmpfs.
+    """The mount that docker's options of the driver `local` ask for, as far as an ordinary user can have it.
 
     Raises UsageError for other options and for file systems that only the host's root may mount.
     """
