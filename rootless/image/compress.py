@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAMES = ("gzip", "zstd", "none")
 _LEVELS = {"gzip": (1, 9), "zstd": (1, 22), "none": (0, 0)}
-_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952, 2.3: deflate, no name, no time, an unknown system (255)
 _PIECE = 1 << 20
 _FAST_GZIP = 3  # ISA-L's levels are 0 to 3; above them zlib works
 _DEFAULT_GZIP = 2
@@ -26,19 +26,19 @@ _DEFAULT_ZSTD = 3
 
 
 class Compression(NamedTuple):
-    """How layers are compressed. level: None = a fast one."""
+    """How layers are compressed. name: one of NAMES. level: None = a fast one."""
 
     name: str = "gzip"
     level: int | None = None
 
     @property
     def suffix(self) -> str:
-        """What follows `…layer.v1.tar` in the media type."""
+        """What follows `…layer.v1.tar` in the media type of a layer (image-spec layer.md)."""
         return "" if self.name == "none" else f"+{self.name}"
 
     @property
     def key(self) -> str:
-        """What names the result: it changes with everything that changes the bytes."""
+        """What the digest of a compressed layer is remembered under: name, implementation and level."""
         if self.name == "gzip":
             return f"gzip:{'isal' if _isal(self.level) else 'zlib'}:{self.level or _DEFAULT_GZIP}"
         if self.name == "zstd":
@@ -50,7 +50,7 @@ class Compression(NamedTuple):
 
 
 def parse_compression(name: str, level: int | None = None) -> Compression:
-    """The compression that flags mean. Raises UsageError."""
+    """The compression that the user's flags mean. Raises UsageError for an unknown name or a level that it lacks."""
     if name not in NAMES:
         raise UsageError(f"unknown compression '{name}'", hint=f"use one of: {', '.join(NAMES)}")
     lowest, highest = _LEVELS[name]
@@ -95,7 +95,11 @@ class Compressed:
         return taken
 
     def _next(self) -> bytes:
-        """A whole piece, but at the end: what ISA-L makes depends on the pieces it is given."""
+        """The next _PIECE bytes, fewer only at the end of the reader.
+
+        What ISA-L makes of the same bytes depends on how they are cut: as every piece but the last has the same size,
+        the same tar always becomes the same layer, however few bytes the reader gives at a time.
+        """
         parts = []
         left = _PIECE
         while left and (part := self._reader.read(left)):
@@ -104,12 +108,12 @@ class Compressed:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Close what is read."""
+        """Close the reader of the plain bytes."""
         self._reader.close()
 
 
 def make_encoder(compression: Compression) -> Encoder:
-    """What compresses in this way, for a caller that has the bytes at hand: feed, then finish."""
+    """A new encoder of that compression, for a caller that has the bytes at hand instead of a reader."""
     return _ENCODERS[compression.name](compression.level)
 
 
@@ -199,7 +203,7 @@ class _Nothing:
 
 
 def _isal(level: int | None) -> bool:
-    """Whether ISA-L does it: for the fast levels, where the library is there."""
+    """Whether ISA-L compresses at this level: it has the fast levels only, and need not be installed."""
     if (level or _DEFAULT_GZIP) > _FAST_GZIP:
         return False
     try:

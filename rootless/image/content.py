@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 class BlobContent(NamedTuple):
-    """Bytes to put somewhere. open: a reader from that byte on, each time the same bytes.
+    """A blob that is to be put into a place where images live.
 
-    digest, size: None where they are known only at the end (a layer that is compressed while it is sent).
+    open: gives a new reader of the blob from a byte offset on. Every call must give the same bytes, since an upload
+    that breaks off opens the blob again where it ended. digest, size (bytes): None where they are known only at the end
+    (a layer that is compressed while it is sent).
     """
 
     open: Callable[[int], Reader]
@@ -23,7 +25,10 @@ class BlobContent(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """How a blob came to be there. how: "there", "mounted" (origin: from which repository) or "sent"."""
+    """What became of a blob that was put into a place.
+
+    how: "there" (the place had it before), "mounted" (the registry took it from its repository `origin`) or "sent".
+    """
 
     digest: str
     size: int
@@ -32,7 +37,10 @@ class Placed(NamedTuple):
 
 
 def begin_reading(content: BlobContent) -> BlobContent:
-    """The same content with its first reader opened already, so that what opening it raises is raised now."""
+    """The same content with its first reader opened already: a blob that cannot be opened raises its error here.
+
+    Callers do so before they begin something that would be left behind, such as an upload.
+    """
     waiting = [content.open(0)]
 
     def open_at(offset: int) -> Reader:

@@ -44,7 +44,10 @@ def layer_compression(media_type: str) -> str:
 
 
 def layer_type(descriptor: Descriptor, compression: str, form: str) -> str:
-    """The media type of the layer in that compression and format. Raises UsageError: docker's has no zstd."""
+    """The media type of the layer when it has that compression, in that format ("oci" or "v2s2").
+
+    Raises UsageError for zstd in v2s2, whose media types have no name for it.
+    """
     if form == "oci":
         return (_OCI_FOREIGN if descriptor.is_foreign else _OCI_LAYER) + _OCI_SUFFIX[compression]
     if compression not in _DOCKER_SUFFIX:
@@ -56,9 +59,11 @@ def layer_type(descriptor: Descriptor, compression: str, form: str) -> str:
 
 
 def in_form(layer: Descriptor, form: str, compression: str | None = None) -> Descriptor:
-    """The layer under the media type that it has in that format, where it has one of the other format. A type of that
-    format stays, and so does one that is in neither. compression: of its bytes, where that is known to be other than
-    its type says. Raises UsageError as `layer_type`."""
+    """The layer with its media type translated into `form` ("oci" or "v2s2").
+
+    A type that belongs to `form` already, or to neither format, stays. compression: of the layer's bytes, where it is
+    known to differ from what the media type says. Raises UsageError as `layer_type` does.
+    """
     other = (_DOCKER_LAYER, _DOCKER_FOREIGN) if form == "oci" else (_OCI_LAYER, _OCI_FOREIGN)
     if not layer.media_type.startswith(other):
         return layer
@@ -90,6 +95,7 @@ def rebuild_manifest(manifest: Manifest, layers: Sequence[Descriptor], form: str
         before = as_mapping(old, "layers")
         kept: Fields = {**before, "mediaType": layer.media_type, "digest": layer.digest, "size": layer.size}
         if layer.digest != before.get("digest"):
+            # Both are about the bytes of before: the embedded content, and addresses to fetch it from
             kept.pop("data", None)
             kept.pop("urls", None)
         if form != "oci":
@@ -102,7 +108,10 @@ def rebuild_manifest(manifest: Manifest, layers: Sequence[Descriptor], form: str
 
 
 def rebuild_index(index: Index, replaced: Mapping[str, Descriptor], form: str) -> tuple[bytes, str]:
-    """The index with other manifests in place of some (by their old digests): bytes and media type."""
+    """The index in that format with other manifests in place of some: its bytes and its media type.
+
+    replaced: the new descriptors by the old digests. The bytes stay the very same when nothing is different.
+    """
     media_type = OCI_INDEX if form == "oci" else DOCKER_LIST
     is_same = all(
         digest == each.digest or digest not in {child.digest for child in index.manifests}

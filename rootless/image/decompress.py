@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
 
 class ByteSource(Protocol):
-    """A stream that can be read, and need not be closed by who reads it."""
+    """A stream of bytes that its reader does not have to close."""
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes, empty at the end."""
 
 
-_MAX_WINDOW = 1 << 27
-_XZ_MEMORY = 1 << 28
-_ZSTD_FEED = 1 << 12  # its decoder has no bound of output: 4 bytes can make 128 KiB
-HEAD = 6
+# Bounds on the memory that a hostile stream can make its decoder take, in bytes
+_MAX_WINDOW = 1 << 27  # zstd's own tool accepts no more either, unless it is told to; the format allows terabytes
+_XZ_MEMORY = 1 << 28  # `xz -9` needs 65 MiB
+# Compressed bytes that the zstd decoder is given at once. It returns all that they become: a block of 4 bytes can stand
+# for 128 KiB, so that one step makes at most 128 MiB
+_ZSTD_FEED = 1 << 12
+HEAD = 6  # bytes by which the compressions are told apart
 
 
 def compression_of(head: bytes) -> str | None:
@@ -34,7 +37,8 @@ def compression_of(head: bytes) -> str | None:
     """
     if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
         return "zstd"
-    # A tar begins with a name, which may be "BZh": the first block or the end of the stream must follow
+    # A tar begins with a file's name, which may begin with "BZh9". In a bzip2 stream the magic number of the first
+    # block follows, or that of the stream's end
     if head[:3] == b"BZh" and head[3:4] in b"123456789" and head[4:6] in (b"1A", b"\x17r"):
         return "bzip2"
     for magic, name in (
@@ -72,21 +76,22 @@ class PlainBytes:
         try:
             return self._reader.read(size) or b""
         except Exception as e:
-            # Each library has errors of its own, all of which mean the same; the disk's errors are passed on
+            # Each library raises exceptions of its own for damaged bytes, OSError without a number among them. One with
+            # a number comes from the disk or the network: it says nothing about the archive and is passed on
             if isinstance(e, OSError) and e.errno is not None:
                 raise
             raise InvalidInput(f"the archive is not valid {self._name}: {e}") from e
 
 
 class _Pieces(Protocol):
-    """What gives plain bytes: python's readers may say None where they mean no bytes."""
+    """What gives plain bytes. The type allows None, since Python's raw readers do, where no bytes have come yet."""
 
     def read(self, size: int = -1, /) -> bytes | None:
         """At most `size` bytes, empty at the end."""
 
 
 class _Decoder(Protocol):
-    """What lzma's and bz2's decompressors have in common: one member of the stream."""
+    """What the decompressors of lzma and bz2 have in common: each decodes one member of a stream."""
 
     @property
     def eof(self) -> bool:
@@ -94,14 +99,14 @@ class _Decoder(Protocol):
 
     @property
     def needs_input(self) -> bool:
-        """Whether no more can be had from the bytes that it was given."""
+        """Whether the decoder has given all plain bytes that its input so far is good for."""
 
     @property
     def unused_data(self) -> bytes:
         """The bytes after the member's end."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """At most `max_length` plain bytes."""
+        """At most `max_length` plain bytes of the input so far and of `data`; what is left is given by later calls."""
 
 
 class _Joined(io.RawIOBase):
@@ -168,7 +173,7 @@ class _Zstd:
 
 
 class _Chunked:
-    """lzma or bz2 over a stream: all members, with an end that must be there."""
+    """All members of an xz or bzip2 stream. A stream that is cut off raises EOFError instead of just ending early."""
 
     __slots__ = ("_decoder", "_new", "_pending", "_stream")
 
@@ -182,6 +187,7 @@ class _Chunked:
         """At most `size` bytes, at least one unless it is the end."""
         while True:
             if self._decoder.eof:
+                # Zeros after a member are padding, which the xz format has and which tapes add
                 rest = self._decoder.unused_data or self._stream.read(1 << 16)
                 if not rest.strip(b"\0"):
                     return b""

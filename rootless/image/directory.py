@@ -16,7 +16,7 @@ VERSION = b"Directory Transport Version: 1.1\n"
 
 
 class DirectorySource:
-    """The one image of a directory."""
+    """The one image of a directory. Raises InvalidInput for a directory that has no manifest.json."""
 
     __slots__ = ("_files", "digests", "names")
 
@@ -33,13 +33,13 @@ class DirectorySource:
         return read_file(self._files, "manifest.json", MANIFEST_LIMIT), None
 
     def manifest(self, platform: Platform) -> Manifest:
-        """The manifest for `platform`."""
+        """The manifest for `platform`. Raises InvalidInput when there is none, DigestMismatch."""
         manifest, digests = resolve_manifest(*self.top(), platform, self.fetch)
         self.digests = tuple(digests)
         return manifest
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A manifest below an index, verified."""
+        """The bytes of a manifest below an index, verified. Raises InvalidInput, DigestMismatch."""
         name = f"{file_name(descriptor.digest)}.manifest.json"
         return verify_content(read_file(self._files, name, MANIFEST_LIMIT), descriptor.digest, descriptor.size)
 
@@ -57,6 +57,6 @@ class DirectorySource:
 
 
 def file_name(digest: str) -> str:
-    """How the directory calls the blob: sha256 digits alone, others with their algorithm."""
+    """The name of the blob's file: the digits of a sha256 digest alone, those of others after their algorithm."""
     algorithm, _, encoded = check_digest(digest).partition(":")
     return encoded if algorithm == "sha256" else f"{algorithm}-{encoded}"

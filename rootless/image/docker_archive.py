@@ -47,7 +47,10 @@ _MAX_IMAGES = 1000
 
 
 class DockerArchiveSource:
-    """One image of a docker-archive."""
+    """One image of a docker-archive.
+
+    `manifest` must be called first: it reads the config, and finds out which file has which digest.
+    """
 
     label = ""  # only a layout has labels beside names
     labels: tuple[str, ...] = ()
@@ -63,7 +66,10 @@ class DockerArchiveSource:
         self.names = names
 
     def manifest(self, platform: Platform) -> Manifest:
-        """A manifest made for this image; an archive has one platform only."""
+        """A manifest made for this image. An archive has one platform only, so `platform` is not asked.
+
+        Raises InvalidInput when layers or config are missing or do not belong together.
+        """
         self._config = read_file(self._files, self._config_path, CONFIG_LIMIT)
         config = ImageConfig(self._config)
         if len(config.diff_ids) != len(self._layer_paths):
@@ -83,7 +89,7 @@ class DockerArchiveSource:
         return manifest
 
     def config(self, manifest: Manifest) -> bytes:
-        """The image config's bytes."""
+        """The image config's bytes, which `manifest` has read."""
         return self._config
 
     def top(self) -> tuple[bytes, str]:
@@ -92,11 +98,11 @@ class DockerArchiveSource:
         return manifest.raw, manifest.media_type
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """An archive of docker has no indexes."""
+        """Raise InvalidInput: a docker-archive has no indexes, so nothing lies below one."""
         raise InvalidInput(f"the archive has no manifest '{descriptor.digest}'")
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
-        """The bytes of a layer or of the config."""
+        """The bytes of a layer or of the config from byte `offset` on, not verified."""
         if descriptor.digest not in self._paths and descriptor.digest == digest_of(self._config):
             return io.BytesIO(self._config[offset:])
         return self._files.open(self._paths[descriptor.digest], offset)
@@ -137,7 +143,8 @@ class _Entry(NamedTuple):
 def archive_sources(files: FileSet) -> Sequence[ArchiveSource]:
     """The images of an archive or layout of any kind that we read.
 
-    Raises InvalidInput when it is neither an OCI layout nor a docker-archive.
+    Files that are both, as docker 25 and later write them, are read as a layout, with the names of manifest.json.
+    Raises InvalidInput when they are neither an OCI layout nor a docker-archive.
     """
     entries = _manifest_json(files) if files.has("manifest.json") else []
     if is_layout(files):

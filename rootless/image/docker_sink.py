@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 class DockerArchiveSink:
     """An archive of several images. The names of a listing are image references."""
 
-    at_once = 1
+    at_once = 1  # a tar takes one file after the other
 
     def __init__(self, output: ArchiveOutput) -> None:
         self._output = output
@@ -45,6 +45,7 @@ class DockerArchiveSink:
         try:
             head = read_head(checked)
             plain = PlainBytes(head, checked)
+            # A layer that is a plain tar is passed through: its digest is its diff_id, which gives the file its name
             if compression_of(head) is None and content.size is not None and digest.startswith("sha256:"):
                 self._diff_ids[digest] = self._add_tar(digest, content.size, plain, checked)
             else:
@@ -54,7 +55,7 @@ class DockerArchiveSink:
         return Placed(digest, content.size or 0, "sent")
 
     def _add_tar(self, digest: str, size: int, plain: PlainBytes, checked: CheckedStream) -> str:
-        """Add a layer that is no more than a tar: its digest is its diff_id."""
+        """Add a layer that is a plain tar, and return its diff_id, which is its digest."""
         if digest in self._diff_ids.values():
             checked.drain()
         else:
@@ -66,7 +67,11 @@ class DockerArchiveSink:
         return digest
 
     def _add_decompressed(self, plain: PlainBytes, checked: CheckedStream) -> str:
-        """Add a compressed layer. Its plain size stands before its bytes, so it goes into a nameless file first."""
+        """Add a compressed layer, and return its diff_id.
+
+        The header of a file in a tar gives the file's size, which is known only when the layer was decompressed: it
+        goes into a file without a name first, of which nothing is left however this process ends.
+        """
         directory = self._output.directory
         try:
             fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -82,7 +87,8 @@ class DockerArchiveSink:
                 checked.drain()  # what follows the end of the compressed stream is part of the blob
                 checked.check()
             except InvalidInput:
-                # Bytes that were changed break the decompressor first: then the digest is the better message
+                # Bytes that were changed on the way break the decompressor before their end is reached. Comparing the
+                # digest of all of them says so; only bytes that are what was promised are called a broken archive
                 checked.drain()
                 checked.check()
                 raise
@@ -107,7 +113,10 @@ class DockerArchiveSink:
         return Placed(digest, len(self._configs[digest]), "sent")
 
     def put_manifest(self, raw: bytes, media_type: str, *, listing: Listing | None) -> None:
-        """Note what the archive has instead of a manifest. Raises DigestMismatch, UsageError."""
+        """Note the image for manifest.json, which the archive has instead of manifests.
+
+        Raises UsageError for an index, DigestMismatch for layers that are not those of the config, InvalidInput.
+        """
         if media_type in INDEX_TYPES or listing is None:
             raise UsageError("a docker-archive has no place for several platforms", hint="use oci-archive:")
         manifest = parse_manifest(raw, media_type)
@@ -123,7 +132,7 @@ class DockerArchiveSink:
             "Layers": [_layer_name(each) for each in diff_ids],
         }
         self._entries.append(entry)
-        # The names as docker before 1.10 wanted them; some tools still ask for the file
+        # The file `repositories` has the names as docker before 1.10 wanted them; some tools still read it
         top = diff_ids[-1].partition(":")[2] if diff_ids else ""
         for each in references:
             self._repositories.setdefault(each.familiar_name, {})[each.tag or "latest"] = top

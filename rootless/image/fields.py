@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def load_json(raw: bytes, what: str) -> Fields:
-    """The JSON object in `raw`. Raises InvalidInput for anything else, NaN and bottomless nesting too."""
+    """The JSON object in `raw`, which `what` names in errors. Raises InvalidInput for anything else.
+
+    Python takes NaN for a number, and hostile nesting exhausts its stack: both are InvalidInput here.
+    """
     try:
         document = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as e:

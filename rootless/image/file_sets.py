@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from rootless.image.source import Reader
 
 _BLOCK = 512
-_MAX_ENTRIES = 100_000
-_MAX_EXTENSION = 1 << 20
-_MAX_LINKS = 8
+_MAX_ENTRIES = 100_000  # each is kept in memory, and one without content is no more than a header of 512 bytes
+_MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax header, which are read into memory
+_MAX_LINKS = 8  # links that are followed, since they may lead in a circle
 
 
 class FileSet(Protocol):
-    """A set of named files."""
+    """Files that are read by their names, wherever they lie."""
 
     def has(self, name: str) -> bool:
         """Whether there is a regular file of that name."""
@@ -54,7 +54,7 @@ def read_file(files: FileSet, name: str, limit: int) -> bytes:
 
 
 class DirectoryFiles:
-    """The files below a directory."""
+    """The files below a directory, which a stranger may have filled."""
 
     __slots__ = ("_fd", "path")
 
@@ -82,7 +82,7 @@ class DirectoryFiles:
             os.close(fd)
 
     def open(self, name: str, offset: int = 0) -> BinaryIO:
-        """Its content from `offset` on."""
+        """The content of the file from byte `offset` on. Raises InvalidInput when there is none of that name."""
         file = os.fdopen(self._open(name), "rb")
         file.seek(offset)
         return file
@@ -94,7 +94,11 @@ class DirectoryFiles:
             self._fd = -1
 
     def _open(self, name: str) -> int:
-        """Open a regular file, component by component, none of which may be a symbolic link."""
+        """Open a regular file, component by component, none of which may be a symbolic link.
+
+        A link in an image that somebody else made would let us read any file of the user into the store, and push it.
+        O_NOFOLLOW refuses a link only as the last component of a path: so each component is opened by itself.
+        """
         parts = name.split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise InvalidInput(f"'{name}' is not a name of a file in '{self.path}'")
@@ -105,7 +109,7 @@ class DirectoryFiles:
                 inner = os.open(part, flags, dir_fd=directory)
                 os.close(directory)
                 directory = inner
-            # O_NONBLOCK: a FIFO of that name must not hang us
+            # Opening a FIFO waits for its writer (fifo(7)): with O_NONBLOCK one of that name cannot hang us
             fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         except FileNotFoundError as e:
             raise InvalidInput(f"'{self.path}' has no file '{name}'") from e
@@ -139,7 +143,7 @@ class TarFiles:
         return self._require(name)[1]
 
     def open(self, name: str, offset: int = 0) -> Reader:
-        """Its content from `offset` on. Several may be open at once, in several threads."""
+        """The content of the file from byte `offset` on. Several threads may have files of one archive open at once."""
         start, size = self._require(name)
         return _Slice(self._archive.fileno(), start + min(offset, size), max(0, size - offset))
 
@@ -168,7 +172,10 @@ class TarFiles:
         return None
 
     def _scan(self) -> None:
-        """Note where each file lies. Only headers are read."""
+        """Note where each file lies. Only headers are read.
+
+        Raises InvalidInput for what is no tar, is cut off, or has more entries or longer headers than we bear.
+        """
         archive = self._archive
         end = archive.seek(0, os.SEEK_END)
         position = entries = 0
@@ -205,6 +212,7 @@ class TarFiles:
             self._note(_clean(name), kind, link, position, size)
             if position + size > end:
                 raise InvalidInput(f"the archive is cut off in '{name[:200]}'")
+            # Only regular files have content: at a directory or a link the size says nothing
             if kind in (b"0", b"\0", b"7"):
                 position += -(-size // _BLOCK) * _BLOCK
             long_name = long_link = None
@@ -213,6 +221,8 @@ class TarFiles:
             raise InvalidInput("the archive is empty or not a tar archive")
 
     def _note(self, name: str, kind: bytes, link: str, position: int, size: int) -> None:
+        # Of several entries with one name the last counts, as when the archive is unpacked. The types are those of
+        # POSIX's ustar: "0", NUL and "7" for files, "1" for hard links, "2" for symbolic links
         self._places.pop(name, None)
         self._links.pop(name, None)
         if kind in (b"0", b"\0", b"7"):
@@ -224,7 +234,11 @@ class TarFiles:
 
 
 class _Slice:
-    """Some bytes of an open file; independent of the file's own position."""
+    """Some bytes of an open file.
+
+    It has a descriptor of its own and reads with pread(2), which leaves the file's position alone: slices of one file
+    can be read by several threads, and outlive the file that they were made of.
+    """
 
     __slots__ = ("_fd", "_left", "_position")
 
@@ -250,13 +264,14 @@ class _Slice:
 
 
 def _check_sum(header: bytes) -> None:
+    # POSIX, ustar: the sum of the header's bytes, where the 8 of the sum itself count as spaces
     expected = sum(header[:148]) + 8 * 32 + sum(header[156:])
     if _number(header[148:156]) != expected:
         raise InvalidInput("the archive is damaged or not a tar archive: a header has a wrong checksum")
 
 
 def _number(field: bytes) -> int:
-    """A tar number: octal text, or GNU base 256."""
+    """The number in a header's field: octal text, or GNU's base 256, which the first bit tells. Raises InvalidInput."""
     if field[0] & 0x80:
         number = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         if field[0] & 0x40 or number >= 1 << 62:
@@ -276,7 +291,7 @@ def _decimal(text: str) -> int:
 
 
 def _pax(extension: bytes) -> dict[str, str]:
-    """The records `LENGTH KEY=VALUE\\n` of a pax header."""
+    """The records `LENGTH KEY=VALUE\\n` of a pax header, whose lengths count all of the record. Raises InvalidInput."""
     records = {}
     while extension.strip(b"\0"):
         head, space, _ = extension.partition(b" ")

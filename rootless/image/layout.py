@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
-_ATTESTATION = "vnd.docker.reference.type"
+_ATTESTATION = "vnd.docker.reference.type"  # buildkit's mark of manifests that are no images (provenance, SBOM)
 
 
 class LayoutSource:
     """One image of a layout: what one descriptor of index.json leads to.
 
-    label: its ref.name as it stands there, the first one when several entries lead to the image; labels: all of them.
+    labels: the image's annotations org.opencontainers.image.ref.name as they stand in index.json, one for each entry
+    that leads to the image. label: the first entry's, "" when it has none.
     """
 
     __slots__ = ("_descriptor", "_digests", "_files", "label", "labels", "names")
@@ -47,11 +48,11 @@ class LayoutSource:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Digests on the way to the manifest."""
+        """After `manifest`: the digests of all documents on the way to the manifest, the outermost first."""
         return self._digests
 
     def manifest(self, platform: Platform) -> Manifest:
-        """The manifest for `platform`; the platform of a manifest that is the only one is not asked."""
+        """The manifest for `platform`. Where index.json leads to a manifest itself, its platform is not compared."""
         manifest, digests = resolve_manifest(
             self.fetch(self._descriptor), self._descriptor.media_type, platform, self.fetch
         )
@@ -74,7 +75,7 @@ class LayoutSource:
         return self.fetch(self._descriptor), self._descriptor.media_type
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A manifest below an index, verified."""
+        """The bytes of a manifest or index that `descriptor` names, verified. Raises InvalidInput, DigestMismatch."""
         if descriptor.data is not None:
             return descriptor.data
         return read_verified(self.open_blob(descriptor), descriptor, MANIFEST_LIMIT)
@@ -116,7 +117,7 @@ def layout_sources(files: FileSet, tags_by_config: dict[str, list[str]] | None =
 
 
 def blob_path(digest: str) -> str:
-    """Where a layout keeps the content of `digest`."""
+    """Where a layout keeps the content of `digest`. Raises InvalidInput, so that no `..` gets into the path."""
     algorithm, _, encoded = check_digest(digest).partition(":")
     return f"blobs/{algorithm}/{encoded}"
 
@@ -135,7 +136,7 @@ def _name(descriptor: Descriptor) -> str | None:
 
 
 def _config_digest(files: FileSet, descriptor: Descriptor) -> str:
-    """The config of a manifest in the layout; "" when the descriptor is not one or it is not there."""
+    """The digest of the config of a manifest in the layout; "" for an index, and for a manifest that is not there."""
     try:
         document = parse_manifest(read_file(files, blob_path(descriptor.digest), MANIFEST_LIMIT), descriptor.media_type)
     except RootlessError:

@@ -32,6 +32,8 @@ INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
 _NONDISTRIBUTABLE = ("nondistributable", "foreign")
 
+# Bounds on hostile documents, in bytes and in entries, each of which becomes objects in memory. A manifest of 4 MB
+# should be possible (distribution-spec, "Pushing Manifests")
 MANIFEST_LIMIT = 4 << 20
 CONFIG_LIMIT = 8 << 20
 MAX_LAYERS = 1000
@@ -40,7 +42,11 @@ MAX_MANIFESTS = 10000
 
 
 class Descriptor(NamedTuple):
-    """What content is: type, digest and exact size in bytes, and where it is for (platform)."""
+    """What some content is (image-spec descriptor.md): its media type, digest and exact size in bytes.
+
+    platform: what an image runs on, in an index. urls: where the content may be had outside of the registry. data: the
+    content itself, verified, where the descriptor carries it.
+    """
 
     media_type: str
     digest: str
@@ -57,7 +63,7 @@ class Descriptor(NamedTuple):
 
 
 class Manifest:
-    """One image of one platform."""
+    """The manifest of one image for one platform (image-spec manifest.md). Raises InvalidInput."""
 
     __slots__ = ("annotations", "config", "digest", "layers", "media_type", "raw")
 
@@ -79,7 +85,7 @@ class Manifest:
 
 
 class Index:
-    """A list of manifests, usually one per platform."""
+    """A list of manifests, usually one per platform (image-spec image-index.md). Raises InvalidInput."""
 
     __slots__ = ("annotations", "digest", "manifests", "media_type", "raw")
 
@@ -100,9 +106,10 @@ class Index:
 
 
 class ImageConfig:
-    """The config of an image: what `docker inspect` shows and `run` starts from. Fields are checked when read in here.
+    """The config of an image (image-spec config.md): what `docker inspect` shows and `run` starts from.
 
-    cmd, entrypoint, healthcheck, shell: None = not set. created: RFC 3339 text, "" when absent.
+    Every field's type is checked here, once: InvalidInput. cmd, entrypoint, healthcheck, shell: None = not set, which
+    is not the same as empty. created: RFC 3339 text, "" when absent.
     """
 
     __slots__ = (
@@ -169,7 +176,7 @@ class ImageConfig:
 
     @property
     def platform(self) -> Platform:
-        """What the image says it is for."""
+        """The platform that the config names; an image that names no system is for linux."""
         return Platform(self.os or "linux", self.architecture, self.variant)
 
     @property
@@ -205,7 +212,11 @@ def parse_manifest(raw: bytes, media_type: str | None = None) -> Manifest | Inde
 
 
 def _media_type(document: Fields, carrier: str | None) -> str:
-    """One media type from document and carrier, which must agree; guessed from the shape when neither says."""
+    """The media type that document and carrier agree on; guessed from the shape when neither names one.
+
+    Raises InvalidInput when they do not agree: bytes that one program takes for an index and another one for a manifest
+    are two images under one digest (CVE-2021-41190).
+    """
     carrier = (carrier or "").partition(";")[0].strip().lower()
     said = document.get("mediaType")
     if said is not None and not isinstance(said, str):
@@ -232,7 +243,7 @@ def select_manifest(index: Index, platform: Platform) -> Descriptor:
     """
     position = best_match([each.platform for each in index.manifests], platform)
     if position is None and not any(each.platform for each in index.manifests):
-        # An index from a tool that writes no platforms: the config tells later what it is
+        # Some tools write indexes without platforms: then the first image is taken, whose config names its platform
         images = [each for each in index.manifests if each.media_type in MANIFEST_TYPES + INDEX_TYPES]
         if images:
             return images[0]
@@ -246,7 +257,10 @@ def select_manifest(index: Index, platform: Platform) -> Descriptor:
 
 
 def chain_ids(diff_ids: list[str]) -> list[str]:
-    """The chain id of each layer, bottom first (image-spec config.md): what names an unpacked layer on its parents."""
+    """The chain id of each layer, the lowest first (image-spec config.md, "Layer ChainID").
+
+    It names a layer together with all layers below it, which is what an unpacked layer must be known by.
+    """
     chain: list[str] = []
     for diff_id in diff_ids:
         chain.append(digest_of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
@@ -254,9 +268,10 @@ def chain_ids(diff_ids: list[str]) -> list[str]:
 
 
 class PlannedLayer(NamedTuple):
-    """One layer of an image as manifest and config tell it: its blob, and what that unpacks to.
+    """One layer of an image: its blob (descriptor, from the manifest) and what that unpacks to (from the config).
 
-    chain_id: names the unpacked layer on those below it; parent: the chain id of the layer below, None for the lowest.
+    diff_id: the digest of the plain tar. chain_id: names the layer together with all layers below it. parent: the chain
+    id of the layer below, None for the lowest.
     """
 
     descriptor: Descriptor
@@ -286,6 +301,7 @@ def plan_layers(manifest: Manifest, config: ImageConfig) -> list[PlannedLayer]:
 def _descriptor(document: object, where: str) -> Descriptor:
     fields = as_mapping(document, where)
     size = fields.get("size")
+    # To Python JSON's true is the number 1; and other tools keep a size in 63 bits
     if isinstance(size, bool) or not isinstance(size, int) or size < 0 or size >= 1 << 63:
         raise InvalidInput(f"descriptor in '{where}' has no valid size")
     media_type = fields.get("mediaType")
@@ -305,7 +321,10 @@ def _descriptor(document: object, where: str) -> Descriptor:
 
 
 def _embedded(encoded: object, digest: str, size: int) -> bytes | None:
-    """The content that a descriptor carries in itself, verified."""
+    """The content that a descriptor carries in itself (image-spec descriptor.md, "Embedded Content"), verified.
+
+    Raises InvalidInput, DigestMismatch: content that was not compared could be put in place of what was signed.
+    """
     if encoded is None:
         return None
     if not isinstance(encoded, str):

@@ -17,8 +17,11 @@ _STORE_NAMES = ("rootless", "containers-storage")
 
 
 class ImagePlace(NamedTuple):
-    """transport: one of TRANSPORTS. path: of the file or directory ("" for a registry and the store). name: the
-    reference or tag there, "" when none is given."""
+    """A place where an image lives.
+
+    transport: one of TRANSPORTS. path: of the file or directory, "" for a registry and the store. name: the reference
+    or tag in that place, "" when none is given.
+    """
 
     transport: str
     path: str
@@ -45,7 +48,7 @@ def parse_place(text: str) -> ImagePlace:
     if colon and transport in _STORE_NAMES:
         return ImagePlace(STORE, "", _required(rest, text))
     if colon and transport in (LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE):
-        # a path with a colon cannot be written here, as with skopeo
+        # The first colon ends the path, as with skopeo: a path that has one itself cannot be written here
         path, _, name = _required(rest, text).partition(":")
         return ImagePlace(transport, _required(path, text), name)
     if colon and transport == DIRECTORY:

@@ -1,4 +1,4 @@
-"""Platforms: os, architecture, variant; which of several an image user can run. Pure but for uname."""
+"""Platforms: os, architecture and variant, and which of an image's platforms a machine runs. Pure but for uname(2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rootless.errors import UsageError
 from rootless.units import whole_number
 
-# uname's machine → GOARCH and variant
+# What uname(2) calls a machine, and what images call it: Go's architecture (GOARCH) and its variant
 _MACHINES = {
     "x86_64": ("amd64", ""),
     "i386": ("386", ""),
@@ -27,8 +27,8 @@ _MACHINES = {
     "mips64": ("mips64le", ""),
 }
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm"}
-_DEFAULT_VARIANTS = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
-_OLDEST = {"arm": 5, "arm64": 8, "amd64": 1}
+_DEFAULT_VARIANTS = {"arm": "v7", "arm64": "v8", "amd64": "v1"}  # what a platform without a variant means
+_OLDEST = {"arm": 5, "arm64": 8, "amd64": 1}  # the lowest variant of an architecture whose variants include each other
 
 
 class Platform(NamedTuple):
@@ -51,7 +51,7 @@ def host_platform() -> Platform:
 
 
 def parse_platform(text: str) -> Platform:
-    """`linux/arm64`, `linux/arm/v7`, `arm64`. Raises UsageError."""
+    """The platform in `text`: `linux/arm64`, `linux/arm/v7`, `arm64`, or `linux` alone. Raises UsageError."""
     parts = text.lower().split("/")
     if len(parts) > 3 or not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts):
         raise UsageError(f"invalid platform '{text}'", hint="write OS/ARCH[/VARIANT], for example linux/arm64")
@@ -94,4 +94,5 @@ def _variants(wanted: Platform) -> list[str]:
     newest = whole_number(variant[1:])
     if oldest is None or newest is None:
         return [variant]
+    # The bound keeps a variant such as v999999999 from filling the memory
     return [f"v{number}" for number in range(min(newest, 99), oldest - 1, -1)]

@@ -9,7 +9,7 @@ from rootless.image.digest import is_digest
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
-MAX_NAME = 255
+MAX_NAME = 255  # characters of registry and repository together
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?", re.ASCII)
@@ -37,13 +37,13 @@ class Reference:
 
     @property
     def familiar_name(self) -> str:
-        """`debian`: the name without what docker supplies."""
+        """The name without the registry and the `library/` that docker supplies, such as `debian`."""
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         head, _, rest = self.repository.partition("/")
         if head == "library" and rest and "/" not in rest:
             return rest
-        # without the registry in front these would read as one: docker.io/my.org/x
+        # `docker.io/my.org/x` keeps its registry: whoever reads `my.org/x` takes `my.org` for a registry
         return self.name if rest and ("." in head or head == "localhost") else self.repository
 
     def familiar(self) -> str:
@@ -75,6 +75,7 @@ def parse_reference(text: str, *, default_tag: str | None = DEFAULT_TAG) -> Refe
 
     default_tag: used when `text` has neither tag nor digest. Raises UsageError.
     """
+    # Docker's grammar forbids such names, since every command would take them for the id of an image
     if _IDENTIFIER.fullmatch(text):
         raise UsageError(f"'{text}' is an image id, not a name")
     rest, at, digest = text.partition("@")
@@ -101,7 +102,7 @@ def parse_reference(text: str, *, default_tag: str | None = DEFAULT_TAG) -> Refe
     return Reference(registry, repository, tag or None, digest or None)
 
 
-# "[::1]:5000" alone would otherwise be read as a name with a tag
+# A registry alone, such as "[::1]:5000", would otherwise be read as a name with the tag 5000
 _DOMAIN_ONLY_PORT = re.compile(r"\[[a-fA-F0-9:]+\](?::[0-9]+)?", re.ASCII)
 
 
@@ -113,6 +114,8 @@ def is_short(text: str) -> bool:
 
 
 def _is_registry(head: str) -> bool:
+    # Docker takes the first component of a name for a registry when it is `localhost`, or has a dot, a port, or an
+    # upper-case letter, which no repository may have
     return "." in head or ":" in head or head == "localhost" or head != head.lower()
 
 
@@ -122,6 +125,7 @@ def _split_registry(name: str) -> tuple[str, str]:
         registry, repository = head, rest
     else:
         registry, repository = DEFAULT_REGISTRY, name
+    # Both are further names of docker's hub: kept as they are, they would make three names of every image there
     if registry in ("index.docker.io", "registry-1.docker.io"):
         registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and repository and "/" not in repository:

@@ -25,11 +25,11 @@ _PIECE = 1 << 20
 
 
 class ArchiveOutput(Protocol):
-    """Where the bytes of an archive go."""
+    """The file or stream that the bytes of an archive go to."""
 
     @property
     def directory(self) -> str:
-        """A directory on the file system that has room for the archive, for files without a name."""
+        """A directory where files without a name may lie meanwhile: on a file system that has room for the archive."""
 
     def write(self, content: bytes, /) -> object:
         """Add bytes. Raises HostLimit, OSError."""
@@ -38,13 +38,14 @@ class ArchiveOutput(Protocol):
         """Make what was written visible under its name."""
 
     def close(self) -> None:
-        """Give back what is open; what was not finished is dropped. Harmless twice."""
+        """Give back what is open; an archive that was not finished is dropped. Harmless twice."""
 
 
 class ArchiveFile:
-    """An archive's file, written beside `path` and renamed at the end. Devices and pipes are written directly.
+    """An archive's file, written beside `path` and renamed at the end, so that no half archive has that name.
 
-    may_replace: whether a file of that name with something in it is replaced; else it raises UsageError.
+    Devices and pipes (`/dev/stdout`) are written directly: the rename would put a file in their place. may_replace:
+    whether a file of that name with something in it is replaced; else it raises UsageError. Raises HostLimit.
     """
 
     __slots__ = ("_file", "_path", "_temporary")
@@ -60,7 +61,7 @@ class ArchiveFile:
 
     @property
     def directory(self) -> str:
-        """The directory of the file."""
+        """The directory of the file, which has room for the archive."""
         return os.path.dirname(os.path.abspath(self._path))
 
     def write(self, content: bytes, /) -> None:
@@ -100,7 +101,7 @@ class ArchiveStream:
         self.write = stream.write
 
     def finish(self) -> None:
-        """Let the other end have every byte."""
+        """Send what is still buffered."""
         self._stream.flush()
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class CheckedStream:
         return piece
 
     def drain(self) -> None:
-        """Read what is left."""
+        """Read what is left, so that `check` compares all bytes."""
         while self.read(_PIECE):
             pass
 
@@ -142,7 +143,10 @@ class CheckedStream:
 
 
 def put_file(path: str, content: BlobContent, on_bytes: OnBytes) -> Placed:
-    """Write the content to `path`, which appears when it is whole and verified; go on where an earlier try ended."""
+    """Write the content to `path`, which appears when it is whole and verified; go on where an earlier try ended.
+
+    Raises DigestMismatch, HostLimit. After HostLimit the half file stays as `PATH.part` for the next try.
+    """
     part = f"{path}.part"
     with disk_errors(path):
         if os.path.exists(path):
@@ -151,7 +155,7 @@ def put_file(path: str, content: BlobContent, on_bytes: OnBytes) -> Placed:
         try:
             count = _append(part, content, on_bytes)
         except DigestMismatch:
-            # Nothing can be built on these bytes
+            # The next try would append to these bytes, and fail again however often it is made
             os.unlink(part)
             raise
         os.rename(part, path)
@@ -194,7 +198,7 @@ def _append(part: str, content: BlobContent, on_bytes: OnBytes) -> int:
 
 
 def _compare(content: BlobContent, found: str, count: int) -> None:
-    """Raise DigestMismatch unless these are digits and size of the content."""
+    """Raise DigestMismatch unless `found` (hexadecimal) and `count` (bytes) are the content's digest and size."""
     wanted = str(content.digest)
     if content.size is not None and count != content.size:
         raise DigestMismatch(f"content of '{wanted}' has {count} bytes instead of {content.size}")

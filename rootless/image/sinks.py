@@ -33,20 +33,23 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class Listing(NamedTuple):
-    """How a place lists an image. names: what it is called there, in the words of the place. platform: what it is for,
-    where that is to be said."""
+    """How a place lists an image.
+
+    names: what the image is called there, in the words of the place (tags of a layout, references of a docker-archive).
+    platform: what the image runs on, None where the place need not say so.
+    """
 
     names: tuple[str, ...] = ()
     platform: Platform | None = None
 
 
 class Sink(Protocol):
-    """Where images go. at_once: how many blobs may be put at the same time."""
+    """A place that images are written to. at_once: how many blobs may be put at the same time, by several threads."""
 
     at_once: int
 
     def put_blob(self, content: BlobContent, on_bytes: OnBytes) -> Placed:
-        """Let the place have these bytes, unless it has them."""
+        """Let the place have these bytes, unless it has them. on_bytes: called with the bytes written so far."""
 
     def put_config(self, content: BlobContent) -> Placed:
         """Let the place have an image's config. A registry must have the layers before."""
@@ -55,7 +58,7 @@ class Sink(Protocol):
         """Put a manifest or index, whose blobs and children came before. listing: None for a child of an index."""
 
     def finish(self) -> None:
-        """Make it all visible."""
+        """List the images that were put, and so make them visible."""
 
     def close(self) -> None:
         """Give back what is open; without `finish` before, an archive leaves nothing."""
@@ -91,7 +94,11 @@ class LayoutSink:
             self._entries += list_image(raw, media_type, listing)
 
     def finish(self) -> None:
-        """List the images in index.json; another image loses a name that one of these has."""
+        """List the images in index.json; a name that another image has there goes over to the new one.
+
+        index.json is written last, as a whole: who reads the layout meanwhile sees it as it was, and a copy that was
+        interrupted leaves blobs that nothing names.
+        """
         with disk_errors(self._path):
             try:
                 with open(f"{self._path}/index.json", "rb") as file:
@@ -106,7 +113,10 @@ class LayoutSink:
             atomic_write(f"{self._path}/index.json", json.dumps(index).encode(), mode=0o644)
 
     def _is_replaced(self, old: object) -> bool:
-        """Whether an entry of before gives way: it has the name of a new one, or is the same image, both nameless."""
+        """Whether an entry that was in index.json before gives way to a new one.
+
+        It does when both have the same name, or when neither has a name and both are the same image.
+        """
         if not isinstance(old, dict):
             return False
         name = _name_in(old)
@@ -144,7 +154,7 @@ class DirectorySink:
             atomic_write(f"{self._path}/{name}", raw, mode=0o644)
 
     def finish(self) -> None:
-        """Everything is there already."""
+        """Do nothing: every file is there already."""
 
     def close(self) -> None:
         """Do nothing: each file was closed when it was whole."""
@@ -157,7 +167,7 @@ class OciArchiveSink:
     first, so that who reads the archive from a pipe knows what comes; else it stands last.
     """
 
-    at_once = 1
+    at_once = 1  # a tar takes one file after the other
 
     def __init__(self, output: ArchiveOutput, index: Sequence[dict[str, object]] = ()) -> None:
         self._output = output

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rootless.image.platform import Platform
 
-_MAX_NESTING = 4
+_MAX_NESTING = 4  # each level may cost a request, and a hostile registry could nest its indexes for ever
 
 
 class Reader(Protocol):
@@ -56,8 +56,8 @@ def resolve_manifest(
 ) -> tuple[Manifest, list[str]]:
     """Follow indexes (nested ones too) to the manifest for `platform`.
 
-    fetch: the bytes of a descriptor, verified. Returns the manifest and the digests of all documents on the way, the
-    outermost first.
+    fetch: gives the bytes that a descriptor names, verified. Returns the manifest and the digests of all documents on
+    the way, the outermost first. Raises InvalidInput, also for an artifact that is no container image.
     """
     digests = []
     for _ in range(_MAX_NESTING):
@@ -82,11 +82,14 @@ def check_image(manifest: Manifest) -> Manifest:
 
 
 def read_verified(reader: Reader, descriptor: Descriptor, limit: int) -> bytes:
-    """All bytes of a small blob, verified. Raises InvalidInput when it is larger than `limit`, DigestMismatch."""
+    """All bytes of a small blob, verified; the reader is closed.
+
+    Raises InvalidInput when the blob is larger than `limit` bytes, DigestMismatch.
+    """
     if descriptor.size > limit:
         raise InvalidInput(f"blob '{descriptor.digest}' of {descriptor.size} bytes is larger than {limit}")
     pieces = []
-    left = descriptor.size + 1
+    left = descriptor.size + 1  # the byte too many shows content that is too long, of which no more is held in memory
     try:
         while left > 0 and (piece := reader.read(left)):
             pieces.append(piece)

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from rootless.image.decompress import ByteSource
 
 _BLOCK = 512
-_OCTAL_LIMIT = 8**11
-_NAME_LIMIT = 100
+_OCTAL_LIMIT = 8**11  # a size has 11 octal digits; a larger one is written in GNU's base 256
+_NAME_LIMIT = 100  # bytes
 
 
 class TarWriter:
-    """A ustar archive written to `write`, which must take all bytes it is given."""
+    """A ustar archive that goes to `write`, which must take all bytes that it is given."""
 
     __slots__ = ("_write",)
 
@@ -48,7 +48,7 @@ class TarWriter:
         self._header(name, 0, b"1", 0o755, target)
 
     def finish(self) -> None:
-        """Write the end of the archive."""
+        """Write the end of the archive: two blocks of zeros."""
         self._write(bytes(2 * _BLOCK))
 
     def _header(self, name: str, size: int, kind: bytes, mode: int, target: str = "") -> None:
