@@ -1,7 +1,7 @@
 """A container that this process started before it executed itself anew: wait for its end, and clean up after it.
 
-An idle monitor executes itself a second time to keep few modules in memory (monitor.handover). Its children and open
-files are still its own then, and what else it knew of them arrives in the handover.
+An idle monitor executes itself a second time to keep few modules in memory (monitor.handover). execve(2) leaves the
+process its children and open files, and what else it knew of them arrives in the handover.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class AdoptedRun:
         return None
 
     def hand_over(self) -> RunHandover | None:
-        """None where this image of the process is small already, and stays; another one after it had to load more."""
+        """None while this image of the process is small, for then it stays.
+
+        To start a network helper again the image had to load more, and then hands over to another one.
+        """
         if not self._has_grown:
             return None
         from rootless.monitor.handover import RunHandover
@@ -83,7 +86,7 @@ class AdoptedRun:
         return ""
 
     def use_helper(self, helper: Helper) -> None:
-        """Another helper connects the network from now on."""
+        """Let `helper` be the network helper of the run from now on."""
         from rootless.kernel import procfs
 
         self._helpers = [(helper.pid, procfs.start_time(helper.pid))]
@@ -91,7 +94,7 @@ class AdoptedRun:
         self._has_grown = True
 
     def close(self, *, remove: bool = False) -> None:
-        """End the helpers, leave the cgroup, unmount the root. remove: also delete the container (`--rm`)."""
+        """End the helpers, remove the cgroup, unmount the root. remove: also delete the container (`--rm`)."""
         from rootless.storage import drivers
 
         os.close(self.pidfd)
@@ -117,7 +120,8 @@ class AdoptedRun:
 def _end(pid: int) -> None:
     """Kill helper `pid` and wait for its end. A helper keeps no state that SIGKILL could damage.
 
-    It is our child that nobody has waited for (`forget` would have heard), so the number is its own.
+    The helper is a child of this process. Until it is waited for its number stays its own, and `forget` drops a helper
+    that was.
     """
     try:
         os.kill(pid, SIGKILL)

@@ -1,4 +1,4 @@
-"""The cgroup of a monitor's container: asked for early, made for each run, watched, emptied and removed after it."""
+"""The cgroup of a monitor's container: requested early, made for each run, emptied and removed after the run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     AnyGroup = Group | Group1
 
-_PATIENCE = 2.0  # seconds for systemd, while the container's output waits
+_PATIENCE = 2.0  # seconds for an answer of systemd, in which the monitor's loop stands still
 
 
 class Holder:
-    """Gives each run its cgroup. scope: the directory of the systemd scope that this process is in, "" without."""
+    """Gives each run of the container its cgroup.
+
+    scope: the directory of the systemd scope that this process is in, "" without one.
+    """
 
     __slots__ = ("_found", "_is_used", "_request", "scope")
 
@@ -33,7 +36,10 @@ class Holder:
         self._found: Delegation | None = None
 
     def begin(self) -> None:
-        """Ask systemd for a scope where it will be needed, before anybody has said which container is wanted."""
+        """Ask systemd for a scope, where the host needs one, before it is known which container is wanted.
+
+        systemd works on the request while this process and the engine do the rest; the launch waits for what is left.
+        """
         try:
             self._found = cgroups.find_delegation()
             if self._found.kind == "scope":
@@ -41,11 +47,11 @@ class Holder:
 
                 self._request = scope.ask_for_scope()
         except RootlessError:
-            pass  # the launch asks again, and then the user is told what failed
+            pass  # the launch asks again, and tells the user what failed
 
     @property
     def may_have_group(self) -> bool:
-        """Whether a run may get a group, as far as it is known before the launch."""
+        """Whether a run may get a cgroup, as far as that is known before the launch."""
         return self._found is None or self._found.kind != "none"
 
     def close(self) -> None:
@@ -55,12 +61,13 @@ class Holder:
             self._request = None
 
     def make(self, spec: LaunchSpec, warn: Callable[[str], None]) -> AnyGroup | None:
-        """The group of the next run, made and limited but for the late limits; None where there is none to be had.
+        """The cgroup of the next run, with all limits but the late ones (`apply_late`); None where none can be had.
 
-        Raises HostLimit for limits that cannot be met, where the container wants all or nothing.
+        Raises HostLimit where the container is strict about its limits or names a place for its cgroup, and does not
+        get that. Else a lack is noted by `warn`, and the user is told in `spec.warnings` which limits have no effect.
         """
         if self._is_used:
-            spec.plan.cgroup = spec.now().cgroup
+            spec.plan.cgroup = spec.now().cgroup  # a further run: `update` may have changed the limits meanwhile
         self._is_used = True
         wanted = spec.plan.cgroup
         resources = wanted.resources
@@ -121,7 +128,7 @@ class Holder:
 
 
 def unmet(spec: LaunchSpec) -> Unmet:
-    """What becomes of a limit that cannot be enforced: an error, or a line for the user.
+    """The function that gets a limit which cannot be enforced: it raises an error, or adds a line for the user.
 
     A limit whose controller was not delegated gives no line: the engine has warned of it when the container was made.
     """
@@ -139,7 +146,10 @@ def unmet(spec: LaunchSpec) -> Unmet:
 
 
 def joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] | None:
-    """What moves a further process into the group of the container whose first process is `init`."""
+    """The function that moves a further process into the group of the container whose first process is `init`.
+
+    known: the cgroup as the container's state has it. None where the container has no cgroup.
+    """
     from rootless.runtime.cgroups import place
     from rootless.runtime.cgroups.group import restore
 
@@ -148,9 +158,10 @@ def joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] 
 
 
 def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
-    """Move helpers that were started before the scope existed into it.
+    """Move helper processes that were started before the scope existed into the scope at `scope_path`.
 
-    In the login's scope they would be killed at the logout, and the container would lose its network.
+    helpers: (pid, start time). In the login's scope they would be killed at the logout, and the container would lose
+    its network. systemd is asked, because no user may move a process out of a login's scope by writing to cgroup.procs.
     """
     from rootless.host import scope
     from rootless.runtime.cgroups import place
@@ -161,11 +172,11 @@ def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
             if f"/{unit}" not in cgroups.unified_path(pid):
                 scope.attach_process(unit, f"/{place.SUPERVISOR}", pid, _PATIENCE)
         except (HostLimit, OSError):
-            continue  # it serves the container where it is
+            continue  # the helper goes on to serve the container from where it is
 
 
 def enter(group: AnyGroup | None) -> list[str]:
-    """Move this process into the group, and return where `leave` brings it back to."""
+    """Move this process into the group; return the directories of its earlier cgroups, which `leave` takes."""
     if group is None:
         return []
     from rootless.runtime.cgroups import place
@@ -180,7 +191,7 @@ def enter(group: AnyGroup | None) -> list[str]:
 
 
 def leave(directories: list[str]) -> None:
-    """Move this process back to `directories`; where that is not allowed it counts among the container's."""
+    """Move this process back to `directories`; where that is not allowed, it counts among the container's."""
     for directory in directories:
         try:
             cgroups.write_value(f"{directory}/cgroup.procs", str(os.getpid()))
@@ -189,7 +200,10 @@ def leave(directories: list[str]) -> None:
 
 
 def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> None:
-    """Kill whatever is left in the group, and remove it; one that stays is noted, `system prune` finds it."""
+    """Kill whatever is left in the group, and remove it. A group that stays is noted, and `system prune` finds it.
+
+    userns_fd: the container's user namespace, None where it is not open; note: gets the line for monitor.log.
+    """
     try:
         group.kill()
         try:
@@ -203,7 +217,8 @@ def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> 
                 group.remove()
                 return b""
 
-            # sub-cgroups in a directory that was given to another id of the container
+            # The container made sub-cgroups in a directory that was given to one of its ids
+            # (runtime.cgroups.ownership). Only from inside the user namespace may we remove what another id owns
             call_in(userns_fd, remove)
     except (RootlessError, OSError) as e:
         note(f"cannot remove cgroup '{group.path}': {e}")

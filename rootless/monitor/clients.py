@@ -1,6 +1,7 @@
 """The monitor's clients: accepts them, sends them output within bounds, hands what they say to one receiver.
 
-It never blocks and never reads the container. A client that breaks the protocol or closes is dropped: a detach.
+Nothing here blocks or reads the container. A client that breaks the protocol or closes its connection is dropped, which
+is a detach: the container runs on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Receiver(Protocol):
-        """Who gets what clients say."""
+        """The receiver of what clients say: the supervisor of the container."""
 
         def on_launch(self, client: Client, request: protocol.LaunchRequest) -> None: ...
         def on_attached(self, client: Client) -> None: ...
@@ -36,7 +37,7 @@ MAX_UNSENT = 1 << 20  # bytes; beyond it the container's stream is not read unti
 
 
 class Client:
-    """One connection and what it is attached to."""
+    """One connection, the streams that it is attached to, and the bytes that it has not read yet."""
 
     __slots__ = ("connection", "decoder", "fd", "streams", "unsent", "wants_stdin")
 
@@ -64,7 +65,7 @@ class Clients:
         self._stdin_paused = False
 
     def adopt_listener(self, path: str, fd: int) -> None:
-        """Go on accepting at `path`, whose listening socket is `fd`."""
+        """Go on accepting clients at `path`, whose listening socket an earlier image of this process left in `fd`."""
         self._listener, self._path = socket.socket(fileno=fd), path
         self._loop.watch(fd, READ, self._accept)
 
@@ -79,7 +80,8 @@ class Clients:
         directory = open_private(os.path.dirname(path))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            # sun_path holds 107 bytes: a longer path goes through its directory's descriptor
+            # sun_path holds 107 bytes and a home may be longer, so the path goes through the directory's descriptor.
+            # The socket is in the very directory whose owner and mode were checked, whatever its name means by now
             try:
                 os.unlink(os.path.basename(path), dir_fd=directory)
             except FileNotFoundError:
@@ -127,7 +129,7 @@ class Clients:
         self._watch(client)
 
     def output(self, kind: int, chunk: bytes) -> None:
-        """Send a chunk of STDOUT or STDERR to those attached to it."""
+        """Send a chunk of stream `kind` (STDOUT or STDERR) to the clients that are attached to that stream."""
         if self._all:
             sent = protocol.frame(kind, chunk)
             for client in list(self._all.values()):
@@ -135,11 +137,11 @@ class Clients:
                     self.send(client, sent)
 
     def is_behind(self, kind: int) -> bool:
-        """Whether someone attached to stream `kind` has too much unread."""
+        """Whether a client of stream `kind` has left more than MAX_UNSENT bytes unread."""
         return any(kind in c.streams and len(c.unsent) > MAX_UNSENT for c in self._all.values())
 
     def are_behind(self) -> bool:
-        """Whether anyone has something unread that we still hold."""
+        """Whether bytes are still held here for any client."""
         return any(client.unsent for client in self._all.values())
 
     def tell_all(self, frame: bytes) -> None:
@@ -148,7 +150,7 @@ class Clients:
             self.send(client, frame)
 
     def send(self, client: Client, frame: bytes) -> None:
-        """Send, or keep until the client reads."""
+        """Send a frame. What a client's socket does not take is kept until the client reads."""
         if client.unsent:
             client.unsent += frame
             return
@@ -165,7 +167,7 @@ class Clients:
             self._watch(client)
 
     def pause_stdin(self, *, paused: bool) -> None:
-        """Stop (or go on) reading clients that send stdin, while the container takes none."""
+        """Stop, or go on, reading the clients that send stdin. They block then, as a writer to a full pipe does."""
         if paused != self._stdin_paused:
             self._stdin_paused = paused
             for client in self._all.values():
@@ -173,7 +175,7 @@ class Clients:
                     self._watch(client)
 
     def drop(self, client: Client) -> None:
-        """Close the connection of `client`: it is detached."""
+        """Close the connection of `client`, which is detached then; harmless when that has happened before."""
         if self._all.pop(client.fd, None) is None:
             return
         self._loop.forget(client.fd)
@@ -197,10 +199,12 @@ class Clients:
             os.set_inheritable(fd, False)
         except OSError as e:
             if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                raise
-            return
+                raise  # the connection stays in the queue, so the loop would spin on it
+            return  # the client has given up: accept(2) passes on what is wrong with the connection
         if peer_uid(connection) != os.geteuid():
-            connection.close()  # the mode 0600 of the socket says the same; this also holds where /tmp is shared
+            # A client can have signals sent to the container and read its output. The socket's mode 0600 keeps other
+            # users out as well; the kernel's word holds also where the directory's mode was changed by hand
+            connection.close()
             return
         self.add(connection)
 

@@ -1,4 +1,7 @@
-"""What happens when the monitor itself is at fault: the container ends, and everybody who asks is told. Last resort."""
+"""The last resort when the monitor itself is at fault: the container ends, and everybody who asks is told why.
+
+A container without a monitor would go on with nobody to keep its output, its limits of time and its exit code.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.monitor.supervise import Supervisor
 
-KILLED = 137
+KILLED = 137  # 128 + SIGKILL
 
 
 def report(supervisor: Supervisor) -> None:
@@ -30,7 +33,7 @@ def report(supervisor: Supervisor) -> None:
             try:
                 state.write(supervisor.directory, facts)
             except OSError:
-                pass  # a full disk is often why we are here; the clients are still to be told
+                pass  # a full disk is often why the monitor failed; the clients are still to be told
     supervisor.clients.tell_all(
         protocol.message(
             protocol.ErrorNotice(

@@ -1,8 +1,8 @@
 """Runs a container with another OCI runtime (`--runtime crun`): calls it from inside the container's user namespace.
 
 An agent, a forked child of the monitor, enters a user and mount namespace, mounts the root filesystem there and runs
-PROGRAM create, start and delete. It stays as long as the container, which it kills when the monitor dies.
-The container's cgroup is ours to make and limit: PROGRAM is called in it and makes none.
+PROGRAM create, start and delete. The agent stays as long as the container, which it kills when the monitor dies. The
+monitor makes and limits the container's cgroup: PROGRAM is called in it and makes none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ _START, _DELETE = b"s", b"d"
 
 
 class ForeignRun:
-    """A run under another runtime: the agent that called it, and the container, which is our child by adoption."""
+    """A run under another runtime: the agent that called it, and the container's first process.
+
+    That process is the monitor's child by adoption: the runtime that forked it has ended, and the monitor is the
+    nearest subreaper (PR_SET_CHILD_SUBREAPER).
+    """
 
     __slots__ = ("_agent", "_channel", "_helper", "_spec", "console_fd", "group", "network", "pid", "pidfd")
 
@@ -63,7 +67,8 @@ class ForeignRun:
     def connect(self) -> None:
         """Begin to connect the network, without waiting.
 
-        The runtime was executed inside of the user namespace, and so its child's namespaces can be opened at any time.
+        The runtime was executed inside of the user namespace, and so its child's namespaces can be opened at any time
+        (OpenNetwork.of_process says when the kernel forbids that).
         """
         from rootless.kernel.namespaces import OpenNetwork
         from rootless.monitor.native import start_network
@@ -78,7 +83,7 @@ class ForeignRun:
             opened.close()
 
     def start(self) -> None:
-        """Wait for the network, then run PROGRAM start. Raises what the program said when it fails."""
+        """Wait for the network, then run PROGRAM start. Raises RuntimeFailure and its kin with the program's words."""
         if self._helper is not None:
             self._helper.ready()
             self.network = self._helper.facts
@@ -88,20 +93,20 @@ class ForeignRun:
         _answer(self._channel)
 
     def wait(self) -> int:
-        """The exit status of the ended container."""
+        """Reap the container's first process; its exit code, 128+N when signal N ended it."""
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
 
     def helpers(self) -> list[tuple[int, int]]:
-        """The agent and the network helper."""
+        """(pid, start time) of the agent and of the network helper."""
         from rootless.monitor.native import helper_identities
 
         return [(self._agent, procfs.start_time(self._agent)), *helper_identities(self._helper)]
 
     @property
     def namespaces(self) -> ContainerNamespaces | None:
-        """By which processes are found that outlive the first one; None where none can."""
+        """The namespaces by which processes are found that outlive the first one; None where none can."""
         makes = self._spec.config.linux.makes
         if makes("pid") and makes("user"):
             return None
@@ -113,7 +118,7 @@ class ForeignRun:
         return found
 
     def forget(self, pid: int) -> str | None:
-        """A child was reaped: the agent, or the network helper."""
+        """Drop child `pid`, which was reaped; return the network helper's last words if it was that one, None else."""
         helper = self._helper
         if pid == self._agent:
             self._agent = -1
@@ -130,7 +135,7 @@ class ForeignRun:
         self._helper = helper
 
     def hand_over(self) -> RunHandover | None:
-        """None: the agent is part of this image of the process, which has to stay."""
+        """None: a new image of this process would not know the agent's channel, and so this image stays."""
         return None
 
     def close(self, *, remove: bool = False) -> None:
@@ -163,7 +168,10 @@ class ForeignRun:
 
 
 def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder | None = None) -> ForeignRun:
-    """Create the container with PROGRAM create. Raises RuntimeFailure and its kin with the program's own words."""
+    """Create the container with PROGRAM create. Raises RuntimeFailure and its kin with the program's own words.
+
+    stdio: the container's ends of stdin, stdout and stderr, None where it gets a terminal; holder: gives it a cgroup.
+    """
     from rootless.storage import drivers
 
     program = _find(spec.plan.runtime or "")
@@ -193,7 +201,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder 
     except BaseException:
         ours.close()
         if agent > 0:
-            os.waitpid(agent, 0)  # at the end of the channel it kills and deletes what it has made
+            os.waitpid(agent, 0)  # the agent sees the end of the channel, and kills and deletes what it has made
         if group is not None:
             cgroup.end(group, None, lambda text: note(spec.directory, text))
         raise
@@ -216,7 +224,10 @@ def _find(name: str) -> str:
 
 
 def adapted(config: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """`config` for a runtime that is inside the container's user namespace already and owns no cgroup. Pure."""
+    """`config` for a runtime that is inside the container's user namespace already and owns no cgroup. Pure.
+
+    Its relative paths are those of a bundle in `bundle`, and the runtime reads a copy elsewhere: they become absolute.
+    """
     linux = dict(config.get("linux") or {})
     for key in ("uidMappings", "gidMappings", "resources", "cgroupsPath"):
         linux.pop(key, None)
@@ -245,7 +256,7 @@ def _write_bundle(spec: LaunchSpec, place: str) -> None:
 
 
 def _answer(channel: socket.socket) -> int:
-    """The pid of the container in the agent's next message, 0 where it names none; its error is raised."""
+    """The container's pid in the agent's next message, 0 where the message names none. Raises the error in it."""
     message = channel.recv(_MAX_ANSWER)
     if not message:
         raise RuntimeFailure("the agent that calls the runtime ended unexpectedly")
@@ -260,7 +271,8 @@ def _answer(channel: socket.socket) -> int:
 class _ConsoleListener:
     """The socket to which a runtime sends the terminal's master (--console-socket), below a private directory.
 
-    It lives in /tmp because the socket's name, which the runtime must use, may have 107 bytes only.
+    The directory is in /tmp because the socket's name, which the runtime must use, may have 107 bytes only. Its mode
+    keeps other users from connecting first and sending a terminal of theirs, where the user's input would go.
     """
 
     def __init__(self) -> None:
@@ -273,7 +285,7 @@ class _ConsoleListener:
         self._socket.settimeout(5)
 
     def receive(self) -> int:
-        """The master, once create has returned."""
+        """The descriptor of the terminal's master, after PROGRAM create. Raises RuntimeFailure when none comes."""
         try:
             connection, _ = self._socket.accept()
             connection.settimeout(5)
@@ -285,6 +297,7 @@ class _ConsoleListener:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        # The kernel has installed every descriptor of the message: one that is not closed here stays open for ever
         for extra in fds[1:]:
             os.close(extra)
         if not fds:
@@ -302,7 +315,7 @@ class _ConsoleListener:
 
 
 class _Agent:
-    """The forked child: lives inside the user namespace and calls the program when told."""
+    """The forked child of the monitor, which lives inside the user namespace and calls the program on command."""
 
     def __init__(
         self, spec: LaunchSpec, program: str, place: str, channel: socket.socket, group: AnyGroup | None
@@ -321,10 +334,10 @@ class _Agent:
         """Do everything that the agent does, and end the process."""
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(-1)  # the pipe is the monitor's: a signal here would wake its loop for one of its own
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            if os.getppid() == monitor:
+            if os.getppid() == monitor:  # a monitor that has ended meanwhile would get a container without supervision
                 self._create(mounter, stdio, console)
                 self._serve()
                 code = 0
@@ -360,14 +373,16 @@ class _Agent:
             # crun refuses to run where version 1 and 2 of cgroups both have controllers, although it is to use none
             mount("tmpfs", _HYBRID, "tmpfs", MS_RDONLY, "size=4k")
         keep = {self._channel.fileno(), *(stdio or ())}
-        _close_all_but(keep)  # the monitor's pipe ends and lock are not ours to hold
+        # With the monitor's end of the channel open here, the agent would never see that the monitor is gone; with its
+        # lock, nobody else would; and with its ends of the pipes, the container's output would have no end
+        _close_all_but(keep)
         pid_file = f"{self._place}/pid"
         arguments = ["create", "--bundle", f"{self._place}/bundle", "--pid-file", pid_file]
         if console is not None:
             arguments += ["--console-socket", console]
         own = cgroup.enter(self._group)
         self._call([*arguments, spec.id], stdio)
-        cgroup.leave(own)  # the agent is none of the container's processes
+        cgroup.leave(own)  # the agent has to outlive the group, to delete the container
         for fd in stdio or ():
             os.close(fd)
         with open(pid_file, encoding="ascii") as file:
@@ -398,7 +413,7 @@ class _Agent:
                 return
 
     def _clean(self) -> None:
-        """Kill the container, if it lives, and let the program forget it."""
+        """Kill the container, if it lives, and let the program delete what it knows of it."""
         if self._pid:
             self._pid = 0
             try:
@@ -412,7 +427,11 @@ class _Agent:
                 pass
 
     def _call(self, arguments: list[str], stdio: tuple[int, int, int] | None) -> None:
-        """Run PROGRAM and wait. Raises with what it wrote to its log."""
+        """Run PROGRAM and wait for its end. Raises the error that its log tells of (`_failure`).
+
+        Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored across execve(2): the container would
+        inherit that from PROGRAM, so the defaults are set again.
+        """
         log = f"{self._place}/log"
         if os.path.exists(log):
             os.unlink(log)
@@ -458,7 +477,10 @@ def _last_words(log: str) -> str:
 
 
 def _failure(program: str, verb: str, words: str) -> RuntimeFailure:
-    """The error kind that docker gives such words."""
+    """The error of a failed PROGRAM, with docker's exit code: 127 for a command not found, 126 for one not executable.
+
+    The runtime specification has no such codes, so they are read from the words of runc and crun.
+    """
     kind: type[RuntimeFailure] = RuntimeFailure
     lowered = words.lower()
     if "exec" in lowered and ("not found" in lowered or "no such file" in lowered):

@@ -1,6 +1,7 @@
 """What the first image of a monitor's process leaves to the second one, which executes in its place.
 
-It is written to a memory file without a name and read by the same process: the numbers of descriptors stay true.
+The handover is written to a memory file without a name (memfd_create(2)), and the same process reads it after
+execve(2), across which descriptors that are not close-on-exec keep their numbers: the numbers in it stay true.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from rootless.records.state import ContainerState
 
 
 class RunHandover:
-    """A run under our own runtime. userns_fd, error_fd: -1 where there is none; helpers: (pid, start time).
+    """A run under our own runtime. pid: of the container's first process; helpers: (pid, start time) of each helper.
 
-    group: the cgroup as runtime.cgroups.group.restore takes it, None without.
+    userns_fd, error_fd: descriptors, -1 where there is none. group: the cgroup as runtime.cgroups.group.restore takes
+    it, None without.
     """
 
     __slots__ = ("error_fd", "group", "helpers", "pid", "userns_fd")
 
     def __init__(self, pid: int, fds: tuple[int, int], helpers: list[tuple[int, int]]) -> None:
-        """fds: the user namespace, and the pipe with the errors of the network helper."""
+        """fds: the descriptors of the user namespace and of the pipe with the network helper's errors."""
         self.pid = pid
         self.userns_fd, self.error_fd = fds
         self.helpers = helpers
@@ -39,7 +41,10 @@ class RunHandover:
 
 
 class StreamHandover:
-    """The container's streams. stdin: -1 without; outputs: descriptor and unfinished line of each of each."""
+    """The monitor's ends of the container's streams.
+
+    stdin: a descriptor, -1 without; outputs: descriptor and unfinished line of each output.
+    """
 
     __slots__ = ("is_terminal", "outputs", "stdin")
 
@@ -49,7 +54,11 @@ class StreamHandover:
         self.is_terminal = is_terminal
 
     def to_json(self) -> dict[str, object]:
-        """The streams as JSON values; Latin-1 gives each byte of a line the character of its number."""
+        """The streams as JSON values.
+
+        An unfinished line may be cut inside a character, so it is no UTF-8: Latin-1 gives each byte the character of
+        its number.
+        """
         outputs = [{"fd": fd, "rest": rest.decode("latin-1")} for fd, rest in self.outputs]
         return {"stdin": self.stdin, "outputs": outputs, "terminal": self.is_terminal}
 
@@ -61,10 +70,12 @@ class StreamHandover:
 
 
 class Handover:
-    """Everything that a supervisor needs to go on.
+    """Everything that a supervisor needs to go on with a container that runs.
 
-    began: time.monotonic() of the start; restarts, delay: what its restart policy has counted; size: rows and columns
-    of the terminal; scope: the systemd scope that the process is in, "" without; lock, listener: descriptors.
+    plan: launch.json as it was when the container started; state: what state.json says. began: time.monotonic() of the
+    start, a clock that a new image of the process does not set back; restarts, delay: count and back-off (seconds) of
+    the restart policy; size: rows and columns of the terminal; scope: the directory of the systemd scope that the
+    process is in, "" without; lock, listener: the descriptors of monitor.lock and of the listening socket.
     """
 
     __slots__ = (
@@ -111,7 +122,7 @@ class Handover:
 
     @classmethod
     def from_json(cls, known: object) -> Handover:
-        """The reverse of `to_json`; raises InvalidInput naming what is wrong, which would be a fault of ours."""
+        """The reverse of `to_json`. Raises InvalidInput naming what is wrong, which would be a fault of this code."""
         fields = Fields(known, "the monitor's memory")
         plan, state = LaunchPlan.from_json(fields.mapping("launch")), ContainerState.from_json(fields.mapping("state"))
         handover = cls(fields.text("directory"), plan, state)

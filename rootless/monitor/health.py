@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 4096  # bytes kept of a probe's output
 MAX_RESULTS = 5
-_SHARE = 10  # a probe costs a process, so the wait before the next is this many times its length ...
-_LONGEST_REST = 1.0  # ... but no more seconds than these beyond what the check asks for
-_PROBE_FAILED = 125  # our own: the probe could not run
+# A probe costs a process. The wait before the next is at least _SHARE times as long as the probe took, but the probe's
+# length makes it no longer than _LONGEST_REST seconds: a check every 10 ms cannot take the whole processor
+_SHARE = 10
+_LONGEST_REST = 1.0
+_PROBE_FAILED = 125  # the exit code where the probe could not be run, which a probe itself hardly has
 
 
 class HealthStatus:
-    """The status that the results of probes add up to. Pure."""
+    """The status that the results of probes add up to. Pure.
+
+    retries: failures in a row that make a container unhealthy, 0 means docker's 3; start_period: seconds.
+    """
 
     __slots__ = ("results", "retries", "start_period", "status", "streak")
 
@@ -41,7 +46,7 @@ class HealthStatus:
         self.results: list[HealthResult] = []
 
     def add(self, result: HealthResult, *, age: float) -> None:
-        """One probe's result, begun `age` seconds after the container."""
+        """Count one probe's result. age: seconds from the container's start to the probe's."""
         self.results = [*self.results[1 - MAX_RESULTS :], result]
         if result.exit_code == 0:
             self.status, self.streak = "healthy", 0
@@ -53,7 +58,7 @@ class HealthStatus:
             self.status = "unhealthy"
 
     def facts(self) -> HealthState:
-        """The status as state.json has it."""
+        """The status and the last results as state.json has them."""
         return HealthState(self.status, self.streak, self.results)
 
 
@@ -94,7 +99,7 @@ class Health:
             self._probe.timed_out = True
 
     def on_child(self, pid: int, exit_code: int) -> None:
-        """A child of the monitor was reaped."""
+        """Take the result if child `pid`, which the monitor reaped, was the probe. exit_code: negative for a signal."""
         probe = self._probe
         if probe is None or pid != probe.pid:
             return
@@ -112,7 +117,7 @@ class Health:
         self._wait()
 
     def stop(self) -> None:
-        """The container has ended; a probe that still runs ends with it."""
+        """Kill a probe that still runs, and begin no other, for the container has ended."""
         if self._timer is not None:
             self._timer.cancel()
         if self._probe is not None:
@@ -122,7 +127,7 @@ class Health:
 
 
 class _Probe:
-    """One run of the probe: a child of ours that joins the container, and the pipe of its output."""
+    """One run of the probe: a child of the monitor that joins the container, and the pipe of the probe's output."""
 
     def __init__(self, loop: Loop, spec: LaunchSpec, pid: int, argv: list[str]) -> None:
         self._loop = loop
@@ -161,7 +166,11 @@ class _Probe:
             self._loop.forget(self._fd)
 
     def kill(self) -> None:
-        """Kill the probe with its whole process group inside, then the child of ours that waits for it."""
+        """Kill the probe with its whole process group in the container.
+
+        The child that waits for it ends by that. Only a child that has not yet sent the pid inside is killed itself:
+        killed earlier, it would leave the probe running in the container.
+        """
         for inner in self._inner:
             for end in (os.killpg, os.kill):
                 try:
@@ -172,7 +181,7 @@ class _Probe:
             os.kill(self.pid, signal.SIGKILL)
 
     def finish(self) -> str:
-        """Close, and return the output."""
+        """Close the pipes, and return the output, at most MAX_OUTPUT bytes of it."""
         self._read()
         for fd in (self._fd, self._told):
             self._loop.forget(fd)
@@ -193,16 +202,20 @@ def _probe_argv(settings: HealthPlan) -> list[str]:
 
 
 def _run_probe(spec: LaunchSpec, pids: tuple[int, int], argv: list[str], fds: tuple[int, int]) -> None:
-    """In the child: join the container `pids[1]`, run `argv` there and exit with its status."""
+    """In the forked child: join the container, run `argv` there and exit with its status.
+
+    pids: of the monitor, and of the container's first process; fds: the pipe of the output, and that of the pid inside.
+    """
     output, tell = fds
     code = _PROBE_FAILED
     try:
         from rootless.kernel.process import set_pdeathsig
 
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(-1)  # the pipe is the monitor's: a signal here would wake its loop for one of its own
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         set_pdeathsig(signal.SIGKILL)
+        # A monitor that ended before the call above sends no signal: the parent is then another process
         if os.getppid() != pids[0]:
             os._exit(code)
         os.set_blocking(output, True)

@@ -1,4 +1,4 @@
-"""What launch.json asks of the monitor, checked once. It reads, and removes at the end; it starts nothing."""
+"""What launch.json asks of the monitor, checked once. Files are read and removed here; nothing is started."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_FILE = 8 << 20  # bytes of launch.json
 class LaunchSpec:
     """launch.json of one container as its monitor uses it.
 
-    directory: the container's directory; plan: launch.json; bundle, runtime_dir: directories; stop_timeout: seconds,
-    None means "never kill". The OCI configuration is read when needed: `config`, and `config_json` as it is, for other
-    runtimes, which may know more of it. warnings: what the launch has to tell
-    the user, who started the container.
+    directory: the container's directory; plan: launch.json; bundle: where config.json is; runtime_dir: where the
+    monitor's socket is; stop_timeout: seconds, None means "never kill". The OCI configuration is read when needed:
+    `config` checked, and `config_json` as it is, for other runtimes, which may know more of it. warnings: lines that
+    the launch has for the user who started the container.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class LaunchSpec:
 
     @property
     def config_json(self) -> dict[str, object]:
-        """The content of config.json."""
+        """The content of config.json, unchecked. Raises InvalidInput when it cannot be read or is no JSON object."""
         if self._config_json is None:
             self._config_json = _object(f"{self.bundle}/config.json")
         return self._config_json
@@ -64,7 +64,8 @@ class LaunchSpec:
         return self._config
 
     def now(self) -> LaunchPlan:
-        """launch.json as it is now: `update` and `rename` change it while the container runs."""
+        """launch.json as it is now, because `update` and `rename` change it while the container runs; the plan of the
+        start where it cannot be read any more, for the end of the container must not depend on that."""
         try:
             return _plan(self.directory)
         except InvalidInput:
@@ -73,8 +74,9 @@ class LaunchSpec:
     def remove_container(self, userns_fd: int | None = None) -> None:
         """Delete what launch.json's "remove" lists, for a container of --rm that has ended. Raises RootlessError.
 
-        The name goes first: a container without one is garbage that `prune` finds if we are killed in between.
-        userns_fd: a user namespace with the container's id map, where one is open; else one is made.
+        The name goes first: a container without a name is garbage that `prune` finds if this process is killed in
+        between. userns_fd: a user namespace with the container's id map; None where none is open, and one is made. Only
+        inside of such a namespace can files be removed that other ids of the container own.
         """
         from rootless.storage.files.removal import remove_tree
 
@@ -104,7 +106,7 @@ class LaunchSpec:
 def read(directory: str) -> LaunchSpec:
     """The specification in `directory`. Raises InvalidInput naming the file when it is missing or malformed."""
     spec = LaunchSpec(directory, _plan(directory))
-    _ = spec.config_json  # missing or malformed: better now than inside the launch
+    _ = spec.config_json  # a file that is missing or malformed is reported before the launch has made anything
     return spec
 
 

@@ -1,4 +1,9 @@
-"""Ends what outlives the first process of a container in another's pid namespace. Others say when."""
+"""Ends what outlives the first process of a container that lives in another's pid namespace.
+
+The kernel kills a pid namespace with its first process. A container that joined the namespace of another one, or of
+the host, has no such end: its other processes would run on, and hold its files and ports, while every command says that
+it has exited.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,8 @@ if TYPE_CHECKING:
 def end_leftovers(directory: str, facts: ContainerState, *, is_certain: bool) -> None:
     """Kill all processes of the container in `directory` whose state is `facts`, where it has no pid namespace.
 
-    is_certain: its first process has ended just now; else the namespaces may be gone, and their numbers another's.
+    is_certain: its first process has ended just now. Otherwise the namespaces may be gone and their inode numbers those
+    of another container, whose processes must not be killed: they are then checked first, and left alone in doubt.
     """
     namespaces = facts.namespaces
     if namespaces is None or not namespaces.shares_processes:
@@ -32,7 +38,7 @@ def end_leftovers(directory: str, facts: ContainerState, *, is_certain: bool) ->
 
 
 def _is_root_of(directory: str, top: int) -> bool:
-    """Whether `top` is the root directory of this container: its /etc/hosts is the file that was made for it."""
+    """Whether the descriptor `top` is this container's root directory: its /etc/hosts is the file made for that."""
     try:
         return os.path.samestat(os.stat("etc/hosts", dir_fd=top, follow_symlinks=False), os.stat(f"{directory}/hosts"))
     except OSError:
@@ -40,7 +46,10 @@ def _is_root_of(directory: str, top: int) -> bool:
 
 
 def _is_joined(directory: str, user: tuple[int, int]) -> bool:
-    """Whether another container of the store lives in this user namespace: then it does not tell whose a process is."""
+    """Whether another container of the store lives in the user namespace `user`, (inode, id).
+
+    A user namespace that two containers share does not tell whose a process in it is.
+    """
     containers, own = os.path.split(directory)
     for name in os.listdir(containers):
         other = state.read(f"{containers}/{name}") if name != own else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 try:
-    from _json import encode_basestring  # the same function; `json` itself loads re and enum, 1.5 MB in each monitor
+    from _json import encode_basestring  # `json` has the same function and loads re and enum: 1.5 MB in each monitor
 except ImportError:
     from json.encoder import encode_basestring
 
@@ -15,14 +15,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.launch import LogPlan
 
-MAX_RECORD = 16384  # bytes of one record, as docker: a longer line becomes several, only the last ends in a newline
+# Bytes of one record, as in docker: a longer line becomes several records, of which only the last ends in a newline.
+# An output without any newline would otherwise grow in memory
+MAX_RECORD = 16384
 
-# What JSON lets pass raw and a terminal may obey: DEL, the C1 controls, the two Unicode line separators
+# Characters that JSON lets pass raw, and that a terminal may obey or a reader of lines may take for a line's end: DEL,
+# the C1 controls, the two Unicode line separators. A container writes what it likes, and users look at the raw file
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 def quote_json(text: str) -> str:
-    """`text` as a JSON string that no terminal obeys."""
+    """`text` as a JSON string whose characters no terminal obeys."""
     quoted = encode_basestring(text)
     return quoted if quoted.isascii() and "\x7f" not in quoted else quoted.translate(_ESCAPED)
 
@@ -52,13 +55,17 @@ class Splitter:
         return records
 
     def end(self) -> list[bytes]:
-        """What is left when the stream has ended."""
+        """The record of the last line, which has no newline, when the stream has ended; empty without one."""
         rest, self.rest = self.rest, b""
         return [rest] if rest else []
 
 
 def _cut(line: bytes) -> tuple[list[bytes], bytes]:
-    """Parts of at most MAX_RECORD bytes, cut between characters of UTF-8, and the rest (shorter than that)."""
+    """The parts of `line`, of at most MAX_RECORD bytes each and cut between characters of UTF-8, and a shorter rest.
+
+    A record cut inside a character would show two replacement characters. No character has more than 4 bytes, so bytes
+    that are no UTF-8 move the cut by 3 at most.
+    """
     parts = []
     while len(line) >= MAX_RECORD:
         end = MAX_RECORD
@@ -72,7 +79,7 @@ def _cut(line: bytes) -> tuple[list[bytes], bytes]:
 class LogFile:
     """Appends records to `path`; at `max_size` bytes (0: never) it becomes `path.1`, at most `max_file` files in all.
 
-    Errors of writing (a full disk) do not stop the container: the records are dropped and counted in `lost`.
+    Errors of writing (a full disk) do not stop the container: the records are dropped, and `lost` counts such writes.
     """
 
     __slots__ = ("_fd", "_size", "lost", "max_file", "max_size", "path")
@@ -92,7 +99,7 @@ class LogFile:
         self._size = os.fstat(self._fd).st_size
 
     def write(self, stream: str, records: list[bytes]) -> None:
-        """Append `records` of `stream` ("stdout", "stderr"), all with the time of now."""
+        """Append `records` of `stream` ("stdout" or "stderr"), all with the present time."""
         if not records:
             return
         tail = f',"stream":"{stream}","time":"{timestamp_ns()}"}}\n'
@@ -139,14 +146,14 @@ class LogFile:
             self.lost += 1
 
     def close(self) -> None:
-        """Close the file; what is written afterwards is lost."""
+        """Close the file. What is written afterwards is dropped and counted as lost."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class NoLog:
-    """The log driver `none`."""
+    """The log of the driver `none`, which keeps nothing."""
 
     __slots__ = ("lost",)
 
@@ -161,7 +168,7 @@ class NoLog:
 
 
 def open_log(settings: LogPlan) -> LogFile | NoLog:
-    """The log that launch.json asks for."""
+    """The log that launch.json asks for. Raises OSError when its file cannot be opened."""
     if settings.driver == "none":
         return NoLog()
     return LogFile(settings.path, max_size=settings.max_size, max_file=settings.max_file or 1)

@@ -1,6 +1,7 @@
 """The monitor's one event loop: descriptors, timers, signals. It knows nothing of containers.
 
-Signals come from the interpreter's C module: `signal` itself loads enum, 1 MB in each idle monitor.
+The signals' functions come from the interpreter's C module `_signal`, because `signal` loads enum: 1 MB in each idle
+monitor.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ SIGCHLD: int = _signal.SIGCHLD
 SIGNAL_NUMBERS = range(1, int(_signal.NSIG))
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-URGENT = select.EPOLLPRI  # a file of the kernel's has changed
-_LONGEST_WAIT = 24 * 3600.0  # seconds; epoll_wait(2) takes 32-bit milliseconds, and a later timer is waited for again
+URGENT = select.EPOLLPRI  # a file that the kernel makes, as memory.events of a cgroup, has changed
+# Seconds. epoll_wait(2) takes milliseconds in 32 bits, about 24 days, and Python raises OverflowError beyond them.
+# `turn` returns after a day without calling anything, and the next one waits for the rest
+_LONGEST_WAIT = 24 * 3600.0
 
 
 def block_signals(numbers: Iterable[int]) -> None:
-    """Hold these signals back, also across an exec, until `unblock_signals`."""
+    """Keep these signals pending until `unblock_signals`, also across execve(2), which keeps mask and pending set."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
 
 
@@ -38,7 +41,7 @@ def unblock_signals(numbers: Iterable[int]) -> None:
 
 
 def send_signal(pidfd: int, number: int) -> None:
-    """Send a signal to the very process of `pidfd`. Raises OSError."""
+    """Send signal `number` to the process of `pidfd`, which no other process can become. Raises OSError."""
     _signal.pidfd_send_signal(pidfd, number)
 
 
@@ -59,7 +62,10 @@ class Timer:
 
 
 class Loop:
-    """epoll, a heap of timers, and a pipe through which signals wake it (PEP 475 would otherwise hide them)."""
+    """epoll, a heap of timers, and a pipe through which signals wake the loop.
+
+    Without the pipe a signal would go unseen: after its handler has run, Python waits on (PEP 475).
+    """
 
     __slots__ = ("_calls", "_epoll", "_signals", "_timers", "_wake")
 
@@ -87,7 +93,7 @@ class Loop:
             self._epoll.unregister(fd)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call `call()` once, in `seconds`."""
+        """Call `call()` once, after `seconds` of the monotonic clock, which nobody can set."""
         timer = Timer(time.monotonic() + seconds, call)
         heapq.heappush(self._timers, timer)
         return timer
@@ -98,7 +104,7 @@ class Loop:
         _signal.signal(number, lambda *_: None)  # a Python handler must exist for the wake-up byte to be written
 
     def turn(self) -> None:
-        """Wait for the next event or timer and make its calls."""
+        """Wait for the next event or timer and make its calls. The caller looks after each turn whether it is done."""
         now = time.monotonic()
         while self._timers and (self._timers[0].call is None or self._timers[0].when <= now):
             call = heapq.heappop(self._timers).call

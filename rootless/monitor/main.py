@@ -1,4 +1,4 @@
-"""Entry point of the monitor process: detaches itself, serves fd 3 and the socket until the container is gone.
+"""Entry point of the monitor process, which detaches itself and serves fd 3 and its socket until the container ends.
 
 The engine starts it as a fresh interpreter (rootless.engine.container.attach_client.spawn_monitor). When the
 container has run for a while, and nobody is attached, the process executes itself anew and takes its children,
@@ -28,7 +28,7 @@ _HANDLED = (SIGCHLD, SIGTERM, SIGINT, SIGHUP)
 
 
 class _Launcher:
-    """Launches each run of the container; the first one may use what was prepared."""
+    """Launches each run of the container; the first run may use the namespaces and the scope that were prepared."""
 
     __slots__ = ("_holder", "_prepared")
 
@@ -53,14 +53,15 @@ class _Launcher:
         return native.launch(spec, stdio, prepared, self._holder)
 
     def hand_over(self) -> str:
-        """The scope that this process is in, for the launcher of its next image."""
+        """The directory of the systemd scope that this process is in, for the next image's launcher; "" without one."""
         return self._holder.scope if self._holder is not None else ""
 
 
 def _detach() -> None:
     """Leave the caller's session, directory, umask and descriptors.
 
-    A lock that a shell holds by an open descriptor would be held as long as the container runs.
+    The monitor lives as long as the container. A lock that the caller's shell holds by an open descriptor, a pipe whose
+    reader waits for its end, and a file system that is to be unmounted would all be kept until then.
     """
     from rootless.kernel.process import close_range, set_child_subreaper
 
@@ -70,9 +71,11 @@ def _detach() -> None:
     try:
         os.setsid()
     except PermissionError:
-        pass  # already a session leader
+        pass  # setsid(2) refuses a process that leads a group already, which is as detached as we want to be
     os.chdir("/")
-    os.umask(0o077)
+    os.umask(0o077)  # what the monitor makes, its socket above all, is for its user alone
+    # Orphans below us become our children, and not init's: without that nobody could wait for the first process of a
+    # container whose runtime (`--runtime crun`) forks it and exits. The mark outlives execve(2), not fork(2)
     set_child_subreaper()
 
 
@@ -82,17 +85,21 @@ def _supervisor(prepared: PreparedContainer | None, holder: Holder | None) -> Su
     loop.on_signal(SIGCHLD, supervisor.reap)
     loop.on_signal(SIGTERM, supervisor.stop)
     loop.on_signal(SIGINT, supervisor.stop)
-    loop.on_signal(SIGHUP, lambda: None)  # ignoring it would be inherited by the container
+    loop.on_signal(SIGHUP, lambda: None)  # SIG_IGN would survive execve(2) and reach the container; a handler does not
     try:
         with open("/proc/self/comm", "w") as file:
             file.write("rootless-mon")
     except OSError:
-        pass  # only a name
+        pass  # the name serves people who read `ps`; the container runs without it as well
     return supervisor
 
 
 def _begin_anew(handover: Handover) -> None:
-    """Execute this process's second image. A signal that comes meanwhile waits; returns only when exec fails."""
+    """Execute this process's second image; return only when execve(2) fails.
+
+    execve resets every handler, and until the second image has installed its own a SIGTERM would kill the monitor, and
+    a SIGCHLD would be lost. Both are blocked: the mask and what is pending survive execve, and `_resume` unblocks them.
+    """
     import marshal
 
     from rootless.host.interpreter import worker_command
@@ -111,7 +118,7 @@ def _begin_anew(handover: Handover) -> None:
     try:
         os.execv(argv[0], argv)  # noqa: S606 - no shell is the point
     except OSError:
-        unblock_signals(_HANDLED)  # a Python that was upgraded in this second: we go on as we are
+        unblock_signals(_HANDLED)  # the interpreter was replaced in this second: this image goes on
         os.close(memory)
         for fd in handover.descriptors():
             os.set_inheritable(fd, False)
@@ -127,7 +134,7 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
 
     with open(memory, "rb") as file:
         content = file.read()
-    handover = Handover.from_json(marshal.loads(content))  # noqa: S302 - we wrote it, into memory that has no name
+    handover = Handover.from_json(marshal.loads(content))  # noqa: S302 - this process wrote it, without a name
     for fd in handover.descriptors():
         os.set_inheritable(fd, False)
     if handover.scope:
@@ -140,7 +147,8 @@ def _resume(supervisor: Supervisor, memory: int) -> None:
 
 
 def main() -> int:
-    """Serve one container. Errors of our own go to monitor.log, after the container was ended.
+    """Serve one container; return the exit code of this process. An error of the monitor's own ends the container first
+    and then goes to monitor.log: a container that nobody supervises has no log, no exit code and no end.
 
     Arguments: `resume FD` in the second image; `prepare [network]` when there is time to make the usual namespaces
     (and to connect them with the default network).
@@ -156,7 +164,7 @@ def main() -> int:
             from rootless.monitor.prepared import prepare
 
             holder = Holder()
-            holder.begin()  # first: systemd works on it while we do the rest
+            holder.begin()  # before `prepare`: systemd makes the scope while the namespaces are made
             prepared = prepare(connected=arguments[1:2] == ["network"])
     supervisor = _supervisor(prepared, holder)
     try:

@@ -1,4 +1,4 @@
-"""Hears of processes that the kernel kills for the container's memory limit, when it happens. It kills nothing."""
+"""Reports processes that the kernel kills for the container's memory limit, when that happens. It kills nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class MemoryWatch:
     """Calls `report()` once for each change that killed something, until `close`, which looks a last time.
 
-    is_reported: what was killed so far was reported by an earlier image of this process.
+    The last look is needed where the first process itself was killed: its end may be heard of before the change.
+    is_reported: an earlier image of this process has reported what was killed so far.
     """
 
     __slots__ = ("_fd", "_group", "_kills", "_loop", "_report")
@@ -33,12 +34,14 @@ class MemoryWatch:
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 loop.watch(self._fd, URGENT, lambda _: self._look())
             except OSError:
-                pass  # no memory controller: nothing will be killed for a limit
+                pass  # without the memory controller there is no file, and nothing is killed for a limit
 
     def _look(self) -> None:
         if self._fd >= 0:
             try:
-                os.pread(self._fd, 4096, 0)  # only reading this very descriptor makes it wait for the next change
+                # The kernel notes at each open file which change it has read: without a read of this very descriptor
+                # poll would report the same change again at once, and the loop would spin
+                os.pread(self._fd, 4096, 0)
             except OSError:
                 self._stop()
         kills = self._group.oom_kills()
@@ -53,6 +56,6 @@ class MemoryWatch:
             self._fd = -1
 
     def close(self) -> None:
-        """The container has ended: look a last time, and stop watching."""
+        """Look a last time, now that the container has ended, and stop watching."""
         self._look()
         self._stop()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class NativeRun:
-    """A run under rootless.runtime.process.launch, with its network helper. group: its cgroup, None without."""
+    """A run under rootless.runtime.process.launch, with its network helper. group: its cgroup, None without one."""
 
     __slots__ = ("_helper", "_process", "_spec", "console_fd", "group", "network", "pid", "pidfd")
 
@@ -40,17 +40,19 @@ class NativeRun:
         self.group = group
         self.pid = process.pid
         self.pidfd = process.pidfd
-        self.console_fd, process.console_fd = process.console_fd, None  # whoever pumps it closes it
+        self.console_fd, process.console_fd = process.console_fd, None  # the pump closes it, `destroy` must not
         self.network = NetworkFacts()
 
     def start(self) -> None:
-        """Wait until the network is there, then let the command begin."""
+        """Wait until the network is there, then let the command begin. Raises RootlessError when either fails."""
         if self._helper is not None:
             self._helper.ready()
             self.network = self._helper.facts
         if self.group is not None:
             from rootless.runtime.cgroups import ownership
 
+            # Until `release` has ended the first child, that process of ours counts in the group: with the late limit
+            # pids.max of 1 the command could not be forked
             self._process.release()
             cgroup.apply_late(self.group, self._spec)
             if ownership.is_wanted(self._spec.config):
@@ -62,16 +64,19 @@ class NativeRun:
         return self._process.wait()
 
     def helpers(self) -> list[tuple[int, int]]:
-        """The network helper, to be found by `reap.stale` if we are killed."""
+        """(pid, start time) of the network helper, by which `reap.stale` finds it if this monitor is killed."""
         return helper_identities(self._helper)
 
     @property
     def namespaces(self) -> ContainerNamespaces | None:
-        """By which processes are found that outlive the first one; None where none can."""
+        """The namespaces by which processes are found that outlive the first one; None where none can."""
         return self._process.namespaces
 
     def forget(self, pid: int) -> str | None:
-        """A child was reaped: if it was the network helper, the container has lost its network."""
+        """Child `pid` was reaped: if it was the network helper, return the last that it said; None else.
+
+        The helper's number is dropped with it: `stop` would otherwise signal whatever process has that pid by then.
+        """
         helper = self._helper
         if helper is None or helper.pid != pid:
             return None
@@ -86,7 +91,7 @@ class NativeRun:
         self._helper = helper
 
     def hand_over(self) -> RunHandover | None:
-        """The run as `adopted.AdoptedRun` takes it."""
+        """The run as `adopted.AdoptedRun` takes it. Its descriptors stay open across the execve."""
         from rootless.monitor.handover import RunHandover
 
         userns_fd = -1 if self._process.userns_fd is None else self._process.userns_fd
@@ -103,7 +108,7 @@ class NativeRun:
         userns_fd, process.userns_fd = process.userns_fd, None
         try:
             if process.pidfd >= 0:
-                process.destroy()  # closes what belongs to it; kills only what was never started
+                process.destroy()  # closes its descriptors, and kills a process whose command never began
             if self.group is not None:
                 cgroup.end(self.group, userns_fd, lambda text: note(self._spec.directory, text))
             if self._helper is not None:
@@ -119,8 +124,11 @@ class NativeRun:
 
 
 def preload(*, with_cgroup: bool) -> None:
-    """Load what a run needs, so that no step of it waits for a file. with_cgroup: it may get a cgroup."""
-    # modules are no garbage: to look for some among what they make takes 2 of 40 ms
+    """Load the modules that a run needs while the engine still plans, so that no step of the run waits for a file.
+
+    with_cgroup: whether the run may get a cgroup.
+    """
+    # Loading makes many objects and no garbage: the collector that looks for some takes 2 of 40 ms (measured)
     gc.disable()
     try:
         _load_for_run()
@@ -177,7 +185,8 @@ def launch(
             helper = start_network(spec, opened)
 
     try:
-        # before the fork: a child of a process that systemd has not moved yet would stay outside of the scope
+        # The scope comes before the fork: systemd moves this process into it alone, and a child that is forked earlier
+        # stays in the cgroup of the login, with which it is killed
         group = holder.make(spec, warn) if holder is not None else None
         if spec.plan.rootfs is not None:
             mounter = drivers.mounter(spec.plan.rootfs)
@@ -214,7 +223,8 @@ def launch(
 
 
 def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
-    """Run `argv` in the container of `pid`, with the container's own user, environment and filter; no stdin."""
+    """Run `argv` in the container whose first process is `pid`, as the container's own user, with its environment and
+    its seccomp filter. Standard input is /dev/null, both outputs go to the descriptor `output`."""
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams
     from rootless.runtime.process.join import Joining, exec_process
     from rootless.runtime.seccomp.listener import handler_of_join
@@ -239,7 +249,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
 
 
 def _supervisor(spec: LaunchSpec) -> EmulationSupervisor | None:
-    """What answers the calls of an emulated root; None where none is."""
+    """What answers the system calls of an emulated root; None where root is not emulated. Raises HostLimit."""
     if not spec.plan.root_emulation:
         return None
     from rootless.storage.owners.emulator import supervisor
@@ -257,7 +267,7 @@ def _bundle(spec: LaunchSpec) -> Bundle:
 
 
 def _ids(spec: LaunchSpec) -> UserIds:
-    """The container's id maps; none where it joins the user namespace of another container."""
+    """The container's id maps; none where it joins another container's user namespace, whose maps are written once."""
     from rootless.runtime.process.launch import UserIds
 
     if not spec.has_own_users:
@@ -282,7 +292,7 @@ def _filters(spec: LaunchSpec, supervisor: EmulationSupervisor | None) -> Seccom
 
 
 def helper_identities(helper: Helper | None) -> list[tuple[int, int]]:
-    """(pid, start time) of a network helper that runs."""
+    """(pid, start time in clock ticks since boot) of a network helper; empty where none runs."""
     if helper is None or helper.pid <= 0:
         return []
     try:

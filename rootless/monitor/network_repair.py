@@ -1,7 +1,7 @@
 """A network helper that has ended is started again, in the network namespace that the container still has.
 
-It is loaded when that happens first. Without the helper a container says "Up" and reaches nobody, so it is also told
-when the helper cannot be started again: in events, `ps` and `inspect`.
+The monitor loads this module when that happens first. Without its helper a container says "Up" and reaches nobody, so a
+helper that cannot be started again is reported: in events, `ps` and `inspect`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from rootless.network.helper import Helper
 
     class ConnectedRun(Protocol):
-        """A run of a container, as far as its network goes."""
+        """What the repair needs of a container's run (monitor.supervise.ContainerRun)."""
 
         pid: int
 
         def helpers(self) -> list[tuple[int, int]]:
-            """(pid, start time) of processes of ours that serve this run."""
+            """(pid, start time) of the helper processes that serve this run."""
 
         def use_helper(self, helper: Helper) -> None:
-            """Another network helper is the run's from now on."""
+            """Let `helper` be the network helper of the run from now on."""
 
 
-ATTEMPTS = 12
+ATTEMPTS = 12  # in a row, over about one minute: a helper that cannot run here must not be started for ever
 _FIRST_DELAY = 0.25  # seconds before the second attempt; each further one waits twice as long
 _LONGEST_DELAY = 8.0  # seconds
 _STABLE = 60.0  # seconds that a helper must live until those before it are forgotten
@@ -60,7 +60,7 @@ class NetworkRepair:
         return self._starting is not None or self._timer is not None
 
     def begin(self, last_words: str) -> None:
-        """The helper has ended: start another one."""
+        """Start another helper, for that of the container has ended. last_words: what the helper wrote at its end."""
         self._cancel()
         self._tracked.facts.helpers = self._run.helpers()
         self._note(f"the network helper has ended{': ' * bool(last_words)}{last_words}")
@@ -69,12 +69,13 @@ class NetworkRepair:
         self._retry()
 
     def forget(self, pid: int) -> None:
-        """Child `pid` was reaped: if it is the helper that is being started, its number may be another's soon."""
+        """Drop child `pid`, which was reaped, if it is the helper that is being started: `end` must not signal a number
+        that may be another process's by then."""
         if self._starting is not None and self._starting.pid == pid:
             self._starting.pid = -1
 
     def end(self) -> None:
-        """The container has ended: stop what is under way."""
+        """Stop the helper that is being started, and every timer, for the container has ended."""
         self._cancel()
         helper, self._starting = self._starting, None
         if helper is not None:
@@ -97,7 +98,7 @@ class NetworkRepair:
 
         self._timer = None
         network = self._spec.plan.network
-        # the ports that the first helper got: where the user left them open, they were chosen then
+        # Host ports that the user left open were chosen for the first helper, and clients use them: they stay the same
         ports = self._tracked.facts.network.ports or network.ports
         try:
             opened = OpenNetwork.with_owner(self._run.pid)
@@ -109,13 +110,13 @@ class NetworkRepair:
             self._failed(e)
             return
         if helper is None:
-            return  # its mode has no helper: nothing to start
+            return  # a mode without a helper has nothing to start
         self._starting = helper
         self._loop.watch(helper.ready_fd(), READ, lambda _: self._is_ready())
         self._timer = self._loop.later(READY_TIMEOUT, self._is_late)
 
     def _is_ready(self) -> None:
-        """The helper has said something on its pipe, or has closed it: neither makes us wait."""
+        """Take the helper into use. It has written to its pipe or closed it: `ready` does not block the loop."""
         helper, self._starting = self._starting, None
         self._cancel()
         if helper is None:

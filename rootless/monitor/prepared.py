@@ -1,4 +1,4 @@
-"""Namespaces, and a network, made before anybody has said which container is wanted. It launches nothing.
+"""Namespaces, and a network, that are made before it is known which container is wanted. Nothing is launched here.
 
 The monitor waits while the command line still loads and plans. What most containers want is known: the default id map,
 own network, ipc and uts namespaces, and (as the console script guesses from its words) the default network. What turns
@@ -32,7 +32,11 @@ _FILES = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
 
 
 class PreparedContainer:
-    """id_map: of the user namespace; fds: by the OCI's name of the type; helper: connects the network, or None."""
+    """Open namespaces that wait for a container to live in them.
+
+    id_map: that of the user namespace; fds: descriptors by the OCI runtime specification's name of the namespace type
+    ("user", "network", "ipc", "uts"); helper: the process that connects the network, None without.
+    """
 
     __slots__ = ("_helper", "fds", "id_map")
 
@@ -42,9 +46,10 @@ class PreparedContainer:
         self._helper = helper
 
     def take(self, spec: LaunchSpec) -> Helper | None:
-        """Keep what `spec` can use, close the rest; the network helper if it is the one that `spec` wants.
+        """Keep in `fds` the namespaces that `spec` can use, and close the others.
 
-        Where nothing fits, `fds` is empty afterwards.
+        Returns the network helper if `spec` wants that one, None else. Without the right user namespace nothing fits,
+        because that one owns the others: `fds` is empty then.
         """
         wanted = {namespace.kind for namespace in spec.config.linux.namespaces if not namespace.path}
         if "user" not in wanted or self.id_map != (spec.plan.outer_map or spec.plan.id_map):
@@ -56,13 +61,13 @@ class PreparedContainer:
         if not fits and helper is not None:
             helper.stop(wait=False)
             helper = None
-            wanted.discard("network")  # it has an interface that nobody asked for: a new one instead
+            wanted.discard("network")  # it has an interface that nobody asked for: the launch makes a new one
         for kind in [kind for kind in self.fds if kind not in wanted]:
             os.close(self.fds.pop(kind))
         return helper
 
     def close(self) -> None:
-        """End the helper and close the namespaces, which end with that."""
+        """End the helper and close the namespaces. The kernel frees each with its last descriptor."""
         if self._helper is not None:
             self._helper.stop(wait=False)
             self._helper = None
@@ -72,9 +77,11 @@ class PreparedContainer:
 
 
 def prepare(*, connected: bool) -> PreparedContainer | None:
-    """Make the usual namespaces. connected: with the default network already.
+    """Make the usual namespaces; None when the host refuses, for the launch will meet that refusal and report it.
 
-    None when the host refuses: the launch will meet the same refusal and tell it.
+    A child makes them, and this process opens them through /proc. A process that entered a user namespace itself could
+    not come back (setns(2) wants CAP_SYS_ADMIN in the one outside), and the monitor has to serve from outside.
+    connected: begin to connect the new network namespace with the default network as well.
     """
     from rootless.host.mapping import write_maps
     from rootless.host.subid import default_id_map
@@ -110,9 +117,9 @@ def prepare(*, connected: bool) -> PreparedContainer | None:
 
 
 def _hold(tell: int, wait: int, release: int) -> NoReturn:
-    """The child whose namespaces they are, until others have them open."""
+    """Be the child whose namespaces the monitor opens, and end when it has opened them, or has ended itself."""
     try:
-        os.close(release)
+        os.close(release)  # with our own copy open, the read below would never see the end of the pipe
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
         switch_on_loopback()
         os.write(tell, b"x")

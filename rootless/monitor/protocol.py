@@ -1,8 +1,9 @@
-"""The frames between a container's monitor and its clients. It owns encoding only: no sockets, no policy.
+"""The frames between a container's monitor and its clients: their encoding alone, no sockets and no policy.
 
 A frame is `!BI` (type, payload length, at most 1 MiB) and the payload. The engine's end of fd 3 begins with LAUNCH;
 a client of `containers/<id>.sock` begins with ATTACH, or sends SIGNAL frames only. Closing the connection is a detach.
-Both ends of that socket ask the kernel who the other one is (`peer_uid`) before they send or believe a frame.
+Both ends of that socket ask the kernel which user the other end is (`peer_uid`) before they send or believe a frame: a
+socket that another user has put in that place would get what the user types.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rootless.records.fields import Fields, parse_json
 
 STDIN = 0  # client to monitor: bytes for the container's standard input
 STDOUT = 1  # monitor to client: bytes of standard output, or of the terminal
-STDERR = 2
+STDERR = 2  # monitor to client: bytes of standard error, which a terminal does not have
 RESIZE = 3  # client to monitor: !HH rows, columns of its terminal
 STDIN_EOF = 4  # client to monitor: no more STDIN will come
 EXIT = 5  # monitor to client, its last frame: an ExitNotice
@@ -151,7 +152,7 @@ class ErrorNotice:
         return cls(message, fields.optional_text("hint"), fields.integer("exit_code", 125))
 
     def error(self) -> RootlessError:
-        """The error that the notice tells of, to be raised."""
+        """The error that the notice describes, for the caller to raise; its class follows from the exit code."""
         kind = {126: CommandNotExecutable, 127: CommandNotFound}.get(self.exit_code, RuntimeFailure)
         error = kind(self.message, hint=self.hint)
         error.exit_code = self.exit_code
@@ -180,7 +181,7 @@ def resize(rows: int, cols: int) -> bytes:
 
 
 def read_payload(payload: bytes) -> Fields:
-    """The members of a payload that is a JSON object. Raises InvalidInput when it is none."""
+    """The members of a payload that is a JSON object. Raises InvalidInput when the payload is none."""
     try:
         value = parse_json(payload)
     except ValueError:
@@ -196,8 +197,9 @@ def error_message(error: RootlessError) -> bytes:
 class Decoder:
     """Frames out of a byte stream, however the stream is cut.
 
-    Feed it what was read; it holds at most one unfinished frame. A frame of unknown type or excessive length raises
-    InvalidInput: the peer is not ours, close the connection.
+    The decoder is fed what was read, and holds at most one unfinished frame, of at most MAX_PAYLOAD bytes: a peer
+    cannot make it grow. A frame of unknown type or excessive length raises InvalidInput, after which no frame can be
+    found in the stream any more: the connection is to be closed.
     """
 
     __slots__ = ("_buffer",)

@@ -1,6 +1,7 @@
 """Moves bytes between the container and the rest: output to log and clients, stdin from clients to the container.
 
-It owns the monitor's ends of the pipes or of the terminal, never blocks, and decides nothing about the container.
+The pump owns the monitor's ends of the pipes or of the terminal. Its descriptors are non-blocking, because one that
+blocked would stop log, health checks and signals of the container with it. It decides nothing about the container.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ if TYPE_CHECKING:
     from rootless.monitor.logfile import LogFile, NoLog
 
 _CHUNK = 1 << 16
-_MAX_STDIN = 1 << 18  # bytes the container has not read yet; beyond it clients are not read
+_MAX_STDIN = 1 << 18  # bytes that the container has not read yet; beyond them clients wait, for memory's sake
 _TIOCGPTPEER = 0x5441
 _NAMES = {protocol.STDOUT: "stdout", protocol.STDERR: "stderr"}
 _END_OF_TRANSMISSION = b"\x04"
 
 
 class OutputPump:
-    """One stream out of the container. It ends at EOF; `on_end` is called then, once."""
+    """One stream out of the container. The stream ends at EOF, and `on_end` is called once then."""
 
     __slots__ = ("_clients", "_log", "_loop", "_on_end", "_splitter", "fd", "kind", "paused")
 
     def __init__(
         self, loop: Loop, clients: Clients, log: LogFile | NoLog, stream: tuple[int, int], on_end: Callable[[], None]
     ) -> None:
-        """stream: (descriptor that is ours now, STDOUT or STDERR)."""
+        """stream: (descriptor, which the pump closes at the end; protocol.STDOUT or protocol.STDERR)."""
         self._loop = loop
         self._clients = clients
         self._log = log
@@ -48,13 +49,13 @@ class OutputPump:
         loop.watch(self.fd, READ, lambda _: self.read())
 
     def read(self) -> int:
-        """Take one chunk; the number of bytes it had."""
+        """Take one chunk and pass it on; return the number of its bytes, 0 where none is there or the stream ended."""
         try:
             chunk = os.read(self.fd, _CHUNK)
         except BlockingIOError:
             return 0
         except OSError as e:
-            if e.errno != errno.EIO:  # EIO: the last holder of the terminal has closed it
+            if e.errno != errno.EIO:  # the master of a terminal says EIO, not EOF, once nobody has the slave open
                 raise
             chunk = b""
         if not chunk:
@@ -64,12 +65,13 @@ class OutputPump:
         self._log.write(_NAMES[self.kind], self._splitter.feed(chunk))
         if self._clients.is_behind(self.kind):
             self.paused = True
-            self._loop.forget(self.fd)  # a hang-up is reported even for an empty set of events
+            # To watch for no events is not enough: epoll reports a hang-up all the same, and the loop would spin
+            self._loop.forget(self.fd)
         return len(chunk)
 
     @property
     def unfinished(self) -> bytes:
-        """The line that has no end yet."""
+        """The bytes of the last line that has no newline yet, and so is not in the log."""
         return self._splitter.rest
 
     @unfinished.setter
@@ -77,19 +79,22 @@ class OutputPump:
         self._splitter.rest = rest
 
     def resume(self) -> None:
-        """Go on, if the slowest client has caught up."""
+        """Read the container again, if the slowest client has caught up."""
         if self.paused and self.fd >= 0 and not self._clients.is_behind(self.kind):
             self.paused = False
             self._loop.watch(self.fd, READ, lambda _: self.read())
 
     def drain(self) -> None:
-        """Take what is there now, also beyond the clients' bound: a pipe holds 1 MiB at most."""
+        """Take what is in the pipe now, also beyond the clients' bound: a user's pipe holds 1 MiB at most (pipe(7)).
+
+        The number of chunks has a bound, for a process that outlives the container's first one may write without end.
+        """
         for _ in range(64):
             if self.fd < 0 or self.read() == 0:
                 return
 
     def end(self) -> None:
-        """Close, and log the unfinished line."""
+        """Close the stream, log its unfinished line, and call `on_end`."""
         if self.fd >= 0:
             self._loop.forget(self.fd)
             os.close(self.fd)
@@ -99,7 +104,8 @@ class OutputPump:
 
 
 class Input:
-    """The container's stdin: a pipe or the terminal. What it does not take yet is kept, and clients wait."""
+    """The container's stdin: a pipe or the terminal. Bytes that the container does not take yet are kept here, and the
+    clients that send them are not read meanwhile."""
 
     __slots__ = ("_clients", "_loop", "_unsent", "closing", "fd")
 
@@ -113,18 +119,18 @@ class Input:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it holds bytes, or is about to close."""
+        """Whether bytes are kept that the container has not taken, or its stdin is about to be closed."""
         return bool(self._unsent) or self.closing
 
     def write(self, typed: bytes) -> None:
-        """Pass on what a client sent; forgotten once the container has closed its end."""
+        """Pass on what a client sent; it is dropped once the container has closed its end."""
         if self.fd < 0 or self.closing:
             return
         self._unsent += typed
         self._flush()
 
     def close_when_written(self) -> None:
-        """EOF for the container, after all that was sent before."""
+        """Give the container EOF, after all that was sent before."""
         self.closing = True
         self._flush()
 
@@ -146,7 +152,7 @@ class Input:
                 self._clients.pause_stdin(paused=len(self._unsent) > _MAX_STDIN)
                 return
             except OSError:
-                self.close()  # EPIPE, EIO: nobody reads it any more
+                self.close()  # EPIPE of a pipe, EIO of a terminal: nobody in the container reads its stdin any more
                 return
         if self.fd >= 0:
             self._loop.forget(self.fd)
@@ -170,19 +176,21 @@ class Pump:
         self._slave = -1
 
     def use_pipes(self, loop: Loop, clients: Clients, log: LogFile | NoLog, pipes: tuple[int, int, int]) -> None:
-        """pipes: our ends (stdin or -1, stdout, stderr)."""
+        """Pump three pipes. pipes: the monitor's ends (stdin, -1 without; stdout; stderr), which the pump closes."""
         if pipes[0] >= 0:
             self.input = Input(loop, clients, pipes[0])
         for fd, kind in ((pipes[1], protocol.STDOUT), (pipes[2], protocol.STDERR)):
             self.outputs.append(OutputPump(loop, clients, log, (fd, kind), self.on_end))
 
     def use_terminal(self, loop: Loop, clients: Clients, log: LogFile | NoLog, master: int) -> None:
-        """master: the terminal's master, ours now. All its output is STDOUT."""
+        """Pump a terminal. master: its descriptor, which the pump closes. All output of a terminal is STDOUT."""
         self.is_terminal = True
-        # epoll knows a descriptor once: the writing side is a duplicate
+        # epoll(7) takes a descriptor once, with one set of events: a duplicate of it is the writing side
         self.input = Input(loop, clients, fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3))
-        # While nobody has the slave open the master reports a hang-up for ever; holding one keeps it quiet until the
-        # container has ended, and `release` then makes EIO the true end
+        # While nobody has the slave open, the master reports a hang-up again and again, and a container may well close
+        # its terminal for a while. A slave that the monitor holds keeps the master quiet; `release` closes it when the
+        # container has ended, and EIO is the true end of the output then. O_NOCTTY: the monitor leads a session, and
+        # its first terminal would otherwise become its controlling terminal, with the signals of Ctrl-C
         try:
             self._slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
@@ -192,7 +200,7 @@ class Pump:
             self.resize(*self.size)
 
     def resize(self, rows: int, cols: int) -> None:
-        """Give the terminal a size; remembered until there is one."""
+        """Give the terminal a size; without a terminal the size is remembered for the next run's."""
         self.size = (rows, cols)
         if self.is_terminal and self.outputs and self.outputs[0].fd >= 0:
             from rootless.kernel.tty import set_winsize
@@ -203,16 +211,16 @@ class Pump:
                 pass
 
     def end_input(self) -> None:
-        """EOF on the container's stdin, when all that was typed has been taken."""
+        """Give the container EOF on its stdin, when all that was typed before has been taken."""
         if self.input is None:
             return
         if self.is_terminal:
-            self.input.write(_END_OF_TRANSMISSION)  # closing would hang the terminal up
+            self.input.write(_END_OF_TRANSMISSION)  # to close a terminal would hang it up: Ctrl-D is its EOF
         else:
             self.input.close_when_written()
 
     def release(self) -> None:
-        """The container has ended: let the end of its output show."""
+        """Close what the monitor holds open itself, now that the container has ended, so that its output can end."""
         if self._slave >= 0:
             os.close(self._slave)
             self._slave = -1
@@ -220,13 +228,13 @@ class Pump:
             self.input.close()
 
     def drain(self) -> bool:
-        """Take what is there; whether every output has ended."""
+        """Take the output that is there; return whether every output has ended."""
         for output in self.outputs:
             output.drain()
         return all(output.fd < 0 for output in self.outputs)
 
     def hand_over(self) -> StreamHandover | None:
-        """What `resume_from` takes; None while bytes are under way."""
+        """The streams as `resume_from` takes them; None while bytes are under way, which an execve would lose."""
         feed = self.input
         if (feed is not None and feed.is_busy) or any(output.paused or output.fd < 0 for output in self.outputs):
             return None
@@ -247,13 +255,13 @@ class Pump:
             output.unfinished = rest
 
     def end(self) -> None:
-        """Close everything, ended or not."""
+        """Close every stream, whether it has ended or not."""
         self.release()
         for output in self.outputs:
             output.end()
 
     def resume(self) -> None:
-        """Some client has caught up or left."""
+        """Read the outputs again that waited for a client, now that one has caught up or left."""
         for output in self.outputs:
             output.resume()
 

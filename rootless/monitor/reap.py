@@ -1,6 +1,7 @@
 """Cleans up after a monitor that was killed: its helpers end, and the state says what became of the container.
 
-The engine calls it for a container whose state says that it runs while nobody holds monitor.lock. It starts nothing.
+The engine calls `stale` for a container whose state says that it runs while nobody holds monitor.lock. The lock, and no
+pid, says whether a monitor lives: the kernel drops it with the process, however that ends. Nothing is started here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rootless.kernel.process import pidfd_open, pidfd_send_signal
 from rootless.monitor import state
 from rootless.records.state import LIVE, ContainerState, timestamp_ns
 
-DEAD_EXIT_CODE = 137
+DEAD_EXIT_CODE = 137  # 128 + SIGKILL, with which a container ends whose monitor was killed
 
 
 def is_supervised(directory: str) -> bool:
@@ -33,14 +34,18 @@ def is_supervised(directory: str) -> bool:
 
 
 def supervisor(directory: str) -> int:
-    """Pid of the monitor of the container in `directory`, as the kernel's table of locks has it; 0 without one."""
+    """Pid of the monitor of the container in `directory`, as the kernel's table of locks has it; 0 without one.
+
+    state.json cannot be asked: until a new monitor has launched the container, the file still names the one before.
+    """
     try:
         inode = os.stat(f"{directory}/monitor.lock").st_ino
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
             locks = [line.split() for line in file]
     except OSError:
         return 0
-    # "1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF"; who waits for it has "->" before FLOCK
+    # proc_locks(5): "1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF". A process that waits for the lock has "->"
+    # before FLOCK. The device is not compared: btrfs and overlayfs show one number here and another in stat(2)
     for words in locks:
         if len(words) > 5 and words[1] == "FLOCK" and words[3] == "WRITE" and words[5].endswith(f":{inode}"):
             return int(words[4]) if _has_open(int(words[4]), f"{directory}/monitor.lock") else 0
@@ -48,7 +53,11 @@ def supervisor(directory: str) -> int:
 
 
 def _has_open(pid: int, path: str) -> bool:
-    """Whether a process of ours has the file open: inodes of two file systems may have the same number."""
+    """Whether process `pid` has the file open; False also where /proc hides its descriptors.
+
+    Inodes of two file systems may have the same number: the holder of a lock on another file would be taken for the
+    monitor otherwise.
+    """
     try:
         wanted = os.stat(path)
         return any(
@@ -61,12 +70,13 @@ def _has_open(pid: int, path: str) -> bool:
 
 
 def stale(directory: str) -> ContainerState | None:
-    """Put right what a dead monitor left of the container in `directory`: its state now, None when there is nothing.
+    """Put right what a dead monitor left of the container in `directory`.
 
-    Kills the container's first process and the recorded helpers if they are still the same processes (boot id and
-    start time), and marks the state exited with code 137. A container that a monitor guards, or that is another
-    host's, is left alone. Where the state cannot be written, on a full disk, the answer holds all the same: who reads
-    or removes must not need room.
+    Returns the container's state now, None when there was nothing to put right. The container's first process and the
+    recorded helpers are killed if they are still the same processes (boot id and start time), and the state becomes
+    "exited" with code 137. A container that a monitor guards, or that is another host's, is left alone. Where the state
+    cannot be written, on a full disk, the returned state holds all the same: to read or to remove must not need room.
+    The lock is held all along, so that no monitor starts the container meanwhile and has its processes killed.
     """
     try:
         fd = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -94,14 +104,14 @@ def stale(directory: str) -> ContainerState | None:
         try:
             state.write(directory, facts)
         except OSError:
-            pass  # the next look finds the same, and tries again
+            pass  # the next call finds the same state, and tries again
     finally:
         os.close(fd)
     return facts
 
 
 def _end_cgroup(known: dict[str, object] | None) -> None:
-    """Kill what is left in the container's cgroup, and remove that."""
+    """Kill what is left in the container's cgroup, and remove the cgroup. known: what the state says of it."""
     if not known:
         return
     from rootless.errors import RootlessError
@@ -114,11 +124,15 @@ def _end_cgroup(known: dict[str, object] | None) -> None:
         group.kill()
         group.remove()
     except (RootlessError, OSError):
-        pass  # `system prune` finds it
+        pass  # `system prune` finds a cgroup that stays
 
 
 def _kill_same(pid: int, start_time: int) -> None:
-    """SIGKILL process `pid` if it began at `start_time`; the pidfd is taken first, so that the pid cannot be reused."""
+    """Send SIGKILL to process `pid` if it began at `start_time` (clock ticks since boot).
+
+    The pidfd is taken before the start time is read: a number that becomes another process's between the two has
+    another start time, and one that does so afterwards is not what the pidfd means.
+    """
     if pid <= 1 or not start_time:
         return
     try:

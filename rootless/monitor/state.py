@@ -1,4 +1,4 @@
-"""What a monitor tells of its container: state.json, monitor.log and events. Only it (or `reap`) writes them."""
+"""What a monitor tells of its container: state.json, monitor.log and events. Only the monitor and `reap` write them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_NOTES = 1 << 16  # bytes of monitor.log
 
 
 def read(directory: str) -> ContainerState | None:
-    """The state in `directory`; None when there is none that we can read."""
+    """The state in the container's `directory`; None when no state can be read there."""
     path = f"{directory}/state.json"
     try:
         with open(path, "rb") as file:
@@ -30,10 +30,11 @@ def read(directory: str) -> ContainerState | None:
 
 
 def write(directory: str, facts: ContainerState) -> None:
-    """Replace the state; not durable: after a power cut nothing of it is true anyway.
+    """Replace state.json, so that a reader sees either the earlier state or the new one. Raises OSError.
 
-    On a full disk, which has no room for a second file, the old one is written over, so that an exit code is not lost
-    there. Raises OSError when that has no room either.
+    There is no fsync: after a power cut no container runs, and the boot id in whatever file is found says so. A full
+    disk has no room for the second file of a replacement. There the old file is written over in its place, so that an
+    exit code is not lost, and the error of that is raised.
     """
     import json
 
@@ -50,7 +51,11 @@ def write(directory: str, facts: ContainerState) -> None:
 
 
 def note(directory: str, text: str) -> None:
-    """Append to monitor.log, the monitor's own complaints; bounded, and silent when even that fails."""
+    """Append `text` to monitor.log, the monitor's own complaints.
+
+    The file is bounded: a fault that repeats must not fill the disk. An error of writing is ignored, for there is no
+    other place to report it.
+    """
     try:
         path = f"{directory}/monitor.log"
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -64,7 +69,7 @@ def note(directory: str, text: str) -> None:
 
 
 class State:
-    """The state while a monitor lives: whoever changes `facts` calls `save`.
+    """The container's state while its monitor lives: whoever changes `facts` calls `save`.
 
     known: the facts, where an earlier image of this process has gathered them.
     """
@@ -84,12 +89,12 @@ class State:
         self.facts.host = os.uname().nodename
         self.facts.boot_id = procfs.boot_id()
         earlier = read(directory)
-        if earlier is not None:  # a container that fails to start again keeps the times of its last run
+        if earlier is not None:  # a start that fails must not erase when the last run was
             self.facts.started_at = earlier.started_at or NEVER
             self.facts.finished_at = earlier.finished_at or NEVER
 
     def save(self) -> None:
-        """Write the facts. A full disk must not end the container: the failure is noted, and they are written later."""
+        """Write the facts. An error (a full disk) must not end the container: it is noted, and the next save tries."""
         try:
             write(self.directory, self.facts)
         except OSError as e:
@@ -98,7 +103,8 @@ class State:
     def started(
         self, pid: int, *, helpers: list[tuple[int, int]], network: NetworkFacts, group: AnyGroup | None = None
     ) -> None:
-        """The container runs. helpers: (pid, start time) of the processes that die with it; group: its cgroup."""
+        """Record that the container runs. pid: its first process; helpers: (pid, start time) of the processes that die
+        with it; group: its cgroup, None without."""
         from rootless.kernel import procfs
 
         facts = self.facts
@@ -116,24 +122,24 @@ class State:
         self.save()
 
     def ended(self, status: str, exit_code: int, *, error: str = "") -> None:
-        """The container does not run: "exited", "restarting", or "created" when it could not start."""
+        """Record that the container does not run. status: "exited", "restarting", or "created" when it never began."""
         if status != "created":
             self.facts.finished_at = timestamp_ns()
         end(self.facts, status, exit_code, error)
         self.save()
 
     def abandoned(self) -> None:
-        """The container waited for its next start, and will not get it."""
+        """Record that the container, which waited for its next start, will not get it."""
         self.facts.status = "exited"
         self.save()
 
     def has_health(self, health: HealthState) -> None:
-        """A health check has a result."""
+        """Record the result of a health check."""
         self.facts.health = health
         self.save()
 
     def ran_out_of_memory(self) -> None:
-        """The kernel killed a process of the container for its limit."""
+        """Record that the kernel killed a process of the container for its memory limit."""
         self.facts.oom_killed = True
         self.save()
 
@@ -150,7 +156,10 @@ def end(facts: ContainerState, status: str, exit_code: int, error: str) -> None:
 
 
 def record_event(spec: LaunchSpec, action: str, **attributes: str) -> None:
-    """One event of the container; launch.json's "events" is {"log", "attributes"}, without it nothing is written."""
+    """Append one event of the container to the log that launch.json's "events" names; nothing where it names none.
+
+    action: docker's name of the event; attributes: those beside the ones that launch.json gives to every event.
+    """
     if spec.plan.events is None:
         return
     from rootless.storage.store import eventlog
@@ -161,7 +170,7 @@ def record_event(spec: LaunchSpec, action: str, **attributes: str) -> None:
 
 
 def note_health(spec: LaunchSpec, tracked: State, result: HealthState) -> None:
-    """A health check has a result; only a changed status is an event."""
+    """Record the result of a health check. Only a changed status is an event, as docker's clients expect."""
     before = tracked.facts.health
     tracked.has_health(result)
     if before is not None and before.status != result.status:
@@ -169,7 +178,7 @@ def note_health(spec: LaunchSpec, tracked: State, result: HealthState) -> None:
 
 
 def watch_memory(loop: Loop, spec: LaunchSpec, tracked: State, group: AnyGroup | None) -> MemoryWatch | None:
-    """Note when the container runs out of memory; None without a cgroup."""
+    """Watch for processes of the container that the kernel kills for its memory limit; None without a cgroup."""
     if group is None:
         return None
     from rootless.monitor.memory import MemoryWatch

@@ -1,7 +1,7 @@
 """The mark that the end of a container is wanted: no restart policy undoes it, and it outlives a reboot.
 
-It is the file `stop-requested` in the container's directory. Where the disk has no inode left for that file, the mark
-is the sticky bit of `monitor.lock`, which is there while a container runs: `stop` must work on a full disk.
+The mark is the file `stop-requested` in the container's directory. A full disk or a quota may have no room for another
+file, and `stop` must work there too: the mark is then the sticky bit of `monitor.lock`, which a running container has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LOCK = "monitor.lock"
 
 
 def ask(directory: str) -> None:
-    """Set the mark. Raises OSError; FileNotFoundError when the container is gone."""
+    """Set the mark. Raises OSError, of which FileNotFoundError means that the container is gone."""
     try:
         os.close(os.open(f"{directory}/{_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OSError as e:
@@ -35,7 +35,7 @@ def is_asked(directory: str) -> bool:
 
 
 def withdraw(directory: str) -> None:
-    """Take the mark away, for a new start."""
+    """Take the mark away, for a new start. Raises OSError."""
     try:
         os.unlink(f"{directory}/{_FILE}")
     except FileNotFoundError:
@@ -44,4 +44,4 @@ def withdraw(directory: str) -> None:
         if os.stat(f"{directory}/{_LOCK}").st_mode & stat.S_ISVTX:
             os.chmod(f"{directory}/{_LOCK}", 0o600)
     except FileNotFoundError:
-        pass  # it never ran
+        pass  # a container that never ran has no lock

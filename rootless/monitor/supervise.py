@@ -1,6 +1,7 @@
 """The life of one container under its monitor: launch, run, end, restart or remove, and what clients are told.
 
-It decides order; how to launch, pump, probe and remove is elsewhere. Everything here runs in one event loop.
+The supervisor decides the order of these steps; how to launch, pump, probe and remove is elsewhere. Everything here
+runs in one event loop, so nothing needs a lock and nothing may block.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from rootless.records.state import ContainerNamespaces, NetworkFacts
 
     class ContainerRun(Protocol):
-        """One run of a container, made by a launcher: created and waiting for `start`. group: its cgroup."""
+        """One run of a container, made by a launcher: created and waiting for `start`.
+
+        group: its cgroup, None without; pid, pidfd: of its first process; console_fd: the master of its terminal.
+        """
 
         group: AnyGroup | None
         pid: int
@@ -43,34 +47,34 @@ if TYPE_CHECKING:
 
         @property
         def namespaces(self) -> ContainerNamespaces | None:
-            """By which processes are found that outlive the first one; None where none can."""
+            """The namespaces by which processes are found that outlive the first one; None where none can."""
 
         def start(self) -> None:
-            """Let the command begin; returns once its execve succeeded."""
+            """Let the command begin; return once its execve succeeded. Raises RootlessError when it did not."""
 
         def wait(self) -> int:
-            """Reap the ended container: its exit status."""
+            """Reap the container's first process; its exit code, 128+N when signal N ended it."""
 
         def helpers(self) -> list[tuple[int, int]]:
             """(pid, start time) of processes of ours that serve this run."""
 
         def close(self, *, remove: bool = False) -> None:
-            """The container has ended: stop the helpers, unmount, delete it if it shall be removed.
+            """Stop the helpers of a container that has ended, and unmount its root. remove: also delete the container.
 
-            Also undoes a run that never started.
+            A run that never started is undone. Raises RootlessError for what stays.
             """
 
         def hand_over(self) -> RunHandover | None:
-            """What AdoptedRun takes in a new image of this process; None: the run cannot be handed over."""
+            """The run as AdoptedRun takes it in a new image of this process; None where it cannot be handed over."""
 
         def forget(self, pid: int) -> str | None:
-            """Child `pid` was reaped, and its number may be another's from now on.
+            """Drop child `pid`, which was reaped: its number may be another process's from now on.
 
-            If it was the network helper, what that said last ("" for nothing); None else.
+            Returns what the network helper said last ("" for nothing) if the child was that helper, None else.
             """
 
         def use_helper(self, helper: Helper) -> None:
-            """Another network helper is the run's from now on."""
+            """Let `helper` be the network helper of the run from now on."""
 
     Stdio = tuple[int, int, int]
 
@@ -78,15 +82,20 @@ if TYPE_CHECKING:
         """Makes the runs of one container."""
 
         def __call__(self, spec: LaunchSpec, stdio: Stdio | None) -> ContainerRun:
-            """The next run, up to its gate."""
+            """Make the next run, up to the gate before its command. Raises RootlessError.
+
+            stdio: the container's ends of stdin, stdout and stderr; None where it gets a terminal.
+            """
 
         def hand_over(self) -> str:
-            """The systemd scope that this process is in, "" without."""
+            """The directory of the systemd scope that this process is in, "" without."""
 
 
-_GRACE = 0.5  # seconds for output of processes that outlive the first one (only without a pid namespace of its own)
+# Seconds for the output of processes that outlive the first one. The kernel kills all of a pid namespace with its first
+# process, so only a container in another's pid namespace has such processes
+_GRACE = 0.5
 _SETTLE = 1.0  # seconds after the start at which memory that only starting needs is given back
-_SETTLE_AGAIN = 30.0  # while clients are attached
+_SETTLE_AGAIN = 30.0  # seconds until the next attempt at that, where clients are attached
 
 
 class Supervisor:
@@ -98,7 +107,7 @@ class Supervisor:
         self.clients = Clients(loop, self)
         self.done = False
         self.directory: str | None = None
-        self.settle: Callable[[Handover], None] | None = None  # gets what `resume` takes, once nothing is under way
+        self.settle: Callable[[Handover], None] | None = None  # executes the process anew; returns when that failed
         self._spec: LaunchSpec | None = None
         self._state: state.State | None = None
         self._log: LogFile | NoLog = NoLog()
@@ -117,12 +126,12 @@ class Supervisor:
         self._timer: Timer | None = None
         self._leaving = False
 
-    # what clients say
+    # The methods that `Clients` calls
 
     def on_launch(self, client: Client, request: protocol.LaunchRequest) -> None:
-        """The engine's first frame."""
+        """Launch the container that the engine asks for with its first frame."""
         if self.directory is not None:
-            return
+            return  # one monitor serves one container, whose lock and log a second LAUNCH would replace
         self.directory = request.directory
         if request.attach is not None:
             self.clients.attach(client, request.attach)
@@ -135,41 +144,44 @@ class Supervisor:
         self._launch()
 
     def on_attached(self, client: Client) -> None:
-        """A client has attached later: the container runs, or waits for its next start."""
+        """Answer a client that attaches to a container which runs, or waits for its next start (pid 0)."""
         run = self._run
         self.clients.send(client, protocol.message(protocol.StartNotice(run.pid if run else 0)))
 
     def on_stdin(self, typed: bytes) -> None:
-        """A client sends bytes for the container's stdin."""
+        """Pass bytes that a client sends to the container's stdin, where that is open."""
         if self._pump.input is not None and self._spec is not None and self._spec.plan.open_stdin:
             self._pump.input.write(typed)
 
     def on_stdin_end(self, client: Client, *, has_left: bool) -> None:
-        """A client has no more stdin, or has left: docker's StdinOnce closes the container's then."""
+        """Close the container's stdin when a client sends no more or has left, where docker's StdinOnce asks for that.
+
+        A client that leaves a terminal has detached, and may come back: the container does not get EOF.
+        """
         client.wants_stdin = False
         spec = self._spec
         if spec is not None and spec.plan.stdin_once and not (has_left and spec.plan.terminal):
             self._pump.end_input()
 
     def on_resize(self, rows: int, cols: int) -> None:
-        """A client's terminal has this size now."""
+        """Give the container's terminal, and those of its later runs, the size of a client's terminal."""
         self._size = (rows, cols)
         self._pump.resize(rows, cols)
 
     def on_kill(self, number: int) -> None:
-        """A client passes on a signal that it was sent."""
+        """Send the container a signal that a client passes on; a number that is none is dropped."""
         if number in SIGNAL_NUMBERS:
             self._send_signal(number)
 
     def on_drained(self) -> None:
-        """A client has read what was kept for it, or has left."""
+        """Read the container again when a client has caught up or left; end when the last one has."""
         self._pump.resume()
         if self._leaving:
             self._leave()
         elif self.directory is None and not len(self.clients):
             self.done = True  # the engine went away before it had something to launch
 
-    # the life of the container
+    # The life of the container
 
     def _begin(self, directory: str) -> None:
         self._lock = _take_lock(directory)
@@ -225,7 +237,7 @@ class Supervisor:
             self.loop.later(_SETTLE, self._settle)
 
     def _settle(self) -> None:
-        """The container has run for a while: let the process begin anew without what only the start needed."""
+        """Let this process begin anew, without the modules that only the start of the container needed."""
         handover = self._hand_over()
         if handover is not None and self.settle is not None:
             self.settle(handover)
@@ -233,7 +245,8 @@ class Supervisor:
             self.loop.later(_SETTLE_AGAIN, self._settle)
 
     def _hand_over(self) -> Handover | None:
-        """Everything that `resume` needs; None while somebody is attached, or bytes or timers are pending."""
+        """Everything that `resume` needs. None while a client is attached, or bytes, timers, a health check or a repair
+        of the network are pending: an execve would lose them."""
         spec, tracked = self._facts()
         run, streams = self._run, self._pump.hand_over()
         if run is None or streams is None or self._stopping or self._timer or self._health or len(self.clients):
@@ -273,10 +286,10 @@ class Supervisor:
         self._pump.resume_from(self.loop, self.clients, self._log, handover.streams)
         self.clients.adopt_listener(spec.socket_path, handover.listener)
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
-        self.reap()  # children that ended while no image of ours could hear of it
+        self.reap()  # SIGCHLD of several children is one signal: those that ended before this image are looked for
 
     def _failed(self, error: RootlessError) -> None:
-        """A launch that did not reach execve: as docker, the container stays as it was, with the error in its state."""
+        """Record a launch that did not reach execve. As in docker the container stays, with the error in its state."""
         spec, tracked = self._facts()
         first = self._policy.count == 0
         tracked.ended("created" if first else "exited", error.exit_code, error=error.message)
@@ -289,7 +302,11 @@ class Supervisor:
         self._leave()
 
     def reap(self) -> None:
-        """SIGCHLD: reap what ended, among it orphans that the kernel gave to us."""
+        """Reap the children that have ended, among them orphans that the kernel gave to this subreaper.
+
+        WNOWAIT only looks: the status of the container's first process is left for `run.wait`. Any other number is
+        reaped, and dropped by all who know it before other code runs, so that nobody signals its next owner.
+        """
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -312,7 +329,7 @@ class Supervisor:
                 self._health.on_child(pid, os.waitstatus_to_exitcode(status))
 
     def _network_lost(self, run: ContainerRun, last_words: str) -> None:
-        """The network helper has ended while the container runs: another one is started."""
+        """Start another network helper, for that of a running container has ended."""
         if self._repair is None:
             from rootless.monitor.network_repair import NetworkRepair
 
@@ -321,7 +338,7 @@ class Supervisor:
         self._repair.begin(last_words)
 
     def _ended(self) -> None:
-        """The container's first process has ended: read what it left in the pipes."""
+        """End the run whose first process has ended, and read the output that is left in its pipes."""
         run, pump = self._run, self._pump
         if run is None:
             return
@@ -356,12 +373,16 @@ class Supervisor:
 
     def _output_ended(self) -> None:
         if self._exit_code is not None and all(output.fd < 0 for output in self._pump.outputs):
-            # from the loop: we may be inside a read of the stream that ended
+            # The call comes from the loop, because this one may come from a read of the stream that `_finish` closes
             self._cancel_timer()
             self._timer = self.loop.later(0, self._finish)
 
     def _finish(self) -> None:
-        """All output is read: record the exit, clean up, and start again or leave."""
+        """Record the exit of a run whose output is read, clean up, and start again or leave.
+
+        The exit code is written before the clean-up, which may take long or fail: a monitor that is killed meanwhile
+        has told it. The lock is let go before clients hear EXIT, for one that hears it may start or remove at once.
+        """
         spec, tracked = self._facts()
         self._cancel_timer()
         code, run = self._exit_code, self._closing_run
@@ -389,7 +410,7 @@ class Supervisor:
         if removes:
             state.record_event(spec, "destroy")
         if delay is not None:
-            spec.plan.seed_volumes = []  # it has run: what it has taken out of a volume does not come back
+            spec.plan.seed_volumes = []  # as with docker, what a run has deleted from a volume does not come back
             self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
             self._timer = self.loop.later(delay, self._launch)
             return
@@ -398,7 +419,7 @@ class Supervisor:
         self._leave()
 
     def stop(self) -> None:
-        """SIGTERM to the monitor: end the container in the orderly way, and do not start it again."""
+        """End the container for a SIGTERM to the monitor: its stop signal, SIGKILL after its timeout, no restart."""
         self._stopping = True
         if self._spec is None or self.directory is None:
             self.done = True
@@ -412,7 +433,7 @@ class Supervisor:
             self._timer = self.loop.later(self._spec.stop_timeout, lambda: self._send_signal(SIGKILL))
 
     def _abandon_restart(self) -> None:
-        """The container waits for its next start, and will not get it."""
+        """End a container that waits for its next start and will not get it."""
         spec, tracked = self._facts()
         self._cancel_timer()
         tracked.abandoned()
@@ -426,7 +447,7 @@ class Supervisor:
         self._leave()
 
     def kill(self) -> None:
-        """The monitor itself has failed: end the container now, whatever its state."""
+        """End the container now, whatever its state, for the monitor itself has failed."""
         self._send_signal(SIGKILL)
 
     def _send_signal(self, number: int) -> None:
@@ -434,12 +455,12 @@ class Supervisor:
             try:
                 send_signal(self._run.pidfd, number)
             except ProcessLookupError:
-                pass  # it has just ended; the loop will see it
+                pass  # the process has just ended, which the loop will see
             except OSError as e:
                 state.note(self.directory or "/nonexistent", f"cannot send signal {number}: {e.strerror}")
 
     def _release(self) -> None:
-        """Nothing of the container is left to guard: a next monitor may start, though clients still read from us."""
+        """Let go of socket, log and lock: a next monitor may start, though clients still read from this one."""
         self.clients.stop_listening()
         self._log.close()
         if self._lock >= 0:
@@ -447,7 +468,8 @@ class Supervisor:
             self._lock = -1
 
     def _leave(self) -> None:
-        """End as soon as every client has been sent everything; one that never reads keeps us, and holds no lock."""
+        """End as soon as every client has been sent everything. A client that never reads keeps this process, and no
+        more than that: the lock is let go of."""
         self._leaving = True
         self._release()
         self.done = not self.clients.are_behind()
@@ -464,7 +486,7 @@ class Supervisor:
 
 
 def _as_ours(error: RootlessError | OSError, directory: str) -> RootlessError:
-    """`error` for a client: of one of the kernel's the file and the reason."""
+    """`error` as a client is told it: one of the kernel's becomes an error that names the file and the reason."""
     if isinstance(error, RootlessError):
         return error
     from rootless.host.full import full_error
@@ -473,7 +495,12 @@ def _as_ours(error: RootlessError | OSError, directory: str) -> RootlessError:
 
 
 def _take_lock(directory: str) -> int:
-    """The lock of the whole life of a monitor; its holder is the one that runs the container."""
+    """Take the lock that a monitor holds all its life: whoever has it runs the container.
+
+    Returns its descriptor. Raises InvalidState where another monitor has it, HostLimit where it cannot be made.
+    flock(2) belongs to the open file, so the lock survives this process's execve; a forked child that kept the
+    descriptor would hold it too, and make a dead monitor look alive.
+    """
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(f"{directory}/monitor.lock", flags, 0o600)
