@@ -1,1 +1,1 @@
-"""What is different between two trees, and how it becomes a layer."""
+"""Finds what is different between two trees, and writes what a container has changed as a layer."""

@@ -1,7 +1,7 @@
-"""Writes a container's changes as a layer: the tar's recipe and digest, and the tree. Runs inside the namespace.
+"""Writes a container's changes as a layer: the recipe and the digest of its tar, and its tree.
 
-The tree is either made beside the container's directory, from the same bytes that are hashed for the archive, or it is
-the container's directory itself, brought into the form that unpacking the archive would have given it.
+The tree is either copied, from the same bytes that are hashed for the archive, or it is the container's own writable
+directory, brought into the form that unpacking the archive would give it. It runs inside the user namespace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Owner = Callable[[int, int], tuple[int, int]]
 
-_SMALL = 1 << 16  # smaller files are written from the bytes just read, not cloned
+_SMALL = 1 << 16  # a file of fewer bytes is written from what was read for its digest, and not cloned
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _INHERITED = "system.posix_acl_default"
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
@@ -39,7 +39,7 @@ _NO_DEVICE = (errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
 class Tar:
-    """The archive's bytes: hashed, and told to the recipe, from which they can be made again with the tree."""
+    """Takes the archive's bytes in order, hashes them and writes the recipe, by which they can be made again."""
 
     __slots__ = ("_hash", "_pending", "_pieces", "_recipe")
 
@@ -57,7 +57,7 @@ class Tar:
         self.hash(piece)
 
     def hash(self, piece: bytes) -> None:
-        """Bytes of a file, which `payload` tells about afterwards."""
+        """Add bytes of a file of the tree; `payload` must be called for them afterwards."""
         self._pieces.append(piece)
         self._pending += len(piece)
         if self._pending >= CHUNK:
@@ -66,7 +66,7 @@ class Tar:
             self._pending = 0
 
     def payload(self, path: bytes, size: int, offset: int, crc: int) -> None:
-        """The last `size` bytes are those of the file `path` from `offset` on."""
+        """Note that the last `size` bytes are those of the file `path` from `offset` on. crc: their CRC-32."""
         self._recipe.payload(path, size, offset=offset, crc=crc)
 
     def pad(self, size: int) -> None:
@@ -75,14 +75,15 @@ class Tar:
             self.raw(bytes(-size % BLOCK))
 
     def finish(self) -> str:
-        """End the archive; its digest."""
+        """Write the end of the archive and return its digest."""
         self.raw(END)
         self._hash.update(b"".join(self._pieces))
         return f"sha256:{self._hash.hexdigest()}"
 
 
 class Open:
-    """A directory of the walk. source, target: fds (-1: none); mtime, late (attributes): what it gets at the end."""
+    """A directory that is being written. source, target: its fds, -1 for none; mtime (None: as it is), late: the time
+    and the extended attributes that it gets when everything is in it."""
 
     __slots__ = ("late", "mtime", "path", "source", "target")
 
@@ -97,8 +98,9 @@ class Open:
 
 
 class LayerOwners(NamedTuple):
-    """Whose the files of a layer are. translate: ids as this process sees them to the container's, None when they are
-    the same; noted: owners of links and pipes; single: one id is mapped, so that all other owners are noted."""
+    """How the owners of a layer's files are found. translate: gives the container's (uid, gid) for those that this
+    process sees, None when they are the same; noted: the noted owners of links and pipes; single: whether the user
+    namespace has one id only, so that all other owners are noted."""
 
     translate: Owner | None
     noted: NotedOwners
@@ -106,19 +108,19 @@ class LayerOwners(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What was found of a file that becomes a member."""
+    """The status and the attributes of a file that becomes a member."""
 
     status: os.stat_result
     attributes: EntryAttributes
 
 
 class LayerWriter:
-    """Writes nodes of storage.changes.difference.
+    """Writes the changes that storage.changes.difference has found.
 
     source: fd of the writable directory; target: fd of an empty directory for the tree, -1 when the writable directory
-    becomes the tree itself; timestamp: seconds since the epoch, no time in the layer is later.
-    size: bytes of files; entries: members; markers: the form of whiteouts in the tree; noted: lines for the tree's own
-    table of owners.
+    itself becomes the tree; timestamp: seconds since the epoch, which replace any later time in the layer.
+    size: bytes of files so far; entries: number of members; markers: the form of whiteouts in the tree (LayerContent);
+    noted: lines for the layer's table of owners.
     """
 
     def __init__(self, source: int, target: int, tar: Tar, owners: LayerOwners, timestamp: int | None) -> None:
@@ -159,7 +161,7 @@ class LayerWriter:
                 os.close(place.source)
 
     def _leave(self) -> None:
-        """A directory is complete: only now its time can be set."""
+        """End the innermost directory: nothing more is made in it, so that its time stays when it is set now."""
         place = self._stack.pop()
         try:
             fd = place.source if place.target < 0 else place.target
@@ -192,7 +194,7 @@ class LayerWriter:
             try:
                 if stat.S_ISCHR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                     return
-                os.unlink(name, dir_fd=fd)  # a whiteout by extended attribute
+                os.unlink(name, dir_fd=fd)  # a whiteout in the form of an empty file with an extended attribute
             except FileNotFoundError:
                 os.unlink(WHITEOUT + name, dir_fd=fd)
         try:
@@ -215,7 +217,7 @@ class LayerWriter:
                 target = os.open("." if is_top else name, DIRECTORY, dir_fd=place.target)
             member = self._member(node, status, here, os.fsencode(f"{node.path or '.'}/"))
             self._tar.raw(encode(member))
-            # A default access control list is inherited by what is made in the directory: it comes last
+            # Each file that is made in the directory would inherit its default access control list: it comes last
             late = tuple(pair for pair in member.xattrs if pair[0] == _INHERITED) if target >= 0 else ()
             early = member._replace(xattrs=tuple(pair for pair in member.xattrs if pair not in late))
             self._dress(source, target, _Found(status, here), early, times=False)
@@ -258,7 +260,9 @@ class LayerWriter:
         if target >= 0 and size >= _SMALL and self._clones:
             self._clones = clone_file(fd, target)
             if self._clones:
-                read, write = target, -1  # hashed from the copy: what is in the archive is what is in the tree
+                # A running container may change the file meanwhile. What is hashed is read from the clone, so that the
+                # archive has the same bytes as the tree.
+                read, write = target, -1
         segments = data_segments(read, status)
         if segments is not None:
             self._sparse(member, read, write, size, segments)
@@ -268,7 +272,8 @@ class LayerWriter:
         self._tar.pad(size)
 
     def _copy(self, path: bytes, read: int, write: int, offset: int, size: int) -> None:
-        """`size` bytes from where `read` stands. A file that shrinks meanwhile is filled up with zeros, as tar does."""
+        """Copy `size` bytes from where `read` stands. Their header is written, so a file that shrinks meanwhile is
+        filled up with zeros, as tar does."""
         left, crc = size, 0
         while left:
             piece = os.read(read, min(left, CHUNK)) or bytes(min(left, CHUNK))
@@ -295,7 +300,7 @@ class LayerWriter:
         self._tar.pad(stored)
 
     def _special(self, node: ChangedNode, name: str, place: Open) -> None:
-        """A symbolic link or a pipe."""
+        """Write a symbolic link or a pipe."""
         status = os.stat(name, dir_fd=place.source, follow_symlinks=False)
         if stat.S_IFMT(status.st_mode) != node.kind:
             raise InvalidState(f"'{shown(os.fsencode(node.path))}' was replaced while it was read")
@@ -338,7 +343,7 @@ class LayerWriter:
         if first is None:
             self._linked[key] = member.name
             return False
-        # With all attributes: other tools set them again for each name
+        # The header repeats all attributes of the file: other tools set them again for each name
         self._tar.raw(encode(member._replace(kind=LINK, linkname=first)))
         if place.target >= 0:
             link_beneath(self._target, os.fsdecode(first), place.target, name)
@@ -356,7 +361,8 @@ class LayerWriter:
                 kind, major, minor = KINDS[override.format], *override.device
         else:
             uid, gid = status.st_uid, status.st_gid
-            # With one id the files of the image are the caller's too, whoever he is in the container
+            # Where one id is mapped, files of the image belong to it on disk too, whichever id it is in the container:
+            # translating the owner of an image's file would give it to the container's user
             if self._owner is not None and not (self._single and node.exists):
                 uid, gid = self._owner(uid, gid)
         mtime = status.st_mtime_ns
@@ -375,22 +381,25 @@ class LayerWriter:
         return value
 
     def _to_note(self, member: Member) -> overrides.Override | None:
-        """With one id, an owner that is not the caller's is noted."""
+        """What is to be noted of a file in the tree: where one id is mapped, any owner other than 0:0; else None."""
         if not self._single or (member.uid, member.gid) == (0, 0):
             return None
         return overrides.Override(member.uid, member.gid, member.mode)
 
     def _dress(self, fd: int, target: int, found: _Found, member: Member, *, times: bool) -> None:
-        """Attributes of the file in the tree: of `target`, or, when that is -1, of `fd` itself."""
+        """Set the attributes of the tree's file: `target`, or `fd` itself when the writable directory becomes the tree.
+
+        times: whether the time is set too, which must wait for a directory until everything is in it.
+        """
         status, here = found
         note = here.override or self._to_note(member)
         mode = stat.S_IMODE(status.st_mode)
-        # With several ids the owner can be a real one, and only devices stay notes
+        # Where several ids are mapped, the file can have the noted owner on disk; only devices must stay notes
         is_settled = not self._single and note is not None and not note.is_device
         if is_settled:
             note, mode = None, member.mode
         if target >= 0:
-            # root:root too: the new file may have the group of a set-gid directory
+            # For root:root too: a new file in a set-gid directory has that directory's group
             if not self._single and not overrides.own(target, member.uid, member.gid):
                 mode &= 0o1777
                 note = overrides.Override(member.uid, member.gid, mode)
@@ -427,7 +436,8 @@ def _set(fd: int, xattrs: tuple[tuple[str, bytes], ...]) -> None:
 
 
 def _strip(fd: int) -> None:
-    """Take away the marks that say how this directory or file once lay on others."""
+    """Take away overlayfs' marks, which say what an upper file has to do with a lower one: they mean nothing in a
+    layer."""
     for name in os.listxattr(fd):
         if name.startswith(MARKS) and not name.startswith("user.overlay.overlay."):
             os.removexattr(fd, name)

@@ -1,7 +1,8 @@
-"""What a container's writable directory changes in the layers below it: a list of nodes, in the order of a layer's tar.
+"""Finds what a container's writable directory changes in the layers below it, in the order of a layer's tar.
 
-Parents stand before what is in them, names are sorted by their bytes, whiteouts stand before their siblings. It changes
-nothing. The writable directory may belong to a running container, so it is walked by fd and no link in it is followed.
+Directories stand before what is in them, names are sorted by their bytes, whiteouts stand before their siblings. It
+changes nothing on disk. A running container may swap any directory for a link meanwhile, so the walk opens each one
+below the one above it and follows no link.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
     from rootless.records.rootfs import RootfsPlan
     from rootless.storage.drivers import ChangeForm
 
-GONE = 0  # kind of a node that is a whiteout
+GONE = 0  # the kind of a whiteout
 XATTR_WHITEOUT = "user.overlay.whiteout"
 
 
 class ChangedNode(NamedTuple):
-    """One change. path: without leading slash, "" for the top; kind: stat.S_IF*, or GONE; exists: something shows there
-    in the layers below; made: a whiteout that is not on disk, because its directory hides all of the layers below."""
+    """One change.
+
+    path: without a slash at the start, "" for the top; kind: stat.S_IF*, or GONE for a whiteout; exists: whether the
+    layers below show something there; made: whether the whiteout is not on disk, because the directory above it hides
+    everything of the layers below.
+    """
 
     path: str
     kind: int
@@ -41,8 +46,9 @@ class ChangedNode(NamedTuple):
 class _Place:
     """A directory of the walk.
 
-    fd: in the writable tree; path: from its top, "" for the top; lowers: what the layers below have there. opaque: its
-    own mark; hidden: it, or one above it, hides what the layers below have. depth: number of directories above it.
+    fd: the directory in the writable tree; path: from the top of that tree, "" for the top itself; lowers: what the
+    layers below have there; opaque: the value of its own mark; hidden: whether its mark, or that of a directory above
+    it, hides what the layers below have; depth: number of directories above it.
     """
 
     __slots__ = ("depth", "fd", "hidden", "lowers", "opaque", "path")
@@ -56,22 +62,22 @@ class _Place:
         self.depth: int = 0 if above is None else above.depth + 1
 
     def path_of(self, name: str) -> str:
-        """The path of an entry."""
+        """The path of the entry `name` of this directory."""
         return f"{self.path}/{name}" if self.path else name
 
     def mark(self, opaque: bytes) -> None:
-        """Note the mark of this directory."""
+        """Note the value of this directory's mark: only `y` hides the layers below."""
         self.opaque = opaque
         self.hidden = self.hidden or opaque == b"y"
 
 
 class Difference:
-    """Walks one plan's `upper`.
+    """Walks the writable directory (`upper`) of a driver's plan, when it is made.
 
-    plan: of a driver (storage.drivers); form: how its `upper` tells changes; owner: translates the ids on disk into the
-    container's; exclude: paths of mount targets, which the runtime makes when they are not in the image, and which are
-    no change then. nodes: the result;
-    dropped: what is there and is no change, children first.
+    form: how that driver's `upper` tells what was changed; owner: translates the (uid, gid) on disk into the
+    container's; exclude: the paths on which something is mounted. The runtime makes them where the image lacks them,
+    and they are no change of the container's then.
+    nodes: the changes; dropped: paths in `upper` that are no change, what is in a directory before the directory.
     """
 
     __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_has_lowers", "_linked",
@@ -103,8 +109,8 @@ class Difference:
                 self._top(fd, Lowers(plan.lowerdirs, by_name=by_name))
             finally:
                 os.close(fd)
-            # A file with several names is in the layer with all of them or not at all: a link into another layer is
-            # more than other tools can unpack
+            # A file with several names is in the layer with all of them or with none. With some of them the archive
+            # would have a hard link to a file of another layer, which other tools cannot unpack.
             forced = {key for key, is_changed in self._linked.items() if is_changed} - self._forced
             if not forced:
                 return
@@ -115,7 +121,7 @@ class Difference:
             found = resolve(union, path)
             names = found.split("/")
             self._exclude.add(found)
-            if self._has_lowers:  # without layers below everything is new, and the caller names parents too
+            if self._has_lowers:  # without layers below everything is new, and the caller names directories above too
                 self._ancestors.update("/".join(names[:length]) for length in range(len(names)))
 
     def _top(self, fd: int, lowers: Lowers) -> None:
@@ -123,17 +129,17 @@ class Difference:
         here = read_attributes(fd)
         self.nodes.append(ChangedNode("", stat.S_IFDIR, True))
         top = _Place(fd, "", lowers)
-        top.hidden = self._compare  # a copied tree hides all: what it lacks was deleted
+        top.hidden = self._compare  # a copied tree holds the whole image: what it lacks was deleted
         top.mark(here.opaque)
         self._directory(top)
         same = not lowers or _same(status, here, lowers, ignore_override=True)
-        # A layer that says nothing of its top has a plain one where it is unpacked
+        # Where a layer without an entry for its top is unpacked, the top gets plain attributes: a plain top needs none
         is_plain = self._is_plain(status, here) or (here.override is None and not lowers)
         if same and (is_plain or len(self.nodes) == 1):
             del self.nodes[0]
 
     def _directory(self, place: _Place) -> None:
-        """Note what is changed in a directory."""
+        """Add the changes in a directory and below it. Raises InvalidInput for more than MAX_DEPTH directories."""
         if place.depth > MAX_DEPTH:
             raise InvalidInput(
                 f"path has more than {MAX_DEPTH} directories, which no layer may have: '{place.path[:120]}'"
@@ -146,7 +152,9 @@ class Difference:
                 name = entry.name
                 if name.startswith(WHITEOUT):
                     if not self._fuse:
-                        self.dropped.append(place.path_of(name))  # it would delete something where the layer is used
+                        # A plain file that the container has given such a name. In a layer it would be a whiteout, and
+                        # would delete something where the image is used.
+                        self.dropped.append(place.path_of(name))
                     elif name == OPAQUE_NAME:
                         place.hidden = True
                         self.dropped.append(place.path_of(name))
@@ -200,7 +208,7 @@ class Difference:
             self._directory(place)
             if len(self.nodes) > position + 1:
                 return  # something in it has changed
-            # fuse-overlayfs does not keep the time of a directory into which it copies a file up
+            # fuse-overlayfs changes the time of a directory when it copies a file up into it
             is_way = self._is_way(place.path) or (self._fuse and len(self.dropped) > dropped)
             if place.lowers:
                 assert place.lowers.path is not None
@@ -215,15 +223,15 @@ class Difference:
             os.close(fd)
 
     def _is_way(self, path: str) -> bool:
-        """Is something mounted at or below this directory, so that its time tells nothing?"""
+        """Whether something is mounted at or below this directory. Making the mount point has changed its time then."""
         return path in self._exclude or path in self._ancestors
 
     def _is_made_by_runtime(self, path: str, status: os.stat_result, here: EntryAttributes) -> bool:
-        """Is a directory that no layer has one that the runtime has made to mount something on it, or below it?"""
+        """Whether a directory that no layer has was made by the runtime, to mount something on it or below it."""
         return path in self._exclude or (path in self._ancestors and self._is_plain(status, here))
 
     def _is_plain(self, status: os.stat_result, here: EntryAttributes) -> bool:
-        """Is it as `mkdir -p` by the container's root makes it?"""
+        """Whether a directory is as `mkdir -p` of the container's root makes it: 0:0, 0755, no further attributes."""
         owner = self._owner(status.st_uid, status.st_gid)
         mode = stat.S_IMODE(status.st_mode)
         return owner == (0, 0) and mode == 0o755 and here.override is None and not here.xattrs
@@ -238,7 +246,7 @@ class Difference:
             else:
                 kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
             if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO):
-                self.dropped.append(path)  # a socket: nobody listens on it any more
+                self.dropped.append(path)  # a socket, which no archive can hold
                 return
             found = place.lowers.find(entry.name)
             if path in self._exclude and found is None and not entry.stat(follow_symlinks=False).st_size:
@@ -253,7 +261,8 @@ class Difference:
         self.nodes.append(ChangedNode(path, kind, found is not None))
 
     def _is_unchanged(self, fd: int, entry: os.DirEntry[str], found: tuple[str, os.stat_result] | None) -> bool:
-        """Is this file the one of the layers: copied with them, or copied up for a change that was none?"""
+        """Whether a file is still the one that the layers show: the copy driver has copied it with them, or an overlay
+        has copied it up and then nothing of it was changed."""
         status = entry.stat(follow_symlinks=False)
         is_same = found is not None and self._is_equal(fd, entry.name, status, *found)
         if status.st_nlink > 1:
@@ -267,7 +276,7 @@ class Difference:
             if getattr(status, field) != getattr(below, field):
                 return False
         if status.st_ctime_ns <= self._copied:
-            return True  # not touched since it was copied: every change of content or attributes sets this time
+            return True  # untouched since it was copied: any change of content or attributes sets this time (inode(7))
         if stat.S_ISLNK(status.st_mode):
             return os.readlink(name, dir_fd=fd) == os.readlink(path)
         if not stat.S_ISREG(status.st_mode):
@@ -290,7 +299,7 @@ class Difference:
 
 
 def _same(status: os.stat_result, here: EntryAttributes, below: Lowers, *, ignore_override: bool = False) -> bool:
-    """Does a directory have the attributes that the layers below show?"""
+    """Whether a directory has the attributes that the layers below show for it."""
     assert below.path is not None
     other = os.lstat(below.path)
     if (status.st_mode, status.st_uid, status.st_gid) != (other.st_mode, other.st_uid, other.st_gid):

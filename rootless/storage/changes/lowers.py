@@ -1,6 +1,7 @@
 """Several layers seen as one tree: what their union shows under a name. It reads layers and changes nothing.
 
-Layers are the user's own and never change, so that paths are safe here; nothing is followed that is a link.
+No container can write to a layer, and a layer never changes. So files are looked up by path here, and nobody can swap
+a directory for a link meanwhile. Links are not followed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 class Lowers:
-    """One directory of the union. directories: where it lies, topmost first; by_name: whether files named `.wh.NAME`
-    are whiteouts too (fuse-overlayfs and the copy driver say yes, the kernel no)."""
+    """One directory of the union.
+
+    directories: the directories of the layers that it is made of, topmost first; by_name: whether a file named
+    `.wh.NAME` is a whiteout too, as for fuse-overlayfs and the copy driver. For the kernel it is a plain file.
+    """
 
     __slots__ = ("_by_name", "_directories")
 
@@ -36,7 +40,7 @@ class Lowers:
 
     @property
     def path(self) -> str | None:
-        """Where the topmost one lies: the one whose attributes show; None when there is none."""
+        """The topmost layer's directory, whose attributes the union shows; None when no layer has one."""
         return self._directories[0] if self._directories else None
 
     def find(self, name: str) -> tuple[str, os.stat_result] | None:
@@ -52,7 +56,7 @@ class Lowers:
         return None
 
     def enter(self, name: str) -> Lowers:
-        """The directory `name` of the union; an empty one when no directory shows under that name."""
+        """The directory `name` in this one; one without any layer's directory when none shows under that name."""
         found = []
         for directory in self._directories:
             path = f"{directory}/{name}"
@@ -69,7 +73,7 @@ class Lowers:
         return Lowers(found, by_name=self._by_name)
 
     def names(self) -> set[str]:
-        """What shows in the directory."""
+        """The names that show in the directory."""
         shown: set[str] = set()
         hidden: set[str] = set()
         for directory in self._directories:
@@ -113,8 +117,12 @@ def _may_be_device(entry: os.DirEntry[str]) -> bool:
 
 
 def resolve(union: Lowers, path: str) -> str:
-    """The path, without leading slash, that `path` means in the union as a process chrooted to it would find it; names
-    that are not there stay as they are, and so does a path that the kernel refuses: nothing can lie at its end."""
+    """The path without links, and without a slash at the start, to which `path` leads for a process with the union as
+    its root.
+
+    Names that are not there stay as they are. A path with too many links, or one that is too long, is returned without
+    being resolved: the kernel refuses it, so nothing can lie at its end.
+    """
     directories = {b"": union}
 
     def enter(directory: bytes) -> Lowers:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def compare(one: Lowers, other: Lowers, prefix: str = "") -> list[Change]:
-    """(kind, path) of what `other` has added, changed and deleted, parents first. Times alone are no change."""
+    """What is in `other` and not in `one`, or the reverse: (kind, path), directories before what is in them.
+
+    kind: A for added, C for changed, D for deleted; prefix: path of both directories. Times alone are no change.
+    """
     found: list[Change] = []
     before, after = one.names(), other.names()
     for name in sorted(before | after):

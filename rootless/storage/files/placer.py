@@ -259,7 +259,7 @@ class ArchivePlacer:
             os.close(fd)
 
     def _dress_directory(self, spot: _Spot, entry: TarEntry) -> _PlacedDirectory:
-        """Give a directory its attributes. On the host the caller keeps the right to write to it until it is finished."""
+        """Give a directory its attributes; on the host the caller may go on writing to it until all is placed."""
         fd = os.open(spot.name, DIRECTORY, dir_fd=spot.parent)
         try:
             self._dress(fd, entry)

@@ -1,9 +1,9 @@
-"""Answers the calls that one id may not make, chown and mknod, and notes what they asked for. It knows no filter.
+"""Answers chown and mknod in place of the kernel where a container has one id only, and notes what they asked for.
 
-It runs as a process of its own inside of the container's user and mount namespace, with no more rights than root of the
-container has, and outside of its pid namespace, where nobody inside can see or trace it. The calls wait while it does
-in their place what can be done; the kernel never carries them out, so that memory changed after we read it
-changes nothing but the caller's own result.
+It is a process of its own: inside of the container's user and mount namespace, with no more rights than root of the
+container, and outside of its pid namespace, where nobody inside can see or trace it. A call waits while this process
+does what can be done. The kernel never carries out a call that is answered here, so a caller that changes the path in
+its memory after it was read here changes nothing but its own result. Which calls come here, the filter decides.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ _CAP_CHOWN, _CAP_MKNOD = 0, 27
 _UNCHANGED = 0xFFFFFFFF
 _PATH_MAX = 4096
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP)
-# /proc/self and /dev/stdout mean whoever looks them up: in place of the caller's streams we would find our own
+# /proc/self and /dev/stdout lead to the process that looks them up: this one's streams, in place of the caller's
 _OWN = (b"/proc/", b"/dev/")
 
 
 class EmulationSupervisor:
-    """Answers the calls of one container.
+    """Answers the calls of one container. It is made outside of the container, and `serve` is called inside.
 
-    directory: the container's, where the table is; upper: what its root file system writes to; calls: what
-    `"ARCH:NUMBER"` means: chown, lchown, fchown, fchownat, mknod, mknodat, rename, renameat, renameat2, with "16"
-    behind where ids have 16 bits.
-    To be made outside of the container; `serve` is called inside. Raises OSError.
+    directory: the container's, with the table of owners; upper: the writable directory of its root file system;
+    calls: the name of the call by `"ARCH:NUMBER"`: chown, lchown, fchown, fchownat, mknod, mknodat, rename, renameat or
+    renameat2, with "16" at the end where ids have 16 bits. Raises OSError.
     """
 
     __slots__ = ("_calls", "_log", "_mount", "_proc", "_root", "_table", "_upper", "_users")
@@ -57,16 +56,16 @@ class EmulationSupervisor:
         self._users = -1
 
     def fds(self) -> tuple[int, ...]:
-        """What has to stay open until `serve`."""
+        """The descriptors that have to stay open until `serve`."""
         return self._proc, self._upper, self._log
 
     def close(self) -> None:
-        """Close these, in the process that made this and does not serve."""
+        """Close the descriptors, in the process that has made this object and does not serve."""
         for fd in self.fds():
             os.close(fd)
 
     def serve(self, listener: int, root: int) -> None:
-        """Answer until no process with the filter is left. root: O_PATH fd of the container's root directory."""
+        """Answer calls until no process with the filter is left. root: O_PATH fd of the container's root directory."""
         self._root = root
         self._go_home()
         self._mount = self._mount_of(root)
@@ -92,9 +91,8 @@ class EmulationSupervisor:
         try:
             process = os.open(str(notice.pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
             try:
-                # The pid of a notice may have become another process's while we opened its directory. As long as the
-                # call still waits, its process has not ended, so what was opened before is of that process
-                # (seccomp_unotify(2)).
+                # The caller may have ended, and its pid may be another process's. While the call still waits, the
+                # caller has not ended, so the directory that was opened before is the caller's (seccomp_unotify(2)).
                 if seccomp_notify.is_waiting(listener, notice.id):
                     mine = self._act(process, notice)
             finally:
@@ -142,7 +140,7 @@ class EmulationSupervisor:
                     target = self._open(process, base, path, 0 if follow else os.O_NOFOLLOW)
                 except OSError as e:
                     if e.errno in (errno.ENOENT, errno.ELOOP) and path.startswith(_OWN):
-                        return True  # the caller's own streams: answered, nothing to note
+                        return True  # the caller means its own streams: there is nothing to note, and it succeeds
                     raise
         try:
             self._chown(target, _id(uid, narrow), _id(gid, narrow))
@@ -153,8 +151,8 @@ class EmulationSupervisor:
     def _rights(self, process: int) -> tuple[int, int]:
         """(effective capabilities in the container's user namespace, umask) of the caller.
 
-        We act with our own rights: without this check a process that has given up CAP_CHOWN or CAP_MKNOD would have
-        them back by asking us. A process in a user namespace of its own has none in the container's.
+        This process acts with its own rights: without the check a caller that has given up CAP_CHOWN or CAP_MKNOD would
+        get them back by asking here. A caller in a user namespace of its own has none in the container's.
         """
         if os.stat("ns/user", dir_fd=process).st_ino != self._users:
             return 0, 0
@@ -168,9 +166,10 @@ class EmulationSupervisor:
         return capabilities, mask
 
     def _before_rename(self, listener: int, notice: Notice) -> None:
-        """The file that is about to take another's place gets its noted owner, unless one is noted of it already.
+        """Give the noted owner of the file that a rename replaces to the file that replaces it, if that has none.
 
-        stat has told the caller the real owner of the old one, so it could not hand on the noted one itself.
+        Editors write a new file, give it the old one's owner and rename it. stat has told them the old file's real
+        owner, not the noted one, so that the noted owner would be lost.
         """
         name = self._calls[f"{notice.arch}:{notice.nr}"]
         at = name != "rename"
@@ -207,8 +206,8 @@ class EmulationSupervisor:
     def _open(self, process: int, base: int, path: bytes, flags: int) -> int:
         """O_PATH fd of what the caller means by `path`, looked up from the caller's root and directory.
 
-        This process changes its own root to the caller's for the look-up, so that no link leads out of it, and goes
-        back. It has one thread, so nothing else runs meanwhile.
+        For the look-up this process makes the caller's root its own, so that no link leads out of it, and goes back
+        afterwards. It has one thread only: another thread would share the root meanwhile.
         """
         if not path:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -222,7 +221,7 @@ class EmulationSupervisor:
                 os.fchdir(opened[1])
             flags |= os.O_PATH | os.O_CLOEXEC
             try:
-                # No jump through /proc/PID/root, cwd, exe or fd: they lead out of what the caller can reach
+                # Links in /proc/PID (root, cwd, exe, fd) jump out of any root, to what the caller cannot reach itself
                 return openat2(_AT_FDCWD, os.fsdecode(path), flags, resolve=RESOLVE_NO_MAGICLINKS)
             except OSError as e:
                 if e.errno != errno.ENOSYS:
@@ -238,7 +237,7 @@ class EmulationSupervisor:
         os.chroot(".")
 
     def _mount_of(self, fd: int) -> int:
-        """Number of the mount that an open file is on."""
+        """The id of the mount on which an open file lies (proc(5), fdinfo), -1 where the kernel does not say it."""
         info = os.open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
         try:
             for text in os.read(info, 4096).splitlines():
@@ -249,7 +248,7 @@ class EmulationSupervisor:
         return -1
 
     def _in_upper(self, fd: int) -> int | None:
-        """O_PATH fd of the same file in the driver's writable directory; None if deleted or of another mount."""
+        """O_PATH fd of the same file in the driver's writable directory; None if deleted or on another mount."""
         if self._mount_of(fd) != self._mount:
             return None
         path = os.readlink(f"self/fd/{fd}", dir_fd=self._proc)
@@ -264,7 +263,7 @@ class EmulationSupervisor:
         return os.open(f"self/fd/{fd}", flags, dir_fd=self._proc)
 
     def _chown(self, fd: int, uid: int, gid: int) -> None:
-        """Change the owner; what the kernel does not take is noted."""
+        """Change the owner of an open file, and note the owner that the kernel does not accept."""
         before = os.fstat(fd)
         if self._mount_of(fd) != self._mount:
             self._chown_elsewhere(fd, uid, gid)
@@ -275,9 +274,9 @@ class EmulationSupervisor:
         except OSError as e:
             if e.errno not in (errno.EINVAL, errno.EPERM):
                 raise
-            # A chown that changes no owner (-1) is allowed, and does the rest of what the refused one would have done:
-            # overlayfs copies the file up from its layer, where we may note owners, and the kernel takes set-id bits
-            # and file capabilities away.
+            # A chown to -1:-1 changes no owner and is allowed. It does the rest of what the refused one would have
+            # done: overlayfs copies the file up out of its layer, so that an owner can be noted on the copy, and the
+            # kernel clears set-id bits and file capabilities.
             os.chown(f"self/fd/{fd}", -1, -1, dir_fd=self._proc)
         after = os.fstat(fd)
         format = stat.S_IFMT(after.st_mode)
@@ -301,7 +300,8 @@ class EmulationSupervisor:
             self._note(fd, after, None if plain else wanted)
 
     def _chown_elsewhere(self, fd: int, uid: int, gid: int) -> None:
-        """A volume, a directory of the host, a pipe: in no layer, and the user's own files get no notes of ours."""
+        """Change the owner where that is allowed: of a file of a volume or of the host, or of a pipe. Nothing is noted,
+        since no layer will hold the file, and the user's own files are to get no attributes of this tool."""
         try:
             os.chown(f"self/fd/{fd}", uid, gid, dir_fd=self._proc)
         except OSError as e:
@@ -332,7 +332,7 @@ class EmulationSupervisor:
             os.close(upper)
 
     def _read_upper(self, upper: int) -> Override | None:
-        """What is noted on the file in the writable directory: fuse-overlayfs hides that attribute in its own mount."""
+        """What is noted on the file in the driver's writable directory: fuse-overlayfs hides it in its mount."""
         file = self._reopen(upper)
         try:
             return overrides.read(file)
@@ -345,7 +345,7 @@ class EmulationSupervisor:
             return
         upper = self._in_upper(fd)
         if upper is None:
-            return  # of a volume or another mount, which no layer holds
+            return  # it lies on a volume or another mount, which no layer will hold
         try:
             line = overrides.line(os.fstat(upper).st_ino, override, _target(upper, status))
         finally:
@@ -362,7 +362,7 @@ class EmulationSupervisor:
                 raise
             upper = self._in_upper(fd)
             if upper is None:
-                return  # a mount without such attributes: answered, not noted
+                return  # a mount without such attributes: the call succeeds, and nothing is noted
             try:
                 below = self._reopen(upper)
             finally:
@@ -375,10 +375,10 @@ class EmulationSupervisor:
             os.close(file)
 
     def _mknod(self, process: int, base: int, path: bytes, mode: int, device: int) -> None:
-        """Make a placeholder for a device in the container's root file system. Raises OSError EPERM elsewhere.
+        """Make a placeholder for a device in the container's root file system. Raises OSError EPERM on another mount.
 
-        On another mount no layer would hold the device, and the placeholder would stay in the user's own directory or
-        volume as an empty file. 0:0 is overlayfs' mark of a deleted name, which nobody may plant.
+        There no layer would hold the device, and the placeholder would stay in the user's own directory or volume as an
+        empty file. A character device 0:0 is overlayfs' mark of a deleted name, which no container may plant.
         """
         format = stat.S_IFMT(mode)
         if format == stat.S_IFCHR and device == 0:
@@ -405,7 +405,8 @@ class EmulationSupervisor:
 
 
 def supervisor(rootfs: RootfsPlan | None, asked: RootEmulation | None, directory: str) -> EmulationSupervisor | None:
-    """The supervisor of a container with these plans; None where root is not emulated. Raises OSError."""
+    """The supervisor of a container; None where root is not emulated. rootfs, asked: from its launch.json; directory:
+    the container's. Raises OSError."""
     if asked is None or rootfs is None:
         return None
     return EmulationSupervisor(directory, rootfs.upper, asked.calls)
@@ -415,7 +416,7 @@ def _text(process: int, address: int) -> bytes:
     """The path, ending in NUL, at `address` of the caller's memory. Raises OSError EFAULT, ENAMETOOLONG."""
     memory = os.open("mem", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     try:
-        # One page at a time: the path may end in the last page that is mapped, and a read across its end fails
+        # One page at a time: the path may end in the last mapped page, and a read beyond that page would fail
         found = b""
         while len(found) < _PATH_MAX:
             piece = os.pread(memory, 4096 - (address & 4095), address)
@@ -442,7 +443,7 @@ def _signed(number: int) -> int:
 
 
 def _id(number: int, narrow: bool) -> int:
-    """An id argument; -1 for "as it is"."""
+    """The id in an argument of chown; -1 when it says that the id is not to be changed. narrow: it has 16 bits."""
     if narrow:
         number &= 0xFFFF
         return -1 if number == 0xFFFF else number

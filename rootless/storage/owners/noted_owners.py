@@ -1,4 +1,4 @@
-"""The noted owners of links and pipes in a whole tree: the container's and those of each layer below. It reads only."""
+"""Reads the noted owners of links, pipes and sockets of a whole tree: a container's table and that of each layer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class NotedOwners:
-    """What `overrides.Table` is for one directory. plan: of the container's driver; name, path: an archive calls `name`
-    what lies at `path` in the tree."""
+    """The tables of owners (`overrides.Table`) of a container's writable directory and of all layers below it.
+
+    plan: the plan of the container's driver; name, path: an archive calls `name` what lies at `path` in the tree.
+    """
 
     __slots__ = ("_name", "_own", "_path", "_places")
 
@@ -31,7 +33,10 @@ class NotedOwners:
             self._places.clear()
 
     def find(self, path: bytes, status: os.stat_result, target: bytes = b"") -> Override | None:
-        """What is noted of a link, pipe or socket that an archive calls `path`."""
+        """What is noted of a link, pipe or socket that an archive calls `path`; None for nothing.
+
+        status: of the file as the mounted tree shows it; target: what a symbolic link says.
+        """
         if not self._places:
             return None
         found = self._own.find(path, status, target)

@@ -1,15 +1,16 @@
-"""Owners, modes and devices that one id cannot have on disk, noted beside the file. It changes no file's content.
+"""Notes the owners, modes and devices that an ordinary user cannot give a file on disk. It changes no file's content.
 
 Regular files and directories carry them in the extended attribute `user.containers.override_stat`, in the form that
 containers/storage and fuse-overlayfs write: `uid:gid:mode:type`, mode in octal, type one of file, dir, symlink, pipe,
 socket, `block-MAJOR-MINOR` and `char-MAJOR-MINOR` (older writers leave the type away). A device is a regular file, its
 placeholder, with that attribute.
 
-The kernel allows no `user.` attribute on links, pipes and sockets. For these there is a table, the file `owners` in
-the container's directory (beside `upper`) or the layer's (beside `diff`): lines that are only ever appended, the last
-one of a key counts. `KEY<tab>VALUE<tab>TARGET`: the key is `/PATH` (from the top of the tree) or `#INODE` of the upper
-directory, the value as above or empty (forgotten), target what a link says; all percent-encoded where needed. An
-inode's line counts only for a file of the noted type whose link says the same: numbers are used again.
+The kernel allows no `user.` attribute on links, pipes and sockets (xattr(7)). For these there is a table, the file
+`owners` in the container's directory (beside `upper`) or the layer's (beside `diff`). Lines are only ever appended, and
+the last line of a key counts. A line is `KEY<tab>VALUE<tab>TARGET`, percent-encoded where needed. The key is `/PATH`
+from the top of the tree, or `#INODE` for a file of the upper directory; the value is as above, or empty when the note
+is taken back; the target is what a symbolic link says. A file system gives the number of a deleted inode to a new file,
+so a line with an inode counts only for a file of the noted type, and for a link only when it has the noted target.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _NONE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES)
 class Override:
     """The owner, mode and type that a file was asked to have and cannot have on disk.
 
-    mode: permission bits (07777); format: stat.S_IF*, 0 when not said; device: major and minor number of a device.
+    mode: permission bits (07777); format: stat.S_IF*, 0 when it was not noted; device: major and minor number.
     """
 
     __slots__ = ("device", "format", "gid", "mode", "uid")
@@ -74,35 +75,35 @@ class Override:
 
     @property
     def is_device(self) -> bool:
-        """Is the file on disk only the placeholder of a device?"""
+        """Whether the file on disk is the placeholder of a device."""
         return self.format in _DEVICES
 
     def applies_to(self, status: os.stat_result) -> bool:
-        """Can this have been noted of a file with `status`? A device is noted on a regular file."""
+        """Whether this can have been noted of a file with `status`. A device is noted on a regular file."""
         wanted = stat.S_IFREG if self.is_device else self.format
         return not wanted or wanted == stat.S_IFMT(status.st_mode)
 
     def mode_now(self, mode: int) -> int:
-        """The permission bits that count, where the file has `mode` on disk.
+        """The permission bits that the file has for its users, when it has `mode` on disk.
 
-        A directory has more on disk than was asked for (`on_disk`). Where they are others by now, somebody has changed
-        them since (chmod needs no emulation), and they count.
+        The noted ones count as long as the file has the bits that it got when they were noted (`on_disk`). Other bits
+        say that somebody has changed them since, by a chmod that the kernel has allowed, and these count then.
         """
         mode = stat.S_IMODE(mode)
         return self.mode if mode == on_disk(self.mode, self.format) else mode
 
 
 def on_disk(mode: int, format: int) -> int:
-    """The permission bits that a file gets whose owner is only noted.
+    """The permission bits on disk of a file whose owner is only noted. mode: those that it was asked to have.
 
-    A directory stays usable for its real owner, who must be able to delete it without a namespace. Set-id bits stay:
-    the only one who can reach the file is the user whom they name.
+    A directory stays open to its real owner, who must be able to delete what is in it without a namespace. Set-id bits
+    stay: they name the user who owns the file, and nobody else can reach the store.
     """
     return mode | 0o700 if format == stat.S_IFDIR else mode
 
 
 def parse(value: bytes) -> Override | None:
-    """What an attribute's value says; None for a malformed one, so that the file's real owner counts."""
+    """What the value of the attribute says; None for a malformed one, so that the file's real owner counts."""
     parts = value.split(b"\0")[0].split(b":")
     if len(parts) not in (3, 4) or not all(p.isdigit() and len(p) <= 10 for p in parts[:3]):
         return None
@@ -156,7 +157,7 @@ def write(fd: int, override: Override | None) -> None:
 
 
 def own(fd: int, uid: int, gid: int) -> bool:
-    """Give an open file its owner; False when the id map, however wide, has no such id. Raises OSError else."""
+    """Give an open file an owner; False when the user namespace does not map the ids. Raises OSError otherwise."""
     try:
         os.fchown(fd, uid, gid)
     except OSError as e:
@@ -167,7 +168,7 @@ def own(fd: int, uid: int, gid: int) -> bool:
 
 
 class Table:
-    """The table of one container or layer, as it was when it was opened."""
+    """The table of owners of one container or layer, with the lines that it had when it was opened."""
 
     __slots__ = ("_inodes", "_paths")
 
@@ -184,7 +185,7 @@ class Table:
         """Take one more line of the file."""
         parts = line.rstrip(b"\n").split(b"\t")
         if len(parts) != 3 or not line.endswith(b"\n"):
-            return  # a line that was cut off by a full disk
+            return  # a full disk has cut the line off
         override = parse(parts[1])
         if parts[0].startswith(b"/"):
             path = _decode(parts[0]).strip(b"/")
@@ -223,7 +224,7 @@ def open_table(directory: str) -> Table:
 
 
 def append_to(directory: str, *, dir_fd: int | None = None) -> int:
-    """Fd by which lines are appended to a directory's table. Raises OSError."""
+    """A descriptor by which lines are appended to a directory's table, which is made if need be. Raises OSError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(f"{directory}/{TABLE}", flags, 0o600, dir_fd=dir_fd)
 
