@@ -1,4 +1,4 @@
-"""What comes back from an HTTP exchange, in words: error bodies, causes of failures, Retry-After; which proxy."""
+"""What comes back from an HTTP exchange, in words: error bodies, causes of failures, Retry-After; and which proxy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-_LIMIT = 64 << 10
+_LIMIT = 64 << 10  # bytes of an error's body that are read: a registry could send it for ever
 
 
 def proxy_for(host: str) -> str | None:
@@ -28,7 +28,10 @@ def proxy_for(host: str) -> str | None:
 
 
 def error_text(response: BaseHTTPResponse) -> str:
-    """The registry's words for an error (JSON of the distribution-spec, or any text); ends the response."""
+    """The registry's words for an error (JSON of distribution-spec "Error Codes", or a line of text), cut short.
+
+    The response is used up: its connection is closed, or serves the next request when the body was read to its end.
+    """
     from urllib3.exceptions import HTTPError
 
     try:
@@ -52,7 +55,7 @@ def after_colon(text: str) -> str:
 
 
 def retry_after(value: str | None) -> float:
-    """Seconds that a Retry-After header asks for (a number or a date)."""
+    """Seconds that a Retry-After header asks for (a number or a date, RFC 9110, 10.2.3); 0.0 for none or nonsense."""
     if not value:
         return 0.0
     seconds = whole_number(value.strip())
@@ -80,7 +83,7 @@ def innermost_cause(error: BaseException) -> BaseException:
 
 
 def speaks_no_tls(cause: BaseException) -> bool:
-    """Whether the other side answered our TLS greeting with something else, or hung up on it."""
+    """Whether the other side answered the first bytes of TLS with something else, or closed the connection."""
     import http.client
     import ssl
 
@@ -97,7 +100,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def next_link(header: str | None) -> str | None:
-    """The address in `Link: <…>; rel="next"` (RFC 8288)."""
+    """The address in `Link: <…>; rel="next"` (RFC 8288), None when there is no next page."""
     for part in (header or "").split(","):
         address, _, parameters = part.strip().partition(">")
         if address.startswith("<") and "rel" in parameters and "next" in parameters:

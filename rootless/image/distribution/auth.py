@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from rootless.image.fields import Fields
 
+# A name becomes a part of the name of a program: one with a slash would let the file start any program
 _HELPER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
+# What docker, podman and their old versions call docker's hub in files of credentials
 HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io", "docker.io")
-_FILE_LIMIT = 4 << 20
-_HELPER_TIMEOUT = 30
+_FILE_LIMIT = 4 << 20  # bytes
+_HELPER_TIMEOUT = 30  # seconds; a helper may have to ask the user's keyring
 
 
 class Secret:
@@ -73,7 +75,8 @@ def parse_credentials(text: str) -> Credentials:
 
 
 def auth_files(explicit: str | None = None) -> list[str]:
-    """The files that are asked, in order."""
+    """The files that are asked for credentials, in order: `explicit` or REGISTRY_AUTH_FILE alone, else podman's, then
+    docker's (containers-auth.json(5))."""
     if explicit:
         return [explicit]
     chosen = os.environ.get("REGISTRY_AUTH_FILE")
@@ -145,6 +148,8 @@ def _lookup(document: Fields, host: str, repository: str, path: str) -> Credenti
 
 
 def _keys(hosts: Sequence[str], repository: str) -> list[str]:
+    # An entry may be for a part of a registry (containers-auth.json(5)): of those that cover the repository the one
+    # with the longest path wins
     parts = repository.split("/")
     paths = ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
     return [f"{normal_key(host)}/{path}" for host in hosts for path in paths] + [normal_key(host) for host in hosts]
@@ -173,7 +178,7 @@ def _decode(entry: Fields, key: str, path: str) -> Credentials | None:
     if not colon:
         raise InvalidInput(f"the credentials for '{key}' in '{path}' are malformed", hint="log in again") from None
     assert isinstance(user, str) and isinstance(password, str)
-    return Credentials(user, Secret(password.rstrip("\0")))
+    return Credentials(user, Secret(password.rstrip("\0")))  # docker removes zero bytes at the end too
 
 
 def helper_program(name: str, host: str) -> str:
@@ -192,7 +197,10 @@ def helper_program(name: str, host: str) -> str:
 
 
 def run_helper(program: str, verb: str, text: str, host: str) -> bytes:
-    """What the helper answers to `get`, `store` or `erase` with `text` as its input. Raises AuthenticationError."""
+    """What the helper answers to `get`, `store` or `erase` (docker-credential-helpers). Raises AuthenticationError.
+
+    text: the helper's standard input; a secret goes there, since every user can read a command line in /proc.
+    """
     import subprocess
 
     try:
@@ -206,7 +214,7 @@ def run_helper(program: str, verb: str, text: str, host: str) -> bytes:
 
 
 def _ask_helper(name: str, host: str) -> Credentials | None:
-    """Run `docker-credential-NAME get`; None when it knows nothing of the host."""
+    """The credentials that `docker-credential-NAME get` gives; None when the helper has none for the host."""
     program = helper_program(name, host)
     try:
         answer = run_helper(program, "get", host, host)

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 
 def file_to_write(explicit: str | None = None) -> str:
-    """Where new credentials go: the first file that is there (it would win anyway), else containers' own auth.json."""
+    """The file that new credentials go to.
+
+    It is the first file that exists, as that one is asked first when they are read; when none exists, podman's
+    auth.json in the configuration directory: the runtime directory is removed when the user's last session ends.
+    """
     files = auth_files(explicit)
     if len(files) == 1:
         return files[0]
@@ -52,7 +56,7 @@ def store_credentials(path: str, key: str, credentials: Credentials) -> str | No
         asked = {"ServerURL": name, "Username": credentials.user, "Secret": credentials.secret.reveal()}
         run_helper(program, "store", json.dumps(asked), key)
         if document.get("credsStore") == helper:
-            entries[name] = {}  # as docker: what is known is listed, without its secret
+            entries[name] = {}  # as docker does, which lists here for which registries its store has credentials
         _write(path, document)
         return program
     packed = base64.b64encode(f"{credentials.user}:{credentials.secret.reveal()}".encode()).decode("ascii")
@@ -62,7 +66,10 @@ def store_credentials(path: str, key: str, credentials: Credentials) -> str | No
 
 
 def erase_credentials(path: str, key: str | None) -> list[str]:
-    """Forget the credentials for `key`, or all (None), in this file and its helpers; the keys that were there."""
+    """Forget the credentials for `key`, or all (None), in this file and its helpers; return the keys that were there.
+
+    Raises AuthenticationError for a helper that fails, InvalidInput, HostLimit.
+    """
     document = read_auth_file(path, required=False)
     if document is None:
         return []
@@ -96,7 +103,7 @@ def _names(key: str) -> tuple[str, ...]:
 
 
 def _key_in(path: str, key: str) -> str:
-    """How the file's own program calls the registry: docker has a name of its own for its hub."""
+    """How the program that the file belongs to calls the registry: docker's config.json calls its hub by a URL."""
     return HUB_KEYS[0] if key == DEFAULT_REGISTRY and os.path.basename(path) == "config.json" else key
 
 
@@ -117,7 +124,8 @@ def _entries(document: Fields) -> Fields:
 
 
 def _write(path: str, document: Fields) -> None:
-    target = os.path.realpath(path)  # a link to a file of dotfiles stays a link
+    # The rename of the new file would replace a link, and the user's dotfiles that it led to would not be written
+    target = os.path.realpath(path)
     try:
         make_private(os.path.dirname(target) or ".")
         atomic_write(target, json.dumps(document, indent="\t").encode() + b"\n", mode=0o600)

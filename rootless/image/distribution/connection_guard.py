@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: the same
+_COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: the last 32 bits are an IPv4 address too
 
 
 def connection_objection(address: str) -> str:
@@ -49,7 +49,9 @@ def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ipaddress.
 
 
 def resolve_addresses(host: str, port: int | None, *, numeric: bool = False) -> list[str]:
-    """The addresses that the system would connect to for `host`. numeric: no name is resolved, none are found for one.
+    """The addresses that the system would connect to for `host`.
+
+    numeric: only addresses in any spelling are read; a name is not looked up and has no addresses.
 
     Raises OSError (socket.gaierror) when a name does not resolve.
     """
@@ -69,7 +71,10 @@ def literal_objection(host: str) -> str:
 
 
 def guard_pool(pool: PoolManager) -> PoolManager:
-    """Let the new `pool` connect only where `connection_objection` has none. Its requests raise RegistryError else."""
+    """Let the new `pool` connect only to addresses without a `connection_objection`; else requests raise RegistryError.
+
+    urllib3 offers no hook for that, so its classes of connections are extended.
+    """
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -92,7 +97,11 @@ def guard_pool(pool: PoolManager) -> PoolManager:
 
 
 def _connect(connection: HTTPConnection, connect: Callable[[], socket.socket]) -> socket.socket:
-    """The socket of `connect`, which resolves `connection`'s name, to the first judged address that answers."""
+    """A socket to the first address of `connection`'s name that was judged harmless and answers.
+
+    connect: urllib3's own method, which resolves the name. Were the name given to it after the judgement, a second look
+    into the DNS could bring another address (DNS rebinding): so it gets the judged address in the name's place.
+    """
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
     name = connection._dns_host
@@ -113,4 +122,4 @@ def _connect(connection: HTTPConnection, connect: Callable[[], socket.socket]) -
         connection._dns_host = allowed[-1]
         return connect()
     finally:
-        connection._dns_host = name
+        connection._dns_host = name  # TLS compares the certificate with the name, which urllib3 takes from here

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from rootless.image.distribution.shortnames import Registries
     from rootless.image.reference import Reference
 
-_MAX_MOUNTS = 3  # repositories that are tried
+_MAX_MOUNTS = 3  # origins that are looked at for a mount
 
 
 class RegistryDestination:
-    """One repository; several threads may put blobs."""
+    """One repository that an image is pushed to; several threads may put blobs at once."""
 
     __slots__ = ("_seen", "reference", "repository", "session")
 
@@ -36,7 +36,7 @@ class RegistryDestination:
         self._seen: set[str] = set()
 
     def has_blob(self, digest: str, size: int | None = None) -> bool:
-        """Whether the blob is there."""
+        """Whether the repository has the blob; a yes is remembered. Raises InvalidInput, RegistryError."""
         check_digest(digest)
         if digest in self._seen:
             return True
@@ -68,7 +68,9 @@ class RegistryDestination:
                 if begun is None:
                     self._seen.add(content.digest)
                     return Placed(content.digest, content.size or 0, "mounted", origin)
-                break  # the registry began an upload instead; asking again would leave that one behind
+                # The registry has begun an upload instead of the mount: the blob goes there, since asking once more
+                # would leave that upload behind
+                break
         if begun is None:
             content = begin_reading(content)  # what cannot be read must not leave an upload behind
         sent = upload_blob(self.session, self.repository, content, UploadOptions(chunk_size, on_bytes), begun)
@@ -76,9 +78,9 @@ class RegistryDestination:
         return Placed(sent.digest, sent.size, "sent")
 
     def put_manifest(self, raw: bytes, media_type: str, *, tag: str | None = None) -> BaseHTTPResponse:
-        """Put a manifest or index under its digest, or under `tag`; the answer, whose body was read.
+        """Put a manifest or index under its digest, or under `tag`, and return the answer, whose body was read.
 
-        Raises RegistryError; DigestMismatch is the registry's to find.
+        Raises RegistryError, also when the registry says that it has stored another digest than ours.
         """
         what = tag or digest_of(raw)
         headers = {"Content-Type": media_type, "Content-Length": str(len(raw))}
@@ -92,7 +94,7 @@ class RegistryDestination:
         return response
 
     def digest_of_tag(self, tag: str) -> str | None:
-        """What the tag means now; None when there is none, or the registry does not say (it need not)."""
+        """The digest that the tag means now; None when there is no such tag, or the registry does not say (it may)."""
         accept = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
         response = self.session.get(f"{self.repository}/manifests/{tag}", headers=accept, method="HEAD")
         error_text(response)
@@ -104,14 +106,15 @@ class RegistryDestination:
         self.session.close()
 
     def _mount(self, digest: str, origin: str) -> BaseHTTPResponse | None:
-        """Ask for the blob of another repository; None when that is done, else the upload that was begun instead."""
+        """Mount the blob of another repository: None when the registry has done so, else its answer, which begins an
+        upload instead (distribution-spec "Mounting a blob from another repository")."""
         scope = f"repository:{origin}:pull"
         self.session.want(scope)
         query = f"?mount={quote(digest, safe='')}&from={quote(origin, safe='')}"
         try:
             response = begin_upload(self.session, self.repository, query)
         except AuthenticationError:
-            # The other repository may be closed to us: that is no reason not to push
+            # We may not be allowed to read the other repository: the blob is then sent as any other
             self.session.want(scope, wanted=False)
             return begin_upload(self.session, self.repository)
         if response.status == 201:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 HUB_HOST = "registry-1.docker.io"
 ATTEMPTS = 5
 MAX_REDIRECTS = 10
-ERROR_LIMIT = 64 << 10
-_CONNECT_TIMEOUT = 15.0
+ERROR_LIMIT = 64 << 10  # bytes of a token server's answer that are read
+_CONNECT_TIMEOUT = 15.0  # seconds, as are the next
 _READ_TIMEOUT = 60.0
 _KEPT = 4  # connections to one host that are kept for the next request
 _BLOCK = 1 << 16  # bytes that are sent at a time
@@ -62,7 +62,8 @@ _SAME_METHOD = (307, 308)
 
 
 class Access(NamedTuple):
-    """The user's wishes for this registry. verify: None = registries.conf decides; credentials: "user:password"."""
+    """What the user's flags say of a registry. verify: None = registries.conf decides whether TLS is checked.
+    credentials: "user:password". authfile, certificates: paths that are read instead of the usual ones."""
 
     verify: bool | None = None
     authfile: str | None = None
@@ -73,8 +74,8 @@ class Access(NamedTuple):
 class RegistrySession:
     """Requests to `https://HOST/v2/…` (or plain HTTP where that is allowed).
 
-    actions: what tokens must allow ("pull", "pull,push"). warn: told each text of a Warning header once. sleep: the
-    clock's pause, given by tests.
+    actions: what tokens must allow ("pull", "pull,push"). warn: called once with each text of a Warning header. sleep:
+    how a pause is made, replaced by tests.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class RegistrySession:
         self._pools: dict[str, PoolManager] = {}  # by host[:port]; "" is the registry itself
 
     def get(self, path: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> BaseHTTPResponse:
-        """Ask for `/v2/PATH`; the answer has status 200 or 206, or 404 or 416 for the caller to explain; to be closed.
+        """The answer of `/v2/PATH`, to be closed: status 200 or 206, or 404 or 416, for which the caller has the words.
 
         Raises AuthenticationError, RegistryError.
         """
@@ -118,7 +119,7 @@ class RegistrySession:
     def send(
         self, method: str, target: str, *, headers: Mapping[str, str] | None = None, body: Body = None
     ) -> BaseHTTPResponse:
-        """One request to `/v2/TARGET`, or to the absolute URL that `url_of` made; any status but 401; to be closed.
+        """The answer to a request to `/v2/TARGET`, or to a URL that `url_of` made: any status but 401; to be closed.
 
         body: the whole, or a callable that begins it anew for each try. Retried while the other side is busy or broken.
         """
@@ -140,7 +141,7 @@ class RegistrySession:
     def send_once(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: Body = None
     ) -> BaseHTTPResponse:
-        """One try of one request, whose answer (401 and redirects too) the caller deals with: what cannot be repeated.
+        """One try of a request that must not be repeated blindly; the caller deals with 401 and redirects itself.
 
         Raises urllib3's HTTPError when there is no answer.
         """
@@ -152,7 +153,7 @@ class RegistrySession:
         return response
 
     def url_of(self, path: str, *, base: str | None = None) -> str:
-        """The absolute URL of `/v2/PATH`, or of a Location that the answer of `base` carried, when it may be used."""
+        """The absolute URL of `/v2/PATH`, or of a Location in the answer of `base`, which may raise RegistryError."""
         if base is not None:
             return self._check_redirect(base, path)
         with self._finding:  # threads that push layers begin at once
@@ -162,11 +163,11 @@ class RegistrySession:
 
     @property
     def authorization(self) -> Secret | None:
-        """What requests carry now; for `authorize`."""
+        """The Authorization header that requests carry now: what `authorize` is told was refused."""
         return self._authorization
 
     def want(self, scope: str, *, wanted: bool = True) -> None:
-        """Ask for this scope too whenever a token is asked for (a mount reads another repository), or no longer."""
+        """Add a scope to those that tokens are asked for (a mount reads another repository), or remove it again."""
         with self._lock:
             if (scope in self._scopes) != wanted:
                 self._scopes.append(scope) if wanted else self._scopes.remove(scope)
@@ -174,7 +175,7 @@ class RegistrySession:
                     self._authorization = None
 
     def authorize(self, response: BaseHTTPResponse, used: Secret | None, *, final: bool = False) -> None:
-        """Do what a 401 demands. used: what was sent in vain. Raises AuthenticationError, also when `final`."""
+        """Get what a 401 demands. used: the header that was refused. Raises AuthenticationError, always if `final`."""
         demands = response.headers.getlist("WWW-Authenticate")
         text = error_text(response)
         if final:
@@ -303,7 +304,7 @@ class RegistrySession:
         raise AssertionError("the last attempt returns or raises")
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: Body = None) -> BaseHTTPResponse:
-        """One request, without retries and redirects, whose answer is read by the caller."""
+        """The answer to one request, without retries and redirects, whose body the caller reads."""
         from rootless import __version__
 
         sent = {"User-Agent": f"rootless/{__version__}", "Accept-Encoding": "identity", **headers}
@@ -313,10 +314,10 @@ class RegistrySession:
         )
 
     def _authorize(self, demands: list[str], refused: Secret | None, text: str) -> None:
-        """Answer a 401: get what its challenge asks for. refused: what was sent in vain."""
+        """Get a token, or the user's password, as a 401 demands. refused: the header that was sent with the request."""
         with self._lock:
             if self._authorization is not None and self._authorization is not refused:
-                return  # another thread has just done it
+                return  # another thread has just got a new one: the caller tries that
             challenges = {each.scheme: each for each in reversed(parse_challenges(demands))}
             if (bearer := challenges.get("bearer")) and bearer.parameters.get("realm"):
                 self._authorization = self._get_token(bearer)
@@ -361,7 +362,7 @@ class RegistrySession:
     def _refresh(
         self, challenge: Challenge, realm: str, credentials: Credentials, scopes: Sequence[str]
     ) -> BaseHTTPResponse:
-        """An identity token is exchanged by POST (docker's OAuth2 extension)."""
+        """The answer to a POST that exchanges an identity token for an access token (docker's OAuth2 extension)."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return self._send("POST", realm, headers, refresh_form(challenge, scopes, credentials.secret))
 
@@ -398,7 +399,7 @@ class RegistrySession:
         return RegistryError(f"registry '{host}' answers {status}{text}")
 
     def _show_warnings(self, response: BaseHTTPResponse) -> None:
-        """Warning headers (distribution-spec): shown once each, never acted on."""
+        """Pass on each Warning header (distribution-spec "Warnings") once; nothing is done about it."""
         for header in response.headers.getlist("Warning"):
             code, _, rest = header.partition(" ")
             text = rest.partition(" ")[2].strip().removeprefix('"').removesuffix('"').replace('\\"', '"')

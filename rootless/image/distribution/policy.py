@@ -26,7 +26,7 @@ class PolicyError(RootlessError):
 
 
 def policy_file() -> str | None:
-    """The file that counts: the user's, else the system's."""
+    """The path of the policy file that counts: the user's, else the system's; None when there is none."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     files = (f"{home}/containers/policy.json", "/etc/containers/policy.json")
     return next((path for path in files if os.path.exists(path)), None)

@@ -1,6 +1,8 @@
-"""Manifests that refer to another one (distribution-spec "Listing Referrers"): the API, and the tag for who has it not.
+"""Manifests that refer to another one as their subject (distribution-spec "Listing Referrers").
 
-Artifacts are signatures, bills of materials and the like. What comes back is hostile like any answer of a registry.
+They are artifacts: signatures, bills of materials and the like. A registry lists them by an API; where it has none, an
+index under a tag that is made of the subject's digest lists them ("Referrers Tag Schema"). What comes back is hostile
+like any answer of a registry.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 
 EMPTY = b"{}"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-_TRIES = 4
-_NO_API = (400, 404, 405, 501)
+_TRIES = 4  # how often the tagged index is written when other clients write it too
+_NO_API = (400, 404, 405, 501)  # statuses with which registries answer that do not know the API
 
 
 class Referrer(NamedTuple):
@@ -53,7 +55,8 @@ class Referrer(NamedTuple):
 def artifact_manifest(
     subject: Descriptor, artifact_type: str, layers: Sequence[Descriptor], annotations: Mapping[str, str]
 ) -> bytes:
-    """The manifest of an artifact: an empty config, the files as layers."""
+    """The manifest of an artifact: an empty config, the files as layers (image-spec manifest.md, "Guidelines for
+    Artifact Usage")."""
     empty = {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY), "size": len(EMPTY), "data": "e30="}
     document: Fields = {
         "schemaVersion": 2,
@@ -73,7 +76,11 @@ def artifact_manifest(
 
 
 def referrers_tag(digest: str) -> str:
-    """The tag of the index of referrers where a registry has no API for them."""
+    """The tag of the index that lists what refers to `digest`, in a registry without an API for that.
+
+    Its lengths are those of distribution-spec "Referrers Tag Schema": a tag has at most 128 characters, a digest may
+    have more.
+    """
     algorithm, _, encoded = check_digest(digest).partition(":")
     return f"{algorithm[:32]}-{encoded[:64]}"
 
@@ -83,16 +90,17 @@ def list_referrers(session: RegistrySession, repository: str, digest: str, artif
     found: dict[str, Referrer] = {}
     for document in _pages(session, repository, digest, artifact_type):
         for each in _referrers(document):
-            # Whatever the registry says it filtered (OCI-Filters-Applied): looking again costs nothing
+            # The registry need not filter by the type; one that does says so (OCI-Filters-Applied). This suits both
             if not artifact_type or each.artifact_type == artifact_type:
                 found.setdefault(each.digest, each)
     return list(found.values())
 
 
 def add_to_tag(destination: RegistryDestination, subject: str, new: Referrer) -> None:
-    """Let the referrers tag name a further artifact, which clients must do where the registry does not.
+    """List a further artifact in the index under the referrers tag, which clients must do where the registry does not.
 
-    Two clients may do so at once: what was written is read again. Raises RegistryError.
+    Registries need not support conditional requests: of two clients that write the index at once one loses its entry. So
+    the index is read again after it was written, and written again when the entry is not there. Raises RegistryError.
     """
     tag = referrers_tag(subject)
     for _ in range(_TRIES):

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES + INDEX_TYPES)}
 _STALLS = 5  # attempts in a row that bring no byte
-_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds between attempts
 
 
 class RegistrySource:
-    """One image in one registry."""
+    """One image in one registry. sleep: called with the seconds of each pause between attempts."""
 
     __slots__ = ("_digests", "_raw", "_reference", "_repository", "_session", "_sleep")
 
@@ -49,7 +49,7 @@ class RegistrySource:
 
     @property
     def session(self) -> RegistrySession:
-        """The connection, for what else is asked of the registry."""
+        """The session with the registry, for callers that ask it for more than this image."""
         return self._session
 
     @property
@@ -68,7 +68,7 @@ class RegistrySource:
         return self._digests
 
     def top(self) -> tuple[bytes, str | None]:
-        """Manifest or index that the reference means, and its Content-Type; asked once.
+        """The manifest or index that the reference means, and its Content-Type; the registry is asked once.
 
         Raises ImageNotFound, AuthenticationError, RegistryError, DigestMismatch.
         """
@@ -81,7 +81,7 @@ class RegistrySource:
         return self._raw
 
     def manifest(self, platform: Platform) -> Manifest:
-        """The manifest for `platform`."""
+        """The manifest for `platform`. Raises what `top` raises, and InvalidInput when there is none."""
         raw, media_type = self.top()
         manifest, digests = resolve_manifest(raw, media_type, platform, self.fetch)
         self._digests = tuple(digests)
@@ -103,7 +103,7 @@ class RegistrySource:
         self._session.close()
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A manifest below an index, verified."""
+        """The bytes of a manifest below an index, verified. Raises InvalidInput, DigestMismatch, RegistryError."""
         if descriptor.data is not None:
             return descriptor.data
         if descriptor.size > MANIFEST_LIMIT:
@@ -136,7 +136,10 @@ class RegistrySource:
         raise RegistryError(f"registry '{self._reference.registry}' breaks off: {reason_of(last)}") from last
 
     def _check_header(self, response: BaseHTTPResponse, raw: bytes) -> None:
-        """What Docker-Content-Digest promises must be what came: else something between has changed it."""
+        """Raise DigestMismatch when the bytes are not those of the header Docker-Content-Digest.
+
+        The manifest of a tag has no digest to compare it with; where the header is, a proxy that changed it shows.
+        """
         promised = response.headers.get("Docker-Content-Digest")
         if promised and promised.startswith("sha256:") and promised != digest_of(raw):
             verify_content(raw, promised)
@@ -164,7 +167,7 @@ class RegistrySource:
 class BlobReader:
     """A blob as a stream: opened at the first read, resumed by Range where a connection broke.
 
-    The reader's user hashes on: bytes are delivered once and in order, whatever the connections did.
+    Whoever reads can hash the bytes as they come: each is delivered once and in order, whatever the connections did.
     """
 
     __slots__ = ("_descriptor", "_left", "_open", "_position", "_response", "_sleep", "_stalls")
@@ -185,9 +188,9 @@ class BlobReader:
         self._stalls = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes, empty at the end of the blob (its size is the descriptor's).
+        """At most `size` bytes, empty after as many as the descriptor says: what a registry sends beyond is not read.
 
-        Raises RegistryError when no byte comes for several attempts, InvalidInput when more comes than there should be.
+        Raises RegistryError when several attempts bring no byte, DigestMismatch when another size is announced.
         """
         from urllib3.exceptions import HTTPError
 
@@ -277,9 +280,9 @@ def open_registry(
     warn: Callable[[str], None] | None = None,
     sleep: Callable[[float], None] | None = None,
 ) -> RegistrySource:
-    """The first of the reference's mirrors and registry that has it; its manifest is fetched already.
+    """The first place that has the image: a mirror, else the reference's own registry. Its manifest is fetched already.
 
-    Raises what the registry itself raised: a failing mirror is only passed over.
+    Raises what the registry itself raised: a mirror that fails is passed over, with a warning.
     """
     import time
 
@@ -320,6 +323,7 @@ def _source(
     warn: Callable[[str], None] | None,
     sleep: Callable[[float], None],
 ) -> RegistrySource:
-    # Flags are about the registry that the user named; a mirror has only what registries.conf says of it
+    # The user's flags (--creds, --tls-verify) are about the registry that the user named: a mirror must not get its
+    # password, and may speak plain HTTP only where registries.conf says so
     own = Access(authfile=access.authfile) if endpoint.is_mirror else access
     return RegistrySource(reference, RegistrySession(endpoint, own, warn=warn, sleep=sleep), endpoint.repository, sleep)

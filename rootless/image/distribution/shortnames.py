@@ -24,7 +24,10 @@ _LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 
 
 class Endpoint(NamedTuple):
-    """One place to ask for an image: `host[:port]`, the repository there, and whether its TLS may be unchecked."""
+    """One place to ask for an image: a registry's `host[:port]`, and the repository as that registry calls it.
+
+    insecure: whether registries.conf permits plain HTTP, and TLS whose certificate is not checked.
+    """
 
     host: str
     repository: str
@@ -33,7 +36,7 @@ class Endpoint(NamedTuple):
 
 
 class _Mirror(NamedTuple):
-    """One [[registry.mirror]]. pull: `all`, `digest-only` or `tag-only`, the references that it is asked for."""
+    """One [[registry.mirror]]. pull: the references that it is asked for, `all`, `digest-only` or `tag-only`."""
 
     location: str
     insecure: bool
@@ -41,7 +44,7 @@ class _Mirror(NamedTuple):
 
     @classmethod
     def parse(cls, table: Fields) -> _Mirror:
-        """From its table. Raises InvalidInput."""
+        """The mirror that a table of registries.conf describes. Raises InvalidInput."""
         location = text_member(table, "location")
         if not location:
             raise InvalidInput("a [[registry.mirror]] has no 'location'")
@@ -49,7 +52,11 @@ class _Mirror(NamedTuple):
 
 
 class _Registry(NamedTuple):
-    """One [[registry]]. prefix: the names that it is about, or `*.` and a domain; location: "" = where they say."""
+    """One [[registry]] of registries.conf.
+
+    prefix: the beginning of the names that the entry is about, or `*.` and a domain. location: what stands in the
+    prefix's place when the registry is asked, "" = the names are true.
+    """
 
     prefix: str
     location: str
@@ -60,7 +67,7 @@ class _Registry(NamedTuple):
 
     @classmethod
     def parse(cls, value: object) -> _Registry:
-        """From its table. Raises InvalidInput."""
+        """The entry that a table of registries.conf describes. Raises InvalidInput."""
         table = as_mapping(value, "registry")
         location = text_member(table, "location")
         prefix = text_member(table, "prefix") or location
@@ -76,7 +83,7 @@ class _Registry(NamedTuple):
         )
 
     def covers(self, name: str) -> bool:
-        """Whether it is about the full reference `name`."""
+        """Whether the entry is about the full reference `name`."""
         if self.prefix.startswith("*."):
             return name.partition("/")[0].partition(":")[0].endswith(self.prefix[1:])
         # Components are compared, not characters: "example.com/foo" is not a prefix of "example.com/foobar"
@@ -95,18 +102,22 @@ class Registries:
 
     @classmethod
     def from_json(cls, document: object) -> Registries:
-        """From the cache. Raises InvalidInput."""
+        """What `to_json` has put into the cache. Raises InvalidInput."""
         registries = cls()
         registries.merge(as_mapping(document, "registries.conf"))
         return registries
 
     def to_json(self) -> Fields:
-        """For the cache: one file that says the same as all that were merged."""
+        """The content of one registries.conf that says the same as all files that were merged, for the cache."""
         tables = list(self._registries.values())
         return {"unqualified-search-registries": self._search, "aliases": self._aliases, "registry": tables}
 
     def merge(self, document: Fields) -> None:
-        """Let a further file have its say. Raises InvalidInput for what registries.conf(5) does not allow."""
+        """Add what a further file says, which wins over the files before. Raises InvalidInput.
+
+        Search registries and a [[registry]] of the same prefix are replaced as wholes, aliases one by one
+        (containers-registries.conf.d(5)).
+        """
         search = texts_member(document, "unqualified-search-registries")
         if search is not None:
             self._search = search
@@ -117,7 +128,7 @@ class Registries:
             self._registries[prefix] = as_mapping(value, "registry")
 
     def qualify(self, name: str, *, default_tag: str | None = "latest") -> tuple[Reference, str | None]:
-        """The full reference that `name` means, and why, in words, when a short name was decided by registries.conf.
+        """The full reference that `name` means, and the reason in words when registries.conf decided on a short name.
 
         An alias wins, then the only search registry, then docker.io (when it is searched, or nothing is configured).
         Raises UsageError: malformed, or several registries could be meant.
@@ -170,7 +181,7 @@ class Registries:
         return found
 
     def _match(self, name: str) -> _Registry | None:
-        """The entry with the longest prefix that covers `name`; of two equally long ones the first."""
+        """The entry with the longest prefix that covers `name`, of equally long ones the first; None when none does."""
         covering = [entry for entry in map(_Registry.parse, self._registries.values()) if entry.covers(name)]
         return max(covering, key=lambda entry: len(entry.prefix), default=None)
 
@@ -182,7 +193,10 @@ def _endpoint(name: str, prefix: str, location: str, insecure: bool, *, mirror: 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host[:port]` is this machine by its literal name: only then plain HTTP needs no permission."""
+    """Whether `host[:port]` is this machine, by the text alone: only then plain HTTP needs no permission.
+
+    The name is not resolved: whoever answers for a name could let it lead to 127.0.0.1 once.
+    """
     import ipaddress
 
     name = host_name(host)
@@ -195,7 +209,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """`host[:port]` without port and brackets, lower case."""
+    """The host in `host[:port]`, in lower case and without the brackets of an IPv6 address."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
@@ -232,7 +246,7 @@ def load_registries(cache_directory: str | None = None, files: Sequence[str] | N
             if kept.get("stamps") == stamps and "merged" in kept:
                 return Registries.from_json(kept["merged"])
         except (OSError, InvalidInput):
-            pass  # absent, or another version wrote it: made again below
+            pass  # there is no cache yet, or another version wrote it: it is made again below
     registries = Registries()
     for path in files:
         _merge(registries, path)
@@ -258,7 +272,7 @@ def _stamp(path: str) -> list[object]:
 
 
 def _merge(registries: Registries, path: str) -> None:
-    """Read one file. One that is not ours to read has no say, as with podman."""
+    """Add what one file says. A file that we may not read is left out, as podman does. Raises InvalidInput."""
     import tomllib
 
     try:

@@ -41,7 +41,7 @@ def make_context(host: str, *, verify: bool, directory: str | None = None) -> ss
                 raise InvalidInput(f"cannot read the certificates in '{place}': {e.strerror}") from e
             continue
         _load(context, place, names)
-        break
+        break  # the strongest directory alone counts: an administrator's authority is not added to the user's
     return context
 
 

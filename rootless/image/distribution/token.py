@@ -90,7 +90,7 @@ def is_trusted_realm(realm: str, registry_host: str) -> bool:
 
 
 def scopes_of(challenge: Challenge, own: Sequence[str]) -> list[str]:
-    """What to ask a token for: what the challenge names, and our own needs; actions on one resource are joined."""
+    """The scopes to ask a token for: those that the challenge names and those of `own`, one for each resource."""
     actions: dict[str, dict[str, None]] = {}
     for scope in [*(challenge.parameters.get("scope") or "").split(" "), *own]:
         resource, colon, wanted = scope.rpartition(":")
@@ -100,7 +100,7 @@ def scopes_of(challenge: Challenge, own: Sequence[str]) -> list[str]:
 
 
 def token_url(challenge: Challenge, scopes: Sequence[str]) -> str:
-    """What to GET for a token."""
+    """The URL whose GET gives a token (docker's token authentication): the realm with service and scopes as query."""
     realm = challenge.parameters["realm"]
     query = [("service", challenge.parameters["service"])] if challenge.parameters.get("service") else []
     query += [("scope", each) for each in scopes]
@@ -108,7 +108,7 @@ def token_url(challenge: Challenge, scopes: Sequence[str]) -> str:
 
 
 def refresh_form(challenge: Challenge, scopes: Sequence[str], token: Secret) -> bytes:
-    """What to POST to exchange an identity token for an access token (docker's OAuth2 extension)."""
+    """The form that is sent to the realm to exchange an identity token for an access token (docker's OAuth2)."""
     form = {
         "grant_type": "refresh_token",
         "service": challenge.parameters.get("service", ""),
@@ -120,7 +120,10 @@ def refresh_form(challenge: Challenge, scopes: Sequence[str], token: Secret) -> 
 
 
 def parse_token(raw: bytes, host: str) -> Secret:
-    """The token in a token server's answer. Raises RegistryError."""
+    """The value of the Authorization header for the token in a token server's answer. Raises RegistryError.
+
+    A token with a line end in it would add headers of the server's choice to our requests: only visible ASCII passes.
+    """
     try:
         document = load_json(raw, "token")
         token = document.get("token") or document.get("access_token")
@@ -149,5 +152,5 @@ def _objection(host: str, port: int) -> str:
     try:
         found = [host, *resolve_addresses(host, port)]
     except OSError:
-        found = [host]  # behind a proxy names may not resolve here
+        found = [host]  # behind a proxy names need not resolve here: the proxy resolves them
     return next(filter(None, map(connection_objection, found)), "")

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from rootless.image.distribution.http_session import RegistrySession
     from rootless.image.source import Reader
 
-MONOLITHIC = 4 << 20  # bytes that go as one PUT
+MONOLITHIC = 4 << 20  # bytes up to which a blob goes as one PUT
 CHUNK = 16 << 20  # bytes of a chunk where chunks must be used
-_MOST = 64 << 20  # of a chunk that is kept in memory
+_MOST = 64 << 20  # bytes of the largest chunk of a blob of unknown size, which is kept in memory to be counted
 _PIECE = 1 << 18
-_STALLS = 6  # failures in a row without a byte more on the other side
-_RESTARTS = 3  # uploads that a registry may forget
+_STALLS = 6  # failures in a row after which the registry has no byte more
+_RESTARTS = 3  # how often a registry may forget an upload
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_PAUSE = 60.0
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -37,19 +37,22 @@ _STREAM = {"Content-Type": "application/octet-stream"}
 
 
 class Sent(NamedTuple):
-    """What the registry has now."""
+    """The digest and the size in bytes of the blob that the registry has now."""
 
     digest: str
     size: int
 
 
 def _tell_nobody(count: int) -> None:
-    """The default of `UploadOptions.on_bytes`: nobody wants to know."""
+    """Do nothing: the default of `UploadOptions.on_bytes`, where nobody shows progress."""
 
 
 class UploadOptions(NamedTuple):
-    """How one blob is sent. chunk_size: bytes per request at most (None: as the registry takes them). on_bytes: called
-    with the bytes that were sent so far; what it raises ends the upload."""
+    """How one blob is sent.
+
+    chunk_size: the most bytes of one request (None: all that is left, unless the registry wants less). on_bytes: called
+    with the number of bytes that were sent so far; what it raises ends the upload.
+    """
 
     chunk_size: int | None = None
     on_bytes: Callable[[int], None] = _tell_nobody
@@ -60,7 +63,11 @@ class UploadLost(Exception):
 
 
 def begin_upload(session: RegistrySession, repository: str, query: str = "") -> BaseHTTPResponse:
-    """Ask for a new upload: 202 with a Location, or 201 when `query` asked for a mount that was made."""
+    """Begin an upload, and return the registry's answer, whose body is to be read.
+
+    Its status is 202, with a Location where the bytes go, or 201 when `query` asked for a mount and the registry made
+    it (distribution-spec "Mounting a blob from another repository"). Raises RegistryError, AuthenticationError.
+    """
     response = session.send("POST", f"{repository}/blobs/uploads/{query}", headers={"Content-Length": "0"})
     if response.status in (201, 202):
         return response
@@ -74,9 +81,9 @@ def upload_blob(
     options: UploadOptions,
     begun: BaseHTTPResponse | None = None,
 ) -> Sent:
-    """Send one blob. begun: the answer of a mount that became an upload.
+    """Send one blob. begun: the answer to a mount that the registry did not make, beginning an upload instead.
 
-    Raises RegistryError, AuthenticationError, DigestMismatch (what is read is not what `digest` says).
+    Raises RegistryError, AuthenticationError, DigestMismatch (the bytes are not those of the content's digest).
     """
     for attempt in range(_RESTARTS):
         response = begun or begin_upload(session, repository)
@@ -119,7 +126,7 @@ class _Upload:
             raise RegistryError(f"registry '{session.host}' begins an upload without saying where")
 
     def send(self) -> Sent:
-        """Everything, and the end. Raises UploadLost when the registry forgot the upload."""
+        """Send all bytes and close the upload. Raises UploadLost when the registry forgot the upload."""
         size = self._content.size
         digest = self._content.digest
         if size is not None and size <= MONOLITHIC and digest and not self._chunk and self._send_whole(digest, size):
@@ -129,7 +136,7 @@ class _Upload:
         return self._close()
 
     def cancel(self) -> None:
-        """Tell the registry that nothing more comes; it need not understand."""
+        """Tell the registry that nothing more comes. Registries without DELETE for uploads forget them by their age."""
         from urllib3.exceptions import HTTPError
 
         self._feed.close()
@@ -139,7 +146,7 @@ class _Upload:
             pass  # the registry forgets it by itself
 
     def _send_whole(self, digest: str, size: int) -> bool:
-        """POST then PUT; False when that did not go through and the slow way must find out why."""
+        """Send a small blob as one PUT; False when that did not go through, and PATCH requests must find out why."""
         body = b"".join(self._feed.pieces(0, size + 1))
         self._feed.check()
         headers = {**_STREAM, "Content-Length": str(size)}
@@ -150,14 +157,14 @@ class _Upload:
         if response.status not in (404, 411, 413, 416):
             raise self._session.refusal(response)
         error_text(response)
-        # 404 also when the first of several tries had done it and only its answer was lost
+        # A 404 comes also when an earlier try has put the blob, which ended the upload, and only its answer was lost
         if has_blob(self._session, self._repository, digest, size):
             return True
         self._ask()
         return False
 
     def _send_some(self) -> None:
-        """One PATCH: all that is left, or one chunk."""
+        """Send one PATCH with all that is left, or with one chunk; after a failure ask what has arrived."""
         from urllib3.exceptions import HTTPError
 
         used = self._session.authorization
@@ -182,7 +189,11 @@ class _Upload:
             self._after(response)
 
     def _request(self, start: int) -> tuple[dict[str, str], Callable[[], Iterator[bytes]] | bytes | None]:
-        """Headers and body of the next PATCH from `start`; no body: there is nothing left."""
+        """Headers and body of the next PATCH from byte `start` on; the body is None when nothing is left.
+
+        A body that the content can give again is a callable, which needs no memory. A chunk of a blob of unknown size
+        is read whole, since its length must stand before it.
+        """
         chunk = max(self._chunk, self._least) if self._chunk else None
         size = self._content.size
         if size is not None:
@@ -194,7 +205,7 @@ class _Upload:
         return _ranged(start, len(whole)), whole or None
 
     def _after(self, response: BaseHTTPResponse) -> None:
-        """Make the best of an answer that is no success. Raises RegistryError when there is none."""
+        """Find a way on after an answer that is no success. Raises RegistryError when there is none, UploadLost."""
         status, location = response.status, response.headers.get("Location")
         if status in (307, 308) and location:
             error_text(response)
@@ -210,9 +221,11 @@ class _Upload:
             refused = self._offset
             self._failed(f"it answers {status} {error_text(response)}".rstrip(), pause)
             if status == 416 and self._offset == refused and self._offset != self._feed.end:
-                raise UploadLost  # it says that it has what it refuses to go on from: one byte looks like none
+                # The registry refuses to go on from the very count that it gives: "0-0" stands for one byte as well as
+                # for none, and only a new upload gets away from that
+                raise UploadLost
         elif status in (411, 413) and (self._chunk or _MOST) > (1 << 20):
-            # A proxy in between wants lengths, or no long requests
+            # A proxy in between wants requests to have a length (411), or a smaller one (413)
             error_text(response)
             self._chunk = min(CHUNK, (self._chunk or 2 * CHUNK) // 2)
             self._failed("it takes no request of this size")
@@ -220,7 +233,7 @@ class _Upload:
             raise self._session.refusal(response)
 
     def _failed(self, why: str, pause: float = 0.0) -> None:
-        """Wait, then ask the registry what it has. Raises RegistryError when that leads nowhere."""
+        """Wait, then ask the registry what it has. Raises RegistryError after _STALLS failures without progress."""
         before = self._offset
         if self._stalls >= _STALLS:
             raise RegistryError(f"cannot upload to registry '{self._session.host}': {why}")
@@ -230,10 +243,12 @@ class _Upload:
         if self._offset > before:
             self._stalls = 0
         if self._content.size is None and not self._chunk:
-            self._chunk = CHUNK  # each chunk is then acknowledged for itself
+            # A blob of unknown size was sent as one endless request: in chunks, the registry acknowledges each of them
+            self._chunk = CHUNK
 
     def _ask(self) -> None:
-        """GET the upload's status: what has arrived, and where the rest goes."""
+        """Ask for the upload's status: how much has arrived, and where the rest goes (distribution-spec "Pushing a
+        blob in chunks"). Raises UploadLost, RegistryError."""
         response = self._session.send("GET", self._location)
         if response.status == 404:
             error_text(response)
@@ -244,7 +259,7 @@ class _Upload:
         self._offset = self._accepted(response, None)
         error_text(response)
         if self._offset > self._feed.hashed:
-            raise UploadLost  # it claims bytes that nobody sent
+            raise UploadLost  # the registry claims bytes that nobody has sent
 
     def _accepted(self, response: BaseHTTPResponse, sent: int | None) -> int:
         """How many bytes the registry says it has; `sent` when it says nothing."""
@@ -254,7 +269,7 @@ class _Upload:
             if sent is not None:
                 return sent
             raise UploadLost
-        # "0-0" is said for nothing as well as for one byte
+        # Registries say "0-0" of an upload without bytes as well as of one byte: it is taken for none
         count = end + 1 if end else 0
         if sent is not None and (count > sent or not end):
             return sent
@@ -265,7 +280,7 @@ class _Upload:
             self._location = self._session.url_of(location, base=base)
 
     def _close(self) -> Sent:
-        """PUT with the digest of all bytes."""
+        """End the upload by a PUT with the digest of all bytes. Raises DigestMismatch, UploadLost, RegistryError."""
         sent = self._feed.check()
         url = with_digest(self._location, sent.digest)
         response = self._session.send("PUT", url, headers={"Content-Length": "0"})
@@ -275,7 +290,7 @@ class _Upload:
             return sent
         if status in (404, 416) and has_blob(self._session, self._repository, sent.digest, sent.size):
             error_text(response)
-            return sent  # the first of several tries had done it
+            return sent  # an earlier try has ended the upload, and only its answer was lost
         if status in (404, 416):
             error_text(response)
             raise UploadLost
@@ -287,9 +302,10 @@ def _ranged(start: int, length: int) -> dict[str, str]:
 
 
 class _Feed:
-    """The content as pieces from any byte on; each byte is hashed once, in order.
+    """The content as pieces from any byte on; each byte is hashed once and in order, however often it is sent.
 
-    position: after the last piece. hashed: bytes in the hash. end: all bytes, once the end was seen.
+    position: the offset after the last piece. hashed: how many bytes the hash has. end: how many bytes the content has,
+    None until its end was seen.
     """
 
     def __init__(self, content: BlobContent, on_bytes: Callable[[int], None]) -> None:
@@ -302,7 +318,7 @@ class _Feed:
         self.end: int | None = None
 
     def pieces(self, start: int, limit: int | None) -> Iterator[bytes]:
-        """At most `limit` bytes from `start` on."""
+        """At most `limit` bytes from `start` on (None: all), which is at most `hashed`: no byte may miss the hash."""
         if self._reader is None or start != self.position:
             self.close()
             self._reader = self._content.open(start)
@@ -325,7 +341,7 @@ class _Feed:
             self.end = self.position
 
     def check(self) -> Sent:
-        """Digest and size of everything. Raises DigestMismatch."""
+        """The digest and size of all bytes. Raises DigestMismatch when they are not the content's."""
         wanted = self._content
         found = f"{(wanted.digest or 'sha256:').partition(':')[0]}:{self._hash.hexdigest()}"
         self.close()
@@ -336,14 +352,17 @@ class _Feed:
         return Sent(found, self.hashed)
 
     def close(self) -> None:
-        """Close the reader; `pieces` opens another where it is asked for more."""
+        """Close the reader; `pieces` opens another one when it is asked for more."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
 
 def has_blob(session: RegistrySession, repository: str, digest: str, size: int | None = None) -> bool:
-    """Whether the repository has the blob."""
+    """Whether the repository has the blob. One that the registry has with another size than `size` must be sent again.
+
+    Raises RegistryError, AuthenticationError.
+    """
     response = session.get(f"{repository}/blobs/{digest}", method="HEAD")
     length = whole_number(response.headers.get("Content-Length", ""))
     error_text(response)
@@ -351,5 +370,8 @@ def has_blob(session: RegistrySession, repository: str, digest: str, size: int |
 
 
 def with_digest(location: str, digest: str) -> str:
-    """A Location is used as it came, whatever its query; the digest is one more parameter."""
+    """The URL that closes an upload: the registry's Location with the digest as one more parameter.
+
+    The Location's own query is kept byte for byte: registries keep the upload's signed state there.
+    """
     return f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe='')}"
