@@ -99,8 +99,9 @@ def list_referrers(session: RegistrySession, repository: str, digest: str, artif
 def add_to_tag(destination: RegistryDestination, subject: str, new: Referrer) -> None:
     """List a further artifact in the index under the referrers tag, which clients must do where the registry does not.
 
-    Registries need not support conditional requests: of two clients that write the index at once one loses its entry. So
-    the index is read again after it was written, and written again when the entry is not there. Raises RegistryError.
+    Registries need not support conditional requests: of two clients that write the index at once one loses its entry.
+    So the index is read again after it was written, and written again when the entry is not there. Raises
+    RegistryError.
     """
     tag = referrers_tag(subject)
     for _ in range(_TRIES):
