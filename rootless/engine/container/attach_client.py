@@ -18,9 +18,12 @@ from rootless.errors import InvalidState, RuntimeFailure
 from rootless.monitor import protocol
 
 _CHUNK = 32768
-_MAX_UNSENT = 1 << 18  # of stdin: what the monitor has not taken yet is not read from the user
+# Bytes of stdin that wait for the monitor. With so many waiting no more is read from the user: of a container that
+# reads nothing, a whole file would pile up in this process's memory
+_MAX_UNSENT = 1 << 18
 
-# Stopping the client is for the shell, WINCH is a frame of its own, the rest are about this process and not the user's
+# Stop and continue are the shell's job control of this client, SIGWINCH goes as a frame of its own, and the rest speak
+# of this process (a fault, a timer, a closed pipe) and not of the container's
 _NOT_PROXIED = frozenset(
     {
         signal.SIGKILL,
@@ -47,7 +50,7 @@ _NOT_PROXIED = frozenset(
 
 
 class Streams(NamedTuple):
-    """File descriptors of ours that are attached to the container's streams; None: not attached."""
+    """The descriptors of this process that are attached to the container's streams; None: that stream is not."""
 
     stdin: int | None = 0
     stdout: int | None = 1
@@ -55,7 +58,11 @@ class Streams(NamedTuple):
 
 
 class StreamOptions(NamedTuple):
-    """How to attach. terminal: the container has one; detach_keys: docker's text, None for the default."""
+    """How to attach to a container.
+
+    terminal: the container has one; detach_keys: docker's text ("ctrl-p,ctrl-q"), None for the default; sig_proxy:
+    signals to this process are passed on to the container's, where it has no terminal.
+    """
 
     streams: Streams = Streams()
     terminal: bool = False
@@ -64,9 +71,10 @@ class StreamOptions(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an attachment ended: the container's exit code, or None when the user detached and it runs on.
+    """How an attachment ended: with the container's exit code, or None when the user detached and it runs on.
 
-    is_abandoned: the exit code is ours, for nobody reads our output any more, and the container runs on.
+    is_abandoned: nobody reads our output any more: the exit code is that of a program which SIGPIPE ended (141), and
+    the container runs on.
     """
 
     exit_code: int | None
@@ -80,9 +88,10 @@ class Outcome(NamedTuple):
 
 
 def spawn_monitor(connection: int | None = None) -> socket.socket:
-    """Our end of a monitor's fd 3; connection: that of one which the console script has started already.
+    """A socket to a new monitor, which waits at its fd 3 to be told what to launch.
 
-    Closing it before `launch` ends the monitor; nothing is left then.
+    connection: the descriptor of such a socket, where the console script has started a monitor already. Closing the
+    socket before a launch ends the monitor, and nothing of it is left.
     """
     if connection is None:
         from rootless.engine.container import spawn
@@ -92,10 +101,10 @@ def spawn_monitor(connection: int | None = None) -> socket.socket:
 
 
 def launch_detached(connection: socket.socket, directory: str, warn: Callable[[str], None] | None = None) -> int:
-    """Have the monitor start the container of `directory`, leave it running and return its pid.
+    """Have the monitor start the container in `directory`, leave it running and return its first process's pid.
 
-    warn: gets what the launch has to tell.
-    Raises the error of the step that failed (RuntimeFailure, CommandNotFound, CommandNotExecutable).
+    warn: is called with each warning of the launch. Raises the error of the step that failed (RuntimeFailure,
+    CommandNotFound, CommandNotExecutable).
     """
     with connection:
         try:
@@ -119,10 +128,10 @@ def launch_attached(
     on_started: Callable[[int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Have the monitor start the container of `directory` and stay attached until it ends or the user detaches.
+    """Have the monitor start the container in `directory` and stay attached until it ends or the user detaches.
 
-    on_started is called with the container's pid, warn with what the launch has to tell. Raises the error of the step
-    that failed.
+    on_started is called with the pid of its first process, warn with each warning of the launch. Raises the error of
+    the step that failed.
     """
     client = _Client(connection, options, on_started, warn)
     client.send(protocol.message(protocol.LaunchRequest(directory, client.request())))
@@ -132,7 +141,7 @@ def launch_attached(
 def attach(socket_path: str, options: StreamOptions, on_started: Callable[[int], None] | None = None) -> Outcome:
     """Attach to the running container whose monitor listens at `socket_path` (`<runtime>/containers/<id>.sock`).
 
-    Raises InvalidState when nothing listens there, or somebody else does: he would read what the user types.
+    Raises InvalidState when no process listens there, or one of another user does: it would read what the user types.
     """
     client = _Client(_connect(socket_path), options, on_started)
     client.send(protocol.message(client.request()))
@@ -140,7 +149,7 @@ def attach(socket_path: str, options: StreamOptions, on_started: Callable[[int],
 
 
 def wait(socket_path: str) -> int | None:
-    """Block until the container's next exit and return its code; None when its monitor is gone without telling."""
+    """Block until the container's next exit and return its code; None when its monitor ended without sending one."""
     nothing = StreamOptions(streams=Streams(None, None, None), sig_proxy=False)
     try:
         return attach(socket_path, nothing).exit_code
@@ -152,9 +161,10 @@ def _connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     directory = -1
     try:
-        # sun_path holds 107 bytes: a longer path goes through its directory's descriptor
+        # sun_path holds 107 bytes (unix(7)), and a runtime directory may be longer: its descriptor makes a short path
         directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        # Without $XDG_RUNTIME_DIR the directory is below /tmp, where any user could have been first at the name
         if protocol.peer_uid(connection) != os.geteuid():
             connection.close()
             raise InvalidState(
@@ -177,7 +187,7 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def _started(payload: bytes, warn: Callable[[str], None] | None) -> int:
-    """The pid of a STARTED frame; its warnings are passed on."""
+    """The pid in a STARTED frame, whose warnings are handed to `warn` first."""
     notice = protocol.StartNotice.from_json(protocol.read_payload(payload))
     for text in notice.warnings:
         if warn is not None:
@@ -193,7 +203,7 @@ def _lost(what: str) -> RuntimeFailure:
 
 
 class _Client:
-    """One attachment: poll loop over the connection, the user's stdin and a pipe that signals wake."""
+    """One attachment: a poll loop over the connection, the user's stdin, and a pipe into which signals are written."""
 
     def __init__(
         self,
@@ -212,11 +222,11 @@ class _Client:
         self.unsent = bytearray()
         self.pid: int | None = None
         self.reading = options.streams.stdin is not None
-        # asked now: of a terminal that was closed it would be untrue
+        # Asked now, as isatty(3) says no of a terminal that has been closed meanwhile
         self.stdin_is_terminal = options.terminal and self.reading and is_terminal(options.streams.stdin or 0)
 
     def request(self) -> protocol.AttachRequest:
-        """What we want to be attached to, with the size of our terminal."""
+        """The request to attach the chosen streams, with the size of our terminal in rows and columns."""
         streams = self.options.streams
         return protocol.AttachRequest(
             stdin=streams.stdin is not None,
@@ -237,7 +247,10 @@ class _Client:
         self.unsent += frame
 
     def run(self, what: str) -> Outcome:
-        """Carry bytes until EXIT, ERROR, a detach, or the monitor's end."""
+        """Carry bytes until the monitor sends EXIT or ERROR, or the user detaches.
+
+        Raises the error that ERROR holds, and RuntimeFailure, naming `what`, when the monitor ends before.
+        """
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         restore_signals = self._take_signals(wake_write)
         stdin = self.options.streams.stdin
@@ -256,7 +269,8 @@ class _Client:
 
     def _take_signals(self, wake_write: int) -> Callable[[], None]:
         numbers = {signal.SIGWINCH} if self.options.terminal else set()
-        # as docker: with a terminal the keys arrive as bytes, and a signal to us is meant for us
+        # As with docker: of a container with a terminal the interrupt key arrives as a byte, and its own terminal makes
+        # a signal of it. A signal that this process gets is meant for this process then
         if self.options.sig_proxy and not self.options.terminal:
             numbers |= signal.valid_signals() - _NOT_PROXIED
         elif self.options.terminal and is_terminal(self.options.streams.stdin or 0):
@@ -264,10 +278,10 @@ class _Client:
         try:
             old_wakeup = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         except ValueError:
-            return lambda: None  # not the main thread: signals are somebody else's
+            return lambda: None  # Only the main thread can take signals: a program that calls us from another keeps its
         old_handlers = {}
         for number in numbers:
-            # what our parent had ignored (nohup) stays ignored
+            # What our parent had set to be ignored (nohup) stays ignored
             if signal.getsignal(number) is not signal.SIG_IGN:
                 old_handlers[number] = signal.signal(number, lambda *_: None)
 
@@ -318,14 +332,14 @@ class _Client:
             except BlockingIOError:
                 return
             except (BrokenPipeError, ConnectionResetError):
-                self.unsent.clear()  # the EXIT frame, or the lack of one, is read next
+                self.unsent.clear()  # The monitor takes no more; the EXIT frame that it sent before is still to be read
 
     def _take(self, kind: int, payload: bytes) -> Outcome | None:
         streams = self.options.streams
         if kind in (protocol.STDOUT, protocol.STDERR):
             fd = streams.stdout if kind == protocol.STDOUT else streams.stderr
             if fd is not None and not write_all(fd, payload):
-                # who read our output is gone: as for any program in a pipeline
+                # The reader of our output has gone: any program of a pipeline is ended by SIGPIPE then
                 return Outcome(128 + signal.SIGPIPE, self.pid, is_abandoned=True)
         elif kind == protocol.STARTED:
             self.pid = _started(payload, self.warn)
@@ -338,17 +352,17 @@ class _Client:
         return None
 
     def _read_stdin(self, stdin: int) -> bool:
-        """Pass on what was typed; whether the user detached."""
+        """Pass on what was typed, and return whether the user detached."""
         try:
             typed = os.read(stdin, _CHUNK)
         except BlockingIOError:
             return False
         except OSError:
-            typed = b""  # EIO: our terminal is gone
+            typed = b""  # EIO: our terminal has been closed
         if not typed:
             if self.stdin_is_terminal:
-                # In raw mode no key is an end of input: the terminal was closed. The container's shell gets no word of
-                # that and lives on, as docker has it.
+                # In raw mode no key means the end of input, so the terminal was closed. The container's shell is not
+                # told and lives on, as with docker
                 sys.exit(128 + signal.SIGHUP)
             self.reading = False
             self.send(protocol.frame(protocol.STDIN_EOF))

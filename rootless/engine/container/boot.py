@@ -1,6 +1,6 @@
 """`start --after-boot`: the containers that a docker daemon would start when the host comes up.
 
-There is no daemon to ask: a user's systemd unit (contrib/systemd) or a crontab's @reboot line calls it.
+As there is no daemon here, a user's systemd unit (contrib/systemd) or a crontab's @reboot line runs the command.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def wanted_after_boot(engine: Engine) -> list[str]:
     """Names of the containers to start, oldest first.
 
-    always: each that ever ran; unless-stopped: each that the user did not stop; on-failure: each that was cut off.
-    Containers that were made on another host of a shared home are that host's.
+    By restart policy these are, of `always`, each container that ever ran; of `unless-stopped`, each that its user has
+    not stopped; of `on-failure`, each that was cut off or failed. Containers that were made on another host which
+    shares the home are left to that host: started here too, they would run twice on the same files.
     """
     chosen = []
     for record in readable_records(engine):
@@ -30,7 +31,7 @@ def wanted_after_boot(engine: Engine) -> list[str]:
             if record.host == os.uname().nodename and _is_wanted(engine, record):
                 chosen.append((record.created, record.name))
         except NotFound:
-            continue  # a container of --rm, which the reboot has ended
+            continue  # A container of --rm that the reboot has ended: looking at its state removed it
         except InvalidInput as e:
             tell_damaged(engine, record.id, e)
     return [name for _, name in sorted(chosen)]

@@ -1,4 +1,7 @@
-"""A running container's cgroup for the engine's verbs: found by its state, joined, changed, emptied. It makes none."""
+"""A running container's cgroup for the engine's verbs: found by its state, joined, read, emptied.
+
+It makes none: the monitor does, before the container's first process starts.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
     from rootless.runtime.cgroups.usage import Effective
 
 _HEXADECIMAL = frozenset("0123456789abcdef")
-_YOUNG = 60.0  # seconds in which an empty cgroup may belong to a container that just starts
+_YOUNG = 60.0  # seconds for which an empty cgroup is kept, as it may be that of a container that just starts
 
 
 def group_of(state: ContainerState) -> Group | Group1 | None:
-    """The cgroup of a container that runs here; None without one."""
+    """The cgroup of a container that runs on this host; None where it has no cgroup of its own."""
     known = state.cgroup
     if not known or state.remote:
         return None
@@ -32,9 +35,10 @@ def group_of(state: ContainerState) -> Group | Group1 | None:
 
 
 def joiner(engine: Engine, state: ContainerState, launch: LaunchPlan) -> Callable[[int], None] | None:
-    """What moves a further process of the container into its cgroup; None without one.
+    """A function that moves a further process of the container, given its pid, into the container's cgroup.
 
-    A process that cannot be moved there is outside of the limits: an error where they are strict, else one warning.
+    None where the container has no cgroup. A process that cannot be moved would run outside of the limits: the function
+    raises HostLimit then where the limits are strict, and else warns.
     """
     group = group_of(state)
     if group is None:
@@ -53,18 +57,21 @@ def joiner(engine: Engine, state: ContainerState, launch: LaunchPlan) -> Callabl
 
 
 def kill_all(state: ContainerState) -> None:
-    """SIGKILL to every process in the container's cgroup, so that none survives its first one."""
+    """Send SIGKILL to every process in the container's cgroup, so that none outlives its first process.
+
+    A container that shares another's pid namespace needs that, as no end of a namespace ends its processes.
+    """
     group = group_of(state)
     if group is None:
         return
     try:
         group.kill()
     except RootlessError:
-        pass  # the first process gets its signal all the same, and takes its pid namespace along
+        pass  # The caller signals the first process all the same, whose end ends its pid namespace (pid_namespaces(7))
 
 
 def cgroup_facts() -> dict[str, object]:
-    """What `info` tells: docker's keys, what was delegated, and the limits that the whole of us is under."""
+    """The members of `info` about cgroups: docker's, what was delegated, and the limits above all our containers."""
     from rootless.host import cgroups
     from rootless.runtime.cgroups.usage import tightest_limits
 
@@ -97,7 +104,7 @@ def cgroup_facts() -> dict[str, object]:
 
 
 def shown_limits(limits: Effective) -> dict[str, object]:
-    """Effective limits as `info` and `inspect` show them; 0: none."""
+    """Effective limits in docker's units, as `info` and `inspect` show them; 0 (of swap -1) where there is none."""
     return {
         "Memory": limits.memory or 0,
         "MemorySwap": limits.swap if limits.swap is not None else -1,
@@ -108,7 +115,10 @@ def shown_limits(limits: Effective) -> dict[str, object]:
 
 
 def effective_limits(state: ContainerState) -> dict[str, object] | None:
-    """The limits in force for a running container: the least of its own and of those above it; None unknown."""
+    """The limits in force for a running container: the tightest of its own and of those above it.
+
+    None where they are not known: without a cgroup of its own, and with version 1 of cgroups.
+    """
     group = group_of(state)
     if group is None or group.version != 2:
         return None
@@ -118,9 +128,10 @@ def effective_limits(state: ContainerState) -> dict[str, object] | None:
 
 
 def prune_stale(engine: Engine) -> int:
-    """Remove empty cgroups of ours that no container of this store has any more; how many.
+    """Remove the empty cgroups that ended containers have left, and return how many they were.
 
-    systemd removes its scopes itself: what can be left is below a directory that is the user's.
+    A cgroup with processes stays: it may be that of another store's container. systemd removes its scopes itself, so
+    that only directories which are delegated to the user are searched.
     """
     from rootless.host import cgroups
     from rootless.monitor import reap

@@ -1,4 +1,7 @@
-"""rm and prune of containers: the name goes first, then the files. Running ones only by force."""
+"""`rm` and `prune` of containers: the name is removed first, then the files.
+
+A kill in between leaves a directory without a name, which is no container any more and which garbage collection finds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,11 @@ if TYPE_CHECKING:
 
 
 def remove_container(engine: Engine, container: str, *, force: bool = False, volumes: bool = False) -> str:
-    """Remove a container (force: kill it first; volumes: its anonymous volumes too); its id."""
+    """Remove a container and return its id.
+
+    force: one that runs is killed first, and one with a damaged record is removed; volumes: its anonymous volumes go
+    too. Raises NotFound; InvalidState for one that runs; InvalidInput for a damaged one.
+    """
     containers = engine.store.containers
     container_id = containers.find(container)
     state = state_of(engine, container_id)
@@ -46,7 +53,7 @@ def remove_container(engine: Engine, container: str, *, force: bool = False, vol
         _remove_damaged(engine, container_id)
         return container_id
     if record is None:
-        return container_id  # a --rm container, whose monitor has done it
+        return container_id  # a container of --rm: its monitor has removed it after the kill
     remove(engine, record, volumes=volumes)
     return container_id
 
@@ -54,8 +61,10 @@ def remove_container(engine: Engine, container: str, *, force: bool = False, vol
 def remove_containers(
     engine: Engine, containers: Sequence[str], *, force: bool = False, volumes: bool = False
 ) -> Iterator[Ended]:
-    """Remove several as `remove_container` does; those that run are killed all at once, and each is removed when it has
-    ended."""
+    """Remove several containers as `remove_container` does, and yield each one's result in the order of their ends.
+
+    Those that run are killed all at once, not one after another.
+    """
 
     def begin(container: str) -> Target | None:
         return begin_forced_end(engine, container) if force else None
@@ -71,7 +80,7 @@ def remove_containers(
 
 
 def _remove_damaged(engine: Engine, container_id: str) -> None:
-    """Delete a container that does not run, and whose record cannot be read: its volumes stay."""
+    """Delete a container that does not run and whose record cannot be read. Its volumes, named there alone, stay."""
     store = engine.store
     try:
         id_map = store.containers.read_launch(container_id).id_map
@@ -89,7 +98,7 @@ def _record(engine: Engine, container_id: str) -> ContainerRecord | None:
 
 
 def remove(engine: Engine, record: ContainerRecord, *, volumes: bool) -> None:
-    """Delete a container that does not run, and with `volumes` the anonymous volumes that nobody else uses."""
+    """Delete a container that does not run, and with `volumes` the anonymous volumes that no other container uses."""
     engine.store.containers.remove(record.id, record.id_map)
     events.record_container(engine, record, "destroy")
     if not volumes:
@@ -99,11 +108,14 @@ def remove(engine: Engine, record: ContainerRecord, *, volumes: bool) -> None:
             try:
                 engine.store.volumes.remove(mount.name)
             except (NotFound, InvalidState):
-                continue  # gone, or another container has it by --volumes-from
+                continue  # it has gone, or another container uses it by --volumes-from
 
 
 def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None) -> PruneReport:
-    """Remove every container that does not run (filters: until, label)."""
+    """Remove every container that does not run. filters: docker's `until`, `label` and `label!`.
+
+    One that cannot be removed stays with a warning, and the others are removed all the same.
+    """
     from rootless.storage.layers.tree_sizes import tree_sizes
 
     wanted = Filters(filters or {}, ("label", "label!", "until"))
@@ -121,7 +133,7 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
             (size,) = tree_sizes([engine.store.containers.path(container_id, "upper")], engine.store.id_map)
             remove(engine, record, volumes=False)
         except NotFound:
-            continue  # a container of --rm whose monitor was killed: looking at it has removed it
+            continue  # a container of --rm whose monitor was killed: `state_of` has removed it
         except RootlessError as e:
             engine.warn(f"container {container_id[:12]} stays: {e.message}")
             continue
@@ -132,7 +144,11 @@ def prune_containers(engine: Engine, *, filters: Mapping[str, Sequence[str]] | N
 
 
 def _is_being_started(engine: Engine, container_id: str) -> bool:
-    """A `run` that has just published its container, or a monitor that launches it."""
+    """Whether a container that was never started may be just about to start.
+
+    Either a monitor launches it, or a `run` has published it moments ago and did not get as far as the monitor yet.
+    Removing it then would make that `run` fail.
+    """
     from rootless.monitor import reap
 
     directory = engine.store.containers.path(container_id)
@@ -144,12 +160,16 @@ def _is_being_started(engine: Engine, container_id: str) -> bool:
         return False
 
 
-_YOUNG = 60.0  # seconds in which a socket at which nobody listens may belong to a monitor that just begins
+_YOUNG = 60.0  # seconds for which a socket without a listener is kept: bind(2) makes it before listen(2) is called
 _SUFFIX = ".sock"
 
 
 def _remove_sockets(engine: Engine) -> None:
-    """Remove the sockets at which nobody listens. Another store's are among them, so that each is tried."""
+    """Remove the sockets of monitors that are no more.
+
+    The directory also has those of the user's other stores. So each is tried, and only a socket that refuses a
+    connection (ECONNREFUSED: no process listens) is removed.
+    """
     import socket
 
     directory = f"{engine.directories.runtime}/containers"

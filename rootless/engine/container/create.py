@@ -1,6 +1,7 @@
 """`create`: plan, then acquire what the plan counts on, then publish; the name is written last.
 
-On any error everything made so far is removed again; a kill leaves a nameless directory, which `prune` finds.
+On any error all that was made so far is removed again. A kill leaves a directory without a name, which is no container
+and which `prune` removes.
 """
 
 from __future__ import annotations
@@ -37,21 +38,25 @@ class Made:
 
 
 class Created(NamedTuple):
-    """A container that was made. directory: where its files are."""
+    """A container that was made. id: 64 hexadecimal digits; directory: where its files are."""
 
     id: str
     directory: str
 
 
 def create_container(engine: Engine, options: ContainerOptions) -> str:
-    """Make a container that is not started; its id (64 hex digits). Writes --cidfile. On error nothing is left."""
+    """Make a container that is not started, write --cidfile, and return its id (64 hexadecimal digits).
+
+    Raises as `make` does, and leaves nothing then.
+    """
     return make(engine, options).id
 
 
 def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> Created:
     """Make a container. starts: it is started next, so that its ports must be free now.
 
-    Raises what is wrong with the options, image or host; nothing is left then.
+    Raises UsageError for wrong options, ImageNotFound and the errors of a pull, AlreadyExists for a name in use,
+    HostLimit for what the host cannot do. Nothing of the container is left then.
     """
     store = engine.store
     if options.cidfile and os.path.lexists(options.cidfile):
@@ -59,7 +64,8 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
             f"container ID file found, make sure the other container isn't running or delete '{options.cidfile}'"
         )
     launchfile.restart_policy(options.restart, rm=options.rm)
-    # the lock keeps garbage collection away from layers and volumes that only we know of yet
+    # Until the name is written no file refers to the layers and volumes of this container. Garbage collection would
+    # remove them, so it takes the same lock exclusively
     with store.using():
         image = image_in_use.image_for(engine, options.image, pull=options.pull, platform=options.platform)
         if options.mount:
@@ -90,7 +96,7 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
 def plan_container(
     engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts: bool = False
 ) -> ContainerPlan:
-    """The plan of a container of an image that is here. It makes nothing; warnings of the plan are told."""
+    """The plan of a container of an image in the store. It makes nothing. The plan's warnings go to the user."""
     facts = host_facts.look(engine, options, image, starts=starts)
     planned = plan(options, host_facts.image_facts(image), facts, engine.settings)
     for warning in planned.warnings:
@@ -101,8 +107,8 @@ def plan_container(
 def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
     """Make what the plan counts on: the directory, volumes, layers for the id map, the root filesystem's directories.
 
-    made: takes what exists now, for the case that this or what follows fails. Raises AlreadyExists for a name that is
-    in use, HostLimit.
+    made: is filled with what this has made, so that the caller can remove it when this or what follows fails. Raises
+    AlreadyExists for a name that is in use, UsageError, HostLimit.
     """
     from rootless.storage import drivers
 
@@ -151,7 +157,10 @@ def _make_directory(engine: Engine, planned: ContainerPlan) -> str:
 
 
 def _has_gone(engine: Engine, name: str) -> bool:
-    """Whether the container that had `name` is no more: one of --rm whose monitor was killed goes when looked at."""
+    """Whether the container that had `name` is no more.
+
+    One of --rm whose monitor was killed is still there until some command asks for its state, which removes it.
+    """
     from rootless.engine.container.reconcile import state_of
 
     try:
@@ -159,12 +168,17 @@ def _has_gone(engine: Engine, name: str) -> bool:
     except NotFound:
         return True
     except RootlessError:
-        pass  # damaged: it keeps its name
+        pass  # The container is damaged, and keeps its name until its user removes it
     return False
 
 
 def publish(engine: Engine, planned: ContainerPlan) -> None:
-    """Write the plan's files, and the name last: from then on the container exists. Raises AlreadyExists."""
+    """Write the plan's files, and the name last: from then on the container exists.
+
+    The files are not synced one by one: publishing syncs them together before it writes the name, so that after a power
+    cut no name stands for files that are empty. A container of --rm is not synced, as no boot starts it again. Raises
+    AlreadyExists for a name that another command took first.
+    """
     from rootless.records.json_file import write_record
 
     containers, launch = engine.store.containers, planned.launch
@@ -182,7 +196,7 @@ def publish(engine: Engine, planned: ContainerPlan) -> None:
 
 
 def _undo(engine: Engine, container_id: str, made: Made) -> None:
-    """Remove what `acquire` has made; an error of that is less news than the one that brought us here."""
+    """Remove what `acquire` has made. An error of that is only a warning, so that the user sees the first error."""
     store = engine.store
     try:
         if made.directory is not None:

@@ -1,4 +1,7 @@
-"""Waits for the ends of many containers at once, and kills each when its time is up. What each is sent, others say."""
+"""Waits for the ends of many containers at once, and kills each when its time is up.
+
+The callers (`stop`, `kill`, `rm`, `restart`) say what each container is sent to end it.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,31 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _SETTLE_POLL = 0.01  # seconds between looks at the locks of monitors that clean up
-_SPARE_DESCRIPTORS = 64  # of the limit of open files, for all that is not a container
+_SPARE_DESCRIPTORS = 64  # of the limit of open files, left for all else than the two of each container
 _LONGEST_WAIT = (1 << 31) - 1  # milliseconds; poll(2) takes an int
 
 
 class Ended(NamedTuple):
-    """A container that does not run any more, or why that is not so. position: of its name in what was asked for."""
+    """A container that does not run any more, or the error for which it may. position: that of its name in the list."""
 
     position: int
     error: RootlessError | None = None
 
 
 class Target:
-    """A process of a running container, held so that its number cannot come to mean another process.
+    """A process to be ended, held by a pidfd, so that no signal can go to another process which got its number.
 
-    Its first process, with the monitor's lock for waiting until the monitor has cleaned up; or the monitor itself.
+    It is the first process of a running container, or the monitor of one that waits for its next start. The first has
+    the monitor's lock beside it, by which the end of the monitor's cleaning up is seen.
     """
 
     __slots__ = ("_lock", "deadline", "on_end", "pidfd", "state")
 
     def __init__(self, directory: str, state: ContainerState, what: str) -> None:
-        """The first process of the container in `directory`. Raises InvalidState, with the name `what`, when it has
-        ended."""
+        """Take the first process of the container in `directory`, whose name is `what`.
+
+        Raises InvalidState when it has ended.
+        """
         try:
             self._lock = os.open(f"{directory}/monitor.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as e:
@@ -72,7 +78,7 @@ class Target:
         return target
 
     def signal(self, number: int) -> None:
-        """Send a signal; none if it has ended. Raises HostLimit when the kernel refuses."""
+        """Send a signal; do nothing if the process has ended. Raises HostLimit when the kernel refuses."""
         from rootless.kernel.process import pidfd_send_signal
 
         try:
@@ -83,12 +89,16 @@ class Target:
             raise HostLimit(f"cannot send signal {number} to the container: {e.strerror}") from e
 
     def kill(self) -> None:
-        """SIGKILL to all processes of the container. Raises HostLimit when the kernel refuses."""
+        """Send SIGKILL to all processes of the container. Raises HostLimit when the kernel refuses."""
         kill_all(self.state)
         self.signal(_SIGKILL)
 
     def has_settled(self) -> bool:
-        """Whether the monitor has written the last state, removed a --rm container, and gone."""
+        """Whether the monitor has written the last state, removed a container of --rm, and ended.
+
+        The monitor holds the lock exclusively until then, and the kernel drops it even if the monitor is killed. There
+        is no event to wait for that lock with others in one poll(2), so the caller asks again and again.
+        """
         if self._lock < 0:
             return True
         try:
@@ -99,7 +109,7 @@ class Target:
         return True
 
     def close(self) -> None:
-        """Let the process go."""
+        """Close the descriptors; the process itself is left alone."""
         os.close(self.pidfd)
         if self._lock >= 0:
             os.close(self._lock)
@@ -116,7 +126,10 @@ def _open_process(pid: int, started: int) -> int:
     from rootless.kernel.process import pidfd_open
     from rootless.kernel.procfs import start_time
 
-    pidfd = pidfd_open(pid)  # first: then what start_time says is said of this very process
+    # The pidfd is opened before start_time is read. If the number still belongs to the recorded process after that, it
+    # did so before, and the pidfd is of that process. The other way about it could end between the two calls, and the
+    # pidfd be that of a stranger
+    pidfd = pidfd_open(pid)
     try:
         if start_time(pid) != started:
             raise ProcessLookupError
@@ -127,12 +140,11 @@ def _open_process(pid: int, started: int) -> int:
 
 
 def end_together(containers: Sequence[str], begin: Callable[[str], Target | None]) -> Iterator[Ended]:
-    """Tell all of `containers` to end, and yield each as soon as it has ended: they have the same time, not one after
-    another.
+    """Tell all of `containers` to end, and yield each as soon as it has ended. Their times run at once.
 
-    begin: sends a container what shall end it, and returns what is waited for: its `deadline` says when it is killed,
-    its `on_end` is called when it has ended. None: it does not run. An error of one is in its `Ended` and stops no
-    other.
+    begin: is given a container's name, sends what shall end the container, and returns the process to wait for, or None
+    where it does not run. The `deadline` of the process (time.monotonic()) says when it is killed, and its `on_end` is
+    called when it has ended. An error of one container is in its `Ended` and stops no other.
     """
     import resource
 
@@ -143,7 +155,10 @@ def end_together(containers: Sequence[str], begin: Callable[[str], Target | None
 
 
 class _Endings:
-    """As many containers as we may hold at once. first: the position of the first of them."""
+    """The ends of as many containers as the limit of open files allows at once.
+
+    first: the position of the first of them in the whole list.
+    """
 
     def __init__(self, first: int, containers: Sequence[str], begin: Callable[[str], Target | None]) -> None:
         self.first = first
@@ -168,7 +183,9 @@ class _Endings:
                     continue
                 self.running[target.pidfd] = (position, target)
                 self.poll.register(target.pidfd, select.POLLIN)
-            yield from ended  # not before: what is done with these must keep no other waiting
+            # Only now, when all have been told to end: the caller takes its time with each that is yielded (it may
+            # remove files or start it again), and the others use that time to end
+            yield from ended
             while self.running or self.settling:
                 yield from self._turn()
         finally:
@@ -176,7 +193,7 @@ class _Endings:
                 target.close()
 
     def _turn(self) -> list[Ended]:
-        """Wait for the next end or deadline; what has ended and settled by then."""
+        """Wait for the next end or deadline, and return the containers that have ended and settled by then."""
         ended = []
         for position, target in list(self.running.values()):
             if target.deadline is not None and target.deadline <= time.monotonic():
@@ -204,7 +221,7 @@ class _Endings:
         return target
 
     def _patience(self) -> int | None:
-        """Milliseconds until something is to be done though nothing has ended; None: never."""
+        """Milliseconds until there is something to do even if no process ends before; None: there never is."""
         if self.settling:
             return int(_SETTLE_POLL * 1000)
         deadlines = [target.deadline for _, target in self.running.values() if target.deadline is not None]

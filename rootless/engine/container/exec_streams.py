@@ -1,6 +1,7 @@
 """Carries bytes between the caller's streams and a process that `exec` started; no monitor is involved.
 
-The process gets pipes or a pty, never the caller's own terminal or files (CVE-2017-5226: no keys pushed into it).
+The process gets pipes or a pty, never the caller's own terminal or files. With the terminal it could push keys into the
+caller's shell by the ioctl TIOCSTI, which runs them outside of the container (CVE-2017-5226).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rootless.runtime.process.running import Process
 
 _CHUNK = 1 << 16
-_GRACE = 0.2  # seconds for output of children that outlive the process
+_GRACE = 0.2  # seconds without output after the process's end, until children of it that hold the pipes are left alone
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -50,9 +51,10 @@ class Pipes:
 
 
 class Carrier:
-    """One exec session until the process ends, or the user types the detach keys.
+    """The streams of one exec session, until the process ends or the user types the detach keys.
 
-    inputs: (our stdin, fd towards the process) or None; outputs: fd from the process → our fd.
+    stdin: our descriptor that is read, -1 for none; sink: the one towards the process into which that is written;
+    outputs: descriptor from the process → our descriptor.
     """
 
     def __init__(self, process: Process, *, detach_keys: str = "") -> None:
@@ -67,7 +69,7 @@ class Carrier:
         self.is_abandoned = False
 
     def use_pipes(self, pipes: Pipes) -> None:
-        """Carry over the pipes of a process without a terminal."""
+        """Carry the bytes of a process without a terminal, over its pipes."""
         self.sink, out, err = pipes.ours
         self.stdin = 0 if self.sink >= 0 else -1
         self.outputs = {out: 1, err: 2}
@@ -75,7 +77,7 @@ class Carrier:
             os.set_blocking(self.sink, False)
 
     def use_terminal(self, *, interactive: bool) -> None:
-        """Carry over the pty's master."""
+        """Carry the bytes of a process with a terminal, over the master of its pty. interactive: keys too."""
         assert self.terminal is not None
         self.outputs = {self.terminal: 1}
         os.set_blocking(self.terminal, False)
@@ -84,7 +86,10 @@ class Carrier:
         self._resize()
 
     def run(self) -> int | None:
-        """Carry until the end; the exit status, None after a detach."""
+        """Carry bytes until the end, and return the process's exit code; None after a detach.
+
+        Where nobody reads the pty's output any more it is 141, as of a program that SIGPIPE ended.
+        """
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         numbers = [signal.SIGWINCH] if self.terminal is not None else [*_FORWARDED]
         handlers = {n: signal.signal(n, lambda *_: None) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
@@ -120,7 +125,7 @@ class Carrier:
                 poll.register(fd, events)
             ready = dict(poll.poll(_GRACE * 1000 if self.ended else None))
             if self.ended and not ready:
-                return False  # what still holds the pipes open was started in the background
+                return False  # A process that the first one left in the background holds the pipes, perhaps for ever
             if wake_read in ready:
                 self._signals(os.read(wake_read, 4096))
             if self.process.pidfd in ready:
@@ -138,18 +143,21 @@ class Carrier:
         except BlockingIOError:
             return
         except OSError:
-            chunk = b""  # EIO: nobody has the pty open any more
+            chunk = b""  # EIO: no process has the pty open any more
         is_abandoned = bool(chunk) and not write_all(self.outputs[fd], chunk)
         if not chunk or is_abandoned:
             del self.outputs[fd]
             if fd != self.terminal:
-                os.close(fd)  # the process gets SIGPIPE, as in any pipeline
+                os.close(fd)  # At its next write the process gets SIGPIPE, as in any pipeline
             elif is_abandoned:
                 self._hang_up()
 
     def _hang_up(self) -> None:
-        """Nobody reads what comes from the pty. Its processes would block when it is full, and we wait for them for
-        ever: they get SIGHUP instead, as those of a terminal that is closed."""
+        """Close the pty, as nobody reads what comes from it any more.
+
+        Left open it would fill up, its processes would block, and we would wait for them for ever. So they get SIGHUP,
+        as those of a terminal that is closed.
+        """
         self.is_abandoned = True
         self.process.close_console()
         self.terminal = None
@@ -157,7 +165,7 @@ class Carrier:
         self.unsent.clear()
 
     def _read_stdin(self) -> bool:
-        """Take what was typed; whether the user detached."""
+        """Take what was typed, and return whether the user detached."""
         try:
             typed = os.read(self.stdin, _CHUNK)
         except BlockingIOError:
@@ -167,6 +175,7 @@ class Carrier:
         if not typed:
             self.stdin = -1
             if self.terminal is not None:
+                # One direction of a pty cannot be closed: the character Ctrl-D stands for the end of input (VEOF)
                 self.unsent += b"\x04"
             return False
         passed, detached = self.keys.filter(typed)
@@ -209,8 +218,12 @@ class Carrier:
                 pass  # it has ended
 
     def _leave_a_reader(self) -> None:
-        """After a detach the pty must stay open and be read, or the process is hung up on or blocks."""
-        # we may lead the session of a terminal that closes right after us
+        """Leave a process that reads the pty after a detach.
+
+        When the last descriptor of a pty's master is closed, the processes at the pty get SIGHUP; and when nobody reads
+        the master, their writes block as soon as it is full.
+        """
+        # When this process leads the session of its terminal, its end sends SIGHUP to the whole foreground group
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if os.fork():
             return

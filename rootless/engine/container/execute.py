@@ -1,4 +1,4 @@
-"""exec and healthcheck: one more process in a running container, joined from this process without any monitor."""
+"""`exec` and `healthcheck`: one more process in a running container, started by this process and not by the monitor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ExecPlan(NamedTuple):
-    """What joins a container. process: the OCI process; launch, config: the container's launch.json and config.json."""
+    """A process that joins a container. launch, config: what the container's launch.json and config.json say."""
 
     state: ContainerState
     process: OciProcess
@@ -33,13 +33,15 @@ class ExecPlan(NamedTuple):
 def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> ExecSession:
     """Run one more command in a running container, attached to the caller's streams unless detached.
 
-    Raises CommandNotFound (127), CommandNotExecutable (126).
+    Raises CommandNotFound (exit code 127), CommandNotExecutable (126), InvalidState where the container does not run,
+    UsageError and HostLimit.
     """
     if options.tty and options.interactive and not options.detach and not os.isatty(0):
         raise UsageError("the input device is not a TTY", hint="leave out -t, or run it in a terminal")
     container_id, state = running(engine, container, "exec")
     plan = _plan(engine, container_id, state, options)
-    record = engine.store.containers.read(container_id)  # once: the container may be removed before the command ends
+    # The record is read now, for the events: a container of --rm may be removed before the command ends
+    record = engine.store.containers.read(container_id)
     _note(engine, record, "exec_create", options)
     if options.detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -73,7 +75,7 @@ def exec_in_container(engine: Engine, container: str, options: ExecOptions) -> E
 
 
 def _note(engine: Engine, record: ContainerRecord, action: str, options: ExecOptions, **attributes: str) -> None:
-    """An event of the container; the command is told by those before the start, as docker does."""
+    """Write an event of the container. As with docker, exec_create and exec_start have the command in the action."""
     from rootless.engine import events
 
     if action != "exec_die":
@@ -82,7 +84,10 @@ def _note(engine: Engine, record: ContainerRecord, action: str, options: ExecOpt
 
 
 def running(engine: Engine, container: str, verb: str) -> tuple[str, ContainerState]:
-    """(id, state) of a container that runs here. Raises InvalidState."""
+    """The id and state of a container that runs on this host. verb: what the user wants of it, for the message.
+
+    Raises NotFound, InvalidState.
+    """
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
     if state.remote:
@@ -122,7 +127,12 @@ def _plan(engine: Engine, container_id: str, state: ContainerState, options: Exe
 def _change_user(
     engine: Engine, record: ContainerRecord, pid: int, options: ExecOptions, process: OciProcess
 ) -> str | None:
-    """Set user and capabilities for -u and --privileged; the home of another user."""
+    """Set the ids and capabilities of `process` for -u and --privileged, and return the home of the user of -u.
+
+    The user is looked up in the files that the container has now, below the root of its first process: they may have
+    other users than the image's. These files are the container's to forge, so that no link of theirs is followed out of
+    that root, and the numbers are checked against the id map. Raises UsageError, HostLimit.
+    """
     from rootless.engine.image.image_files import read_in_root
     from rootless.engine.plan import oci_process as planning
     from rootless.engine.plan.users import resolve
@@ -169,7 +179,7 @@ def _change_env(options: ExecOptions, process: OciProcess, home: str | None) -> 
 
 
 def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) -> Process:
-    """Start the process in the container. stdio: its descriptors 0, 1 and 2, None for the caller's own."""
+    """Start the process in the container. stdio: its descriptors 0, 1 and 2; None where it gets a pty."""
     state, process, launch, config = plan
     from rootless.engine.container import container_cgroup
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
@@ -193,7 +203,8 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
         joining.streams = ProcessStreams(stdio)
         joining.options = ProcessOptions(keyring=False, keep_groups=launch.keep_groups)
         joining.filters = SeccompFilters(
-            # --privileged gives all that the user namespace can give: the filter would take most of it back
+            # `exec --privileged` gives all that the user namespace can give; the container's filter refuses the very
+            # system calls (mount, setns, bpf, ...) that these capabilities are for
             None if privileged else _filter(launch.seccomp_bpf),
             launch.seccomp_flags,
             launch.seccomp_listener,
@@ -217,7 +228,11 @@ def _filter(path: str | None) -> bytes | None:
 
 
 def check_health(engine: Engine, container: str) -> int:
-    """Run the container's health check once; 0 healthy, 1 unhealthy. The state, which is the monitor's, stays."""
+    """Run the container's health check once, and return 0 for healthy or 1 for unhealthy.
+
+    The recorded health is not changed, as only the monitor writes the state. Raises InvalidState where the container
+    does not run or has no check.
+    """
     from rootless.kernel.process import pidfd_send_signal
 
     container_id, state = running(engine, container, "the health check")

@@ -1,4 +1,4 @@
-"""The verb `explain`: what a `run` would do, without doing it. It plans as `create` does and stops there."""
+"""The verb `explain`: the steps of a `run`, without taking them. It plans as `create` does and stops there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def explain_container(engine: Engine, options: ContainerOptions) -> Explanation:
-    """What `run` would do, in words and as the files it would write; nothing is made, pulled or started.
+    """The steps of a `run` in words, and the files that it would write; nothing is made, pulled or started.
 
-    Raises what the plan of `create` raises; ImageNotFound when a pull would come first.
+    Raises the errors of the plan that `create` makes, and ImageNotFound when `run` would have to pull first.
     """
     with engine.store.using():
         image = image_in_use.image_for(engine, options.image, pull="never", platform=options.platform)

@@ -1,4 +1,4 @@
-"""logs: the container's log through rootless.engine.container.logs, followed while it runs. It opens no file itself."""
+"""`logs`: a container's log, followed while the container runs. rootless.engine.container.logs reads the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def container_logs(engine: Engine, container: str, options: LogOptions) -> Iterator[tuple[str, str, bytes]]:
     """The container's log as (stream, RFC 3339 time, bytes with their line end), in order.
 
-    Raises InvalidState for a container that keeps no log.
+    Raises NotFound, UsageError for wrong times, and InvalidState for a container that keeps no log.
     """
     from rootless.engine.container import logs as reading
     from rootless.units import parse_moment_ns

@@ -1,6 +1,6 @@
-"""What a new container's plan is made of: facts that are found on the host, in the store and in other containers.
+"""Finds on the host, in the store and in other containers the facts of which a new container's plan is made.
 
-It makes nothing: what is missing is told to the plan, as mounts and layers that are to be made.
+It makes nothing. Volumes, directories and layers that are missing stand in the facts as such, for `create` to make.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def image_facts(image: ImageInUse) -> ImageFacts:
-    """What the plan needs of an image that is here."""
+    """What the plan needs of an image in the store."""
     entry = image.entry
     return ImageFacts(image.name, entry.config_digest, entry.manifest_digest, image.chain_ids, image.defaults)
 
@@ -38,10 +38,11 @@ def image_facts(image: ImageInUse) -> ImageFacts:
 def look(
     engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts: bool = False, container_id: str = ""
 ) -> ContainerFacts:
-    """The facts for a container of that image. starts: it is started next, so that its ports must be free now;
-    container_id: of one that is there already, else it gets a new id.
+    """The facts for a container of `image`.
 
-    Raises UsageError for options that name what is not there, HostLimit for what the host cannot do.
+    starts: the container is started next, so that its ports must be free now; container_id: the id of a container that
+    exists already ("": a new id is made). Raises UsageError for options that name what does not exist, InvalidState for
+    a container to join that does not run, HostLimit for what the host cannot do.
     """
     store = engine.store
     container_id = container_id or store.containers.new_id()
@@ -76,7 +77,7 @@ def look(
 
 
 def _mounts(engine: Engine, options: ContainerOptions, image: ImageInUse, id_map: IdMap) -> Mounts:
-    """The mounts that the options and the image ask for; most containers have none, and load no grammar of mounts."""
+    """The mounts that the options and the image ask for. Most containers have none, and need not load their grammar."""
     if not (options.volume or options.mount or options.tmpfs or options.volumes_from or image.defaults.volumes):
         return Mounts()
     from rootless.engine.plan.mount_sources import resolve_mounts
@@ -129,7 +130,7 @@ def _rootfs(
 
 
 def _cgroup(engine: Engine, options: ContainerOptions) -> Delegation | None:
-    """Where the container's cgroup would be; None where no limit and no place is asked for, which needs no look."""
+    """Where the container's cgroup would be; None where neither a limit nor a parent asks for that search."""
     wanted = launchfile.cgroup_settings(options, engine.settings)
     if not (wanted.resources or wanted.parent or wanted.mode == "split"):
         return None
@@ -200,7 +201,10 @@ def _openable_devices() -> list[str]:
 
 
 def _init_program() -> str:
-    """A static init of the host; "" when it has none: our own reaper is pid 1 then."""
+    """The path of the host's statically linked init; "" when it has none, and then our own reaper is pid 1.
+
+    It is mounted into containers, whose images may have no libraries for a dynamically linked one.
+    """
     from rootless.host.facts import find_helper
 
     for name in ("docker-init", "catatonit", "tini-static"):
@@ -211,7 +215,7 @@ def _init_program() -> str:
 
 
 def _runtime(name: str) -> str:
-    """Absolute path of another OCI runtime, "" for our own."""
+    """The absolute path of the OCI runtime that --runtime means, "" for our own. Raises UsageError."""
     if name in ("", "rootless", "rootless-oci"):
         return ""
     from rootless.host.facts import find_helper

@@ -1,4 +1,7 @@
-"""inspect: a container's record, bundle and state in the shape of docker's `container inspect`. It only reads."""
+"""`inspect`: a container's record, bundle and state in the shape of docker's `container inspect`. It only reads.
+
+Scripts and libraries written for docker read these names and units, so that members without a meaning here stay.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,11 @@ _SECOND = 1_000_000_000
 
 
 def inspect_container(engine: Engine, container: str, *, size: bool = False) -> dict[str, object]:
-    """Everything about one container, in the shape of docker's `container inspect`."""
+    """All that is known of one container, in the shape of docker's `container inspect`.
+
+    size: count the bytes that it has written, too, which reads its whole upper directory. Raises NotFound, InvalidInput
+    for a damaged file.
+    """
     from rootless.records.json_file import read_record
     from rootless.runtime.spec.oci_config import OciConfig
 
@@ -186,7 +193,7 @@ def _host_config(
 
 
 def _limits(options: ContainerOptions, cgroup: CgroupPlan) -> dict[str, object]:
-    """The limits that were asked for, under docker's names; 0 or empty: none."""
+    """The limits that were asked for, under docker's names and in its units; 0 or empty where there is none."""
     wanted = cgroup.resources or Resources()
     memory, cpu, block = wanted.memory, wanted.cpu, wanted.block_io
     shown: dict[str, object] = {

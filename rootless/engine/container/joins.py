@@ -1,7 +1,7 @@
-"""Namespaces of a new container: its own, the host's, or those of another one. It reads records and /proc.
+"""The namespaces of a new container: its own, the host's, or another container's. It reads records and /proc.
 
-A container that joins a namespace of another one joins that one's user namespace as well: only there it has the
-privilege to enter (setns(2)), and its ids mean the same.
+A container that joins a namespace of another container joins the user namespace of that as well: setns(2) asks for
+CAP_SYS_ADMIN in the user namespace that owns the one to join. Beside that, ids then mean the same in both containers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FILES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": 
 
 
 class Joined(NamedTuple):
-    """What a container joins.
+    """The namespaces of a container, and what comes with those that it joins.
 
     id_map: of the container whose user namespace is joined, None where it has its own; network: id of the container
     whose network is shared, None where none is.
@@ -35,7 +35,10 @@ class Joined(NamedTuple):
 
 
 def named_containers(options: ContainerOptions) -> dict[str, str]:
-    """kind → what the user typed, of every `container:X` in the options. Raises UsageError for unknown modes."""
+    """The containers that the options name by `container:NAME`: kind of namespace → NAME.
+
+    Raises UsageError for a mode that does not exist.
+    """
     found = {}
     for kind, flag, value in (
         ("pid", "--pid", options.pid),
@@ -60,10 +63,10 @@ def _modes(kind: str) -> tuple[str | None, ...]:
 
 
 def resolve(engine: Engine, options: ContainerOptions, network_mode: str) -> Joined:
-    """Find out every namespace of a new container. network_mode: the mode that --network or the settings ask for.
+    """Find out each namespace of a new container. network_mode: the mode that --network or the settings ask for.
 
-    Raises InvalidState when a container to join does not run, UsageError when two with different user namespaces are
-    asked for.
+    Raises InvalidState when a container to join does not run; UsageError when two with different user namespaces are
+    asked for, as a process is in one only, and for one that has none of the user's own ids.
     """
     named = named_containers(options)
     how = {

@@ -1,4 +1,7 @@
-"""stop, kill, wait, rename: what changes the life of a container. It signals by pidfd only."""
+"""`stop`, `kill`, `wait` and `rename` of containers.
+
+Signals go by pidfd only: by its number a process that ended meanwhile could be mistaken for one of the user's own.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,27 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState
 
-_PATIENCE = 5.0  # seconds for a monitor to note an end that it will see
+_PATIENCE = 5.0  # seconds in which a monitor has to record the end of its container
 _POLL = 0.05  # seconds between looks where nothing can be waited on
 
 
 def mark_stop(directory: str) -> None:
-    """Say that the container's end is wanted."""
+    """Mark that the end of the container in `directory` is wanted, so that no restart policy undoes it.
+
+    Raises HostLimit where the mark cannot be written.
+    """
     from rootless.monitor import stop_request
 
     try:
         stop_request.ask(directory)
     except FileNotFoundError:
-        pass  # a --rm container that has just gone
+        pass  # It is a container of --rm that has ended, and its directory is gone
     except OSError as e:
         raise HostLimit(f"cannot write '{directory}/stop-requested': {e.strerror}") from e
 
 
 def _look(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
-    """(id, directory, state). Raises NotFound, InvalidState for a container of another host."""
+    """A container's id, directory and state. Raises NotFound; InvalidState for one that runs on another host."""
     container_id = engine.store.containers.find(container)
     state = state_of(engine, container_id)
     if state.remote:
@@ -49,10 +55,10 @@ def _look(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
 def stop_containers(
     engine: Engine, containers: Sequence[str], *, timeout: int | None = None, signal: str | None = None
 ) -> Iterator[Ended]:
-    """Ask containers to end, all at once, and kill those that do not; each as soon as it has ended.
+    """Ask containers to end, all at once, kill those that do not in time, and yield each as soon as it has ended.
 
-    signal: what is sent first (default: its stop signal). timeout: seconds until SIGKILL (default: its own, else 10;
-    -1: never). A container that does not run is left as it is.
+    signal: the one that is sent first (None: the container's stop signal). timeout: seconds until SIGKILL (None: the
+    container's own, which is 10 if nobody chose it; -1: never). A container that does not run is left as it is.
     """
     return end_together(containers, lambda container: _begin_stop(engine, container, timeout, signal))
 
@@ -67,6 +73,7 @@ def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str
     number = parse_signal(signal, "--signal") if signal else record.stop.signal
     patience = record.stop.timeout if timeout is None else timeout
     if state.status == "paused":
+        # A frozen process handles no signal, and would only be killed when its time is up
         from rootless.engine.container.pause import unpause_container
 
         unpause_container(engine, container_id)
@@ -75,7 +82,8 @@ def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str
     except InvalidState:
         return None  # it ended by itself meanwhile
     try:
-        mark_stop(directory)  # no restart policy may undo this end
+        # The mark comes before the signal: the monitor looks for it as soon as the process has ended
+        mark_stop(directory)
         target.signal(number)
     except BaseException:
         target.close()
@@ -86,10 +94,10 @@ def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str
 
 
 def _look_for_end(engine: Engine, container: str) -> tuple[str, str, ContainerState]:
-    """As `_look`, before an end.
+    """A container's id, directory and state, as of `_look`, for one that is to be ended.
 
-    Where the process has ended by itself just now, its monitor is told to start no other, and waited for: else a
-    container with a restart policy would run again right after its stop.
+    Where the process has ended by itself just now and the state does not say so yet, the monitor is told to start no
+    other, and is waited for. Otherwise a container with a restart policy would run again right after its stop.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -101,7 +109,7 @@ def _look_for_end(engine: Engine, container: str) -> tuple[str, str, ContainerSt
 
 
 def _is_process(state: ContainerState) -> bool:
-    """Whether the first process that the state names is there still."""
+    """Whether the first process that the state names still exists."""
     from rootless.kernel.procfs import start_time
 
     try:
@@ -111,7 +119,7 @@ def _is_process(state: ContainerState) -> bool:
 
 
 def _end_restarts(directory: str, state: ContainerState) -> Target | None:
-    """A container that waits for its next start: its monitor gives that up on SIGTERM, and is waited for."""
+    """End a container that waits for its next start: its monitor, which gives that up on SIGTERM, is the target."""
     mark_stop(directory)
     monitor = Target.monitor(state)
     if monitor is not None:
@@ -120,9 +128,10 @@ def _end_restarts(directory: str, state: ContainerState) -> Target | None:
 
 
 def kill_containers(engine: Engine, containers: Sequence[str], *, signal: str = "KILL") -> Iterator[Ended]:
-    """Send `signal` (name, SIGname or number) to the first process of each. InvalidState where one does not run.
+    """Send `signal` (a name with or without SIG, or a number) to the first process of each of `containers`.
 
-    The end of those that got SIGKILL is waited for.
+    Each is yielded when it has got the signal; after SIGKILL, when it has ended. The error of one that does not run is
+    InvalidState.
     """
     return end_together(containers, lambda container: _begin_kill(engine, container, signal))
 
@@ -135,6 +144,8 @@ def _begin_kill(engine: Engine, container: str, wanted: str) -> Target | None:
     record = engine.store.containers.read(container_id)
     target = Target(directory, state, container)
     try:
+        # As with docker these two mean that the end is wanted, so that no restart policy undoes it; after any other
+        # signal the policy decides
         if number in (signal.SIGKILL, record.stop.signal):
             mark_stop(directory)
         events.record_container(engine, record, "kill", signal=str(number))
@@ -150,7 +161,10 @@ def _begin_kill(engine: Engine, container: str, wanted: str) -> Target | None:
 
 
 def begin_forced_end(engine: Engine, container: str) -> Target | None:
-    """Kill a container that shall be removed, whatever it does; None when it does not run. Raises NotFound."""
+    """Kill a container that is to be removed, whatever it does, and return the process to wait for.
+
+    None: it does not run. Raises NotFound, InvalidState for one that runs on another host.
+    """
     _, directory, state = _look_for_end(engine, container)
     if state.status == "restarting":
         return _end_restarts(directory, state)
@@ -170,7 +184,10 @@ def begin_forced_end(engine: Engine, container: str) -> Target | None:
 
 
 def wait_for_container(engine: Engine, container: str, *, condition: str = "not-running") -> int:
-    """Block until the container stops (condition: not-running, next-exit, removed); its exit code."""
+    """Block until the container has stopped, and return its exit code.
+
+    condition: docker's not-running (at once where it does not run), next-exit or removed. Raises UsageError for others.
+    """
     if condition not in ("not-running", "next-exit", "removed"):
         raise UsageError(f"invalid condition '{condition}'", hint="use not-running, next-exit or removed (--condition)")
     from rootless.engine.container import attach_client
@@ -195,17 +212,20 @@ def wait_for_container(engine: Engine, container: str, *, condition: str = "not-
         if condition == "next-exit" and ended is not None:
             return ended
         if ended is None:
-            time.sleep(_POLL)  # between two runs nobody listens
+            time.sleep(_POLL)  # between two runs of a container no monitor may listen at the socket
     while condition == "removed" and os.path.isdir(directory):
         time.sleep(_POLL)
     return code
 
 
 def rename_container(engine: Engine, container: str, name: str) -> None:
-    """Give the container another name; a leading slash, as docker's API shows it, is dropped. Raises AlreadyExists."""
+    """Give the container another name; a leading slash, as docker's API shows it, is dropped.
+
+    Raises NotFound, UsageError for a bad name, AlreadyExists.
+    """
     containers = engine.store.containers
     name = name.removeprefix("/")
-    # Garbage collection takes names away that no record has, and for a moment the new one is such a name
+    # Garbage collection removes names that no record has, and for a moment the new name is such a one
     with engine.store.using():
         container_id = containers.find(container)
         old = containers.read(container_id).name

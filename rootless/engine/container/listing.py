@@ -1,4 +1,4 @@
-"""ps and port: containers as rows, with docker's filters and words. It reads records and states, nothing else."""
+"""`ps` and `port`: containers as rows, with docker's filters and words. It reads records and states, nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ def list_containers(
     last: int = -1,
     size: bool = False,
 ) -> list[ContainerSummary]:
-    """Running containers, newest first (all: stopped too; last: the newest N of any state, -1 = no limit)."""
+    """The running containers, newest first.
+
+    all: those that do not run, too; last: only so many of the newest, in any state (-1: no limit); size: the bytes that
+    each has written, which reads their upper directories. A damaged container is left out with a warning. Raises
+    UsageError for a bad filter, NotFound for a container that one names.
+    """
     wanted = Filters(filters or {}, _KEYS.split())
     for status in wanted.get("status"):
         if status not in _STATES:
@@ -68,7 +73,10 @@ def list_containers(
 
 
 def _written(engine: Engine, records: Sequence[ContainerRecord]) -> list[int | None]:
-    """The bytes that each container has written, its own users' private directories included."""
+    """The bytes that each container has written, with directories that only one of its users may enter.
+
+    Those are counted from within a user namespace, as the caller may not read them.
+    """
     from rootless.storage.layers.tree_sizes import tree_sizes
 
     uppers = [engine.store.containers.path(record.id, "upper") for record in records]
@@ -81,7 +89,7 @@ def _created(engine: Engine, names: Sequence[str]) -> list[float]:
 
 
 def _ancestors(engine: Engine, texts: Sequence[str]) -> set[str] | None:
-    """Ids of images, None without a filter. Descendants count: a container's layers begin with the ancestor's."""
+    """The ids and names of the images that the filter `ancestor` names; None without that filter."""
     if not texts:
         return None
     from rootless.engine.image_in_use import find
@@ -141,7 +149,7 @@ def _network_name(mode: str) -> str:
 def _summary(
     engine: Engine, record: ContainerRecord, state: ContainerState, *, written: int | None
 ) -> ContainerSummary:
-    """The row of `ps` for one container. written: the bytes that it has written, where sizes are asked for."""
+    """The row of `ps` for one container. written: the bytes that it has written, None where nobody asked for sizes."""
     root = None
     if written is not None:
         layers = engine.store.layers
@@ -172,7 +180,10 @@ def _summary(
 
 
 def status_text(state: ContainerState, now: float | None = None) -> str:
-    """docker's words for a state: "Up 3 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
+    """A state in docker's words: "Up 3 minutes (healthy)", "Exited (0) 2 hours ago", "Created".
+
+    now: seconds since the epoch, None for the present.
+    """
     moment = time.time() if now is None else now
     status = state.status
     remote = f" on {state.remote}" if state.remote else ""
@@ -210,9 +221,9 @@ def _published(record: ContainerRecord) -> set[str]:
 
 
 def container_ports(engine: Engine, container: str, private_port: str | None = None) -> list[PortBinding]:
-    """The published ports of a running container, or those of one of its own ("80", "80/udp").
+    """The published ports of a running container. private_port: those alone that lead to this port ("80", "80/udp").
 
-    Raises InvalidInput when that one is not published.
+    Raises NotFound; UsageError for a text that is no port; InvalidInput when that port is not published.
     """
     containers = engine.store.containers
     container_id = containers.find(container)

@@ -16,7 +16,9 @@ from rootless.units import parse_timestamp_ns
 
 _POLL = 0.1  # seconds between looks at a followed file
 _BLOCK = 1 << 16
-_LONGEST = 1 << 20  # bytes of a line; the monitor writes at most 100,000, so that a longer one is damage
+# Bytes of a line. The monitor writes at most 100,000, so that a longer one is damage: a file that lost its line ends
+# may not be read into memory as one line
+_LONGEST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,10 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which records are wanted. since, until: nanoseconds since 1970; tail: at most so many before following."""
+    """Which records of a log are wanted.
+
+    since, until: nanoseconds since 1970; tail: at most so many of the last lines; follow: new records after them.
+    """
 
     since: int | None = None
     until: int | None = None
@@ -59,7 +64,7 @@ def read(
 
 
 def _existing(path: str, window: Window) -> tuple[Iterator[bytes] | deque[bytes], tuple[int, int]]:
-    """The lines that are there, and (inode, offset) of the end of the current file."""
+    """The lines that are in the files now, and (inode, offset) of the end of the newest file."""
     if window.tail is not None:
         return _last_lines(path, window)
     names = _files(path)
@@ -84,7 +89,7 @@ def _files(path: str) -> list[str]:
 
 
 def _lines(names: list[str], current: str, position: tuple[int, int]) -> Iterator[bytes]:
-    """Lines of the files; of the current one only what was there when we looked, `_follow` reads the rest."""
+    """The lines of the files. Of the newest file they end at `position`: `_follow` goes on from there."""
     for name in names:
         try:
             with open(name, "rb") as file:
@@ -148,7 +153,7 @@ def _follow(
             progressed = False
             if file is not None:
                 if os.fstat(file.fileno()).st_size < offset:
-                    offset, rest = 0, b""  # truncated: max-file is 1
+                    offset, rest = 0, b""  # With max-file=1 the monitor truncates the file where it would rotate it
                 file.seek(offset)
                 while chunk := file.read(_BLOCK):
                     progressed = True
@@ -166,7 +171,7 @@ def _follow(
                         yield record
                 if not progressed and _has_moved(path, file.fileno()):
                     if not has_moved:
-                        has_moved = True  # once more: what was written between our read and the rotation
+                        has_moved = True  # Read this file once more, for what came between our read and the rotation
                         continue
                     newer = _successor(path, file.fileno())
                     file.close()
@@ -177,7 +182,7 @@ def _follow(
             if last_look or (window.until is not None and time.time_ns() > window.until):
                 return
             if not is_running():
-                last_look = True  # what was written between our look and its end
+                last_look = True  # Read once more, for what was written between our read and the container's end
                 continue
             time.sleep(_POLL)
     finally:
@@ -186,7 +191,11 @@ def _follow(
 
 
 def _reopen(path: str, inode: int, offset: int) -> tuple[FileIO | None, int]:
-    """The file to go on in, and where: the one we know may have been rotated since, also more than once."""
+    """The file to go on reading, and the offset in it; None while there is no log.
+
+    The file with `inode` may have been rotated since, also more than once, so that it is looked for under all names. If
+    it is no longer kept, reading goes on with the oldest one.
+    """
     names = _files(path)
     if inode:
         for name in names:
@@ -204,7 +213,10 @@ def _reopen(path: str, inode: int, offset: int) -> tuple[FileIO | None, int]:
 
 
 def _successor(path: str, fd: int) -> FileIO | None:
-    """The file that was begun after the rotated one of `fd`: several rotations may have happened since we looked."""
+    """The file that the monitor began after the rotated one of `fd`; None while there is no log.
+
+    Several rotations may have happened since, so that it need not be the newest: records between would be lost.
+    """
     inode = os.fstat(fd).st_ino
     for _ in range(20):
         for name, newer in pairwise(_files(path)):  # oldest first
@@ -215,7 +227,9 @@ def _successor(path: str, fd: int) -> FileIO | None:
                 file.close()
             except FileNotFoundError:
                 break
-        time.sleep(0.001)  # it rotates right now, with a gap between the names; or ours is no longer kept
+        # The monitor rotates right now, one name after another, and there is a gap between them; or the file of `fd` is
+        # no longer kept, which the last try after this loop is for
+        time.sleep(0.001)
     try:
         return FileIO(_files(path)[0])
     except FileNotFoundError:
@@ -226,7 +240,7 @@ def _has_moved(path: str, fd: int) -> bool:
     try:
         return os.stat(path).st_ino != os.fstat(fd).st_ino
     except FileNotFoundError:
-        return False  # between the two renames of a rotation, or the container is being removed
+        return False  # The monitor is between two renames of a rotation, or the container is being removed
 
 
 def _parse(line: bytes) -> LogRecord | None:
@@ -234,7 +248,7 @@ def _parse(line: bytes) -> LogRecord | None:
         fields = Fields(parse_json(line), "log")
         return LogRecord(fields.text("log"), fields.text("stream", "stdout"), fields.text("time", ""))
     except (ValueError, InvalidInput):
-        return None  # a line cut by a full disk or a kill
+        return None  # A full disk or a kill of the monitor has cut the line short
 
 
 def _nanoseconds(stamp: str) -> int:

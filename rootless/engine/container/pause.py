@@ -1,7 +1,8 @@
-"""pause and unpause: every process of a container stopped and continued, by the freezer of its cgroup.
+"""`pause` and `unpause`: every process of a container is stopped and continued, by the freezer of its cgroup.
 
-Without a cgroup of its own a container has no freezer: SIGSTOP stands in, which its processes could notice and a
-parent inside could undo. Which processes those are is decided by namespaces, never by names.
+Without a cgroup of its own a container has no freezer, and SIGSTOP stands in. That is weaker: a parent inside sees its
+children stop (waitpid(2), WUNTRACED) and may continue them. Which processes are a container's is decided by namespaces,
+never by names, which a process chooses itself.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.state import ContainerState
 
-_ROUNDS = 20  # of looking for processes that were born while the others were stopped
+# How often the container's processes are listed anew, as some fork while others are being stopped. One that forks
+# faster than it is stopped would keep `pause` busy for ever
+_ROUNDS = 20
 
 
 def pause_container(engine: Engine, container: str) -> None:
-    """Stop all processes of a running container."""
+    """Stop all processes of a running container. Raises NotFound, InvalidState, HostLimit."""
     container_id, directory, state = _running(engine, container, wanted="running")
+    # The mark comes first, and `unpause` removes it last: if either is killed in between, the container still counts as
+    # paused and can be continued. Processes stopped without the mark could be continued by no command
     try:
         os.close(os.open(f"{directory}/paused", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as e:
@@ -55,12 +60,13 @@ def pause_container(engine: Engine, container: str) -> None:
 
 
 def unpause_container(engine: Engine, container: str) -> None:
-    """Continue all processes of a paused container."""
+    """Continue all processes of a paused container. Raises NotFound, InvalidState, HostLimit."""
     container_id, directory, state = _running(engine, container, wanted="paused")
     group = group_of(state)
     if group is not None:
         group.thaw()
-    # those that were stopped before the pause go on too: nobody recorded them
+    # Processes may have been stopped by SIGSTOP where the freezer failed, and no file says whether they were. One that
+    # had stopped itself before the pause goes on as well, as it cannot be told apart
     _signal_all(processes_of(engine, container_id, state), signal.SIGCONT)
     try:
         os.unlink(f"{directory}/paused")
@@ -83,10 +89,11 @@ def _running(engine: Engine, container: str, *, wanted: str) -> tuple[str, str, 
 
 
 def processes_of(engine: Engine, container_id: str, state: ContainerState) -> list[int]:
-    """Host pids of all processes of a container that runs, its first one first.
+    """The host pids of all processes of a running container, that of its first process first.
 
-    They share its pid namespace, or descend from one that does (nested namespaces). Where the pid namespace is
-    another's, the mount and user namespace say whose they are: a process changes its parent as it likes.
+    They are in the pid namespace of the first one, or descend from a process that is (nested namespaces). Where the
+    container shares the pid namespace of another, the mount and user namespace say whose a process is. Descent would
+    not: a process whose parent ends becomes the child of another one, and it can arrange for that (a double fork).
     """
     known = state.namespaces
     if known is not None and known.shares_processes:
@@ -99,19 +106,23 @@ def processes_of(engine: Engine, container_id: str, state: ContainerState) -> li
 
 
 def _is_joined(engine: Engine, container_id: str, user: tuple[int, int]) -> bool:
-    """Whether another container that runs lives in this user namespace: then it does not tell whose a process is."""
+    """Whether another running container is in the user namespace `user`, which then does not say whose a process is."""
     for other in engine.store.containers.list():
         try:
             state = engine.store.containers.read_state(other) if other != container_id else None
         except RootlessError:
-            continue  # damaged: `ps` tells
+            continue  # `ps` warns of a container that is damaged
         if state is not None and state.status in LIVE and state.namespaces and state.namespaces.user == user:
             return True
     return False
 
 
 def _of_pid_namespace(init: int) -> set[int]:
-    """The processes of the pid namespace of `init` and of those below; its descendants alone, where it is ours."""
+    """The processes in the pid namespace of `init` and in those below it.
+
+    Where that namespace is our own one (the container has --pid=host) it holds all of the user's processes, and only
+    the descendants of `init` count.
+    """
     own = _namespace(init)
     is_host = own == _namespace(os.getpid())
     parents: dict[int, int] = {}

@@ -1,6 +1,7 @@
-"""What a container's state is now: the monitor's word, checked against locks, boot id and host.
+"""The present state of a container: what its monitor wrote, checked against the monitor's lock, boot id and host.
 
-What a monitor that was killed leaves, its socket and a container of --rm, is removed by whoever looks first.
+A monitor that is killed cannot clean up, and there is no daemon to do so. Therefore the first command that asks for the
+state ends what is left of the container, and removes the monitor's socket and a container of --rm.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def state_of(engine: Engine, container_id: str) -> ContainerState:
-    """The state of a container; a new one is "created".
+    """The state of a container; one that was never started is "created".
 
-    When the monitor was killed or the host was booted again, the state is put right first (exit code 137), and a --rm
-    container is removed: NotFound is raised. A container that runs on another host (a home shared by NFS) keeps its
-    state and gets "remote": that host's name.
+    When the monitor was killed or the host was booted again, the state is corrected first (exit code 137), and a
+    container of --rm is removed: NotFound is raised then. A container that runs on another host (a home shared by NFS)
+    keeps its state, as neither locks nor pids of that host mean anything here, and `remote` is that host's name. Raises
+    NewerFormat for a state that a later version wrote.
     """
     containers = engine.store.containers
     try:
@@ -45,7 +47,7 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
                 stale = reap.stale(directory)
                 if stale is not None and collect(engine, container_id):
                     raise NotFound(f"no such container: '{container_id[:12]}'", hint="its monitor was killed")
-                # None: somebody else has put it right since we read it, or a monitor has taken over
+                # `stale` is None when another command has corrected the state since we read it, or a new monitor runs
                 state = stale or containers.read_state(container_id) or ContainerState()
     if state.status == "running" and os.path.exists(containers.path(container_id, "paused")):
         state.status = "paused"
@@ -53,23 +55,28 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
 
 
 def socket_path(engine: Engine, container_id: str) -> str:
-    """Where the container's monitor listens: in the runtime directory that its last start found."""
+    """The path of the socket at which the container's monitor listens.
+
+    It is in the runtime directory that its last start found, which need not be the present one: $XDG_RUNTIME_DIR
+    differs between a login and a cron job.
+    """
     try:
         runtime = engine.store.containers.read_launch(container_id).runtime_dir
     except (NotFound, InvalidInput):
-        runtime = ""  # removed meanwhile, or damaged
+        runtime = ""  # the container was removed meanwhile, or launch.json is damaged
     return f"{runtime or engine.directories.runtime}/containers/{container_id}.sock"
 
 
 def collect(engine: Engine, container_id: str) -> bool:
-    """Remove the socket of a dead monitor, and its container if it was one of --rm; whether that is gone now.
+    """Remove the socket of a dead monitor, and its container if that is one of --rm. Whether the container is gone now.
 
-    What cannot be removed now, on a full disk, is left for the next prune: who only looks is not told.
+    What cannot be removed now, on a full disk, is left for the next prune without a word: `ps`, which only wanted to
+    read, must not fail for that.
     """
     try:
         os.unlink(socket_path(engine, container_id))
     except OSError:
-        pass  # there is none
+        pass  # there is no socket, or its directory has gone with a reboot
     containers = engine.store.containers
     try:
         launch, record = containers.read_launch(container_id), containers.read(container_id)
@@ -86,12 +93,12 @@ def collect(engine: Engine, container_id: str) -> bool:
             try:
                 engine.store.volumes.remove(mount.name)
             except (RootlessError, OSError):
-                continue  # another container has it, or the next prune removes it
+                continue  # another container uses the volume, or the next prune removes it
     return True
 
 
 def readable_records(engine: Engine) -> Records:
-    """The records of all containers, in no order; of each that is damaged the user is told in one line."""
+    """The records of all containers, in no order. Those that are damaged are left out, with one warning for each."""
     found = []
     for container_id in engine.store.containers.list():
         try:
@@ -104,17 +111,19 @@ def readable_records(engine: Engine) -> Records:
 
 
 def tell_damaged(engine: Engine, container_id: str, error: RootlessError) -> None:
-    """Say in one line that a container is left out, and what can be done."""
+    """Warn in one line that a container is left out of what is shown, and say what can be done about it."""
     short = container_id[:12]
     remedy = "" if isinstance(error, NewerFormat) else f"; `rootless rm -f {short}` removes it"
     engine.warn(f"container {short} is left out: {error.message}{remedy}")
 
 
 def _unreadable(directory: str) -> ContainerState:
-    """The state of a container whose state.json is damaged: after a power cut it may be empty, for it is not synced.
+    """The state of a container whose state.json is damaged.
 
-    The container has run, so that `start --after-boot` takes it for one that was cut off. With a living monitor it
-    counts as one that only its monitor can end; that writes the file again.
+    After a power cut the file may be empty, as it is not synced (a start would wait for the disk). The container has
+    run, so that `start --after-boot` takes it for one that was cut off. With a living monitor it counts as restarting,
+    which `stop` and `rm -f` end by the monitor alone, without the pid that the file had; the monitor writes the file
+    again when it ends.
     """
     from rootless.kernel.procfs import start_time
     from rootless.monitor import reap
@@ -135,6 +144,6 @@ def _unreadable(directory: str) -> ContainerState:
 
 
 def running_pid(engine: Engine, container_id: str) -> int:
-    """Host pid of the container's first process, 0 when it does not run here."""
+    """The host pid of the container's first process; 0 when it does not run on this host."""
     state = state_of(engine, container_id)
     return state.pid if state.is_running and not state.remote else 0

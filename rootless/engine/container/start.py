@@ -1,4 +1,4 @@
-"""`run`, `start`, `restart` and `attach`: a monitor is told what to launch, and the caller's terminal follows it."""
+"""`run`, `start`, `restart` and `attach`: a monitor launches the container, and the caller's terminal follows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptions) -> RunOutcome:
-    """Create and start a container; wait for it unless detached. Raises what kept it from starting."""
+    """Create and start a container, and wait for its end unless detached.
+
+    Raises the errors of `create`, and of the step of the start that failed (CommandNotFound, CommandNotExecutable,
+    RuntimeFailure).
+    """
     _check_streams(options, attach)
     from rootless.engine.container import attach_client
 
@@ -56,15 +60,16 @@ def _launch_attached(
 ) -> attach_client.Outcome:
     """Have the monitor start a container (its id and directory), and follow it.
 
-    ends: a container of --rm is ended when its output can be written nowhere any more. Nobody would see what it does,
-    and nobody knows of it but us: `run --rm … | head` would leave it behind for ever. One that stays is left to run.
+    ends: the container is ended when its output can be written nowhere any more. This is for those of --rm: nobody
+    would see what it does, and no other command will be asked about it, so that `run --rm … | head` would leave it
+    behind for ever. Any other container is left to run.
     """
     from rootless.engine.container import attach_client
 
     container_id, directory = container
     try:
         outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
-    except HostLimit:  # a full disk below the output
+    except HostLimit:  # the output cannot be written, as on a full disk
         if ends:
             _end_abandoned(engine, container_id)
         raise
@@ -74,7 +79,7 @@ def _launch_attached(
 
 
 def _end_abandoned(engine: Engine, container_id: str) -> None:
-    """Stop a container as `stop` does, and without waiting where its first process cannot hear of that."""
+    """Stop a container as `stop` does, but kill it at once where the stop signal does nothing to its first process."""
     from rootless.engine.container.lifecycle import stop_containers
     from rootless.engine.container.reconcile import state_of
 
@@ -92,8 +97,11 @@ def _end_abandoned(engine: Engine, container_id: str) -> None:
 
 
 def _is_deaf(pid: int, number: int) -> bool:
-    """Whether a signal does nothing to a process: for the first one of a pid namespace there are no default actions
-    (pid_namespaces(7)), so that it must have a handler, or wait for the signal with sigwait(3)."""
+    """Whether signal `number` does nothing to process `pid`.
+
+    A signal without a handler does not end the first process of a pid namespace (pid_namespaces(7)). So that process
+    must have a handler (SigCgt), or have the signal blocked, to take it by sigwait(3) or signalfd(2) (SigBlk).
+    """
     from rootless.kernel.procfs import status_field
 
     try:
@@ -105,7 +113,7 @@ def _is_deaf(pid: int, number: int) -> bool:
 
 
 def _discard(engine: Engine, container_id: str) -> None:
-    """Remove a --rm container whose monitor was killed before it could do so; mostly there is none."""
+    """Remove a container of --rm whose monitor was killed before it could do so; mostly there is none."""
     from rootless.engine.container.reconcile import collect, state_of
 
     try:
@@ -148,7 +156,11 @@ def _streams(options: ContainerOptions, attach: AttachOptions) -> attach_client.
 def start_container(
     engine: Engine, container: str, attach: AttachOptions | None = None, *, interactive: bool = False
 ) -> RunOutcome:
-    """Start a stopped or created container; `attach` (start -a) stays with it. One that runs is left alone."""
+    """Start a container that does not run. attach: how to follow it (start -a), None to leave it in the background.
+
+    One that runs already is left as it is, and only followed. Raises NotFound, InvalidState for one that runs on
+    another host, and the error of the step of the start that failed.
+    """
     from rootless.engine.container import attach_client
     from rootless.engine.container.reconcile import state_of
 
@@ -178,7 +190,10 @@ def start_container(
 def restart_containers(
     engine: Engine, containers: Sequence[str], *, timeout: int | None = None, signal: str | None = None
 ) -> Iterator[Ended]:
-    """Stop those that run, all at once, and start each when it has ended."""
+    """Stop those of `containers` that run, all at once, start each when it has ended, and yield its result.
+
+    timeout, signal: as of `stop_containers`.
+    """
     from rootless.engine.container.lifecycle import stop_containers
 
     for ended in stop_containers(engine, containers, timeout=timeout, signal=signal):
@@ -200,9 +215,11 @@ def _start_again(engine: Engine, container: str) -> None:
 
 
 def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
-    """Bring the files of a container up to date before a start: joined namespaces, marks of the last stop, seeds.
+    """Bring the files of a container up to date before a start, and return its directory.
 
-    first: it never ran, so empty volumes may still want the image's files. Returns its directory.
+    These are the paths of joined namespaces, the marks of the last stop and pause, host ports, the place of sockets,
+    and filters in the cache. first: the container never ran, so that empty volumes may still be filled with the image's
+    files. After that a volume is empty because its user has emptied it, and stays so.
     """
     from rootless.records.fields import Fields
     from rootless.records.json_file import read_record, write_record
@@ -250,7 +267,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
 
 
 def _filter_path(engine: Engine, record: ContainerRecord, directory: str, launch: LaunchPlan) -> str | None:
-    """The compiled seccomp filter, made again when the cache was cleared or is damaged."""
+    """The path of the compiled seccomp filter, which is compiled again when the cache was cleared or is damaged."""
     from rootless.runtime.seccomp import filter_cache
 
     path = launch.seccomp_bpf
@@ -298,7 +315,7 @@ def attach_container(engine: Engine, container: str, how: AttachOptions) -> RunO
 
 
 def attach_to(engine: Engine, container_id: str, how: AttachOptions) -> RunOutcome:
-    """Follow the container whose monitor runs."""
+    """Follow a container whose monitor runs, as `attach_container` does, in whatever state it is."""
     from rootless.engine.container import attach_client
     from rootless.engine.container.reconcile import socket_path
 

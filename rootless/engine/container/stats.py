@@ -1,6 +1,6 @@
-"""stats: what containers use, from their cgroups' files and the host's /proc, all in one process. It only reads.
+"""`stats`: what containers use, from their cgroups' files and the host's /proc. It only reads.
 
-Without a cgroup the numbers are sums over a container's processes in /proc: what ended is not in them.
+Without a cgroup the numbers are sums over a container's processes in /proc, in which those that have ended are missing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def container_stats(
     engine: Engine, containers: Sequence[str] = (), *, all: bool = False, stream: bool = True, interval: float = 1.0
 ) -> Iterator[list[ContainerStats]]:
-    """Samples of the named containers (none: the running ones, all: every one), again and again if `stream`.
+    """Samples of the named containers, or if none is named of those that run.
 
-    Raises NotFound for an unknown name; a named container that does not run is shown with zeroes.
+    all: those that do not run as well, with zeroes, as a named one always is; stream: sample again and again, every
+    `interval` seconds. Raises NotFound for an unknown name.
     """
     find = engine.store.containers.find
     wanted = [find(name) for name in containers]
@@ -46,7 +47,7 @@ def container_stats(
 
 
 class _Sampler:
-    """Keeps the CPU times of the sample before."""
+    """Takes samples, and keeps the CPU times of the last one: a share of CPU is the difference of two samples."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -122,7 +123,7 @@ class _Sampler:
 
 
 class _Processes:
-    """Every process of the host, looked at once for all containers that have no cgroup."""
+    """Every process of the host, read once per sample for all containers that have no cgroup."""
 
     def __init__(self) -> None:
         self._stat: dict[int, tuple[int, float, int, int]] = {}  # parent, CPU seconds, resident bytes, threads
@@ -137,7 +138,9 @@ class _Processes:
             except FileNotFoundError:
                 continue
             except OSError:
-                pass  # another user's, or a reaper that hides itself: told by its parent
+                # The namespace of another user's process, or of our reaper, which is not dumpable, is closed to us
+                # (ptrace(2)). Such a process counts to the container of its parent
+                pass
             seconds = (int(fields[11]) + int(fields[12])) / _HERTZ
             self._stat[int(name)] = int(fields[1]), seconds, int(fields[21]) * _PAGE, int(fields[17])
         self._children: dict[int, list[int]] = {}
@@ -145,7 +148,10 @@ class _Processes:
             self._children.setdefault(parent, []).append(pid)
 
     def sums(self, init: int) -> tuple[float, int, int, int, int]:
-        """(CPU seconds, resident bytes, threads, bytes read, bytes written) of the container of `init`."""
+        """Sums for the container whose first process is `init`.
+
+        They are CPU seconds, resident bytes, threads, bytes read and bytes written.
+        """
         own = self._spaces.get(init)
         members = {init}
         if own is not None and own != self._spaces.get(os.getpid()):
@@ -168,7 +174,7 @@ class _Processes:
                 read_ += int(words["read_bytes"])
                 written += int(words["write_bytes"])
             except (OSError, KeyError, ValueError):
-                continue  # of another id of the container: the kernel tells only itself
+                continue  # A process with another id of the container: the kernel shows its I/O to that id alone
         return seconds, resident, threads, read_, written
 
 

@@ -19,10 +19,10 @@ _NAMES = {1: "standard output", 2: "standard error"}
 
 
 def write_all(fd: int, content: bytes) -> bool:
-    """Write all of `content` to descriptor `fd`; False when nobody will ever read it (EPIPE).
+    """Write all of `content` to descriptor `fd`. False when nobody will ever read it (EPIPE).
 
-    Raises HostLimit with the kernel's reason when it cannot be written: on a full disk (ENOSPC) a dump that is cut
-    short must not look like a whole one.
+    Raises HostLimit with the kernel's reason when it cannot be written: a dump that a full disk (ENOSPC) has cut short
+    must not look like a whole one.
     """
     view = memoryview(content)
     while view:
@@ -56,9 +56,10 @@ def size(fd: int) -> tuple[int, int] | None:
 
 
 class RawMode:
-    """`with RawMode(fd):` hands every key to the container, and gives the terminal back as it was.
+    """`with RawMode(fd):` hands every key to the container, and restores the terminal's mode at the end.
 
-    A descriptor that is no terminal is left alone.
+    As of cfmakeraw(3) no key is a signal or edits the line here: the container's own terminal does that. A descriptor
+    that is no terminal is left alone.
     """
 
     __slots__ = ("_saved", "fd")
@@ -92,13 +93,13 @@ class RawMode:
         return self
 
     def restore(self) -> None:
-        """Give the terminal its old mode back; harmless when that was done."""
+        """Give the terminal its old mode back. A second call does nothing."""
         saved, self._saved = self._saved, None
         if saved is not None:
             try:
                 termios.tcsetattr(self.fd, termios.TCSADRAIN, saved)
             except (OSError, termios.error):
-                pass  # the terminal is gone: nothing to restore
+                pass  # the terminal has been closed, and has no mode any more
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -142,14 +143,15 @@ class DetachKeys:
         self._held = 0
 
     def filter(self, typed: bytes) -> tuple[bytes, bool]:
-        """(bytes for the container, whether the sequence was completed)."""
+        """The bytes for the container, of `typed` and of those held back; and whether the sequence is complete."""
         sequence = self.sequence
         if not sequence:
             return typed, False
         passed = bytearray()
         held = self._held
         for key in typed:
-            # after a mismatch, what is held may still end in a shorter start of the sequence: ctrl-p ctrl-p ctrl-q
+            # After a mismatch, the held keys may still end in a shorter start of the sequence: of ctrl-p ctrl-p ctrl-q
+            # the last two keys complete it
             pending = sequence[:held] + bytes((key,))
             held += 1
             while pending and not sequence.startswith(pending):

@@ -1,4 +1,8 @@
-"""top: the processes of a container as the host's /proc shows them. Nothing of the image is run (CVE-2022-1227)."""
+"""`top`: the processes of a container as the host's /proc shows them.
+
+Nothing of the image is run: a `ps` of the image, run with namespaces of ours, could do there what it likes
+(CVE-2022-1227).
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,19 @@ if TYPE_CHECKING:
 
 
 _HERTZ = os.sysconf("SC_CLK_TCK")
-# bytes of a command line that are shown, and of all together; of /proc/PID/stat and status, whose Groups is the longest
+# Bytes of a command line that are read at most, at least, and of all command lines together; and of /proc/PID/stat and
+# /proc/PID/status, whose longest line is Groups. The container's processes decide how long these are
 _LONGEST, _SHORTEST, _ALL_COMMANDS = 1 << 16, 1 << 8, 1 << 24
 _STATUS = 1 << 20
 
 
 class _Seen(NamedTuple):
-    """One process: what /proc says of it. Ids are the host's, uid_inside the container's (None: not mapped)."""
+    """What /proc says of one process.
+
+    pid, parent: the host's numbers; inside_pid: the number in its own pid namespace; uid: the container's, or the
+    host's where that is not mapped; ticks: CPU time in clock ticks; started: seconds since the epoch; resident,
+    virtual: bytes.
+    """
 
     pid: int
     parent: int
@@ -101,25 +111,25 @@ _BSD = ("user", "pid", "%cpu", "vsz", "rss", "tty", "stat", "start", "time", "ar
 
 
 def container_processes(engine: Engine, container: str, arguments: Sequence[str] = ()) -> TopTable:
-    """The processes of a running container, read from the host's /proc (nothing of the image is run).
+    """The processes of a running container, read from the host's /proc; nothing of the image is run.
 
-    arguments: `-ef`, `aux`, or `-o NAME,...` of ps, or names alone.
-
-    Raises UsageError for options that this table does not know.
+    arguments: `-ef`, `aux`, or `-o NAME,...` of ps, or names of columns alone. Raises NotFound, InvalidState, and
+    UsageError for options and columns that are not known here.
     """
     columns = parse_columns(arguments)
     container_id, state = running(engine, container, "top")
     id_map = engine.store.containers.read(container_id).id_map
     boot = _boot_time()
     pids = processes_of(engine, container_id, state)
-    # a container may have tens of thousands of processes, each with a command line of megabytes
+    # A container may have tens of thousands of processes, each with a command line of megabytes: the more there are,
+    # the less is read of each
     longest = max(_SHORTEST, min(_LONGEST, _ALL_COMMANDS // max(len(pids), 1)))
     seen = [process for pid in pids if (process := _look(pid, id_map, boot, longest)) is not None]
     return TopTable(tuple(title for title, _ in columns), tuple(tuple(show(p) for _, show in columns) for p in seen))
 
 
 def parse_columns(arguments: Sequence[str]) -> list[tuple[str, Callable[[_Seen], str]]]:
-    """The columns that ps options ask for."""
+    """The columns that options of ps ask for: each one's title, and the function that shows it. Raises UsageError."""
     names: list[str] = []
     words = [word for argument in arguments for word in argument.split()]
     while words:
@@ -191,7 +201,7 @@ def _status(pid: int) -> dict[str, str]:
 
 
 def _user(uid: int | None) -> str:
-    """Ids of the container: names would have to come from the image's own files, which may say anything."""
+    """The text for a uid of the container. A name would have to come from the image's files, which may say anything."""
     return "?" if uid is None else ("root" if uid == 0 else str(uid))
 
 

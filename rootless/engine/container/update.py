@@ -1,4 +1,4 @@
-"""update: other limits, or another restart policy, for a container; one that runs has them at once."""
+"""`update`: other limits, or another restart policy, for a container; they hold at once for one that runs."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ _UNLIMITED = {
 def update_container(
     engine: Engine, container: str, given: Mapping[str, str | int], *, restart: str | None = None
 ) -> None:
-    """Change the limits in `given` (fields of ContainerOptions), and the restart policy.
+    """Change the limits in `given` (fields of ContainerOptions by name), and the restart policy.
 
-    Raises UsageError, and HostLimit for a limit that a running container cannot get; nothing is changed then.
+    Raises UsageError, NotFound, InvalidState, and HostLimit for a limit that a running container cannot have; nothing
+    is changed then.
     """
 
     if not given and restart is None:
@@ -74,7 +75,7 @@ def update_container(
 
 
 def _changed(options: ContainerOptions, given: Mapping[str, Any]) -> ContainerOptions:
-    """The options with `given` in place of what was said before in another way."""
+    """The options with `given` in them, and without older ones that say the same in another way (cpus, cpu_quota)."""
     if "cpus" in given:
         options = options._replace(cpu_quota=None, cpu_period=None)
     elif "cpu_quota" in given or "cpu_period" in given:
@@ -110,7 +111,8 @@ def _apply(engine: Engine, container: str, state: ContainerState, before: Cgroup
     first: list[HostLimit] = []
     group.apply(changed, first.append)
     if first:
-        # what one limit forbids until another one has changed (version 1: memory below memory and swap) goes now
+        # One limit may forbid another until it has changed itself: in version 1 memory.limit_in_bytes may never be
+        # above memory.memsw.limit_in_bytes. What was refused for that is accepted at the second try
         second: list[HostLimit] = []
         group.apply(changed, second.append)
         if second:
