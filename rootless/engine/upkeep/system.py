@@ -160,7 +160,8 @@ def prune_system(
     pruned = prune_volumes(engine, filters=filters) if volumes else PruneReport()
     cache = _prune_cache(engine, filters) if build else None
     prune_stale(engine)
-    garbage = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
+    keep_blobs = engine.settings.keep_layer_blobs
+    garbage = collect_garbage(engine.store, keep_layer_blobs=keep_blobs, empty_quarantine=True)
     for path in told:
         delete(path, engine.store.id_map)
     tell_quarantined(engine, garbage.quarantined)

@@ -44,10 +44,17 @@ class Collected:
 
 
 def collect_garbage(
-    store: Store, *, dry_run: bool = False, wait: float = 2.0, keep_layer_blobs: bool = True
+    store: Store,
+    *,
+    dry_run: bool = False,
+    wait: float = 2.0,
+    keep_layer_blobs: bool = True,
+    empty_quarantine: bool = False,
 ) -> Collected:
     """Remove all garbage of a store and say what it was. dry_run: only say. keep_layer_blobs: False: the compressed
-    bytes of layers that can be made again from their tree are garbage too.
+    bytes of layers that can be made again from their tree are garbage too. empty_quarantine: damaged objects that
+    `system check --repair` has replaced are garbage too. Until the user asks for that (`system prune`) they stay, for
+    he may want to look at them.
 
     wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
     does the work. Raises HostLimit when something cannot be removed.
@@ -59,7 +66,7 @@ def collect_garbage(
             return Collected(busy=True)
         time.sleep(_POLL)
     try:
-        collector = _Collector(store)
+        collector = _Collector(store, empty_quarantine=empty_quarantine)
         found = collector.find(keep_layer_blobs)
         if not dry_run:
             collector.remove(found)
@@ -80,10 +87,11 @@ def quarantined_containers(store: Store) -> Paths:
 class _Collector:
     """One collection, while the store's exclusive lock is held."""
 
-    __slots__ = ("_store",)
+    __slots__ = ("_empty_quarantine", "_store")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, empty_quarantine: bool) -> None:
         self._store = store
+        self._empty_quarantine = empty_quarantine
 
     def find(self, keep_layer_blobs: bool) -> Collected:
         """Find all garbage, and remove none of it."""
@@ -97,7 +105,8 @@ class _Collector:
         store = self._store
         for part in ("incoming", "trash"):
             found.temporaries += [store.path(part, name) for name in os.listdir(store.path(part))]
-        found.temporaries += self._quarantined()
+        if self._empty_quarantine:
+            found.temporaries += self._quarantined()
         for part in ("layers", "volumes"):
             found.temporaries += [
                 store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")

@@ -158,6 +158,9 @@ def test_check_and_repair_from_the_registry(rootless: Runner, fake: FakeRegistry
     assert "fetched again" in repaired.stdout and repaired.stdout.count("unpacked anew") == 2
     assert tree_file(store_root, "a").read_bytes() == b"1" * 5000
     assert rootless("system", "check").stdout.strip().endswith("everything is whole")
+    # what was damaged stays for a look, whatever else is collected
+    rootless("image", "prune", "-f")
+    assert len(quarantine(store_root)) == 3
     rootless("system", "prune", "-f")
     assert quarantine(store_root) == []
 
