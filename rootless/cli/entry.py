@@ -62,12 +62,20 @@ def _from_verb(words: list[str]) -> list[str]:
 def main() -> None:
     """Run this process's command line; ends the process."""
     _open_standard_streams()
-    if _from_verb(sys.argv[1:])[:1] in _JOINING:
+    try:
+        code = _perform(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130  # Ctrl-C while the command line was being loaded, or once more while it ended
+    end_process(code)
+
+
+def _perform(words: list[str]) -> int:
+    if _from_verb(words)[:1] in _JOINING:
         from rootless.host.interpreter import restart_by_loader
 
         restart_by_loader()  # the command asks for it too, when click is loaded
     connection = None
-    wanted = guess_preparations(sys.argv[1:])
+    wanted = guess_preparations(words)
     if wanted is not None:
         from rootless.engine.container.spawn import spawn_monitor
         from rootless.errors import RootlessError
@@ -79,7 +87,7 @@ def main() -> None:
     hasten_imports()
     from rootless.cli.main import run
 
-    end_process(run(sys.argv[1:], connection))
+    return run(words, connection)
 
 
 def _open_standard_streams() -> None:

@@ -31,6 +31,10 @@ def worker_command(module: str, *args: str, site_packages: bool = False) -> list
     Isolated (-I: no PYTHON* variables, no current directory; -S: no site, no .pth files), so that nothing of a hostile
     directory or environment is imported. The package's own parent directory goes behind the standard library;
     site_packages: the directories of installed packages too. Everybody can read argv: pass secrets by fd.
+
+    A worker that ends with its caller is started in a process group of its own (posix_spawn's setpgroup=0): Ctrl-C goes
+    to the whole foreground group of the terminal, and Python that is interrupted while it imports prints a traceback.
+    The caller alone hears the signal, and ends its workers.
     """
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     paths = [here]

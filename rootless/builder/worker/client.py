@@ -42,7 +42,8 @@ class Worker:
                 environment[name] = os.environ[name]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         try:
-            self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+            # setpgroup: see `worker_command`
+            self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setpgroup=0)
         except OSError as e:
             raise HostLimit(f"cannot start a worker of the build: {e.strerror}") from e
         finally:

@@ -98,7 +98,8 @@ class ContainerFiles:
             actions = [(os.POSIX_SPAWN_DUP2, fd, at) for fd, at in zip(high, (0, 1, _IN, _OUT), strict=True)]
             environment = {"PATH": os.environ.get("PATH", os.defpath)}
             try:
-                self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+                # setpgroup: see `worker_command`
+                self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setpgroup=0)
             finally:
                 for fd in (*high, requests, answers, arriving, leaving):
                     os.close(fd)

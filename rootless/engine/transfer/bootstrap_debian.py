@@ -88,6 +88,7 @@ class _Mmdebstrap:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
+            process_group=0,  # see `worker_command`
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()

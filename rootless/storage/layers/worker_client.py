@@ -139,7 +139,8 @@ def _spawn(job: Job[object], id_map: IdMap, out: int = -1) -> tuple[bytes, int, 
         actions.append((os.POSIX_SPAWN_DUP2, out, _OUT))
     environment = {"PATH": os.environ.get("PATH", os.defpath), **_MALLOC}
     try:
-        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
+        # setpgroup: see `worker_command`
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setpgroup=0)
     finally:
         os.close(stdin)
         os.close(stdout)
