@@ -1,4 +1,8 @@
-"""The build's end of its worker processes: starts them, gives them jobs, reads a step's output. Safe beside threads."""
+"""The build's end of its worker processes: starts them, gives them jobs, reads a step's output.
+
+The build has a thread for each stage, and a process with threads must not fork without executing: the child would have
+locks that nobody releases. So workers are started by posix_spawn(3), and it is they, with one thread each, who fork.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,14 @@ if TYPE_CHECKING:
     Answer = TypeVar("Answer")
 
 _CHUNK = 65536
-_PATIENCE = 3.0  # seconds that a worker has to end what it runs
+_PATIENCE = 3.0  # seconds that a worker has to end what it runs, before it is killed
 
 
 class Worker:
-    """One worker process. It ends, with what it runs, when `close` is called or this process ends."""
+    """One worker process. It ends, with what it runs, when `close` is called or this process ends.
+
+    Raises HostLimit when the process cannot be started.
+    """
 
     __slots__ = ("_pid", "_socket")
 
@@ -50,12 +57,18 @@ class Worker:
             theirs.close()
 
     def call(self, job: Job[Answer], fds: Sequence[int] = ()) -> Answer:
-        """Have a job done, which gets duplicates of `fds`; its answer. Raises what the worker raised."""
+        """Have a job done, which gets duplicates of `fds`, and return its answer.
+
+        Raises the error that the worker met, HostLimit when the worker ended without an answer.
+        """
         self._send(job, fds)
         return read_answer(job, self._answer())
 
     def run(self, job: RunJob, output: Callable[[bytes], None]) -> RunAnswer:
-        """The same for a command, whose output goes to `output` piece by piece."""
+        """Have the command of a RUN job carried out, and return how it ended. Raises as `call` does.
+
+        output: gets what the command writes, in pieces that end anywhere.
+        """
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
             try:
@@ -117,7 +130,7 @@ class Worker:
             fd = os.pidfd_open(self._pid)
             try:
                 if not select.select([fd], [], [], _PATIENCE)[0]:
-                    os.kill(self._pid, signal.SIGKILL)  # it is in the middle of a copy; its children end with it
+                    os.kill(self._pid, signal.SIGKILL)  # it is in the middle of a copy; PDEATHSIG ends its children
             finally:
                 os.close(fd)
             os.waitpid(self._pid, 0)
@@ -126,7 +139,7 @@ class Worker:
 
 
 class Workers:
-    """As many workers as there are steps at a time; a step takes one that is idle."""
+    """The workers of one build, as many as it has had steps at a time. A step takes an idle one, from any thread."""
 
     __slots__ = ("_all", "_closed", "_idle", "_lock")
 

@@ -1,7 +1,7 @@
 """COPY, ADD and WORKDIR inside the worker: a child mounts the step's tree and the sources' trees, and places files.
 
-The child is root of the shared user namespace in a mount namespace of its own; when it ends, the kernel takes the
-mounts. The answer is what it prints on a pipe.
+The child is root of the shared user namespace in a mount namespace of its own; the kernel takes the mounts away when
+the child ends, however that happens. The answer is what the child writes to a pipe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
-    """Place the items of `job`. fds: the first roots that items name. Raises InvalidInput, NotFound, HostLimit."""
+    """Place the items of `job` in its tree. fds: the first roots that items name; the job's trees are the next ones.
+
+    Raises InvalidInput, NotFound, HostLimit.
+    """
     from rootless.storage import drivers
 
     plan = job.rootfs if job.into is None else None
@@ -51,7 +54,10 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
 
 
 def digest(session: WorkerSession, job: DigestJob, fds: list[int]) -> str:
-    """The digest of what the items of `job` take. fds: the first roots. Raises InvalidInput, NotFound."""
+    """The digest, in hexadecimal digits, of what the items of `job` take. fds: as with `copy`.
+
+    Raises InvalidInput, NotFound.
+    """
     sources = [MountedTree(source) for source in job.trees]
 
     def inside() -> bytes:
@@ -118,7 +124,11 @@ def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
 
 
 def _place_files(placer: Placer, root: int, item: TakenFiles) -> list[tuple[int, str]]:
-    """Place the files of one item; the archives among them that are to be unpacked, as (fd, directory)."""
+    """Place the files of one item. Returns the archives among them that are to be unpacked, as (fd, directory).
+
+    Archives are unpacked after everything else, for `unpack` makes the step's tree the root of this process, where no
+    source has a name any more.
+    """
     from rootless.kernel.files import open_in_root
 
     exclusions = _exclusions(item)
@@ -138,6 +148,7 @@ def _place_files(placer: Placer, root: int, item: TakenFiles) -> list[tuple[int,
         if item.unpack and not match.is_directory:
             from rootless.builder.worker.unpacking import is_archive
 
+            # O_NONBLOCK: the file of a context may have become a FIFO by now, whose open would wait for a writer
             fd = open_in_root(root, match.path, os.O_RDONLY | os.O_NONBLOCK)
             if is_archive(fd):
                 archives.append((fd, placer.directories(destination, chmod=False)))

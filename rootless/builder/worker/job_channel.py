@@ -1,6 +1,7 @@
-"""How jobs and answers go between a build and its worker: the length of a message, the message as JSON, fds beside it.
+"""How jobs and answers go between a build and its worker over a stream socket.
 
-A job that fails is answered with its error (host.answer).
+A message is its length (32 bits, network order) and as many bytes of JSON. Descriptors travel beside the length
+(SCM_RIGHTS). A job that fails is answered with its error (host.answer).
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ if TYPE_CHECKING:
     from rootless.storage.worker_jobs import Job
 
 _HEAD = struct.Struct("!I")
-_FDS = 16  # more are never sent with one message
+_FDS = 16  # the most descriptors of one message; the kernel closes those for which the receiver leaves no room
 
 
 def send_job(connection: socket.socket, job: Job[object], fds: Sequence[int] = ()) -> None:
-    """Give a worker one job, and duplicates of `fds`. Raises OSError when it is gone."""
+    """Give a worker one job, and duplicates of `fds`. Raises OSError when the worker is gone."""
     _send(connection, job_message(job), fds)
 
 
 def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
-    """The next job and its fds, in a worker; None when the build is gone. Raises InvalidInput for what is no job."""
+    """The next job and its fds, read in a worker; the job is None when the build is gone.
+
+    Raises InvalidInput for a message that is no job.
+    """
     message, fds = _receive(connection)
     if message is None:
         return None, fds
@@ -46,7 +50,7 @@ def send_answer(connection: socket.socket, answer: dict[str, object]) -> None:
 
 
 def receive_answer(connection: socket.socket) -> dict[str, object] | None:
-    """How the job ended; None when the worker is gone. fds that come with it are closed."""
+    """The answer that `send_answer` sent, read in the build; None when the worker is gone. Its fds are closed."""
     message, fds = _receive(connection)
     for fd in fds:
         os.close(fd)

@@ -1,7 +1,10 @@
-"""Mount points that a step's root lacked: noted before its mounts are made, taken away again after it has ended.
+"""Mount points that a step's root lacked: noted before the mounts are made, taken away again after the step has ended.
 
 A file or directory that the runtime had to make to mount on (/etc/resolv.conf in an image that has none, the target of
 a RUN --mount) is no work of the step and must not come into its layer.
+
+The step may have put a link in any place meanwhile, so the removal opens directories by their parents' fds and follows
+no link: it would otherwise remove or touch files of the host.
 """
 
 from __future__ import annotations
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
 
     Missing = tuple[str, list[str]]  # (directory that is there, names below it that are not)
 
-_LINKS = 40
+_LINKS = 40  # as many links as the kernel follows in one path (path_resolution(7))
 _FUSE_MARKS = frozenset((".wh..wh..opq", ".wh..opq"))
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 
 class Noted:
-    """What of a root was noted before anything was mounted on it.
+    """What was noted of a root before anything was mounted on it.
 
-    missing: mount points that it lacks; listings: (mtime in ns, names) of the directories that they will be made in,
-    for a driver whose `upper` is the whole tree.
+    missing: mount points that the root lacks; listings: (mtime in ns, names) of the directories in which they will be
+    made, for a driver whose `upper` is the whole tree.
     """
 
     __slots__ = ("listings", "missing")
@@ -52,7 +55,7 @@ class Noted:
 
 
 def missing(root: int, targets: Iterable[str]) -> list[Missing]:
-    """What of `targets` (absolute paths) the directory `root` lacks; links are followed as in a chroot."""
+    """Those of `targets` (absolute paths) that the directory `root` (fd) lacks. Links are followed as in a chroot."""
     base = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
     found = []
     for target in targets:
@@ -104,9 +107,10 @@ def _dangling(root: int, path: str) -> str | None:
 def tidy(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing], *, is_whole: bool = False) -> None:
     """Remove from `upper` what was made only to be mounted on: empty files and directories of `notes`.
 
-    Copied-up directories that are left without any change go too, unless `upper` is the whole tree (the copy driver's).
-    No link is followed: the step may have put one in any place meanwhile. To be called as root of the user namespace,
-    when nobody has the tree mounted any more.
+    A directory that overlayfs has copied up for a mount point, and that is left without any change, goes too. is_whole:
+    `upper` is the whole tree (the copy driver's), where such a directory is the image's own. lowerdirs: the layers
+    below, topmost first. To be called as root of the user namespace, when nobody has the tree mounted any more:
+    overlayfs leaves it undefined what a mounted tree shows when its upper directory is changed.
     """
     top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -145,7 +149,7 @@ def _remove(top: int, names: list[str]) -> bool:
 
 
 def _rmdir(parent: int, name: str) -> None:
-    """Remove an empty directory; fuse-overlayfs marks those that it makes with files."""
+    """Remove an empty directory. fuse-overlayfs marks the directories that it makes with files, which go first."""
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         present = os.listdir(fd)
@@ -197,7 +201,7 @@ def _directory(top: int, names: list[str]) -> int:
 
 
 def listings(root: int, notes: Iterable[Missing]) -> dict[str, tuple[int, list[str]]]:
-    """(mtime in ns, names) of the directories of `notes` before anything is made in them."""
+    """(mtime in ns, names) of the directories of `notes`, to be noted before anything is made in them."""
     found = {}
     for here, _ in notes:
         fd = open_in_root(root, here, os.O_RDONLY | os.O_DIRECTORY)
@@ -209,9 +213,10 @@ def listings(root: int, notes: Iterable[Missing]) -> dict[str, tuple[int, list[s
 
 
 def restore_times(upper: str, before: dict[str, tuple[int, list[str]]]) -> None:
-    """Give directories that hold what they held before their times back: for a driver whose `upper` is the whole tree.
+    """Give the directories that hold what they held before their times back.
 
-    Their only change was the mount point that came and went.
+    The only change of such a directory was the mount point that came and went. A driver whose `upper` is the whole tree
+    would otherwise have it as a change in the layer. before: what `listings` has noted.
     """
     top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -233,10 +238,10 @@ def restore_times(upper: str, before: dict[str, tuple[int, list[str]]]) -> None:
 def settle_times(upper: str, since: int, timestamp: int, lowerdirs: Sequence[str] = ()) -> None:
     """Give what was written since `since` (ns) the time `timestamp` (seconds); older times stay.
 
-    A time of now would make each build's layer another one. What has the time that it has in `lowerdirs` (uppermost
-    first) was not written by this step, however young it is: a driver whose `upper` is the whole tree has it there too,
-    and a file that an earlier step copied a moment ago would else become a change. A directory's own time is set after
-    its entries'.
+    A time of now would make each build's layer another one. An entry with the time that it has in `lowerdirs`
+    (uppermost first) was not written by this step, however young it is: a driver whose `upper` is the whole tree has
+    such entries too, and a file that an earlier step copied a moment ago would become a change. A directory's own time
+    is set after its entries'.
     """
     moment = timestamp * 10**9
     stack = [("", False)]

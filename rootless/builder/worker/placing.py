@@ -1,7 +1,8 @@
-"""Puts files into the mounted root of a step: COPY, ADD, WORKDIR, by docker's rules. It chooses no sources.
+"""Puts files into the mounted root of a step: COPY, ADD, WORKDIR, by docker's rules. No sources are chosen here.
 
-It runs as root of the step's user namespace, in a mount namespace of its own. The destination is resolved inside the
-root; below it every directory is opened by its parent's fd without following links.
+This runs as root of the step's user namespace, in a mount namespace of its own. The tree is an image's and may be
+hostile: a link in it may point to any file of the host. So the destination is resolved inside of the root, as in a
+chroot (openat2(2), RESOLVE_IN_ROOT), and below it every directory is opened by its parent's fd without following links.
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ if TYPE_CHECKING:
     from rootless.builder.context.ignore import Exclusions
     from rootless.builder.dockerfile.modes import Change
 
+# A source may become a link or a FIFO after it was looked at: the first must not be followed, and the open of the
+# second would wait for a writer without O_NONBLOCK
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENODATA)
-_KEPT = ("security.capability",)
+_KEPT = ("security.capability",)  # the extended attributes that COPY --from keeps
 
 
 class Rules(NamedTuple):
-    """How files arrive. owner: --chown, None: root for a context's (`is_owned` False), else the file's own.
+    """The attributes that files get.
 
-    chmod: --chmod; timestamp: seconds, for what has no time of its own; latest: no time is later than these seconds;
-    single: the id map has one id, so that owners are noted beside the file; table: where those of links are noted.
+    owner: (uid, gid) of --chown; None means root where `is_owned` is False, as for a context's files, else the file's
+    own owner. chmod: --chmod, None without; timestamp: seconds, for what has no time of its own; latest: no time
+    becomes later than these seconds. single: the id map has one id, so that other owners are noted in an extended
+    attribute of the file; table: the directory whose table notes the owners of links and FIFOs, which can have no such
+    attribute.
     """
 
     owner: tuple[int, int] | None
@@ -59,9 +65,9 @@ class _Spot(NamedTuple):
 
 
 class _TreeCopy:
-    """The copy of one directory. source, path: where it is taken from; top: the path of where it goes.
+    """The copy of one directory: `path` below the root `source` (fd) to the path `top`.
 
-    pending: excluded directories that were met and not made; made: paths, from `top`, of those that were.
+    pending: excluded directories that were met and not made, by path from `top`; made: the paths of those that were.
     """
 
     __slots__ = ("made", "path", "pending", "source", "top")
@@ -75,9 +81,10 @@ class _TreeCopy:
 
 
 class Placer:
-    """Writes below `root` (fd of the merged tree).
+    """Writes files below `root`, an fd of the merged tree. `finish` has to be called at the end.
 
-    skipped: special files that could not be made; latest_change: the latest ctime (ns) of a file that was read.
+    skipped: number of special files that could not be made; latest_change: the latest ctime (ns) of a file that was
+    read.
     """
 
     def __init__(self, root: int, rules: Rules) -> None:
@@ -93,9 +100,10 @@ class Placer:
     # -- directories
 
     def directories(self, path: str, *, chmod: bool = True) -> str:
-        """Make `path` and its missing parents; the path without links. Raises InvalidInput: a file is in the way.
+        """Make the directory `path` and its missing parents, and return its path in the tree without links.
 
-        chmod: --chmod holds for what is made, as BuildKit has it since 2025 (fsutil's #228).
+        chmod: whether --chmod holds for what is made, as BuildKit has it since 2025 (fsutil's #228). Raises
+        InvalidInput when a file or a dangling link is in the way.
         """
         base = os.readlink(f"/proc/self/fd/{self._root}").rstrip("/")
         here = ""
@@ -136,13 +144,14 @@ class Placer:
         return _Opened(open_in_root(self._root, path or "/", os.O_RDONLY | os.O_DIRECTORY))
 
     def _keep_time(self, path: str, directory: int) -> None:
-        """Note the times of a directory that was there, before anything in it changes."""
+        """Note the times of a directory that was there before anything in it changes, so that `finish` gives them back:
+        a step that adds a file must not put a directory with a time of now into its layer."""
         if path not in self._before:
             status = os.fstat(directory)
             self._before[path] = status.st_atime_ns, status.st_mtime_ns
 
     def is_directory(self, path: str) -> bool:
-        """Whether the destination is a directory already."""
+        """Whether the tree has a directory `path`, to which a link may lead."""
         try:
             fd = open_in_root(self._root, path or "/", os.O_PATH)
         except OSError:
@@ -155,7 +164,10 @@ class Placer:
     # -- sources
 
     def copy(self, source: int, match: Match, destination: str, *, parents: bool, exclusions: Exclusions) -> None:
-        """Copy what `match` means in `source` (fd) to `destination`, which is absolute and may end with a slash."""
+        """Copy what `match` means in `source` (fd) to `destination`, an absolute path that may end with a slash.
+
+        parents: --parents, the directories of the source's path are made too. Raises InvalidInput, OSError.
+        """
         if parents:
             self._parents(source, match, destination)
             destination = f"{destination.rstrip('/')}/{match.under}" if match.under else destination
@@ -176,7 +188,7 @@ class Placer:
             self._entry(node, _Spot(target, top, final))
 
     def place(self, destination: str, name: str) -> tuple[str, str]:
-        """(directory, name) where a single file goes; the directory is made."""
+        """(directory, name) where a single file goes; the directory is made when it is missing."""
         if destination.endswith("/") or self.is_directory(destination):
             return self.directories(destination), name
         parent, _, final = f"/{clean(destination)}".rpartition("/")
@@ -227,7 +239,7 @@ class Placer:
             os.close(directory)
 
     def _imply(self, tree: _TreeCopy, parent: str) -> None:
-        """Make excluded directories that are needed after all for something below them."""
+        """Make the excluded directories above `parent`, and `parent`, for something in it that is taken after all."""
         missing = []
         while parent and parent not in tree.made and parent in tree.pending:
             missing.append(parent)
@@ -303,7 +315,7 @@ class Placer:
             self.skipped += 1
 
     def _clear(self, spot: _Spot, source: str) -> None:
-        """Take away what the file `source` is to replace. Raises InvalidInput: that is a directory."""
+        """Take away what the file named `source` is to replace. Raises InvalidInput where that is a directory."""
         try:
             there = os.stat(spot.name, dir_fd=spot.directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -311,13 +323,14 @@ class Placer:
         if stat.S_ISDIR(there.st_mode):
             raise InvalidInput(f"cannot replace directory '{spot.path}' with the file '{source}'")
         os.unlink(spot.name, dir_fd=spot.directory)
-        # a later name of the file that goes must not become a name of what takes its place
+        # The file that goes may have further names among the sources: they must not become links to what takes its
+        # place
         gone = self._linked_at.pop((spot.where, spot.name), None)
         if gone is not None:
             del self._links[gone]
 
     def _linked(self, status: os.stat_result, spot: _Spot) -> bool:
-        """Whether the file was copied under another name already, and got this one too."""
+        """Make `spot` a hard link where the file was copied under another name before; whether that was so."""
         if status.st_nlink < 2:
             return False
         inode = status.st_dev, status.st_ino
@@ -334,6 +347,7 @@ class Placer:
         read = os.open(node.name, _READ, dir_fd=node.parent)
         try:
             status = os.fstat(read)
+            # The user may change the context meanwhile: what counts is what was opened, not what the walk saw
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidInput(f"'{node.name}' is no regular file any more")
             write = os.open(spot.name, _NEW, 0o600, dir_fd=spot.directory)
@@ -349,7 +363,7 @@ class Placer:
             os.close(read)
 
     def write(self, directory: str, name: str, content: bytes, *, mode: int) -> None:
-        """Write a file whose content the Dockerfile holds."""
+        """Write a file whose content the Dockerfile holds. directory: its path in the tree, which is there."""
         with self._open(directory) as target:
             self._keep_time(directory, target)
             self._clear(_Spot(target, directory, name), name)
@@ -390,6 +404,7 @@ class Placer:
                     if e.errno not in _NO_XATTR:
                         raise
 
+    # The owner comes before the mode everywhere, because chown(2) takes set-id bits away
     def _own(self, fd: int, owner: tuple[int, int], mode: int, kind: int) -> None:
         status = os.fstat(fd)
         if owner != (status.st_uid, status.st_gid):
@@ -433,7 +448,11 @@ class Placer:
         return time if self._rules.latest is None else min(time, self._rules.latest * 10**9)
 
     def finish(self) -> None:
-        """Give directories their times: new ones theirs, those that were there what they had before."""
+        """Give directories their times, which every file that was made in them has changed.
+
+        A directory that was there gets the time that it had before, a new one its source's. Inner directories are last
+        made and first set.
+        """
         for path, (atime, mtime) in self._before.items():
             self._touch(path, atime, mtime)
         for path, time in reversed(self._set):
@@ -445,7 +464,7 @@ class Placer:
 
 
 class _Opened:
-    """An fd closed at the end of a `with`."""
+    """A context manager that closes an fd at the end of its `with`."""
 
     __slots__ = ("_fd",)
 

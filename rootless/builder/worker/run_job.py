@@ -1,4 +1,7 @@
-"""RUN inside the worker: one container by the runtime, its output on a pipe, the mount points it needed taken away."""
+"""RUN inside the worker: the runtime runs one container, whose output goes to a pipe.
+
+The mount points that had to be made for it are taken away again afterwards, so that they do not come into the layer.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,16 @@ if TYPE_CHECKING:
     from rootless.runtime.operations.base import Operation
     from rootless.runtime.seccomp.emulation import Emulation
 
-_CLOCK_GRAIN = 20_000_000  # ns: times of files come from a coarser clock than time_ns
-_MAX_NOTE = 60_000  # bytes; fits a pipe that nobody reads meanwhile
+_CLOCK_GRAIN = 20_000_000  # ns: the kernel gives files the time of its last tick, which is behind time_ns
+_MAX_NOTE = 60_000  # bytes: nobody reads the pipe until the container has ended, and a pipe holds 64 KiB (pipe(7))
 
 
 class _Surroundings(NamedTuple):
-    """What a container finds made: namespaces by the configuration's words for them, stdio, the network's helper."""
+    """What a container gets ready-made.
+
+    made: descriptors of namespaces, by the OCI configuration's names of their types; stdio: descriptors of its stdin,
+    stdout and stderr; helper: the process that connects the network, None where the network needs none.
+    """
 
     made: dict[str, int]
     stdio: tuple[int, int, int]
@@ -36,7 +43,10 @@ class _Surroundings(NamedTuple):
 
 
 def run(session: WorkerSession, job: RunJob, fds: list[int]) -> RunAnswer:
-    """Run the command of `job`. fds: where its output goes. Raises what kept the command from running."""
+    """Run the command of `job` and wait for its end. fds: one descriptor, to which its output goes.
+
+    Raises what kept the command from running (RuntimeFailure and its kin, HostLimit, InvalidInput).
+    """
     from rootless.host import userns
     from rootless.storage import drivers
 
@@ -47,7 +57,9 @@ def run(session: WorkerSession, job: RunJob, fds: list[int]) -> RunAnswer:
     if connecting is not None:
         made["network"], helper = spaces.network(connecting)
     plan = job.root.rootfs
-    # of whole seconds, as tools write that copy a time by utime(2): adduser's /etc/passwd- would else be of now
+    # Whole seconds, because tools that copy a file's time by utime(2) cut it to the second. adduser does so with its
+    # /etc/passwd-: to the nanosecond that file would be older than the step, keep its time, and make each build's layer
+    # another one
     since = (time.time_ns() - _CLOCK_GRAIN) // 10**9 * 10**9
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     note_read, note_write = os.pipe2(os.O_CLOEXEC)
@@ -57,7 +69,7 @@ def run(session: WorkerSession, job: RunJob, fds: list[int]) -> RunAnswer:
     is_copy = drivers.find_driver(plan.driver).form.holds_whole_tree
     try:
         root_mount = _noting(mounter, trees, job.targets, note_write, with_listings=is_copy)
-        output = fds.pop()  # closed there, as soon as the container has it
+        output = fds.pop()  # `_run` closes it, as soon as the container has its own
         surroundings = _Surroundings(made, (null, output, output), helper)
         code = _run(session, job, surroundings, root_mount, warnings.append)
     finally:
@@ -89,7 +101,11 @@ def _noting(
     *,
     with_listings: bool,
 ) -> Callable[[str], None]:
-    """Mounts the root, then notes what of `targets` it lacks; this runs in the container's first process."""
+    """The function that mounts the root and then writes to the pipe `note` what of `targets` the root lacks.
+
+    It runs in the container's first process, before that makes the mount points: afterwards nobody could tell the made
+    ones from the image's. with_listings: also note what the directories around them hold.
+    """
 
     def mount(target: str) -> None:
         mounter(target)
@@ -118,7 +134,7 @@ def _run(
     root_mount: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> int:
-    """Start the container, wait for its end; its exit code."""
+    """Start the container and wait for its end. Returns its exit code; warn: gets what was weaker than asked for."""
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams, SeccompFilters
     from rootless.runtime.process.launch import Launch, UserIds, create
     from rootless.runtime.spec.oci_config import OciConfig
@@ -140,7 +156,7 @@ def _run(
     finally:
         if emulation is not None:
             emulation.supervisor.close()  # type: ignore[attr-defined]
-        os.close(surroundings.stdio[1])  # the reader waits for the end of the container's copy only
+        os.close(surroundings.stdio[1])  # with a copy open here, the reader would never see the end of the output
     try:
         if surroundings.helper is not None:
             surroundings.helper.ready()
@@ -166,7 +182,7 @@ def _filter(path: str | None) -> bytes | None:
 
 
 def _emulation(job: RunJob) -> Emulation | None:
-    """What answers the calls of an emulated root, where the id map has one id. Raises HostLimit."""
+    """What answers the system calls of an emulated root, where the id map has one id; None else. Raises HostLimit."""
     asked = job.root_emulation
     if asked is None:
         return None

@@ -1,6 +1,7 @@
-"""Layers merged into one, in overlayfs' own form: what upper ones delete goes, and stays deleted for the layers below.
+"""Layers merged into one, in overlayfs' own form.
 
-It runs as root of the user namespace on directories of the store.
+What an upper layer deletes goes, and stays deleted for the layers below the merged one.
+This runs as root of the user namespace, on directories of the store that nobody else changes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _OPAQUE = "user.overlay.opaque"
 
 
 def merge(layers: Sequence[str], upper: str) -> None:
-    """Apply the trees of `layers`, bottom first, to the empty directory `upper`."""
+    """Apply the trees of `layers` (directories, bottom first) to the empty directory `upper`. Raises OSError."""
     target = os.open(upper, PATH_DIRECTORY)
     try:
         for layer in layers:
@@ -56,7 +57,7 @@ class _Merge:
                 continue
             if name.startswith(WHITEOUT) and name != OPAQUE_NAME:
                 remove(target, name[len(WHITEOUT) :])
-            remove(target, name)
+            remove(target, name)  # a whiteout too is put in the place of what it deletes, for layers below may have it
             if is_whiteout(status) or not self._copier.link(status, self._base, f"{prefix}{name}", target):
                 self._copier.entry(source, name, target, name, status)
         self._copier.attributes(source, target, os.fstat(source))
@@ -68,7 +69,8 @@ class _Merge:
             try:
                 there = os.stat(name, dir_fd=target, follow_symlinks=False)
                 if not stat.S_ISDIR(there.st_mode):
-                    # what was there hid the directories of the layers below, and still must
+                    # A file hid any directory of this name in the layers below. The directory that takes its place
+                    # would be merged with those by overlayfs, unless it is marked opaque as well
                     covers = True
                     remove(target, name)
                     os.mkdir(name, 0o700, dir_fd=target)

@@ -1,6 +1,7 @@
 """The jobs of a build's worker processes and their answers: one class each, which giver and doer share.
 
-What crosses is checked on arrival: a wrong value is InvalidInput with its key. How it crosses is told by `job_channel`.
+The values of a message are checked on arrival: a wrong one raises InvalidInput with its key. `job_channel` says how
+messages are sent.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class LayerTree:
         self.target = target
 
     def to_json(self) -> dict[str, object]:
-        """As a member of a job."""
+        """The tree as a member of a job."""
         return {"rootfs": self.rootfs.to_json(), "target": self.target}
 
     @classmethod
@@ -54,7 +55,7 @@ class BoundPart:
         self.make: tuple[int, int, int] | None = None
 
     def to_json(self) -> dict[str, object]:
-        """As a member of a job."""
+        """The part as a member of a job."""
         values = {"root": self.root, "source": self.source, "target": self.target, "read_only": self.read_only}
         return values | {"make": [self.make] if self.make is not None else []}
 
@@ -69,9 +70,10 @@ class BoundPart:
 
 
 class MountedSecret:
-    """The content of a secret of RUN --mount as a file `target`, with owner and mode of the file.
+    """A secret of RUN --mount as a file of the step.
 
-    workplace: an empty directory outside of the step's root, on which a worker mounts the file system that holds it.
+    target: the file's path in the step's root; uid, gid, mode: of the file; workplace: an empty directory outside of
+    the step's root, on which the worker mounts the tmpfs that holds the file.
     """
 
     __slots__ = ("content", "gid", "mode", "target", "uid", "workplace")
@@ -85,7 +87,7 @@ class MountedSecret:
         self.mode = 0o400
 
     def to_json(self) -> dict[str, object]:
-        """As a member of a job."""
+        """The value as a member of a job."""
         return {
             "target": self.target,
             "content": _to_base64(self.content),
@@ -104,7 +106,7 @@ class MountedSecret:
 
 
 class StepRoot:
-    """The writable tree of one step. directory: of the step, on whose subdirectory `rootfs` the tree is mounted."""
+    """The writable tree of one step. directory: the step's, on whose subdirectory `rootfs` the tree is mounted."""
 
     __slots__ = ("directory", "id_map", "rootfs")
 
@@ -114,7 +116,7 @@ class StepRoot:
         self.rootfs = rootfs
 
     def to_json(self) -> dict[str, object]:
-        """As members of a job's own object."""
+        """The tree as members of a job's own object."""
         return {"directory": self.directory, "id_map": self.id_map.to_json(), "rootfs": self.rootfs.to_json()}
 
     @classmethod
@@ -126,9 +128,10 @@ class StepRoot:
 class RunJob:
     """RUN: one container on the tree `root`, whose output goes to the fd that comes with the job.
 
-    config: the OCI configuration; network: the mode's name as records have it; seccomp: path of the compiled filter;
-    root_emulation: as launch.json has it, where one id stands for root; timestamp: in seconds, of what the step
-    writes; targets: where something is mounted, so that mount points that had to be made are taken away again.
+    config: the OCI configuration; network: the mode's name as records have it; seccomp: path of the compiled filter,
+    None without one; root_emulation: as launch.json has it, where the id map has one id; timestamp: the time, in
+    seconds, that files get which the step writes; targets: the paths on which something is mounted, so that mount
+    points that had to be made are taken away again. trees: mounted for `binds`, which show parts of them.
     """
 
     __slots__ = (
@@ -177,12 +180,12 @@ class RunJob:
         return job
 
     def read_answer(self, fields: Fields) -> RunAnswer:
-        """What the command ended with. Raises InvalidInput."""
+        """The answer of a worker to this job. Raises InvalidInput."""
         return RunAnswer.from_json(fields)
 
 
 class RunAnswer:
-    """How RUN's command ended. warnings: what was weaker than asked, a line each."""
+    """How RUN's command ended. warnings: lines about what was weaker than it was asked for."""
 
     __slots__ = ("exit_code", "warnings")
 
@@ -210,7 +213,7 @@ class NewDirectory:
         self.path = path
 
     def to_json(self) -> dict[str, object]:
-        """As a member of a job."""
+        """The directory as a member of a job."""
         return {"kind": self.kind, "path": self.path}
 
     @classmethod
@@ -220,7 +223,10 @@ class NewDirectory:
 
 
 class InlineFile:
-    """A file whose content the Dockerfile holds; a destination with a slash at its end is its directory."""
+    """A file whose content the Dockerfile holds.
+
+    A `destination` with a slash at its end is the directory for `name`.
+    """
 
     __slots__ = ("content", "destination", "name")
     kind: ClassVar[str] = "content"
@@ -231,7 +237,7 @@ class InlineFile:
         self.content = content
 
     def to_json(self) -> dict[str, object]:
-        """As a member of a job."""
+        """The value as a member of a job."""
         return {
             "kind": self.kind,
             "destination": self.destination,
@@ -248,8 +254,9 @@ class InlineFile:
 class TakenFiles:
     """Files that COPY or ADD takes from one root to `destination`.
 
-    root: position of the root among the job's fds and, after them, its trees. ignore: text of a .dockerignore; exclude:
-    patterns of --exclude; parents: --parents; unpack: archives are unpacked; wildcards: sources may be patterns.
+    root: position of the root among the job's fds and, after them, its trees. sources: paths below that root, patterns
+    too where `wildcards` is True; ignore: text of a .dockerignore; exclude: patterns of --exclude; parents: --parents;
+    unpack: whether archives are unpacked.
     """
 
     __slots__ = ("destination", "exclude", "ignore", "parents", "root", "sources", "unpack", "wildcards")
@@ -266,7 +273,7 @@ class TakenFiles:
         self.unpack = False
 
     def to_json(self) -> dict[str, object]:
-        """As a member of a job."""
+        """The value as a member of a job."""
         return {
             "kind": self.kind,
             "root": self.root,
@@ -354,12 +361,12 @@ class CopyJob:
         return job
 
     def read_answer(self, fields: Fields) -> CopyAnswer:
-        """What the copy met. Raises InvalidInput."""
+        """The answer of a worker to this job. Raises InvalidInput."""
         return CopyAnswer.from_json(fields)
 
 
 class CopyAnswer:
-    """What a copy met. skipped: special files that could not be made; changed: the latest ctime (ns) of a file read."""
+    """What a copy has met. skipped: number of special files that could not be made; changed: latest ctime (ns) read."""
 
     __slots__ = ("changed", "skipped")
 
@@ -378,7 +385,7 @@ class CopyAnswer:
 
 
 class DigestJob:
-    """COPY --from: the digest of what items take from trees, for the cache key. Roots are as with CopyJob."""
+    """COPY --from: the digest of what items take from trees, for the cache key. Roots are numbered as in CopyJob."""
 
     __slots__ = ("id_map", "items", "trees")
     operation: ClassVar[str] = "digest"
@@ -402,12 +409,12 @@ class DigestJob:
         return cls(_id_map(fields), _trees(fields), [TakenFiles.from_json(each) for each in fields.objects("items")])
 
     def read_answer(self, fields: Fields) -> str:
-        """The digest, 64 hexadecimal digits. Raises InvalidInput."""
+        """The answer of a worker to this job: the digest, 64 hexadecimal digits. Raises InvalidInput."""
         return fields.text("digest")
 
 
 class UnpackContextJob(QuietJob):
-    """A context that is an archive: the archive behind the job's fd below the empty directory `into`."""
+    """A context that is an archive: unpack the archive behind the job's fd into the empty directory `into`."""
 
     __slots__ = ("id_map", "into")
     operation: ClassVar[str] = "unpack"
@@ -427,7 +434,7 @@ class UnpackContextJob(QuietJob):
 
 
 class SquashJob(QuietJob):
-    """--squash: `layers` (directories, bottom first) merged into the empty directory `upper`."""
+    """--squash: merge `layers` (directories, bottom first) into the empty directory `upper`."""
 
     __slots__ = ("id_map", "layers", "upper")
     operation: ClassVar[str] = "squash"
@@ -448,7 +455,7 @@ class SquashJob(QuietJob):
 
 
 class ExportJob(QuietJob):
-    """--output: the files of `tree` below `directory`; "" there: as a tar to the fd that comes with the job."""
+    """--output: write the files of `tree` into `directory`; where that is "", as a tar to the job's fd."""
 
     __slots__ = ("directory", "id_map", "tree")
     operation: ClassVar[str] = "export"

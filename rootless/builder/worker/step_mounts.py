@@ -1,8 +1,10 @@
 """What RUN --mount puts into a step: parts of trees bound on a name, secrets as files in memory.
 
-Runs inside the step's namespaces. The part of a tree (of a context, a stage, a cache directory) is looked up by fds,
-since a cache directory may be changed by another step just now (CVE-2024-23651), and what is found is bound, not what
-its name points to later. A secret is one file of a tmpfs of its own: it is on no disk.
+This runs inside the step's namespaces. The part of a tree (of a context, a stage, a cache directory) is looked up by
+descriptors, and the descriptor that was found is bound. Another step may change a cache directory at the same moment: a
+name that was looked up again by mount(2) could have become a link out of the tree, to any file of the host
+(CVE-2024-23651). A secret is one file of a tmpfs of its own, so that its content is in no layer and no file of the
+host.
 """
 
 from __future__ import annotations
@@ -79,8 +81,8 @@ class TreeBind(Operation):
 class SecretFile(Operation):
     """Bind a secret on a name of the step's root, read-only.
 
-    The file system that holds it is mounted on the secret's workplace, in this mount namespace; it is gone with the old
-    root, while the bound file stays.
+    The tmpfs is mounted on the secret's workplace, in the step's mount namespace alone. That mount goes with the old
+    root, while the bound file stays; the kernel frees its memory with the namespace.
     """
 
     __slots__ = ("_secret",)
@@ -94,7 +96,7 @@ class SecretFile(Operation):
         return self._secret.target
 
     def describe(self) -> str:
-        """The operation in words, for errors; the secret is not in them."""
+        """The operation in words, for errors, which do not hold the secret's content."""
         return f"mount a secret on '{self._secret.target}'"
 
     def apply(self, context: RootContext) -> None:
@@ -118,7 +120,8 @@ class SecretFile(Operation):
 
 
 def _again(context: RootContext, target: str) -> int:
-    """The mount point once more, after the mount: an fd of what lies on it now."""
+    """An fd of what lies on the mount point `target` now that something is mounted there. An fd that was opened before
+    still means what lies below the mount."""
     fd = existing(context, target)
     if fd is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)

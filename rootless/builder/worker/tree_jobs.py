@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
-    """Unpack the archive behind the fd `archive`; everything belongs to the user. Raises InvalidInput."""
+    """Unpack the archive behind the fd `archive` into the directory of `job`. Raises InvalidInput, HostLimit.
+
+    Everything belongs to the calling user, who is root of the user namespace: the build reads the context as that user.
+    """
 
     def inside() -> bytes:
         from rootless.builder.worker.placing import Rules
@@ -31,12 +34,13 @@ def unpack(session: WorkerSession, job: UnpackContextJob, archive: int) -> None:
 
 
 def _reachable(mode: int, is_directory: bool) -> int:
-    """A context must be readable for its owner, whatever its archive says."""
+    """The mode that an entry of a context gets: its owner can read it, whatever its archive says, and it has no set-id
+    bits, which would stand in a directory of the host."""
     return mode & 0o777 | (0o700 if is_directory else 0o400)
 
 
 def squash(session: WorkerSession, job: SquashJob) -> None:
-    """Merge the layers into the writable directory."""
+    """Merge the layers of `job` into its writable directory."""
 
     def inside() -> bytes:
         from rootless.builder.worker.squashing import merge
@@ -49,7 +53,11 @@ def squash(session: WorkerSession, job: SquashJob) -> None:
 
 
 def export(session: WorkerSession, job: ExportJob) -> None:
-    """Copy the tree into the directory of `job`; everything belongs to the user, without set-id bits."""
+    """Copy the tree into the directory of `job`. Everything belongs to the calling user.
+
+    No file keeps a set-id bit: a set-uid program from an image would run on the host as the calling user for whoever
+    starts it.
+    """
     tree = MountedTree(job.tree)
 
     def inside() -> bytes:
@@ -72,7 +80,7 @@ def export(session: WorkerSession, job: ExportJob) -> None:
 
 
 def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
-    """Write the tree as a tar to the fd `output`, names sorted."""
+    """Write the tree as a tar to the fd `output`, with names in order, so that the same tree gives the same bytes."""
     tree = MountedTree(job.tree)
 
     def inside() -> bytes:

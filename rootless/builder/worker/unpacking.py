@@ -1,7 +1,8 @@
-"""ADD of a local archive: its entries over the tree of the step. It runs inside of that tree and cannot leave it.
+"""ADD of a local archive: its entries over the tree of the step, into which the process is shut.
 
-The process makes the step's tree its root before the first entry is read, so that a hostile name or link leads to
-nothing but the image itself; names with `..` are refused all the same.
+The step's tree becomes the process's root before the first entry is read, so that a hostile name or link leads to
+nothing but the image itself. Names with `..` are refused all the same. Everything that the unpacking needs has to be
+imported before: afterwards a module would come out of the image.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 _BLOCK = 512
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ENTRIES = 10_000_000
-_LAST_ID = 0xFFFFFFFE
+_LAST_ID = 0xFFFFFFFE  # the number after it means "no change" to chown(2)
 
 
 def is_archive(fd: int) -> bool:
-    """Whether the file is a tar archive, plain or compressed in a way we know; its position is the start afterwards."""
+    """Whether the file is a tar archive, plain or compressed in a known way. The fd is at its start afterwards."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return False
     try:
@@ -49,9 +50,12 @@ def is_archive(fd: int) -> bool:
 
 
 def unpack(root: int, archives: Sequence[tuple[int, str]], rules: Rules) -> int:
-    """Unpack each (fd, directory in the tree); the number of special files that could not be made."""
+    """Unpack each of `archives` (fd, directory in the tree `root`), and make `root` this process's root for ever.
+
+    Returns the number of special files that could not be made. Raises InvalidInput, OSError.
+    """
     for fd, _ in archives:
-        is_archive(fd)  # imports what its decompression needs, before the root is the image's
+        is_archive(fd)  # this imports what the decompression needs, before the root is the image's
     from rootless.storage.owners import overrides
 
     notes = overrides.append_to(rules.table) if rules.single and rules.table is not None else -1
@@ -75,14 +79,16 @@ def _shut_in(root: int) -> None:
         mounts.pivot_root(".", ".")
         mounts.umount(".", mounts.MNT_DETACH)
     except OSError:
-        os.chroot(".")  # the caller has no way back in: no fd of the old root is used again
+        # pivot_root(2) refuses a root that is no mount point, as a context's directory. chroot(2) keeps nobody in who
+        # has an fd outside and calls fchdir(2), but this process runs no code of the archive
+        os.chroot(".")
     os.chdir("/")
 
 
 class _Unpacker:
     """Unpacks one archive below one directory of the tree, which is the root of this process by now.
 
-    notes: fd of the table where owners of links and pipes are noted that there are no ids for; -1 for none.
+    notes: fd of the table in which the owners of links and FIFOs are noted where the id map has one id; -1 for none.
     """
 
     def __init__(self, directory: str, rules: Rules, notes: int) -> None:
@@ -95,7 +101,7 @@ class _Unpacker:
         self.skipped = 0
 
     def apply(self, file: BinaryIO) -> int:
-        """Unpack the whole archive; how many special files could not be made. Raises InvalidInput, OSError."""
+        """Unpack the whole archive; return how many special files could not be made. Raises InvalidInput, OSError."""
         source = Bytes(PlainBytes(file.read(HEAD), file))
         archive = TarStream(source)
         count = 0
@@ -106,7 +112,7 @@ class _Unpacker:
             try:
                 is_content_taken = self._member(entry, source)
             except (ValueError, OverflowError) as e:
-                # a time or an owner that no system has
+                # The entry has a time or an owner that the system calls cannot take
                 raise InvalidInput(f"the archive has an impossible entry {_shown(entry)}: {e}") from e
             if entry.type == FILE:
                 source.skip(TarStream.padding(entry) + (0 if is_content_taken else entry.stored))
@@ -117,14 +123,14 @@ class _Unpacker:
         return self.skipped
 
     def _member(self, member: TarEntry, source: Bytes) -> bool:
-        """Make one entry; whether its content was read."""
+        """Make one entry; return whether its content was read."""
         names = _names(member.name)
         if ".." in names:
             raise InvalidInput(f"the archive has an entry outside of its directory: {_shown(member)}")
         if not names:
             return False
         if self._rules.owner is None and not (member.uid <= _LAST_ID and member.gid <= _LAST_ID):
-            # with one id the owner would only be noted, and come into the layer
+            # With one id no chown(2) would refuse this owner: it would be noted, and come into the layer
             raise InvalidInput(f"the archive has an impossible entry {_shown(member)}: no such owner")
         parent = self._parents(names[:-1])
         path = f"{parent}/{names[-1]}"
@@ -151,7 +157,8 @@ class _Unpacker:
         if member.type != FILE:
             self._own(path, member)
         if member.type == FIFO:
-            # after the owner, because chown(2) takes set-id bits away; by name, because nobody else is in this tree
+            # The mode comes after the owner, because chown(2) takes set-id bits away. A name may be used, because
+            # nobody else changes this tree
             os.chmod(path, self._mode(member, is_directory=False))
         os.utime(path, ns=(time, time), follow_symlinks=False)
         return member.type == FILE
@@ -167,10 +174,10 @@ class _Unpacker:
         return path
 
     def _parents(self, names: list[str]) -> str:
-        """Path of the directory `names`, made where it is missing. Raises InvalidInput."""
+        """The path of the directory `names`, which is made where it is missing. Raises InvalidInput."""
         path = "/".join([self._directory, *names])
-        # Only what is below the deepest directory that was seen before is looked at: from the top for each entry, the
-        # time for a chain of nested directories would grow with the square of its depth
+        # Only what is below the deepest directory that was seen before is looked at. To begin at the top for each entry
+        # would take a time that grows with the square of the depth, for an archive that is a chain of directories
         missing = []
         while path != self._directory and path not in self._seen:
             path, _, name = path.rpartition("/")
@@ -209,7 +216,7 @@ class _Unpacker:
 
     def _remove(self, path: str) -> None:
         if stat.S_ISLNK(os.lstat(path).st_mode):
-            self._seen.clear()  # a way that led through this link leads nowhere now, or elsewhere
+            self._seen.clear()  # paths that led through this link lead nowhere now, or elsewhere
         os.unlink(path)
 
     def _directory_entry(self, path: str, member: TarEntry, time: int) -> None:
@@ -227,7 +234,7 @@ class _Unpacker:
         self._times.append((path, time))
 
     def _make_directory(self, path: str) -> None:
-        """Make a directory that inherits nothing, whatever is set for the one above it."""
+        """Make a directory that inherits no access control list and no group from the one above it."""
         os.mkdir(path, 0o755)
         drop_acl(path)
         if not self._rules.single:
@@ -264,7 +271,7 @@ class _Unpacker:
         return mode if self._rules.chmod is None else self._rules.chmod(mode, is_directory)
 
     def _own(self, path: str, member: TarEntry) -> None:
-        """Give a new link or pipe its owner, or note the owner."""
+        """Give a new link or FIFO its owner, or note the owner where the id map has one id."""
         owner = self._rules.owner or (member.uid, member.gid)
         if self._rules.single:
             if self._notes >= 0 and owner != (0, 0):

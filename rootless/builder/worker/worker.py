@@ -1,7 +1,9 @@
 """The process that carries out the steps of a build: runs commands, copies files, computes digests. One job at a time.
 
-It stays outside of the user namespace, as a monitor does, and its children enter it; so it has one thread and forks.
-Jobs come on fd 3, and answers go back there. When the build's process is gone, what runs is killed.
+The process stays outside of the user namespace, as a monitor does, and its children enter that: setns(2) and unshare(2)
+refuse a user namespace to a process with several threads, and a process that has entered one cannot come back. So the
+worker has one thread and forks. Jobs come on fd 3, and answers go back there. When the build's process is gone, what
+runs is killed.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ FD = 3
 
 
 def main() -> int:
-    """Serve jobs until the other end closes."""
+    """Serve jobs until the build closes its end of the connection; return the exit code.
+
+    Ctrl-C at the terminal is for the build, which ends its workers in order: a worker leads its own session and ignores
+    SIGINT, so that the signal does not cut off a step before its mounts and helpers are undone.
+    """
     os.set_inheritable(FD, False)
     try:
         os.setsid()
@@ -62,11 +68,11 @@ def _answer(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, ob
             try:
                 os.close(fd)
             except OSError:
-                pass  # handed on already
+                pass  # the job has handed it on or closed it
 
 
 def _do(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, object]:
-    """Carry out a job; a job's module is loaded with the first job of its kind."""
+    """Carry out a job and return its answer. The module of a job is loaded with the first job of its kind."""
     if isinstance(job, step_jobs.RunJob):
         from rootless.builder.worker import run_job
 
@@ -95,7 +101,7 @@ def _name() -> None:
         with open("/proc/self/comm", "w") as file:
             file.write("rootless-build")
     except OSError:
-        pass  # only a name
+        pass  # the name serves people who read `ps`; the worker runs without it as well
 
 
 if __name__ == "__main__":

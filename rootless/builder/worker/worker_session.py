@@ -1,8 +1,8 @@
 """What lives in a worker from job to job, and what its jobs work in: shared namespaces, trees mounted for one job.
 
-The user and network namespaces are made once, and the network is connected once, for all steps of one worker: what is
-shared is what costs most to make, the id maps (two programs) and the network's helper. Every step has mount, pid, ipc
-and uts namespaces of its own. This module knows no job, so that every job's module may import it.
+The user and network namespaces are made once, and the network is connected once, for all steps of one worker: these
+cost most to make, because newuidmap, newgidmap and the network's helper are programs to be started. Every step has
+mount, pid, ipc and uts namespaces of its own. This module knows no job, so that every job's module may import it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class WorkerSession:
         self._namespaces: Namespaces | None = None
 
     def namespaces(self, id_map: IdMap) -> Namespaces:
-        """The shared namespaces with the map `id_map`, made when they are first wanted. Raises HostLimit."""
+        """The shared namespaces with the map `id_map`, made when they are first wanted. Raises HostLimit.
+
+        A job with another map gets new ones, because the maps of a user namespace are written once.
+        """
         if self._namespaces is not None and self._namespaces.id_map.key() != id_map.key():
             self.close()
         if self._namespaces is None:
@@ -46,9 +49,10 @@ class WorkerSession:
         return self._namespaces
 
     def call(self, id_map: IdMap, function: Callable[[], bytes]) -> bytes:
-        """Run `function` in a forked child inside the user namespace of `id_map`; its result, or its error is raised.
+        """Run `function` in a forked child inside the user namespace of `id_map`, and return its result.
 
-        The child is killed when the build is gone, wherever it is in its work. Raises HostLimit then.
+        Raises the error of `function`. The child is killed when the build is gone, wherever it is in its work, and
+        HostLimit is raised.
         """
         from rootless.host.answer import LIMIT, decode_answer, end_with_answer
         from rootless.host.userns import join
@@ -73,7 +77,7 @@ class WorkerSession:
             while len(answer) <= LIMIT:
                 ready = {fd for fd, _ in poll.poll()}
                 if read_end not in ready:
-                    # between a job and its answer the build says nothing: whatever comes is its end
+                    # Between a job and its answer the build sends nothing: a connection that is readable has ended
                     raise HostLimit("the build is gone")
                 piece = os.read(read_end, 1 << 16)
                 if not piece:
@@ -94,7 +98,7 @@ class WorkerSession:
             self._namespaces = None
 
     def wait(self, pidfd: int) -> None:
-        """Return when the process has ended, or the build is gone: it is killed then."""
+        """Return when the process of `pidfd` has ended. It is killed when the build is gone."""
         from rootless.kernel.process import pidfd_send_signal
 
         poll = select.poll()
@@ -104,7 +108,7 @@ class WorkerSession:
             ready = {fd for fd, _ in poll.poll()}
             if pidfd in ready:
                 return
-            # between a job and its answer the build says nothing: whatever comes is its end
+            # Between a job and its answer the build sends nothing: a connection that is readable has ended
             poll.unregister(self.connection)
             try:
                 pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -113,7 +117,10 @@ class WorkerSession:
 
 
 class Namespaces:
-    """What this worker has made. `user` is the fd of the user namespace; networks are made when first wanted."""
+    """The namespaces of one worker. id_map: of the user namespace; user: its fd, -1 after `close`.
+
+    Network namespaces are made when they are first wanted, one for each program that connects networks.
+    """
 
     __slots__ = ("_networks", "id_map", "user")
 
@@ -124,7 +131,7 @@ class Namespaces:
         self.user = _made(id_map)
 
     def network(self, program: HelperProgram) -> tuple[int, Helper]:
-        """(fd, helper) of the network namespace that `program` connects; it may not be ready yet."""
+        """(fd, helper) of the network namespace that `program` connects; `helper.ready` waits until it does."""
         found = self._networks.get(program.name)
         if found is None:
             found = self._networks[program.name] = _connected(self.user, program)
@@ -163,7 +170,10 @@ def _connected(user: int, program: HelperProgram) -> tuple[int, Helper]:
 
 
 class _Child:
-    """A forked process that does one thing to its namespaces and stays in them until the `with` ends."""
+    """A forked process that calls `enter`, which makes or joins namespaces, and stays in them until the `with` ends.
+
+    Its namespaces can be opened through /proc meanwhile. Raises HostLimit with the reason why `enter` failed.
+    """
 
     __slots__ = ("_pid", "_release")
 
@@ -198,6 +208,8 @@ def _stay(enter: Callable[[], None], tell: int, wait: int) -> NoReturn:
     try:
         from rootless.kernel.process import set_dumpable
 
+        # /proc/PID of a process that is not dumpable belongs to root: nobody could write its maps or open its
+        # namespaces
         set_dumpable(True)
         try:
             enter()
@@ -233,7 +245,7 @@ class MountedTree:
         return os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """End what the driver left, outside of the namespaces and after they have gone."""
+        """End what the driver left. To be called outside of the step's namespaces, after these have gone."""
         from rootless.storage import drivers
 
         self._mounter.close()
@@ -241,7 +253,11 @@ class MountedTree:
 
 
 def own_mounts() -> None:
-    """Make this child of a worker die with it, and give it a mount namespace of its own, which ends with it."""
+    """Make this child of a worker die with the worker, and give it a mount namespace, which ends with the child.
+
+    MS_SLAVE: mounts of the child must not show outside. The umask is 0, because files get the modes that they are to
+    have.
+    """
     import signal
 
     from rootless.kernel import mounts
