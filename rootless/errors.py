@@ -17,7 +17,9 @@
         ├── CommandNotFound        127
         └── HookFailed             125   a hook of the OCI configuration
 
-`run`, `create`, `start` and `exec` turn exit code 1 into 125, as docker does for errors of its own.
+The codes are docker's, which scripts rely on, for the commands that pass on the exit code of what they run: `run`,
+`create`, `start`, `exec`, `explain` and `unshare`, which turn 1 into 125 too. Every other command ends with 1, and
+with 125 for a UsageError (`cli.main`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class RootlessError(Exception):
     """An error meant for the user: `message` (lower case, no full stop, paths quoted) and an optional `hint`.
 
     The hint is an action that the user may take without root, or the exact line for the administrator. An `excerpt` is
-    what the command line shows below: the lines of a file that are wrong.
+    shown below the message: the lines of a file that are wrong.
     """
 
     exit_code = 1

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-# C0 and C1 controls, DEL, line separators, and the marks that reorder text on a terminal (CVE-2021-42574)
+# These are C0 and C1 controls, DEL, line separators, and the marks that reorder text on a terminal (CVE-2021-42574)
 _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
 _NAMED = {0x07: "\\a", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r"}
 _ESCAPES = {code: _NAMED.get(code) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}") for code in _UNSAFE}
@@ -22,7 +22,10 @@ _COLORS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "bold": 1}
 
 
 def escape(text: str) -> str:
-    """`text` as one harmless line: control characters, line ends and reordering marks become visible escapes."""
+    """`text` as one harmless line: control characters, line ends and reordering marks become visible escapes.
+
+    Otherwise a stranger's control characters could move the cursor, or overwrite what was shown.
+    """
     return text.translate(_ESCAPES)
 
 
@@ -35,7 +38,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     """True when `stream` is open and a terminal."""
     try:
         return stream is not None and stream.isatty()
-    except ValueError:  # closed
+    except ValueError:  # the stream is closed
         return False
 
 
@@ -91,6 +94,7 @@ def error(message: str) -> None:
 
 
 def _stderr_line(text: str) -> None:
+    # Results that were printed before the message come before it where both streams lead to one place
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -99,4 +103,4 @@ def _stderr_line(text: str) -> None:
         raw(f"{text}\n", sys.stderr)
         sys.stderr.flush()
     except (OSError, ValueError):
-        pass  # nowhere left to tell it
+        pass  # no stream is left that could say so

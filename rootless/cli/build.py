@@ -91,7 +91,7 @@ or '-' for a tar archive or a Dockerfile on standard input."""
 @click.argument("context", default=".", metavar="CONTEXT")
 @pass_session
 def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: object) -> None:
-    """Build, then print the id when nothing else is printed."""
+    """Build, and print the image's id where the steps are not shown. A step that fails may open a shell."""
     from rootless.builder.api import build as carry_out
     from rootless.builder.build_options import BuildOptions
     from rootless.builder.steps.stage import StepError
@@ -124,7 +124,7 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
 @value_option("--keep-storage", "--max-used-space", metavar="SIZE", help="Keep as much of the newest cache")
 @pass_session
 def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, keep_storage: str | None) -> None:
-    """Ask, then remove what the flags choose; what was removed is printed."""
+    """Ask, then remove what the flags choose, and print what was removed."""
     from rootless import units
     from rootless.cli.run_flags import confirm
 
@@ -140,7 +140,7 @@ def prune(session: Session, all: bool, filter: tuple[str, ...], force: bool, kee
 @command(("builder du",), "Show what the build cache takes")
 @pass_session
 def du(session: Session) -> None:
-    """One line per record, the newest last."""
+    """Print one line per record of the cache, the newest last."""
     from rootless import units
 
     lines, total = verbs.build_cache_usage(session.engine)

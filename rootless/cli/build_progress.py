@@ -22,7 +22,7 @@ _KEPT = 50  # lines that a failure shows
 
 
 class Display:
-    """Takes events one at a time. This one shows nothing."""
+    """What shows the events of a build, one at a time, and failures. This one shows nothing; others extend it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -39,17 +39,21 @@ class Display:
         """Take one event of the build, in the order in which they happen."""
 
     def show_failure(self) -> None:
-        """Show what was kept back and explains a failure."""
+        """Show output of the step that failed where the display has not shown all of it."""
 
     def close(self) -> None:
         """Leave the terminal to others: the build is over."""
 
 
-_LONGEST_LINE = 1 << 16
+_LONGEST_LINE = 1 << 16  # bytes that are kept of a line whose end has not come
 
 
 class _Lines:
-    """Bytes of a command as whole lines; carriage returns begin a line anew. An endless line comes in pieces."""
+    """What a command of the build prints, as whole and harmless lines.
+
+    A carriage return begins a line anew, as on a terminal. A line without end is cut into pieces, so that a command
+    cannot fill the memory. Control characters are escaped: the command may be a stranger's.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -137,7 +141,7 @@ class _Shown:
 
 
 class Live(Display):
-    """A picture of the running steps, drawn again and again; finished ones scroll away above it."""
+    """A picture of the running steps on a terminal, drawn again and again; finished ones scroll away above it."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -156,7 +160,7 @@ class Live(Display):
         return self
 
     def close(self) -> None:
-        """Leave the terminal to others."""
+        """Stop drawing, so that others can write to the terminal."""
         self._picture.stop()
 
     def event(self, event: StepEvent) -> None:
@@ -181,7 +185,7 @@ class Live(Display):
             self._console.print(self._line(step), highlight=False)
 
     def show_failure(self) -> None:
-        """The last lines of the step that failed."""
+        """Print the last lines of the step that failed, of which the picture has shown a few."""
         if self._failed is not None:
             for line in self._failed.tail:
                 self._console.out(f" > {line}", highlight=False)
@@ -211,7 +215,7 @@ class Live(Display):
 
 
 def make_display(kind: str, stream: TextIO) -> Display:
-    """kind: auto (a picture on a terminal, else lines), plain, tty, rawjson, quiet."""
+    """The display of that kind: auto (a picture on a terminal, else lines), plain, tty, rawjson or quiet."""
     if kind == "auto":
         kind = "tty" if output.is_terminal(stream) else "plain"
     if kind == "tty":

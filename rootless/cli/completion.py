@@ -1,4 +1,7 @@
-"""Names for shell completion: containers, images and volumes of the caller's store; nothing where the store fails."""
+"""Names for shell completion: containers, images and volumes of the caller's store.
+
+Where the store fails there are no names: an error would be printed into the line that the user is typing.
+"""
 
 from __future__ import annotations
 

@@ -55,15 +55,15 @@ _FALSE = {"0", "f", "false"}
 
 
 class Session:
-    """What the global flags said, and the engine made from it when a command asks."""
+    """What the global flags say, and the engine, which is made when a command first asks for it."""
 
     def __init__(self, monitor: int | None = None) -> None:
         self.root: str | None = None
         self.debug = False
         self.storage_driver: str | None = None
-        self.error_code: int | None = None  # set by commands whose own errors all have one exit code
-        self.quiet = False  # show no progress
-        self._monitor = monitor  # connection to a monitor that the console script has started
+        self.error_code: int | None = None  # the exit code of all errors of the command (see CommandRules)
+        self.quiet = False  # True shows no progress
+        self._monitor = monitor  # the connection to a monitor that the console script has started
         self._engine: Engine | None = None
         self._progress: PullProgress | None = None
 
@@ -84,7 +84,7 @@ class Session:
         return self._engine
 
     def _show_progress(self, event: PullEvent) -> None:
-        """A step of the pull that `run` or `create` does first; its output stays free for the container's."""
+        """Show a step of the pull that `run` or `create` does first, on stderr: stdout is for the container."""
         if self.quiet:
             return
         if self._progress is None:
@@ -114,7 +114,7 @@ class Option(click.Option):
 
 
 class _Helped(click.Command):
-    """A command whose --help is one of our options too."""
+    """A command whose --help is an `Option` too, which does without `inspect`."""
 
     _own_help: click.Option | None = None
 
@@ -157,8 +157,8 @@ class CommandRules(NamedTuple):
 class Command(_Helped):
     """A command with docker's habits of flags.
 
-    rules: as `command` was told. places: the words that call it, one text per way ("image ls", "images");
-    `scripts/man` writes the tree of commands from them.
+    rules: those that were given to `command`. places: the words that call the command, one text per way ("image ls",
+    "images"), of which `scripts/man` writes the tree of commands.
     """
 
     rules = CommandRules()
@@ -199,9 +199,9 @@ class Command(_Helped):
         return parser
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words after the command's name; an error knows which command it is of, so that it names its help.
+        """Parse the words after the command's name. Errors get the command's context, so that they can name its help.
 
-        click leaves that out where an option lacks its value.
+        click leaves the context out where an option lacks its value.
         """
         try:
             return super().parse_args(ctx, args)
@@ -210,7 +210,7 @@ class Command(_Helped):
             raise
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; its exit code for errors of its own is noted first."""
+        """Run the command. Its exit code for errors of its own is noted first, for `main` must know it in any case."""
         session = ctx.find_object(Session)
         if session is not None:
             session.error_code = self.rules.own_error
@@ -224,8 +224,9 @@ class Command(_Helped):
 class LazyGroup(_Helped, click.Group):
     """A group whose commands are imported when they are used; their lines in its help come from the tree.
 
-    entries: {name: (place, line of help)}, one group of command_tree.COMMANDS. A group
-    within it is added as click does. absent: {name: what to do instead} of commands that others have.
+    entries: {name: (place, line of help)}, one group of command_tree.COMMANDS. aliases: {further name: name}. sections:
+    {title: names} of the list of commands. absent: {name: what to do instead} of commands that docker or podman has. A
+    group within the group is added by click's add_command.
     """
 
     def __init__(
@@ -265,7 +266,7 @@ class LazyGroup(_Helped, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that `args` names; an unknown one is answered with the nearest."""
+        """The command that `args` names. Raises an error for an unknown one, which names the nearest known names."""
         name = args[0]
         known = [*self.entries, *self.commands, *self.aliases]
         if not ctx.resilient_parsing and name not in known:
@@ -326,9 +327,9 @@ def command(
 ) -> Callable[[Callable[..., object]], Command]:
     """Declare a command.
 
-    calls: its name, called as `usual_places` says; or the words that call it, one text per way ("image ls", "images"),
-    the first of which ends with its name. examples: lines of shell, shown below the options. `scripts/man` writes the
-    tree of commands and the man pages; nothing else has to know the command.
+    calls: the command's name, which is then called as `usual_places` says; or the words that call it, one text per way
+    ("image ls", "images"), the first of which ends with its name. examples: lines of shell, shown below the options.
+    `scripts/man` writes the tree of commands and the man pages from the declaration: nothing else has to know it.
     """
     declared_rules = rules or CommandRules()
     name = calls if isinstance(calls, str) else calls[0].rpartition(" ")[2]
@@ -353,9 +354,10 @@ def command(
 
 
 def usual_places(name: str, module: str) -> tuple[str, ...]:
-    """Where a command of `module` is called that does not say it: below the noun that its folder or file begins with.
+    """The words that call a command of `module` whose declaration gives its name alone.
 
-    Those of containers are verbs of the top level too, as docker has them.
+    It is called below the noun that its folder or file begins with: "volume ls" of volume.py. Those of containers are
+    verbs of the top level too, as docker has them.
     """
     noun = module.removeprefix("rootless.cli.").partition(".")[0].partition("_")[0]
     return (f"{noun} {name}", name) if noun == "container" else (f"{noun} {name}",)
@@ -385,9 +387,10 @@ def repeated_option(
 
 
 def parse_filters(texts: Iterable[str]) -> dict[str, list[str]]:
-    """{"status": ["exited"], "label": ["a=b", "c"]}; a key given twice matches either value (docker: labels both).
+    """The values of each key of --filter: {"status": ["exited"], "label": ["a=b", "c"]}.
 
-    `key!=value` becomes the key "key!", as docker's prune takes it. Raises UsageError for text without a key.
+    What a list of values means is the engine's: either may match, but docker wants all labels. `key!=value` becomes the
+    key "key!", as docker's prune takes it. Raises UsageError for text without a key.
     """
     found: dict[str, list[str]] = {}
     for text in texts:
@@ -420,7 +423,8 @@ def do_for_each(names: Iterable[str], action: Callable[[str], str | None]) -> in
 def print_in_order(names: Sequence[str], ended: Iterable[Ended], *, may_be_missing: bool = False) -> int:
     """Print the name of each that has ended, or its error, in the order of `names`, whatever the order of the ends.
 
-    may_be_missing: an unknown container is told and is no failure. Returns the exit code: 1 when one failed.
+    may_be_missing: the error of an unknown container is printed and is no failure. Returns the exit code: 1 when one
+    failed.
     """
     code = 0
     known: dict[int, RootlessError | None] = {}

@@ -1,8 +1,8 @@
 """The console script: what makes the command line start and end sooner at the cost of being unusual.
 
 It starts the monitor that `run` and `start` will need, then the command line: loading click, the options and the engine
-takes three times as long as loading the monitor, which can happen on another processor meanwhile. A monitor that nobody
-tells anything ends by itself.
+takes three times as long as loading the monitor, which can happen on another processor meanwhile. A monitor whose
+connection is closed before anything was asked of it ends by itself.
 
 Nothing here changes what a command does. Each trick says what it saves: the median of 30 runs with it and 30 without,
 interleaved, Python 3.11 with click 8.5 on one core of the machine of docs/benchmarks. tests/unit/cli/test_startup.py
@@ -23,11 +23,11 @@ else:
     ModuleType = type(sys)  # `types` is not loaded before the monitor runs
 
 _WITH_VALUE = ("--root", "--storage-driver")
-# each makes the default network, or our default namespaces, improbable
+# With one of these options the default network is improbable, with one of _OTHER_NAMESPACES our default namespaces are
 _OTHER_NETWORK = ("--net", "-p", "-P", "--publish")
 _JOINING = (["exec"], ["healthcheck"])  # verbs whose own process forks what enters a container
 _OTHER_NAMESPACES = ("--userns", "--uidmap", "--gidmap", "--runtime", "--cgroups", "--cgroup-parent")
-# click imports these at module level, and what a command needs of them is rare (see `Option` in declaration.py).
+# click imports these at module level, and a command rarely needs anything of them (see `Option` in declaration.py).
 # inspect: 3 ms, for it brings ast, dis and tokenize. Stand-ins for bz2, lzma, ipaddress, platform and uuid were
 # measured too, on the way of run, pull and build: nothing.
 _LOADED_AT_FIRST_USE = ("inspect",)
@@ -38,7 +38,7 @@ _GC_THRESHOLD = 50_000
 def guess_preparations(words: list[str]) -> tuple[str, ...] | None:
     """What a monitor may prepare for the command line `words` (without the program); None when none will be needed.
 
-    A guess by a glance at the words: a wrong one costs time on another processor, and nothing else.
+    This is a guess from a glance at the words: a wrong one costs time on another processor, and nothing else.
     """
     rest = _from_verb(words)
     if rest[:1] == ["start"]:
@@ -73,7 +73,7 @@ def _perform(words: list[str]) -> int:
     if _from_verb(words)[:1] in _JOINING:
         from rootless.host.interpreter import restart_by_loader
 
-        restart_by_loader()  # the command asks for it too, when click is loaded
+        restart_by_loader()  # the command does so too, but only after the time that loading click takes
     connection = None
     wanted = guess_preparations(words)
     if wanted is not None:
@@ -83,7 +83,7 @@ def _perform(words: list[str]) -> int:
         try:
             connection = spawn_monitor(*wanted)
         except (RootlessError, OSError):
-            pass  # the engine tries again, and tells
+            pass  # the engine tries to start one too, and reports what fails
     hasten_imports()
     from rootless.cli.main import run
 
@@ -91,7 +91,10 @@ def _perform(words: list[str]) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Put /dev/null where the caller closed 0, 1 or 2: a store's file must not get that number and be written to."""
+    """Put /dev/null where the caller closed 0, 1 or 2.
+
+    open(2) gives the lowest free number: else a file of the store would get it, and our output be written into it.
+    """
     for fd, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
         try:
             os.fstat(fd)
@@ -101,7 +104,7 @@ def _open_standard_streams() -> None:
 
 
 class _StandIn(ModuleType):
-    """A module whose first attribute brings the real one, in its place."""
+    """A stand-in for a module: the first attribute that is read loads the real module, which then takes its place."""
 
     def __getattr__(self, name: str) -> object:
         from importlib import import_module
@@ -131,5 +134,5 @@ def end_process(code: int) -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError):
-            pass  # `main.run` has told it
+            pass  # `main.run` has flushed before, and reported what failed
     os._exit(code)

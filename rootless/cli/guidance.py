@@ -52,7 +52,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     maker = kind(ctx.find_root().command, {}, "rootless", _COMPLETE_VARIABLE)
-    # `source()` looks for this machine's bash and its version first, which says nothing of the reader's
+    # click's own `source()` runs this machine's bash first, to warn of an old one: the script may be for another one
     output.raw(maker.source_template % maker.source_vars() + "\n")
 
 

@@ -48,7 +48,10 @@ def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[st
 
 
 def print_objects(names: Iterable[str], read: Callable[[str], dict[str, object]], format: str | None) -> int:
-    """Print what `read` gives for each name; those that fail are told after the others, and make the exit code 1."""
+    """Print what `read` gives for each name, then the errors of the names that failed.
+
+    format: None = a JSON list, "json" = an object per line, else a Go template. Returns the exit code, 1 for an error.
+    """
     template = None
     if format and format != "json":
         from rootless.cli.template import Row, Template

@@ -27,21 +27,21 @@ _NOUNS = {
     "system": "Manage the whole",
     "volume": "Manage volumes",
 }
-# further names, as docker has them; not shown in the lists
+# These further names of commands, which docker has, are not shown in the lists
 _ALIASES = {
     "": {"buildx": "builder", "list": "ps", "ls": "ps"},
     "container": {"list": "ls", "ps": "ls", "remove": "rm"},
     "image": {"list": "ls", "remove": "rm", "unmount": "mount", "umount": "mount"},
     "volume": {"list": "ls", "remove": "rm"},
 }
-# the root's list is long: what a newcomer needs comes first
+# The list of `rootless --help` is long: what a newcomer needs comes first
 _SECTIONS = {
     "Common commands": ("run", "exec", "ps", "build", "pull", "images", "logs", "stop", "rm", "doctor"),
     "Management commands": tuple(_NOUNS),
 }
 _NO_SWARM = "rootless runs on one host, as a node without a swarm"
 _NO_PODS = "'run --network container:NAME --ipc container:NAME' shares the namespaces of another container"
-# commands and options that docker or podman has, and what to do here instead
+# Here are commands and options that docker or podman has, and what to do here instead
 _ABSENT_COMMANDS = {
     "compose": "compose needs docker's API, which rootless does not serve",
     "context": "there is one engine, your own: nothing to choose",
@@ -78,7 +78,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 def _directory(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A directory, completed by the shell; click.Path would load the translations of its error texts at each start."""
+    """Let the shell complete a directory. click.Path does that too, but loads translations of errors at each start."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="dir")]
@@ -136,7 +136,10 @@ for _noun, _line in _NOUNS.items():
 
 
 def run(arguments: list[str], monitor: int | None = None) -> int:
-    """Run a command line and return the exit code. Nothing is raised. monitor: see `Session`."""
+    """Run a command line, print its errors, and return its exit code; nothing is raised.
+
+    arguments: the words after the program's name. monitor: the connection to a monitor that was started already.
+    """
     session = Session(monitor)
     stdout = sys.stdout
     try:
@@ -154,17 +157,18 @@ def run(arguments: list[str], monitor: int | None = None) -> int:
         output.error(_usage_text(e))
         return 125
     except (click.Abort, KeyboardInterrupt) as e:
-        # click turns an interrupt at a prompt and an end of input into the same Abort
+        # click makes the same Abort of an interrupt at a prompt (128 + SIGINT) and of the end of input there
         return 1 if isinstance(e, click.Abort) and isinstance(e.__cause__ or e.__context__, EOFError) else 130
     except SystemExit as e:
-        # click ends so after completion (its code) and, with sys.stdout replaced, when nobody reads what it prints
+        # click exits by itself after completion, with a code of its own, and when nobody reads what it prints: then it
+        # has put a wrapper in the place of sys.stdout
         if sys.stdout is stdout:
             return e.code if isinstance(e.code, int) else 0
         _give_up_stdout()
         return 141
     except BrokenPipeError:
         _give_up_stdout()
-        return 141  # as if SIGPIPE had ended us
+        return 141  # 128 + SIGPIPE, which ends other programs here; Python ignores the signal
     except OSError as e:
         if session.debug:
             _print_traceback()
@@ -180,7 +184,11 @@ def run(arguments: list[str], monitor: int | None = None) -> int:
 
 
 def _exit_code(error: RootlessError, session: Session) -> int:
-    """docker's codes: run, create, start and exec end with 125 (126, 127: the command's), the rest 1 (usage: 125)."""
+    """The exit code of a command that ended with `error`, as docker's.
+
+    Where a command passes on the exit code of what it runs (`session.error_code` is set), 125 means an error of ours,
+    126 and 127 that there is nothing to execute. Other commands end with 1, and with 125 for wrong usage.
+    """
     if session.error_code is not None:
         return error.exit_code if error.exit_code != 1 else session.error_code
     return error.exit_code if isinstance(error, UsageError) else 1
@@ -211,7 +219,7 @@ def _print_traceback() -> None:
 
 
 def _give_up_stdout() -> None:
-    """Nobody reads stdout any more: keep the interpreter's last flush from complaining about it."""
+    """Let stdout lead to /dev/null, as nobody reads it any more: the last flush would complain about that."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -37,7 +37,7 @@ _QUIET = switch_option("-q", "--quiet", help="Show no progress, only the result"
 
 
 def _details_options(function: Declared) -> Declared:
-    """Declare what an entry can say."""
+    """Declare the options for what an entry of a list says about its image."""
     for option in reversed(
         (
             repeated_option("--annotation", metavar="KEY=VALUE", help="Annotation of the entry"),
@@ -63,7 +63,10 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
 
 
 def _take_details(flags: dict[str, object], annotations: Sequence[str]) -> EntryDetails:
-    """Take the values of `_details_options` out of `flags`; its annotations come apart."""
+    """What the options of `_details_options` say; their values are taken out of `flags`, but for the annotations.
+
+    Raises UsageError for an annotation that is no KEY=VALUE.
+    """
     from rootless.engine.image_types import EntryDetails
 
     names = ("os", "arch", "variant", "os_version", "os_features", "features")
@@ -94,7 +97,7 @@ def create(
     images: tuple[str, ...],
     **flags: object,
 ) -> None:
-    """Make a list; its digest is printed."""
+    """Make a list, and print its digest."""
     import sys
 
     from rootless.cli.progress import PullProgress
@@ -121,7 +124,7 @@ def create(
 def add(
     session: Session, /, all: bool, annotation: tuple[str, ...], quiet: bool, name: str, image: str, **flags: object
 ) -> None:
-    """Add one image; the list's digest is printed."""
+    """Add one image, and print the list's digest."""
     import sys
 
     from rootless.cli.progress import PullProgress
@@ -141,7 +144,7 @@ def add(
 def annotate(
     session: Session, /, annotation: tuple[str, ...], index: bool, name: str, entry: str | None, **flags: object
 ) -> None:
-    """Change one entry (a digest or an image of the store); the list's digest is printed."""
+    """Change one entry (a digest or an image of the store) or the list itself, and print the list's digest."""
     from rootless.errors import UsageError
 
     if index == (entry is not None):
@@ -156,7 +159,7 @@ def annotate(
 @click.argument("entry", metavar="ENTRY")
 @pass_session
 def remove(session: Session, /, name: str, entry: str) -> None:
-    """Take one entry away; the list's digest is printed."""
+    """Take one entry away, and print the list's digest."""
 
     output.line(verbs.remove_from_manifest(session.engine, name, entry))
 

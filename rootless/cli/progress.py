@@ -19,9 +19,9 @@ _MOVING = ("Downloading", "Extracting", "Pushing", "Copying")
 
 
 class PullProgress:
-    """`with PullProgress(stream) as progress: verbs.pull_image(engine, ..., progress=progress.event)`.
+    """The display of one operation: `with PullProgress(stream) as progress: pull_image(..., progress=progress.event)`.
 
-    quiet: show nothing. Bars use the library rich, imported with the first event of a layer on a terminal.
+    quiet: show nothing. Bars use the library rich, which is imported with the first event of a layer on a terminal.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
@@ -40,7 +40,7 @@ class PullProgress:
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal to others; the bars stay as they are."""
+        """Stop drawing, so that others can write to the terminal; the bars stay on it as they are."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -50,6 +50,7 @@ class PullProgress:
         """Show one step of a pull or push as soon as it happens."""
         if self.quiet:
             return
+        # A pull ends with these lines: what is drawn again after them would stand between them and the prompt
         if not event.id and event.status.startswith(("Digest: ", "Status: ")):
             self.close()
         if not event.id:
@@ -93,6 +94,7 @@ class PullProgress:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        # Names and texts come from strangers: as rich's markup they could colour, link and hide what is shown
         self._bars = Progress(
             TextColumn("{task.fields[layer]}:", markup=False),
             TextColumn("{task.fields[status]}", markup=False),

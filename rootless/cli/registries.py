@@ -1,4 +1,4 @@
-"""What has to do with registries: `push`, `login`, `logout` and `search`; and the flags that say how to reach one."""
+"""Commands that talk to registries: `push`, `login`, `logout` and `search`; and the flags that say how to reach one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ def registry_options(*, prefix: str = "", whose: str = "") -> Callable[[Declared
 
 
 def take_registry_options(flags: dict[str, object], prefix: str = "") -> RegistryOptions:
-    """Take the values of `registry_options` out of `flags`."""
+    """What the options of `registry_options` say; their values are taken out of `flags`.
+
+    A password that --creds leaves out is asked for: on a command line every user of the host could read it.
+    """
     from rootless.engine.image_types import RegistryOptions
 
     authfile, cert_dir, creds = (_take_text(flags, f"{prefix}{name}") for name in ("authfile", "cert_dir", "creds"))
@@ -118,7 +121,7 @@ digestfile_option = value_option("--digestfile", metavar="FILE", help="Write the
 
 
 def write_digest(path: str | None, digest: str) -> None:
-    """Do what --digestfile says. Raises HostLimit."""
+    """Write `digest` to the file of --digestfile, None = no such option. Raises HostLimit."""
     if path is None:
         return
     from rootless.errors import HostLimit
@@ -233,6 +236,7 @@ def login(
         output.line(verbs.logged_in_user(registry, options))
         return
     known = ""
+    # The user who is logged in is offered at the prompt. An authfile that this login is going to make has none
     if username is None:
         try:
             known = verbs.logged_in_user(registry, RegistryOptions(authfile=authfile if _exists(authfile) else None))

@@ -1,4 +1,4 @@
-"""The flags of `run` and `create` (and `explain`), declared once. Values with a grammar go to the engine as typed.
+"""The flags of `run` and `create` (and `explain`), declared once. Values with a grammar go to the engine as text.
 
 The name of each parameter is the field of records.container_options.ContainerOptions that it fills.
 """
@@ -194,14 +194,14 @@ def container_options(function: Declared) -> Declared:
 
 
 def limit_options(function: Declared) -> Declared:
-    """Declare the limits that can be changed later too."""
+    """Declare the limits of a container that `update` can change too."""
     for option in reversed(_LIMITS):
         function = option(function)
     return function
 
 
 def options_from_flags(flags: Mapping[str, object]) -> ContainerOptions:
-    """The options that the flags of `container_options` say; an untouched flag is the engine's default."""
+    """The options that the flags of `container_options` say; a flag that was not given has the engine's default."""
     given = {name: value for name, value in flags.items() if value is not None}
     return ContainerOptions._make(
         {**ContainerOptions._field_defaults, **given}[name] for name in ContainerOptions._fields
@@ -209,14 +209,14 @@ def options_from_flags(flags: Mapping[str, object]) -> ContainerOptions:
 
 
 def terminal_options(function: Declared) -> Declared:
-    """Declare how the caller's terminal follows: --detach-keys and --sig-proxy."""
+    """Declare how the caller's terminal follows a container: --detach-keys and --sig-proxy."""
     function = switch_option("--sig-proxy", default=True, help="Pass signals on to the process (default true)")(
         function
     )
     return value_option("--detach-keys", metavar="KEYS", help="Keys that detach (default ctrl-p,ctrl-q)")(function)
 
 
-# list commands have -f for --filter, as docker
+# Commands that list have -f for --filter, those that remove have it for --force, as docker's do
 format_option = value_option(
     "--format", metavar="FORMAT", help="'json', 'table' with a template, or a Go template of fields"
 )
@@ -231,7 +231,7 @@ no_trunc_option = switch_option("--no-trunc", help="Do not shorten the output")
 
 
 def confirm(question: str, *, force: bool) -> bool:
-    """Ask before something is lost, as docker: anything but `y` is no."""
+    """Ask before something is lost, as docker does: anything but `y` or `yes` means no. force: do not ask."""
     if force:
         return True
     click.echo(f"WARNING! {question}")

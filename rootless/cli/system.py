@@ -32,7 +32,7 @@ def _print_object(found: Mapping[str, object], format: str | None) -> None:
 
 
 def _print_tree(found: Mapping[str, object], depth: int) -> None:
-    """docker's `info` way: "Key: value", one space deeper per level."""
+    """Print a document as `docker info` does: "Key: value", one space deeper per level."""
     indent = " " * depth
     for key, value in found.items():
         if isinstance(value, dict):
@@ -90,7 +90,7 @@ def version(session: Session, format: str | None) -> None:
 @switch_option("-q", "--quiet", help="Only print what does not work")
 @pass_session
 def doctor(session: Session, format: str, quiet: bool) -> int:
-    """Print the ladder of primitives, rung by rung, with remedies."""
+    """Print each primitive that containers need, whether it works, and the remedy where it does not."""
     sections = verbs.examine_host(session.engine)
     if format == "json":
         output.line(output.json_text([section.to_json() for section in sections]))
@@ -126,7 +126,7 @@ def _print_section(section: Section, *, quiet: bool) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
 def unshare(session: Session, command: tuple[str, ...]) -> int:
-    """Run the command; its exit status is ours."""
+    """Run the command, and end with its exit status."""
     return verbs.run_unshared(session.engine, command)
 
 

@@ -90,7 +90,7 @@ def _layout() -> Layout[_UsageRow]:
 
 
 def _print_all(usage: DiskUsage) -> None:
-    """docker's `df -v`: a table for each kind."""
+    """Print a table for each kind of object, as `docker system df -v` does."""
     from rootless import units
     from rootless.cli.table import short_id
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rootless.engine.types import PruneReport
 
 Line = TypeVar("Line")  # what one row of a list shows
-# of docker's tabwriter
+# Docker's tabwriter has these widths, in characters
 _LEAST_WIDTH = 10
 _PADDING = 3
 
@@ -100,12 +100,13 @@ def _bound(method: Callable[[Line, str], str], item: Line) -> Callable[[str], st
 
 
 def _label_heading(name: str) -> str:
-    """docker's heading for one label: its last component."""
+    """The heading that docker has for the column of one label: the last component of the label's name."""
     return name.split(".")[-1].replace("-", " ").replace("_", " ")
 
 
 def _cell(value: object) -> str:
     text = str(value)
+    # A row is one line: scripts count on it, and a label may have line ends
     return output.escape(text) if output.is_terminal(sys.stdout) else text.replace("\n", " ")
 
 

@@ -48,7 +48,7 @@ def start(
     sig_proxy: bool,
     containers: tuple[str, ...],
 ) -> int:
-    """Start each container, or one and stay with it."""
+    """Start each container, or start one and stay attached to it."""
     engine = session.engine
 
     def start_one(name: str) -> str:
@@ -68,7 +68,7 @@ def start(
         how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=not interactive)
         return verbs.start_container(engine, containers[0], how, interactive=interactive).exit_code or 0
     if len(containers) == 1:
-        output.line(start_one(containers[0]))  # the error's own exit code counts
+        output.line(start_one(containers[0]))  # an error of one container ends with its own exit code, such as 127
         return 0
     return do_for_each(containers, start_one)
 
@@ -118,6 +118,7 @@ def exec_(
     detach_keys: str | None,
 ) -> int:
     """Run one more command in a running container."""
+    # This process forks the one that enters the container, which could reach the interpreter's file from there
     restart_by_loader()
     options = ExecOptions(command, interactive, tty, detach, env, env_file, workdir, user, privileged, detach_keys)
     return verbs.exec_in_container(session.engine, container, options).exit_code or 0
@@ -131,6 +132,6 @@ def exec_(
 @click.argument("container", shell_complete=completion.running_containers)
 @pass_session
 def healthcheck(session: Session, container: str) -> int:
-    """Run the check now."""
-    restart_by_loader()
+    """Run the check now, and end with 0 for healthy or 1 for unhealthy."""
+    restart_by_loader()  # as in `exec_`: the check enters the container
     return verbs.check_health(session.engine, container)

@@ -36,7 +36,7 @@ _ANY = click.argument(
 @_RUNNING
 @pass_session
 def stop(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
-    """Ask all to end, and kill those that do not; each is printed when it and those before it have ended."""
+    """Ask all to end, and kill those that do not; each name is printed when it and those before it have ended."""
     return print_in_order(containers, verbs.stop_containers(session.engine, containers, timeout=timeout, signal=signal))
 
 
@@ -57,7 +57,7 @@ def restart(session: Session, signal: str | None, timeout: int | None, container
 @_RUNNING
 @pass_session
 def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
-    """Send a signal to the first process of each."""
+    """Send a signal to the first process of each container."""
     return print_in_order(containers, verbs.kill_containers(session.engine, containers, signal=signal))
 
 
@@ -80,7 +80,7 @@ def pause(session: Session, containers: tuple[str, ...]) -> int:
 )
 @pass_session
 def unpause(session: Session, containers: tuple[str, ...]) -> int:
-    """Let each go on."""
+    """Let the processes of each container go on; its name is printed."""
 
     def unpause_one(name: str) -> str:
         verbs.unpause_container(session.engine, name)
@@ -100,7 +100,7 @@ def unpause(session: Session, containers: tuple[str, ...]) -> int:
 @_ANY
 @pass_session
 def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
-    """Wait for each in turn."""
+    """Wait for each container in turn, and print its exit code."""
     return do_for_each(
         containers, lambda name: str(verbs.wait_for_container(session.engine, name, condition=condition))
     )

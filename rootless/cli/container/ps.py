@@ -43,7 +43,7 @@ def ls(
     """Print one line per container, newest first."""
     from rootless.cli.declaration import parse_filters
 
-    # docker counts sizes when the format asks for them
+    # As in docker: sizes, which take long to count, are counted where the format asks for them
     with_size = size or (format is not None and ".Size" in format and not quiet)
     rows = verbs.list_containers(
         session.engine, all=all, filters=parse_filters(filter), last=1 if latest else last, size=with_size
@@ -52,7 +52,7 @@ def ls(
 
 
 def ps_layout(*, no_trunc: bool, with_size: bool) -> Layout[ContainerSummary]:
-    """The columns and fields of `ps`."""
+    """The columns of `ps`, and the fields of its templates. with_size: whether the plain table has the column SIZE."""
     from rootless import units
     from rootless.cli.table import Column, Layout, short_id, shorten
 
@@ -106,10 +106,11 @@ def ps_layout(*, no_trunc: bool, with_size: bool) -> Layout[ContainerSummary]:
 
 
 def ports_text(bindings: Iterable[PortBinding], exposed: Iterable[str]) -> str:
-    """docker's words for ports: published ones as "IP:HOST->CONTAINER/tcp", exposed ones as "CONTAINER/tcp", both with
-    neighbours joined to ranges.
+    """Ports in docker's words: published ones as "IP:HOST->CONTAINER/tcp", exposed ones as "CONTAINER/tcp".
+
+    Neighbours are joined to ranges.
     """
-    # runs of ports that differ by one on both sides; an exposed port has no host side (0)
+    # A run is a list of ports that follow one another on both sides; the host's side of an exposed port is 0
     entries = sorted(
         {(one.protocol, _shown_ip(one.host_ip), one.container_port, one.host_port) for one in bindings}
         | {(text.partition("/")[2] or "tcp", "", int(text.partition("/")[0]), 0) for text in exposed}

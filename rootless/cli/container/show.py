@@ -52,7 +52,7 @@ def logs(
     wrote_to = ""
     for stream, moment, content in lines:
         if wrote_to and wrote_to != stream:
-            streams[wrote_to].flush()  # keep the order where both go to one place
+            streams[wrote_to].flush()  # lines keep their order where both streams lead to one place
         wrote_to = stream
         target = streams.get(stream, sys.stdout.buffer)
         target.write(f"{moment} ".encode() + content if timestamps else content)

@@ -95,12 +95,12 @@ def commit(
 @click.argument("container", shell_complete=completion.containers)
 @pass_session
 def diff(session: Session, format: str | None, container: str) -> None:
-    """Print a line per change."""
+    """Print one line per path that the container has changed."""
     print_changes(verbs.container_changes(session.engine, container), format)
 
 
 def print_changes(changes: Sequence[Change], format: str | None) -> None:
-    """Print `KIND PATH` for each, or one object as podman does."""
+    """Print `KIND PATH` for each change, or one JSON object as podman does."""
     if format == "json":
         found = {name: [change.path for change in changes if change.kind == kind] for kind, name in _LISTS.items()}
         output.line(output.json_text({name: paths for name, paths in found.items() if paths}))

@@ -195,7 +195,7 @@ def _event_printer(format: str | None) -> Callable[[EventEntry], None]:
 
 
 def _event_line(event: EventEntry) -> str:
-    """docker's line: time type action id (key=value, ...)."""
+    """An event as docker prints it: time type action id (key=value, ...)."""
     from rootless.units import local_timestamp_ns
 
     listed = ", ".join(f"{key}={event.attributes[key]}" for key in sorted(event.attributes))

@@ -44,7 +44,7 @@ def attach(
     files: tuple[str, ...],
     **flags: object,
 ) -> None:
-    """Push; the artifact's name by digest is printed."""
+    """Push the artifact, and print its name by digest."""
     from rootless.engine.image_types import ArtifactOptions
     from rootless.errors import UsageError
 

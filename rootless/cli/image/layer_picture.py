@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.image_types import ImageTree, ImageTreeNode
 
-_WIDTH = 60  # of the step that made a layer
+_WIDTH = 60  # characters that are shown of the step that made a layer
 
 
 @command(
@@ -43,7 +43,8 @@ def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str
 
 
 def _print(root: ImageTreeNode, *, no_trunc: bool) -> None:
-    # (node, what stands before it, what stands before its children); a chain of only children stays in one column
+    # Each element is a node, what stands before it, and what stands before its children; a chain of only children stays
+    # in one column. No recursion: a chain may have 1000 layers, which is how deep Python lets calls go
     waiting: list[tuple[ImageTreeNode, str, str]] = [(root, "", "")]
     while waiting:
         node, before, below = waiting.pop()

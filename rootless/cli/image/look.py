@@ -21,7 +21,7 @@ from rootless.errors import UsageError
 @click.argument("other", required=False, shell_complete=completion.images)
 @pass_session
 def diff(session: Session, format: str | None, image: str, other: str | None) -> None:
-    """Print a line per change."""
+    """Print one line per path that is different."""
     print_changes(verbs.image_changes(session.engine, image, other), format)
 
 
@@ -37,7 +37,7 @@ def diff(session: Session, format: str | None, image: str, other: str | None) ->
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG...]]")
 @pass_session
 def shell(session: Session, image: str, arguments: tuple[str, ...]) -> int:
-    """Run it; its exit status is the command's."""
+    """Run the command in the image's tree, and end with its exit status."""
     return verbs.image_shell(session.engine, image, arguments)
 
 
@@ -47,7 +47,7 @@ def shell(session: Session, image: str, arguments: tuple[str, ...]) -> int:
 @click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=completion.images)
 @pass_session
 def mount(session: Session, images: tuple[str, ...]) -> None:
-    """Refuse, with the remedy."""
+    """Say why there is no such command, and what to use instead. Raises UsageError."""
     name = images[0] if images else "IMAGE"
     raise UsageError(
         "an ordinary user's mounts end with the process that made them: there is no `image mount`",

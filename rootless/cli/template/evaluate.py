@@ -1,5 +1,6 @@
-"""Carries out the tree of a Go template over dicts, lists and plain values. It never reads attributes of objects:
-what a template can reach is what it was given.
+"""Carries out the tree of a Go template over dicts, lists and plain values.
+
+It never reads attributes of objects: a template reaches what it was given, and nothing of the interpreter behind it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Scope = list[tuple[str, object]]
 
 
 class Row(dict[str, object]):
-    """A struct: a map whose unknown field is an error, and which may have methods, called with arguments."""
+    """What Go would pass as a struct: a map whose unknown fields are errors, and whose methods take arguments."""
 
     def __init__(
         self, fields: Mapping[str, object], methods: Mapping[str, Callable[..., object]] | None = None
@@ -62,7 +63,7 @@ class _LoopJump(Exception):
         self.keyword = keyword
 
 
-_NOTHING = object()  # "no last argument": nil is a value
+_NOTHING = object()  # stands for "no last argument": nil (None) is a value that a pipeline may pass on
 
 
 class _Run:

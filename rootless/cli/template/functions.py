@@ -16,7 +16,7 @@ Kind = TypeVar("Kind")
 
 
 class FunctionError(Exception):
-    """What is wrong with the arguments, in one phrase."""
+    """Arguments that a function cannot take; the message says in one phrase what is wrong with them."""
 
 
 def is_true(value: object) -> bool:
@@ -73,10 +73,10 @@ def _index(collection: object, *keys: object) -> object:
             if key in collection:
                 collection = collection[key]
             else:
-                # the zero value of the map's type: docker's maps of labels and variables hold text
+                # Go gives the zero value of the map's type: docker's maps of labels and variables hold text
                 collection = "" if all(isinstance(value, str) for value in collection.values()) else None
         elif collection is None and isinstance(key, str):
-            collection = ""  # a nil map[string]string
+            collection = ""  # what Go gives for a nil map[string]string
         elif collection is None:
             raise FunctionError("index of nil pointer")
         elif isinstance(collection, Sequence):
@@ -141,7 +141,8 @@ def _text_function(change: Callable[[str], str]) -> Callable[[object], str]:
     return lambda value: change(_need(value, str, "string"))
 
 
-# `and` and `or` are here for their names: the evaluator stops at the first argument that decides
+# `and` and `or` are here for the parser, which looks for their names: the evaluator carries them out itself, since it
+# stops at the first argument that decides
 FUNCTIONS: dict[str, Callable[..., object]] = {
     "and": lambda *values: values[-1],
     "or": lambda *values: values[-1],
@@ -173,7 +174,7 @@ def _as_is(value: object, *_: object) -> object:
     return value
 
 
-# over a table's heading the functions of rows leave the words alone, as docker's do
+# In the heading of a table the functions leave the words alone, as docker's do: {{upper .Name}} has the heading NAME
 HEADING_FUNCTIONS = {
     **FUNCTIONS,
     **dict.fromkeys(("json", "join", "split", "title", "lower", "upper", "pad", "truncate"), _as_is),

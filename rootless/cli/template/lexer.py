@@ -1,4 +1,4 @@
-"""Text of a Go template → text pieces and tokens. It knows spelling, not grammar.
+"""Cuts the text of a Go template into literal text and the tokens of its actions. It knows spelling, not grammar.
 
 Syntax: https://pkg.go.dev/text/template (delimiters, trim markers and comments as there).
 """
@@ -14,7 +14,7 @@ from rootless.errors import UsageError
 class TemplateError(UsageError):
     """A template that cannot be parsed or carried out; the message has its line and column."""
 
-    exit_code = 1  # docker's for these
+    exit_code = 1  # docker's exit code for wrong templates, unlike that for wrong flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def place(source: str, position: int) -> str:
 
 
 def fail(source: str, position: int, problem: str) -> TemplateError:
-    """The error to raise for a problem at a position."""
+    """The error to raise for a problem at a position of the template, which its message names in Go's words."""
     return TemplateError(f"template parsing error: template: {place(source, position)}: {problem}")
 
 

@@ -1,4 +1,7 @@
-"""The tree of a parsed Go template: nouns only."""
+"""The tree of a parsed Go template: its parts, without what is done with them.
+
+position: the offset in the template's text, and text: the spelling there, both for messages.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """`.`, and `.A.B` when `names` is not empty."""
+    """`.`, the value that the template is applied to, or a field of it: `.A.B` (names: A and B)."""
 
     names: tuple[str, ...]
     position: int

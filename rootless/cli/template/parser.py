@@ -1,4 +1,4 @@
-"""Tokens → tree of a Go template. Undefined functions and variables are found here, before anything is printed."""
+"""Makes a tree of the tokens of a Go template. Undefined functions and variables are errors here, before printing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONSTANTS: dict[str, object] = {"true": True, "false": False, "nil": None}
 
 
 def parse(source: str, functions: Collection[str]) -> tuple[Node, ...]:
-    """Parse a template; raises TemplateError with line and column."""
+    """The tree of a template. functions: the names that it may call. Raises TemplateError with line and column."""
     parser = _Parser(source, functions)
     body, closing = parser.body(("$",), in_range=False)
     if closing is not None:
@@ -45,7 +45,7 @@ class _Parser:
         self.at = 0
         self.scope: list[str] = ["$"]
 
-    # tokens of the action being read
+    # Methods on the tokens of the action that is being read
 
     @property
     def token(self) -> Token:
@@ -66,10 +66,13 @@ class _Parser:
         if self.token.kind != "end":
             raise self.unexpected(context)
 
-    # structure
+    # Methods on the structure of text, actions and blocks
 
     def body(self, variables: tuple[str, ...], *, in_range: bool) -> tuple[tuple[Node, ...], Token | None]:
-        """Nodes up to `end` or `else` (returned, with the action's tokens still current) or the end of the text."""
+        """The nodes up to `end` or `else`, and the token of that word; None at the end of the text.
+
+        The tokens of that action are still current, so that the caller can read on in it (`else if`).
+        """
         nodes: list[Node] = []
         visible = len(self.scope)
         self.scope.extend(variables)
@@ -128,7 +131,7 @@ class _Parser:
         del self.scope[outside:]
         return Block(keyword.text, pipeline, body, otherwise, keyword.position)
 
-    # pipelines
+    # Methods on pipelines, inside an action
 
     def pipeline(self, context: str, *, declares: int, closing: str = "end") -> Pipeline:
         variables, assigns = self.declaration(declares)
@@ -228,13 +231,13 @@ class _Parser:
         last = self.tokens[self.at - 1]
         return self.source[start : last.position + len(last.text)]
 
-    # constants
+    # Methods on constants
 
     def number(self, token: Token) -> int | float:
         digits = token.text.replace("_", "")
         try:
             if digits.lstrip("+-")[:1] == "0" and digits.lstrip("+-").isdigit():
-                return int(digits, 8)  # Go: a leading zero is octal
+                return int(digits, 8)  # in Go a number with a leading zero is octal
             return int(digits, 0)
         except ValueError:
             pass

@@ -53,7 +53,7 @@ def _quoted(character: str) -> str:
 
 
 def sprint(values: Sequence[object]) -> str:
-    """fmt.Sprint: a space between two operands when neither is a string."""
+    """What Go's fmt.Sprint makes of the arguments: a space stands between two of which neither is a string."""
     printed = ""
     for at, value in enumerate(values):
         if at and not isinstance(value, str) and not isinstance(values[at - 1], str):
@@ -68,7 +68,7 @@ def sprintln(values: Sequence[object]) -> str:
 
 
 def sprintf(template: str, values: Sequence[object]) -> str:
-    """fmt.Sprintf with Go's remarks for a wrong verb, a missing and an extra operand."""
+    """What Go's fmt.Sprintf makes of the arguments, with Go's remarks for wrong verbs, missing and extra arguments."""
     left = list(values)
 
     def replace(match: re.Match[str]) -> str:
