@@ -1,4 +1,4 @@
-"""What stages stand on: images of the store (pulled when they are not here), scratch, named contexts."""
+"""What stages stand on: images of the store, which are pulled when they are missing, scratch, named contexts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def scratch(session: BuildSession, platform: Platform) -> BuildState:
 
 
 def image(session: BuildSession, reference: str, platform: Platform, step: Step | None) -> BuildState:
-    """The state of an image. Pulls by --pull. Raises ImageNotFound and what pulling raises."""
+    """The state of the image `reference` for `platform`. A missing image is pulled; with --pull also an older one.
+
+    step: gets the pull's progress, None for none. Raises ImageNotFound and what pulling raises.
+    """
     from rootless.engine import image_in_use
 
     policy = "newer" if session.options.pull else "missing"
@@ -53,13 +56,13 @@ def image(session: BuildSession, reference: str, platform: Platform, step: Step 
 
 
 def _asked_platform(session: BuildSession, platform: Platform) -> str | None:
-    """`platform` when the user or FROM asks for it. None: it is only the host's, and an image for another one is taken
-    as it is."""
+    """`platform` when the user or FROM asks for it. None when it is the host's and nobody asked: an image for another
+    platform is taken as it is then."""
     return None if platform == host_platform() and not session.options.platform else str(platform)
 
 
 def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> BuildState:
-    """The state that an image of the store is. chain_ids: of its layers, bottom first, all unpacked."""
+    """The state that the image `entry` of the store is. chain_ids: of its layers, bottom first, all unpacked."""
     config = entry.config
     layers = tuple(
         StepLayer(chain, diff_id, descriptor.media_type, descriptor.digest, descriptor.size)
@@ -78,7 +81,7 @@ def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> 
 
 
 def from_directory(session: BuildSession, context: Context, state: BuildState, step: Step) -> BuildState:
-    """A state of one layer with the files of a named context."""
+    """A state of one layer, on top of `state`, with the files of a named context. Raises UsageError, InvalidInput."""
     from rootless.builder.steps.copy_step import Placement, place_files
     from rootless.builder.steps.taking import Taken
     from rootless.builder.worker.step_jobs import TakenFiles
@@ -99,7 +102,8 @@ def from_directory(session: BuildSession, context: Context, state: BuildState, s
 
 
 def named(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:
-    """A --build-context: a directory, `docker-image://REF`, or `oci-layout://PATH[:TAG][@DIGEST]`."""
+    """What --build-context `name` is: the context of a directory, or the state of an image that it names as
+    `docker-image://REF` or `oci-layout://PATH[:TAG][@DIGEST]`. Raises as `image` and `layout` do."""
     for text in session.options.build_context:
         given, _, value = text.partition("=")
         if given.lower() != name:
@@ -147,7 +151,7 @@ class LayoutImage(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> LayoutImage:
-        """From PATH[:TAG][@DIGEST], where PATH itself may have colons and at signs. Raises UsageError."""
+        """The parts of PATH[:TAG][@DIGEST], where PATH itself may have colons and at signs. Raises UsageError."""
         path, digest = text, ""
         if "@" in text and not os.path.exists(text):
             path, _, digest = text.rpartition("@")
@@ -161,7 +165,11 @@ class LayoutImage(NamedTuple):
         return cls(path, tag, digest)
 
     def choose(self, sources: Sequence[LayoutSource]) -> LayoutSource:
-        """The one that is meant, its index entry's bytes verified. Raises UsageError, DigestMismatch."""
+        """The source of the image that is meant. Raises UsageError for none or several.
+
+        With a digest the bytes of the index entry's manifest are hashed, for a layout's index may name any digest
+        beside any content: DigestMismatch is raised.
+        """
         found = [each for each in sources if not self.tag or self.tag in _tags(each)]
         if not found:
             known = sorted({tag for each in sources for tag in _tags(each)})
@@ -183,6 +191,6 @@ class LayoutImage(NamedTuple):
 
 
 def _tags(source: LayoutSource) -> set[str]:
-    """What a layout calls an image: tags as they stand there, and the tags of full names."""
+    """The tags of an image in a layout: those that stand there, and those of full names."""
     labels = [*source.labels, *source.names]
     return {label.rpartition(":")[2] if "/" in label else label for label in labels}

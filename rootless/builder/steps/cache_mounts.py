@@ -2,11 +2,11 @@
 
     build/mounts/<hash of the identity>[.N]/{data/, lock, id}
 
-As in BuildKit, mounts share their files where their id is the same and what the directory is first made from: the files
-of `from`, or an empty directory with the owner and mode that are asked for. So a cache that was made for one user is
-not given to another one, who could not write there.
+As in BuildKit, mounts share their files where they have the same id and the same origin: what the directory is first
+made from, which is the files of `from`, or an empty directory with the owner and mode that are asked for. So a cache
+that was made for one user is not given to another one, who could not write there.
 
-The lock is held, shared or exclusive, as long as a step uses the directory.
+The lock is held, shared or exclusive, as long as a step uses the directory: `prune` removes what it can lock.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from typing import NamedTuple
 from rootless.errors import HostLimit
 from rootless.paths import Lock, ensure_private
 
-_MAX_PRIVATE = 1000
+_MAX_PRIVATE = 1000  # directories of one identity with sharing=private
 
 
 class CacheIdentity(NamedTuple):
-    """Which mounts share one directory. origin: what else than the id tells them apart, "" for a mount that asks for
-    neither `from` nor owner nor mode."""
+    """Which mounts share one directory. origin: what tells mounts of one id apart, "" for a mount that asks for neither
+    `from` nor owner nor mode."""
 
     id: str
     origin: str = ""
 
     @property
     def hash(self) -> str:
-        """The name of the directory. That of an id alone is as it was before there were origins."""
+        """The name of the directory. Without an origin it is the hash of the id alone, by which earlier versions named
+        their caches, so that these are found again."""
         text = f"{self.id}\0{self.origin}" if self.origin else self.id
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

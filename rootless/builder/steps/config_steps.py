@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 def apply(state: BuildState, instruction: Instruction, created_by: str) -> BuildState:
-    """The state after an instruction (expanded) that makes no layer."""
+    """The state after an instruction, expanded, that makes no layer. created_by: its line in the image's history."""
     if isinstance(instruction, Cmd):
         return state.changed(created_by, Cmd=texts.command(instruction.command, state.shell))._replace(has_cmd=True)
     if isinstance(instruction, Entrypoint):
         settings: Fields = {"Entrypoint": texts.command(instruction.command, state.shell)}
         if not state.has_cmd:
-            settings["Cmd"] = None  # an inherited CMD belongs to the inherited entrypoint
+            settings["Cmd"] = None  # as in docker: the base's CMD holds the arguments of the base's ENTRYPOINT
         return state.changed(created_by, **settings)
     if isinstance(instruction, Maintainer):
         return state._replace(author=instruction.name).changed(created_by)
@@ -85,7 +85,7 @@ def _settings(state: BuildState, instruction: Instruction) -> Fields:
 
 
 def merged_env(env: list[str], pairs: list[tuple[str, str]]) -> list[str]:
-    """`NAME=value` entries with `pairs` set; a name that is there keeps its place."""
+    """The `NAME=value` entries of `env` with `pairs` set. A name that is there keeps its place in the order."""
     merged = dict(entry.partition("=")[::2] for entry in env)
     merged.update(pairs)
     return [f"{name}={value}" for name, value in merged.items()]
@@ -107,6 +107,6 @@ def _health_check(instruction: HealthCheck) -> Fields:
 
 
 def working_directory(state: BuildState, path: str) -> str:
-    """WORKDIR's path, relative to the one before; absolute, without `.` and `..`."""
+    """The absolute path, without `.` and `..`, that WORKDIR `path` means: it is relative to the one before."""
     joined = posixpath.normpath(posixpath.join("/", state.workdir, path))
     return "/" + joined.lstrip("/")

@@ -1,4 +1,4 @@
-"""COPY, ADD and WORKDIR: their cache keys, and the jobs for a worker. What the sources are is `taking`'s part."""
+"""COPY, ADD and WORKDIR: their cache keys, and the jobs for a worker. `taking` finds out what the sources are."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from rootless.builder.session.build_state import BuildState
     from rootless.builder.steps.run_mounts import Finder
 
-_GRAIN = 20_000_000  # ns by which a file's clock may be behind ours
+_GRAIN = 20_000_000  # ns: the kernel gives files the time of its last tick, which is behind time_ns
 
 
 class Placement(NamedTuple):
     """How the files of one step arrive.
 
-    owner: (uid, gid) of --chown; chmod: text of --chmod; is_link: --link; is_owned: files keep their owners, those of a
-    stage do; moment: the time of the step in seconds.
+    destination: an absolute path, with a slash at its end where it means a directory; moment: the time of the step in
+    seconds; owner: (uid, gid) of --chown, None without; chmod: text of --chmod; is_link: --link; is_owned: files keep
+    their owners, as those of a stage do.
     """
 
     destination: str
@@ -64,12 +65,17 @@ def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
 
 
 def place_files(run: StepRun, taken: Taken, placement: Placement, began: int) -> BuildState:
-    """The state with what was taken. began: ns; files that change later are put into no cache."""
+    """The state after the files of `taken` were placed, from the cache where it has them. Raises as `copy` does.
+
+    began: the time in ns before anything was read. Where a file changed after that, the layer is used and not cached:
+    what was hashed may not be what was copied, and a key for other content would poison later builds.
+    """
     session = run.session
     keys = [_key(run, placement, taken.facts)]
     record = run.find(keys[0])
     if record is None and taken.trees:
-        # the stage that is copied from is another one, but perhaps not the files that are copied
+        # The stage that is copied from has changed, but perhaps not the files that are copied. Their digest costs a
+        # mount and a reading, so it is asked for only where the cheap key has failed
         keys.append(_key(run, placement, [_content(session, taken), taken.other_facts]))
         record = run.find(keys[1])
         if record is not None:
@@ -80,7 +86,7 @@ def place_files(run: StepRun, taken: Taken, placement: Placement, began: int) ->
     result, changed = _place(run, taken, placement)
     run.progress.done()
     if changed >= began:
-        # somebody writes to the context meanwhile: what was copied may not be what the key is of
+        # Somebody writes to the context meanwhile, and the key may be that of other content
         moment = placement.moment if session.latest is None else session.latest
         return run.state.grown(run.created_by, result.layer, moment)
     for each in keys:
@@ -94,7 +100,7 @@ def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
         "copy",
         run.state.chain,
         owner=placement.owner,
-        # what an earlier version has cached has other modes on the directories that were made
+        # An earlier version gave other modes to the directories that it made: its cached layers must not be found
         chmod=f"{placement.chmod} of directories too" if placement.chmod else placement.chmod,
         destination=placement.destination,
         link=placement.is_link,
@@ -110,13 +116,14 @@ def _content(session: BuildSession, taken: Taken) -> str:
 
 
 def _place(run: StepRun, taken: Taken, placement: Placement) -> tuple[StepResult, int]:
-    """Have the files placed; the result, and the latest change (ns) of a file that was read."""
+    """Have a worker place the files. Returns the result, and the latest ctime (ns) of a file that was read and may
+    change; 0 where none may."""
     session = run.session
     directory = session.make_directory("rootfs")
     rootfs = session.plan(run.state, directory)
     job = CopyJob(directory, session.id_map, taken.items)
     job.rootfs = rootfs
-    # --link: the files do not depend on what is below them, so that no tree is mounted
+    # --link: the layer does not depend on the layers below it, and is made in an empty directory instead of on a mount
     job.into = rootfs.upper if placement.is_link else None
     job.trees = [session.tree(lowerdirs) for lowerdirs in taken.trees]
     job.owner = placement.owner
@@ -134,7 +141,7 @@ def _place(run: StepRun, taken: Taken, placement: Placement) -> tuple[StepResult
 
 
 def _destination(state: BuildState, text: str) -> str:
-    """Absolute; a slash at the end stays, for it means a directory."""
+    """The absolute path of a destination. A slash at its end stays, for it means that a directory is wanted."""
     joined = posixpath.join("/", state.workdir, text)
     is_directory = text.endswith(("/", "/.", "/..")) or text in (".", "..")
     clean = "/" + posixpath.normpath(joined).lstrip("/")
@@ -142,7 +149,10 @@ def _destination(state: BuildState, text: str) -> str:
 
 
 def _owner(session: BuildSession, state: BuildState, chown: str) -> tuple[int, int] | None:
-    """--chown USER[:GROUP], names looked up in the image; a number alone is the group too. Raises UsageError."""
+    """(uid, gid) of --chown USER[:GROUP], whose names are those of the image's accounts; None without --chown.
+
+    A number without a group is the group's number too, as in BuildKit. Raises UsageError.
+    """
     if not chown:
         return None
     user, colon, group = chown.partition(":")
@@ -175,7 +185,7 @@ def workdir(run: StepRun, instruction: Workdir) -> BuildState:
     if record is None:
         taken = Taken()
         taken.items.append(NewDirectory(path))
-        # BuildKit and buildah both give it to the USER in force
+        # BuildKit and buildah both give the directory to the USER in force
         owner = _user(session, state, state.user) if state.user else None
         result, _ = _place(run, taken, Placement(path, state.moment, owner))
         record = run.remember(cache_key, result)

@@ -29,20 +29,22 @@ class Finder(Protocol):
     """Finds what `from=NAME` means."""
 
     def __call__(self, name: str) -> BuildState | Context:
-        """A stage's or image's state, or a context. "" is the build context."""
+        """The state of the stage or image `name`, or the context of that name; "" is the build context."""
 
 
 class TmpfsMount(NamedTuple):
-    """A tmpfs of a step. options: as mount(8) has them."""
+    """A tmpfs of a step. target: its absolute path; options: as mount(8) has them."""
 
     target: str
     options: list[str]
 
 
 class PreparedMounts:
-    """What a step's mounts are made of. `release` gives back what is held outside of the step when it has ended.
+    """What a step's mounts are made of. `release` gives back what is held outside of the step, and is to be called when
+    the step has ended.
 
-    env: variables for the command, which are in no cache key; targets: mount points that the job must know of.
+    trees, binds, tmpfs, secrets: for the worker's job; env: variables for the command, which are in no cache key;
+    targets: mount points that the worker takes away again where it had to make them.
     """
 
     def __init__(self) -> None:
@@ -56,7 +58,10 @@ class PreparedMounts:
         self.agents: list[Forwarder] = []
 
     def add_script(self, directory: str, name: str, content: str, *, target: str) -> None:
-        """Add the text of a heredoc that is itself the program. Raises UsageError."""
+        """Bind the text of a heredoc that is itself the program on `target`. Raises UsageError.
+
+        directory: of the step, outside of its root; name: of the heredoc, which becomes a file's name there.
+        """
         path = f"{directory}/script/{name}"
         if "/" in name or name in (".", ".."):
             raise UsageError(f"'{name}' cannot be the name of a script")
@@ -74,7 +79,8 @@ class PreparedMounts:
 
 
 def target_of(mount: Mount, state: BuildState) -> str:
-    """Where `mount` is mounted: a path relative to the working directory, or a secret's usual place."""
+    """The absolute path on which `mount` is mounted: its target, which is relative to the working directory, or the
+    usual place of a secret without a target."""
     from rootless.builder.context.context_files import clean
 
     if mount.target:
@@ -83,7 +89,11 @@ def target_of(mount: Mount, state: BuildState) -> str:
 
 
 def facts(session: BuildSession, instruction: Run, finder: Finder) -> list[object]:
-    """What of the mounts is in the cache key: places and contents that can be seen, never a secret."""
+    """What of the mounts is in the cache key: their places, and the content of what is bound.
+
+    A secret's content is not: it must be in nothing that is kept. Nor is that of a cache directory, which may differ
+    each time without the step being another one.
+    """
     found: list[object] = []
     for mount in instruction.mounts:
         fields: list[object] = [mount.kind, mount.target, mount.source, mount.is_read_only, mount.id, mount.env]
@@ -102,8 +112,10 @@ def facts(session: BuildSession, instruction: Run, finder: Finder) -> list[objec
 
 
 def prepare(run: StepRun, instruction: Run, finder: Finder, directory: str) -> PreparedMounts:
-    """Make what the mounts need. directory: of the step. Raises DockerfileError for a secret that is required and not
-    there."""
+    """Make what the mounts of `instruction` need. directory: of the step. Nothing is held after an error.
+
+    Raises DockerfileError for a required secret or agent that is not given, UsageError, HostLimit, NotFound.
+    """
     if not instruction.mounts:
         return PreparedMounts()
     preparation = _Preparation(run, instruction, finder, directory)
@@ -174,8 +186,11 @@ class _Preparation:
         self.prepared.binds.append(part)
 
     def _claim_caches(self) -> None:
-        """Lock the directories of all cache mounts in the order of their identities: two steps that want the same ones
-        never wait for each other. Of several mounts of one directory the strictest sharing counts."""
+        """Lock the directories of all cache mounts, in the order of their identities.
+
+        With one order for all, two steps that want the same directories never each hold one and wait for the other.
+        Of several mounts of one directory the strictest sharing counts.
+        """
         wanted: dict[CacheIdentity, list[Mount]] = {}
         for mount in self._instruction.mounts:
             if mount.kind == "cache":
@@ -191,8 +206,10 @@ class _Preparation:
             self._claims |= dict.fromkeys(wanted[identity], (directory, is_new))
 
     def _identity(self, mount: Mount) -> CacheIdentity:
-        """Which cache mounts have their files together with `mount`: those of one id and one origin, as BuildKit's
-        `cache-dir:<id>:<what it is made from>`."""
+        """The identity of a cache mount, its id and its origin, as BuildKit's `cache-dir:<id>:<what it is made from>`.
+
+        Mounts of one identity have their files together.
+        """
         from rootless.builder.steps.cache_mounts import CacheIdentity
 
         origin: list[object] = []
@@ -216,7 +233,7 @@ class _Preparation:
         if is_new and mount.from_:
             _fill(self._session, self._finder(mount.from_), clean(mount.source or ""), data)
         self.prepared.targets.append(target)
-        # a map of one id has no other user that could own the directory, and chown would fail with EINVAL
+        # A map of one id has no other user that could own the directory: chown(2) would fail with EINVAL
         owner = (0, 0) if self._session.id_map.kind == "single" else (mount.uid or 0, mount.gid or 0)
         name = clean(mount.source or "") or "root"
         part = BoundPart(data, name, target, read_only=mount.is_read_only)
@@ -267,7 +284,7 @@ class _Preparation:
 
 
 def _fill(session: BuildSession, source: BuildState | Context, path: str, data: str) -> None:
-    """Fill a new cache directory with a copy of what `from` has at `path`."""
+    """Fill the new cache directory `data` with a copy of what `source` has at `path`. Raises NotFound, HostLimit."""
     where = path or "root"
     job = CopyJob(data, session.id_map, [TakenFiles(0, [path or "/"], f"/{where}/", wildcards=False)])
     job.into = data

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HOSTNAME = "buildkitsandbox"
 _SCRIPT_DIRECTORY = "/dev/pipes"
-_ZIP_EPOCH = 315_532_800  # 1980: archives cannot say earlier times, so tools refuse such an epoch
+_ZIP_EPOCH = 315_532_800  # 1980 in seconds: zip archives have no earlier times, and tools refuse such an epoch
 
 
 class StepFailed(RootlessError):
@@ -36,7 +36,11 @@ class StepFailed(RootlessError):
 
 
 class RunCommand(NamedTuple):
-    """What RUN starts. script: (name, content) of a heredoc that is itself the program; env: the image's and ARGs'."""
+    """What RUN starts.
+
+    words: the command; script: (name, content) of a heredoc that is itself the program, None without; env: the
+    variables of the image and the ARGs in scope.
+    """
 
     words: list[str]
     script: tuple[str, str] | None
@@ -44,7 +48,10 @@ class RunCommand(NamedTuple):
 
 
 def run(run: StepRun, instruction: Run, arguments: dict[str, str], finder: Finder) -> BuildState:
-    """The state after RUN. arguments: ARGs in scope. Raises StepFailed with the command's exit code."""
+    """The state after RUN. arguments: the values of the ARGs in scope.
+
+    Raises StepFailed with the command's exit code, and what kept the command from running.
+    """
     session, state, step = run.session, run.state, run.progress
     command = _command(instruction, state, arguments)
     cache_key = _key(run, instruction, command, finder)
@@ -85,7 +92,8 @@ def _command(instruction: Run, state: BuildState, arguments: dict[str, str]) -> 
 
 
 def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]:
-    """ENV and ARG are one set of names, of which the later declaration wins: `arguments` lacks what a later ENV has."""
+    """The variables of the command. ENV and ARG are one set of names, of which the later declaration wins: `arguments`
+    has, for the name of each ARG, the value that has won (expand.Scope.variables)."""
     from rootless.engine.plan.environment import DEFAULT_PATH
 
     env = dict(entry.partition("=")[::2] for entry in state.env)
@@ -148,7 +156,7 @@ def _job(
     if mode.joins_another:
         raise UsageError("--network=container: is not for builds", hint="use default, none or host")
     if chosen.options:
-        # the steps of a build share one network
+        # The steps of a build share one network, which cannot have the options of one step
         raise UsageError(f"a build takes no options of {chosen.mode}", hint=f"use --network={chosen.mode}")
     networking.write_names_files(directory, HOSTNAME, asked, Network(chosen.mode))
     config = _config(run, asked, directory, network=mode)
@@ -197,7 +205,8 @@ def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: M
     session, state = run.session, run.state
     account = account_of(state.user, session.lowerdirs(state), ())
     if session.id_map.kind == "single" and not session.id_map.has_uid(account.uid):
-        # there is one id; with root's emulation it may still change to any other in name
+        # The map has one id, which stands for every user: the process starts as root, whose emulation lets it become
+        # any other user in name
         account = account._replace(uid=0, gid=0, groups=(0,))
     facts = BundleFacts(
         directory=directory,
@@ -215,7 +224,10 @@ def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: M
 
 
 def _named_user(session: BuildSession, state: BuildState) -> tuple[int, int] | None:
-    """USER in force, where it is not root: with one id, root stands in for it, and what it makes is that user's."""
+    """(uid, gid) of the USER in force, where root stands in for that user because the id map has one id; None else.
+
+    New files of the step belong to that user then.
+    """
     from rootless.engine.plan.identity import account_of
 
     account = account_of(state.user, session.lowerdirs(state), ())
@@ -223,7 +235,11 @@ def _named_user(session: BuildSession, state: BuildState) -> tuple[int, int] | N
 
 
 def _process_env(run: StepRun, env: dict[str, str], secret: dict[str, str], planned: list[str]) -> list[str]:
-    """The image's variables and the ARGs; HOME; proxies and secrets, which are in no key."""
+    """The environment of the process: `env`, HOME as `planned` has it, proxies and secrets.
+
+    Proxies and secrets are in no cache key: another proxy is no reason to run a step again, and a digest of a secret
+    would stand in the cache.
+    """
     home = next((entry for entry in planned if entry.startswith("HOME=")), "HOME=/")
     build_args = dict(text.partition("=")[::2] for text in run.session.options.build_arg)
     merged = {"HOME": home[5:], **proxy_variables(build_args), **env, **secret}

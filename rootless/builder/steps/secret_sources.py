@@ -1,4 +1,4 @@
-"""--secret id=NAME[,src=FILE|,env=VARIABLE]: where the content of a secret is. It prints no content, in no error."""
+"""--secret id=NAME[,src=FILE|,env=VARIABLE]: where a secret's content is. No error and no message holds the content."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from rootless.builder.build_options import parse_fields
 from rootless.errors import UsageError
 
-_LIMIT = 512 << 10  # BuildKit's
+_LIMIT = 512 << 10  # bytes of a secret's file, as in BuildKit
 
 
 def secret(flags: Iterable[str], name: str) -> bytes | None:
-    """The content of the secret `name`; None when no flag gives it. Raises UsageError."""
+    """The content of the secret `name`; None when none of `flags`, the texts of --secret, gives it.
+
+    Raises UsageError.
+    """
     for text in flags:
         fields = parse_fields(text, "--secret", {"id", "src", "source", "env", "type"})
         kind = fields.get("type", "")

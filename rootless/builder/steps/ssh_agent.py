@@ -1,7 +1,7 @@
 """--ssh and RUN --mount=type=ssh: the agent's socket forwarded into a step. No key is read here.
 
-The step talks to a socket of ours, whose connections are passed on: an agent answers its own user only, and a step may
-be another one.
+The step talks to a socket of this process, which passes its connections on: an agent asks the kernel for the user at
+the other end and answers its own user only, and a step may run as another one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _CHUNK = 65536
 
 
 def agent_for(flags: Iterable[str], name: str) -> str | None:
-    """The socket of agent `name` by `--ssh NAME[=SOCKET]`; None when no flag gives it. Raises UsageError."""
+    """The path of the socket of agent `name`; None when none of `flags`, the texts of --ssh, gives it.
+
+    NAME alone is the user's own agent (SSH_AUTH_SOCK). Raises UsageError.
+    """
     for text in flags:
         id, _, path = text.partition("=")
         if (id or "default") == name:
@@ -43,14 +46,14 @@ def _socket(path: str, name: str) -> str:
 
 
 class Forwarder:
-    """Listens on `path` and passes each connection on to the agent, in threads of its own."""
+    """Listens at the socket `path` and passes each connection on to the agent, in threads of its own, until `close`."""
 
     def __init__(self, agent: str, path: str, mode: int) -> None:
         self._agent = agent
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # the path may be longer than a socket's address
+            # sun_path holds 107 bytes and the path may be longer, so it goes through the directory's descriptor
             self._listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
         finally:
             os.close(folder)
@@ -63,7 +66,7 @@ class Forwarder:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                return  # closed
+                return  # `close` has shut the listener down
             threading.Thread(target=self._forward, args=(connection,), daemon=True).start()
 
     def _forward(self, inside: socket.socket) -> None:
@@ -79,10 +82,13 @@ class Forwarder:
                             return
                         other[one].sendall(piece)
             except OSError:
-                return  # one of the two has gone
+                return  # the step or the agent has closed its end
 
     def close(self) -> None:
-        """Take no further connections; those that are open end with the step."""
+        """Take no further connections; those that are open end with the step.
+
+        shutdown comes before close: a thread that waits in accept(2) keeps the socket open, and only shutdown wakes it.
+        """
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -1,4 +1,4 @@
-"""One stage: its base, then its instructions one after the other. It knows no other stage but by `Finder`."""
+"""One stage: its base, then its instructions one after the other. Other stages are known by the given finder alone."""
 
 from __future__ import annotations
 
@@ -31,11 +31,18 @@ class StageFinder(Protocol):
     """Finds what `from=NAME` of an instruction means."""
 
     def __call__(self, name: str, instruction: Instruction) -> BuildState | Context:
-        """A stage's or image's state, or a context; "" is the build context. Raises DockerfileError, UsageError."""
+        """The state of the stage or image `name`, or the context of that name; "" is the build context.
+
+        instruction: the one that names it, for errors. Raises DockerfileError, UsageError.
+        """
 
 
 class StepError(RootlessError):
-    """A step that failed: where it stands, and the state before it, which `--debug-shell` enters."""
+    """A step that failed.
+
+    place, excerpt: where it stands; before: the state before it, which `--debug-shell` enters. exit_code is that of the
+    step's command, where a command failed.
+    """
 
     def __init__(self, error: RootlessError, title: str, instruction: Instruction, before: BuildState) -> None:
         place = instruction.place
@@ -52,7 +59,7 @@ class StepError(RootlessError):
 
 
 class StageRun:
-    """Carries out one node of the graph."""
+    """Carries out one node of the graph. is_only: no other stage is built, so that titles need not name this one."""
 
     def __init__(self, session: BuildSession, graph: Graph, node: Node, *, is_only: bool) -> None:
         self._session = session
@@ -65,11 +72,14 @@ class StageRun:
 
     @property
     def label(self) -> str:
-        """What its steps' titles begin with."""
+        """What the titles of this stage's steps begin with: its name and a space, or ""."""
         return self._label
 
     def carry_out(self, base: BuildState, finder: StageFinder, build_args: dict[str, str]) -> BuildState:
-        """The state after the last instruction. Raises StepError."""
+        """The state after the last instruction. Raises StepError.
+
+        base: the state that the stage stands on, whose ONBUILD triggers come first; build_args: values of --build-arg.
+        """
         triggers = parse_triggers(fields.texts_member(base.config, "OnBuild") or [], self._node.base.name, self._escape)
         state = base._replace(config={k: v for k, v in base.config.items() if k != "OnBuild"}, has_cmd=False)
         scope = expand.Scope(
@@ -106,11 +116,11 @@ class StageRun:
 
 
 def _work(run: StepRun, instruction: Instruction, find: Finder, scope: expand.Scope) -> BuildState:
-    """The state after an instruction (expanded) that may make a layer."""
+    """The state after an instruction, expanded, that may make a layer. Raises RootlessError."""
     if isinstance(instruction, Run):
         arguments = {n: v for n, v in scope.variables.items() if n in scope.arguments}
         return run_step.run(run, instruction, arguments, find)
-    # not at the top: a Dockerfile with nothing but RUN needs none of what files need
+    # This is not imported at the top, because a Dockerfile with nothing but RUN needs none of what files need
     from rootless.builder.steps import copy_step
 
     if isinstance(instruction, Workdir):

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Taken:
     """What one step takes.
 
-    items: for the worker; fds, trees: their roots, fds first, trees as lists of lowerdirs. facts: for the cache key;
-    other_facts: the same where trees are known by the content of what is taken, and not by their chain. newest: the
-    time of the newest file in seconds. is_changeable: files of the user's own are among them, which may change while
-    they are read.
+    items: for the worker's job; fds, trees: the roots that items name by position, fds first, each tree as its
+    lowerdirs. facts: for the cache key; other_facts: the same for a key in which trees are known by the content of what
+    is taken, and not by their chain. newest: the time of the newest file in seconds. is_changeable: files of the user's
+    own are among them, which may change while they are read.
     """
 
     def __init__(self) -> None:
@@ -41,19 +41,22 @@ class Taken:
         return [each for each in self.items if isinstance(each, TakenFiles) and each.root >= len(self.fds)]
 
     def note(self, fact: object, other: object = None) -> None:
-        """Add to the cache key. other: what stands for `fact` where trees are known by content; None: the same."""
+        """Add `fact` to the cache key. other: what stands for it in `other_facts`; None means the fact itself."""
         self.facts.append(fact)
         self.other_facts.append(fact if other is None else other)
 
     def close(self) -> None:
-        """Close the fds of the roots; harmless twice."""
+        """Close the fds of the roots; a second call does nothing."""
         for fd in self.fds:
             os.close(fd)
         self.fds.clear()
 
 
 def take(run: StepRun, instruction: Copy | Add, finder: Finder, destination: str) -> Taken:
-    """Find out what is taken. Raises NotFound, UsageError, RegistryError; nothing is open then."""
+    """Find out what `instruction` takes, and fetch what is elsewhere. The caller closes the result.
+
+    destination: the absolute path. Raises NotFound, UsageError, RegistryError, DigestMismatch; nothing is open then.
+    """
     taker = _Taker(run, instruction, destination)
     try:
         remote = [s for s in instruction.sources if isinstance(instruction, Add) and (is_url(s) or is_git(s))]
@@ -104,7 +107,7 @@ class _Taker:
         settings = {"exclude": self._exclude, "unpack": self._unpack, "parents": self._parents}
         taken.note(["tree", source.chain, sources, settings], ["tree", self._parents])
         taken.newest = max(taken.newest, source.moment)
-        # only one source of an instruction is a tree, and no context is beside it
+        # An instruction has one --from: where that is a tree, the instruction has no other tree and no context
         self._add_files(sources)
         taken.trees.append(self._run.session.lowerdirs(source))
 
@@ -121,7 +124,7 @@ class _Taker:
         directory = self._run.session.make_directory("files")
         wanted = RemoteSource(source, instruction.checksum, instruction.keeps_git_dir, self._run.timestamp)
         fetched = fetch(wanted, f"{directory}/files", self._run.progress.log)
-        unpack = bool(instruction.unpack)  # unlike a file of the context, an archive stays one unless it is asked for
+        unpack = bool(instruction.unpack)  # a download is unpacked only where --unpack asks for it
         taken.note(["remote", fetched.identity, fetched.name, unpack, self._exclude])
         taken.newest = max(taken.newest, fetched.newest)
         files = TakenFiles(len(taken.fds), [fetched.name or "."], self._destination, wildcards=False)
