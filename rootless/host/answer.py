@@ -79,14 +79,14 @@ def parse_object(content: bytes) -> dict[str, object]:
 
 
 def encode_error(error: BaseException) -> bytes:
-    """The answer of a child that failed."""
+    """The bytes of the answer of a child that failed with `error`."""
     import json
 
     return b"-" + json.dumps(error_to_json(error)).encode()
 
 
 def encode_result(result: bytes) -> bytes:
-    """The answer of a child that succeeded."""
+    """The bytes of the answer of a child that succeeded with `result`."""
     return b"+" + result
 
 
@@ -140,7 +140,7 @@ def fork_and_read(function: Callable[[], bytes]) -> bytes:
 
 
 def end_with_answer(fd: int, function: Callable[[], bytes]) -> NoReturn:
-    """The whole life of a forked child: `function`, then its answer to `fd`."""
+    """Spend the whole life of a forked child: run `function`, write its result or error to `fd`, and exit."""
     status = 1
     try:
         try:

@@ -28,7 +28,7 @@ _INSIDE = "name a cgroup of the job's, or none"
 UNIFIED = "ask the administrator to boot with systemd.unified_cgroup_hierarchy=1"
 _BATCH = ("slurm", "htcondor", "pbs", "lsf", "oar_", "sge")  # how batch systems name their part of the tree
 _V1 = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "hugetlb")
-_TRIES = 20
+_TRIES = 20  # rounds in which a cgroup is emptied while processes are forked in it
 
 
 class Delegation:
@@ -58,12 +58,12 @@ class Delegation:
         self.remedy = remedy
 
     def missing(self, wanted: set[str]) -> list[str]:
-        """Those of `wanted` that cannot be had."""
+        """The controllers of `wanted` that containers cannot have, in alphabetical order."""
         return sorted(wanted - set(self.controllers))
 
 
 class Host:
-    """Where to look; the defaults are this process's own, tests give others."""
+    """The places where a delegation is looked for. The defaults are this process's own; tests give others."""
 
     __slots__ = ("cgroup_file", "is_unified", "root", "runtime", "uid")
 
@@ -114,10 +114,10 @@ def _is_unified(root: str) -> bool:
 
 
 def find_delegation(*, parent: str = "", current: bool = False, host: Host | None = None) -> Delegation:
-    """What there is. parent: a directory of the cgroup tree that was named (--cgroup-parent, configuration);
-    current: nothing but the current cgroup will do (--cgroups=split).
+    """The best delegation that this process can have.
 
-    Raises UsageError for a parent that is no place in the tree.
+    parent: a directory of the cgroup tree that was named (--cgroup-parent, configuration). current: nothing but the
+    current cgroup will do (--cgroups=split). Raises UsageError for a parent that is no place in the tree.
     """
     host = host or Host()
     if not host.is_unified:
@@ -135,7 +135,7 @@ def find_delegation(*, parent: str = "", current: bool = False, host: Host | Non
     path = f"{host.root}{own}".rstrip("/")
     is_leaf = os.path.basename(path) == LEAF
     if is_leaf:
-        path = os.path.dirname(path)  # an earlier command has moved us here
+        path = os.path.dirname(path)  # an earlier command has moved this process into the leaf of our cgroup
     # cgroup_namespaces(7): a cgroup outside of the namespace's root is shown as a path that leads upward, which would
     # mean another directory in the file system
     if own == "/.." or own.startswith("/../"):
@@ -315,11 +315,11 @@ def read_controllers(path: str) -> tuple[str, ...]:
 
 
 def manager_sockets(host: Host | None = None) -> list[tuple[str, bool]]:
-    """(path, is a bus) of the sockets on which the user's systemd may answer, best first."""
+    """The sockets on which the user's systemd may answer, the best first: path, and whether a bus listens there."""
     runtime = (host or Host(is_unified=True)).runtime
     try:
         if os.stat(runtime).st_uid != os.geteuid():
-            return []  # after `su`: that systemd is another user's
+            return []  # after `su` the environment is the former user's, and so is that systemd
     except OSError:
         return []
     found = ((f"{runtime}/systemd/private", False), (f"{runtime}/bus", True))
@@ -381,7 +381,7 @@ def _enable(path: str, name: str, leaf: str) -> None:
             write_value(f"{path}/cgroup.subtree_control", f"+{name}")
         except OSError as e:
             if e.errno != errno.EBUSY:
-                return  # a controller that cannot be had: whoever needs it is told then
+                return  # the controller cannot be had: who asks for a limit that needs it gets the error
             evacuate_cgroup(path, leaf)
         else:
             return

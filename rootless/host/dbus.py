@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 _PATH, _INTERFACE, _MEMBER, _ERROR_NAME, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 4, 5, 6, 8
 _MAX_MESSAGE = 1 << 18  # bytes; the daemon's own bound is 128 MiB, no answer to our calls comes near this one
-_MAX_LINE = 4096  # of the authentication
+_MAX_LINE = 4096  # bytes of a line of the authentication
 _PATIENCE = 5.0  # seconds for the daemon to take the connection
 _BUS = "org.freedesktop.DBus"
 
@@ -33,7 +33,7 @@ class Writer:
         self.buffer = bytearray()
 
     def align(self, to: int) -> None:
-        """Zeroes up to the next multiple of `to`."""
+        """Append zeroes up to the next multiple of `to` bytes."""
         self.buffer += bytes(-len(self.buffer) % to)
 
     def number(self, value: int) -> None:
@@ -109,7 +109,7 @@ class Message:
 
 
 def encode_call(serial: int, target: tuple[str, str, str, str], signature: str, body: bytes) -> bytes:
-    """A method call. target: destination ("" on a connection without a bus), object path, interface, member."""
+    """The bytes of a method call. target: destination ("" where there is no bus), object path, interface, member."""
     destination, path, interface, member = target
     writer = Writer()
     writer.buffer += struct.pack("<cBBBII", b"l", METHOD_CALL, 0, 1, len(body), serial)
@@ -135,7 +135,7 @@ def encode_call(serial: int, target: tuple[str, str, str, str], signature: str, 
 
 
 class _Reader:
-    """Reads one message; every step is checked against its end."""
+    """Reads one message. What runs over the message's end raises ValueError, IndexError or struct.error."""
 
     __slots__ = ("_buffer", "_order", "at")
 
@@ -171,7 +171,7 @@ class _Reader:
 
 
 def message_length(head: bytes) -> int:
-    """Bytes of the whole message whose first 16 are `head`. Raises OSError EPROTO."""
+    """How many bytes the message has whose first 16 are `head`. Raises OSError EPROTO for too many, or nonsense."""
     order = _order(head)
     body, _, fields = struct.unpack_from(f"{order}III", head, 4)
     length = 16 + fields + (-fields % 8) + body
@@ -208,7 +208,7 @@ def decode_message(message: bytes) -> Message:
             elif kind == "u":
                 reader.number()
             else:
-                break  # nothing that we ask for has its words behind other types
+                break  # in the answers that we ask for no text follows values of other types
     except (ValueError, IndexError, struct.error) as e:
         raise _broken(str(e)) from e
     return Message(
@@ -260,7 +260,10 @@ class Connection:
             raise
 
     def _check_peer(self) -> None:
-        """DBUS_SESSION_BUS_ADDRESS may lead into a directory of somebody else: the kernel tells who listens there."""
+        """Raise OSError EACCES unless the peer is root or the caller, as the kernel says (SO_PEERCRED, unix(7)).
+
+        The environment may lead into somebody else's directory, where the listener would learn what we start.
+        """
         size = struct.calcsize("3i")
         _, uid, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
         if uid not in (0, os.geteuid()):
@@ -280,7 +283,7 @@ class Connection:
         self._buffer = bytearray(rest)
 
     def call(self, target: tuple[str, str, str, str], signature: str, body: bytes) -> int:
-        """Send a method call without waiting; its serial. The destination is left out where there is no bus."""
+        """Send a method call without waiting, and return its serial, by which its answer is known."""
         self._serial += 1
         destination, *rest = target
         path, interface, member = rest

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         program: str
 
 
-# program, Debian package, what it is for
+# Each row is a program, Debian's package of it, and what it is for
 _ID_PROGRAMS = tuple((name, "uidmap", "more than one id in containers") for name in MAP_PROGRAMS)
 _BOOTSTRAP_PROGRAMS = (
     ("busybox", "busybox-static", "`rootless image bootstrap busybox`"),
@@ -101,7 +101,7 @@ def _ids(found: dict[str, Probe]) -> tuple[str, bool]:
         return "running as root: an ordinary user is safer, and all that is needed", True
     if not found["id_ranges"].works:
         if default_id_map().kind != "single":
-            # the ranges and the programs are there, so they are what containers would be given
+            # The ranges and the programs are there, so containers would be given them, and fail
             return "nothing can run: the id map with your ranges cannot be written", False
         return "one id per container: no other users inside, files of all owners are yours", True
     return "containers have users of their own", True

@@ -32,7 +32,7 @@ def find_helper(name: str) -> str | None:
 
 
 def user_name(uid: int | None = None) -> str:
-    """Login name of `uid` (default: the caller), or the number when the user database has none."""
+    """The login name of `uid` (default: the caller), or the number when the user database has no name for it."""
     import pwd
 
     number = os.geteuid() if uid is None else uid
@@ -43,7 +43,7 @@ def user_name(uid: int | None = None) -> str:
 
 
 def read_sysctl(name: str) -> str | None:
-    """Value of sysctl `name` with slashes (`user/max_user_namespaces`), None where the kernel has none."""
+    """The value of a sysctl, whose name has slashes (`user/max_user_namespaces`); None where the kernel has none."""
     try:
         with open(f"/proc/sys/{name}") as f:
             return f.read().strip()

@@ -11,7 +11,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def full_error(text: str, error: OSError, place: str | int) -> HostLimit:
-    """The error `text`, with what ran out and what to do. place: a path or fd on the file system, which may be full."""
+    """The HostLimit that says `text`, what ran out and what to do. place: a path or fd on the file system at fault."""
     if error.errno == errno.EDQUOT:
         hint = "your disk quota is used up (`quota -s` shows it): free some space with `rootless system prune`"
         return HostLimit(f"{text}: {error.strerror}", hint=hint)

@@ -20,7 +20,7 @@ _MFD_EXEC = 0x10
 _CHUNK = 1 << 24
 _ARGV0_SINCE = (2, 33)  # glibc's loader has --argv0
 _PT_INTERP = 3
-_MOST_HEADERS = 128  # of an ELF file; usual are 13
+_MOST_HEADERS = 128  # program headers of an ELF file that are looked at; usual are 13
 
 _copies: dict[str, str] = {}  # path of a loader: path of this process's sealed copy
 
@@ -87,7 +87,7 @@ def _restart_words(loader: str, executable: str) -> list[str]:
         return [loader, program]
     if _glibc_version() >= _ARGV0_SINCE:
         return [loader, "--argv0", executable, program]
-    # here the loader takes $ORIGIN for the directory of the link, where no libpython is
+    # A loader without --argv0 takes $ORIGIN for the directory of the link, where no libpython is
     library = os.path.join(os.path.dirname(os.path.dirname(program)), "lib")
     given = os.environ.get("LD_LIBRARY_PATH")
     return [loader, "--library-path", f"{library}:{given}" if given else library, executable]
@@ -98,7 +98,7 @@ def _glibc_version() -> tuple[int, ...]:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
         return tuple(map(int, version.split(".")[:2])) if name == "glibc" else ()
     except (OSError, ValueError):
-        return ()  # another C library
+        return ()  # this is another C library, which has no such version
 
 
 def _loader(program: str) -> str | None:
@@ -154,7 +154,8 @@ def program_interpreter(fd: int) -> str | None:
     def number(data: bytes, at: int, size: int) -> int:
         return int.from_bytes(data[at : at + size], sys.byteorder)
 
-    # word size; where the header has e_phoff, e_phentsize, e_phnum; where a program header has p_offset, p_filesz
+    # The numbers are the word size, the places of e_phoff, e_phentsize and e_phnum in the file's header, and those of
+    # p_offset and p_filesz in a program header (elf(5))
     word, table, step, count, offset, length = (8, 32, 54, 56, 8, 32) if head[4] == 2 else (4, 28, 42, 44, 4, 16)
     size = number(head, step, 2)
     try:

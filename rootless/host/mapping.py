@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rootless.records.id_map import Extent, IdMap
 
 PACKAGE_HINT = "ask the administrator for: apt install uidmap   (dnf install shadow-utils)"
-_OUTPUT_LIMIT = 4096
+_OUTPUT_LIMIT = 4096  # bytes of a helper's words that are read
 
 
 def range_hint(etc: str = "/etc") -> str:
-    """The administrator's line that gives the caller a range which nobody has yet."""
+    """The line by which the administrator gives the caller a range of ids that nobody has yet."""
     start = first_free(etc)
     span = f"{start}-{start + 65535}"
     return f"ask the administrator for: usermod --add-subuids {span} --add-subgids {span} {user_name()}"
@@ -96,7 +96,7 @@ def _write_by_helpers(pid: int, id_map: IdMap) -> None:
 
 
 def _spawn(name: str, pid: int, extents: Sequence[Extent]) -> tuple[str, int, int]:
-    """(program, child, fd of its error output) of newuidmap or newgidmap at work on `pid`."""
+    """Start newuidmap or newgidmap on `pid`; return its path, its process id, and the fd of all that it prints."""
     program = find_helper(name)
     if program is None:
         raise HostLimit(f"cannot use the range of subordinate ids: program '{name}' is missing", hint=PACKAGE_HINT)
@@ -133,7 +133,7 @@ def explain_failure(program: str, status: int, words: str) -> HostLimit:
 
 
 def privilege_problem(program: str) -> tuple[str, str] | None:
-    """(reason, remedy) why `program` cannot have the privilege it needs; None when nothing is wrong with its file."""
+    """Why `program` cannot have the privilege it needs, and the remedy; None when nothing is wrong with its file."""
     status = os.stat(program)
     if not status.st_mode & stat.S_ISUID or status.st_uid != 0:
         try:

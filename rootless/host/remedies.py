@@ -31,7 +31,7 @@ def restriction_hint() -> str | None:
 
 
 def package_remedy(package: str) -> str:
-    """What to ask the administrator for where a program is missing."""
+    """The line to give to the administrator where a program of `package` is missing."""
     return f"ask the administrator for: apt install {package}   (dnf install {package})"
 
 

@@ -15,7 +15,7 @@ from rootless.host import cgroups, dbus
 
 SLICE = "rootless.slice"
 """All scopes of this tool are below this slice of the user's systemd."""
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # seconds
 _SYSTEMD = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
 _MANAGER = f"{_SYSTEMD}.Manager"
@@ -23,7 +23,7 @@ _LOOK = 0.01  # seconds between looks at /proc while the answer is awaited
 
 
 class Request:
-    """A scope that systemd was asked for and may not have made yet. unit: its name; pid: the process it is for."""
+    """A scope that systemd was asked for and may not have made yet. unit: its name; pid: the process it is made for."""
 
     __slots__ = ("_connection", "_deadline", "_serial", "pid", "unit")
 
@@ -35,7 +35,7 @@ class Request:
         self.pid = pid
 
     def finish(self) -> str:
-        """Wait until the process is in the scope; the scope's directory. Raises HostLimit with systemd's own words.
+        """Wait until the process is in the scope, and return its directory. Raises HostLimit with systemd's own words.
 
         /proc/PID/cgroup is looked at as well as the answer: it shows the process in the scope before systemd reports
         that the job is done.
@@ -65,7 +65,7 @@ class Request:
         return f"{cgroups.ROOT}{own}" if f"/{self.unit}" in own else ""
 
     def close(self) -> None:
-        """Hang up; a scope that is made all the same ends with its process."""
+        """Close the connection. A scope that systemd makes all the same ends with its process."""
         self._connection.close()
 
 

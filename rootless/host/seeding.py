@@ -15,6 +15,7 @@ from rootless.kernel.files import RENAME_NOREPLACE, clone_file, link_beneath, op
 
 _CHUNK = 1 << 20
 _XATTR_REFUSALS = (errno.EOPNOTSUPP, errno.EPERM, errno.ENOTSUP)
+# In these attributes overlays and file systems keep their own state: on a copy they would hide or change it
 _UNCOPIED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "system.nfs")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -74,7 +75,7 @@ class _Seeding:
         return True
 
     def _take(self) -> tuple[int, bytes]:
-        """(fd that holds the marker's lock, how far a copy came that was interrupted: b"" when none was)."""
+        """The fd that holds the marker's lock, and how far an interrupted copy came (b"" when none was begun)."""
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self._marker, flags, 0o600, dir_fd=self._parent)
@@ -149,7 +150,7 @@ def _drop_default_acl(directory: int) -> None:
 
 
 def _move_name(private: int, name: str, data: int) -> None:
-    """Move one name in; what has that name there already is a running container's, and stays."""
+    """Move one name into the volume. What has that name there already was made by a running container, and stays."""
     try:
         renameat2(private, name, data, name, RENAME_NOREPLACE)
     except FileExistsError:
@@ -198,8 +199,11 @@ def copy_tree(source: int, destination: int, *, keep_mode: bool = False) -> None
 
 
 class _Copy:
-    """One copy under way. device: the file system that the copy does not leave; root: fd of the directory copied to;
-    links: (device, inode) of each file with several names that was met → its first name, relative to `root`."""
+    """One copy under way.
+
+    device: the file system that the copy does not leave. root: fd of the directory that is copied to. links: the first
+    name, relative to `root`, of each file with several names that was met, by its device and inode.
+    """
 
     __slots__ = ("device", "links", "root")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAP_PROGRAMS = ("newuidmap", "newgidmap")
 """The setuid programs of shadow that write id maps with ranges of subordinate ids."""
-_INITIAL_COUNT = 0xFFFFFFFF
+_INITIAL_COUNT = 0xFFFFFFFF  # ids in the one line that the map of the host's own user namespace has
 
 
 def subordinate_ids(user: int | str | None = None, *, etc: str = "/etc") -> SubordinateIds | None:
@@ -35,7 +35,7 @@ def subordinate_ids(user: int | str | None = None, *, etc: str = "/etc") -> Subo
 
 
 def _identity(user: int | str | None) -> tuple[int, str]:
-    """(uid, login name), each made from the other; a name that nobody has keeps the caller's uid."""
+    """The uid and the login name of `user`, one looked up by the other; an unknown name goes with the caller's uid."""
     if isinstance(user, str):
         import pwd
 
@@ -69,11 +69,10 @@ def _read(path: str, name: str, uid: int, own: int | None = None) -> list[tuple[
 
 
 def parse_ranges(lines: Iterable[str], name: str, uid: int, own: int | None = None) -> list[tuple[int, int]]:
-    """(start, count) of the lines `owner:start:count` (subuid(5)) whose owner is the login name or the uid.
+    """The ranges, (start, count) each, of the lines `owner:start:count` (subuid(5)) of that login name or uid.
 
-    own: the id that the caller maps besides them (default: the uid); it is cut out of the ranges.
-
-    Ranges that overlap one another are cut to what is new: the kernel refuses a map with an id in two lines.
+    own: the id that the caller maps besides the ranges (default: the uid). It is cut out of them, and ranges that
+    overlap are cut to what is new: the kernel refuses a map with an id in two lines.
     """
     found: list[tuple[int, int]] = []
     for line in lines:
@@ -123,7 +122,7 @@ def first_free(etc: str = "/etc") -> int:
 
 
 def _getsubids(name: str, *, group: bool) -> list[tuple[int, int]]:
-    """Ask shadow's getsubids: lines `0: alice 100000 65536`."""
+    """The ranges that shadow's getsubids prints in lines `0: alice 100000 65536`; none where it is not installed."""
     program = find_helper("getsubids")
     if program is None:
         return []
@@ -144,7 +143,7 @@ def _getsubids(name: str, *, group: bool) -> list[tuple[int, int]]:
 
 
 def parse_getsubids(lines: Iterable[str]) -> list[tuple[int, int]]:
-    """(start, count) of the lines that getsubids prints."""
+    """The ranges, (start, count) each, of the lines that getsubids prints."""
     found = []
     for line in lines:
         fields = line.split()

@@ -61,7 +61,7 @@ def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
 
 
 def _write_when_told(go: int, id_map: IdMap) -> bytes:
-    if os.read(go, 1):  # end of file: the unshare failed
+    if os.read(go, 1):  # at end of file there is no namespace to map: the unshare has failed
         write_maps(os.getppid(), id_map)
     return b""
 

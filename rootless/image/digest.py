@@ -7,7 +7,8 @@ import re
 from rootless.errors import DigestMismatch, InvalidInput
 from rootless.hashing import sha256_of
 
-# image-spec descriptor.md; the registered algorithms also fix the length and the alphabet of the encoded part
+# The grammar is that of image-spec descriptor.md ("Digests"). A registered algorithm also fixes the length and the
+# alphabet of the encoded part
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
 _REGISTERED = {"sha256": re.compile(r"[a-f0-9]{64}", re.ASCII), "sha512": re.compile(r"[a-f0-9]{128}", re.ASCII)}
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -15,7 +16,7 @@ MAX_LENGTH = 256
 
 
 def is_digest(text: object) -> bool:
-    """Whether `text` obeys the digest grammar, and its algorithm's length where that is registered."""
+    """Whether `text` obeys the grammar of digests, and has its algorithm's length where the algorithm is registered."""
     if not isinstance(text, str) or len(text) > MAX_LENGTH or not _GRAMMAR.fullmatch(text):
         return False
     algorithm, _, encoded = text.partition(":")
@@ -24,7 +25,11 @@ def is_digest(text: object) -> bool:
 
 
 def check_digest(text: object) -> str:
-    """`text` when it is a digest, before it becomes part of a path or a URL (CVE-2024-3727); else InvalidInput."""
+    """`text` when it is a digest. Raises InvalidInput for anything else.
+
+    To be called before a digest of a stranger becomes part of a path or a URL, where `../` in it would lead elsewhere
+    (CVE-2024-3727).
+    """
     if not is_digest(text):
         raise InvalidInput(f"'{str(text)[:MAX_LENGTH]}' is not a digest")
     assert isinstance(text, str)
@@ -32,7 +37,7 @@ def check_digest(text: object) -> str:
 
 
 def hex_of(digest: str) -> str:
-    """The 64 hexadecimal digits of a sha256 digest; InvalidInput for anything else (CVE-2024-3727)."""
+    """The 64 hexadecimal digits of a sha256 digest. Raises InvalidInput for anything else, as `check_digest` does."""
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
         raise InvalidInput(f"'{digest}' is not a digest of the form sha256:<64 hexadecimal digits>")
     return digest[7:]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 
-# Rarely used: 10.0.2.0/24 (slirp's default) is the host's own network in VirtualBox and QEMU guests
+# This network is rarely used elsewhere. 10.0.2.0/24, slirp's default, is the host's own in VirtualBox and QEMU guests,
+# and a container could not reach its host or neighbours there
 NETWORK, PREFIX = "10.239.0.0", 24
 GATEWAY = "10.239.0.2"
 DNS = "10.239.0.3"  # the helper sends queries to it on to a resolver on the host's loopback

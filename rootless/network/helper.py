@@ -93,7 +93,7 @@ class Helper:
             except InterruptedError:
                 continue
             break
-        if not word:  # closed by its end
+        if not word:  # end of file: the helper has ended, and the kernel has closed its end
             raise self._failure()
         os.close(self._ready)
         self._ready = -1
@@ -105,7 +105,7 @@ class Helper:
                 raise
 
     def ready_fd(self) -> int:
-        """Readable when `ready` need not wait; -1 after that."""
+        """The fd that is readable as soon as `ready` need not wait; -1 once `ready` has returned."""
         return self._ready
 
     def last_words(self) -> str:
@@ -128,7 +128,8 @@ class Helper:
         """
         if self.pid > 0:
             try:
-                os.kill(self.pid, signal.SIGKILL)  # it keeps no state; pasta's SIGTERM handler does the same
+                # A helper keeps no state that it would have to save; pasta's handler of SIGTERM just exits
+                os.kill(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
             if wait:
@@ -143,7 +144,7 @@ class Helper:
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:
-            pass  # reaped by a loop that waits for any child
+            pass  # a loop that waits for any child has reaped it already
         self.pid = -1
 
     def _failure(self) -> HostLimit:
@@ -180,7 +181,7 @@ class Helper:
 
 
 def connection_facts(published: Sequence[Port]) -> NetworkFacts:
-    """What inspect shows of a container's network."""
+    """What state.json and `inspect` say of the network of a container behind a helper."""
     return NetworkFacts(addresses.CONTAINER, addresses.PREFIX, addresses.GATEWAY, ports=list(published))
 
 

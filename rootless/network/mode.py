@@ -42,8 +42,8 @@ class HelperProgram:
     """The program that connects a network namespace without privilege; its mode has its name.
 
     package: Debian's package of it. purpose and loss: what `rootless doctor` says it is for, and what is lost with it
-    ("" = nothing). weakness: what is told when ports are published through a version that is not reliable for them
-    ("" = all are). load: imports its module.
+    ("" = nothing). weakness: the warning when ports are published through a version that is not reliable for them
+    ("" = all versions are). load: imports the program's module, which costs time only where it is wanted.
     """
 
     __slots__ = ("load", "loss", "name", "package", "purpose", "weakness")
@@ -64,7 +64,7 @@ class HelperProgram:
         return self
 
     def path(self) -> str | None:
-        """Where it is installed; None: nowhere."""
+        """The absolute path of the program; None where it is not installed."""
         return find_helper(self.name)
 
     def forwards_well(self) -> bool:
@@ -93,8 +93,8 @@ class Mode:
 
     has_own_namespace: it has a network namespace of its own, and so interfaces and ports of its own; uses_host_names:
     /etc/hosts and resolv.conf are the host's, and no host name is set; joins_another: the network, and with it the
-    names and the ports, belong to another container. warning: told whenever the mode is used; discards: told when
-    ports are published that the mode cannot publish ("" = nothing is told).
+    names and the ports, belong to another container. warning: printed whenever the mode is used; discards: printed when
+    ports are published that the mode cannot publish ("" = nothing is printed).
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Mode:
     )
 
     def __init__(self, name: str) -> None:
-        """A mode with a network namespace of its own, which nothing connects and of which nothing is told."""
+        """A mode with a network namespace of its own, which nothing connects and which warns of nothing."""
         self.name = self.syntax = name
         self.helper: HelperProgram | None = None
         self.has_own_namespace = True

@@ -88,8 +88,8 @@ def recorded_mode(name: str) -> Mode:
 def list_choices(*, with_joining: bool = True, default_mark: str = "") -> str:
     """The modes as help and hints name them: "pasta[:OPTIONS], slirp4netns, none, host or container:NAME".
 
-    with_joining: False, for builds, leaves out options and what joins another container; default_mark: is put behind
-    the first.
+    with_joining: False, for builds, leaves out options and the mode that joins another container. default_mark: text
+    that follows the first mode, such as " (default)".
     """
     names = [mode.syntax if with_joining else mode.name for mode in MODES if with_joining or not mode.joins_another]
     names[0] += default_mark

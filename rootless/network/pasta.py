@@ -53,9 +53,9 @@ def check_options(options: Sequence[str]) -> None:
 
 
 def parse_options(options: Sequence[str]) -> list[tuple[str, str | None]]:
-    """(long name, value or None) of each option in words as podman takes them: `--map-gw`, `-T`, `5432`, `--mtu=1400`.
+    """The options in words as podman takes them (`--map-gw`, `-T`, `5432`, `--mtu=1400`): long name and value, or None.
 
-    Raises UsageError, saying what is accepted.
+    Raises UsageError, saying what is accepted, for every other word.
     """
     switches = {**_SWITCHES, **{name: name for name in _SWITCHES.values()}}
     with_value = {**_WITH_VALUE, **{name: name for name in _WITH_VALUE.values()}}
@@ -179,8 +179,8 @@ def is_reliable_for_ports(program: str) -> bool:
 
     Debian 12's (March 2023) does not: a server that speaks first (ssh, MySQL, SMTP) is never heard by a client beyond
     the loopback, answers over UDP to the host's loopback are lost, and loopback clients appear from 127.0.0.1
-    (CVE-2021-20199). Debian 13's (May 2025) does all of it right. The question is whether it
-    knows an option of August 2024: its version text is lost when stdout is a pipe, and says "unknown" in Debian 12.
+    (CVE-2021-20199). Debian 13's (May 2025) does all of it right. The test is whether pasta knows an option of August
+    2024: its version text is lost when stdout is a pipe, and says "unknown" in Debian 12.
     """
     null = "/dev/null"
     actions = [(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in (0, 1, 2)]
@@ -193,7 +193,7 @@ def is_reliable_for_ports(program: str) -> bool:
 
 
 def probe(directory: str) -> Probe:
-    """pasta, run once around a command in a network namespace of its own."""
+    """Run pasta once around a command in a network namespace of its own, and say whether that worked."""
     from rootless.host.facts import find_helper
     from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe

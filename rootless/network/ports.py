@@ -54,7 +54,7 @@ def parse_publish(text: str) -> list[Port]:
 
 
 def _split(text: str, body: str) -> tuple[str, str, str]:
-    """Host address, host ports, container ports: texts, "" where not given."""
+    """The texts of host address, host ports and container ports in `body`, "" where one is not given."""
     if body.startswith("["):
         address, bracket, rest = body[1:].partition("]")
         if not bracket or not rest.startswith(":") or not address:
@@ -75,7 +75,7 @@ def _split(text: str, body: str) -> tuple[str, str, str]:
 def _range(text: str, value: str, name: str, lowest: int = 1) -> tuple[int, int]:
     first, dash, last = value.partition("-")
     numbers = (first, last) if dash else (first, first)
-    # isascii: int() would take other scripts' digits, signs and underscores
+    # int() alone would take digits of other scripts, signs and underscores
     if not all(n.isascii() and n.isdigit() and len(n) <= 5 and lowest <= int(n) <= 65535 for n in numbers):
         raise UsageError(f'invalid {name}: "{value}" in port "{text}"', hint="ports are 1 to 65535")
     if int(numbers[0]) > int(numbers[1]):
@@ -125,7 +125,7 @@ def _bound(host_ip: str, number: int, protocol: str) -> socket.socket:
     s = socket.socket(kind, (socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) | socket.SOCK_CLOEXEC)
     try:
         if protocol == "tcp":
-            # as the helpers do: connections of an earlier container in TIME_WAIT do not hold the port
+            # The helpers set it too: connections of an earlier container in TIME_WAIT do not hold the port then
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((host_ip or "0.0.0.0", number))  # noqa: S104 - docker's default
         if protocol == "tcp":

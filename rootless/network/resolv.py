@@ -18,7 +18,7 @@ HOST_RESOLV = "/etc/resolv.conf"
 SYSTEMD_RESOLV = "/run/systemd/resolve/resolv.conf"  # the servers behind systemd-resolved's stub on 127.0.0.53
 HOST_HOSTS = "/etc/hosts"
 _MAX_FILE = 1 << 18  # bytes; a hosts file with a block list can be large, not endless
-_MAX_SERVERS = 3  # MAXNS of the C libraries
+_MAX_SERVERS = 3  # the C libraries ask no more (MAXNS)
 _STUBS = ("127.0.0.53", "127.0.0.54")
 _LOOPBACK_HOSTS = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -67,7 +67,10 @@ def read_text(path: str) -> str:
 
 
 def parse_resolv_conf(text: str) -> HostResolver:
-    """resolv.conf(5): the last `search` or `domain` counts, unknown lines and wrong addresses are left out."""
+    """The settings in the text of a resolv.conf(5).
+
+    The last `search` or `domain` counts; unknown lines and wrong addresses are left out.
+    """
     servers: list[str] = []
     search: list[str] = []
     options: list[str] = []
@@ -79,7 +82,7 @@ def parse_resolv_conf(text: str) -> HostResolver:
             try:
                 addresses.address_family(words[1])
             except ValueError:
-                continue  # a scope such as fe80::1%eth0, too, names an interface that the container does not have
+                continue  # an address with a scope (fe80::1%eth0) is left out too: the container has no such interface
             if words[1] not in servers:
                 servers.append(words[1])
         elif words[0] in ("search", "domain"):
@@ -170,7 +173,10 @@ def hosts_file(
 
 
 def add_host(value: str) -> tuple[str, str]:
-    """`--add-host` → (name, address or "host-gateway"). Raises UsageError."""
+    """The name and the address, or the word "host-gateway", in a value of --add-host. Raises UsageError.
+
+    A name with white space, a line end or `#` would write further lines into /etc/hosts, or make a comment of the rest.
+    """
     equals, colon = value.find("="), value.find(":")
     separator = equals if equals >= 0 and (colon < 0 or equals < colon) else colon
     if separator <= 0:

@@ -50,7 +50,10 @@ def check_options(options: Sequence[str]) -> None:
 
 
 def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
-    """As pasta.start, and `options` is empty. IPv6 host addresses cannot be published: HostLimit."""
+    """Connect the network namespace `target` as pasta.start does; `options` is empty.
+
+    Raises HostLimit also for a published IPv6 address of the host, which slirp4netns cannot forward.
+    """
     require_tun()
     published = allocate_ports(ports)
     for port in published:
@@ -78,7 +81,7 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
 
 
 def is_reliable_for_ports(program: str) -> bool:
-    """Every version forwards all kinds of connection."""
+    """True: every version of slirp4netns forwards all kinds of connection."""
     return True
 
 
@@ -88,7 +91,8 @@ def build_arguments(program: str, api: str | None) -> list[str]:
         program,
         "--configure",
         f"--mtu={addresses.MTU}",
-        # else the gateway's address is the host's loopback, with every service that the host offers to itself only
+        # Without it the gateway's address is the host's loopback: a container would reach every service that the host
+        # offers to itself only
         "--disable-host-loopback",
         f"--cidr={addresses.NETWORK}/{addresses.PREFIX}",
         f"--ready-fd={READY_FD}",
@@ -113,7 +117,7 @@ def _await_socket(path: str) -> None:
 
 
 def add_forward(api: str, port: Port) -> None:
-    """Forward one port through the helper's socket. Raises HostLimit with its words."""
+    """Forward one port by a request to the helper's socket. Raises HostLimit with the helper's words."""
     request = {
         "execute": "add_hostfwd",
         "arguments": {
@@ -141,13 +145,16 @@ def add_forward(api: str, port: Port) -> None:
         raise HostLimit(f"cannot publish {port}: slirp4netns does not answer: {e}") from e
     if isinstance(said, dict) and "error" in said:
         words = str(said["error"].get("desc", said["error"])) if isinstance(said["error"], dict) else str(said["error"])
-        if "hostfwd" in words:  # another process has taken the port since our own test of it
+        if "hostfwd" in words:  # another process has taken the port since we found it free
             raise bind_error(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
         raise HostLimit(f"cannot publish {port}: slirp4netns: {words}")
 
 
 def _socket_path() -> str:
-    """A path in a new private directory, short enough for a socket address."""
+    """A path in a new private directory, short enough for a socket address (108 bytes, unix(7)). Raises HostLimit.
+
+    The directory is for its owner alone: whoever may connect to the socket can forward ports into the container.
+    """
     for parent in (runtime_base(), "/tmp"):  # noqa: S108 - made 0700 under a random name
         if not parent or len(parent) > 60:
             continue
@@ -169,7 +176,7 @@ def _remove_socket(path: str) -> None:
 
 
 def probe(directory: str) -> Probe:
-    """slirp4netns, attached once to a network namespace."""
+    """Attach slirp4netns once to a network namespace, and say whether that worked."""
     from rootless.host.facts import find_helper
     from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe
@@ -208,7 +215,7 @@ def probe(directory: str) -> Probe:
 
 
 def _attach_slirp(program: str, target: int) -> str | None:
-    """None once slirp4netns says that it is ready, else its last words."""
+    """Attach slirp4netns to the network of process `target`; None once it says that it is ready, else what it said."""
     ready_read, ready_write = os.pipe()
     error_read, error_write = os.pipe()
     above = os.dup(ready_write)  # dup2 of fd 3 to itself would leave it close-on-exec

@@ -75,7 +75,7 @@ class _Run:
     def fail(self, node: Operand, problem: str) -> TemplateError:
         return fail(self.source, node.position, f"executing at <{node.text}>: {problem}")
 
-    # nodes
+    # Methods on the nodes of the tree
 
     def walk(self, nodes: Sequence[Node], dot: object, scope: Scope) -> None:
         for node in nodes:
@@ -140,7 +140,7 @@ class _Run:
             return [(number, number) for number in range(value)]
         raise fail(self.source, node.position, f"range can't iterate over {printing.text(value)}")
 
-    # pipelines
+    # Methods on pipelines, commands and operands
 
     @staticmethod
     def bind(scope: Scope, name: str, value: object, *, assigns: bool) -> None:

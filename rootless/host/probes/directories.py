@@ -10,7 +10,7 @@ from rootless.host.facts import user_name
 from rootless.host.probes.result import Probe
 from rootless.host.probes.trial import Scratch, existing_parent
 
-# statfs(2)'s f_type of filesystems that matter to us
+# What statfs(2) gives as f_type for the filesystems that matter to us
 _NAMES = {
     0xEF53: "ext4",
     0x58465342: "xfs",

@@ -16,7 +16,7 @@ ENOUGH = 65536  # images use ids up to 65534 (nobody)
 
 
 def user_namespaces(directory: str) -> Probe:
-    """A user and mount namespace with one id, and a mount in it: AppArmor may allow the first and forbid the second."""
+    """Make a user and mount namespace with one id, and a mount in it: AppArmor may allow the one and not the other."""
     from rootless.host.remedies import restriction_hint
     from rootless.kernel import mounts
 
@@ -34,7 +34,7 @@ def user_namespaces(directory: str) -> Probe:
 
 
 def id_ranges(directory: str) -> Probe:
-    """A namespace with all ids that /etc/subuid and /etc/subgid give, the highest one taken on for real."""
+    """Make a namespace with all ids that /etc/subuid and /etc/subgid give, and take on the highest one."""
     ids = subordinate_ids()
     if os.readlink("/proc/self/ns/user") != INITIAL_USER_NAMESPACE and is_privileged():
         return _nested()
@@ -76,7 +76,7 @@ def id_ranges(directory: str) -> Probe:
 
 
 def _nested() -> Probe:
-    """Root inside another user namespace hands on what that one has."""
+    """The probe for root inside another user namespace, who can hand on the ids of that one without newuidmap."""
     id_map = subid.default_id_map()
     userns.call(id_map, lambda: b"")
     if id_map.kind == "single":
@@ -86,7 +86,7 @@ def _nested() -> Probe:
 
 
 def _rival(ids: SubordinateIds, etc: str = "/etc") -> str | None:
-    """Another user of /etc/subuid or /etc/subgid whose range overlaps with one of `ids`."""
+    """Another user of /etc/subuid or /etc/subgid whose range overlaps with one of `ids`, None when there is none."""
     own = (user_name(), str(os.geteuid()))
     for name, ranges in (("subuid", ids.uids), ("subgid", ids.gids)):
         try:

@@ -18,7 +18,7 @@ def _result(name: str, error: OSError | None, since: str, use: str) -> Probe:
 
 
 def openat2(directory: str) -> Probe:
-    """Path resolution inside a root, done by the kernel."""
+    """Let the kernel resolve a path inside a root (openat2(2), RESOLVE_IN_ROOT)."""
     from rootless.kernel.files import RESOLVE_IN_ROOT, openat2
 
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -31,7 +31,7 @@ def openat2(directory: str) -> Probe:
 
 
 def mount_setattr(directory: str) -> Probe:
-    """A mount made read-only with all mounts below it, in one call."""
+    """Make a mount read-only with all mounts below it, in one call (mount_setattr(2))."""
     from rootless.kernel.mounts import MOUNT_ATTR_RDONLY, mount_setattr
 
     def inside() -> bytes:
@@ -48,7 +48,7 @@ def mount_setattr(directory: str) -> Probe:
 
 
 def mount_api(directory: str) -> Probe:
-    """fsopen with overlayfs' `lowerdir+`: more layers than fit into one page of options."""
+    """Give a layer to overlayfs by fsconfig(2) and `lowerdir+`: options of mount(2) end with a page, these do not."""
     from rootless.kernel import mounts
 
     def inside() -> bytes:
@@ -65,7 +65,7 @@ def mount_api(directory: str) -> Probe:
 
 
 def pidfd(directory: str) -> Probe:
-    """Signals that cannot reach a process which got the number of a dead one."""
+    """Send a signal by a pidfd: it cannot reach a process that got the number of a dead one, as kill(2) can."""
     from rootless.kernel.process import pidfd_open, pidfd_send_signal
 
     error = None
@@ -79,7 +79,7 @@ def pidfd(directory: str) -> Probe:
 
 
 def close_range(directory: str) -> Probe:
-    """All fds made close-on-exec in one call."""
+    """Make all fds from a number on close-on-exec in one call (close_range(2))."""
     from rootless.kernel.libc import syscall
 
     error = None
@@ -91,7 +91,7 @@ def close_range(directory: str) -> Probe:
 
 
 def time_namespace(directory: str) -> Probe:
-    """Time namespaces, which a bundle of the OCI runtime may ask for."""
+    """Look for time namespaces, which a bundle of the OCI runtime may ask for."""
     there = os.path.exists("/proc/self/ns/time")
     if there:
         return Probe("time_namespace", True, "time namespaces")

@@ -10,7 +10,7 @@ from rootless.host.probes.result import Probe
 
 
 def cgroup(directory: str) -> Probe:
-    """The ladder of cgroups: what was delegated is really used, by a child that is moved and limited."""
+    """Use the cgroup that was delegated: a child is moved into a scope, or a sub-cgroup made and removed."""
     from rootless.host import cgroups
 
     found = cgroups.find_delegation()
@@ -38,7 +38,7 @@ def cgroup(directory: str) -> Probe:
 
 
 def _try_scope(controllers: tuple[str, ...]) -> None:
-    """A scope around a child, in which every controller that is there can be handed on."""
+    """Have a scope made around a child, and hand on every controller in it. Raises HostLimit, OSError."""
     import signal
 
     from rootless.host import cgroups, scope
@@ -67,7 +67,7 @@ def _try_directory(path: str) -> None:
 
 
 def seccomp_listener(directory: str) -> Probe:
-    """A filter whose calls another process answers: for the emulation of root, and agents of seccomp profiles."""
+    """Load a filter whose calls another process answers, as the emulation of root and agents of profiles need it."""
     import errno
     import struct
 
@@ -90,7 +90,7 @@ def seccomp_listener(directory: str) -> Probe:
 
 
 def seccomp(directory: str) -> Probe:
-    """A filter made by libseccomp, loaded in a child and seen to work."""
+    """Load a filter made by libseccomp in a child, and see that it works."""
     from rootless.kernel import libseccomp
     from rootless.kernel.process import load_filter, set_no_new_privs
 
@@ -126,7 +126,7 @@ def seccomp(directory: str) -> Probe:
 
 
 def keyring(directory: str) -> Probe:
-    """A session keyring of a child's own."""
+    """Give a child a session keyring of its own."""
     import errno
 
     from rootless.kernel.process import join_session_keyring

@@ -9,7 +9,7 @@ from rootless.host.probes.result import Probe
 
 
 def tun(directory: str) -> Probe:
-    """/dev/net/tun, really opened: its mode says nothing about what a device cgroup or a container forbids."""
+    """Open /dev/net/tun: its mode says nothing about what a device cgroup or a container forbids."""
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as e:
@@ -18,7 +18,7 @@ def tun(directory: str) -> Probe:
 
 
 def low_ports(directory: str) -> Probe:
-    """The lowest port that `-p` can publish."""
+    """Read the lowest port that `-p` can publish, and say whether 80 can be."""
     first = int(read_sysctl("net/ipv4/ip_unprivileged_port_start") or 1024)
     if first <= 80 or is_real_root():
         return Probe("low_ports", True, f"ports from {first} can be published")

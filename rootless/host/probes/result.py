@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Probe:
-    """What an attempt found. works: it does; detail: what was seen, or why not; remedy: what to do if not."""
+    """What an attempt found. works: whether it succeeded; detail: what was seen, or why not; remedy: what helps."""
 
     __slots__ = ("detail", "name", "remedy", "works")
 

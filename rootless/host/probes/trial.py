@@ -130,14 +130,15 @@ def remove_scratch(path: str) -> None:
 
 
 def run_program(argv: list[str], timeout: float = 10.0) -> tuple[int, str]:
-    """(exit status, last line of output) of a host program; killed after `timeout` seconds."""
+    """The exit status and the last line of output of a host program, which is killed after `timeout` seconds."""
     read_end, write_end = os.pipe()
     child = os.posix_spawn(
         argv[0],
         argv,
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **_runtime()},
         file_actions=[(os.POSIX_SPAWN_DUP2, write_end, 1), (os.POSIX_SPAWN_DUP2, write_end, 2)],
-        # Python ignores SIGPIPE; pasta 2023 takes signal()'s old value SIG_IGN for a failure and ends
+        # Python ignores SIGPIPE, and what is ignored stays so across execve(2); pasta of 2023 takes the SIG_IGN that
+        # signal(2) returns for a failure, and ends
         setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
     )
     os.close(write_end)

@@ -135,7 +135,10 @@ def parse_token(raw: bytes, host: str) -> Secret:
 
 
 def _domain(host: str) -> str | None:
-    """The domain that one owner has: the last two labels, or three under a country's second level (co.uk)."""
+    """The part of a name that one owner has: the last two labels, or three under a second level such as co.uk.
+
+    None for addresses and for names without a dot, which share no domain with another host.
+    """
     try:
         ipaddress.ip_address(host)
         return None
