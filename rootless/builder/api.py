@@ -1,4 +1,4 @@
-"""The verbs of building: `build`, options in, image out, and the shell on the state before a step that failed."""
+"""The verbs of building: `build`, and the shell on the state before a step that failed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 def build(engine: Engine, options: BuildOptions, report: Report | None = None) -> BuildResult:
-    """Build an image. report is called with each event, from one thread at a time.
+    """Build an image. report: called with each event, by one thread at a time; None where nobody wants the events.
 
     Raises StepError (a step that failed), DockerfileError, UsageError, and what pulling raises. Nothing of the build is
-    left then but its cache.
+    left then but its cache. Flags are checked before anything is built, so that a misspelt --output does not cost an
+    hour's work.
     """
     if options.secret:
         from rootless.builder.steps import secret_sources
@@ -67,7 +68,7 @@ def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, bu
 
 
 def _base_layers(session: BuildSession, plan: Graph) -> int:
-    """How many layers the image has that the target stands on."""
+    """The number of layers of the image that the target stands on, which --squash leaves alone; 0 for none."""
     node = plan.target
     while node.base.kind == "stage":
         assert node.base.stage is not None
@@ -156,9 +157,9 @@ def _write_files(options: BuildOptions, image_id: str, digest: str, names: list[
 
 
 def enter_state(engine: Engine, state: BuildState) -> None:
-    """`--debug-shell`: run the shell of `state` in a container on it, interactively.
+    """`--debug-shell`: run the shell of `state` in a container on that state, interactively.
 
-    The container and the image that `state` is stored as are gone afterwards.
+    The container, and the image as which `state` is stored for it, are removed afterwards.
     """
     from rootless.engine.types import AttachOptions
     from rootless.records.container_options import ContainerOptions

@@ -9,10 +9,11 @@ from rootless.errors import UsageError
 
 
 class BuildOptions(NamedTuple):
-    """One field per flag; lists as tuples, texts as the user typed them.
+    """The flags of `rootless build`, one field each. Repeatable flags are tuples; texts are as the user typed them.
 
     context: directory, `-` (a tar or a Dockerfile on stdin), git or http(s) URL. file: Dockerfile, `-` for stdin, ""
-    for the usual one. cache_from, cache_to, output, secret, ssh: docker's `type=...,key=value`.
+    for the usual one. cache_from, cache_to, output, secret, ssh: docker's `type=...,key=value`. timestamp: seconds
+    since the epoch, None without; jobs: stages at a time, 0 for as many as there are processors.
     """
 
     context: str = "."
@@ -49,7 +50,11 @@ class BuildOptions(NamedTuple):
 
 
 class BuildResult(NamedTuple):
-    """image_id: of the (first) image, "" when none was stored; names: full references given to it."""
+    """What a build has made.
+
+    image_id: of the image, of the first one of several platforms, "" when none was stored; manifest_digest: of its
+    manifest, or of the index of several platforms; names: the full references that it was given.
+    """
 
     image_id: str
     manifest_digest: str
@@ -57,7 +62,10 @@ class BuildResult(NamedTuple):
 
 
 def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:
-    """The fields; a word without `=` is "". Raises UsageError that names the flag."""
+    """The fields of `text`, a line of CSV as docker's flags have it: `key=value,"key=value, with a comma"`.
+
+    A key without `=` has the value "". known: keys that there are. Raises UsageError that names the flag.
+    """
     import csv
 
     try:

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from rootless.builder.session.build_session import BuildSession
 
 _PIECE = 1 << 20
-_MAX_DOCKERFILE = 4 << 20
+_MAX_DOCKERFILE = 4 << 20  # bytes
 
 
 class Opened(NamedTuple):
-    """context; dockerfile: its content, when the text was one and no context; is_remote: it is not the user's own."""
+    """A context that was opened.
+
+    dockerfile: the content of a Dockerfile that came in the place of a context, None for a context; is_remote: the
+    files are not the user's own. Links in such a context may have been made by a stranger and must not lead out of it.
+    """
 
     context: Context
     dockerfile: bytes | None = None
@@ -36,7 +40,10 @@ class Opened(NamedTuple):
 
 
 def open_context(session: BuildSession, text: str) -> Opened:
-    """The context that `text` names, fetched and unpacked when it is elsewhere. Raises UsageError, RegistryError."""
+    """The context that `text` names, fetched and unpacked when it is elsewhere.
+
+    Raises UsageError, RegistryError (it cannot be fetched), HostLimit (no git), InvalidInput (a malformed archive).
+    """
     if text == "-":
         return _stream(session, sys.stdin.buffer)
     if contexts.is_git(text):
@@ -60,7 +67,10 @@ def open_context(session: BuildSession, text: str) -> Opened:
 
 
 def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
-    """A tar (compressed or not) is a context, anything else a Dockerfile without one."""
+    """What `stream` holds: a tar, compressed or not, is a context, and anything else is a Dockerfile without one.
+
+    The stream is written to a file first, because whether it is a tar shows only in its first decompressed block.
+    """
     from rootless.builder.worker.step_jobs import UnpackContextJob
     from rootless.builder.worker.unpacking import is_archive
 
@@ -85,8 +95,9 @@ def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
 
 
 def latest_time(options: BuildOptions) -> int | None:
-    """The time, in seconds since the epoch, that no file may be later than: --timestamp, else SOURCE_DATE_EPOCH as a
-    build argument or in the environment. None without any. Raises UsageError."""
+    """The time, in seconds since the epoch, that no file of the image may be later than, so that a build is the same
+    whenever it runs: --timestamp, else SOURCE_DATE_EPOCH as a build argument, else in the environment. None without
+    any. Raises UsageError."""
     if options.timestamp is not None:
         return options.timestamp
     given = dict(text.partition("=")[::2] for text in options.build_arg)
@@ -100,7 +111,10 @@ def latest_time(options: BuildOptions) -> int | None:
 
 
 def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
-    """The values of --build-arg, NAME alone from the environment. latest: of `latest_time`. Raises UsageError."""
+    """The values of --build-arg by name. NAME alone takes its value from the environment, if that has it.
+
+    latest: what `latest_time` returned, which becomes SOURCE_DATE_EPOCH. Raises UsageError.
+    """
     found = {}
     for text in options.build_arg:
         name, equals, value = text.partition("=")
@@ -116,9 +130,9 @@ def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
 
 
 def load(session: BuildSession) -> Dockerfile:
-    """The parsed Dockerfile; the main context and the named ones are in `session.contexts` then.
+    """Parse the Dockerfile, and put the main context (as "") and the named ones into `session.contexts`.
 
-    Raises DockerfileError, UsageError, NotFound, and what fetching a context raises.
+    Warns of what the checks find. Raises DockerfileError, UsageError, NotFound, and what fetching a context raises.
     """
     options = session.options
     for text in options.build_context:
@@ -143,7 +157,7 @@ def load(session: BuildSession) -> Dockerfile:
 def _dockerfile(
     session: BuildSession, context: Context, given: bytes | None, *, is_remote: bool
 ) -> tuple[bytes, str, str]:
-    """(content, its name in messages, its path or "")."""
+    """(content of the Dockerfile, its name in messages, its path or ""). given: the content, where it came already."""
     file = session.options.file
     if given is not None:
         return given, "Dockerfile", ""

@@ -1,4 +1,4 @@
-"""The results of a build: --output and --tag, manifests, archives, directories, layers squashed to one."""
+"""The results of a build: --output and --tag, manifests, archives, directories, layers that are squashed to one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ _TYPES = ("image", "docker", "oci", "tar", "local", "cacheonly", "registry")
 
 
 class Output(NamedTuple):
-    """One --output. dest: "" where the type has none, "-" for standard output. compression: of the layers in an OCI
-    archive or in the registry, None as `push` and `save` do it. is_directory: a layout and no archive."""
+    """One --output.
+
+    kind: one of the types but "registry", which is "image" with `push`; dest: a path, "" where the type has none, "-"
+    for standard output; name: a further name of the image; compression: "none", "gzip" or "zstd" for the layers in an
+    OCI archive or in the registry, None for what `push` and `save` choose; is_directory: an OCI layout and no archive.
+    """
 
     kind: str
     dest: str
@@ -99,7 +103,10 @@ def _compression(fields: Mapping[str, str], kind: str) -> str | None:
 
 
 def store_image(session: BuildSession, state: BuildState) -> Descriptor:
-    """Write config and manifest of the state with --label and --annotation; the manifest's descriptor, unnamed."""
+    """Write config and manifest of `state`, with --label and --annotation, into the store.
+
+    Returns the manifest's descriptor, which has no name yet. An inline cache goes into the config.
+    """
     labels = dict(_pair(text) for text in session.options.label)
     annotations = dict(_annotation(text) for text in session.options.annotation)
     extra = {}
@@ -112,7 +119,7 @@ def store_image(session: BuildSession, state: BuildState) -> Descriptor:
 
 
 def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
-    """Write the index of several platforms' images; its descriptor, which has no name yet."""
+    """Write the index of several platforms' images into the store; return its descriptor, which has no name yet."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
@@ -135,9 +142,9 @@ def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descript
 
 
 def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:
-    """Let `names` mean the image. Without any it is in the index all the same, so that it is not garbage.
+    """Let `names` mean the image. Without names the image is in the index all the same, so that it is not garbage.
 
-    The index notes the present time, for the image's own `created` is that of its base (see ImageEntry.created_time).
+    The index notes the present time, because the image's own `created` is that of its base (ImageEntry.created_time).
     """
     now = time.time()
     if not names:
@@ -162,7 +169,7 @@ def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:
 class Lent:
     """Names that an image has only while an archive of it is written: the archive holds them, the store keeps none.
 
-    previous: what each name meant before, None for nothing; is_new: the image was in the index under no name.
+    previous: what each name meant before, None for nothing; is_new: the image was not in the index before.
     """
 
     def __init__(
@@ -174,7 +181,7 @@ class Lent:
         self._is_new = is_new
 
     def give_back(self) -> None:
-        """Take the names away again; those that meant another image mean it again."""
+        """Take the names away again. A name that meant another image means that one again."""
         index = self._store.index
         for name, previous in self._previous.items():
             if previous is not None:
@@ -186,7 +193,7 @@ class Lent:
 
 
 def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Lent:
-    """Let `names` mean the image until `Lent.give_back`."""
+    """Let `names` mean the image until `Lent.give_back`, which the caller has to call."""
     is_new = descriptor.digest not in store.index.manifest_digests()
     previous: dict[str, Descriptor | None] = {}
     for name in names:
@@ -201,7 +208,10 @@ def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Le
 
 
 def write_archive(session: BuildSession, output: Output, images: Sequence[str]) -> None:
-    """Write the image, under these names (or its id), as docker archive, OCI archive or layout."""
+    """Write an image as a docker archive, an OCI archive or an OCI layout, as `output` asks. Raises HostLimit.
+
+    images: its names, or its id where it has none.
+    """
     form = "docker-archive" if output.kind == "docker" else "oci-archive"
     destination: str | BinaryIO = output.dest
     if output.dest == "-":
@@ -213,7 +223,7 @@ def write_archive(session: BuildSession, output: Output, images: Sequence[str]) 
 
 
 def write_tree(session: BuildSession, output: Output, state: BuildState) -> None:
-    """Write the files of the image below a directory, or as a tar."""
+    """Write the files of the image into the directory of `output`, or as a tar. Raises HostLimit, OSError."""
     if output.kind == "local":
         export_files(session, state, output.dest)
         return
@@ -229,7 +239,7 @@ def write_tree(session: BuildSession, output: Output, state: BuildState) -> None
 
 
 def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
-    """The state in which the layers above the first `base` ones are one layer."""
+    """The state in which the layers of `state` above the first `base` ones are one layer. Raises HostLimit."""
     new = state.layers[base:]
     if len(new) < 2:
         return state
@@ -252,7 +262,7 @@ def squash(session: BuildSession, base: int, state: BuildState) -> BuildState:
 
 
 def _history_of(state: BuildState, layers: int) -> int:
-    """How many entries of the history belong to the first `layers` layers."""
+    """The number of entries of the history that belong to the first `layers` layers."""
     seen = 0
     for position, entry in enumerate(state.history):
         if seen == layers:
@@ -262,14 +272,14 @@ def _history_of(state: BuildState, layers: int) -> int:
 
 
 def export_files(session: BuildSession, state: BuildState, directory: str) -> None:
-    """Write the files of the image below `directory`; they all belong to the caller."""
+    """Write the files of the image into `directory`. They all belong to the calling user. Raises HostLimit, OSError."""
     os.makedirs(directory, exist_ok=True)
     job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)), os.path.realpath(directory))
     session.on_worker(lambda worker: worker.call(job))
 
 
 def export_tar(session: BuildSession, state: BuildState, fd: int) -> None:
-    """Write the files of the image as a tar to `fd`, with the owners that they have inside."""
+    """Write the files of the image as a tar to `fd`, with the owners that they have in the image. Raises HostLimit."""
     job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)))
     session.on_worker(lambda worker: worker.call(job, [fd]))
 

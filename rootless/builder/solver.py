@@ -1,6 +1,7 @@
 """Carries out the stages of a graph: those that do not need each other side by side, each in a thread.
 
-The threads only hash, plan and wait: what a step does happens in worker processes. The first failure ends the build.
+The threads only hash, plan and wait, because what a step does happens in worker processes. The first failure ends the
+build: the workers of the other stages are closed, which wakes the threads that wait for them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Solver:
-    """Carries out one graph for one platform."""
+    """Carries out one graph for one platform. build_args: the values of --build-arg."""
 
     def __init__(self, session: BuildSession, graph: Graph, platform: Platform, build_args: dict[str, str]) -> None:
         self._session = session
@@ -37,7 +38,7 @@ class Solver:
         self._image_lock = threading.Lock()
 
     def solve(self) -> BuildState:
-        """The state of the target stage. Raises what the first failing step raises."""
+        """Carry out every needed stage; return the state of the target. Raises what the first failing step raises."""
         order = self._graph.order
         jobs = self._session.options.jobs or os.cpu_count() or 1
         if jobs == 1 or len(order) == 1:
@@ -74,7 +75,7 @@ class Solver:
                     self._states[index] = result
             elif failure is None:
                 failure = result
-                self._session.workers.close()  # ends what the others run
+                self._session.workers.close()  # this ends what the other stages run; their errors are dropped
         if failure is not None:
             raise failure
 
@@ -97,7 +98,7 @@ class Solver:
         if isinstance(found, BuildState):
             step.done()
             return found
-        # a directory in the place of an image: its files are the root
+        # A named context is a directory in the place of an image, and its files become the root
         return bases.from_directory(self._session, found, bases.scratch(self._session, platform), step)
 
     def _finder(self, name: str, instruction: Instruction) -> BuildState | Context:
@@ -109,7 +110,8 @@ class Solver:
             with self._lock:
                 if source.stage in self._states:
                     return self._states[source.stage]
-            # an ONBUILD trigger of the base names it, which the plan could not know
+            # Only an ONBUILD trigger of the base can name a stage that is not there: the plan was made before the base
+            # was read
             from rootless.errors import UsageError
 
             raise UsageError(f"stage '{name}' is not built before this one", hint="name it in the Dockerfile itself")

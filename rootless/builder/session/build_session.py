@@ -1,4 +1,4 @@
-"""What the steps of one build share (engine, workers, directories, the cache) and one step. It knows no instruction."""
+"""What the steps of one build share (engine, workers, directories, the cache), and one step of any instruction."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ if TYPE_CHECKING:
 
 
 class RecordSource(Protocol):
-    """Where records of steps come from that this store does not have: the caches of --cache-from."""
+    """A source of records of steps that this store does not have: the caches of --cache-from."""
 
     def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
-        """The record of the step with this key, once the layers that it names are in the store."""
+        """The record of the step with this key, once the layers that it names are in the store; None without one."""
 
 
 class BuildSession:
-    """One build. latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without.
+    """One build. To be used in a `with`, which ends the workers and removes the build's directories.
 
-    contexts: the named ones and "" for the main one. To be used in a `with`, which removes its directories.
+    latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without; contexts: the named ones, and the main one as "";
+    used: the records that the build has used or made, with the layers that each needs, for --cache-to; lock: guards
+    what the threads of the stages share. Raises HostLimit when the directory cannot be made.
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
@@ -83,10 +85,10 @@ class BuildSession:
             known.save()
         remove_tree(self.directory, self.id_map)
 
-    # -- directories and trees
+    # Directories and trees
 
     def make_directory(self, *names: str) -> str:
-        """A new directory of this build, with these directories in it. Raises HostLimit."""
+        """Make a new directory of this build with the directories `names` in it; return its path. Raises HostLimit."""
         with self.lock:
             self._number += 1
             path = f"{self.directory}/{self._number}"
@@ -112,12 +114,18 @@ class BuildSession:
         return plan
 
     def tree(self, lowerdirs: list[str]) -> LayerTree:
-        """A tree for a worker to mount: what is written to it is thrown away."""
+        """A tree of the directories `lowerdirs`, topmost first, for a worker to mount.
+
+        What is written to it is dropped.
+        """
         directory = self.make_directory("merged")
         return LayerTree(self.plan_of(lowerdirs, directory), f"{directory}/merged")
 
     def done_with(self, directory: str) -> None:
-        """A step has ended. Where its directory holds a whole copy of the image, that goes now."""
+        """Remove the directory of a step that has ended, where the driver has put a whole copy of the image into it.
+
+        Other drivers' directories are small and go with the build; copies of each step's image would fill the disk.
+        """
         from rootless.storage.drivers import find_driver
 
         if find_driver(self.driver).form.holds_whole_tree:
@@ -129,20 +137,20 @@ class BuildSession:
         """The directories of a state's layers, topmost first."""
         return self.store.layers.lowerdirs(state.chain_ids, self.id_map)
 
-    # -- workers
+    # Workers
 
     def on_worker(self, work: Callable[[Worker], Answer]) -> Answer:
-        """Have `work` done with an idle worker; what it returns. Raises what the worker raises, HostLimit."""
+        """Call `work` with an idle worker, and return its result. Raises what `work` raises, HostLimit."""
         worker = self.workers.take()
         try:
             return work(worker)
         finally:
             self.workers.give_back(worker)
 
-    # -- layers and the cache
+    # Layers and the cache
 
     def known(self, context: Context) -> Known:
-        """The digests of one context's files by their content; those of a lasting context are kept for later builds."""
+        """The content digests of one context's files. Those of a lasting context are kept for later builds."""
         with self.lock:
             found = self._known.get(context.path)
             if found is None:
@@ -156,9 +164,10 @@ class BuildSession:
             return found
 
     def commit(self, plan: RootfsPlan, user: tuple[int, int] | None = None) -> tuple[StepLayer, int] | None:
-        """The writable directory of `plan` becomes a layer: (layer, bytes of its files); None when nothing changed.
+        """Make the writable directory of `plan` a layer: (layer, bytes of its files); None without a change.
 
-        user: (uid, gid) to whom new files belong that nothing is noted of, where one id stood in for that user.
+        user: (uid, gid) of a user for whom root stood in, because the id map has one id: files whose owner is not noted
+        belong to that user. None else.
         """
         from rootless.engine.files.snapshots import commit_layer
         from rootless.host.idmap import single_map
@@ -173,7 +182,10 @@ class BuildSession:
 
 
 class StepResult(NamedTuple):
-    """What carrying out a step made. size: bytes of the layer's files; moment: the time, in seconds, of the step."""
+    """What carrying out a step made.
+
+    layer: None where nothing changed; size: bytes of the layer's files; moment: the time of the step in seconds.
+    """
 
     layer: StepLayer | None
     size: int
@@ -183,7 +195,8 @@ class StepResult(NamedTuple):
 class StepRun(NamedTuple):
     """One step that is carried out on `state`.
 
-    created_by: its line in the image's history; stage: the stage's name or number, for --no-cache-filter.
+    created_by: the step's line in the image's history; stage: the stage's name or number, for --no-cache-filter;
+    progress: by which its events are reported.
     """
 
     session: BuildSession
@@ -194,11 +207,15 @@ class StepRun(NamedTuple):
 
     @property
     def timestamp(self) -> int:
-        """The time, in seconds, of what has no time of its own."""
+        """The time, in seconds, that what has no time of its own gets."""
         return self.state.moment if self.session.latest is None else self.session.latest
 
     def find(self, key: str) -> CacheRecord | None:
-        """The record of this step where it was done before and its layers are here, unless no cache is wanted."""
+        """The record with `key`, where the step was carried out before and its layers are still in the store.
+
+        None where there is none, or no cache is wanted: a worker is started then, which loads while the step is
+        planned.
+        """
         session = self.session
         record = None
         if not session.options.no_cache and self.stage not in session.options.no_cache_filter:
@@ -208,11 +225,11 @@ class StepRun(NamedTuple):
             if record is None and session.imported is not None:
                 record = session.imported.find(key, self.state, self.progress)
         if record is None:
-            session.workers.prepare()  # it loads while the step is planned
+            session.workers.prepare()
         return record
 
     def remember(self, key: str, result: StepResult) -> CacheRecord:
-        """Write the record of this step, which was carried out."""
+        """Write the record of this step, which was carried out, into the cache under `key`, and return it."""
         layer, now = result.layer, time.time()
         chains = (*self.state.chain_ids, layer.chain_id) if layer is not None else tuple(self.state.chain_ids)
         record = CacheRecord(key, layer, chains, result.moment, result.size, self.created_by, now, now)
@@ -220,7 +237,7 @@ class StepRun(NamedTuple):
         return record
 
     def after(self, record: CacheRecord) -> BuildState:
-        """The state that a record leads to."""
+        """The state after this step by its record, which is noted as used for --cache-to."""
         session = self.session
         moment = record.moment if session.latest is None else session.latest
         result = self.state.grown(self.created_by, record.layer, moment)

@@ -1,4 +1,7 @@
-"""What a build knows between two steps: a chain of layers and an image config, as an image and in keys of the cache."""
+"""What a build knows between two steps: a chain of layers and an image config.
+
+It becomes an image, or part of a key.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ if TYPE_CHECKING:
 class BuildState(NamedTuple):
     """The result of a step.
 
-    config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time, in seconds, that files
-    without a time of their own have, and the image's `created`; has_cmd: CMD was given in this stage (an ENTRYPOINT
-    after FROM takes an inherited CMD away); extra: further members of the image config's document.
+    layers: bottom first; config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time,
+    in seconds, that files without a time of their own get, and the image's `created`; has_cmd: CMD was given in this
+    stage (an ENTRYPOINT after FROM takes an inherited CMD away); extra: further members of the image config's document.
     """
 
     platform: Platform
@@ -42,7 +45,7 @@ class BuildState(NamedTuple):
 
     @property
     def chain_ids(self) -> list[str]:
-        """The chain ids of the layers, bottom first."""
+        """The chain ids of the layers (OCI image specification, config.md, "Layer ChainID"), bottom first."""
         return [layer.chain_id for layer in self.layers]
 
     @property
@@ -57,7 +60,7 @@ class BuildState(NamedTuple):
 
     @property
     def user(self) -> str:
-        """USER in force, "" for root."""
+        """The USER in force as the image has it, a name or a number and perhaps a group; "" for root."""
         return fields.text_member(self.config, "User")
 
     @property
@@ -71,7 +74,10 @@ class BuildState(NamedTuple):
         return fields.texts_member(self.config, "Shell") or ["/bin/sh", "-c"]
 
     def changed(self, created_by: str, **settings: object) -> BuildState:
-        """The state after a step that only changes the config. settings: its members by name; None takes one away."""
+        """The state after a step that only changes the config.
+
+        created_by: the step's line in the history; settings: members of the config by name, None takes one away.
+        """
         config = copy.deepcopy(self.config)
         for name, value in settings.items():
             if value is None:
@@ -81,7 +87,11 @@ class BuildState(NamedTuple):
         return self._replace(config=config, history=(*self.history, self._entry(created_by, self.moment, empty=True)))
 
     def grown(self, created_by: str, layer: StepLayer | None, moment: int) -> BuildState:
-        """The state after a step that may have made a layer. moment: the time of the step, in seconds."""
+        """The state after a step that may have made a layer.
+
+        created_by: the step's line in the history; layer: None where nothing changed; moment: the time of the step, in
+        seconds.
+        """
         entry = self._entry(created_by, moment, empty=layer is None)
         layers = self.layers if layer is None else (*self.layers, layer)
         return self._replace(layers=layers, moment=moment, history=(*self.history, entry))
@@ -107,7 +117,7 @@ def store_state(
     annotations: Mapping[str, str] = MappingProxyType({}),
     extra: Mapping[str, object] = MappingProxyType({}),
 ) -> Descriptor:
-    """Write config and manifest of a state into the store; the manifest's descriptor, which has no name yet.
+    """Write config and manifest of a state into the store; return the manifest's descriptor, which has no name yet.
 
     labels, annotations: of the image and of the manifest; extra: further members of the config's document.
     """
@@ -118,7 +128,8 @@ def store_state(
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
         "layers": [
-            # of a base image in docker's format too: tools refuse a manifest of OCI's that has docker's layers
+            # Layers of a base in docker's format get OCI's media types: tools refuse an OCI manifest with docker's
+            # layers
             {"mediaType": in_form(each, "oci").media_type, "digest": each.digest, "size": each.size}
             for each in (Descriptor(layer.media_type, layer.digest, layer.size) for layer in state.layers)
         ],
@@ -153,7 +164,7 @@ _KEY_FORMAT = "rootless build cache 1"
 
 
 def step_key(kind: str, chain: str, **facts: object) -> str:
-    """What a step's result depends on as one digest, 64 hexadecimal digits. kind: of the step; facts: JSON values.
+    """One digest, 64 hexadecimal digits, of all that a step's result depends on. kind: of the step; facts: JSON values.
 
     A key covers the whole chain of layers below (`chain`, "" for none: their content digests, so that FROM scratch
     cannot be poisoned, CVE-2024-24557), what of the image's config the step can see, the instruction's final words, and

@@ -1,4 +1,7 @@
-"""Numbers the steps of a build and hands their events on, one at a time, from whatever thread. It renders nothing."""
+"""Numbers the steps of a build and passes their events on, one at a time, from any thread.
+
+Nothing is displayed here.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ class Tracker:
         self._number = 0
 
     def start(self, title: str) -> Step:
-        """Report that a step begins, whose title is shown; the step, for its further events."""
+        """Report that a step begins; return the step, by which its further events are reported."""
         with self._lock:
             self._number += 1
             step = Step(self, self._number, title)
@@ -74,7 +77,7 @@ class Tracker:
         return step
 
     def send(self, event: StepEvent) -> None:
-        """Give one event to whoever wants them."""
+        """Report one event, unless nobody wants them. The lock makes the display see one event at a time."""
         if self._report is None:
             return
         with self._lock:
