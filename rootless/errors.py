@@ -51,11 +51,11 @@ class UsageError(RootlessError):
 
 
 class NotFound(RootlessError):
-    """No object of that name or id."""
+    """There is no object of that name or id."""
 
 
 class ImageNotFound(NotFound):
-    """No image of that name, here or where it was looked for."""
+    """There is no image of that name, here or in the registry or archive that was asked."""
 
     exit_code = 125
 

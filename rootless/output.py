@@ -66,7 +66,7 @@ def raw(text: str, stream: TextIO | None = None) -> None:
 
 
 def line(text: str = "", stream: TextIO | None = None) -> None:
-    """`write` and a line end."""
+    """Write `text` and a line end, as `write` does."""
     write(f"{text}\n", stream)
 
 
@@ -79,17 +79,17 @@ def json_text(value: object, *, indent: int | None = 4) -> str:
 
 
 def warn(message: str) -> None:
-    """One line `warning: …` on stderr."""
+    """Print one line `warning: …` on stderr; `message` may come from outside, and is escaped."""
     _stderr_line(f"{colored('warning:', 'yellow', sys.stderr)} {escape(message)}")
 
 
 def debug(message: str) -> None:
-    """One line `debug: …` on stderr."""
+    """Print one line `debug: …` on stderr; `message` may come from outside, and is escaped."""
     _stderr_line(f"{colored('debug:', 'cyan', sys.stderr)} {escape(message)}")
 
 
 def error(message: str) -> None:
-    """One line `rootless: …` on stderr."""
+    """Print one line `rootless: …` on stderr; `message` may come from outside, and is escaped."""
     _stderr_line(f"{colored('rootless:', 'red', sys.stderr)} {escape(message)}")
 
 

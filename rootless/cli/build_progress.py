@@ -83,7 +83,7 @@ class Plain(Display):
         self._lines: dict[int, _Lines] = {}
 
     def event(self, event: StepEvent) -> None:
-        """One event, as one or more lines."""
+        """Print one event as one or more lines."""
         number = event.number
         if event.kind == "start":
             self._began[number] = time.monotonic()
@@ -112,7 +112,7 @@ class Plain(Display):
 
 
 class RawJson(Display):
-    """One JSON object per event and line."""
+    """Prints one JSON object per event and line, for programs."""
 
     def event(self, event: StepEvent) -> None:
         """Write the event as one JSON object, at once."""
@@ -126,7 +126,7 @@ class RawJson(Display):
 
 
 class _Shown:
-    """A step on the live picture."""
+    """A step on the live picture: its title, state, times in seconds, and the last lines that it has printed."""
 
     def __init__(self, title: str) -> None:
         self.title = title

@@ -69,7 +69,7 @@ class Session:
 
     @property
     def engine(self) -> Engine:
-        """The engine over the caller's directories."""
+        """The engine over the caller's directories, made at the first use: `--help` needs none."""
         if self._engine is None:
             from rootless.engine.context import Engine, Listeners
             from rootless.paths import user_directories

@@ -32,7 +32,7 @@ _VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...",
 @click.argument("name", required=False)
 @pass_session
 def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str, ...], name: str | None) -> None:
-    """Make a volume; its name is printed."""
+    """Make a volume, and print its name."""
     output.line(verbs.create_volume(session.engine, name, driver=driver, labels=label, options=opt))
 
 
@@ -83,7 +83,7 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 @_VOLUMES
 @pass_session
 def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
-    """Remove each volume that no container uses."""
+    """Remove each volume, unless a container uses it, and print its name."""
 
     def remove_one(name: str) -> str:
         verbs.remove_volume(session.engine, name, force=force)
@@ -98,7 +98,7 @@ def rm(session: Session, force: bool, names: tuple[str, ...]) -> int:
 @filter_option_prune
 @pass_session
 def prune(session: Session, all: bool, force: bool, filter: tuple[str, ...]) -> None:
-    """Remove volumes that no container uses."""
+    """Ask, then remove the volumes that no container uses, and print what was removed."""
     from rootless.cli.declaration import parse_filters
     from rootless.cli.table import print_pruned
 

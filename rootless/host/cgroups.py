@@ -155,7 +155,7 @@ def find_delegation(*, parent: str = "", current: bool = False, host: Host | Non
 
 
 def is_of_job(own: str) -> bool:
-    """Is a cgroup a batch job's?"""
+    """Is the cgroup `own`, as /proc/PID/cgroup says it, a batch job's, by the names that batch systems use?"""
     return any(part.startswith(_BATCH) for part in own.split("/"))
 
 

@@ -89,7 +89,7 @@ def is_real_root() -> bool:
 
 
 def kernel_version() -> tuple[int, int]:
-    """(major, minor) of the running kernel."""
+    """The major and minor number of the running kernel's version."""
     major, _, rest = os.uname().release.partition(".")
     digits = ""
     for character in rest:

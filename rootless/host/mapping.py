@@ -72,7 +72,7 @@ def _write(path: str, text: str) -> None:
 
 
 def map_text(extents: Sequence[Extent]) -> str:
-    """The extents as lines of uid_map(5)."""
+    """The extents as lines of /proc/PID/uid_map (user_namespaces(7))."""
     return "".join(f"{e.container} {e.host} {e.size}\n" for e in extents)
 
 

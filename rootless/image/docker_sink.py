@@ -100,7 +100,7 @@ class DockerArchiveSink:
         return diff_id
 
     def put_config(self, content: BlobContent) -> Placed:
-        """Add the config, once."""
+        """Add the config, once, and keep it for `put_manifest`. Raises DigestMismatch, InvalidInput, HostLimit."""
         digest = str(content.digest)
         if digest not in self._configs:
             checked = CheckedStream(content, ignore_progress)

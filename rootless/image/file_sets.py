@@ -152,7 +152,7 @@ class TarFiles:
         self._archive.close()
 
     def names(self) -> list[str]:
-        """The names of all files."""
+        """The names of all regular files, without links."""
         return list(self._places)
 
     def _require(self, name: str) -> tuple[int, int]:
@@ -257,7 +257,7 @@ class _Slice:
         return piece
 
     def close(self) -> None:
-        """Close it; harmless twice."""
+        """Close the slice's own descriptor; harmless twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

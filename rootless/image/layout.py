@@ -82,7 +82,7 @@ class LayoutSource:
 
 
 def is_layout(files: FileSet) -> bool:
-    """Whether these files are an OCI layout."""
+    """Whether these files are an OCI layout, by the two files that every layout must have (image-layout.md)."""
     return files.has("oci-layout") and files.has("index.json")
 
 

@@ -44,7 +44,7 @@ class Platform(NamedTuple):
 
 
 def host_platform() -> Platform:
-    """What this machine runs without emulation."""
+    """The platform whose programs this machine runs without emulation."""
     machine = os.uname().machine
     architecture, variant = _MACHINES.get(machine, (machine, ""))
     return Platform("linux", architecture, variant)

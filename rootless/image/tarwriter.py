@@ -26,7 +26,7 @@ class TarWriter:
         self._header(f"{name}/", 0, b"5", mode)
 
     def file(self, name: str, content: bytes, *, mode: int = 0o644) -> None:
-        """Add a small file."""
+        """Add a small file, whose content is in memory. Raises ValueError for a name above 100 bytes."""
         self._header(name, len(content), b"0", mode)
         self._write(content)
         self._pad(len(content))

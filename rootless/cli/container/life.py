@@ -46,7 +46,7 @@ def stop(session: Session, signal: str | None, timeout: int | None, containers: 
 @_ANY
 @pass_session
 def restart(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
-    """Stop those that run, then start each."""
+    """Stop the containers that run, then start each; names are printed in their order."""
     return print_in_order(
         containers, verbs.restart_containers(session.engine, containers, timeout=timeout, signal=signal)
     )
@@ -131,7 +131,7 @@ def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]
 @filter_option
 @pass_session
 def prune(session: Session, force: bool, filter: tuple[str, ...]) -> None:
-    """Remove every stopped container."""
+    """Ask, then remove every stopped container, and print what was removed."""
     from rootless.cli.declaration import parse_filters
     from rootless.cli.table import print_pruned
 

@@ -56,7 +56,7 @@ def pull(
     image: str,
     **flags: object,
 ) -> None:
-    """Bring an image here."""
+    """Pull an image, and print its full name."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import PullOptions
 
@@ -94,7 +94,7 @@ def _full_name(engine: Engine, asked: str, image_id: str) -> str:
 def import_(
     session: Session, change: tuple[str, ...], message: str, platform: str | None, file: str, name: str | None
 ) -> None:
-    """Make an image of one tar."""
+    """Make an image of one tar, and print its id."""
     from rootless.cli.progress import PullProgress
     from rootless.engine.image_types import ImportOptions
 
@@ -114,7 +114,7 @@ def import_(
 @_QUIET
 @pass_session
 def load(session: Session, input: str | None, platform: str | None, quiet: bool) -> None:
-    """Bring every image of an archive."""
+    """Store every image of an archive, and print its names, or its id where it has none."""
     from rootless.cli.progress import PullProgress
 
     if input is None and output.is_terminal(sys.stdin):
@@ -201,7 +201,7 @@ def save(
 @click.argument("what", metavar="busybox|debian[:SUITE]")
 @pass_session
 def bootstrap(session: Session, mirror: str | None, quiet: bool, tag: str | None, what: str) -> None:
-    """Make a base image; its id is printed."""
+    """Make a base image, and print its id."""
     from rootless.cli.progress import PullProgress
 
     with PullProgress(sys.stderr, quiet=quiet) as progress:

@@ -65,7 +65,7 @@ def tag(session: Session, source: str, target: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.images)
 @pass_session
 def untag(session: Session, names: tuple[str, ...]) -> int:
-    """Take each name away."""
+    """Take each name away, and keep the image, which may have no name then."""
     return do_for_each(names, lambda name: _print_removed(verbs.untag_image(session.engine, name)))
 
 

@@ -55,7 +55,7 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
 def place(source: str, position: int) -> str:
-    """`line:column` of a position, both from 1."""
+    """The place `line:column`, both counted from 1, of the character at offset `position`."""
     start = source.rfind("\n", 0, position) + 1
     return f"{source.count(chr(10), 0, position) + 1}:{position - start + 1}"
 

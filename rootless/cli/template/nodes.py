@@ -60,7 +60,7 @@ Operand = Dot | Variable | Function | Literal | Chain
 
 @dataclass(frozen=True, slots=True)
 class TemplateCommand:
-    """An operand and its arguments."""
+    """A command of a pipeline: an operand, which may be a function, and its arguments."""
 
     operands: tuple[Operand, ...]
 

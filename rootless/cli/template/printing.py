@@ -20,7 +20,7 @@ _QUOTED = {
 
 
 def text(value: object) -> str:
-    """`value` as fmt's %v prints it."""
+    """`value` as Go's fmt prints it with the verb %v."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -37,7 +37,7 @@ def text(value: object) -> str:
 
 
 def quote(value: str) -> str:
-    """`value` as strconv.Quote prints it."""
+    """`value` in quotes and with escapes, as Go's strconv.Quote prints it."""
     return '"' + "".join(_quoted(character) for character in value) + '"'
 
 

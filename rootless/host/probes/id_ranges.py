@@ -1,4 +1,4 @@
-"""Probes of user namespaces and id ranges."""
+"""Probes of user namespaces, and of the ranges of ids that they can have."""
 
 from __future__ import annotations
 

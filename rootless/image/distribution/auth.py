@@ -58,7 +58,7 @@ class Credentials:
         self.secret = secret
 
     def basic(self) -> Secret:
-        """The value of an Authorization header."""
+        """The value of an Authorization header with these credentials (RFC 7617)."""
         pair = f"{self.user}:{self.secret.reveal()}".encode()
         return Secret("Basic " + base64.b64encode(pair).decode("ascii"))
 

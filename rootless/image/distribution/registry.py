@@ -59,7 +59,7 @@ class RegistrySource:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name that was asked for."""
+        """The full name that was asked for, as the only one."""
         return (str(self._reference),)
 
     @property

@@ -59,7 +59,7 @@ class UploadOptions(NamedTuple):
 
 
 class UploadLost(Exception):
-    """The registry no longer knows the upload."""
+    """The registry no longer knows the upload, or counts its bytes otherwise than we do: it must begin anew."""
 
 
 def begin_upload(session: RegistrySession, repository: str, query: str = "") -> BaseHTTPResponse:
