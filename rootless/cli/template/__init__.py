@@ -1,7 +1,4 @@
-"""Go's text/template, as docker's --format needs it: `Template(text).execute(value)`. It prints nothing itself.
-
-Left out: define, template, block (nothing could call them) and html, js, urlquery, call.
-"""
+"""Go's text/template, as docker's --format needs it: `Template(text).execute(value)`. It prints nothing itself."""
 
 from rootless.cli.template.evaluate import Row, Template
 from rootless.cli.template.lexer import TemplateError

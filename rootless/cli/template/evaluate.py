@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rootless.cli.template import functions, printing
 from rootless.cli.template.lexer import TemplateError, fail
+from rootless.cli.template.nil import with_type
 from rootless.cli.template.nodes import (
     Action,
     Block,
     Chain,
     Dot,
     Function,
+    Insertion,
     Jump,
     Literal,
     Node,
@@ -27,6 +29,13 @@ from rootless.cli.template.nodes import (
 from rootless.cli.template.parser import parse
 
 Scope = list[tuple[str, object]]
+_DEEPEST = 50  # templates within templates; Go stops at 100,000, where our own calls would long have run out
+_GO_NAMES = {
+    "ID": "Id",
+    "DNS": "Dns",
+    "DNSOptions": "DnsOptions",
+    "DNSSearch": "DnsSearch",
+}  # Go's field: its JSON name
 
 
 class Row(dict[str, object]):
@@ -48,12 +57,12 @@ class Template:
     def __init__(self, source: str, *, heading: bool = False) -> None:
         self.source = source
         self._functions = functions.HEADING_FUNCTIONS if heading else functions.FUNCTIONS
-        self._body = parse(source, self._functions.keys())
+        self._parsed = parse(source, self._functions.keys())
 
     def execute(self, value: object) -> str:
         """The text that the template makes of `value`. Raises TemplateError with the place that failed."""
-        run = _Run(self.source, self._functions)
-        run.walk(self._body, value, [("$", value)])
+        run = _Run(self.source, self._functions, self._parsed.defined)
+        run.walk(self._parsed.body, value, [("$", value)])
         return "".join(run.printed)
 
 
@@ -67,9 +76,13 @@ _NOTHING = object()  # stands for "no last argument": nil (None) is a value that
 
 
 class _Run:
-    def __init__(self, source: str, known: Mapping[str, Callable[..., object]]) -> None:
+    def __init__(
+        self, source: str, known: Mapping[str, Callable[..., object]], defined: Mapping[str, Sequence[Node]]
+    ) -> None:
         self.source = source
         self.functions = known
+        self.defined = defined
+        self.depth = 0
         self.printed: list[str] = []
 
     def fail(self, node: Operand, problem: str) -> TemplateError:
@@ -87,6 +100,8 @@ class _Run:
                     self.printed.append("<no value>" if value is None else printing.text(value))
             elif isinstance(node, Jump):
                 raise _LoopJump(node.keyword)
+            elif isinstance(node, Insertion):
+                self.insert(node, dot, scope)
             else:
                 inner = list(scope)
                 try:
@@ -96,6 +111,15 @@ class _Run:
                         self.branch(node, dot, inner)
                 finally:
                     self.keep(scope, inner)
+
+    def insert(self, node: Insertion, dot: object, scope: Scope) -> None:
+        """Carry out a template that has a name; it sees no variable of this one."""
+        if self.depth >= _DEEPEST:
+            raise fail(self.source, node.position, f"exceeded maximum template depth ({_DEEPEST})")
+        value = None if node.pipeline is None else self.pipeline(node.pipeline, dot, scope)
+        self.depth += 1
+        self.walk(self.defined[node.name], value, [("$", value)])
+        self.depth -= 1
 
     @staticmethod
     def keep(scope: Scope, inner: Scope) -> None:
@@ -220,6 +244,8 @@ class _Run:
     def field(self, node: Dot | Variable | Chain, value: object, name: str, arguments: list[object]) -> object:
         if isinstance(value, Row) and name in value.methods:
             return self.apply(node, value.methods[name], arguments)
+        if isinstance(value, Mapping) and name not in value and _GO_NAMES.get(name) in value:
+            name = _GO_NAMES[name]
         if isinstance(value, Row) and name not in value:
             import difflib
 
@@ -233,4 +259,4 @@ class _Run:
             raise self.fail(node, f"can't evaluate field {name} in type {printing.type_name(value)}")
         if arguments:
             raise self.fail(node, f"{name} is not a method but has arguments")
-        return value.get(name)
+        return with_type(name, value[name]) if name in value else None

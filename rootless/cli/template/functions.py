@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from rootless import output
 from rootless.cli.template import printing
+from rootless.cli.template.nil import NilList, NilMap
 
 Kind = TypeVar("Kind")
 
@@ -32,7 +33,37 @@ def _need(value: object, kind: type[Kind], expected: str) -> Kind:
 
 
 def _json(value: object) -> str:
-    return output.json_text(value, indent=None)
+    return output.json_text(None if isinstance(value, NilList | NilMap) else value, indent=None)
+
+
+_HTML = {"'": "&#39;", '"': "&#34;", "&": "&amp;", "<": "&lt;", ">": "&gt;", "\0": "\ufffd"}
+_JS = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
+
+
+def _html(*values: object) -> str:
+    """The text for HTML, as Go's HTMLEscapeString makes it."""
+    return "".join(_HTML.get(character, character) for character in printing.sprint(values))
+
+
+def _js(*values: object) -> str:
+    """The text for the inside of a JavaScript string, as Go's JSEscapeString makes it."""
+    escaped = []
+    for character in printing.sprint(values):
+        plain = character.isprintable()
+        escaped.append(_JS.get(character, character if plain else f"\\u{ord(character):04X}"))
+    return "".join(escaped)
+
+
+def _urlquery(*values: object) -> str:
+    """The text for a query of a URL, as Go's QueryEscape makes it."""
+    from urllib.parse import quote_plus
+
+    return quote_plus(printing.sprint(values))
+
+
+def _call(function: object, *_: object) -> object:
+    """Go calls a value that is a function; none of what a template is given is one."""
+    raise FunctionError(f"non-function of type {printing.type_name(function)}")
 
 
 def _join(parts: object, separator: object = " ") -> str:
@@ -159,6 +190,10 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "le": lambda first, second: not _less(second, first),
     "gt": lambda first, second: _less(second, first),
     "ge": lambda first, second: not _less(first, second),
+    "html": _html,
+    "js": _js,
+    "urlquery": _urlquery,
+    "call": _call,
     "json": _json,
     "join": _join,
     "split": _split,

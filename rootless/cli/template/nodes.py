@@ -106,4 +106,21 @@ class Jump:
     keyword: str
 
 
-Node = Text | Action | Block | Jump
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """`{{template "name" pipeline}}`: the template of that name is carried out here, on the pipeline's value or nil."""
+
+    name: str
+    pipeline: Pipeline | None
+    position: int
+
+
+Node = Text | Action | Block | Jump | Insertion
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A whole template: its body, and the templates that it defines, by name."""
+
+    body: tuple[Node, ...]
+    defined: dict[str, tuple[Node, ...]]

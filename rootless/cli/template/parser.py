@@ -12,10 +12,12 @@ from rootless.cli.template.nodes import (
     Chain,
     Dot,
     Function,
+    Insertion,
     Jump,
     Literal,
     Node,
     Operand,
+    Parsed,
     Pipeline,
     TemplateCommand,
     Text,
@@ -27,13 +29,16 @@ _KEYWORDS = {"if", "with", "range", "else", "end", "break", "continue", "define"
 _CONSTANTS: dict[str, object] = {"true": True, "false": False, "nil": None}
 
 
-def parse(source: str, functions: Collection[str]) -> tuple[Node, ...]:
+def parse(source: str, functions: Collection[str]) -> Parsed:
     """The tree of a template. functions: the names that it may call. Raises TemplateError with line and column."""
     parser = _Parser(source, functions)
     body, closing = parser.body(("$",), in_range=False)
     if closing is not None:
         raise fail(source, closing.position, f"unexpected {{{{{closing.text}}}}}")
-    return body
+    for wanted in parser.inserted:
+        if wanted.name not in parser.defined:
+            raise fail(source, wanted.position, f'no such template "{wanted.name}"')
+    return Parsed(body, parser.defined)
 
 
 class _Parser:
@@ -44,6 +49,9 @@ class _Parser:
         self.tokens: tuple[Token, ...] = ()
         self.at = 0
         self.scope: list[str] = ["$"]
+        self.depth = 0  # of blocks around the action that is being read
+        self.defined: dict[str, tuple[Node, ...]] = {}
+        self.inserted: list[Insertion] = []
 
     # Methods on the tokens of the action that is being read
 
@@ -97,15 +105,60 @@ class _Parser:
             elif first.text in ("if", "with", "range"):
                 self.take()
                 nodes.append(self.block(first, in_range=in_range))
+            elif first.text == "define":
+                self.take()
+                self.definition(first)
             else:
-                raise fail(self.source, first.position, f"{{{{{first.text}}}}} is not supported here")
+                self.take()
+                nodes.append(self.insertion(first))
         del self.scope[visible:]
         return tuple(nodes), None
+
+    def definition(self, keyword: Token) -> None:
+        """`{{define "name"}}…{{end}}`, which prints nothing where it stands."""
+        if self.depth:
+            raise fail(self.source, keyword.position, "unexpected {{define}}")
+        name = self.name(keyword)
+        self.finish("define clause")
+        self.defined[name] = self.named_body(keyword)
+
+    def insertion(self, keyword: Token) -> Insertion:
+        """`{{template "name" pipeline}}`, or `{{block "name" pipeline}}…{{end}}`, which defines that template too."""
+        name = self.name(keyword)
+        pipeline = None if self.token.kind == "end" else self.pipeline(keyword.text, declares=1)
+        if keyword.text == "block":
+            if pipeline is None:
+                raise fail(self.source, keyword.position, "missing value for block clause")
+            self.defined[name] = self.named_body(keyword)
+        found = Insertion(name, pipeline, keyword.position)
+        self.inserted.append(found)
+        return found
+
+    def name(self, keyword: Token) -> str:
+        token = self.take()
+        if token.kind != "string":
+            raise fail(self.source, token.position, f'unexpected "{token.text}" in {keyword.text} clause')
+        return str(self.quoted(token))
+
+    def named_body(self, keyword: Token) -> tuple[Node, ...]:
+        """The body of a template of its own, which sees no variable but `$`."""
+        outside, self.scope = self.scope, ["$"]
+        self.depth += 1
+        body, closing = self.body((), in_range=False)
+        self.depth -= 1
+        self.scope = outside
+        if closing is None or closing.text != "end":
+            raise fail(
+                self.source, keyword.position, f"unexpected end of template: {{{{{keyword.text}}}}} has no {{{{end}}}}"
+            )
+        self.finish("end")
+        return body
 
     def block(self, keyword: Token, *, in_range: bool) -> Block:
         outside = len(self.scope)
         is_range = keyword.text == "range"
         pipeline = self.pipeline(keyword.text, declares=2 if is_range else 1)
+        self.depth += 1
         body, closing = self.body((), in_range=in_range or is_range)
         otherwise: tuple[Node, ...] = ()
         if closing is not None and closing.text == "else":
@@ -128,6 +181,7 @@ class _Parser:
             raise fail(
                 self.source, keyword.position, f"unexpected end of template: {{{{{keyword.text}}}}} has no {{{{end}}}}"
             )
+        self.depth -= 1
         del self.scope[outside:]
         return Block(keyword.text, pipeline, body, otherwise, keyword.position)
 

@@ -14,10 +14,13 @@ from rootless.units import timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rootless.engine.context import Engine
     from rootless.records.container import ContainerRecord, RecordedMount
     from rootless.records.id_map import Extent
     from rootless.records.launch import CgroupPlan, LaunchPlan
+    from rootless.records.port import Port
     from rootless.records.rootfs import RootfsPlan
     from rootless.records.state import ContainerState
     from rootless.runtime.spec.oci_config import OciConfig
@@ -144,7 +147,7 @@ def _host_config(
             "Config": {"max-size": str(log.max_size), "max-file": str(log.max_file)},
         },
         "NetworkMode": f"container:{record.network.container}" if record.network.container else record.network.mode,
-        "PortBindings": _port_map(record),
+        "PortBindings": _port_map(record.network.ports or _asked_ports(record, options)),
         "RestartPolicy": {
             "Name": record.restart.name,
             "MaximumRetryCount": record.restart.maximum_retry_count,
@@ -262,7 +265,7 @@ def _config(record: ContainerRecord, options: ContainerOptions, process: OciProc
         "AttachStdin": options.interactive,
         "AttachStdout": True,
         "AttachStderr": True,
-        "ExposedPorts": {port: {} for port in record.exposed} or None,
+        "ExposedPorts": {port: {} for port in _exposed(record, options)} or None,
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": options.interactive,
@@ -289,12 +292,27 @@ def _config(record: ContainerRecord, options: ContainerOptions, process: OciProc
     return shown
 
 
-def _port_map(record: ContainerRecord, any_address: str = "") -> dict[str, list[dict[str, str]]]:
-    ports: dict[str, list[dict[str, str]]] = {}
-    for port in record.network.ports:
+def _asked_ports(record: ContainerRecord, options: ContainerOptions) -> list[Port]:
+    """The ports that a container which was never started is to publish; host port 0 stands for any free one."""
+    from rootless.engine.plan.networking import wanted_ports
+
+    return wanted_ports(options, tuple(record.exposed))
+
+
+def _exposed(record: ContainerRecord, options: ContainerOptions) -> list[str]:
+    """ "80/tcp" of all ports that are exposed; docker counts those that are published among them."""
+    published = record.network.ports or _asked_ports(record, options)
+    return list(dict.fromkeys([*record.exposed, *_port_map(published)]))
+
+
+def _port_map(ports: Iterable[Port], any_address: str = "") -> dict[str, list[dict[str, str]] | None]:
+    """docker's map of published ports. any_address: how an address is shown that was not given."""
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in ports:
         key = f"{port.container_port}/{port.protocol}"
-        ports.setdefault(key, []).append({"HostIp": port.host_ip or any_address, "HostPort": str(port.host_port)})
-    return ports
+        host_port = str(port.host_port) if port.host_port else ""
+        bindings.setdefault(key, []).append({"HostIp": port.host_ip or any_address, "HostPort": host_port})
+    return dict(bindings)
 
 
 def _network(record: ContainerRecord, state: ContainerState) -> dict[str, object]:
@@ -308,7 +326,8 @@ def _network(record: ContainerRecord, state: ContainerState) -> dict[str, object
     }
     return {
         "SandboxKey": f"/proc/{state.pid}/ns/net" if running and state.pid else "",
-        "Ports": _port_map(record, "0.0.0.0") if running else {},  # noqa: S104
+        # what is exposed and not published is there without a binding
+        "Ports": {**dict.fromkeys(record.exposed), **_port_map(record.network.ports, "0.0.0.0")} if running else {},  # noqa: S104
         **address,
         "Networks": {mode: {"NetworkID": mode, **address}},
     }

@@ -22,6 +22,9 @@ VALUE = {
     "Map": {"b": "2", "a": "1"},
     "Ports": {"80/tcp": [{"HostPort": "8080"}], "81/tcp": None},
     "Text": "hello world",
+    "Binds": None,
+    "Labels": None,
+    "Id": "abc",
 }
 
 GOLDEN = [
@@ -68,6 +71,15 @@ GOLDEN = [
     ('{{printf "x" 1}}', "x%!(EXTRA int=1)"),
     ("{{json .Map}} {{json .List}} {{json .Nil}} {{json .Text}}", '{"b":"2","a":"1"} ["x","y"] null "hello world"'),
     ("{{ .Name\n| upper }}", "WEB"),
+    ("{{.Binds}} {{len .Binds}} {{json .Binds}} {{range .Binds}}x{{else}}none{{end}}", "[] 0 null none"),
+    ('{{.Labels}} {{len .Labels}} {{json .Labels}} {{index .Labels "a"}}|', "map[] 0 null |"),
+    ("{{.ID}} {{.Id}}", "abc abc"),
+    ("{{html \"<a href='x'>&\"}}", "&lt;a href=&#39;x&#39;&gt;&amp;"),
+    ('{{js "a\\"b<c\\n="}}', 'a\\"b\\u003Cc\\u000A\\u003D'),
+    ('{{urlquery "a b/ü" 1}}', "a+b%2F%C3%BC1"),
+    ('{{define "x"}}<{{.}}>{{end}}{{template "x" .Name}}{{template "x"}}', "<web><<no value>>"),
+    ('{{block "y" .Map}}{{.a}}{{end}}{{template "y" .Map}}', "11"),
+    ('{{range .List}}{{template "z" .}}{{end}}{{define "z"}}{{$}};{{end}}', "x;y;"),
 ]
 
 ERRORS = [
@@ -81,7 +93,15 @@ ERRORS = [
     ("{{range .List}}", "1:3: unexpected end of template"),
     ("{{if .On}}a{{else}}b{{else}}c{{end}}", "expected end; found {{else}}"),
     ("{{break}}", "{{break}} outside {{range}}"),
-    ('{{define "x"}}{{end}}', "{{define}} is not supported here"),
+    ('{{if true}}{{define "x"}}{{end}}{{end}}', "unexpected {{define}}"),
+    ('{{define "x"}}', "1:3: unexpected end of template: {{define}} has no {{end}}"),
+    ('{{define "x"}}{{else}}{{end}}', "{{define}} has no {{end}}"),
+    ("{{define x}}{{end}}", 'unexpected "x" in define clause'),
+    ('{{template "x"}}', '1:3: no such template "x"'),
+    ('{{block "x"}}{{end}}', "missing value for block clause"),
+    ('{{define "x"}}{{template "x"}}{{end}}{{template "x"}}', "exceeded maximum template depth"),
+    ('{{$a := 1}}{{define "x"}}{{$a}}{{end}}', 'undefined variable "$a"'),
+    ("{{call .Name}}", "error calling call: non-function of type string"),
     ("{{.Name | 3}}", "non executable command in pipeline stage: 3"),
     ("{{(.Name}}", "unclosed left paren"),
     ('{{"a}}', "unterminated quoted string"),

@@ -303,3 +303,26 @@ def test_published_ports(busybox: Runner) -> None:
         assert "port is already allocated" in busy.stderr
     finally:
         busybox("rm", "-f", "web")
+
+
+def test_inspect_has_ports_as_docker_has_them(busybox: Runner) -> None:
+    """Before the first start too: what is to be published; exposed ports have no binding, and published ones count."""
+    busybox(
+        "create", "--name", "ports", "-p", "127.0.0.1::80", "-p", "18080:81/udp", "--expose", "82", "busybox", "true"
+    )
+    shown = json.loads(busybox("inspect", "ports").stdout)[0]
+    assert shown["HostConfig"]["PortBindings"] == {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}],
+        "81/udp": [{"HostIp": "", "HostPort": "18080"}],
+    }
+    assert shown["Config"]["ExposedPorts"] == {"82/tcp": {}, "80/tcp": {}, "81/udp": {}}
+    assert busybox("inspect", "-f", "{{.HostConfig.Binds}} {{len .Config.Volumes}} {{.ID}}", "ports").stdout == (
+        f"[] 0 {shown['Id']}\n"
+    )
+    busybox("rm", "ports")
+    busybox("run", "-d", "--name", "ports", "-p", "127.0.0.1::80", "--expose", "82", "busybox", "sleep", "60")
+    try:
+        ports = json.loads(busybox("inspect", "-f", "{{json .NetworkSettings.Ports}}", "ports").stdout)
+        assert ports["82/tcp"] is None and int(ports["80/tcp"][0]["HostPort"]) > 0
+    finally:
+        busybox("rm", "-f", "ports")
