@@ -1,4 +1,4 @@
-"""The verb `commit`: what a container has changed becomes an image on top of its own. Volumes are not part of it."""
+"""The verb `commit`: what a container has changed becomes an image on top of its own. Volumes are left out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FORMS = {"oci": ("oci", OCI_MANIFEST, OCI_CONFIG), "docker": ("v2s2", DOCKER_MA
 
 
 class _Commit(NamedTuple):
-    """One commit while it runs. base: the container's image; reference: the full name of the new one."""
+    """One commit while it runs. base: the container's image; reference: the new image's full name, None for none."""
 
     engine: Engine
     base: ImageEntry
@@ -55,10 +55,10 @@ def commit_container(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Make an image of a container, running or not; its id. What is in volumes is not part of it.
+    """Make an image of a container, running or not, and return the image's id. Files in volumes are not part of it.
 
-    progress is told when the layer is there. Raises UsageError, InvalidInput (what no layer can hold), HostLimit (no
-    space).
+    progress is called when the layer has been made. Raises NotFound, UsageError, InvalidState for a container that runs
+    on another host, InvalidInput for files that no layer can hold, HostLimit (no space).
     """
     options = options or CommitOptions()
     if options.format not in _FORMS:
@@ -92,14 +92,17 @@ def commit_container(
 
 
 def container_changes(engine: Engine, container: str) -> list[Change]:
-    """What the container has changed in its image's files, in the order of paths."""
+    """The files in which the container differs from its image, in the order of paths."""
     container_id = engine.store.containers.find(container)
     launch, targets = plan_of(engine, container_id)
     return snapshots.list_changes(engine, launch.require_rootfs(), launch.id_map, targets)
 
 
 def plan_of(engine: Engine, container_id: str) -> tuple[LaunchPlan, list[str]]:
-    """launch.json of a container, and where things are mounted in it."""
+    """The content of a container's launch.json, and the paths in it on which something is mounted.
+
+    What lies below those paths belongs to the mounts, and not to the container's own root.
+    """
     directory = engine.store.containers.path(container_id)
     launch = engine.store.containers.read_launch(container_id)
     return launch, [mount.destination for mount in _bundle_config(directory).mounts]
@@ -127,7 +130,7 @@ def _layer(engine: Engine, container_id: str, *, squash: bool) -> NewLayer | Non
 
 
 def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fields:
-    """The image's config with what the container was given on top, as docker merges them."""
+    """The image's config, changed by the options of the container, as docker merges the two."""
     directory = engine.store.containers.path(record.id)
     process = _bundle_config(directory).first_process()
     options = record.options
@@ -154,7 +157,7 @@ def _config(engine: Engine, record: ContainerRecord, image: ImageConfig) -> Fiel
 
 
 def _env(env: Sequence[str], image: ImageConfig, options: ContainerOptions, *, default_home: bool) -> list[str]:
-    """The process's environment without what only belongs to this container."""
+    """The process's environment without the variables that were set for this one container (HOSTNAME, TERM, HOME)."""
     wanted = {entry.partition("=")[0] for entry in (*image.env, *options.env)}
     own = {"HOSTNAME", "TERM", *(("HOME",) if default_home else ())} - wanted
     return [entry for entry in env if entry.partition("=")[0] not in own]
@@ -174,7 +177,10 @@ def _health(health: HealthPlan | None) -> Fields:
 
 
 def _store(commit: _Commit, config: Fields, layer: NewLayer | None, command: str) -> str:
-    """Write config and manifest, then the name; the image's id. command: what the history says that made the layer."""
+    """Write config and manifest, then the name, and return the image's id.
+
+    command: the container's, which the image's history then has as the step that made the layer.
+    """
     store, base = commit.engine.store, commit.base
     squash, author, message = commit.options.squash, commit.options.author, commit.options.message
     form, manifest_type, config_type = _FORMS[commit.options.format]
@@ -196,7 +202,7 @@ def _store(commit: _Commit, config: Fields, layer: NewLayer | None, command: str
         "rootfs": {"type": "layers", "diff_ids": [*diff_ids, *([layer.diff_id] if layer else ())]},
         "history": [*history, step],
     }
-    # docker's own notes of how the image came about: they are not true of this one
+    # In these members docker and BuildKit note how they made the image below, which is not true of this one
     for key in ("container", "container_config", "parent", "id", "docker_version", "moby.buildkit.buildinfo.v1"):
         document.pop(key, None)
     document.pop("author", None)

@@ -1,6 +1,7 @@
 """The engine's end of storage.roots.transfer_worker: one container's files, read and written by a process inside.
 
-Use it in a `with`. An archive that was asked for is read from `pack`'s reader; `answer` tells how it ended.
+That process has the container's root and ids, so that no link of the container can lead it out to the host's files. Use
+this class in a `with`. An archive is read from the reader that `pack` returns; `answer` says how it ended.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _IN, _OUT = 3, 4
 
 
 class Archive:
-    """The reading end of a pipe."""
+    """An archive that the worker writes, read from a pipe."""
 
     __slots__ = ("fd",)
 
@@ -41,8 +42,9 @@ class Archive:
 class ContainerFiles:
     """The files of one container, which need not run.
 
-    writes: something will be placed; bare: only the root file system itself, without what is mounted in it; out: fd to
-    which the archive is written by the process itself, instead of a pipe.
+    writes: files will be placed in it; bare: only the root file system itself, without what is mounted in it; out: the
+    descriptor to which the worker writes an archive itself, -1 for a pipe to this process. Raises NotFound,
+    InvalidState for a container that runs on another host; `with` raises what the worker does (HostLimit, ...).
     """
 
     def __init__(self, engine: Engine, container: str, *, writes: bool, bare: bool = False, out: int = -1) -> None:
@@ -66,7 +68,7 @@ class ContainerFiles:
         if not bare:
             job.binds = self._binds()
             if self._state.never_started:
-                # later, an empty volume is one that its users have emptied
+                # Of a container that was started, an empty volume is one that its users have emptied, and stays so
                 job.seeds = [(seed.source, seed.target) for seed in launch.seed_volumes]
         # Only one command at a time mounts the tree of a stopped container: two overlays on one upper directory are
         # undefined (overlayfs.rst of the kernel, "Sharing and copying layers"). A container that runs has its mount
@@ -133,7 +135,7 @@ class ContainerFiles:
         return self.answer()
 
     def send(self, request: TransferRequest) -> None:
-        """Send a request whose archive is pumped before the answer."""
+        """Send a request. Its archive is to be read or written next, and then `answer` to be called."""
         self._send(request)
 
     def _send(self, message: TransferJob | TransferRequest) -> None:
@@ -142,7 +144,7 @@ class ContainerFiles:
         try:
             write_all(self._requests, content)
         except BrokenPipeError:
-            pass  # the answer that is missing says so
+            pass  # The worker has ended: reading its answer says why, or that there is none
 
     def answer(self) -> TransferAnswer:
         """The answer to the last request. Raises what the worker raised."""
@@ -168,16 +170,16 @@ class ContainerFiles:
         return content
 
     def pack(self, name: str) -> Archive:
-        """The archive of the source that was found, with `name` at its top; call `answer` after its end."""
+        """The archive of the source that was found last, with `name` at its top. Call `answer` after its end."""
         self.send(PackRequest(name))
         return Archive(self._archive)
 
     def export(self) -> None:
-        """Write the archive of the whole tree to `out`. Raises BrokenPipeError when nobody reads it."""
+        """Write the archive of the whole tree to the descriptor `out`. Raises BrokenPipeError when nobody reads it."""
         self.ask(ExportRequest())
 
     def end_feed(self) -> None:
-        """The archive to place is complete."""
+        """Close the pipe to the worker, as the archive to place is complete."""
         if self.feed >= 0:
             os.close(self.feed)
             self.feed = -1

@@ -31,8 +31,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def copy_files(engine: Engine, source: str, target: str, options: FileCopyOptions) -> CopyResult:
     """Copy files between a container and the host, or two containers (`cp`), by docker's rules.
 
-    source, target: CONTAINER:PATH, a path of the host, or "-" for a tar stream. Volumes of the container are seen,
-    running or not. Raises NotFound, InvalidInput, InvalidState (in the way, read-only).
+    source, target: CONTAINER:PATH, a path of the host, or "-" for a tar stream. The files in a container's volumes are
+    there whether it runs or not. Raises UsageError, NotFound, InvalidInput, HostLimit; InvalidState where something is
+    in the way or read-only.
     """
     one, other = cp_rules.parse_place(source), cp_rules.parse_place(target)
     if one.container and other.container:
@@ -45,7 +46,11 @@ def copy_files(engine: Engine, source: str, target: str, options: FileCopyOption
 
 
 def export_container(engine: Engine, container: str, output: str) -> None:
-    """Write its whole root file system as a tar to file `output` ("-": standard output); no volumes."""
+    """Write a container's whole root file system as a tar to the file `output` ("-": standard output), without volumes.
+
+    A regular file gets its name when it is whole: no dump that a full disk or a kill cut short has it. Raises NotFound,
+    HostLimit.
+    """
     if output == "-":
         sys.stdout.flush()
         _export(engine, container, sys.stdout.fileno())
@@ -53,7 +58,7 @@ def export_container(engine: Engine, container: str, output: str) -> None:
     is_special = os.path.exists(output) and not os.path.isfile(output)
     temporary = output if is_special else f"{output}.{os.getpid()}.part"
     try:
-        # 0600 as docker: the archive has files that others may not read
+        # The mode is 0600, as docker's: the archive has files that other users of the host may not read (etc/shadow)
         fd = os.open(temporary, os.O_WRONLY | (0 if is_special else os.O_CREAT | os.O_EXCL) | os.O_CLOEXEC, 0o600)
         try:
             _export(engine, container, fd)
@@ -88,8 +93,10 @@ def _pump(reader: ByteSource, write: Callable[[bytes], object]) -> None:
 
 
 def _inside(path: str) -> str:
-    """The absolute path in a container that was meant: relative ones are below its root. A slash or `/.` at the end
-    stays, since it says that a directory is meant."""
+    """The absolute path in a container that `path` means; a relative one is below its root.
+
+    A slash or `/.` at the end stays, since it says that a directory is meant.
+    """
     cleaned = posixpath.normpath("/" + path.lstrip("/"))
     if cleaned != "/" and path.endswith(("/", "/.")):
         cleaned += "/." if path.endswith("/.") else "/"
@@ -112,8 +119,9 @@ def _out(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopy
         from rootless.storage.files.placer import ArchivePlacer
 
         try:
-            # All links of the path were followed before. A link at its end now was put there since, perhaps by a
-            # container that has the directory above it as a volume, and is not followed.
+            # _host_destination has followed all links of the path. If there is one at its end now, it was put there
+            # since, perhaps by a container that has the directory above as a volume: following it would let that
+            # container choose which of the user's files are overwritten
             fd = os.open(top, _DIRECTORY | (os.O_NOFOLLOW if placing.inside else 0))
             try:
                 placer = ArchivePlacer(fd, None, overwrite=options.overwrite, keep=options.archive)
@@ -133,7 +141,7 @@ def _in(engine: Engine, source: CopyPlace, target: CopyPlace, options: FileCopyO
             there = _find_destination(files, path)
             if not there.is_directory:
                 raise InvalidInput(f"destination '{target.container}:{target.path}' must be a directory")
-            # An archive from standard input says whose its files are, and that is kept, as docker does
+            # Docker's contract: the owners that an archive from standard input names are kept
             request = _request(CopyPlacing(True, "."), options, owners=True)
             request.keep = True
             return _place(files, request, _stream_in)
@@ -183,14 +191,14 @@ def _find_destination(files: ContainerFiles, path: str) -> FoundDestination:
 
 
 def _request(placing: CopyPlacing, options: FileCopyOptions, *, owners: bool) -> PlaceRequest:
-    """The request to place an archive. owners: those that the archive names, else the container's first ids."""
+    """The request to place an archive. owners: keep those that the archive names; else files get the first ids."""
     return PlaceRequest(inside=placing.inside, owners=owners, overwrite=options.overwrite, keep=options.archive)
 
 
 def _place(
     files: ContainerFiles, request: PlaceRequest, source: Callable[[Callable[[bytes], None]], None]
 ) -> CopyResult:
-    """Feed an archive into a container; the container's own error is the better one when its end breaks off."""
+    """Feed the archive of `source` into a container. A broken pipe is not raised, but the worker's error behind it."""
     files.send(request)
     try:
         source(_writer(files.feed))
@@ -212,9 +220,10 @@ def _stream_in(write: Callable[[bytes], None]) -> None:
 
 
 def _host_source(path: str, *, follow: bool) -> tuple[int, str, str, bool]:
-    """(directory fd, name in it, name that it has in the archive, whether it is a directory) of a host's file.
+    """Open the directory of a file of the host that is to be copied.
 
-    A link is itself meant, unless it is followed, or a slash at the end says that a directory is meant.
+    Returns its descriptor, the file's name in it, the name that it has in the archive, and whether it is a directory. A
+    link is copied itself, unless `follow` or a slash at the end of `path` says otherwise. Raises NotFound, HostLimit.
     """
     shown = base_name(os.path.abspath(path) + ("/." if path.endswith("/.") or path in (".", "./") else ""))
     real = os.path.realpath(path) if follow or path.endswith(("/", "/.")) or path in (".", "..") else path
@@ -261,7 +270,10 @@ def _pack_host(files: ContainerFiles, place: int, name: str, archived: str, writ
 
 
 def _host_destination(path: str) -> tuple[str, FoundDestination]:
-    """Where a path of the host leads at the end of its links, as docker looks: a dangling link names a new file."""
+    """The path to which `path` of the host leads through its links, and what is there.
+
+    As with docker, a link to a file that does not exist names that new file. Raises NotFound, InvalidInput.
+    """
     try:
         where = path
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""Where `cp` puts things, by docker's rules. Pure: what is there was looked up before."""
+"""The rules of docker by which `cp` chooses where files go. Pure: the caller has looked up what is there."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from rootless.errors import InvalidInput, NotFound, UsageError
 
 
 class CopyPlace(NamedTuple):
-    """One side of a copy. container: "" for the host; path: as it was typed, "-" for a stream of the host's."""
+    """One side of a copy. container: its name, "" for the host; path: as it was typed, "-" for a standard stream."""
 
     container: str
     path: str
 
     @property
     def is_stream(self) -> bool:
-        """Is it standard input or output?"""
+        """Whether this is standard input or output."""
         return not self.container and self.path == "-"
 
 
 class FoundDestination(NamedTuple):
-    """What is at the destination. name: of the entry that a link, or the path, led to."""
+    """What is at the destination. name: the last name of the path to which a link, or the path itself, led."""
 
     exists: bool
     is_directory: bool
@@ -28,15 +28,21 @@ class FoundDestination(NamedTuple):
 
 
 class CopyPlacing(NamedTuple):
-    """inside: into the destination, which is a directory, else beside it; name: of the top of what is copied there, "."
-    for the content alone."""
+    """Where a copy goes.
+
+    inside: into the destination, which is a directory; else into the directory above it. name: the one that the copy's
+    top has there, "." where only the content of a directory is copied.
+    """
 
     inside: bool
     name: str
 
 
 def parse_place(text: str) -> CopyPlace:
-    """`CONTAINER:PATH`, or a path of the host: an absolute one, one that begins with a dot, or one without a colon."""
+    """The side of a copy that `text` names: `CONTAINER:PATH`, or a path of the host.
+
+    Paths of the host are those that begin with a slash or a dot, or have no colon. Raises UsageError.
+    """
     container, colon, path = text.partition(":")
     if text.startswith(("/", ".")) or not colon or not container:
         if not text:
@@ -55,7 +61,11 @@ def base_name(path: str) -> str:
 
 
 def choose(source_name: str, source_is_directory: bool, path: str, found: FoundDestination) -> CopyPlacing:
-    """Where the source goes (docker's PrepareArchiveCopy). path: the destination as typed."""
+    """Where the source goes, by the rules of docker's PrepareArchiveCopy.
+
+    source_name: "." for a directory's content; path: the destination as typed; found: what is there. Raises
+    InvalidInput for a directory onto a file, NotFound for a file into a directory that does not exist.
+    """
     if found.exists and found.is_directory:
         return CopyPlacing(True, source_name)
     if found.exists:

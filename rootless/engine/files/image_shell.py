@@ -1,4 +1,4 @@
-"""The verb `image shell`: a command of the host on an image's tree, which is thrown away with all changes."""
+"""The verb `image shell`: a command of the host runs on an image's tree, whose changes are thrown away."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
-    """Run a command of the host (default: the caller's shell) as root of his namespace in the image's tree; its exit
-    status. Changes are dropped. The tree's path is in ROOTLESS_IMAGE_ROOT."""
+    """Run a command of the host in the tree of an image, and return its exit status.
+
+    command: by default the caller's shell. It runs as root of a user namespace of the caller, and finds the tree's path
+    in $ROOTLESS_IMAGE_ROOT. It is no container: all files of the host are visible. Raises ImageNotFound, HostLimit.
+    """
     from rootless.engine.image_in_use import image_for
     from rootless.host import interpreter, userns
     from rootless.storage import drivers
@@ -26,7 +29,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
 
     store = engine.store
     id_map = store.id_map
-    # Held as long as the shell runs: nothing collects the layers below it
+    # The lock is held as long as the shell runs, so that garbage collection leaves the layers alone
     with store.using():
         used = image_for(engine, image)
         lowerdirs = store.layers.lowerdirs(used.chain_ids, id_map)

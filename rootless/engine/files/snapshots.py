@@ -1,4 +1,4 @@
-"""What a container or a build step has changed, as a layer or as a list. The work is storage's; it makes no image."""
+"""The changes of a container or a build step, as a layer or as a list. Workers of storage do it; no image is made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class NewLayer(NamedTuple):
-    """A layer made here. descriptor: of its uncompressed tar, whose digest is the diff_id; size: bytes of its files."""
+    """A layer that was made here.
+
+    descriptor: that of its uncompressed tar, whose digest is the diff_id; size: bytes of its files; entries: how many
+    files, directories and whiteouts it has.
+    """
 
     chain_id: str
     diff_id: str
@@ -28,10 +32,11 @@ class NewLayer(NamedTuple):
 
 
 def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: LayerOptions) -> NewLayer | None:
-    """Make a layer of what is in the writable directory of `plan` (launch.json's "rootfs"); None when nothing changed.
+    """Make a layer of the writable directory of `plan` (launch.json's "rootfs"); None when nothing has changed.
 
-    The caller holds `store.using()` until an image or a record names the layer, and nothing writes to the directory
-    meanwhile. id_map: the container's. Raises InvalidInput (what no layer can hold), HostLimit (no space).
+    The caller holds `store.using()` until an image or a record names the layer, or garbage collection would remove it;
+    and it sees to it that nothing writes to the directory meanwhile. id_map: the container's. Raises InvalidInput for
+    files that no layer can hold, HostLimit (no space).
     """
     from rootless.engine.transfer.space import check_step
 
@@ -46,7 +51,7 @@ def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: Layer
 
 
 def list_changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Sequence[str] = ()) -> list[Change]:
-    """What is different in the writable directory of `plan`, in the order of paths; it may be in use meanwhile."""
+    """The files that differ in the writable directory of `plan`, in the order of paths. It may be in use meanwhile."""
     from rootless.storage.layers import worker_client
     from rootless.storage.layers.jobs import Changed, ChangesJob
 
@@ -55,7 +60,7 @@ def list_changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Seque
 
 
 def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Change]:
-    """What image `other` has changed in the tree of image `one`; without `other` what the topmost layer of `one` has.
+    """The files in which image `other` differs from image `one`; without `other`, those of the topmost layer of `one`.
 
     Raises ImageNotFound.
     """

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from rootless.image.fields import Fields
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE | re.ASCII)
-_SHORTEST_INTERVAL = 1_000_000  # nanoseconds, as docker
+_SHORTEST_INTERVAL = 1_000_000  # nanoseconds, docker's bound: a check every nanosecond would keep the host busy
 _SHELL = ["/bin/sh", "-c"]
 
 
 def apply_changes(config: Fields, changes: Sequence[str]) -> Fields:
     """A copy of the config with each instruction applied, in order. No value of `config` itself is changed.
 
-    A new ENTRYPOINT takes the CMD away that was made for another one, unless a change before it has set the CMD: so a
-    Dockerfile has it, and `docker commit`. An empty one (`ENTRYPOINT []`) leaves CMD as it is, as docker's does.
+    A new ENTRYPOINT removes the CMD, which was made for another one, unless a change before it has set the CMD: that is
+    the rule of Dockerfiles and of `docker commit`. An empty one (`ENTRYPOINT []`) leaves CMD as it is, as with docker.
 
     Raises UsageError naming the instruction, InvalidInput for a member of the config that has another type than the
     image specification's config.md says.
@@ -53,7 +53,7 @@ def apply_changes(config: Fields, changes: Sequence[str]) -> Fields:
 
 
 def _command(text: str, shell: Sequence[str]) -> list[str]:
-    """Exec form (a JSON list) as it is, shell form through the shell."""
+    """The words of a command: those of the exec form (a JSON list), or `shell` and the text of the shell form."""
     if text.startswith("["):
         try:
             words = parse_json(text)
@@ -73,7 +73,7 @@ def _entrypoint(config: Fields, text: str) -> None:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    """`A=1 B="2 3"`, or the old form `A the rest`."""
+    """The pairs of `A=1 B="2 3"`, or the one pair of the old form `A the rest`. Raises ValueError."""
     if "=" not in text.split(None, 1)[0]:
         name, _, value = text.partition(" ")
         return [(name, value.strip())]

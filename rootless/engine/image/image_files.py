@@ -1,7 +1,8 @@
 """Reads single small files out of an image's layers or a running container's root, as the host. It writes nothing.
 
-Every byte there is hostile: links resolve inside the root, only regular files count, sizes are bounded, and a FIFO
-cannot make us wait (CVE-2024-9341, CVE-2024-9676).
+An image's author or a container's processes decide what lies there. So links are resolved inside the root, or they
+would show us files of the host (CVE-2024-9341); only regular files count, sizes are bounded, and O_NONBLOCK keeps the
+open of a FIFO from waiting for ever (CVE-2024-9676).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
 def read_from_layers(lowerdirs: Sequence[str], path: str) -> str:
-    """The text of `path` in the union of `lowerdirs` (topmost first); "" when the image has none.
+    """The text of `path` in the union of `lowerdirs` (topmost first); "" when the image has no such file.
 
-    Raises InvalidInput when it is no regular file, too large or unreadable.
+    Raises InvalidInput when it is no regular file, larger than MAX_FILE or unreadable.
     """
     for lower in lowerdirs:
         root = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -37,7 +38,10 @@ def read_from_layers(lowerdirs: Sequence[str], path: str) -> str:
 
 
 def read_in_root(root: int, path: str) -> str | None:
-    """The text of `path` inside the directory `root`; None when there is none."""
+    """The text of `path` inside the directory of descriptor `root`; None when there is no such file.
+
+    Raises InvalidInput as `read_from_layers` does.
+    """
     try:
         fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as e:
@@ -74,7 +78,7 @@ def _is_whiteout(root: int, path: str) -> bool:
 
 
 def _hides_below(root: int, path: str) -> bool:
-    """Does this layer say that lower ones do not count for `path`: a whiteout or an opaque directory on the way?"""
+    """Whether the layer `root` hides `path` of the layers below it, by a whiteout or opaque directory on the way."""
     names = [name for name in path.split("/") if name]
     for length in range(1, len(names) + 1):
         part = "/".join(names[:length])
@@ -85,7 +89,7 @@ def _hides_below(root: int, path: str) -> bool:
         try:
             status = os.fstat(fd)
             if not stat.S_ISDIR(status.st_mode):
-                return True  # a whiteout, or something else in the place of lower directories
+                return True  # a whiteout, or a file in the place of a directory of lower layers
             try:
                 if os.getxattr(f"/proc/self/fd/{fd}", "user.overlay.opaque") == b"y":
                     return True

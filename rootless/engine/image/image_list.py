@@ -27,10 +27,10 @@ _NONE = "<none>"
 def list_images(
     engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None, names: Sequence[str] = ()
 ) -> list[ImageSummary]:
-    """Images, newest first.
+    """The images of the store, newest first; one row for each name.
 
-    filters: dangling (true|false), label, reference (glob), before, since, until, as docker. names: only these
-    repositories or repository:tag (`image ls debian`).
+    filters: dangling (true or false), label, reference (a glob), before, since, until, as docker has them. names: only
+    these repositories, or REPOSITORY:TAG (`image ls debian`). Raises UsageError, ImageNotFound for one in a filter.
     """
     filters = filters or {}
     unknown = set(filters) - set(FILTERS)
@@ -49,7 +49,7 @@ def list_images(
 
 
 def users_by_image(store: Store) -> dict[str, list[str]]:
-    """Names of the containers made from each image id."""
+    """The names of the containers that were made from each image, by the image's id."""
     users: dict[str, list[str]] = {}
     for container_id in store.containers.list():
         try:
@@ -61,7 +61,10 @@ def users_by_image(store: Store) -> dict[str, list[str]]:
 
 
 def matches(engine: Engine, entry: ImageEntry, filters: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the image passes the filters that are about the image (not its names)."""
+    """Whether the image passes the filters about images themselves (not `reference`, which is about their names).
+
+    Raises UsageError, ImageNotFound for an image that `before` or `since` names.
+    """
     for value in filters.get("dangling", ()):
         if value.lower() not in ("true", "1", "false", "0"):
             raise UsageError(f"invalid filter 'dangling={value}'", hint="use true or false")
@@ -89,13 +92,13 @@ def has_label(labels: Mapping[str, str], wanted: str) -> bool:
 
 
 def image_size(store: Store, entry: ImageEntry) -> int:
-    """Bytes of the unpacked layers."""
+    """The bytes of the image's unpacked layers."""
     total = 0
     for chain_id in chain_ids(entry.config.diff_ids):
         try:
             total += store.layers.size(chain_id)
         except RootlessError:
-            continue  # `system check` tells of it
+            continue  # `system check` reports a layer that is missing or damaged
     return total
 
 
@@ -135,7 +138,10 @@ def _rows(
 
 
 def _fits_pattern(name: str, pattern: str) -> bool:
-    """docker's reference filter: a glob of the familiar or full name, with or without tag; `*` stops at `/`."""
+    """Whether docker's filter `reference` takes this name.
+
+    The pattern is a glob of the familiar or the full name, with or without a tag, and its `*` stops at a slash.
+    """
     reference = parse_reference(name)
     candidates = (reference.familiar(), reference.familiar_name, str(reference), reference.name)
     parts = pattern.split("/")
@@ -207,7 +213,7 @@ def inspect_image(engine: Engine, name: str) -> Fields:
 
 
 def _docker_config(config: Fields) -> Fields:
-    """The config with the fields that docker always shows."""
+    """The config with all members that docker always shows: programs that read its output count on them."""
     shown: Fields = {
         "Hostname": "",
         "Domainname": "",
@@ -231,7 +237,7 @@ def _docker_config(config: Fields) -> Fields:
 
 
 def image_history(engine: Engine, name: str) -> list[HistoryEntry]:
-    """How the image was made, newest step first."""
+    """The steps that made the image, the newest first. Raises ImageNotFound."""
     entry = require(engine, name)
     config = entry.config
     chain = iter(chain_ids(config.diff_ids))
@@ -245,7 +251,7 @@ def image_history(engine: Engine, name: str) -> list[HistoryEntry]:
             try:
                 size = engine.store.layers.size(chain_id)
             except RootlessError:
-                size = 0  # shown all the same: how it was made is known
+                size = 0  # The layer is missing or damaged, but how it was made is known and shown
         rows.append(
             HistoryEntry(
                 "<missing>",

@@ -1,4 +1,4 @@
-"""From what the user typed to a full reference and to an image that is here: the same answer for every verb."""
+"""From a text that the user typed to a full reference, and to an image of the store: the same answer for every verb."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ def registries(engine: Engine) -> Registries:
 
 
 def registry_access(options: RegistryOptions) -> Access:
-    """What the flags of a command say of its registry, as the session with a registry takes it."""
+    """The flags of a command about its registry (credentials, TLS), in the form that a registry's session takes."""
     from rootless.image.distribution.http_session import Access
 
     return Access(options.tls_verify, options.authfile, options.credentials, options.certificates)
 
 
 def qualify(engine: Engine, text: str) -> tuple[Reference, str | None]:
-    """The full reference that `text` means, and why in words when registries.conf decided it."""
+    """The full reference that `text` means; and a text that says why, where registries.conf decided it.
+
+    Raises UsageError for a text that is no name, and for a short name that registries.conf leaves open.
+    """
     if not is_short(text):
         return parse_reference(text), None
     return registries(engine).qualify(text)
@@ -54,7 +57,7 @@ def find(engine: Engine, text: str) -> ImageEntry | None:
 
 
 def require(engine: Engine, text: str) -> ImageEntry:
-    """As `find`. Raises ImageNotFound."""
+    """The local image that `text` means, as of `find`. Raises ImageNotFound, UsageError."""
     entry = find(engine, text)
     if entry is None:
         raise ImageNotFound(f"no such image: '{text}'", hint="`rootless images` lists what is here")
@@ -80,5 +83,5 @@ def tags(entry: ImageEntry) -> list[str]:
 
 
 def repo_digests(entry: ImageEntry) -> list[str]:
-    """Where the image was pulled from, in full."""
+    """The names by which the image was pulled (`repository@digest`), in full."""
     return [name for name in entry.names if is_digest_name(name)]

@@ -23,7 +23,10 @@ _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 
 
 def tag_image(engine: Engine, source: str, target: str) -> None:
-    """Give the image `source` the further name `target`, which may move there from another image, as docker."""
+    """Give the image `source` the further name `target`. As with docker, an image that had the name loses it.
+
+    Raises ImageNotFound, UsageError.
+    """
     reference, _ = qualify(engine, target)
     if reference.digest:
         raise UsageError(f"an image cannot be given the name '{target}'", hint="leave out the digest")
@@ -35,7 +38,7 @@ def tag_image(engine: Engine, source: str, target: str) -> None:
 
 
 def named_descriptor(engine: Engine, text: str) -> Descriptor:
-    """What a further name of `text` has to mean: its index, when it is one, else its manifest."""
+    """The descriptor for a further name of what `text` names: that of the index if it is one, else of the manifest."""
     try:
         index = engine.store.index.find_index(str(qualify(engine, text)[0]))
     except UsageError:
@@ -47,7 +50,7 @@ def named_descriptor(engine: Engine, text: str) -> Descriptor:
 
 
 def untag_image(engine: Engine, name: str) -> RemovedImage:
-    """Take one name away; the image stays, untagged when it was the last one."""
+    """Take one name away from an image, which stays, without a name if it was the last. Raises ImageNotFound."""
     entry = require(engine, name)
     full = _name_of(engine, entry, name)
     if full is None:
@@ -57,10 +60,10 @@ def untag_image(engine: Engine, name: str) -> RemovedImage:
 
 
 def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedImage:
-    """Remove a name, and the image with its last name; by id: the image with its only name.
+    """Remove a name of an image, and with its last name the image. By an id the image goes with its name.
 
-    Raises InvalidState when a container uses the image (force: stopped containers' image loses its names, nothing
-    a container needs is deleted) or, by id, when several names point to it.
+    Raises ImageNotFound; InvalidState when a container uses the image, or when an id is given and several repositories
+    have the image. force: the names go all the same unless a container runs; the layers that a container needs stay.
     """
     try:
         entry = require(engine, name)
@@ -68,7 +71,7 @@ def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedIm
         broken = _broken(engine, name)
         if broken is None:
             raise
-        engine.store.index.remove(broken)  # nothing can be said of it but that it goes
+        engine.store.index.remove(broken)  # Its files cannot be read, and say nothing of its names and layers
         _collect(engine, [])
         return RemovedImage((), (broken,))
     full = _name_of(engine, entry, name)
@@ -109,10 +112,10 @@ def _shown_names(entry: ImageEntry) -> tuple[str, ...]:
 
 
 def _noted(engine: Engine, entry: ImageEntry, removed: RemovedImage) -> RemovedImage:
-    """What was removed of an image, with its events in the log.
+    """Return `removed` after writing the events for it.
 
-    As docker's, each event has the image's id; its name is the one that went, or the id again when the image went. The
-    layers that went with the image are no images and have no events.
+    As docker's, each event has the image's id; its name is the one that was removed, or the id again when the image was
+    deleted. Layers that were deleted with it are no images and have no events.
     """
     image_id = entry.config_digest
     for name in removed.untagged:
@@ -125,7 +128,11 @@ def _noted(engine: Engine, entry: ImageEntry, removed: RemovedImage) -> RemovedI
 def prune_images(
     engine: Engine, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
 ) -> PruneReport:
-    """Remove untagged images (all: every image that no container uses; filters: label, label!, until)."""
+    """Remove the images without a name that no container uses. all: those with a name, too.
+
+    filters: docker's label, label!, until and dangling. Where a damaged image makes the list of images incomplete, all
+    stay, with a warning. Raises UsageError.
+    """
     filters = filters or {}
     unknown = set(filters) - set(_PRUNE_FILTERS)
     if unknown:
@@ -160,7 +167,7 @@ def prune_images(
 
 
 def _name_of(engine: Engine, entry: ImageEntry, text: str) -> str | None:
-    """The name of `entry` that `text` is; None when it is an id."""
+    """The full name of `entry` that `text` means; None when `text` is an id."""
     if text.startswith("sha256:"):
         return None
     try:
@@ -171,7 +178,7 @@ def _name_of(engine: Engine, entry: ImageEntry, text: str) -> str | None:
 
 
 def _untag_one(engine: Engine, entry: ImageEntry, full: str) -> RemovedImage:
-    """Take one of several names; with the last tag of a repository goes where it was pulled from."""
+    """Take away one of several names, and with the last tag of a repository also its `repository@digest` names."""
     going = [full]
     repository = parse_reference(full).name
     left = [each for each in tags(entry) if each != full]
@@ -186,7 +193,10 @@ def _untag_one(engine: Engine, entry: ImageEntry, full: str) -> RemovedImage:
 
 
 def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool, force: bool) -> None:
-    """Raise InvalidState when containers forbid the removal."""
+    """Raise InvalidState, with docker's text, when a container forbids the removal.
+
+    by_name: a name is removed, and not an id; text: what the user typed.
+    """
     store = engine.store
     short = entry.config_digest.partition(":")[2][:12]
     for container_id in store.containers.list():
@@ -207,7 +217,7 @@ def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool,
                 hint=f"rootless rm -f {container_id[:12]}",
             )
         if by_name and force:
-            continue  # the name goes, the container keeps what it needs
+            continue  # Only the name goes: the container's record names the layers, and garbage collection keeps those
         what = (
             f'unable to remove repository reference "{text}" (must force) - container {container_id[:12]}'
             f" is using its referenced image {short}"
@@ -219,7 +229,7 @@ def _check_users(engine: Engine, entry: ImageEntry, text: str, *, by_name: bool,
 
 
 def _collect(engine: Engine, removed: Sequence[ImageEntry]) -> tuple[tuple[str, ...], int]:
-    """Collect garbage: ids of the images and chain ids of their layers that are really gone, and the bytes freed."""
+    """Collect garbage. Returns what is really gone (ids of images, chain ids of their layers) and the bytes freed."""
     from rootless.storage.store.gc import collect_garbage
 
     collected = collect_garbage(engine.store, keep_layer_blobs=engine.settings.keep_layer_blobs)
@@ -238,7 +248,7 @@ def _collect(engine: Engine, removed: Sequence[ImageEntry]) -> tuple[tuple[str, 
 
 
 def tell_quarantined(engine: Engine, container_ids: Sequence[str]) -> None:
-    """Say where the files of containers are whose name and record are lost."""
+    """Warn where the files of containers are that have lost their name and record."""
     for container_id in container_ids:
         place = engine.store.path("quarantine", f"container-{container_id}")
         engine.warn(

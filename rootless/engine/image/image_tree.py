@@ -27,7 +27,7 @@ class _Layer:
 
 
 def image_tree(engine: Engine, names: Sequence[str] = ()) -> ImageTree:
-    """The layers of all images, each once; names: only of these, and of the images that share layers with them.
+    """The layers of all images, each once. names: only of these images, and of those that share a layer with one.
 
     Raises ImageNotFound.
     """
@@ -72,7 +72,8 @@ def _sorted(layers: dict[str, _Layer], chains: list[str]) -> list[str]:
 
 
 def _node(layers: dict[str, _Layer], sizes: dict[str, int], chain_id: str) -> ImageTreeNode:
-    # Images have at most some hundred layers; the deepest first, without recursion
+    # Without recursion: an image's author decides how many layers it has, and a chain of a thousand would end the
+    # program with a RecursionError
     order, waiting = [], [chain_id]
     while waiting:
         each = waiting.pop()

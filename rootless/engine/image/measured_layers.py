@@ -1,4 +1,4 @@
-"""What layers take on disk: each is measured once, and the measure noted beside it."""
+"""The bytes that layers take on disk. A layer never changes: each is measured once, and the result kept beside it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def _noted(directory: str) -> int | None:
 
 
 def measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes by chain id (with copies for other id maps), and by path."""
+    """The bytes on disk of each layer by chain id, with its copies for other id maps; and of each of `places` by path.
+
+    Raises HostLimit.
+    """
     layers: dict[str, int] = {}
     unknown: list[tuple[str, str]] = []
     for name in os.listdir(store.layers.directory):
@@ -50,11 +53,11 @@ def measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, 
             note = json.dumps({"bytes": size, "inodes": inodes}).encode()
             atomic_write(f"{directory}/{_NOTE}", note, durable=False)
         except OSError:
-            continue  # being removed, or the disk is full: measured again next time
+            continue  # The layer is being removed, or the disk is full: it is measured again the next time
     return layers, {path: size for path, (size, _, _) in zip(places, found[len(unknown) :], strict=True)}
 
 
 def sizes_of(engine: Engine, chains: Iterable[str]) -> dict[str, int]:
-    """Bytes on disk of these layers."""
+    """The bytes on disk of each of these layers, by chain id."""
     layers, _ = measure(engine.store, [])
     return {chain: layers.get(chain, 0) for chain in chains}

@@ -35,9 +35,11 @@ def attach_artifact(
     files: Sequence[str],
     options: ArtifactOptions | None = None,
 ) -> Attached:
-    """Push files (`PATH[:MEDIATYPE]`) as an artifact that refers to an image of a registry.
+    """Push files (`PATH[:MEDIATYPE]`) as an artifact whose subject is an image of a registry.
 
-    Raises UsageError, ImageNotFound, RegistryError.
+    The artifact is a manifest by the image specification's manifest.md ("Guidelines for Artifact Usage"); a registry
+    without the referrers API gets the list of it under a tag (distribution-spec, "Referrers Tag Schema"). Raises
+    UsageError, ImageNotFound, RegistryError.
     """
     from rootless.image.distribution.destination import open_destination
 
@@ -71,7 +73,10 @@ def image_referrers(
     platform: str | None = None,
     registry: RegistryOptions | None = None,
 ) -> list[Referrer]:
-    """The artifacts that refer to an image of a registry. Raises ImageNotFound, RegistryError."""
+    """The artifacts whose subject is an image of a registry. artifact_type: only those of this media type.
+
+    Raises UsageError, ImageNotFound, RegistryError.
+    """
     reference, _ = qualify(engine, image)
     source = _open(engine, reference, registry or RegistryOptions())
     try:
@@ -82,7 +87,7 @@ def image_referrers(
 
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:
-    """The registry itself: a mirror may not have what refers to the image."""
+    """Open the registry itself and none of its mirrors, which may not have the artifacts of an image."""
     from rootless.image.distribution.registry import open_repository
 
     return open_repository(reference, registries(engine), registry_access(options), warn=engine.warn)
@@ -97,7 +102,7 @@ def _subject(engine: Engine, reference: Reference, platform: str | None, options
 
 
 def _descriptor(source: RegistrySource, platform: str | None) -> Descriptor:
-    """What the name means: index or manifest; with a platform: its manifest."""
+    """The descriptor of the index or manifest that the name means; with a platform, that of its manifest."""
     if platform:
         return source.manifest(parse_platform(platform)).descriptor
     raw, media_type = source.top()
@@ -106,7 +111,10 @@ def _descriptor(source: RegistrySource, platform: str | None) -> Descriptor:
 
 
 def _file(text: str) -> tuple[str, Descriptor]:
-    """`PATH[:MEDIATYPE]` as the path and the layer that it becomes."""
+    """The path in a text `PATH[:MEDIATYPE]`, and the descriptor of the layer that the file becomes.
+
+    Raises UsageError for a file that cannot be read.
+    """
     path, colon, media_type = text.rpartition(":")
     if not colon or "/" not in media_type or os.path.exists(text):
         path, media_type = text, _DEFAULT_TYPE

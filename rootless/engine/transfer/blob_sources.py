@@ -1,4 +1,4 @@
-"""Where the bytes of a local image's layers come from and where else they are known to lie: for push and copy."""
+"""For push and copy: readers of the bytes of a local image's blobs, and the repositories known to have them already."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 1 << 20
 
 
 def skipped(reader: Reader, offset: int) -> Reader:
-    """`reader` from its byte `offset` on."""
+    """The same reader, after `offset` bytes have been read from it and dropped."""
     while offset > 0:
         piece = reader.read(min(offset, _PIECE))
         if not piece:
@@ -31,7 +31,10 @@ def skipped(reader: Reader, offset: int) -> Reader:
 
 
 def exact_content(engine: Engine, layer: PlannedLayer) -> BlobContent:
-    """The layer as the manifest names it; opening raises NotFound when it is neither here nor can be made again."""
+    """The layer's bytes with the digest that the manifest names.
+
+    Opening raises NotFound when they are neither in the store nor can be made or fetched again.
+    """
     descriptor = layer.descriptor
 
     def open_at(offset: int) -> Reader:
@@ -43,7 +46,11 @@ def exact_content(engine: Engine, layer: PlannedLayer) -> BlobContent:
 def compressed_content(
     engine: Engine, layer: PlannedLayer, compression: Compression, digest: str | None = None, size: int | None = None
 ) -> BlobContent:
-    """The layer's tar, compressed while it is read. digest, size: when they are known from before."""
+    """The layer's tar, compressed while it is read.
+
+    digest, size: those of an earlier compression, None where they are not known. The reader begins anew for an upload
+    that goes on at an offset, as compressed bytes cannot be had from the middle.
+    """
 
     def open_at(offset: int) -> Reader:
         return skipped(Compressed(layer_bytes.open_tar(engine, layer.diff_id, layer.chain_id), compression), offset)
@@ -60,16 +67,17 @@ def blob_content(engine: Engine, descriptor: Descriptor) -> BlobContent:
 
 
 def bytes_content(raw: bytes, digest: str) -> BlobContent:
-    """A small blob that is in memory."""
+    """The content of a small blob that is in memory."""
     import io
 
     return BlobContent(lambda offset: io.BytesIO(raw[offset:]), digest, len(raw))
 
 
 def origins(engine: Engine, registry: str, layers: Iterable[PlannedLayer]) -> dict[str, list[str]]:
-    """By digest: the repositories of `registry` that have a blob, as far as the store knows.
+    """The repositories of `registry` that have a layer's blob, by the blob's digest, as far as the store knows.
 
-    Known are the repositories that local images were pulled from or pushed to, and where compressed forms went.
+    The store knows where local images were pulled from or pushed to, and where it sent compressed layers. The registry
+    can mount a blob from there, which saves its upload (distribution-spec, "Mounting a blob from another repository").
     """
     wanted = {layer.descriptor.digest: layer.chain_id for layer in layers}
     found: dict[str, list[str]] = {}

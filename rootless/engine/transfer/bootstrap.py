@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PLACES = ("/bin/busybox", "/usr/bin/busybox", "/usr/lib/initramfs-tools/bin/busybox")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SIZE_LIMIT = 64 << 20
+_SIZE_LIMIT = 64 << 20  # bytes of a busybox, which has about two million; the archive is made in memory
 _VERSION = re.compile(r"BusyBox v([0-9][0-9A-Za-z.]*)", re.ASCII)
 _DIRECTORIES = ("bin", "dev", "etc", "home", "proc", "root", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var")
 _MODES = {"root": 0o700, "tmp": 0o1777, "var/tmp": 0o1777}
@@ -50,10 +50,11 @@ def bootstrap_image(
     mirror: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Make a base image with no registry: "busybox" or "debian[:suite]"; the image id.
+    """Make a base image without a registry, and return its id.
 
-    tag: name of the image (default: docker.io/library/busybox:latest, docker.io/library/debian:SUITE). mirror: for
-    debian, the archive to use instead of the host's apt sources. Raises HostLimit with the remedy.
+    what: "busybox" or "debian[:SUITE]". tag: name of the image (default: docker.io/library/busybox:latest,
+    docker.io/library/debian:SUITE). mirror: for debian, the archive's URL to use instead of the host's apt sources.
+    Raises UsageError, HostLimit with the remedy.
     """
     kind, _, suite = what.partition(":")
     if kind == "debian":
@@ -77,7 +78,7 @@ def _bootstrap_busybox(engine: Engine, tag: str | None, progress: Callable[[Pull
     with store.using():
         layer = store_layer(store, io.BytesIO(archive), progress)
         config: Fields = {"Cmd": ["sh"], "Env": [_PATH]}
-        # The program's own time: the same busybox makes the same image everywhere
+        # The image's time is that of the program's file, so that the same busybox makes the same image again
         created = whole_timestamp(os.stat(path).st_mtime)
         steps: list[Fields] = [{"created": created, "created_by": "rootless image bootstrap busybox"}]
         document = image_config(host_platform(), config, [layer.digest], steps)
@@ -87,7 +88,10 @@ def _bootstrap_busybox(engine: Engine, tag: str | None, progress: Callable[[Pull
 
 
 def busybox_archive(content: bytes, applets: list[str]) -> bytes:
-    """The root file system as a tar: the same bytes for the same program. applets: paths such as `bin/sh`."""
+    """The root file system as a tar, of the same bytes whenever program and applets are the same.
+
+    content: the program; applets: paths such as `bin/sh`, which become hard links to it.
+    """
     buffer = io.BytesIO()
     tar = TarWriter(buffer.write)
     for directory in [*_DIRECTORIES, "var/tmp", "var/www"]:
@@ -102,7 +106,7 @@ def busybox_archive(content: bytes, applets: list[str]) -> bytes:
 
 
 def _busybox() -> tuple[str, bytes]:
-    """The host's static busybox: path and content. Raises HostLimit with the remedy."""
+    """The path and content of the host's static busybox. Raises HostLimit with the remedy."""
     problem = "there is no busybox on this host"
     for path in _PLACES:
         try:
@@ -118,13 +122,16 @@ def _busybox() -> tuple[str, bytes]:
 
 
 def _version(content: bytes) -> str | None:
-    """The version that the program carries in its text."""
+    """The version in the program's own texts, such as "1.35.0"; None where there is none."""
     match = _VERSION.search(content.decode("latin-1"))
     return match[1] if match else None
 
 
 def is_static(program: bytes) -> bool:
-    """Whether an ELF program needs no interpreter (no PT_INTERP segment)."""
+    """Whether an ELF program is statically linked: no segment PT_INTERP names a dynamic linker (elf(5)).
+
+    A program with one could not start in an image without that linker and its libraries.
+    """
     if program[:4] != b"\x7fELF" or len(program) < 64:
         return False
     order = "<" if program[5] == 1 else ">"
@@ -144,7 +151,7 @@ def is_static(program: bytes) -> bool:
 
 
 def _applets(path: str) -> list[str]:
-    """What the program can be called: paths without the leading slash, from `busybox --list-full`."""
+    """The paths by which the program can be called, without the leading slash, from `busybox --list-full`."""
     try:
         listing = subprocess.run(
             [path, "--list-full"], capture_output=True, timeout=10, check=True, env={"PATH": os.defpath}

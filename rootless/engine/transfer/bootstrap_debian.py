@@ -1,4 +1,7 @@
-"""A Debian base image made by mmdebstrap inside our own user namespace, and imported from its output as it comes."""
+"""A Debian base image: mmdebstrap makes it in a user namespace of ours, and its output is imported while it is written.
+
+Nothing of it is kept as a file, so that no disk needs room for a system twice.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 _SUITE = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SOURCE_DATE_EPOCH")
-_SHOWN = 10  # last lines of mmdebstrap's words in an error
+_SHOWN = 10  # so many of the last lines of mmdebstrap are shown in an error
 
 
 def bootstrap_debian(
@@ -38,7 +41,10 @@ def bootstrap_debian(
     mirror: str | None,
     progress: Callable[[PullEvent], None] | None,
 ) -> str:
-    """Make the image and name it. suite: "" = the host's own. Raises UsageError, HostLimit with the remedy."""
+    """Make the image, name it, and return its id. suite: a code name, "" for the host's own.
+
+    tag, mirror: as of `bootstrap_image`. Raises UsageError, HostLimit with the remedy.
+    """
     suite = suite or host_suite()
     if not _SUITE.fullmatch(suite):
         raise UsageError(f"'{suite}' is not a Debian suite", hint="use a code name such as bookworm")
@@ -70,14 +76,17 @@ def bootstrap_debian(
 
 
 class _Mmdebstrap:
-    """The running program: `read` gives its tar; its success is checked before the end is told."""
+    """The running program. `read` gives its tar, and raises at the end if the program failed.
+
+    Without that a tar that an error cut short, at the border of two entries, would become an image.
+    """
 
     def __init__(self, engine: Engine, command: list[str]) -> None:
         from rootless.host.interpreter import worker_command
 
         environment = {key: os.environ[key] for key in _PROXIES if key in os.environ}
         environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
-        # Its chroots are large and short-lived; the store is on a disk, /tmp may be memory
+        # Its chroot is a whole system. /tmp may be in memory; the store is on a disk
         environment["TMPDIR"] = engine.store.path("incoming")
         self._words: list[str] = []
         self._process = subprocess.Popen(
@@ -90,11 +99,13 @@ class _Mmdebstrap:
             env=environment,
             process_group=0,  # see `worker_command`
         )
+        # Its messages are read by a thread of their own: a full pipe of them would stop the program, while we wait for
+        # its tar
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes of the tar. Raises HostLimit with the program's own words when it failed."""
+        """The next bytes of the tar, empty at its end. Raises HostLimit with the program's last lines if it failed."""
         assert self._process.stdout is not None
         piece = self._process.stdout.read(size)
         if not piece:
@@ -140,7 +151,10 @@ def host_suite() -> str:
 
 
 def host_sources(suite: str) -> list[str]:
-    """The host's own apt sources of `suite`, its updates and its security: lines for mmdebstrap. None: its default."""
+    """The host's own apt sources of `suite`, its updates and its security fixes, as arguments of mmdebstrap.
+
+    Where there are none the list is empty, and mmdebstrap takes its own default.
+    """
     wanted = (suite, f"{suite}-updates", f"{suite}-security", f"{suite}/updates")
     lines = []
     for path in _source_files():
@@ -174,7 +188,7 @@ def _one_line(text: str) -> list[str]:
 
 
 def _deb822(text: str) -> list[str]:
-    """Stanzas of a .sources file as one-line sources."""
+    """The stanzas of a .sources file (deb822, sources.list(5)) as lines of a sources.list."""
     lines = []
     for stanza in re.split(r"\n\s*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#"))):
         fields: dict[str, str] = {}
@@ -199,7 +213,7 @@ def _deb822(text: str) -> list[str]:
 
 
 def _apt_options() -> list[str]:
-    """The proxies of the host's apt, which mmdebstrap's own apt does not read."""
+    """Options of mmdebstrap for the proxies of the host's apt, whose configuration its own apt does not read."""
     program = find_helper("apt-config")
     if program is None:
         return []

@@ -1,4 +1,7 @@
-"""The process that becomes mmdebstrap: it enters the user namespace, which needs a single thread, and execs."""
+"""The process that becomes mmdebstrap: it enters the user namespace and executes the program.
+
+It is a process of its own as unshare(CLONE_NEWUSER) is refused in a process with threads (EINVAL, unshare(2)).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from rootless.records.id_map import IdMap
 
 
 def main() -> int:
-    """sys.argv: the id map as JSON, then the command. Returns only when it could not start: 125, words on stderr.
+    """Become the command in sys.argv, which follows the id map as JSON. If it cannot start, return 125.
 
-    The command gets SIGTERM, at which mmdebstrap removes its chroot, when the process that reads its tar ends.
+    The error is written to standard error then. When the process that reads the tar ends, the command gets SIGTERM, at
+    which mmdebstrap removes its chroot.
     """
     parent = os.getppid()
     id_map = IdMap.from_json(json.loads(sys.argv[1]))

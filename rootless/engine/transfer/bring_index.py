@@ -1,4 +1,4 @@
-"""Brings every platform of an index into the store: this host's image is unpacked, the others are kept as blobs."""
+"""Brings all images of an index into the store: that for this host is unpacked, those for others are kept as blobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _MAX_NESTING = 4
 
 
 class _Bringing(NamedTuple):
-    """One index on its way into the store. origin: `registry/repository` where its layers may be fetched again."""
+    """One index on its way into the store.
+
+    origin: `registry/repository` where its layers may be fetched again, None where there is none.
+    """
 
     engine: Engine
     source: CopySource
@@ -34,7 +37,7 @@ class _Bringing(NamedTuple):
     origin: str | None
 
     def bring(self, manifest: Manifest, *, unpacked: bool) -> None:
-        """One manifest with its config and layers."""
+        """Bring one manifest with its config and layers, unpacked or as blobs."""
         if unpacked:
             bring(self.engine, self.source, manifest, self.say, origin=self.origin)
         else:
@@ -44,7 +47,11 @@ class _Bringing(NamedTuple):
 def bring_all(
     engine: Engine, source: CopySource, say: Callable[[PullEvent], None], *, origin: str | None = None
 ) -> Manifest | Index:
-    """What the source has at its top, with all below it; the caller holds `store.using()` and gives it a name."""
+    """Bring what the source has at its top, with all below it, and return the manifest or index at the top.
+
+    The caller holds `store.using()`, or garbage collection would remove it all, and gives it a name. Raises
+    InvalidInput, DigestMismatch, HostLimit, RegistryError.
+    """
     raw, media_type = source.top()
     document = parse_manifest(raw, media_type)
     bringing = _Bringing(engine, source, say, origin)
@@ -56,6 +63,7 @@ def bring_all(
 
 
 def _bring_children(bringing: _Bringing, index: Index, depth: int) -> None:
+    # An index is hostile input: one that lists others, which list others, multiplies the work at each level
     if depth > _MAX_NESTING:
         raise InvalidInput(f"indexes are nested more than {_MAX_NESTING} deep")
     try:
@@ -76,7 +84,10 @@ def _bring_children(bringing: _Bringing, index: Index, depth: int) -> None:
 
 
 def bring_packed(store: Store, source: CopySource, manifest: Manifest, say: Callable[[PullEvent], None]) -> None:
-    """Keep a manifest, its config and its layers as blobs: an image for another platform, or what is no image."""
+    """Keep a manifest, its config and its layers as blobs.
+
+    So are kept an image for another platform, and a manifest that is no image (an attestation, a chart).
+    """
     wanted = {each.digest: each for each in (*manifest.layers, manifest.config) if not store.blobs.has(each.digest)}
 
     def job(descriptor: Descriptor) -> Callable[[Control], None]:

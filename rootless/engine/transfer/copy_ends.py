@@ -1,4 +1,4 @@
-"""Opens the two ends of a copy: registry, layout, archive, directory or the store, all with the same few methods."""
+"""Opens the two ends of a copy. Registry, layout, archive, directory and store all have the same few methods then."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class CopySource(Protocol):
-    """Where a copy reads: an image source that also shows what is at the top."""
+    """The end from which a copy reads: an image source that also shows what is at its top."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,13 +39,13 @@ class CopySource(Protocol):
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Digests on the way to the manifest."""
+        """The digests of the indexes through which the manifest was found, and its own."""
 
     def top(self) -> tuple[bytes, str | None]:
-        """Manifest or index, and the media type that the place says."""
+        """The bytes of the manifest or index at the top, and the media type that the place gives it."""
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A manifest below an index, verified."""
+        """The bytes of a manifest or index below an index, compared with their digest. Raises DigestMismatch."""
 
     def manifest(self, platform: Platform) -> Manifest:
         """The manifest for `platform`."""
@@ -61,7 +61,7 @@ class CopySource(Protocol):
 
 
 class StoreSource:
-    """An image or index of the store."""
+    """An image or index of the store, as the end from which a copy reads. Raises ImageNotFound, UsageError."""
 
     __slots__ = ("_diff_ids", "_document", "_engine", "digests", "names")
 
@@ -84,7 +84,7 @@ class StoreSource:
         return self._document.raw, self._document.media_type
 
     def fetch(self, descriptor: Descriptor) -> bytes:
-        """A manifest below an index."""
+        """The bytes of a manifest or index below an index."""
         document = self._engine.store.index.document(descriptor.digest)
         if isinstance(document, Manifest):
             self._note(document)
@@ -103,14 +103,17 @@ class StoreSource:
         return self._engine.store.blobs.read(manifest.config.digest, manifest.config.size)
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> Reader:
-        """A blob, or a layer as the manifest names it. Raises NotFound when its compressed bytes are gone."""
+        """The bytes of a blob, or of a layer as the manifest names it, from `offset` on.
+
+        Raises NotFound when the compressed bytes of a layer are gone and cannot be had again.
+        """
         if descriptor.digest in self._diff_ids:
             diff_id, chain_id = self._diff_ids[descriptor.digest]
             return skipped(layer_bytes.open_blob(self._engine, descriptor, diff_id, chain_id), offset)
         return skipped(self._engine.store.blobs.open(descriptor.digest), offset)
 
     def close(self) -> None:
-        """Do nothing: every reader is closed by who reads it."""
+        """Do nothing: each reader is closed by the code that reads it."""
 
     def _note(self, manifest: Manifest) -> None:
         if is_image(manifest):
@@ -120,7 +123,10 @@ class StoreSource:
 
 
 class RegistrySink:
-    """A repository as the end of a copy. origin: a repository of the same registry that has the blobs."""
+    """A repository of a registry as the end to which a copy writes.
+
+    origin: a repository of the same registry that has the blobs, "" where none is known.
+    """
 
     at_once = 3
 
@@ -129,20 +135,20 @@ class RegistrySink:
         self._origins = [origin] if origin else []
 
     def put_blob(self, content: BlobContent, on_bytes: Callable[[int], None]) -> Placed:
-        """Skip, mount or send."""
+        """Send a blob, unless the repository has it already or can mount it from another one."""
         return self._destination.put_blob(content, origins=self._origins, on_bytes=on_bytes)
 
     def put_config(self, content: BlobContent) -> Placed:
-        """Skip, mount or send a config, which is a blob like any other in a registry."""
+        """Put a config as `put_blob` does: in a registry it is a blob like any other."""
         return self._destination.put_blob(content, origins=self._origins)
 
     def put_manifest(self, raw: bytes, media_type: str, *, listing: Listing | None) -> None:
-        """Put it by digest, one with a listing by the tag of the destination."""
+        """Put a manifest by its digest; one with a listing by the tag of the destination."""
         tag = None if listing is None else self._destination.reference.tag
         self._destination.put_manifest(raw, media_type, tag=tag)
 
     def finish(self) -> None:
-        """The tag made it visible."""
+        """Do nothing: the tag, which came last, has made the image visible."""
 
     def close(self) -> None:
         """Close the connections to the registry."""
@@ -180,7 +186,7 @@ def _source(engine: Engine, place: ImagePlace, options: RegistryOptions) -> Copy
 
 
 def _chosen(sources: Sequence[ArchiveSource], place: ImagePlace) -> ArchiveSource:
-    """The image that the place names, or its only one."""
+    """The image of an archive or layout that `place` names, or its only one. Raises UsageError, InvalidInput."""
     if not place.name:
         if len(sources) > 1:
             names = [each.label or ", ".join(each.names) or "without a name" for each in sources]
@@ -203,7 +209,7 @@ def _chosen(sources: Sequence[ArchiveSource], place: ImagePlace) -> ArchiveSourc
 
 
 def open_sink(engine: Engine, place: ImagePlace, options: RegistryOptions, source: ImagePlace) -> Sink:
-    """The other end. Raises UsageError, HostLimit."""
+    """The end to which a copy writes. source: the place it reads from. Raises UsageError, HostLimit, RegistryError."""
     if place.transport == places.REGISTRY:
         from rootless.image.distribution.destination import open_destination
 

@@ -1,7 +1,7 @@
 """Brings one image from any source into the store: layers in parallel, each read once. It gives no names.
 
-A layer that is here by its chain id is not read again, whatever its compressed form: what runs is known by its diff_id.
-The caller holds `store.using()` until the image has its name, so that garbage collection leaves the layers alone.
+A layer whose chain id is in the store is not read again, however it is compressed: the chain id is of the uncompressed
+content. The caller holds `store.using()` until the image has its name, so that garbage collection leaves it alone.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def bring(
     *,
     origin: str | None = None,
 ) -> ImageConfig:
-    """Store manifest, config and layers, unpacked. Returns the config.
+    """Store an image's manifest, config and unpacked layers, and return the config.
 
     origin: `registry/repository` where the layers may be fetched again. Their compressed bytes are kept too where the
-    settings want that. progress is called from this thread. Raises InvalidInput, DigestMismatch, HostLimit,
+    settings say so. progress is called from this thread only. Raises InvalidInput, DigestMismatch, HostLimit,
     RegistryError.
     """
     store = engine.store
@@ -91,10 +91,11 @@ def _bring_layer(
 ) -> None:
     emit = control.emit
     blobs, digest = store.blobs, layer.descriptor.digest
-    # By chain id, as storage locks the unpacking: waits then only ever lead to lower layers, so they cannot form a ring
+    # The lock's name has the chain id, like that of storage for unpacking. A holder only ever waits for a lower layer
+    # of its chain, so that no ring of commands that wait for each other can form
     lock = Lock(store.path("locks", f"layer-blob-{layer.chain_id.partition(':')[2]}"))
     if not lock.acquire(blocking=False):
-        # Another process brings it: wait, then use what it brought
+        # Another process brings this layer: wait for it, then use what it has brought
         emit(PullEvent(layer.short, "Waiting"))
         lock.acquire()
     with _Held(lock):
@@ -108,7 +109,7 @@ def _bring_layer(
         writer: BlobWriter | BlobCheck | None = None
         if not has_blob:
             size = layer.descriptor.size
-            # An uncompressed layer is the tree and its recipe: there is nothing that a blob would add
+            # Of an uncompressed layer no blob is kept: its bytes can be made again from the tree and its recipe
             keep = keep_blobs and digest != layer.diff_id
             writer = blobs.writer(digest, size) if keep else blobs.check(digest, size, trusted=digest == layer.diff_id)
         stream = LayerStream(reader, writer, layer, status, control)
@@ -132,16 +133,17 @@ def _unpack(store: Store, layer: PlannedLayer, stream: LayerStream) -> None:
     try:
         archive = LayerArchive(layer.parent, layer.diff_id, stream)
         store.layers.unpack(layer.chain_id, archive)
-        # A worker may end before the last bytes (padding after the archive's end): the digest is of all of them
+        # The worker may stop before the last bytes (padding after the archive's end), but the digest is that of all
         stream.drain()
     except InvalidInput:
-        # Bytes that were changed on the way break the decompressor first: then the digest is the better message
+        # Bytes that were changed on the way mostly break the decompressor first. If the digest is wrong, `drain` raises
+        # DigestMismatch, which tells the user more
         stream.drain()
         raise
 
 
 class LayerStream:
-    """The bytes of a layer: what the unpacker reads is hashed, and kept as a blob where that is wanted, on the way."""
+    """The bytes of a layer on their way to the unpacker: they are hashed, and kept as a blob where that is wanted."""
 
     __slots__ = ("_control", "_layer", "_next", "_read", "_reader", "_status", "_writer")
 
@@ -162,7 +164,7 @@ class LayerStream:
         self._next = _STEP
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes. At the end the digest is verified. Raises DigestMismatch."""
+        """The next bytes, empty at the end, where the digest is compared. Raises DigestMismatch, Cancelled."""
         self._control.check()
         piece = self._reader.read(size)
         if self._writer is not None:
@@ -179,7 +181,7 @@ class LayerStream:
         return piece
 
     def drain(self) -> None:
-        """Read to the end."""
+        """Read to the end, so that the digest is compared. Raises DigestMismatch, Cancelled."""
         while self._writer is not None and self.read(1 << 20):
             pass
 

@@ -1,4 +1,7 @@
-"""The verb `copy`: an image from one place to another, byte for byte; into the store it is unpacked as by `pull`."""
+"""The verb `copy`: an image goes from one place to another, byte for byte.
+
+Into the store it is unpacked, as by `pull`.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ _MAX_NESTING = 4
 
 
 class _Copy(NamedTuple):
-    """One copy while it runs: what is read, where it lay, and where it goes."""
+    """One copy while it runs. source: the open end of from_place; say: is called with each report of progress."""
 
     engine: Engine
     source: CopySource
@@ -67,7 +70,9 @@ def copy_image(
 ) -> Copied:
     """Copy an image between two places: docker://, oci:, oci-archive:, docker-archive:, dir: or the store.
 
-    Bytes stay as they are (except into a docker-archive). progress is called from this thread only.
+    Bytes stay as they are, except in a docker-archive, whose layers are plain tars, and with another format. progress
+    is called from this thread only. Raises UsageError, ImageNotFound, InvalidInput, DigestMismatch, RegistryError,
+    HostLimit.
     """
     options = options or CopyOptions()
     if options.format is not None and options.format not in FORMATS:
@@ -86,7 +91,7 @@ def copy_image(
 
 
 def _place(engine: Engine, text: str) -> ImagePlace:
-    """The place, with names of registries and of the store in full."""
+    """The place that `text` names, with the name of an image in a registry in full."""
     place = parse_place(text)
     if place.transport == places.REGISTRY:
         return place._replace(name=str(parse_reference(place.name)))
@@ -94,7 +99,7 @@ def _place(engine: Engine, text: str) -> ImagePlace:
 
 
 def _into_store(copy: _Copy) -> str:
-    """Unpack the image and name it, as a pull does; the digest of its manifest or index."""
+    """Unpack the image and name it, as a pull does, and return the digest of its manifest or index."""
     engine, source = copy.engine, copy.source
     if copy.options.format is not None:
         raise UsageError("--format is for places other than the store")
@@ -116,7 +121,7 @@ def _into_store(copy: _Copy) -> str:
 
 
 def _into_sink(copy: _Copy) -> str:
-    """Write the image to where no store is; the digest of its manifest or index there."""
+    """Write the image to a place other than the store, and return the digest of its manifest or index there."""
     listing = Listing((copy.to_place.name,) if copy.to_place.name else ())
     sink = open_sink(copy.engine, copy.to_place, copy.options.destination, copy.from_place)
     try:
@@ -150,7 +155,7 @@ def _copy_index(copy: _Copy, sink: Sink, index: Index, *, listing: Listing | Non
         copy.say(PullEvent("", f"Copying {child.platform or child.digest[:19]}"))
         raw = copy.source.fetch(child)
         if child.media_type not in MANIFEST_TYPES + INDEX_TYPES:
-            # What it is does not matter: it is copied as it is
+            # A document of an unknown kind is copied as it is: an index may list anything (image-spec image-index.md)
             sink.put_manifest(raw, child.media_type, listing=None)
             continue
         document = parse_manifest(raw, child.media_type)
@@ -185,8 +190,8 @@ def _copy_manifest(copy: _Copy, sink: Sink, manifest: Manifest, *, listing: List
 
 
 def _compression(source: CopySource, layer: Descriptor) -> str:
-    """How the layer's bytes are compressed, whatever its media type says of it."""
-    if not layer.is_foreign:  # whose bytes are elsewhere
+    """How the layer's bytes are compressed, by the bytes themselves: its media type may be wrong."""
+    if not layer.is_foreign:  # The bytes of a foreign layer are at a URL outside, and are not copied
         with closing(source.open_blob(layer)) as reader:
             found = compression_of(read_head(reader)) or "none"
         if found in NAMES:

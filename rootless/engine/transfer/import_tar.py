@@ -42,10 +42,11 @@ def import_image(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Make an image of a root file system tar (path, "-" or an open binary stream; gz, zst, xz, bz2 or plain).
+    """Make an image of the tar of a root file system, and return the image's id.
 
-    Warns when `reference` was another image's name. Returns the image id. Raises UsageError for a bad change,
-    InvalidInput for a bad tar.
+    source: a path, "-" for standard input, or an open binary stream; plain or compressed (gz, zst, xz, bz2). reference:
+    the image's name; another image that has it loses it, with a warning. Raises UsageError for a bad change or name,
+    InvalidInput for a bad tar, HostLimit (no space).
     """
     options = options or ImportOptions()
     target = parse_platform(options.platform) if options.platform else host_platform()
@@ -79,13 +80,13 @@ def _open(source: str | BinaryIO) -> BinaryIO:
 
 
 def _check_room(store: Store, stream: BinaryIO) -> None:
-    """Of a file the size is known before."""
+    """Raise HostLimit when there is no room for the archive, if it is a file, whose size is known before."""
     from rootless.engine.transfer.space import check_archive
 
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
-        return  # a stream that is no file of the system
+        return  # a stream in memory, which has no descriptor
     if stat.S_ISREG(status.st_mode):
         check_archive(store, status.st_size)
 
@@ -104,8 +105,11 @@ def _plain(stream: BinaryIO) -> PlainBytes:
 def store_layer(
     store: Store, reader: ByteSource, progress: Callable[[PullEvent], None] | None, *, parent: str | None = None
 ) -> Descriptor:
-    """Unpack an uncompressed layer tar, on the layer with chain id `parent`; its descriptor, whose digest is the
-    diff_id too. The tar is not kept: `engine.transfer.layer_bytes` makes it again from the tree."""
+    """Unpack an uncompressed layer tar on the layer with chain id `parent`, and return the tar's descriptor.
+
+    Its digest is the layer's diff_id. The tar is not kept: `engine.transfer.layer_bytes` makes it again from the tree.
+    Raises InvalidInput, HostLimit.
+    """
     count = shown = 0
 
     def step(size: int) -> None:
@@ -123,7 +127,7 @@ def store_layer(
 
 
 def image_config(platform: Platform, config: Fields, diff_ids: Sequence[str], history: Sequence[Fields]) -> Fields:
-    """The document of an image config (image-spec config.md)."""
+    """The document of an image config (image-spec config.md). history: its steps, the last of which gives the time."""
     document: Fields = {
         "created": history[-1]["created"],
         "architecture": platform.architecture,
@@ -138,7 +142,7 @@ def image_config(platform: Platform, config: Fields, diff_ids: Sequence[str], hi
 
 
 def make_image(store: Store, layer: Descriptor, config: Fields, name: str | None) -> str:
-    """Store the config and manifest of an image of one layer and name it; its id."""
+    """Store the config and manifest of an image of one layer, name it, and return its id. name: None for no name."""
     raw = json.dumps(config, separators=(",", ":"), sort_keys=True).encode()
     config_digest = store.blobs.put(raw)
     publish_manifest(store, OCI_MANIFEST, [Descriptor(OCI_CONFIG, config_digest, len(raw)), layer], name)

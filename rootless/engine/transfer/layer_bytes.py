@@ -1,7 +1,8 @@
-"""The bytes of a layer as an archive: its tar, and the compressed blob that a manifest names. The only way to get them.
+"""The bytes of a layer as an archive: its tar, and the compressed blob that a manifest names.
 
-A layer lies in the store as a tree and a recipe; its compressed blob is usually gone. Readers have `read(size)` and
-`close()`; bytes are checked against their digest on the way, and the last `read` raises DigestMismatch if they differ.
+A layer lies in the store as a tree and a recipe (how its tar was written); its compressed blob is usually not kept.
+Readers have `read(size)` and `close()`. Bytes are compared with their digest on the way, and the last `read` raises
+DigestMismatch if they differ: a damaged tree must not be sent out under the name of the whole one.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from rootless.storage.store.index import ImageEntry
     from rootless.storage.store.store import Store
 
-_FIRST = 1 << 16  # bytes by which a registry shows that it has the blob
+_FIRST = 1 << 16  # bytes that are read at once, as only then it is known that a registry really has the blob
 
 
 def open_tar(engine: Engine, diff_id: str, chain_id: str | None = None) -> Reader:
-    """The uncompressed tar of a layer, exactly (its digest is `diff_id`).
+    """The uncompressed tar of a layer, to the byte (its digest is `diff_id`).
 
-    chain_id: which layer, when the caller knows; else one with this diff_id is searched. Raises NotFound with a hint.
+    chain_id: the layer's, if the caller knows it; else any layer with this diff_id serves. Raises NotFound with a hint.
     """
     return recovered_tar(engine, diff_id, chain_id, ())
 
@@ -49,7 +50,7 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
 
             tar = Rebuilt([store.layers.path(chain)], store.id_map)
             return CheckedReader(tar, diff_id, store.layers.record(chain).content.tar_size, damaged=_DAMAGED_TREE)
-    # A layer made before there were recipes has its blob
+    # A layer that an early version made, without a recipe, has its blob in the store
     descriptors = list(_descriptors(store, diff_id, chains))
     for descriptor in descriptors:
         if store.blobs.has(descriptor.digest):
@@ -65,8 +66,11 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
 
 
 class Tars:
-    """The tars of several layers, to be opened in this order, each after the one before was read to its end: one
-    process makes all of them. Use it in a `with`. layers: diff_id → chain id."""
+    """The tars of several layers, all of which one process makes. Use it in a `with`.
+
+    layers: diff_id → chain id. The tars must be opened in this order, each after the one before was read to its end,
+    as that process writes one after the other.
+    """
 
     __slots__ = ("_engine", "_layers", "_made", "_rebuilt")
 
@@ -78,7 +82,7 @@ class Tars:
         self._rebuilt: Rebuilt | None = None
 
     def open(self, diff_id: str) -> tuple[int, Reader]:
-        """Size and bytes of a layer's tar. Raises as `open_tar`."""
+        """The size and a reader of a layer's tar. Raises as `open_tar` does."""
         chain = self._layers[diff_id]
         size = tar_size(self._engine, diff_id, chain)
         if diff_id not in self._made:
@@ -98,7 +102,7 @@ class Tars:
 
 
 def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
-    """Bytes of `open_tar`. Raises NotFound. A layer made before there were recipes must be decompressed for it."""
+    """The size of a layer's tar in bytes. A layer without a recipe is decompressed for that. Raises NotFound."""
     store = engine.store
     for chain in _chains(store, diff_id, chain_id):
         if recipe.find(store.layers.path(chain)) is not None:
@@ -116,9 +120,10 @@ def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
 
 
 def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str | None = None) -> Reader:
-    """The bytes that `descriptor` (a layer of a manifest) names: the blob here, or made again, or fetched again.
+    """The bytes that `descriptor`, of a layer in a manifest, names: the store's blob, or made again, or fetched again.
 
-    Raises NotFound with a hint when none of these can be: then compress `open_tar` anew, under a new descriptor.
+    Raises NotFound with a hint when none of these can be. A caller may compress the tar anew then, which gives other
+    bytes and needs another descriptor.
     """
     store = engine.store
     digest, size = descriptor.digest, descriptor.size
@@ -144,7 +149,7 @@ def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: st
 
 
 def has_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str | None = None) -> bool:
-    """Whether `open_blob` would succeed; asks a registry where only one can have the bytes."""
+    """Whether `open_blob` would succeed. Where only a registry can have the bytes, it is asked."""
     if descriptor.digest == diff_id or engine.store.blobs.has(descriptor.digest):
         return True
     try:
@@ -155,8 +160,10 @@ def has_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: str
 
 
 def compression(engine: Engine, layer: PlannedLayer) -> str:
-    """How the blob of a layer is compressed, as far as anybody knows: `none`, `gzip`, `zstd`, or another name that
-    image.decompress has. Its media type is asked last, for it may be wrong."""
+    """How the blob of a layer is compressed: `none`, `gzip`, `zstd`, or another name that image.decompress has.
+
+    The blob itself and what was noted of it are asked before its media type, which may be wrong.
+    """
     digest = layer.descriptor.digest
     if digest == layer.diff_id:
         return "none"
@@ -172,11 +179,11 @@ def compression(engine: Engine, layer: PlannedLayer) -> str:
         if form.digest == digest:
             return key.partition(":")[0]
     told = layer_compression(layer.descriptor.media_type)
-    return "gzip" if told == "none" else told  # its digest is not that of the tar: it is compressed in some way
+    return "gzip" if told == "none" else told  # The digest is not that of the tar, so it is compressed in some way
 
 
 def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
-    """Unpacked layers with this diff_id, the wanted one first."""
+    """The chain ids of the unpacked layers with this diff_id, the wanted one first."""
     if chain_id is not None and store.layers.has(chain_id):
         yield chain_id
     if diff_id != chain_id and store.layers.has(diff_id):
@@ -188,11 +195,11 @@ def _chains(store: Store, diff_id: str, chain_id: str | None) -> Iterator[str]:
             if store.layers.record(other).content.diff_id == diff_id:
                 yield other
         except RootlessError:
-            continue  # being removed, or damaged
+            continue  # the layer is being removed, or is damaged
 
 
 def _descriptors(store: Store, diff_id: str, chains: list[str]) -> Iterator[Descriptor]:
-    """The blobs that a layer is, as the manifests of the images here and what was pushed say."""
+    """The blobs that hold a layer: those of earlier pushes and pulls, and those in the manifests of the store."""
     seen = set()
     for chain in chains:
         for form in forms(store, chain).values():
@@ -207,18 +214,21 @@ def _descriptors(store: Store, diff_id: str, chains: list[str]) -> Iterator[Desc
 
 
 def _of_indexes(store: Store) -> Iterator[ImageEntry]:
-    """The images for other platforms that are here: their layers are not unpacked, and only their blobs have them."""
+    """The images for other platforms in the store: their layers are not unpacked, and only blobs hold them."""
     for named in store.index.indexes():
         for child in named.document.manifests:
             try:
                 if store.blobs.has(child.digest):
                     yield store.index.load(child.digest)
             except RootlessError:
-                continue  # no image, or damaged
+                continue  # it is no image, or damaged
 
 
 def _compression(key: str) -> Compression | None:
-    """The compression that layer_forms remembers under `key`; None for another way, or another library than today's."""
+    """The compression that layer_forms remembers under `key`; None where it would give other bytes now.
+
+    That is so for a way or level that we do not have, and for another version of the library.
+    """
     from rootless.image.compress import NAMES, Compression
 
     name, _, rest = key.partition(":")
@@ -230,7 +240,7 @@ def _compression(key: str) -> Compression | None:
 
 
 def _fetched(engine: Engine, descriptor: Descriptor, chains: list[str]) -> Reader | None:
-    """The blob from a registry that is known to have it; None when none answers with it."""
+    """A reader of the blob in a registry that is known to have it; None when no registry sends it."""
     from rootless.engine.image.image_names import registries
     from rootless.image.distribution.http_session import Access
     from rootless.image.distribution.registry import open_repository
@@ -255,7 +265,7 @@ def _fetched(engine: Engine, descriptor: Descriptor, chains: list[str]) -> Reade
 
 
 def _repositories(store: Store, digest: str, chains: list[str]) -> list[str]:
-    """Where the blob was pulled from or pushed to."""
+    """The repositories from which the blob was pulled, or to which it was pushed."""
     names = [
         repository
         for chain in chains
@@ -279,7 +289,10 @@ _DAMAGED_TREE = "`rootless system check --repair` looks for the damage"
 
 
 class CheckedReader:
-    """A reader that compares all bytes with their digest as the last ones are read. size: None = not known."""
+    """A reader that compares all bytes with their digest when the last ones are read.
+
+    size: how many there should be, None where that is not known; damaged: the hint of an error.
+    """
 
     __slots__ = ("_damaged", "_digest", "_hash", "_left", "_reader")
 
@@ -291,7 +304,7 @@ class CheckedReader:
         self._damaged = damaged
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes. Raises DigestMismatch with the last ones, when they are not what they should be."""
+        """At most `size` bytes. The read of the last ones raises DigestMismatch when the digest of all is another."""
         piece = self._reader.read(size)
         self._hash.update(piece)
         if self._left is not None:
@@ -314,7 +327,7 @@ class CheckedReader:
 
 
 class _Part:
-    """The next `size` bytes of a reader that others read on afterwards."""
+    """The next `size` bytes of a reader, from which the parts after them are read later."""
 
     __slots__ = ("_left", "_reader")
 
@@ -330,11 +343,11 @@ class _Part:
         return piece
 
     def close(self) -> None:
-        """The whole is closed by who has it."""
+        """Do nothing: `Tars` closes the reader that all parts share."""
 
 
 class _Closing:
-    """Decompressed bytes whose source is closed with them."""
+    """A reader of decompressed bytes that closes the compressed source, too."""
 
     __slots__ = ("_plain", "_source")
 
@@ -352,7 +365,7 @@ class _Closing:
 
 
 class _Begun:
-    """A blob of a registry whose first bytes were read already."""
+    """A reader of a registry's blob whose first bytes were read already, as the proof that it has the blob."""
 
     __slots__ = ("_first", "_reader", "_source")
 

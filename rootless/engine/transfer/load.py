@@ -1,4 +1,4 @@
-"""The verb `load`: every image of an archive or layout into the store, under the names it has there."""
+"""The verb `load`: all images of an archive or layout go into the store, under the names that they have there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def load_images(
     platform: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> list[LoadedImage]:
-    """Bring every image of an archive: docker-archive, oci-archive (path, "-" or stream) or OCI layout."""
+    """Bring every image of an archive or layout into the store.
+
+    source: the path of a docker-archive, oci-archive or OCI layout, "-" for standard input, or a stream; platform: the
+    one to choose from an index, None for the host's. Raises UsageError, InvalidInput, DigestMismatch, HostLimit.
+    """
     from rootless.image.docker_archive import archive_sources
 
     wanted = parse_platform(platform) if platform else host_platform()
@@ -52,8 +56,8 @@ def load_images(
 def open_files(store: Store, source: str | BinaryIO) -> FileSet:
     """The files of a layout directory or of an archive, which may be compressed or come from a pipe.
 
-    What cannot be read at random is first copied into the store's incoming directory, nameless. Raises UsageError,
-    InvalidInput, HostLimit.
+    What cannot be read at random positions is first copied into a file without a name in the store's incoming
+    directory, of which a kill leaves nothing. Raises UsageError, InvalidInput, HostLimit.
     """
     from rootless.image.file_sets import DirectoryFiles, TarFiles
 
@@ -77,7 +81,7 @@ def open_files(store: Store, source: str | BinaryIO) -> FileSet:
 
 
 def open_input(path: str) -> BinaryIO:
-    """A file that the user named. Raises UsageError."""
+    """Open the file that the user named. Raises UsageError."""
     try:
         return open(path, "rb")
     except OSError as e:
@@ -85,7 +89,10 @@ def open_input(path: str) -> BinaryIO:
 
 
 def seekable(store: Store, stream: BinaryIO) -> BinaryIO:
-    """`stream` itself when it is a plain file, else an unnamed copy of its decompressed bytes."""
+    """`stream` itself when it is an uncompressed file, else a copy of its decompressed bytes in a file without a name.
+
+    Raises InvalidInput for damaged compressed bytes, HostLimit.
+    """
     from rootless.image.decompress import HEAD, PlainBytes, compression_of
 
     head = stream.read(HEAD)
@@ -95,7 +102,7 @@ def seekable(store: Store, stream: BinaryIO) -> BinaryIO:
             if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 return stream
         except (OSError, ValueError):
-            pass  # a pipe, or not a file of the system at all
+            pass  # a pipe, or a stream in memory
         else:
             head = b""
     plain = PlainBytes(head, stream)
@@ -137,8 +144,9 @@ def _load(
 
 
 def warn_of_lost_name(engine: Engine, name: str, image_id: str) -> None:
-    """Say that the full `name` means another image than before, and that `image_id` has lost it.
+    """Warn that `name` (in full) means another image than before, and that the image `image_id` has lost it.
 
-    A name whose meaning an archive changes silently makes the next `run` start the archive's program (CVE-2026-50195).
+    An archive that changes the meaning of a name silently makes the next `run` of that name start the program of the
+    archive's author (CVE-2026-50195).
     """
     engine.warn(f"The image {familiar(name)} already exists, renaming the old one with ID {image_id} to empty string")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def registry_key(text: str | None) -> str:
-    """`host[:port][/namespace]` of what the user typed; docker.io when nothing was. Raises UsageError."""
+    """`host[:port][/namespace]` of the text that the user typed, docker.io when there was none. Raises UsageError."""
     bare = (text or DEFAULT_REGISTRY).removeprefix("https://").removeprefix("http://").rstrip("/")
     if bare in ("index.docker.io", "index.docker.io/v1", "registry-1.docker.io"):
         return DEFAULT_REGISTRY
@@ -32,7 +32,10 @@ def registry_key(text: str | None) -> str:
 
 
 def login(engine: Engine, registry: str | None, user: str, password: Secret, options: RegistryOptions) -> LoggedIn:
-    """Check user and password with the registry and keep them. Raises AuthenticationError, RegistryError, HostLimit."""
+    """Try user and password with the registry, and keep them where it accepts them.
+
+    Raises UsageError, AuthenticationError, RegistryError, HostLimit.
+    """
     from rootless.image.distribution.auth_write import file_to_write, store_credentials
 
     key = registry_key(registry)
@@ -47,7 +50,10 @@ def login(engine: Engine, registry: str | None, user: str, password: Secret, opt
 
 
 def _check(engine: Engine, key: str, credentials: Credentials, options: RegistryOptions) -> None:
-    """Ask the registry's front door with these credentials."""
+    """Ask the registry's `/v2/` with these credentials (distribution-spec, "Determining Support").
+
+    Raises AuthenticationError when they are refused; RegistryError when it is no registry.
+    """
     from rootless.image.distribution.answers import error_text
     from rootless.image.distribution.http_session import Access, RegistrySession
 
@@ -73,7 +79,7 @@ def _check(engine: Engine, key: str, credentials: Credentials, options: Registry
 
 
 def logged_in_user(registry: str | None, options: RegistryOptions) -> str:
-    """The user of the stored credentials. Raises NotFound."""
+    """The user in the stored credentials for a registry. Raises UsageError, NotFound."""
     key = registry_key(registry)
     host, _, path = key.partition("/")
     found = find_credentials(host, path, authfile=options.authfile)
@@ -83,9 +89,9 @@ def logged_in_user(registry: str | None, options: RegistryOptions) -> str:
 
 
 def logout(engine: Engine, registry: str | None, *, all: bool = False, authfile: str | None = None) -> list[str]:
-    """Forget the credentials of a registry, or of all, in every file that is read; the keys that are gone.
+    """Erase the credentials of a registry, or of all, in every file that `login` and `pull` read.
 
-    Raises NotFound when there were none.
+    Returns the keys that were erased. Raises UsageError, NotFound when there were none.
     """
     from rootless.image.distribution.auth_write import erase_credentials
 

@@ -1,4 +1,7 @@
-"""The verbs of `manifest`: indexes of several platforms, kept in the store under a name and edited there."""
+"""The verbs of `manifest`: lists (indexes) of images for several platforms, kept in the store under a name and edited.
+
+An index never changes, as its digest is its identity: each edit stores a new one and moves the name to it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _EditedList:
-    """An index (image-spec image-index.md) while it is edited: members that nobody here knows stay as they are."""
+    """An index (image-spec image-index.md) while it is edited. Members that this program does not know are kept."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
@@ -35,7 +38,7 @@ class _EditedList:
 
     @classmethod
     def of_index(cls, index: Index) -> _EditedList:
-        """Begin with an index that is there."""
+        """An edited list that begins with an index of the store."""
         return cls(load_json(index.raw, "index"))
 
     def annotate(self, annotations: Mapping[str, str]) -> None:
@@ -44,7 +47,7 @@ class _EditedList:
             self._fields["annotations"] = {**as_mapping(self._fields.get("annotations"), "annotations"), **annotations}
 
     def append(self, entry: Fields, details: EntryDetails) -> None:
-        """Put an entry last, in place of one with the same digest."""
+        """Put an entry last; one with the same digest is removed. Raises InvalidInput for an incomplete platform."""
         described = dict(entry)
         _describe(described, details)
         self.entries = [each for each in self.entries if each["digest"] != described["digest"]] + [described]
@@ -63,7 +66,10 @@ def create_manifest(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Make a list, with images in it; its digest. Raises AlreadyExists."""
+    """Make a list with images in it, and return its digest.
+
+    Raises UsageError, AlreadyExists (unless options.amend), and what `add_to_manifest` raises for an image.
+    """
     options = options or ListOptions()
     full = _full(engine, name)
     edited = _EditedList({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
@@ -90,7 +96,10 @@ def add_to_manifest(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Add an image of the store, of a registry or of an archive to a list; the list's digest now."""
+    """Add an image of the store, a registry or an archive to a list, and return the list's new digest.
+
+    Raises NotFound for the list, ImageNotFound, InvalidInput, RegistryError for the image.
+    """
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
         edited = _EditedList.of_index(_require(engine, name))
@@ -99,7 +108,10 @@ def add_to_manifest(
 
 
 def annotate_manifest(engine: Engine, name: str, what: str, details: EntryDetails, *, whole: bool = False) -> str:
-    """Change what a list says of one entry (a digest, or an image of the store); whole: of itself."""
+    """Change the details of one entry of a list (a digest, or an image of the store), and return the list's new digest.
+
+    whole: the annotations of the list itself are changed instead. Raises UsageError, NotFound, InvalidInput.
+    """
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
         edited = _EditedList.of_index(_require(engine, name))
@@ -111,7 +123,10 @@ def annotate_manifest(engine: Engine, name: str, what: str, details: EntryDetail
 
 
 def remove_from_manifest(engine: Engine, name: str, what: str) -> str:
-    """Take one entry out of a list."""
+    """Take one entry (a digest, or an image of the store) out of a list, and return the list's new digest.
+
+    Raises UsageError, NotFound.
+    """
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
         edited = _EditedList.of_index(_require(engine, name))
@@ -120,7 +135,10 @@ def remove_from_manifest(engine: Engine, name: str, what: str) -> str:
 
 
 def inspect_manifest(engine: Engine, name: str, registry: RegistryOptions | None = None) -> Fields:
-    """The list or manifest `name`: of the store, else of its registry. Raises ImageNotFound, RegistryError."""
+    """The list or manifest `name` of the store, or if it has none, of its registry.
+
+    Raises UsageError, ImageNotFound, InvalidInput, RegistryError.
+    """
     place = parse_place(name)
     if place.transport == STORE:
         index = engine.store.index.find_index(_full(engine, place.name))
@@ -137,17 +155,21 @@ def inspect_manifest(engine: Engine, name: str, registry: RegistryOptions | None
 
 
 def manifest_exists(engine: Engine, name: str) -> bool:
-    """Whether a list of that name is in the store."""
+    """Whether a list of that name is in the store. Raises UsageError."""
     return engine.store.index.find_index(_full(engine, name)) is not None
 
 
 def remove_manifest(engine: Engine, name: str) -> str:
-    """Forget a list; its images stay when they have names of their own. Returns its digest."""
+    """Remove a list and return its digest. Its images stay if they have names of their own.
+
+    Raises UsageError, NotFound.
+    """
     from rootless.storage.store.gc import collect_garbage
 
     index = _require(engine, name)
     engine.store.index.untag(_full(engine, name))
-    _forget_nameless(engine, index.digest)  # where it was pushed to is no name that a user gave
+    # It may still have `repository@digest` names from pushes, which no user gave it and which would keep it
+    _forget_nameless(engine, index.digest)
     collect_garbage(engine.store)
     return index.digest
 
@@ -160,7 +182,10 @@ def push_manifest(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Pushed:
-    """Push a list with its images (options.all False: this host's image only)."""
+    """Push a list with its images; with options.all False the image for this host alone.
+
+    Raises NotFound for the list, and what `push_image` raises.
+    """
     from rootless.engine.transfer.push import push_image
 
     _require(engine, name)
@@ -187,7 +212,7 @@ def _require(engine: Engine, name: str) -> Index:
 
 
 def _keep(engine: Engine, full: str, edited: _EditedList) -> str:
-    """Store the list and let the name mean it; the older version is garbage when nothing else names it."""
+    """Store the list under the name `full`, and return its digest. Its older version goes if it has no other name."""
     index = parse_manifest(edited.encode())
     engine.store.blobs.put(index.raw)
     previous = engine.store.index.tag(full, index.descriptor)
@@ -205,7 +230,7 @@ def _forget_nameless(engine: Engine, digest: str) -> None:
 
 
 def _entry(engine: Engine, edited: _EditedList, what: str, name: str) -> Fields:
-    """The entry that a digest, or an image of the store, means."""
+    """The entry of the list that `what`, a digest or an image of the store, means. Raises NotFound."""
     digests = {what}
     if not what.startswith("sha256:"):
         image = find(engine, what)
@@ -225,7 +250,7 @@ def _add(
     options: EntryOptions,
     progress: Callable[[PullEvent], None] | None,
 ) -> None:
-    """Bring the image here, when it is not, and append its descriptor (or those of all its platforms)."""
+    """Bring an image into the store and append its descriptor to the list (options.all: those of all its platforms)."""
     say = progress or (lambda event: None)
     place = parse_place(name)
     is_local = place.transport == STORE and (
@@ -254,7 +279,7 @@ def _add(
 
 
 def _described(engine: Engine, manifest: Manifest) -> Fields:
-    """The descriptor of an image with the platform that its config says."""
+    """The descriptor of an image, with the platform that its config names."""
     found: Fields = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.raw)}
     if is_image(manifest):
         config = ImageConfig(engine.store.blobs.read(manifest.config.digest, manifest.config.size))
@@ -265,7 +290,7 @@ def _described(engine: Engine, manifest: Manifest) -> Fields:
 
 
 def _describe(entry: Fields, details: EntryDetails) -> None:
-    """Write the details that are given into an entry."""
+    """Write the details that are given into an entry. Raises InvalidInput for a platform without os or architecture."""
     values = {
         "os": details.os,
         "architecture": details.architecture,

@@ -1,4 +1,4 @@
-"""Several transfers at once: threads that report progress, the caller's thread that shows it and raises what failed."""
+"""Several transfers at once: threads report progress, and the caller's thread shows it and raises the first error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _STEP = 1 << 19  # bytes between two reports of a transfer
-_FAREWELL = 3.0  # seconds for threads to notice that they are not needed
+_FAREWELL = 3.0  # seconds to wait for the end of threads whose transfer was cancelled
 
 
 class Cancelled(Exception):
@@ -24,7 +24,7 @@ class Cancelled(Exception):
 
 
 class Control:
-    """What a transfer has of the others: where to report, and whether to go on."""
+    """The one link of a transfer to the others: `emit` reports its progress, `check` says whether to go on."""
 
     __slots__ = ("_cancelled", "emit")
 
@@ -33,9 +33,9 @@ class Control:
         self._cancelled = cancelled
 
     def meter(self, id: str, status: str, total: int) -> Callable[[int], None]:
-        """What a transfer of `total` bytes calls with the number of bytes that are done.
+        """A function that a transfer of `total` bytes calls with the number of bytes that are done.
 
-        It reports a call when half a MiB has passed since the last report, or when the transfer began anew, and it
+        It reports progress when half a MiB has passed since the last report, or when the transfer began anew; and it
         raises Cancelled when another transfer has failed.
         """
         shown = 0
@@ -50,7 +50,7 @@ class Control:
         return on_bytes
 
     def check(self) -> None:
-        """Raise Cancelled when the whole has failed already."""
+        """Raise Cancelled when another transfer has failed."""
         if self._cancelled.is_set():
             raise Cancelled
 
@@ -66,9 +66,9 @@ class _Done(Generic[Result]):
 def run_all(
     jobs: Sequence[Callable[[Control], Result]], progress: Callable[[PullEvent], None], *, at_once: int = 3
 ) -> list[Result]:
-    """The results of all jobs, in their order; at most `at_once` run at a time. progress is called from this thread.
+    """Run all jobs, at most `at_once` at a time, and return their results in the order of the jobs.
 
-    The first failure cancels the others and is raised.
+    progress is called from this thread only. The first error cancels the other jobs and is raised.
     """
     if not jobs:
         return []
@@ -88,9 +88,10 @@ def run_all(
                     break
                 events.put(_Done(position, jobs[position](control)))
             events.put(None)
-        except BaseException as e:  # handed to the caller's thread, which raises it
+        except BaseException as e:  # It is handed to the caller's thread, which raises it
             events.put(e)
 
+    # Daemon threads: one that hangs in a read of the network may not keep the program from ending
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(jobs)))]
     for thread in threads:
         thread.start()
@@ -123,7 +124,7 @@ def _follow(
             if failure is None or isinstance(failure, Cancelled):
                 failure = event
             if not isinstance(event, RootlessError | Cancelled):
-                break  # a bug or an interrupt: do not wait for the others
+                break  # It is a bug or an interrupt, and the other threads may never end
         elif failure is None:
             progress(event)
     if failure is not None:

@@ -1,4 +1,7 @@
-"""The verb `pull`: reference → registry → manifest → layers → name. The name is written last."""
+"""The verb `pull`: reference → registry → manifest → layers → name.
+
+The name is written last: a pull that breaks off leaves layers without a name, which the next pull uses.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,11 @@ POLICIES = ("always", "missing", "never", "newer")
 
 
 class _Pull(NamedTuple):
-    """One pull while it runs. is_asked: the user named the platform; here: the image that has the name now."""
+    """One pull while it runs.
+
+    is_asked: whether the user named the platform; here: the image of the store that has the name now, None for none;
+    say: is called with each report of progress.
+    """
 
     engine: Engine
     reference: Reference
@@ -46,10 +53,10 @@ def pull_image(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> str:
-    """Bring an image here; its id ("sha256:<hex>"), or with all_platforms the digest of the index.
+    """Bring an image into the store, and return its id ("sha256:…"), or with all_platforms the digest of the index.
 
-    progress is called from this thread only.
-    Raises ImageNotFound, RegistryError, AuthenticationError, InvalidInput, HostLimit (disk full).
+    progress is called from this thread only. Raises UsageError, ImageNotFound, RegistryError, AuthenticationError,
+    InvalidInput, DigestMismatch, HostLimit (disk full).
     """
     options = options or PullOptions()
     if options.all_platforms and options.platform:
@@ -62,7 +69,7 @@ def pull_image(
 
 
 def _by_policy(engine: Engine, text: str, options: PullOptions, say: Callable[[PullEvent], None]) -> str:
-    """The image as the policy wants it: the one that is here, or the registry's."""
+    """The id of the image that the policy asks for: of the one in the store, or of the registry's, which is pulled."""
     policy = options.policy
     wanted = parse_platform(options.platform) if options.platform else host_platform()
     is_asked = bool(options.platform)
@@ -96,13 +103,13 @@ def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> Reg
 
 
 def _pull_one(pull: _Pull, source: RegistrySource) -> str:
-    """The image for one platform, unpacked and named; its id."""
+    """Bring the image for one platform, unpacked and named, and return its id."""
     reference, here = pull.reference, pull.here
     top = digest_of(source.top()[0])
     pulled_from = str(reference.with_digest(top))
     is_fitting = here is not None and (not pull.is_asked or _fits(here.config, pull.platform))
     if here is not None and is_fitting and pulled_from in repo_digests(here):
-        return here.config_digest  # policy "newer", and it is not
+        return here.config_digest  # The policy is "newer", and the registry's image is the one in the store
     pull.say(PullEvent("", f"{reference.tag or reference.digest}: Pulling from {reference.repository}"))
     manifest = source.manifest(pull.platform)
     store = pull.engine.store
@@ -119,7 +126,7 @@ def _pull_one(pull: _Pull, source: RegistrySource) -> str:
 
 
 def _pull_all(pull: _Pull, source: RegistrySource) -> str:
-    """Every platform of an index, under the index's name; the digest of what was pulled."""
+    """Bring all images of an index, under the index's name, and return the digest of the index."""
     from rootless.engine.transfer.bring_index import bring_all
 
     reference = pull.reference
@@ -132,7 +139,7 @@ def _pull_all(pull: _Pull, source: RegistrySource) -> str:
 
 
 def _name(pull: _Pull, pulled_from: str, descriptor: Descriptor) -> None:
-    """Write the names: by the digest that the registry has, and by the tag that was asked for."""
+    """Write the image's names: `repository@digest` with the registry's digest, and the tag that was asked for."""
     index = pull.engine.store.index
     index.tag(pulled_from, descriptor)
     if pull.reference.digest is None:
@@ -144,7 +151,10 @@ def _fits(config: ImageConfig, wanted: Platform) -> bool:
 
 
 def _check_platform(pull: _Pull, config: ImageConfig) -> None:
-    """An image without an index may be for another machine: an error where a platform was asked for, else a warning."""
+    """Compare an image's platform with the wanted one, as one that is in no index may be for another machine.
+
+    Raises InvalidInput where the user asked for a platform; else it warns.
+    """
     if _fits(config, pull.platform) or not config.architecture:
         return
     text = f"image '{pull.reference.familiar()}' is for platform '{config.platform}', not '{pull.platform}'"

@@ -1,4 +1,7 @@
-"""The verb `push`: a local image into a registry. Layers in parallel, then config, manifest, and the tag last."""
+"""The verb `push`: a local image goes into a registry. Layers in parallel, then the config, the manifest, the tag.
+
+In this order nobody can pull an image that is only half there.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,11 @@ _AT_ONCE = 3
 
 
 class _Push(NamedTuple):
-    """One push while it runs."""
+    """One push while it runs.
+
+    form: the manifest format that is wanted ("oci", "v2s2"), None for the image's own; compression: the one that the
+    user asked for, None to send layers as they are; chunk_size: bytes of one request of an upload, None for all in one.
+    """
 
     engine: Engine
     destination: RegistryDestination
@@ -68,7 +75,7 @@ def push_image(
     *,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> Pushed:
-    """Copy a local image into a registry: to `target`, or to where its name says.
+    """Copy a local image into a registry: to `target`, or without it to the repository and tag that its name says.
 
     progress is called from this thread only. Raises ImageNotFound, RegistryError, AuthenticationError, UsageError.
     """
@@ -78,7 +85,7 @@ def push_image(
     compression = parse_compression(options.compression or "gzip", options.compression_level)
     explicit = compression if options.compression or options.compression_level is not None else None
     if options.format == "v2s2" and compression.name == "zstd":
-        layer_type(Descriptor("", "", 0), "zstd", "v2s2")  # raises: before anything is sent
+        layer_type(Descriptor("", "", 0), "zstd", "v2s2")  # It raises, as there is no such type: before bytes are sent
     reference = destination_name(engine, target or text)
     say = progress or (lambda event: None)
     store = engine.store
@@ -99,7 +106,7 @@ def push_image(
                 local = entry.manifest.descriptor
         finally:
             destination.close()
-        # As docker: the image is known by the registry's digest from now on
+        # As with docker the image gets the further name `repository@digest`, by which the registry knows it
         store.index.tag(str(reference.with_digest(digest)), local)
     say(PullEvent("", f"{reference.tag}: digest: {digest} size: {size}"))
     events.record_image(engine, "push", text, target or text)
@@ -107,7 +114,7 @@ def push_image(
 
 
 def destination_name(engine: Engine, text: str) -> Reference:
-    """Where a push goes. Raises UsageError for what cannot be pushed to."""
+    """The reference to which a push goes. Raises UsageError for a digest, to which nothing can be pushed."""
     reference, _ = qualify(engine, text.removeprefix("docker://"))
     if reference.digest:
         raise UsageError(f"cannot push to '{text}'", hint="a push goes to a tag, not to a digest")
@@ -115,7 +122,7 @@ def destination_name(engine: Engine, text: str) -> Reference:
 
 
 def repository_tags(engine: Engine, text: str) -> list[str]:
-    """Every local name of the repository that `text` names. Raises ImageNotFound."""
+    """All local names in the repository of `text`, with their tags. Raises UsageError, ImageNotFound."""
     repository = qualify(engine, text)[0].name
     index = engine.store.index
     named = [entry.names for entry in index.entries()] + [entry.names for entry in index.indexes()]
@@ -133,10 +140,13 @@ def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> Reg
 
 
 def push_entry(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
-    """Layers, config and manifest of one image; the manifest's descriptor in the registry."""
+    """Send the layers, config and manifest of one image, and return the manifest's descriptor in the registry.
+
+    tag: None for an image of an index, which has a digest only.
+    """
     layers = plan_layers(entry.manifest, entry.config)
     known = origins(push.engine, push.registry, layers)
-    # One layer may be in an image several times, but is sent once
+    # An image may have one layer several times (empty ones mostly), but it is sent once
     once = {layer.descriptor.digest: layer for layer in layers}
     if tag is not None and (there := _is_pushed(push, entry, layers, tag)) is not None:
         for layer in once.values():
@@ -156,14 +166,18 @@ def push_entry(push: _Push, entry: ImageEntry, tag: str | None) -> Descriptor:
 def _manifest_of(
     push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], sent: Sequence[Descriptor]
 ) -> tuple[bytes, str]:
-    """The manifest with the layers as they were sent, in the format that is wanted or can name them."""
+    """The manifest with the layers as they were sent, and its media type.
+
+    Its format is the one that is wanted, or the image's own; OCI's where a layer is compressed by zstd, for which
+    docker's has no media type.
+    """
     compressions = [
         _compression(push, layer) if new == layer.descriptor else layer_compression(new.media_type)
         for layer, new in zip(layers, sent, strict=True)
     ]
     form = push.form or ("oci" if "zstd" in compressions else format_of(entry.manifest.media_type))
     typed = [in_form(new, form, compression) for new, compression in zip(sent, compressions, strict=True)]
-    if push.compression is not None:  # asked for by name: then each layer has its right one
+    if push.compression is not None:  # The user asked for a compression, and media types are corrected to what is true
         typed = [
             each if each.is_foreign else each._replace(media_type=layer_type(each, compression, form))
             for each, compression in zip(typed, compressions, strict=True)
@@ -172,7 +186,11 @@ def _manifest_of(
 
 
 def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], tag: str) -> Descriptor | None:
-    """What the tag means in the registry, when that is what a push would give: then there is nothing to do."""
+    """The manifest's descriptor if the tag in the registry means already what this push would send; else None.
+
+    Then no layer needs to be asked for or compressed. The prediction is made from layers as they are, and from layers
+    compressed anew; a wrong one costs nothing but this look.
+    """
     told = push.destination.digest_of_tag(tag)
     if told is None:
         return None
@@ -187,7 +205,10 @@ def _is_pushed(push: _Push, entry: ImageEntry, layers: Sequence[PlannedLayer], t
 
 
 def _predicted(push: _Push, layer: PlannedLayer, *, anew: bool) -> Descriptor | None:
-    """The layer's descriptor after a push, as far as it is known; anew: if its blob could not be had."""
+    """The layer's descriptor after a push; None where it cannot be known before.
+
+    anew: as if its blob could not be had and the layer were compressed again.
+    """
     descriptor = layer.descriptor
     wanted = _wanted(push, layer)
     if descriptor.is_foreign or (wanted is None and not anew):
@@ -198,14 +219,17 @@ def _predicted(push: _Push, layer: PlannedLayer, *, anew: bool) -> Descriptor | 
 
 
 def _compression(push: _Push, layer: PlannedLayer) -> str:
-    """How a layer's blob is compressed; of a foreign one nothing but its media type is known."""
+    """How a layer's blob is compressed. Of a foreign layer, whose bytes are elsewhere, only its media type is known."""
     if layer.descriptor.is_foreign:
         return layer_compression(layer.descriptor.media_type)
     return layer_bytes.compression(push.engine, layer)
 
 
 def _wanted(push: _Push, layer: PlannedLayer) -> Compression | None:
-    """How the layer is to be compressed; None: it goes as it is, in a way that manifests can name."""
+    """How the layer is to be compressed; None where it is sent as it is.
+
+    Without a wish of the user a layer is sent as it is if manifests have a media type for its compression.
+    """
     have = _compression(push, layer)
     wanted = push.compression or (None if have in ("gzip", "zstd") else Compression())
     return None if wanted is not None and wanted.name == have and wanted.level is None else wanted
@@ -217,7 +241,7 @@ def _compressed_descriptor(digest: str, size: int, compression: Compression) -> 
 
 
 def _push_layer(push: _Push, layer: PlannedLayer, known: dict[str, list[str]], control: Control) -> Descriptor:
-    """One layer; its descriptor in the registry."""
+    """Send one layer, and return its descriptor in the registry."""
     descriptor = layer.descriptor
     if descriptor.is_foreign:
         control.emit(PullEvent(layer.short, "Skipped foreign layer"))
@@ -230,12 +254,15 @@ def _push_layer(push: _Push, layer: PlannedLayer, known: dict[str, list[str]], c
                 _put(push, layer, exact_content(push.engine, layer), known, control)
                 return descriptor
             except NotFound:
-                pass  # the compressed bytes are gone and cannot be made again: the same files get a new digest
+                pass  # The compressed bytes are gone and cannot be made again: the same files get a new digest below
     return _push_compressed(push, layer, wanted, known, control)
 
 
 def _is_made_anew(push: _Push, layer: PlannedLayer, compression: Compression) -> bool:
-    """Whether the repository has the layer only as we compressed it for an earlier push."""
+    """Whether the repository has the layer only as it was compressed anew for an earlier push.
+
+    Compressing it the same way once more gives the same digest, and then nothing has to be uploaded.
+    """
     store, destination = push.engine.store, push.destination
     form = forms(store, layer.chain_id).get(compression.key)
     return (
@@ -283,7 +310,10 @@ def _put(
 
 
 def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> tuple[str, int]:
-    """Every image of an index, then the index. Raises ImageNotFound when one of them is not here."""
+    """Send all images of an index, then the index, and return its digest and size in bytes.
+
+    Raises ImageNotFound when the store lacks one of them.
+    """
     store = push.engine.store
     if depth > 3:
         raise UsageError(f"indexes are nested more than {depth} deep")
@@ -311,7 +341,8 @@ def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> t
         for child in index.manifests
     )
     if became_oci and push.form is None:
-        # docker's list cannot name it: then all is in OCI's format, whose layers are there already
+        # Docker's list cannot name a manifest of OCI's format. So all is sent in that format; the registry has the
+        # layers already
         return _push_index(push._replace(form="oci"), index, tag, depth)
     form = push.form or format_of(index.media_type)
     raw, media_type = rebuild_index(index, replaced, form)
@@ -320,7 +351,7 @@ def _push_index(push: _Push, index: Index, tag: str | None, depth: int = 0) -> t
 
 
 def _push_artifact(push: _Push, manifest: Manifest) -> Descriptor:
-    """What is no image (an attestation, a chart): byte for byte."""
+    """Send a manifest that is no image (an attestation, a chart), byte for byte, and return its descriptor."""
     for blob in (*manifest.layers, manifest.config):
         push.destination.put_blob(blob_content(push.engine, blob))
     push.destination.put_manifest(manifest.raw, manifest.media_type)

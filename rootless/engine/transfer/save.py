@@ -53,9 +53,9 @@ def save_images(
     *,
     options: SaveOptions | None = None,
 ) -> None:
-    """Write images to `output` (path, "-" = standard output, or stream; a directory for oci-dir).
+    """Write images to `output`: a path, "-" for standard output, or a stream; a directory for oci-dir.
 
-    Raises ImageNotFound before anything is written.
+    Raises UsageError, ImageNotFound before anything is written; HostLimit, DigestMismatch for a damaged layer.
     """
     options = options or SaveOptions()
     format = options.format
@@ -91,7 +91,7 @@ def save_images(
 def _save_docker(
     engine: Engine, images: Sequence[SavedImage], output: str | BinaryIO, compression: Compression | None
 ) -> None:
-    """Write a docker-archive. Its layers are plain tars: what may be compressed is the whole."""
+    """Write a docker-archive. Its layers are plain tars, so that a compression is that of the whole archive."""
     layers = {layer.diff_id: layer.chain_id for image in images for layer in plan_layers(image.manifest, image.config)}
     with layer_bytes.Tars(engine, layers) as tars:
         opened = _output(engine, output)
@@ -105,7 +105,8 @@ def _save_docker(
                 ]
                 for each in tar_layers:
                     sink.put_blob(BlobContent(_tar_at(tars, each.digest), each.digest, each.size), ignore_progress)
-                # The archive has no manifest: this one only says which config and layers belong together
+                # A docker-archive holds no OCI manifest. This one only tells the sink which config and layers belong
+                # together
                 raw, media_type = rebuild_manifest(image.manifest, tar_layers, form)
                 sink.put_manifest(raw, media_type, listing=_listing(image))
             sink.finish()
@@ -131,7 +132,7 @@ def _listing(image: SavedImage) -> Listing:
 
 
 def _output(engine: Engine, output: str | BinaryIO) -> ArchiveOutput:
-    """The archive's file beside its name, so that a broken save leaves no half archive; or the stream."""
+    """The output for an archive: a stream, or a file that gets its name when it is whole, so that no half one does."""
     if isinstance(output, str) and output != "-":
         return ArchiveFile(output, may_replace=True)
     return ArchiveStream(sys.stdout.buffer if isinstance(output, str) else output, engine.store.path("incoming"))
@@ -151,7 +152,7 @@ def _refuse_full(directory: str) -> None:
 
 
 def _chosen(engine: Engine, names: Sequence[str]) -> list[SavedImage]:
-    """The images with the names they are to have: those asked for, or all its tags when asked for by id."""
+    """The images to save, each with the names by which it was asked for; an image asked for by id has none."""
     chosen: dict[str, SavedImage] = {}
     for text in names:
         entry = require(engine, text)
@@ -175,9 +176,12 @@ def _tar_opener(engine: Engine, layer: PlannedLayer) -> Open:
 def _exact(
     engine: Engine, images: Sequence[SavedImage], compression: Compression | None
 ) -> tuple[list[SavedImage], _Ahead]:
-    """The images as they can be written, and their blobs: the very bytes where they can be had, and where compression
-    is None; else layers compressed anew, under a new manifest. What they are written to is OCI's: of an image in
-    docker's format the manifest is rewritten."""
+    """The images as they can be written to an OCI layout, and their blobs.
+
+    Layers are the bytes that the manifest names where these can be had and `compression` is None; else they are
+    compressed anew, and the manifest gets their new digests. The manifest of an image in docker's format is rewritten
+    in OCI's.
+    """
     blobs: dict[str, Open] = {}
     made: dict[tuple[str, str], Descriptor] = {}
     converted = []
@@ -207,12 +211,12 @@ def _exact(
 
 
 def _layer(engine: Engine, layer: PlannedLayer, compression: Compression | None) -> tuple[Descriptor, Open]:
-    """A layer's descriptor in the archive, and what opens its bytes."""
+    """A layer's descriptor in the archive, and a function that opens its bytes."""
     have = layer_bytes.compression(engine, layer)
     is_kept = compression is None or compression.name == have
     if is_kept and layer_bytes.has_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id):
         kept = in_form(layer.descriptor, "oci", have)
-        if compression is not None:  # asked for by name: then it has its right one
+        if compression is not None:  # The user asked for a compression, and the media type is corrected to what is true
             kept = kept._replace(media_type=layer_type(kept, have, "oci"))
         return kept, lambda: layer_bytes.open_blob(engine, layer.descriptor, layer.diff_id, layer.chain_id)
     chosen = compression or (Compression(have) if have in NAMES else Compression())
@@ -222,7 +226,11 @@ def _layer(engine: Engine, layer: PlannedLayer, compression: Compression | None)
 
 
 def _compress(engine: Engine, layer: PlannedLayer, compression: Compression, form: str) -> tuple[Descriptor, Open]:
-    """Compress a layer into a nameless file: its size and digest come before its bytes in an archive."""
+    """Compress a layer into a file without a name. Returns its descriptor, and a function that opens it.
+
+    In an archive a file's size, and here its digest as the file's name, stand before its bytes: both must be known
+    before the first byte is written. A kill leaves nothing of a file without a name (O_TMPFILE). Raises HostLimit.
+    """
     import hashlib
 
     incoming = engine.store.path("incoming")
@@ -276,8 +284,10 @@ def _small(content: bytes, digest: str) -> BlobContent:
 
 
 class _Ahead:
-    """Blobs by digest, to be opened once each, mostly in this order: the one after it is opened too, so that the
-    process that makes it starts while this one is written."""
+    """Blobs by digest, each to be opened once, mostly in the order in which they are given.
+
+    When one is opened the next one is, too, so that the process which makes its tar starts while this one is written.
+    """
 
     __slots__ = ("_blobs", "_opened", "_order")
 
@@ -295,7 +305,7 @@ class _Ahead:
         return reader
 
     def content(self, descriptor: Descriptor) -> BlobContent:
-        """The blob as a sink takes it."""
+        """The blob in the form in which a sink takes it."""
         return BlobContent(
             lambda offset: skipped(self.open(descriptor.digest), offset), descriptor.digest, descriptor.size
         )
@@ -320,7 +330,7 @@ class _Whole:
         self.directory = output.directory
 
     def write(self, piece: bytes, /) -> None:
-        """Add bytes, which leave compressed."""
+        """Compress bytes and write them to the output."""
         self._output.write(self._pipe.feed(piece))
 
     def finish(self) -> None:

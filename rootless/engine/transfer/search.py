@@ -1,4 +1,4 @@
-"""The verb `search`: docker's index v1 where a registry has it, else its catalog filtered here; lists of tags."""
+"""The verb `search`: by docker's index (version 1) where a registry has one, else in its catalog; and lists of tags."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def search_registry(
     filters: Mapping[str, Sequence[str]],
     options: RegistryOptions,
 ) -> list[SearchResult]:
-    """Repositories that match `[REGISTRY/]TERM`. Raises UsageError, RegistryError."""
+    """Repositories that match `[REGISTRY/]TERM`, at most `limit`.
+
+    filters: docker's is-official, is-automated, stars. Raises UsageError, RegistryError, InvalidInput.
+    """
     unknown = set(filters) - set(FILTERS)
     if unknown:
         raise UsageError(f"invalid filter '{min(unknown)}'", hint=f"use one of: {', '.join(FILTERS)}")
@@ -55,7 +58,10 @@ def search_registry(
 
 
 def list_registry_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[RepositoryTag]:
-    """The tags of a repository, in the registry's order. Raises RegistryError."""
+    """The tags of a repository in the registry's order, at most `limit` (distribution-spec, "Listing Tags").
+
+    Raises UsageError, RegistryError, InvalidInput.
+    """
     reference = parse_reference(name, default_tag=None)
     session = _open(engine, reference.registry, reference.repository, options)
     tags: list[RepositoryTag] = []
@@ -79,7 +85,7 @@ def _open(engine: Engine, registry: str, repository: str, options: RegistryOptio
 
 
 def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -> list[SearchResult] | None:
-    """docker's search; None when the registry has none."""
+    """The answer of docker's search, which only Docker Hub and some other registries have; None where there is none."""
     query = urlencode({"q": words, "n": limit})
     path = f"/v1/search?{query}"
     url = f"https://{_HUB_INDEX}{path}" if registry == DEFAULT_REGISTRY else session.url_of(path)
@@ -92,7 +98,7 @@ def _index_v1(session: RegistrySession, registry: str, words: str, limit: int) -
     try:
         document = _read(response)
     except InvalidInput:
-        return None  # a web page, say
+        return None  # The answer is no JSON: a registry may show a web page at a path that it does not know
     rows = []
     for each in as_sequence(document.get("results"), "results"):
         if isinstance(each, dict) and isinstance(each.get("name"), str):
@@ -121,7 +127,7 @@ def _catalog(session: RegistrySession, registry: str, words: str, limit: int) ->
 
 
 def _pages(session: RegistrySession, path: str, missing: str) -> Iterator[Fields]:
-    """The pages of a list. missing: what the error says where the registry has no such list."""
+    """The pages of a list. missing: the start of the error's text where the registry has no such list."""
     for response in list_pages(session, path, absent=(404, 405)):
         if response.status != 200:
             raise RegistryError(f"{missing}: it answers {response.status} {error_text(response)}".rstrip())

@@ -1,7 +1,7 @@
-"""Is there room? Bytes and inodes are looked at before a pull, load, import or build step begins. It writes nothing.
+"""Whether there is room on the disk, in bytes and inodes, for a pull, load, import or build step. It writes nothing.
 
-What a compressed layer unpacks to is known only afterwards, so only what cannot succeed is refused; the disk's own
-answer (ENOSPC, EDQUOT) on the way is translated where it comes.
+How large a compressed layer is when unpacked is known only afterwards. So only what cannot succeed is refused before it
+begins; ENOSPC and EDQUOT on the way are translated by the code that gets them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from rootless.storage.store.store import Store
 
 _RESERVE = 1 << 20  # bytes for records and directories
-_INODES = 16  # of a layer: its directories and records
-_PER_INODE = 1 << 20  # bytes of an archive per file, and it would be an odd one that has fewer
+_INODES = 16  # files of a layer beside its content: its directories and records
+_PER_INODE = 1 << 20  # bytes of an archive for each file in it, far more than any real archive has
 HINT = "free some with `rootless system prune`, or set ROOTLESS_ROOT to a directory on another file system"
 QUOTA_HINT = "free some with `rootless system prune`; `quota -s` shows what your quota allows"
 
 
 class Room(NamedTuple):
-    """What may still be written. inodes: None = the file system has no fixed number of them. by_quota: whether the
-    caller's quota is the limit, and not the file system."""
+    """What may still be written to a file system.
+
+    inodes: None where it has no fixed number of them; by_quota: whether the caller's quota is the limit, and not the
+    file system's room.
+    """
 
     bytes: int
     inodes: int | None
@@ -35,12 +38,12 @@ class Room(NamedTuple):
 
 
 def room(path: str) -> Room:
-    """What the caller may still write to the file system of `path`."""
+    """What the caller may still write to the file system of `path`. Raises HostLimit when it cannot be found out."""
     try:
         found = os.statvfs(path)
     except OSError as e:
         raise HostLimit(f"cannot look at the file system of '{path}': {e.strerror}") from e
-    # btrfs and others make inodes as they need them, and say 0 of 0
+    # btrfs and others make inodes as they need them, and report 0 of 0 (statvfs(3))
     here = Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
     from rootless.kernel.quota import quota_left
 
@@ -48,7 +51,7 @@ def room(path: str) -> Room:
     try:
         space, inodes = quota_left(fd)
     except OSError:
-        return here  # no quotas here
+        return here  # the file system has no quotas
     finally:
         os.close(fd)
     if space is not None and space < here.bytes:
@@ -59,9 +62,9 @@ def room(path: str) -> Room:
 
 
 def check(path: str, what: str, *, bytes: int, inodes: int) -> Room:
-    """What there is room for, when it is enough for `bytes` and `inodes`; raises HostLimit else.
+    """What there is room for. Raises HostLimit when it is not enough for `bytes` and `inodes`.
 
-    what: what needs it, as the message's subject ("image 'debian:12'").
+    what: the subject of the error's text ("image 'debian:12'").
     """
     here = room(path)
     place = "your quota for" if here.by_quota else "the file system of"
@@ -78,12 +81,13 @@ def check(path: str, what: str, *, bytes: int, inodes: int) -> Room:
 
 
 def check_layers(store: Store, layers: Sequence[PlannedLayer], keep_blobs: bool) -> None:
-    """Raise HostLimit when these layers of an image can find no room."""
+    """Raise HostLimit when there can be no room for these layers of an image. keep_blobs: their blobs are kept too."""
     if not layers:
         return
     compressed = sum(layer.descriptor.size for layer in layers if layer.descriptor.digest != layer.diff_id)
     plain = sum(layer.descriptor.size for layer in layers) - compressed
-    # Unpacked it is no smaller than compressed; of an uncompressed archive a part is headers
+    # Unpacked, a layer is no smaller than compressed. Of an uncompressed tar a part is headers and padding, which the
+    # unpacked files do not need
     size = compressed * (2 if keep_blobs else 1) + plain * 4 // 5
     check(
         store.path("layers"),
@@ -94,7 +98,7 @@ def check_layers(store: Store, layers: Sequence[PlannedLayer], keep_blobs: bool)
 
 
 def check_archive(store: Store, size: int) -> None:
-    """Raise HostLimit when the tar of a root file system of `size` bytes can find no room (compressed or not)."""
+    """Raise HostLimit when there can be no room for the content of an archive of `size` bytes, compressed or not."""
     check(store.path("layers"), "the archive", bytes=size * 4 // 5 + _RESERVE, inodes=_INODES + size // _PER_INODE)
 
 
