@@ -1,14 +1,15 @@
-"""How layers and a writable directory become one root filesystem: one protocol, and one table of the drivers.
+"""Storage drivers: they make one root file system of layers and a writable directory. All have the same protocol.
 
-The table is this folder: each module driver_NAME.py has a DRIVER. So a new driver is its module and its test.
+This folder is the table of drivers: each module driver_NAME.py has a DRIVER, so that a new driver needs its module and
+its test only. The steps in the life of a container, in order:
 
-    choice.choose(name, directory, id_map, cache)   which driver: the name, or for "auto" the best that really works
-    plan(driver, container_dir, lowerdirs, volatile=) → plan    when a container is planned; it makes nothing
-    prepare(plan, id_map)       makes the directories, when a container is created
-    mounter(plan) → Mounter     outside and before the container's namespaces; fuse-overlayfs starts its helper here
-    mounter(target)             inside the container's user and mount namespace (a Mounter is callable)
-    mounter.close()             outside, always, after the mount or instead of it
-    unmount(plan)               outside, after the container ended
+    choice.choose(name, directory, id_map, cache)   choose the driver: the named one, or for "auto" the best that works
+    plan(driver, container_dir, lowerdirs, volatile=) → plan    when a container is planned; nothing is made
+    prepare(plan, id_map)       when a container is created: makes its directories
+    mounter(plan) → Mounter     before the container's namespaces are made; fuse-overlayfs starts its helper here
+    mounter(target)             mounts, inside the container's user and mount namespace (a Mounter is callable)
+    mounter.close()             outside of the namespaces, after the mount or in its place, in any case
+    unmount(plan)               outside of the namespaces, after the container has ended
 
 A plan is a records.rootfs.RootfsPlan: launch.json holds it as "rootfs".
 """
@@ -29,20 +30,21 @@ if TYPE_CHECKING:
     from rootless.records.rootfs import RootfsPlan
 
     class Mounter(Protocol):
-        """Carries out one plan, once."""
+        """Mounts one plan, once."""
 
         def __call__(self, target: str) -> None:
             """Mount the root filesystem on directory `target`, inside the container's user and mount namespace."""
 
         def close(self) -> None:
-            """Give back what `mounter` took; the mount stays."""
+            """End what `mounter` has started outside of the namespaces, but not the mount."""
 
     class Driver(Protocol):
-        """A storage driver: what the rest of the tool may ask about it instead of its name.
+        """A storage driver. The rest of the tool asks for these properties, and never compares a driver's name.
 
-        rank: "auto" takes the working driver of the lowest; purpose, loss: what `doctor` says it is for, and what is
-        lost with it ("" = nothing); program: the host program that it needs ("" = none), and Debian's package of it;
-        form: how its writable directory tells what a container has changed.
+        rank: "auto" chooses the driver of the lowest rank that works; purpose, loss: `doctor` says by these what the
+        driver is for and what a user loses with it ("" for nothing); program, package: the program of the host that it
+        needs and the Debian package that has it ("" for none); form: how its writable directory tells what a container
+        has changed.
         """
 
         name: str
@@ -54,27 +56,27 @@ if TYPE_CHECKING:
         form: ChangeForm
 
         def complete(self, plan: RootfsPlan) -> None:
-            """Add what this driver needs to a plan of layers and `upper`; nothing is made. Raises HostLimit."""
+            """Add what this driver needs to a plan that has layers and `upper`. Nothing is made. Raises HostLimit."""
 
         def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
-            """Make the writable directories of a plan, for root of that map. Raises HostLimit."""
+            """Make the writable directories of a plan; they belong to root of `id_map`. Raises HostLimit."""
 
         def mounter(self, plan: RootfsPlan) -> Mounter:
             """What mounts the plan. A driver with a helper process starts it here."""
 
         def unmount(self, plan: RootfsPlan) -> None:
-            """End what the mount left outside of the container's namespaces. Raises HostLimit."""
+            """End what the mount has left outside of the container's namespaces. Raises HostLimit."""
 
         def probe(self, directory: str, id_map: IdMap) -> Probe:
             """Try the driver below `directory`, in a user namespace of `id_map`. Raises RootlessError, OSError."""
 
 
 class ChangeForm:
-    """How a writable directory tells what a container has changed. By default as the kernel's overlayfs does.
+    """How a driver's writable directory tells what a container has changed. The defaults are those of overlayfs.
 
-    holds_whole_tree: the directory is a copy of all of the image, not only the changes. has_named_whiteouts: `.wh.`
-    names in a layer are whiteouts too, which the kernel does not know. keeps_parent_times: a directory keeps its time
-    when a file below it is copied up.
+    holds_whole_tree: whether the directory is a copy of the whole image, and not only its changes; has_named_whiteouts:
+    whether `.wh.` names in a layer are whiteouts too, which the kernel does not know; keeps_parent_times: whether a
+    directory keeps its time when a file below it is copied up.
     """
 
     __slots__ = ("has_named_whiteouts", "holds_whole_tree", "keeps_parent_times")
@@ -97,7 +99,7 @@ _PREFIX = "driver_"
 
 
 def names() -> list[str]:
-    """The names of all drivers in alphabetical order, without loading any."""
+    """The names of all drivers in alphabetical order. No driver is imported for it."""
     found: set[str] = set()
     for directory in __path__:
         found.update(
@@ -109,13 +111,13 @@ def names() -> list[str]:
 
 
 def list_choices() -> str:
-    """What --storage-driver takes, as help and hints name it: "auto, copy, fuse-overlayfs or overlay"."""
+    """The values of `--storage-driver` as help and hints list them: "auto, copy, fuse-overlayfs or overlay"."""
     *others, last = names()
     return f"{', '.join(['auto', *others])} or {last}"
 
 
 def find_driver(name: str) -> Driver:
-    """Driver `name`. Raises UsageError for an unknown name."""
+    """The driver called `name`. Raises UsageError for an unknown name."""
     if name not in names():
         raise UsageError(f"unknown storage driver '{name}'", hint=f"choose {list_choices()}")
     from importlib import import_module
@@ -125,15 +127,15 @@ def find_driver(name: str) -> Driver:
 
 
 def all_drivers() -> list[Driver]:
-    """The table: all drivers, the best first."""
+    """All drivers, the best first."""
     return sorted(map(find_driver, names()), key=lambda driver: driver.rank)
 
 
 def plan(driver: str, container_dir: str, lowerdirs: Sequence[str], *, volatile: bool = False) -> RootfsPlan:
-    """What is to be mounted for a container. It makes nothing.
+    """What is to be mounted for a container. Nothing is made.
 
-    driver: a name (from `choice.choose`); lowerdirs: topmost first (LayerStore.lowerdirs); volatile: the container's
-    changes need not survive a crash of the host (`--rm`). Raises HostLimit for what the driver lacks.
+    driver: the name that `choice.choose` gave; lowerdirs: the layers' trees, topmost first (Layers.lowerdirs);
+    volatile: whether the container's changes may be lost when the host crashes (`--rm`). Raises HostLimit.
     """
     from rootless.records.rootfs import RootfsPlan
     from rootless.storage.drivers.writable import empty_layer
@@ -144,7 +146,7 @@ def plan(driver: str, container_dir: str, lowerdirs: Sequence[str], *, volatile:
 
 
 def prepare(planned: RootfsPlan, id_map: IdMap) -> None:
-    """Make the writable directories of a plan, by the ids of the container's map; `copy` fills them.
+    """Make the writable directories of a plan, for root of the container's map. The copy driver also fills them.
 
     Raises HostLimit.
     """
@@ -152,14 +154,15 @@ def prepare(planned: RootfsPlan, id_map: IdMap) -> None:
 
 
 def mounter(plan: RootfsPlan) -> Mounter:
-    """What will mount the plan: made before the container's namespaces exist, called inside of them."""
+    """The Mounter of a plan. It is made before the container's namespaces are, and called inside of them."""
     return find_driver(plan.driver).mounter(plan)
 
 
 def mount(plan: RootfsPlan, target: str) -> None:
     """Mount the plan on `target` at once.
 
-    For callers who are in the user and mount namespace already, and in no pid namespace that ends before the mount.
+    The caller must be in the user and mount namespace already. It must not be in a pid namespace that ends before the
+    mount: its end would kill the daemon of fuse-overlayfs.
     """
     made = mounter(plan)
     try:
@@ -169,5 +172,5 @@ def mount(plan: RootfsPlan, target: str) -> None:
 
 
 def unmount(plan: RootfsPlan) -> None:
-    """End what the mount left outside of the container's namespaces (only fuse-overlayfs' daemon ever does)."""
+    """End what the mount has left outside of the container's namespaces: only fuse-overlayfs' daemon can be left."""
     find_driver(plan.driver).unmount(plan)

@@ -1,8 +1,9 @@
-"""Which storage driver works here: each is tried once for real, and the answer is kept with all that it depends on.
+"""Finds out which storage driver works here. Each is tried once by a real mount, and the result is kept in a file.
 
-`doctor` tries anew and keeps what it found, `run`, `build` and `info` read what is kept: all give one answer. A kept
-answer ends with any change that may mend or break a driver. A kept failure is also believed for RETRY_AFTER seconds at
-most, and never when nothing else works: a disk that was full, or a limit of processes, leaves no trace to compare.
+`doctor` always tries anew and keeps what it finds; `run`, `build` and `info` read the file. So all give one answer.
+A result is kept with everything that it depends on, and counts no longer when any of that has changed. Some causes of
+a failure leave no trace to compare, such as a full disk or a limit of processes. So a failure counts for RETRY_AFTER
+seconds at most, and drivers that are kept as failing are tried anew before a command fails for want of one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
     from rootless.storage.drivers import Driver
 
-TIMEOUT = 20.0  # seconds; a trial takes 0.1, but FUSE or a network filesystem may hang
+TIMEOUT = 20.0  # seconds; a trial takes 0.1 s, but FUSE or a network file system may hang
 RETRY_AFTER = 300.0  # seconds
-# What makes user namespaces possible; an administrator may change it at any time
+# The sysctls on which user namespaces depend; an administrator may change them at any time
 _LIMITS = (
     "user/max_user_namespaces",
     "user/max_mnt_namespaces",
@@ -35,9 +36,9 @@ _LIMITS = (
 
 
 class TriedDriver:
-    """A driver as `doctor` tries it: always anew, and what is found is kept for the next command.
+    """A driver that is tried anew whenever `doctor` asks; what is found is kept for the next command.
 
-    cache: directory of the kept answers. The other attributes are those of storage.drivers.Driver.
+    cache: the directory where results are kept. The other attributes are those of storage.drivers.Driver.
     """
 
     __slots__ = ("_cache", "_driver", "_id_map", "loss", "name", "package", "program", "purpose")
@@ -60,10 +61,11 @@ class TriedDriver:
 
 
 class KeptAnswers:
-    """What trials below `directory` have found, in a file of directory `cache`: read once, written after each trial.
+    """The results of trials below `directory`, kept in a file of the directory `cache`: read once, written after each
+    trial.
 
-    order: the names of the drivers, the best first. It and the names of the programs are kept too, so that `run` loads
-    no driver but the one that it uses.
+    order: the names of the drivers, the best first. It is kept too, as are the names of the programs that drivers need:
+    so `run` imports no driver but the one that it uses.
     """
 
     __slots__ = ("_cache", "_directory", "_failed_at", "_id_map", "_key", "_programs", "_reasons", "order")
@@ -72,7 +74,8 @@ class KeptAnswers:
         from rootless.storage.drivers.writable import is_reachable
 
         if not is_reachable(id_map):
-            # Root of this map cannot reach `directory`, where the trial works; what it asks of the host is the same
+            # Root of this map (`--userns=nomap`) may not enter `directory`, where the trial mounts. The default map
+            # needs the same of the host.
             from rootless.host.subid import default_id_map
 
             id_map = default_id_map()
@@ -88,7 +91,10 @@ class KeptAnswers:
             self._key = describe_dependencies(directory, id_map, self._programs)
 
     def first_working(self, asked: Iterable[str]) -> str | None:
-        """The first that works, by what is kept; what is not known yet is tried. None: all fail, maybe no longer."""
+        """The first of the drivers named `asked` that works by its kept result; one without a result is tried.
+
+        None when all fail; those that failed earlier may work again by now.
+        """
         for name in asked:
             if name not in self._reasons:
                 self.try_anew(find_driver(name))
@@ -97,7 +103,7 @@ class KeptAnswers:
         return None
 
     def try_anew(self, driver: Driver) -> Probe:
-        """Try the driver, and keep what was found."""
+        """Try the driver, and keep the result."""
         from rootless.host.probes.trial import attempt_probe
 
         found = attempt_probe(driver.name, lambda place: driver.probe(place, self._id_map), self._directory, TIMEOUT)
@@ -109,7 +115,7 @@ class KeptAnswers:
         return found
 
     def _read(self) -> bool:
-        """Take what is kept; False when there is nothing, or all of it is of another state of the host."""
+        """Read the kept results; False when there are none, or when anything on which they depend has changed."""
         try:
             with open(f"{self._cache}/storage-driver.json", encoding="utf-8") as file:
                 fields = Fields(parse_json(file.read()), file.name)
@@ -138,14 +144,14 @@ class KeptAnswers:
             make_private(self._cache)
             atomic_write(f"{self._cache}/storage-driver.json", json.dumps(content).encode(), durable=False)
         except OSError:
-            pass  # a cache on a read-only home only costs the trial again
+            pass  # where the cache cannot be written, the next command tries again
 
 
 def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
-    """The driver to use below `directory`: `name` itself when it works there, for "auto" the best that works.
+    """The name of the driver to use below `directory`: `name` when that works there; for "auto" the best that works.
 
-    cache: directory in which answers are kept with all that they depend on, so that a repair is seen at once. Raises
-    UsageError for an unknown name, HostLimit with the reason and its remedy when nothing that was asked for works.
+    cache: the directory where results are kept. Raises UsageError for an unknown name, HostLimit with the reason and
+    its remedy when the driver, or for "auto" any driver, does not work.
     """
     if name != "auto":
         find_driver(name)
@@ -160,18 +166,19 @@ def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
         if found.works:
             return driver.name
         failures.append(found)
-    if len({failure.detail for failure in failures}) == 1:  # not the drivers' fault, but that of what all of them need
+    if len({failure.detail for failure in failures}) == 1:  # the fault lies in something that all drivers need
         raise HostLimit(failures[0].detail, hint=failures[0].remedy or "see `rootless doctor`")
     reasons = "; ".join(f"{failure.name}: {failure.detail}" for failure in failures)
     raise HostLimit(f"storage driver '{name}' does not work in '{directory}': {reasons}", hint="see `rootless doctor`")
 
 
 def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]) -> str:
-    """All that may mend or break a driver below `directory`, as one text to compare. programs: those of drivers.
+    """Everything that may repair or break a driver below `directory`, as one text. programs: those that drivers need.
 
-    The drivers that there are; the boot and the filesystem; the id map, and the files and programs that it comes from;
-    /dev/fuse; the limits on namespaces; and what this session may do: its user namespace, ids, groups and confinement.
-    A program's change time counts beside its modification time, for chmod and setcap change only the former.
+    In it are the names of the drivers; the boot and the file system; the id map, and the files and programs that it
+    comes from; /dev/fuse; the limits on namespaces; and what this session may do: its user namespace, ids, groups and
+    confinement. A program counts with its change time and not only its modification time: chmod and setcap, by which
+    an administrator repairs newuidmap, change only the former.
     """
     from rootless.host.facts import apparmor_profile, find_helper, has_no_new_privs, read_sysctl
     from rootless.host.subid import MAP_PROGRAMS
@@ -179,7 +186,7 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
 
     described = [*names(), boot_id(), str(os.stat(directory).st_dev), id_map.key(), os.readlink("/proc/self/ns/user")]
     described += [os.environ.get("PATH", ""), f"{os.geteuid()}:{os.getegid()}:{sorted(os.getgroups())}"]
-    # newuidmap gains nothing where no_new_privs is set, as in a sandbox; the next session may be outside of it
+    # In a sandbox with no_new_privs, newuidmap gets no privileges from its set-uid bit; the next session may be outside
     described += [str(has_no_new_privs()), apparmor_profile()]
     paths = [find_helper(name) for name in (*MAP_PROGRAMS, *programs)]
     for path in (*paths, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf", "/dev/fuse"):

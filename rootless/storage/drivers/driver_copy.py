@@ -1,6 +1,6 @@
-"""The whole root file system copied for each container: the rung for hosts without overlayfs and FUSE.
+"""The copy driver: it copies the whole image for each container, on hosts that have neither overlayfs nor FUSE.
 
-Blocks are shared where the file system can (btrfs, XFS, ZFS), so that it costs little there, and its size elsewhere.
+On file systems that can share blocks (btrfs, XFS, ZFS) a copy takes little room, on others that of the whole image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CopiedRoot:
-    """Binds the copied tree."""
+    """The Mounter: it binds the copied tree."""
 
     __slots__ = ("_plan",)
 
@@ -36,7 +36,7 @@ class CopiedRoot:
             raise RuntimeFailure(f"cannot bind '{self._plan.upper}' on '{target}': {e.strerror}") from e
 
     def close(self) -> None:
-        """Nothing is held outside of the namespaces."""
+        """Do nothing: there is nothing outside of the namespaces."""
 
 
 class CopyDriver:
@@ -51,10 +51,10 @@ class CopyDriver:
     form = ChangeForm(holds_whole_tree=True, has_named_whiteouts=True)
 
     def complete(self, plan: RootfsPlan) -> None:
-        """Nothing is missing in the plan: the copy has no other directory than `upper`."""
+        """Add nothing: the copy needs no other directory than `upper`."""
 
     def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
-        """Copy all layers into `upper`, bottom first, whiteouts applied. Raises HostLimit (no space)."""
+        """Copy all layers into `upper`, the bottom one first; whiteouts take effect. Raises HostLimit (no room)."""
         from rootless.host import subid, userns
         from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
@@ -71,14 +71,16 @@ class CopyDriver:
             return b""
 
         try:
-            # the layers have the owners of this map already; root of one without the user's own ids cannot get at them
+            # The layers have owners by the container's map already. Root of a map without the user's own ids
+            # (`--userns=nomap`) may not enter the store, so the default map, which has all ids, does the work.
             userns.call(id_map if is_reachable(id_map) else subid.default_id_map(), flatten)
         except OSError as e:
             raise HostLimit(
                 f"cannot copy the image into '{upper}': {e.strerror}",
                 hint="free some space, or use the overlay or fuse-overlayfs storage driver",
             ) from e
-        # The copy sets the attributes of the root last: what has a later change time was changed by the container
+        # The copy has set the attributes of its top last. Only a file that the container has changed since can have a
+        # later change time, which no user can set: `diff` and `commit` rely on that.
         plan.copied = os.stat(upper).st_ctime_ns
 
     def mounter(self, plan: RootfsPlan) -> CopiedRoot:
@@ -89,7 +91,7 @@ class CopyDriver:
         """Do nothing: the kernel drops the mount with its namespace."""
 
     def probe(self, directory: str, id_map: IdMap) -> Probe:
-        """Copy and bind a small tree: that needs a user namespace with a mount namespace. Raises HostLimit, OSError."""
+        """Copy and bind a small tree, in a user and mount namespace. Raises HostLimit, OSError."""
         from rootless.storage.drivers.trial_mount import try_driver
 
         return try_driver(self, directory, id_map)

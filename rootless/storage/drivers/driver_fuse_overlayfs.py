@@ -1,11 +1,12 @@
-"""fuse-overlayfs: overlay in user space, for hosts whose kernel cannot (before 5.11, or a file system it refuses).
+"""The fuse-overlayfs driver: an overlay in user space, for kernels before 5.11 and file systems that overlayfs refuses.
 
-Its daemon must live outside of the container's pid namespace, or it would be killed before it has written everything,
-and outside of the container's mount namespace, or it would keep that alive. So a helper (fuse_starter, a process of its
-own, since `sh` uses threads) waits beside the launch; from inside, the mounter sends it the user namespace; the helper
-enters that, starts the daemon in a mount namespace of its own, and sends back the mount as a file descriptor, which the
-mounter attaches to the container's tree. When the container's mount namespace ends, the kernel drops the last mount and
-the daemon ends by itself; `unmount` waits for that and kills what is left. Needs open_tree (Linux 5.2).
+fuse-overlayfs is a daemon. In the container's pid namespace it would be killed before it has written everything; in the
+container's mount namespace it would keep that alive. So it runs outside of both. A helper process, fuse_starter, is
+started before the container's namespaces are made (a process of its own, since the package `sh` uses threads). From
+inside, the mounter sends the container's user namespace to the helper. The helper enters it, starts the daemon in
+another mount namespace, and sends the mount back as a file descriptor, which the mounter attaches in the container.
+When the container's mount namespace ends, the kernel drops the last mount, and the daemon ends by itself; `unmount`
+waits for that, and kills a daemon that stays. All this needs open_tree(2), Linux 5.2.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from rootless.records.id_map import IdMap
     from rootless.storage.drivers import Driver
 
-RECORD = "fuse.json"  # {"pid", "start"} of the daemon, in the container's directory
-ANSWER = 65536
-START_TIMEOUT = 30.0
-END_TIMEOUT = 10.0
+RECORD = "fuse.json"  # in the container's directory: pid and start time of the daemon
+ANSWER = 65536  # bytes of the helper's answer at most
+START_TIMEOUT = 30.0  # seconds
+END_TIMEOUT = 10.0  # seconds that the daemon gets to end by itself, then after SIGTERM, then after SIGKILL
 
 
 def _require_program() -> str:
@@ -47,7 +48,7 @@ def _require_program() -> str:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as e:
-        # the node may be there without the module
+        # /dev/fuse may be there although the kernel's module is not loaded
         is_absent = e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO)
         line = "modprobe fuse" if is_absent else "chmod 0666 /dev/fuse"
         raise HostLimit(f"cannot open '/dev/fuse': {e.strerror}", hint=f"ask the administrator for: {line}") from e
@@ -55,7 +56,7 @@ def _require_program() -> str:
 
 
 class FuseMounter:
-    """Mounts one plan with the helper that was started for it."""
+    """The Mounter: it mounts one plan with the help of the process that it has started."""
 
     __slots__ = ("_pid", "_plan", "_socket")
 
@@ -63,7 +64,7 @@ class FuseMounter:
         from rootless.host.interpreter import worker_command
 
         self._plan = plan
-        # a stream: the plan of an image with hundreds of layers is longer than a packet may be
+        # A stream and no packets: the plan of an image with hundreds of layers is longer than a packet may be
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         argv = worker_command("rootless.storage.drivers.fuse_starter")
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"}
@@ -74,7 +75,7 @@ class FuseMounter:
         self._socket.sendall(struct.pack("!I", len(content)) + content)
 
     def __call__(self, target: str) -> None:
-        """Mount on directory `target`. Raises RuntimeFailure with fuse-overlayfs' own words."""
+        """Mount on directory `target`. Raises RuntimeFailure with the message of fuse-overlayfs."""
         namespace = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             socket.send_fds(self._socket, [b"mount"], [namespace])
@@ -95,12 +96,12 @@ class FuseMounter:
             os.close(fds[0])
 
     def close(self) -> None:
-        """End the helper; the daemon that it may have started goes on."""
+        """Let the helper end; a daemon that it has started goes on."""
         self._socket.close()
         try:
             os.waitpid(self._pid, 0)
         except ChildProcessError:
-            pass  # somebody reaps all children, or this is the forked copy inside the container
+            pass  # the process reaps all its children elsewhere, or this is its forked copy inside the container
 
 
 def _end_daemon(path: str) -> None:
@@ -116,7 +117,8 @@ def _end_daemon(path: str) -> None:
     except (RootlessError, ProcessLookupError):
         return
     try:
-        # The number may be another process by now: the start time decides, after the pidfd holds it fast
+        # The pid may belong to another process by now. The pidfd holds on to one process, and its start time says
+        # whether that is the daemon; the other order would leave a moment in which the pid could change hands.
         if start_time(pid) != start:
             return
         for number in (None, signal.SIGTERM, signal.SIGKILL):
@@ -146,10 +148,11 @@ class FuseOverlayfsDriver:
     form = ChangeForm(has_named_whiteouts=True, keeps_parent_times=False)
 
     def complete(self, plan: RootfsPlan) -> None:
-        """Add `work` and the helper. Raises HostLimit: no program, no /dev/fuse."""
+        """Add `work` and what the helper needs. Raises HostLimit when the program or /dev/fuse is missing."""
         plan.work = f"{plan.directory}/work"
         plan.program = _require_program()
-        # The helper needs the package sh, and the monitor, which starts it, knows no installed packages (`python -S`)
+        # The helper imports the package `sh`. The monitor, which starts it, runs without installed packages (`python
+        # -S`) and could not say where they are.
         plan.site_packages = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
 
     def prepare(self, plan: RootfsPlan, id_map: IdMap) -> None:
@@ -157,15 +160,15 @@ class FuseOverlayfsDriver:
         make_directories(plan, id_map, "work", "fuse")
 
     def mounter(self, plan: RootfsPlan) -> FuseMounter:
-        """What mounts the plan; starts the helper."""
+        """What mounts the plan. The helper is started."""
         return FuseMounter(plan)
 
     def unmount(self, plan: RootfsPlan) -> None:
-        """Wait until the daemon has written everything and ended; kill it when it does not. Raises HostLimit."""
+        """Wait until the daemon has written everything and has ended, and kill one that stays. Raises HostLimit."""
         _end_daemon(f"{plan.directory}/{RECORD}")
 
     def probe(self, directory: str, id_map: IdMap) -> Probe:
-        """Start one for real. Raises HostLimit (no program, /dev/fuse or user namespace), RuntimeFailure, OSError."""
+        """Mount a small tree. Raises HostLimit (no program, /dev/fuse or user namespace), RuntimeFailure, OSError."""
         from rootless.storage.drivers.trial_mount import try_driver
 
         return try_driver(self, directory, id_map)

@@ -1,7 +1,8 @@
-"""The kernel's overlayfs, mounted inside the container's user and mount namespace (Linux 5.11, `userxattr`).
+"""The overlay driver: the kernel's overlayfs, mounted inside the container's user and mount namespace.
 
-The mount dies with its namespace. On kernels before 6.7 all options must fit in one page, so the lower directories get
-one-character names there: links in a tmpfs that exists only while mounting.
+Users may mount overlayfs in a user namespace from Linux 5.11 on, with the option `userxattr`, by which it keeps its
+marks in `user.overlay.*` attributes. The mount ends with its mount namespace. Where the kernel lacks the option
+`lowerdir+` (Linux 6.7), all options must fit in one page, and the layers get short names for the time of mounting.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from rootless.storage.drivers import Driver
 
 _ELSEWHERE = "set ROOTLESS_ROOT to a directory on a local ext4, xfs or btrfs filesystem"
-MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
-# The answers of fsconfig(2) to a key that the kernel does not know; a seccomp filter around us answers the last two
+MAX_LAYERS = 500  # the kernel's OVL_MAX_STACK
+# The errors of fsconfig(2) for a key that the kernel does not know. The last two are those of a seccomp filter, as in
+# a container around this one.
 _UNKNOWN_KEY = (errno.EINVAL, errno.ENOSYS, errno.EPERM)
 
 
 class Overlay:
-    """Mounts one plan in the namespaces of the caller."""
+    """The Mounter: it mounts one plan in the namespaces of its caller."""
 
     __slots__ = ("_plan",)
 
@@ -36,7 +38,7 @@ class Overlay:
         self._plan = plan
 
     def __call__(self, target: str) -> None:
-        """Mount on directory `target`. Raises RuntimeFailure with the kernel's own words."""
+        """Mount on directory `target`. Raises HostLimit (full disk), RuntimeFailure with the kernel's own words."""
         plan = self._plan
         if plan.volatile:
             _forget_incompatible(plan.work)
@@ -50,8 +52,8 @@ class Overlay:
             else:
                 mount_by_page(plan.lowerdirs, plan.upper, plan.work, target, volatile=plan.volatile)
             if os.statvfs(target).f_flag & os.ST_RDONLY and not os.statvfs(plan.upper).f_flag & os.ST_RDONLY:
-                # Without room for its work directory overlayfs mounts read-only, and says so in the kernel's log only:
-                # everything that the container writes would fail, and nobody would know why
+                # Where overlayfs has no room for its work directory it mounts read-only, and says so only in the
+                # kernel's log: everything that the container writes would fail, and nobody would know why.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), plan.work)
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -65,14 +67,14 @@ class Overlay:
             ) from e
 
     def close(self) -> None:
-        """Nothing is held outside of the namespaces."""
+        """Do nothing: there is nothing outside of the namespaces."""
 
 
 def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -> int | None:
-    """A detached overlay mount, or None where the kernel has no `lowerdir+` or no mount file descriptors.
+    """A detached overlay mount; None where the kernel has no `lowerdir+` or no mounts by file descriptors (fsopen(2)).
 
-    `lowerdir+` takes a path as it is; upper and work would be unescaped by some kernels, so they are given as names
-    relative to their directory.
+    `lowerdir+` takes a path as it is. In `upperdir` and `workdir` some kernels take a backslash for an escape, so these
+    two are given as names relative to the directory that they are in.
     """
     try:
         fs = mounts.fsopen("overlay")
@@ -100,7 +102,9 @@ def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -
             mounts.fsconfig_create(fs)
         except OSError as e:
             if e.errno == errno.EINVAL:
-                return None  # Linux before 6.5 takes any key, and reads them only now; mount(2) tells what is wrong
+                # Linux before 6.5 accepts any key and looks at them only now. Perhaps `lowerdir+` was refused; if it
+                # was something else, mount(2) will fail with the true reason.
+                return None
             raise
         return mounts.fsmount(fs)
     finally:
@@ -110,10 +114,11 @@ def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -
 
 
 def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, volatile: bool) -> None:
-    """Mount with mount(2), whose options have to fit into one page.
+    """Mount with mount(2), which takes one page of options.
 
-    So each directory is named by a link of one to three digits, in a tmpfs which is the current directory. It is
-    detached at once: overlayfs resolves the names while it mounts, and the current directory stays as it is.
+    So each directory is named by a link of one to three digits, in a tmpfs that is the current directory. The tmpfs can
+    be detached before the mount: the current directory stays what it is, and overlayfs resolves the names while it
+    mounts.
     """
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -135,10 +140,11 @@ def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, v
 
 
 def _forget_incompatible(work: str) -> None:
-    """Remove the mark by which overlayfs refuses to mount a volatile upper directory once more.
+    """Remove the mark by which overlayfs refuses to mount a `volatile` upper directory once more.
 
-    The mark is there because after a crash of the host such a directory may have lost anything. A restart of the same
-    container is no crash: the page cache still has what was written.
+    A volatile mount writes nothing through to the disk, so that after a crash of the host anything may be missing
+    (overlayfs.rst, "Volatile mount"). A container that is started again without a crash has lost nothing: what it wrote
+    is still in the page cache.
     """
     try:
         os.unlink(f"{work}/work/incompat/volatile/dirty")
@@ -149,7 +155,7 @@ def _forget_incompatible(work: str) -> None:
 
 
 class OverlayDriver:
-    """The driver of most hosts: nothing of it is left when the container's namespaces end."""
+    """The driver of most hosts. Its mount ends with the container's namespaces, and nothing is left."""
 
     __slots__ = ()
     name = "overlay"
@@ -176,7 +182,7 @@ class OverlayDriver:
         """Do nothing: the kernel drops the mount with its namespace."""
 
     def probe(self, directory: str, id_map: IdMap) -> Probe:
-        """Mount one for real. Raises HostLimit (no user namespace, no id map), OSError."""
+        """Mount a small tree, in a user and mount namespace. Raises HostLimit where none can be made, OSError."""
         from rootless.host.facts import kernel_version
         from rootless.host.probes.result import Probe
         from rootless.host.probes.trial import Scratch
@@ -184,7 +190,7 @@ class OverlayDriver:
 
         with Scratch(directory) as base:
             try:
-                # Without user.* attributes overlayfs with `userxattr` cannot mark a directory as opaque or redirected
+                # With `userxattr`, overlayfs marks a directory as opaque or moved by its user.* attributes
                 os.setxattr(base, "user.rootless.probe", b"1")
             except OSError as e:
                 return Probe(self.name, False, f"no user.* extended attributes here: {e.strerror}", _ELSEWHERE)

@@ -1,6 +1,7 @@
-"""The process that starts fuse-overlayfs for one container: see fuse_overlayfs. It serves one request and ends.
+"""The process that starts fuse-overlayfs for one container (see driver_fuse_overlayfs). It serves one request and ends.
 
-fd 3: the plan, then "mount" with the container's user namespace; answered by the mount as an fd, or by an error text.
+From fd 3 it reads the plan, and then the request "mount" with a descriptor of the container's user namespace. It
+answers with a descriptor of the mount, or with the text of an error.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ def main() -> int:
     os.set_inheritable(3, False)
     plan = RootfsPlan.from_job(json.loads(_exactly(channel, struct.unpack("!I", _exactly(channel, 4))[0])))
     sys.path += plan.site_packages
-    import sh  # while the launch goes on beside us
+    import sh  # the start of the container goes on in parallel, so that this costs it no time
 
     request, fds, _, _ = socket.recv_fds(channel, 16, 1)
     if not request or not fds:
-        return 0  # the launch failed before its root file system
+        return 0  # the container's start has failed before its root file system was due
     try:
         mount = _start(sh, plan, fds[0])
     except RootlessError as e:
@@ -47,7 +48,7 @@ def main() -> int:
     else:
         socket.send_fds(channel, [b"+"], [mount])
     sys.stdout.flush()
-    # os._exit: the daemon lives on with its output open, and sys.exit would wait for threads of sh which read that
+    # Not sys.exit: it would wait for the threads by which sh reads the output of the daemon, which lives on
     os._exit(0)
 
 
@@ -62,19 +63,21 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
 
 
 def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
-    """Enter the user namespace, mount, and return the mount as a detached copy.
+    """Enter the user namespace `namespace`, let the daemon mount, and return the mount as a detached copy (an fd).
 
-    Everything that was mounted for it goes again, so that only the copy is left, which the container mounts.
+    What was mounted on the way is unmounted again. The copy is then the only one, and when the container, in which it
+    is attached, has ended, the daemon ends.
     """
-    if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:  # else we were started inside of it
+    # A process may not join the user namespace that it is in: this one may have been started inside of it (setns(2))
+    if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:
         join(namespace)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
-    # fuse-overlayfs becomes a daemon by ending its first process: as a subreaper we are the daemon's parent then, and
-    # can find its number
+    # fuse-overlayfs becomes a daemon by ending its first process. As a subreaper (PR_SET_CHILD_SUBREAPER) this process
+    # becomes the parent of the daemon, and finds its pid among its children.
     set_child_subreaper()
     point = f"{plan.directory}/fuse"
-    # Short names without special characters: fuse-overlayfs splits its options at : and ,
+    # Names that are short and have no special characters: fuse-overlayfs splits its options at ":" and ","
     mounts.mount("tmpfs", point, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=0700")
     os.chdir(point)
     for position, directory in enumerate(plan.lowerdirs):

@@ -1,6 +1,6 @@
-"""The one trial of a storage driver: a real mount through all that containers do to the files of a lower layer.
+"""Tries a storage driver by a real mount, and does to its files what containers do to files of a lower layer.
 
-`doctor`, `info` and `run` read its answer through storage.drivers.choice.
+There is no other trial: `doctor`, `info`, `run` and `build` get its result from storage.drivers.choice.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 
 def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
-    """Mount two layers below `directory` as root of `id_map` and change their files. Raises RootlessError, OSError."""
+    """Mount a layer and a writable directory below `directory`, as root of `id_map`, and change files of the layer.
+
+    Raises RootlessError or OSError when the driver does not work.
+    """
     from rootless.storage.files.removal import delete
 
     base = scratch_path(directory)
     target = f"{base}/merged"
-    make_new_private(base)  # as the directories of containers are
+    make_new_private(base)  # as a container's directory is made: a parent that passes something on must not spoil it
     try:
         _make_lower(base)
         os.mkdir(target)
@@ -60,7 +63,10 @@ def _make_lower(base: str) -> None:
 
 
 def exercise(merged: str) -> None:
-    """Do to mounted layers what needs whiteouts, opaque marks and copy-up; raises HostLimit when a view is wrong."""
+    """Change mounted files so that whiteouts, opaque marks and copying up are needed.
+
+    Raises HostLimit when the tree does not show what was done.
+    """
     os.unlink(f"{merged}/removed")
     with open(f"{merged}/changed", "a", encoding="ascii") as file:
         file.write(" and new")
@@ -69,7 +75,8 @@ def exercise(merged: str) -> None:
     os.rmdir(f"{merged}/emptied")
     os.unlink(f"{merged}/replaced/old")
     os.rmdir(f"{merged}/replaced")
-    os.mkdir(f"{merged}/replaced")  # a directory over a whiteout has to be opaque, or `old` comes back
+    # A directory in place of a whiteout has to be marked as opaque, or the file `old` of the layer shows again
+    os.mkdir(f"{merged}/replaced")
     os.symlink("changed", f"{merged}/link")
     seen = {name: sorted(os.listdir(f"{merged}/{name}")) for name in (".", "replaced")}
     if seen != {".": ["changed", "link", "replaced"], "replaced": []}:

@@ -1,4 +1,4 @@
-"""The directories of a container that its driver writes to. They belong to whoever is root in the container."""
+"""Makes the directories of a container that its driver writes to. They belong to root of the container."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def make_directories(plan: RootfsPlan, id_map: IdMap, *private: str) -> None:
-    """Make `upper`, which shows as the container's /, and `private` directories beside it.
+    """Make `upper`, which the container sees as /, and `private` directories beside it.
 
-    `upper` gets mode and owner of the topmost layer's root: overlayfs shows those of the topmost directory. An image
-    without layers gets an empty one. Raises HostLimit.
+    `upper` gets the mode and the owner of the topmost layer's top directory: the container sees those of `upper`. For
+    an image without layers, an empty directory is made as its layer. Raises HostLimit.
     """
     container_dir, top_directory = plan.directory, plan.lowerdirs[0]
     try:
@@ -38,19 +38,23 @@ def make_directories(plan: RootfsPlan, id_map: IdMap, *private: str) -> None:
 
 
 def empty_layer(container_dir: str) -> str:
-    """The directory that stands for the layers of an image that has none: no driver mounts nothing."""
+    """The empty directory that is the layer of an image without layers: no driver can mount without one."""
     return f"{container_dir}/lower"
 
 
 def is_reachable(id_map: IdMap) -> bool:
-    """Whether root of that map may pass through the user's private directories (with `nomap` he may not)."""
+    """Whether root of the map may enter the user's private directories; with `--userns=nomap` it may not."""
     return id_map.to_container_uid(os.geteuid()) is not None and id_map.to_container_gid(os.getegid()) is not None
 
 
 def _give(
     container_dir: str, private: tuple[str, ...], root: tuple[int | None, int | None], top: os.stat_result
 ) -> None:
-    """Another id of the user's is root in the container (--userns keep-id, --uidmap): chown where all are mapped."""
+    """Give the directories to the container's root where that is a subordinate id (`--userns=keep-id`, `--uidmap`).
+
+    root: its ids on the host; top: the status of the topmost layer's directory. Only a process in a namespace that maps
+    all of the user's ids may give files to them: one with the default map.
+    """
     from rootless.host import subid, userns
 
     mine = subid.default_id_map()

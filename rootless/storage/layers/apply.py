@@ -1,9 +1,9 @@
-"""Archive entries to files below one directory: the layer in overlayfs' own form. It never leaves that directory.
+"""Makes the files of an archive below one directory: the layer in overlayfs' own form. It never leaves the directory.
 
-The process is chrooted to the directory (the second wall); here every parent is opened name by name without following
-links (the first wall), and the last name is never followed. Whiteouts become character devices 0:0 and opaque
-directories get `user.overlay.opaque`, which the kernel and fuse-overlayfs both read; where the file system has neither,
-the names of the image format stay (`.wh.`), which fuse-overlayfs and the copy driver read.
+Two walls keep a hostile archive inside: each directory on the way to a file is opened below the one above it, without
+following links, and the process has that directory as its root. Whiteouts become character devices 0:0 and opaque
+directories get `user.overlay.opaque`, which the kernel and fuse-overlayfs both read. Where the file system has neither,
+the `.wh.` names of the image format (image-spec layer.md) stay, which fuse-overlayfs and the copy driver read.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from rootless.storage.tar.inflate import Inflated
     from rootless.storage.tar.recipe import RecipeWriter
 
-CACHED = 200  # open parents at a time
+CACHED = 200  # directories that are kept open for the next members
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Applier:
-    """Applies one archive to the directory `root` (an fd).
+    """Applies one archive to the directory `root` (an fd). recipe: notes which file has which bytes of the archive.
 
-    links: (path, target) of hard links whose target is not in this layer; implied: directories without an entry;
-    whiteouts: paths that are marked as deleted, whether a layer below has them or not.
-    recipe: where the files that the archive's bytes went to are noted.
+    links: target by path of the hard links whose target is not in this layer; implied: directories that have no entry
+    of their own; whiteouts: paths that are marked as deleted, whether a layer below has them or not; markers: as in
+    LayerContent; replaced: what the archive has brought and then replaced.
     """
 
     __slots__ = (
@@ -214,7 +214,7 @@ class Applier:
         except FileExistsError:
             fresh = False
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                # What was there hid a directory of the lower layers as a whole; this one must hide it as well
+                # The file or whiteout that was there hid a directory of the lower layers as a whole: so must this one
                 self._replace(path, parent, name)
                 os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
                 fd = self._open_directory(parent, path, name)
@@ -225,8 +225,8 @@ class Applier:
         self._directories[path] = entry.mtime
 
     def _dress_directory(self, path: bytes, fd: int, entry: TarEntry, *, fresh: bool) -> None:
-        """Give a directory its attributes: at the end of the layer where what is made in it until then would get some
-        of them as well, although the archive says nothing of it."""
+        """Give a directory its attributes. Those that new files in it would inherit, against what the archive says of
+        these files, it gets when all members are applied."""
         self._late.pop(path, None)
         if not self._attributes.is_passed_on(entry):
             self._attributes.directory(fd, entry, fresh=fresh)
@@ -251,7 +251,7 @@ class Applier:
             source = self._parent(target[:-1], make=False)
             status = os.stat(target[-1], dir_fd=source, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
-            # Only in a lower layer, if anywhere: `finish` looks there. What this layer has under the name goes now
+            # The target is in a lower layer, if anywhere: FinishJob looks there. What this layer has at `path` goes now
             self._clear_way(path, parent, name)
             self.links[path] = target_path
             return
@@ -267,7 +267,7 @@ class Applier:
             os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 
     def _whiteout(self, names: list[bytes], source: Inflated, entry: TarEntry) -> None:
-        """`.wh.NAME` and `.wh..wh..opq`: they speak of the lower layers only (image-spec layer.md)."""
+        """Apply `.wh.NAME` or `.wh..wh..opq`, which hide what lower layers have and nothing of this one (layer.md)."""
         name = names[-1]
         if any(part.startswith(WHITEOUT) for part in names[:-1]):
             raise InvalidInput(f"layer has an entry inside of a whiteout: '{shown(entry.name)}'")
@@ -279,7 +279,7 @@ class Applier:
             return
         hidden = name[len(WHITEOUT) :]
         if hidden in (b"", b".", b"..") or hidden.startswith(WHITEOUT):
-            # `.wh..wh.plnk` and the like are AUFS' own; docker skips them, and nothing of an image may look like them
+            # `.wh..wh.plnk` and the like are of AUFS, and docker skips them. `Replaced` relies on that no file has one
             if hidden.startswith(WHITEOUT) and len(hidden) > len(WHITEOUT):
                 return
             raise InvalidInput(f"layer has a whiteout of no name: '{shown(entry.name)}'")
@@ -310,8 +310,8 @@ class Applier:
     def _mark_opaque(self, path: bytes, fd: int) -> None:
         """Mark directory `path` as opaque: what lower layers have in it is hidden.
 
-        Whiteouts below it are removed. overlayfs hides them only where it merges a directory with lower ones, and would
-        list their names here.
+        Whiteouts below it are removed. overlayfs hides a whiteout only in a directory that it merges with lower ones;
+        in an opaque one, which it does not merge, the names of whiteouts would be listed.
         """
         if self._is_below_opaque(path):
             return
@@ -363,7 +363,7 @@ class Applier:
         self._replace(path, parent, name)
 
     def _replace(self, path: bytes, parent: int, name: bytes) -> None:
-        """Remove what this layer already has under a name: a whiteout, or an earlier entry (a duplicate)."""
+        """Remove what this layer already has at `path`: a whiteout, or the file of an earlier member."""
         if path in self.whiteouts:
             self.whiteouts.discard(path)
         else:
@@ -387,12 +387,12 @@ class Applier:
             self.links = {p: t for p, t in self.links.items() if not p.startswith(prefix)}
 
     def _real(self, path: bytes) -> bytes:
-        """Where `path` lies: itself, unless a link was followed for this entry."""
+        """The path at which the file of `path` lies: another one when a link was followed for this member."""
         return real_path(self._root, path) if self._loose else path
 
     def _parent(self, names: list[bytes], *, make: bool = True) -> int:
-        """O_PATH fd of the directory `names`, kept by the cache. Missing ones are made (0755, root) unless `make` is
-        False; a link of this layer is followed as a chroot would, and is not cached."""
+        """O_PATH fd of the directory `names`, which the cache keeps open. Missing directories are made (0755, 0:0)
+        unless `make` is False. A link of this layer on the way is followed inside of `root`, and is not cached."""
         if not names:
             return self._root
         path = b"/".join(names)
@@ -440,7 +440,7 @@ class Applier:
         self._loose.clear()
 
     def _end_directory(self, path: bytes, mtime: int) -> None:
-        """Directories last: every file made in them changed their time, and would have inherited from them."""
+        """Finish a directory last: each file made in it changed its time, and would have inherited its attributes."""
         if len(self._cache) > CACHED or self._loose:
             self._forget()
         names = path.split(b"/") if path else []

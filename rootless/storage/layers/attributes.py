@@ -1,7 +1,7 @@
-"""Owner, mode and extended attributes of archive entries, as far as the id map and the host can keep them.
+"""Gives files the owner, mode and extended attributes of their archive entries, as far as id map and host allow.
 
-What they cannot is noted (storage.owners.overrides), so that it is not lost for the layers made of it. What an image
-must not bring (the marks of overlay file systems) is dropped here. It creates no files.
+Owners and modes that they do not allow are noted (storage.owners.overrides), so that layers made from the files have
+them. What an image must not bring, the marks of overlay file systems, is dropped. It creates no files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.tar.tarstream import TarEntry
 
-# Marks of overlay file systems: an image that brings its own could delete or redirect what is below it
+# Marks of overlay file systems, and this tool's notes: an image that brings its own could hide files of the layers
+# below it, show one of their directories in another place, or claim an owner
 PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
 KEPT = ("user.", "security.capability", "system.posix_acl_")
 ACCESS_ACL = "system.posix_acl_access"
@@ -29,8 +30,11 @@ NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 
 
 class LayerAttributes:
-    """What can be kept. uids, gids: mapped ids as (first, count); single: only one id is, so that directories stay
-    writable for their owner. noted: lines for the layer's table of owners."""
+    """Gives attributes to the files of one layer.
+
+    uids, gids: the mapped ids as (first, count); single: whether only one id is mapped, so that directories must stay
+    writable for their owner on disk. lost: what could not be kept; noted: lines for the layer's table of owners.
+    """
 
     __slots__ = ("_gids", "_single", "_uids", "lost", "noted")
 
@@ -42,21 +46,23 @@ class LayerAttributes:
         self.noted: list[bytes] = []
 
     def need_more(self, entry: TarEntry) -> bool:
-        """Whether a directory just made with the plain mode bits of its entry lacks something yet."""
+        """Whether a directory that was just made, with the bits 0777 of its entry's mode, needs `directory`."""
         return bool(entry.xattrs or entry.mode & 0o7000 or entry.uid or entry.gid or self._single)
 
     @staticmethod
     def is_passed_on(entry: TarEntry) -> bool:
-        """Whether what is made in the directory of this entry would get something from it: its group (set-gid bit, or
-        a file system mounted with `grpid`) or its access control list."""
+        """Whether files made in the directory of this entry would inherit its group (by the set-gid bit, or on a file
+        system mounted with `grpid`) or its access control list."""
         return bool(entry.gid or entry.mode & stat.S_ISGID or DEFAULT_ACL in entry.xattrs)
 
     def directory(self, fd: int, entry: TarEntry, *, fresh: bool = True) -> None:
-        """Owner, mode and extended attributes; `fd` may be an O_PATH one. fresh: no entry named it before, else it
-        keeps nothing of the earlier one's."""
+        """Give a directory the owner, mode and extended attributes of its entry. `fd` may be one of O_PATH.
+
+        fresh: whether this is the first entry for it. Nothing is kept of what an earlier entry gave it.
+        """
         mode = entry.mode
         owned = self.keeps(entry)
-        # one who has one id must be able to delete what is in it without a namespace
+        # A user with one id must be able to delete the tree without a namespace
         noted = not owned or (self._single and mode & 0o700 != 0o700)
         if noted:
             mode = on_disk(mode, stat.S_IFDIR)
@@ -81,7 +87,7 @@ class LayerAttributes:
         return False
 
     def own(self, parent: int, path: bytes, entry: TarEntry) -> bool:
-        """Owner of a link or pipe, or a note of it; whether it is the real one."""
+        """Give a link or pipe its owner, or note it. True when the file has the owner on disk."""
         if not self.keeps(entry):
             format = stat.S_IFIFO if entry.type == FIFO else stat.S_IFLNK
             self.noted.append(overrides.line(path, Override(entry.uid, entry.gid, entry.mode & 0o7777, format)))
@@ -91,7 +97,8 @@ class LayerAttributes:
         return True
 
     def unowned_mode(self, mode: int) -> int:
-        """Mode of a file without its owner: with a range of ids a set-id bit would make it run as somebody else."""
+        """The mode of a file that cannot have its owner. It has no set-id bits where a range of ids is mapped: the
+        program would run as whoever owns the file in its owner's place."""
         return mode if self._single else mode & 0o1777
 
     def note(self, fd: int, entry: TarEntry | None, format: int = stat.S_IFREG) -> None:
@@ -111,7 +118,8 @@ class LayerAttributes:
             self.lost.xattrs += 1
 
     def set_xattrs(self, fd: int, entry: TarEntry) -> None:
-        """Extended attributes of an open file; what the image may not bring or the host cannot keep is counted."""
+        """Set the extended attributes of an open file. Those that an image may not bring or the host cannot keep are
+        counted as lost."""
         for name, value in entry.xattrs.items():
             if name.startswith(PLANTED) or not name.startswith(KEPT):
                 self.lost.xattrs += 1

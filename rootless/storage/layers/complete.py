@@ -1,8 +1,8 @@
-"""The part of a layer that needs the layers below it: hard links to their files, attributes of implied directories,
-marks of what is deleted.
+"""Completes an unpacked layer with what needs the layers below it.
 
-overlayfs shows a layer's directory with the attributes of the topmost one, so a directory that the archive only implies
-gets those of the layer below; a link cannot span layers, so the file is copied up (blocks shared where possible).
+A hard link cannot lead to a file of another layer, so the file is copied into this one (blocks shared where possible).
+overlayfs shows a directory with the attributes that the topmost layer gives it, so a directory that the archive only
+implies gets those of the layer below. Whiteouts of what no layer below has are taken out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def complete(target: str, lowers: Sequence[str], unfinished: Unfinished) -> None:
-    """Make the links, set the attributes, take away needless marks; lowers: topmost first. Runs inside the user
-    namespace.
+    """Complete the tree `target`, inside the user namespace. lowers: the trees of the layers below, topmost first.
 
-    Raises InvalidInput when a link's target is in no layer.
+    Raises InvalidInput when the target of a hard link is in no layer.
     """
     os.umask(0)
     layers = [os.open(directory, PATH_DIRECTORY) for directory in (target, *lowers)]
@@ -78,8 +77,11 @@ def _link(
 
 
 def _drop_needless(layers: Sequence[int], whiteouts: Sequence[str]) -> None:
-    """Take out the marks that delete nothing. In a directory that no layer below has, overlayfs shows such a mark as a
-    name that cannot be looked at: it filters only directories that it merges."""
+    """Take out the whiteouts that delete nothing.
+
+    overlayfs filters whiteouts only out of directories that it merges. In a directory that no layer below has, it would
+    list the whiteout's name, and any look at the file would fail with ENOENT.
+    """
     for directory, names in by_directory(whiteouts).items():
         needless = needless_whiteouts(layers[1:], directory, names)
         if needless is None:
@@ -103,7 +105,7 @@ def _drop_needless(layers: Sequence[int], whiteouts: Sequence[str]) -> None:
 
 
 def by_directory(paths: Iterable[str]) -> dict[str, list[str]]:
-    """The names of `paths`, by their directory."""
+    """The last names of `paths`, grouped by the directory that they are in."""
     found: dict[str, list[str]] = {}
     for path in paths:
         directory, _, name = path.rpartition("/")
@@ -112,8 +114,10 @@ def by_directory(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def needless_whiteouts(lowers: Sequence[int], directory: str, names: Sequence[str]) -> list[str] | None:
-    """Those of `names` that no layer (fds of the trees, topmost first) shows in `directory`; None when all are because
-    no layer shows that directory."""
+    """Those of `names` that the layers below do not show in `directory`, so that a whiteout of them deletes nothing.
+
+    lowers: fds of the layers' trees, topmost first. None when the layers do not even show `directory`.
+    """
     places = _lower_directories(lowers, directory)
     try:
         return None if not places else [name for name in names if not _shows(places, name)]
@@ -133,7 +137,7 @@ def _shows(places: Sequence[int], name: str) -> bool:
 
 
 def _lower_directories(layers: Sequence[int], path: str) -> list[int]:
-    """The directories that make up `path` in the union of the layers: fds, topmost first, for the caller to close."""
+    """The layers' directories that the union merges at `path`: fds, topmost first, which the caller closes."""
     places = _until_opaque([os.dup(layer) for layer in layers])
     for name in filter(None, path.split("/")):
         found: list[int] = []
@@ -156,7 +160,7 @@ def _lower_directories(layers: Sequence[int], path: str) -> list[int]:
 
 
 def _until_opaque(places: list[int]) -> list[int]:
-    """The directories down to the first that hides those below it; the others are closed."""
+    """Those of the directories, topmost first, that no opaque one above them hides; the hidden ones are closed."""
     for position, fd in enumerate(places):
         if is_opaque(fd):
             for hidden in places[position + 1 :]:
@@ -180,7 +184,8 @@ def _walk(layer: int, path: str) -> int | None:
 
 
 def _find(layers: Sequence[int], path: str) -> tuple[int, str, os.stat_result] | None:
-    """(directory fd, name, status) of `path` as the union of the layers shows it, whiteouts honoured."""
+    """(directory fd, name, status) of what the union of the layers shows at `path`; None for nothing. The caller closes
+    the fd."""
     *parents, name = path.split("/")
     for layer in layers:
         fd = os.dup(layer)

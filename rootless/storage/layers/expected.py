@@ -1,6 +1,6 @@
-"""What a tree must look like after its layer's archive was applied: by path, without touching a file.
+"""Works out from an archive alone what the tree of its layer must look like. It touches no file.
 
-It mirrors `apply` for well-formed archives; where an archive goes through its own links, names are resolved as there.
+It follows the same rules as `storage.layers.apply`, also for members whose path leads through a link of the archive.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 
 class Expected:
-    """entries: the last one of each path (b"" is the root), with links already replaced by what they link to; lower:
-    paths of links to files of lower layers; whiteouts: paths that hide; opaque: directories that hide all."""
+    """The tree that an archive makes.
+
+    entries: the entry that counts for each path (b"" is the root); a hard link has that of the file that it links to;
+    lower: paths of hard links to files of lower layers; whiteouts: paths that hide what lower layers have there;
+    opaque: directories that hide everything that lower layers have in them.
+    """
 
     __slots__ = ("_parents", "_real", "entries", "lower", "opaque", "whiteouts")
 
@@ -81,7 +85,7 @@ class Expected:
         self.entries[path] = entry
 
     def _place(self, names: list[bytes]) -> bytes:
-        """Where an entry comes, with the directories above it noted."""
+        """The path at which an entry comes to lie; the directories above it are noted as parents."""
         directory = self._resolve(names[:-1])
         above = directory
         while above and above not in self._parents:
@@ -93,7 +97,7 @@ class Expected:
         return self._below(directory, names[-1])
 
     def _clear(self, path: bytes, before: TarEntry | None) -> None:
-        """Something else takes the place of `path`."""
+        """Forget what was at `path`, and below it, because something else takes its place. before: its entry."""
         self.whiteouts.discard(path)
         is_directory = path in self._parents or (before is not None and before.type == DIRECTORY)
         if before is None and not is_directory:
@@ -110,7 +114,7 @@ class Expected:
     def _whiteout(self, names: list[bytes]) -> None:
         hidden = names[-1][len(WHITEOUT) :]
         if hidden.startswith(WHITEOUT) and names[-1] != OPAQUE_NAME:
-            return  # AUFS' own
+            return  # one of AUFS' own files, which `apply` skips too
         path = self._place([*names[:-1], hidden])
         if names[-1] == OPAQUE_NAME:
             self.opaque.add(self._resolve(names[:-1]))
@@ -126,7 +130,7 @@ class Expected:
         return directory + b"/" + name if directory else name
 
     def _resolve(self, names: list[bytes]) -> bytes:
-        """The directory `names` with the links of the archive followed, as a chroot would."""
+        """The path of the directory `names` when links of the archive are followed with the tree as the root."""
         wanted = b"/".join(names)
         found = self._real.get(wanted)
         if found is None:

@@ -1,7 +1,7 @@
-"""What the process that works on layers is asked to do, and what it answers: one class for each job and each answer.
+"""The jobs for the process that works on layers, and its answers: one class for each.
 
-worker_client writes a job and unpack_worker reads it; the answer goes the other way, and `worker_client.run` gives it
-back. Paths are absolute and the user's own.
+worker_client writes a job and unpack_worker reads it; the answer goes the other way, and `worker_client.run` returns
+it. Paths are absolute and lie in the user's store.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 
 class UnpackJob:
-    """Unpack an archive, which follows the job, into the empty directory `target`, and write its recipe beside it.
-
-    diff_id: what the tar's digest must be, None when any will do.
+    """Unpack an archive into the empty directory `target`, and write its recipe beside that. The archive's bytes follow
+    the job on the same pipe. diff_id: the digest that the uncompressed tar must have, None when any will do.
     """
 
     __slots__ = ("diff_id", "target")
@@ -51,8 +50,8 @@ class Unfinished:
     """What is left to do in an unpacked tree.
 
     links: (path, target) of hard links to files of the layers below; implied: directories without an entry of their
-    own; replaced: name of the directory in the tree with what the archive itself has replaced, "" without one;
-    whiteouts: paths that the layer deletes, of which some may be in no layer below.
+    own; replaced: name of the directory in the tree that holds what the archive has brought and then replaced, "" for
+    none; whiteouts: paths that the layer deletes, of which some may be in no layer below.
     """
 
     __slots__ = ("implied", "links", "replaced", "whiteouts")
@@ -110,7 +109,7 @@ class Unpacked:
 
 
 class FinishJob(QuietJob):
-    """Make in the tree `target` what needed the lower layers (topmost first), and take out what was replaced."""
+    """Complete the tree `target` with the help of the layers below (topmost first), and take out what was replaced."""
 
     __slots__ = ("lowers", "target", "unfinished")
     operation: ClassVar[str] = "finish"
@@ -131,7 +130,8 @@ class FinishJob(QuietJob):
 
 
 class RemapJob:
-    """Copy the tree `source` into the empty directory `target` with the owners that `other_map` gives."""
+    """Copy the tree `source`, which has owners by the default id map, into the empty directory `target` with owners by
+    `other_map`."""
 
     __slots__ = ("other_map", "source", "target")
     operation: ClassVar[str] = "remap"
@@ -176,7 +176,7 @@ class DeleteJob(QuietJob):
 
 
 class RebuildJob(QuietJob):
-    """Write the tars of the layers `names`, directories in `top`, one after the other to the descriptor `out`."""
+    """Write the tars of layers one after the other to the descriptor `out`. names: the layers' directories in `top`."""
 
     __slots__ = ("names", "out", "top")
     operation: ClassVar[str] = "rebuild"
@@ -199,8 +199,8 @@ class RebuildJob(QuietJob):
 class VerifyJob:
     """Compare the tree of the layer in `directory` with its recipe and archive.
 
-    lost: what unpacking could not keep; lowers: the trees of the layers below, topmost first, None when they cannot be
-    had: then nobody knows which deletions need a mark.
+    lost: what unpacking could not keep; lowers: the trees of the layers below, topmost first, None when one is missing:
+    then nobody can know which whiteouts delete something.
     """
 
     __slots__ = ("directory", "lost", "lowers")
@@ -228,7 +228,8 @@ class VerifyJob:
 
 
 class Verified:
-    """The answer to VerifyJob. diff_id: of the tar as it is made now; count: of differences; texts: the first ones."""
+    """The answer to VerifyJob. diff_id: digest of the tar as the tree gives it now; count: number of differences;
+    texts: descriptions of the first ones."""
 
     __slots__ = ("count", "diff_id", "texts")
 
@@ -271,7 +272,7 @@ class MeasureJob:
 
 
 class Measured:
-    """The answer to MeasureJob. sizes: of each path (allocated bytes, inodes, bytes of content), as in TreeSize."""
+    """The answer to MeasureJob. sizes: for each path (allocated bytes, inodes, bytes of content), as in TreeSize."""
 
     __slots__ = ("sizes",)
 
@@ -289,8 +290,8 @@ class Measured:
 
 
 class Changed:
-    """What a container may have changed. plan: of its storage driver; container_map: its ids; exclude: paths where
-    something is mounted, which the runtime may have made, and which are no change then."""
+    """The container whose changes are asked for. plan: its storage driver's; container_map: its id map; exclude: paths
+    where something is mounted: the runtime may have made them, and then they are no change."""
 
     __slots__ = ("container_map", "exclude", "plan")
 
@@ -316,10 +317,10 @@ class Changed:
 
 
 class CommitJob:
-    """Make a layer of what a container has changed, in the directory `target` with an empty `diff` in it.
+    """Make a layer of what a container has changed, in the directory `target`, which has an empty `diff` in it.
 
-    timestamp: seconds since the epoch that no file's time is later than, None for no such bound; move: the writable
-    directory may become the layer; squash: the layer is to hold the whole tree.
+    timestamp: seconds since the epoch, which replace any later time, None to keep all times; move: whether the writable
+    directory may become the layer; squash: whether the layer is to hold the whole tree.
     """
 
     __slots__ = ("changed", "move", "squash", "target", "timestamp")
@@ -377,7 +378,7 @@ class ChangesJob:
 
 
 class CompareJob:
-    """List what is different between the trees of two images: directories of their layers, topmost first."""
+    """List what is different between two images. one, other: the trees of their layers, topmost first."""
 
     __slots__ = ("one", "other")
     operation: ClassVar[str] = "compare"
@@ -401,7 +402,7 @@ class CompareJob:
 
 
 class ChangeList:
-    """The answer to ChangesJob and CompareJob. changes: (A, C or D, path)."""
+    """The answer to ChangesJob and CompareJob. changes: (kind, path) with A for added, C for changed, D for deleted."""
 
     __slots__ = ("changes",)
 

@@ -1,4 +1,4 @@
-"""What is noted of an unpacked layer beside its tree: the file `layer.json`. It neither reads nor writes the file."""
+"""The content of `layer.json`, the record beside an unpacked layer's tree. It neither reads nor writes the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rootless.records.fields import Fields
 
 
 class LostAttributes:
-    """Counts of what could not be kept: owners that the id map lacks, device nodes, extended attributes."""
+    """How much of an archive could not be kept on disk: owners that the id map lacks, devices, extended attributes."""
 
     __slots__ = ("devices", "owners", "xattrs")
 
@@ -28,11 +28,11 @@ class LostAttributes:
 
 
 class LayerContent:
-    """What is in a layer, as whoever made its tree has seen it.
+    """What is in a layer, as it was found when its tree was made.
 
-    diff_id: digest of its tar; tar_size: bytes of its tar, 0 in layers made before there were recipes; size: bytes of
-    its files; entries: members of its tar; markers: how the tree says what is deleted, "overlay" (devices 0:0,
-    extended attributes) or "names" (`.wh.` files).
+    diff_id: digest of the uncompressed tar; tar_size: bytes of that tar, 0 in layers made before there were recipes;
+    size: bytes of its files; entries: members of the tar; markers: how the tree says what is deleted, "overlay"
+    (devices 0:0 and extended attributes) or "names" (`.wh.` files).
     """
 
     __slots__ = ("diff_id", "entries", "lost", "markers", "size", "tar_size")
@@ -71,8 +71,11 @@ class LayerContent:
 
 
 class LayerRecord:
-    """layer.json. parent: chain id of the layer below; id_map: the key of the map that its owners are of; has_recipe:
-    its tar can be made again (layers made before there were recipes have their blob instead)."""
+    """The record layer.json.
+
+    parent: chain id of the layer below, None at the bottom; id_map: key of the id map by which files have their owners;
+    has_recipe: whether its tar can be made again. Layers made before there were recipes have their blob instead.
+    """
 
     __slots__ = ("content", "has_recipe", "id_map", "parent")
 

@@ -1,11 +1,11 @@
-"""Unpacked layers by chain id: each once, shared read-only. The unpacking itself happens in unpack_worker's process.
+"""The unpacked layers of a store, by chain id (image-spec config.md): each is there once, and all users share it.
 
-    layers/<chain>/{diff/, layer.json, recipe.zst}   owners by the user's default id map; how to make its tar again
+    layers/<chain>/{diff/, layer.json, recipe.zst}   the tree, with owners by the user's default id map, and its recipe
     layers/<chain>+<map key>/{diff/, layer.json}     the same tree with owners by another id map
 
-A layer is complete when its directory has its final name. Layers of one image may be unpacked in parallel: what needs
-the parents (hard links to files of lower layers, directories that the archive only implies) is done at the end, when
-they are there.
+A layer is complete when its directory has its final name. Layers of one image may be unpacked in parallel. What needs
+the layers below (hard links to their files, directories that the archive only implies) is done at the end, when they
+are there. The unpacking itself happens in the process of unpack_worker.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
     Names = list[str]
 
-_GRACE = 30.0  # seconds in which the unpacking of a parent must begin once its child is read
-_POLL = 0.05
+_GRACE = 30.0  # seconds within which the unpacking of a layer must begin when the one above it is read and needs it
+_POLL = 0.05  # seconds
 _AT_FDCWD = -100
 
 
 class LayerArchive(NamedTuple):
-    """What a layer is unpacked from.
+    """The archive from which a layer is unpacked.
 
-    parent: chain id of the layer below, None at the bottom; diff_id: what the digest of the tar must be, None when any
-    will do; stream: its first bytes say how it is compressed; progress: called with the number of bytes of each piece
-    read.
+    parent: chain id of the layer below, None at the bottom; diff_id: the digest that the uncompressed tar must have,
+    None when any will do; stream: the archive's bytes, of which the first ones say how they are compressed; progress:
+    called with the number of bytes of each piece that was read.
     """
 
     parent: str | None
@@ -56,10 +56,10 @@ class LayerArchive(NamedTuple):
 class LayerOptions(NamedTuple):
     """How a layer is made of a writable directory.
 
-    move: the directory becomes the layer and the plan is used up, instead of a copy; with the copy driver it stays, and
-    its changes are copied. timestamp: seconds since the epoch, later times of files become this. exclude: paths where
-    something is mounted: what the runtime made there is no change. squash: the layer holds the whole tree, not only the
-    changes, and has no parent.
+    move: whether the directory itself may become the layer, after which its plan cannot be mounted any more; else it is
+    copied. The copy driver's directory holds the whole image, so that its changes are always copied.
+    timestamp: seconds since the epoch, which replace any later time of a file; exclude: paths where something is
+    mounted: what the runtime made there is no change; squash: whether the layer holds the whole tree and has no parent.
     """
 
     move: bool = False
@@ -71,7 +71,7 @@ class LayerOptions(NamedTuple):
 class Layers:
     """The unpacked layers of the store at `root`: its directory `layers`.
 
-    default_map: gives the user's default id map, which costs a look at the host and is asked for only when it is used.
+    default_map: returns the user's default id map. It costs a look at the host, so it is called only when needed.
     """
 
     __slots__ = ("_default_map", "_root", "directory")
@@ -82,11 +82,11 @@ class Layers:
         self.directory = f"{root}/layers"
 
     def has(self, chain_id: str) -> bool:
-        """True when the layer is unpacked."""
+        """Whether the layer is unpacked."""
         return os.path.exists(f"{self.directory}/{hex_of(chain_id)}")
 
     def record(self, chain_id: str) -> LayerRecord:
-        """What unpacking noted. Raises NotFound; InvalidInput when the record is damaged."""
+        """The layer's record. Raises NotFound; InvalidInput when it is damaged."""
         from rootless.storage.layers.layer_record import LayerRecord
 
         path = f"{self.directory}/{hex_of(chain_id)}/layer.json"
@@ -101,11 +101,11 @@ class Layers:
         return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
 
     def unpack(self, chain_id: str, archive: LayerArchive) -> None:
-        """Unpack one layer from its compressed bytes; the archive's stream is always read to its end, once.
+        """Unpack one layer. The archive's stream is always read to its end, even when the layer is here already.
 
-        Several layers may be unpacked at once, from threads too; a layer that another process is unpacking is
-        waited for. Start them bottom first: one with links into lower layers waits for its parent.
-        Raises InvalidInput (archive breaks the rules), DigestMismatch (diff_id), HostLimit (no space, no namespaces).
+        Several layers may be unpacked at once, by threads too. A layer that another process is unpacking is waited for.
+        The bottom layer must be started first: one that needs the layers below waits for them.
+        Raises InvalidInput (archive breaks the rules), DigestMismatch (diff_id), HostLimit (no room, no namespaces).
         """
         with self._lock(chain_id):
             if self.has(chain_id):
@@ -121,8 +121,10 @@ class Layers:
                 raise
 
     def unpack_new(self, archive: LayerArchive) -> str:
-        """Unpack a layer of which nothing is known yet; its chain id (`record` has diff_id and tar_size). Else as
-        `unpack`; the parent is there already."""
+        """Unpack a layer whose digest is not known yet, on a parent that is there, and return its chain id.
+
+        Raises as `unpack`.
+        """
         temporary = self._make()
         try:
             return self._publish_new(temporary, self._unpack(temporary, archive))
@@ -131,9 +133,9 @@ class Layers:
             raise
 
     def commit(self, plan: RootfsPlan, container_map: IdMap, options: LayerOptions) -> str | None:
-        """Make a layer of what a container has changed; its chain id, or None when that is nothing.
+        """Make a layer of what a container has changed; returns its chain id, None when nothing was changed.
 
-        plan: of its driver, on layers of this store; container_map: its ids. Raises InvalidInput, HostLimit.
+        plan: its driver's, on layers of this store; container_map: its id map. Raises InvalidInput, HostLimit.
         """
         from rootless.storage.layers.jobs import Changed, CommitJob
         from rootless.storage.layers.layer_record import LayerRecord
@@ -164,7 +166,7 @@ class Layers:
         return f"sha256:{os.path.basename(directory).partition('+')[0]}"
 
     def _unpack(self, temporary: str, archive: LayerArchive) -> LayerRecord:
-        """Unpack into `temporary`; the layer's record."""
+        """Unpack into the directory `temporary`, and return the layer's record."""
         from rootless.storage.layers.jobs import FinishJob, UnpackJob
         from rootless.storage.layers.layer_record import LayerRecord
 
@@ -185,23 +187,24 @@ class Layers:
         return LayerRecord(content, archive.parent, self._default_map().key())
 
     def _run(self, job: Job[_Answer], archive: LayerArchive | None = None) -> _Answer:
-        """Do a job in the worker; it reads the bytes of `archive`."""
-        from rootless.storage.layers import worker_client  # `run` only asks where layers lie
+        """Do a job in a worker, which gets the bytes of `archive`, and return its answer."""
+        # Imported here: a plain start of a container only asks where layers lie, and needs no worker
+        from rootless.storage.layers import worker_client
 
         if archive is None:
             return worker_client.run(job, self._default_map())
         return worker_client.run(job, self._default_map(), stream=archive.stream, progress=archive.progress)
 
     def _delete(self, temporary: str) -> None:
-        """Remove a tree that gets no name."""
+        """Remove the directory of a layer that was not completed."""
         from rootless.storage.layers.jobs import DeleteJob
 
         self._run(DeleteJob(temporary))
 
     def replace(self, chain_id: str, parent_chain_id: str | None, diff_id: str, stream: ByteSource) -> None:
-        """Unpack a damaged layer anew from its uncompressed tar; the old tree goes into the store's quarantine.
+        """Unpack a damaged layer anew; the old tree goes into the store's quarantine.
 
-        Containers that run keep the old one. Raises as `unpack`, and leaves the old one in its place then.
+        Containers that run keep the old tree. Raises as `unpack`, and leaves the old tree in its place then.
         """
         quarantine = ensure_private(f"{self._root}/quarantine")
         with self._lock(chain_id):
@@ -224,18 +227,18 @@ class Layers:
 
     @staticmethod
     def _carry_over(old: str, new: str) -> None:
-        """What is known of a layer beside its tree."""
+        """Copy blobs.json, which says where the layer was pushed, from the directory `old` to `new`."""
         try:
             with open(f"{old}/blobs.json", "rb") as known, open(f"{new}/blobs.json", "wb") as kept:
                 kept.write(known.read(1 << 20))
         except OSError:
-            pass  # a memory only
+            pass  # without it, the next push only does more work
 
     def lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap | None = None) -> Names:
-        """The directories of an image's layers, topmost first. chain_ids: bottom first, as image.manifest.chain_ids.
+        """The trees of an image's layers, topmost first. chain_ids: bottom first, as image.manifest.chain_ids.
 
-        For another id map than the store's default a copy with that map's owners is made at first use (its blocks
-        shared where the filesystem can) and kept. Raises NotFound when a layer is not unpacked, HostLimit.
+        For an id map other than the store's default, a copy with owners by that map is made at its first use (sharing
+        blocks where the file system can) and kept. Raises NotFound when a layer is not unpacked, HostLimit.
         """
         default = self._default_map()
         suffix = "" if id_map is None or id_map.key() == default.key() else f"+{id_map.key()}"
@@ -252,7 +255,7 @@ class Layers:
         return directories
 
     def planned_lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap) -> Names:
-        """What `lowerdirs` will give, whether the copies for that id map are made or not. Raises NotFound."""
+        """What `lowerdirs` will return, without making copies for the id map. Raises NotFound."""
         suffix = "" if id_map.key() == self._default_map().key() else f"+{id_map.key()}"
         self.lowerdirs(chain_ids)
         return [f"{self.path(chain_id)}{suffix}/diff" for chain_id in reversed(chain_ids)]
@@ -292,7 +295,10 @@ class Layers:
             raise HostLimit(f"cannot make layer directory '{final}': {e.strerror}") from e
 
     def _publish_new(self, temporary: str, record: LayerRecord) -> str:
-        """Give a complete tree the name that its digest says, or remove it when that is there already; its chain id."""
+        """Give a complete tree the name that follows from its digest, or remove it when a layer has that name already.
+
+        Returns the chain id.
+        """
         from rootless.image.manifest import chain_ids
 
         parent, diff_id = record.parent, record.content.diff_id
@@ -321,7 +327,7 @@ class Layers:
                 raise
 
     def _lowers(self, chain_id: str) -> Names:
-        """The diff directories of `chain_id` and all below it, topmost first, waiting for those being unpacked."""
+        """The trees of `chain_id` and of all layers below it, topmost first; waits for those being unpacked."""
         directories = []
         current: str | None = chain_id
         while current is not None:
@@ -331,8 +337,8 @@ class Layers:
         return directories
 
     def lowers_of(self, record: LayerRecord) -> Names | None:
-        """The diff directories of all layers below the one of `record`, topmost first; None when that of one of them
-        is not here, or nobody knows which it is."""
+        """The trees of all layers below the one of `record`, topmost first; None when one of them is not here, or when
+        a damaged record leaves unknown which it is."""
         directories = []
         while record.parent is not None:
             directory = f"{self.path(record.parent)}/diff"
@@ -349,7 +355,7 @@ class Layers:
         deadline = time.monotonic() + _GRACE
         while not self.has(chain_id):
             with Lock(f"{self._root}/locks/layer-{hex_of(chain_id)}", shared=True):
-                pass  # whoever unpacks it holds the lock: when we get it, the layer is there or its unpacking failed
+                pass  # whoever unpacks the layer holds the lock: now it is there, or its unpacking has failed
             if self.has(chain_id):
                 return
             if time.monotonic() > deadline:
@@ -358,7 +364,7 @@ class Layers:
 
 
 def _exchange(new: str, old: str) -> None:
-    """Let two directories change places, at once where the file system can."""
+    """Let two directories change places, in one step where the file system can (RENAME_EXCHANGE, rename(2))."""
     from rootless.kernel.files import RENAME_EXCHANGE, renameat2
 
     try:

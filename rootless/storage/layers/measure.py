@@ -1,6 +1,6 @@
-"""What trees take: allocated bytes, inodes and bytes of content, each hard-linked file once. It follows no link.
+"""Measures trees: allocated bytes, inodes and bytes of content. A file with several names counts once.
 
-In the worker inside the user namespace directories of mapped ids can be read too.
+It follows no link. Inside the user namespace, in the worker, directories of mapped ids can be read too.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK = 512  # st_blocks' unit, whatever the file system's
+_BLOCK = 512  # bytes: the unit of st_blocks, whatever the block size of the file system is (inode(7))
 _REFUSALS = (errno.EACCES, errno.EPERM)
 
 
 class TreeSize(NamedTuple):
-    """What a tree takes. allocated: bytes of its blocks on disk; inodes: their number; content: bytes that its files
-    (not its directories) say they hold."""
+    """The size of a tree. allocated: bytes of its blocks on disk; inodes: number of files and directories; content: sum
+    of the sizes of its files, without its directories, in bytes."""
 
     allocated: int
     inodes: int
@@ -29,7 +29,7 @@ class TreeSize(NamedTuple):
 
 def measure(paths: Sequence[str]) -> list[TreeSize]:
     """The size of each path, which may be a file, a tree or absent (all 0), as far as this process may read it. A file
-    with several names counts where it is met first."""
+    that has names in several of the paths counts for the first of them."""
     walker = _Walker()
     return [walker.measure(path) for path in paths]
 
@@ -41,7 +41,8 @@ def measure_alone(path: str) -> tuple[TreeSize, bool]:
 
 
 class _Walker:
-    """Walks trees, and knows which files with several names it has met. was_refused: something could not be read."""
+    """Walks trees and remembers the files with several names that it has met. was_refused: whether something could not
+    be read."""
 
     __slots__ = ("_allocated", "_content", "_inodes", "_seen", "was_refused")
 
@@ -51,7 +52,7 @@ class _Walker:
         self.was_refused = False
 
     def measure(self, path: str) -> TreeSize:
-        """What one file or tree takes, without files that were met before."""
+        """The size of one file or tree, without files that were met before."""
         self._allocated = self._inodes = self._content = 0
         try:
             fd = os.open(path, _DIRECTORY)
@@ -70,11 +71,12 @@ class _Walker:
             self.was_refused = True
 
     def _walk(self, fd: int) -> None:
-        """Walk open directory `fd`, which is closed in the end."""
+        """Walk the open directory `fd`, and close it in the end."""
         status = os.fstat(fd)
         self._allocated += status.st_blocks
         self._inodes += 1
-        # One open directory at a time: trees may be deeper than there are fds. Names still to do, and who the parent is
+        # Only one directory is open at a time: a container can make a tree deeper than the number of files that a
+        # process may have open. For each directory on the way down: names still to visit, and its device and inode.
         stack: list[tuple[list[str], tuple[int, int]]] = [(self._count_entries(fd), (status.st_dev, status.st_ino))]
         try:
             while True:
@@ -96,18 +98,18 @@ class _Walker:
                 try:
                     outer = os.open("..", _DIRECTORY, dir_fd=fd)
                 except OSError as e:
-                    self._note(e)  # a directory that may be read and not entered: what was seen is the answer
+                    self._note(e)  # a directory that may be read and not entered: what was counted is the answer
                     return
                 os.close(fd)
                 fd = outer
                 status = os.fstat(fd)
                 if (status.st_dev, status.st_ino) != stack[-1][1]:
-                    return  # moved away while we looked: what was seen is the answer
+                    return  # somebody has moved the directory meanwhile, and `..` leads elsewhere: the walk ends here
         finally:
             os.close(fd)
 
     def _count_entries(self, fd: int) -> list[str]:
-        """Count everything in directory `fd` (directories included); the names of its directories."""
+        """Count everything in directory `fd`, and return the names of the directories in it."""
         directories = []
         with os.scandir(fd) as entries:
             for entry in entries:

@@ -1,6 +1,7 @@
-"""A layer's tar again, from its recipe and its tree. It runs in the worker, in the user namespace, and changes nothing.
+"""Makes a layer's tar again from its recipe and its tree. It runs in the worker, in the user namespace.
 
-The bytes are as good as the tree: whoever needs them exact compares their digest with the diff_id.
+The tar is right only when the tree is unchanged: whoever relies on its bytes compares their digest with the diff_id.
+Nothing on disk is changed.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PIECE = 1 << 18  # gathered before it goes out
+_PIECE = 1 << 18  # bytes that are gathered before they are written
 _LARGE = 1 << 17  # files from this size on go from file to pipe inside the kernel
 
 
 class Rebuilder:
-    """Plays the recipe of the layer in `directory`. Make it before a change of root, and `enter` after it.
+    """Plays the recipe of the layer in `directory`. It is to be made before a change of root; `enter` comes after that.
 
-    damage: called with a text for each file whose bytes are not those of the recipe; without it (None) the first one
-    raises InvalidInput. With it, what is missing is replaced by zeros, so that the rest can be looked at.
+    damage: called with a description of each file whose bytes are not those that the recipe noted. What is missing is
+    replaced by zeros then, so that the rest can be compared. None: the first damage raises InvalidInput.
     """
 
     __slots__ = ("_damage", "_diff", "_moved", "_open", "_replaced")
@@ -60,7 +61,7 @@ class Rebuilder:
         self._moved = _Places(read_moved(self._open))
 
     def close(self) -> None:
-        """Give the directories back."""
+        """Close the directories that `enter` has opened."""
         for fd in (self._diff, self._replaced):
             if fd >= 0:
                 os.close(fd)
@@ -89,7 +90,10 @@ class Rebuilder:
         yield b"".join(gathered)
 
     def write(self, out: int) -> None:
-        """All bytes of the archive to the pipe `out`; large files by sendfile. Raises InvalidInput, OSError."""
+        """Write all bytes of the archive to the pipe `out`. The kernel copies large files itself (sendfile(2)).
+
+        Raises InvalidInput, OSError.
+        """
         gathered: list[bytes] = []
         size = number = 0
         for step in read_steps(self._open):
@@ -171,7 +175,7 @@ def _text(step: RecipeStep, why: str) -> str:
 
 
 class _Places:
-    """Where replaced files went."""
+    """Where the files lie that the archive itself has replaced."""
 
     __slots__ = ("_by_path",)
 
@@ -181,9 +185,9 @@ class _Places:
             self._by_path.setdefault(path, []).append((steps, number))
 
     def find(self, path: bytes, step: int) -> bytes | None:
-        """The place below `replaced` of the file that payload `step` wrote to `path`; None when it stayed.
+        """The path below `replaced` of the file that payload number `step` wrote to `path`; None when it stayed there.
 
-        Of all moves of the file or a directory above it, the first one after that payload took it away.
+        Of all moves of the file, or of a directory above it, the first one after that payload has taken it away.
         """
         best: tuple[int, int, bytes] | None = None
         end = len(path)

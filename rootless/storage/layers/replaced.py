@@ -1,7 +1,7 @@
-"""What a layer's archive first brings and then replaces: kept aside, since the recipe needs its bytes.
+"""Keeps aside the files that a layer's archive first brings and then replaces: the recipe needs their bytes.
 
-During the unpacking it lies in a directory that no archive can name (`.wh.` names are never made) nor reach through a
-link (it cannot guess the rest); afterwards `take_out` moves that directory beside the tree.
+While the archive is unpacked, they lie in a directory of the tree that the archive cannot name, since no file gets a
+`.wh.` name, nor reach by a link, since its name is random. Afterwards `take_out` moves that directory beside the tree.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _HIDDEN = ".wh..wh.replaced-"
 
 
 class Replaced:
-    """Moves files and directories of the tree `root` (an fd) aside, and notes it in the recipe.
+    """Moves files and directories of the tree `root` (an fd) aside, and notes that in the recipe.
 
-    name: of the directory that they are in, "" when there are none.
+    name: name of the directory that holds them, "" when there are none.
     """
 
     __slots__ = ("_directory", "_recipe", "_root", "name")
@@ -35,8 +35,8 @@ class Replaced:
         self.name = ""
 
     def take(self, parent: int, name: bytes, path: bytes) -> bool:
-        """Move `name` in directory `parent` aside; False when there is nothing to keep, and it is for the caller to
-        unlink. path: where it lies, free of links."""
+        """Move `name` in directory `parent` aside. False when the recipe needs nothing of it, so that the caller may
+        unlink it. path: its path in the tree, free of links."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             try:
@@ -55,7 +55,7 @@ class Replaced:
 
 
 def take_out(diff: str, name: str) -> None:
-    """After the unpacking: the directory of what was replaced leaves the tree, whose own times stay."""
+    """Move the directory of replaced files out of the unpacked tree `diff`, whose own times stay as they are."""
     status = os.stat(diff)
     os.rename(f"{diff}/{name}", f"{os.path.dirname(diff)}/{REPLACED}")
     os.utime(diff, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""The jobs of storage.layers.unpack_worker that look at what a container has changed: `commit` and `changes`."""
+"""The jobs of storage.layers.unpack_worker that compare trees: `commit`, `changes` and `compare`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 
 def commit(job: CommitJob, id_map: IdMap) -> LayerContent:
-    """Write the layer, in a new namespace of `id_map`. Without changes it has 0 entries, and nothing else was done."""
+    """Write the layer, in a new namespace of `id_map`. When nothing was changed, the answer has 0 entries and no layer
+    is made."""
     prepare(id_map)
     plan, exclude = job.changed.plan, job.changed.exclude
     form = find_driver(plan.driver).form
@@ -63,13 +64,14 @@ def commit(job: CommitJob, id_map: IdMap) -> LayerContent:
     if move:
         os.rmdir(f"{layer}/diff")
         os.rename(plan.upper, f"{layer}/diff")
-    # One call for all files, before the layer gets its name; a full disk may show only here
+    # One syncfs(2) for all files, in place of an fsync(2) for each. It comes before the layer gets its name, which says
+    # that the layer is whole; on some file systems a full disk shows only here.
     syncfs(source)
     return LayerContent(diff_id, recipe.tar_size, writer.size, writer.entries, writer.markers)
 
 
 def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
-    """The mount targets, and directories above them, that the image does not have itself."""
+    """The mount targets, and directories above them, that the image lacks: the runtime has made these."""
     lowers = Lowers(plan.lowerdirs, by_name=find_driver(plan.driver).form.has_named_whiteouts)
     missing: set[str] = set()
     for target in exclude:
@@ -83,7 +85,8 @@ def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
 
 
 def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
-    """The plan of a directory that holds all of the tree, on nothing: every file in it is a change."""
+    """Copy the whole tree of a plan into one directory, and return a plan with that directory and no layers below it:
+    every file in it is a change then."""
     flat = f"{layer}/flat"
     os.mkdir(flat, 0o700)
     target = os.open(flat, DIRECTORY)
@@ -99,7 +102,7 @@ def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
 
 
 def changes(job: ChangesJob, id_map: IdMap) -> ChangeList:
-    """What `diff` shows, in order, parents first."""
+    """What `rootless diff` shows: every change, directories before what is in them."""
     prepare(id_map)
     changed = job.changed
     owner = _translation(id_map, changed.container_map)
@@ -114,7 +117,7 @@ def changes(job: ChangesJob, id_map: IdMap) -> ChangeList:
 
 
 def compare_images(job: CompareJob, id_map: IdMap) -> ChangeList:
-    """What is different between two lists of layers."""
+    """What is different between the trees of two images."""
     from rootless.storage.changes.union_difference import compare
 
     prepare(id_map)
@@ -122,11 +125,11 @@ def compare_images(job: CompareJob, id_map: IdMap) -> ChangeList:
 
 
 def prepare(id_map: IdMap) -> None:
-    """Become root of a new namespace."""
+    """Become root of a new user namespace, with limits for the deepest tree that a layer may have."""
     enter(id_map)
     os.umask(0)
     sys.setrecursionlimit(3 * MAX_DEPTH + 500)
-    # A directory stays open for each level of the deepest path, twice
+    # The functions that walk trees keep two directories open for each level of the path
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -136,8 +139,8 @@ def _same(uid: int, gid: int) -> tuple[int, int]:
 
 
 def _translation(own: IdMap, other: IdMap) -> Callable[[int, int], tuple[int, int]] | None:
-    """Ids as seen with map `own` to those of map `other`; None when they are the same. An id that the container does
-    not have (only the host can have given it) becomes its root's."""
+    """What translates (uid, gid) of a namespace with the map `own` to those with the map `other`; None when they are
+    the same. An id that `other` lacks, which only the host can have given to a file, becomes that of its root."""
     if own.key() == other.key() and own.first_uid() == other.first_uid() and own.first_gid() == other.first_gid():
         return None
     known: dict[tuple[int, int], tuple[int, int]] = {}
@@ -158,7 +161,10 @@ def _translation(own: IdMap, other: IdMap) -> Callable[[int, int], tuple[int, in
 
 
 def _remove_dropped(top: int, paths: Sequence[str]) -> None:
-    """Delete what is in the writable directory and is no change, children first, without a trace in their parents."""
+    """Delete from the writable directory what is no change. The directories keep their times.
+
+    paths: what is in a directory comes before the directory.
+    """
     for path in paths:
         parent, _, name = path.rpartition("/")
         fd = os.dup(top)

@@ -1,4 +1,4 @@
-"""Sizes of trees that users of containers have written: by the caller, and by a worker only where he is refused."""
+"""Sizes of trees that containers have written. A worker is started only for those that this process may not read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def tree_sizes(paths: Sequence[str], id_map: IdMap) -> list[TreeSize]:
-    """The size of each path by itself, also of what only the ids of `id_map` may read. Raises HostLimit when these
-    cannot be used.
+    """The size of each path, also of what only the ids of `id_map` may read.
 
-    Most trees are walked by the caller alone. A worker in the user namespace is started, once for all paths, where
-    something was refused: a directory of another id with mode 700, or any with mode 000.
+    Most trees are walked by this process alone, which takes no start of a worker. Where something is refused (a
+    directory of another id with mode 700, or any with mode 000), one worker in the user namespace measures all paths
+    concerned. Raises HostLimit when no such namespace can be made.
     """
     alone = [measure_alone(path) for path in paths]
     found = [size for size, _ in alone]

@@ -1,6 +1,7 @@
-"""The process that works on layers: enters the user namespace, unpacks, commits, copies, deletes. One job each.
+"""The process that works on layers: it enters the user namespace, does one job of storage.layers.jobs and ends.
 
-stdin: length, job as JSON, then the compressed archive. stdout: an answer (host.answer) with the result as JSON.
+stdin: the length of the job, the job as JSON, then the compressed archive. stdout: an answer (host.answer) with the
+result as JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Entry point of `worker_command("rootless.storage.layers.unpack_worker")`."""
     out = os.dup(1)
-    os.dup2(2, 1)  # nothing but the answer may reach the caller
+    os.dup2(2, 1)  # what any code prints goes to stderr: the caller must read nothing but the answer
     try:
         message = Fields(json.loads(_exactly(struct.unpack("!I", _exactly(4))[0])), "job on a layer")
         id_map = IdMap.from_fields(message.require_member("id_map"))
@@ -47,16 +48,17 @@ def main() -> int:
     try:
         write_all(out, answer)
     except OSError:
-        pass  # who asked has gone, or cannot be told: without an answer it reports that this process has ended
+        pass  # the caller has ended, or cannot be told: without an answer it reports that this process has ended
     os.close(out)
-    os._exit(0)  # the inflating thread may still wait for a place in its queue
+    # Without waiting for threads: after an error, the inflating thread may wait for a place in its queue for ever
+    os._exit(0)
 
 
 def _enter(id_map: IdMap) -> None:
-    """Enter the user namespace, and end with the thread that waits for the answer, wherever the work is."""
+    """Enter the user namespace, and get killed by the kernel when the thread that waits for the answer ends."""
     parent = os.getppid()
     enter(id_map)
-    end_with_parent(parent)  # after the change of ids, which clears it
+    end_with_parent(parent)  # after the change of ids, which clears the parent-death signal (PR_SET_PDEATHSIG)
 
 
 def _exactly(size: int) -> bytes:
@@ -86,7 +88,7 @@ def _do(job: jobs.LayerJob, id_map: IdMap) -> Answer:
             return _verify(job, id_map)
         case jobs.MeasureJob():
             return _measure(job, id_map)
-    # the others look for differences between trees, and their modules are loaded only here
+    # The other jobs compare trees: their modules are loaded only for them
     from rootless.storage.layers import snapshot_worker
 
     match job:
@@ -99,7 +101,7 @@ def _do(job: jobs.LayerJob, id_map: IdMap) -> Answer:
 
 
 def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
-    # Everything is imported before the root changes: afterwards a file of the image would be found in its place
+    # Everything is imported before the root changes: afterwards Python would execute a module that the image brings
 
     from rootless.storage.layers.apply import Applier
     from rootless.storage.layers.attributes import LayerAttributes
@@ -128,7 +130,8 @@ def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
         with open(table, "wb") as f:
             f.writelines(attributes.noted)
     os.close(beside)
-    # One call for all files, before the layer gets its name; a full disk may show only here
+    # One syncfs(2) for all files, in place of an fsync(2) for each. It comes before the layer gets its name, which says
+    # that the layer is whole; on some file systems a full disk shows only here.
     syncfs(root)
     content = LayerContent(diff_id, recipe.tar_size, applier.size, applier.entries, applier.markers)
     content.lost = attributes.lost
@@ -140,7 +143,7 @@ def _unpack(job: jobs.UnpackJob, id_map: IdMap) -> jobs.Unpacked:
 
 
 def _shut_in(directory: str) -> None:
-    """Make `directory` the root of this process' mount namespace, so that even a mistake here cannot leave it."""
+    """Make `directory` the root of this process, so that even a mistake in the code that follows cannot leave it."""
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     mounts.mount(directory, directory, None, mounts.MS_BIND)
     os.chdir(directory)
@@ -148,7 +151,7 @@ def _shut_in(directory: str) -> None:
         mounts.pivot_root(".", ".")
         mounts.umount(".", mounts.MNT_DETACH)
     except OSError:
-        os.chroot(".")  # an initramfs cannot be pivoted away
+        os.chroot(".")  # pivot_root(2) refuses when the root is an initramfs
     os.chdir("/")
 
 
@@ -185,7 +188,8 @@ def _remap(job: jobs.RemapJob, id_map: IdMap) -> LostAttributes:
 
 
 def _through(host: int | None, fallback: int | None, inward: Callable[[int], int | None]) -> int:
-    """Host id → id in this namespace; an id that the other map lacks becomes its root's."""
+    """The id in this namespace of the host's id `host`, by `inward`. None stands for an id that the other map lacks:
+    `fallback`, the host's id of its root, takes its place. Raises InvalidInput when this namespace lacks the id too."""
     wanted = fallback if host is None else host
     found = None if wanted is None else inward(wanted)
     if found is None:
@@ -203,9 +207,11 @@ def _delete(job: jobs.DeleteJob, id_map: IdMap) -> NoAnswer:
 def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> NoAnswer:
     from rootless.storage.layers.rebuild import Rebuilder
 
-    enter(id_map)  # without _enter: its reader may be another thread than the one that started us
+    # Not by `_enter`: the parent-death signal comes when the thread that started this process ends, and another thread
+    # may be the one that reads the tar
+    enter(id_map)
     rebuilders = [Rebuilder(f"{job.top}/{name}") for name in job.names]
-    _shut_in(job.top)  # a link in a changed tree must not lead to files that are not the layers'
+    _shut_in(job.top)  # a link in a tree that was tampered with must not lead to files outside of the layers
     for name, rebuilder in zip(job.names, rebuilders, strict=True):
         rebuilder.enter(f"/{name}")
         rebuilder.write(job.out)

@@ -1,6 +1,6 @@
-"""Is a layer's tree what its archive says? Content by the recipe, everything else by the archive's headers.
+"""Compares a layer's tree with its archive: the content by the recipe, everything else by the archive's headers.
 
-It runs in the worker inside the user namespace, shut into the layer's directory, and changes nothing.
+It runs in the worker inside the user namespace, with the layer's directory as its root, and changes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rootless.storage.layers.layer_record import LostAttributes
     from rootless.storage.tar.tarstream import TarEntry
 
-MOST = 50  # damages that are told one by one
+MOST = 50  # damages that are described one by one; of the others only the number is given
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FORMATS = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO,
@@ -39,8 +39,8 @@ _LAST_SECOND = 1 << 31  # times beyond it do not fit every file system
 
 
 class BesideTree(NamedTuple):
-    """What is known of a layer beside its tree. owners: the layer's table; lost: what unpacking could not keep; lowers:
-    fds of the trees below, topmost first, None when they cannot be had."""
+    """What is known of a layer beside its tree. owners: the layer's table of owners; lost: what unpacking could not
+    keep; lowers: fds of the trees of the layers below, topmost first, None when one of them is missing."""
 
     owners: overrides.Table
     lost: LostAttributes
@@ -48,7 +48,7 @@ class BesideTree(NamedTuple):
 
 
 class Damages:
-    """What was found. texts: the first ones; count: of all."""
+    """The damages that were found. texts: descriptions of the first ones; count: number of all."""
 
     __slots__ = ("count", "texts")
 
@@ -57,17 +57,14 @@ class Damages:
         self.texts: list[str] = []
 
     def add(self, text: str) -> None:
-        """Count one more, and keep its text while there are few."""
+        """Count one more damage, and keep its description when it is among the first."""
         self.count += 1
         if len(self.texts) < MOST:
             self.texts.append(text)
 
 
 class Verifier:
-    """Compares a tree with what is expected.
-
-    id_map: of this namespace.
-    """
+    """Compares a tree with what is expected. damages: gets what is found; id_map: the map of this user namespace."""
 
     __slots__ = (
         "_damages",
@@ -109,20 +106,20 @@ class Verifier:
             self._damages.add(f"'{shown(path)}' is missing")
         self._damages.count += max(len(wanted) - MOST, 0)
         if self._lowers is None:
-            return  # nobody knows which of them are needed
+            return  # without the layers below, nobody knows which whiteouts are needed
         missing = [path for path in self._expected.whiteouts if not self._expected.is_hidden(path)]
         for directory, names in sorted(by_directory(map(os.fsdecode, missing)).items()):
             needless = needless_whiteouts(self._lowers, directory, names)
             for name in sorted(set(names) - set(names if needless is None else needless)):
                 self._damages.add(f"the mark that deletes '{_joined(directory, name)}' is missing")
         for directory, names in sorted(by_directory(map(os.fsdecode, self._marks)).items()):
-            # In a directory that is merged with others of its name a needless mark does no harm: nobody sees it
+            # In a directory that overlayfs merges with lower ones, a needless mark does no harm: it is not shown there
             if needless_whiteouts(self._lowers, directory, names) is None:
                 for name in names:
                     self._damages.add(f"the mark that deletes '{_joined(directory, name)}' deletes nothing, and shows")
 
     def _directory(self, fd: int, path: bytes, wanted: set[bytes]) -> None:
-        # Depth is bounded by what unpacking makes; recursion keeps one fd per level
+        # Unpacking has bounded the depth (MAX_DEPTH), so one call and one open directory for each level are enough
         try:
             if path in self._expected.opaque and not self._expected.is_hidden(path) and not is_opaque(fd):
                 self._damages.add(f"the mark that hides what lower layers have in '{shown(path)}' is missing")
@@ -160,7 +157,8 @@ class Verifier:
         """Whether something without an entry may be there."""
         if stat.S_ISDIR(status.st_mode) and self._expected.is_parent(path):
             return True
-        return stat.S_ISSOCK(status.st_mode)  # of a container whose directory became the layer; no archive has them
+        # A container's directory that became the layer may have sockets in it, which no archive can hold
+        return stat.S_ISSOCK(status.st_mode)
 
     def _entry(self, path: bytes, status: os.stat_result, entry: TarEntry, parent: int, name: bytes) -> None:
         here = f"'{shown(path) or '/'}'"
@@ -197,7 +195,7 @@ class Verifier:
         elif mapped:
             owner = status.st_uid, status.st_gid
         else:
-            return  # a layer of before owners were noted: they are lost
+            return  # an earlier version, which did not note owners, has unpacked the layer: its owners are lost
         if owner != (entry.uid, entry.gid):
             self._damages.add(f"{here} belongs to {owner[0]}:{owner[1]} instead of {entry.uid}:{entry.gid}")
         if entry.type == SYMLINK:
@@ -216,7 +214,7 @@ class Verifier:
                 continue
             here_is = found.pop(name, None)
             if here_is is None and name == ACCESS_ACL and len(value) <= _MINIMAL_ACL:
-                continue  # it says no more than the mode, and the kernel keeps none then
+                continue  # the list says no more than the mode does, and the kernel keeps no such list
             if here_is != value and not (here_is is None and self._lost.xattrs):
                 self._damages.add(f"{here} lacks the attribute {name}, or has another")
         for name in found:
@@ -229,9 +227,9 @@ def _joined(directory: str, name: str) -> str:
 
 
 def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified:
-    """Look at the layer in the directory of `job`, in a namespace of `id_map`.
+    """Compare the layer in the directory of `job` with its archive, in a namespace of `id_map`.
 
-    enter: goes into the directory as the root; whatever must be imported is so before.
+    enter: makes that directory the root of the process; all imports come before it.
     """
     from rootless.storage.layers.rebuild import Rebuilder
     from rootless.storage.tar.inflate import Inflated

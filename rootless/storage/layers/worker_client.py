@@ -1,7 +1,7 @@
-"""Starts unpack_worker and feeds it: a job, then its archive through a pipe. It opens no archive itself.
+"""Starts unpack_worker and writes a job and its archive to it. It opens no archive itself.
 
-Work on layers happens in a process of its own: it enters the user namespace (which needs a single thread), shuts itself
-into the directory, and uses the other core while this process reads from the network.
+Work on layers needs a process of its own: only a process with a single thread may enter a user namespace, the process
+changes its root to the layer's directory, and it uses another core while this process reads from the network.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18
 PIPE_SIZE = 1 << 20
-_OUT = 3
-# glibc would map and unmap the memory of each 1 MiB piece anew: that is a fifth of an unpacking's time in the kernel
+_OUT = 3  # the worker's descriptor for a rebuilt tar
+# Else glibc maps and unmaps the memory of each 1 MiB piece anew, which took a fifth of the time of an unpacking
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 
@@ -43,10 +43,10 @@ def run(
     stream: ByteSource | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> _Answer:
-    """Do `job` in a worker inside a namespace of `id_map` and return its answer. Safe beside threads.
+    """Do `job` in a worker inside a user namespace of `id_map`, and return its answer. Any thread may call it.
 
-    stream: what the worker reads after the job; progress: called with the number of bytes of each piece of it. Raises
-    what the worker raised; an error of `stream` ends the worker and is raised as it is.
+    stream: what the worker reads after the job; progress: called with the number of bytes of each piece of it. The
+    worker's error is raised here; an error of `stream` ends the worker and is raised as it is.
     """
     content, pid, feed, answer = _spawn(job, id_map)
     try:
@@ -60,7 +60,7 @@ def run(
             os.close(feed)
             feed = -1
         except BrokenPipeError:
-            pass  # the worker gave up: its answer says why
+            pass  # the worker has given up reading, and its answer says why
         except BaseException:
             os.kill(pid, 9)
             raise
@@ -74,8 +74,10 @@ def run(
 
 
 class Rebuilt:
-    """Tars of layers as a worker makes them again, one after the other: a reader. directories: of the layers, all in
-    one. Raises what the worker raised when it ends early."""
+    """A reader of the tars of several layers, one after the other, as a worker makes them again.
+
+    directories: the layers' directories, which lie in one directory. The worker's error is raised by `read`.
+    """
 
     __slots__ = ("_answer", "_job", "_pid", "_pipe")
 
@@ -91,7 +93,7 @@ class Rebuilt:
         try:
             write_all(feed, content)
         except BrokenPipeError:
-            pass  # its answer says why
+            pass  # the worker has given up, and its answer says why
         finally:
             os.close(feed)
 
@@ -108,7 +110,7 @@ class Rebuilt:
         return piece
 
     def close(self) -> None:
-        """End the worker, wherever it is."""
+        """Kill the worker if it still runs."""
         if self._pid >= 0:
             pid, self._pid = self._pid, -1
             os.kill(pid, 9)
@@ -121,14 +123,15 @@ class Rebuilt:
 
 
 def drain(stream: ByteSource, progress: Callable[[int], None] | None) -> None:
-    """Read a stream whose layer is here already, so that whoever listens to it gets all bytes."""
+    """Read the stream of a layer that is here already to its end: whoever hashes it on the way must get all bytes."""
     while piece := stream.read(PIECE):
         if progress is not None:
             progress(len(piece))
 
 
 def _spawn(job: Job[object], id_map: IdMap, out: int = -1) -> tuple[bytes, int, int, int]:
-    """Start a worker: what it wants to read first, its pid, the pipe to it and the one from it. out: its fd _OUT."""
+    """Start a worker. Returns the bytes of the job, which are still to be written to it; its pid; the pipe to it; the
+    pipe from it. out: becomes the worker's descriptor _OUT."""
     content = json.dumps({**job_message(job), "id_map": id_map.to_json()}).encode()
     stdin, feed = os.pipe()
     answer, stdout = os.pipe()
@@ -151,10 +154,10 @@ def _widen(pipe: int) -> None:
     try:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:
-        pass  # above /proc/sys/fs/pipe-user-pages-soft: slower only
+        pass  # the user's pipes have reached /proc/sys/fs/pipe-user-pages-soft: a smaller pipe is only slower
 
 
 def _read(job: Job[_Answer], answer: bytes) -> _Answer:
-    """The answer to `job`; the worker's error is raised. Raises RuntimeFailure for what no worker of ours writes."""
+    """The answer to `job`, or the worker's error, raised. Raises RuntimeFailure for what is neither."""
     lost = HostLimit("the unpacking process ended without an answer", hint="is memory short?")
     return read_answer(job, parse_object(decode_answer(answer, lost)))

@@ -1,1 +1,1 @@
-"""The root filesystem of a container or an image, opened from outside of it: to copy files, or to run a shell there."""
+"""Opens the root file system of a container or an image from outside, to copy files or to run a shell there."""

@@ -1,8 +1,9 @@
 """Opens the root file system of a container, running or not, from a process in its user namespace. It copies nothing.
 
-A running one is entered through /proc, with everything mounted in it; of a stopped one the tree is mounted here, and
-its volumes on it. Whatever is opened below must be resolved inside the root: paths in it belong to the container.
-From then on this process ends with the one that started it, wherever its work is.
+The root of a running container is reached through /proc, with everything that is mounted in it. The tree of a stopped
+container is mounted in this process' namespaces, with its volumes. The container decides where links in it lead, so
+every path below the root must be resolved with `open_in_root`: else a link could lead to files of the host. Once a root
+is open, this process is killed when the one that has started it ends.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def open_running(pid: int, started: int, *, bare: bool) -> int:
-    """The root of the container whose first process is `pid` (with that start time). bare: without what is mounted
-    below it. Raises HostLimit, InvalidState when it has ended."""
+    """The root (an fd) of the running container whose first process is `pid`.
+
+    started: the start time of that process, since its pid may belong to another process by now; bare: whether to leave
+    out what is mounted below the root. Raises InvalidState when the container has ended, HostLimit.
+    """
     parent = os.getppid()
     try:
         user, mount, root = (os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in
@@ -47,8 +51,11 @@ def open_running(pid: int, started: int, *, bare: bool) -> int:
 
 
 def _bare_root(namespace: int) -> int:
-    """A copy of the mount of a namespace's root. A child goes there and sends it back: nothing of ours may be imported
-    from within."""
+    """A copy of the mount at the root of a mount namespace, without what is mounted below it (an fd).
+
+    A forked child enters the namespace and sends the copy back. This process stays outside: inside, Python would import
+    modules from the container's files.
+    """
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
@@ -71,9 +78,9 @@ def _bare_root(namespace: int) -> int:
 
 
 def open_stopped(job: TransferJob) -> int:
-    """Mount the tree of a container that does not run, in a namespace of our own, and its volumes on it; its root.
+    """Mount the tree of a container that does not run, and its volumes, in new namespaces; returns the root (an fd).
 
-    Raises RuntimeFailure, HostLimit. After this process has ended, `drivers.unmount(job.plan)` is due.
+    After this process has ended, the caller must call `drivers.unmount(job.plan)`. Raises RuntimeFailure, HostLimit.
     """
     parent = os.getppid()
     target = f"{job.plan.directory}/rootfs"
@@ -99,7 +106,8 @@ def open_stopped(job: TransferJob) -> int:
 
 
 def _fill(root: int, volume: str, target: str) -> None:
-    """Fill a new volume as a start would, and in turns with one."""
+    """Fill a new volume with the image's files, as a start of the container would; `seed_volume` lets only one of
+    several processes do it."""
     try:
         image = open_in_root(root, target, _READ_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
@@ -112,10 +120,11 @@ def _fill(root: int, volume: str, target: str) -> None:
 
 def _bind(root: int, source: str, target: str, *, read_only: bool) -> None:
     try:
-        # once, and mounted by this fd: another container may change what the name leads to
+        # The source is opened once and mounted by this fd: another container that shares a directory above it could
+        # make the name lead elsewhere between a look and the mount
         origin = os.open(source, _PATH)
     except OSError:
-        return  # gone from the host since: a start would tell
+        return  # the source is gone from the host; a start of the container would fail and say so
     try:
         _bind_opened(root, origin, target, read_only=read_only)
     finally:

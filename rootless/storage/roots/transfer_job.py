@@ -1,6 +1,6 @@
-"""What the engine and storage.roots.transfer_worker say to each other: the container, requests and answers.
+"""The messages between the engine and storage.roots.transfer_worker: the container, then requests and their answers.
 
-Each goes as one frame, a length and JSON; archives go through descriptors beside them.
+Each message is one frame, a length and JSON. Archives go through other descriptors.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ class BoundMount:
 
 
 class TransferJob:
-    """The container whose files are meant, the first message.
+    """The first message: the container whose files are to be read or written.
 
-    directory: its own; plan: how its tree is mounted when it does not run. pid, started: of its first process, 0 when
-    it does not run. writes: something will be placed; bare: without what is mounted in its tree; read_only: nothing may
-    be placed in the tree itself. binds: mounts that it has besides, shallow ones first; seeds: volumes (source, target)
-    that get the image's files when they are still empty.
+    directory: the container's; plan: how its tree is mounted when it does not run; pid, started: pid and start time of
+    its first process, 0 when it does not run; writes: whether files will be placed; bare: whether to leave out what is
+    mounted in its tree; read_only: whether the tree itself, without its mounts, may not be written to; binds: its
+    mounts, outer ones before those inside of them; seeds: volumes (source, target) that are to get the image's files
+    when they are still new.
     """
 
     __slots__ = (
@@ -92,7 +93,7 @@ class TransferJob:
 
 
 class SourceRequest:
-    """Find what is to be copied out. follow: a link at the end of the path is followed."""
+    """Find what is to be copied out. follow: whether a link at the end of the path is followed."""
 
     __slots__ = ("follow", "path")
     verb = "source"
@@ -112,7 +113,7 @@ class SourceRequest:
 
 
 class PackRequest:
-    """Write the source that was found as an archive. name: of the top of the archive."""
+    """Write what SourceRequest has found as an archive. name: the name that it has in the archive."""
 
     __slots__ = ("name",)
     verb = "pack"
@@ -150,10 +151,12 @@ class DestinationRequest:
 
 
 class PlaceRequest:
-    """Place an archive at the destination that was found. inside: into it, else beside it under the archive's name.
+    """Place an archive at what DestinationRequest has found.
 
-    owners: those of the archive, else the container's first ids; overwrite: a directory may replace a file and the
-    reverse; keep: modes and times of directories that are there.
+    inside: whether it goes into the directory found, else into the directory that holds it, under the archive's own
+    names; owners: whether files get the archive's owners, else they belong to 0:0, or to the first ids of a container
+    without that; overwrite: whether a directory may replace a file, and the reverse; keep: whether existing directories
+    get the archive's attributes, and set-id bits stay.
     """
 
     __slots__ = ("inside", "keep", "overwrite", "owners")
@@ -220,9 +223,10 @@ def read_request(known: object) -> TransferRequest:
 
 
 class TransferAnswer:
-    """What was found or done. name: of the entry that a destination led to; size: bytes of files that were copied.
+    """The answer to any request.
 
-    lost: devices and the like that could not be made.
+    exists, is_directory: what was found; name: the last name of the path to which a destination leads; size: bytes of
+    the files copied; lost: number of devices that could not be made.
     """
 
     __slots__ = ("exists", "is_directory", "lost", "name", "size")

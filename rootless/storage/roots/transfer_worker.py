@@ -1,7 +1,7 @@
-"""The process that reads and writes a container's files for `cp` and `export`: in its user namespace, by fds only.
+"""The process that reads and writes a container's files for `cp` and `export`, in the container's user namespace.
 
-fd 0: frames of requests, the first one says which container; fd 1: a frame of answer for each; fd 3: an archive to
-place; fd 4: the archive that was asked for. A frame is a length and JSON.
+fd 0: the messages of transfer_job, of which the first one names the container; fd 1: an answer to each of them; fd 3:
+an archive to place; fd 4: the archive that is written. Files are reached below the descriptor of the root only.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> int:
         try:
             write_all(1, struct.pack("!I", len(content)) + content)
         except BrokenPipeError:
-            return 1  # nobody waits any more
+            return 1  # the process that asked has ended
     return 0
 
 
@@ -96,7 +96,7 @@ def _exactly(size: int) -> bytes:
 
 
 class _Input:
-    """fd 3 as a reader."""
+    """A reader of fd 3."""
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes."""
@@ -104,7 +104,8 @@ class _Input:
 
 
 class TransferFiles:
-    """One container's files. Requests: `source` and then `pack`; `destination` and then `place`; `export`."""
+    """The files of one container. A `source` request precedes `pack`, a `destination` request precedes `place`;
+    `export` needs no other."""
 
     def __init__(self, job: TransferJob) -> None:
         self._id_map = job.id_map
@@ -143,7 +144,8 @@ class TransferFiles:
         return NotedOwners(self._plan, name=name, path=path) if self._single else None
 
     def _source(self, request: SourceRequest) -> TransferAnswer:
-        """Find what is to be copied out; a link at the end is itself meant, unless it is followed or ends in `/`."""
+        """Find what is to be copied out. A link at the end of the path means the link itself, unless the request asks
+        to follow it or the path ends in `/`."""
         self._path = path = request.path
         name = path.rstrip("/").rpartition("/")[2]
         if name in ("", ".", "..") or path.endswith("/"):
@@ -176,7 +178,8 @@ class TransferFiles:
         return TransferAnswer(size=archiver.size)
 
     def _resolve(self, path: str) -> tuple[int, str, os.stat_result | None]:
-        """Where `path` leads at the end of all its links: directory, name, and status when it is there."""
+        """Where `path` leads when all links are followed inside the root: the directory (an fd), the name in it, and
+        the status of what is there, None for nothing. The name is "" when the fd itself is meant."""
         for _ in range(_MAX_LINKS):
             parent, _, name = path.rstrip("/").rpartition("/")
             if name in ("", ".", ".."):
@@ -207,7 +210,7 @@ class TransferFiles:
         return TransferAnswer(exists=True, is_directory=is_directory, name=self._name)
 
     def _place_archive(self, request: PlaceRequest) -> TransferAnswer:
-        """Place the archive from fd 3 in the destination (inside: a directory) or in the directory that it is in."""
+        """Place the archive from fd 3 in the directory that was found, or in the one that holds what was found."""
         top, where = self._place, self._path
         if not request.inside:
             where = where.rstrip("/").rpartition("/")[0]
@@ -231,8 +234,8 @@ class TransferFiles:
         try:
             placer.place(_Input())
         finally:
-            # Who refuses early leaves more in the pipe than it holds: without this end closed the client would wait
-            # for ever to write it, and we for its next request
+            # A placer that fails early leaves bytes of the archive unread. Without this end closed, the client would
+            # wait for ever to write the rest into a full pipe, and this process for the client's next request.
             os.close(IN)
         answer = TransferAnswer(size=placer.size)
         answer.lost = placer.lost

@@ -1,4 +1,4 @@
-"""The process of `image shell`: mounts a tree in the namespaces where it was started, and becomes the command there."""
+"""The process of `image shell`: it mounts a tree in the namespaces that it was started in, and executes a command."""
 
 from __future__ import annotations
 

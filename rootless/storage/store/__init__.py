@@ -1,1 +1,1 @@
-"""One user's store: its records, blobs, names, event log, locks, and what of it is garbage."""
+"""One user's store: its records, blobs, names, event log and locks, and the collection of its garbage."""

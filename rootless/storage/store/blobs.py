@@ -1,4 +1,7 @@
-"""Content by digest: written under a temporary name, verified, renamed. It does not know what the bytes mean."""
+"""Keeps content under its digest: it is written under a temporary name, verified and renamed.
+
+What the bytes mean is unknown here.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Blobs:
         return f"{self.directory}/{hex_of(digest)}"
 
     def has(self, digest: str) -> bool:
-        """True when the blob is here; its bytes were verified when it was written."""
+        """Whether the blob is here. Its bytes were verified when it was written."""
         return os.path.exists(self.path(digest))
 
     def size(self, digest: str) -> int:
@@ -38,7 +41,7 @@ class Blobs:
             raise NotFound(f"no blob '{digest}' in the store", hint="pull the image again") from e
 
     def open(self, digest: str) -> BufferedReader:
-        """The blob for reading. Raises NotFound. Its bytes are not verified again: see `verify`."""
+        """Open the blob for reading. Its bytes are not verified again: `verify` does that. Raises NotFound."""
         try:
             return open(self.path(digest), "rb")
         except FileNotFoundError as e:
@@ -60,7 +63,7 @@ class Blobs:
         return content
 
     def verify(self, digest: str) -> None:
-        """Read the whole blob and compare. Raises NotFound, DigestMismatch."""
+        """Read the whole blob and compare its digest. Raises NotFound, DigestMismatch."""
         import hashlib
 
         with self.open(digest) as file:
@@ -69,7 +72,7 @@ class Blobs:
             raise _damaged(digest)
 
     def remove(self, digest: str) -> None:
-        """Forget the blob; harmless when it is not here."""
+        """Delete the blob; nothing happens when it is not here."""
         try:
             os.unlink(self.path(digest))
         except FileNotFoundError:
@@ -80,11 +83,12 @@ class Blobs:
         return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
 
     def writer(self, expected_digest: str | None = None, expected_size: int | None = None) -> BlobWriter:
-        """A new blob: write to it, then commit."""
+        """A new blob, to be written and then committed."""
         return BlobWriter(self, expected_digest, expected_size)
 
     def check(self, expected_digest: str, expected_size: int, *, trusted: bool = False) -> BlobCheck:
-        """As `writer`, but nothing is kept. trusted: somebody else compares the digest, so only count."""
+        """As `writer`, but the bytes are not kept. trusted: whether the caller knows that the digest is compared
+        elsewhere, so that only the size is."""
         return BlobCheck(expected_digest, expected_size, trusted=trusted)
 
     def put(self, content: bytes) -> str:
@@ -102,7 +106,7 @@ def _damaged(digest: str) -> DigestMismatch:
 
 
 class BlobCheck:
-    """A blob that passes by: hashed and compared, not kept."""
+    """Compares the size and digest of bytes that pass by, and keeps none of them. offset: bytes so far."""
 
     __slots__ = ("_digest", "_hash", "_size", "offset")
 
@@ -116,7 +120,7 @@ class BlobCheck:
         self.offset = 0
 
     def write(self, content: bytes | memoryview) -> int:
-        """Look at bytes. Raises DigestMismatch once there are more than expected."""
+        """Take bytes into account. Raises DigestMismatch once there are more than expected."""
         self.offset += len(content)
         if self.offset > self._size:
             raise DigestMismatch(f"blob '{self._digest}' is longer than its size of {self._size} bytes")
@@ -125,7 +129,7 @@ class BlobCheck:
         return len(content)
 
     def commit(self) -> str:
-        """Compare; the digest. Raises DigestMismatch (size or digest)."""
+        """Compare size and digest with the expected ones, and return the digest. Raises DigestMismatch."""
         digest = self._digest if self._hash is None else f"sha256:{self._hash.hexdigest()}"
         if self.offset != self._size:
             raise DigestMismatch(f"blob '{self._digest}' has {self.offset} bytes instead of {self._size}")
@@ -134,13 +138,13 @@ class BlobCheck:
         return digest
 
     def abort(self) -> None:
-        """Nothing was kept, so that nothing is removed."""
+        """Do nothing: nothing was kept that would have to be removed."""
 
 
 class BlobWriter:
-    """A blob on its way in. Leaving the `with` without commit leaves nothing behind.
+    """A blob that is being written. Used in a `with`: at its end, a blob that was not committed is removed.
 
-    offset: bytes written so far (a download resumes from here).
+    offset: bytes written so far, from which an interrupted download resumes.
     """
 
     __slots__ = ("_blobs", "_digest", "_fd", "_hash", "_path", "_size", "offset")
@@ -188,8 +192,8 @@ class BlobWriter:
         if self._digest is not None and digest != self._digest:
             raise DigestMismatch(f"content has digest '{digest}' instead of '{self._digest}'")
         try:
-            # Before the rename: a blob's name promises that its bytes were verified, so it must not be on the disk
-            # before they are
+            # The name of a blob promises that its bytes were verified. Without this sync before the rename, a power cut
+            # could leave the name on the disk and not the bytes.
             os.fdatasync(self._fd)
             os.fchmod(self._fd, 0o400)
             os.rename(self._path, self._blobs.path(digest))
@@ -202,7 +206,7 @@ class BlobWriter:
         return digest
 
     def abort(self) -> None:
-        """Drop what was written; harmless after commit."""
+        """Remove what was written; nothing happens after a commit."""
         if self._fd < 0:
             return
         os.close(self._fd)

@@ -1,11 +1,12 @@
-"""Containers as records: directory, name, state. It starts and stops nothing, and removes no trees.
+"""The records of containers: directory, name, state. It starts and stops no container.
 
-A container exists from the moment its name file exists (`publish`). The record's "name" decides when two name files
-lead to it (a rename that was killed half way). A directory whose name was lost, by a damaged file system, gets it again
-from the record (`recover`); one that never had a name is garbage.
+A container exists from the moment at which its name file exists (`publish`). A rename that was killed half way leaves
+two name files that lead to one container: the name in its record is the one that counts. A container whose name file
+was lost, by a damaged file system, gets it again by its record (`recover`); a directory that never had a name is
+garbage.
 
 What `publish`, `rename` and `update` have done survives a power cut: files are on the disk before the name that leads
-to them. Containers of `--rm` are not worth that.
+to them. Containers of `--rm` are not synced, since a power cut ends them anyway.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Ids = list[str]
     Names = list[str]
 
-_MARK = "name"  # in a container's directory: it was published
+_MARK = "name"  # a file in the container's directory, which says that the container was published
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _OTHER = _FIRST | frozenset("_.-")
 _HEX = frozenset("0123456789abcdef")
@@ -65,7 +66,7 @@ def suggest_name(attempt: int = 0) -> str:
 
 
 class Containers:
-    """The directories `containers` and `names`."""
+    """The containers of a store: its directories `containers` and `names`."""
 
     __slots__ = ("directory", "names", "root")
 
@@ -84,10 +85,10 @@ class Containers:
         return "/".join((self.directory, container_id, *names))
 
     def create(self, record: ContainerRecord) -> str:
-        """Make the directory of a new container with its record; returns its path. The name is taken by `publish`.
+        """Make the directory of a new container with its record, and return its path. `publish` takes the name later.
 
-        Garbage collection keeps the image and the layers that the record names, and its volumes are in use.
-        Raises UsageError for a bad name, AlreadyExists when the name or id is in use, HostLimit.
+        From then on garbage collection keeps the image and the layers that the record names, and its volumes count as
+        in use. Raises UsageError for a bad name, AlreadyExists when the name or the id is in use, HostLimit.
         """
         name, container_id = check_name(record.name), record.id
         owner = self._owner(name)
@@ -104,9 +105,9 @@ class Containers:
         return directory
 
     def publish(self, container_id: str, *, durable: bool = True) -> None:
-        """Give the container its name: from here on it exists. Raises AlreadyExists when another one was faster.
+        """Give the container its name: from here on it exists. Raises AlreadyExists when another has taken the name.
 
-        durable: its files and then its name are on the disk when this returns.
+        durable: whether its files, and after them its name, are on the disk when this returns.
         """
         name = check_name(self._name(container_id))
         self._take(name, container_id, durable=durable)
@@ -116,10 +117,10 @@ class Containers:
         write_record(self.path(record.id, "record.json"), record.to_json(), durable=durable)
 
     def find(self, text: str) -> str:
-        """The id of the container named `text`, with id `text`, or with the one id that begins so.
+        """The id of the container that has the name `text`, or the only id that begins with `text`.
 
-        A name may have the leading slash that docker's API and `inspect` show.
-        Raises NotFound; UsageError when several ids begin so.
+        A name may have the slash at its start that docker's API and `inspect` show. Raises NotFound; UsageError when
+        several ids begin so.
         """
         text = text.removeprefix("/")
         if text and text[0] in _FIRST and _OTHER.issuperset(text):
@@ -138,7 +139,7 @@ class Containers:
         raise NotFound(f"no such container: '{text}'", hint="`rootless ps -a` lists them")
 
     def read(self, container_id: str) -> ContainerRecord:
-        """The record. Raises NotFound, InvalidInput."""
+        """The container's record, with paths as they are since the store was moved. Raises NotFound, InvalidInput."""
         path = self.path(container_id, "record.json")
         record = ContainerRecord.from_json(read_record(path, what="container record"), path)
         if not record.names_directory.startswith(f"{self.directory}/"):
@@ -154,7 +155,7 @@ class Containers:
         return ContainerNeeds.from_json(read_record(path, what="container record"), path)
 
     def _name(self, container_id: str) -> str:
-        """The name in the record, of which nothing else is read: a wrong value there hides no other container."""
+        """The name in the record. Nothing else of the record is read, so that a damaged value in it does not matter."""
         path = self.path(container_id, "record.json")
         return Fields(read_record(path, what="container record"), path).text("name")
 
@@ -166,9 +167,10 @@ class Containers:
         return [owner for name in os.listdir(self.names) if (owner := self._owner(name)) is not None]
 
     def recover(self) -> Ids:
-        """Give those containers a name again that have lost it, and lie in whole records; their ids.
+        """Give containers that have lost their name file the name in their record again; returns their ids.
 
-        Where the name has another owner by now, the container gets its first digits behind it.
+        Where another container has the name by now, this one gets a name with the first digits of its id at the end.
+        Those whose record is damaged stay without.
         """
         named = set(self._named())
         return [each for each in os.listdir(self.directory) if each not in named and self._recover(each)]
@@ -187,13 +189,13 @@ class Containers:
                 self._take(record.name, container_id)
                 self.update(record)
         except (RootlessError, OSError):
-            return False  # damaged, which `system check` tells, or removed meanwhile, or no room for a name
+            return False  # it is damaged, which `system check` reports, or just being removed, or the disk is full
         return True
 
     def was_published(self, container_id: str) -> bool:
-        """Whether the directory belongs to a container that existed, with or without a name now.
+        """Whether the directory belongs to a container that has existed, whether it has a name now or not.
 
-        Of those that earlier versions made only those are known that were started.
+        Earlier versions did not write the mark: their containers are recognised only when they were started.
         """
         return any(os.path.lexists(self.path(container_id, each)) for each in (_MARK, "monitor.lock", "state.json"))
 
@@ -205,30 +207,33 @@ class Containers:
         if name == old:
             raise InvalidState(f"container '{old}' has that name already")
         self._take(name, container_id)
-        # Between these two steps both name files lead here; the record decides, so the change happens in one step
+        # Until the old name file is removed, two name files lead to this container. The name in the record counts, so
+        # the rename happens at the moment at which the record is replaced.
         record.name = name
         write_record(self.path(container_id, "record.json"), record.to_json())
         self._drop(old, container_id)
 
     def discard(self, container_id: str, target: str | None = None) -> str:
-        """End the container's existence in one step; where its files are now, which removal.delete takes.
+        """End the container's existence in one step, and return where its files are now, for removal.delete.
 
-        target: where they go, by default into the trash. A kill leaves trash, or a name that leads nowhere: work for gc
-        only.
+        target: the path to which its directory is renamed, by default one in the trash. A process that is killed here
+        leaves trash, or a name file that leads to no container: garbage collection removes both.
         """
         directory, moved = self.path(container_id), target or f"{self.root}/trash/{random_name()}"
         lock = Lock(f"{self.root}/locks/names")
         try:
-            lock.acquire()  # nobody may take the name between our look at its file and its end
+            lock.acquire()  # nobody may take the name between the look at its file and the removal of that file
         except OSError:
-            pass  # no inode for it, or no directory `locks`; removing must work all the same
+            pass  # a full disk has no inode for the lock's file, or `locks` is lost: removing must work all the same
         try:
             names = self._names_of(container_id)
             try:
                 os.rename(directory, moved)
-            except OSError:  # no `trash`, no room in it, or a mount point: without these files it is garbage
+            except OSError:
                 if target is not None:
                     raise
+                # There is no `trash`, no room in it, or the directory is a mount point. Without the files that say that
+                # the container has existed, its directory is garbage where it is.
                 moved = directory
                 for name in (_MARK, "monitor.lock", "state.json", "record.json"):
                     try:
@@ -242,20 +247,20 @@ class Containers:
         return moved
 
     def _names_of(self, container_id: str) -> Names:
-        """The name in the record, or those whose files lead to a damaged one."""
+        """The name in the record; for a damaged record the names of all name files that lead to the container."""
         try:
             return [self._name(container_id)]
         except (NotFound, InvalidInput):
             return [name for name in os.listdir(self.names) if self._leads_to(name) == container_id]
 
     def remove(self, container_id: str, id_map: IdMap) -> None:
-        """Remove name and directory; `id_map` is the map its files were written with."""
+        """Remove the container's name and directory. id_map: the map by whose ids its files were written."""
         from rootless.storage.files.removal import delete
 
         delete(self.discard(container_id), id_map)
 
     def read_state(self, container_id: str) -> ContainerState | None:
-        """The state that the monitor wrote last, or None before the first start."""
+        """The state that the container's monitor wrote last, None before the first start. Raises InvalidInput."""
         path = self.path(container_id, "state.json")
         try:
             return ContainerState.from_json(read_record(path, what="container state"), path)
@@ -263,7 +268,10 @@ class Containers:
             return None
 
     def read_launch(self, container_id: str) -> LaunchPlan:
-        """What its monitor is asked to do. Raises NotFound, InvalidInput."""
+        """What the container's monitor is asked to do, with paths as they are since the store was moved.
+
+        Raises NotFound, InvalidInput.
+        """
         launch = self._launch(container_id)
         if launch.log.path != self.path(container_id, "log"):
             from rootless.storage.store import moved_paths
@@ -273,7 +281,7 @@ class Containers:
         return launch
 
     def _launch(self, container_id: str) -> LaunchPlan:
-        """launch.json as it is written."""
+        """The content of launch.json, with paths as they were when it was written."""
         path = self.path(container_id, "launch.json")
         return LaunchPlan.from_json(read_record(path, what="launch record"), path)
 
@@ -283,7 +291,7 @@ class Containers:
         try:
             launch = self._launch(container_id)
         except (NotFound, InvalidInput):
-            return config  # damaged, and nobody knows whether the store was moved
+            return config  # launch.json is damaged, and nothing else says whether the store was moved
         if launch.log.path != self.path(container_id, "log"):
             from rootless.storage.store import moved_paths
 
@@ -292,23 +300,25 @@ class Containers:
         return config
 
     def write_moved(self, container_id: str) -> None:
-        """Write the paths of a container down as they are now, if the store was moved.
+        """If the store was moved, write the container's files with paths as they are now.
 
-        Before a start, for its monitor believes them, and before a change of launch.json, which tells the old place.
+        This is needed before a start, because the monitor uses the paths as they are written, and before any change of
+        launch.json, because that file says where the store was.
         """
         if self._launch(container_id).log.path == self.path(container_id, "log"):
             return
         launch, config, record = self.read_launch(container_id), self.read_config(container_id), self.read(container_id)
         self.update(record)
         write_record(self.path(container_id, "config.json"), config)
-        self.write_launch(container_id, launch)  # last: it is what says that the others are to be changed
+        # launch.json comes last: until it is written, it says that the other two are still to be changed
+        self.write_launch(container_id, launch)
 
     def write_launch(self, container_id: str, plan: LaunchPlan, *, durable: bool = True) -> None:
-        """Replace what its monitor is asked to do."""
+        """Replace launch.json, which says what the container's monitor is to do."""
         write_record(self.path(container_id, "launch.json"), plan.to_json(), durable=durable)
 
     def drop_stale(self, name: str) -> None:
-        """Remove a name file that leads to no container (a removal that was killed)."""
+        """Remove a name file that leads to no container, as a removal that was killed leaves it."""
         if self._owner(name) is not None:
             return
         with Lock(f"{self.root}/locks/names"):
@@ -319,9 +329,9 @@ class Containers:
                     pass
 
     def _owner(self, name: str) -> str | None:
-        """The id behind a name file, None when there is none or it is a left-over.
+        """The id of the container that has the name; None when no name file is there, or when it was left over.
 
-        Where the record is damaged the name file is believed, so that the container can be seen and removed.
+        Where the record is damaged, the name file alone counts, so that the container can be seen and removed.
         """
         container_id = self._leads_to(name)
         if container_id is None:
@@ -334,7 +344,7 @@ class Containers:
             return container_id
 
     def _leads_to(self, name: str) -> str | None:
-        """The id in a name file, None when there is none."""
+        """The id in the name file of `name`; None when there is no such file, or no id in it."""
         try:
             with open(f"{self.names}/{name}", encoding="ascii", errors="replace") as file:
                 container_id = file.read(65).strip()
@@ -353,15 +363,18 @@ class Containers:
             return any(self._leads_to(name) == container_id for name in os.listdir(self.names))
 
     def _take(self, name: str, container_id: str, *, durable: bool = True) -> None:
-        """Make the name file, whole and only if it is not there: link(2) does both, on NFS too.
+        """Make the name file of `name`, which must be whole when it appears, and must replace no other.
 
-        Its other link stays in the container's directory as the mark that the container has existed.
+        link(2) does both in one step, also on NFS, where open(2) with O_EXCL and then a write would not. The file's
+        second name stays in the container's directory, as the mark that the container has existed.
         """
         directory = self.path(container_id)
         temporary = f"{directory}/.{_MARK}"
         path = f"{self.names}/{name}"
         try:
-            if os.path.exists(temporary):  # a killed publish: perhaps the very inode that is the name file now
+            # A publish that was killed may have left the file, perhaps linked as the name file already: it must not be
+            # opened and written, but made anew
+            if os.path.exists(temporary):
                 os.unlink(temporary)
             with open(temporary, "x", encoding="ascii") as file:
                 file.write(f"{container_id}\n")
@@ -380,7 +393,8 @@ class Containers:
 
     @staticmethod
     def _plain_files(directory: str) -> Names:
-        """What a new container consists of; of one that has run its records, and not what may be a long log."""
+        """The files to sync before the name: all files of a new container. Of one that has run only its records, since
+        its log may be long."""
         names = [f".{_MARK}", "record.json", "launch.json", "config.json"]
         if not os.path.lexists(f"{directory}/{_MARK}"):
             with os.scandir(directory) as entries:
@@ -388,7 +402,7 @@ class Containers:
         return [f"{directory}/{name}" for name in names]
 
     def _link(self, temporary: str, name: str) -> None:
-        """Link the file `temporary` as the name. Raises AlreadyExists when a container has it."""
+        """Link the file `temporary` as the name file. Raises AlreadyExists when a container has the name."""
         path = f"{self.names}/{name}"
         try:
             os.link(temporary, path)
@@ -397,7 +411,7 @@ class Containers:
                 owner = self._owner(name)
                 if owner is not None:
                     raise _in_use(name, owner) from None
-                # The left-over of a removal that was killed, or of a container directory that was lost
+                # A removal that was killed, or the loss of a container's directory, has left the name file
                 if os.path.exists(path):
                     os.unlink(path)
                 try:

@@ -1,7 +1,8 @@
-"""The log of events: a bounded file to which every command and monitor appends. It decides nothing and never fails.
+"""The log of events: a file of bounded size to which every command and monitor appends. Writing to it never fails.
 
-One JSON object a line. At MAX_SIZE the file becomes `log.1`, in place of the one before: the last 1 to 2 MiB are kept.
-Appending and turning over happen under a lock, so no line is torn or lost, whoever writes.
+Each line is one JSON object. A file that has reached MAX_SIZE is renamed to `events.log.1` and replaces the earlier one
+of that name, so that the last 1 to 2 MiB of events are kept. Appending and renaming happen under a lock: lines of
+different processes do not mix, and none is written into a file that was just renamed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_SIZE = 1 << 20
-_MAX_LINE = 16384
-_MAX_ACTION = 4096  # characters, of those that tell a command
+_MAX_LINE = 16384  # bytes
+_MAX_ACTION = 4096  # characters; the action of an exec event holds the whole command
 
 
 class EventEntry:
-    """Something that happened. kind: container, image, volume, ...; action: docker's word; id: of the object."""
+    """One event. kind: container, image, volume, ...; action: docker's word for what happened; id: the object's id;
+    nanoseconds: since the epoch, now by default."""
 
     __slots__ = ("action", "attributes", "id", "kind", "nanoseconds")
 
@@ -37,12 +39,13 @@ class EventEntry:
         self.nanoseconds = time.time_ns() if nanoseconds is None else nanoseconds
 
     def document(self) -> dict[str, object]:
-        """The event as docker's API gives it: one of a container has three members of an older version more."""
+        """The event as docker's API gives it. Events of containers have three more members, by which older clients read
+        them."""
         older = {"status": self.action, "id": self.id, "from": self.attributes.get("image", "")}
         return {**(older if self.kind == "container" else {}), **self.to_json()}
 
     def to_json(self) -> dict[str, object]:
-        """The line of the log, in the shape of docker's event."""
+        """The event as a line of the log, which has the members of docker's events."""
         return {
             "Type": self.kind,
             "Action": self.action,
@@ -54,12 +57,12 @@ class EventEntry:
 
 
 def append(path: str, entry: EventEntry) -> None:
-    """Write one event. A log that cannot be written is no reason for a command to fail."""
+    """Append one event. When that is impossible the event is dropped: a command must not fail for its log."""
     import json
 
     line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
     if len(line) > _MAX_LINE:
-        entry.attributes = {"truncated": "true"}  # an image's labels may be of any size
+        entry.attributes = {"truncated": "true"}  # the labels of an image are among them, and have no bound
         entry.action = entry.action[:_MAX_ACTION]
         line = json.dumps(entry.to_json(), separators=(",", ":")).encode() + b"\n"
     try:
@@ -74,7 +77,7 @@ def append(path: str, entry: EventEntry) -> None:
                     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                     size = 0
                 if os.write(fd, line) < len(line):
-                    os.ftruncate(fd, size)  # a full disk: half a line would spoil the next one
+                    os.ftruncate(fd, size)  # the disk is full: the next line would be joined to this half of one
             finally:
                 if fd >= 0:
                     os.close(fd)
@@ -83,7 +86,7 @@ def append(path: str, entry: EventEntry) -> None:
 
 
 class EventReader:
-    """Reads a log from its beginning, and goes on with what is appended later, across turn-overs."""
+    """Reads a log from its beginning, and then what is appended, also when the file is renamed meanwhile."""
 
     __slots__ = ("_file", "_has_begun", "_path", "_rest")
 
@@ -94,9 +97,10 @@ class EventReader:
         self._has_begun = False
 
     def entries(self, *, older: bool = True) -> Iterator[EventEntry]:
-        """What is there now; older: begin with the turned-over file."""
+        """The events that are new since the last call. older: whether the first call begins with `events.log.1`."""
         if not self._has_begun:
-            self._has_begun = True  # once: the log may be missing for a while, when the disk is full
+            # Only once: on a full disk the log may be missing for a while, and a later call would read the older file
+            self._has_begun = True
             self._open()
             if older:
                 yield from self._older()
@@ -108,7 +112,7 @@ class EventReader:
             yield from self._new()
             if not self._is_turned_over():
                 return
-            yield from self._new()  # what came between the two looks
+            yield from self._new()  # lines that were appended between the last read and the renaming
             os.close(self._file)
             self._file = -1
 
@@ -119,7 +123,7 @@ class EventReader:
             pass
 
     def _older(self) -> Iterator[EventEntry]:
-        """What was turned over before the log was opened; what was since is read where it is open."""
+        """The events of `events.log.1`, unless that is the file which this reader has opened under its first name."""
         try:
             fd = os.open(f"{self._path}.1", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -155,7 +159,7 @@ class EventReader:
 
 
 def parse(line: bytes) -> EventEntry | None:
-    """One line; None for an empty or damaged one."""
+    """The event in one line; None for an empty or damaged line."""
     try:
         fields = Fields(parse_json(line), "event")
         actor = fields.require_member("Actor")

@@ -1,7 +1,7 @@
-"""What is garbage, and its removal: half-made things, trash, blobs and layers that no image and no container needs.
+"""Finds and removes garbage: half-made objects, trash, and blobs and layers that no image and no container needs.
 
-It never decides that an image or a container may go: names do. It needs the exclusive store lock, so it never sees an
-object whose name is still to be written.
+An image or a container that has a name is never garbage. Whoever makes an object holds the store lock shared until its
+name is written. The collection holds it exclusively, so that it sees no object whose name is still to come.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     Paths = list[str]
 
 _POLL = 0.02
-CONTAINER_PREFIX = "container-"  # of names in `quarantine`, before the id of a container
+CONTAINER_PREFIX = "container-"  # containers in `quarantine` have their id behind it as a name
 
 
 @dataclass(slots=True)
 class Collected:
-    """What one collection found. freed: bytes of blobs and layers; busy: somebody was using the store, so nothing was
-    done; quarantined: ids of containers that lost name and record, and hold files that they have written."""
+    """What one collection has found.
+
+    containers: ids; temporaries: paths; freed: bytes of blobs and layers; busy: whether another process was using the
+    store, so that nothing was done; quarantined: ids of containers that have lost their name and cannot get it again,
+    and that hold files which they have written.
+    """
 
     blobs: list[str] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
@@ -51,13 +55,13 @@ def collect_garbage(
     keep_layer_blobs: bool = True,
     empty_quarantine: bool = False,
 ) -> Collected:
-    """Remove all garbage of a store and say what it was. dry_run: only say. keep_layer_blobs: False: the compressed
-    bytes of layers that can be made again from their tree are garbage too. empty_quarantine: damaged objects that
-    `system check --repair` has replaced are garbage too. Until the user asks for that (`system prune`) they stay, for
-    he may want to look at them.
+    """Remove all garbage of a store, and return what it was.
 
-    wait: seconds to wait for pulls and creates to end; when they do not, `busy` is set and the next collection
-    does the work. Raises HostLimit when something cannot be removed.
+    dry_run: only find it; keep_layer_blobs: whether to keep the compressed bytes of layers that can be made again from
+    their tree; empty_quarantine: whether damaged objects that `system check --repair` has replaced are garbage. Until
+    the user asks for that (`system prune`) they stay, since he may want to look at them; wait: seconds to wait for
+    pulls and creates to end. When they do not, `busy` is set, and the next collection does the work. Raises HostLimit
+    when something cannot be removed.
     """
     lock = store.exclusive()
     deadline = time.monotonic() + wait
@@ -76,7 +80,7 @@ def collect_garbage(
 
 
 def quarantined_containers(store: Store) -> Paths:
-    """Where the files of containers lie that have lost their name and their record."""
+    """The paths of the containers in quarantine: those that have lost their name and could not get it again."""
     try:
         names = os.listdir(store.path("quarantine"))
     except FileNotFoundError:
@@ -113,9 +117,10 @@ class _Collector:
             ]
 
     def _quarantined(self) -> list[str]:
-        """Damaged objects that were replaced. A container that runs may still have the old tree mounted.
+        """The damaged objects in quarantine that were replaced; none while any container runs, since that may have the
+        old tree of a layer mounted.
 
-        What containers have written is not among them: nothing replaces it, so that only `system prune` removes it.
+        Containers are not among them: nothing replaces what they have written, so that only `system prune` removes it.
         """
         try:
             names = os.listdir(self._store.path("quarantine"))
@@ -141,12 +146,12 @@ class _Collector:
             directory = self._store.containers.path(name)
             if name in published:
                 continue
-            # A container that runs and has no name any more is being removed by its own monitor
+            # A container that runs and has no name is just being removed by its own monitor (`--rm`)
             if not self._runs(directory):
                 (found.quarantined if self._holds_work(name) else found.containers).append(name)
 
     def _holds_work(self, name: str) -> bool:
-        """Whether a container that has no name, and could not be given it again, holds files that it has written."""
+        """Whether a container that has lost its name, and could not get it again, holds files that it has written."""
         containers = self._store.containers
         if not containers.was_published(name) and not os.path.lexists(containers.path(name, "record.json")):
             return False
@@ -154,7 +159,7 @@ class _Collector:
             if containers.read(name).options.rm:
                 return False
         except RootlessError:
-            pass  # damaged: nobody knows
+            pass  # the record is damaged, and does not say whether the container was one of `--rm`
         try:
             return bool(os.listdir(containers.path(name, "upper")))
         except FileNotFoundError:
@@ -163,7 +168,8 @@ class _Collector:
             return True
 
     def _find_unreferenced(self, found: Collected, keep_layer_blobs: bool) -> None:
-        """Blobs and layers that nothing leads to. When something that leads cannot be read, none are garbage."""
+        """Find blobs and layers that no image, container or build step needs. When what any of these needs cannot be
+        read, none are garbage."""
         try:
             blobs, layers = self._roots(keep_layer_blobs)
         except RootlessError:
@@ -182,7 +188,7 @@ class _Collector:
                     pass
 
     def _roots(self, keep_layer_blobs: bool) -> tuple[set[str], set[str]]:
-        """Digests of blobs and chain ids that images and containers need."""
+        """The digests of blobs and the chain ids of layers that images, containers and build steps need."""
         store = self._store
         blobs: set[str] = set()
         layers: set[str] = set()
@@ -194,13 +200,15 @@ class _Collector:
             except NewerFormat:
                 raise
             except InvalidInput:
-                layers.update(self._mounted(container_id))  # what launch.json names; when it is damaged too, all stays
+                # The record is damaged, so launch.json says which layers are needed. When that is damaged too, the
+                # InvalidInput leaves this function, and every layer stays.
+                layers.update(self._mounted(container_id))
                 continue
             layers.update(needs.layers)
             try:
                 layers.update(self._mounted(container_id))
             except InvalidInput:
-                pass  # the record has said what is needed
+                pass  # launch.json is damaged, but the record has said what is needed
             if needs.manifest_digest and store.blobs.has(needs.manifest_digest):
                 manifests.add(needs.manifest_digest)
         waiting = list(manifests)
@@ -221,11 +229,11 @@ class _Collector:
                     if keep_layer_blobs or position >= len(chain) or not self._can_be_made(chain[position]):
                         blobs.add(layer.digest)
             except NotFound:
-                continue  # its blobs are gone, so it keeps nothing
+                continue  # a blob of the image is gone, so that the image cannot be used and keeps nothing more
         return blobs, layers
 
     def _can_be_made(self, chain_id: str) -> bool:
-        """Whether the layer's tree has a recipe."""
+        """Whether the layer can be made again from its tree: it has a recipe."""
         return find_recipe(self._store.layers.path(chain_id)) is not None
 
     def _mounted(self, container_id: str) -> set[str]:
@@ -257,11 +265,12 @@ class _Collector:
             store.layers.remove(chain_id)
         for path in found.temporaries:
             delete(path, store.id_map)
-        with Lock(store.path("locks", "index")):  # who writes the index holds it
+        with Lock(store.path("locks", "index")):  # whoever holds it may be writing such a file just now
             for name in os.listdir(store.root):
                 if name.startswith(".index.json.") and name.endswith(".tmp"):
                     os.unlink(store.path(name))
-        # Nobody holds or waits for a layer lock while we hold the store lock
+        # Nobody holds a layer's lock or waits for one while the store lock is held exclusively. Else a lock file could
+        # be deleted that one process has locked, and the next process would lock a new one beside it.
         for name in os.listdir(store.path("locks")):
             if name.startswith("layer-"):
                 os.unlink(store.path("locks", name))

@@ -1,8 +1,9 @@
-"""Which images are here and their names: `index.json` of the OCI layout is the authority. It removes no blobs.
+"""The images of a store and their names. The file `index.json` of an OCI image layout says both (image-layout.md).
 
-Each name is one descriptor with the annotation `org.opencontainers.image.ref.name` = full reference; an image without a
-name has one descriptor without it. Every change is read, change, rename under the index lock. A name may mean an index
-of several platforms; as an image it then stands for the one of this host.
+Each name is one descriptor with the annotation `org.opencontainers.image.ref.name`, whose value is the full reference.
+An image without a name has one descriptor without the annotation. Every change reads the file, changes it and renames a
+new one into its place, under the index lock. A name may mean an index of several platforms; where an image is asked
+for, it stands for the one of this host. No blob is removed here.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 8 << 20
 CONFIG_LIMIT = 8 << 20
 _HEX = frozenset("0123456789abcdef")
-_LEAST_RESERVE = 1 << 16  # bytes
+_LEAST_RESERVE = 1 << 16  # bytes of the file that keeps room for changes on a full disk
 
 
 class ImageEntry(NamedTuple):
-    """One image of the store. config_digest is the image id; names are full references, sorted.
+    """One image of the store.
 
-    index_digest: of the index that has the names, when the image is one platform of it; else "". made: when it was
-    built here, in seconds since the epoch; 0.0 = it was not built here.
+    config_digest: the image id; names: full references, sorted; index_digest: digest of the index that has the names,
+    when the image is one platform of it, else ""; made: when it was built here, in seconds since the epoch, 0.0 when it
+    was not.
     """
 
     manifest_digest: str
@@ -60,16 +62,16 @@ class ImageEntry(NamedTuple):
 
     @property
     def created_time(self) -> float:
-        """When the image came into being, in seconds since the epoch, as a person who lists images means it.
+        """When the image came into being, in seconds since the epoch: lists and `until` filters go by this time.
 
-        The config of an image that is built here tells the time of its base, so that the same build gives the same
-        digest. Lists and `until` filters go by the time of the build instead.
+        It is the time of the build for an image that was built here. The config of such an image has the time of its
+        base, so that the same build gives the same digest.
         """
         return self.made or self.config.created_time
 
     @property
     def named_digest(self) -> str:
-        """What the names mean: the manifest, or the index that it belongs to."""
+        """The digest that the names mean: of the index to which the manifest belongs, else of the manifest."""
         return self.index_digest or self.manifest_digest
 
 
@@ -81,7 +83,7 @@ class NamedIndex(NamedTuple):
 
 
 class _Listed:
-    """A descriptor of index.json, and the name that it gives. Its members that we do not know are kept as they are."""
+    """A descriptor of index.json. Members of it that are not known here, as other tools write them, are kept."""
 
     __slots__ = ("_members", "digest")
 
@@ -92,7 +94,7 @@ class _Listed:
 
     @classmethod
     def of_descriptor(cls, descriptor: Descriptor, reference: str | None, made: float = 0.0) -> _Listed:
-        """The descriptor with the full name `reference`, None for none. made: as in ImageEntry."""
+        """A descriptor with the full name `reference`, or without a name for None. made: as in ImageEntry."""
         members: Fields = {
             "mediaType": descriptor.media_type,
             "digest": descriptor.digest,
@@ -107,7 +109,7 @@ class _Listed:
 
     @property
     def name(self) -> str | None:
-        """The full name; None when the image has none."""
+        """The full name; None when the descriptor has none."""
         annotations = self._members.get("annotations")
         name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
         return name if isinstance(name, str) and name else None
@@ -132,7 +134,7 @@ class _Listed:
 
 
 class ImageIndex:
-    """The file `index.json` and the manifests and configs it leads to."""
+    """The file `index.json`, and the manifests and configs to which it leads."""
 
     __slots__ = ("_blobs", "_lock", "_reserve", "path")
 
@@ -143,13 +145,13 @@ class ImageIndex:
         self._blobs = blobs
 
     def entries(self) -> list[ImageEntry]:
-        """All images that can be read, in the order of the index; `broken` has the others."""
+        """All images that can be read, in the order of the index; `broken` returns the others."""
         found = []
         for digest, listed in self._by_digest(self._descriptors()).items():
             try:
                 entry = self._entry(digest, listed, any_platform=True)
             except RootlessError:
-                continue  # listed by `broken`: one damaged image must not hide the others
+                continue  # `broken` returns it: one damaged image must not hide the others
             if entry is not None:
                 found.append(entry)
         return found
@@ -193,10 +195,11 @@ class ImageIndex:
         return found
 
     def resolve(self, text: str) -> ImageEntry | None:
-        """The image with full name `text`, or `repository@digest`, or with a config or manifest digest (or unambiguous
-        first digits of one, with or without `sha256:`); None when there is none.
+        """The image that `text` means; None when there is none.
 
-        Raises UsageError when several images match the digits; DigestMismatch, NotFound for a damaged store.
+        text: a full name; or `repository@digest`; or the digest, or enough of its first digits, of a config, a manifest
+        or an index, with or without `sha256:`. Raises UsageError when several images have these digits; DigestMismatch,
+        NotFound, InvalidInput for a damaged store.
         """
         grouped = self._by_digest(self._descriptors())
         for digest, here in grouped.items():
@@ -204,7 +207,7 @@ class ImageIndex:
                 return self._entry(digest, here)
         repository, at, wanted = text.partition("@")
         if at:
-            # The same bytes under another repository do not count (podman notes l.1027)
+            # The digest alone is not enough: the image must have a name in the repository that was asked for
             here = grouped.get(wanted, [])
             if any(_repository(name) == _repository(repository) for name in _names_of(here)):
                 return self._entry(wanted, here)
@@ -222,10 +225,10 @@ class ImageIndex:
         return next(iter(matches.values()), None)
 
     def tag(self, reference: str, descriptor: Descriptor, *, made: float = 0.0) -> str | None:
-        """Let the full name `reference` mean the manifest `descriptor`, whose blobs are all here already.
+        """Let the full name `reference` mean the manifest `descriptor`, whose blobs must all be here.
 
-        made: when it was built here, in seconds since the epoch; an image that was here keeps the time that it had.
-        Returns the digest of the manifest that had the name before (it stays, perhaps without a name), or None.
+        made: when it was built here, in seconds since the epoch; an image that was here before keeps its time. Returns
+        the digest of the other manifest that had the name before, which stays, perhaps without a name; None for none.
         """
         hex_of(descriptor.digest)
         with Lock(self._lock):
@@ -239,7 +242,7 @@ class ImageIndex:
         return previous if previous != descriptor.digest else None
 
     def add(self, descriptor: Descriptor, *, made: float = 0.0) -> None:
-        """Keep an image that has no name. made: as for `tag`."""
+        """Add an image without a name; nothing happens when it is here. made: as for `tag`."""
         hex_of(descriptor.digest)
         with Lock(self._lock):
             descriptors = self._descriptors()
@@ -248,10 +251,8 @@ class ImageIndex:
                 self._write(descriptors)
 
     def untag(self, reference: str) -> str:
-        """Take the full name away; the image stays, without a name if this was its last. Returns its manifest digest.
-
-        Raises NotFound.
-        """
+        """Take the full name `reference` away, and return the digest that it meant. The image stays, without a name if
+        this was its last one. Raises NotFound."""
         with Lock(self._lock):
             descriptors = self._descriptors()
             digest = self._take_name(descriptors, reference)
@@ -261,15 +262,16 @@ class ImageIndex:
         return digest
 
     def remove(self, manifest_digest: str) -> None:
-        """Forget the image and all its names; its blobs and layers are garbage then. Harmless when it is not here."""
+        """Remove the image and all its names from the index: its blobs and layers are garbage then. Nothing happens
+        when it is not here."""
         with Lock(self._lock):
             descriptors = self._descriptors()
             self._write([d for d in descriptors if d.digest != manifest_digest], frees=True)
 
     def rebuild(self, known: Mapping[str, Sequence[str]]) -> int:
-        """Write the index anew from the manifests that are here; how many images it has then.
+        """Write a damaged index anew from the manifests among the blobs, and return the number of images in it.
 
-        known: full names by the digest of a config, a manifest or an index.
+        known: the full names that each digest of a config, a manifest or an index is to have.
         """
         with Lock(self._lock):
             documents = [each for digest in self._blobs.digests() if (each := self._manifest(digest)) is not None]
@@ -288,7 +290,7 @@ class ImageIndex:
         return len({each.digest for each in descriptors})
 
     def _manifest(self, digest: str) -> Manifest | Index | None:
-        """What the blob is, when it is a manifest or an index."""
+        """The manifest or index that the blob is; None for any other content."""
         try:
             with open(self._blobs.path(digest), "rb") as file:
                 if file.read(1) != b"{" or os.fstat(file.fileno()).st_size > MANIFEST_LIMIT:
@@ -310,7 +312,7 @@ class ImageIndex:
 
     @staticmethod
     def _take_name(descriptors: list[_Listed], reference: str) -> str | None:
-        """Remove `reference` from the list in place; returns the digest it meant."""
+        """Remove the name `reference` from the list, in place, and return the digest that it meant; None for none."""
         for position, descriptor in enumerate(descriptors):
             if descriptor.name == reference:
                 del descriptors[position]
@@ -333,14 +335,16 @@ class ImageIndex:
             ) from e
 
     def _write(self, descriptors: list[_Listed], *, frees: bool = False) -> None:
-        """frees: what becomes garbage by this may be needed room, so that the reserve may be used."""
+        """Replace index.json. frees: whether the change lets something be removed, so that on a full disk the reserve
+        may be used for it."""
         manifests = [descriptor.to_json() for descriptor in descriptors]
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
         content = json.dumps(index, indent=1).encode() + b"\n"
         if frees:
             write_freeing(self.path, content, self._reserve)
             return
-        # The blobs themselves are on the disk, and the layers' trees; their names must be before the image's
+        # The content of blobs and layers is on the disk already (`BlobWriter.commit`, `unpack_worker`). Their names
+        # must be there before the image's name is: after a power cut it would lead to nothing.
         sync_paths((self._blobs.directory, os.path.join(os.path.dirname(self.path), "layers")))
         atomic_write(self.path, content)
         keep_reserve(self._reserve, len(content))
@@ -358,7 +362,8 @@ class ImageIndex:
         return {digest: _names_of(listed) for digest, listed in grouped.items()}
 
     def _entry(self, digest: str, listed: list[_Listed], *, any_platform: bool = False) -> ImageEntry | None:
-        """The image, or of an index the one for this host (any_platform: else the first) when it is here."""
+        """The image of a manifest; of an index the image for this host, when it is here. any_platform: if it is not,
+        the first one that is."""
         document = self.document(digest)
         index_digest = ""
         if isinstance(document, Index):
@@ -390,7 +395,7 @@ def _names_of(listed: list[_Listed]) -> list[str]:
 
 
 def is_image(document: Manifest) -> bool:
-    """Whether the manifest is of a container image, and not of an artifact."""
+    """Whether the manifest is that of a container image, and not of any other artifact."""
     return document.config.media_type in CONFIG_TYPES
 
 
@@ -402,11 +407,11 @@ def _repository(name: str) -> str:
 
 
 def write_freeing(path: str, content: bytes, reserve: str) -> None:
-    """Replace the JSON file `path`, for a change that lets something be freed; on a full disk in the room of `reserve`.
+    """Replace the JSON file `path`, for a change that lets something be removed and so must work on a full disk.
 
-    A store that an earlier version made has no reserve before its first change with room. There a content that is not
-    longer is written over the old one: a kill leaves one of the two, a power cut in that moment a damaged file. Raises
-    OSError when nothing suffices.
+    The file `reserve` holds room for this (`keep_reserve`). A store that an earlier version made has none until its
+    first change on a disk with room. There a content that is not longer is written over the old one: a kill leaves one
+    of the two, but a power cut at that moment a damaged file. Raises OSError when nothing of this is possible.
     """
     try:
         atomic_write(path, content)
@@ -424,7 +429,7 @@ def write_freeing(path: str, content: bytes, reserve: str) -> None:
 
 
 def keep_reserve(reserve: str, wanted: int) -> None:
-    """Have `reserve` hold twice `wanted` bytes, where the file system has the room."""
+    """Let the file `reserve` hold at least twice `wanted` bytes, where the file system has the room."""
     size = max(_LEAST_RESERVE, 2 * wanted)
     try:
         fd = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -434,6 +439,6 @@ def keep_reserve(reserve: str, wanted: int) -> None:
         if os.fstat(fd).st_size < size:
             os.posix_fallocate(fd, 0, size)
     except OSError:
-        pass  # full, or a file system that cannot promise room
+        pass  # the disk is full, or its file system cannot allocate room in advance
     finally:
         os.close(fd)

@@ -1,6 +1,6 @@
-"""Which compressed forms of a layer were made and where they were pushed: `blobs.json` beside the layer's tree.
+"""The file `blobs.json` beside a layer's tree: which compressed forms of it were made, and where they were pushed.
 
-Only a memory that saves work: it may be missing or stale, and a registry has to confirm it.
+It only saves work. It may be missing or out of date, so a registry is always asked whether it has a form.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LIMIT = 1 << 20
 
 
 class Form(NamedTuple):
-    """One compressed form. repositories: `registry/repository`, the last one used first."""
+    """One compressed form of a layer. repositories: `registry/repository` of those that have it, the latest first."""
 
     digest: str
     size: int
@@ -58,7 +58,7 @@ def remember(store: Store, chain_id: str, key: str, form: Form) -> None:
         try:
             atomic_write(_path(store, chain_id), json.dumps(document).encode(), durable=False)
         except OSError:
-            pass  # the layer is being removed, or the disk is full: the next push does the work again
+            pass  # the layer is being removed, or the disk is full: the next push compresses the layer again
 
 
 def _path(store: Store, chain_id: str) -> str:

@@ -1,8 +1,9 @@
-"""Paths in a container's files when its store was moved: what led into the old place leads into the new one.
+"""Corrects the paths in a container's files after its store was moved.
 
-launch.json, config.json and record.json hold whole paths, as monitors, other runtimes and earlier versions read them. A
-store that was moved (another disk, another mount path of the home) is found out by those files themselves: they say
-where the container's directory was. Whoever reads them gets the paths as they are now, and a start writes them down.
+launch.json, config.json and record.json hold absolute paths, because monitors, other runtimes and earlier versions read
+them. When a store is moved (to another disk, or with a home that is mounted elsewhere), these files still say where the
+container's directory was. Whoever reads them through `Containers` gets the paths as they are now, and a start writes
+them into the files.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LAYER = "lowerdir+="  # of an image that is mounted as an overlay: the option's
 
 
 def move_from(old: str, new: str) -> Move:
-    """A function that gives a path below the directory `old` its place below `new`, and leaves any other alone."""
+    """A function that returns the place below `new` of a path below `old`, and any other path as it is."""
 
     def move(path: str) -> str:
         return f"{new}{path[len(old) :]}" if path == old or path.startswith(f"{old}/") else path
@@ -29,17 +30,18 @@ def move_from(old: str, new: str) -> Move:
 
 
 def old_root_of_launch(launch: LaunchPlan) -> str:
-    """The root of the store for which launch.json was written; "" where it does not tell."""
+    """The root that the store had when launch.json was written; "" when the file does not say it."""
     return _root(launch.log.path.removesuffix("/log"))
 
 
 def old_root_of_record(record: ContainerRecord) -> str:
-    """The same of record.json, by the directory of the container's own or joined names."""
+    """The root that the store had when record.json was written, by the directory with the container's /etc/hosts and
+    other names files; "" when the record does not say it."""
     return _root(record.names_directory)
 
 
 def _root(directory: str) -> str:
-    """The root of the store whose container has this directory."""
+    """The root of the store in which a container has the directory `directory`; "" for any other directory."""
     parts = directory.rsplit("/", 2)
     return parts[0] if len(parts) == 3 and parts[1] == "containers" and parts[2] else ""
 

@@ -1,9 +1,9 @@
-"""Records of build steps that are done: key of the step → the layer it made. It runs no build and hashes nothing.
+"""The build cache: for the key of each build step that was done, a record of the layer that it made.
 
     build-cache/<key>.json    {"layer": {...} | null, "chains": [...], "time": s, "size": bytes, ...}
 
-The layers named by `chains` are kept by garbage collection as long as the record is here. A record is written last,
-when its layer is complete, and its file's mtime is its last use.
+Garbage collection keeps the layers named by `chains` as long as the record is here. A record is written when its layer
+is complete. The modification time of its file is the time of its last use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMAT = 1
 
 
 class StepLayer(NamedTuple):
-    """The layer that a step made, as a manifest will name it. chain_id: of the unpacked tree on its parents."""
+    """The layer that a step has made, with what a manifest says of it. chain_id: of this layer on those below it."""
 
     chain_id: str
     diff_id: str
@@ -32,7 +32,7 @@ class StepLayer(NamedTuple):
     size: int
 
     def to_json(self) -> dict[str, object]:
-        """As the member "layer" of a record."""
+        """The member "layer" of a record."""
         return self._asdict()
 
     @classmethod
@@ -43,10 +43,11 @@ class StepLayer(NamedTuple):
 
 
 class CacheRecord(NamedTuple):
-    """One record. chains: chain ids, bottom first, of all layers that it needs; used: seconds since the epoch.
+    """One record.
 
-    layer: None for a step that made none; moment: the time that the step's files have (seconds); description: the
-    step in words.
+    layer: None for a step that has made no layer; chains: chain ids of all layers that the step's result needs, bottom
+    first; moment: the time that the files of the step's layer have; size: bytes; description: the step in words;
+    created, used: when the record was made and used last. All times are seconds since the epoch.
     """
 
     key: str
@@ -74,7 +75,7 @@ class BuildCache:
             try:
                 os.utime(self._path(key))
             except OSError:
-                pass  # only the order of pruning
+                pass  # the time decides only what is pruned first
         return record
 
     def put(self, record: CacheRecord) -> None:
@@ -104,7 +105,7 @@ class BuildCache:
         return sorted(found, key=lambda record: record.used)
 
     def remove(self, key: str) -> None:
-        """Forget one; its layers are garbage when nothing else needs them."""
+        """Remove a record: its layers are garbage when nothing else needs them. Nothing happens when it is not here."""
         try:
             os.unlink(self._path(key))
         except FileNotFoundError:
@@ -136,12 +137,15 @@ class BuildCache:
                 os.stat(path).st_mtime,
             )
         except (RootlessError, OSError):
-            return None  # damaged: the step is done again
+            return None  # the record is missing or damaged: the step is done again
 
 
 def expired(records: list[CacheRecord], *, keep: int | None, older: float | None) -> list[CacheRecord]:
-    """Which of `records` (least recently used first) go: those not used for `older` seconds, and until their layers'
-    bytes are at most `keep`. None: no such bound."""
+    """Which of `records` (the least recently used first) are to be removed.
+
+    older: those that were not used for so many seconds go; keep: of the others so many go that the rest has at most so
+    many bytes. None stands for no such bound.
+    """
     now = time.time()
     gone = [] if older is None else [r for r in records if now - r.used >= older]
     if keep is None:

@@ -1,8 +1,9 @@
-"""The store of one user: where its parts lie, its format version and its locks. It holds no objects itself.
+"""The store of one user: where its parts lie, the version of its format, and its locks.
 
     version  oci-layout  index.json  blobs/sha256/  layers/  containers/  names/  volumes/  incoming/  trash/  locks/
 
-Lock order: store (shared or exclusive) → layer → index | names. Nobody waits for the store lock while holding another.
+Locks are taken in this order: store (shared or exclusive), layer, then index or names. No process waits for the store
+lock while it holds another one, so that no two processes can wait for each other.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _TOP = frozenset(part.partition("/")[0] for part in PARTS) | {
 
 
 def is_own_name(name: str) -> bool:
-    """Whether the store makes entries of this name at its top. `--root` may name a directory that holds others too."""
+    """Whether the store makes entries of this name in its root directory. `--root` may name a directory with others."""
     return name in _TOP or (name.startswith(".") and name.endswith(".tmp")) or name.startswith(".reset-")
 
 
 class Store:
-    """The store below `directories.data`, made when it is not there; opening it costs two system calls.
+    """The store below `directories.data`, which is made when it is not there.
 
-    Raises HostLimit when it cannot be made or is not private, InvalidState when a newer program wrote it.
+    Raises HostLimit when it cannot be made or is not private, InvalidState when a newer version has written it.
     """
 
     __slots__ = ("_blobs", "_containers", "_id_map", "_index", "_layers", "_volumes", "directories", "root")
@@ -55,7 +56,8 @@ class Store:
 
     def _open(self) -> None:
         ensure_private(self.root, is_own=is_own_name)
-        close_to_others(self.directories.cache)  # seccomp filters and probes' results in it are trusted
+        # The compiled seccomp filters and the probes' results in the cache are believed: nobody else may write there
+        close_to_others(self.directories.cache)
         version = f"{self.root}/version"
         try:
             with open(version, encoding="ascii", errors="replace") as file:
@@ -66,23 +68,24 @@ class Store:
         except OSError as e:
             raise HostLimit(f"cannot read '{version}': {e.strerror}") from e
         if not found.isascii() or not found.isdigit():
-            self._create()  # empty or damaged, by a power cut for instance: no newer program writes such a version
+            self._create()  # a power cut, for instance, has damaged the file: no newer version writes such a content
             return
         if found != VERSION:
-            # The place for migrations: version 1 is the first format, so there is none to migrate from
+            # A migration from an older format would come here; version 1 is the first one
             raise InvalidState(
                 f"store '{self.root}' has format version '{found}', this program knows version {VERSION}",
                 hint="use the newer program, or set ROOTLESS_ROOT to another directory",
             )
         for part in PARTS:
-            if not os.path.lexists(f"{self.root}/{part}"):  # lost; what is in it is gone, but the store goes on
+            # A directory that was lost, with all that was in it, is made again, so that the rest can still be used
+            if not os.path.lexists(f"{self.root}/{part}"):
                 try:
                     make_private(f"{self.root}/{part}")
                 except OSError:
-                    pass  # who needs it tells
+                    pass  # whatever needs the directory fails with its own message
 
     def _create(self) -> None:
-        """Make the parts; `version` is written last, so that a killed creation is simply done again."""
+        """Make all parts. `version` is written last: without it, the next command makes again what is missing."""
         try:
             for part in PARTS:
                 ensure_private(f"{self.root}/{part}")
@@ -94,7 +97,8 @@ class Store:
                         self.path("index.json"),
                         b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}\n',
                     )
-                for name in ("store", "names"):  # removing on a full disk must find its locks made
+                # Removing must work on a full disk, which has no inode for a new lock file
+                for name in ("store", "names"):
                     Lock(self.path("locks", name)).make()
                 atomic_write(self.path("version"), VERSION.encode() + b"\n")
         except OSError as e:
@@ -108,21 +112,23 @@ class Store:
         return "/".join((self.root, *names))
 
     def using(self) -> Lock:
-        """The shared lock that a pull, load or create holds (in a `with`) from its first object until its name is
-        written: garbage collection never runs in between."""
+        """The shared lock that a pull, load or create holds, from before its first object until its name is written.
+
+        Garbage collection, which would take an object without a name for garbage, never runs meanwhile.
+        """
         return Lock(self.path("locks", "store"), shared=True)
 
     def exclusive(self) -> Lock:
-        """The lock of garbage collection: nobody is between an object and its name while it is held."""
+        """The exclusive lock of garbage collection: while it is held, no object waits for its name."""
         return Lock(self.path("locks", "store"))
 
     @property
     def id_map(self) -> IdMap:
-        """The user's default id map, with which layers, volumes and their removal work. Read once per process."""
+        """The user's default id map, by which files in the store have their owners. A process finds it out once."""
         return self.default_map()
 
     def default_map(self) -> IdMap:
-        """`id_map`, for the parts of the store that may never need it."""
+        """The same as `id_map`, as a function for the parts of the store that may never need the map."""
         if self._id_map is None:
             from rootless.host.subid import default_id_map
 

@@ -1,4 +1,4 @@
-"""Volumes: directories that outlive containers, with labels. It seeds and mounts nothing."""
+"""Volumes: directories with labels, which outlive containers. Others fill them (host.seeding) and mount them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ _HINT = "restore the file or remove the volume's directory"
 
 @dataclass(frozen=True, slots=True)
 class VolumeRecord:
-    """One volume. path: its directory of files; created_at: RFC 3339; anonymous: made without a name.
+    """One volume.
 
-    options: what it was made with by -o, which decides what is mounted in place of `path`; empty for most volumes.
+    path: the directory with its files; created_at: in the form of RFC 3339; anonymous: whether it was made without a
+    name; options: those of `volume create -o`, which say what is mounted in place of `path`. Most volumes have none.
     """
 
     name: str
@@ -52,7 +53,8 @@ class VolumeRecord:
 class Volumes:
     """The directory `volumes` of the store at `root`.
 
-    containers: those that may use a volume; default_map: gives the id map by whose ids the files are removed.
+    containers: the store's containers, which may use a volume; default_map: returns the user's default id map, in whose
+    user namespace files are removed.
     """
 
     __slots__ = ("_containers", "_default_map", "directory")
@@ -71,11 +73,9 @@ class Volumes:
         options: Mapping[str, str] | None = None,
         anonymous: bool = False,
     ) -> VolumeRecord:
-        """A new volume; without a name it gets 64 hexadecimal digits and is anonymous.
+        """Make a volume. Without a name it gets one of 64 hexadecimal digits, and is anonymous.
 
-        anonymous: the name was made up by a plan, as `random_name` does. options: kept as they are; whoever mounts
-        the volume knows what they mean.
-
+        anonymous: whether `name` was made up for the caller; options: kept as they are, for whoever mounts the volume.
         Raises UsageError (bad name or driver), AlreadyExists, HostLimit.
         """
         if driver != "local":
@@ -89,7 +89,8 @@ class Volumes:
             os.chmod(f"{temporary}/_data", 0o755)  # noqa: S103 - the root of the volume as containers see it; its parent is 0700
             self._write(temporary, name, anonymous=anonymous, labels=labels or {}, options=options or {})
             try:
-                # Complete or not at all; a directory that is not empty refuses to be replaced
+                # The rename makes the volume appear as a whole. It fails when the name is taken, since no directory may
+                # replace one that is not empty (rename(2)).
                 os.rename(temporary, f"{self.directory}/{name}")
                 sync_paths((f"{self.directory}/{name}", self.directory))
             except OSError as e:
@@ -102,7 +103,7 @@ class Volumes:
         return self.get(name)
 
     def restore(self, name: str) -> bool:
-        """Write the record of a volume anew whose files are here; labels and options are lost. False without files."""
+        """Write the lost record of a volume anew, without labels and options. False when its files are lost too."""
         if not os.path.isdir(self.data_path(name)):
             return False
         self._write(f"{self.directory}/{name}", name, anonymous=len(name) == 64, labels={}, options={})
@@ -123,7 +124,7 @@ class Volumes:
         write_record(f"{directory}/volume.json", record)
 
     def data_path(self, name: str) -> str:
-        """Where the files of a volume of that name are, or would be."""
+        """The directory in which a volume of that name has its files, or would have them."""
         return f"{self.directory}/{name}/_data"
 
     def exists(self, name: str) -> bool:
@@ -136,7 +137,7 @@ class Volumes:
         return True
 
     def ensure(self, name: str, *, anonymous: bool = False) -> tuple[VolumeRecord, bool]:
-        """The volume, made if it is not there; True when this call made it (it wants to be seeded)."""
+        """The volume, which is made if it is not there, and whether this call has made it: it is to be filled then."""
         try:
             return self.get(name), False
         except NotFound:
@@ -147,7 +148,7 @@ class Volumes:
             return self.get(name), False
 
     def get(self, name: str) -> VolumeRecord:
-        """The volume. Raises NotFound."""
+        """The volume. Raises NotFound; InvalidInput when its record is damaged."""
         try:
             check_name(name, what="volume")
             record = read_record(f"{self.directory}/{name}/volume.json", what="volume record")
@@ -172,13 +173,13 @@ class Volumes:
             try:
                 found.append(self.get(name))
             except RootlessError:
-                continue  # being removed, or without its record: garbage collection leaves volumes alone
+                continue  # it is just being removed, or its record is damaged, which `system check` reports
         return found
 
     def users(self) -> dict[str, Names]:
-        """Volume name → ids of the containers whose record names it in "volumes".
+        """The ids of the containers that use each volume, by the volume's name.
 
-        Raises InvalidInput when of some container nobody can know.
+        Raises InvalidInput when the damaged files of some container do not say which volumes it uses.
         """
         users: dict[str, Names] = {}
         for container_id in self._containers.list():
@@ -195,7 +196,7 @@ class Volumes:
         return users
 
     def _mounted(self, container_id: str) -> Names:
-        """The volumes that config.json mounts: all that is known where the record is damaged. Raises InvalidInput."""
+        """The volumes that config.json mounts, for a container whose record is damaged. Raises InvalidInput."""
         path = self._containers.path(container_id, "config.json")
         mounts = Fields(self._containers.read_config(container_id), path).objects("mounts")
         sources = [mount.text("source", "") for mount in mounts]
@@ -206,8 +207,10 @@ class Volumes:
         ]
 
     def remove(self, name: str) -> None:
-        """Remove the volume and its files, with a damaged record too. Raises NotFound; InvalidState when a container
-        uses it."""
+        """Remove the volume and its files, even when its record is damaged.
+
+        Raises NotFound; InvalidState when a container uses it.
+        """
         from rootless.storage.files.removal import remove_tree
 
         try:
