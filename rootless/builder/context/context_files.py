@@ -1,7 +1,8 @@
-"""Which files a COPY or ADD takes: sources resolved below one root, wildcards, exclusions, the walk. It copies nothing.
+"""Which files a COPY or ADD takes: sources below one root, wildcards, exclusions, the walk. Nothing is copied.
 
 The root is a build context, a named one or the mounted tree of a stage. Every path is resolved inside of it, as in a
-chroot: no link and no `..` leads out (CVE-2024-1753 and its kin). The same walk makes the cache key and the copy.
+chroot: a link or a `..` that led out would put files of the host into an image (CVE-2024-1753 and its kin). The same
+walk makes the cache key and the copy, so that nothing is copied that the key does not cover.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_CLOEXEC
-MAX_DEPTH = 500
+MAX_DEPTH = 500  # of nested directories: each level of a walk holds an fd and a frame of Python's stack
 
 
 class Match(NamedTuple):
-    """One file or directory that a source means. path: from the root, "" is the root; links in it are resolved.
+    """One file or directory that a source means.
 
-    name: the last name as it was written (what the copy is called); under: what `--parents` keeps.
+    path: from the root, with links resolved, "" for the root itself; name: the last name as it was written, which the
+    copy gets; under: the part of the written path that `--parents` keeps.
     """
 
     path: str
@@ -39,9 +41,10 @@ class Match(NamedTuple):
 
 
 class FileNode(NamedTuple):
-    """One entry of a walk. path: from where the walk began; parent: fd of its directory, valid until the next step.
+    """One entry of a walk. path: from where the walk began; parent: fd of its directory, valid until the next entry.
 
-    is_implied: a directory that is itself excluded, and only there for what is below it.
+    status: of the entry itself, a link is not followed; is_implied: a directory that is itself excluded, and given only
+    because something below it is not.
     """
 
     path: str
@@ -52,7 +55,7 @@ class FileNode(NamedTuple):
 
 
 def clean(path: str) -> str:
-    """`path` from the root without `.`, `..` and slashes at its ends; `..` of the root is the root, as in a chroot."""
+    """`path` from the root, without `.`, `..` and slashes at its ends. As in a chroot, `..` of the root is the root."""
     names: list[str] = []
     for name in path.split("/"):
         if name == "..":
@@ -64,9 +67,10 @@ def clean(path: str) -> str:
 
 
 def matches(root: int, source: str, skip: Skip, *, wildcards: bool = True) -> list[Match]:
-    """What `source` means in the directory `root` (fd), sorted. skip: (path, is directory) → excluded as a whole.
+    """The files and directories that `source` means in the directory `root` (fd), sorted.
 
-    Empty only for a pattern; a plain path that is not there raises NotFound.
+    skip: says of (path, is directory) whether it is excluded as a whole; wildcards: whether `source` may be a pattern,
+    which may match nothing. Raises NotFound for a plain path that is not there or excluded, InvalidInput.
     """
     pivot, written = _pivot(source)
     if not (wildcards and has_wildcard(written)):
@@ -84,9 +88,9 @@ def matches(root: int, source: str, skip: Skip, *, wildcards: bool = True) -> li
 
 
 def _expanded(root: int, pattern: str, pivot: int, skip: Skip) -> list[tuple[str, int]]:
-    """(path, where the part begins that --parents keeps) of what matches. pivot: how many names come before that part.
+    """(path, position in it where the part begins that --parents keeps) of all that matches `pattern`.
 
-    `**` is any number of directories.
+    pivot: how many names come before that part in the pattern. `**` is any number of directories.
     """
     names = pattern.split("/")
     paths = [("", 0)]
@@ -110,12 +114,12 @@ def _expanded(root: int, pattern: str, pivot: int, skip: Skip) -> list[tuple[str
 
 
 def without_depth(source: str) -> str:
-    """`source` with `**` as nothing but `*`: only --parents knows more of it."""
+    """`source` with each `**` as `*`, which it means for docker unless --parents is given."""
     return "/".join("*" if name == "**" else name for name in source.split("/"))
 
 
 def _pivot(source: str) -> tuple[int, str]:
-    """(where the part begins that --parents keeps, the clean path); `/./` marks it."""
+    """(position where the part begins that --parents keeps, the clean path). `/./` in `source` marks that part."""
     before, mark, after = source.partition("/./")
     if not mark:
         return 0, clean(source)
@@ -124,7 +128,11 @@ def _pivot(source: str) -> tuple[int, str]:
 
 
 def _resolve(root: int, path: str) -> tuple[str, bool] | None:
-    """(path without links, is a directory) of `path`, itself followed when it is a link; None: not there."""
+    """(path without links, whether it is a directory) of `path`, which is followed when it is a link; None without one.
+
+    The kernel's name of the open file is compared with that of the root, because somebody may move the file out of the
+    root between the two. Raises InvalidInput.
+    """
     try:
         fd = open_in_root(root, path, _PATH)
     except OSError as e:
@@ -153,7 +161,7 @@ def _entries(root: int, path: str) -> list[str]:
 
 
 def _directories(root: int, path: str, skip: Skip, depth: int) -> Iterator[str]:
-    """`path` and every directory below it; links are not followed."""
+    """`path` and every directory below it that is not excluded. Links are not followed. Raises InvalidInput."""
     if depth > MAX_DEPTH:
         raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{path[:100]}'")
     yield path
@@ -176,10 +184,11 @@ def _wildcard(name: str, pattern: str) -> Wildcard:
 
 
 def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> Iterator[FileNode]:
-    """Everything below the directory `path` of `root`, each directory before what it holds, names sorted.
+    """Everything below the directory `path` of `root` (fd), each directory before what it holds, with names in order.
 
-    skip: is left out (path from the root); may_hold: an excluded directory has something below that is not excluded
-    (None: never). Links are not followed. Sockets are left out, as docker does.
+    skip: says of (path from the root, is directory) whether it is left out; may_hold: says of an excluded directory
+    whether something below it is not excluded, None for never. Links are not followed. Sockets are left out, as by
+    docker. Raises InvalidInput, OSError.
     """
     top = open_in_root(root, path or "/", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -189,7 +198,7 @@ def walk(root: int, path: str, skip: Skip, *, may_hold: Skip | None = None) -> I
 
 
 class _Walk:
-    """One walk of the directory `prefix` (from the root)."""
+    """One walk of the directory whose path from the root is `prefix`."""
 
     __slots__ = ("_may_hold", "_prefix", "_skip")
 
@@ -199,7 +208,10 @@ class _Walk:
         self._may_hold = may_hold
 
     def below(self, directory: int, below: str, depth: int) -> Iterator[FileNode]:
-        """What the directory (fd) holds, which is at the path `below` from where the walk began."""
+        """What `directory` (fd) holds. below: its path from where the walk began; depth: how deep it is nested there.
+
+        A subdirectory is opened by its parent's fd with O_NOFOLLOW: it may have become a link since it was looked at.
+        """
         if depth > MAX_DEPTH:
             raise InvalidInput(f"directories are nested deeper than {MAX_DEPTH} below '{self._prefix}'")
         with os.scandir(directory) as found:

@@ -1,4 +1,4 @@
-"""Build contexts as directories, their ignore files and Dockerfiles, the digest of what is taken. It builds nothing."""
+"""Build contexts as directories, their ignore files and Dockerfiles, and the digest of what is taken from them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,33 @@ if TYPE_CHECKING:
 
     from rootless.builder.context.digests import Known
 
-MAX_FILE = 4 << 20
+MAX_FILE = 4 << 20  # bytes of a Dockerfile or an ignore file
 _GIT_LIKE = re.compile(r"(?:git@[\w.-]+:|(?:https?|ssh|git)://[^?#]*\.git(?:[?#/]|$)|git://|ssh://)", re.ASCII)
 
 
 class Context(NamedTuple):
-    """A directory that COPY takes files from. ignore: text of its .dockerignore; is_lasting: of the user's own."""
+    """A directory that COPY takes files from.
+
+    path: of the directory; ignore: text of its .dockerignore; is_lasting: the directory is the user's own and there for
+    later builds too, False for one that was fetched and is removed with this build.
+    """
 
     path: str
     ignore: str = ""
     is_lasting: bool = True
 
     def open(self) -> int:
-        """An fd of the directory. Raises UsageError."""
+        """Open the directory and return its fd. Raises UsageError."""
         try:
             return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             raise UsageError(f"cannot open the build context '{self.path}': {e.strerror}") from e
 
     def digest(self, sources: Sequence[str], excludes: Sequence[str], known: Known, *, wildcards: bool) -> Digest:
-        """The digest of what `sources` take. Raises NotFound."""
+        """The digest of what `sources` take. excludes: patterns of --exclude; known: digests of files that are known.
+
+        Raises NotFound, InvalidInput, UsageError, DockerfileError.
+        """
         from rootless.builder.context.digests import Content
         from rootless.builder.context.ignore import Exclusions, all_matches
 
@@ -50,7 +57,10 @@ class Context(NamedTuple):
 
 
 class Digest(NamedTuple):
-    """hexdigest: of contents, modes, names; newest: the latest time of a file, in seconds."""
+    """The digest of what a COPY takes.
+
+    hexdigest: of contents, modes and names, 64 hexadecimal digits; newest: the latest mtime of a file in seconds.
+    """
 
     hexdigest: str
     newest: int
@@ -67,7 +77,7 @@ def is_git(text: str) -> bool:
 
 
 def local(path: str) -> Context:
-    """The directory `path`. Raises UsageError when it is none."""
+    """The context of the user's own directory `path`. Raises UsageError when there is no such directory."""
     if not os.path.isdir(path):
         why = "is not a directory" if os.path.exists(path) else "does not exist"
         raise UsageError(f"the build context '{path}' {why}")
@@ -75,7 +85,10 @@ def local(path: str) -> Context:
 
 
 def with_ignore(context: Context, dockerfile: str) -> Context:
-    """The context with its rules: of `DOCKERFILE.dockerignore`, else `.dockerignore`. dockerfile: "" = not a file."""
+    """The context with the rules of `DOCKERFILE.dockerignore`, or of its `.dockerignore` where that is not there.
+
+    dockerfile: the path, "" for one that is no file. Raises UsageError, NotFound.
+    """
     found = choose_file(dockerfile, context.path, os.path.isfile)
     if found is None:
         return context
@@ -85,7 +98,10 @@ def with_ignore(context: Context, dockerfile: str) -> Context:
 
 
 def choose_file(dockerfile: str, context: str, exists: Callable[[str], bool]) -> str | None:
-    """The path of the ignore file: `NAME.dockerignore` beside the Dockerfile, else the context's `.dockerignore`."""
+    """The path of the ignore file: `NAME.dockerignore` beside the Dockerfile, else the context's `.dockerignore`.
+
+    exists: whether there is a file of a path. None without such a file.
+    """
     own = f"{dockerfile}.dockerignore"
     if dockerfile not in ("", "-") and exists(own):
         return own
@@ -94,7 +110,7 @@ def choose_file(dockerfile: str, context: str, exists: Callable[[str], bool]) ->
 
 
 def read_file(path: str) -> bytes:
-    """A Dockerfile or ignore file. Raises NotFound, UsageError."""
+    """The content of a Dockerfile or an ignore file. Raises NotFound, and UsageError for one that is too large."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -108,9 +124,9 @@ def read_file(path: str) -> bytes:
 
 
 def find_dockerfile(context: Context, file: str, *, is_remote: bool) -> str:
-    """The path of the Dockerfile: `-f` as the caller's path (or the remote context's), else the usual names.
+    """The path of the Dockerfile. file: of --file, "" for the usual names in the context.
 
-    Raises NotFound.
+    A path is the caller's, or one in the context; where `is_remote`, in the context alone. Raises NotFound, UsageError.
     """
     if file:
         inside = os.path.join(context.path, file)
@@ -129,7 +145,10 @@ def find_dockerfile(context: Context, file: str, *, is_remote: bool) -> str:
 
 
 def _inside(root: str, file: str) -> str:
-    """A path that cannot lead out of a context that somebody else made. Raises UsageError."""
+    """The path of `file` below `root`, a context that somebody else made. Raises UsageError where a link leads out.
+
+    A link to /etc/shadow or ~/.ssh would otherwise come into the image, or into an error that shows its lines.
+    """
     path = os.path.realpath(os.path.join(root, file))
     if os.path.commonpath([path, os.path.realpath(root)]) != os.path.realpath(root):
         raise UsageError(f"'{os.path.basename(file)}' leads out of the context")

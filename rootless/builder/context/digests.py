@@ -1,7 +1,9 @@
-"""The digest of what a COPY takes: content, mode, owner and kind of every file, never its times. It copies nothing.
+"""The digest of what a COPY takes: content, mode, owner and kind of every file, never its times. Nothing is copied.
 
-Content digests are remembered by (device, inode, size, mtime, ctime): a second build reads no file. A file that was
-changed in the last two seconds is read again next time: within the clock's grain its times would not tell.
+Content digests are remembered by (device, inode, size, mtime, ctime), so that a second build reads no file. ctime is
+among them because only it cannot be set back by utime(2). A file that was changed in the last two seconds is read again
+by the next build: a change within the clock's grain leaves the times as they are, and some file systems have whole
+seconds.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ if TYPE_CHECKING:
     from rootless.builder.context.ignore import Exclusions
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_GRAIN = 2 * 10**9
+_GRAIN = 2 * 10**9  # ns
 _FORMAT = 1
-_MAX_KNOWN = 200_000
+_MAX_KNOWN = 200_000  # files; beyond them only those of the last build are kept
 
 
 class Known:
-    """Content digests of one build context, kept in a file. Not for two threads at once."""
+    """Content digests of one build context, kept in the file `path`; None keeps them in memory alone.
+
+    The stages of a build share one in several threads: two of them may at worst read the same file.
+    """
 
     __slots__ = ("_changed", "_fresh", "_known", "_path")
 
@@ -44,10 +49,13 @@ class Known:
             if isinstance(document, dict) and document["format"] == _FORMAT:
                 self._known = document["files"]
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # a lost cache only costs reading
+            pass  # without the file, or with a damaged one, the context's files are read again
 
     def digest(self, node: FileNode) -> str:
-        """The SHA-256 of a regular file, in hexadecimal digits; one that is known is not read. Raises InvalidInput."""
+        """The SHA-256 of a regular file in hexadecimal digits. A file whose digest is known is not read.
+
+        Raises InvalidInput where the file has become something else, OSError.
+        """
         status = node.status
         key = f"{status.st_dev}:{status.st_ino}"
         stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
@@ -62,7 +70,7 @@ class Known:
         return digest
 
     def save(self) -> None:
-        """Write what is known; only the files that were asked for now. Losing it is harmless."""
+        """Write what is known. An error is ignored: a build without it reads files that it need not have read."""
         if self._path is None or not self._changed:
             return
         from rootless.paths import atomic_write, make_private
@@ -77,7 +85,11 @@ class Known:
 
 
 def file_digest(directory: int, name: str) -> str:
-    """The SHA-256 of the regular file `name` in the directory (fd). Raises InvalidInput: it is something else now."""
+    """The SHA-256, in hexadecimal digits, of the regular file `name` in `directory` (fd).
+
+    Raises InvalidInput where the file has become something else since the walk saw it: O_NOFOLLOW refuses a link, and
+    O_NONBLOCK keeps the open of a FIFO from waiting for a writer. Raises OSError.
+    """
     fd = os.open(name, _READ, dir_fd=directory)
     with open(fd, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -88,8 +100,8 @@ def file_digest(directory: int, name: str) -> str:
 class Content:
     """Collects the digest of what several sources mean.
 
-    owned: owners count (files of a stage; those of a context all become root's). newest: the latest mtime, in ns, of
-    what was seen; latest_change: of ctime.
+    owned: whether owners count, as they do for files of a stage; those of a context all become root's. newest: the
+    latest mtime of what was seen, latest_change: the latest ctime, both in ns.
     """
 
     __slots__ = ("_hash", "_known", "_links", "_owned", "latest_change", "newest")
@@ -149,5 +161,5 @@ class Content:
         self._hash.update(json.dumps(what).encode())
 
     def hexdigest(self) -> str:
-        """The digest of all that was added."""
+        """The digest of all that was added, 64 hexadecimal digits."""
         return self._hash.hexdigest()

@@ -1,6 +1,8 @@
 """Which paths of a context `.dockerignore`, or `--exclude`, leaves out, by docker's rules.
 
-A pattern that matches a directory matches what is below it; the last pattern that matches decides; `!` takes back in.
+A pattern that matches a directory matches what is below it; the last pattern that matches decides; `!` includes again.
+The rules of a .dockerignore that a stranger wrote are hostile input: their size and their number are bounded, and
+`Wildcard` bounds the time of a match.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
     from rootless.builder.context.context_files import Skip
 
-MAX_BYTES = 1 << 20
-MAX_PATTERNS = 10_000
+MAX_BYTES = 1 << 20  # of one ignore file
+MAX_PATTERNS = 10_000  # of one ignore file; each path of the context is compared with all of them
 
 
 class _Rule(NamedTuple):
@@ -32,7 +34,7 @@ class _Rule(NamedTuple):
 
 
 class Ignore:
-    """Patterns in order. Paths are relative to the context, with slashes, without `.` and `..`."""
+    """Patterns in their order. Paths are relative to the context, with slashes, without `.` and `..`."""
 
     __slots__ = ("_combined", "_has_exceptions", "_longest", "_parents", "_rules")
 
@@ -45,12 +47,12 @@ class Ignore:
 
     @staticmethod
     def parse(content: bytes | str, name: str = ".dockerignore") -> Ignore:
-        """The rules of a file. Raises DockerfileError that shows the line."""
+        """The rules of an ignore file. name: the file's, for errors. Raises DockerfileError that shows the line."""
         if isinstance(content, str):
             content = content.encode("utf-8", "surrogatepass")
         if len(content) > MAX_BYTES:
             raise DockerfileError(Place(name, 1, 1, ""), f"larger than {MAX_BYTES >> 20} MiB")
-        # names of files are bytes: what is no UTF-8 stays comparable as Python gives such names
+        # File names are bytes. A pattern that is no UTF-8 is decoded as Python decodes such names, so that both compare
         text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
         rules: list[_Rule] = []
         for number, line in enumerate(text.split("\n"), 1):
@@ -73,7 +75,7 @@ class Ignore:
         return bool(self._rules)
 
     def excludes(self, path: str) -> bool:
-        """True when `path`, or a directory that it is in, is left out."""
+        """Whether `path`, or a directory above it, is left out."""
         if not self._rules or path in ("", "."):
             return False
         if self._combined is not None:
@@ -102,7 +104,7 @@ class Ignore:
         return False
 
     def _matches(self, path: str) -> tuple[bool, ...]:
-        """For each rule: it matches `path` or a directory above it."""
+        """For each rule, in order, whether it matches `path` or a directory above it."""
         pending: list[str] = []
         above = posixpath.dirname(path)
         while above and above not in self._parents:
@@ -117,13 +119,13 @@ class Ignore:
         return tuple(known or rule.wildcard.fullmatch(path) for known, rule in zip(above, self._rules, strict=True))
 
     def _remember(self, directory: str, matched: tuple[bool, ...]) -> tuple[bool, ...]:
-        if len(self._parents) > 4096:  # a walk needs the directories that it is in; forgetting costs only time
+        if len(self._parents) > 4096:  # memory is bounded; what is forgotten is computed again
             self._parents.clear()
         self._parents[directory] = matched
         return matched
 
     def may_hold(self, directory: str) -> bool:
-        """False when nothing below the left out `directory` can be taken back in, so that it need not be read."""
+        """False when nothing below `directory`, which is left out, can be included again: it need not be read then."""
         if not self._has_exceptions:
             return False
         names = directory.split("/")
@@ -139,7 +141,7 @@ def _rule(pattern: str, place: Place) -> _Rule:
     if len(cleaned) > 1:
         cleaned = cleaned.lstrip("/")
     if is_exception is False and cleaned.startswith("!"):
-        cleaned = f"\\{cleaned}"  # './!name': cleaning must not make an exception of it
+        cleaned = f"\\{cleaned}"  # './!name' is a file '!name', of which cleaning must not make an exception
     try:
         return _Rule(Wildcard(cleaned, is_docker=True), is_exception)
     except ValueError as e:
@@ -147,7 +149,7 @@ def _rule(pattern: str, place: Place) -> _Rule:
 
 
 def _combine(rules: list[_Rule]) -> re.Pattern[str] | None:
-    """One regular expression for patterns without exceptions."""
+    """One regular expression for patterns without exceptions; None where a pattern has to be matched otherwise."""
     parts = [rule.wildcard.regex for rule in rules]
     if not parts or None in parts:
         return None
@@ -155,7 +157,7 @@ def _combine(rules: list[_Rule]) -> re.Pattern[str] | None:
 
 
 def _may_match_below(pattern: str, names: list[str]) -> bool:
-    """True when `pattern` may match something below the directory of those `names`; in doubt True."""
+    """Whether `pattern` may match something below the directory whose path is `names`; True in doubt."""
     parts = pattern.split("/")
     for part, name in zip(parts, names, strict=False):
         if "**" in part or "[" in part or "\\" in part:
@@ -166,7 +168,10 @@ def _may_match_below(pattern: str, names: list[str]) -> bool:
 
 
 class Exclusions:
-    """Both kinds of exclusion together. ignore: text of a .dockerignore; exclude: patterns of --exclude."""
+    """Both kinds of exclusion together. ignore: text of a .dockerignore; exclude: patterns of --exclude.
+
+    Raises DockerfileError for a malformed pattern.
+    """
 
     __slots__ = ("_exclude", "_ignore")
 
@@ -178,13 +183,16 @@ class Exclusions:
         return bool(self._ignore) or bool(self._exclude)
 
     def leaves_out(self, path: str, is_directory: bool) -> bool:
-        """Whether a source as a whole is not there: an ignored directory may still have something for us."""
+        """Whether a source as a whole is left out. An ignored directory is not, while something in it is included."""
         if path and not is_directory and self._exclude.excludes(path.rpartition("/")[2]):
             return True
         return self._ignore.excludes(path) and not (is_directory and self._ignore.may_hold(path))
 
     def below(self, match: Match) -> tuple[Skip, Skip]:
-        """(skip, may hold) for a walk below a directory that is copied."""
+        """(skip, may_hold) as `context_files.walk` takes them, for a walk below the directory that `match` means.
+
+        --exclude counts from that directory, .dockerignore from the context.
+        """
         cut = len(match.path) + 1 if match.path else 0
 
         def skip(path: str, is_directory: bool) -> bool:
@@ -198,7 +206,10 @@ class Exclusions:
 
 
 def all_matches(root: int, sources: Sequence[str], exclusions: Exclusions, *, wildcards: bool = True) -> list[Match]:
-    """What all `sources` mean. A pattern may mean nothing, but not all of them. Raises NotFound."""
+    """The files and directories that all `sources` mean in the directory `root` (fd), in the order of the sources.
+
+    A pattern may match nothing as long as another source does. Raises NotFound, InvalidInput.
+    """
     found: list[Match] = []
     for source in sources:
         found += matches(root, source, exclusions.leaves_out, wildcards=wildcards)

@@ -1,4 +1,8 @@
-"""A layer of whiteouts that hides what .dockerignore leaves out, for contexts that are mounted and not copied."""
+"""A layer of whiteouts that hides what .dockerignore leaves out, for contexts that are mounted and not copied.
+
+Without it `RUN --mount=type=bind` would show a step the files that the user keeps from every build, such as .env or
+.git.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def mask(context: Context, directory: str) -> str:
-    """Fill the empty `directory`; laid over the context it leaves what the rules leave. Raises HostLimit."""
+    """Fill the empty `directory` with whiteouts, and return it. Over the context it hides all that the rules leave out.
+
+    Its directories have the modes of the context's, which an upper layer's would otherwise replace. Raises HostLimit.
+    """
     skip, may_hold = Exclusions(context.ignore, ()).below(Match("", "", "", True))
     root = context.open()
     try:
@@ -24,7 +31,7 @@ def mask(context: Context, directory: str) -> str:
         hidden: list[str] = []
 
         def pruned(path: str, is_directory: bool) -> bool:
-            """Excluded as a whole: noted, and not walked."""
+            """Whether the path is excluded as a whole, and so noted and not walked."""
             if not skip(path, is_directory) or (is_directory and may_hold(path, True)):
                 return False
             hidden.append(path)

@@ -1,4 +1,9 @@
-"""ADD and contexts from elsewhere: http(s) downloads with a checksum, git repositories. It unpacks nothing."""
+"""ADD and contexts from elsewhere: http(s) downloads with a checksum, git repositories. Nothing is unpacked here.
+
+An address in a Dockerfile is a stranger's. Downloads are refused to addresses that `connection_guard` objects to, also
+after a redirection (where a proxy is set, it decides what it connects to), and have a bound in size; git follows no
+transport that runs a program of the address's choice.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +31,17 @@ _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _PIECE = 1 << 18
 _LIMIT = 64 << 30  # bytes of one download
-_GIT_TIMEOUT = 3600.0
-_CONNECT = 30.0
+_GIT_TIMEOUT = 3600.0  # seconds for one git command
+_CONNECT = 30.0  # seconds for connecting, and for each read
 _REDIRECTS = 10
 
 
 class Fetched(NamedTuple):
-    """identity: digest or commit, for cache keys; name: of the file, "" for a directory; newest: time in seconds."""
+    """What was fetched.
+
+    identity: digest or commit, for cache keys; name: of the file, "" for a directory; newest: the time of the newest
+    file in seconds, 0 where the server gives none.
+    """
 
     identity: str
     name: str
@@ -40,9 +49,10 @@ class Fetched(NamedTuple):
 
 
 class RemoteSource(NamedTuple):
-    """What ADD takes from elsewhere. text: URL or git repository; moment: the time, in seconds, of what has none.
+    """What ADD takes from elsewhere.
 
-    checksum: `ALGORITHM:DIGITS` of the download, or the first digits of the commit; "" for any.
+    text: URL or git repository; checksum: `ALGORITHM:DIGITS` of the download, or the first digits of the commit, "" for
+    any; keeps_git_dir: --keep-git-dir; moment: the time, in seconds, that a file gets for which the server has none.
     """
 
     text: str
@@ -52,9 +62,9 @@ class RemoteSource(NamedTuple):
 
 
 def fetch(source: RemoteSource, directory: str, log: Callable[[str], None]) -> Fetched:
-    """Bring `source` into the empty `directory`. log: gets a line for what takes time.
+    """Bring `source` into the empty `directory`. log: gets lines about what takes time.
 
-    Raises RegistryError (cannot be reached), DigestMismatch, UsageError, HostLimit (no git).
+    Raises RegistryError (the source cannot be reached), DigestMismatch, UsageError, HostLimit (there is no git).
     """
     if is_git(source.text):
         return clone(source.text, directory, checksum=source.checksum, keeps_git_dir=source.keeps_git_dir, log=log)
@@ -62,9 +72,10 @@ def fetch(source: RemoteSource, directory: str, log: Callable[[str], None]) -> F
 
 
 def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -> Fetched:
-    """Download one file, which has mode 0600 and the time that the server says (Last-Modified), else `moment`.
+    """Download one file into `directory`. Its mode is 0600, its time the server's Last-Modified, `moment` without that.
 
-    Raises RegistryError, DigestMismatch, UsageError, InvalidInput (too large).
+    The name comes from the URL and is refused where it is no plain file name. Raises RegistryError, DigestMismatch,
+    UsageError, InvalidInput (the file is too large).
     """
     algorithm, wanted = "sha256", ""
     if checksum:
@@ -100,7 +111,7 @@ def download(url: str, directory: str, *, checksum: str = "", moment: int = 0) -
 
 
 def _pieces(response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
-    """The body; a connection that breaks off is no shorter file. Raises RegistryError."""
+    """The pieces of the body. Raises RegistryError for a connection that breaks off, so that half a file is no file."""
     from urllib3.exceptions import HTTPError
 
     try:
@@ -154,7 +165,11 @@ def _moment(text: str) -> int | None:
 def clone(
     source: str, directory: str, *, checksum: str = "", keeps_git_dir: bool = False, log: Callable[[str], None]
 ) -> Fetched:
-    """The files of a repository's commit: URL[#REF[:SUBDIRECTORY]]; every file has the commit's time."""
+    """Bring the files of a repository's commit into the empty `directory`; every file gets the commit's time.
+
+    source: URL[#REF[:SUBDIRECTORY]]; checksum: the first digits of the commit, "" for any. A REF that begins with `-`
+    would be an option for git, and is refused. Raises RegistryError, DigestMismatch, UsageError, HostLimit.
+    """
     url, _, fragment = source.partition("#")
     reference, _, below = fragment.partition(":")
     if reference.startswith("-"):
@@ -168,7 +183,7 @@ def clone(
     try:
         run("fetch", "-q", "--depth", "1", "origin", reference or "HEAD")
     except RegistryError:
-        # a server that gives no single commits, or nothing shallow
+        # The server gives no single commits, or no shallow history: fetch everything
         run("fetch", "-q", "origin", *([] if _COMMIT.fullmatch(reference) else [reference or "HEAD"]))
     run("checkout", "-q", "--detach", reference if _COMMIT.fullmatch(reference) else "FETCH_HEAD")
     run("submodule", "update", "-q", "--init", "--recursive")
@@ -193,7 +208,7 @@ def _below(work: str, below: str) -> str:
 
 
 def _settle(top: str, time: int) -> None:
-    """Give all files the time of the commit: git gives them the time of now, which no two builds share."""
+    """Give all files the time of the commit. git gives them the present time, which no two builds share."""
     for parent, directories, names in os.walk(top, topdown=False):
         for name in (*names, *directories):
             os.utime(f"{parent}/{name}", (time, time), follow_symlinks=False)
@@ -218,9 +233,10 @@ class _Git:
         kept = ("PATH", "HOME", "SSH_AUTH_SOCK", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1"}
-        # hooks and helpers of the repository are never run; only these transports are followed
+        # A repository is a stranger's: no hook runs, and the transport `ext::`, whose address is a command line, is
+        # off. With `file` of "user", git takes local paths from the address alone and not from a submodule
         safe = ["-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "protocol.file.allow=user"]
-        safe += ["-c", "log.showSignature=false"]  # it would stand between us and what we ask for
+        safe += ["-c", "log.showSignature=false"]  # a signature would be printed before the time that is asked for
         argv = [self._program, *safe, "-C", self._directory, *arguments]
         try:
             done = subprocess.run(argv, env=environment, capture_output=True, errors="replace", timeout=_GIT_TIMEOUT)

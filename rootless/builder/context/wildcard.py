@@ -11,7 +11,8 @@ import re
 from typing import NamedTuple
 
 MAX_PATTERN = 4096
-# how long a name may be for a backtracking search, by the number of stars in the pattern: about a million steps
+# How long a name may be for a backtracking search, by the number of stars in the pattern, so that the search takes
+# about a million steps at most
 _LONGEST_NAME = {0: 1 << 20, 1: 1 << 20, 2: 1000, 3: 100}
 _WILD = frozenset("*?[\\")
 
@@ -19,7 +20,11 @@ LITERAL, ANY, STAR, ALL, DIRECTORIES, CLASS = "literal", "any", "star", "all", "
 
 
 class Part(NamedTuple):
-    """A piece of a pattern. For a class: `text` holds pairs of first and last characters."""
+    """A piece of a pattern.
+
+    kind: one of the constants above; text: the character of a literal, or the pairs of first and last characters of a
+    class.
+    """
 
     kind: str
     text: str = ""
@@ -27,12 +32,15 @@ class Part(NamedTuple):
 
 
 def has_wildcard(text: str) -> bool:
-    """True when `text` may match more than itself."""
+    """Whether `text` has a character that means more than itself in a pattern."""
     return not _WILD.isdisjoint(text)
 
 
 def split(pattern: str, *, is_docker: bool = False) -> list[Part]:
-    """The parts of a pattern; is_docker: `**` has docker's meaning. Raises ValueError for a malformed one."""
+    """The parts of a pattern. is_docker: whether `**` has docker's meaning.
+
+    Raises ValueError for a malformed pattern.
+    """
     if len(pattern) > MAX_PATTERN:
         raise ValueError(f"a pattern longer than {MAX_PATTERN} characters")
     parts: list[Part] = []
@@ -55,8 +63,11 @@ def split(pattern: str, *, is_docker: bool = False) -> list[Part]:
 
 
 def _stars(pattern: str, at: int) -> tuple[Part, int]:
-    """`**` at the end matches everything, `**/` any number of directories; so does `**` before a name, but for one
-    oddity that is kept: a leading `**name` without further wildcards matches whatever ends in name."""
+    """The part that `**` at `at` is, and where it ends.
+
+    `**` at the end matches everything, `**/` any number of directories. So does `**` before a name, but for one oddity
+    of docker's that is kept: a leading `**name` without further wildcards matches whatever ends in name.
+    """
     end = at + 2
     rest = pattern[end:]
     if rest.startswith("/"):
@@ -98,7 +109,7 @@ def _member(pattern: str, at: int) -> tuple[str, int]:
 class Wildcard:
     """A compiled pattern. Raises ValueError for a malformed one.
 
-    longest: how long a name may be that `regex` is tried on; 0 for none.
+    longest: how long a name may be, in characters, for which the regular expression is used; 0 for none.
     """
 
     __slots__ = ("_parts", "_regex", "_states", "longest", "text")
@@ -119,7 +130,7 @@ class Wildcard:
         return self._regex.pattern if self._regex is not None else None
 
     def fullmatch(self, name: str) -> bool:
-        """True when the whole of `name` matches."""
+        """Whether the whole of `name` matches."""
         if self._regex is not None and len(name) <= self.longest:
             return self._regex.fullmatch(name) is not None
         if self._states is None:
@@ -133,7 +144,7 @@ def _regex(part: Part) -> str:
     if part.kind == CLASS:
         pairs = [part.text[at : at + 2] for at in range(0, len(part.text), 2)]
         kept = [f"{_escaped(pair[0])}-{_escaped(pair[1])}" for pair in pairs if pair[0] <= pair[1]]
-        if not kept:  # [z-a] matches nothing
+        if not kept:  # the class has empty ranges only, as [z-a], and so no characters
             return "." if part.is_negated else "(?!)"
         return f"[{'^' if part.is_negated else ''}{''.join(kept)}]"
     return {ANY: "[^/]", STAR: "[^/]*", ALL: ".*", DIRECTORIES: "(?:.*/)?"}[part.kind]
@@ -144,12 +155,16 @@ def _escaped(character: str) -> str:
 
 
 class _States:
-    """All positions in the pattern where a match may stand, as the bits of one number."""
+    """A matcher that follows all ways through the pattern at once: the positions reached are the bits of one number.
+
+    Each character of a name costs one step over the whole pattern, whatever the name and the pattern are.
+    """
 
     __slots__ = ("_any", "_final", "_jumps", "_masks", "_parts", "_stars", "_start")
 
     def __init__(self, parts: list[Part]) -> None:
-        # (.*/)? is three positions: where it may be jumped over, one that takes anything, one that takes the slash
+        # DIRECTORIES, which is (.*/)?, has three positions: one where all of it may be jumped over, one that takes any
+        # character, and one that takes the slash
         flat: list[Part] = []
         self._any = self._stars = self._jumps = 0
         for part in parts:
