@@ -1,4 +1,7 @@
-"""The engine: one user's directories, settings and store, and whom to tell. It knows no verb; engine.verbs has them."""
+"""The engine: one user's directories, settings and store, and the listeners to what it does.
+
+It has no verbs itself: they are functions that take it first (engine.verbs).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Listeners:
-    """Who hears of what the engine does; None: nobody.
+    """Functions that are called with what the engine has to report; None for those that nobody wants.
 
     warn: gets one line of text for each thing that is lost or ignored. progress: gets the steps of a pull that `run` or
     `create` must do first. debug: gets each step of a container's plan.
@@ -33,11 +36,11 @@ class Listeners:
 
 
 class Engine:
-    """What every verb takes first: `verbs.run_container(Engine(directories()), ...)`.
+    """The first argument of every verb: `verbs.run_container(Engine(directories()), ...)`.
 
     overrides: settings given by global flags (`storage_driver`, `runtime`, ...): they win over ROOTLESS_* variables,
-    which win over config.toml. monitor: connection to a monitor that was started early, for the first container that is
-    started.
+    which win over config.toml. monitor: the descriptor of a connection to a monitor that was started early, for the
+    first container that is started.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Engine:
 
     @property
     def settings(self) -> Settings:
-        """The user's settings, read once."""
+        """The user's settings, read at first use. Raises InvalidInput, UsageError, HostLimit (load_settings)."""
         if self._settings is None:
             from rootless.engine.settings import load_settings
 
@@ -79,7 +82,7 @@ class Engine:
 
     @property
     def store(self) -> Store:
-        """The opened store, made at first use."""
+        """The store, opened (and made, where there is none) at first use. Raises HostLimit, InvalidState (Store)."""
         if self._store is None:
             from rootless.storage.store.store import Store
 

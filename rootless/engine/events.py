@@ -1,6 +1,7 @@
-"""The stream of events: what commands and monitors have noted, filtered, and followed while it grows. No daemon.
+"""The stream of events: what commands and monitors have written to the store's log of events, filtered and followed.
 
-`record_event` is for whoever changes something; it costs one short append and never fails.
+Each command that changes something calls `record_event`: it costs one short append, and never fails, as no command may
+fail for its event. There is no daemon that could send events, so that followers look at the log again and again.
 """
 
 from __future__ import annotations
@@ -21,29 +22,29 @@ _FILTERS = ("container", "image", "volume", "network", "type", "event", "label")
 
 
 def log_path(engine: Engine) -> str:
-    """The log of this store."""
+    """The path of this store's log of events."""
     return f"{engine.store.root}/events.log"
 
 
 def record_event(engine: Engine, kind: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
-    """Note that `action` (docker's word) was done to the object `id` of `kind`."""
+    """Note that `action` (docker's word) was done to the object `id` of `kind` (container, image, volume, ...)."""
     from rootless.storage.store import eventlog
 
     eventlog.append(log_path(engine), eventlog.EventEntry(kind, action, id, dict(attributes or {})))
 
 
 def container_attributes(record: ContainerRecord) -> dict[str, str]:
-    """What every event of a container tells beside its id."""
+    """The attributes that every event of a container has beside its id, as docker's have: labels, image and name."""
     return {**record.labels, "image": record.image, "name": record.name}
 
 
 def record_image(engine: Engine, action: str, id: str, name: str = "") -> None:
-    """Note that `action` was done to an image."""
+    """Note that `action` was done to an image. name: the one by which it was done, "" for none."""
     record_event(engine, "image", action, id, {"name": name} if name else None)
 
 
 def record_container(engine: Engine, record: ContainerRecord, action: str, **attributes: str) -> None:
-    """The same for a container, by its record."""
+    """Note that `action` was done to the container of `record`."""
     record_event(engine, "container", action, record.id, {**container_attributes(record), **attributes})
 
 
@@ -55,10 +56,10 @@ def stream_events(
     filters: Mapping[str, Sequence[str]] | None = None,
     follow: bool = True,
 ) -> Iterator[EventEntry]:
-    """Events that pass the filters, oldest first; then those to come until `until`, or for ever.
+    """The events that pass the filters, oldest first; then new ones until the time `until`, or for ever.
 
-    Without `since` only what comes from now on; with `until` in the past the stream ends at once. follow: False ends
-    it with what is there. Raises UsageError for unknown filters and times.
+    Without `since` only events from now on are given. With `until` in the past the stream ends after the old ones.
+    follow: False ends it there, too. Raises UsageError for unknown filters and times.
     """
     from rootless.storage.store.eventlog import EventReader
     from rootless.units import parse_moment_ns
@@ -85,7 +86,10 @@ def stream_events(
 
 
 def _until_ns(text: str) -> int:
-    """A moment; a bare duration lies ahead only with a sign, as docker: `10m` is ten minutes ago, `+10m` to come."""
+    """The moment of --until in nanoseconds since the epoch.
+
+    As with docker a duration means the past: `10m` is ten minutes ago. With a sign it means the future: `+10m`.
+    """
     from rootless.units import parse_duration, parse_moment_ns
 
     if text.startswith("+"):
@@ -94,7 +98,7 @@ def _until_ns(text: str) -> int:
 
 
 def passes(entry: EventEntry, filters: Mapping[str, Sequence[str]]) -> bool:
-    """Does the event match one value of each key?"""
+    """Whether the event matches, of each filter's key, at least one value."""
     return all(any(_matches(entry, key, value) for value in values) for key, values in filters.items())
 
 
@@ -119,7 +123,7 @@ def _begins(id: str, value: str) -> bool:
 
 
 def _names(full: str, value: str) -> bool:
-    """Is `value` the image `full`, with its registry, `library/` and tag or without?"""
+    """Whether `value` means the image name `full`, with or without its registry, `library/` and tag."""
     if not full:
         return False
     short = full.removeprefix("docker.io/").removeprefix("library/")

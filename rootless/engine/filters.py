@@ -1,4 +1,4 @@
-"""--filter KEY=VALUE of ps, volume ls and the prunes: which keys there are, and docker's meaning of each. Pure."""
+"""The filters (--filter KEY=VALUE) of `ps`, `volume ls` and the prunes, with docker's meaning of each key. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rootless.units import parse_moment
 
 
 class Filters:
-    """The filters of one command. Raises UsageError for a key that it does not know."""
+    """The filters of one command. known: the keys that it takes. Raises UsageError for others, and for a wrong time."""
 
     __slots__ = ("_before", "_values")
 
@@ -27,22 +27,22 @@ class Filters:
         return self._values.get(key) or ()
 
     def has_labels(self, labels: Mapping[str, str]) -> bool:
-        """`label`: all of them are there (KEY, or KEY=VALUE); `label!`: none of them is."""
+        """Whether the labels have all that `label` names (KEY, or KEY=VALUE), and none that `label!` names."""
         return all(_has(labels, text) for text in self.get("label")) and not any(
             _has(labels, text) for text in self.get("label!")
         )
 
     def is_before(self, created: float) -> bool:
-        """`until`: made before that time."""
+        """Whether an object made at `created` (seconds since the epoch) is older than `until`, if that is given."""
         return self._before is None or created < self._before
 
     def any_of(self, key: str, *found: str) -> bool:
-        """No filter for `key`, or one of its values is among `found`."""
+        """Whether there is no filter for `key`, or one of its values is among `found`."""
         wanted = self.get(key)
         return not wanted or any(value in found for value in wanted)
 
     def boolean(self, key: str) -> bool | None:
-        """The value of a filter that is true or false; None when it was not given."""
+        """The last value of a filter that is true or false; None when there is no such filter. Raises UsageError."""
         result = None
         for text in self.get(key):
             if text.lower() not in ("true", "1", "false", "0"):

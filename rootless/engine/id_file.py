@@ -1,4 +1,4 @@
-"""Files in which a script finds an id: --cidfile, --iidfile, --metadata-file. Their content is decided elsewhere."""
+"""Writes the files in which a script finds an id: those of --cidfile, --iidfile and --metadata-file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rootless.errors import HostLimit
 
 
 def write_id_file(path: str, content: str, *, option: str, exclusive: bool = False) -> None:
-    """Write `content` to file `path`, which `option` named. Raises HostLimit with the whole path.
+    """Write `content` to the file `path`, which the flag `option` names. Raises HostLimit with the absolute path.
 
-    exclusive: a file that is there is an error, as docker has it for --cidfile: two containers would else share one
-    file, and a script would stop the wrong one. Otherwise the file is written over and never replaced, so that
-    /dev/stdout and a FIFO work.
+    exclusive: a file that exists is an error, as docker's contract for --cidfile is: two containers could share one
+    file otherwise, and a script would stop the wrong one. Without it the file is overwritten in place and not replaced
+    by a new one, so that /dev/stdout and a FIFO work.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if exclusive else os.O_TRUNC)
     try:

@@ -1,4 +1,4 @@
-"""From the name the user typed to an image that is here and unpacked. It pulls when told to."""
+"""From a name that the user typed to an image that is in the store and unpacked. It pulls if the policy says so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ImageInUse(NamedTuple):
-    """An image as a container needs it. chain_ids: of its layers, bottom first."""
+    """What a container needs of an image. name: as the user typed it; chain_ids: those of its layers, bottom first."""
 
     name: str
     entry: ImageEntry
@@ -26,7 +26,7 @@ class ImageInUse(NamedTuple):
 
 
 def find(engine: Engine, text: str) -> ImageEntry | None:
-    """The local image that `text` (name, name@digest, id or first digits of one) means."""
+    """The local image that `text` (a name, name@digest, an id or its first digits) means; None when there is none."""
     from rootless.engine.image import image_names
 
     return image_names.find(engine, text)
@@ -40,7 +40,11 @@ def image_for(
     platform: str | None = None,
     progress: Callable[[PullEvent], None] | None = None,
 ) -> ImageInUse:
-    """The image, pulled by the policy `pull`. Raises ImageNotFound and what pulling raises."""
+    """The image that `text` names, pulled before if the policy `pull` (always, missing, never, newer) says so.
+
+    platform: "os/architecture[/variant]", None for the host's; progress: is called with the steps of a pull. Raises
+    UsageError, ImageNotFound and the errors of a pull.
+    """
     if pull not in ("always", "missing", "never", "newer"):
         raise UsageError(f"invalid pull policy '{pull}' (--pull)", hint="use always, missing or never")
     entry = None if pull in ("always", "newer") else find(engine, text)
@@ -79,7 +83,7 @@ def _chain_ids(entry: ImageEntry) -> list[str]:
 
 
 def defaults(entry: ImageEntry) -> ImageDefaults:
-    """What the image's config says for `run`."""
+    """The defaults for a container in the image's config (image-spec config.md)."""
     config = entry.config
     return ImageDefaults(
         env=tuple(config.env),

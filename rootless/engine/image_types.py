@@ -1,6 +1,7 @@
 """What the verbs of images take and give: immutable values, no behaviour, no I/O.
 
-They stand apart from engine.types because `run` of an image that is here needs none of them.
+They stand apart from engine.types because `run` of an image that is in the store needs none of them, and each costs
+time to make.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class RegistryOptions(NamedTuple):
     """How to talk to the registry of one command.
 
     tls_verify: None = registries.conf decides; False = this registry's certificate is not checked, and plain HTTP is
-    tried when it speaks no TLS. authfile: path of a docker config.json (None: the usual places). credentials:
-    "user:password". certificates: directory with *.crt, *.cert and *.key.
+    tried when it speaks no TLS, so that anybody on the way can read the credentials. authfile: path of a docker
+    config.json (None: the usual places). credentials: "user:password". certificates: directory with *.crt, *.cert and
+    *.key.
     """
 
     tls_verify: bool | None = None
@@ -41,8 +43,11 @@ class RegistryOptions(NamedTuple):
 
 
 class PullOptions(NamedTuple):
-    """How to pull. platform: "os/architecture[/variant]" of the image (None: this host's). policy: when to ask the
-    registry: always | missing | never | newer. all_platforms: bring every platform of an index."""
+    """How to pull an image.
+
+    platform: "os/architecture[/variant]" of the image (None: this host's). policy: when to ask the registry: always |
+    missing | never | newer. all_platforms: bring the images for all platforms of an index.
+    """
 
     platform: str | None = None
     policy: str = "always"
@@ -80,14 +85,16 @@ class HistoryEntry(NamedTuple):
 
 
 class RemovedImage(NamedTuple):
-    """What `rm` did: names untagged ("debian:12", "debian@sha256:...") and image or layer ids deleted, in order."""
+    """What `image rm` did, in order: the names removed ("debian:12", "debian@sha256:...") and the image and layer ids
+    deleted."""
 
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]
 
 
 class LoadedImage(NamedTuple):
-    """One image that `load` brought: its names now (empty: loaded by id) and the names taken from another image."""
+    """One image that `load` brought. names: those that it has now (none if the archive has none); replaced: those of
+    them that another image had before."""
 
     id: str
     names: tuple[str, ...]
@@ -95,10 +102,10 @@ class LoadedImage(NamedTuple):
 
 
 class SaveOptions(NamedTuple):
-    """How to save. format: docker-archive | oci-archive | oci-dir.
+    """How to save images. format: docker-archive | oci-archive | oci-dir.
 
-    compression: gzip, zstd or none, of the layers in OCI formats (None: as they were), of the whole docker-archive
-    (None: not at all). level: of the compression.
+    compression: gzip, zstd or none; in OCI formats that of the layers (None: as they were), of a docker-archive that of
+    the whole (None: it is not compressed). level: that of the compression (None: its default).
     """
 
     format: str = "docker-archive"
@@ -107,8 +114,12 @@ class SaveOptions(NamedTuple):
 
 
 class PushOptions(NamedTuple):
-    """How to push. format: oci | v2s2 (None: as the image is). compression: gzip | zstd | none for all layers (None:
-    gzip for those that are not compressed). all: every platform of an index. chunk_size: bytes per request at most."""
+    """How to push an image.
+
+    format: oci | v2s2 (None: that of the image). compression: gzip | zstd | none for all layers (None: gzip for those
+    that are not compressed). all: push the images for all platforms of an index. chunk_size: bytes per request at most
+    (None: no limit).
+    """
 
     format: str | None = None
     compression: str | None = None
@@ -119,7 +130,7 @@ class PushOptions(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """What is in the registry now. name: the full reference; digest: of the manifest or index there."""
+    """What a push has put into the registry. name: the full reference; digest, size: those of the manifest or index."""
 
     name: str
     digest: str
@@ -127,8 +138,11 @@ class Pushed(NamedTuple):
 
 
 class CopyOptions(NamedTuple):
-    """How to copy. all: every platform of an index. platform: the one to take (None: this host's). format: oci | v2s2
-    (None: as it is, byte for byte). source, destination: how to talk to the registry at that end, if one is there."""
+    """How to copy an image.
+
+    all: copy the images for all platforms of an index. platform: the one to copy (None: this host's). format: oci |
+    v2s2 (None: as it is, byte for byte). source, destination: how to talk to the registry at that end, if it is one.
+    """
 
     all: bool = False
     platform: str | None = None
@@ -138,16 +152,19 @@ class CopyOptions(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """What is there now: its digest at the destination, and where."""
+    """What a copy has put at its destination. digest: that of the manifest or index there; place: the destination."""
 
     digest: str
     place: str
 
 
 class ImportOptions(NamedTuple):
-    """What an imported image says. changes: Dockerfile lines (CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL,
-    ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR). message: the comment in its history ("": where it came from).
-    platform: what it is for (None: this host's)."""
+    """The config of an image that is imported.
+
+    changes: lines of a Dockerfile (CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER,
+    VOLUME, WORKDIR). message: the comment in its history ("": where it was imported from). platform: the one it is for
+    (None: this host's).
+    """
 
     changes: tuple[str, ...] = ()
     message: str = ""
@@ -155,9 +172,12 @@ class ImportOptions(NamedTuple):
 
 
 class CommitOptions(NamedTuple):
-    """How to make an image of a container. changes: Dockerfile lines, as for an import. message: the comment in the
-    history. pause: freeze a running container meanwhile. squash: make one layer of the container and its whole image
-    instead of one more layer. format: oci | docker, the media types of manifest and config."""
+    """How to make an image of a container.
+
+    changes: lines of a Dockerfile, as of ImportOptions. message: the comment in the history. pause: pause a running
+    container meanwhile, as its files could change while they are read. squash: make one layer of the container and its
+    whole image, instead of one more layer. format: oci | docker, the media types of manifest and config.
+    """
 
     author: str = ""
     changes: tuple[str, ...] = ()
@@ -168,8 +188,11 @@ class CommitOptions(NamedTuple):
 
 
 class ImageTreeNode(NamedTuple):
-    """One layer. size: bytes on disk; made_by: the step of the history; images: names (or ids) of images that end here;
-    users: number of images that need it; children: layers on top of it."""
+    """One layer in the tree of images.
+
+    size: bytes on disk; made_by: the step of the history that made it; images: names (or ids) of the images whose last
+    layer it is; users: how many images need it; children: the layers on top of it.
+    """
 
     chain_id: str
     diff_id: str
@@ -181,8 +204,11 @@ class ImageTreeNode(NamedTuple):
 
 
 class ImageTree(NamedTuple):
-    """The layers of all images as trees. roots: base layers, the largest number of users first. size: bytes of all
-    layers as they are; unshared: as they were if no image shared a layer with another."""
+    """The layers of all images as trees.
+
+    roots: the lowest layers, those with the most users first; images, layers: how many there are; size: bytes of all
+    layers; unshared: the bytes that they would take if no image shared a layer with another.
+    """
 
     roots: tuple[ImageTreeNode, ...]
     images: int
@@ -192,7 +218,7 @@ class ImageTree(NamedTuple):
 
 
 class EntryDetails(NamedTuple):
-    """What an entry of a list of images says beside its digest; empty = as the image says, or as it was."""
+    """The details of an entry in a list of images. An empty one is taken from the image, or stays as it was."""
 
     os: str = ""
     architecture: str = ""
@@ -204,8 +230,11 @@ class EntryDetails(NamedTuple):
 
 
 class EntryOptions(NamedTuple):
-    """How an image comes into a list. details: what its entry says. all: of an index take every platform.
-    registry: how to talk to the registry that has the image."""
+    """How an image is added to a list.
+
+    details: those of its entry. all: of an index, add the images for all platforms. registry: how to talk to the
+    registry that has the image.
+    """
 
     details: EntryDetails = EntryDetails()
     all: bool = False
@@ -213,8 +242,10 @@ class EntryOptions(NamedTuple):
 
 
 class ListOptions(NamedTuple):
-    """How to make a list of images. amend: add to one that is there. annotations: of the list itself.
-    entries: how its images come into it."""
+    """How to make a list of images.
+
+    amend: add to a list that exists already. annotations: those of the list itself. entries: how its images are added.
+    """
 
     amend: bool = False
     annotations: Mapping[str, str] = {}
@@ -222,8 +253,11 @@ class ListOptions(NamedTuple):
 
 
 class ArtifactOptions(NamedTuple):
-    """What is attached to an image. type: the artifact's media type ("": unknown). platform: of an index, attach to
-    the image for this platform (None: to the index)."""
+    """An artifact that is to be attached to an image.
+
+    type: its media type ("": unknown). annotations: those of its manifest. platform: of an index, attach it to the
+    image for this platform (None: to the index itself).
+    """
 
     type: str = ""
     annotations: Mapping[str, str] = {}
@@ -232,7 +266,7 @@ class ArtifactOptions(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """An artifact that was pushed: its full name by digest, and what it refers to."""
+    """An artifact that was pushed. name: in full, by its digest; subject: the digest of the image that it refers to."""
 
     name: str
     digest: str
@@ -240,7 +274,11 @@ class Attached(NamedTuple):
 
 
 class LoggedIn(NamedTuple):
-    """What `login` did. program: the credential helper that keeps the password; "" = it lies in clear in `path`."""
+    """What `login` did.
+
+    path: the file that was written; program: the credential helper that keeps the password ("": nothing does, and it
+    stands in `path` in clear).
+    """
 
     registry: str
     path: str
@@ -248,7 +286,7 @@ class LoggedIn(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """One line of `search`. stars: -1 = the registry does not say."""
+    """One line of `search`. stars: -1 where the registry does not tell them."""
 
     registry: str
     name: str

@@ -1,7 +1,7 @@
 """What the verbs that look after the store and into containers take and give: immutable values, no behaviour, no I/O.
 
-They are apart from engine.types because every `run` loads that one, and to make a named tuple takes a tenth of a
-millisecond.
+They are apart from engine.types because every `run` loads that module, and each class of a named tuple takes a tenth of
+a millisecond to make.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ BLOB, LAYER, IMAGE, CONTAINER, VOLUME, NAME, GARBAGE, INDEX = (
 
 
 class FileCopyOptions(NamedTuple):
-    """How `cp` copies. archive: keep owners, and modes and times of directories that are there; follow: what a link at
-    the end of the source points to; overwrite: a directory may replace a file and the reverse."""
+    """How `cp` copies.
+
+    archive: keep owners, and give modes and times also to directories that exist already; follow: copy the file to
+    which a link at the end of the source leads; overwrite: a directory may replace a file, and a file a directory.
+    """
 
     archive: bool = False
     follow: bool = False
@@ -23,8 +26,9 @@ class FileCopyOptions(NamedTuple):
 
 
 class LogOptions(NamedTuple):
-    """Which part of a container's log is wanted. follow: what comes later too; tail: the last lines, None for all.
+    """Which part of a container's log is wanted.
 
+    follow: later records, too; tail: only so many of the last lines (None: all).
     since, until: as docker takes them (RFC 3339, seconds since 1970, or a duration such as 10m before now).
     """
 
@@ -35,9 +39,13 @@ class LogOptions(NamedTuple):
 
 
 class ContainerStats(NamedTuple):
-    """One container. cpu: percent of one CPU, over the time since the sample before (of the first: since its start);
-    memory: bytes without the cache that can be dropped, memory_cached: with it; pressure: percent of the last ten
-    seconds, by cpu, memory, io. source: "cgroup", "proc" (sums over processes) or "" (does not run)."""
+    """What one container uses.
+
+    source: "cgroup", "proc" (sums over its processes) or "" (it does not run); cpu: percent of one CPU, over the time
+    since the last sample (of the first: since its start); memory: bytes without the cache that can be dropped;
+    memory_cached: bytes with it; net_*, block_*: bytes since the start; pressure: percent of the last ten seconds in
+    which something waited, by cpu, memory and io.
+    """
 
     id: str
     name: str
@@ -62,7 +70,11 @@ class ContainerStats(NamedTuple):
 
 
 class ImageUsage(NamedTuple):
-    """size: all its layers, manifest and config; shared: of it, what another image needs too."""
+    """An image's use of the disk in bytes.
+
+    size: all its layers, manifest and config; shared: the part of that which another image needs as well; containers:
+    how many were made from it.
+    """
 
     id: str
     names: tuple[str, ...]
@@ -73,12 +85,12 @@ class ImageUsage(NamedTuple):
 
     @property
     def unique(self) -> int:
-        """What removing this image alone would free."""
+        """The bytes that removing this image alone would free."""
         return self.size - self.shared
 
 
 class ContainerUsage(NamedTuple):
-    """size: its directory with everything it wrote, its log and records."""
+    """A container's use of the disk. size: bytes of its directory, with all that it wrote, its log and records."""
 
     id: str
     name: str
@@ -89,7 +101,7 @@ class ContainerUsage(NamedTuple):
 
 
 class VolumeUsage(NamedTuple):
-    """links: containers that use it."""
+    """A volume's use of the disk. links: how many containers use it; size: bytes."""
 
     name: str
     links: int
@@ -97,7 +109,11 @@ class VolumeUsage(NamedTuple):
 
 
 class CacheUsage(NamedTuple):
-    """One step of a build. size: layers that neither an image nor an earlier record of this list needs."""
+    """The use of the disk by the record of one build step.
+
+    created, used: seconds since the epoch; size: bytes of its layers which neither an image nor an earlier record of
+    the list needs; is_needed: whether an image or container needs its layer.
+    """
 
     key: str
     description: str
@@ -108,10 +124,11 @@ class CacheUsage(NamedTuple):
 
 
 class DiskUsage(NamedTuple):
-    """images_size, cache_size: bytes of both, every layer once, cache mounts of builds too; images_free: of images that
-    no container uses.
+    """The use of the disk by the whole store, in bytes.
 
-    leftovers: what interrupted commands left, which the next prune removes.
+    images_size, cache_size: each layer counts once, in the first if an image needs it; cache_size has the cache mounts
+    of builds, too; images_free: what removing the images that no container uses would free; leftovers: files that
+    interrupted commands left, which the next prune removes.
     """
 
     images: tuple[ImageUsage, ...]
@@ -125,7 +142,7 @@ class DiskUsage(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes of everything that the store keeps."""
+        """The bytes of all that the store keeps."""
         return (
             self.images_size
             + self.cache_size
@@ -136,9 +153,12 @@ class DiskUsage(NamedTuple):
 
 
 class StoreFinding(NamedTuple):
-    """One thing that is wrong. kind, id: of what (digest, chain id, container id, name); text: what is wrong; details:
-    the first damages of a layer; repaired: what was done about it, "" when nothing; is_damage: False for what only
-    takes space."""
+    """A damaged or unneeded object of the store.
+
+    kind: one of the constants above; id: its digest, chain id, container id or name; text: what is wrong; details: the
+    first damages of a layer, or what is missing; repaired: what was done about it ("": nothing); is_damage: False for
+    what is whole and only takes room.
+    """
 
     kind: str
     id: str
@@ -149,7 +169,7 @@ class StoreFinding(NamedTuple):
 
 
 class CheckResult(NamedTuple):
-    """What was looked at, and what was found."""
+    """The result of `system check`: the findings, and how many objects of each kind were looked at."""
 
     findings: tuple[StoreFinding, ...]
     blobs: int
@@ -165,7 +185,8 @@ class CheckResult(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """config: the OCI config.json; launch: launch.json; steps: both in words, in the order of the acts."""
+    """The plan of a container. config, launch: the content of its config.json and launch.json; steps: what a start does
+    by them, one line for each act in order."""
 
     config: dict[str, object]
     launch: dict[str, object]
@@ -173,7 +194,7 @@ class Explanation(NamedTuple):
 
 
 class CachePruned(NamedTuple):
-    """removed: one line per record and cache mount; reclaimed: bytes."""
+    """What a prune of the build cache removed: one line for each record and cache mount; and the bytes reclaimed."""
 
     removed: tuple[str, ...]
     reclaimed: int

@@ -1,4 +1,7 @@
-"""The user's settings: config.toml, then ROOTLESS_* variables, then global flags. It owns their names and types."""
+"""The user's settings, with their names and types: from config.toml, ROOTLESS_* variables and global flags.
+
+A later one of these three wins over an earlier one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from rootless.paths import close_to_others
 
 
 class Settings(NamedTuple):
-    """What may be set once for all commands. Names are the keys of config.toml; `ABOUT` says what each one means."""
+    """The settings that hold for all commands. Their names are the keys of config.toml; `ABOUT` describes each."""
 
     storage_driver: str = "auto"
     network: str = ""
@@ -48,7 +51,11 @@ ABOUT = {
 
 
 def load_settings(config_directory: str, overrides: dict[str, str]) -> Settings:
-    """The settings of this command. Raises InvalidInput naming the file and key, UsageError naming the variable."""
+    """The settings of this command. overrides: those of global flags, by name.
+
+    Raises InvalidInput naming the file and key, UsageError naming the variable or flag, HostLimit for a directory of
+    settings that another user could write.
+    """
     return _load(config_directory, overrides, {})
 
 
@@ -62,7 +69,7 @@ class SettingInForce(NamedTuple):
 
 
 def explain_settings(config_directory: str, overrides: dict[str, str]) -> list[SettingInForce]:
-    """Every setting with where its value comes from. Raises as `load_settings`."""
+    """Every setting with the source of its value. Raises as `load_settings` does."""
     sources: dict[str, str] = {}
     settings = _load(config_directory, overrides, sources)
     return [
@@ -71,7 +78,7 @@ def explain_settings(config_directory: str, overrides: dict[str, str]) -> list[S
 
 
 def _load(config_directory: str, overrides: dict[str, str], sources: dict[str, str]) -> Settings:
-    """The settings; `sources` is told where each one that is not a default comes from."""
+    """The settings. Into `sources` goes, by name, where each one comes from that is not a default."""
     settings = Settings()
     path = f"{config_directory}/config.toml"
     for key, value in _read(path).items():
@@ -107,10 +114,12 @@ def _read(path: str) -> dict[str, object]:
 
 
 def _check_writers(directory: str) -> None:
-    """Settings name programs that are run as the caller: who else can write them is kept out, or nothing is read.
+    """Make sure that nobody but the caller and the administrator can write to the directory of settings.
 
-    A directory of root (or, in a user namespace without root's id, of an id that is not mapped) is the administrator's.
-    Raises HostLimit.
+    Settings name programs that run as the caller (`runtime`), so that whoever writes them can act as the caller. Write
+    permissions of others on a directory of the caller's are taken away. A directory of root is the administrator's, and
+    in a user namespace without root's id root's files show the overflow uid (user_namespaces(7)). Any other owner
+    raises HostLimit.
     """
     status = os.stat(directory)
     if status.st_uid == os.geteuid():
@@ -123,13 +132,16 @@ def _check_writers(directory: str) -> None:
 
 
 def _overflow_uid() -> int:
-    """The uid that stat(2) gives for ids which have no number in this user namespace."""
+    """The uid that stat(2) reports for files whose owner has no number in this user namespace (65534 mostly)."""
     with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
         return int(file.read())
 
 
 def _choices(key: str) -> tuple[str, ...]:
-    """The values that a setting takes; none where it takes any. Most commands have no setting and load no table."""
+    """The values that a setting takes, none where it takes any text.
+
+    The tables of drivers and modes are loaded only for a setting that somebody has set, which most users have not.
+    """
     if key == "storage_driver":
         from rootless.storage.drivers import names
 
@@ -156,7 +168,7 @@ def _set(
     choices = _choices(key)
     if choices and value not in choices:
         raise error(f"setting '{key}' in {where} cannot be '{value}'", hint=f"use {', '.join(c for c in choices if c)}")
-    replaced: dict[str, Any] = {key: value}  # the value has the type of the default: looked at above
+    replaced: dict[str, Any] = {key: value}  # The value was found above to have the type of the default
     return settings._replace(**replaced)
 
 

@@ -1,7 +1,7 @@
 """What the verbs of containers, volumes and the system take and give: immutable values, no behaviour, no I/O.
 
-Named tuples, not dataclasses: a dataclass costs `run` about 12 ms of imports and generated code. Option fields are as
-those of records.container_options.
+They are named tuples and not dataclasses, as the first dataclass costs `run` about 12 ms of imports and generated code.
+Fields of options that have no description here mean what they do in records.container_options.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class AttachOptions(NamedTuple):
-    """How the caller's terminal follows a container: of `run`, `start -a` and `attach`."""
+    """How the caller's terminal follows a container, in `run`, `start -a` and `attach`.
+
+    detach_keys: docker's text, None for the setting's; sig_proxy: signals are passed on to the container's process;
+    no_stdin: its standard input is not attached.
+    """
 
     detach: bool = False  # -d: do not attach at all
     detach_keys: str | None = None
@@ -23,7 +27,7 @@ class AttachOptions(NamedTuple):
 
 
 class ExecOptions(NamedTuple):
-    """One field per flag of `exec`."""
+    """The command of `exec` and its flags, one field for each."""
 
     command: tuple[str, ...]
     interactive: bool = False
@@ -38,14 +42,14 @@ class ExecOptions(NamedTuple):
 
 
 class RunOutcome(NamedTuple):
-    """How `run` or `start -a` ended: exit_code is None while the container goes on without us (-d, detach keys)."""
+    """How `run` or `start -a` ended. exit_code: None where the container runs on (-d, or the detach keys)."""
 
     container_id: str
     exit_code: int | None
 
 
 class PortBinding(NamedTuple):
-    """One published port, as it is."""
+    """One published port as it is in force: host_port is the real one, also where any free one was asked for."""
 
     host_ip: str
     host_port: int
@@ -98,7 +102,7 @@ class VolumeSummary(NamedTuple):
 
 
 class PruneReport(NamedTuple):
-    """What a prune deleted: ids or names, and the bytes that came free."""
+    """What a prune removed: ids or names, and in `reclaimed` the bytes that were freed."""
 
     containers: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -108,21 +112,21 @@ class PruneReport(NamedTuple):
 
 
 class ExecSession(NamedTuple):
-    """A process that `exec` started: exit_code is None when it was detached."""
+    """A process that `exec` started. pid: the host's number; exit_code: None when it was left running (detached)."""
 
     pid: int
     exit_code: int | None
 
 
 class CopyResult(NamedTuple):
-    """size: bytes of files; lost: devices and the like that could not be made."""
+    """What `cp` copied. size: bytes of files; lost: how many devices and the like could not be made."""
 
     size: int
     lost: int
 
 
 class ImageDefaults(NamedTuple):
-    """What an image config says a container starts from. None: not set."""
+    """What an image's config sets for the containers made from it (image-spec config.md). None: it is not set."""
 
     env: tuple[str, ...] = ()
     cmd: tuple[str, ...] | None = None

@@ -1,12 +1,13 @@
 """The one door to the engine: every verb, as a plain function that takes the Engine first.
 
-`verbs.pull_image(engine, "debian")`. A verb's module is imported when the verb is first asked for: `run` must not pay
-for what `pull` needs. The signature stands once, at the verb. Type checkers read it through the imports below, Python
-finds the module in the table; a test holds the two together. `container` is what the user typed (a name, an id or an
-unambiguous prefix of one), an image likewise; a verb raises NotFound or ImageNotFound for an unknown one. Filters are
-{"status": ["exited", ...], "label": ["a=b"], ...}.
+For example `verbs.pull_image(engine, "debian")`. A verb's module is imported when the verb is first asked for, as `run`
+must not pay with its start-up time for what `pull` needs. The signature stands once, at the verb: type checkers read it
+through the imports below, Python finds the module in the table, and a test compares the two. `container` is the text
+that the user typed (a name, an id or an unambiguous prefix of one), an image likewise; a verb raises NotFound or
+ImageNotFound for an unknown one. Filters are {"status": ["exited", ...], "label": ["a=b"], ...}.
 
-Modules of the engine import each other's verbs where they stand, never from here: this module imports all of them.
+Modules of the engine import each other's verbs from the modules in which they are, never from here: for the import law
+this module imports all of them, and each such import would close a circle.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """The verb, from its module: Python asks here once for each name."""
+        """Import a verb from its module. Python calls this for a name that the module does not have yet (PEP 562)."""
         if name not in MODULES:
             raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
         from importlib import import_module

@@ -1,4 +1,4 @@
-"""Verbs of the build cache: what it takes, and its pruning. Builds themselves are another room's."""
+"""The verbs of the build cache: its use of the disk and its pruning. Builds write it, in rootless.builder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def prune_build_cache(
     engine: Engine, *, all: bool, filters: Iterable[str] = (), keep: str | None = None
 ) -> CachePruned:
-    """Remove records, least recently used first, then what only they kept.
+    """Remove records of build steps, the least recently used first, and the layers that nothing else needs.
 
-    all: also those whose layers an image has (which frees nothing, but the step is done again), and cache mounts.
-
-    filters: until=DURATION (not used for so long); keep: SIZE that may stay. Raises UsageError.
+    all: also the records whose layers an image has (which frees nothing, but the step is run again by the next build),
+    and cache mounts. filters: until=DURATION, for records that were not used for so long; keep: a size of records that
+    may stay. Raises UsageError.
     """
     from rootless.storage.store.gc import collect_garbage
     from rootless.units import parse_size
@@ -44,7 +44,11 @@ def prune_build_cache(
 
 
 def drop(engine: Engine, *, all: bool, keep: int | None = None, older: float | None = None) -> list[CacheRecord]:
-    """Remove records only; what they kept is the next collection's. The removed ones."""
+    """Remove records and return them. Their layers stay until the next garbage collection.
+
+    all: also those whose layers an image has; keep: bytes of records that may stay; older: seconds since their last
+    use. Without both, all are removed.
+    """
     cache = BuildCache(engine.store.root)
     records = cache.records()
     if not all:
@@ -63,7 +67,10 @@ def _chains_of_images(engine: Engine) -> set[str]:
 
 
 def build_cache_usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]], int]:
-    """((key, bytes, seconds since its use, description) of each record, bytes in all)."""
+    """The records of build steps, and the bytes of all their layers.
+
+    A record is its key, bytes, seconds since its last use, and description.
+    """
     now = time.time()
     records = BuildCache(engine.store.root).records()
     lines = [(r.key, r.size, max(0.0, now - r.used), r.description) for r in records]
@@ -72,7 +79,10 @@ def build_cache_usage(engine: Engine) -> tuple[list[tuple[str, int, float, str]]
 
 
 def limit_build_cache(engine: Engine) -> None:
-    """After a build: forget the least recently used records above the setting `build_cache_size`."""
+    """Remove the least recently used records until the rest is within the setting `build_cache_size`.
+
+    Each build calls it at its end.
+    """
     limit = engine.settings.build_cache_size
     if limit < 0:
         return
@@ -94,7 +104,10 @@ def _until(filters: Iterable[str]) -> float | None:
 
 
 def _prune_mounts(engine: Engine, older: float | None) -> tuple[list[str], int]:
-    """Cache mounts that no step uses now."""
+    """Remove the cache mounts that no step uses now. Returns a line for each, and the bytes that they took.
+
+    older: only those not used for so many seconds. A step holds the lock of its cache mount while it runs.
+    """
     from rootless.paths import Lock
     from rootless.storage.files.removal import remove_tree
     from rootless.storage.layers.tree_sizes import tree_sizes

@@ -1,7 +1,7 @@
-"""The verb `system check`: is everything in the store what it should be? Looks only; `engine.upkeep.repair` puts right.
+"""The verb `system check`: whether all in the store is what it should be. `engine.upkeep.repair` repairs what is not.
 
-A blob is what its digest says; a layer's tree is what its recipe and archive say (content, kind, owner, mode, time,
-extended attributes, nothing more and nothing less); names, records and what they lead to are there.
+A blob must have its digest. A layer's tree must be what its recipe and archive say: content, kind, owner, mode, time,
+extended attributes, no file too many and none too few. Records must be readable, and what they name must exist.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 def check_store(
     engine: Engine, *, repair: bool = False, quick: bool = False, progress: Callable[[str], None] | None = None
 ) -> CheckResult:
-    """Verify blobs, layers, names, records, containers and volumes; what nothing needs is told too.
+    """Verify blobs, layers, names, records, containers and volumes, and list what nothing needs.
 
-    repair: put right what can be, and remove what nothing needs; quick: read no content. progress: called with what
-    is looked at now. Damage is an answer, not an error.
+    repair: repair what can be, and remove what nothing needs; quick: read no content of blobs and layers; progress: is
+    called with the name of each object. Damage is a finding, and raises no error.
     """
     look = _Look(engine, quick=quick, say=progress or (lambda text: None))
     with engine.store.using():
@@ -54,7 +54,8 @@ def check_store(
             from rootless.engine.upkeep.repair import repair as put_right
 
             found = put_right(engine, found, look.damaged_layers)
-    # Alone in the store: what nobody needs; not while somebody makes something
+    # This takes the exclusive lock, or waits half a second for it: while a command makes something, what nothing needs
+    # may be about to get its name
     garbage = collect_garbage(
         engine.store, dry_run=not repair, wait=0.5, keep_layer_blobs=engine.settings.keep_layer_blobs
     )
@@ -122,7 +123,7 @@ class _Look:
             try:
                 size = self._store.blobs.size(digest)
             except NotFound:
-                continue  # replaced or dropped meanwhile by another command
+                continue  # another command has replaced or removed the blob meanwhile
             self.blobs += 1
             if size != sizes.get(digest, size):
                 self._found.append(StoreFinding(BLOB, digest, f"it has {size} bytes instead of {sizes[digest]}"))
@@ -151,7 +152,7 @@ class _Look:
                 self._found.append(StoreFinding(LAYER, chain_id, text, details))
 
     def _layer(self, chain_id: str, record: LayerRecord) -> tuple[tuple[str, ...], str, bool]:
-        """(damages, what is wrong in short or "", whether its tar can still be made)."""
+        """The damages of a layer's tree; a short text about what is wrong, or ""; whether its tar can still be made."""
         diff_id, parent = record.content.diff_id, record.parent
         if chain_ids([parent, diff_id] if parent else [diff_id])[-1] != chain_id:
             return (), "its record is of another layer", False
@@ -161,7 +162,7 @@ class _Look:
         if recipe.find(directory) is None:
             if record.has_recipe:
                 return (), "its recipe is missing", False
-            return (), "", False  # made before there were recipes: nothing to compare with but its blob
+            return (), "", False  # An early version made the layer, without a recipe to compare its tree with
         if self._quick:
             return (), "", False
         job = VerifyJob(directory, record.content.lost, self._store.layers.lowers_of(record))
@@ -210,13 +211,13 @@ class _Look:
                 self._found.append(StoreFinding(NAME, name, "the container that has this name is gone"))
 
     def _damaged_files(self, record: ContainerRecord) -> Iterator[str]:
-        """What is wrong with the files beside the record of a container."""
+        """A text for each damage of a container's files other than its record."""
         for damage in damages(self._engine, record):
             yield damage.text
         try:
             rootfs = self._store.containers.read_launch(record.id).rootfs
         except RootlessError:
-            return  # told above
+            return  # `damages` has found launch.json damaged already
         if rootfs is not None and rootfs.upper and not os.path.isdir(rootfs.upper):
             yield "its directory `upper` is missing"
 

@@ -1,6 +1,7 @@
-"""What the store takes on disk, by image, container, volume and build cache: allocated blocks, hard links once.
+"""The bytes that the store takes on disk, by image, container, volume and build cache. It removes nothing.
 
-Layers never change, so that what one takes is measured once and noted beside it (`disk.json`). It removes nothing.
+Counted are allocated blocks, of a file with several hard links once. Layers never change, so that each is measured once
+and the result is kept beside it (`disk.json`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def disk_usage(engine: Engine) -> DiskUsage:
-    """Bytes really allocated, by image, container, volume and build step; what is shared counts once.
+    """The bytes allocated on disk, by image, container, volume and build step; in the sums what is shared counts once.
 
-    Raises HostLimit when its trees cannot be read.
+    Raises HostLimit when a tree cannot be read, InvalidInput for a damaged index.
     """
     store = engine.store
     ids = store.containers.list()
@@ -59,7 +60,7 @@ def disk_usage(engine: Engine) -> DiskUsage:
 
 
 def _leftovers(store: Store) -> list[str]:
-    """Half-made things, and what is being removed."""
+    """The paths of things that were half made or are half removed: interrupted commands left them."""
     found = [store.path(part, name) for part in ("incoming", "trash") for name in os.listdir(store.path(part))]
     for part in ("layers", "volumes"):
         found += [store.path(part, name) for name in os.listdir(store.path(part)) if name.startswith(".")]
@@ -67,10 +68,11 @@ def _leftovers(store: Store) -> list[str]:
 
 
 def _images(store: Store, layers: dict[str, int]) -> tuple[tuple[ImageUsage, ...], set[str], int]:
-    """The images; chain ids that images and containers need; bytes that only images without containers need."""
+    """The images; the chain ids that images and containers need; the bytes that removing unused images would free."""
     entries = store.index.entries()
     users = users_by_image(store)
-    # One thing may be a layer or a blob of several images: it is shared then
+    # parts: the layers and blobs of each image, with their bytes; owners: the images that have a part, which is shared
+    # when there are several
     parts: dict[str, dict[str, int]] = {}
     owners: dict[str, set[str]] = {}
     kept: set[str] = set()

@@ -1,4 +1,4 @@
-"""Which names images had, from what other files tell: for an index of images that is lost. It changes nothing."""
+"""The names that images had, as other files tell them, for the case that index.json is lost. It changes nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ _GIVES = ("tag", "import", "load")
 
 
 def image_names(engine: Engine) -> dict[str, list[str]]:
-    """Full names by the digest of a config or a manifest: those that events gave, and those that containers were made
-    from. A pull is an event of a name alone, so that a pulled image without a container gets none."""
+    """Full names of images, by the digest of a config or a manifest.
+
+    They are those that events gave, and those that containers were made from. The event of a pull has no id, so that a
+    pulled image without a container gets no name back.
+    """
     owners: dict[str, str] = {}
     for entry in events.stream_events(engine, since="0", follow=False, filters={"type": ["image"]}):
         name = _full(engine, entry.attributes.get("name", ""))
@@ -40,7 +43,7 @@ def image_names(engine: Engine) -> dict[str, list[str]]:
 
 
 def _full(engine: Engine, text: str) -> str:
-    """The full name, "" for what is none."""
+    """The full name that `text` means, "" for a text that is no name."""
     if not text or text.startswith("sha256:"):
         return ""
     try:

@@ -1,7 +1,8 @@
-"""A container's damaged config.json, launch.json and names files, made again from its record where that is faithful.
+"""Makes a container's damaged config.json, launch.json and names files again from its record.
 
 The record holds the options and what the plan made of them. The plan is made again from the options, the image that the
-record names and this host; it is believed only where it says of the container all that the record says.
+record names and this host. It is used only if all that the record says of the container comes out the same; otherwise
+the container would start with other ids, mounts or limits than its user chose.
 """
 
 from __future__ import annotations
@@ -37,8 +38,11 @@ _AGREE = (
 
 
 class Damage(NamedTuple):
-    """A file of a container that is damaged or missing. name: in the container's directory; text: what is wrong; newer:
-    the error of a file that a newer version wrote, which is no damage and cannot be read either."""
+    """A file of a container that is damaged or missing.
+
+    name: the file's name in the container's directory; text: what is wrong; newer: the error of a file that a newer
+    version wrote, which cannot be read but is no damage and must not be replaced.
+    """
 
     name: str
     text: str
@@ -46,7 +50,7 @@ class Damage(NamedTuple):
 
 
 def damages(engine: Engine, record: ContainerRecord) -> list[Damage]:
-    """Those of the container's files that follow from its record and are damaged."""
+    """The damaged ones of the container's files that follow from its record, and so can be made again."""
     containers = engine.store.containers
     directory = containers.path(record.id)
     config = f"{directory}/config.json"
@@ -70,10 +74,10 @@ def damages(engine: Engine, record: ContainerRecord) -> list[Damage]:
 
 
 def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_aside: Callable[[str], None]) -> str:
-    """Make the damaged files of a container again; what was done, in words.
+    """Make the damaged files of a container again, and return a text about what was done.
 
-    set_aside: called with the path of a damaged file. Raises NewerFormat, and HostLimit with the reason and what the
-    user can do where the files would not be what they were.
+    set_aside: is called with the path of each damaged file, to keep it elsewhere. Raises NewerFormat; HostLimit, with
+    the reason and what the user can do, where the files would not be what they were.
     """
     for damage in damaged:
         if damage.newer is not None:
@@ -81,7 +85,9 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
     names = {damage.name for damage in damaged}
     directory = engine.store.containers.path(record.id)
     if names.intersection(networking.NAMES_FILES) - {"resolv.conf"} and _is_empty(f"{directory}/resolv.conf"):
-        names.add("resolv.conf")  # which may be empty by right, so that `damages` cannot tell
+        # An empty resolv.conf may be right, so that `damages` does not report it. Beside other damaged names files it
+        # is taken for damaged as well
+        names.add("resolv.conf")
     options = record.options
     try:
         planned = _plan(engine, record, options)
@@ -113,9 +119,10 @@ def _is_empty(path: str) -> bool:
 
 
 def _plan(engine: Engine, record: ContainerRecord, options: ContainerOptions) -> ContainerPlan:
-    """The plan of the container as it is. Raises what keeps it from being the same, with a hint.
+    """The plan of the container as its record has it. Raises HostLimit, NotFound where it cannot be the same again.
 
-    Of a root file system that was copied the moment is lost, so that `diff` compares the bytes of all its files.
+    Where the root file system is a copy, the time of copying is lost with launch.json: `diff` then compares the bytes
+    of all files, and not only of those changed since.
     """
     nodename = os.uname().nodename
     if record.host != nodename:
@@ -139,8 +146,10 @@ def _plan(engine: Engine, record: ContainerRecord, options: ContainerOptions) ->
 
 
 def _as_recorded(engine: Engine, record: ContainerRecord, facts: ContainerFacts) -> ContainerFacts:
-    """The facts with what was drawn when the container was made: names of its anonymous volumes, ports. Raises NotFound
-    for what it needs and is gone."""
+    """The facts with what was chosen at random when the container was made: names of anonymous volumes, host ports.
+
+    Raises NotFound for a volume or bind source that is gone: a new one in its place would be empty.
+    """
     mounts = _with_volumes(record, facts.mounts)
     for volume in mounts.volumes:
         if not engine.store.volumes.exists(volume):
@@ -152,7 +161,7 @@ def _as_recorded(engine: Engine, record: ContainerRecord, facts: ContainerFacts)
 
 
 def _with_volumes(record: ContainerRecord, mounts: Mounts) -> Mounts:
-    """The mounts with the anonymous volumes that the container has in place of new ones."""
+    """The mounts, with the anonymous volumes that the container has in the place of planned new ones."""
     own = {mount.target: mount for mount in record.mounts if mount.anonymous}
     drawn = {each.source: own[each.target] for each in mounts.described if each.anonymous and each.target in own}
     names = {each.name: drawn[each.source].name for each in mounts.described if each.source in drawn}
@@ -171,9 +180,10 @@ def _with_volumes(record: ContainerRecord, mounts: Mounts) -> Mounts:
 
 
 def _environment(record: ContainerRecord, directory: str, options: ContainerOptions) -> str:
-    """Which of the environment is what the caller has now, in words. Raises HostLimit for variables that he lacks.
+    """A text that names the variables and files whose present values go into the container's environment.
 
-    `-e NAME` takes the caller's value when the container is made, and only config.json has it.
+    `-e NAME` takes the caller's value when the container is made, and --env-file the file's lines; config.json alone
+    has kept them. Raises HostLimit for a variable that the caller does not have now.
     """
     names = [text for text in options.env if "=" not in text]
     if missing := [name for name in names if name not in os.environ]:

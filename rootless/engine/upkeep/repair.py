@@ -1,7 +1,8 @@
-"""What `system check --repair` does: damaged things go into quarantine, and come again from what is whole.
+"""What `system check --repair` does: damaged objects go into quarantine, and are made again from whole ones.
 
-A layer comes from its own recipe (when only owners, modes and the like were changed), from another layer with the same
-archive, from a blob, or from a registry. What was made here and lies nowhere else cannot come again: that is said.
+A layer is made from its own recipe (when only owners, modes and the like were changed), from another layer with the
+same archive, from a blob, or from a registry's. One that was made on this host and is nowhere else cannot be made
+again, which the finding says then.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
 
 def repair(engine: Engine, findings: list[StoreFinding], damaged: Mapping[str, bool]) -> list[StoreFinding]:
-    """Put right what can be; the findings with what was done. damaged: chain id → whether the content is whole."""
+    """Repair what can be, and return the findings with what was done.
+
+    damaged: the chain ids of damaged layers → whether the content of their files is whole.
+    """
     work = _Repair(engine, damaged)
-    # Blobs first: manifests and configs say what layers are
+    # The index and blobs come first: they are needed to know what the layers should be
     order = {INDEX: -1, BLOB: 0, IMAGE: 1, LAYER: 2}
     return [work.one(each) for each in sorted(findings, key=lambda each: order.get(each.kind, 3))]
 
@@ -46,7 +50,7 @@ class _Repair:
         self._remade: dict[str, str] = {}
 
     def one(self, finding: StoreFinding) -> StoreFinding:
-        """Try to repair; what cannot be keeps its text with the reason."""
+        """Try one repair. The finding is returned with what was done, or with the reason why it cannot be repaired."""
         try:
             done = _WAYS[finding.kind](self, finding) if finding.kind in _WAYS else ""
         except RootlessError as e:
@@ -59,7 +63,7 @@ class _Repair:
         owner = self._image_with_layer(digest)
         self._quarantine(self._store.blobs.path(digest))
         if owner is not None:
-            # Its layer's tree is what counts, and that is checked by itself
+            # Containers use the layer's tree, which has a finding of its own if it is damaged
             chain = self._chain_of(owner, digest)
             if chain is not None and self._store.layers.has(chain):
                 return "put into quarantine; its layer's tree is not concerned"
@@ -67,7 +71,7 @@ class _Repair:
         return "fetched again"
 
     def _image(self, finding: StoreFinding) -> str:
-        """An image whose blobs or layers are missing: as a pull would bring them."""
+        """Bring the missing blobs and layers of an image, as a pull would."""
         digest = finding.id
         if not self._store.blobs.has(digest):
             self._bring_small(digest)
@@ -93,7 +97,7 @@ class _Repair:
             return self._store.index.load(digest)
 
     def _bring_small(self, digest: str) -> None:
-        """A manifest or config, from where its image was pulled."""
+        """Fetch a manifest or config again from where its image was pulled. Raises HostLimit when none has it."""
         content = self._fetched(digest)
         if content is None:
             raise HostLimit(
@@ -110,7 +114,8 @@ class _Repair:
             if chain in chains:
                 at = chains.index(chain)
                 return self._layer_again(chain, chains[at - 1] if at else None, entry.config.diff_ids[at])
-        # Of a container whose image is gone, or of the build cache: its own record says what it is
+        # No image has this layer: it is of a container whose image is gone, or of the build cache. Its record says what
+        # it should be
         record = self._store.layers.record(chain)
         return self._layer_again(chain, record.parent, record.content.diff_id)
 
@@ -163,7 +168,7 @@ class _Repair:
         raise HostLimit("what it had written cannot be made again", hint=f"rootless rm -f {finding.id[:12]}")
 
     def _set_aside(self, container_id: str) -> str:
-        """A container whose record nobody can read; what it had written is kept."""
+        """Move a container whose record cannot be read into quarantine, with all that it has written."""
         if reap.is_supervised(self._store.containers.path(container_id)):
             raise HostLimit("it runs", hint=f"rootless rm -f {container_id[:12]}")
         directory = ensure_private(self._store.path("quarantine"))
@@ -216,14 +221,14 @@ class _Repair:
                     return read_verified(source.open_blob(config), config, CONFIG_LIMIT)
                 return source.top()[0]
             except RootlessError:
-                continue  # the next place may have it
+                continue  # the next repository may have it
             finally:
                 if source is not None:
                     source.close()
         return None
 
     def _config(self, digest: str) -> Descriptor | None:
-        """What a manifest here says of the config `digest`; None when none names it: then it is a manifest itself."""
+        """The descriptor of the config `digest` in a manifest; None when no manifest names it, as it is one itself."""
         for manifest_digest in self._store.index.manifest_digests():
             try:
                 document = self._store.index.document(manifest_digest)
@@ -234,7 +239,7 @@ class _Repair:
         return None
 
     def _repositories(self, digest: str) -> list[str]:
-        """Where images were pulled from, the one of this very manifest first."""
+        """The repositories from which images were pulled; first those of the manifest `digest`."""
         names = self._store.index.names()
         ordered = [*names.get(digest, ()), *(name for each in names.values() for name in each)]
         return list(dict.fromkeys(name.partition("@")[0] for name in ordered if "@" in name))

@@ -1,4 +1,4 @@
-"""The verb `system reset`: everything of this store goes, files of mapped ids too. It asks nothing."""
+"""The verb `system reset`: the whole store is removed, with files of subordinate ids. It does not ask the user."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _POLL = 0.05
 
 
 def reset_store(engine: Engine, *, force: bool = False) -> None:
-    """Remove containers, images, volumes, caches and the store itself; the next command makes an empty one.
+    """Remove containers, images, volumes, caches and the store itself; the next command makes an empty store.
 
-    Settings and credentials stay. Raises InvalidState while containers run (force: they are killed) or other commands
-    use the store; HostLimit when something cannot be deleted.
+    Settings and credentials stay. force: containers that run are killed. Raises InvalidState while containers run or
+    other commands use the store; HostLimit when something cannot be deleted.
     """
     running = _running(engine)
     if running and not force:
@@ -54,7 +54,7 @@ def reset_store(engine: Engine, *, force: bool = False) -> None:
 
 
 def _ids(engine: Engine) -> list[str]:
-    """Containers, as far as anything can be read of them: what cannot be understood goes with the rest."""
+    """The ids of the containers, none where the store is too damaged to list them: a reset must work then, too."""
     try:
         return engine.store.containers.list()
     except (RootlessError, OSError):
@@ -62,7 +62,7 @@ def _ids(engine: Engine) -> list[str]:
 
 
 def _running(engine: Engine) -> list[str]:
-    """Names of the containers that have a process, here or on another host."""
+    """The names of the containers that have a process, on this or another host."""
     from rootless.engine.container.reconcile import state_of
 
     found = []
@@ -73,13 +73,14 @@ def _running(engine: Engine) -> list[str]:
                 found.append(container_id[:12])
                 found[-1] = engine.store.containers.read(container_id).name
         except (RootlessError, OSError):
-            continue  # what is damaged has no say
+            continue  # a damaged container cannot keep the store from being reset
     return found
 
 
 def _remove(engine: Engine) -> None:
     store, directories = engine.store, engine.directories
-    # `version` first: a store without it is made anew, whatever else a killed reset leaves
+    # The file `version` goes first: a store without it is made anew by the next command, so that a reset which was
+    # killed leaves nothing that counts as a store
     try:
         os.unlink(store.path("version"))
     except FileNotFoundError:
@@ -96,15 +97,16 @@ def _remove(engine: Engine) -> None:
         try:
             os.rmdir(path)
         except OSError:
-            pass  # something new was made in it, or it is a mount point
+            pass  # another command has made something new in it, or it is a mount point
     if problems:
         raise HostLimit(f"not everything could be removed: {problems[0]}", hint="`rootless unshare rm -rf` may help")
 
 
 def _open_own(engine: Engine, path: str) -> int | None:
-    """The directory `path` for reading; None when it is not there, or (with a warning) when it is not ours to empty.
+    """Open the directory `path`. None when it does not exist, or (with a warning) when it is not ours to empty.
 
-    In `/tmp` another user may have put a link or a directory of his own where ours would be: nothing behind it goes.
+    In /tmp another user may have put a link, or a directory of their own, where our runtime directory would be. A link
+    would make this command delete files of its caller that the other user chose: so it is not followed.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -123,8 +125,11 @@ def _open_own(engine: Engine, path: str) -> int | None:
 
 
 def _empty(engine: Engine, path: str, fd: int) -> list[str]:
-    """Remove what is in the directory `fd`, called `path`, of the store's own; the problems. By fd: a link that takes
-    the place of `path` meanwhile leads nowhere."""
+    """Remove the store's own entries of the directory `fd`, whose name is `path`, and return a text for each failure.
+
+    All goes by the descriptor, so that a link which is put in the place of `path` meanwhile has no effect. Each entry
+    is renamed first, so that no command can find it half deleted.
+    """
     names = os.listdir(fd)
     if path == engine.store.root:
         foreign = sorted(name for name in names if not is_own_name(name))

@@ -1,4 +1,4 @@
-"""The verbs of the whole that have no module of their own: info, version, settings, doctor, unshare, prune."""
+"""The verbs about the whole system without a module of their own: info, version, settings, doctor, unshare, prune."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _OTHER_PROGRAMS = ("crun", "runc", "mmdebstrap")
 
 
 def settings_in_force(engine: Engine) -> list[SettingInForce]:
-    """Every setting with where its value comes from. Raises InvalidInput, UsageError for one that is wrong."""
+    """Every setting with the source of its value. Raises InvalidInput, UsageError for one that is wrong."""
     from rootless.engine.settings import explain_settings
 
     return explain_settings(engine.directories.config, engine.overrides)
 
 
 def system_info(engine: Engine) -> dict[str, object]:
-    """What the host and the store are, docker's keys where docker has them."""
+    """Facts of the host and the store, under the names of docker's `info` where docker has them."""
     from rootless import __version__
     from rootless.engine.container.reconcile import state_of
     from rootless.errors import RootlessError
@@ -90,7 +90,7 @@ def system_info(engine: Engine) -> dict[str, object]:
 
 
 def versions(engine: Engine) -> dict[str, object]:
-    """Versions: {"Client": {"Version", "Os", "Arch", ...}, "Components": [...]}."""
+    """The versions in the shape of docker's `version`: {"Client": {"Version", "Os", ...}, "Components": [...]}."""
     import platform
 
     from rootless import __version__
@@ -112,7 +112,7 @@ def versions(engine: Engine) -> dict[str, object]:
 
 
 def examine_host(engine: Engine) -> list[Section]:
-    """host.doctor's sections, each primitive tried for real."""
+    """The sections of `doctor`. Each capability of the host (namespaces, mounts, drivers, ...) is tried for real."""
     from rootless.host.doctor import run_probes
     from rootless.host.subid import default_id_map
     from rootless.network.modes import HELPERS
@@ -125,7 +125,10 @@ def examine_host(engine: Engine) -> list[Section]:
 
 
 def run_unshared(engine: Engine, command: Sequence[str]) -> int:
-    """Run `command` (default: the user's shell) as root of the user's id map; its exit status."""
+    """Run `command` (default: the user's shell) as root of a user namespace with the user's default map.
+
+    Returns its exit status. Raises HostLimit.
+    """
     from rootless.host import userns
 
     argv = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
@@ -140,10 +143,11 @@ def prune_system(
     build: bool = False,
     filters: Mapping[str, Sequence[str]] | None = None,
 ) -> PruneReport:
-    """Stopped containers, dangling images (all: unused ones), with `volumes` anonymous volumes, with `build` the
-    build cache, and garbage.
+    """Remove stopped containers, images without a name, and what interrupted commands have left.
 
-    filters: until, label, label!. The build cache has no labels: with a filter of labels it stays.
+    all: also images with a name that no container uses; volumes: also anonymous volumes; build: also the build cache.
+    filters: docker's until, label, label!. The build cache has no labels, so that a filter of labels keeps all of it.
+    Raises UsageError.
     """
     from rootless.engine.container.container_removal import prune_containers
     from rootless.engine.filters import Filters
@@ -153,8 +157,10 @@ def prune_system(
     from rootless.storage.store.gc import collect_garbage, quarantined_containers
 
     filters = filters or {}
-    Filters(filters, ("label", "label!", "until"))  # all are known, before anything is removed
-    told = quarantined_containers(engine.store)  # by an earlier command; what is found now stays until the next prune
+    Filters(filters, ("label", "label!", "until"))  # It raises for a wrong filter, before anything is removed
+    # An earlier command has told the user of these. What goes into quarantine now stays until the next prune, so that
+    # the user has the time to save files from it
+    told = quarantined_containers(engine.store)
     containers = prune_containers(engine, filters=filters)
     images = prune_images(engine, all=all, filters=filters)
     pruned = prune_volumes(engine, filters=filters) if volumes else PruneReport()

@@ -1,4 +1,4 @@
-"""The verbs of volumes: policy over storage.store.volumes (names, use, filters). No file is touched here."""
+"""The verbs of volumes: names, use and filters. Files are touched by storage.store.volumes alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def create_volume(
     labels: Sequence[str] = (),
     options: Sequence[str] = (),
 ) -> str:
-    """Make a volume (a name is made up when none is given); its name. Exists already: no effect, as docker."""
+    """Make a volume, and return its name. name: None for a random one.
+
+    As with docker, a volume that exists stays as it is. Raises UsageError for wrong names, labels and options.
+    """
     from rootless.engine.plan.environment import parse_labels
     from rootless.engine.plan.volume_backing import parse_backing
 
@@ -50,7 +53,11 @@ def _note(engine: Engine, action: str, name: str) -> None:
 def list_volumes(
     engine: Engine, *, filters: Mapping[str, Sequence[str]] | None = None, size: bool = False
 ) -> list[VolumeSummary]:
-    """All volumes by name (filters: name, label, dangling, driver)."""
+    """The volumes in the order of names.
+
+    filters: docker's name, label, label!, dangling, driver; size: the bytes in each, which reads all its directories.
+    Raises UsageError.
+    """
     wanted = Filters(filters or {}, ("name", "label", "label!", "dangling", "driver"))
     dangling = wanted.boolean("dangling")
     volumes = engine.store.volumes
@@ -73,7 +80,7 @@ def list_volumes(
 
 
 def inspect_volume(engine: Engine, name: str) -> dict[str, object]:
-    """One volume in docker's shape. Raises NotFound."""
+    """One volume in the shape of docker's `volume inspect`. Raises NotFound."""
     volume = engine.store.volumes.get(name)
     return {
         "CreatedAt": volume.created_at,
@@ -88,7 +95,10 @@ def inspect_volume(engine: Engine, name: str) -> dict[str, object]:
 
 
 def remove_volume(engine: Engine, name: str, *, force: bool = False) -> None:
-    """Remove one (force: absent is no error). Raises InvalidState when a container uses it."""
+    """Remove a volume with its files. force: one that does not exist is no error.
+
+    Raises NotFound, InvalidState when a container uses it, HostLimit.
+    """
     try:
         engine.store.volumes.remove(name)
     except NotFound:
@@ -101,7 +111,11 @@ def remove_volume(engine: Engine, name: str, *, force: bool = False) -> None:
 def prune_volumes(
     engine: Engine, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
 ) -> PruneReport:
-    """Remove anonymous volumes that no container uses (all: named ones too; filters: label, until)."""
+    """Remove the anonymous volumes that no container uses. all: those with a name, too.
+
+    filters: docker's label, label!, until and all. Where a container's record is damaged nobody knows which volumes it
+    uses, and all stay with a warning. Raises UsageError.
+    """
     from rootless.storage.layers.tree_sizes import tree_sizes
 
     given = dict(filters or {})
@@ -109,7 +123,7 @@ def prune_volumes(
     everything = all or bool(wanted.boolean("all"))
     store = engine.store
     removed, reclaimed = [], 0
-    # no create is between making a volume and writing the record that uses it
+    # The exclusive lock waits for every `create`, which may have made a volume that no record names yet
     with store.exclusive():
         try:
             users = store.volumes.users()
