@@ -21,13 +21,16 @@ _FIELDS = {"type", "ref", "dest", "mode"}
 
 
 def check(texts: Iterable[str]) -> None:
-    """Raise UsageError for flags that cannot be right, before anything is built."""
+    """Raise UsageError for texts of --cache-to that cannot be right, before anything is built."""
     for text in texts:
         _parse(text)
 
 
 def _parse(text: str) -> tuple[str, str, bool]:
-    """(kind, where, only what the image's own layers need)."""
+    """(kind, where, whether only the steps that made the image's own layers are wanted) of a --cache-to.
+
+    kind: registry, local or inline; where: an image reference or a directory. Raises UsageError.
+    """
     fields = parse_fields(text, "--cache-to", _FIELDS) if "=" in text else {"type": "registry", "ref": text}
     kind = fields.get("type", "registry")
     where = {"registry": fields.get("ref", ""), "local": fields.get("dest", ""), "inline": "here"}.get(kind, "")
@@ -41,7 +44,10 @@ def _parse(text: str) -> tuple[str, str, bool]:
 
 
 def export_caches(session: BuildSession, platform: Platform, state: BuildState) -> None:
-    """Write what the build of `state` used to every target but the inline one."""
+    """Write the records that the build used, with their layers, to every target of --cache-to but the inline one.
+
+    state: of the image, whose own steps are all that mode=min writes. Raises RegistryError, HostLimit, UsageError.
+    """
     targets = [target for target in map(_parse, session.options.cache_to) if target[0] != "inline"]
     if not targets:
         return
@@ -52,7 +58,7 @@ def export_caches(session: BuildSession, platform: Platform, state: BuildState) 
 
 
 def _own(session: BuildSession, state: BuildState) -> list[tuple[CacheRecord, tuple[StepLayer, ...]]]:
-    """The steps that made the layers of `state`."""
+    """The records of the steps that made the layers of `state`: their chains are the beginning of its chain."""
     chains = state.chain_ids
     return [each for each in session.used.values() if list(each[0].chains) == chains[: len(each[0].chains)]]
 
@@ -84,7 +90,10 @@ def _export(
 
 
 def inline(session: BuildSession, state: BuildState) -> dict[str, object]:
-    """The member of an image's config that says which steps made its own layers."""
+    """The member of the config of the image of `state` that says which steps made its own layers.
+
+    The records' positions are those of the image's layers, so that the image itself is the cache.
+    """
     chains = state.chain_ids
     layers, records = pack(_own(session, state))
     places = {layer.chain_id: chains.index(layer.chain_id) for layer in layers}

@@ -1,4 +1,7 @@
-"""How a build cache travels: as an image whose config lists the records, over layers that records share. Pure."""
+"""How a build cache travels: as an image whose config lists the records, and whose layers the records share. Pure.
+
+The config of a cache may be a stranger's: what is read from it is checked, and a malformed record is left out.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ from rootless.storage.store.step_records import CacheRecord, StepLayer
 
 MEMBER = "rootless.build-cache.v1"
 """Member of the image config's document."""
-_LAST_MOMENT = 253_402_300_800  # the year 10000, which dates cannot say
+_LAST_MOMENT = 253_402_300_800  # seconds: the year 10000, which RFC 3339 cannot write
 
 
 class SharedRecord(NamedTuple):
-    """A record that travels. positions: of all layers that it needs in the manifest, bottom first.
+    """A record of a step in a cache that travels.
 
-    has_layer: the last one is the step's own; moment: the time of the step in seconds; size: bytes of its files.
+    key: the step's cache key; positions: of all layers that the result has among those of the manifest, bottom first;
+    has_layer: the last of them is the step's own; moment: the time of the step in seconds; size: bytes of its files;
+    description: the step's line in the history.
     """
 
     key: str
@@ -28,7 +33,7 @@ class SharedRecord(NamedTuple):
     description: str
 
     def to_json(self) -> dict[str, object]:
-        """As an entry of the list in an image's config."""
+        """The record as an entry of the list in an image's config."""
         return {
             "key": self.key,
             "layers": list(self.positions),
@@ -40,7 +45,7 @@ class SharedRecord(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: Fields) -> SharedRecord:
-        """The reverse of `to_json`, of a stranger's config. Raises InvalidInput."""
+        """The reverse of `to_json`. Raises InvalidInput for a member that is missing or of a wrong type."""
         return cls(
             fields.text("key"),
             tuple(fields.integers("layers")),
@@ -51,14 +56,17 @@ class SharedRecord(NamedTuple):
         )
 
     def is_possible(self, count: int) -> bool:
-        """Whether an image of `count` layers can have this record."""
+        """Whether an image of `count` layers can have this record. A position out of range would fail at its use."""
         is_sane = 0 <= self.moment < _LAST_MOMENT and self.size >= 0
         has_layers = bool(self.positions) or not self.has_layer
         return is_sane and has_layers and all(0 <= position < count for position in self.positions)
 
 
 def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[StepLayer], list[SharedRecord]]:
-    """All layers of `used` (records, each with the layers that it needs), and the records over their positions."""
+    """The layers of all records, each once, and the records with the positions of their layers in that list.
+
+    used: records, each with the layers that it needs, bottom first.
+    """
     layers: list[StepLayer] = []
     places: dict[str, int] = {}
     records = []
@@ -74,14 +82,17 @@ def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[
 
 
 def unpack(document: Mapping[str, object], count: int) -> dict[str, SharedRecord]:
-    """The records of an image config of `count` layers, by key; what is malformed is left out."""
+    """The records in an image config's `document`, by key. count: of the image's layers.
+
+    Malformed ones are left out.
+    """
     found: dict[str, SharedRecord] = {}
     listed = document.get(MEMBER)
     for entry in listed if isinstance(listed, list) else ():
         try:
             record = SharedRecord.from_json(Fields(entry, MEMBER))
         except InvalidInput:
-            continue  # the step is done again
+            continue  # the step of a record that cannot be read is carried out again
         if record.is_possible(count):
             found[record.key] = record
     return found

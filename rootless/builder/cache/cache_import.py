@@ -1,7 +1,7 @@
 """--cache-from: records of caches elsewhere, whose layers are fetched when a step wants them.
 
-Whoever may write such a cache decides what the steps' results are: it is trusted as a base image is. Layers are
-verified by their diff_id.
+Whoever may write such a cache decides what the steps' results are, so a user must trust it as a base image. The layers
+that it names are verified by their diff_id.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class ImportedCaches:
-    """All caches of one build's --cache-from. One that cannot be read is warned of and left out, as docker does."""
+    """All caches of one build's --cache-from. As by docker, a cache that cannot be read is warned of and left out.
+
+    Raises UsageError for a text that is malformed.
+    """
 
     def __init__(self, session: BuildSession, texts: Iterable[str]) -> None:
         self._session = session
@@ -46,7 +49,10 @@ class ImportedCaches:
                 session.engine.warn(f"--cache-from {text}: {e.message}")
 
     def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
-        """The record of the step with this key, once its layers are in the store; None when no cache has it."""
+        """The record of the step with `key`, once its layers are in the store; None when no cache has it.
+
+        state: the one before the step. A cache that fails is reported to `step`, and the step is carried out.
+        """
         for source in self._sources:
             shared = source.records.get(key)
             if shared is None:
@@ -60,7 +66,10 @@ class ImportedCaches:
 
 
 def _parse(text: str) -> tuple[str, str]:
-    """(kind, where): image reference, or layout directory."""
+    """(kind, where) of a --cache-from: "registry" and an image reference, or "local" and an OCI layout's directory.
+
+    Raises UsageError.
+    """
     if "=" not in text:
         return "registry", text
     fields = parse_fields(text, "--cache-from", {"type", "ref", "src"})
@@ -110,12 +119,15 @@ class _Source:
         return manifest, ImageConfig(self._source.config(manifest))
 
     def bring(self, session: BuildSession, shared: SharedRecord, state: BuildState) -> CacheRecord | None:
-        """Unpack what is missing of the record's layers, which must stand on `state`. Raises RootlessError."""
+        """Fetch and unpack the record's own layer, and write the record into the store's cache.
+
+        None where the record's other layers are not those of `state`, or no source has the layer. Raises RootlessError.
+        """
         diff_ids = [self._config.diff_ids[position] for position in shared.positions]
         chains = chain_ids(diff_ids)
         below = chains[:-1] if shared.has_layer else chains
         if below != state.chain_ids:
-            return None  # a key of elsewhere for something else: not ours
+            return None  # a key covers the chain below, so a record with another chain is malformed or forged
         layer: StepLayer | None = None
         if shared.has_layer:
             descriptor = self._manifest.layers[shared.positions[-1]]

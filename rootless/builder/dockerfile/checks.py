@@ -1,6 +1,7 @@
 """Warnings about a Dockerfile that builds, by the names of BuildKit's build checks. Pure.
 
-`# check=skip=RULE,RULE;error=true` at the top of the file chooses; `skip=all` turns them off.
+`# check=skip=RULE,RULE;error=true` at the top of the file turns some off, or makes all errors; `skip=all` turns all
+off.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _ONCE = (Cmd, Entrypoint, HealthCheck)
 
 
 class Finding(NamedTuple):
-    """A warning: BuildKit's name of the rule, where, and what."""
+    """A warning. rule: BuildKit's name of the check; place: where; text: what is wrong."""
 
     rule: str
     place: Place
@@ -49,7 +50,10 @@ class Finding(NamedTuple):
 
 
 def check(dockerfile: Dockerfile) -> tuple[Finding, ...]:
-    """What the Dockerfile's own directive leaves of the warnings, by line. Raises DockerfileError with error=true."""
+    """The warnings that the Dockerfile's own directive leaves on, in the order of lines.
+
+    Raises DockerfileError for the first of them where the directive says error=true.
+    """
     directives = dockerfile.directives
     skipped = {rule.lower() for rule in directives.skip}
     if "all" in skipped:
@@ -124,7 +128,7 @@ def _arguments_in_from(dockerfile: Dockerfile) -> Iterator[Finding]:
             try:
                 unset = variables.expand(text, known, escape=dockerfile.directives.escape).unset
             except variables.ExpansionError:
-                continue  # an error of its own when the stage is needed
+                continue  # the build of the stage, where it is needed, reports this as an error
             for name in sorted(unset):
                 yield Finding("UndefinedArgInFrom", start.place, f"FROM uses '{name}', which no ARG above it declares")
         if start.platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):

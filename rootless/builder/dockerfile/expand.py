@@ -35,18 +35,22 @@ PREDEFINED = frozenset(
     [*_PROXIES, *(name.lower() for name in _PROXIES), "SOURCE_DATE_EPOCH", "TARGETSTAGE"]
     + [side + name for side in ("TARGET", "BUILD") for name in _PLATFORM_ARGS]
 )
+# A Dockerfile is hostile input, and a few lines of `ENV A=$A$A` double a value each
 MAX_VARIABLES = 4 << 20  # characters of all values together; the kernel takes less for one process
-MAX_WORDS = 64 << 20  # characters of all words of a stage; most end up in the image's config
+MAX_WORDS = 64 << 20  # characters of all words of a stage, most of which end up in the image's config
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-z]+))?", re.ASCII)
 
 
 def is_predefined(name: str) -> bool:
-    """True for a build argument that needs no ARG: proxies, platforms, the epoch, and the BUILDKIT_ switches."""
+    """Whether `name` is a build argument that needs no ARG: a proxy, a platform, the epoch, or a BUILDKIT_ switch."""
     return name in PREDEFINED or name.startswith("BUILDKIT_")
 
 
 def proxy_variables(build_args: Mapping[str, str]) -> dict[str, str]:
-    """Proxies from build arguments as RUN gets them, in both cases. They are in no cache key, no history, no config."""
+    """The proxies among the build arguments, as RUN gets them, in upper and in lower case.
+
+    They are in no cache key, no history and no config: a proxy's URL may hold a password, and is this host's alone.
+    """
     found: dict[str, str] = {}
     for name in _PROXIES:
         value = build_args.get(name) or build_args.get(name.lower())
@@ -70,7 +74,10 @@ def platform_args(target: Platform, build: Platform, stage: str) -> dict[str, st
 def global_args(
     declared: Iterable[Arg], *, escape: str, automatic: Mapping[str, str], build_args: Mapping[str, str]
 ) -> dict[str, str]:
-    """The values of the ARGs before the first FROM, over the `automatic` ones. Raises DockerfileError."""
+    """The values of the ARGs before the first FROM, and of the `automatic` ones that they do not declare anew.
+
+    build_args: values of --build-arg. Raises DockerfileError.
+    """
     scope = Scope(escape=escape, environment={}, global_args=automatic, build_args=build_args)
     found = dict(automatic)
     for arg in declared:
@@ -80,7 +87,7 @@ def global_args(
 
 
 def word(text: str, values: Mapping[str, str], place: Place, escape: str) -> str:
-    """`text` of an instruction at `place`, expanded. Raises DockerfileError."""
+    """`text` of an instruction at `place` with its variables replaced by `values`. Raises DockerfileError."""
     try:
         return variables.expand(text, values, escape=escape).text
     except variables.ExpansionError as e:
@@ -88,7 +95,11 @@ def word(text: str, values: Mapping[str, str], place: Place, escape: str) -> str
 
 
 class Scope:
-    """The variables of one stage, as its instructions are met one by one: `expand` each, then `enter` it."""
+    """The variables of one stage, whose instructions are given in order to `expand`, and then to `enter`.
+
+    environment: what ENV has set, the base's included; arguments: what ARG has declared; variables: both, where the
+    later declaration of a name wins. escape: the Dockerfile's escape character; build_args: values of --build-arg.
+    """
 
     def __init__(
         self,
@@ -107,7 +118,11 @@ class Scope:
         self._build_args = build_args
 
     def enter(self, instruction: Instruction, *, also: Mapping[str, str] | None = None) -> None:
-        """ENV (expanded) and ARG change what later instructions see. `also`: values to expand with, for global ARGs."""
+        """Note what an ENV, expanded, or an ARG declares for later instructions. Others change nothing.
+
+        also: further values to expand an ARG's default with, for the ARGs before the first FROM. Raises
+        DockerfileError.
+        """
         if isinstance(instruction, Env):
             for pair in instruction.pairs:
                 self.environment[pair.name] = self.variables[pair.name] = pair.value or ""
@@ -120,7 +135,10 @@ class Scope:
             self._check_size(instruction.place)
 
     def _argument(self, place: Place, pair: Pair, also: Mapping[str, str] | None) -> str | None:
-        """--build-arg, else the default, else the global value. A default sees the ARGs before it on the same line."""
+        """The value of an ARG: of --build-arg, else its default, else that of the ARG before the first FROM, else None.
+
+        A default sees the ARGs before it on the same line.
+        """
         if pair.name in self._build_args:
             return self._build_args[pair.name]
         if pair.value is None:
@@ -134,7 +152,8 @@ class Scope:
     def expand(self, instruction: Instruction) -> Instruction:
         """The same instruction with its final words, checked. Raises DockerfileError.
 
-        What the shell expands (RUN, CMD, ENTRYPOINT, HEALTHCHECK) is as it was; ARG's values are expanded by `enter`.
+        The words that the shell expands (RUN, CMD, ENTRYPOINT, HEALTHCHECK) stay as they are; `enter` expands the
+        values of ARG.
         """
         place = instruction.place
         if isinstance(instruction, Env | Label):
@@ -197,7 +216,7 @@ class Scope:
             content = heredoc.content
             if heredoc.is_expanded:
                 try:
-                    # heredocs know no other escape character, and quotes are text in them
+                    # The escape character of a heredoc is always the backslash, and quotes are text in it
                     content = variables.expand(content, self.variables, is_raw=True).text
                 except variables.ExpansionError as e:
                     raise DockerfileError(place, f"heredoc '{heredoc.name[:100]}': {e}") from None
@@ -225,7 +244,10 @@ class Scope:
         return found
 
     def _ports(self, place: Place, texts: tuple[str, ...]) -> tuple[str, ...]:
-        """`80`, `80/udp`, `8000-8010`; several in one variable are several ports."""
+        """The ports, as `80/tcp`, that texts such as `80`, `80/udp` and `8000-8010` mean. A variable may hold several.
+
+        Raises DockerfileError.
+        """
         found: dict[str, None] = {}
         for text in texts:
             try:
@@ -241,7 +263,7 @@ class Scope:
 
 
 def _port_range(place: Place, text: str) -> list[str]:
-    # `[ip:][host:]container` is taken, and only the container's side means something
+    # docker takes `[ip:][host:]container`, of which EXPOSE uses the container's port alone
     match = _PORT.fullmatch(text.lower().rpartition(":")[2])
     first = int(match[1]) if match else 0
     last = int(match[2] or match[1]) if match else 0

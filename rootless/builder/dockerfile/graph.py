@@ -1,4 +1,4 @@
-"""Stages become a graph: what each needs, which are needed at all, in which order. Pure.
+"""The stages of a Dockerfile become a graph: what each needs, which are needed at all, and in which order. Pure.
 
 FROM sees the stages above it; COPY --from and RUN --mount=from= see all of them, as in BuildKit. A cycle is an error.
 """
@@ -21,7 +21,11 @@ _LONGEST_NAME = 4096
 
 
 class Source(NamedTuple):
-    """Where files come from: a `stage` (its index), an `image` (its reference), `scratch`, or a named `context`."""
+    """Where files come from.
+
+    kind: "stage", "image", "scratch" or "context"; stage: the index of a stage, None for other kinds; name: as it is
+    written, an image's reference, or the name of a context.
+    """
 
     kind: str
     stage: int | None
@@ -29,10 +33,11 @@ class Source(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A stage that is built. `needs` are the indices of the stages it stands on or copies from, all before it.
+    """A stage that is built.
 
-    `platform` is what FROM --platform asks for, None without it. When `base` is a named context that replaces the
-    stage, its instructions are left out.
+    base: what it stands on; uses: what it copies from or mounts; needs: the indices of the stages among these, which
+    are built before it; platform: of FROM --platform, None without. Where `base` is a named context that replaces the
+    stage, the stage's instructions are left out.
     """
 
     stage: Stage
@@ -43,12 +48,17 @@ class Node(NamedTuple):
 
     @property
     def instructions(self) -> tuple[Instruction, ...]:
-        """What is carried out on the base."""
+        """The instructions that are carried out on the base."""
         return () if self.base.kind == "context" and self.base.name == self.stage.name else self.stage.instructions
 
 
 class Graph(NamedTuple):
-    """`order` are the needed stages, dependencies first; stages that do not need each other may run side by side."""
+    """What is built of a Dockerfile.
+
+    order: the needed stages, each behind those that it needs; stages that do not need each other may run side by side.
+    target: the stage whose state is the result; global_args: the values of the ARGs before the first FROM;
+    unused_build_args: names of --build-arg that no ARG declares.
+    """
 
     dockerfile: Dockerfile
     order: tuple[Node, ...]
@@ -58,16 +68,17 @@ class Graph(NamedTuple):
     names: _Names
 
     def resolve(self, name: str, place: Place) -> Source:
-        """What `--from=name` means. Raises DockerfileError for an index that is no stage."""
+        """What `--from=name` at `place` means. Raises DockerfileError for an index that is no stage."""
         return self.names.resolve(name, place)
 
     def node(self, index: int) -> Node:
-        """The needed stage of that index."""
+        """The needed stage whose index is `index`. Raises StopIteration for a stage that is not needed."""
         return next(node for node in self.order if node.stage.position == index)
 
 
 class _Names(NamedTuple):
-    """What names mean: `stages` name → index of the last one so named, `total` stages in all, `contexts` as given."""
+    """What names mean. stages: the index of the last stage of each name; total: of all stages; contexts: names of
+    --build-context in lower case."""
 
     stages: dict[str, int]
     total: int
@@ -90,7 +101,8 @@ class _Names(NamedTuple):
         return self.outside(name)
 
     def outside(self, name: str) -> Source:
-        """A named context, scratch or an image. A context `alpine` is that of alpine:latest too, and the other way."""
+        """The named context, scratch or image that `name` means. A context `alpine` replaces alpine:latest too, and a
+        context `alpine:latest` replaces alpine."""
         short = name.lower().removeprefix("docker.io/").removeprefix("library/")
         for one in (name.lower(), short, short.removesuffix(":latest"), f"{short}:latest"):
             if one in self.contexts:
@@ -101,7 +113,8 @@ class _Names(NamedTuple):
 class Wanted(NamedTuple):
     """What is to be built of a Dockerfile: for which platform, and on which.
 
-    target: a stage's name or index, "" for the last stage; contexts: names of --build-context.
+    target: a stage's name or index, "" for the last stage; build_args: values of --build-arg; contexts: names of
+    --build-context.
     """
 
     target_platform: Platform
@@ -173,7 +186,10 @@ def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform |
 
 
 def _base(start: From, name: str, names: _Names, above: Mapping[str, int]) -> Source:
-    """Only the stages above count, and no indices: `FROM 0` is an image named 0."""
+    """What FROM `name` means: one of the stages `above`, or something outside of the Dockerfile.
+
+    An index names no stage here: `FROM 0` is an image named 0. Raises DockerfileError.
+    """
     if not name:
         raise DockerfileError(
             start.place,
@@ -187,7 +203,7 @@ def _base(start: From, name: str, names: _Names, above: Mapping[str, int]) -> So
 
 
 def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
-    """Every name behind --from= and from=, with its place."""
+    """Every name that stands behind a --from= of COPY or a from= of RUN --mount, with its place."""
     found = []
     for instruction in instructions:
         if isinstance(instruction, Copy) and instruction.from_:
@@ -198,7 +214,10 @@ def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
 
 
 def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
-    """Depth first without recursion: a Dockerfile may have more stages than Python has stack."""
+    """The needed stages, each behind those that it needs. Raises DockerfileError for a cycle.
+
+    The search is depth first, without recursion: a Dockerfile may have more stages than Python's stack has frames.
+    """
     order: list[Node] = []
     done: set[int] = set()
     waiting = {target: iter(sorted(nodes[target].needs))}  # the way down, with what each stage still needs
@@ -218,7 +237,7 @@ def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
 
 
 def _raise_cycle(nodes: list[Node], names: _Names, indices: list[int]) -> None:
-    place = next(  # FROM looks only upwards, so some step of the way is a --from
+    place = next(  # FROM names only stages above it, so every cycle has a --from, whose place the error shows
         place
         for index, following in itertools.pairwise(indices)
         for name, place in froms(nodes[index].stage.instructions)

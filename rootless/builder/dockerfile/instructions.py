@@ -13,9 +13,10 @@ from rootless.builder.dockerfile.problems import Place
 
 
 class Heredoc(NamedTuple):
-    """`<<NAME`: the lines up to NAME. `content` has its tabs stripped for `<<-` already; `raw` has them still.
+    """A heredoc: `<<NAME` in an instruction, and the lines after it up to NAME.
 
-    `is_expanded` is False for a quoted delimiter: variables in the content are then left alone.
+    content: the lines, for `<<-` without the tabs at their beginnings; raw: the lines as written; is_expanded: False
+    for a quoted delimiter, after which variables in the content are left alone.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Pair(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """One `RUN --mount`. `source` is None when not given. `size` in bytes; `mode`, `uid`, `gid` None when not given.
+    """One `RUN --mount`. `source`, `size` (in bytes), `mode`, `uid` and `gid` are None when they are not given.
 
-    `raw` is the flag's text. While it holds variables (before `Scope.expand`) the other fields are what could be
-    read without them; `kind` and `from_` never hold variables.
+    `raw` is the flag's text. While it holds variables, before `Scope.expand`, the other fields are what could be read
+    without them; `kind` and `from_` never hold variables.
     """
 
     kind: str  # bind, cache, tmpfs, secret, ssh
@@ -121,7 +122,10 @@ class Copy(NamedTuple):
 
 
 class Add(NamedTuple):
-    """ADD. `unpack` None: archives from the context are unpacked, archives from an URL are not."""
+    """ADD.
+
+    `unpack` is None without --unpack: archives from the context are unpacked then, archives from a URL are not.
+    """
 
     place: Place
     sources: tuple[str, ...]
@@ -179,7 +183,10 @@ class StopSignal(NamedTuple):
 
 
 class HealthCheck(NamedTuple):
-    """HEALTHCHECK. `command` None: NONE, no health check. Times in nanoseconds as in the image config, 0 = default."""
+    """HEALTHCHECK. `command` is None for NONE, which takes the base's check away.
+
+    Times are in nanoseconds, as in the image's config; 0 means docker's default, as 0 retries do.
+    """
 
     place: Place
     command: CommandLine | None
@@ -224,7 +231,7 @@ Instruction = (
 
 
 class Stage(NamedTuple):
-    """A FROM and what follows it; `position` among the stages counts from 0."""
+    """A FROM and the instructions that follow it. position: among the stages, from 0."""
 
     position: int
     start: From
@@ -237,7 +244,11 @@ class Stage(NamedTuple):
 
 
 class Directives(NamedTuple):
-    """Parser directives at the top. `syntax` "" when absent; `skip` are names of checks, ("all",) for every one."""
+    """The parser directives at the top of a Dockerfile.
+
+    syntax: the frontend that is asked for, "" without one; skip: names of checks that are off, ("all",) for every one;
+    is_error: findings of checks are errors.
+    """
 
     syntax: str
     escape: str
@@ -246,7 +257,7 @@ class Directives(NamedTuple):
 
 
 class Dockerfile(NamedTuple):
-    """A whole Dockerfile. `remarks` are matters of style that reading it met: places and problems."""
+    """A whole Dockerfile. global_args: the ARGs before the first FROM; remarks: places and problems of style."""
 
     filename: str
     directives: Directives
@@ -256,5 +267,5 @@ class Dockerfile(NamedTuple):
 
 
 def name_of(instruction: Instruction | From) -> str:
-    """`RUN`, `COPY`: the instruction's word in upper case."""
+    """The word of an instruction in upper case, as `RUN` or `COPY`."""
     return type(instruction).__name__.upper()

@@ -1,7 +1,7 @@
-"""A Dockerfile's bytes become logical lines: directives, comments, continuations, heredocs. It knows no instruction's
-arguments, only which instructions may open heredocs.
+"""A Dockerfile's bytes become logical lines: directives, comments, continuations, heredocs.
 
-A Dockerfile is hostile input (it may come from a repository that is built without being read): every size is bounded.
+Nothing is known here of the arguments of instructions, but for which instructions may open heredocs. A Dockerfile is
+hostile input (it may come from a repository that is built without being read), and so every size is bounded.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ MAX_BYTES = 4 << 20
 MAX_LINES = 100_000
 MAX_HEREDOCS = 256  # in one instruction
 
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*)", re.ASCII)  # of a line without spaces at its end
+# The pattern is for a line whose spaces at the end were stripped
+_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*)", re.ASCII)
 _HEREDOC_INSTRUCTIONS = ("RUN", "COPY", "ADD")
 
 
 class LogicalLine(NamedTuple):
-    """One instruction: where it stands (`place.joined` is its text on one line) and the heredocs that follow it."""
+    """One instruction. place: where it stands, with its text on one line as `joined`; heredocs: those behind it."""
 
     place: Place
     heredocs: tuple[Heredoc, ...]
 
 
 class Lines(NamedTuple):
-    """What a Dockerfile is made of; `remarks` are places and problems of style."""
+    """The parts of a Dockerfile. remarks: places and problems of style, which `checks` makes warnings of."""
 
     directives: Directives
     instructions: tuple[LogicalLine, ...]
@@ -54,7 +55,10 @@ def read(content: bytes | str, filename: str) -> Lines:
 
 
 def _decode(content: bytes | str, filename: str) -> str:
-    """Text, the byte order mark removed. Bytes that are no UTF-8 become surrogates: comments may hold them."""
+    """The text without its byte order mark. Bytes that are no UTF-8 become surrogates, for comments may hold such.
+
+    Raises DockerfileError where it is too large.
+    """
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogatepass")
     if len(content) > MAX_BYTES:
@@ -68,7 +72,7 @@ class _Reader:
         self._filename = filename
         self._at = 0
         self._remarks: list[tuple[Place, str]] = []
-        self._last: dict[str, int] | None = None  # where each line is for the last time, once that was asked for
+        self._last: dict[str, int] | None = None  # the last position of each line's text; made when needed
 
     def read(self) -> Lines:
         directives = self._directives()
@@ -84,7 +88,7 @@ class _Reader:
         return Lines(directives, tuple(found), tuple(self._remarks))
 
     def _directives(self) -> Directives:
-        """Directives stand before anything else; the first line that is none ends them."""
+        """The directives, which stand before anything else: the first line that is none ends them."""
         values: dict[str, str] = {}
         for at, line in enumerate(self._lines):
             if at == 0 and line.startswith("#!"):
@@ -119,7 +123,7 @@ class _Reader:
             if match is None:
                 break
             line = ""
-            while self._at < len(self._lines):  # comments and blank lines do not end a continuation
+            while self._at < len(self._lines):  # comments and blank lines are skipped, and do not end a continuation
                 line = self._next()
                 bare = line.lstrip(SPACES)
                 if bare and not bare.startswith("#"):
@@ -147,18 +151,22 @@ class _Reader:
     def _heredocs(self, marks: list[HeredocMark], place: Place) -> tuple[Heredoc, ...]:
         if len(marks) > MAX_HEREDOCS:
             raise DockerfileError(place, f"more than {MAX_HEREDOCS} heredocs in one instruction")
-        # `$((1 << 2))` has the form of a heredoc with a space, which BuildKit refuses as one without an end. It is the
-        # shell's where no line ends it, so that all that BuildKit takes means the same here
+        # `$((1 << 2))` has the form of a heredoc with a space, which BuildKit refuses, as no line ends it. Here such a
+        # word is left to the shell where no line ends it, so that all that BuildKit takes means the same
         return tuple(self._heredoc(mark, place) for mark in marks if not mark.is_parted or self._is_ahead(mark.name))
 
     def _is_ahead(self, text: str) -> bool:
-        """Whether a line that is to come is `text` alone. The lines are looked through once for the whole file."""
+        """Whether a later line is `text` alone.
+
+        The lines are looked through once for the whole file: a search for each mark would take a time that grows with
+        the square of the file's length.
+        """
         if self._last is None:
             self._last = {line.rstrip("\r"): number for number, line in enumerate(self._lines)}
         return self._last.get(text, -1) >= self._at
 
     def _heredoc(self, mark: HeredocMark, place: Place) -> Heredoc:
-        """The lines up to the one that is the name alone."""
+        """The heredoc that `mark` opens: the lines up to the one that is its name alone. Raises DockerfileError."""
         content: list[str] = []
         while self._at < len(self._lines):
             line = self._lines[self._at]
@@ -185,7 +193,10 @@ class _Reader:
 
 
 def _opened(line: str) -> list[HeredocMark]:
-    """The heredocs of an instruction; the exec form and other instructions have none."""
+    """The heredocs that an instruction opens.
+
+    The exec form, and instructions other than RUN, COPY and ADD, open none.
+    """
     if "<<" not in line:
         return []
     head, rest = split_head(line)
@@ -202,7 +213,7 @@ def _opened(line: str) -> list[HeredocMark]:
 
 
 def _check_text(place: Place, text: str) -> None:
-    """Instructions become JSON and arguments of execve: neither can hold these."""
+    """Raise DockerfileError for a NUL byte, which ends an argument of execve(2), and for what JSON cannot hold."""
     if "\0" in text:
         raise DockerfileError(place, "a NUL byte in an instruction")
     try:

@@ -16,7 +16,10 @@ Change = Callable[[int, bool], int]
 
 
 def parse_chmod(text: str) -> Change:
-    """A function (mode, is directory) → new mode. Raises UsageError."""
+    """The change that the text of a --chmod asks for: a function of (mode, is directory) that returns the new mode.
+
+    Raises UsageError.
+    """
     if re.fullmatch(r"[0-7]{1,5}", text, re.ASCII) and int(text, 8) <= 0o7777:
         number = int(text, 8)
         return lambda mode, is_directory: number

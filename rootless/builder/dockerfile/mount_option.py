@@ -1,4 +1,4 @@
-"""`RUN --mount=type=…,…` as a value. Pure; whether a source exists is the executor's business."""
+"""`RUN --mount=type=…,…` as a value. Pure: whether a source exists shows when the step is carried out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rootless.units import parse_size
 KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARING = ("shared", "private", "locked")
 _ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
-# which keys mean something where; `type` everywhere
+# The keys that each type of mount has, besides `type`
 _KEYS = {
     "bind": {"from", "source", "target", "readonly", "readwrite"},
     "cache": {"from", "source", "target", "readonly", "readwrite", "id", "sharing", "mode", "uid", "gid"},
@@ -32,7 +32,8 @@ class MountError(ValueError):
 def parse(text: str, expand: Callable[[str], str] | None = None) -> Mount:
     """The mount that `text` asks for. Raises MountError.
 
-    Without `expand`, values with variables are left out for now (only `from` must never have any).
+    expand: replaces the variables of a value. Without it the values with variables are left out, and what depends on
+    them is not checked yet. `from` never has variables, because the graph of stages is made before any is known.
     """
     fields = _fields(text, expand)
     kind = fields.get("type", "bind")

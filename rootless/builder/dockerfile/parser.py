@@ -2,7 +2,7 @@
 
 Written to the Dockerfile reference; where that is silent, BuildKit's behaviour decides. What BuildKit lets pass and
 drops silently (an unknown flag behind HEALTHCHECK NONE, RUN without a command) is an error here. Values with variables
-in them are not judged: `expand` does that.
+in them are not checked here, but by `expand` when they are known.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from rootless.errors import UsageError
 from rootless.units import parse_duration
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
-_SHORTEST_INTERVAL = 1_000_000  # nanoseconds; docker's minimum
+_SHORTEST_INTERVAL = 1_000_000  # nanoseconds, docker's minimum
 
 
 def parse(text: bytes | str, filename: str = "Dockerfile") -> Dockerfile:
@@ -121,7 +121,7 @@ class _Line:
         return DockerfileError(self.place, problem, hint=hint)
 
     def one(self) -> str:
-        """The rest, which must not be empty."""
+        """The rest of the line. Raises DockerfileError where it is empty."""
         if not self.rest:
             raise self.error(f"{self.name} needs an argument")
         return self.rest
@@ -133,7 +133,7 @@ class _Line:
             raise self.error(f"{self.name}: a JSON array here holds strings only") from None
 
     def words(self) -> list[str]:
-        """A JSON array or words between spaces."""
+        """The strings of a JSON array, or the words between spaces."""
         found = self.json()
         return split_plain(self.one()) if found is None else found
 
@@ -184,7 +184,7 @@ def _arg(line: _Line) -> Arg:
 
 
 def _pairs(line: _Line) -> tuple[Pair, ...]:
-    """`name=value …`, or the old form `name value`."""
+    """The pairs of ENV and LABEL: `name=value …`, or the old form `name value`, which is one pair."""
     words = split_quoted(line.one(), line.escape)
     if words and "=" not in words[0]:
         name, value = split_head(line.rest)
@@ -228,7 +228,11 @@ def _mount(line: _Line, text: str) -> Mount:
 
 
 def _with_heredocs(line: _Line) -> tuple[CommandLine, Heredoc | None]:
-    """A heredoc alone is a script of its own; others are put together again for the shell to read."""
+    """(command, script) of a RUN.
+
+    A heredoc alone that begins with `#!` is the script, which is executed itself; script is None else. A heredoc alone
+    without `#!` is the text for the shell; others are put together again for the shell to read.
+    """
     command = line.command()
     if not line.heredocs:
         return command, None
@@ -242,7 +246,10 @@ def _with_heredocs(line: _Line) -> tuple[CommandLine, Heredoc | None]:
 
 
 def _sources(line: _Line) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
-    """Paths, inline files and the destination."""
+    """(paths, inline files, destination) of COPY and ADD. An inline file is a heredoc among the sources.
+
+    Its delimiter becomes the file's name, and so must be a plain file name.
+    """
     words = line.words()
     if len(words) < 2:
         raise line.error(f"{line.name} needs a source and a destination")
@@ -353,7 +360,7 @@ def _health_check(line: _Line) -> HealthCheck:
 
 
 def _interval(line: _Line, flag: str) -> int:
-    """The duration in flag `name` in nanoseconds, 0 when it is not given."""
+    """The duration in the flag `flag` in nanoseconds, 0 when it is not given."""
     text = line.flags.text(flag)
     if not text:
         return 0
@@ -380,7 +387,7 @@ def _retries(line: _Line) -> int:
 
 def _on_build(line: _Line) -> OnBuild:
     trigger = line.one()
-    if split_head(trigger)[0].upper() == "ONBUILD":  # before reading it: a thousand of them must not nest
+    if split_head(trigger)[0].upper() == "ONBUILD":  # not read: a thousand of them would nest as deep
         raise line.error("ONBUILD cannot hold another ONBUILD")
     inner = _read(LogicalLine(line.place._replace(joined=trigger), line.heredocs), line.escape)
     _check_trigger(inner, line.place)

@@ -1,4 +1,4 @@
-"""What is wrong with a Dockerfile, and on which line. It prints nothing and reads no file."""
+"""What is wrong with a Dockerfile, and on which line. Nothing is printed here, and no file is read."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def excerpt(place: Place) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean RUN?)`, or nothing when no known word is near."""
+    """The end of a message, ` (did you mean RUN?)`, or "" when no word of `known` is like `word`."""
     near = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -30,9 +30,11 @@ _TITLE = 200
 
 
 def created_by(written: Instruction, final: Instruction, shell: Sequence[str]) -> str:
-    """The line of the image's history, as BuildKit has it. `written` is the instruction before its expansion.
+    """The line of an instruction in the image's history, in BuildKit's form.
 
-    Words that a build argument could have come into are shown as they are written: ARG's value, COPY's paths.
+    written, final: the instruction before and after its expansion; shell: the words of SHELL. Words into which a build
+    argument could have come are shown as they are written (ARG's value, COPY's paths): anybody with the image reads
+    them.
     """
     name = name_of(final)
     if isinstance(written, Arg):
@@ -60,16 +62,19 @@ def created_by(written: Instruction, final: Instruction, shell: Sequence[str]) -
 
 
 def command(line: CommandLine, shell: Sequence[str]) -> list[str]:
-    """The words that are started: the shell form is given to `shell`."""
+    """The words that are started. The text of the shell form is appended to `shell`."""
     return list(line.words) if line.is_exec else [*shell, *line.words]
 
 
 def title(stage: str, position: int, count: int, written: Instruction) -> str:
-    """What progress calls a step: `[build 2/4] RUN make`. stage: its name and a space, or ""."""
+    """The title of a step in the progress display, as `[build 2/4] RUN make`, cut to a bounded length.
+
+    stage: the stage's name and a space, or ""; position, count: of the step among the stage's steps, from 1.
+    """
     text = one_line(written.place.text)
     return f"[{stage}{position}/{count}] {text if len(text) <= _TITLE else text[: _TITLE - 3] + '...'}"
 
 
 def one_line(text: str) -> str:
-    """An instruction without its line breaks."""
+    """The text of an instruction on one line, with single spaces."""
     return " ".join(text.replace("\\\n", " ").split())

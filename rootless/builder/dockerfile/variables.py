@@ -1,7 +1,7 @@
 """`$name` and `${name…}` in one word, with quotes and escapes, as BuildKit's shell lexer does it. Pure.
 
-It looks like a shell and is none: names are replaced once, no word is split, `~` and `*` mean nothing. The text may be
-hostile: nesting and the size of the result are bounded.
+The syntax looks like a shell's and is none: names are replaced once, no word is split, `~` and `*` mean nothing. The
+text may be hostile: nesting, the size of the result and the cost of a replacement are bounded.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from rootless.builder.dockerfile.words import SPACES
 
-MAX_RESULT = 1 << 20
-MAX_DEPTH = 64
+MAX_RESULT = 1 << 20  # characters of all values in one word
+MAX_DEPTH = 64  # of `${a:-${b:-...}}`, each level of which is a call in a call
 _SPECIAL = "@*#?-$!0"
 
 
@@ -20,7 +20,7 @@ class ExpansionError(ValueError):
 
 
 class Expansion:
-    """One word's result: the `text`, the same split into `words` at unquoted spaces, names that had no value."""
+    """The result of one word. text: all of it; words: it split at unquoted spaces; unset: the names without a value."""
 
     __slots__ = ("text", "unset", "words")
 
@@ -31,7 +31,10 @@ class Expansion:
 
 
 def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\", is_raw: bool = False) -> Expansion:
-    """Expand `word`. Raises ExpansionError. is_raw leaves quotes alone, as characters like any other (heredocs)."""
+    """`word` with its variables replaced. Raises ExpansionError.
+
+    escape: the Dockerfile's escape character; is_raw: quotes are characters like any other, as in a heredoc.
+    """
     lexer = _Lexer(word, variables, escape, is_raw)
     text, words = lexer.until("", keeps_escapes=False)
     return Expansion(text, words, lexer.unset)
@@ -49,7 +52,10 @@ class _Lexer:
         self.unset: set[str] = set()
 
     def until(self, stop: str, *, keeps_escapes: bool) -> tuple[str, list[str]]:
-        """Everything up to the character `stop`, which is taken too ("": to the end)."""
+        """(text, words) up to the character `stop`, which is taken too; "" means up to the end. Raises ExpansionError.
+
+        keeps_escapes: whether escapes stay in the text, as for a pattern, in which they protect `*` and `?`.
+        """
         parts: list[str] = []
         words = _Words()
         while self._at < len(self._word):
@@ -76,7 +82,10 @@ class _Lexer:
         return "".join(parts), words.finish()
 
     def _escaped(self, keeps_escapes: bool) -> str:
-        """An escape outside quotes, and the character it protects; alone at the end it vanishes."""
+        """The character that an escape outside of quotes protects, with the escape if that is kept.
+
+        An escape at the very end protects nothing, and vanishes unless it is kept.
+        """
         pair = self._word[self._at : self._at + 2]
         self._at += 2
         return pair if keeps_escapes else pair[1:]
@@ -126,14 +135,15 @@ class _Lexer:
         return self._spend(result)
 
     def _spend(self, result: str) -> str:
-        """Variables may hold variables' values many times over: bound what a few lines can blow up to."""
+        """Count the length of `result`, which may hold other variables' values many times over: a few lines could grow
+        to any size. Raises ExpansionError."""
         self._spent += len(result)
         if self._spent > MAX_RESULT:
             raise ExpansionError(f"a value longer than {MAX_RESULT >> 20} MiB")
         return result
 
     def _braces(self) -> str:
-        """The value of what stands between `${`, which was taken, and its `}`."""
+        """The value of a substitution whose `${` was taken; its `}` is taken too. Raises ExpansionError."""
         following = self._word[self._at : self._at + 1]
         if not following:
             raise ExpansionError("syntax error: missing '}'")
@@ -186,7 +196,7 @@ class _Lexer:
         return self._word[self._at - 1 : self._at]
 
     def _name(self) -> str:
-        """Letters, digits, `_`; or digits alone; or one special character; or nothing."""
+        """The name at this position: letters, digits and `_`, or digits alone, or one special character, or ""."""
         begin = self._at
         first = self._word[begin : begin + 1]
         if first.isdecimal():
@@ -209,7 +219,7 @@ class _Lexer:
 
 
 class _Words:
-    """Splits at unquoted white space, as it is put together."""
+    """Splits a text at its unquoted white space, while the text is put together."""
 
     __slots__ = ("_word", "_words")
 
@@ -239,16 +249,16 @@ class _Words:
         return self._words
 
 
-_BUDGET = 4 << 20  # characters looked at by one replacement
+_BUDGET = 4 << 20  # characters that one replacement may look at
 MAX_PATTERN = 4096
 
 
 class Pattern:
     """A compiled pattern of `${name#pattern}` and its kin: `*` and `?`, no brackets.
 
-    It comes from a file that may be hostile: matching is a simulation of all states at once, never a backtracking
-    search, and a budget bounds what one replacement may cost. Raises ValueError, with the words for the user, for a
-    pattern that is malformed or too long.
+    The pattern comes from a file that may be hostile. So all ways through it are followed at once, where a backtracking
+    search could take exponential time, and a budget bounds what one replacement may cost. Raises ValueError, whose text
+    is for the user, for a pattern that is malformed or too long.
     """
 
     __slots__ = ("_accepting", "_any", "_literals", "_stars", "_start")
@@ -273,11 +283,11 @@ class Pattern:
         self._start = self._closure(1)
 
     def _closure(self, states: int) -> int:
-        """A star may match nothing (two stars never stand side by side)."""
+        """`states` with those behind their stars, which may match nothing. Two stars never stand side by side."""
         return states | (states & self._stars) << 1
 
     def ends(self, value: str, begin: int = 0) -> tuple[int, int, int]:
-        """(shortest, longest, looked at): where a match that begins at `begin` may end, -1 for none."""
+        """(shortest end, longest end, characters looked at) of the matches that begin at `begin`; -1 is no end."""
         shortest = longest = begin if self._start & self._accepting else -1
         states = self._start
         at = begin
@@ -285,7 +295,7 @@ class Pattern:
             character = value[at]
             moving = self._literals.get(character, 0)
             staying = 0
-            if character != "\n":  # as in Go, whose `.` matches no line end
+            if character != "\n":  # BuildKit makes a Go regular expression of it, whose `.` matches no line end
                 moving |= self._any
                 staying = states & self._stars
             states = self._closure(staying | (states & moving) << 1)
@@ -300,7 +310,11 @@ class Pattern:
 
 
 def _parts(text: str) -> list[str]:
-    r"""`*`, `?` and literals (as `=c`). `\*`, `\?`, `\\` are literals; `\}` and `\/` hid the character from `${}`."""
+    r"""The parts of a pattern: `*`, `?` and literals (as `=c`). Raises ValueError for an escape that means nothing.
+
+    `\*`, `\?` and `\\` are literals; of `\}` and `\/` the escape hid the character from the end of `${}`, and is
+    dropped.
+    """
     parts: list[str] = []
     at = 0
     while at < len(text):
@@ -325,14 +339,20 @@ def _parts(text: str) -> list[str]:
 
 
 def _without_prefix(value: str, pattern: str, *, is_greedy: bool) -> str:
-    """`${value#pattern}`, `##` when greedy. Raises ValueError."""
+    """The value of `${value#pattern}`, or of `##` when greedy, which takes the longest match away.
+
+    Raises ValueError.
+    """
     shortest, longest, _ = Pattern(pattern).ends(value)
     end = longest if is_greedy else shortest
     return value[end:] if end > 0 else value
 
 
 def _without_suffix(value: str, pattern: str, *, is_greedy: bool) -> str:
-    """`${value%pattern}`, `%%` when greedy. Raises ValueError."""
+    """The value of `${value%pattern}`, or of `%%` when greedy, which takes the longest match away.
+
+    Raises ValueError.
+    """
     backwards = value[::-1]
     shortest, longest, _ = Pattern(pattern, is_reversed=True).ends(backwards)
     end = longest if is_greedy else shortest
@@ -340,7 +360,10 @@ def _without_suffix(value: str, pattern: str, *, is_greedy: bool) -> str:
 
 
 def _replace(value: str, pattern: str, replacement: str, *, is_all: bool) -> str:
-    """`${value/pattern/replacement}`, `//` for all: leftmost, longest matches. Raises ValueError."""
+    """The value of `${value/pattern/replacement}`, or of `//` where `is_all`, by leftmost, longest matches.
+
+    Raises ValueError for a malformed pattern, and for a replacement that would take too long.
+    """
     compiled = Pattern(pattern)
     parts: list[str] = []
     at = copied = 0

@@ -1,7 +1,7 @@
 """Words of one instruction: flags in front, quoted words, JSON arrays, heredoc marks. Pure; nothing is expanded here.
 
-The rules are those of BuildKit's line parsers: where they look odd (quotes are kept in words and stripped by the later
-expansion, flags lose theirs at once), images exist that depend on it.
+The rules are those of BuildKit's line parsers. Some look odd (words keep their quotes until the later expansion strips
+them, flags lose theirs at once), and Dockerfiles exist that depend on them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from rootless.builder.dockerfile.problems import DockerfileError, Place, did_you_mean
 
-# what Go's unicode.IsSpace takes for white space
+# What Go's unicode.IsSpace takes for white space, which is neither what str.isspace nor what `\s` takes
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _BETWEEN = re.compile(r"[\t\v\f\r ]+")
-_GAP = "\t\n\f\r "  # may stand between `<<` and the name
+_GAP = "\t\n\f\r "  # the characters that may stand between `<<` and the name
 _HEREDOC = re.compile(rf"([0-9]*)<<(-?)([{_GAP}]*)([^<]*)", re.ASCII)
 _OPENER = re.compile(r"(\\*)(<+)\Z")
-_JSON_DEPTH = 64
+_JSON_DEPTH = 64  # more brackets than these are no array of strings, and would exhaust the stack of Python's parser
 
 
 class NotStrings(ValueError):
@@ -27,8 +27,11 @@ class NotStrings(ValueError):
 
 
 class HeredocMark(NamedTuple):
-    """A word `<<NAME`: `is_expanded` is False when NAME was quoted, `strips_tabs` is True for `<<-`. is_parted: there
-    is a space in front of NAME."""
+    """A word `<<NAME`, which opens a heredoc.
+
+    is_expanded: variables in the content are replaced, False when NAME was quoted; strips_tabs: it is `<<-`, which
+    takes tabs away from the beginnings of lines; is_parted: a space stands in front of NAME.
+    """
 
     name: str
     is_expanded: bool
@@ -37,18 +40,21 @@ class HeredocMark(NamedTuple):
 
 
 def split_head(line: str) -> tuple[str, str]:
-    """The first word of `line` and the rest."""
+    """The first word of `line` and the rest, "" where there is none."""
     parts = _BETWEEN.split(line.strip(SPACES), maxsplit=1)
     return parts[0], parts[1] if len(parts) == 2 else ""
 
 
 def split_plain(rest: str) -> list[str]:
-    """Words between white space; quotes mean nothing here."""
+    """The words between white space in `rest`, in which quotes mean nothing."""
     return _BETWEEN.split(rest) if rest else []
 
 
 def split_flags(rest: str) -> tuple[list[str], str]:
-    """The words with `--` at the start of `rest`, quotes and backslashes resolved, and what follows them."""
+    """(flags, what follows them): the words at the start of `rest` with `--`, without their quotes and backslashes.
+
+    A word `--` alone ends the flags and is dropped.
+    """
     flags: list[str] = []
     at, end = 0, len(rest)
     while True:
@@ -63,7 +69,7 @@ def split_flags(rest: str) -> tuple[list[str], str]:
 
 
 def _flag(rest: str, at: int) -> tuple[str, int]:
-    """One flag that begins at `at`, and where it ends."""
+    """The flag that begins at `at`, and the position behind it."""
     word: list[str] = []
     quote, end = "", len(rest)
     while at < end:
@@ -88,7 +94,10 @@ def _flag(rest: str, at: int) -> tuple[str, int]:
 
 
 def split_quoted(rest: str, escape: str) -> list[str]:
-    """Words between white space outside quotes. Quotes and escapes stay in the words; an open quote runs to the end."""
+    """The words between white space outside of quotes.
+
+    Quotes and escapes stay in them; an open quote runs to the end.
+    """
     words: list[str] = []
     word: list[str] = []
     quote = ""
@@ -97,7 +106,7 @@ def split_quoted(rest: str, escape: str) -> list[str]:
         character = rest[at]
         at += 1
         if character == escape and quote != "'":
-            if at < end:  # an escape at the very end is dropped
+            if at < end:  # an escape at the very end has nothing to protect, and is dropped
                 word += [character, rest[at]]
                 at += 1
             continue
@@ -117,7 +126,10 @@ def split_quoted(rest: str, escape: str) -> list[str]:
 
 
 def json_strings(rest: str) -> list[str] | None:
-    """The strings of a JSON array; None when `rest` is no JSON array. Raises NotStrings."""
+    """The strings of a JSON array; None when `rest` is no JSON array, which makes an instruction's shell form of it.
+
+    Raises NotStrings for an array with something else in it.
+    """
     rest = rest.lstrip(SPACES)
     if not rest.startswith("["):
         return None
@@ -133,7 +145,7 @@ def json_strings(rest: str) -> list[str] | None:
 
 
 def _brackets(rest: str) -> int:
-    """How many brackets open outside of strings."""
+    """The number of brackets that open outside of strings, which is never less than the depth of nesting."""
     count, at, is_string = 0, 0, False
     while at < len(rest):
         character = rest[at]
@@ -152,12 +164,12 @@ def _refuse(name: str) -> object:
 
 
 def _scalar(word: str) -> str:
-    """Lone surrogates (`\\ud800`) become the replacement character, as in Go."""
+    """`word` with its lone surrogates (`\\ud800`) replaced, as by Go: UTF-8, in which execve gets it, has none."""
     return word.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in word) else word
 
 
 def heredoc_mark(word: str) -> HeredocMark | None:
-    """What `<<EOF`, `<< EOF`, `<<-EOF`, `3<<"EOF"` asks for; None for any other word."""
+    """The heredoc that a word such as `<<EOF`, `<< EOF`, `<<-EOF` or `3<<"EOF"` opens; None for any other word."""
     match = _HEREDOC.fullmatch(word)
     if match is None or not match[4]:
         return None
@@ -187,7 +199,7 @@ def heredoc_mark(word: str) -> HeredocMark | None:
 
 
 def heredoc_marks(line: str) -> list[HeredocMark]:
-    """Every heredoc that `line` opens, in order. A line with an open quote opens none."""
+    """The heredocs that `line` opens, in order. A line with an open quote opens none."""
     if "<<" not in line or _has_open_quote(line):
         return []
     words: list[str] = []
@@ -206,7 +218,7 @@ def _awaits_name(word: str) -> bool:
     match = _OPENER.search(word)
     if match is None:
         return False
-    # a backslash takes the first `<` away; the others are read in pairs
+    # An odd number of backslashes escapes the first `<`; the others are read in pairs
     return len(match[2]) > len(match[1]) % 2 and (len(match[2]) - len(match[1]) % 2) % 2 == 0
 
 
@@ -282,17 +294,17 @@ class Flags:
                 self._lists.setdefault(name, []).append(value)
 
     def text(self, name: str) -> str:
-        """The value, "" when not given."""
+        """The value of the flag `name`, "" when it is not given."""
         return self._texts.get(name, "")
 
     def boolean(self, name: str) -> bool:
-        """The value, False when not given."""
+        """The value of the flag `name`, False when it is not given."""
         return self._booleans.get(name, False)
 
     def maybe(self, name: str) -> bool | None:
-        """The value, None when not given."""
+        """The value of the flag `name`, None when it is not given: False and its absence differ."""
         return self._booleans.get(name)
 
     def list(self, name: str) -> tuple[str, ...]:
-        """Every value of a flag that may be repeated."""
+        """The values of the flag `name`, which may be repeated, in order."""
         return tuple(self._lists.get(name, ()))
