@@ -40,7 +40,10 @@ class Compression(NamedTuple):
     def key(self) -> str:
         """What the digest of a compressed layer is remembered under: name, implementation and level."""
         if self.name == "gzip":
-            return f"gzip:{'isal' if _isal(self.level) else 'zlib'}:{self.level or _DEFAULT_GZIP}"
+            import zlib
+
+            library = _isal_version() if _isal(self.level) else f"zlib-{zlib.ZLIB_RUNTIME_VERSION}"
+            return f"gzip:{library}:{self.level or _DEFAULT_GZIP}"
         if self.name == "zstd":
             import zstandard
 
@@ -200,6 +203,13 @@ class _Nothing:
     def finish(self) -> bytes:
         """No bytes: all of them have left already."""
         return b""
+
+
+def _isal_version() -> str:
+    """ISA-L's name and version: another version may compress the same tar to other bytes."""
+    import isal
+
+    return f"isal-{isal.__version__}"
 
 
 def _isal(level: int | None) -> bool:

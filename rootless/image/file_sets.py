@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _BLOCK = 512
 _MAX_ENTRIES = 100_000  # each is kept in memory, and one without content is no more than a header of 512 bytes
 _MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax header, which are read into memory
+_OCTAL = frozenset(b"01234567")
 _MAX_LINKS = 8  # links that are followed, since they may lead in a circle
 
 
@@ -278,10 +279,10 @@ def _number(field: bytes) -> int:
             raise InvalidInput("the archive has a header with an impossible size")
         return number
     text = field.split(b"\0", 1)[0].strip()
-    try:
-        return int(text, 8) if text else 0
-    except ValueError as e:
-        raise InvalidInput("the archive has a header with a malformed number") from e
+    # int() alone would take a sign, too: a negative size would read the whole archive into memory
+    if not _OCTAL.issuperset(text):
+        raise InvalidInput("the archive has a header with a malformed number")
+    return int(text, 8) if text else 0
 
 
 def _decimal(text: str) -> int:

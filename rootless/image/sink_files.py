@@ -11,6 +11,7 @@ from rootless.errors import DigestMismatch, UsageError
 from rootless.host.full import full_error
 from rootless.image.content import Placed
 from rootless.image.digest import check_digest
+from rootless.paths import sync_paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,10 +73,14 @@ class ArchiveFile:
     def finish(self) -> None:
         """Give the file its name. Raises HostLimit."""
         with disk_errors(self._path):
+            if self._temporary:
+                self._file.flush()
+                os.fsync(self._file.fileno())  # or after a power cut the name may be that of an empty file
             self._file.close()
             if self._temporary:
                 os.rename(self._temporary, self._path)
                 self._temporary = ""
+                sync_paths([self.directory])
 
     def close(self) -> None:
         """Remove the file unless it was finished."""
@@ -159,6 +164,7 @@ def put_file(path: str, content: BlobContent, on_bytes: OnBytes) -> Placed:
             os.unlink(part)
             raise
         os.rename(part, path)
+        sync_paths([os.path.dirname(path)])
     return Placed(str(content.digest), count, "sent")
 
 
@@ -193,7 +199,10 @@ def _append(part: str, content: BlobContent, on_bytes: OnBytes) -> int:
                 on_bytes(count)
         finally:
             reader.close()
-    _compare(content, hasher.hexdigest(), count)
+        _compare(content, hasher.hexdigest(), count)
+        # A file that has the digest for a name is believed without a look: its bytes are on the disk before it has one
+        file.flush()
+        os.fsync(file.fileno())
     return count
 
 

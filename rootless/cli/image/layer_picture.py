@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from rootless import output
@@ -34,6 +36,8 @@ def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str
         from rootless.cli.template import Row, Template
 
         shown = {**_object(found), "Layers": found.layers}
+        # each layer lies within the one below it, and json goes down by calling itself: an image may have 1,000 layers
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 5 * found.layers + 1000))
         text = output.json_text(shown, indent=None) if format == "json" else Template(format).execute(Row(shown))
         output.line(text)
         return

@@ -296,9 +296,12 @@ class _Parser:
         except ValueError:
             pass
         try:
-            return float(digits)
+            number = float(digits)
         except ValueError:
             raise fail(self.source, token.position, f'bad number syntax: "{token.text}"') from None
+        if number - number:  # not zero for infinity alone
+            raise fail(self.source, token.position, f"number overflow: {token.text}")
+        return number
 
     def quoted(self, token: Token) -> str | int:
         if token.text[0] == "`":

@@ -104,6 +104,11 @@ def _formatted(match: re.Match[str], verb: str, value: object) -> str:
     return body.rjust(width)
 
 
+def _character(code: int) -> str:
+    """The character of a code point; as in Go U+FFFD for a number that is none."""
+    return chr(code) if 0 <= code < 0x110000 else "\ufffd"
+
+
 def _body(verb: str, value: object, flags: str, precision: int | None) -> str | None:
     if verb == "v":
         return quote(value) if "#" in flags and isinstance(value, str) else text(value)
@@ -116,9 +121,9 @@ def _body(verb: str, value: object, flags: str, precision: int | None) -> str | 
     plus = "+" if "+" in flags else ""
     if isinstance(value, int):
         if verb == "c":
-            return chr(value)
+            return _character(value)
         if verb == "q":
-            return "'" + chr(value) + "'"
+            return "'" + _character(value) + "'"
         if verb == "U":
             return f"U+{value:04X}"
         if verb in "dxXob":

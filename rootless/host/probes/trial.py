@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -108,25 +109,54 @@ class Scratch:
 
 def _sweep(directory: str, child: int) -> None:
     """Remove the scratch directories of probe process `child`, which was killed before it could do so itself."""
-    parent = existing_parent(directory)
+    try:
+        parent = os.open(existing_parent(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
     try:
         for name in os.listdir(parent):
             if name.startswith(f"{_PREFIX}{child}-"):
-                remove_scratch(f"{parent}/{name}")
+                _remove_tree(parent, name)
     except OSError:
-        pass
+        pass  # somebody else's entry of that name, or one that cannot be removed now: it is in nobody's way
+    finally:
+        os.close(parent)
 
 
 def remove_scratch(path: str) -> None:
-    """Remove a small tree of our own, with directories that overlayfs left at mode 000."""
-    os.chmod(path, 0o700)
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                remove_scratch(entry.path)
-            else:
-                os.unlink(entry.path)
-    os.rmdir(path)
+    """Remove a small tree of our own, with directories that overlayfs left at mode 000. Raises OSError.
+
+    Others may be able to write to the directory that it lies in, and put a link or a directory of theirs in its place:
+    a link is not followed, and what belongs to another user stays.
+    """
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _remove_tree(parent, os.path.basename(path))
+    finally:
+        os.close(parent)
+
+
+def _remove_tree(parent: int, name: str) -> None:
+    # O_PATH opens a directory of mode 000 too, and from here on the descriptor means that directory, whatever the name
+    # comes to mean. chmod(2) by /proc/self/fd changes what the descriptor is of
+    opened = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if os.fstat(opened).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user", name)
+        os.chmod(f"/proc/self/fd/{opened}", 0o700)
+        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=opened)
+    finally:
+        os.close(opened)
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_tree(directory, entry.name)
+                else:
+                    os.unlink(entry.name, dir_fd=directory)
+    finally:
+        os.close(directory)
+    os.rmdir(name, dir_fd=parent)
 
 
 def run_program(argv: list[str], timeout: float = 10.0) -> tuple[int, str]:

@@ -279,7 +279,8 @@ def _merge(registries: Registries, path: str) -> None:
         with open(path, "rb") as file:
             document: Fields = tomllib.load(file)
     except FileNotFoundError as e:
-        raise InvalidInput(f"'{path}' (CONTAINERS_REGISTRIES_CONF) does not exist") from e
+        named = " (CONTAINERS_REGISTRIES_CONF)" if path == os.environ.get("CONTAINERS_REGISTRIES_CONF") else ""
+        raise InvalidInput(f"'{path}'{named} does not exist") from e
     except PermissionError:
         return
     except (OSError, ValueError) as e:

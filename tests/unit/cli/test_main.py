@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rootless.cli.declaration import Session
 from rootless.cli.main import run as main
 from rootless.engine import verbs
 from rootless.engine.container.endings import Ended
+from rootless.engine.image_types import ImageTree, ImageTreeNode
 from rootless.engine.types import AttachOptions, ExecOptions, ExecSession, PruneReport, RunOutcome
 from rootless.records.container_options import ContainerOptions
 
@@ -283,3 +285,18 @@ def test_a_short_switch_takes_a_value(engine: Callable[..., Verbs], flag: str, v
     double = engine(run_container=RunOutcome("f" * 64, 0))
     assert main(["run", flag, "x"]) == 0
     assert double.calls[0][1][0].interactive is value
+
+
+def test_a_tree_of_a_thousand_layers_is_printed(
+    engine: Callable[..., Verbs], capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = ImageTreeNode("sha256:0", "sha256:0", 1, "", (), 1, ())
+    for number in range(999):
+        node = ImageTreeNode(f"sha256:{number}", f"sha256:{number}", 1, "", (), 1, (node,))
+    engine(image_tree=ImageTree((node,), 1, 1000, 1000, 1000))
+    limit = sys.getrecursionlimit()
+    try:
+        assert main(["tree", "--format", "json"]) == 0
+    finally:
+        sys.setrecursionlimit(limit)
+    assert capsys.readouterr().out.count('"Children"') == 1000

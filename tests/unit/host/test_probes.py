@@ -67,3 +67,28 @@ def test_every_name_has_a_function(name: str) -> None:
 
     module = import_module(f"rootless.host.probes.{probes._MODULES[name]}")
     assert callable(getattr(module, name))
+
+
+def test_a_scratch_directory_that_was_swapped_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others can write to the directory above, `.rootless-probe-…` may be a link to the caller's home."""
+    home = tmp_path / "home"
+    (home / "sub").mkdir(parents=True)
+    (home / "letter").write_text("dear")
+    home.chmod(0o750)
+    link = tmp_path / ".rootless-probe-1-x"
+    link.symlink_to(home)
+    with pytest.raises(OSError):
+        trial.remove_scratch(str(link))
+    trial._sweep(str(tmp_path), 1)
+    inner = tmp_path / ".rootless-probe-2-x"
+    (inner / "closed").mkdir(parents=True)
+    (inner / "closed/link").symlink_to(home)
+    (inner / "closed").chmod(0)
+    trial._sweep(str(tmp_path), 2)
+    assert not inner.exists()
+    assert (home / "letter").read_text() == "dear" and home.stat().st_mode & 0o777 == 0o750
+    other = tmp_path / ".rootless-probe-3-x"
+    other.mkdir(mode=0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    trial._sweep(str(tmp_path), 3)
+    assert other.stat().st_mode & 0o777 == 0o755

@@ -221,3 +221,14 @@ def test_bad_docker_archives(tmp_path: Path, manifest: bytes) -> None:
     with pytest.raises(InvalidInput):
         for source in archive_sources(files):
             source.manifest(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [b"-0000000001\0", b"+0000000001\0", b"0_000000001\0", b"0000000008.\0"])
+def test_a_number_of_a_header_is_octal_digits(tmp_path: Path, number: bytes) -> None:
+    """A long name of -1 bytes had the rest of the archive read into memory, as often as it has entries."""
+    raw = bytearray(make_tar((entry("x"), b"")))
+    raw[124:136] = number
+    raw[156:157] = b"L"
+    raw[148:156] = b"%06o\0 " % (sum(raw[:148]) + 8 * 32 + sum(raw[156:512]))
+    with pytest.raises(InvalidInput, match="malformed number"):
+        tar_file(tmp_path / "t", bytes(raw))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rootless.image.content import BlobContent
 from rootless.image.digest import digest_of
 from rootless.image.docker_sink import DockerArchiveSink
 from rootless.image.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
-from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
+from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress, put_file
 from rootless.image.sinks import LayoutSink, Listing, OciArchiveSink, Sink, list_image
 
 LAYER = bytes(range(256)) * 40
@@ -104,3 +105,34 @@ def test_an_archive_replaces_a_file_only_where_that_is_meant(tmp_path: Path) -> 
     assert path.read_bytes() == b"kept"
     file.finish()
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["layout", "archive"])
+def test_bytes_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A blob of a layout is believed by its name: after a power cut it must not be an empty file."""
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(fd: int) -> None:
+        steps.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    def renamed(old: str, new: str) -> None:
+        assert old in steps, "its bytes come first"
+        rename(old, new)
+        steps.append(f"named {new}")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    if kind == "layout":
+        path = tmp_path / "blobs/sha256" / "x"
+        put_file(str(path), content(LAYER), ignore_progress)
+    else:
+        path = tmp_path / "a.tar"
+        file = ArchiveFile(str(path))
+        file.write(LAYER)
+        file.finish()
+    assert path.read_bytes() == LAYER
+    assert steps.index(f"named {path}") < steps.index(str(path.parent)), "the name is on the disk when it is reported"
