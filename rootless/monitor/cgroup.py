@@ -100,7 +100,7 @@ class Holder:
 
             return Group(f"{self.scope}/{CONTAINER}", os.path.basename(self.scope))
         if self._request is not None and (parent or wanted.mode == "split"):
-            self.close()
+            self.close()  # the early request was for the usual place, and this container names another one
         request = self._request
         if request is None:
             split = wanted.mode == "split"

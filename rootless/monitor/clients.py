@@ -47,7 +47,7 @@ class Client:
         self.fd = connection.fileno()
         self.decoder = protocol.Decoder()
         self.unsent = bytearray()
-        self.streams: tuple[int, ...] = ()  # of STDOUT, STDERR
+        self.streams: tuple[int, ...] = ()  # STDOUT, STDERR, both or neither
         self.wants_stdin = False
 
 
@@ -71,7 +71,7 @@ class Clients:
 
     @property
     def listener_fd(self) -> int:
-        """The listening socket; -1 when there is none."""
+        """The descriptor of the listening socket; -1 when there is none."""
         return -1 if self._listener is None else self._listener.fileno()
 
     def listen(self, path: str) -> None:
@@ -86,7 +86,7 @@ class Clients:
                 os.unlink(os.path.basename(path), dir_fd=directory)
             except FileNotFoundError:
                 pass
-            listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # the umask makes it 0600
+            listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # the monitor's umask makes it 0600
             listener.listen(16)
             listener.setblocking(False)
         except OSError:
@@ -98,7 +98,7 @@ class Clients:
         self._loop.watch(listener.fileno(), READ, self._accept)
 
     def stop_listening(self) -> None:
-        """Remove the socket; connected clients stay."""
+        """Remove the socket, so that no further clients come; those that are connected stay."""
         listener, self._listener = self._listener, None
         if listener is not None:
             self._loop.forget(listener.fileno())
@@ -119,7 +119,10 @@ class Clients:
         return len(self._all)
 
     def attach(self, client: Client, request: protocol.AttachRequest) -> None:
-        """Give `client` the streams that it asks for."""
+        """Give `client` the streams that it asks for.
+
+        The terminal gets the size of its own, if it gives a valid one.
+        """
         pairs = ((protocol.STDOUT, request.stdout), (protocol.STDERR, request.stderr))
         client.streams = tuple(kind for kind, is_wanted in pairs if is_wanted)
         client.wants_stdin = request.stdin

@@ -131,7 +131,7 @@ class ForeignRun:
         return words
 
     def use_helper(self, helper: Helper) -> None:
-        """Another helper connects the network from now on."""
+        """Let `helper` be the network helper of the run from now on."""
         self._helper = helper
 
     def hand_over(self) -> RunHandover | None:
@@ -305,7 +305,7 @@ class _ConsoleListener:
         return fds[0]
 
     def close(self) -> None:
-        """Remove socket and directory."""
+        """Remove the socket and its directory; harmless when they are gone."""
         self._socket.close()
         for remove, path in ((os.unlink, self.path), (os.rmdir, self._directory)):
             try:
@@ -472,7 +472,7 @@ def _last_words(log: str) -> str:
     except OSError:
         return "it said nothing"
     line = text.splitlines()[-1] if text else "it said nothing"
-    _, marker, words = line.partition('msg="')  # runc: time=... level=error msg="..."
+    _, marker, words = line.partition('msg="')  # runc writes: time=... level=error msg="..."
     return words.rstrip('"').replace('\\"', '"') if marker else line
 
 

@@ -190,7 +190,7 @@ class _Probe:
 
 
 def _probe_argv(settings: HealthPlan) -> list[str]:
-    """The command of a HEALTHCHECK test; empty for NONE."""
+    """The command of a HEALTHCHECK test; empty for NONE, and for a test without a command."""
     test = settings.test
     if not test or test[0] == "NONE":
         return []

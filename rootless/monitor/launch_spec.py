@@ -94,7 +94,7 @@ class LaunchSpec:
 
     @property
     def socket_path(self) -> str:
-        """The path of the socket at which clients attach."""
+        """The path of the socket at which clients attach to the container."""
         return f"{self.runtime_dir}/containers/{self.id}.sock"
 
     @property

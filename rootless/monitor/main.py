@@ -108,7 +108,7 @@ def _begin_anew(handover: Handover) -> None:
         from rootless.monitor.cgroup import gather
 
         gather(handover.scope, handover.run.helpers)
-    memory = os.memfd_create("monitor", 0)
+    memory = os.memfd_create("monitor", 0)  # without MFD_CLOEXEC, so that the second image finds it open
     os.write(memory, marshal.dumps(handover.to_json()))
     os.lseek(memory, 0, os.SEEK_SET)
     argv = worker_command("rootless.monitor.main", "resume", str(memory))
@@ -157,7 +157,7 @@ def main() -> int:
     resumes = arguments[:1] == ["resume"]
     prepared = holder = None
     if not resumes:
-        os.set_inheritable(ENGINE_FD, False)
+        os.set_inheritable(ENGINE_FD, False)  # a copy in a helper would keep the engine from seeing this end close
         _detach()
         if arguments[:1] == ["prepare"]:
             from rootless.monitor.cgroup import Holder
@@ -175,7 +175,7 @@ def main() -> int:
             supervisor.clients.add(_socket.socket(fileno=ENGINE_FD))
             from rootless.monitor import native
 
-            native.preload(with_cgroup=holder is None or holder.may_have_group)  # while the engine plans
+            native.preload(with_cgroup=holder is None or holder.may_have_group)  # the engine plans meanwhile
         while not supervisor.done:
             supervisor.loop.turn()
     except Exception:

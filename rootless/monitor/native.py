@@ -60,7 +60,7 @@ class NativeRun:
         self._process.start()
 
     def wait(self) -> int:
-        """The exit status of the ended container."""
+        """Reap the container's first process; its exit code, 128+N when signal N ended it."""
         return self._process.wait()
 
     def helpers(self) -> list[tuple[int, int]]:
@@ -87,7 +87,7 @@ class NativeRun:
         return words
 
     def use_helper(self, helper: Helper) -> None:
-        """Another helper connects the network from now on."""
+        """Let `helper` be the network helper of the run from now on."""
         self._helper = helper
 
     def hand_over(self) -> RunHandover | None:

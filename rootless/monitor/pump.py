@@ -167,7 +167,7 @@ class Pump:
     __slots__ = ("_slave", "input", "is_terminal", "on_end", "outputs", "size")
 
     def __init__(self, on_end: Callable[[], None]) -> None:
-        """on_end is called each time an output has ended."""
+        """on_end: called each time that an output has ended."""
         self.input: Input | None = None
         self.outputs: list[OutputPump] = []
         self.on_end = on_end
@@ -267,7 +267,10 @@ class Pump:
 
 
 def pipes(*, open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(our ends, the container's ends) of stdin, stdout, stderr; without open_stdin the container reads /dev/null."""
+    """(the monitor's ends, the container's ends) of new pipes for stdin, stdout and stderr.
+
+    Without open_stdin the container reads /dev/null, and the monitor's end of stdin is -1. Raises OSError.
+    """
     flags = os.O_CLOEXEC
     if open_stdin:
         their_in, our_in = os.pipe2(flags)

@@ -143,6 +143,6 @@ def _kill_same(pid: int, start_time: int) -> None:
         if procfs.start_time(pid) == start_time:
             pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
-        pass  # it has ended by itself
+        pass  # the process has ended by itself
     finally:
         os.close(pidfd)

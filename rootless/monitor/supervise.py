@@ -121,7 +121,7 @@ class Supervisor:
         self._memory: MemoryWatch | None = None
         self._repair: NetworkRepair | None = None
         self._began = 0.0
-        self._exit_code: int | None = None  # of an ended run whose output is still being read
+        self._exit_code: int | None = None  # that of an ended run whose output is still being read
         self._stopping = False
         self._timer: Timer | None = None
         self._leaving = False
@@ -218,6 +218,7 @@ class Supervisor:
             self._failed(e)
             return
         finally:
+            # The container has its own copies by now: with one that stayed open here its output would have no end
             for fd in (*(ours or ()), *(theirs or ())):
                 if fd >= 0:
                     os.close(fd)

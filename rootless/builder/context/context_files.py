@@ -236,5 +236,5 @@ class _Walk:
 
 
 def nothing(path: str, is_directory: bool) -> bool:
-    """The `skip` that leaves nothing out."""
+    """The `skip` of `walk` that leaves nothing out."""
     return False

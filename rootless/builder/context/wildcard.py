@@ -193,7 +193,7 @@ class _States:
             states = more
 
     def _mask(self, character: str) -> int:
-        """The positions that take `character` and move on."""
+        """The positions that take `character` and move on, as bits. A bounded number of characters is remembered."""
         mask = self._masks.get(character)
         if mask is None:
             mask = sum(1 << at for at, part in enumerate(self._parts) if _takes(part, character))

@@ -274,6 +274,6 @@ def _port_range(place: Place, text: str) -> list[str]:
 
 
 def environment(pairs: Iterable[str]) -> dict[str, str]:
-    """An image config's Env list as a mapping."""
+    """The `NAME=value` entries of an image config's Env as a mapping. Entries without `=` are left out."""
     split = (pair.partition("=") for pair in pairs)
     return {name: value for name, equals, value in split if equals}

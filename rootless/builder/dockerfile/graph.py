@@ -220,7 +220,7 @@ def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
     """
     order: list[Node] = []
     done: set[int] = set()
-    waiting = {target: iter(sorted(nodes[target].needs))}  # the way down, with what each stage still needs
+    waiting = {target: iter(sorted(nodes[target].needs))}  # the stages from the target down, with what each still needs
     while waiting:
         index = next(reversed(waiting))
         need = next((need for need in waiting[index] if need not in done), None)

@@ -50,15 +50,15 @@ class Mount(NamedTuple):
     without them; `kind` and `from_` never hold variables.
     """
 
-    kind: str  # bind, cache, tmpfs, secret, ssh
+    kind: str  # bind, cache, tmpfs, secret or ssh
     target: str
     source: str | None
     from_: str
     is_read_only: bool
     id: str
-    sharing: str  # shared, private, locked
+    sharing: str  # shared, private or locked; "" for other kinds than cache
     is_required: bool
-    env: str | None  # secret: the variable that holds it ("" = named like the id)
+    env: str | None  # the variable that holds a secret, "" for one named like the id, None for none
     size: int | None
     mode: int | None
     uid: int | None
@@ -102,8 +102,8 @@ class Run(NamedTuple):
     heredocs: tuple[Heredoc, ...]
     script: Heredoc | None
     mounts: tuple[Mount, ...]
-    network: str  # default, none, host
-    security: str  # sandbox, insecure
+    network: str  # default, none or host
+    security: str  # sandbox or insecure
 
 
 class Copy(NamedTuple):

@@ -23,7 +23,7 @@ from rootless.builder.dockerfile.words import (
 
 MAX_BYTES = 4 << 20
 MAX_LINES = 100_000
-MAX_HEREDOCS = 256  # in one instruction
+MAX_HEREDOCS = 256  # of one instruction
 
 # The pattern is for a line whose spaces at the end were stripped
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*)", re.ASCII)

@@ -68,7 +68,10 @@ def parse(text: str, expand: Callable[[str], str] | None = None) -> Mount:
 
 
 def _fields(text: str, expand: Callable[[str], str] | None) -> dict[str, str | None]:
-    """Key → value; None for a value that still has variables in it."""
+    """The values of `text` by key, aliases resolved. A value is None while variables in it are not replaced.
+
+    Raises MountError.
+    """
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as e:

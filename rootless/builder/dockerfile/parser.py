@@ -150,7 +150,7 @@ def _read(line: LogicalLine, escape: str) -> Instruction | From:
 
 
 def _check_trigger(instruction: Instruction | From, place: Place) -> None:
-    """Raises DockerfileError for what ONBUILD must not hold."""
+    """Raise DockerfileError for an instruction that ONBUILD must not hold: ONBUILD itself, FROM and MAINTAINER."""
     if isinstance(instruction, OnBuild):
         raise DockerfileError(place, "ONBUILD cannot hold another ONBUILD")
     if isinstance(instruction, From | Maintainer):

@@ -50,7 +50,7 @@ class BuildState(NamedTuple):
 
     @property
     def chain(self) -> str:
-        """The topmost chain id; "" of an empty image."""
+        """The chain id of the topmost layer, which names all layers together; "" for an image without layers."""
         return self.layers[-1].chain_id if self.layers else ""
 
     @property

@@ -137,7 +137,7 @@ class _Preparation:
         self._instruction = instruction
         self._finder = finder
         self._directory = directory
-        self._claims: dict[Mount, tuple[str, bool]] = {}  # of cache mounts: their directory, whether it is new
+        self._claims: dict[Mount, tuple[str, bool]] = {}  # of each cache mount: its directory, whether that is new
 
     def carry_out(self) -> None:
         self._claim_caches()

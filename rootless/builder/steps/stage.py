@@ -49,7 +49,7 @@ class StepError(RootlessError):
         hint = error.hint
         if isinstance(error, run_step.StepFailed):
             hint = "`--debug-shell` enters the state before this step"
-        # an error of the Dockerfile names its place already
+        # The message of a DockerfileError begins with its place already
         why = error.problem if isinstance(error, DockerfileError) else error.message
         super().__init__(f"{place}: {title}: {why}", hint=hint)
         self.exit_code = getattr(error, "status", error.exit_code)

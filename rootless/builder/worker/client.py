@@ -49,7 +49,7 @@ class Worker:
                 environment[name] = os.environ[name]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3), (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
         try:
-            # setpgroup: see `worker_command`
+            # setpgroup keeps Ctrl-C at the terminal from a worker that still imports (`worker_command`)
             self._pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions, setpgroup=0)
         except OSError as e:
             raise HostLimit(f"cannot start a worker of the build: {e.strerror}") from e
@@ -168,7 +168,7 @@ class Workers:
             return worker
 
     def give_back(self, worker: Worker) -> None:
-        """Let others have the worker, which has no job any more."""
+        """Let other steps have the worker, which has no job any more."""
         with self._lock:
             self._idle.append(worker)
 

@@ -97,7 +97,7 @@ class Placer:
         self.skipped = 0
         self.latest_change = 0
 
-    # -- directories
+    # Directories
 
     def directories(self, path: str, *, chmod: bool = True) -> str:
         """Make the directory `path` and its missing parents, and return its path in the tree without links.
@@ -161,7 +161,7 @@ class Placer:
         finally:
             os.close(fd)
 
-    # -- sources
+    # Sources
 
     def copy(self, source: int, match: Match, destination: str, *, parents: bool, exclusions: Exclusions) -> None:
         """Copy what `match` means in `source` (fd) to `destination`, an absolute path that may end with a slash.
@@ -289,7 +289,7 @@ class Placer:
                 os.close(made)
         self._set.append((f"{where}/{name}", self._time(status)))
 
-    # -- single entries
+    # Single entries
 
     def _entry(self, node: FileNode, spot: _Spot) -> None:
         self._clear(spot, node.name)
@@ -323,8 +323,7 @@ class Placer:
         if stat.S_ISDIR(there.st_mode):
             raise InvalidInput(f"cannot replace directory '{spot.path}' with the file '{source}'")
         os.unlink(spot.name, dir_fd=spot.directory)
-        # The file that goes may have further names among the sources: they must not become links to what takes its
-        # place
+        # The file that goes may have further names among the sources, which must not become links to what replaces it
         gone = self._linked_at.pop((spot.where, spot.name), None)
         if gone is not None:
             del self._links[gone]
@@ -381,7 +380,7 @@ class Placer:
             finally:
                 os.close(write)
 
-    # -- attributes
+    # Attributes
 
     def _owner(self, status: os.stat_result, override: overrides.Override | None) -> tuple[int, int]:
         if self._rules.owner is not None:

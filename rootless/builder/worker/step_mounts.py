@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TreeBind(Operation):
-    """Bind a part of a tree on a name of the step's root."""
+    """Bind a part of a tree on a path of the step's root."""
 
     __slots__ = ("_part",)
 
@@ -79,7 +79,7 @@ class TreeBind(Operation):
 
 
 class SecretFile(Operation):
-    """Bind a secret on a name of the step's root, read-only.
+    """Bind a secret on a path of the step's root, read-only.
 
     The tmpfs is mounted on the secret's workplace, in the step's mount namespace alone. That mount goes with the old
     root, while the bound file stays; the kernel frees its memory with the namespace.
