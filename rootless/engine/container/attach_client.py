@@ -275,6 +275,8 @@ class _Client:
             numbers |= signal.valid_signals() - _NOT_PROXIED
         elif self.options.terminal and is_terminal(self.options.streams.stdin or 0):
             numbers |= {signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}
+        # Python calls poll(2) again after a signal (PEP 475), so that a handler alone could not end the wait in the
+        # loop. The numbers of signals are written into a pipe that the loop polls as well
         try:
             old_wakeup = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         except ValueError:
@@ -377,6 +379,6 @@ class _Client:
             if found := self._size():
                 self.send(protocol.resize(*found))
         elif self.options.terminal:
-            sys.exit(128 + number)  # `with RawMode` gives the terminal back on the way out
+            sys.exit(128 + number)  # SystemExit leaves `with RawMode` above, which restores the terminal's mode
         elif number not in _NOT_PROXIED:
             self.send(protocol.frame(protocol.SIGNAL, bytes((number,))))

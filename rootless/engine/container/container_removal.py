@@ -183,7 +183,8 @@ def _remove_sockets(engine: Engine) -> None:
             if time.time() - os.lstat(path).st_mtime < _YOUNG:
                 continue
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-                parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # sun_path holds 107 bytes
+                # sun_path holds 107 bytes (unix(7)), which the descriptor of the directory makes enough
+                parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     trial.connect(f"/proc/self/fd/{parent}/{name}")
                 finally:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SIGKILL = 9
 _SETTLE_POLL = 0.01  # seconds between looks at the locks of monitors that clean up
 _SPARE_DESCRIPTORS = 64  # of the limit of open files, left for all else than the two of each container
-_LONGEST_WAIT = (1 << 31) - 1  # milliseconds; poll(2) takes an int
+_LONGEST_WAIT = (1 << 31) - 1  # milliseconds, the most that poll(2) takes, for a --timeout of some weeks and more
 
 
 class Ended(NamedTuple):
@@ -65,7 +65,7 @@ class Target:
 
     @classmethod
     def monitor(cls, state: ContainerState) -> Target | None:
-        """The monitor of a container that waits for its next start; None when it has ended."""
+        """Take the monitor of a container that waits for its next start; None when the monitor has ended."""
         target = cls.__new__(cls)
         try:
             target.pidfd = _open_process(state.monitor_pid, state.monitor_start)
@@ -122,7 +122,10 @@ class Target:
 
 
 def _open_process(pid: int, started: int) -> int:
-    """A descriptor of process `pid`. Raises OSError when it is not the one that began at `started`."""
+    """A pidfd of process `pid`. Raises OSError when that is not the process which began at `started`.
+
+    started: in clock ticks since the boot (proc_pid_stat(5), starttime).
+    """
     from rootless.kernel.process import pidfd_open
     from rootless.kernel.procfs import start_time
 
@@ -164,7 +167,7 @@ class _Endings:
         self.first = first
         self.containers = containers
         self.begin = begin
-        self.running: dict[int, tuple[int, Target]] = {}  # by pidfd; each with its position
+        self.running: dict[int, tuple[int, Target]] = {}  # pidfd → position in the whole list, and the process
         self.settling: list[tuple[int, Target]] = []
         self.poll = select.poll()
 

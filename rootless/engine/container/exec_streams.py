@@ -205,7 +205,7 @@ class Carrier:
                 try:
                     pidfd_send_signal(self.process.pidfd, number)
                 except OSError:
-                    pass  # it has ended
+                    pass  # the process has ended
 
     def _resize(self) -> None:
         from rootless.kernel.tty import set_winsize
@@ -215,7 +215,7 @@ class Carrier:
             try:
                 set_winsize(self.terminal, *found)
             except OSError:
-                pass  # it has ended
+                pass  # the pty has been closed
 
     def _leave_a_reader(self) -> None:
         """Leave a process that reads the pty after a detach.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rootless.records.state import ContainerState
 
 _PATIENCE = 5.0  # seconds in which a monitor has to record the end of its container
-_POLL = 0.05  # seconds between looks where nothing can be waited on
+_POLL = 0.05  # seconds between looks at a state for whose change there is no descriptor to wait on
 
 
 def mark_stop(directory: str) -> None:
@@ -80,7 +80,7 @@ def _begin_stop(engine: Engine, container: str, timeout: int | None, signal: str
     try:
         target = Target(directory, state, container)
     except InvalidState:
-        return None  # it ended by itself meanwhile
+        return None  # the container has ended by itself meanwhile
     try:
         # The mark comes before the signal: the monitor looks for it as soon as the process has ended
         mark_stop(directory)

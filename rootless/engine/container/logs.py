@@ -32,7 +32,7 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which records of a log are wanted.
+    """The window of a log: which of its records are wanted.
 
     since, until: nanoseconds since 1970; tail: at most so many of the last lines; follow: new records after them.
     """
@@ -48,8 +48,9 @@ def read(
 ) -> Iterator[LogRecord]:
     """The records of the log at `path` and of its rotated files, oldest first.
 
-    window.follow: go on with new records, also across rotation, until `is_running()` is False and all is read; asked
-    about ten times a second. A log that does not exist (yet) is empty. Damaged lines are skipped, however long.
+    With window.follow new records come after them, also across rotations, until `is_running()` is False and all is
+    read; it is called about ten times a second. A log that does not exist (yet) is empty. Damaged lines are skipped,
+    however long they are.
     """
     lines, position = _existing(path, window)
     for line in lines:
@@ -105,9 +106,9 @@ def _lines(names: list[str], current: str, position: tuple[int, int]) -> Iterato
 
 
 def _last_lines(path: str, window: Window) -> tuple[deque[bytes], tuple[int, int]]:
-    """The last `tail` lines, read backwards block by block, over the rotated files as far as needed.
+    """The last `window.tail` lines, read backwards block by block, in the rotated files as far as needed.
 
-    As docker, the time window is applied to what the tail has left.
+    As with docker the times of the window are applied to these lines, and fewer may be shown.
     """
     wanted = window.tail or 0
     kept: deque[bytes] = deque()
@@ -219,7 +220,7 @@ def _successor(path: str, fd: int) -> FileIO | None:
     """
     inode = os.fstat(fd).st_ino
     for _ in range(20):
-        for name, newer in pairwise(_files(path)):  # oldest first
+        for name, newer in pairwise(_files(path)):  # each file with the one begun after it
             try:
                 file = FileIO(newer)
                 if os.stat(name).st_ino == inode:

@@ -111,7 +111,7 @@ def _is_joined(engine: Engine, container_id: str, user: tuple[int, int]) -> bool
         try:
             state = engine.store.containers.read_state(other) if other != container_id else None
         except RootlessError:
-            continue  # `ps` warns of a container that is damaged
+            continue  # the container is damaged, of which `ps` warns
         if state is not None and state.status in LIVE and state.namespaces and state.namespaces.user == user:
             return True
     return False

@@ -104,7 +104,7 @@ def readable_records(engine: Engine) -> Records:
         try:
             found.append(engine.store.containers.read(container_id))
         except NotFound:
-            continue  # removed meanwhile
+            continue  # the container was removed meanwhile
         except InvalidInput as e:
             tell_damaged(engine, container_id, e)
     return found
@@ -134,7 +134,7 @@ def _unreadable(directory: str) -> ContainerState:
     try:
         state.started_at = state.finished_at = timestamp_ns(os.stat(f"{directory}/state.json").st_mtime_ns)
     except OSError:
-        return state  # removed meanwhile
+        return state  # the container was removed meanwhile
     pid = reap.supervisor(directory) if reap.is_supervised(directory) else 0
     if pid:
         state.status, state.monitor_pid, state.monitor_start = "restarting", pid, start_time(pid)

@@ -90,7 +90,7 @@ def _end_abandoned(engine: Engine, container_id: str) -> None:
             return
         is_deaf = _is_deaf(state.pid, record.stop.signal)
     except RootlessError:
-        return  # it has ended by itself, and its monitor has removed it
+        return  # the container has ended by itself, and its monitor has removed it
     for ended in stop_containers(engine, [container_id], timeout=0 if is_deaf else None):
         if ended.error is not None and not isinstance(ended.error, NotFound):
             engine.warn(f"container {container_id[:12]} runs on: {ended.error.message}")
@@ -108,7 +108,7 @@ def _is_deaf(pid: int, number: int) -> bool:
         is_first = status_field(pid, "NSpid").split()[1:][-1:] == ["1"]
         heard = int(status_field(pid, "SigCgt"), 16) | int(status_field(pid, "SigBlk"), 16)
     except (OSError, KeyError, ValueError):
-        return False  # it has ended, or the kernel does not say
+        return False  # the process has ended, or the kernel hides these lines of /proc/PID/status
     return is_first and not heard >> (number - 1) & 1
 
 
@@ -120,7 +120,7 @@ def _discard(engine: Engine, container_id: str) -> None:
         if not state_of(engine, container_id).is_running:
             collect(engine, container_id)
     except RootlessError:
-        pass  # its monitor has removed it; else the next command or prune does
+        pass  # the monitor has removed the container; if not, the next command that looks at it does
 
 
 def _check_streams(options: ContainerOptions, attach: AttachOptions) -> None:
@@ -244,7 +244,9 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
         write_record(f"{directory}/config.json", config)
     launch = containers.read_launch(container_id)
     before = launch.to_json()
-    launch.runtime_dir = engine.directories.runtime  # a login, a reboot or another user of /tmp may have changed it
+    # The runtime directory may be another one than at the last start: after a login or reboot $XDG_RUNTIME_DIR differs,
+    # and in /tmp another user may have taken the name since
+    launch.runtime_dir = engine.directories.runtime
     if not first:
         launch.seed_volumes = []
     if options.publish or options.publish_all:
@@ -300,7 +302,10 @@ def _follow(options: ContainerOptions, attach: AttachOptions) -> attach_client.S
 
 
 def attach_container(engine: Engine, container: str, how: AttachOptions) -> RunOutcome:
-    """Follow a running container with the caller's terminal until it ends or the detach keys come."""
+    """Follow a running container with the caller's terminal until it ends or the detach keys are typed.
+
+    Raises NotFound, InvalidState for a container that does not run or is paused.
+    """
     from rootless.engine.container.reconcile import state_of
 
     container_id = engine.store.containers.find(container)

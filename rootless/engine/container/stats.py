@@ -51,7 +51,7 @@ class _Sampler:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._before: dict[str, tuple[float, float]] = {}  # (clock, CPU seconds) by container
+        self._before: dict[str, tuple[float, float]] = {}  # container id → time.monotonic(), CPU seconds
         self._host_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def sample(self, ids: Sequence[str], *, all: bool) -> list[ContainerStats]:
@@ -126,7 +126,7 @@ class _Processes:
     """Every process of the host, read once per sample for all containers that have no cgroup."""
 
     def __init__(self) -> None:
-        self._stat: dict[int, tuple[int, float, int, int]] = {}  # parent, CPU seconds, resident bytes, threads
+        self._stat: dict[int, tuple[int, float, int, int]] = {}  # pid → parent, CPU seconds, resident bytes, threads
         self._spaces: dict[int, int] = {}
         for name in os.listdir("/proc"):
             if not name.isdigit():

@@ -13,7 +13,7 @@ from typing import Any
 
 from rootless.errors import HostLimit, UsageError
 
-# ctrl-X is X with its upper three bits cleared; docker allows these names besides the letters
+# Of ctrl-X a terminal sends the byte of X with the upper three bits cleared. Docker allows these names besides letters
 _CONTROL_NAMES = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 _NAMES = {1: "standard output", 2: "standard error"}
 

@@ -109,7 +109,7 @@ def _apply(engine: Engine, container: str, state: ContainerState, before: Cgroup
     ]
     changed = [*gone, *new]
     first: list[HostLimit] = []
-    group.apply(changed, first.append)
+    group.apply(changed, first.append)  # Errors are collected, as some may be gone at the second try
     if first:
         # One limit may forbid another until it has changed itself: in version 1 memory.limit_in_bytes may never be
         # above memory.memsw.limit_in_bytes. What was refused for that is accepted at the second try

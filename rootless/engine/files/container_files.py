@@ -130,7 +130,7 @@ class ContainerFiles:
                 self._lock.release()
 
     def ask(self, request: TransferRequest) -> TransferAnswer:
-        """Send a request and wait for its answer. Raises what the worker raised."""
+        """Send a request and wait for its answer. Raises the error that the worker sends instead of one."""
         self.send(request)
         return self.answer()
 
@@ -147,7 +147,10 @@ class ContainerFiles:
             pass  # The worker has ended: reading its answer says why, or that there is none
 
     def answer(self) -> TransferAnswer:
-        """The answer to the last request. Raises what the worker raised."""
+        """The answer to the last request. Raises the error that the worker sends instead, HostLimit when it has ended.
+
+        Its length is bounded, as the worker handles the container's files with the container's ids.
+        """
         header = self._exactly(4)
         (size,) = struct.unpack("!I", header)
         if size > LIMIT:

@@ -43,9 +43,11 @@ def read_in_root(root: int, path: str) -> str | None:
     Raises InvalidInput as `read_from_layers` does.
     """
     try:
+        # O_NONBLOCK: a FIFO does not make us wait for a writer; O_NOCTTY: a terminal does not become ours
         fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as e:
-        # ENXIO: a socket, or a whiteout of a device that does not exist; EACCES: a whiteout, which has mode 000
+        # open(2) of a socket fails with ENXIO, and so does that of a whiteout, a character device 0:0 without a driver.
+        # EACCES comes before it where a whiteout has mode 000
         if e.errno in (*_ABSENT, errno.ENXIO, errno.ELOOP) or (e.errno == errno.EACCES and _is_whiteout(root, path)):
             return None
         raise InvalidInput(f"cannot read '{path}' of the image: {e.strerror}") from e

@@ -153,7 +153,7 @@ def _fits_pattern(name: str, pattern: str) -> bool:
 
 
 def _is_named(name: str, wanted: str) -> bool:
-    """Whether `image ls WANTED` shows this name: the repository, with the tag when one is given."""
+    """Whether `image ls WANTED` shows this name: it is in that repository, and has the tag if WANTED has one."""
     if any(character in wanted for character in "*?["):
         return _fits_pattern(name, wanted)
     try:

@@ -93,7 +93,10 @@ def remove_image(engine: Engine, name: str, *, force: bool = False) -> RemovedIm
 
 
 def _broken(engine: Engine, text: str) -> str | None:
-    """The digest of the image without a readable manifest or config that `text` (name, digest, first digits) means."""
+    """The digest of the damaged image that `text` (a name, a digest or its first digits) means; None for no such one.
+
+    Damaged are those whose manifest or config cannot be read: they have no id by which they could be found.
+    """
     names = engine.store.index.names()
     try:
         full = str(qualify(engine, text)[0])
@@ -188,7 +191,7 @@ def _untag_one(engine: Engine, entry: ImageEntry, full: str) -> RemovedImage:
         try:
             engine.store.index.untag(name)
         except NotFound:
-            continue  # another process was faster
+            continue  # another command has removed the name already
     return RemovedImage(tuple(familiar(name) for name in going), ())
 
 

@@ -1,4 +1,4 @@
-"""The picture of images on their layers: each layer once, below the one it lies on. It changes nothing."""
+"""The verb `image tree`: the layers of images, each once, below the one on which it lies. It changes nothing."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class BundleFacts(NamedTuple):
 
 
 class BundleMount(NamedTuple):
-    """An entry of "mounts". kind: a file system's name, or bind; target: the path inside."""
+    """An entry of "mounts" in config.json. kind: a file system's name, or "bind"; target: the path inside."""
 
     target: str
     kind: str
@@ -94,10 +94,11 @@ class BundleMount(NamedTuple):
 
 
 class BundleConfig:
-    """A config.json that is not written yet: what the engine uses of the runtime specification, and no more.
+    """A config.json that is not written yet: the properties of the runtime specification that the engine uses.
 
-    The classes of runtime.spec read every property; they take 2 ms to load, which writing need not. hostname,
-    domainname, propagation: "" for none; seccomp: an OCI profile, for a foreign runtime.
+    The classes of runtime.spec, which read config.json, have all properties. Loading them takes 2 ms, which the start
+    of a container need not spend on writing. hostname, domainname, propagation: "" for none; seccomp: an OCI profile
+    for a foreign runtime, None as our own takes the compiled filter from launch.json.
     """
 
     __slots__ = (
@@ -205,6 +206,7 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
         config.hostname, config.domainname = facts.hostname, options.domainname or ""
     config.annotations = dict(_annotation(text) for text in options.annotation)
     if "keep-groups" in options.group_add:
+        # The runtime specification has no property for that. This annotation is crun's, and our runtime reads it, too
         config.annotations["run.oci.keep_original_groups"] = "1"
     return config, warnings
 

@@ -61,11 +61,12 @@ def identify(
 
 
 def _means_the_caller(options: ContainerOptions) -> bool:
-    """Whether `-u $(id -u):$(id -g) -v "$PWD:/work"` is asked for without a map: the user means himself.
+    """Whether --user names the caller's own uid beside a mount of the host's files, and no map is asked for.
 
-    In the default map that number is a subordinate id, to whom the mounted directory is a stranger's: every write is
-    "Permission denied". With keep-id it is the caller. Without a mount of the host's files nothing depends on it, and
-    the default map needs no second view of the image.
+    Whoever writes `-u $(id -u):$(id -g) -v "$PWD:/work"` wants to be the owner of those files. In the default map that
+    number is a subordinate id, for which the mounted directory is another user's, and each write fails (EACCES). With
+    keep-id it is the caller. Without such a mount nothing depends on the map, and the default map needs no second copy
+    or view of the image with other owners.
     """
     if options.userns is not None or not options.user or os.geteuid() == 0:
         return False
@@ -82,7 +83,7 @@ def _with_one_id(mode: str, account: Account, *, custom: bool, options: Containe
     if custom:
         return Identity(custom_map(options.uidmap, options.gidmap, None, uid, gid), account)
     if mode == "nomap":
-        nomap_map(None, uid, gid)  # raises with the remedy
+        nomap_map(None, uid, gid)  # It raises HostLimit with the remedy, as there is no range of ids
     id_map = single_map(account.uid, account.gid)
     warning = (
         f"you have one id only: user {account.uid} of the container is you, and it can have no other users; "

@@ -14,7 +14,7 @@ from rootless.records.container_options import ContainerOptions
 from rootless.records.launch import CgroupPlan, HealthPlan, LogPlan, RestartPlan
 from rootless.units import parse_duration, parse_size, whole_number
 
-_SECOND = 1_000_000_000  # docker's image configs count nanoseconds
+_SECOND = 1_000_000_000  # nanoseconds, in which the configs of docker's images count
 
 
 def restart_policy(text: str, *, rm: bool) -> RestartPlan:
@@ -34,9 +34,10 @@ def restart_policy(text: str, *, rm: bool) -> RestartPlan:
 
 
 def health_check(options: ContainerOptions, image: Mapping[str, object] | None) -> HealthPlan | None:
-    """The check in force: the image's, changed by --health-*; None when there is none. Times in seconds.
+    """The health check of a container: the image's, changed by the flags --health-*; None when there is none.
 
-    Raises UsageError for times under 1ms, as docker: with an Interval of 1ns an image would keep the host busy.
+    Times are in seconds. As with docker one below 1 ms raises UsageError: by an Interval of 1 ns the author of an image
+    could keep the host busy.
     """
     asked = (
         options.health_cmd,
@@ -87,7 +88,10 @@ def health_check(options: ContainerOptions, image: Mapping[str, object] | None) 
 
 
 def log_settings(options: ContainerOptions, settings: Settings, directory: str) -> LogPlan:
-    """--log-driver and --log-opt over the settings. Raises UsageError for drivers and options we do not have."""
+    """The log of a container, by --log-driver and --log-opt, else by the settings.
+
+    directory: the container's own, which holds the log. Raises UsageError for unknown drivers and options.
+    """
     driver = options.log_driver or settings.log_driver
     if driver in ("local", "k8s-file"):
         driver = "json-file"  # docker's `local` and podman's `k8s-file` are files that `logs` reads, which is ours too
@@ -125,7 +129,10 @@ def stop_settings(options: ContainerOptions, image_signal: str, settings: Settin
 
 
 def cgroup_settings(options: ContainerOptions, settings: Settings) -> CgroupPlan:
-    """The container's cgroup and its limits. Raises UsageError for limits without a cgroup."""
+    """The container's cgroup and its limits, by the flags, else by the settings.
+
+    Raises UsageError for wrong limits, and for limits of a container that is to have no cgroup.
+    """
     limits = None
     if _asks_limits(options):
         from rootless.engine.plan.resources import resources

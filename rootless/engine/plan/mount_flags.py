@@ -1,4 +1,4 @@
-"""The grammar of -v, --mount, --tmpfs and --volumes-from: text to values. Pure: no source is looked at."""
+"""The grammar of -v, --mount, --tmpfs and --volumes-from: from texts to MountSpec. Pure: no source is looked at."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def _asked(options: ContainerOptions) -> list[MountSpec]:
-    """The mounts of -v, --mount and --tmpfs. Raises UsageError."""
+    """The mounts that -v, --mount and --tmpfs ask for. Raises UsageError."""
     cwd = os.getcwd() if options.volume or options.mount else "/"
     return [
         *(parse_volume(text, cwd) for text in options.volume),
@@ -153,7 +153,7 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
 
 
 def _backing(engine: Engine, spec: MountSpec) -> VolumeBacking | None:
-    """What the volume's own options put in place of its directory; None for a volume without options, or a new one."""
+    """The mount that the volume's own options ask for; None for a volume without options, or one that is new."""
     try:
         options = engine.store.volumes.get(spec.source).options
     except NotFound:
@@ -166,7 +166,7 @@ def _backing(engine: Engine, spec: MountSpec) -> VolumeBacking | None:
 
 
 def _words(spec: MountSpec) -> tuple[str, ...]:
-    """The OCI option words of a mount."""
+    """The "options" of a mount in config.json. Raises HostLimit for an idmapped mount."""
     access = "ro" if spec.read_only else "rw"
     if spec.kind == TMPFS:
         return (*spec.options, *(() if any(o.startswith("mode=") for o in spec.options) else ("mode=1777",)), access)
@@ -183,7 +183,8 @@ def _words(spec: MountSpec) -> tuple[str, ...]:
             hint="use the option U, which changes the files' owner, or --userns=keep-id",
         )
     if spec.read_only:
-        # `ro` is about one mount alone, and what is mounted below the source would stay writable (docker since 25)
+        # The option `ro` is about one mount alone: what is mounted below the source would stay writable. Docker makes
+        # all of it read-only since version 25
         words.append("rro" if spec.recursive else "ro")
     else:
         words.append(access)
@@ -212,7 +213,10 @@ def _may_be_empty(directory: str) -> bool:
 
 
 def _is_missing(spec: MountSpec) -> bool:
-    """Whether the host path is to be made: -v makes one that is missing, as docker's does. Raises UsageError."""
+    """Whether the host path of a bind is missing and is to be made, as by docker's -v.
+
+    Raises UsageError for one that is missing and not to be made, and for one that cannot be looked at.
+    """
     try:
         os.stat(spec.source)
     except FileNotFoundError:
@@ -262,9 +266,10 @@ def _inherited(engine: Engine, text: str) -> list[MountSpec]:
 
 
 def give_to_user(engine: Engine, mounts: Mounts, account: Account, id_map: IdMap) -> None:
-    """Carry out `U`: every file of those sources becomes the container user's, without following a link.
+    """Carry out the option `U`: all files of the sources in mounts.chown become the container user's.
 
-    Raises HostLimit naming the path, and nothing of it is undone then.
+    No link is followed: the files may be those of a container that runs, and it could lead the change of owner to a
+    file outside of the source. Raises HostLimit naming the path; owners that were changed before stay so.
     """
     from rootless.host import userns
     from rootless.storage.drivers.writable import is_reachable

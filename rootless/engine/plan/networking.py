@@ -102,7 +102,7 @@ def _best(*, publishes: bool) -> tuple[Mode, str]:
 
 
 def _reliable() -> HelperProgram:
-    """The best helper of which every version is reliable for published ports."""
+    """The best helper program of which every version forwards published ports reliably."""
     return next(helper for helper in HELPERS if not helper.weakness)
 
 

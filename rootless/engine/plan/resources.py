@@ -278,6 +278,7 @@ def _stand_ins(
     rlimits: list[ProcessLimit] = []
     words: list[str] = []
     memory, pids = limits.memory.limit, limits.pids
+    # Since Linux 4.7 RLIMIT_DATA counts private writable mappings as well as the heap (setrlimit(2))
     if "memory" in unmet and memory and "RLIMIT_DATA" not in given:
         rlimits.append(ProcessLimit("RLIMIT_DATA", memory, memory))
         words.append("each process may have that much memory of its own (RLIMIT_DATA)")

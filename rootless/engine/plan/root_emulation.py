@@ -44,7 +44,10 @@ def is_wanted(mode: str, id_map: IdMap, *, runtime: str, nested: bool = False) -
 
 
 def check_profile(profile: SeccompProfile) -> None:
-    """Raises UsageError for a seccomp profile with an agent of its own."""
+    """Raise UsageError for a seccomp profile with an agent of its own (SCMP_ACT_NOTIFY).
+
+    The emulation is such an agent, and the kernel refuses a second listener above a process (EBUSY, seccomp(2)).
+    """
     if profile.has_listener:
         raise UsageError(
             "--root-emulation and a seccomp profile with SCMP_ACT_NOTIFY exclude each other: the kernel allows one "

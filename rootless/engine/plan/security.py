@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rootless.records.container_options import ContainerOptions
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
 
+# Docker's lists. These files are not namespaced: through them the kernel shows things of the whole host (keys, timers
+# of all processes, the power draw, from which secrets of other programs can be computed: CVE-2020-8694), or lets them
+# be changed (/proc/sys, /proc/sysrq-trigger). Most deny that to an ordinary user; the lists hold where one does not
 MASKED_PATHS = (
     "/proc/asound",
     "/proc/acpi",
@@ -231,9 +234,10 @@ def hard_limits() -> dict[str, int]:
 
 
 def seccomp_profile(engine: Engine, options: ContainerOptions, capabilities: list[str]) -> SeccompProfile | None:
-    """The OCI seccomp profile in force: --security-opt, else the settings', else the default one; None for unconfined.
+    """The OCI seccomp profile of a container: that of --security-opt, else the settings', else the default one.
 
-    capabilities: those of the bounding set, on which rules of a profile may depend. Raises InvalidInput.
+    None: no filter is loaded ("unconfined", or --privileged without a profile). capabilities: the names in the bounding
+    set, on which rules of a profile may depend. Raises InvalidInput for a profile that cannot be read.
     """
     setting = parse_security_options(options.security_opt).seccomp or engine.settings.seccomp_profile
     if setting == "unconfined" or (options.privileged and not setting):

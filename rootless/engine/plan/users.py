@@ -1,7 +1,7 @@
-"""Who a container's process is: USER texts resolved against the image's own passwd and group files. Pure.
+"""The user of a container's process: USER and --user, resolved by the image's own passwd and group files. Pure.
 
-The files are read by `rootless.engine.image.image_files`; nothing of the host's user database is ever asked, for
-the names belong to the image.
+`rootless.engine.image.image_files` reads these files. The host's user database is never asked, as the names belong to
+the image, and a name may have another number there.
 """
 
 from __future__ import annotations
