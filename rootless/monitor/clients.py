@@ -119,10 +119,7 @@ class Clients:
         return len(self._all)
 
     def attach(self, client: Client, request: protocol.AttachRequest) -> None:
-        """Give `client` the streams that it asks for.
-
-        The terminal gets the size of its own, if it gives a valid one.
-        """
+        """Give `client` the streams that it asks for, and the container's terminal the size of the client's."""
         pairs = ((protocol.STDOUT, request.stdout), (protocol.STDERR, request.stderr))
         client.streams = tuple(kind for kind, is_wanted in pairs if is_wanted)
         client.wants_stdin = request.stdin

@@ -1,6 +1,6 @@
 """The last resort when the monitor itself is at fault: the container ends, and everybody who asks is told why.
 
-A container without a monitor would go on with nobody to keep its output, its limits of time and its exit code.
+A container without a monitor would go on with nobody to keep its output and its exit code, or to stop it.
 """
 
 from __future__ import annotations

@@ -337,7 +337,7 @@ class _Agent:
             signal.set_wakeup_fd(-1)  # the pipe is the monitor's: a signal here would wake its loop for one of its own
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            if os.getppid() == monitor:  # a monitor that has ended meanwhile would get a container without supervision
+            if os.getppid() == monitor:  # else the monitor has ended, and nobody would supervise the container
                 self._create(mounter, stdio, console)
                 self._serve()
                 code = 0

@@ -168,8 +168,8 @@ class _Probe:
     def kill(self) -> None:
         """Kill the probe with its whole process group in the container.
 
-        The child that waits for it ends by that. Only a child that has not yet sent the pid inside is killed itself:
-        killed earlier, it would leave the probe running in the container.
+        The child that waits for the probe ends by that. It is killed itself only while it has not sent the probe's pid:
+        what it is about to start dies with it (PDEATHSIG).
         """
         for inner in self._inner:
             for end in (os.killpg, os.kill):

@@ -185,8 +185,8 @@ def launch(
             helper = start_network(spec, opened)
 
     try:
-        # The scope comes before the fork: systemd moves this process into it alone, and a child that is forked earlier
-        # stays in the cgroup of the login, with which it is killed
+        # The scope comes before the fork: systemd moves this process into it alone. A child that is forked earlier
+        # stays in the cgroup of the login, and may be killed at the logout
         group = holder.make(spec, warn) if holder is not None else None
         if spec.plan.rootfs is not None:
             mounter = drivers.mounter(spec.plan.rootfs)

@@ -200,7 +200,7 @@ class Pump:
             self.resize(*self.size)
 
     def resize(self, rows: int, cols: int) -> None:
-        """Give the terminal a size; without a terminal the size is remembered for the next run's."""
+        """Give the terminal a size. A size that comes before the terminal is kept for it."""
         self.size = (rows, cols)
         if self.is_terminal and self.outputs and self.outputs[0].fd >= 0:
             from rootless.kernel.tty import set_winsize

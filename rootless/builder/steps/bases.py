@@ -33,9 +33,10 @@ def scratch(session: BuildSession, platform: Platform) -> BuildState:
 
 
 def image(session: BuildSession, reference: str, platform: Platform, step: Step | None) -> BuildState:
-    """The state of the image `reference` for `platform`. A missing image is pulled; with --pull also an older one.
+    """The state of the image `reference` for `platform`.
 
-    step: gets the pull's progress, None for none. Raises ImageNotFound and what pulling raises.
+    A missing image is pulled; with --pull also one of which the registry has a newer version. step: gets the pull's
+    progress, None for none. Raises ImageNotFound and what pulling raises.
     """
     from rootless.engine import image_in_use
 
