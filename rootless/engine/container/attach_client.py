@@ -323,7 +323,7 @@ class _Client:
         try:
             return self.connection.recv(1 << 17)
         except BlockingIOError:
-            return None
+            return None  # nothing to read now, whereas b"" says that the monitor has ended
         except ConnectionResetError:
             return b""
 

@@ -63,7 +63,8 @@ def remove_containers(
 ) -> Iterator[Ended]:
     """Remove several containers as `remove_container` does, and yield each one's result in the order of their ends.
 
-    Those that run are killed all at once, not one after another.
+    Those that run are killed all at once, not one after another. force, volumes: as of `remove_container`. The error of
+    one is in its result and stops no other.
     """
 
     def begin(container: str) -> Target | None:

@@ -96,7 +96,11 @@ def make(engine: Engine, options: ContainerOptions, *, starts: bool = False) -> 
 def plan_container(
     engine: Engine, options: ContainerOptions, image: ImageInUse, *, starts: bool = False
 ) -> ContainerPlan:
-    """The plan of a container of an image in the store. It makes nothing. The plan's warnings go to the user."""
+    """The plan of a container of an image in the store. It makes nothing. The plan's warnings go to the user.
+
+    starts: the container is started next, so that its ports must be free now. Raises UsageError, HostLimit, NotFound,
+    InvalidState for another container that an option names.
+    """
     facts = host_facts.look(engine, options, image, starts=starts)
     planned = plan(options, host_facts.image_facts(image), facts, engine.settings)
     for warning in planned.warnings:

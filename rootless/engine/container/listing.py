@@ -33,9 +33,9 @@ def list_containers(
 ) -> list[ContainerSummary]:
     """The running containers, newest first.
 
-    all: those that do not run, too; last: only so many of the newest, in any state (-1: no limit); size: the bytes that
-    each has written, which reads their upper directories. A damaged container is left out with a warning. Raises
-    UsageError for a bad filter, NotFound for a container that one names.
+    all: those that do not run, too; filters: docker's (_KEYS); last: only so many of the newest, in any state (-1: no
+    limit); size: the bytes that each has written, which reads their upper directories. A damaged container is left out
+    with a warning. Raises UsageError for a bad filter, NotFound for a container that one names.
     """
     wanted = Filters(filters or {}, _KEYS.split())
     for status in wanted.get("status"):

@@ -158,6 +158,8 @@ def start_container(
 ) -> RunOutcome:
     """Start a container that does not run. attach: how to follow it (start -a), None to leave it in the background.
 
+    interactive: the caller's standard input is attached as well (start -i).
+
     One that runs already is left as it is, and only followed. Raises NotFound, InvalidState for one that runs on
     another host, and the error of the step of the start that failed.
     """

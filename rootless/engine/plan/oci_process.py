@@ -102,8 +102,9 @@ def environment(
 ) -> list[str]:
     """The environment of the process, in docker's order: PATH, HOSTNAME, TERM, the image's variables, the user's, HOME.
 
-    TERM is set where there is a terminal, HOME where no other has set it. Nothing of the caller's environment comes in
-    but what `given` holds: it may have passwords and tokens, which the image's programs have no right to.
+    given: the user's pairs; hostname: "" for no HOSTNAME; terminal: whether there is one, for which TERM is set;
+    account: has the HOME where no other is set. Nothing of the caller's environment comes in but what `given` holds: it
+    may have passwords and tokens, which the image's programs have no right to.
     """
     base: list[tuple[str, str | None]] = [("PATH", DEFAULT_PATH)]
     if hostname:
@@ -144,5 +145,9 @@ def user(account: Account, id_map: IdMap, *, keep_groups: bool = False) -> tuple
 
 
 def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool, uid: int) -> CapabilitySets:
-    """The five capability sets of the process by docker's rules (runtime.capabilities). Raises UsageError."""
+    """The five capability sets of the process by docker's rules (runtime.capabilities).
+
+    privileged: all capabilities; uid: that of the process in the container, as another user than root starts without
+    effective ones but those of `add`. Raises UsageError for an unknown name.
+    """
     return effective_sets(add, drop, privileged=privileged, uid=uid)

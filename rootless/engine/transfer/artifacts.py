@@ -73,9 +73,10 @@ def image_referrers(
     platform: str | None = None,
     registry: RegistryOptions | None = None,
 ) -> list[Referrer]:
-    """The artifacts whose subject is an image of a registry. artifact_type: only those of this media type.
+    """The artifacts whose subject is an image of a registry (distribution-spec, "Listing Referrers").
 
-    Raises UsageError, ImageNotFound, RegistryError.
+    artifact_type: only those of this media type ("": all); platform: of an index, those of the image for this platform
+    (None: those of the index itself). Raises UsageError, ImageNotFound, RegistryError.
     """
     reference, _ = qualify(engine, image)
     source = _open(engine, reference, registry or RegistryOptions())

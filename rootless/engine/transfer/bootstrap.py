@@ -54,7 +54,7 @@ def bootstrap_image(
 
     what: "busybox" or "debian[:SUITE]". tag: name of the image (default: docker.io/library/busybox:latest,
     docker.io/library/debian:SUITE). mirror: for debian, the archive's URL to use instead of the host's apt sources.
-    Raises UsageError, HostLimit with the remedy.
+    progress is called from this thread only. Raises UsageError, HostLimit with the remedy.
     """
     kind, _, suite = what.partition(":")
     if kind == "debian":

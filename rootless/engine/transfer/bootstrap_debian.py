@@ -43,7 +43,7 @@ def bootstrap_debian(
 ) -> str:
     """Make the image, name it, and return its id. suite: a code name, "" for the host's own.
 
-    tag, mirror: as of `bootstrap_image`. Raises UsageError, HostLimit with the remedy.
+    tag, mirror, progress: as of `bootstrap_image`. Raises UsageError, HostLimit with the remedy.
     """
     suite = suite or host_suite()
     if not _SUITE.fullmatch(suite):

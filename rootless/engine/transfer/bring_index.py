@@ -49,7 +49,8 @@ def bring_all(
 ) -> Manifest | Index:
     """Bring what the source has at its top, with all below it, and return the manifest or index at the top.
 
-    The caller holds `store.using()`, or garbage collection would remove it all, and gives it a name. Raises
+    The caller holds `store.using()`, or garbage collection would remove it all, and gives it a name. say: is called
+    with each report of progress; origin: `registry/repository` where its layers may be fetched again. Raises
     InvalidInput, DigestMismatch, HostLimit, RegistryError.
     """
     raw, media_type = source.top()

@@ -45,8 +45,8 @@ def import_image(
     """Make an image of the tar of a root file system, and return the image's id.
 
     source: a path, "-" for standard input, or an open binary stream; plain or compressed (gz, zst, xz, bz2). reference:
-    the image's name; another image that has it loses it, with a warning. Raises UsageError for a bad change or name,
-    InvalidInput for a bad tar, HostLimit (no space).
+    the image's name; another image that has it loses it, with a warning. progress is called from this thread only.
+    Raises UsageError for a bad change or name, InvalidInput for a bad tar, HostLimit (no space).
     """
     options = options or ImportOptions()
     target = parse_platform(options.platform) if options.platform else host_platform()

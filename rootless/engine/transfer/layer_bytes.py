@@ -41,7 +41,10 @@ def open_tar(engine: Engine, diff_id: str, chain_id: str | None = None) -> Reade
 
 
 def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Container[str]) -> Reader:
-    """As `open_tar`, but not from the trees of the layers `bad`, which are known to be damaged."""
+    """The tar of a layer as of `open_tar`, but not from the trees of the layers `bad`, which are damaged.
+
+    bad: chain ids. Raises NotFound with a hint.
+    """
     store = engine.store
     chains = list(_chains(store, diff_id, chain_id))
     for chain in chains:

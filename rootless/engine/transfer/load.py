@@ -36,7 +36,8 @@ def load_images(
     """Bring every image of an archive or layout into the store.
 
     source: the path of a docker-archive, oci-archive or OCI layout, "-" for standard input, or a stream; platform: the
-    one to choose from an index, None for the host's. Raises UsageError, InvalidInput, DigestMismatch, HostLimit.
+    one to choose from an index, None for the host's. progress is called from this thread only. Raises UsageError,
+    InvalidInput, DigestMismatch, HostLimit.
     """
     from rootless.image.docker_archive import archive_sources
 

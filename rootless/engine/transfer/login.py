@@ -91,7 +91,8 @@ def logged_in_user(registry: str | None, options: RegistryOptions) -> str:
 def logout(engine: Engine, registry: str | None, *, all: bool = False, authfile: str | None = None) -> list[str]:
     """Erase the credentials of a registry, or of all, in every file that `login` and `pull` read.
 
-    Returns the keys that were erased. Raises UsageError, NotFound when there were none.
+    authfile: this file alone, None for the usual ones. Returns the keys that were erased. Raises UsageError, and
+    NotFound when a registry was named that had none.
     """
     from rootless.image.distribution.auth_write import erase_credentials
 

@@ -68,7 +68,8 @@ def create_manifest(
 ) -> str:
     """Make a list with images in it, and return its digest.
 
-    Raises UsageError, AlreadyExists (unless options.amend), and what `add_to_manifest` raises for an image.
+    progress is called from this thread only. Raises UsageError, AlreadyExists (unless options.amend), and the errors of
+    `add_to_manifest` for an image.
     """
     options = options or ListOptions()
     full = _full(engine, name)
@@ -98,7 +99,8 @@ def add_to_manifest(
 ) -> str:
     """Add an image of the store, a registry or an archive to a list, and return the list's new digest.
 
-    Raises NotFound for the list, ImageNotFound, InvalidInput, RegistryError for the image.
+    progress is called from this thread only. Raises NotFound for the list; ImageNotFound, InvalidInput, RegistryError
+    for the image.
     """
     full = _full(engine, name)
     with engine.store.using(), _lock(engine):
@@ -184,7 +186,7 @@ def push_manifest(
 ) -> Pushed:
     """Push a list with its images; with options.all False the image for this host alone.
 
-    Raises NotFound for the list, and what `push_image` raises.
+    target, progress: as of `push_image`. Raises NotFound for the list, and the errors of `push_image`.
     """
     from rootless.engine.transfer.push import push_image
 

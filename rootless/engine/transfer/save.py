@@ -55,7 +55,8 @@ def save_images(
 ) -> None:
     """Write images to `output`: a path, "-" for standard output, or a stream; a directory for oci-dir.
 
-    Raises UsageError, ImageNotFound before anything is written; HostLimit, DigestMismatch for a damaged layer.
+    options: the archive's format and compression. Raises UsageError, ImageNotFound before anything is written;
+    HostLimit, and DigestMismatch for a damaged layer.
     """
     options = options or SaveOptions()
     format = options.format

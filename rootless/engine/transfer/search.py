@@ -39,7 +39,8 @@ def search_registry(
 ) -> list[SearchResult]:
     """Repositories that match `[REGISTRY/]TERM`, at most `limit`.
 
-    filters: docker's is-official, is-automated, stars. Raises UsageError, RegistryError, InvalidInput.
+    filters: docker's is-official, is-automated, stars; options: how to talk to the registry. Raises UsageError,
+    RegistryError, InvalidInput.
     """
     unknown = set(filters) - set(FILTERS)
     if unknown:
@@ -60,7 +61,7 @@ def search_registry(
 def list_registry_tags(engine: Engine, name: str, *, limit: int, options: RegistryOptions) -> list[RepositoryTag]:
     """The tags of a repository in the registry's order, at most `limit` (distribution-spec, "Listing Tags").
 
-    Raises UsageError, RegistryError, InvalidInput.
+    options: how to talk to the registry. Raises UsageError, RegistryError, InvalidInput.
     """
     reference = parse_reference(name, default_tag=None)
     session = _open(engine, reference.registry, reference.repository, options)

@@ -23,9 +23,10 @@ def create_volume(
     labels: Sequence[str] = (),
     options: Sequence[str] = (),
 ) -> str:
-    """Make a volume, and return its name. name: None for a random one.
+    """Make a volume, and return its name.
 
-    As with docker, a volume that exists stays as it is. Raises UsageError for wrong names, labels and options.
+    name: None for a random one; driver: `local` is the only one; labels: KEY=VALUE; options: type=…, o=…, device=… of
+    that driver. As with docker, a volume that exists stays as it is. Raises UsageError, HostLimit.
     """
     from rootless.engine.plan.environment import parse_labels
     from rootless.engine.plan.volume_backing import parse_backing
