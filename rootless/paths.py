@@ -386,6 +386,13 @@ class Lock:
         self._fd = fd
         return True
 
+    def is_current(self) -> bool:
+        """Whether the file that is locked still has its name: it may have been removed, or another one put there."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self.path))
+        except OSError:
+            return False
+
     def make(self) -> None:
         """Make the file of the lock without taking it: on a full disk it could not be made when it is needed."""
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))

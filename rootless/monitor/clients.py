@@ -17,6 +17,8 @@ from rootless.monitor.loop import READ, WRITE, Loop
 from rootless.monitor.protocol import peer_uid
 from rootless.paths import open_private
 
+_PAUSE = 1.0  # seconds without new clients after one that no descriptor was left for
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -199,7 +201,10 @@ class Clients:
             os.set_inheritable(fd, False)
         except OSError as e:
             if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                raise  # the connection stays in the queue, so the loop would spin on it
+                # The connection stays in the queue, so that the loop would spin on it: the client waits until others
+                # have gone. An error here would end the monitor, and the container with it
+                self._loop.forget(self.listener_fd)
+                self._loop.later(_PAUSE, self._accept_again)
             return  # the client has given up: accept(2) passes on what is wrong with the connection
         if peer_uid(connection) != os.geteuid():
             # A client can have signals sent to the container and read its output. The socket's mode 0600 keeps other
@@ -207,6 +212,10 @@ class Clients:
             connection.close()
             return
         self.add(connection)
+
+    def _accept_again(self) -> None:
+        if self._listener is not None:
+            self._loop.watch(self.listener_fd, READ, self._accept)
 
     def _serve(self, client: Client, ready: int) -> None:
         if ready & WRITE and client.unsent:

@@ -140,9 +140,11 @@ class LogFile:
                     os.rename(older, f"{self.path}.{number}")
                 except FileNotFoundError:
                     pass
-            os.close(self._fd)
+            full = self._fd
             self._open(os.O_EXCL)
+            os.close(full)
         except OSError:
+            # Without a new file (a full disk, no descriptor left) the records go on into the old one, by whatever name
             self.lost += 1
 
     def close(self) -> None:

@@ -234,7 +234,7 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     facts = read(spec.directory)
     wanted = Joining(pid, process, spec.config)
     wanted.join_cgroup = cgroup.joiner(facts.cgroup if facts is not None else None, pid)
-    wanted.options = ProcessOptions(keyring=False, die_with_parent=True)
+    wanted.options = ProcessOptions(die_with_parent=True)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     wanted.streams = ProcessStreams((null, output, output))
     supervisor = _supervisor(spec)

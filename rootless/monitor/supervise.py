@@ -94,6 +94,8 @@ if TYPE_CHECKING:
 # Seconds for the output of processes that outlive the first one. The kernel kills all of a pid namespace with its first
 # process, so only a container in another's pid namespace has such processes
 _GRACE = 0.5
+_LOCK_ATTEMPTS = 10  # at the lock of a container, before another monitor is taken for its holder
+_LOCK_PAUSE = 0.01  # seconds between two of them
 _SETTLE = 1.0  # seconds after the start at which memory that only starting needs is given back
 _SETTLE_AGAIN = 30.0  # seconds until the next attempt at that, where clients are attached
 
@@ -509,9 +511,14 @@ def _take_lock(directory: str) -> int:
         from rootless.host.full import full_error
 
         raise full_error(f"cannot lock '{directory}'", e, directory) from e
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        os.close(fd)
-        raise InvalidState(f"container '{os.path.basename(directory)[:12]}' is already running") from e
-    return fd
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except OSError as e:
+            if attempt == _LOCK_ATTEMPTS - 1:
+                os.close(fd)
+                raise InvalidState(f"container '{os.path.basename(directory)[:12]}' is already running") from e
+        # Who asks whether a monitor lives (reap.is_supervised) holds the lock for an instant, and is no monitor
+        time.sleep(_LOCK_PAUSE)
+    raise AssertionError("the last attempt returns or raises")

@@ -49,13 +49,19 @@ def claim(cache: str, identity: CacheIdentity, sharing: str) -> tuple[str, Lock,
         directory = f"{base}/{name}{f'.{number}' if number else ''}"
         ensure_private(directory)
         lock = Lock(f"{directory}/lock", shared=sharing == "shared")
-        if not lock.acquire(blocking=sharing != "private"):
-            continue
-        try:
-            return directory, lock, _begin(directory, id)
-        except BaseException:
-            lock.release()
-            raise
+        while True:
+            if not lock.acquire(blocking=sharing != "private"):
+                break
+            if not lock.is_current():
+                # `builder prune` removed the cache while we waited: this lock is of a file that nobody else will find
+                lock.release()
+                ensure_private(directory)
+                continue
+            try:
+                return directory, lock, _begin(directory, id)
+            except BaseException:
+                lock.release()
+                raise
     raise HostLimit(f"more than {_MAX_PRIVATE} steps use the private cache '{id}' at once")
 
 

@@ -140,8 +140,9 @@ def _run(
     from rootless.runtime.spec.oci_config import OciConfig
     from rootless.runtime.spec.oci_state import Bundle
 
-    emulation = _emulation(job)
+    emulation = None
     try:
+        emulation = _emulation(job)
         directory = job.root.directory
         bundle = Bundle(OciConfig.from_json(job.config), directory, os.path.basename(directory))
         launch = Launch(bundle, UserIds(job.root.id_map))

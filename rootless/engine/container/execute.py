@@ -156,12 +156,12 @@ def _change_user(
         user, warnings = planning.user(account, record.id_map)
         for warning in warnings:
             engine.warn(warning)
-        process.user = OciUser.from_json(Properties(user, "process.user"))
+        process.user = OciUser.from_json(Properties(user.to_json(), "process.user"))
         uid, home = account.uid, account.home
     capabilities = planning.capabilities(
         saved.cap_add, saved.cap_drop, privileged=options.privileged or saved.privileged, uid=uid
     )
-    process.capabilities = CapabilityNames.from_json(Properties(capabilities, "process.capabilities"))
+    process.capabilities = CapabilityNames.from_json(Properties(capabilities.to_oci(), "process.capabilities"))
     return home
 
 
@@ -201,7 +201,7 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
     try:
         joining = Joining(state.pid, process, config)
         joining.streams = ProcessStreams(stdio)
-        joining.options = ProcessOptions(keyring=False, keep_groups=launch.keep_groups)
+        joining.options = ProcessOptions(keep_groups=launch.keep_groups)
         joining.filters = SeccompFilters(
             # `exec --privileged` gives all that the user namespace can give; the container's filter refuses the very
             # system calls (mount, setns, bpf, ...) that these capabilities are for

@@ -169,6 +169,13 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
     """
     secure = security.parse_security_options(options.security_opt)
     warnings = list(secure.warnings)
+    warnings += [
+        # a read-only mount does not stop write(2) to a device, and only the host's root can load a filter of devices
+        f"device '{inside}': the permissions '{permissions}' cannot be enforced without the host's root; what you may"
+        " do with the device, the container may"
+        for _, inside, permissions in facts.devices
+        if not {"r", "w"} <= set(permissions)
+    ]
     namespaces = facts.namespaces
     user, lost = process.user(facts.account, facts.id_map, keep_groups="keep-groups" in options.group_add)
     warnings += lost

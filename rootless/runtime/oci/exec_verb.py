@@ -79,7 +79,7 @@ def execute(
     joining.on_listener = _agent(joining.filters.listener, record)
     joining.streams = ProcessStreams(preserve_fds=options.preserve_fds)
     joining.start_time = record.facts.pid_start
-    joining.options = ProcessOptions(keyring=True, keep_groups=config.keeps_groups)
+    joining.options = ProcessOptions(keep_groups=config.keeps_groups)
     joining.join_cgroup = None if group is None else lambda pid: place.join(group, pid, record.pid)
     joining.warn = warn
     joined = exec_process(joining)

@@ -68,7 +68,7 @@ class Joining:
         self.config = config
         self.streams = ProcessStreams()
         self.filters = SeccompFilters()
-        self.options = ProcessOptions(keyring=False)
+        self.options = ProcessOptions()
         self.on_listener: Callable[[int, int], None] | None = None
         self.start_time: int | None = None
         self.join_cgroup: Callable[[int], None] | None = None

@@ -167,7 +167,7 @@ def test_a_helper_that_cannot_start_again_is_told(busybox: Runner, shared_root: 
         ((pid, _),) = state["helpers"]
         os.kill(pid, signal.SIGKILL)
         _until(lambda: not runs(pid))
-        with socket.create_server(("127.0.0.1", port)):
+        with _taken(port):
             os.kill(state["monitor_pid"], signal.SIGCONT)
             path = shared_root / "containers" / busybox("inspect", "-f", "{{.Id}}", name).stdout.strip() / "state.json"
             _until(lambda: "already allocated" in path.read_text())
@@ -185,6 +185,17 @@ def test_a_restart_keeps_the_port_that_was_asked_for(busybox: Runner, name: str)
     _fetch(f"http://127.0.0.1:{port}/hosts")
     busybox("restart", "-t", "0", name)
     assert "localhost" in _fetch(f"http://127.0.0.1:{port}/hosts")
+
+
+def _taken(port: int) -> socket.socket:
+    """A listener at the port, as soon as the kernel has closed what an ended process had there."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("helper", HELPERS)

@@ -5,6 +5,8 @@ An image may name /proc as a volume: the start of docker refuses that, and so ma
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -160,3 +162,26 @@ def test_directories_of_proc_are_working_directories_as_they_are(run: Runner, tm
     for number in range(3, 20):
         done = run("exec", "-w", f"/proc/self/fd/{number}", "c", "busybox", "ls", check=False)
         assert done.returncode != 0, done.stdout
+
+
+KEYRING = r"""
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(void) { printf("%ld\n", syscall(SYS_keyctl, 0, -3, 0)); }  /* KEYCTL_GET_KEYRING_ID of the session */
+"""
+
+
+def test_exec_has_a_session_keyring_of_its_own(run: Runner, tmp_path: Path) -> None:
+    """Without a seccomp filter keyctl(2) works inside: the keys of the caller's login must not be what it finds."""
+    compiler = shutil.which("gcc")
+    require(compiler, "no C compiler (apt-get install gcc libc6-dev)")
+    (tmp_path / "k.c").write_text(KEYRING)
+    subprocess.run([str(compiler), "-static", "-o", tmp_path / "k", tmp_path / "k.c"], check=True)
+    ours = subprocess.run([tmp_path / "k"], check=True, capture_output=True, text=True).stdout
+    require(int(ours) > 0, "a kernel without keys")
+    run("image", "bootstrap", "busybox")
+    run("run", "-d", "--name", "c", "--network=none", "--security-opt", "seccomp=unconfined", "-v", f"{tmp_path}:/t",
+        "busybox", "sleep", "1000")  # fmt: skip
+    inside = {run("exec", *flags, "c", "/t/k").stdout for flags in ((), ("--privileged",))}
+    assert ours not in inside and len(inside) == 2

@@ -100,7 +100,7 @@ def test_commands_walk_a_directory_of_needless_whiteouts(rootless: Runner, tmp_p
     rootless("load", "-i", str(tmp_path / "image.tar"))
     command = "/bin/busybox ls -l /q && /bin/busybox cp -r /q /copy && /bin/busybox ls /copy"
     done = rootless("run", "--name", "c", "-v", "v:/q", "squashed:1", "/bin/busybox", "sh", "-c", command)
-    assert done.stdout.split()[-1] == "a" and done.stderr == ""
+    assert done.stdout.split()[-1] == "a" and "never" not in done.stderr
     rootless("cp", "c:/copy", str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == ["a"]
     (tmp_path / "Dockerfile").write_text(

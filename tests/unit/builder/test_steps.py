@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,12 @@ from rootless.builder.dockerfile.parser import parse
 from rootless.builder.outputs import parse_outputs
 from rootless.builder.session.build_state import BuildState, step_key
 from rootless.builder.steps import config_steps
+from rootless.builder.steps.cache_mounts import CacheIdentity, claim
 from rootless.builder.steps.secret_sources import secret
 from rootless.builder.worker import mountpoints
 from rootless.errors import UsageError
 from rootless.image.platform import Platform
+from rootless.paths import Lock
 from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer, expired
 
 PLATFORM = Platform("linux", "amd64")
@@ -248,3 +252,20 @@ def test_a_time_that_the_layers_below_have_is_no_time_of_this_step(tmp_path: Pat
     os.utime(lowest / "kept", ns=(7, 7))  # hidden by the layer above it
     mountpoints.settle_times(str(upper), 10**18, 1000, [str(lower), str(lowest)])
     assert (upper / "kept").stat().st_mtime_ns == young and (upper / "written").stat().st_mtime == 1000
+
+
+def test_a_cache_that_was_pruned_meanwhile_is_claimed_anew(tmp_path: Path) -> None:
+    """The lock of a file that was removed keeps nobody out: two steps had a `locked` cache at once."""
+    identity = CacheIdentity("id", "")
+    directory, held, _ = claim(str(tmp_path), identity, "locked")
+    claimed: list[tuple[str, Lock, bool]] = []
+    waiter = threading.Thread(target=lambda: claimed.append(claim(str(tmp_path), identity, "locked")))
+    waiter.start()
+    time.sleep(0.1)
+    os.rename(directory, tmp_path / "trash")
+    held.release()
+    waiter.join(10)
+    _, lock, is_new = claimed[0]
+    assert is_new and lock.is_current()
+    assert not Lock(f"{directory}/lock").acquire(blocking=False)
+    lock.release()

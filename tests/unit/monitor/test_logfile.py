@@ -1,7 +1,11 @@
 """The log writer: records as docker cuts them, nothing that a terminal obeys, rotation."""
 
+import errno
 import json
+import os
 from pathlib import Path
+
+import pytest
 
 from rootless.monitor.logfile import MAX_RECORD, LogFile, NoLog, Splitter, open_log, quote_json
 from rootless.records.launch import LogPlan
@@ -124,3 +128,23 @@ def test_full_disk_drops_records_and_goes_on() -> None:
 
 def test_driver_none_keeps_nothing() -> None:
     assert isinstance(open_log(LogPlan("none")), NoLog)
+
+
+def test_without_a_descriptor_the_records_stay_in_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old descriptor was closed first: its number became a client's, and the records went there."""
+    log = LogFile(str(tmp_path / "log"), max_size=60, max_file=2)
+    log.write("stdout", [b"one\n"])
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", refuse)
+    log.write("stdout", [b"two\n"])
+    monkeypatch.undo()
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    log.write("stdout", [b"three\n"])
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    log.close()
+    written = "".join(path.read_text() for path in sorted(tmp_path.glob("log*"), reverse=True))
+    assert [word for word in ("one", "two", "three") if word in written][-2:] == ["two", "three"]
