@@ -246,9 +246,12 @@ class ArchivePlacer:
         raise problem or OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(path))
 
     def _file(self, spot: _Spot, entry: TarEntry, source: Bytes, *, in_place: bool) -> None:
-        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC if in_place else _NEW
-        fd = os.open(spot.name, flags, 0o600, dir_fd=spot.parent)
+        fd = os.open(spot.name, _THERE if in_place else _NEW, 0o600, dir_fd=spot.parent)
         try:
+            if in_place:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise InvalidState(f"'{shown(spot.path)}' is no regular file any more: the container changed it")
+                os.truncate(fd, 0)
             write_content(fd, entry, source)
             self.size += entry.size
             if in_place:

@@ -92,12 +92,12 @@ class Volumes:
                 # The rename makes the volume appear as a whole. It fails when the name is taken, since no directory may
                 # replace one that is not empty (rename(2)).
                 os.rename(temporary, f"{self.directory}/{name}")
-                sync_paths((f"{self.directory}/{name}", self.directory))
             except OSError as e:
                 self._discard(temporary)
                 if os.path.exists(f"{self.directory}/{name}"):
                     raise AlreadyExists(f"a volume named '{name}' exists") from e
                 raise
+            sync_paths((f"{self.directory}/{name}", self.directory))
         except OSError as e:
             raise HostLimit(f"cannot make volume '{name}': {e.strerror}") from e
         return self.get(name)

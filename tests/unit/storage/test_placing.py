@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.errors import InvalidState
 from rootless.storage.files.placer import ArchivePlacer
 from rootless.storage.files.tree_copy import Copier, copy_tree
 
@@ -130,3 +131,25 @@ def test_a_further_name_is_not_taken_from_behind_a_link(tmp_path: Path, monkeypa
     for fd in fds:
         os.close(fd)
     assert (secret / "file").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("has_reader", [True, False])
+def test_a_pipe_that_took_the_place_of_a_mounted_file_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_reader: bool
+) -> None:
+    """open(2) of a pipe waits for a reader: `cp` into a container hung, which put one over its /etc/hosts."""
+
+    def swapped(*_: object) -> bool:
+        (tmp_path / "f").unlink()
+        os.mkfifo(tmp_path / "f")
+        if has_reader:
+            readers.append(os.open(tmp_path / "f", os.O_RDONLY | os.O_NONBLOCK))
+        return True
+
+    readers: list[int] = []
+    (tmp_path / "f").write_text("mounted")
+    monkeypatch.setattr(ArchivePlacer, "_remove", staticmethod(swapped))
+    with pytest.raises(InvalidState if has_reader else OSError):
+        place(tmp_path, archive(("f", tarfile.REGTYPE, 0o644)))
+    for fd in readers:
+        os.close(fd)
