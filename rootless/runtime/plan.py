@@ -153,7 +153,7 @@ def _mount(entry: OciMount, own: set[str], facts: RootFacts) -> Operation:
             return Mqueue(destination, options)
         return _host_tree("/dev/mqueue", destination, options, optional=True)
     if fstype == "tmpfs":
-        return Tmpfs(destination, options)
+        return Tmpfs(source or fstype, destination, options)
     if fstype == "devpts":
         options.filesystem = [w for w in options.filesystem if not _is_unmapped_gid(w, facts)]
         return Devpts(destination, options)

@@ -202,16 +202,29 @@ class Filesystem(MountOperation):
 
 
 class Tmpfs(Filesystem):
-    """A tmpfs, filled with what the image has there when the option `tmpcopyup` is given."""
+    """A tmpfs, filled with what the image has there when the option `tmpcopyup` is given.
+
+    source: what /proc/mounts shows in its place. Without the option `mode` it has the mode of the directory that it
+    covers, as with runc, and 1777 (the kernel's choice) where the image has none.
+    """
 
     __slots__ = ()
 
-    def __init__(self, destination: str, options: MountOptions) -> None:
-        super().__init__("tmpfs", "tmpfs", destination, options)
+    def __init__(self, source: str, destination: str, options: MountOptions) -> None:
+        super().__init__("tmpfs", source, destination, options)
         if options.copy_up:
             # Imported now: by the time of the copy this process has other ids and another root, and cannot read the
             # module any more
             import rootless.host.seeding  # noqa: F401
+
+    def apply(self, context: RootContext) -> None:
+        if not any(word.startswith("mode=") for word in self.options.filesystem):
+            covered = existing(context, self.destination)
+            if covered is not None:
+                mode = stat.S_IMODE(os.fstat(covered).st_mode)
+                os.close(covered)
+                self.options.filesystem = [*self.options.filesystem, f"mode={mode:o}"]
+        super().apply(context)
 
     def _mount(self, context: RootContext, target: int) -> int:
         new = attach.NewFilesystem(self.fstype, self.source, self.options)

@@ -264,3 +264,13 @@ def test_state_and_records_are_private(bundle: Bundle) -> None:
     state = bundle.up()
     assert state["status"] == "running" and json.loads(bundle.oci("list", "-f", "json").stdout)[0]["id"] == "c"
     assert bundle.records.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_tmpfs_has_its_source_and_the_mode_of_what_it_covers(bundle: Bundle) -> None:
+    (bundle.root / "closed").mkdir()
+    (bundle.root / "closed").chmod(0o710)
+    for destination, source in (("/closed", "named"), ("/made", "other")):
+        bundle.config["mounts"].append({"destination": destination, "type": "tmpfs", "source": source})
+    out = bundle.sh("stat -c %a /closed /made; grep -E '^(named|other) ' /proc/mounts").stdout
+    assert out.startswith("710\n1777\n")
+    assert "named /closed tmpfs" in out and "other /made tmpfs" in out
