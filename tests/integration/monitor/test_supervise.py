@@ -90,10 +90,10 @@ def test_stdin_flows_with_backpressure_and_eof(tmp_path: Path) -> None:
 
 
 def test_stdin_stays_open_without_stdin_once(tmp_path: Path) -> None:
-    directory = container(tmp_path, "sh", "-c", "read a; read b; echo $a $b", open_stdin=True)
+    directory = container(tmp_path, "sh", "-c", "read a; echo got; read b; echo $a $b", open_stdin=True)
     first = Attached((monitor(), directory), given=b"one\n")
     first.close_input()
-    first.started.wait(60)
+    until(lambda: b"got\n" in first.output[0])  # what the first one typed has arrived
     second = Attached(socket_path(tmp_path), given=b"two\n")
     assert second.outcome().exit_code == 0
     assert second.output[0] == b"one two\n"
