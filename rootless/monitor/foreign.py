@@ -125,10 +125,7 @@ class ForeignRun:
         if helper is None or helper.pid != pid:
             return None
         self._helper = None
-        helper.pid = -1
-        words = helper.last_words()
-        helper.stop()
-        return words
+        return helper.note_end()
 
     def use_helper(self, helper: Helper) -> None:
         """Let `helper` be the network helper of the run from now on."""

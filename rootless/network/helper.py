@@ -112,6 +112,16 @@ class Helper:
         """The end of what a helper that has ended had to say; "" for one that was silent."""
         return self._words() if self._errors >= 0 else ""
 
+    def note_end(self) -> str:
+        """Give back what the helper needed, which has ended and was reaped; return its last words.
+
+        Its number is forgotten first: `stop` would signal whatever process has that number by now.
+        """
+        self.pid = -1
+        words = self.last_words()
+        self.stop()
+        return words
+
     def error_fd(self) -> int:
         """The read end of the pipe that the helper's messages go to.
 

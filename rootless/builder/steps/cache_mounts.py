@@ -47,15 +47,17 @@ def claim(cache: str, identity: CacheIdentity, sharing: str) -> tuple[str, Lock,
     base = f"{cache}/build/mounts"
     for number in range(_MAX_PRIVATE):
         directory = f"{base}/{name}{f'.{number}' if number else ''}"
-        ensure_private(directory)
         lock = Lock(f"{directory}/lock", shared=sharing == "shared")
         while True:
-            if not lock.acquire(blocking=sharing != "private"):
-                break
+            ensure_private(directory)
+            try:
+                if not lock.acquire(blocking=sharing != "private"):
+                    break
+            except FileNotFoundError:
+                continue  # `builder prune` removed the directory since it was made
             if not lock.is_current():
-                # `builder prune` removed the cache while we waited: this lock is of a file that nobody else will find
+                # It removed the cache while we waited: this lock is of a file that nobody else will find
                 lock.release()
-                ensure_private(directory)
                 continue
             try:
                 return directory, lock, _begin(directory, id)

@@ -10,12 +10,12 @@ _LISTS = frozenset((
     "Args", "Binds", "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps",
     "BlkioWeightDevice", "CapAdd", "CapDrop", "Cmd", "DeviceCgroupRules", "DeviceRequests", "Devices", "Dns",
     "DnsOptions", "DnsSearch", "Entrypoint", "Env", "ExecIDs", "ExtraHosts", "GroupAdd", "Layers", "Links", "Log",
-    "MaskedPaths", "Mounts", "OnBuild", "Options", "ReadonlyPaths", "RepoDigests", "RepoTags", "SecurityOpt", "Shell",
+    "MaskedPaths", "Mounts", "OnBuild", "ReadonlyPaths", "RepoDigests", "RepoTags", "SecurityOpt", "Shell",
     "Test", "Ulimits", "VolumesFrom",
 ))  # fmt: skip
 _MAPS = frozenset((
-    "Annotations", "ExposedPorts", "Labels", "Networks", "PortBindings", "Ports", "StorageOpt", "Sysctls", "Tmpfs",
-    "Volumes",
+    "Annotations", "ExposedPorts", "Labels", "Networks", "Options", "PortBindings", "Ports", "StorageOpt", "Sysctls",
+    "Tmpfs", "Volumes",
 ))  # fmt: skip
 
 

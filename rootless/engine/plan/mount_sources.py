@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rootless.engine.types import ImageDefaults
     from rootless.records.container_options import ContainerOptions
     from rootless.records.id_map import IdMap
+    from rootless.storage.store.volumes import VolumeRecord
 
 
 def _asked(options: ContainerOptions) -> list[MountSpec]:
@@ -101,7 +102,8 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
             described.append(_describe(spec, "", spec.source))
             continue
         name = ""
-        backing = _backing(engine, spec) if spec.kind == VOLUME and spec.source else None
+        volume = _find_volume(engine, spec.source) if spec.kind == VOLUME and spec.source else None
+        backing = None if volume is None else _backing(volume)
         if backing is not None:
             # The volume's own options are the base, and the container's can only narrow them: who made a volume
             # read-only does not expect a container to write there
@@ -123,7 +125,7 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
             continue
         if spec.kind == VOLUME:
             name, source = spec.source, engine.store.volumes.data_path(spec.source)
-            if not name or not engine.store.volumes.exists(name):
+            if volume is None:
                 name = name or random_name()
                 source = engine.store.volumes.data_path(name)
                 new_volumes[name] = NewVolume(name, os.path.dirname(source), anonymous=not spec.source)
@@ -152,17 +154,24 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
     )
 
 
-def _backing(engine: Engine, spec: MountSpec) -> VolumeBacking | None:
-    """The mount that the volume's own options ask for; None for a volume without options, or one that is new."""
+def _find_volume(engine: Engine, name: str) -> VolumeRecord | None:
+    """The volume `name`; None for one that is to be made. Raises UsageError for a name that no volume can have."""
+    from rootless.storage.store.containers import check_name
+
+    check_name(name, what="volume")
     try:
-        options = engine.store.volumes.get(spec.source).options
+        return engine.store.volumes.get(name)
     except NotFound:
         return None
-    if not options:
+
+
+def _backing(volume: VolumeRecord) -> VolumeBacking | None:
+    """The mount that the volume's own options ask for; None where it has none. Raises UsageError for wrong ones."""
+    if not volume.options:
         return None
     from rootless.engine.plan.volume_backing import parse_backing
 
-    return parse_backing(options)
+    return parse_backing(volume.options)
 
 
 def _words(spec: MountSpec) -> tuple[str, ...]:
