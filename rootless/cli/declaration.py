@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from click.parser import _OptionParser, _ParsingState
     from click.shell_completion import CompletionItem
 
+    from rootless.cli.completion import Names
     from rootless.cli.progress import PullProgress
     from rootless.engine.container.endings import Ended
     from rootless.engine.context import Engine
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 
 Declared = TypeVar("Declared", bound=Callable[..., object])
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 _TRUE = {"1", "t", "true"}
 _FALSE = {"0", "f", "false"}
 
@@ -307,6 +309,22 @@ class LazyGroup(_Helped, click.Group):
             if name.startswith(incomplete)
         ]
         return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def complete_names(kind: Names) -> Completer:
+    """What finds names of this kind for the shell. Its module is loaded when a shell asks, not with every command."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from rootless.cli import completion
+
+        session = Session()
+        given = ctx.find_root().params
+        session.root, session.storage_driver = given.get("root"), given.get("storage_driver")
+        taken = ctx.params.get(parameter.name or "") or ()
+        found = completion.find_names(lambda: session.engine, kind)
+        return [name for name in found if name.startswith(incomplete) and name not in taken]
+
+    return complete
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:

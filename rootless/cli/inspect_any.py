@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
+from rootless.cli.declaration import Session, command, complete_names, pass_session, switch_option, value_option
 from rootless.engine import verbs
 from rootless.errors import NotFound, RootlessError
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--type", "kind", type=click.Choice(["container", "image", "volume"]), help="Look only for this kind of object"
 )
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.containers)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names("containers"))
 @pass_session
 def inspect(session: Session, format: str | None, size: bool, kind: str | None, names: tuple[str, ...]) -> int:
     """Print each object as JSON, or as the template says."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless import output
-from rootless.cli import completion
 from rootless.cli.declaration import (
     Declared,
     Session,
     command,
+    complete_names,
     do_for_each,
     pass_session,
     repeated_option,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.image_types import EntryDetails
 
-_LIST = click.argument("name", metavar="LIST", shell_complete=completion.images)
+_LIST = click.argument("name", metavar="LIST", shell_complete=complete_names("images"))
 _QUIET = switch_option("-q", "--quiet", help="Show no progress, only the result")
 
 
@@ -119,7 +119,7 @@ def create(
 @_QUIET
 @registry_options()
 @_LIST
-@click.argument("image", shell_complete=completion.images)
+@click.argument("image", shell_complete=complete_names("images"))
 @pass_session
 def add(
     session: Session, /, all: bool, annotation: tuple[str, ...], quiet: bool, name: str, image: str, **flags: object
@@ -170,7 +170,7 @@ def remove(session: Session, /, name: str, entry: str) -> None:
     description="What is not in the store is asked of its registry.",
 )
 @registry_options()
-@click.argument("name", metavar="NAME", shell_complete=completion.images)
+@click.argument("name", metavar="NAME", shell_complete=complete_names("images"))
 @pass_session
 def inspect(session: Session, /, name: str, **flags: object) -> None:
     """Print the list or manifest as JSON."""
@@ -188,7 +188,7 @@ def exists(session: Session, /, name: str) -> int:
 
 
 @command("rm", "Remove lists")
-@click.argument("names", nargs=-1, required=True, metavar="LIST...", shell_complete=completion.images)
+@click.argument("names", nargs=-1, required=True, metavar="LIST...", shell_complete=complete_names("images"))
 @pass_session
 def rm(session: Session, /, names: tuple[str, ...]) -> int:
     """Remove each list from the store; its images stay."""

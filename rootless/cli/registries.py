@@ -7,12 +7,12 @@ from collections.abc import Callable
 import click
 
 from rootless import output
-from rootless.cli import completion
 from rootless.cli.declaration import (
     Declared,
     Option,
     Session,
     command,
+    complete_names,
     pass_session,
     repeated_option,
     switch_option,
@@ -148,7 +148,7 @@ def write_digest(path: str | None, digest: str) -> None:
 @format_option
 @switch_option("-q", "--quiet", help="Show no progress, only the result")
 @registry_options()
-@click.argument("image", shell_complete=completion.images)
+@click.argument("image", shell_complete=complete_names("images"))
 @click.argument("destination", required=False, metavar="[DESTINATION]")
 @pass_session
 def push(

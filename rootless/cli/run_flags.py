@@ -9,17 +9,10 @@ from collections.abc import Callable, Mapping
 
 import click
 
-from rootless.cli.declaration import Declared, repeated_option, switch_option, value_option
+from rootless.cli.declaration import Declared, complete_names, repeated_option, switch_option, value_option
 from rootless.network.modes import list_choices
 from rootless.records.container_options import ContainerOptions
 from rootless.storage import drivers
-
-
-def _complete_images(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from rootless.cli import completion
-
-    return completion.images(ctx, parameter, incomplete)
-
 
 _SECONDS = "SECONDS"
 _DURATION = "DURATION"
@@ -181,7 +174,7 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
     ),
     repeated_option("--volumes-from", metavar="CONTAINER[:ro]", help="Mount the volumes of another container"),
     value_option("-w", "--workdir", metavar="DIR", help="Working directory inside the container"),
-    click.argument("image", shell_complete=_complete_images),
+    click.argument("image", shell_complete=complete_names("images")),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from rootless import output
-from rootless.cli import completion
 from rootless.cli.declaration import (
     Session,
     command,
+    complete_names,
     do_for_each,
     pass_session,
     repeated_option,
@@ -22,7 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.types import VolumeSummary
 
-_VOLUMES = click.argument("names", nargs=-1, required=True, metavar="VOLUME...", shell_complete=completion.volumes)
+_VOLUMES = click.argument(
+    "names", nargs=-1, required=True, metavar="VOLUME...", shell_complete=complete_names("volumes")
+)
 
 
 @command("create", "Create a volume")

@@ -61,8 +61,8 @@ def image_for(
         from rootless.engine.image_types import PullOptions
         from rootless.engine.transfer.pull import pull_image
 
-        image_id = pull_image(engine, text, PullOptions(platform, pull), progress=progress)
-        entry = find(engine, text) or engine.store.index.resolve(image_id)
+        pulled = pull_image(engine, text, PullOptions(platform, pull), progress=progress)
+        entry = find(engine, text) or engine.store.index.resolve(pulled.id)
         if entry is None:
             raise ImageNotFound(f"no such image: '{text}'")
     elif platform and not _fits(entry, platform):

@@ -55,6 +55,14 @@ class PullOptions(NamedTuple):
     registry: RegistryOptions = RegistryOptions()
 
 
+class PulledImage(NamedTuple):
+    """What a pull has brought. id: the image's ("sha256:…"), or with all_platforms the digest of the index; name: the
+    full name that it has now, which of a short name registries.conf has decided."""
+
+    id: str
+    name: str
+
+
 class ImageSummary(NamedTuple):
     """One image as `image ls` shows it; one row per name (untagged: one row with "<none>").
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless import output
-from rootless.cli import completion
 from rootless.cli.declaration import (
     CommandRules,
     Session,
     command,
+    complete_names,
     do_for_each,
     pass_session,
     repeated_option,
@@ -37,7 +37,7 @@ rootless exec -u postgres -e PGDATABASE=shop db psql -c 'select 1'
 @switch_option("-i", "--interactive", help="Attach standard input")
 @switch_option("--after-boot", help="Start what --restart=always, unless-stopped or on-failure wants after a reboot")
 @terminal_options
-@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=completion.stopped_containers)
+@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete_names("stopped_containers"))
 @pass_session
 def start(
     session: Session,
@@ -76,7 +76,7 @@ def start(
 @command("attach", "Attach the terminal's streams to a running container")
 @switch_option("--no-stdin", help="Do not attach standard input")
 @terminal_options
-@click.argument("container", shell_complete=completion.running_containers)
+@click.argument("container", shell_complete=complete_names("running_containers"))
 @pass_session
 def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy: bool, container: str) -> int:
     """Follow a running container until it ends or the detach keys come."""
@@ -100,7 +100,7 @@ def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy:
 @switch_option("-t", "--tty", help="Give the command a terminal")
 @value_option("-u", "--user", metavar="USER[:GROUP]", help="User name or id, and group")
 @value_option("-w", "--workdir", metavar="DIR", help="Working directory inside the container")
-@click.argument("container", shell_complete=completion.running_containers)
+@click.argument("container", shell_complete=complete_names("running_containers"))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_session
 def exec_(
@@ -129,7 +129,7 @@ def exec_(
     "Run a container's health check once, now",
     description="The exit code is 0 for healthy and 1 for unhealthy.",
 )
-@click.argument("container", shell_complete=completion.running_containers)
+@click.argument("container", shell_complete=complete_names("running_containers"))
 @pass_session
 def healthcheck(session: Session, container: str) -> int:
     """Run the check now, and end with 0 for healthy or 1 for unhealthy."""

@@ -7,8 +7,7 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
+from rootless.cli.declaration import Session, command, complete_names, pass_session, switch_option, value_option
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
@@ -58,7 +57,7 @@ def cp(
 @value_option(
     "-o", "--output", "target", metavar="FILE", type=click.Path(), help="File to write (default: standard output)"
 )
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("container", shell_complete=complete_names("containers"))
 @pass_session
 def export(session: Session, target: str | None, container: str) -> None:
     """Write the container's whole tree as a tar to the file or to standard output."""

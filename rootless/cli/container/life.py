@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import completion
 from rootless.cli.declaration import (
     Session,
     command,
+    complete_names,
     do_for_each,
     pass_session,
     print_in_order,
@@ -23,10 +23,10 @@ _TIMEOUT = click.option(
     "-t", "--timeout", "--time", metavar="SECONDS", type=int, help="Time to stop before it is killed; -1 waits for ever"
 )
 _RUNNING = click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.running_containers
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("running_containers")
 )
 _ANY = click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("containers")
 )
 
 
@@ -76,7 +76,7 @@ def pause(session: Session, containers: tuple[str, ...]) -> int:
 
 @command("unpause", "Unpause all processes within containers")
 @click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.paused_containers
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("paused_containers")
 )
 @pass_session
 def unpause(session: Session, containers: tuple[str, ...]) -> int:
@@ -107,7 +107,7 @@ def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
 
 
 @command("rename", "Rename a container")
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("container", shell_complete=complete_names("containers"))
 @click.argument("name")
 @pass_session
 def rename(session: Session, container: str, name: str) -> None:

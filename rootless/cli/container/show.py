@@ -7,8 +7,15 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import CommandRules, Session, command, pass_session, switch_option, value_option
+from rootless.cli.declaration import (
+    CommandRules,
+    Session,
+    command,
+    complete_names,
+    pass_session,
+    switch_option,
+    value_option,
+)
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
@@ -16,7 +23,7 @@ from rootless.errors import UsageError
 @command(("container inspect",), "Display detailed information on containers")
 @value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @switch_option("-s", "--size", help="Show the size of the writable layer")
-@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("containers"))
 @pass_session
 def inspect(session: Session, format: str | None, size: bool, names: tuple[str, ...]) -> int:
     """Print each container as JSON, or as the template says."""
@@ -33,7 +40,7 @@ def inspect(session: Session, format: str | None, size: bool, names: tuple[str, 
 @value_option("-n", "--tail", metavar="N", default="all", help="Only the last N lines (default all)")
 @switch_option("-t", "--timestamps", help="Show the time of each line")
 @value_option("--until", metavar="TIME", help="Up to this time")
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("container", shell_complete=complete_names("containers"))
 @pass_session
 def logs(
     session: Session,
@@ -76,7 +83,7 @@ def _tail(text: str) -> int | None:
     description="Further arguments are options of ps, such as -o pid,args.",
     rules=CommandRules(command_first=True),
 )
-@click.argument("container", shell_complete=completion.running_containers)
+@click.argument("container", shell_complete=complete_names("running_containers"))
 @click.argument("ps_options", nargs=-1, type=click.UNPROCESSED, metavar="[PS OPTIONS]...")
 @pass_session
 def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
@@ -89,7 +96,7 @@ def top(session: Session, container: str, ps_options: tuple[str, ...]) -> None:
 
 
 @command("port", "List port mappings of a container")
-@click.argument("container", shell_complete=completion.running_containers)
+@click.argument("container", shell_complete=complete_names("running_containers"))
 @click.argument("private_port", required=False, metavar="[PORT[/PROTOCOL]]")
 @pass_session
 def port(session: Session, container: str, private_port: str | None) -> None:

@@ -7,8 +7,15 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
+from rootless.cli.declaration import (
+    Session,
+    command,
+    complete_names,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.engine import verbs
 
 TYPE_CHECKING = False
@@ -56,7 +63,7 @@ _LISTS = {"A": "added", "C": "changed", "D": "deleted"}
 @switch_option("-p", "--pause", default=True, help="Freeze a running container meanwhile (default true)")
 @switch_option("-q", "--quiet", help="Show no progress, only the result")
 @switch_option("-s", "--squash", help="Make one layer of the container and all of its image")
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("container", shell_complete=complete_names("containers"))
 @click.argument("name", required=False, metavar="[NAME[:TAG]]")
 @pass_session
 def commit(
@@ -92,7 +99,7 @@ def commit(
     description="A: added, C: changed, D: deleted.",
 )
 @diff_format_option
-@click.argument("container", shell_complete=completion.containers)
+@click.argument("container", shell_complete=complete_names("containers"))
 @pass_session
 def diff(session: Session, format: str | None, container: str) -> None:
     """Print one line per path that the container has changed."""

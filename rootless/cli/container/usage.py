@@ -7,8 +7,15 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, do_for_each, pass_session, switch_option, value_option
+from rootless.cli.declaration import (
+    Session,
+    command,
+    complete_names,
+    do_for_each,
+    pass_session,
+    switch_option,
+    value_option,
+)
 from rootless.cli.run_flags import format_option, limit_options, no_trunc_option
 from rootless.engine import verbs
 
@@ -93,7 +100,7 @@ def _layout(*, trunc: bool) -> Layout[ContainerStats]:
 @switch_option("--no-reset", help="Do not clear the screen between samples")
 @switch_option("--no-stream", help="Print one sample and end")
 @no_trunc_option
-@click.argument("containers", nargs=-1, metavar="[CONTAINER...]", shell_complete=completion.running_containers)
+@click.argument("containers", nargs=-1, metavar="[CONTAINER...]", shell_complete=complete_names("running_containers"))
 @pass_session
 def stats(
     session: Session,
@@ -124,7 +131,9 @@ def stats(
 )
 @limit_options
 @value_option("--restart", metavar="POLICY", help="no, on-failure[:N], always or unless-stopped")
-@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=completion.containers)
+@click.argument(
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("containers")
+)
 @pass_session
 def update(session: Session, /, containers: tuple[str, ...], restart: str | None, **limits: str | int | None) -> int:
     """Change each container; the names of those that were changed are printed."""

@@ -8,15 +8,18 @@ from typing import BinaryIO
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
+from rootless.cli.declaration import (
+    Session,
+    command,
+    complete_names,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.cli.registries import registry_options, take_registry_options
 from rootless.engine import verbs
 from rootless.errors import UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from rootless.engine.context import Engine
 
 _PULL_EXAMPLES = """
 rootless pull debian
@@ -62,20 +65,8 @@ def pull(
 
     options = PullOptions(platform, policy, all_platforms, take_registry_options(flags))
     with PullProgress(quiet=quiet) as progress:
-        image_id = verbs.pull_image(session.engine, image, options, progress=progress.event)
-    output.line(image if all_platforms else _full_name(session.engine, image, image_id))
-
-
-def _full_name(engine: Engine, asked: str, image_id: str) -> str:
-    """The name that the image has now: a short name may have led to another registry than docker.io."""
-    from rootless.image.fields import texts_member
-    from rootless.image.reference import parse_reference
-
-    reference = parse_reference(asked)
-    names = texts_member(verbs.inspect_image(engine, image_id), "RepoTags") or []
-    if reference.digest or not names or reference.familiar() in names:
-        return str(reference)
-    return str(parse_reference(names[0]))
+        pulled = verbs.pull_image(session.engine, image, options, progress=progress.event)
+    output.line(image if all_platforms else pulled.name)
 
 
 @command(
@@ -163,7 +154,7 @@ rootless save --format oci-dir -o layout/ debian:12
     show_default=True,
     help="What to write",
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_names("images"))
 @pass_session
 def save(
     session: Session,

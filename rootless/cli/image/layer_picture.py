@@ -7,8 +7,7 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
+from rootless.cli.declaration import Session, command, complete_names, pass_session, switch_option, value_option
 from rootless.engine import verbs
 
 TYPE_CHECKING = False
@@ -27,7 +26,7 @@ _WIDTH = 60  # characters that are shown of the step that made a layer
 )
 @value_option("--format", metavar="FORMAT", help="'json', or a Go template over the tree")
 @switch_option("--no-trunc", help="Print whole ids and steps")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=completion.images)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_names("images"))
 @pass_session
 def tree(session: Session, format: str | None, no_trunc: bool, images: tuple[str, ...]) -> None:
     """Print the tree of layers, or the document that it is drawn from."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import completion
 from rootless.cli.container.snapshot import diff_format_option, print_changes
-from rootless.cli.declaration import CommandRules, Session, command, pass_session
+from rootless.cli.declaration import CommandRules, Session, command, complete_names, pass_session
 from rootless.engine import verbs
 from rootless.errors import UsageError
 
@@ -17,8 +16,8 @@ from rootless.errors import UsageError
     description="A: added in the second image, C: changed, D: deleted. With one image: what its topmost layer changes.",
 )
 @diff_format_option
-@click.argument("image", shell_complete=completion.images)
-@click.argument("other", required=False, shell_complete=completion.images)
+@click.argument("image", shell_complete=complete_names("images"))
+@click.argument("other", required=False, shell_complete=complete_names("images"))
 @pass_session
 def diff(session: Session, format: str | None, image: str, other: str | None) -> None:
     """Print one line per path that is different."""
@@ -33,7 +32,7 @@ def diff(session: Session, format: str | None, image: str, other: str | None) ->
     examples="rootless image shell debian\nrootless image shell debian du -sh usr\nrootless image shell web tar -c etc",
     rules=CommandRules(command_first=True),
 )
-@click.argument("image", shell_complete=completion.images)
+@click.argument("image", shell_complete=complete_names("images"))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG...]]")
 @pass_session
 def shell(session: Session, image: str, arguments: tuple[str, ...]) -> int:
@@ -44,7 +43,7 @@ def shell(session: Session, image: str, arguments: tuple[str, ...]) -> int:
 @command(
     "mount", "Say how to reach the files of an image", description="A mount of an image could not outlive its shell."
 )
-@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=completion.images)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_names("images"))
 @pass_session
 def mount(session: Session, images: tuple[str, ...]) -> None:
     """Say why there is no such command, and what to use instead. Raises UsageError."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, pass_session, switch_option, value_option
+from rootless.cli.declaration import Session, command, complete_names, pass_session, switch_option, value_option
 from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
 from rootless.engine import verbs
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 @format_option
 @no_trunc_option
 @switch_option("-q", "--quiet", help="Only print ids")
-@click.argument("names", nargs=-1, metavar="[REPOSITORY[:TAG]]...", shell_complete=completion.images)
+@click.argument("names", nargs=-1, metavar="[REPOSITORY[:TAG]]...", shell_complete=complete_names("images"))
 @pass_session
 def ls(
     session: Session,
@@ -65,7 +64,7 @@ def ls(
 
 @command("inspect", "Display detailed information on images")
 @value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
-@click.argument("names", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
+@click.argument("names", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_names("images"))
 @pass_session
 def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int:
     """Print each image as JSON, or as the template says."""
@@ -82,7 +81,7 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
 @switch_option("-H", "--human", default=True, help="Sizes and times for people (default true)")
 @no_trunc_option
 @switch_option("-q", "--quiet", help="Only print ids")
-@click.argument("image", shell_complete=completion.images)
+@click.argument("image", shell_complete=complete_names("images"))
 @pass_session
 def history(session: Session, format: str | None, human: bool, no_trunc: bool, quiet: bool, image: str) -> None:
     """Print one line per step that made the image, newest first."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from rootless import output
-from rootless.cli import completion
-from rootless.cli.declaration import Session, command, do_for_each, pass_session, switch_option
+from rootless.cli.declaration import Session, command, complete_names, do_for_each, pass_session, switch_option
 from rootless.cli.run_flags import confirm, filter_option_prune, force_option
 from rootless.engine import verbs
 from rootless.errors import NotFound
@@ -30,7 +29,7 @@ def _print_removed(removed: RemovedImage) -> None:
 @switch_option(
     "-f", "--force", help="Remove it even when stopped containers or several names use it; unknown is no error"
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=completion.images)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_names("images"))
 @pass_session
 def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
     """Take each name away, and the image with its last name."""
@@ -50,7 +49,7 @@ def rm(session: Session, force: bool, images: tuple[str, ...]) -> int:
     ("image tag", "tag"),
     "Give an image a further name",
 )
-@click.argument("source", metavar="IMAGE", shell_complete=completion.images)
+@click.argument("source", metavar="IMAGE", shell_complete=complete_names("images"))
 @click.argument("target", metavar="NAME[:TAG]")
 @pass_session
 def tag(session: Session, source: str, target: str) -> None:
@@ -62,7 +61,7 @@ def tag(session: Session, source: str, target: str) -> None:
     ("image untag", "untag"),
     "Take names away from an image, and keep the image",
 )
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.images)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names("images"))
 @pass_session
 def untag(session: Session, names: tuple[str, ...]) -> int:
     """Take each name away, and keep the image, which may have no name then."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootless.engine import events
-from rootless.engine.image.image_names import familiar, find, qualify, registries, registry_access, repo_digests
-from rootless.engine.image_types import PullEvent, PullOptions
+from rootless.engine.image.image_names import familiar, find, qualify, registries, registry_access, repo_digests, tags
+from rootless.engine.image_types import PulledImage, PullEvent, PullOptions
 from rootless.engine.transfer.image_bring import bring
 from rootless.errors import ImageNotFound, InvalidInput, RegistryError, UsageError
 from rootless.image.digest import digest_of
@@ -52,8 +52,8 @@ def pull_image(
     options: PullOptions | None = None,
     *,
     progress: Callable[[PullEvent], None] | None = None,
-) -> str:
-    """Bring an image into the store, and return its id ("sha256:…"), or with all_platforms the digest of the index.
+) -> PulledImage:
+    """Bring an image into the store.
 
     progress is called from this thread only. Raises UsageError, ImageNotFound, RegistryError, AuthenticationError,
     InvalidInput, DigestMismatch, HostLimit (disk full).
@@ -68,14 +68,14 @@ def pull_image(
     return pulled
 
 
-def _by_policy(engine: Engine, text: str, options: PullOptions, say: Callable[[PullEvent], None]) -> str:
-    """The id of the image that the policy asks for: of the one in the store, or of the registry's, which is pulled."""
+def _by_policy(engine: Engine, text: str, options: PullOptions, say: Callable[[PullEvent], None]) -> PulledImage:
+    """The image that the policy asks for: of the one in the store, or of the registry's, which is pulled."""
     policy = options.policy
     wanted = parse_platform(options.platform) if options.platform else host_platform()
     is_asked = bool(options.platform)
     here = find(engine, text) if policy != "always" else None
     if here is not None and policy in ("missing", "never") and (not is_asked or _fits(here.config, wanted)):
-        return here.config_digest
+        return _here(engine, text, here)
     if policy == "never":
         raise ImageNotFound(f"no such image: '{text}'", hint=f"pull it with `rootless pull {text}`")
     reference, why = qualify(engine, text)
@@ -88,12 +88,24 @@ def _by_policy(engine: Engine, text: str, options: PullOptions, say: Callable[[P
         if here is None or policy != "newer":
             raise
         engine.warn(f"using the local image, since the registry was not reached: {e.message}")
-        return here.config_digest
+        return _here(engine, text, here)
     pull = _Pull(engine, reference, wanted, is_asked, here, say)
     try:
-        return _pull_all(pull, source) if options.all_platforms else _pull_one(pull, source)
+        pulled = _pull_all(pull, source) if options.all_platforms else _pull_one(pull, source)
+        return PulledImage(pulled, str(reference))
     finally:
         source.close()
+
+
+def _here(engine: Engine, text: str, image: ImageEntry) -> PulledImage:
+    """The image of the store that `text` means; where that is an id, the first of its names."""
+    try:
+        name = str(qualify(engine, text)[0])
+    except UsageError:
+        name = text
+    if name not in image.names and (named := tags(image)):
+        name = named[0]
+    return PulledImage(image.config_digest, name)
 
 
 def _open(engine: Engine, reference: Reference, options: RegistryOptions) -> RegistrySource:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from rootless.engine.report_types import CachePruned
 from rootless.errors import UsageError
 from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rootless.engine.context import Engine
+    from rootless.engine.report_types import CachePruned
 
 
 def prune_build_cache(
@@ -25,6 +25,7 @@ def prune_build_cache(
     and cache mounts. filters: until=DURATION, for records that were not used for so long; keep: a size of records that
     may stay. Raises UsageError.
     """
+    from rootless.engine.report_types import CachePruned
     from rootless.storage.store.gc import collect_garbage
     from rootless.units import parse_size
 

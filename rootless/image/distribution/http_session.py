@@ -20,19 +20,8 @@ from rootless.image.distribution.answers import (
     retry_after,
     speaks_no_tls,
 )
-from rootless.image.distribution.auth import find_credentials, parse_credentials
-from rootless.image.distribution.connection_guard import guard_pool, literal_objection
 from rootless.image.distribution.shortnames import host_name, is_loopback
 from rootless.image.distribution.tls import make_context
-from rootless.image.distribution.token import (
-    check_realm,
-    is_trusted_realm,
-    parse_challenges,
-    parse_token,
-    refresh_form,
-    scopes_of,
-    token_url,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,6 +243,8 @@ class RegistrySession:
 
     def _check_redirect(self, url: str, location: str) -> str:
         """Where a redirect leads. Raises RegistryError when that is no place for us to go."""
+        from rootless.image.distribution.connection_guard import literal_objection
+
         try:
             url = urljoin(url, location)
             parts = urlsplit(url)
@@ -315,6 +306,9 @@ class RegistrySession:
 
     def _authorize(self, demands: list[str], refused: Secret | None, text: str) -> None:
         """Get a token, or the user's password, as a 401 demands. refused: the header that was sent with the request."""
+        # What deals with credentials is loaded by a 401 only: many registries give their images to anyone
+        from rootless.image.distribution.token import parse_challenges
+
         with self._lock:
             if self._authorization is not None and self._authorization is not refused:
                 return  # another thread has just got a new one: the caller tries that
@@ -332,6 +326,8 @@ class RegistrySession:
 
     def _get_token(self, challenge: Challenge) -> Secret:
         from urllib3.exceptions import HTTPError
+
+        from rootless.image.distribution.token import check_realm, is_trusted_realm, parse_token, scopes_of, token_url
 
         plain = self._scheme == "http"
         realm = check_realm(challenge.parameters["realm"], self.host, registry_is_plain=plain)
@@ -363,10 +359,14 @@ class RegistrySession:
         self, challenge: Challenge, realm: str, credentials: Credentials, scopes: Sequence[str]
     ) -> BaseHTTPResponse:
         """The answer to a POST that exchanges an identity token for an access token (docker's OAuth2 extension)."""
+        from rootless.image.distribution.token import refresh_form
+
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return self._send("POST", realm, headers, refresh_form(challenge, scopes, credentials.secret))
 
     def _credentials(self, host: str, *, own: bool = True) -> Credentials | None:
+        from rootless.image.distribution.auth import find_credentials, parse_credentials
+
         if own and self._access.credentials is not None:
             return parse_credentials(self._access.credentials)
         return find_credentials(host, self._repository if own else "", authfile=self._access.authfile)
@@ -432,7 +432,11 @@ class RegistrySession:
                 ssl_context=context, timeout=timeout, maxsize=_KEPT, blocksize=_BLOCK, assert_hostname=hostname
             )
             # The registry itself is the user's word; where others send us is judged, except what a proxy resolves
-            return pool if ours else guard_pool(pool)
+            if ours:
+                return pool
+            from rootless.image.distribution.connection_guard import guard_pool
+
+            return guard_pool(pool)
         user = urlsplit(through)
         headers = None
         if user.username:

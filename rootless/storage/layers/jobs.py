@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
-from rootless.records.rootfs import RootfsPlan
 from rootless.storage.layers.layer_record import LayerContent, LostAttributes
 from rootless.storage.worker_jobs import QuietJob
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import ClassVar
 
+    from rootless.records.rootfs import RootfsPlan
     from rootless.storage.worker_jobs import Json
 
 
@@ -311,6 +311,8 @@ class Changed:
     @classmethod
     def from_json(cls, fields: Fields) -> Changed:
         """The reverse of `to_json`."""
+        from rootless.records.rootfs import RootfsPlan
+
         container_map = IdMap.from_fields(fields.require_member("container_map"))
         plan = RootfsPlan.from_json(fields.require_member("plan"))
         return cls(plan, container_map, fields.texts("exclude"))

@@ -16,8 +16,8 @@ from tests.house import TracedCopy
 from tests.integration.image.conftest import Registry
 
 RUN = 136
-PULL = 93
-BUILD = 183
+PULL = 87
+BUILD = 182
 LISTING = 53
 OF_THE_HOST = ("host/cgroups", "host/dbus", "host/scope", "runtime/cgroups/", "storage/drivers/", "storage/owners/")
 

@@ -254,9 +254,9 @@ def test_cve_2020_15157_a_realm_on_a_link_local_address_gets_no_request(fake: Fa
 def test_the_password_is_not_sent_to_a_foreign_realm(
     fake: FakeRegistry, other: FakeRegistry, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rootless.image.distribution import http_session
+    from rootless.image.distribution import token
 
-    monkeypatch.setattr(http_session, "is_trusted_realm", lambda realm, host: False)  # both are loopback here
+    monkeypatch.setattr(token, "is_trusted_realm", lambda realm, host: False)  # both are loopback here
     token_server(fake, f"http://{other.address}/token", [])
     seen: list[dict[str, str]] = []
     token_server(other, "", seen)
