@@ -1,7 +1,8 @@
 """Carries out the stages of a graph: those that do not need each other side by side, each in a thread.
 
 The threads only hash, plan and wait, because what a step does happens in worker processes. The first failure ends the
-build: the workers of the other stages are closed, which wakes the threads that wait for them.
+build: the workers of the other stages are closed, which wakes the threads that wait for them. Which stages are needed
+may show late: an ONBUILD trigger of a base image may copy from one that nothing else needs.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import os
 import queue
 import threading
 
+from rootless.builder.dockerfile.parser import parse_triggers
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.steps import bases
 from rootless.builder.steps.stage import StageRun
+from rootless.image import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.graph import Graph, Node, Source
     from rootless.builder.dockerfile.instructions import Instruction
@@ -33,25 +38,40 @@ class Solver:
         self._platform = platform
         self._build_args = build_args
         self._states: dict[int, BuildState] = {}
+        self._bases: dict[int, BuildState] = {}  # what stages stand on that have not ended yet
         self._images: dict[tuple[str, str], BuildState] = {}
         self._lock = threading.Lock()
         self._image_lock = threading.Lock()
 
     def solve(self) -> BuildState:
         """Carry out every needed stage; return the state of the target. Raises what the first failing step raises."""
-        order = self._graph.order
         jobs = self._session.options.jobs or os.cpu_count() or 1
-        if jobs == 1 or len(order) == 1:
-            for node in order:
-                self._states[node.stage.position] = self._stage(node)
+        if jobs == 1 or len(self._graph.order) == 1:
+            while ready := self._ready(frozenset()):
+                self._note(ready[0].stage.position, self._stage(ready[0]))
         else:
             self._in_threads(jobs)
         return self._states[self._graph.target.stage.position]
 
+    def _ready(self, begun: Collection[int]) -> list[Node]:
+        """The needed stages that can be carried out now, without those that have `begun` (indices)."""
+        with self._lock:
+            return [
+                node
+                for node in self._graph.order
+                if node.stage.position not in self._states
+                and node.stage.position not in begun
+                and node.needs <= self._states.keys()
+            ]
+
+    def _note(self, index: int, state: BuildState | None) -> None:
+        if state is not None:
+            with self._lock:
+                self._states[index] = state
+
     def _in_threads(self, jobs: int) -> None:
-        waiting = {node.stage.position: node for node in self._graph.order}
-        ended: queue.SimpleQueue[tuple[int, BuildState | BaseException]] = queue.SimpleQueue()
-        running = 0
+        ended: queue.SimpleQueue[tuple[int, BuildState | BaseException | None]] = queue.SimpleQueue()
+        running: set[int] = set()
 
         def work(node: Node) -> None:
             try:
@@ -60,28 +80,42 @@ class Solver:
                 ended.put((node.stage.position, e))
 
         failure: BaseException | None = None
-        while waiting or running:
-            ready = [n for n in waiting.values() if n.needs <= self._states.keys()] if failure is None else []
-            for node in ready[: jobs - running]:
-                del waiting[node.stage.position]
+        while True:
+            ready = self._ready(running) if failure is None else []
+            for node in ready[: jobs - len(running)]:
+                running.add(node.stage.position)
                 threading.Thread(target=work, args=(node,), daemon=True).start()
-                running += 1
             if not running:
                 break
             index, result = ended.get()
-            running -= 1
+            running.discard(index)
             if not isinstance(result, BaseException):
-                with self._lock:
-                    self._states[index] = result
+                self._note(index, result)
             elif failure is None:
                 failure = result
                 self._session.workers.close()  # this ends what the other stages run; their errors are dropped
         if failure is not None:
             raise failure
 
-    def _stage(self, node: Node) -> BuildState:
+    def _stage(self, node: Node) -> BuildState | None:
+        """The state at the end of a stage. None where the ONBUILD triggers of its base need stages that are not built
+        yet: the graph has these then, and the stage is to be carried out again after them."""
+        index = node.stage.position
+        with self._lock:
+            base = self._bases.get(index)
+        if base is None:
+            label = StageRun(self._session, self._graph, node, is_only=len(self._graph.order) == 1).label
+            base = self._base(node, label)
+            texts = fields.texts_member(base.config, "OnBuild") or []
+            triggers = parse_triggers(texts, node.base.name, self._graph.dockerfile.directives.escape)
+            with self._lock:
+                self._bases[index] = base
+                if triggers:
+                    self._graph = self._graph.with_triggers(index, triggers)
+                    node = self._graph.node(index)
+                    if not node.needs <= self._states.keys():
+                        return None
         stage = StageRun(self._session, self._graph, node, is_only=len(self._graph.order) == 1)
-        base = self._base(node, stage.label)
         return stage.carry_out(base, self._finder, self._build_args)
 
     def _base(self, node: Node, label: str) -> BuildState:
@@ -108,13 +142,7 @@ class Solver:
         if source.kind == "stage":
             assert source.stage is not None
             with self._lock:
-                if source.stage in self._states:
-                    return self._states[source.stage]
-            # Only an ONBUILD trigger of the base can name a stage that is not there: the plan was made before the base
-            # was read
-            from rootless.errors import UsageError
-
-            raise UsageError(f"stage '{name}' is not built before this one", hint="name it in the Dockerfile itself")
+                return self._states[source.stage]
         if source.kind == "scratch":
             return bases.scratch(self._session, self._platform)
         return self._named(source, self._platform, None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from rootless.builder.dockerfile import variables
 from rootless.builder.dockerfile.instructions import (
@@ -97,8 +98,9 @@ def word(text: str, values: Mapping[str, str], place: Place, escape: str) -> str
 class Scope:
     """The variables of one stage, whose instructions are given in order to `expand`, and then to `enter`.
 
-    environment: what ENV has set, the base's included; arguments: what ARG has declared; variables: both, where the
-    later declaration of a name wins. escape: the Dockerfile's escape character; build_args: values of --build-arg.
+    environment: what ENV has set, the base's included; arguments: what ARG has declared, in the stage and, as
+    `inherited`, in the stages that it stands on; variables: both, where the later declaration of a name wins. escape:
+    the Dockerfile's escape character; build_args: values of --build-arg.
     """
 
     def __init__(
@@ -108,10 +110,12 @@ class Scope:
         environment: Mapping[str, str],
         global_args: Mapping[str, str],
         build_args: Mapping[str, str],
+        inherited: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.environment = dict(environment)
-        self.arguments: dict[str, str] = {}
-        self.variables = dict(environment)
+        self.arguments = dict(inherited)
+        # BuildKit sets the ENV of the base's config anew in each stage, so that it wins over an inherited ARG
+        self.variables = {**inherited, **environment}
         self._expanded = 0
         self._escape = escape
         self._global_args = global_args

@@ -6,7 +6,7 @@ FROM sees the stages above it; COPY --from and RUN --mount=from= see all of them
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -37,7 +37,8 @@ class Node(NamedTuple):
 
     base: what it stands on; uses: what it copies from or mounts; needs: the indices of the stages among these, which
     are built before it; platform: of FROM --platform, None without. Where `base` is a named context that replaces the
-    stage, the stage's instructions are left out.
+    stage, the stage's instructions are left out. triggers: the ONBUILD instructions of the base, which come first; they
+    are known only when the base is there (`Graph.with_triggers`).
     """
 
     stage: Stage
@@ -45,22 +46,25 @@ class Node(NamedTuple):
     uses: tuple[Source, ...]
     needs: frozenset[int]
     platform: Platform | None
+    triggers: tuple[Instruction, ...] = ()
 
     @property
     def instructions(self) -> tuple[Instruction, ...]:
         """The instructions that are carried out on the base."""
-        return () if self.base.kind == "context" and self.base.name == self.stage.name else self.stage.instructions
+        is_replaced = self.base.kind == "context" and self.base.name == self.stage.name
+        return self.triggers if is_replaced else (*self.triggers, *self.stage.instructions)
 
 
 class Graph(NamedTuple):
     """What is built of a Dockerfile.
 
-    order: the needed stages, each behind those that it needs; stages that do not need each other may run side by side.
-    target: the stage whose state is the result; global_args: the values of the ARGs before the first FROM;
-    unused_build_args: names of --build-arg that no ARG declares.
+    nodes: all stages, by index; order: the needed ones, each behind those that it needs; stages that do not need each
+    other may run side by side. target: the stage whose state is the result; global_args: the values of the ARGs before
+    the first FROM; unused_build_args: names of --build-arg that no ARG declares.
     """
 
     dockerfile: Dockerfile
+    nodes: tuple[Node, ...]
     order: tuple[Node, ...]
     target: Node
     global_args: dict[str, str]
@@ -72,8 +76,19 @@ class Graph(NamedTuple):
         return self.names.resolve(name, place)
 
     def node(self, index: int) -> Node:
-        """The needed stage whose index is `index`. Raises StopIteration for a stage that is not needed."""
-        return next(node for node in self.order if node.stage.position == index)
+        """The stage whose index is `index`."""
+        return self.nodes[index]
+
+    def with_triggers(self, index: int, triggers: Sequence[Instruction]) -> Graph:
+        """The graph in which the stage `index` begins with `triggers`, the ONBUILD instructions of its base.
+
+        What they copy from or mount is needed before that stage: further stages may have to be built, of which the file
+        itself shows no need. Raises DockerfileError for a cycle, and for an index that is no stage.
+        """
+        node = _using(self.nodes[index]._replace(triggers=tuple(triggers)), self.names)
+        nodes = tuple(node if each.stage.position == index else each for each in self.nodes)
+        target = self.target.stage.position
+        return self._replace(nodes=nodes, order=_order(nodes, self.names, target), target=nodes[target])
 
 
 class _Names(NamedTuple):
@@ -145,7 +160,7 @@ def plan(dockerfile: Dockerfile, wanted: Wanted) -> Graph:
             above[stage.name] = stage.position
     order = _order(nodes, names, target)
     unused = _unused(wanted.build_args, dockerfile.global_args, order)
-    return Graph(dockerfile, order, nodes[target], values, unused, names)
+    return Graph(dockerfile, tuple(nodes), order, nodes[target], values, unused, names)
 
 
 def _target(names: _Names, target: str) -> int:
@@ -165,12 +180,18 @@ def _node(stage: Stage, names: _Names, above: Mapping[str, int], values: Mapping
     if stage.name and stage.name in names.contexts:
         return Node(stage, Source("context", None, stage.name), (), frozenset(), platform)
     base = _base(start, expand.word(start.base, values, start.place, escape), names, above)
-    uses = tuple(dict.fromkeys(names.resolve(name, place) for name, place in froms(stage.instructions)))
-    needs = frozenset(source.stage for source in (base, *uses) if source.stage is not None)
+    return _using(Node(stage, base, (), frozenset(), platform), names)
+
+
+def _using(node: Node, names: _Names) -> Node:
+    """The node with what its instructions use, and the stages that it needs for that. Raises DockerfileError."""
+    stage, named = node.stage, froms(node.instructions)
+    uses = tuple(dict.fromkeys(names.resolve(name, place) for name, place in named))
+    needs = frozenset(source.stage for source in (node.base, *uses) if source.stage is not None)
     if stage.position in needs:
-        place = next(place for name, place in froms(stage.instructions) if names.stage(name) == stage.position)
+        place = next(place for name, place in named if names.stage(name) == stage.position)
         raise DockerfileError(place, f"stage '{stage.name or stage.position}' copies from itself")
-    return Node(stage, base, uses, needs, platform)
+    return node._replace(uses=uses, needs=needs)
 
 
 def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform | None:
@@ -213,7 +234,7 @@ def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
     return found
 
 
-def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
+def _order(nodes: Sequence[Node], names: _Names, target: int) -> tuple[Node, ...]:
     """The needed stages, each behind those that it needs. Raises DockerfileError for a cycle.
 
     The search is depth first, without recursion: a Dockerfile may have more stages than Python's stack has frames.
@@ -236,11 +257,11 @@ def _order(nodes: list[Node], names: _Names, target: int) -> tuple[Node, ...]:
     return tuple(order)
 
 
-def _raise_cycle(nodes: list[Node], names: _Names, indices: list[int]) -> None:
+def _raise_cycle(nodes: Sequence[Node], names: _Names, indices: list[int]) -> None:
     place = next(  # FROM names only stages above it, so every cycle has a --from, whose place the error shows
         place
         for index, following in itertools.pairwise(indices)
-        for name, place in froms(nodes[index].stage.instructions)
+        for name, place in froms(nodes[index].instructions)
         if names.stage(name) == following
     )
     way = [f"'{nodes[index].stage.name or index}'" for index in indices]

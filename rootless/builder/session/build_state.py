@@ -31,7 +31,8 @@ class BuildState(NamedTuple):
 
     layers: bottom first; config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time,
     in seconds, that files without a time of their own get, and the image's `created`; has_cmd: CMD was given in this
-    stage (an ENTRYPOINT after FROM takes an inherited CMD away); extra: further members of the image config's document.
+    stage (an ENTRYPOINT after FROM takes an inherited CMD away); extra: further members of the image config's document;
+    arguments: what ARG has declared by the end of a stage, for the stages that stand on it, and for no image.
     """
 
     platform: Platform
@@ -42,6 +43,7 @@ class BuildState(NamedTuple):
     author: str = ""
     has_cmd: bool = False
     extra: Fields = {}
+    arguments: Mapping[str, str] = MappingProxyType({})
 
     @property
     def chain_ids(self) -> list[str]:

@@ -7,12 +7,10 @@ from typing import Protocol
 
 from rootless.builder.dockerfile import expand, texts
 from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, name_of
-from rootless.builder.dockerfile.parser import parse_triggers
 from rootless.builder.dockerfile.problems import DockerfileError, excerpt
 from rootless.builder.session.build_session import StepRun
 from rootless.builder.steps import config_steps, run_step
 from rootless.errors import RootlessError
-from rootless.image import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,17 +76,18 @@ class StageRun:
     def carry_out(self, base: BuildState, finder: StageFinder, build_args: dict[str, str]) -> BuildState:
         """The state after the last instruction. Raises StepError.
 
-        base: the state that the stage stands on, whose ONBUILD triggers come first; build_args: values of --build-arg.
+        base: the state that the stage stands on, whose ONBUILD triggers the node has; build_args: values of
+        --build-arg.
         """
-        triggers = parse_triggers(fields.texts_member(base.config, "OnBuild") or [], self._node.base.name, self._escape)
         state = base._replace(config={k: v for k, v in base.config.items() if k != "OnBuild"}, has_cmd=False)
         scope = expand.Scope(
             escape=self._escape,
             environment=expand.environment(state.env),
             global_args=self._graph.global_args,
             build_args=build_args,
+            inherited=base.arguments,
         )
-        instructions = (*triggers, *self._node.instructions)
+        instructions = self._node.instructions
         count = 1 + sum(isinstance(each, _WORK) for each in instructions)
         position = 1
         for written in instructions:
@@ -112,7 +111,7 @@ class StageRun:
                 if step is not None:
                     step.error(e.message)
                 raise StepError(e, step.title if step is not None else name_of(written), written, before) from e
-        return state
+        return state._replace(arguments=dict(scope.arguments))
 
 
 def _work(run: StepRun, instruction: Instruction, find: Finder, scope: expand.Scope) -> BuildState:

@@ -71,6 +71,69 @@ COPY --from=fails /bin /b
 
 
 @pytest.mark.once
+def test_arguments_reach_the_stages_that_stand_on_theirs(build: Build, busybox: Runner) -> None:
+    text = """
+FROM busybox AS a
+ARG V=1 E=argument
+ENV E=$V-environment
+FROM a AS b
+ARG W=$V-$E
+RUN echo "$V $W $E" > /b
+FROM b
+ARG V
+LABEL l=$W
+ONBUILD RUN echo $V
+RUN echo "$V" > /c
+FROM busybox
+COPY --from=b /b /
+COPY --from=2 /c /
+RUN echo "${V-unset}" > /d
+"""
+    build(text, "-t", "inherited")
+    assert read_in(busybox, "inherited", "cat", "/b", "/c", "/d").splitlines() == [
+        "1 1-1-environment 1-environment",
+        "1",
+        "unset",
+    ]
+    assert inspect(busybox, build(text, "-q", "--target", "2").stdout.strip())["Config"]["Labels"] == {
+        "l": "1-1-environment"
+    }
+    build(text, "-t", "given", "--build-arg", "V=2")
+    assert read_in(busybox, "given", "cat", "/b", "/c").splitlines() == ["2 2-2-environment 2-environment", "2"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_triggers_copy_from_stages_and_mount_them(build: Build, busybox: Runner, jobs: str) -> None:
+    """The triggers are those of a base image, of whose needs the Dockerfile shows nothing, and of a stage."""
+    build(
+        """
+FROM busybox
+ONBUILD COPY --from=src /in /out/copied
+ONBUILD RUN --mount=from=mounted,target=/m cp /m/in /out/mounted
+""",
+        *("-t", "triggers"),
+    )
+    text = """
+FROM busybox AS src
+RUN echo src > /in
+FROM src AS mounted
+RUN echo mounted > /in
+FROM busybox AS base
+ONBUILD COPY --from=src /in /out/of-a-stage
+FROM triggers AS whole
+RUN echo own > /out/own
+FROM base
+COPY --from=whole /out/ /out/
+"""
+    build(text, "-t", "triggered", "--jobs", jobs)
+    shown = read_in(busybox, "triggered", "sh", "-c", "cd /out && grep '' *").splitlines()
+    assert shown == ["copied:src", "mounted:mounted", "of-a-stage:src", "own:own"]
+    cycle = build("FROM triggers AS src\nRUN true\n", check=False)
+    assert "copies from itself" in cycle.stderr and cycle.returncode == 125
+
+
+@pytest.mark.once
 def test_the_config(build: Build, busybox: Runner) -> None:
     text = """
 ARG VERSION=1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rootless.builder.dockerfile import graph
 from rootless.builder.dockerfile.graph import Graph, Source, Wanted
-from rootless.builder.dockerfile.parser import parse
+from rootless.builder.dockerfile.parser import parse, parse_triggers
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.errors import UsageError
 from rootless.image.platform import Platform
@@ -52,6 +52,32 @@ def test_from_sees_only_the_stages_above() -> None:
     assert plan("FROM 0\n").target.base == Source("image", None, "0")  # an index is no name of an image's base
     twice = plan("FROM x AS a\nFROM y AS a\nFROM a\n")
     assert twice.target.base.stage == 1
+
+
+def test_triggers_of_a_base_bring_further_stages_in() -> None:
+    text = "FROM x AS src\nFROM y AS other\nCOPY --from=src 1 2\nFROM base\nRUN true\n"
+    found = plan(text)
+    assert names(found) == ["2"]
+    triggers = parse_triggers(["COPY --from=src 1 2", "RUN --mount=from=other,target=/m true"], "base")
+    more = found.with_triggers(2, triggers)
+    assert names(more) == ["src", "other", "2"]
+    assert more.target.needs == {0, 1} and more.target == more.node(2)
+    assert more.target.instructions == (*triggers, *found.target.instructions)
+    assert names(found) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "problem"),
+    [
+        ("COPY --from=last 1 2", "stages need each other: 'last' → 'first' → 'last'"),
+        ("COPY --from=first 1 2", "stage 'first' copies from itself"),
+        ("COPY --from=7 1 2", "no build stage 7"),
+    ],
+)
+def test_triggers_of_a_base_that_close_a_cycle_are_refused(trigger: str, problem: str) -> None:
+    found = plan("FROM base AS first\nFROM x AS last\nCOPY --from=first 1 2\n")
+    with pytest.raises(DockerfileError, match=problem):
+        found.with_triggers(0, parse_triggers([trigger], "base"))
 
 
 def test_copy_sees_stages_below_too() -> None:
