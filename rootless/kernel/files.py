@@ -93,7 +93,19 @@ def mkdirs_in_root(rootfd: int, path: str, mode: int) -> int:
     try:
         return open_in_root(rootfd, path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
-        return _Walk(rootfd).open(path, os.O_PATH | os.O_DIRECTORY, mode, make_directories=True)
+        return _Walk(rootfd, mode).open(path, os.O_PATH | os.O_DIRECTORY, 0)
+
+
+def make_file_in_root(rootfd: int, path: str, mode: int, directory_mode: int) -> int:
+    """Make the empty file `path` and its missing parents inside `rootfd`; O_PATH fd of the file. One that is there is
+    taken as it is.
+
+    Links are followed as in a chroot; a dangling one, also as the last name, gets its target made, inside the root too.
+    Raises NotADirectoryError when a name on the way is something else.
+    """
+    flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+    os.close(_Walk(rootfd, directory_mode).open(path, flags, mode))
+    return open_in_root(rootfd, path, os.O_PATH)
 
 
 class _Walk:
@@ -104,23 +116,25 @@ class _Walk:
     with O_NOFOLLOW, and links are resolved here, where their targets can be kept inside.
     """
 
-    __slots__ = ("links", "root", "stack")
+    __slots__ = ("directory_mode", "links", "root", "stack")
 
-    def __init__(self, rootfd: int) -> None:
+    def __init__(self, rootfd: int, directory_mode: int | None = None) -> None:
+        """directory_mode: of missing directories on the way, which are made then; None makes none."""
         self.root = rootfd
+        self.directory_mode = directory_mode
         self.stack: list[int] = []
         self.links = 0
 
-    def open(self, path: str, flags: int, mode: int, *, make_directories: bool = False) -> int:
+    def open(self, path: str, flags: int, mode: int) -> int:
         try:
-            return self._open(path, flags, mode, make_directories)
+            return self._open(path, flags, mode)
         except OSError as e:
             e.filename = path
             raise
         finally:
             self._reset()
 
-    def _open(self, path: str, flags: int, mode: int, make_directories: bool) -> int:
+    def _open(self, path: str, flags: int, mode: int) -> int:
         todo = _names(path)
         if path.endswith("/"):
             flags |= os.O_DIRECTORY
@@ -131,12 +145,12 @@ class _Walk:
                     os.close(self.stack.pop())
                 continue
             last = not todo
-            fd = self._look(name, mode if make_directories else None, missing_ok=last and bool(flags & os.O_CREAT))
+            fd = self._look(name, missing_ok=last and bool(flags & os.O_CREAT))
             if fd is None:
                 return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self._here())
             if stat.S_ISLNK(os.fstat(fd).st_mode) and not (last and flags & os.O_NOFOLLOW):
                 self._follow(fd, todo)
-            elif last and not (make_directories and flags & os.O_DIRECTORY):
+            elif last and not (self.directory_mode is not None and flags & os.O_DIRECTORY):
                 os.close(fd)
                 # The name is looked up a second time, since an O_PATH fd cannot be read. A link that was put in its
                 # place since then is not followed: O_NOFOLLOW answers ELOOP.
@@ -150,8 +164,9 @@ class _Walk:
     def _here(self) -> int:
         return self.stack[-1] if self.stack else self.root
 
-    def _look(self, name: str, mode: int | None, *, missing_ok: bool) -> int | None:
-        """O_PATH fd of `name`; None when it is missing and may be; with a mode a missing directory is made."""
+    def _look(self, name: str, *, missing_ok: bool) -> int | None:
+        """O_PATH fd of `name`; None when it is missing and may be; else a missing directory is made where that is
+        wanted."""
         # O_PATH opens nothing: an image may have a FIFO here, whose open(2) would wait for its other end forever, or a
         # device, which acts when it is opened.
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -160,10 +175,10 @@ class _Walk:
         except FileNotFoundError:
             if missing_ok:
                 return None
-            if mode is None:
+            if self.directory_mode is None:
                 raise
         try:
-            os.mkdir(name, mode, dir_fd=self._here())
+            os.mkdir(name, self.directory_mode, dir_fd=self._here())
         except FileExistsError:
             pass
         return os.open(name, flags, dir_fd=self._here())

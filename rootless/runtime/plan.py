@@ -59,6 +59,19 @@ _PROPAGATION = {
     "runbindable": kernel.MS_UNBINDABLE | kernel.MS_REC,
 }
 
+# cgroup-v2.rst, "Mounting": they belong to the whole hierarchy, and the kernel ignores them in a cgroup namespace
+_CGROUP_OPTIONS = frozenset(
+    (
+        "nsdelegate",
+        "favordynmods",
+        "nofavordynmods",
+        "memory_localevents",
+        "memory_recursiveprot",
+        "memory_hugetlb_accounting",
+        "pids_localevents",
+    )
+)
+
 _IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.auto_msgmni")
 
 
@@ -158,7 +171,9 @@ def _mount(entry: OciMount, own: set[str], facts: RootFacts) -> Operation:
         options.filesystem = [w for w in options.filesystem if not _is_unmapped_gid(w, facts)]
         return Devpts(destination, options)
     if fstype in ("cgroup", "cgroup2"):
-        options.filesystem = []
+        unknown = [word for word in options.filesystem if word not in _CGROUP_OPTIONS]
+        if unknown:
+            raise InvalidInput(f"mount '{destination}': unknown option '{unknown[0]}' for a cgroup")
         return Cgroup(destination, options, own_namespace="cgroup" in own)
     return Filesystem(fstype, source or None, destination, options)
 

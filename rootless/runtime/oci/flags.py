@@ -199,6 +199,12 @@ _BUNDLE = TextFlag("-b --bundle", "Directory of config.json (default: .).", meta
 
 _CREATE = (
     _BUNDLE,
+    TextFlag(
+        "-f --config",
+        "Configuration, from the bundle on where the path is relative (crun's flag).",
+        metavar="FILE",
+        default="config.json",
+    ),
     _PID_FILE,
     _CONSOLE_SOCKET,
     _PRESERVE_FDS,

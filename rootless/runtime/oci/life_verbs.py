@@ -39,7 +39,8 @@ _KILL_PATIENCE = 10.0
 
 
 class CreateOptions:
-    """The flags of create and run. bundle: the directory of config.json.
+    """The flags of create and run. bundle: the directory in which relative paths start; config_path: of the
+    configuration, config.json of the bundle unless another file is named.
 
     pid_file, console_socket: paths, None without; preserve_fds: how many fds from 3 on the command gets; keyring: make
     a session keyring; pivot: False moves the root instead (the old root is an initramfs); notify: the address in our
@@ -49,6 +50,7 @@ class CreateOptions:
     __slots__ = (
         "bundle",
         "cgroups",
+        "config_path",
         "console_socket",
         "detach",
         "keep",
@@ -59,8 +61,9 @@ class CreateOptions:
         "preserve_fds",
     )
 
-    def __init__(self, bundle: str) -> None:
+    def __init__(self, bundle: str, config: str = "config.json") -> None:
         self.bundle = os.path.abspath(bundle)
+        self.config_path = os.path.join(self.bundle, config)
         self.cgroups = Policy()
         self.pid_file: str | None = None
         self.console_socket: str | None = None
@@ -74,7 +77,7 @@ class CreateOptions:
 
 def create(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> None:
     """Make the container and leave it waiting at its gate."""
-    config, content = _read_config(options.bundle)
+    config, content = _read_config(options.config_path)
     _check_terminal(config, options, detached=True)
     record = _new_record(records, container_id, options.bundle, config, content)
     try:
@@ -138,7 +141,7 @@ def _open_gate(record: OciRecord, config: OciConfig, warn: Warn) -> None:
 
 def run(records: Records, container_id: str, options: CreateOptions, warn: Warn) -> int:
     """create and start in one process; the exit status, 0 when detached. Attached, the container is deleted then."""
-    config, content = _read_config(options.bundle)
+    config, content = _read_config(options.config_path)
     _check_terminal(config, options, detached=options.detach)
     record = _new_record(records, container_id, options.bundle, config, content)
     try:
@@ -287,9 +290,8 @@ def map_of(config: OciConfig) -> IdMap | None:
     return IdMap(uids, gids, "single" if single else "range")
 
 
-def _read_config(bundle: str) -> tuple[OciConfig, bytes]:
-    """The configuration of a container to be made, and config.json as it is now. Raises InvalidInput."""
-    path = os.path.join(bundle, "config.json")
+def _read_config(path: str) -> tuple[OciConfig, bytes]:
+    """The configuration of a container to be made, and its file as it is now. Raises InvalidInput."""
     content = read_content(path)
     config = OciConfig.from_json(parse_json(content, path))
     config.check_host()

@@ -158,7 +158,7 @@ def _options(session: OciSession, values: FlagValues) -> CreateOptions:
     from rootless.runtime.oci.bundle_cgroup import Policy
     from rootless.runtime.oci.life_verbs import CreateOptions
 
-    options = CreateOptions(values.text("bundle"))
+    options = CreateOptions(values.text("bundle"), values.text("config"))
     options.pid_file = values.optional_text("pid_file")
     options.console_socket = values.optional_text("console_socket")
     options.preserve_fds = values.number("preserve_fds") + _listen_fds()
@@ -171,7 +171,7 @@ def _options(session: OciSession, values: FlagValues) -> CreateOptions:
         from rootless.runtime.spec.oci_config import load_config
 
         facts = plan.RootFacts(options.bundle, lambda gid: True, pivot=options.pivot)
-        for line in plan.describe(plan.operations(load_config(options.bundle), facts)):
+        for line in plan.describe(plan.operations(load_config(options.config_path), facts)):
             session.write("debug", line)
     return options
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from rootless.errors import RuntimeFailure
-from rootless.kernel.files import mkdirs_in_root, open_in_root
+from rootless.kernel.files import make_file_in_root, mkdirs_in_root, open_in_root
 from rootless.kernel.procfs import is_procfs
 
 TYPE_CHECKING = False
@@ -69,8 +70,17 @@ def existing(context: RootContext, path: str) -> int | None:
         return None
 
 
+def reopened(context: RootContext, path: str) -> int:
+    """O_PATH fd of `path` inside the root, where something has just been mounted. Raises FileNotFoundError."""
+    fd = existing(context, path)
+    if fd is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return fd
+
+
 def mountpoint(context: RootContext, path: str, *, directory: bool, in_proc: bool = False) -> int:
-    """O_PATH fd of `path` inside the root to mount on, made with its parents when missing (mode 0755, or 0644).
+    """O_PATH fd of `path` inside the root to mount on, made with its parents when missing (mode 0755, or 0644). Of a
+    dangling link in the image the target is made, inside the root too.
 
     CVE-2021-30465, CVE-2024-45310: everything goes by fds that cannot leave the root, and the caller mounts on the fd.
     in_proc: the mount may lie in a procfs. No other may: later processes of the container, and we among them, would
@@ -81,7 +91,10 @@ def mountpoint(context: RootContext, path: str, *, directory: bool, in_proc: boo
         raise in_proc_error(path)
     fd = existing(context, path)
     if fd is None:
-        fd = mkdirs_in_root(context.root_fd, path, 0o755) if directory else _make_file(context, path)
+        if directory:
+            fd = mkdirs_in_root(context.root_fd, path, 0o755)
+        else:
+            fd = make_file_in_root(context.root_fd, path, 0o644, 0o755)
     if stat.S_ISDIR(os.fstat(fd).st_mode) != directory:
         os.close(fd)
         wanted, found = ("a directory", "a file") if directory else ("a file", "a directory")
@@ -95,21 +108,6 @@ def mountpoint(context: RootContext, path: str, *, directory: bool, in_proc: boo
 def in_proc_error(path: str) -> RuntimeFailure:
     """The error for a mount on `path`, which would lie over what the kernel tells in /proc."""
     return RuntimeFailure(f"cannot mount on '{path}': it is inside /proc")
-
-
-def _make_file(context: RootContext, path: str) -> int:
-    parent, _, name = path.rpartition("/")
-    parent_fd = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
-    except FileExistsError:
-        # a dangling link of the image: its target is made, inside the root too
-        flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-        os.close(open_in_root(context.root_fd, path, flags, 0o644))
-    finally:
-        os.close(parent_fd)
-    return open_in_root(context.root_fd, path, os.O_PATH)
 
 
 def refuse_redirected(context: RootContext, path: str) -> None:

@@ -11,7 +11,7 @@ from rootless.kernel import mounts
 from rootless.kernel.procfs import is_procfs
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Operation, RootContext, existing, in_proc_error, mountpoint
+from rootless.runtime.operations.base import Operation, RootContext, existing, in_proc_error, mountpoint, reopened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,13 +62,7 @@ class MountOperation(Operation):
         return f" ({','.join(names)})" if names else ""
 
     def _reopen(self, context: RootContext) -> Callable[[], int]:
-        def again() -> int:
-            fd = existing(context, self.destination)
-            if fd is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.destination)
-            return fd
-
-        return again
+        return lambda: reopened(context, self.destination)
 
     def _finish(self, context: RootContext, fd: int) -> None:
         """Set propagation and recursive attributes of the mount `fd`, and note it if it is to become read-only.

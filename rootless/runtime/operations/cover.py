@@ -5,7 +5,6 @@ What is bound over a masked file is proven to be the null device, by its fd.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
@@ -13,13 +12,14 @@ from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Operation, RootContext, existing
+from rootless.runtime.operations.base import Operation, RootContext, existing, reopened
 
 NULL_DEVICE = os.makedev(1, 3)
 
 
 class Mask(Operation):
     """Hide `targets`: a file below the null device, a directory below an empty read-only tmpfs; missing ones are fine.
+    One that is hidden already, by whatever name it was given before, is not hidden again.
 
     CVE-2025-31133: an image or another container could put a link in the place of /dev/null, and the masked file would
     then show, and let be written, whatever the link names. So the host's null device is opened once, checked by its fd,
@@ -46,9 +46,11 @@ class Mask(Operation):
                 if target is None:
                     continue
                 try:
-                    if stat.S_ISDIR(os.fstat(target).st_mode):
-                        empty = self._directory(context, path, target, empty)
-                    else:
+                    found = os.fstat(target)
+                    if stat.S_ISDIR(found.st_mode):
+                        if empty < 0 or found.st_dev != os.fstat(empty).st_dev:
+                            empty = self._directory(context, path, target, empty)
+                    elif not os.path.samestat(found, status):
                         os.close(attach.bind(null, target, lambda: os.dup(null), recursive=False))
                 finally:
                     os.close(target)
@@ -68,14 +70,8 @@ class Mask(Operation):
         options = MountOptions()
         options.set = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
         options.filesystem = ["size=0", "nr_inodes=1", "mode=755"]
-
-        def again() -> int:
-            fd = existing(context, path)
-            if fd is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            return fd
-
-        empty = attach.filesystem(attach.NewFilesystem("tmpfs", "tmpfs", options), target, again)
+        new = attach.NewFilesystem("tmpfs", "tmpfs", options)
+        empty = attach.filesystem(new, target, lambda: reopened(context, path))
         attach.set_attributes(empty, mounts.MOUNT_ATTR_RDONLY)
         return empty
 
@@ -92,22 +88,17 @@ class ReadOnly(Operation):
         return "make read-only " + ", ".join(f"'{p}'" for p in self.targets)
 
     def apply(self, context: RootContext) -> None:
-        for path in self.targets:
+        for path in dict.fromkeys(self.targets):
             target = existing(context, path)
-            if target is None:
-                continue
+            if target is not None:
+                try:
+                    self._seal(context, path, target)
+                finally:
+                    os.close(target)
 
-            def again(path: str = path) -> int:
-                fd = existing(context, path)
-                if fd is None:
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-                return fd
-
-            try:
-                mount = attach.bind(target, target, again, recursive=True)
-            finally:
-                os.close(target)
-            try:
-                attach.set_attributes(mount, mounts.MOUNT_ATTR_RDONLY, recursive=True)
-            finally:
-                os.close(mount)
+    def _seal(self, context: RootContext, path: str, target: int) -> None:
+        mount = attach.bind(target, target, lambda: reopened(context, path), recursive=True)
+        try:
+            attach.set_attributes(mount, mounts.MOUNT_ATTR_RDONLY, recursive=True)
+        finally:
+            os.close(mount)

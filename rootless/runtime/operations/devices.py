@@ -11,7 +11,7 @@ from rootless.kernel import mounts
 from rootless.kernel.files import mkdirs_in_root, open_in_root
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
-from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint
+from rootless.runtime.operations.base import Operation, RootContext, existing, mountpoint, reopened
 from rootless.runtime.operations.config_mounts import Filesystem
 
 TYPE_CHECKING = False
@@ -25,7 +25,8 @@ class Device(Operation):
     """A device node at `target`, an absolute path in the container: the host's own node of that type and number, bound.
 
     Mode, uid and gid of `node` are those of a fifo, which is made; a bound node keeps the host's, and one line says so
-    where it is not the mode that was asked for.
+    where it is not the mode that was asked for. Its mount is nosuid and noexec, as with runc and crun: the host's /dev
+    may have neither, and a node is nothing to execute.
     """
 
     __slots__ = ("node", "target")
@@ -63,9 +64,11 @@ class Device(Operation):
                 )
             target = mountpoint(context, self.target, directory=False)
             try:
-                os.close(attach.bind(source, target, lambda: os.dup(source), recursive=False))
+                mount = attach.bind(source, target, lambda: reopened(context, self.target), recursive=False)
             finally:
                 os.close(target)
+            attach.set_attributes(mount, mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
+            os.close(mount)
         finally:
             os.close(source)
 

@@ -454,9 +454,9 @@ class OciConfig:
         return self.annotations.get(_KEEP_GROUPS) == "1"
 
 
-def load_config(bundle: str) -> OciConfig:
-    """The configuration of directory `bundle`, for a new container. Raises InvalidInput."""
-    config = OciConfig.from_json(read_json(os.path.join(bundle, "config.json")))
+def load_config(path: str) -> OciConfig:
+    """The configuration in the file `path`, for a new container. Raises InvalidInput."""
+    config = OciConfig.from_json(read_json(path))
     config.check_host()
     return config
 

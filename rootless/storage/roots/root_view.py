@@ -16,7 +16,7 @@ from rootless.errors import HostLimit, InvalidState
 from rootless.host.seeding import seed_volume
 from rootless.host.userns import enter, join
 from rootless.kernel import mounts
-from rootless.kernel.files import mkdirs_in_root, open_in_root
+from rootless.kernel.files import make_file_in_root, mkdirs_in_root, open_in_root
 from rootless.kernel.namespaces import CLONE_NEWNS, setns
 from rootless.kernel.process import end_with_parent
 from rootless.kernel.procfs import start_time
@@ -136,14 +136,7 @@ def _bind_opened(root: int, origin: int, target: str, *, read_only: bool) -> Non
     try:
         fd = open_in_root(root, target, _PATH)
     except FileNotFoundError:
-        parent, _, name = target.rstrip("/").rpartition("/")
-        if is_directory:
-            fd = mkdirs_in_root(root, target, 0o755)
-        else:
-            above = mkdirs_in_root(root, parent or "/", 0o755)
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=above))
-            os.close(above)
-            fd = open_in_root(root, target, _PATH)
+        fd = mkdirs_in_root(root, target, 0o755) if is_directory else make_file_in_root(root, target, 0o644, 0o755)
     try:
         mounts.mount(f"/proc/self/fd/{origin}", f"/proc/self/fd/{fd}", None, mounts.MS_BIND | mounts.MS_REC)
     finally:

@@ -92,6 +92,63 @@ def test_single_file_and_relative_source(bundle: Bundle) -> None:
     assert (bundle.path / "hosts").read_text() == "a\n"
 
 
+def test_bound_devices_are_nosuid_and_noexec(bundle: Bundle) -> None:
+    lines = bundle.sh("grep -E ' /dev/(null|zero|tty) ' /proc/self/mounts").stdout.splitlines()
+    assert len(lines) == 3
+    assert all({"nosuid", "noexec"} <= set(line.split()[3].split(",")) for line in lines)
+    # a remount, where the kernel lacks the newer calls
+    old = bundle.sh("grep ' /dev/null ' /proc/self/mounts", env={"ROOTLESS_NO_MOUNT_API": "1"}).stdout
+    assert {"nosuid", "noexec"} <= set(old.split()[3].split(","))
+
+
+def test_mount_on_a_dangling_link_makes_its_target_inside(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content\n")
+    (bundle.root / "etc/link").symlink_to("../../../not/here")
+    (bundle.root / "etc/directory").symlink_to("/neither/this")
+    bundle.mount(tmp_path / "file", "/etc/link")
+    bundle.mount(tmp_path, "/etc/directory")
+    assert bundle.sh("cat /not/here /etc/link /neither/this/file").stdout == "content\n" * 3
+    assert (bundle.root / "not/here").is_file() and not (bundle.path / "not").exists()
+
+
+def test_source_inside_the_root_sees_earlier_mounts(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content\n")
+    (bundle.root / "mnt").mkdir()
+    bundle.mount(tmp_path, "/mnt")
+    bundle.mount(bundle.root / "mnt", "/again")
+    bundle.mount("rootfs/mnt/file", "/third")
+    assert bundle.sh("cat /again/file /third").stdout == "content\n" * 2
+
+
+def test_mounts_are_made_in_their_order(bundle: Bundle, tmp_path: Path) -> None:
+    """runc's test of it: a tree of mounts, of which parts are mounted again inside and the whole elsewhere."""
+    for name in ("a/x", "b/y", "c/z"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text(f"{name}\n")
+    for source, destination in (
+        (tmp_path / "a", "/mnt"),
+        (tmp_path / "b", "/mnt/x"),
+        (tmp_path / "c", "/mnt/x/y"),
+        (tmp_path / "a", "/mnt/x/y/z"),
+        (bundle.root / "mnt/x", "/mnt/x/y/z/x"),
+        (bundle.root / "mnt/x/y", "/mnt/x/y/z"),
+        (bundle.root / "mnt", "/final"),
+    ):
+        bundle.mount(source, destination, "rprivate")
+    assert bundle.sh("cat /final/x/y/z/z/x/y/z/x/file").stdout == "a/x\n"
+
+
+def test_mask_given_twice_is_mounted_once(bundle: Bundle) -> None:
+    (bundle.root / "secret").write_text("secret")
+    (bundle.root / "hidden").mkdir()
+    (bundle.root / "link").symlink_to("hidden")
+    masked = ["/secret", "/secret", "/hidden", "//hidden/", "/link", "/etc/../secret"]
+    bundle.config["linux"]["maskedPaths"] = masked
+    bundle.config["linux"]["readonlyPaths"] = ["/tmp", "/tmp"]
+    done = bundle.sh("cat /secret; ls /hidden; grep -cE ' /(secret|hidden|tmp) ' /proc/self/mounts")
+    assert done.stdout == "3\n"
+
+
 def test_missing_source_names_both_paths(bundle: Bundle) -> None:
     bundle.mount("/nonexistent/x", "/data")
     done = bundle.run("true", check=False)

@@ -119,6 +119,19 @@ def test_mkdirs_makes_the_target_of_a_dangling_link_inside(root: int, tmp_path: 
     assert sorted(os.listdir(tmp_path)) == ["root", "secret"]
 
 
+def test_a_file_is_made_at_the_target_of_a_dangling_link_inside(root: int, tmp_path: Path) -> None:
+    """CVE-2024-45310: also where the link is the last name of the path, and leads up and out of the root."""
+    inside = tmp_path / "root"
+    (inside / "last").symlink_to("../../deep/er/file")
+    os.close(files.make_file_in_root(root, "last", 0o640, 0o750))
+    assert stat.S_IMODE((inside / "deep/er/file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((inside / "deep/er").stat().st_mode) == 0o750
+    assert sorted(os.listdir(tmp_path)) == ["root", "secret"]
+    (inside / "deep/er/file").write_text("kept")
+    os.close(files.make_file_in_root(root, "last", 0o640, 0o750))
+    assert (inside / "deep/er/file").read_text() == "kept"
+
+
 @pytest.mark.parametrize(("path", "code"), [("etc/passwd", errno.ENOTDIR), ("etc/passwd/x", errno.ENOTDIR)])
 def test_mkdirs_over_a_file(root: int, path: str, code: int) -> None:
     with pytest.raises(OSError) as caught:

@@ -78,6 +78,16 @@ def test_golden(case: Any) -> None:
     assert text == path.read_text()
 
 
+def test_options_of_a_cgroup_mount_are_checked() -> None:
+    config = default_config(0, 0)
+    entry = next(mount for mount in config["mounts"] if mount["type"] == "cgroup")
+    entry["options"] += ["nsdelegate"]
+    operations(config, facts())
+    entry["options"] += ["size=64k"]
+    with pytest.raises(InvalidInput, match="mount '/sys/fs/cgroup': unknown option 'size=64k' for a cgroup"):
+        operations(config, facts())
+
+
 @pytest.mark.parametrize(
     ("key", "needed"),
     [("net.core.somaxconn", "network"), ("kernel.shmmax", "ipc"), ("fs.mqueue.msg_max", "ipc"), ("user.max_x", "user")],

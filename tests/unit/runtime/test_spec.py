@@ -155,15 +155,15 @@ def test_what_passes_can_be_planned(path: str, value: Any) -> None:
 
 def test_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file"):
-        load_config(str(tmp_path))
+        load_config(f"{tmp_path}/config.json")
     path = tmp_path / "config.json"
     for content in (b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"a": NaN', b" " * (oci_config.MAXIMUM + 1)):
         path.write_bytes(content)
         with pytest.raises(InvalidInput):
-            load_config(str(tmp_path))
+            load_config(f"{tmp_path}/config.json")
     path.write_text(json.dumps(GOOD))
-    assert load_config(str(tmp_path)).first_process().args == GOOD["process"]["args"]
+    assert load_config(f"{tmp_path}/config.json").first_process().args == GOOD["process"]["args"]
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(InvalidInput, match="no regular file"):
-        load_config(str(tmp_path))
+        load_config(f"{tmp_path}/config.json")
