@@ -233,12 +233,15 @@ class _Preparation:
         if is_new and mount.from_:
             _fill(self._session, self._finder(mount.from_), clean(mount.source or ""), data)
         self.prepared.targets.append(target)
-        # A map of one id has no other user that could own the directory: chown(2) would fail with EINVAL
-        owner = (0, 0) if self._session.id_map.kind == "single" else (mount.uid or 0, mount.gid or 0)
         name = clean(mount.source or "") or "root"
         part = BoundPart(data, name, target, read_only=mount.is_read_only)
-        part.make = (*owner, 0o755 if mount.mode is None else mount.mode)
+        part.make = (*self._owner(mount), 0o755 if mount.mode is None else mount.mode)
         self.prepared.binds.append(part)
+
+    def _owner(self, mount: Mount) -> tuple[int, int]:
+        """(uid, gid) of what `mount` shows. A map of one id has no other user that could own it: chown(2) would fail
+        with EINVAL."""
+        return (0, 0) if self._session.id_map.kind == "single" else (mount.uid or 0, mount.gid or 0)
 
     def _secret(self, mount: Mount, target: str) -> None:
         from rootless.builder.steps.secret_sources import secret
@@ -259,8 +262,7 @@ class _Preparation:
                 return
         prepared.targets.append(target)
         file = MountedSecret(target, content, f"{self._directory}/secret")
-        if self._session.id_map.kind != "single":
-            file.uid, file.gid = mount.uid or 0, mount.gid or 0
+        file.uid, file.gid = self._owner(mount)
         file.mode = 0o400 if mount.mode is None else mount.mode
         prepared.secrets.append(file)
 
@@ -277,10 +279,12 @@ class _Preparation:
         target = "/" + clean(mount.target) if mount.target else f"{_SSH}/ssh_agent.{position}"
         folder = self._session.make_directory()
         prepared = self.prepared
-        prepared.agents.append(Forwarder(source, f"{folder}/agent", 0o600 if mount.mode is None else mount.mode))
+        prepared.agents.append(Forwarder(source, f"{folder}/agent"))
         prepared.env["SSH_AUTH_SOCK"] = target
         prepared.targets.append(target)
-        prepared.binds.append(BoundPart(folder, "agent", target, read_only=False))
+        part = BoundPart(folder, "agent", target, read_only=False)
+        part.give = (*self._owner(mount), 0o600 if mount.mode is None else mount.mode)
+        prepared.binds.append(part)
 
 
 def _fill(session: BuildSession, source: BuildState | Context, path: str, data: str) -> None:

@@ -48,7 +48,7 @@ def _socket(path: str, name: str) -> str:
 class Forwarder:
     """Listens at the socket `path` and passes each connection on to the agent, in threads of its own, until `close`."""
 
-    def __init__(self, agent: str, path: str, mode: int) -> None:
+    def __init__(self, agent: str, path: str) -> None:
         self._agent = agent
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -57,7 +57,6 @@ class Forwarder:
             self._listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
         finally:
             os.close(folder)
-        os.chmod(path, mode | 0o666)  # noqa: S103 - whoever is in the step may use it; outside, its directory is private
         self._listener.listen(16)
         threading.Thread(target=self._accept, daemon=True).start()
 

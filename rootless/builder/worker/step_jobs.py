@@ -42,10 +42,11 @@ class BoundPart:
     """A part of a tree that RUN --mount shows in the step's root.
 
     root: the host's path of the tree; source: the part, a path inside of it; target: where the step sees it. make:
-    (uid, gid, mode) with which `source` is made as a directory when it is missing; None: it must be there.
+    (uid, gid, mode) with which `source` is made as a directory when it is missing; None: it must be there. give:
+    (uid, gid, mode) that `source`, which is there, gets before it is mounted; None leaves it as it is.
     """
 
-    __slots__ = ("make", "read_only", "root", "source", "target")
+    __slots__ = ("give", "make", "read_only", "root", "source", "target")
 
     def __init__(self, root: str, source: str, target: str, *, read_only: bool) -> None:
         self.root = root
@@ -53,11 +54,15 @@ class BoundPart:
         self.target = target
         self.read_only = read_only
         self.make: tuple[int, int, int] | None = None
+        self.give: tuple[int, int, int] | None = None
 
     def to_json(self) -> dict[str, object]:
         """The part as a member of a job."""
         values = {"root": self.root, "source": self.source, "target": self.target, "read_only": self.read_only}
-        return values | {"make": [self.make] if self.make is not None else []}
+        return values | {
+            "make": [self.make] if self.make is not None else [],
+            "give": [self.give] if self.give is not None else [],
+        }
 
     @classmethod
     def from_json(cls, fields: Fields) -> BoundPart:
@@ -66,6 +71,7 @@ class BoundPart:
             fields.text("root"), fields.text("source"), fields.text("target"), read_only=fields.flag("read_only")
         )
         part.make = next(iter(fields.integer_triples("make")), None)
+        part.give = next(iter(fields.integer_triples("give")), None)
         return part
 
 

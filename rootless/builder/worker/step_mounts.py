@@ -63,18 +63,21 @@ class TreeBind(Operation):
 
     def _find(self, root: int) -> int:
         try:
-            return open_in_root(root, self._part.source or "/", os.O_PATH)
+            fd = open_in_root(root, self._part.source or "/", os.O_PATH)
+            attributes = self._part.give
         except FileNotFoundError:
             if self._part.make is None:
                 raise RuntimeFailure(
                     f"cannot mount on '{self._part.target}': '{self._part.source}' is not there"
                 ) from None
-        fd = mkdirs_in_root(root, self._part.source, 0o755)
-        uid, gid, mode = self._part.make
-        path = f"/proc/self/fd/{fd}"
-        if (uid, gid) != (0, 0):
-            os.chown(path, uid, gid)
-        os.chmod(path, mode)
+            fd = mkdirs_in_root(root, self._part.source, 0o755)
+            attributes = self._part.make
+        if attributes is not None:
+            uid, gid, mode = attributes
+            path = f"/proc/self/fd/{fd}"
+            if (uid, gid) != (0, 0):
+                os.chown(path, uid, gid)
+            os.chmod(path, mode)
         return fd
 
 

@@ -179,6 +179,24 @@ def test_an_agent_is_forwarded(build: Build, context: Path, busybox: Runner) -> 
         assert read_in(busybox, "ssh", "cat", "/said") == "HELLO\n"
 
 
+def test_the_socket_of_an_agent_has_the_owner_and_mode_of_its_mount(
+    build: Build, context: Path, busybox: Runner
+) -> None:
+    """0:0 and 0600 when nothing else is asked for, as in BuildKit: another user of the step cannot use the keys."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(context / "agent"))
+        listener.listen()
+        text = """
+FROM busybox
+RUN --mount=type=ssh stat -c '%u %g %a' $SSH_AUTH_SOCK > /sockets
+RUN --mount=type=ssh,mode=0640 stat -c '%u %g %a' $SSH_AUTH_SOCK >> /sockets
+RUN --mount=type=ssh,uid=7,gid=8,mode=0666 stat -c '%u %g %a' $SSH_AUTH_SOCK >> /sockets
+"""
+        build(text, "--ssh", f"default={context}/agent", "-t", "sockets")
+    other = "7 8" if owns_range() else "0 0"
+    assert read_in(busybox, "sockets", "cat", "/sockets").splitlines() == ["0 0 600", "0 0 640", f"{other} 666"]
+
+
 def test_networks(build: Build, busybox: Runner) -> None:
     text = "FROM busybox\nRUN --network={} ls /sys/class/net > /net\n"
     build(text.format("none"), "-t", "none")
