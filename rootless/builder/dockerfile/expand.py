@@ -234,7 +234,10 @@ class Scope:
             excludes=tuple(self._word(place, pattern) for pattern in instruction.excludes),
         )
         if isinstance(changed, Add):
-            return changed._replace(checksum=self._word(place, changed.checksum))
+            checksum = self._word(place, changed.checksum)
+            if changed.checksum and not checksum:  # the verification that was asked for would not take place
+                raise DockerfileError(place, f"--checksum: '{changed.checksum[:100]}' is empty")
+            return changed._replace(checksum=checksum)
         return changed
 
     def _signal(self, place: Place, text: str) -> str:

@@ -46,6 +46,8 @@ class Pair(NamedTuple):
 class Mount(NamedTuple):
     """One `RUN --mount`. `source`, `size` (in bytes), `mode`, `uid` and `gid` are None when they are not given.
 
+    A `target` of "" is the working directory, or for secrets and ssh the usual place.
+
     `raw` is the flag's text. While it holds variables, before `Scope.expand`, the other fields are what could be read
     without them; `kind` and `from_` never hold variables.
     """
@@ -125,6 +127,7 @@ class Add(NamedTuple):
     """ADD.
 
     `unpack` is None without --unpack: archives from the context are unpacked then, archives from a URL are not.
+    `keeps_git_dir` is None without --keep-git-dir: the query of a repository's URL decides then.
     """
 
     place: Place
@@ -135,7 +138,7 @@ class Add(NamedTuple):
     chmod: str
     is_link: bool
     checksum: str
-    keeps_git_dir: bool
+    keeps_git_dir: bool | None
     excludes: tuple[str, ...]
     unpack: bool | None
 

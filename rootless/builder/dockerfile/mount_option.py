@@ -19,9 +19,11 @@ _KEYS = {
     "cache": {"from", "source", "target", "readonly", "readwrite", "id", "sharing", "mode", "uid", "gid"},
     "tmpfs": {"target", "size", "readonly", "readwrite"},
     "secret": {"source", "id", "target", "required", "mode", "uid", "gid", "env"},
-    "ssh": {"source", "id", "target", "required", "mode", "uid", "gid"},
+    "ssh": {"id", "target", "required", "mode", "uid", "gid"},
 }
 _BARE = {"readonly", "readwrite", "required"}
+_ACCESS = ("readonly", "readwrite")
+_PLACED = ("bind", "cache", "tmpfs")  # on the working directory, where they have no target
 _MAX_ID = 0xFFFFFFFF
 
 
@@ -46,13 +48,16 @@ def parse(text: str, expand: Callable[[str], str] | None = None) -> Mount:
             raise MountError(f"unexpected key '{key}' for a mount of type '{kind}'{did_you_mean(key, _KEYS[kind])}")
     if kind == "secret" and "source" in fields and "id" in fields:
         raise MountError("a secret mount has 'id' or 'source', not both")
+    if kind in _PLACED and fields.get("target") == "":
+        # Without the key the working directory is meant; an empty one comes of a variable without a value
+        raise MountError(f"'target' of a {kind} mount is empty")
     mount = Mount(
         kind=kind,
         target=fields.get("target") or "",
         source=fields.get("source"),
         from_=fields.get("from") or "",
         is_read_only=_is_read_only(kind, fields),
-        id=fields.get("id") or (fields.get("source") or "" if kind in ("secret", "ssh") else ""),
+        id=fields.get("id") or (fields.get("source") or "" if kind == "secret" else ""),
         sharing=_choice("sharing", fields.get("sharing"), SHARING) if kind == "cache" else "",
         is_required=_boolean("required", fields.get("required") or "false"),
         env=fields.get("env"),
@@ -84,6 +89,8 @@ def _fields(text: str, expand: Callable[[str], str] | None) -> dict[str, str | N
         known = set().union(*_KEYS.values()) | {"type"}
         if key not in known:
             raise MountError(f"unexpected key '{key}' in '{field}'{did_you_mean(key, sorted(known))}")
+        if key in fields:
+            raise MountError(f"'{key}' is given twice")
         if not equals:
             if key not in _BARE:
                 raise MountError(f"'{field}' must be a key=value pair")
@@ -98,17 +105,15 @@ def _fields(text: str, expand: Callable[[str], str] | None) -> dict[str, str | N
 
 
 def _is_read_only(kind: str, fields: dict[str, str | None]) -> bool:
-    for key in fields:
-        if key == "readonly":
-            return _boolean(key, fields[key] or "true")
-        if key == "readwrite":
-            return not _boolean(key, fields[key] or "true")
-    return kind not in ("cache", "tmpfs")
+    """Whether the mount is read-only. Raises MountError, also where the two keys for it contradict each other."""
+    given = {key: value for key in _ACCESS if (value := fields.get(key)) is not None}
+    found = {_boolean(key, value) == (key == "readonly") for key, value in given.items()}
+    if len(found) > 1:
+        raise MountError("'readonly' and 'readwrite' contradict each other")
+    return found.pop() if found else kind not in ("cache", "tmpfs")
 
 
 def _check(mount: Mount) -> None:
-    if mount.kind in ("bind", "cache", "tmpfs") and not mount.target:
-        raise MountError(f"a {mount.kind} mount needs a 'target'")
     if mount.kind == "secret" and not (mount.id or mount.target):
         raise MountError("a secret mount needs an 'id'")
 

@@ -302,6 +302,8 @@ def _copy(line: _Line) -> Copy:
 def _add(line: _Line) -> Add:
     sources, heredocs, destination = _sources(line)
     flags = line.flags
+    if flags.is_given("checksum") and not flags.text("checksum"):
+        raise line.error("--checksum is empty", hint="write --checksum=sha256:<64 digits>")
     return Add(
         line.place,
         sources,
@@ -311,7 +313,7 @@ def _add(line: _Line) -> Add:
         flags.text("chmod"),
         flags.boolean("link"),
         flags.text("checksum"),
-        flags.boolean("keep-git-dir"),
+        flags.maybe("keep-git-dir"),
         flags.list("exclude"),
         flags.maybe("unpack"),
     )

@@ -297,6 +297,10 @@ class Flags:
         """The value of the flag `name`, "" when it is not given."""
         return self._texts.get(name, "")
 
+    def is_given(self, name: str) -> bool:
+        """Whether the text flag `name` is given, be it empty."""
+        return name in self._texts
+
     def boolean(self, name: str) -> bool:
         """The value of the flag `name`, False when it is not given."""
         return self._booleans.get(name, False)

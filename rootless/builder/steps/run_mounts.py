@@ -79,11 +79,13 @@ class PreparedMounts:
 
 
 def target_of(mount: Mount, state: BuildState) -> str:
-    """The absolute path on which `mount` is mounted: its target, which is relative to the working directory, or the
-    usual place of a secret without a target."""
+    """The absolute path on which `mount` is mounted: its target, which is relative to the working directory.
+
+    Without a target it is the working directory itself, for a secret the usual place of secrets.
+    """
     from rootless.builder.context.context_files import clean
 
-    if mount.target:
+    if mount.target or mount.kind not in ("secret", "ssh"):
         return "/" + clean(posixpath.join(state.workdir, mount.target))
     return f"{_SECRETS}/{mount.id}"
 
@@ -144,7 +146,8 @@ class _Preparation:
         for position, mount in enumerate(self._instruction.mounts):
             target = target_of(mount, self._state)
             if target == "/":
-                raise self._error(f"--mount: '{mount.raw}' is on the root itself")
+                hint = None if mount.target else "without a target it is on the WORKDIR, which is / here"
+                raise self._error(f"--mount: '{mount.raw}' is on the root itself", hint=hint)
             match mount.kind:
                 case "bind":
                     self._bind(mount, target)
@@ -152,7 +155,7 @@ class _Preparation:
                     self._cache(mount, target)
                 case "tmpfs":
                     options = ["nosuid", "nodev", "mode=1777", *([f"size={mount.size}"] if mount.size else [])]
-                    self.prepared.tmpfs.append(TmpfsMount(target, options))
+                    self.prepared.tmpfs.append(TmpfsMount(target, [*options, "ro"] if mount.is_read_only else options))
                 case "secret":
                     self._secret(mount, target)
                 case "ssh":
@@ -223,7 +226,8 @@ class _Preparation:
         is_root = not (mount.source or "").strip("/")
         if is_root and (mount.uid, mount.gid, mount.mode) != (None, None, None):
             origin.append([mount.uid or 0, mount.gid or 0, 0o755 if mount.mode is None else mount.mode])
-        return CacheIdentity(mount.id or mount.target, json.dumps(origin) if origin else "")
+        name = mount.id or mount.target or target_of(mount, self._state)
+        return CacheIdentity(name, json.dumps(origin) if origin else "")
 
     def _cache(self, mount: Mount, target: str) -> None:
         from rootless.builder.context.context_files import clean

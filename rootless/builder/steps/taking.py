@@ -8,6 +8,7 @@ from rootless.builder.context.context_files import without_depth
 from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.dockerfile.instructions import Add, Copy
 from rootless.builder.worker.step_jobs import InlineFile, TakenFiles
+from rootless.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def take(run: StepRun, instruction: Copy | Add, finder: Finder, destination: str
 
     destination: the absolute path. Raises NotFound, UsageError, RegistryError, DigestMismatch; nothing is open then.
     """
+    check_flags(instruction)
     taker = _Taker(run, instruction, destination)
     try:
         remote = [s for s in instruction.sources if isinstance(instruction, Add) and (is_url(s) or is_git(s))]
@@ -80,6 +82,29 @@ def take(run: StepRun, instruction: Copy | Add, finder: Finder, destination: str
         taker.taken.close()
         raise
     return taker.taken
+
+
+def check_flags(instruction: Copy | Add) -> None:
+    """Raise UsageError for a flag that none of the sources could obey.
+
+    A checksum that verifies nothing looks like one that was verified; other flags without an effect are mistakes.
+    """
+    sources = instruction.sources
+    if isinstance(instruction, Add):
+        repositories = [source for source in sources if is_git(source)]
+        if instruction.checksum and (len(sources) != 1 or not (repositories or is_url(sources[0]))):
+            raise UsageError("--checksum is for one source, which is a URL or a git repository")
+        if instruction.keeps_git_dir and not repositories:
+            raise UsageError("--keep-git-dir is for git repositories", hint="a repository's URL ends with .git")
+        if instruction.unpack and len(repositories) == len(sources):
+            raise UsageError("--unpack is for files and URLs, of which there is none")
+    if not sources:
+        given = {"--exclude": bool(instruction.excludes)}
+        if isinstance(instruction, Copy):
+            given |= {"--from": bool(instruction.from_), "--parents": instruction.is_parents}
+        for flag, is_given in given.items():
+            if is_given:
+                raise UsageError(f"{flag} has no meaning for a heredoc")
 
 
 class _Taker:
@@ -122,7 +147,7 @@ class _Taker:
 
         taken = self.taken
         directory = self._run.session.make_directory("files")
-        wanted = RemoteSource(source, instruction.checksum, instruction.keeps_git_dir, self._run.timestamp)
+        wanted = RemoteSource(source, instruction.checksum, bool(instruction.keeps_git_dir), self._run.timestamp)
         fetched = fetch(wanted, f"{directory}/files", self._run.progress.log)
         unpack = bool(instruction.unpack)  # a download is unpacked only where --unpack asks for it
         taken.note(["remote", fetched.identity, fetched.name, unpack, self._exclude])

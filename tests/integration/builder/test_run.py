@@ -32,6 +32,26 @@ RUN --mount=from=other,source=/data/file,target=/one cat /one >> /read
     assert [path.name for path in (context / "dir").iterdir()] == ["file"]
 
 
+@pytest.mark.once
+def test_mounts_without_a_target_are_on_the_working_directory(build: Build, context: Path, busybox: Runner) -> None:
+    (context / "file").write_text("host")
+    text = """
+FROM busybox
+WORKDIR /src
+RUN --mount=type=bind cat file > /bind
+RUN --mount=rw touch new && ls > /rw
+RUN --mount=type=cache,id=here touch /src/cached
+RUN --mount=type=cache,target=/c,id=here ls /c > /cache
+RUN --mount=type=tmpfs touch x && grep -c ' /src tmpfs' /proc/mounts > /tmpfs
+RUN ls /src > /left
+"""
+    build(text, "-t", "targets")
+    shown = read_in(busybox, "targets", "sh", "-c", "cd / && grep '' bind rw cache tmpfs left").splitlines()
+    assert shown == ["bind:host", "rw:Dockerfile", "rw:file", "rw:new", "cache:cached", "tmpfs:1"]
+    root = build("FROM busybox\nRUN --mount=type=bind true\n", check=False)
+    assert root.returncode and "WORKDIR, which is /" in root.stderr
+
+
 @pytest.mark.parametrize("source", ["../../../../../etc", "out", "out/passwd"])
 def test_a_bind_s_source_stays_inside(build: Build, context: Path, source: str) -> None:
     """TRAPS CVE-2024-23651/2/3, CVE-2024-1753: `..` and links of --mount stay inside of the context."""
@@ -111,6 +131,7 @@ def test_tmpfs_and_shm(build: Build, busybox: Runner) -> None:
     text = (
         "FROM busybox\nRUN --mount=type=tmpfs,target=/t,size=1m grep ' /t tmpfs' /proc/mounts > /mounts; touch /t/x\n"
     )
+    text += "RUN --mount=type=tmpfs,target=/t,ro ! touch /t/x\n"
     build(text + "RUN ls / > /top; grep ' /dev/shm ' /proc/mounts > /shm\n", "--shm-size", "2m", "-t", "tmpfs")
     assert "size=1024k" in read_in(busybox, "tmpfs", "cat", "/mounts")
     assert "size=2048k" in read_in(busybox, "tmpfs", "cat", "/shm")

@@ -11,8 +11,47 @@ from rootless.builder.context.context_files import clean, matches, nothing, walk
 from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.context.digests import Known
 from rootless.builder.context.ignore import Exclusions, all_matches
+from rootless.builder.dockerfile.instructions import Add, Copy
 from rootless.builder.dockerfile.modes import parse_chmod
+from rootless.builder.dockerfile.parser import parse
+from rootless.builder.steps.taking import check_flags
 from rootless.errors import InvalidInput, NotFound, UsageError
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("ADD --checksum=sha256:00 file /", "--checksum is for one source, which is a URL or a git repository"),
+        ("ADD --checksum=sha256:00 http://a/b http://a/c /d/", "--checksum is for one source"),
+        ("ADD --checksum=sha256:00 <<E /\nE", "--checksum is for one source"),
+        ("ADD --keep-git-dir http://a/b file /", "--keep-git-dir is for git repositories"),
+        ("ADD --unpack http://a/b.git /", "--unpack is for files and URLs"),
+        ("ADD --exclude=a <<E /\nE", "--exclude has no meaning for a heredoc"),
+        ("COPY --from=a <<E /\nE", "--from has no meaning for a heredoc"),
+        ("COPY --parents <<E /\nE", "--parents has no meaning for a heredoc"),
+    ],
+)
+def test_flags_that_no_source_could_obey_are_refused(line: str, problem: str) -> None:
+    (instruction,) = parse(f"FROM a\n{line}\n").stages[0].instructions
+    assert isinstance(instruction, Copy | Add)
+    with pytest.raises(UsageError, match=problem):
+        check_flags(instruction)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ADD --checksum=sha256:00 http://a/b /",
+        "ADD --checksum=00 --keep-git-dir http://a/b.git /",
+        "ADD --unpack --exclude=a http://a/b.git file /d/",
+        "ADD --keep-git-dir=false --unpack=false file /",
+        "COPY --from=a --parents --exclude=b c <<E /\nE",
+    ],
+)
+def test_flags_that_a_source_obeys_are_taken(line: str) -> None:
+    (instruction,) = parse(f"FROM a\n{line}\n").stages[0].instructions
+    assert isinstance(instruction, Copy | Add)
+    check_flags(instruction)
 
 
 @pytest.fixture
