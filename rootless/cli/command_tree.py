@@ -26,7 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "images": ("image.ls:ls", "List images"),
         "import": ("image.bring:import_", "Make an image of a root file system tarball"),
         "info": ("system:info", "Display information on the host and the store"),
-        "inspect": ("inspect_any:inspect", "Display detailed information on containers, images and volumes"),
+        "inspect": ("inspect_any:inspect", "Display detailed information on containers, images, volumes and networks"),
         "kill": ("container.life:kill", "Kill running containers"),
         "load": ("image.bring:load", "Load images from an archive or a layout directory"),
         "login": ("registries:login", "Log in to a registry"),
@@ -126,6 +126,14 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "push": ("manifest_lists:push", "Upload a list and its images to a registry"),
         "remove": ("manifest_lists:remove", "Take an image out of a list"),
         "rm": ("manifest_lists:rm", "Remove lists"),
+    },
+    "network": {
+        "create": ("network_commands:create", "Create a network"),
+        "exists": ("network_commands:exists", "Tell by the exit code whether a network exists: 0 for yes, 1 for no"),
+        "inspect": ("network_commands:inspect", "Display detailed information on networks"),
+        "ls": ("network_commands:ls", "List networks"),
+        "prune": ("network_commands:prune", "Remove unused networks"),
+        "rm": ("network_commands:rm", "Remove networks"),
     },
     "system": {
         "check": ("system_care:check", "Verify everything in the store, and repair what can be"),

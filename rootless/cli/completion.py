@@ -1,4 +1,4 @@
-"""Names for shell completion: containers, images and volumes of the caller's store.
+"""Names for shell completion: containers, images, volumes and networks of the caller's store.
 
 Where the store fails there are no names: an error would be printed into the line that the user is typing.
 """
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
 
-    Names = Literal["containers", "running_containers", "stopped_containers", "paused_containers", "images", "volumes"]
+    Names = Literal[
+        "containers", "running_containers", "stopped_containers", "paused_containers", "images", "volumes", "networks",
+    ]  # fmt: skip
 
 _STATES = {
     "running_containers": ("running", "paused", "restarting"),
@@ -32,6 +34,8 @@ def find_names(open_engine: Callable[[], Engine], kind: Names) -> list[str]:
             return sorted(set(_image_names(engine)))
         if kind == "volumes":
             return sorted({volume.name for volume in verbs.list_volumes(engine)})
+        if kind == "networks":
+            return sorted({network.name for network in verbs.list_networks(engine)})
         filters = {"status": _STATES[kind]} if kind in _STATES else None
         return sorted({row.name for row in verbs.list_containers(engine, all=True, filters=filters)})
     except (RootlessError, OSError):

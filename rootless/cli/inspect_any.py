@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
 
 
-@command(("inspect",), "Display detailed information on containers, images and volumes")
+@command(("inspect",), "Display detailed information on containers, images, volumes and networks")
 @value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @switch_option("-s", "--size", help="Show the size of a container's writable layer")
 @click.option(
-    "--type", "kind", type=click.Choice(["container", "image", "volume"]), help="Look only for this kind of object"
+    "--type",
+    "kind",
+    type=click.Choice(["container", "image", "network", "volume"]),
+    help="Look only for this kind of object",
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names("containers"))
 @pass_session
@@ -35,6 +38,7 @@ def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[st
         "container": lambda: verbs.inspect_container(engine, name, size=size),
         "image": lambda: verbs.inspect_image(engine, name),
         "volume": lambda: verbs.inspect_volume(engine, name),
+        "network": lambda: verbs.inspect_network(engine, name),
     }
     if kind is not None:
         return kinds[kind]()

@@ -24,6 +24,7 @@ _NOUNS = {
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Manage lists of images for several platforms",
+    "network": "Manage networks",
     "system": "Manage the whole",
     "volume": "Manage volumes",
 }
@@ -32,6 +33,7 @@ _ALIASES = {
     "": {"buildx": "builder", "list": "ps", "ls": "ps"},
     "container": {"list": "ls", "ps": "ls", "remove": "rm"},
     "image": {"list": "ls", "remove": "rm", "unmount": "mount", "umount": "mount"},
+    "network": {"list": "ls", "remove": "rm"},
     "volume": {"list": "ls", "remove": "rm"},
 }
 # The list of `rootless --help` is long: what a newcomer needs comes first
@@ -47,12 +49,17 @@ _ABSENT_COMMANDS = {
     "context": "there is one engine, your own: nothing to choose",
     "kube": _NO_PODS,
     "machine": "containers run on this host, without a virtual machine",
-    "network": "there are no networks with names; 'rootless help run' lists the modes that --network takes",
     "node": _NO_SWARM,
     "pod": _NO_PODS,
     "service": _NO_SWARM,
     "stack": _NO_SWARM,
     "swarm": _NO_SWARM,
+}
+_ABSENT_NETWORK_COMMANDS = {
+    "connect": "make the container again with the other network: --network NAME",
+    "disconnect": "remove the container, and make it again with the other networks",
+    "reload": "each network is made when its first container starts",
+    "update": "remove the network, and make it again with the other options",
 }
 _ABSENT_OPTIONS = {
     "--gpus": "give the devices by --device /dev/nvidia0 and the like, and the driver's libraries by -v",
@@ -132,7 +139,10 @@ def cli(session: Session, root: str | None, storage_driver: str | None, debug: b
 
 
 for _noun, _line in _NOUNS.items():
-    cli.add_command(LazyGroup(_noun, entries=COMMANDS[_noun], aliases=_ALIASES.get(_noun), help=f"{_line}."))
+    _absent = _ABSENT_NETWORK_COMMANDS if _noun == "network" else None
+    cli.add_command(
+        LazyGroup(_noun, entries=COMMANDS[_noun], aliases=_ALIASES.get(_noun), absent=_absent, help=f"{_line}.")
+    )
 
 
 def run(arguments: list[str], monitor: int | None = None) -> int:

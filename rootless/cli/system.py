@@ -145,6 +145,7 @@ def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], for
     filters = parse_filters(filter)
     kinds = [
         "all stopped containers",
+        "all networks not used by at least one container",
         "all images without at least one container associated to them" if all else "all dangling images",
         *(["all anonymous volumes not used by at least one container"] if volumes else []),
         *(["all build cache"] if build else []),

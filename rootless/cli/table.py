@@ -140,6 +140,7 @@ def print_pruned(report: PruneReport) -> None:
     for title, names in (
         ("Deleted Containers", report.containers),
         ("Deleted Volumes", report.volumes),
+        ("Deleted Networks", report.networks),
         ("Deleted Images", report.images),
         ("Deleted build cache objects", report.cache),
     ):

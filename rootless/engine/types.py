@@ -1,4 +1,4 @@
-"""What the verbs of containers, volumes and the system take and give: immutable values, no behaviour, no I/O.
+"""What the verbs of containers, volumes, networks and the system take and give: immutable values, no behaviour, no I/O.
 
 They are named tuples and not dataclasses, as the first dataclass costs `run` about 12 ms of imports and generated code.
 Fields of options that have no description here mean what they do in records.container_options.
@@ -101,12 +101,25 @@ class VolumeSummary(NamedTuple):
     size: int | None = None  # bytes; None unless asked for
 
 
+class NetworkSummary(NamedTuple):
+    """One network as `network ls` shows it. predefined: docker has it from the start, and it has no record."""
+
+    name: str
+    id: str
+    driver: str
+    created: float
+    internal: bool
+    labels: dict[str, str]
+    predefined: bool = False
+
+
 class PruneReport(NamedTuple):
     """What a prune removed: ids or names, and in `reclaimed` the bytes that were freed."""
 
     containers: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     reclaimed: int = 0
     cache: tuple[str, ...] = ()  # one line per record of the build cache
 

@@ -79,6 +79,12 @@ MODULES = {
     "inspect_volume": "volume.volume_verbs",
     "remove_volume": "volume.volume_verbs",
     "prune_volumes": "volume.volume_verbs",
+    "create_network": "network.network_verbs",
+    "list_networks": "network.network_verbs",
+    "inspect_network": "network.network_verbs",
+    "network_exists": "network.network_verbs",
+    "remove_network": "network.network_verbs",
+    "prune_networks": "network.network_verbs",
     "system_info": "upkeep.system",
     "versions": "upkeep.system",
     "examine_host": "upkeep.system",
@@ -137,6 +143,12 @@ if TYPE_CHECKING:
     from rootless.engine.image.image_remove import tag_image as tag_image
     from rootless.engine.image.image_remove import untag_image as untag_image
     from rootless.engine.image.image_tree import image_tree as image_tree
+    from rootless.engine.network.network_verbs import create_network as create_network
+    from rootless.engine.network.network_verbs import inspect_network as inspect_network
+    from rootless.engine.network.network_verbs import list_networks as list_networks
+    from rootless.engine.network.network_verbs import network_exists as network_exists
+    from rootless.engine.network.network_verbs import prune_networks as prune_networks
+    from rootless.engine.network.network_verbs import remove_network as remove_network
     from rootless.engine.transfer.artifacts import attach_artifact as attach_artifact
     from rootless.engine.transfer.artifacts import image_referrers as image_referrers
     from rootless.engine.transfer.bootstrap import bootstrap_image as bootstrap_image

@@ -77,6 +77,11 @@ def parse_mode(text: str) -> tuple[Mode, tuple[str, ...]]:
     return mode, options
 
 
+def is_mode_name(name: str) -> bool:
+    """Does --network=`name` mean a mode, so that no network can have that name?"""
+    return name in _BY_NAME or name in DEFAULT_NAMES
+
+
 def recorded_mode(name: str) -> Mode:
     """The mode of a record, launch.json or a build's step. Raises InvalidInput for one that this version lacks."""
     mode = _BY_NAME.get(name)

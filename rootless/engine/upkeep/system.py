@@ -143,7 +143,7 @@ def prune_system(
     build: bool = False,
     filters: Mapping[str, Sequence[str]] | None = None,
 ) -> PruneReport:
-    """Remove stopped containers, images without a name, and what interrupted commands have left.
+    """Remove stopped containers, unused networks, images without a name, and what interrupted commands have left.
 
     all: also images with a name that no container uses; volumes: also anonymous volumes; build: also the build cache.
     filters: docker's until, label, label!. The build cache has no labels, so that a filter of labels keeps all of it.
@@ -152,6 +152,7 @@ def prune_system(
     from rootless.engine.container.container_removal import prune_containers
     from rootless.engine.filters import Filters
     from rootless.engine.image.image_remove import prune_images, tell_quarantined
+    from rootless.engine.network.network_verbs import prune_networks
     from rootless.engine.volume.volume_verbs import prune_volumes
     from rootless.storage.files.removal import delete
     from rootless.storage.store.gc import collect_garbage, quarantined_containers
@@ -164,6 +165,7 @@ def prune_system(
     containers = prune_containers(engine, filters=filters)
     images = prune_images(engine, all=all, filters=filters)
     pruned = prune_volumes(engine, filters=filters) if volumes else PruneReport()
+    networks = prune_networks(engine, filters=filters)
     cache = _prune_cache(engine, filters) if build else None
     prune_stale(engine)
     keep_blobs = engine.settings.keep_layer_blobs
@@ -178,6 +180,7 @@ def prune_system(
         containers=containers.containers,
         images=images.images,
         volumes=pruned.volumes,
+        networks=networks.networks,
         reclaimed=sum(freed) + (cache.reclaimed if cache else 0),
         cache=cache.removed if cache else (),
     )

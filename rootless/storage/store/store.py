@@ -1,6 +1,7 @@
 """The store of one user: where its parts lie, the version of its format, and its locks.
 
-    version  oci-layout  index.json  blobs/sha256/  layers/  containers/  names/  volumes/  incoming/  trash/  locks/
+    version  oci-layout  index.json  blobs/sha256/  layers/  containers/  names/  volumes/  networks/  incoming/  trash/
+    locks/
 
 Locks are taken in this order: store (shared or exclusive), layer, then index or names. No process waits for the store
 lock while it holds another one, so that no two processes can wait for each other.
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from rootless.storage.store.blobs import Blobs
     from rootless.storage.store.containers import Containers
     from rootless.storage.store.index import ImageIndex
+    from rootless.storage.store.networks import Networks
     from rootless.storage.store.volumes import Volumes
 
 VERSION = "1"
-PARTS = ("blobs/sha256", "layers", "containers", "names", "volumes", "incoming", "trash", "locks")
+PARTS = ("blobs/sha256", "layers", "containers", "names", "volumes", "networks", "incoming", "trash", "locks")
 _TOP = frozenset(part.partition("/")[0] for part in PARTS) | {
     "version", "oci-layout", "index.json", "quarantine", "build-cache",
     "events.log", "events.log.1", "events.log.lock", "cache", "run",
@@ -41,7 +43,17 @@ class Store:
     Raises HostLimit when it cannot be made or is not private, InvalidState when a newer version has written it.
     """
 
-    __slots__ = ("_blobs", "_containers", "_id_map", "_index", "_layers", "_volumes", "directories", "root")
+    __slots__ = (
+        "_blobs",
+        "_containers",
+        "_id_map",
+        "_index",
+        "_layers",
+        "_networks",
+        "_volumes",
+        "directories",
+        "root",
+    )
 
     def __init__(self, directories: Directories) -> None:
         self.directories = directories
@@ -51,6 +63,7 @@ class Store:
         self._id_map: IdMap | None = None
         self._index: ImageIndex | None = None
         self._layers: Layers | None = None
+        self._networks: Networks | None = None
         self._volumes: Volumes | None = None
         self._open()
 
@@ -179,3 +192,12 @@ class Store:
 
             self._volumes = Volumes(self.root, self.containers, self.default_map)
         return self._volumes
+
+    @property
+    def networks(self) -> Networks:
+        """The networks with names."""
+        if self._networks is None:
+            from rootless.storage.store.networks import Networks
+
+            self._networks = Networks(self.root)
+        return self._networks

@@ -210,7 +210,7 @@ def test_inspect_prints_the_others_first(engine: Callable[..., Verbs], capsys: p
         )
 
     absent = errors.NotFound("no")
-    engine(inspect_container=read, inspect_image=absent, inspect_volume=absent)
+    engine(inspect_container=read, inspect_image=absent, inspect_volume=absent, inspect_network=absent)
     assert main(["inspect", "-f", "{{.Id}} {{.State.Running}}", "b", "a"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "a true\n"

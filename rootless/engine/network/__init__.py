@@ -1,0 +1,1 @@
+"""Networks with names: the verbs over them."""
