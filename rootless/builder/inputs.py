@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
-from rootless.builder.dockerfile import checks, parser
+from rootless.builder.dockerfile import check_options, checks, parser
 from rootless.errors import UsageError
 from rootless.units import whole_number
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from rootless.builder.build_options import BuildOptions
+    from rootless.builder.dockerfile.check_options import CheckOptions
     from rootless.builder.dockerfile.instructions import Dockerfile
     from rootless.builder.session.build_session import BuildSession
 
@@ -149,9 +150,24 @@ def load(session: BuildSession) -> Dockerfile:
     content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
     session.contexts[""] = contexts.with_ignore(opened.context, path)
     dockerfile = parser.parse(content, filename)
-    for finding in checks.check(dockerfile):
-        session.engine.warn(str(finding))
+    session.checks = _check_options(options, dockerfile)
+    session.report(checks.findings_in(dockerfile))
     return dockerfile
+
+
+def _check_options(options: BuildOptions, dockerfile: Dockerfile) -> CheckOptions:
+    """The options of the build argument BUILDKIT_DOCKERFILE_CHECK, else of the Dockerfile's directive.
+
+    Raises UsageError.
+    """
+    text = build_args(options, None).get("BUILDKIT_DOCKERFILE_CHECK")
+    if text is None:
+        return dockerfile.directives.checks
+    try:
+        return check_options.parse(text)
+    except ValueError as e:
+        hint = "write BUILDKIT_DOCKERFILE_CHECK='skip=RULE,RULE;experimental=RULE;error=true'"
+        raise UsageError(f"--build-arg: {e}", hint=hint) from None
 
 
 def _dockerfile(

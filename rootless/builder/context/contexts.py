@@ -37,6 +37,19 @@ class Context(NamedTuple):
         except OSError as e:
             raise UsageError(f"cannot open the build context '{self.path}': {e.strerror}") from e
 
+    def static_rules(self) -> Callable[[str], bool] | None:
+        """Whether the ignore file leaves a path out, as a function, for a check that sees no files.
+
+        None without an ignore file, and where it takes files back in: then a directory that is left out may be needed.
+        Raises DockerfileError.
+        """
+        if not self.ignore:
+            return None
+        from rootless.builder.context.ignore import Ignore
+
+        rules = Ignore.parse(self.ignore)
+        return None if rules.has_exceptions else rules.excludes
+
     def digest(self, sources: Sequence[str], excludes: Sequence[str], known: Known, *, wildcards: bool) -> Digest:
         """The digest of what `sources` take. excludes: patterns of --exclude; known: digests of files that are known.
 

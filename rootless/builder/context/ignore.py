@@ -34,15 +34,18 @@ class _Rule(NamedTuple):
 
 
 class Ignore:
-    """Patterns in their order. Paths are relative to the context, with slashes, without `.` and `..`."""
+    """Patterns in their order. Paths are relative to the context, with slashes, without `.` and `..`.
 
-    __slots__ = ("_combined", "_has_exceptions", "_longest", "_parents", "_rules")
+    has_exceptions: some pattern begins with `!`.
+    """
+
+    __slots__ = ("_combined", "_longest", "_parents", "_rules", "has_exceptions")
 
     def __init__(self, rules: list[_Rule]) -> None:
         self._rules = rules
-        self._has_exceptions = any(rule.is_exception for rule in rules)
+        self.has_exceptions = any(rule.is_exception for rule in rules)
         self._parents: dict[str, tuple[bool, ...]] = {}
-        self._combined = None if self._has_exceptions else _combine(rules)
+        self._combined = None if self.has_exceptions else _combine(rules)
         self._longest = min((rule.wildcard.longest for rule in rules), default=0)
 
     @staticmethod
@@ -126,7 +129,7 @@ class Ignore:
 
     def may_hold(self, directory: str) -> bool:
         """False when nothing below `directory`, which is left out, can be included again: it need not be read then."""
-        if not self._has_exceptions:
+        if not self.has_exceptions:
             return False
         names = directory.split("/")
         return any(rule.is_exception and _may_match_below(rule.wildcard.text, names) for rule in self._rules)

@@ -1,22 +1,26 @@
-"""Warnings about a Dockerfile that builds, by the names of BuildKit's build checks. Pure.
+"""What is dubious in a Dockerfile that builds, by the names of BuildKit's build checks. Pure.
 
-`# check=skip=RULE,RULE;error=true` at the top of the file turns some off, or makes all errors; `skip=all` turns all
-off.
+Most rules look at the file alone. Those of `findings_in_stage` need what the instructions have become: the variables
+of the base image, the ignore file.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from rootless.builder.dockerfile import expand, variables
+from rootless.builder.dockerfile import check_options, expand, variables
 from rootless.builder.dockerfile.instructions import (
+    Add,
     Arg,
     Cmd,
+    Copy,
     Dockerfile,
     Entrypoint,
     Env,
+    Expose,
     From,
     HealthCheck,
     Instruction,
@@ -27,19 +31,53 @@ from rootless.builder.dockerfile.instructions import (
     Workdir,
     name_of,
 )
-from rootless.builder.dockerfile.problems import DockerfileError, Place
+from rootless.builder.dockerfile.problems import DockerfileError, Place, did_you_mean
 from rootless.builder.dockerfile.words import split_flags, split_head, split_quoted
+from rootless.errors import UsageError
+from rootless.image.platform import parse_platform
+from rootless.image.reference import parse_reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.builder.dockerfile.check_options import CheckOptions
 
 _SECRET = re.compile(
     r"(?:^|_)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.ASCII | re.IGNORECASE
 )
-_PUBLIC = re.compile(r"(?:^|_)public(?:_|$)", re.ASCII | re.IGNORECASE)
+_NO_SECRET = re.compile(r"(?:^|_)(?:public|file|version)(?:_|$)", re.ASCII | re.IGNORECASE)
 _RESERVED = ("scratch", "context")
 _ONCE = (Cmd, Entrypoint, HealthCheck)
+_WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+RULES: Mapping[str, str] = {
+    "ConsistentInstructionCasing": "All instructions of a file are written in upper case, or all in lower case",
+    "CopyIgnoredFile": "COPY and ADD find no file that .dockerignore leaves out",
+    "DuplicateStageName": "Every stage has a name of its own",
+    "ExposeInvalidFormat": "EXPOSE takes ports of the container, without an address or a port of the host",
+    "ExposeProtoCasing": "The protocol in EXPOSE is written in lower case",
+    "FromAsCasing": "FROM and AS are written in the same case",
+    "FromPlatformFlagConstDisallowed": "A constant FROM --platform makes an image for one platform only",
+    "InvalidDefaultArgInFrom": "The defaults of the global ARGs make a valid name of an image",
+    "InvalidDefinitionDescription": "A comment directly above a stage or an ARG begins with its name",
+    "JSONArgsRecommended": "CMD and ENTRYPOINT are JSON arrays, so that the program gets signals",
+    "LegacyKeyValueFormat": "ENV and LABEL take name=value",
+    "MaintainerDeprecated": "MAINTAINER is deprecated in favour of a label",
+    "MultipleInstructionsDisallowed": "Of some instructions only the last one of a stage counts",
+    "NoEmptyContinuation": "A continued instruction holds no empty line",
+    "RedundantTargetPlatform": "FROM builds for $TARGETPLATFORM without being told to",
+    "ReservedStageName": "No stage has a name with another meaning",
+    "SecretsUsedInArgOrEnv": "Secrets are no values of ARG and ENV, which stay in the image",
+    "StageNameCasing": "The names of stages are written in lower case",
+    "UndefinedArgInFrom": "FROM uses ARGs that are declared above it",
+    "UndefinedVar": "Variables are defined before they are used",
+    "WorkdirRelativePath": "The first WORKDIR of a stage does not depend on that of the base image",
+}
+"""What each rule asks for. The names are BuildKit's."""
+_EXPERIMENTAL = ("InvalidDefinitionDescription",)
 
 
 class Finding(NamedTuple):
-    """A warning. rule: BuildKit's name of the check; place: where; text: what is wrong."""
+    """A breach of a rule. rule: BuildKit's name of it; place: where; text: what is wrong."""
 
     rule: str
     place: Place
@@ -48,29 +86,38 @@ class Finding(NamedTuple):
     def __str__(self) -> str:
         return f"{self.place}: {self.text} ({self.rule})"
 
+    @property
+    def url(self) -> str:
+        """The page of docker's documentation that explains the rule."""
+        return f"https://docs.docker.com/go/dockerfile/rule/{_WORD_ENDS.sub('-', self.rule).lower()}/"
 
-def check(dockerfile: Dockerfile) -> tuple[Finding, ...]:
-    """The warnings that the Dockerfile's own directive leaves on, in the order of lines.
 
-    Raises DockerfileError for the first of them where the directive says error=true.
-    """
-    directives = dockerfile.directives
-    skipped = {rule.lower() for rule in directives.skip}
-    if "all" in skipped:
-        return ()
-    found = [finding for finding in _all(dockerfile) if finding.rule.lower() not in skipped]
-    found.sort(key=lambda finding: finding.place.first)
-    if found and directives.is_error:
-        first = found[0]
+def chosen(found: Iterable[Finding], options: CheckOptions) -> tuple[Finding, ...]:
+    """Those of `found` that are wanted by `options` and by the comments above their instructions, by line."""
+    wanted = (finding for finding in found if _is_wanted(finding, options))
+    return tuple(sorted(wanted, key=lambda finding: finding.place.first))
+
+
+def _is_wanted(finding: Finding, options: CheckOptions) -> bool:
+    own = check_options.of_comments(finding.place.comments)
+    if finding.rule in _EXPERIMENTAL:
+        is_on = options.wants(finding.rule, is_experimental=True) or own.wants(finding.rule, is_experimental=True)
+        return is_on and finding.rule.lower() not in own.skip
+    return all(each.wants(finding.rule, is_experimental=False) for each in (options, own))
+
+
+def refuse(found: Iterable[Finding]) -> None:
+    """Raise DockerfileError for the first of `found`, because error=true makes an error of it."""
+    for finding in found:
         raise DockerfileError(
-            first.place,
-            f"{first.text} ({first.rule})",
-            hint=f"'# check=error=true' makes warnings errors; '# check=skip={first.rule}' turns this one off",
+            finding.place,
+            f"{finding.text} ({finding.rule})",
+            hint=f"'check=error=true' makes warnings errors; '# check=skip={finding.rule}' turns this one off",
         )
-    return tuple(found)
 
 
-def _all(dockerfile: Dockerfile) -> Iterator[Finding]:
+def findings_in(dockerfile: Dockerfile) -> Iterator[Finding]:
+    """What the text of the whole file shows, in no order."""
     yield from (Finding("NoEmptyContinuation", place, problem) for place, problem in dockerfile.remarks)
     yield from _casing(dockerfile)
     yield from _stage_names(dockerfile)
@@ -81,6 +128,58 @@ def _all(dockerfile: Dockerfile) -> Iterator[Finding]:
             yield from _instruction(instruction, dockerfile.directives.escape)
     for arg in dockerfile.global_args:
         yield from _secrets(arg)
+        yield from _description(arg.place, "ARG", [pair.name for pair in arg.pairs])
+
+
+def findings_in_stage(
+    instructions: Iterable[Instruction], scope: expand.Scope, is_ignored: Callable[[str], bool] | None
+) -> list[Finding]:
+    """What shows in a stage's instructions when they are expanded.
+
+    scope: the variables before the first of them, and behind the last one afterwards; is_ignored: whether the ignore
+    file leaves a path of the context out, None where there is no such file or it takes files back in. An instruction
+    that cannot be expanded ends the search: the build reports it as an error.
+    """
+    found: list[Finding] = []
+    for written in instructions:
+        scope.undefined.clear()
+        final = _entered(written, scope)
+        for name in sorted(scope.undefined):
+            near = did_you_mean(name, scope.variables)
+            found.append(Finding("UndefinedVar", written.place, f"the variable '${name}' is not defined{near}"))
+        if final is None:
+            break
+        if is_ignored is not None and isinstance(final, Copy | Add):
+            found += _ignored(final, is_ignored)
+    scope.undefined.clear()
+    return found
+
+
+def _entered(written: Instruction, scope: expand.Scope) -> Instruction | None:
+    """The instruction with its final words, which `scope` has noted; None where it cannot be expanded."""
+    try:
+        final = scope.expand(written)
+        scope.enter(final)
+    except DockerfileError:
+        return None
+    return final
+
+
+def _ignored(instruction: Copy | Add, is_ignored: Callable[[str], bool]) -> Iterator[Finding]:
+    if isinstance(instruction, Copy) and instruction.from_:
+        return
+    for source in instruction.sources:
+        path = posixpath.normpath("/" + source).lstrip("/")
+        if "://" not in source and not source.startswith("git@") and is_ignored(path):
+            text = f"{name_of(instruction)} takes '{source}', which .dockerignore leaves out"
+            yield Finding("CopyIgnoredFile", instruction.place, text)
+
+
+def default_arguments(dockerfile: Dockerfile) -> dict[str, str]:
+    """The values of the ARGs above the first FROM without any --build-arg. Raises DockerfileError."""
+    automatic = dict.fromkeys(expand.PREDEFINED, "")
+    escape = dockerfile.directives.escape
+    return expand.global_args(dockerfile.global_args, escape=escape, automatic=automatic, build_args={})
 
 
 def _everything(dockerfile: Dockerfile) -> Iterator[Instruction | From]:
@@ -133,9 +232,46 @@ def _arguments_in_from(dockerfile: Dockerfile) -> Iterator[Finding]:
                 yield Finding("UndefinedArgInFrom", start.place, f"FROM uses '{name}', which no ARG above it declares")
         if start.platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
             yield Finding("RedundantTargetPlatform", start.place, "--platform=$TARGETPLATFORM is what FROM does anyway")
+        yield from _constant_platform(stage)
+    yield from _default_bases(dockerfile)
+
+
+def _constant_platform(stage: Stage) -> Iterator[Finding]:
+    start = stage.start
+    if not start.platform or "$" in start.platform:
+        return
+    try:
+        platform = parse_platform(start.platform)
+    except UsageError:
+        return  # the build of the stage reports this as an error
+    if platform.os in stage.name or platform.architecture in stage.name:
+        return  # a stage that is named after its platform is meant for it
+    text = f"--platform={start.platform} is constant: the image cannot be built for another platform"
+    yield Finding("FromPlatformFlagConstDisallowed", start.place, text)
+
+
+def _default_bases(dockerfile: Dockerfile) -> Iterator[Finding]:
+    """The FROMs that need --build-arg, because the defaults of the ARGs make no name of an image."""
+    try:
+        values = default_arguments(dockerfile)
+    except DockerfileError:
+        return
+    for stage in dockerfile.stages:
+        start = stage.start
+        if "$" not in start.base:
+            continue
+        try:
+            parse_reference(variables.expand(start.base, values, escape=dockerfile.directives.escape).text)
+        except variables.ExpansionError:
+            continue
+        except UsageError:
+            text = f"FROM {start.base} names no image without --build-arg"
+            yield Finding("InvalidDefaultArgInFrom", start.place, text)
 
 
 def _stage(stage: Stage) -> Iterator[Finding]:
+    if stage.name:
+        yield from _description(stage.start.place, "FROM", [stage.name])
     has_shell = any(isinstance(one, Shell) for one in stage.instructions)
     is_absolute = False
     last = {type(one): one for one in stage.instructions if isinstance(one, _ONCE)}
@@ -165,10 +301,41 @@ def _instruction(instruction: Instruction, escape: str) -> Iterator[Finding]:
             yield Finding("LegacyKeyValueFormat", instruction.place, text)
     if isinstance(instruction, Env | Arg):
         yield from _secrets(instruction)
+    if isinstance(instruction, Arg):
+        yield from _description(instruction.place, "ARG", [pair.name for pair in instruction.pairs])
+    if isinstance(instruction, Expose):
+        yield from _ports(instruction)
+
+
+def _ports(instruction: Expose) -> Iterator[Finding]:
+    for port in instruction.ports:
+        if "$" in port:
+            continue
+        protocol = port.rpartition("/")[2] if "/" in port else ""
+        if protocol != protocol.lower():
+            text = f"EXPOSE {port}: the protocol is not in lower case"
+            yield Finding("ExposeProtoCasing", instruction.place, text)
+        if ":" in port:
+            text = f"EXPOSE {port}: only the port of the container counts; publish it with run --publish"
+            yield Finding("ExposeInvalidFormat", instruction.place, text)
+
+
+def _description(place: Place, instruction: str, names: list[str]) -> Iterator[Finding]:
+    """A comment above FROM or ARG that --call=outline and --call=targets do not take for its description."""
+    comments = [comment for comment in place.comments if not check_options.is_options(comment)]
+    if comments and comments[-1].split(" ")[0] not in names:
+        text = f"the comment above {instruction} does not begin with '{names[0]}'; an empty line parts the two"
+        yield Finding("InvalidDefinitionDescription", place, text)
+
+
+def description(place: Place, name: str) -> str:
+    """What the comments above an instruction say about `name`: the rest of the line that begins with it, or ""."""
+    found = (comment for comment in place.comments if name and comment.startswith(f"{name} "))
+    return next(found, "").removeprefix(f"{name} ").strip()
 
 
 def _secrets(instruction: Env | Arg) -> Iterator[Finding]:
     for pair in instruction.pairs:
-        if _SECRET.search(pair.name) and not _PUBLIC.search(pair.name):
+        if _SECRET.search(pair.name) and not _NO_SECRET.search(pair.name):
             text = f"{name_of(instruction)} {pair.name}: a secret here stays in the image; use RUN --mount=type=secret"
             yield Finding("SecretsUsedInArgOrEnv", instruction.place, text)

@@ -99,8 +99,10 @@ class Scope:
     """The variables of one stage, whose instructions are given in order to `expand`, and then to `enter`.
 
     environment: what ENV has set, the base's included; arguments: what ARG has declared, in the stage and, as
-    `inherited`, in the stages that it stands on; variables: both, where the later declaration of a name wins. escape:
-    the Dockerfile's escape character; build_args: values of --build-arg.
+    `inherited`, in the stages that it stands on; variables: both, where the later declaration of a name wins. declared:
+    the names of all ARGs, also of those without a value; undefined: the names without a value, and without an ARG, that
+    were used since somebody last cleared it. escape: the Dockerfile's escape character; build_args: values of
+    --build-arg.
     """
 
     def __init__(
@@ -116,10 +118,23 @@ class Scope:
         self.arguments = dict(inherited)
         # BuildKit sets the ENV of the base's config anew in each stage, so that it wins over an inherited ARG
         self.variables = {**inherited, **environment}
+        self.undefined: set[str] = set()
+        self.declared = set(inherited)
         self._expanded = 0
         self._escape = escape
         self._global_args = global_args
         self._build_args = build_args
+
+    def copy(self) -> Scope:
+        """A scope with the same variables, in which other instructions can be tried."""
+        new = Scope(
+            escape=self._escape,
+            environment=self.environment,
+            global_args=self._global_args,
+            build_args=self._build_args,
+        )
+        new.arguments, new.variables, new.declared = dict(self.arguments), dict(self.variables), set(self.declared)
+        return new
 
     def enter(self, instruction: Instruction, *, also: Mapping[str, str] | None = None) -> None:
         """Note what an ENV, expanded, or an ARG declares for later instructions. Others change nothing.
@@ -134,6 +149,7 @@ class Scope:
         elif isinstance(instruction, Arg):
             for pair in instruction.pairs:
                 value = self._argument(instruction.place, pair, also)
+                self.declared.add(pair.name)
                 if value is not None:
                     self.arguments[pair.name] = self.variables[pair.name] = value
             self._check_size(instruction.place)
@@ -147,7 +163,7 @@ class Scope:
             return self._build_args[pair.name]
         if pair.value is None:
             return self._global_args.get(pair.name)
-        return word(pair.value, {**(also or {}), **self.variables}, place, self._escape)
+        return self._expansion(place, pair.value, also).text
 
     def _check_size(self, place: Place) -> None:
         if sum(map(len, self.variables.values())) > MAX_VARIABLES:
@@ -184,8 +200,18 @@ class Scope:
         return instruction
 
     def _word(self, place: Place, text: str) -> str:
-        found = word(text, self.variables, place, self._escape)
+        found = self._expansion(place, text).text
         self._count(place, len(found))
+        return found
+
+    def _expansion(self, place: Place, text: str, also: Mapping[str, str] | None = None) -> variables.Expansion:
+        """`text` with its variables replaced, and with those of `also`. Raises DockerfileError."""
+        values = {**also, **self.variables} if also else self.variables
+        try:
+            found = variables.expand(text, values, escape=self._escape)
+        except variables.ExpansionError as e:
+            raise DockerfileError(place, f"'{text[:100]}': {e}") from None
+        self.undefined |= found.undefined - self.declared
         return found
 
     def _count(self, place: Place, size: int) -> None:
@@ -221,7 +247,9 @@ class Scope:
             if heredoc.is_expanded:
                 try:
                     # The escape character of a heredoc is always the backslash, and quotes are text in it
-                    content = variables.expand(content, self.variables, is_raw=True).text
+                    found = variables.expand(content, self.variables, is_raw=True)
+                    content = found.text
+                    self.undefined |= found.undefined - self.declared
                 except variables.ExpansionError as e:
                     raise DockerfileError(place, f"heredoc '{heredoc.name[:100]}': {e}") from None
             heredocs.append(heredoc._replace(content=content))
@@ -257,11 +285,7 @@ class Scope:
         """
         found: dict[str, None] = {}
         for text in texts:
-            try:
-                words = variables.expand(text, self.variables, escape=self._escape).words
-            except variables.ExpansionError as e:
-                raise DockerfileError(place, f"'{text[:100]}': {e}") from None
-            for one in words:
+            for one in self._expansion(place, text).words:
                 found.update(dict.fromkeys(_port_range(place, one)))
         if not found:
             raise DockerfileError(place, "EXPOSE names no port")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rootless.builder.dockerfile.check_options import CheckOptions
 from rootless.builder.dockerfile.problems import Place
 
 
@@ -249,14 +250,12 @@ class Stage(NamedTuple):
 class Directives(NamedTuple):
     """The parser directives at the top of a Dockerfile.
 
-    syntax: the frontend that is asked for, "" without one; skip: names of checks that are off, ("all",) for every one;
-    is_error: findings of checks are errors.
+    syntax: the frontend that is asked for, "" without one; checks: which build checks are wanted.
     """
 
     syntax: str
     escape: str
-    skip: tuple[str, ...]
-    is_error: bool
+    checks: CheckOptions
 
 
 class Dockerfile(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from rootless.builder.dockerfile import check_options
 from rootless.builder.dockerfile.instructions import Directives, Heredoc
 from rootless.builder.dockerfile.problems import DockerfileError, Place
 from rootless.builder.dockerfile.words import (
@@ -72,10 +73,11 @@ class _Reader:
         self._filename = filename
         self._at = 0
         self._remarks: list[tuple[Place, str]] = []
+        self._comments: list[str] = []  # those directly above the next instruction
         self._last: dict[str, int] | None = None  # the last position of each line's text; made when needed
 
     def read(self) -> Lines:
-        directives = self._directives()
+        directives, self._at = self._directives()
         continuation = re.compile(rf"(?:(?<=[^{re.escape(directives.escape)}])|^){re.escape(directives.escape)}[ \t]*$")
         found: list[LogicalLine] = []
         while self._at < len(self._lines):
@@ -87,9 +89,14 @@ class _Reader:
             raise DockerfileError(Place(self._filename, last, last, self._lines[-1]), "no instructions in this file")
         return Lines(directives, tuple(found), tuple(self._remarks))
 
-    def _directives(self) -> Directives:
-        """The directives, which stand before anything else: the first line that is none ends them."""
+    def _directives(self) -> tuple[Directives, int]:
+        """The directives, and the number of their lines.
+
+        They stand before anything else: the first line that is none ends them.
+        """
         values: dict[str, str] = {}
+        checks = check_options.CheckOptions()
+        at = 0
         for at, line in enumerate(self._lines):
             if at == 0 and line.startswith("#!"):
                 continue
@@ -105,16 +112,25 @@ class _Reader:
             if name == "escape" and match[2] not in ("\\", "`"):
                 raise DockerfileError(place, f"invalid escape '{match[2]}'", hint="the escape character is \\ or `")
             if name == "check":
-                _check_options(place, match[2])
-        skip, is_error = _check_options(None, values.get("check", ""))
-        return Directives(values.get("syntax", ""), values.get("escape", "\\"), skip, is_error)
+                try:
+                    checks = check_options.parse(match[2])
+                except ValueError as e:
+                    hint = "write '# check=skip=RULE,RULE;experimental=RULE;error=true'"
+                    raise DockerfileError(place, str(e), hint=hint) from None
+        return Directives(values.get("syntax", ""), values.get("escape", "\\"), checks), at
 
     def _instruction(self, continuation: re.Pattern[str]) -> LogicalLine | None:
         """The logical line that begins at the current line; None for a blank or a comment."""
         first = self._at
         line = self._next().lstrip(SPACES)
         if not line or line.startswith("#"):
+            if line:
+                self._comments.append(line[1:].strip(SPACES))
+            else:
+                self._comments.clear()
             return None
+        comments = tuple(self._comments)
+        self._comments.clear()
         parts: list[str] = []
         has_blank = False
         while True:
@@ -135,7 +151,7 @@ class _Reader:
         joined = "".join(parts).strip(SPACES)
         if not joined:
             return None
-        place = self._place(first, joined)
+        place = self._place(first, joined, comments)
         if has_blank:
             self._remarks.append((place, "empty line inside a continued instruction"))
         _check_text(place, joined)
@@ -143,7 +159,7 @@ class _Reader:
         if not marks:
             return LogicalLine(place, ())
         heredocs = self._heredocs(marks, place)
-        place = self._place(first, joined)
+        place = self._place(first, joined, comments)
         for heredoc in heredocs:
             _check_text(place, heredoc.raw)
         return LogicalLine(place, heredocs)
@@ -187,9 +203,9 @@ class _Reader:
         self._at += 1
         return self._lines[self._at - 1].rstrip("\r")
 
-    def _place(self, first: int, joined: str) -> Place:
+    def _place(self, first: int, joined: str, comments: tuple[str, ...]) -> Place:
         text = "\n".join(self._lines[first : self._at])
-        return Place(self._filename, first + 1, self._at, text, joined)
+        return Place(self._filename, first + 1, self._at, text, joined, comments)
 
 
 def _opened(line: str) -> list[HeredocMark]:
@@ -220,20 +236,3 @@ def _check_text(place: Place, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise DockerfileError(place, "not UTF-8", hint="convert the file: iconv -f latin1 -t utf-8") from None
-
-
-def _check_options(place: Place | None, value: str) -> tuple[tuple[str, ...], bool]:
-    """(names to skip, whether a finding is an error) of the check directive, `skip=A,B;error=true`."""
-    skip: tuple[str, ...] = ()
-    is_error = False
-    for option in filter(None, (part.strip() for part in value.split(";"))):
-        name, _, argument = option.partition("=")
-        if name.strip() == "skip":
-            skip = tuple(filter(None, (rule.strip() for rule in argument.split(","))))
-        elif name.strip() == "error" and argument.strip().lower() in ("true", "false", "1", "0"):
-            is_error = argument.strip().lower() in ("true", "1")
-        elif place is not None:
-            raise DockerfileError(
-                place, f"invalid check option '{option}'", hint="write '# check=skip=RULE,RULE;error=true'"
-            )
-    return skip, is_error

@@ -16,6 +16,7 @@ class Place(NamedTuple):
     """Where an instruction stands: lines `first` to `last` (from 1) of `filename`, and their `text` as written.
 
     `joined` is the instruction as one line: continuations taken together, comments between them and heredocs left out.
+    `comments` are the comment lines directly above it, without their `#`: an empty line above it parts it from them.
     """
 
     filename: str
@@ -23,6 +24,7 @@ class Place(NamedTuple):
     last: int
     text: str
     joined: str = ""
+    comments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.filename}:{self.first}"

@@ -20,14 +20,19 @@ class ExpansionError(ValueError):
 
 
 class Expansion:
-    """The result of one word. text: all of it; words: it split at unquoted spaces; unset: the names without a value."""
+    """The result of one word.
 
-    __slots__ = ("text", "unset", "words")
+    text: all of it; words: it split at unquoted spaces; unset: the names without a value; undefined: those of them for
+    which nothing stands in, as the default of `${name:-default}` does.
+    """
 
-    def __init__(self, text: str, words: list[str], unset: set[str]) -> None:
+    __slots__ = ("text", "undefined", "unset", "words")
+
+    def __init__(self, text: str, words: list[str], unset: set[str], undefined: set[str]) -> None:
         self.text = text
         self.words = words
         self.unset = unset
+        self.undefined = undefined
 
 
 def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\", is_raw: bool = False) -> Expansion:
@@ -37,7 +42,7 @@ def expand(word: str, variables: Mapping[str, str], *, escape: str = "\\", is_ra
     """
     lexer = _Lexer(word, variables, escape, is_raw)
     text, words = lexer.until("", keeps_escapes=False)
-    return Expansion(text, words, lexer.unset)
+    return Expansion(text, words, lexer.unset, lexer.undefined)
 
 
 class _Lexer:
@@ -50,6 +55,7 @@ class _Lexer:
         self._depth = 0
         self._spent = 0
         self.unset: set[str] = set()
+        self.undefined: set[str] = set()
 
     def until(self, stop: str, *, keeps_escapes: bool) -> tuple[str, list[str]]:
         """(text, words) up to the character `stop`, which is taken too; "" means up to the end. Raises ExpansionError.
@@ -125,7 +131,7 @@ class _Lexer:
         self._at += 1
         if not self._word.startswith("{", self._at):
             name = self._name()
-            return self._spend(self._value(name)[0]) if name else "$"
+            return self._spend(self._defined(name)) if name else "$"
         self._at += 1
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -153,9 +159,9 @@ class _Lexer:
         modifier = self._take()
         value, is_set = self._value(name)
         if modifier == "}":
-            return value
+            return self._defined(name)
         if modifier == "/":
-            return self._replaced(value)
+            return self._replaced(self._defined(name))
         if modifier == ":":
             following = self._take()
             modifier += following
@@ -173,6 +179,7 @@ class _Lexer:
                 problem = "is not allowed to be empty" if modifier == ":?" and name not in self.unset else ""
                 raise ExpansionError(f"{name}: {word or problem or 'is not allowed to be unset'}")
             return value
+        value = self._defined(name)
         is_greedy = word.startswith(operator)
         trim = _without_prefix if operator == "#" else _without_suffix
         return self._matched(lambda: trim(value, word[is_greedy:], is_greedy=is_greedy))
@@ -210,6 +217,13 @@ class _Lexer:
                                               or self._word[self._at] == "_"):  # fmt: skip
             self._at += 1
         return self._word[begin : self._at]
+
+    def _defined(self, name: str) -> str:
+        """The value of `name`, which is noted as undefined where it has none."""
+        value, is_set = self._value(name)
+        if not is_set:
+            self.undefined.add(name)
+        return value
 
     def _value(self, name: str) -> tuple[str, bool]:
         value = self._variables.get(name)

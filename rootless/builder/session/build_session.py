@@ -7,6 +7,8 @@ import threading
 import time
 from typing import NamedTuple, Protocol
 
+from rootless.builder.dockerfile import checks
+from rootless.builder.dockerfile.check_options import CheckOptions
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.client import Worker, Workers
 from rootless.builder.worker.step_jobs import LayerTree
@@ -17,13 +19,14 @@ from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import TypeVar
 
     from rootless.builder.build_options import BuildOptions
     from rootless.builder.context.contexts import Context
     from rootless.builder.context.digests import Known
+    from rootless.builder.dockerfile.checks import Finding
     from rootless.builder.session.tracker import Step, Tracker
     from rootless.engine.context import Engine
     from rootless.records.rootfs import RootfsPlan
@@ -42,8 +45,9 @@ class BuildSession:
     """One build. To be used in a `with`, which ends the workers and removes the build's directories.
 
     latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without; contexts: the named ones, and the main one as "";
-    used: the records that the build has used or made, with the layers that each needs, for --cache-to; lock: guards
-    what the threads of the stages share. Raises HostLimit when the directory cannot be made.
+    used: the records that the build has used or made, with the layers that each needs, for --cache-to; checks: which
+    build checks are wanted; lock: guards what the threads of the stages share. Raises HostLimit when the directory
+    cannot be made.
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
@@ -60,7 +64,9 @@ class BuildSession:
         self.contexts: dict[str, Context] = {}
         self.imported: RecordSource | None = None
         self.used: dict[str, tuple[CacheRecord, tuple[StepLayer, ...]]] = {}
+        self.checks = CheckOptions()
         self.lock = threading.Lock()
+        self._reported: set[Finding] = set()
         self._number = 0
         self._known: dict[str, Known] = {}
         self.driver = choose(
@@ -84,6 +90,19 @@ class BuildSession:
         for known in self._known.values():
             known.save()
         remove_tree(self.directory, self.id_map)
+
+    def report(self, found: Iterable[Finding]) -> None:
+        """Warn of those of `found` that are wanted, each once for all platforms; raise DockerfileError for the first
+        where the checks are errors."""
+        wanted = checks.chosen(found, self.checks)
+        if self.checks.is_error:
+            checks.refuse(wanted)
+        for finding in wanted:
+            with self.lock:
+                is_new = finding not in self._reported
+                self._reported.add(finding)
+            if is_new:
+                self.engine.warn(str(finding))
 
     # Directories and trees
 

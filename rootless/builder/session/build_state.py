@@ -32,7 +32,8 @@ class BuildState(NamedTuple):
     layers: bottom first; config: docker's (Env, Cmd, WorkingDir, ...); history: of the image config; moment: the time,
     in seconds, that files without a time of their own get, and the image's `created`; has_cmd: CMD was given in this
     stage (an ENTRYPOINT after FROM takes an inherited CMD away); extra: further members of the image config's document;
-    arguments: what ARG has declared by the end of a stage, for the stages that stand on it, and for no image.
+    arguments: what ARG has declared by the end of a stage, for the stages that stand on it, and for no image; declared:
+    the names of its ARGs, also of those without a value.
     """
 
     platform: Platform
@@ -44,6 +45,7 @@ class BuildState(NamedTuple):
     has_cmd: bool = False
     extra: Fields = {}
     arguments: Mapping[str, str] = MappingProxyType({})
+    declared: frozenset[str] = frozenset()
 
     @property
     def chain_ids(self) -> list[str]:

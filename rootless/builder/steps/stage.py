@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Protocol
 
-from rootless.builder.dockerfile import expand, texts
+from rootless.builder.dockerfile import checks, expand, texts
 from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, name_of
 from rootless.builder.dockerfile.problems import DockerfileError, excerpt
 from rootless.builder.session.build_session import StepRun
@@ -87,7 +87,9 @@ class StageRun:
             build_args=build_args,
             inherited=base.arguments,
         )
+        scope.declared |= base.declared
         instructions = self._node.instructions
+        self._check(scope.copy())
         count = 1 + sum(isinstance(each, _WORK) for each in instructions)
         position = 1
         for written in instructions:
@@ -111,7 +113,17 @@ class StageRun:
                 if step is not None:
                     step.error(e.message)
                 raise StepError(e, step.title if step is not None else name_of(written), written, before) from e
-        return state._replace(arguments=dict(scope.arguments))
+        return state._replace(arguments=dict(scope.arguments), declared=frozenset(scope.declared))
+
+    def _check(self, scope: expand.Scope) -> None:
+        """Report what the checks find in the stage, before its first step. scope: a copy for this purpose.
+
+        Raises DockerfileError where findings are errors.
+        """
+        checks.findings_in_stage(self._node.triggers, scope, None)  # what a trigger does wrong is its author's affair
+        is_ignored = self._session.contexts[""].static_rules()
+        own = self._node.instructions[len(self._node.triggers) :]
+        self._session.report(checks.findings_in_stage(own, scope, is_ignored))
 
 
 def _work(run: StepRun, instruction: Instruction, find: Finder, scope: expand.Scope) -> BuildState:

@@ -125,7 +125,7 @@ def test_an_error_in_a_continued_instruction_shows_its_lines() -> None:
         ("FROM a\nRUN --security=none true", "unknown security mode"),
         ("# escape=x\nFROM a", "invalid escape 'x'"),
         ("# escape=`\n# escape=`\nFROM a", "only one 'escape'"),
-        ("# check=skip\nFROM a\n# check=x", ""),
+        ("# check=skip=A\nFROM a\n# check=x", ""),
         ("# check=fast=true\nFROM a", "invalid check option"),
         ("FROM a\nRUN a\0b", "NUL"),
     ],
@@ -141,8 +141,8 @@ def test_what_is_wrong_is_said_with_its_line(text: str, words: str) -> None:
 
 def test_directives_are_only_at_the_top() -> None:
     text = "#!/usr/bin/env x\n# Syntax = docker/dockerfile:1 \n# check=skip=A, B;error=true\n# escape=`\nFROM a\n"
-    assert parse(text).directives == ("docker/dockerfile:1", "`", ("A", "B"), True)
-    assert parse("# hello\n# escape=`\nFROM a\n").directives == ("", "\\", (), False)
+    assert parse(text).directives == ("docker/dockerfile:1", "`", (frozenset("ab"), frozenset(), True))
+    assert parse("# hello\n# escape=`\nFROM a\n").directives == ("", "\\", (frozenset(), frozenset(), False))
     assert parse("\n# escape=`\nFROM a\n").directives.escape == "\\"
 
 
