@@ -82,9 +82,9 @@ DEFAULT = (
 
 
 class CapabilitySets:
-    """The five sets of a process as 64-bit masks, and the names asked for that this kernel does not know."""
+    """The five sets of a process as 64-bit masks. warnings: a line for each capability asked for that cannot be had."""
 
-    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "unknown")
+    __slots__ = ("ambient", "bounding", "effective", "inheritable", "permitted", "warnings")
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class CapabilitySets:
         self.permitted = permitted
         self.inheritable = inheritable
         self.ambient = ambient
-        self.unknown: tuple[str, ...] = ()
+        self.warnings: list[str] = []
 
     def to_oci(self) -> dict[str, list[str]]:
         """The `process.capabilities` object of the runtime specification."""
@@ -191,8 +191,8 @@ def effective_sets(
 def from_oci(capabilities: CapabilityNames | None) -> CapabilitySets:
     """Sets from `process.capabilities`; None means none at all.
 
-    Names that the kernel (or we) do not know are put in `.unknown` for a warning: the specification says that what
-    cannot be granted SHOULD NOT fail the start.
+    What cannot be granted MUST be a warning and SHOULD NOT fail the start (config.md, Linux Process): names that the
+    kernel, or we, do not know, and what the kernel refuses to make effective or ambient (capabilities(7)).
     """
     if capabilities is None:
         return CapabilitySets(bounding=0, effective=0, permitted=0)
@@ -220,8 +220,22 @@ def from_oci(capabilities: CapabilityNames | None) -> CapabilitySets:
         inheritable=inheritable,
         ambient=ambient & permitted & inheritable,
     )
-    sets.unknown = tuple(unknown)
+    if unknown:
+        sets.warnings.append(f"capabilities not known to this kernel: {', '.join(unknown)}")
+    sets.warnings += [
+        f"can't make capability {name} effective: it is not in the permitted set"
+        for name in capability_names(effective & ~permitted)
+    ]
+    for name in capability_names(ambient & ~sets.ambient):
+        lacking = "inheritable" if permitted >> BITS[name] & 1 else "permitted"
+        sets.warnings.append(f"can't raise ambient capability {name}: it is not in the {lacking} set")
     return sets
+
+
+def not_held(sets: CapabilitySets) -> list[str]:
+    """Names of the capabilities in `sets` that this process does not have itself, so that `apply` leaves them out."""
+    _, permitted, _ = process.capget()
+    return capability_names((sets.permitted | sets.inheritable) & ~permitted)
 
 
 def drop_bounding(keep: int) -> None:

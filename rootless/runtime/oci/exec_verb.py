@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rootless.errors import UsageError
 from rootless.records.properties import Properties, property_error
-from rootless.runtime import capabilities
 from rootless.runtime.cgroups import place
 from rootless.runtime.oci.bundle_cgroup import group_of
 from rootless.runtime.oci.life_verbs import filters_of, write_pid_file
@@ -151,11 +150,13 @@ def parse_user(text: str) -> tuple[int, int]:
 
 
 def _with(sets: CapabilityNames, names: Sequence[str]) -> CapabilityNames:
-    """More capabilities, but none inheritable or ambient (CVE-2022-29162)."""
-    added = [capabilities.normalise_capability(name) for name in names]
+    """More capabilities, but none more inheritable (CVE-2022-29162). Ambient become those that the container's process
+    has inheritable, as with runc: the kernel wants that of an ambient one."""
+    added = [upper if upper.startswith("CAP_") else f"CAP_{upper}" for upper in map(str.upper, names)]
     result = CapabilityNames()
     result.bounding = sorted({*sets.bounding, *added})
     result.effective = sorted({*sets.effective, *added})
     result.permitted = sorted({*sets.permitted, *added})
-    result.inheritable, result.ambient = sets.inheritable, sets.ambient
+    result.inheritable = sets.inheritable
+    result.ambient = sorted({*sets.ambient, *(name for name in added if name in sets.inheritable)})
     return result

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PIPEFS_MAGIC = 0x50495045
 _INFINITY = (1 << 64) - 1
+_MOST_OF_PASSWD = 4 << 20  # bytes of the image's /etc/passwd that are looked at
 _MOST_SCRIPTS = 6  # the kernel follows five `#!` lines
 
 
@@ -189,6 +190,37 @@ def _executable_of_python() -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def set_home(process: OciProcess) -> None:
+    """Where the environment has no HOME, or an empty one: that of the user's entry in /etc/passwd of the root that is
+    `/` by now, else `/`. runtime-spec says nothing of it; runc and crun do the same, and programs count on it."""
+    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in reversed(process.env)):
+        process.env = [*(entry for entry in process.env if entry != "HOME="), f"HOME={_home_of(process.user.uid)}"]
+
+
+def _home_of(uid: int) -> str:
+    """The home directory of `uid` by the container's /etc/passwd, `/` where that does not say.
+
+    CVE-2024-9676: the file is the image's. It is looked up inside the root, may be a FIFO, whose open(2) would wait,
+    and of any size.
+    """
+    try:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = open_in_root(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        finally:
+            os.close(root)
+        with open(fd, "rb") as file:
+            content = file.read(_MOST_OF_PASSWD) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return "/"
+    wanted = str(uid).encode()
+    for line in content.splitlines():
+        fields = line.split(b":")
+        if len(fields) > 5 and fields[2] == wanted:
+            return "/" if b"\0" in fields[5] else os.fsdecode(fields[5]) or "/"
+    return "/"
+
+
 def find_program(command: ProcessCommand) -> str:
     """Path of the program inside the root that is `/` by now. Raises CommandNotFound or CommandNotExecutable."""
     name = command.arguments[0]
@@ -306,7 +338,8 @@ def apply_rlimits(limits: Sequence[Rlimit]) -> None:
 def enter_directory(path: str, *, quiet: bool = False) -> bool:
     """chdir by a lookup that cannot leave the root nor go through /proc's magic links (CVE-2024-21626).
 
-    quiet: return False where permission is missing; the container's user may have it later.
+    quiet: return False where permission is missing; the container's user may have it later. Raises CommandNotFound and
+    CommandNotExecutable, with docker's words and exit codes, for a directory that is not there or may not be entered.
     """
     try:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -321,11 +354,16 @@ def enter_directory(path: str, *, quiet: bool = False) -> bool:
     except PermissionError:
         if quiet:
             return False
-        raise RuntimeFailure(f"cannot enter working directory '{path}': permission denied") from None
+        raise CommandNotExecutable(_chdir_failure(path, errno.EACCES)) from None
     except OSError as e:
-        raise RuntimeFailure(f"cannot enter working directory '{path}': {e.strerror}") from e
+        kind = CommandNotFound if e.errno in (errno.ENOENT, errno.ENOTDIR) else RuntimeFailure
+        raise kind(_chdir_failure(path, e.errno or errno.ENOENT)) from e
     check_directory()
     return True
+
+
+def _chdir_failure(path: str, code: int) -> str:
+    return f'chdir to cwd ("{path}") set in config.json failed: {os.strerror(code).lower()}'
 
 
 def check_directory() -> None:
@@ -498,6 +536,9 @@ def confine_process(
     if not entered:
         enter_directory(directory)
     check_directory()
+    missing = capabilities.not_held(command.sets)
+    if missing:
+        outside.warn(f"capabilities not granted, since the runtime does not have them: {', '.join(missing)}")
     no_new_privileges = process.no_new_privileges
     if command.options.die_with_parent:
         # The kernel forgets the wish when ids change (prctl(2), PR_SET_PDEATHSIG), so it comes after that. A parent

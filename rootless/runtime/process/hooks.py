@@ -1,7 +1,8 @@
 """Runs the hooks of a configuration with the state on stdin. When they run is decided by its callers.
 
-runtime-spec config.md, POSIX-platform Hooks. The environment of a program of the host is the hook's own and nothing
-else: an image's LD_PRELOAD must not reach it.
+runtime-spec config.md, POSIX-platform Hooks. The environment of a program of the host is what the hook names, or the
+runtime's own where it names none, as with runc and crun. It never is that of the container's process: an image's
+LD_PRELOAD must not reach a program of the host.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _run_one(name: str, hook: Hook, state: OciState) -> None:
         child = os.posix_spawn(
             path,
             hook.args or [path],
-            dict(entry.partition("=")[::2] for entry in hook.env or ()),
+            os.environ if hook.env is None else dict(entry.partition("=")[::2] for entry in hook.env),
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, reader, 0),
                 (os.POSIX_SPAWN_DUP2, output_writer, 1),

@@ -30,6 +30,7 @@ from rootless.runtime.process.command import (
     execute,
     find_program,
     restore_signals,
+    set_home,
     take_stdio,
     take_terminal,
 )
@@ -190,6 +191,7 @@ def _inside(setup: Setup, channel: Channel) -> NoReturn:
         _build(setup, context, conversation)
         _terminal_and_stdio(context, conversation)
         conversation.step = "find the command"
+        set_home(command.process)
         program = find_program(command)
         if setup.nested is not None:
             conversation.step = "enter the inner user namespace"

@@ -21,6 +21,7 @@ from rootless.runtime.process.command import (
     execute,
     find_program,
     restore_signals,
+    set_home,
     take_stdio,
     take_terminal,
 )
@@ -91,8 +92,8 @@ def exec_process(joining: Joining) -> Process:
             preserved,
             single_id=_denies_setgroups(joining.pid),
         )
-        if command.sets.unknown:
-            joining.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
+        for line in command.sets.warnings:
+            joining.warn(line)
         return _follow(joining, _Joiner(command, target, joining.streams.stdio, joining.config))
     finally:
         target.close()
@@ -321,6 +322,7 @@ class _Joiner:
             os.setsid()
             self._take_streams(conversation)
             conversation.step = "find the command"
+            set_home(self.command.process)
             program = find_program(self.command)
             conversation.step = "join a new session keyring"
             extra_filter = session_keyring.join_own_keyring(warn=channel.warn) if self.command.options.keyring else None

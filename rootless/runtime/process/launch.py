@@ -123,8 +123,8 @@ def _prepare(launch: Launch) -> init.Setup:
     root = os.path.join(launch.bundle.directory, config.root)
     facts, single_id = _facts(launch, root, process.user)
     command = ProcessCommand(process, launch.filters, launch.options, launch.streams.preserved(), single_id=single_id)
-    if command.sets.unknown:
-        launch.warn(f"capabilities not known to this kernel: {', '.join(command.sets.unknown)}")
+    for line in command.sets.warnings:
+        launch.warn(line)
     _load_ahead(config)
     nested = _nested(launch.ids, config, command)
     if nested is not None:

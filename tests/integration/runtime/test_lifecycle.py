@@ -192,6 +192,9 @@ def test_exec_sees_the_container(bundle: Bundle) -> None:
     script = "hostname; ls /made; echo $BASE $MORE; pwd; test -d /proc/1; exit 5"
     done = bundle.oci("exec", "-e", "MORE=2", "--cwd", "/tmp", "c", "sh", "-c", script, check=False)
     assert (done.returncode, done.stdout) == (5, "rootless\n/made\n1 2\n/tmp\n")
+    done = bundle.oci("exec", "--cwd", "/missing", "c", "true", check=False)
+    assert done.returncode == 127
+    assert 'chdir to cwd ("/missing") set in config.json failed: no such file or directory' in done.stderr
     spaces = "for n in /proc/self/ns/* /proc/1/ns/*; do readlink $n; done | sort | uniq -u 2>/dev/null | wc -l"
     assert bundle.oci("exec", "c", "busybox", "sh", "-c", spaces).stdout.strip() == "0"
 

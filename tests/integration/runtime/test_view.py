@@ -199,11 +199,40 @@ def test_unknown_capability_warns_only(bundle: Bundle) -> None:
     assert "CAP_FLY" in bundle.run("true").stderr
 
 
+def test_capability_that_cannot_be_raised_is_a_warning(bundle: Bundle) -> None:
+    """config.md: what cannot be granted MUST be logged as a warning."""
+    sets = bundle.config["process"]["capabilities"]
+    sets["inheritable"], sets["ambient"] = ["CAP_KILL"], ["CAP_KILL", "CAP_CHOWN"]
+    done = bundle.sh("grep CapAmb /proc/self/status")
+    assert "can't raise ambient capability CAP_CHOWN: it is not in the inheritable set" in done.stderr
+    assert "CAP_KILL" not in done.stderr and int(done.stdout.split()[1], 16) == 1 << 5
+
+
+def test_home_is_that_of_the_containers_passwd(bundle: Bundle) -> None:
+    passwd = bundle.root / "etc/passwd"
+    bundle.config["process"]["env"] = ["PATH=/bin", "HOME="]
+    show = "env | grep HOME"
+    assert bundle.sh(show).stdout == "HOME=/root\n"
+    bundle.config["process"]["env"] = ["PATH=/bin"]
+    passwd.write_text("0:x:1:1::/wrong:\nroot:x:0:0:root\nroot:x:0:0::/home/of root:/bin/sh\nr:x:0:0::/second:\n")
+    assert bundle.sh(show).stdout == "HOME=/home/of root\n"
+    passwd.unlink()
+    assert bundle.sh(show).stdout == "HOME=/\n"
+    # CVE-2024-9676: what is there is the image's doing
+    os.mkfifo(passwd)
+    assert bundle.sh(show, timeout=20).stdout == "HOME=/\n"
+    passwd.unlink()
+    passwd.symlink_to("/../../../../../../../../../../../../etc/passwd")
+    assert bundle.sh(show).stdout == "HOME=/\n"
+    bundle.config["process"]["env"] = ["PATH=/bin", "HOME=/given"]
+    assert bundle.sh(show).stdout == "HOME=/given\n"
+
+
 def test_umask_and_environment(bundle: Bundle) -> None:
     bundle.config["process"]["user"]["umask"] = 0o27
     bundle.config["process"]["env"] = ["PATH=/bin", "A=1", "A=2", "EMPTY="]
     out = bundle.sh("umask; env | grep -E '^(A|EMPTY|HOME|XDG)'", env={"SECRET": "x", "XDG_X": "y"}).stdout
-    assert out.split() == ["0027", "A=2", "EMPTY="]
+    assert sorted(out.split()) == ["0027", "A=2", "EMPTY=", "HOME=/root"]
 
 
 def test_user_of_the_range(bundle: Bundle) -> None:

@@ -84,13 +84,19 @@ def from_oci(given: dict[str, list[str]]) -> capabilities.CapabilitySets:
 def test_unknown_capabilities_of_a_bundle_are_reported_not_fatal() -> None:
     """runtime-spec: what cannot be granted SHOULD NOT fail the start."""
     sets = from_oci({"bounding": ["CAP_KILL", "CAP_FUTURE"], "permitted": ["cap_kill"]})
-    assert sets.unknown == ("CAP_FUTURE",)
+    assert sets.warnings == ["capabilities not known to this kernel: CAP_FUTURE"]
     assert sets.bounding == sets.permitted == capability_mask(["CAP_KILL"])
 
 
 def test_sets_the_kernel_would_refuse_are_cut() -> None:
     sets = from_oci({"effective": ["CAP_KILL"], "ambient": ["CAP_KILL"], "inheritable": ["CAP_KILL"]})
     assert sets.effective == sets.ambient == 0
+    assert sets.warnings == [
+        "can't make capability CAP_KILL effective: it is not in the permitted set",
+        "can't raise ambient capability CAP_KILL: it is not in the permitted set",
+    ]
+    sets = from_oci({"permitted": ["CAP_KILL"], "ambient": ["CAP_KILL"]})
+    assert sets.warnings == ["can't raise ambient capability CAP_KILL: it is not in the inheritable set"]
     assert capabilities.from_oci(None).bounding == 0
 
 

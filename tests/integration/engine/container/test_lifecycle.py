@@ -141,6 +141,9 @@ def test_exec(busybox: Runner, sleeper: str, has_range: bool) -> None:
     assert status == ["CapEff:", "00000000a80425fb", "CapAmb:", "0" * 16, "Seccomp:", "2"]
     outside = busybox("exec", "-w", "/proc/self/fd/3", sleeper, "pwd", check=False)
     assert outside.returncode != 0
+    missing = busybox("exec", "-w", "/missing", sleeper, "pwd", check=False)
+    assert missing.returncode == 127
+    assert 'chdir to cwd ("/missing") set in config.json failed: no such file or directory' in missing.stderr
     assert busybox("exec", "-u", "no-such-user", sleeper, "id", check=False).returncode == 125
     require(has_range, "one id: exec -u needs a range")
     assert busybox("exec", "-u", "33:44", sleeper, "sh", "-c", "id -u; id -g").stdout.split() == ["33", "44"]
