@@ -10,7 +10,7 @@ from rootless.builder.session.tracker import Report, Tracker
 from rootless.builder.solver import Solver
 from rootless.engine import verbs
 from rootless.errors import RootlessError, UsageError
-from rootless.image.platform import host_platform, parse_platform
+from rootless.image.platform import host_platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
         dockerfile = inputs.load(session)
         inputs.import_caches(session)
         build_args = inputs.build_args(options, latest)
-        platforms = [parse_platform(text) for each in options.platform for text in each.split(",")]
-        platforms = platforms or [host_platform()]
+        platforms = inputs.platforms(options)
         states = [_solve(session, dockerfile, platform, build_args) for platform in platforms]
         result = _finish(session, wanted, names, list(zip(platforms, states, strict=True)))
         verbs.limit_build_cache(engine)

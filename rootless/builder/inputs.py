@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
-from rootless.builder.dockerfile import check_options, checks, parser
+from rootless.builder.dockerfile import checks, parser
 from rootless.errors import UsageError
 from rootless.units import whole_number
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rootless.builder.dockerfile.check_options import CheckOptions
     from rootless.builder.dockerfile.instructions import Dockerfile
     from rootless.builder.session.build_session import BuildSession
+    from rootless.image.platform import Platform
 
 _PIECE = 1 << 20
 _MAX_DOCKERFILE = 4 << 20  # bytes
@@ -130,10 +131,32 @@ def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
     return found
 
 
-def load(session: BuildSession) -> Dockerfile:
-    """Parse the Dockerfile, and put the main context (as "") and the named ones into `session.contexts`.
+def platforms(options: BuildOptions) -> list[Platform]:
+    """The platforms of --platform, or this host's alone, which `local` is too. Raises UsageError."""
+    from rootless.image.platform import host_platform, parse_platform
 
-    Warns of what the checks find. Raises DockerfileError, UsageError, NotFound, and what fetching a context raises.
+    texts = [text for each in options.platform for text in each.split(",")]
+    found = [host_platform() if text == "local" else parse_platform(text) for text in texts]
+    return list(dict.fromkeys(found)) or [host_platform()]
+
+
+def load(session: BuildSession) -> Dockerfile:
+    """Parse the Dockerfile, and warn of what the checks find.
+
+    Puts the main context (as "") and the named ones into `session.contexts`. Raises DockerfileError, UsageError,
+    NotFound, and what fetching a context raises.
+    """
+    filename, content = read(session)
+    dockerfile = parser.parse(content, filename)
+    session.checks = check_options(session.options, dockerfile)
+    session.report(checks.findings_in(dockerfile))
+    return dockerfile
+
+
+def read(session: BuildSession) -> tuple[str, bytes]:
+    """(name in messages, content) of the Dockerfile, and the contexts into `session.contexts`.
+
+    Raises UsageError, NotFound, DockerfileError (the ignore file), and what fetching a context raises.
     """
     options = session.options
     for text in options.build_context:
@@ -149,13 +172,10 @@ def load(session: BuildSession) -> Dockerfile:
     opened = open_context(session, options.context)
     content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
     session.contexts[""] = contexts.with_ignore(opened.context, path)
-    dockerfile = parser.parse(content, filename)
-    session.checks = _check_options(options, dockerfile)
-    session.report(checks.findings_in(dockerfile))
-    return dockerfile
+    return filename, content
 
 
-def _check_options(options: BuildOptions, dockerfile: Dockerfile) -> CheckOptions:
+def check_options(options: BuildOptions, dockerfile: Dockerfile) -> CheckOptions:
     """The options of the build argument BUILDKIT_DOCKERFILE_CHECK, else of the Dockerfile's directive.
 
     Raises UsageError.
@@ -163,8 +183,10 @@ def _check_options(options: BuildOptions, dockerfile: Dockerfile) -> CheckOption
     text = build_args(options, None).get("BUILDKIT_DOCKERFILE_CHECK")
     if text is None:
         return dockerfile.directives.checks
+    from rootless.builder.dockerfile.check_options import parse
+
     try:
-        return check_options.parse(text)
+        return parse(text)
     except ValueError as e:
         hint = "write BUILDKIT_DOCKERFILE_CHECK='skip=RULE,RULE;experimental=RULE;error=true'"
         raise UsageError(f"--build-arg: {e}", hint=hint) from None

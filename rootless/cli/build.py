@@ -43,6 +43,13 @@ or '-' for a tar archive or a Dockerfile on standard input."""
 @repeated_option(
     "--cache-to", metavar="TARGET", help="Write the cache: type=local,dest=DIR, type=registry,ref=REF, type=inline"
 )
+@value_option(
+    "--call",
+    metavar="METHOD[,format=json]",
+    default="build",
+    help="Do not build, and print what the Dockerfile says: check, outline (what it takes), targets (its stages)",
+)
+@switch_option("--check", help="Do not build, and print what the checks find (--call=check)")
 @switch_option("--debug-shell", help="When a step fails, open a shell in the state before it")
 @value_option(
     "-f",
@@ -90,14 +97,25 @@ or '-' for a tar archive or a Dockerfile on standard input."""
 @repeated_option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Resource limit of RUN")
 @click.argument("context", default=".", metavar="CONTEXT")
 @pass_session
-def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: object) -> None:
-    """Build, and print the image's id where the steps are not shown. A step that fails may open a shell."""
-    from rootless.builder.api import build as carry_out
+def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: object) -> int:
+    """Build, and print the image's id where the steps are not shown. A step that fails may open a shell.
+
+    With --call or --check nothing is built, and the answer is printed. Returns the exit code.
+    """
     from rootless.builder.build_options import BuildOptions
     from rootless.builder.steps.stage import StepError
     from rootless.cli.build_progress import make_display
 
+    call, is_check = str(flags.pop("call")), flags.pop("check")
     options = BuildOptions._make({**flags, "context": context}[name] for name in BuildOptions._fields)
+    if is_check or call != "build":
+        from rootless.cli.build_answers import Call, answer
+
+        asked = Call.parse("check" if is_check else call)
+        if asked.method != "build":
+            return answer(session.engine, options, asked)
+    from rootless.builder.api import build as carry_out
+
     kind = "quiet" if quiet else progress
     if kind == "auto" and os.environ.get("BUILDKIT_PROGRESS") in ("plain", "tty", "quiet", "rawjson"):
         kind = os.environ["BUILDKIT_PROGRESS"]
@@ -115,6 +133,7 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
         raise
     if kind == "quiet" and result.image_id:
         output.line(result.image_id)
+    return 0
 
 
 @command(("builder prune",), "Remove the build cache")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from rootless.storage.store.index import ImageEntry
 
 
+IMAGE = "docker-image://"
+LAYOUT = "oci-layout://"
+
+
 def scratch(session: BuildSession, platform: Platform) -> BuildState:
     """The state of FROM scratch: no layers, and the PATH that docker gives an image without one."""
     from rootless.engine.plan.environment import DEFAULT_PATH
@@ -105,15 +109,23 @@ def from_directory(session: BuildSession, context: Context, state: BuildState, s
 def named(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:
     """What --build-context `name` is: the context of a directory, or the state of an image that it names as
     `docker-image://REF` or `oci-layout://PATH[:TAG][@DIGEST]`. Raises as `image` and `layout` do."""
+    given = given_image(session, name)
+    if given == f"{IMAGE}scratch":
+        return scratch(session, platform)
+    if given.startswith(IMAGE):
+        return image(session, given.removeprefix(IMAGE), platform, step)
+    if given.startswith(LAYOUT):
+        return layout(session, given.removeprefix(LAYOUT), platform)
+    return session.contexts[name]
+
+
+def given_image(session: BuildSession, name: str) -> str:
+    """The image that --build-context `name` is, with IMAGE or LAYOUT in front of it; "" for a directory."""
     for text in session.options.build_context:
         given, _, value = text.partition("=")
-        if given.lower() != name:
-            continue
-        if value.startswith("docker-image://"):
-            return image(session, value.removeprefix("docker-image://"), platform, step)
-        if value.startswith("oci-layout://"):
-            return layout(session, value.removeprefix("oci-layout://"), platform)
-    return session.contexts[name]
+        if given.lower() == name and value.startswith((IMAGE, LAYOUT)):
+            return value
+    return ""
 
 
 def layout(session: BuildSession, text: str, platform: Platform) -> BuildState:
