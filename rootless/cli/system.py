@@ -149,6 +149,7 @@ def prune(session: Session, all: bool, build: bool, filter: tuple[str, ...], for
         "all images without at least one container associated to them" if all else "all dangling images",
         *(["all anonymous volumes not used by at least one container"] if volumes else []),
         *(["all build cache"] if build else []),
+        *(["all copies of layers for other id maps without a container"] if all and not filters else []),
         "what interrupted commands left behind",
     ]
     question = "This will remove:\n" + "\n".join(f"  - {kind}" for kind in kinds) + "\n"

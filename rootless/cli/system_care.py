@@ -62,6 +62,8 @@ def _rows(usage: DiskUsage) -> list[_UsageRow]:
         _sum("Local Volumes", [each.size for each in volumes], mounted),
         _UsageRow("Build Cache", len(usage.cache), needed, usage.cache_size, usage.cache_size),
     ]
+    if usage.copies:
+        rows.append(_sum("Id Map Copies", [c.size for c in usage.copies], [c.size for c in usage.copies if c.is_used]))
     if usage.leftovers:
         rows.append(_UsageRow("Leftovers", 0, 0, usage.leftovers, usage.leftovers))
     return rows
@@ -136,6 +138,15 @@ def _print_all(usage: DiskUsage) -> None:
         output.line(f"{title}\n")
         _print_table([headings, *rows])
         output.line()
+    if usage.copies:
+        output.line("Copies of layers for other id maps (--userns=keep-id, --uidmap):\n")
+        headings = ["LAYER", "ID MAP", "SIZE", "IN USE"]
+        shown = [
+            [short_id(c.layer), c.id_map, units.human_size(c.size), "true" if c.is_used else "false"]
+            for c in usage.copies
+        ]
+        _print_table([headings, *shown])
+        output.line()
     if usage.leftovers:
         output.line(f"Leftovers of interrupted commands: {units.human_size(usage.leftovers)}\n")
     output.line(f"All together: {units.human_size(usage.total)}")
@@ -163,6 +174,9 @@ def _document(usage: DiskUsage) -> dict[str, object]:
             {"ID": c.key, "Description": c.description, "Created": c.created, "LastUsed": c.used, "Size": c.size,
              "InUse": c.is_needed}
             for c in usage.cache
+        ],
+        "IdMapCopies": [
+            {"Layer": c.layer, "IDMap": c.id_map, "Size": c.size, "InUse": c.is_used} for c in usage.copies
         ],
         "ImagesSize": usage.images_size,
         "BuildCacheSize": usage.cache_size,

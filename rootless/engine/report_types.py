@@ -123,12 +123,22 @@ class CacheUsage(NamedTuple):
     is_needed: bool
 
 
+class CopyUsage(NamedTuple):
+    """The use of the disk by the copy of a layer for another id map (keep-id). layer: its chain id; id_map: the key of
+    that map; is_used: whether a container mounts it, or may for all that can be read."""
+
+    layer: str
+    id_map: str
+    size: int
+    is_used: bool
+
+
 class DiskUsage(NamedTuple):
     """The use of the disk by the whole store, in bytes.
 
     images_size, cache_size: each layer counts once, in the first if an image needs it; cache_size has the cache mounts
     of builds, too; images_free: what removing the images that no container uses would free; leftovers: files that
-    interrupted commands left, which the next prune removes.
+    interrupted commands left, which the next prune removes; copies: those of layers for other id maps.
     """
 
     images: tuple[ImageUsage, ...]
@@ -139,6 +149,7 @@ class DiskUsage(NamedTuple):
     images_free: int
     cache_size: int
     leftovers: int
+    copies: tuple[CopyUsage, ...] = ()
 
     @property
     def total(self) -> int:
@@ -149,6 +160,7 @@ class DiskUsage(NamedTuple):
             + self.leftovers
             + sum(each.size for each in self.containers)
             + sum(each.size for each in self.volumes)
+            + sum(each.size for each in self.copies)
         )
 
 

@@ -12,6 +12,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class ShownOwners:
+    """How the owners on disk become those that a container sees, where its layers and `upper` have the owners of
+    another id map than its own (`--userns=keep-id` on the layers that all containers share).
+
+    uids, gids: (the id on disk, the id to show, how many ids follow) each; both ids are the host's.
+    """
+
+    __slots__ = ("gids", "uids")
+
+    def __init__(self, uids: Sequence[tuple[int, int, int]], gids: Sequence[tuple[int, int, int]]) -> None:
+        self.uids = tuple(uids)
+        self.gids = tuple(gids)
+
+    def to_json(self) -> dict[str, object]:
+        """The member "owners" of "rootfs"."""
+        return {"uids": [list(each) for each in self.uids], "gids": [list(each) for each in self.gids]}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ShownOwners:
+        """The reverse of `to_json`. Raises InvalidInput naming the file and the key."""
+        uids, gids = fields.integer_triples("uids"), fields.integer_triples("gids")
+        return cls([(a, b, c) for a, b, c in uids], [(a, b, c) for a, b, c in gids])
+
+
 class RootfsPlan:
     """What a storage driver is to mount. Every path is the user's own, none comes from an image.
 
@@ -19,10 +43,12 @@ class RootfsPlan:
     directory; work: a directory beside it that only the driver uses, "" without; directory: the container's, which
     holds both; volatile: the changes need not survive a crash of the host. copied: where `upper` was filled with a copy
     of the layers, the change time in ns that its root had then: what is newer was changed by the container. program,
-    site_packages: of a driver whose helper process is started later, by a process that does not look for them.
+    site_packages: of a driver whose helper process is started later, by a process that does not look for them. owners:
+    the owners that the driver has to show in place of those on disk, None for these.
     """
 
-    __slots__ = ("copied", "directory", "driver", "lowerdirs", "program", "site_packages", "upper", "volatile", "work")
+    __slots__ = ("copied", "directory", "driver", "lowerdirs", "owners", "program", "site_packages", "upper",
+                 "volatile", "work")  # fmt: skip
 
     def __init__(self, driver: str, directory: str, lowerdirs: Sequence[str], *, volatile: bool = False) -> None:
         self.driver = driver
@@ -34,6 +60,7 @@ class RootfsPlan:
         self.copied = 0
         self.program = ""
         self.site_packages: list[str] = []
+        self.owners: ShownOwners | None = None
 
     def to_json(self) -> dict[str, object]:
         """The plan as the JSON object "rootfs"; keys of one driver are there only where it sets them."""
@@ -50,6 +77,8 @@ class RootfsPlan:
             value["copied"] = self.copied
         if self.program:
             value |= {"program": self.program, "site_packages": self.site_packages}
+        if self.owners is not None:
+            value["owners"] = self.owners.to_json()
         return value
 
     @classmethod
@@ -62,6 +91,8 @@ class RootfsPlan:
         plan.copied = fields.integer("copied", 0)
         plan.program = fields.text("program", "")
         plan.site_packages = fields.texts("site_packages")
+        owners = fields.member("owners")
+        plan.owners = None if owners is None else ShownOwners.from_json(owners)
         return plan
 
     @classmethod

@@ -128,7 +128,8 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
         from rootless.engine.plan.mount_sources import make_sources
 
         make_sources(engine, facts.mounts, made.volumes)
-    for chain_ids in (planned.record.layers, *facts.mounts.images):
+    store.layers.lowerdirs(planned.record.layers, None if facts.rootfs.owners is not None else launch.id_map)
+    for chain_ids in facts.mounts.images:
         store.layers.lowerdirs(chain_ids, launch.id_map)
     drivers.prepare(facts.rootfs, launch.id_map)
     if planned.has_apt_file:

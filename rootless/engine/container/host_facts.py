@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from rootless.engine.plan.identity import Identity
     from rootless.host.cgroups import Delegation
     from rootless.records.id_map import IdMap
-    from rootless.records.rootfs import RootfsPlan
+    from rootless.records.rootfs import RootfsPlan, ShownOwners
+
+_CHEAP_COPY = 32 << 20  # bytes of layers that are copied for an id map in a quarter of a second
 
 
 def image_facts(image: ImageInUse) -> ImageFacts:
@@ -70,7 +72,7 @@ def look(
         joins=joining,
         network=network,
         mounts=_mounts(engine, options, image, who.id_map),
-        rootfs=_rootfs(engine, options, directory, image.chain_ids, who.id_map),
+        rootfs=_rootfs(engine, options, directory, image.chain_ids, (who.id_map, outer_map)),
         process=_process(engine, options, who, runtime, outer_map),
         cgroup=_cgroup(engine, options),
     )
@@ -118,15 +120,51 @@ def _process(
 
 
 def _rootfs(
-    engine: Engine, options: ContainerOptions, directory: str, chain_ids: tuple[str, ...], id_map: IdMap
+    engine: Engine,
+    options: ContainerOptions,
+    directory: str,
+    chain_ids: tuple[str, ...],
+    maps: tuple[IdMap, IdMap | None],
 ) -> RootfsPlan:
+    """maps: the container's id map, and that of the user namespace in which it is set up if that is another one."""
     from rootless.storage import drivers
     from rootless.storage.drivers.choice import choose
 
+    id_map, outer_map = maps
+    layers = engine.store.layers
     name = options.storage_driver or engine.settings.storage_driver
     driver = choose(name, engine.store.containers.directory, id_map, engine.directories.cache)
-    lowerdirs = engine.store.layers.planned_lowerdirs(chain_ids, id_map)
-    return drivers.plan(driver, directory, lowerdirs, volatile=options.rm)
+    owners = None
+    if id_map.key() != engine.store.id_map.key():
+        driver, owners = _with_owners(engine, (name, driver), chain_ids, id_map, outer_map or id_map)
+    lowerdirs = layers.planned_lowerdirs(chain_ids, id_map if owners is None else engine.store.id_map)
+    return drivers.plan(driver, directory, lowerdirs, volatile=options.rm, owners=owners)
+
+
+def _with_owners(
+    engine: Engine, asked: tuple[str, str], chain_ids: tuple[str, ...], id_map: IdMap, mounted_in: IdMap
+) -> tuple[str, ShownOwners | None]:
+    """The driver for a container whose id map is not the layers', and the owners that it shows; None when copies of the
+    layers with other owners are made, or are there already.
+
+    asked: the name that the user gave, and the driver that was chosen for it. With "auto", a driver that shows other
+    owners takes the place of overlayfs for what is large: it costs some time at each access to a file, but a copy of
+    the layers costs seconds and their whole size on disk, for each id map anew.
+    """
+    from rootless.storage.drivers import all_drivers, find_driver
+    from rootless.storage.drivers.choice import KeptAnswers
+    from rootless.storage.drivers.shown_owners import between
+
+    store, (name, driver) = engine.store, asked
+    owners = between(store.id_map, id_map, mounted_in)
+    if owners is None or find_driver(driver).shows_owners:
+        return driver, owners
+    if name != "auto" or store.layers.bytes_to_copy(chain_ids, id_map) <= _CHEAP_COPY:
+        return driver, None
+    able = [each.name for each in all_drivers() if each.shows_owners]
+    answers = KeptAnswers(store.containers.directory, id_map, engine.directories.cache)
+    found = answers.first_working(able)
+    return (driver, None) if found is None else (found, owners)
 
 
 def _cgroup(engine: Engine, options: ContainerOptions) -> Delegation | None:

@@ -42,7 +42,7 @@ def commit_layer(engine: Engine, plan: RootfsPlan, id_map: IdMap, options: Layer
 
     layers = engine.store.layers
     check_step(engine.store)
-    chain_id = layers.commit(plan, id_map, options)
+    chain_id = layers.commit(plan, _map_on_disk(engine, plan, id_map), options)
     if chain_id is None:
         return None
     content = layers.record(chain_id).content
@@ -55,8 +55,14 @@ def list_changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Seque
     from rootless.storage.layers import worker_client
     from rootless.storage.layers.jobs import Changed, ChangesJob
 
-    found = worker_client.run(ChangesJob(Changed(plan, id_map, exclude)), engine.store.id_map)
+    changed = Changed(plan, _map_on_disk(engine, plan, id_map), exclude)
+    found = worker_client.run(ChangesJob(changed), engine.store.id_map)
     return sorted((Change(kind, path) for kind, path in found.changes), key=lambda change: change.path)
+
+
+def _map_on_disk(engine: Engine, plan: RootfsPlan, id_map: IdMap) -> IdMap:
+    """The id map by which the files in the layers and in `upper` have their owners; id_map: the container's."""
+    return id_map if plan.owners is None else engine.store.id_map
 
 
 def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Change]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput
+from rootless.image.digest import hex_of
 from rootless.paths import atomic_write
 from rootless.records.fields import Fields, parse_json
 from rootless.storage.layers import worker_client
@@ -30,34 +31,41 @@ def _noted(directory: str) -> int | None:
         return None
 
 
-def measure(store: Store, places: list[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """The bytes on disk of each layer by chain id, with its copies for other id maps; and of each of `places` by path.
+class LayerSizes(NamedTuple):
+    """Bytes on disk: of layers by chain id, of their copies for other id maps by name (Layers.copies), and of other
+    places by path."""
 
-    Raises HostLimit.
-    """
-    layers: dict[str, int] = {}
-    unknown: list[tuple[str, str]] = []
-    for name in os.listdir(store.layers.directory):
-        if len(name) < 64 or name.startswith("."):
-            continue
-        chain, directory = f"sha256:{name[:64]}", f"{store.layers.directory}/{name}"
-        noted = _noted(directory)
-        layers[chain] = layers.get(chain, 0) + (noted or 0)
+    layers: dict[str, int]
+    copies: dict[str, int]
+    places: dict[str, int]
+
+
+def measure(store: Store, places: list[str]) -> LayerSizes:
+    """The bytes on disk of each layer, of each copy of one, and of each of `places`. Raises HostLimit."""
+    sizes: dict[str, int] = {}
+    unknown: list[str] = []
+    for name in (*(hex_of(chain) for chain in store.layers.list()), *store.layers.copies()):
+        noted = _noted(f"{store.layers.directory}/{name}")
+        sizes[name] = noted or 0
         if noted is None:
-            unknown.append((chain, directory))
-    paths = [*(directory for _, directory in unknown), *places]
+            unknown.append(name)
+    paths = [*(f"{store.layers.directory}/{name}" for name in unknown), *places]
     found = worker_client.run(MeasureJob(paths), store.id_map).sizes if paths else []
-    for (chain, directory), (size, inodes, _) in zip(unknown, found, strict=False):
-        layers[chain] += size
+    for name, directory, (size, inodes, _) in zip(unknown, paths, found, strict=False):
+        sizes[name] = size
         try:
             note = json.dumps({"bytes": size, "inodes": inodes}).encode()
             atomic_write(f"{directory}/{_NOTE}", note, durable=False)
         except OSError:
             continue  # The layer is being removed, or the disk is full: it is measured again the next time
-    return layers, {path: size for path, (size, _, _) in zip(places, found[len(unknown) :], strict=True)}
+    return LayerSizes(
+        {f"sha256:{name}": size for name, size in sizes.items() if len(name) == 64},
+        {name: size for name, size in sizes.items() if len(name) > 64},
+        {path: size for path, (size, _, _) in zip(places, found[len(unknown) :], strict=True)},
+    )
 
 
 def sizes_of(engine: Engine, chains: Iterable[str]) -> dict[str, int]:
     """The bytes on disk of each of these layers, by chain id."""
-    layers, _ = measure(engine.store, [])
+    layers = measure(engine.store, []).layers
     return {chain: layers.get(chain, 0) for chain in chains}

@@ -62,6 +62,7 @@ def check_store(
     for kind, names in (
         ("unneeded blobs", garbage.blobs),
         ("unneeded layers", garbage.layers),
+        ("copies of layers that are gone", garbage.copies),
         ("containers without a name", garbage.containers),
         ("containers that lost their name and record, whose files go into quarantine", garbage.quarantined),
         ("things half made or half removed", garbage.temporaries),

@@ -11,9 +11,10 @@ import os
 from rootless.engine.image.image_list import users_by_image
 from rootless.engine.image.image_names import familiar, tags
 from rootless.engine.image.measured_layers import measure
-from rootless.engine.report_types import CacheUsage, ContainerUsage, DiskUsage, ImageUsage, VolumeUsage
+from rootless.engine.report_types import CacheUsage, ContainerUsage, CopyUsage, DiskUsage, ImageUsage, VolumeUsage
 from rootless.errors import NotFound, RootlessError
 from rootless.image.manifest import chain_ids
+from rootless.storage.store.gc import used_copies
 from rootless.storage.store.step_records import BuildCache
 
 TYPE_CHECKING = False
@@ -36,7 +37,7 @@ def disk_usage(engine: Engine) -> DiskUsage:
     ]
     leftovers = _leftovers(store)
     mounts = f"{engine.directories.cache}/build"
-    layers, sizes = measure(store, [*places, *leftovers, mounts])
+    layers, copies, sizes = measure(store, [*places, *leftovers, mounts])
     containers = [_container(engine, each, sizes[store.containers.path(each)]) for each in ids]
     users = store.volumes.users()
     listed = tuple(
@@ -56,7 +57,16 @@ def disk_usage(engine: Engine) -> DiskUsage:
         free,
         sum(each.size for each in cache) + sizes[mounts],
         sum(sizes[path] for path in leftovers) + strays,
+        _copies(store, copies),
     )
+
+
+def _copies(store: Store, sizes: dict[str, int]) -> tuple[CopyUsage, ...]:
+    try:
+        used = used_copies(store)
+    except RootlessError:
+        used = set(sizes)
+    return tuple(CopyUsage(f"sha256:{name[:64]}", name[65:], size, name in used) for name, size in sizes.items())
 
 
 def _leftovers(store: Store) -> list[str]:

@@ -145,17 +145,19 @@ def prune_system(
 ) -> PruneReport:
     """Remove stopped containers, unused networks, images without a name, and what interrupted commands have left.
 
-    all: also images with a name that no container uses; volumes: also anonymous volumes; build: also the build cache.
+    all: also images with a name that no container uses, and without filters the copies of layers for other id maps that
+    no container uses; volumes: also anonymous volumes; build: also the build cache.
     filters: docker's until, label, label!. The build cache has no labels, so that a filter of labels keeps all of it.
     Raises UsageError.
     """
     from rootless.engine.container.container_removal import prune_containers
     from rootless.engine.filters import Filters
     from rootless.engine.image.image_remove import prune_images, tell_quarantined
+    from rootless.engine.image.measured_layers import measure
     from rootless.engine.network.network_verbs import prune_networks
     from rootless.engine.volume.volume_verbs import prune_volumes
     from rootless.storage.files.removal import delete
-    from rootless.storage.store.gc import collect_garbage, quarantined_containers
+    from rootless.storage.store.gc import Spared, collect_garbage, quarantined_containers
 
     filters = filters or {}
     Filters(filters, ("label", "label!", "until"))  # It raises for a wrong filter, before anything is removed
@@ -169,13 +171,17 @@ def prune_system(
     cache = _prune_cache(engine, filters) if build else None
     prune_stale(engine)
     keep_blobs = engine.settings.keep_layer_blobs
-    garbage = collect_garbage(engine.store, keep_layer_blobs=keep_blobs, empty_quarantine=True)
+    # A copy of a layer for another id map is made again when it is needed, and has no time or label of its own
+    also = Spared(quarantine=True, unused_copies=all and not filters)
+    copies = measure(engine.store, []).copies if also.unused_copies else {}
+    garbage = collect_garbage(engine.store, keep_layer_blobs=keep_blobs, also=also)
     for path in told:
         delete(path, engine.store.id_map)
     tell_quarantined(engine, garbage.quarantined)
     if garbage.busy:
         engine.warn("another command uses the store: what interrupted commands left behind stays for the next prune")
-    freed = (containers.reclaimed, images.reclaimed, pruned.reclaimed, garbage.freed)
+    of_copies = sum(copies.get(name, 0) for name in garbage.copies)
+    freed = (containers.reclaimed, images.reclaimed, pruned.reclaimed, garbage.freed, of_copies)
     return PruneReport(
         containers=containers.containers,
         images=images.images,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rootless.host.probes.result import Probe
     from rootless.records.id_map import IdMap
-    from rootless.records.rootfs import RootfsPlan
+    from rootless.records.rootfs import RootfsPlan, ShownOwners
 
     class Mounter(Protocol):
         """Mounts one plan, once."""
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         rank: "auto" chooses the driver of the lowest rank that works; purpose, loss: `doctor` says by these what the
         driver is for and what a user loses with it ("" for nothing); program, package: the program of the host that it
         needs and the Debian package that has it ("" for none); form: how its writable directory tells what a container
-        has changed.
+        has changed; shows_owners: whether it can show a container other owners of files than those on disk
+        (RootfsPlan.owners).
         """
 
         name: str
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         program: str
         package: str
         form: ChangeForm
+        shows_owners: bool
 
         def complete(self, plan: RootfsPlan) -> None:
             """Add what this driver needs to a plan that has layers and `upper`. Nothing is made. Raises HostLimit."""
@@ -131,16 +133,25 @@ def all_drivers() -> list[Driver]:
     return sorted(map(find_driver, names()), key=lambda driver: driver.rank)
 
 
-def plan(driver: str, container_dir: str, lowerdirs: Sequence[str], *, volatile: bool = False) -> RootfsPlan:
+def plan(
+    driver: str,
+    container_dir: str,
+    lowerdirs: Sequence[str],
+    *,
+    volatile: bool = False,
+    owners: ShownOwners | None = None,
+) -> RootfsPlan:
     """What is to be mounted for a container. Nothing is made.
 
     driver: the name that `choice.choose` gave; lowerdirs: the layers' trees, topmost first (Layers.lowerdirs);
-    volatile: whether the container's changes may be lost when the host crashes (`--rm`). Raises HostLimit.
+    volatile: whether the container's changes may be lost when the host crashes (`--rm`); owners: those to show in place
+    of those on disk, for a driver that `shows_owners`. Raises HostLimit.
     """
     from rootless.records.rootfs import RootfsPlan
     from rootless.storage.drivers.writable import empty_layer
 
     planned = RootfsPlan(driver, container_dir, lowerdirs or [empty_layer(container_dir)], volatile=volatile)
+    planned.owners = owners
     find_driver(driver).complete(planned)
     return planned
 

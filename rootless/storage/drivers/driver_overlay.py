@@ -162,6 +162,9 @@ class OverlayDriver:
     rank = 1
     purpose = "the kernel's overlayfs"
     loss = program = package = ""
+    shows_owners = (
+        False  # overlayfs shows the owners on disk, and only the host's root may make idmapped layers of ext4
+    )
     form = ChangeForm()
 
     def complete(self, plan: RootfsPlan) -> None:

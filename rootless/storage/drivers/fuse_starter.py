@@ -18,11 +18,14 @@ from rootless.kernel import mounts
 from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 from rootless.kernel.process import set_child_subreaper
 from rootless.kernel.procfs import child_pids, start_time
+from rootless.records.id_map import Extent
 from rootless.records.json_file import write_record
 from rootless.records.rootfs import RootfsPlan
+from rootless.storage.drivers.shown_owners import within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 
@@ -87,6 +90,9 @@ def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
     os.mkdir("m")
     lower = ":".join(str(position) for position in range(len(plan.lowerdirs)))
     options = f"lowerdir={lower},upperdir=u,workdir=w{',volatile' if plan.volatile else ''}"
+    if plan.owners is not None:
+        options += f",uidmapping={_mapping(plan.owners.uids, 'uid_map')}"
+        options += f",gidmapping={_mapping(plan.owners.gids, 'gid_map')}"
     sh.Command(plan.program)("-o", options, f"{point}/m", _env={"PATH": os.defpath}, _close_fds=True)
     daemons = child_pids(os.getpid())
     if daemons:
@@ -97,3 +103,15 @@ def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
     os.chdir("/")
     mounts.umount(point, mounts.MNT_DETACH)
     return copy
+
+
+def _mapping(shown: Sequence[tuple[int, int, int]], file: str) -> str:
+    """The value of fuse-overlayfs' option `uidmapping` or `gidmapping`: ID:SHOWN_ID:COUNT for each range, joined by
+    ":". ID is what stat(2) tells the daemon of a file on disk, SHOWN_ID what the daemon tells the kernel.
+
+    shown: the same with the host's ids; file: `uid_map` or `gid_map`. Both ids are those of the daemon's user
+    namespace, which is also the one that the mount belongs to: so the kernel reads SHOWN_ID by the same map.
+    """
+    with open(f"/proc/self/{file}", encoding="ascii") as lines:
+        extents = [Extent(*map(int, line.split())) for line in lines]
+    return ":".join(f"{a}:{b}:{size}" for a, b, size in within(shown, extents))

@@ -100,6 +100,11 @@ class Layers:
         """Chain ids of all unpacked layers."""
         return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
 
+    def copies(self) -> Names:
+        """Names in `directory` of the copies of layers for other id maps: LAYER+MAP, where LAYER is the name of the
+        layer whose copy it is."""
+        return [name for name in os.listdir(self.directory) if len(name) > 64 and name[64] == "+"]
+
     def unpack(self, chain_id: str, archive: LayerArchive) -> None:
         """Unpack one layer. The archive's stream is always read to its end, even when the layer is here already.
 
@@ -260,14 +265,27 @@ class Layers:
         self.lowerdirs(chain_ids)
         return [f"{self.path(chain_id)}{suffix}/diff" for chain_id in reversed(chain_ids)]
 
+    def bytes_to_copy(self, chain_ids: Sequence[str], id_map: IdMap) -> int:
+        """The bytes of files in the layers that have no copy for `id_map` yet. Raises NotFound, InvalidInput."""
+        missing = [each for each in chain_ids if not os.path.exists(f"{self.path(each)}+{id_map.key()}")]
+        return sum(self.size(each) for each in missing)
+
     def remove(self, chain_id: str) -> None:
         """Remove the layer and its copies for other id maps; harmless when it is not here."""
         name = hex_of(chain_id)
         for found in os.listdir(self.directory):
             if found == name or found.startswith(f"{name}+"):
-                from rootless.storage.files.removal import remove_tree
+                self._remove(found)
 
-                remove_tree(f"{self.directory}/{found}", self._default_map())
+    def remove_copy(self, name: str) -> None:
+        """Remove one of `copies`; harmless when it is not here."""
+        self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        from rootless.storage.files.removal import remove_tree
+
+        # Renamed away first: a half removed tree under its own name would count as a whole one
+        remove_tree(f"{self.directory}/{name}", self._default_map())
 
     def path(self, chain_id: str) -> str:
         """Where the layer lies or would lie."""

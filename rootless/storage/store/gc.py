@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rootless.errors import InvalidInput, NewerFormat, NotFound, RootlessError
 from rootless.image.digest import hex_of
@@ -33,18 +34,31 @@ CONTAINER_PREFIX = "container-"  # containers in `quarantine` have their id behi
 class Collected:
     """What one collection has found.
 
-    containers: ids; temporaries: paths; freed: bytes of blobs and layers; busy: whether another process was using the
-    store, so that nothing was done; quarantined: ids of containers that have lost their name and cannot get it again,
-    and that hold files which they have written.
+    containers: ids; copies: names of layers' copies for other id maps (Layers.copies); temporaries: paths; freed: bytes
+    of blobs and layers; busy: whether another process was using the store, so that nothing was done; quarantined: ids
+    of containers that have lost their name and cannot get it again, and that hold files which they have written.
     """
 
     blobs: list[str] = field(default_factory=list)
     layers: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
     containers: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     temporaries: list[str] = field(default_factory=list)
     freed: int = 0
     busy: bool = False
+
+
+class Spared(NamedTuple):
+    """What a collection spares unless its member is true.
+
+    quarantine: damaged objects that `system check --repair` has replaced, at which the user may want to look (`system
+    prune` takes them); unused_copies: copies of layers for other id maps (keep-id) that no container uses (`system
+    prune -a`). Those of layers that are gone are always garbage.
+    """
+
+    quarantine: bool = False
+    unused_copies: bool = False
 
 
 def collect_garbage(
@@ -53,15 +67,14 @@ def collect_garbage(
     dry_run: bool = False,
     wait: float = 2.0,
     keep_layer_blobs: bool = True,
-    empty_quarantine: bool = False,
+    also: Spared | None = None,
 ) -> Collected:
     """Remove all garbage of a store, and return what it was.
 
     dry_run: only find it; keep_layer_blobs: whether to keep the compressed bytes of layers that can be made again from
-    their tree; empty_quarantine: whether damaged objects that `system check --repair` has replaced are garbage. Until
-    the user asks for that (`system prune`) they stay, since he may want to look at them; wait: seconds to wait for
-    pulls and creates to end. When they do not, `busy` is set, and the next collection does the work. Raises HostLimit
-    when something cannot be removed.
+    their tree; also: what is garbage only when the user asks for it; wait: seconds to wait for pulls and creates to
+    end. When they do not, `busy` is set, and the next collection does the work. Raises HostLimit when something cannot
+    be removed.
     """
     lock = store.exclusive()
     deadline = time.monotonic() + wait
@@ -70,13 +83,32 @@ def collect_garbage(
             return Collected(busy=True)
         time.sleep(_POLL)
     try:
-        collector = _Collector(store, empty_quarantine=empty_quarantine)
+        collector = _Collector(store, also or Spared())
         found = collector.find(keep_layer_blobs)
         if not dry_run:
             collector.remove(found)
         return found
     finally:
         lock.release()
+
+
+def used_copies(store: Store) -> set[str]:
+    """The names of the copies of layers (Layers.copies) that containers use, running or not.
+
+    Raises InvalidInput when a damaged record leaves unknown what a container uses.
+    """
+    copies = store.layers.copies()
+    used: set[str] = set()
+    for container_id in store.containers.list() if copies else ():
+        try:
+            launch = store.containers.read_launch(container_id)
+        except NotFound:
+            continue
+        if launch.rootfs is not None:
+            used.update(os.path.basename(os.path.dirname(directory)) for directory in launch.rootfs.lowerdirs)
+        if any(mount.kind == "image" for mount in store.containers.read(container_id).mounts):
+            used.update(name for name in copies if name[65:] == launch.id_map.key())
+    return used.intersection(copies)
 
 
 def quarantined_containers(store: Store) -> Paths:
@@ -91,11 +123,11 @@ def quarantined_containers(store: Store) -> Paths:
 class _Collector:
     """One collection, while the store's exclusive lock is held."""
 
-    __slots__ = ("_empty_quarantine", "_store")
+    __slots__ = ("_also", "_store")
 
-    def __init__(self, store: Store, *, empty_quarantine: bool) -> None:
+    def __init__(self, store: Store, also: Spared) -> None:
         self._store = store
-        self._empty_quarantine = empty_quarantine
+        self._also = also
 
     def find(self, keep_layer_blobs: bool) -> Collected:
         """Find all garbage, and remove none of it."""
@@ -103,13 +135,14 @@ class _Collector:
         self._find_temporaries(found)
         self._find_containers(found)
         self._find_unreferenced(found, keep_layer_blobs)
+        self._find_copies(found)
         return found
 
     def _find_temporaries(self, found: Collected) -> None:
         store = self._store
         for part in ("incoming", "trash"):
             found.temporaries += [store.path(part, name) for name in os.listdir(store.path(part))]
-        if self._empty_quarantine:
+        if self._also.quarantine:
             found.temporaries += self._quarantined()
         for part in ("layers", "volumes"):
             found.temporaries += [
@@ -187,6 +220,26 @@ class _Collector:
                 except (NotFound, InvalidInput, KeyError):
                     pass
 
+    def _find_copies(self, found: Collected) -> None:
+        """Find copies of layers for other id maps that nobody needs: those of a layer that is gone, as after a removal
+        that was cut off, and if asked for those that no container mounts."""
+        store = self._store
+        copies = store.layers.copies()
+        if not copies:
+            return
+        whole = {hex_of(chain_id) for chain_id in store.layers.list()}
+        orphans = [name for name in copies if name[:64] not in whole]
+        if self._also.unused_copies:
+            try:
+                used = used_copies(store)
+            except RootlessError:
+                used = set(copies)  # what a container mounts cannot be read: it may be any of them
+            copies = [name for name in copies if name not in used]
+        else:
+            copies = orphans
+        gone = {hex_of(chain_id) for chain_id in found.layers}  # whose copies go with them
+        found.copies = [name for name in copies if name[:64] not in gone]
+
     def _roots(self, keep_layer_blobs: bool) -> tuple[set[str], set[str]]:
         """The digests of blobs and the chain ids of layers that images, containers and build steps need."""
         store = self._store
@@ -263,6 +316,8 @@ class _Collector:
             store.blobs.remove(digest)
         for chain_id in found.layers:
             store.layers.remove(chain_id)
+        for name in found.copies:
+            store.layers.remove_copy(name)
         for path in found.temporaries:
             delete(path, store.id_map)
         with Lock(store.path("locks", "index")):  # whoever holds it may be writing such a file just now
