@@ -8,6 +8,7 @@ walk makes the cache key and the copy, so that nothing is copied that the key do
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from typing import NamedTuple
@@ -70,15 +71,20 @@ def matches(root: int, source: str, skip: Skip, *, wildcards: bool = True) -> li
     """The files and directories that `source` means in the directory `root` (fd), sorted.
 
     skip: says of (path, is directory) whether it is excluded as a whole; wildcards: whether `source` may be a pattern,
-    which may match nothing. Raises NotFound for a plain path that is not there or excluded, InvalidInput.
+    which may match nothing. Raises NotFound for a plain path, or the plain directories in front of a pattern, that are
+    not there or excluded; InvalidInput.
     """
     pivot, written = _pivot(source)
-    if not (wildcards and has_wildcard(written)):
-        found = _resolve(root, written)
+    names = written.split("/")
+    is_pattern = wildcards and has_wildcard(written)
+    plain = "/".join(itertools.takewhile(lambda name: not has_wildcard(name), names)) if is_pattern else written
+    if plain or not is_pattern:
+        found = _resolve(root, plain)
         if found is None or skip(found[0], found[1]):
             why = "" if found is None else " (.dockerignore or --exclude leaves it out)"
-            raise NotFound(f"'{source}': no such file or directory{why}")
-        return [Match(found[0], written.rpartition("/")[2], written[pivot:], found[1])]
+            raise NotFound(f"'{plain if is_pattern else source}': no such file or directory{why}")
+        if not is_pattern:
+            return [Match(found[0], names[-1], written[pivot:], found[1])]
     result = []
     for path, kept in _expanded(root, written, written[:pivot].count("/"), skip):
         found = _resolve(root, path)

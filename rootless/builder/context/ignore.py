@@ -16,7 +16,6 @@ from rootless.builder.context.context_files import Match, matches
 from rootless.builder.context.wildcard import Wildcard
 from rootless.builder.dockerfile.problems import DockerfileError, Place
 from rootless.builder.dockerfile.words import SPACES
-from rootless.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -211,11 +210,9 @@ class Exclusions:
 def all_matches(root: int, sources: Sequence[str], exclusions: Exclusions, *, wildcards: bool = True) -> list[Match]:
     """The files and directories that all `sources` mean in the directory `root` (fd), in the order of the sources.
 
-    A pattern may match nothing as long as another source does. Raises NotFound, InvalidInput.
+    A pattern may match nothing, as in BuildKit. Raises NotFound, InvalidInput.
     """
     found: list[Match] = []
     for source in sources:
         found += matches(root, source, exclusions.leaves_out, wildcards=wildcards)
-    if not found and sources:
-        raise NotFound(f"no file matches '{' '.join(sources)}'")
     return found

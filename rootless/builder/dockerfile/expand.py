@@ -172,6 +172,9 @@ class Scope:
     def expand(self, instruction: Instruction) -> Instruction:
         """The same instruction with its final words, checked. Raises DockerfileError.
 
+        Words that became empty mean what they mean to BuildKit (the destination of COPY and WORKDIR the working
+        directory, USER root), except for a source, which would be the whole context.
+
         The words that the shell expands (RUN, CMD, ENTRYPOINT, HEALTHCHECK) stay as they are; `enter` expands the
         values of ARG.
         """
@@ -187,9 +190,9 @@ class Scope:
         if isinstance(instruction, Copy | Add):
             return self._files(instruction)
         if isinstance(instruction, Workdir):
-            return instruction._replace(path=self._filled(place, "WORKDIR", instruction.path))
+            return instruction._replace(path=self._word(place, instruction.path))
         if isinstance(instruction, User):
-            return instruction._replace(user=self._filled(place, "USER", instruction.user))
+            return instruction._replace(user=self._word(place, instruction.user))
         if isinstance(instruction, Volume):
             paths = tuple(self._filled(place, "VOLUME", path) for path in instruction.paths)
             return instruction._replace(paths=paths)
@@ -255,7 +258,7 @@ class Scope:
             heredocs.append(heredoc._replace(content=content))
         changed = instruction._replace(
             sources=tuple(self._filled(place, "a source", source) for source in instruction.sources),
-            destination=self._filled(place, "the destination", instruction.destination),
+            destination=self._word(place, instruction.destination),
             heredocs=tuple(heredocs),
             chown=self._word(place, instruction.chown),
             chmod=self._word(place, instruction.chmod),
@@ -281,14 +284,12 @@ class Scope:
     def _ports(self, place: Place, texts: tuple[str, ...]) -> tuple[str, ...]:
         """The ports, as `80/tcp`, that texts such as `80`, `80/udp` and `8000-8010` mean. A variable may hold several.
 
-        Raises DockerfileError.
+        A variable without a value means none. Raises DockerfileError.
         """
         found: dict[str, None] = {}
         for text in texts:
             for one in self._expansion(place, text).words:
                 found.update(dict.fromkeys(_port_range(place, one)))
-        if not found:
-            raise DockerfileError(place, "EXPOSE names no port")
         self._count(place, sum(map(len, found)))
         return tuple(found)
 

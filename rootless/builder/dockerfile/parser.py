@@ -254,8 +254,6 @@ def _sources(line: _Line) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     if len(words) < 2:
         raise line.error(f"{line.name} needs a source and a destination")
     *sources, destination = words
-    if not destination:
-        raise line.error(f"{line.name}: the destination is empty")
     if not line.heredocs:
         return tuple(sources), (), destination
     if heredoc_mark(destination) is not None:

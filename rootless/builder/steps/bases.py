@@ -100,7 +100,7 @@ def from_directory(session: BuildSession, context: Context, state: BuildState, s
         files.ignore = context.ignore
         taken.items.append(files)
         taken.fds.append(context.open())
-        placement = Placement("/", max(state.moment, digest.newest))
+        placement = Placement("/", max(state.moment, digest.newest), keeps_set_id=True)
         return place_files(StepRun(session, state, "COPY / /", "", step), taken, placement, 0)
     finally:
         taken.close()

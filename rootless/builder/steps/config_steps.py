@@ -56,7 +56,7 @@ def _settings(state: BuildState, instruction: Instruction) -> Fields:
                 }
             }
         case User():
-            return {"User": instruction.user}
+            return {"User": instruction.user or None}
         case Shell():
             return {"Shell": list(instruction.words)}
         case Expose():

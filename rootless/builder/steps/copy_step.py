@@ -30,7 +30,7 @@ class Placement(NamedTuple):
 
     destination: an absolute path, with a slash at its end where it means a directory; moment: the time of the step in
     seconds; owner: (uid, gid) of --chown, None without; chmod: text of --chmod; is_link: --link; is_owned: files keep
-    their owners, as those of a stage do.
+    their owners, as those of a stage do; keeps_set_id: files that do not keep them have their set-id bits all the same.
     """
 
     destination: str
@@ -39,6 +39,7 @@ class Placement(NamedTuple):
     chmod: str = ""
     is_link: bool = False
     is_owned: bool = False
+    keeps_set_id: bool = False
 
 
 def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
@@ -99,9 +100,10 @@ def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
     return step_key(
         "copy",
         run.state.chain,
+        # It goes up when the same words give other files: layers that earlier versions have made must not be found
+        rules=2,
         owner=placement.owner,
-        # An earlier version gave other modes to the directories that it made: its cached layers must not be found
-        chmod=f"{placement.chmod} of directories too" if placement.chmod else placement.chmod,
+        chmod=placement.chmod,
         destination=placement.destination,
         link=placement.is_link,
         files=facts,
@@ -129,11 +131,14 @@ def _place(run: StepRun, taken: Taken, placement: Placement) -> tuple[StepResult
     job.owner = placement.owner
     job.chmod = placement.chmod
     job.is_owned = placement.is_owned
+    job.keeps_set_id = placement.keeps_set_id
     job.timestamp = placement.moment if session.latest is None else session.latest
     job.latest = session.latest
     answer = session.on_worker(lambda worker: worker.call(job, taken.fds))
     if answer.skipped:
         session.engine.warn(f"{answer.skipped} device nodes were left out: an ordinary user can make none")
+    if answer.unmatched:
+        session.engine.warn(f"nothing matches '{' '.join(answer.unmatched)[:300]}', so nothing of it is copied")
     made = session.commit(rootfs)
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
@@ -141,9 +146,12 @@ def _place(run: StepRun, taken: Taken, placement: Placement) -> tuple[StepResult
 
 
 def _destination(state: BuildState, text: str) -> str:
-    """The absolute path of a destination. A slash at its end stays, for it means that a directory is wanted."""
+    """The absolute path of a destination, of which "" is the working directory.
+
+    A slash at its end stays, for it means that a directory is wanted.
+    """
     joined = posixpath.join("/", state.workdir, text)
-    is_directory = text.endswith(("/", "/.", "/..")) or text in (".", "..")
+    is_directory = text.endswith(("/", "/.", "/..")) or text in ("", ".", "..")
     clean = "/" + posixpath.normpath(joined).lstrip("/")
     return clean + "/" if is_directory and clean != "/" else clean
 

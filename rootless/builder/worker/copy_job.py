@@ -101,11 +101,13 @@ def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
         timestamp=job.timestamp,
         latest=job.latest,
         is_owned=job.is_owned,
+        keeps_set_id=job.keeps_set_id,
         single=job.id_map.kind == "single",
         table=job.directory,
     )
     placer = Placer(root, rules)
     archives: list[tuple[int, str]] = []
+    unmatched: list[str] = []
     for item in job.items:
         if isinstance(item, NewDirectory):
             placer.directories(item.path)
@@ -113,26 +115,30 @@ def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
             where, name = placer.place(item.destination, item.name)
             placer.write(where, name, item.content, mode=0o644)
         else:
-            archives += _place_files(placer, roots[item.root], item)
+            exclusions = _exclusions(item)
+            found = _matches(roots[item.root], item, exclusions)
+            unmatched += [] if found else item.sources
+            archives += _place_files(placer, roots[item.root], item, found, exclusions)
     placer.finish()
     skipped = placer.skipped
     if archives:
         from rootless.builder.worker.unpacking import unpack
 
         skipped += unpack(root, archives, rules)
-    return CopyAnswer(skipped, placer.latest_change)
+    return CopyAnswer(skipped, placer.latest_change, unmatched)
 
 
-def _place_files(placer: Placer, root: int, item: TakenFiles) -> list[tuple[int, str]]:
-    """Place the files of one item. Returns the archives among them that are to be unpacked, as (fd, directory).
+def _place_files(
+    placer: Placer, root: int, item: TakenFiles, found: list[Match], exclusions: Exclusions
+) -> list[tuple[int, str]]:
+    """Place the files of one item, which `found` are. Returns the archives among them that are to be unpacked, as (fd,
+    directory).
 
     Archives are unpacked after everything else, for `unpack` makes the step's tree the root of this process, where no
     source has a name any more.
     """
     from rootless.kernel.files import open_in_root
 
-    exclusions = _exclusions(item)
-    found = _matches(root, item, exclusions)
     destination = item.destination
     files = [match for match in found if not match.is_directory]
     if (

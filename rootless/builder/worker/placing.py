@@ -12,7 +12,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, clean, walk
+from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, walk
 from rootless.errors import InvalidInput
 from rootless.kernel.files import chmod_special, open_in_root, open_special
 from rootless.storage.files.tree_copy import copy_content, drop_acl
@@ -30,6 +30,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENODATA)
+_LINKS = 40  # as many links as the kernel follows in one path (path_resolution(7))
 _KEPT = ("security.capability",)  # the extended attributes that COPY --from keeps
 
 
@@ -37,8 +38,9 @@ class Rules(NamedTuple):
     """The attributes that files get.
 
     owner: (uid, gid) of --chown; None means root where `is_owned` is False, as for a context's files, else the file's
-    own owner. chmod: --chmod, None without; timestamp: seconds, for what has no time of its own; latest: no time
-    becomes later than these seconds. single: the id map has one id, so that other owners are noted in an extended
+    own owner. keeps_set_id: files keep their set-id bits although their owner changes. chmod: --chmod, None without;
+    timestamp: seconds, for what has no time of its own; latest: no time becomes later than these seconds. single: the
+    id map has one id, so that other owners are noted in an extended
     attribute of the file; table: the directory whose table notes the owners of links and FIFOs, which can have no such
     attribute.
     """
@@ -50,6 +52,7 @@ class Rules(NamedTuple):
     is_owned: bool = False
     single: bool = False
     table: str | None = None
+    keeps_set_id: bool = False
 
 
 class _Spot(NamedTuple):
@@ -102,13 +105,16 @@ class Placer:
     def directories(self, path: str, *, chmod: bool = True) -> str:
         """Make the directory `path` and its missing parents, and return its path in the tree without links.
 
-        chmod: whether --chmod holds for what is made, as BuildKit has it since 2025 (fsutil's #228). Raises
-        InvalidInput when a file or a dangling link is in the way.
+        Links are followed as in a chroot; where one dangles, the directory that it leads to is made. chmod: whether
+        --chmod holds for what is made, as BuildKit has it since 2025 (fsutil's #228). Raises InvalidInput when a file
+        is in the way.
         """
         base = os.readlink(f"/proc/self/fd/{self._root}").rstrip("/")
-        here = ""
-        for name in clean(path).split("/"):
-            if not name:
+        here, names, links = "", _names(path), 0
+        while names:
+            name = names.pop()
+            if name == "..":  # `here` has no links in it
+                here = here.rpartition("/")[0]
                 continue
             target = f"{here}/{name}"
             try:
@@ -116,21 +122,39 @@ class Placer:
             except NotADirectoryError:
                 raise InvalidInput(f"cannot make directory '{target}': a file is in the way") from None
             except FileNotFoundError:
+                link = self._link(here, name)
+                if link:
+                    links += 1
+                    _check_links(links, path)
+                    here = "" if link.startswith("/") else here
+                    names += _names(link)
+                    continue
                 self._make(here, name, chmod=chmod)
                 fd = open_in_root(self._root, target, _PATH)
+            except OSError as e:
+                if e.errno != errno.ELOOP:
+                    raise
+                raise InvalidInput(f"cannot make directory '{target}': links lead to each other") from None
             try:
                 here = os.readlink(f"/proc/self/fd/{fd}").removeprefix(base)
             finally:
                 os.close(fd)
         return here
 
+    def _link(self, parent: str, name: str) -> str:
+        """The target of the link `name` in the directory `parent`; "" where no link is."""
+        with self._open(parent) as directory:
+            try:
+                return os.readlink(name, dir_fd=directory)
+            except OSError as e:
+                if e.errno not in (errno.EINVAL, errno.ENOENT):
+                    raise
+                return ""
+
     def _make(self, parent: str, name: str, *, chmod: bool) -> None:
         with self._open(parent) as directory:
             self._keep_time(parent, directory)
-            try:
-                os.mkdir(name, 0o755, dir_fd=directory)
-            except FileExistsError:
-                raise InvalidInput(f"cannot make directory '{parent}/{name}': a dangling link is in the way") from None
+            os.mkdir(name, 0o755, dir_fd=directory)
             made = os.open(name, DIRECTORY, dir_fd=directory)
             try:
                 drop_acl(made)
@@ -188,11 +212,21 @@ class Placer:
             self._entry(node, _Spot(target, top, final))
 
     def place(self, destination: str, name: str) -> tuple[str, str]:
-        """(directory, name) where a single file goes; the directory is made when it is missing."""
-        if destination.endswith("/") or self.is_directory(destination):
-            return self.directories(destination), name
-        parent, _, final = f"/{clean(destination)}".rpartition("/")
-        return self.directories(parent), final
+        """(directory, name) where a single file goes; the directory is made when it is missing.
+
+        A `destination` that is a link to a file, or dangles, means what it leads to inside of the root: the link stays.
+        """
+        links = 0
+        while not (destination.endswith(("/", "/.", "/..")) or self.is_directory(destination)):
+            parent, _, final = destination.rpartition("/")
+            top = self.directories(parent)
+            link = self._link(top, final)
+            if not link:
+                return top, final
+            links += 1
+            _check_links(links, destination)
+            destination = link if link.startswith("/") else f"{top}/{link}"
+        return self.directories(destination), name
 
     def _parents(self, source: int, match: Match, destination: str) -> None:
         """Make the directories of --parents with the modes that they have in the source."""
@@ -391,7 +425,7 @@ class Placer:
 
     def _attributes(self, read: int, write: int, status: os.stat_result) -> None:
         override = overrides.read(read) if self._rules.is_owned else None
-        mode = status.st_mode & 0o7777 if override is None else override.mode_now(status.st_mode)
+        mode = self._mode(status) if override is None else override.mode_now(status.st_mode)
         if self._rules.chmod is not None:
             mode = self._rules.chmod(mode, stat.S_ISDIR(status.st_mode))
         self._own(write, self._owner(status, override), mode, stat.S_IFMT(status.st_mode))
@@ -402,6 +436,15 @@ class Placer:
                 except OSError as e:
                     if e.errno not in _NO_XATTR:
                         raise
+
+    def _mode(self, status: os.stat_result) -> int:
+        """The mode of a source, without the set-id bits where they would pass to another owner.
+
+        Every file of a directory that is set-gid for its group's sake has them, and the image would depend on where
+        the context lies. Buildah and docker's classic builder drop them too.
+        """
+        keeps = self._rules.is_owned or self._rules.keeps_set_id
+        return status.st_mode & (0o7777 if keeps else 0o1777)
 
     # The owner comes before the mode everywhere, because chown(2) takes set-id bits away
     def _own(self, fd: int, owner: tuple[int, int], mode: int, kind: int) -> None:
@@ -423,11 +466,11 @@ class Placer:
         kind = stat.S_IFMT(status.st_mode)
         if owner != (there.st_uid, there.st_gid):
             if self._rules.single:
-                self._note(spot.path, overrides.Override(*owner, status.st_mode & 0o7777, kind), link)
+                self._note(spot.path, overrides.Override(*owner, self._mode(status), kind), link)
             else:
                 os.chown(spot.name, *owner, dir_fd=spot.directory, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            chmod_special(spot.directory, spot.name, status.st_mode)
+            chmod_special(spot.directory, spot.name, kind | self._mode(status))
         time = self._time(status)
         os.utime(spot.name, ns=(time, time), dir_fd=spot.directory, follow_symlinks=False)
 
@@ -460,6 +503,17 @@ class Placer:
     def _touch(self, path: str, atime: int, mtime: int) -> None:
         with self._open(path) as fd:
             os.utime(fd, ns=(atime, mtime))
+
+
+def _names(path: str) -> list[str]:
+    """The names of `path`, last first."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+def _check_links(count: int, path: str) -> None:
+    """Raise InvalidInput where `count` links were followed in `path`, which may go on for ever."""
+    if count > _LINKS:
+        raise InvalidInput(f"cannot follow '{path}': more than {_LINKS} links")
 
 
 class _Opened:

@@ -312,12 +312,14 @@ class CopyJob:
     """COPY, ADD and WORKDIR: files placed on the mounted tree of `root`, or into the plain directory `into`.
 
     The fds that come with the job are the first roots that items name by position; the mounted `trees` are the next
-    ones. owner: (uid, gid) of --chown; chmod: text of --chmod; is_owned: files keep their owners; timestamp: seconds,
-    for what has no time of its own; latest: no time becomes later than these seconds.
+    ones. owner: (uid, gid) of --chown; chmod: text of --chmod; is_owned: files keep their owners; keeps_set_id: files
+    that do not keep them have their set-id bits all the same; timestamp: seconds, for what has no time of its own;
+    latest: no time becomes later than these seconds.
     """
 
     __slots__ = (
-        "chmod", "directory", "id_map", "into", "is_owned", "items", "latest", "owner", "rootfs", "timestamp", "trees",
+        "chmod", "directory", "id_map", "into", "is_owned", "items", "keeps_set_id", "latest", "owner", "rootfs",
+        "timestamp", "trees",
     )  # fmt: skip
     operation: ClassVar[str] = "copy"
 
@@ -331,6 +333,7 @@ class CopyJob:
         self.owner: tuple[int, int] | None = None
         self.chmod = ""
         self.is_owned = False
+        self.keeps_set_id = False
         self.timestamp = 0
         self.latest: int | None = None
 
@@ -346,6 +349,7 @@ class CopyJob:
             "owner": [self.owner] if self.owner is not None else [],
             "chmod": self.chmod,
             "is_owned": self.is_owned,
+            "keeps_set_id": self.keeps_set_id,
             "timestamp": self.timestamp,
             **({"latest": self.latest} if self.latest is not None else {}),
         }
@@ -362,6 +366,7 @@ class CopyJob:
         job.owner = next(iter(fields.integer_pairs("owner")), None)
         job.chmod = fields.text("chmod")
         job.is_owned = fields.flag("is_owned")
+        job.keeps_set_id = fields.flag("keeps_set_id")
         job.timestamp = fields.integer("timestamp")
         job.latest = fields.integer("latest") if fields.has("latest") else None
         return job
@@ -372,22 +377,27 @@ class CopyJob:
 
 
 class CopyAnswer:
-    """What a copy has met. skipped: number of special files that could not be made; changed: latest ctime (ns) read."""
+    """What a copy has met.
 
-    __slots__ = ("changed", "skipped")
+    skipped: number of special files that could not be made; changed: latest ctime (ns) read; unmatched: the sources of
+    items whose patterns match nothing.
+    """
 
-    def __init__(self, skipped: int, changed: int) -> None:
+    __slots__ = ("changed", "skipped", "unmatched")
+
+    def __init__(self, skipped: int, changed: int, unmatched: Sequence[str] = ()) -> None:
         self.skipped = skipped
         self.changed = changed
+        self.unmatched = list(unmatched)
 
     def to_json(self) -> dict[str, object]:
         """The answer as the payload of a message."""
-        return {"skipped": self.skipped, "changed": self.changed}
+        return {"skipped": self.skipped, "changed": self.changed, "unmatched": self.unmatched}
 
     @classmethod
     def from_json(cls, fields: Fields) -> CopyAnswer:
         """The reverse of `to_json`. Raises InvalidInput."""
-        return cls(fields.integer("skipped"), fields.integer("changed"))
+        return cls(fields.integer("skipped"), fields.integer("changed"), fields.texts("unmatched"))
 
 
 class DigestJob:

@@ -1,5 +1,9 @@
 """ADD of a local archive: its entries over the tree of the step, into which the process is shut.
 
+An entry takes the place of what the tree has under its name: a directory of both is merged, anything else goes before
+the entry is made, be it a directory with all that is in it or a link to one. The Dockerfile reference has it so, and
+`tar -x`.
+
 The step's tree becomes the process's root before the first entry is read, so that a hostile name or link leads to
 nothing but the image itself. Names with `..` are refused all the same. Everything that the unpacking needs has to be
 imported before: afterwards a module would come out of the image.
@@ -14,6 +18,7 @@ import stat
 from rootless.errors import InvalidInput
 from rootless.image.decompress import HEAD, PlainBytes
 from rootless.storage.files.placer import Bytes, write_content
+from rootless.storage.files.removal import delete_at
 from rootless.storage.files.tree_copy import drop_acl
 from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarStream, is_header
 
@@ -117,9 +122,9 @@ class _Unpacker:
             if entry.type == FILE:
                 source.skip(TarStream.padding(entry) + (0 if is_content_taken else entry.stored))
         for path, (atime, mtime) in self._before.items():
-            os.utime(path or "/", ns=(atime, mtime))
+            _touch(path or "/", atime, mtime)
         for path, time in reversed(self._times):
-            os.utime(path, ns=(time, time), follow_symlinks=False)
+            _touch(path, time, time)
         return self.skipped
 
     def _member(self, member: TarEntry, source: Bytes) -> bool:
@@ -206,25 +211,31 @@ class _Unpacker:
             self._before[path] = status.st_atime_ns, status.st_mtime_ns
 
     def _clear(self, path: str) -> None:
+        """Remove what has the name `path`, a directory with all that is in it. Raises OSError."""
         try:
-            status = os.lstat(path)
+            mode = os.lstat(path).st_mode
         except FileNotFoundError:
             return
-        if stat.S_ISDIR(status.st_mode):
-            raise InvalidInput(f"cannot replace directory '{path}' with a file of the archive")
-        self._remove(path)
-
-    def _remove(self, path: str) -> None:
-        if stat.S_ISLNK(os.lstat(path).st_mode):
-            self._seen.clear()  # paths that led through this link lead nowhere now, or elsewhere
-        os.unlink(path)
+        if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
+            self._seen.clear()  # paths that led through it lead nowhere now, or elsewhere
+        if not stat.S_ISDIR(mode):
+            os.unlink(path)
+            return
+        parent, _, name = path.rpartition("/")
+        top = os.open(parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            refusal = delete_at(top, name, path)
+        finally:
+            os.close(top)
+        if refusal is not None:
+            raise refusal
 
     def _directory_entry(self, path: str, member: TarEntry, time: int) -> None:
         try:
             self._make_directory(path)
         except FileExistsError:
-            if not os.path.isdir(path):
-                self._remove(path)
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                self._clear(path)
                 self._make_directory(path)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -285,6 +296,15 @@ class _Unpacker:
             os.chown(path, *owner, follow_symlinks=False)
         except OSError as e:
             raise _unmapped(e, owner) from e
+
+
+def _touch(path: str, atime: int, mtime: int) -> None:
+    """Set the times of a directory that was kept or made, unless a later entry has taken its place."""
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            os.utime(path, ns=(atime, mtime))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
 
 
 def _names(path: bytes) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Runner
-from tests.integration.builder.conftest import Build, layers, names_of_top, read_in
+from tests.integration.builder.conftest import Build, inspect, layers, names_of_top, read_in
 
 
 def listing(busybox: Runner, name: str, *paths: str) -> list[str]:
@@ -171,6 +171,94 @@ def test_a_destination_behind_a_link_stays_in_the_image(build: Build, context: P
     assert read_in(busybox, "door", "cat", f"{target}/file") == "x"
 
 
+@pytest.mark.once
+def test_links_at_the_destination_lead_to_what_is_written(build: Build, context: Path, busybox: Runner) -> None:
+    """As in a chroot; a link that dangles gets what it leads to, and a link to a file stays one."""
+    (context / "a").write_text("new")
+    (context / "tree").mkdir()
+    (context / "tree/leaf").write_text("leaf")
+    (context / "tree/inner").symlink_to("leaf")
+    text = r"""
+FROM busybox
+WORKDIR /d
+RUN ln -s data /d/1; ln -s ../far/off /d/2; ln -s /d/3-file 3; echo old > 3-file; ln 3-file 3-other; \
+    ln -s /made/file 4; ln -s 6 5; ln -s 5 6; ln -s data/. 7; ln -s /etc/../made/tree 8; ln -s leaf inner
+COPY a /d/1/
+COPY a /d/2/b
+COPY a 3
+COPY a 4
+COPY a 7
+COPY tree 8
+COPY tree .
+COPY <<EOF 4
+inline
+EOF
+"""
+    build(text, "-t", "at-links")
+    shown = read_in(busybox, "at-links", "sh", "-c", "cd /; grep -r '' d/data d/3-file d/3-other made far; ls -l d")
+    contents = [line for line in shown.splitlines() if "->" not in line and ":" in line.split()[0]]
+    assert sorted(contents) == [
+        "d/3-file:new",
+        "d/3-other:old",
+        "d/data/a:new",
+        "far/off/b:new",
+        "made/file:inline",
+        "made/tree/inner:leaf",
+        "made/tree/leaf:leaf",
+    ]
+    links = dict(line.split()[-3::2] for line in shown.splitlines() if " -> " in line)
+    assert (links["3"], links["4"], links["inner"]) == ("/d/3-file", "/made/file", "leaf")
+    for destination in ("5", "5/", "6/x"):
+        endless = build(f"{text}COPY a {destination}\n", check=False)
+        assert endless.returncode == 1 and "links" in endless.stderr
+
+
+@pytest.mark.once
+def test_a_pattern_without_a_match_copies_nothing(build: Build, context: Path, busybox: Runner) -> None:
+    (context / "a").write_text("a")
+    done = build("FROM busybox\nCOPY *.none /none/\nCOPY a *.none /some/\nADD ?? x* /none/\n", "-t", "unmatched")
+    assert "nothing matches '*.none'" in done.stderr and "nothing matches '?? x*'" in done.stderr
+    shown = read_in(busybox, "unmatched", "sh", "-c", "ls /some; test ! -e /none && echo none")
+    assert shown.split() == ["a", "none"]
+    stage = build("FROM busybox AS s\nFROM busybox\nCOPY --from=s /none* /x/\n", check=False)
+    assert stage.returncode == 0
+    assert build("FROM busybox\nCOPY nodir/*.none /x/\n", check=False).returncode == 1
+
+
+@pytest.mark.once
+def test_words_that_became_empty(build: Build, context: Path, busybox: Runner) -> None:
+    (context / "a").write_text("a")
+    text = "FROM busybox\nARG NO\nUSER nobody\nWORKDIR /w\nCOPY a $NO\nWORKDIR $NO\nEXPOSE $NO\nUSER $NO\n"
+    build(f"{text}RUN id -u > u\n", "-t", "empty")
+    assert read_in(busybox, "empty", "cat", "/w/a", "/w/u") == "a0\n"
+    config = inspect(busybox, "empty")["Config"]
+    assert config["WorkingDir"] == "/w" and not config.get("User") and not config.get("ExposedPorts")
+    source = build("FROM busybox\nARG NO\nCOPY $NO /all/\n", check=False)
+    assert source.returncode == 1 and "a source: '$NO' is empty" in source.stderr
+    user = build("FROM busybox\nCOPY --chown=stranger a /\n", check=False)
+    assert user.returncode == 1 and "stranger" in user.stderr
+
+
+def test_set_id_bits_of_a_context_are_dropped(build: Build, context: Path, busybox: Runner) -> None:
+    """They are kept where files keep their owners, in a whole root, and where --chmod asks for them."""
+    (context / "d").mkdir()
+    (context / "d/f").write_text("f")
+    (context / "d/f").chmod(0o6755)
+    (context / "d").chmod(0o3775)
+    text = """
+FROM root AS root
+FROM busybox
+COPY d/f /one
+COPY . /whole
+COPY --chmod=4711 d/f /asked
+COPY --from=root /d /kept
+"""
+    build(text, "-t", "set-id", "--build-context", f"root={context}")
+    paths = ("/one", "/whole/d", "/whole/d/f", "/asked", "/kept/f")
+    shown = read_in(busybox, "set-id", "stat", "-c", "%a", *paths).split()
+    assert shown == ["755", "1775", "755", "4711", "6755"]
+
+
 def archive(path: Path, *members: tuple[str, dict]) -> None:
     with tarfile.open(path, "w:gz") as tar:
         for name, settings in members:
@@ -207,6 +295,41 @@ def test_add_unpacks_archives(build: Build, context: Path, busybox: Runner) -> N
         "/whole:",
         "files.tgz",
     ]
+
+
+@pytest.mark.once
+def test_an_archive_replaces_what_is_in_its_place(build: Build, context: Path, busybox: Runner) -> None:
+    """A directory of both is merged; anything else goes, be it a whole directory or a link to one."""
+    archive(
+        context / "over.tar.gz",
+        ("file", {"content": b"new"}),
+        ("link", {"type": tarfile.SYMTYPE, "linkname": "file"}),
+        ("hard", {"type": tarfile.LNKTYPE, "linkname": "file"}),
+        ("dir", {"type": tarfile.DIRTYPE, "mode": 0o700, "mtime": 1000}),
+        ("dir/new", {"content": b"new"}),
+        ("was-link", {"type": tarfile.DIRTYPE, "mtime": 2000, "mode": 0o755}),
+        ("was-link/new", {"content": b"new"}),
+        ("was-file", {"type": tarfile.DIRTYPE, "mode": 0o755}),
+        ("twice", {"type": tarfile.DIRTYPE, "mtime": 3000}),
+        ("twice/in", {"content": b"x"}),
+        ("twice", {"content": b"a file in the end"}),
+        ("through/new", {"content": b"new"}),
+    )
+    text = """
+FROM busybox
+RUN mkdir -p /o/file/deep/er /o/link/x /o/hard /o/dir/old /o/target && cd /o && touch file/deep/er/f target/stays && \\
+    ln -s target was-link && ln -s target through && touch was-file
+ADD over.tar.gz /o/
+"""
+    build(text, "-t", "over")
+    show = "cd /o && find . -type d | sort && cat file link hard twice target/new && ls target"
+    shown = read_in(busybox, "over", "sh", "-c", show).split("\n")
+    assert shown == [
+        *(".", "./dir", "./dir/old", "./target", "./was-file", "./was-link"),
+        *("newnewnewa file in the endnewnew", "stays", ""),
+    ]
+    times = read_in(busybox, "over", "stat", "-c", "%Y %a", "/o/dir", "/o/was-link").splitlines()
+    assert times == ["1000 700", "2000 755"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootless.builder.dockerfile import expand, variables
-from rootless.builder.dockerfile.instructions import Arg, Copy, Env, Expose, Instruction, Run
+from rootless.builder.dockerfile.instructions import Add, Arg, Copy, Env, Expose, Instruction, Run
 from rootless.builder.dockerfile.parser import parse
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.builder.dockerfile.variables import ExpansionError
@@ -236,10 +236,19 @@ def test_heredocs_expand_unless_quoted() -> None:
     assert [one.content for one in copy.heredocs] == ["v 'v' $A\n", "$A\n"]
 
 
+def test_words_that_became_empty_mean_what_they_mean_to_buildkit() -> None:
+    found = through(scope(), "COPY a $NOTHING\nWORKDIR $NOTHING\nUSER $NOTHING\nEXPOSE $NOTHING\nADD a ${NOTHING}\n")
+    copy, workdir, user, expose, add = found
+    assert isinstance(copy, Copy) and isinstance(add, Add) and copy.destination == add.destination == ""
+    assert (workdir[1], user[1], expose[1]) == ("", "", ())
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("WORKDIR $NOTHING", "WORKDIR: '$NOTHING' is empty"),
+        ("VOLUME $NOTHING", "VOLUME: '$NOTHING' is empty"),
+        ("STOPSIGNAL $NOTHING", "STOPSIGNAL: '$NOTHING' is empty"),
+        ("LABEL $NOTHING=1", "is empty"),
         ("USER ${X:?give X}", "X: give X"),
         ("EXPOSE 70000", "'70000' is not a port"),
         ("EXPOSE 9-8", "is not a port"),

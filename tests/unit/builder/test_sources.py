@@ -105,8 +105,13 @@ def test_wildcards_as_go_has_them(tree: Path) -> None:
     assert names("?.md") == ["c.md"]
     assert names("*/sub/*") == ["dir/sub/y.txt", "dir/sub/y.txt", "other/sub/z.txt"]  # dir, and link to it
     assert names("d\\ir/x.txt") == ["dir/x.txt"]
-    with pytest.raises(NotFound):
-        names("*.none")
+    assert names("*.none") == names("dir/*.none") == names("**/none/*") == []
+    for missing in ("none/*.txt", "dir/none/*"):
+        with pytest.raises(NotFound, match="none': no such file"):
+            names(missing)
+    with pytest.raises(NotFound, match="leaves it out"):
+        found(tree, "dir/*.txt", ignore="dir")
+    assert found(tree, "dir/*.txt", ignore="dir\n!dir/x.txt") == [("dir/x.txt", "x.txt", False)]
     assert [path for path, _, _ in found(tree, "a.txt", "*.none")] == ["a.txt"]
     for bad in ("[a", "a\\"):
         with pytest.raises(InvalidInput):
