@@ -84,7 +84,7 @@ def remove_private_directory(directory: Path) -> None:
         return b""
 
     ids = subid.subordinate_ids() if owns_range() else None
-    userns.call(idmap.default_map(ids, os.getuid(), os.getgid()), remove)
+    userns.call_in_new_namespace(idmap.default_map(ids, os.getuid(), os.getgid()), remove)
 
 
 @pytest.fixture

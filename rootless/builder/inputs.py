@@ -29,7 +29,7 @@ _PIECE = 1 << 20
 _MAX_DOCKERFILE = 4 << 20  # bytes
 
 
-class Opened(NamedTuple):
+class OpenedContext(NamedTuple):
     """A context that was opened.
 
     dockerfile: the content of a Dockerfile that came in the place of a context, None for a context; is_remote: the
@@ -41,7 +41,7 @@ class Opened(NamedTuple):
     is_remote: bool = True
 
 
-def open_context(session: BuildSession, text: str) -> Opened:
+def open_context(session: BuildSession, text: str) -> OpenedContext:
     """The context that `text` names, fetched and unpacked when it is elsewhere.
 
     Raises UsageError, RegistryError (it cannot be fetched), HostLimit (no git), InvalidInput (a malformed archive).
@@ -55,7 +55,7 @@ def open_context(session: BuildSession, text: str) -> Opened:
         step = session.tracker.start(f"[context] fetch {text}")
         clone(text, f"{directory}/files", log=step.log)
         step.done()
-        return Opened(Context(f"{directory}/files", is_lasting=False))
+        return OpenedContext(Context(f"{directory}/files", is_lasting=False))
     if contexts.is_url(text):
         from rootless.builder.context.remote import download
 
@@ -65,10 +65,10 @@ def open_context(session: BuildSession, text: str) -> Opened:
         step.done()
         with open(f"{directory}/files/{fetched.name}", "rb") as file:
             return _stream(session, file)
-    return Opened(contexts.local(text), is_remote=False)
+    return OpenedContext(contexts.local_context(text), is_remote=False)
 
 
-def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
+def _stream(session: BuildSession, stream: BinaryIO) -> OpenedContext:
     """What `stream` holds: a tar, compressed or not, is a context, and anything else is a Dockerfile without one.
 
     The stream is written to a file first, because whether it is a tar shows only in its first decompressed block.
@@ -88,12 +88,12 @@ def _stream(session: BuildSession, stream: BinaryIO) -> Opened:
             job = UnpackContextJob(session.id_map, f"{directory}/files")
             session.on_worker(lambda worker: worker.call(job, [spool.fileno()]))
             os.unlink(path)
-            return Opened(Context(f"{directory}/files", is_lasting=False))
+            return OpenedContext(Context(f"{directory}/files", is_lasting=False))
         if size > _MAX_DOCKERFILE:
             raise UsageError("standard input is neither a tar archive nor a Dockerfile")
         content = os.pread(spool.fileno(), size, 0)
     os.unlink(path)
-    return Opened(Context(f"{directory}/files", is_lasting=False), content)
+    return OpenedContext(Context(f"{directory}/files", is_lasting=False), content)
 
 
 def latest_time(options: BuildOptions) -> int | None:

@@ -166,7 +166,7 @@ def full_names(session: BuildSession, tags: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-class Lent:
+class LentNames:
     """Names that an image has only while an archive of it is written: the archive holds them, the store keeps none.
 
     previous: what each name meant before, None for nothing; is_new: the image was not in the index before.
@@ -192,7 +192,7 @@ class Lent:
             index.remove(self._descriptor.digest)
 
 
-def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Lent:
+def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> LentNames:
     """Let `names` mean the image until `Lent.give_back`, which the caller has to call."""
     is_new = descriptor.digest not in store.index.manifest_digests()
     previous: dict[str, Descriptor | None] = {}
@@ -204,7 +204,7 @@ def lend_names(store: Store, descriptor: Descriptor, names: Sequence[str]) -> Le
             document = store.index.document(found.named_digest)
             previous[name] = Descriptor(document.media_type, document.digest, len(document.raw))
     name_in(store, descriptor, names)
-    return Lent(store, descriptor, previous, is_new=is_new)
+    return LentNames(store, descriptor, previous, is_new=is_new)
 
 
 def write_archive(session: BuildSession, output: Output, images: Sequence[str]) -> None:

@@ -125,7 +125,7 @@ class Solver:
             assert source.stage is not None
             return self._states[source.stage]
         if source.kind == "scratch":
-            return bases.scratch(self._session, platform)
+            return bases.scratch_state(self._session, platform)
         count = 1 + sum(type(each).__name__ in ("Run", "Copy", "Add", "Workdir") for each in node.instructions)
         step = self._session.tracker.start(f"[{label}1/{count}] FROM {source.name}")
         found = self._named(source, platform, step)
@@ -133,7 +133,7 @@ class Solver:
             step.done()
             return found
         # A named context is a directory in the place of an image, and its files become the root
-        return bases.from_directory(self._session, found, bases.scratch(self._session, platform), step)
+        return bases.from_directory(self._session, found, bases.scratch_state(self._session, platform), step)
 
     def _finder(self, name: str, instruction: Instruction) -> BuildState | Context:
         if not name:
@@ -144,14 +144,14 @@ class Solver:
             with self._lock:
                 return self._states[source.stage]
         if source.kind == "scratch":
-            return bases.scratch(self._session, self._platform)
+            return bases.scratch_state(self._session, self._platform)
         return self._named(source, self._platform, None)
 
     def _named(self, source: Source, platform: Platform, step: Step | None) -> BuildState | Context:
         if source.kind == "context":
-            return bases.named(self._session, source.name, platform, step)
+            return bases.named_context(self._session, source.name, platform, step)
         key = source.name, str(platform)
         with self._image_lock:
             if key not in self._images:
-                self._images[key] = bases.image(self._session, source.name, platform, step)
+                self._images[key] = bases.image_state(self._session, source.name, platform, step)
             return self._images[key]

@@ -30,7 +30,7 @@ def record_event(engine: Engine, kind: str, action: str, id: str, attributes: Ma
     """Note that `action` (docker's word) was done to the object `id` of `kind` (container, image, volume, ...)."""
     from rootless.storage.store import eventlog
 
-    eventlog.append(log_path(engine), eventlog.EventEntry(kind, action, id, dict(attributes or {})))
+    eventlog.append_event(log_path(engine), eventlog.EventEntry(kind, action, id, dict(attributes or {})))
 
 
 def container_attributes(record: ContainerRecord) -> dict[str, str]:

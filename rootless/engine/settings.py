@@ -143,9 +143,9 @@ def _choices(key: str) -> tuple[str, ...]:
     The tables of drivers and modes are loaded only for a setting that somebody has set, which most users have not.
     """
     if key == "storage_driver":
-        from rootless.storage.drivers import names
+        from rootless.storage.drivers import driver_names
 
-        return ("auto", *names())
+        return ("auto", *driver_names())
     if key == "network":
         from rootless.network.modes import MODES
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-def enter(id_map: IdMap, *, mount_namespace: bool = True) -> None:
+def enter_new_namespace(id_map: IdMap, *, mount_namespace: bool = True) -> None:
     """Move this process into a new user namespace (and mount namespace) and become its root, or its lowest id.
 
     A child that stays outside writes the maps, since a process that has left its user namespace has no right to map
@@ -81,7 +81,7 @@ def _become(uid: int, gid: int) -> None:
         set_dumpable(True)
 
 
-def join(userns_fd: int, *, mount_namespace_fd: int | None = None) -> None:
+def join_namespace(userns_fd: int, *, mount_namespace_fd: int | None = None) -> None:
     """Move this process, which has one thread, into an existing user namespace (and mount namespace) as its root.
 
     Only the user who made the namespace may. Raises HostLimit.
@@ -98,7 +98,7 @@ def join(userns_fd: int, *, mount_namespace_fd: int | None = None) -> None:
         raise HostLimit(f"cannot join the user namespace: {e.strerror}") from e
 
 
-def call(id_map: IdMap, function: Callable[[], bytes], *, mount_namespace: bool = True) -> bytes:
+def call_in_new_namespace(id_map: IdMap, function: Callable[[], bytes], *, mount_namespace: bool = True) -> bytes:
     """Run `function` in a forked child as root of a new namespace and return its result.
 
     A RootlessError or OSError raised there is raised here, with the same class. Not for a process with threads whose
@@ -106,23 +106,23 @@ def call(id_map: IdMap, function: Callable[[], bytes], *, mount_namespace: bool 
     """
 
     def inside() -> bytes:
-        enter(id_map, mount_namespace=mount_namespace)
+        enter_new_namespace(id_map, mount_namespace=mount_namespace)
         return function()
 
     return fork_and_read(inside)
 
 
-def call_in(userns_fd: int, function: Callable[[], bytes]) -> bytes:
+def call_in_namespace(userns_fd: int, function: Callable[[], bytes]) -> bytes:
     """Like `call`, in the existing user namespace of `userns_fd`."""
 
     def inside() -> bytes:
-        join(userns_fd)
+        join_namespace(userns_fd)
         return function()
 
     return fork_and_read(inside)
 
 
-def run(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None) -> int:
+def run_in_new_namespace(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None) -> int:
     """Run host program `argv` as root of a new user and mount namespace; its exit status, 128+n for signal n.
 
     env: its environment (default: ours). Raises CommandNotFound, CommandNotExecutable, HostLimit.
@@ -134,7 +134,7 @@ def run(id_map: IdMap, argv: Sequence[str], *, env: dict[str, str] | None = None
         os.close(read_end)
 
         def inside() -> bytes:
-            enter(id_map)
+            enter_new_namespace(id_map)
             _exec(program, argv, env)
 
         end_with_answer(write_end, inside)
@@ -177,7 +177,7 @@ def run_in_place(
     entered: called inside, before the program is executed.
     """
     program = _find(argv[0])
-    enter(id_map)
+    enter_new_namespace(id_map)
     entered()
     _exec(program, argv, env)
 

@@ -106,10 +106,10 @@ class AdoptedRun:
         if self.group is not None:
             from rootless.monitor import cgroup, state
 
-            cgroup.end(self.group, userns_fd, lambda text: state.note(self._spec.directory, text))
+            cgroup.remove_group(self.group, userns_fd, lambda text: state.add_note(self._spec.directory, text))
         try:
             if self._spec.plan.rootfs is not None:
-                drivers.unmount(self._spec.plan.rootfs)
+                drivers.unmount_root(self._spec.plan.rootfs)
             if remove:
                 self._spec.remove_container(userns_fd)
         finally:

@@ -80,7 +80,7 @@ class Holder:
                 return None
             from rootless.runtime.cgroups import place
 
-            place.set_up(group, spec.plan.cgroup.resources, unmet(spec))
+            place.set_up(group, spec.plan.cgroup.resources, limit_reporter(spec))
         except HostLimit as e:
             if wanted.strict or wanted.parent or wanted.mode == "split":
                 raise  # a user who names a place for the cgroup wants that place or no container
@@ -127,7 +127,7 @@ class Holder:
         return in_scope(self.scope)
 
 
-def unmet(spec: LaunchSpec) -> Unmet:
+def limit_reporter(spec: LaunchSpec) -> Unmet:
     """The function that gets a limit which cannot be enforced: it raises an error, or adds a line for the user.
 
     A limit whose controller was not delegated gives no line: the engine has warned of it when the container was made.
@@ -145,7 +145,7 @@ def unmet(spec: LaunchSpec) -> Unmet:
     return tell
 
 
-def joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] | None:
+def make_joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] | None:
     """The function that moves a further process into the group of the container whose first process is `init`.
 
     known: the cgroup as the container's state has it. None where the container has no cgroup.
@@ -157,7 +157,7 @@ def joiner(known: dict[str, object] | None, init: int) -> Callable[[int], None] 
     return None if group is None else lambda pid: place.join(group, pid, init)
 
 
-def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
+def attach_helpers(scope_path: str, helpers: list[tuple[int, int]]) -> None:
     """Move helper processes that were started before the scope existed into the scope at `scope_path`.
 
     helpers: (pid, start time). In the login's scope they would be killed at the logout, and the container would lose
@@ -175,8 +175,8 @@ def gather(scope_path: str, helpers: list[tuple[int, int]]) -> None:
             continue  # the helper goes on to serve the container from where it is
 
 
-def enter(group: AnyGroup | None) -> list[str]:
-    """Move this process into the group; return the directories of its earlier cgroups, which `leave` takes."""
+def enter_group(group: AnyGroup | None) -> list[str]:
+    """Move this process into the group; return the directories of its earlier cgroups, which `leave_group` takes."""
     if group is None:
         return []
     from rootless.runtime.cgroups import place
@@ -190,7 +190,7 @@ def enter(group: AnyGroup | None) -> list[str]:
     return own
 
 
-def leave(directories: list[str]) -> None:
+def leave_group(directories: list[str]) -> None:
     """Move this process back to `directories`; where that is not allowed, it counts among the container's."""
     for directory in directories:
         try:
@@ -199,7 +199,7 @@ def leave(directories: list[str]) -> None:
             pass
 
 
-def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> None:
+def remove_group(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> None:
     """Kill whatever is left in the group, and remove it. A group that stays is noted, and `system prune` finds it.
 
     userns_fd: the container's user namespace, None where it is not open; note: gets the line for monitor.log.
@@ -211,7 +211,7 @@ def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> 
         except PermissionError:
             if userns_fd is None:
                 raise
-            from rootless.host.userns import call_in
+            from rootless.host.userns import call_in_namespace
 
             def remove() -> bytes:
                 group.remove()
@@ -219,7 +219,7 @@ def end(group: AnyGroup, userns_fd: int | None, note: Callable[[str], None]) -> 
 
             # The container made sub-cgroups in a directory that was given to one of its ids
             # (runtime.cgroups.ownership). Only from inside the user namespace may we remove what another id owns
-            call_in(userns_fd, remove)
+            call_in_namespace(userns_fd, remove)
     except (RootlessError, OSError) as e:
         note(f"cannot remove cgroup '{group.path}': {e}")
 
@@ -228,4 +228,4 @@ def apply_late(group: AnyGroup, spec: LaunchSpec) -> None:
     """Set the limits that had to wait until only the container's own processes are in the group."""
     from rootless.runtime.cgroups import place
 
-    place.limits(group, spec.plan.cgroup.resources, unmet(spec), late=True)
+    place.limits(group, spec.plan.cgroup.resources, limit_reporter(spec), late=True)

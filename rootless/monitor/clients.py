@@ -133,7 +133,7 @@ class Clients:
     def output(self, kind: int, chunk: bytes) -> None:
         """Send a chunk of stream `kind` (STDOUT or STDERR) to the clients that are attached to that stream."""
         if self._all:
-            sent = protocol.frame(kind, chunk)
+            sent = protocol.encode_frame(kind, chunk)
             for client in list(self._all.values()):
                 if kind in client.streams:
                     self.send(client, sent)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 KILLED = 137  # 128 + SIGKILL
 
 
-def report(supervisor: Supervisor) -> None:
+def report_failure(supervisor: Supervisor) -> None:
     """Kill the container, write the exception being handled to monitor.log and state.json, tell the clients."""
     text = traceback.format_exc()
     supervisor.kill()
     if supervisor.directory is not None:
-        state.note(supervisor.directory, text)
-        facts = state.read(supervisor.directory)
+        state.add_note(supervisor.directory, text)
+        facts = state.read_state(supervisor.directory)
         if facts is not None:
             facts.status = "exited"
             facts.pid = 0
@@ -31,11 +31,11 @@ def report(supervisor: Supervisor) -> None:
             facts.error = f"monitor failed: {text.strip().splitlines()[-1]}"
             facts.finished_at = timestamp_ns()
             try:
-                state.write(supervisor.directory, facts)
+                state.write_state(supervisor.directory, facts)
             except OSError:
                 pass  # a full disk is often why the monitor failed; the clients are still to be told
     supervisor.clients.tell_all(
-        protocol.message(
+        protocol.encode_message(
             protocol.ErrorNotice(
                 "the container's monitor failed", "see monitor.log in the container's directory, and report it"
             )

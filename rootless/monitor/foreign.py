@@ -24,7 +24,7 @@ from rootless.kernel import procfs
 from rootless.kernel.mounts import MS_RDONLY, mount
 from rootless.kernel.process import close_range, pidfd_open, pidfd_send_signal
 from rootless.monitor import cgroup
-from rootless.monitor.state import note
+from rootless.monitor.state import add_note
 from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
@@ -154,17 +154,17 @@ class ForeignRun:
                 pass
         os.close(self.pidfd)
         if self.group is not None:
-            cgroup.end(self.group, None, lambda text: note(self._spec.directory, text))
+            cgroup.remove_group(self.group, None, lambda text: add_note(self._spec.directory, text))
         if self._helper is not None:
             self._helper.stop()
             self._helper = None
         if self._spec.plan.rootfs is not None:
-            drivers.unmount(self._spec.plan.rootfs)
+            drivers.unmount_root(self._spec.plan.rootfs)
         if remove:
             self._spec.remove_container()
 
 
-def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder | None = None) -> ForeignRun:
+def launch_container(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder | None = None) -> ForeignRun:
     """Create the container with PROGRAM create. Raises RuntimeFailure and its kin with the program's own words.
 
     stdio: the container's ends of stdin, stdout and stderr, None where it gets a terminal; holder: gives it a cgroup.
@@ -181,9 +181,9 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder 
     group: AnyGroup | None = None
     try:
         if holder is not None:
-            group = holder.make(spec, lambda text: note(spec.directory, text))
+            group = holder.make(spec, lambda text: add_note(spec.directory, text))
         if spec.plan.rootfs is not None:
-            mounter = drivers.mounter(spec.plan.rootfs)
+            mounter = drivers.make_mounter(spec.plan.rootfs)
         monitor = os.getpid()
         agent = os.fork()
         if agent == 0:
@@ -200,7 +200,7 @@ def launch(spec: LaunchSpec, stdio: tuple[int, int, int] | None, holder: Holder 
         if agent > 0:
             os.waitpid(agent, 0)  # the agent sees the end of the channel, and kills and deletes what it has made
         if group is not None:
-            cgroup.end(group, None, lambda text: note(spec.directory, text))
+            cgroup.remove_group(group, None, lambda text: add_note(spec.directory, text))
         raise
     finally:
         theirs.close()
@@ -361,7 +361,7 @@ class _Agent:
         from rootless.host import userns
 
         spec = self._spec
-        userns.enter(spec.plan.id_map)
+        userns.enter_new_namespace(spec.plan.id_map)
         rootfs = adapted(spec.config_json, spec.bundle)["root"]["path"]
         if mounter is not None:
             mounter(rootfs)
@@ -377,9 +377,9 @@ class _Agent:
         arguments = ["create", "--bundle", f"{self._place}/bundle", "--pid-file", pid_file]
         if console is not None:
             arguments += ["--console-socket", console]
-        own = cgroup.enter(self._group)
+        own = cgroup.enter_group(self._group)
         self._call([*arguments, spec.id], stdio)
-        cgroup.leave(own)  # the agent has to outlive the group, to delete the container
+        cgroup.leave_group(own)  # the agent has to outlive the group, to delete the container
         for fd in stdio or ():
             os.close(fd)
         with open(pid_file, encoding="ascii") as file:

@@ -219,9 +219,9 @@ def _run_probe(spec: LaunchSpec, pids: tuple[int, int], argv: list[str], fds: tu
         if os.getppid() != pids[0]:
             os._exit(code)
         os.set_blocking(output, True)
-        from rootless.monitor.native import join
+        from rootless.monitor.native import start_beside
 
-        process = join(spec, pids[1], argv, output)
+        process = start_beside(spec, pids[1], argv, output)
         os.write(tell, b"%d" % process.pid)
         os.close(tell)
         os.close(output)

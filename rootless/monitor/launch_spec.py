@@ -103,7 +103,7 @@ class LaunchSpec:
         return self.config.linux.makes("user")
 
 
-def read(directory: str) -> LaunchSpec:
+def read_spec(directory: str) -> LaunchSpec:
     """The specification in `directory`. Raises InvalidInput naming the file when it is missing or malformed."""
     spec = LaunchSpec(directory, _plan(directory))
     _ = spec.config_json  # a file that is missing or malformed is reported before the launch has made anything

@@ -34,7 +34,7 @@ def end_leftovers(directory: str, facts: ContainerState, *, is_certain: bool) ->
         sure.makes_user = False
     left = Members(sure, [pid for pid, _ in facts.helpers]).end()
     if left:
-        state.note(directory, f"processes that do not end: {', '.join(map(str, left))}")
+        state.add_note(directory, f"processes that do not end: {', '.join(map(str, left))}")
 
 
 def _is_root_of(directory: str, top: int) -> bool:
@@ -52,7 +52,7 @@ def _is_joined(directory: str, user: tuple[int, int]) -> bool:
     """
     containers, own = os.path.split(directory)
     for name in os.listdir(containers):
-        other = state.read(f"{containers}/{name}") if name != own else None
+        other = state.read_state(f"{containers}/{name}") if name != own else None
         if other is not None and other.status in LIVE and other.namespaces and other.namespaces.user == user:
             return True
     return False

@@ -47,10 +47,10 @@ class _Launcher:
 
             if prepared is not None:
                 prepared.close()
-            return foreign.launch(spec, stdio, self._holder)
+            return foreign.launch_container(spec, stdio, self._holder)
         from rootless.monitor import native
 
-        return native.launch(spec, stdio, prepared, self._holder)
+        return native.launch_container(spec, stdio, prepared, self._holder)
 
     def hand_over(self) -> str:
         """The directory of the systemd scope that this process is in, for the next image's launcher; "" without one."""
@@ -105,9 +105,9 @@ def _begin_anew(handover: Handover) -> None:
     from rootless.host.interpreter import worker_command
 
     if handover.scope and handover.run.helpers:
-        from rootless.monitor.cgroup import gather
+        from rootless.monitor.cgroup import attach_helpers
 
-        gather(handover.scope, handover.run.helpers)
+        attach_helpers(handover.scope, handover.run.helpers)
     memory = os.memfd_create("monitor", 0)  # without MFD_CLOEXEC, so that the second image finds it open
     os.write(memory, marshal.dumps(handover.to_json()))
     os.lseek(memory, 0, os.SEEK_SET)
@@ -161,11 +161,11 @@ def main() -> int:
         _detach()
         if arguments[:1] == ["prepare"]:
             from rootless.monitor.cgroup import Holder
-            from rootless.monitor.prepared import prepare
+            from rootless.monitor.prepared import prepare_namespaces
 
             holder = Holder()
-            holder.begin()  # before `prepare`: systemd makes the scope while the namespaces are made
-            prepared = prepare(connected=arguments[1:2] == ["network"])
+            holder.begin()  # before `prepare_namespaces`: systemd makes the scope while the namespaces are made
+            prepared = prepare_namespaces(connected=arguments[1:2] == ["network"])
     supervisor = _supervisor(prepared, holder)
     try:
         supervisor.settle = _begin_anew
@@ -175,13 +175,13 @@ def main() -> int:
             supervisor.clients.add(_socket.socket(fileno=ENGINE_FD))
             from rootless.monitor import native
 
-            native.preload(with_cgroup=holder is None or holder.may_have_group)  # the engine plans meanwhile
+            native.preload_modules(with_cgroup=holder is None or holder.may_have_group)  # the engine plans meanwhile
         while not supervisor.done:
             supervisor.loop.turn()
     except Exception:
-        from rootless.monitor.failure import report
+        from rootless.monitor.failure import report_failure
 
-        report(supervisor)
+        report_failure(supervisor)
         return 1
     return 0
 

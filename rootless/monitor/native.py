@@ -8,7 +8,7 @@ import os
 from rootless.errors import HostLimit
 from rootless.kernel import procfs
 from rootless.monitor import cgroup
-from rootless.monitor.state import note, read
+from rootless.monitor.state import add_note, read_state
 from rootless.records.state import NetworkFacts
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ class NativeRun:
         return self._process.wait()
 
     def helpers(self) -> list[tuple[int, int]]:
-        """(pid, start time) of the network helper, by which `reap.stale` finds it if this monitor is killed."""
+        """(pid, start time) of the network helper, by which it is found and ended when this monitor was killed."""
         return helper_identities(self._helper)
 
     @property
@@ -107,12 +107,12 @@ class NativeRun:
             if process.pidfd >= 0:
                 process.destroy()  # closes its descriptors, and kills a process whose command never began
             if self.group is not None:
-                cgroup.end(self.group, userns_fd, lambda text: note(self._spec.directory, text))
+                cgroup.remove_group(self.group, userns_fd, lambda text: add_note(self._spec.directory, text))
             if self._helper is not None:
                 self._helper.stop(wait=bool(self._helper.ports))
                 self._helper = None
             if self._spec.plan.rootfs is not None:
-                drivers.unmount(self._spec.plan.rootfs)
+                drivers.unmount_root(self._spec.plan.rootfs)
             if remove:
                 self._spec.remove_container(userns_fd)
         finally:
@@ -120,7 +120,7 @@ class NativeRun:
                 os.close(userns_fd)
 
 
-def preload(*, with_cgroup: bool) -> None:
+def preload_modules(*, with_cgroup: bool) -> None:
     """Load the modules that a run needs while the engine still plans, so that no step of the run waits for a file.
 
     with_cgroup: whether the run may get a cgroup.
@@ -148,7 +148,7 @@ def _load_for_run() -> None:
     find_driver(USUAL)
 
 
-def launch(
+def launch_container(
     spec: LaunchSpec,
     stdio: tuple[int, int, int] | None,
     prepared: PreparedContainer | None = None,
@@ -168,7 +168,7 @@ def launch(
     helper = prepared.take(spec) if prepared is not None else None
 
     def warn(text: str) -> None:
-        note(spec.directory, text)
+        add_note(spec.directory, text)
 
     def join_cgroup(pid: int) -> None:
         if group is not None:
@@ -186,7 +186,7 @@ def launch(
         # stays in the cgroup of the login, and may be killed at the logout
         group = holder.make(spec, warn) if holder is not None else None
         if spec.plan.rootfs is not None:
-            mounter = drivers.mounter(spec.plan.rootfs)
+            mounter = drivers.make_mounter(spec.plan.rootfs)
         supervisor = _supervisor(spec)
         wanted = runtime.Launch(_bundle(spec), _ids(spec))
         wanted.root_mount = mounter
@@ -207,7 +207,7 @@ def launch(
         if helper is not None:
             helper.stop()
         if group is not None:
-            cgroup.end(group, None, warn)
+            cgroup.remove_group(group, None, warn)
         raise
     finally:
         if mounter is not None:
@@ -219,7 +219,7 @@ def launch(
     return NativeRun(spec, process, helper, group)
 
 
-def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
+def start_beside(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
     """Run `argv` in the container whose first process is `pid`, as the container's own user, with its environment and
     its seccomp filter. Standard input is /dev/null, both outputs go to the descriptor `output`."""
     from rootless.runtime.process.command import ProcessOptions, ProcessStreams
@@ -228,9 +228,9 @@ def join(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:
 
     process = spec.config.first_process().copy()
     process.args, process.terminal = argv, False
-    facts = read(spec.directory)
+    facts = read_state(spec.directory)
     wanted = Joining(pid, process, spec.config)
-    wanted.join_cgroup = cgroup.joiner(facts.cgroup if facts is not None else None, pid)
+    wanted.join_cgroup = cgroup.make_joiner(facts.cgroup if facts is not None else None, pid)
     wanted.options = ProcessOptions(die_with_parent=True)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     wanted.streams = ProcessStreams((null, output, output))
@@ -249,10 +249,10 @@ def _supervisor(spec: LaunchSpec) -> EmulationSupervisor | None:
     """What answers the system calls of an emulated root; None where root is not emulated. Raises HostLimit."""
     if not spec.plan.root_emulation:
         return None
-    from rootless.storage.owners.emulator import supervisor
+    from rootless.storage.owners.emulator import make_supervisor
 
     try:
-        return supervisor(spec.plan.rootfs, spec.plan.root_emulation, spec.directory)
+        return make_supervisor(spec.plan.rootfs, spec.plan.root_emulation, spec.directory)
     except OSError as e:
         raise HostLimit(f"cannot prepare the emulation of root in '{spec.directory}': {e.strerror}") from e
 

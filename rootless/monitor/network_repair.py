@@ -164,7 +164,7 @@ class NetworkRepair:
             self._note(f"cannot write the container's state: {e.strerror}")
 
     def _note(self, text: str) -> None:
-        state.note(self._spec.directory, text)
+        state.add_note(self._spec.directory, text)
 
     def _cancel(self) -> None:
         if self._timer is not None:

@@ -76,7 +76,7 @@ class PreparedContainer:
         self.fds.clear()
 
 
-def prepare(*, connected: bool) -> PreparedContainer | None:
+def prepare_namespaces(*, connected: bool) -> PreparedContainer | None:
     """Make the usual namespaces; None when the host refuses, for the launch will meet that refusal and report it.
 
     A child makes them, and this process opens them through /proc. A process that entered a user namespace itself could

@@ -39,7 +39,7 @@ def peer_uid(connection: _socket.socket) -> int:
     return uid
 
 
-def frame(kind: int, payload: bytes = b"") -> bytes:
+def encode_frame(kind: int, payload: bytes = b"") -> bytes:
     """One frame. `payload` may not be longer than MAX_PAYLOAD bytes; `chunks` cuts longer streams."""
     if len(payload) > MAX_PAYLOAD:
         raise ValueError(f"payload of {len(payload)} bytes")
@@ -159,11 +159,11 @@ class ErrorNotice:
         return error
 
 
-def message(notice: AttachRequest | LaunchRequest | StartNotice | ExitNotice | ErrorNotice) -> bytes:
+def encode_message(notice: AttachRequest | LaunchRequest | StartNotice | ExitNotice | ErrorNotice) -> bytes:
     """The frame whose payload `notice` is."""
     import json
 
-    return frame(_TYPES[type(notice)], json.dumps(notice.to_json(), separators=(",", ":")).encode())
+    return encode_frame(_TYPES[type(notice)], json.dumps(notice.to_json(), separators=(",", ":")).encode())
 
 
 _TYPES: dict[type, int] = {
@@ -175,9 +175,9 @@ _TYPES: dict[type, int] = {
 }
 
 
-def resize(rows: int, cols: int) -> bytes:
+def encode_resize(rows: int, cols: int) -> bytes:
     """A RESIZE frame; sizes a terminal cannot have are cut to 16 bits."""
-    return frame(RESIZE, SIZE.pack(min(max(rows, 0), 0xFFFF), min(max(cols, 0), 0xFFFF)))
+    return encode_frame(RESIZE, SIZE.pack(min(max(rows, 0), 0xFFFF), min(max(cols, 0), 0xFFFF)))
 
 
 def read_payload(payload: bytes) -> Fields:
@@ -191,7 +191,7 @@ def read_payload(payload: bytes) -> Fields:
 
 def error_message(error: RootlessError) -> bytes:
     """An ERROR frame that `ErrorNotice.error` turns back into the same kind of error."""
-    return message(ErrorNotice(error.message, error.hint, error.exit_code))
+    return encode_message(ErrorNotice(error.message, error.hint, error.exit_code))
 
 
 class Decoder:

@@ -266,7 +266,7 @@ class Pump:
             output.resume()
 
 
-def pipes(*, open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def make_pipes(*, open_stdin: bool) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(the monitor's ends, the container's ends) of new pipes for stdin, stdout and stderr.
 
     Without open_stdin the container reads /dev/null, and the monitor's end of stdin is -1. Raises OSError.

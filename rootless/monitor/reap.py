@@ -1,7 +1,8 @@
 """Cleans up after a monitor that was killed: its helpers end, and the state says what became of the container.
 
-The engine calls `stale` for a container whose state says that it runs while nobody holds monitor.lock. The lock, and no
-pid, says whether a monitor lives: the kernel drops it with the process, however that ends. Nothing is started here.
+The engine calls `clean_up_after_monitor` for a container whose state says that it runs while nobody holds monitor.lock.
+The lock, and no pid, says whether a monitor lives: the kernel drops it with the process, however that ends. Nothing is
+started here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def is_supervised(directory: str) -> bool:
     return False
 
 
-def supervisor(directory: str) -> int:
+def find_monitor(directory: str) -> int:
     """Pid of the monitor of the container in `directory`, as the kernel's table of locks has it; 0 without one.
 
     state.json cannot be asked: until a new monitor has launched the container, the file still names the one before.
@@ -69,7 +70,7 @@ def _has_open(pid: int, path: str) -> bool:
         return False
 
 
-def stale(directory: str) -> ContainerState | None:
+def clean_up_after_monitor(directory: str) -> ContainerState | None:
     """Put right what a dead monitor left of the container in `directory`.
 
     Returns the container's state now, None when there was nothing to put right. The container's first process and the
@@ -87,7 +88,7 @@ def stale(directory: str) -> ContainerState | None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        facts = state.read(directory)
+        facts = state.read_state(directory)
         if facts is None or facts.status not in LIVE or facts.host != os.uname().nodename:
             return None
         if facts.boot_id == procfs.boot_id():
@@ -100,9 +101,9 @@ def stale(directory: str) -> ContainerState | None:
 
                 end_leftovers(directory, facts, is_certain=False)
         facts.finished_at = timestamp_ns()
-        state.end(facts, "exited", DEAD_EXIT_CODE, "monitor died")
+        state.mark_ended(facts, "exited", DEAD_EXIT_CODE, "monitor died")
         try:
-            state.write(directory, facts)
+            state.write_state(directory, facts)
         except OSError:
             pass  # the next call finds the same state, and tries again
     finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MAX_NOTES = 1 << 16  # bytes of monitor.log
 
 
-def read(directory: str) -> ContainerState | None:
+def read_state(directory: str) -> ContainerState | None:
     """The state in the container's `directory`; None when no state can be read there."""
     path = f"{directory}/state.json"
     try:
@@ -29,7 +29,7 @@ def read(directory: str) -> ContainerState | None:
         return None
 
 
-def write(directory: str, facts: ContainerState) -> None:
+def write_state(directory: str, facts: ContainerState) -> None:
     """Replace state.json, so that a reader sees either the earlier state or the new one. Raises OSError.
 
     There is no fsync: after a power cut no container runs, and the boot id in whatever file is found says so. A full
@@ -50,7 +50,7 @@ def write(directory: str, facts: ContainerState) -> None:
         overwrite_file(path, content)
 
 
-def note(directory: str, text: str) -> None:
+def add_note(directory: str, text: str) -> None:
     """Append `text` to monitor.log, the monitor's own complaints.
 
     The file is bounded: a fault that repeats must not fill the disk. An error of writing is ignored, for there is no
@@ -88,7 +88,7 @@ class State:
         self.facts.monitor_start = procfs.start_time(self.facts.monitor_pid)
         self.facts.host = os.uname().nodename
         self.facts.boot_id = procfs.boot_id()
-        earlier = read(directory)
+        earlier = read_state(directory)
         if earlier is not None:  # a start that fails must not erase when the last run was
             self.facts.started_at = earlier.started_at or NEVER
             self.facts.finished_at = earlier.finished_at or NEVER
@@ -96,9 +96,9 @@ class State:
     def save(self) -> None:
         """Write the facts. An error (a full disk) must not end the container: it is noted, and the next save tries."""
         try:
-            write(self.directory, self.facts)
+            write_state(self.directory, self.facts)
         except OSError as e:
-            note(self.directory, f"cannot write state.json: {e.strerror}")
+            add_note(self.directory, f"cannot write state.json: {e.strerror}")
 
     def started(
         self, pid: int, *, helpers: list[tuple[int, int]], network: NetworkFacts, group: AnyGroup | None = None
@@ -125,7 +125,7 @@ class State:
         """Record that the container does not run. status: "exited", "restarting", or "created" when it never began."""
         if status != "created":
             self.facts.finished_at = timestamp_ns()
-        end(self.facts, status, exit_code, error)
+        mark_ended(self.facts, status, exit_code, error)
         self.save()
 
     def abandoned(self) -> None:
@@ -144,7 +144,7 @@ class State:
         self.save()
 
 
-def end(facts: ContainerState, status: str, exit_code: int, error: str) -> None:
+def mark_ended(facts: ContainerState, status: str, exit_code: int, error: str) -> None:
     """Note in `facts` that the container has no processes, helpers and cgroup any more."""
     facts.status = status
     facts.pid = facts.pid_start = 0
@@ -166,7 +166,7 @@ def record_event(spec: LaunchSpec, action: str, **attributes: str) -> None:
 
     known = spec.plan.events.attributes
     entry = eventlog.EventEntry("container", action, spec.id, {**known, **attributes})
-    eventlog.append(spec.plan.events.log, entry)
+    eventlog.append_event(spec.plan.events.log, entry)
 
 
 def note_health(spec: LaunchSpec, tracked: State, result: HealthState) -> None:

@@ -14,7 +14,7 @@ _FILE = "stop-requested"
 _LOCK = "monitor.lock"
 
 
-def ask(directory: str) -> None:
+def request_stop(directory: str) -> None:
     """Set the mark. Raises OSError, of which FileNotFoundError means that the container is gone."""
     try:
         os.close(os.open(f"{directory}/{_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -24,7 +24,7 @@ def ask(directory: str) -> None:
         os.chmod(f"{directory}/{_LOCK}", 0o600 | stat.S_ISVTX)
 
 
-def is_asked(directory: str) -> bool:
+def is_stop_requested(directory: str) -> bool:
     """Whether the mark is set."""
     if os.path.exists(f"{directory}/{_FILE}"):
         return True
@@ -34,7 +34,7 @@ def is_asked(directory: str) -> bool:
         return False
 
 
-def withdraw(directory: str) -> None:
+def withdraw_request(directory: str) -> None:
     """Take the mark away, for a new start. Raises OSError."""
     try:
         os.unlink(f"{directory}/{_FILE}")

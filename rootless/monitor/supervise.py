@@ -13,10 +13,10 @@ import time
 from rootless.errors import InvalidState, RootlessError
 from rootless.monitor import protocol, state, stop_request
 from rootless.monitor.clients import Client, Clients
-from rootless.monitor.launch_spec import LaunchSpec, read
+from rootless.monitor.launch_spec import LaunchSpec, read_spec
 from rootless.monitor.logfile import LogFile, NoLog, open_log
 from rootless.monitor.loop import READ, SIGKILL, SIGNAL_NUMBERS, Loop, Timer, send_signal
-from rootless.monitor.pump import Pump, pipes
+from rootless.monitor.pump import Pump, make_pipes
 from rootless.monitor.restart import RestartPolicy
 from rootless.paths import ensure_private
 
@@ -148,7 +148,7 @@ class Supervisor:
     def on_attached(self, client: Client) -> None:
         """Answer a client that attaches to a container which runs, or waits for its next start (pid 0)."""
         run = self._run
-        self.clients.send(client, protocol.message(protocol.StartNotice(run.pid if run else 0)))
+        self.clients.send(client, protocol.encode_message(protocol.StartNotice(run.pid if run else 0)))
 
     def on_stdin(self, typed: bytes) -> None:
         """Pass bytes that a client sends to the container's stdin, where that is open."""
@@ -187,7 +187,7 @@ class Supervisor:
 
     def _begin(self, directory: str) -> None:
         self._lock = _take_lock(directory)
-        spec = self._spec = read(directory)
+        spec = self._spec = read_spec(directory)
         self._state = state.State(directory)
         self._log = open_log(spec.plan.log)
         self._policy = RestartPolicy(spec.plan.restart.name, spec.plan.restart.maximum_retry_count)
@@ -205,7 +205,7 @@ class Supervisor:
         run = None
         try:
             if not spec.plan.terminal:
-                ours, theirs = pipes(open_stdin=spec.plan.open_stdin)
+                ours, theirs = make_pipes(open_stdin=spec.plan.open_stdin)
             run = self.launcher(spec, theirs)
             if run.console_fd is not None:
                 pump.use_terminal(self.loop, self.clients, self._log, run.console_fd)
@@ -234,7 +234,7 @@ class Supervisor:
         tracked.started(run.pid, helpers=run.helpers(), network=run.network, group=run.group)
         self._memory = state.watch_memory(self.loop, spec, tracked, run.group)
         state.record_event(spec, "start")
-        self.clients.tell_all(protocol.message(protocol.StartNotice(run.pid, spec.warnings)))
+        self.clients.tell_all(protocol.encode_message(protocol.StartNotice(run.pid, spec.warnings)))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
         if self.settle is not None:
             self.loop.later(_SETTLE, self._settle)
@@ -300,7 +300,7 @@ class Supervisor:
             if spec.plan.remove is not None:
                 spec.remove_container()
         except RootlessError as e:
-            state.note(spec.directory, f"cannot remove the container: {e}")
+            state.add_note(spec.directory, f"cannot remove the container: {e}")
         self.clients.tell_all(protocol.error_message(error))
         self._leave()
 
@@ -394,9 +394,9 @@ class Supervisor:
         self._exit_code = None
         self._pump.end()
         if self._log.lost:
-            state.note(spec.directory, f"{self._log.lost} writes to the log failed")
+            state.add_note(spec.directory, f"{self._log.lost} writes to the log failed")
             self._log.lost = 0
-        stop_requested = self._stopping or stop_request.is_asked(spec.directory)
+        stop_requested = self._stopping or stop_request.is_stop_requested(spec.directory)
         ran_for = time.monotonic() - self._began
         restart = spec.now().restart
         self._policy.change(restart.name, restart.maximum_retry_count)
@@ -409,16 +409,16 @@ class Supervisor:
         try:
             run.close(remove=removes)
         except RootlessError as e:
-            state.note(spec.directory, f"cannot clean up: {e}")
+            state.add_note(spec.directory, f"cannot clean up: {e}")
         if removes:
             state.record_event(spec, "destroy")
         if delay is not None:
             spec.plan.seed_volumes = []  # as with docker, what a run has deleted from a volume does not come back
-            self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
+            self.clients.tell_all(protocol.encode_message(protocol.ExitNotice(code)))
             self._timer = self.loop.later(delay, self._launch)
             return
         self._release()
-        self.clients.tell_all(protocol.message(protocol.ExitNotice(code)))
+        self.clients.tell_all(protocol.encode_message(protocol.ExitNotice(code)))
         self._leave()
 
     def stop(self) -> None:
@@ -444,9 +444,9 @@ class Supervisor:
             try:
                 spec.remove_container()
             except RootlessError as e:
-                state.note(spec.directory, f"cannot remove the container: {e}")
+                state.add_note(spec.directory, f"cannot remove the container: {e}")
         self._release()
-        self.clients.tell_all(protocol.message(protocol.ExitNotice(tracked.facts.exit_code)))
+        self.clients.tell_all(protocol.encode_message(protocol.ExitNotice(tracked.facts.exit_code)))
         self._leave()
 
     def kill(self) -> None:
@@ -460,7 +460,7 @@ class Supervisor:
             except ProcessLookupError:
                 pass  # the process has just ended, which the loop will see
             except OSError as e:
-                state.note(self.directory or "/nonexistent", f"cannot send signal {number}: {e.strerror}")
+                state.add_note(self.directory or "/nonexistent", f"cannot send signal {number}: {e.strerror}")
 
     def _release(self) -> None:
         """Let go of socket, log and lock: a next monitor may start, though clients still read from this one."""

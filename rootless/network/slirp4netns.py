@@ -195,7 +195,7 @@ def probe(directory: str) -> Probe:
             from rootless.kernel.namespaces import CLONE_NEWNET, unshare
 
             os.close(release_write)
-            userns.enter(single_map(0, 0))
+            userns.enter_new_namespace(single_map(0, 0))
             unshare(CLONE_NEWNET)
             os.write(made_write, b"+")
             os.read(release_read, 1)

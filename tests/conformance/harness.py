@@ -32,9 +32,9 @@ _HOLD = """
 import sys
 sys.path[:0] = {path!r}
 from rootless.host.subid import default_id_map
-from rootless.host.userns import enter
+from rootless.host.userns import enter_new_namespace
 from rootless.kernel.mounts import MS_RDONLY, mount
-enter(default_id_map())
+enter_new_namespace(default_id_map())
 mount("tmpfs", {hybrid!r}, "tmpfs", MS_RDONLY, "size=4k")
 print("up", flush=True)
 sys.stdin.read()

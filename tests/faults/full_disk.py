@@ -103,7 +103,7 @@ def stops(run: Runner, root: Path) -> None:
     assert run("inspect", "c", "--format", "{{.State.Status}} {{.State.ExitCode}}").stdout == "exited 3\n"
     from rootless.monitor import stop_request
 
-    assert stop_request.is_asked(str(root / "containers" / (root / "names/c").read_text().strip()))
+    assert stop_request.is_stop_requested(str(root / "containers" / (root / "names/c").read_text().strip()))
 
 
 def starts(run: Runner) -> None:

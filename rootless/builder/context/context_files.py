@@ -55,7 +55,7 @@ class FileNode(NamedTuple):
     is_implied: bool = False
 
 
-def clean(path: str) -> str:
+def clean_path(path: str) -> str:
     """`path` from the root, without `.`, `..` and slashes at its ends. As in a chroot, `..` of the root is the root."""
     names: list[str] = []
     for name in path.split("/"):
@@ -128,8 +128,8 @@ def _pivot(source: str) -> tuple[int, str]:
     """(position where the part begins that --parents keeps, the clean path). `/./` in `source` marks that part."""
     before, mark, after = source.partition("/./")
     if not mark:
-        return 0, clean(source)
-    first, rest = clean(before), clean(after)
+        return 0, clean_path(source)
+    first, rest = clean_path(before), clean_path(after)
     return (len(first) + 1 if first and rest else 0), "/".join(part for part in (first, rest) if part)
 
 
@@ -241,6 +241,6 @@ class _Walk:
                     os.close(inner)
 
 
-def nothing(path: str, is_directory: bool) -> bool:
+def skip_nothing(path: str, is_directory: bool) -> bool:
     """The `skip` of `walk` that leaves nothing out."""
     return False

@@ -89,7 +89,7 @@ def is_git(text: str) -> bool:
     return _GIT_LIKE.match(text) is not None
 
 
-def local(path: str) -> Context:
+def local_context(path: str) -> Context:
     """The context of the user's own directory `path`. Raises UsageError when there is no such directory."""
     if not os.path.isdir(path):
         why = "is not a directory" if os.path.exists(path) else "does not exist"

@@ -87,7 +87,7 @@ def global_args(
     return found
 
 
-def word(text: str, values: Mapping[str, str], place: Place, escape: str) -> str:
+def expand_word(text: str, values: Mapping[str, str], place: Place, escape: str) -> str:
     """`text` of an instruction at `place` with its variables replaced by `values`. Raises DockerfileError."""
     try:
         return variables.expand(text, values, escape=escape).text

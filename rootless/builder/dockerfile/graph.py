@@ -179,13 +179,13 @@ def _node(stage: Stage, names: _Names, above: Mapping[str, int], values: Mapping
     platform = _platform(start, values, escape)
     if stage.name and stage.name in names.contexts:
         return Node(stage, Source("context", None, stage.name), (), frozenset(), platform)
-    base = _base(start, expand.word(start.base, values, start.place, escape), names, above)
+    base = _base(start, expand.expand_word(start.base, values, start.place, escape), names, above)
     return _using(Node(stage, base, (), frozenset(), platform), names)
 
 
 def _using(node: Node, names: _Names) -> Node:
     """The node with what its instructions use, and the stages that it needs for that. Raises DockerfileError."""
-    stage, named = node.stage, froms(node.instructions)
+    stage, named = node.stage, from_names(node.instructions)
     uses = tuple(dict.fromkeys(names.resolve(name, place) for name, place in named))
     needs = frozenset(source.stage for source in (node.base, *uses) if source.stage is not None)
     if stage.position in needs:
@@ -195,7 +195,7 @@ def _using(node: Node, names: _Names) -> Node:
 
 
 def _platform(start: From, values: Mapping[str, str], escape: str) -> Platform | None:
-    text = expand.word(start.platform, values, start.place, escape)
+    text = expand.expand_word(start.platform, values, start.place, escape)
     if not text:
         if start.platform:
             raise DockerfileError(start.place, f"--platform: '{start.platform[:100]}' is empty")
@@ -223,7 +223,7 @@ def _base(start: From, name: str, names: _Names, above: Mapping[str, int]) -> So
     return names.outside(name) if found is None else Source("stage", found, name)
 
 
-def froms(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
+def from_names(instructions: Iterable[Instruction]) -> list[tuple[str, Place]]:
     """Every name that stands behind a --from= of COPY or a from= of RUN --mount, with its place."""
     found = []
     for instruction in instructions:
@@ -261,7 +261,7 @@ def _raise_cycle(nodes: Sequence[Node], names: _Names, indices: list[int]) -> No
     place = next(  # FROM names only stages above it, so every cycle has a --from, whose place the error shows
         place
         for index, following in itertools.pairwise(indices)
-        for name, place in froms(nodes[index].instructions)
+        for name, place in from_names(nodes[index].instructions)
         if names.stage(name) == following
     )
     way = [f"'{nodes[index].stage.name or index}'" for index in indices]

@@ -48,7 +48,7 @@ def created_by(written: Instruction, final: Instruction, shell: Sequence[str]) -
         sources = [*written.sources, *(heredoc.name for heredoc in written.heredocs)]
         return f"{name} {' '.join([*sources, written.destination])} # buildkit"
     if isinstance(final, Cmd | Entrypoint):
-        return f"{name} {json.dumps(command(final.command, shell), ensure_ascii=False)}"
+        return f"{name} {json.dumps(command_words(final.command, shell), ensure_ascii=False)}"
     if isinstance(final, Shell):
         return f"SHELL [{' '.join(final.words)}]"
     if isinstance(final, Expose):
@@ -56,17 +56,17 @@ def created_by(written: Instruction, final: Instruction, shell: Sequence[str]) -
     if isinstance(final, Volume):
         return f"VOLUME [{' '.join(final.paths)}]"
     if isinstance(final, HealthCheck):
-        test = ["NONE"] if final.command is None else command(final.command, ["CMD-SHELL"])
+        test = ["NONE"] if final.command is None else command_words(final.command, ["CMD-SHELL"])
         return f"HEALTHCHECK {json.dumps(test, ensure_ascii=False)}"
     return one_line(written.place.text)
 
 
-def command(line: CommandLine, shell: Sequence[str]) -> list[str]:
+def command_words(line: CommandLine, shell: Sequence[str]) -> list[str]:
     """The words that are started. The text of the shell form is appended to `shell`."""
     return list(line.words) if line.is_exec else [*shell, *line.words]
 
 
-def title(stage: str, position: int, count: int, written: Instruction) -> str:
+def step_title(stage: str, position: int, count: int, written: Instruction) -> str:
     """The title of a step in the progress display, as `[build 2/4] RUN make`, cut to a bounded length.
 
     stage: the stage's name and a space, or ""; position, count: of the step among the stage's steps, from 1.

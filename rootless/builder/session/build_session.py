@@ -51,7 +51,7 @@ class BuildSession:
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
-        from rootless.storage.drivers.choice import choose
+        from rootless.storage.drivers.choice import choose_driver
 
         self.engine = engine
         self.options = options
@@ -69,7 +69,7 @@ class BuildSession:
         self._reported: set[Finding] = set()
         self._number = 0
         self._known: dict[str, Known] = {}
-        self.driver = choose(
+        self.driver = choose_driver(
             engine.settings.storage_driver, self.store.containers.directory, self.id_map, engine.directories.cache
         )
         self.directory = self.store.path("incoming", f"build-{random_name()[:16]}")
@@ -128,8 +128,8 @@ class BuildSession:
         """The driver's plan of a writable tree on top of the directories `lowerdirs`, topmost first."""
         from rootless.storage import drivers
 
-        plan = drivers.plan(self.driver, directory, lowerdirs, volatile=True)
-        drivers.prepare(plan, self.id_map)
+        plan = drivers.plan_root(self.driver, directory, lowerdirs, volatile=True)
+        drivers.prepare_root(plan, self.id_map)
         return plan
 
     def tree(self, lowerdirs: list[str]) -> LayerTree:

@@ -29,14 +29,14 @@ IMAGE = "docker-image://"
 LAYOUT = "oci-layout://"
 
 
-def scratch(session: BuildSession, platform: Platform) -> BuildState:
+def scratch_state(session: BuildSession, platform: Platform) -> BuildState:
     """The state of FROM scratch: no layers, and the PATH that docker gives an image without one."""
     from rootless.engine.plan.environment import DEFAULT_PATH
 
     return BuildState(platform, config={"Env": [f"PATH={DEFAULT_PATH}"]}, moment=session.latest or 0)
 
 
-def image(session: BuildSession, reference: str, platform: Platform, step: Step | None) -> BuildState:
+def image_state(session: BuildSession, reference: str, platform: Platform, step: Step | None) -> BuildState:
     """The state of the image `reference` for `platform`.
 
     A missing image is pulled; with --pull also one of which the registry has a newer version. step: gets the pull's
@@ -88,10 +88,10 @@ def of_entry(session: BuildSession, entry: ImageEntry, chain_ids: list[str]) -> 
 def from_directory(session: BuildSession, context: Context, state: BuildState, step: Step) -> BuildState:
     """A state of one layer, on top of `state`, with the files of a named context. Raises UsageError, InvalidInput."""
     from rootless.builder.steps.copy_step import Placement, place_files
-    from rootless.builder.steps.taking import Taken
+    from rootless.builder.steps.taking import TakenSources
     from rootless.builder.worker.step_jobs import TakenFiles
 
-    taken = Taken()
+    taken = TakenSources()
     try:
         digest = context.digest(["/"], (), session.known(context), wildcards=False)
         taken.facts.append(["context", digest.hexdigest])
@@ -106,16 +106,16 @@ def from_directory(session: BuildSession, context: Context, state: BuildState, s
         taken.close()
 
 
-def named(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:
+def named_context(session: BuildSession, name: str, platform: Platform, step: Step | None) -> BuildState | Context:
     """What --build-context `name` is: the context of a directory, or the state of an image that it names as
     `docker-image://REF` or `oci-layout://PATH[:TAG][@DIGEST]`. Raises as `image` and `layout` do."""
     given = given_image(session, name)
     if given == f"{IMAGE}scratch":
-        return scratch(session, platform)
+        return scratch_state(session, platform)
     if given.startswith(IMAGE):
-        return image(session, given.removeprefix(IMAGE), platform, step)
+        return image_state(session, given.removeprefix(IMAGE), platform, step)
     if given.startswith(LAYOUT):
-        return layout(session, given.removeprefix(LAYOUT), platform)
+        return layout_state(session, given.removeprefix(LAYOUT), platform)
     return session.contexts[name]
 
 
@@ -128,7 +128,7 @@ def given_image(session: BuildSession, name: str) -> str:
     return ""
 
 
-def layout(session: BuildSession, text: str, platform: Platform) -> BuildState:
+def layout_state(session: BuildSession, text: str, platform: Platform) -> BuildState:
     """The state of the image that `text`, PATH[:TAG][@DIGEST], names in an OCI layout.
 
     The image gets no name in the store, and no name there changes its meaning. `platform` chooses from an index.

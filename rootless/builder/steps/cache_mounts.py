@@ -36,7 +36,7 @@ class CacheIdentity(NamedTuple):
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def claim(cache: str, identity: CacheIdentity, sharing: str) -> tuple[str, Lock, bool]:
+def claim_mount(cache: str, identity: CacheIdentity, sharing: str) -> tuple[str, Lock, bool]:
     """(directory, lock that is held, whether the directory is new) of the mounts with this identity.
 
     cache: the user's cache directory; sharing: shared, private or locked. Raises HostLimit.

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 def apply(state: BuildState, instruction: Instruction, created_by: str) -> BuildState:
     """The state after an instruction, expanded, that makes no layer. created_by: its line in the image's history."""
     if isinstance(instruction, Cmd):
-        return state.changed(created_by, Cmd=texts.command(instruction.command, state.shell))._replace(has_cmd=True)
+        return state.changed(created_by, Cmd=texts.command_words(instruction.command, state.shell))._replace(
+            has_cmd=True
+        )
     if isinstance(instruction, Entrypoint):
-        settings: Fields = {"Entrypoint": texts.command(instruction.command, state.shell)}
+        settings: Fields = {"Entrypoint": texts.command_words(instruction.command, state.shell)}
         if not state.has_cmd:
             settings["Cmd"] = None  # as in docker: the base's CMD holds the arguments of the base's ENTRYPOINT
         return state.changed(created_by, **settings)

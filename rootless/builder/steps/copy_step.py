@@ -11,7 +11,7 @@ from rootless.builder.dockerfile.modes import parse_chmod
 from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps.config_steps import working_directory
-from rootless.builder.steps.taking import Taken, take
+from rootless.builder.steps.taking import TakenSources, take_sources
 from rootless.builder.worker.step_jobs import CopyJob, DigestJob, NewDirectory
 from rootless.errors import UsageError
 
@@ -54,7 +54,7 @@ def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
     if instruction.chmod:
         parse_chmod(instruction.chmod)
     began = time.time_ns() - _GRAIN
-    taken = take(run, instruction, finder, destination)
+    taken = take_sources(run, instruction, finder, destination)
     try:
         moment = max(state.moment, taken.newest)
         placement = Placement(
@@ -65,7 +65,7 @@ def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
         taken.close()
 
 
-def place_files(run: StepRun, taken: Taken, placement: Placement, began: int) -> BuildState:
+def place_files(run: StepRun, taken: TakenSources, placement: Placement, began: int) -> BuildState:
     """The state after the files of `taken` were placed, from the cache where it has them. Raises as `copy` does.
 
     began: the time in ns before anything was read. Where a file changed after that, the layer is used and not cached:
@@ -111,13 +111,13 @@ def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
     )
 
 
-def _content(session: BuildSession, taken: Taken) -> str:
+def _content(session: BuildSession, taken: TakenSources) -> str:
     trees = [session.tree(lowerdirs) for lowerdirs in taken.trees]
     job = DigestJob(session.id_map, trees, taken.items_of_trees)
     return session.on_worker(lambda worker: worker.call(job, taken.fds))
 
 
-def _place(run: StepRun, taken: Taken, placement: Placement) -> tuple[StepResult, int]:
+def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[StepResult, int]:
     """Have a worker place the files. Returns the result, and the latest ctime (ns) of a file that was read and may
     change; 0 where none may."""
     session = run.session
@@ -191,7 +191,7 @@ def workdir(run: StepRun, instruction: Workdir) -> BuildState:
     cache_key = step_key("workdir", state.chain, path=path, user=state.user, latest=session.latest)
     record = run.find(cache_key)
     if record is None:
-        taken = Taken()
+        taken = TakenSources()
         taken.items.append(NewDirectory(path))
         # BuildKit and buildah both give the directory to the USER in force
         owner = _user(session, state, state.user) if state.user else None

@@ -83,10 +83,10 @@ def target_of(mount: Mount, state: BuildState) -> str:
 
     Without a target it is the working directory itself, for a secret the usual place of secrets.
     """
-    from rootless.builder.context.context_files import clean
+    from rootless.builder.context.context_files import clean_path
 
     if mount.target or mount.kind not in ("secret", "ssh"):
-        return "/" + clean(posixpath.join(state.workdir, mount.target))
+        return "/" + clean_path(posixpath.join(state.workdir, mount.target))
     return f"{_SECRETS}/{mount.id}"
 
 
@@ -165,7 +165,7 @@ class _Preparation:
         return DockerfileError(self._instruction.place, problem, hint=hint)
 
     def _bind(self, mount: Mount, target: str) -> None:
-        from rootless.builder.context.context_files import clean
+        from rootless.builder.context.context_files import clean_path
 
         source = self._finder(mount.from_)
         if isinstance(source, BuildState):
@@ -185,7 +185,7 @@ class _Preparation:
         else:
             root = source.path
         self.prepared.targets.append(target)
-        part = BoundPart(root, clean(mount.source or ""), target, read_only=mount.is_read_only)
+        part = BoundPart(root, clean_path(mount.source or ""), target, read_only=mount.is_read_only)
         self.prepared.binds.append(part)
 
     def _claim_caches(self) -> None:
@@ -200,11 +200,11 @@ class _Preparation:
                 wanted.setdefault(self._identity(mount), []).append(mount)
         if not wanted:
             return
-        from rootless.builder.steps.cache_mounts import claim
+        from rootless.builder.steps.cache_mounts import claim_mount
 
         for identity in sorted(wanted):
             strictest = max((mount.sharing for mount in wanted[identity]), key=("shared", "private", "locked").index)
-            directory, lock, is_new = claim(self._session.engine.directories.cache, identity, strictest)
+            directory, lock, is_new = claim_mount(self._session.engine.directories.cache, identity, strictest)
             self.prepared.locks.append(lock)
             self._claims |= dict.fromkeys(wanted[identity], (directory, is_new))
 
@@ -230,14 +230,14 @@ class _Preparation:
         return CacheIdentity(name, json.dumps(origin) if origin else "")
 
     def _cache(self, mount: Mount, target: str) -> None:
-        from rootless.builder.context.context_files import clean
+        from rootless.builder.context.context_files import clean_path
 
         directory, is_new = self._claims[mount]
         data = f"{directory}/data"
         if is_new and mount.from_:
-            _fill(self._session, self._finder(mount.from_), clean(mount.source or ""), data)
+            _fill(self._session, self._finder(mount.from_), clean_path(mount.source or ""), data)
         self.prepared.targets.append(target)
-        name = clean(mount.source or "") or "root"
+        name = clean_path(mount.source or "") or "root"
         part = BoundPart(data, name, target, read_only=mount.is_read_only)
         part.make = (*self._owner(mount), 0o755 if mount.mode is None else mount.mode)
         self.prepared.binds.append(part)
@@ -271,7 +271,7 @@ class _Preparation:
         prepared.secrets.append(file)
 
     def _ssh(self, mount: Mount, position: int) -> None:
-        from rootless.builder.context.context_files import clean
+        from rootless.builder.context.context_files import clean_path
         from rootless.builder.steps.ssh_agent import Forwarder, agent_for
 
         name = mount.id or "default"
@@ -280,7 +280,7 @@ class _Preparation:
             if mount.is_required:
                 raise self._error(f"ssh agent '{name}' is required", hint="give it with --ssh default")
             return
-        target = "/" + clean(mount.target) if mount.target else f"{_SSH}/ssh_agent.{position}"
+        target = "/" + clean_path(mount.target) if mount.target else f"{_SSH}/ssh_agent.{position}"
         folder = self._session.make_directory()
         prepared = self.prepared
         prepared.agents.append(Forwarder(source, f"{folder}/agent"))

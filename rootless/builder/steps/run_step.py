@@ -88,7 +88,7 @@ def _command(instruction: Run, state: BuildState, arguments: dict[str, str]) -> 
     if instruction.script is not None:
         name = instruction.script.name
         return RunCommand([f"{_SCRIPT_DIRECTORY}/{name}"], (name, instruction.script.content), env)
-    return RunCommand(texts.command(instruction.command, state.shell), None, env)
+    return RunCommand(texts.command_words(instruction.command, state.shell), None, env)
 
 
 def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]:

@@ -97,7 +97,7 @@ class StageRun:
             step: Step | None = None
             if isinstance(written, _WORK):
                 position += 1
-                step = self._session.tracker.start(texts.title(self._label, position, count, written))
+                step = self._session.tracker.start(texts.step_title(self._label, position, count, written))
             try:
                 final = scope.expand(written)
                 if step is not None:

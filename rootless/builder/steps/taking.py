@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rootless.builder.worker.step_jobs import Item
 
 
-class Taken:
+class TakenSources:
     """What one step takes.
 
     items: for the worker's job; fds, trees: the roots that items name by position, fds first, each tree as its
@@ -53,7 +53,7 @@ class Taken:
         self.fds.clear()
 
 
-def take(run: StepRun, instruction: Copy | Add, finder: Finder, destination: str) -> Taken:
+def take_sources(run: StepRun, instruction: Copy | Add, finder: Finder, destination: str) -> TakenSources:
     """Find out what `instruction` takes, and fetch what is elsewhere. The caller closes the result.
 
     destination: the absolute path. Raises NotFound, UsageError, RegistryError, DigestMismatch; nothing is open then.
@@ -111,7 +111,7 @@ class _Taker:
     """Takes the sources of one instruction, one after the other."""
 
     def __init__(self, run: StepRun, instruction: Copy | Add, destination: str) -> None:
-        self.taken = Taken()
+        self.taken = TakenSources()
         self._run = run
         self._destination = destination
         self._exclude = list(instruction.excludes)

@@ -31,7 +31,7 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
     from rootless.storage import drivers
 
     plan = job.rootfs if job.into is None else None
-    mounter = drivers.mounter(plan) if plan is not None else None
+    mounter = drivers.make_mounter(plan) if plan is not None else None
     sources = [MountedTree(source) for source in job.trees]
 
     def inside() -> bytes:
@@ -48,7 +48,7 @@ def copy(session: WorkerSession, job: CopyJob, fds: list[int]) -> CopyAnswer:
     finally:
         if mounter is not None and plan is not None:
             mounter.close()
-            drivers.unmount(plan)
+            drivers.unmount_root(plan)
         for source in sources:
             source.close()
 

@@ -27,7 +27,7 @@ _FUSE_MARKS = frozenset((".wh..wh..opq", ".wh..opq"))
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 
-class Noted:
+class RootNotes:
     """What was noted of a root before anything was mounted on it.
 
     missing: mount points that the root lacks; listings: (mtime in ns, names) of the directories in which they will be
@@ -45,7 +45,7 @@ class Noted:
         return json.dumps([self.missing, self.listings]).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> Noted:
+    def from_json(cls, content: bytes) -> RootNotes:
         """What `to_json` wrote; an empty message, from a child that could not mount the root, notes nothing."""
         missing, listings = json.loads(content or b"[[],{}]")
         return cls(
@@ -54,7 +54,7 @@ class Noted:
         )
 
 
-def missing(root: int, targets: Iterable[str]) -> list[Missing]:
+def missing_targets(root: int, targets: Iterable[str]) -> list[Missing]:
     """Those of `targets` (absolute paths) that the directory `root` (fd) lacks. Links are followed as in a chroot."""
     base = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
     found = []
@@ -104,7 +104,7 @@ def _dangling(root: int, path: str) -> str | None:
         os.close(fd)
 
 
-def tidy(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing], *, is_whole: bool = False) -> None:
+def remove_targets(upper: str, lowerdirs: Sequence[str], notes: Iterable[Missing], *, is_whole: bool = False) -> None:
     """Remove from `upper` what was made only to be mounted on: empty files and directories of `notes`.
 
     A directory that overlayfs has copied up for a mount point, and that is left without any change, goes too. is_whole:
@@ -200,7 +200,7 @@ def _directory(top: int, names: list[str]) -> int:
     return walk_beneath(top, "/".join(names), os.O_PATH | os.O_DIRECTORY)
 
 
-def listings(root: int, notes: Iterable[Missing]) -> dict[str, tuple[int, list[str]]]:
+def directory_listings(root: int, notes: Iterable[Missing]) -> dict[str, tuple[int, list[str]]]:
     """(mtime in ns, names) of the directories of `notes`, to be noted before anything is made in them."""
     found = {}
     for here, _ in notes:

@@ -424,7 +424,7 @@ class Placer:
         return (override.uid, override.gid) if override is not None else (status.st_uid, status.st_gid)
 
     def _attributes(self, read: int, write: int, status: os.stat_result) -> None:
-        override = overrides.read(read) if self._rules.is_owned else None
+        override = overrides.read_override(read) if self._rules.is_owned else None
         mode = self._mode(status) if override is None else override.mode_now(status.st_mode)
         if self._rules.chmod is not None:
             mode = self._rules.chmod(mode, stat.S_ISDIR(status.st_mode))
@@ -451,12 +451,12 @@ class Placer:
         status = os.fstat(fd)
         if owner != (status.st_uid, status.st_gid):
             if self._rules.single:
-                overrides.write(fd, overrides.Override(*owner, mode, kind))
+                overrides.write_override(fd, overrides.Override(*owner, mode, kind))
                 os.fchmod(fd, overrides.on_disk(mode, kind))
                 return
             _chown(fd, owner)
         if self._rules.single:
-            overrides.write(fd, None)
+            overrides.write_override(fd, None)
         os.fchmod(fd, mode)
 
     def _own_link(self, spot: _Spot, status: os.stat_result, link: str) -> None:
@@ -479,7 +479,7 @@ class Placer:
             return
         fd = overrides.append_to(self._rules.table)
         try:
-            os.write(fd, overrides.line(os.fsencode(path), override, os.fsencode(link)))
+            os.write(fd, overrides.table_line(os.fsencode(path), override, os.fsencode(link)))
         finally:
             os.close(fd)
 

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 
 from rootless.builder.worker import mountpoints
-from rootless.builder.worker.mountpoints import Noted
+from rootless.builder.worker.mountpoints import RootNotes
 from rootless.builder.worker.step_jobs import RunAnswer
 from rootless.builder.worker.worker_session import MountedTree
 from rootless.errors import HostLimit, InvalidInput
@@ -64,7 +64,7 @@ def run(session: WorkerSession, job: RunJob, fds: list[int]) -> RunAnswer:
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     note_read, note_write = os.pipe2(os.O_CLOEXEC)
     trees = [MountedTree(tree) for tree in job.trees]
-    mounter = drivers.mounter(plan)
+    mounter = drivers.make_mounter(plan)
     warnings: list[str] = []
     is_copy = drivers.find_driver(plan.driver).form.holds_whole_tree
     try:
@@ -77,19 +77,19 @@ def run(session: WorkerSession, job: RunJob, fds: list[int]) -> RunAnswer:
         os.close(null)
         os.close(note_write)
         with open(note_read, "rb") as file:
-            noted = Noted.from_json(file.read())
-        drivers.unmount(plan)
+            noted = RootNotes.from_json(file.read())
+        drivers.unmount_root(plan)
         for tree in trees:
             tree.close()
 
     def settle() -> bytes:
-        mountpoints.tidy(plan.upper, plan.lowerdirs, noted.missing, is_whole=is_copy)
+        mountpoints.remove_targets(plan.upper, plan.lowerdirs, noted.missing, is_whole=is_copy)
         mountpoints.restore_times(plan.upper, noted.listings)
         mountpoints.settle_times(plan.upper, since, job.timestamp, plan.lowerdirs)
         return b""
 
     if code == 0:
-        userns.call_in(spaces.user, settle)
+        userns.call_in_namespace(spaces.user, settle)
     return RunAnswer(code, warnings)
 
 
@@ -113,11 +113,11 @@ def _noting(
             tree.mount()
         root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            missing = mountpoints.missing(root, targets)
-            listings = mountpoints.listings(root, missing) if with_listings else {}
-            content = Noted(missing, listings).to_json()
+            missing = mountpoints.missing_targets(root, targets)
+            listings = mountpoints.directory_listings(root, missing) if with_listings else {}
+            content = RootNotes(missing, listings).to_json()
             if len(content) > _MAX_NOTE:
-                content = Noted(missing, {}).to_json()
+                content = RootNotes(missing, {}).to_json()
         finally:
             os.close(root)
         if len(content) > _MAX_NOTE:
@@ -188,10 +188,10 @@ def _emulation(job: RunJob) -> Emulation | None:
     if asked is None:
         return None
     from rootless.runtime.seccomp.emulation import read_emulation
-    from rootless.storage.owners.emulator import supervisor
+    from rootless.storage.owners.emulator import make_supervisor
 
     try:
-        found = supervisor(job.root.rootfs, asked, job.root.directory)
+        found = make_supervisor(job.root.rootfs, asked, job.root.directory)
     except OSError as e:
         raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
     return None if found is None else read_emulation(asked, found)

@@ -10,7 +10,15 @@ import os
 import stat
 
 from rootless.kernel.files import is_whiteout
-from rootless.storage.files.tree_copy import OPAQUE_NAME, PATH_DIRECTORY, WHITEOUT, Copier, bare, is_opaque, remove
+from rootless.storage.files.tree_copy import (
+    OPAQUE_NAME,
+    PATH_DIRECTORY,
+    WHITEOUT,
+    Copier,
+    is_opaque,
+    remove_entry,
+    strip_attributes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ def merge(layers: Sequence[str], upper: str) -> None:
     try:
         for layer in layers:
             source = os.open(layer, PATH_DIRECTORY)
-            bare(target)
+            strip_attributes(target)
             try:
                 _Merge(target).merge(source, target, "")
             finally:
@@ -46,7 +54,7 @@ class _Merge:
     def merge(self, source: int, target: int, prefix: str) -> None:
         if is_opaque(source):
             for name in os.listdir(target):
-                remove(target, name)
+                remove_entry(target, name)
         with os.scandir(source) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
@@ -56,8 +64,9 @@ class _Merge:
                 self._directory(source, target, name, prefix)
                 continue
             if name.startswith(WHITEOUT) and name != OPAQUE_NAME:
-                remove(target, name[len(WHITEOUT) :])
-            remove(target, name)  # a whiteout too is put in the place of what it deletes, for layers below may have it
+                remove_entry(target, name[len(WHITEOUT) :])
+            # A whiteout too is put in the place of what it deletes, for layers below may have it
+            remove_entry(target, name)
             if is_whiteout(status) or not self._copier.link(status, self._base, f"{prefix}{name}", target):
                 self._copier.entry(source, name, target, name, status)
         self._copier.attributes(source, target, os.fstat(source))
@@ -72,14 +81,14 @@ class _Merge:
                     # A file hid any directory of this name in the layers below. The directory that takes its place
                     # would be merged with those by overlayfs, unless it is marked opaque as well
                     covers = True
-                    remove(target, name)
+                    remove_entry(target, name)
                     os.mkdir(name, 0o700, dir_fd=target)
             except FileNotFoundError:
                 os.mkdir(name, 0o700, dir_fd=target)
             made = os.open(name, PATH_DIRECTORY, dir_fd=target)
             try:
                 was_opaque = is_opaque(made)
-                bare(made)
+                strip_attributes(made)
                 self.merge(inner, made, f"{prefix}{name}/")
                 if covers or was_opaque:
                     os.setxattr(made, _OPAQUE, b"y")

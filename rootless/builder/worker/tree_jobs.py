@@ -84,7 +84,7 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
     tree = MountedTree(job.tree)
 
     def inside() -> bytes:
-        from rootless.builder.context.context_files import nothing, walk
+        from rootless.builder.context.context_files import skip_nothing, walk
 
         own_mounts()
         source = tree.open()
@@ -93,7 +93,7 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
             tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive,
         ):
             links: dict[tuple[int, int], str] = {}
-            for node in walk(source, "", nothing):
+            for node in walk(source, "", skip_nothing):
                 _add_member(archive, node, links)
         return b""
 
@@ -114,7 +114,7 @@ def _add_member(archive: tarfile.TarFile, node: FileNode, links: dict[tuple[int,
     member.mtime = status.st_mtime_ns // 10**9
     kind = stat.S_IFMT(status.st_mode)
     if kind in (stat.S_IFREG, stat.S_IFDIR):
-        override = overrides.read(f"/proc/self/fd/{node.parent}/{node.name}")
+        override = overrides.read_override(f"/proc/self/fd/{node.parent}/{node.name}")
         if override is not None:
             member.uid, member.gid, member.mode = override.uid, override.gid, override.mode_now(status.st_mode)
     if kind == stat.S_IFDIR:

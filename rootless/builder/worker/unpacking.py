@@ -268,7 +268,7 @@ class _Unpacker:
         mode = self._mode(member, is_directory=kind == stat.S_IFDIR)
         if self._rules.single:
             if owner != (0, 0):
-                overrides.write(fd, overrides.Override(*owner, mode, kind))
+                overrides.write_override(fd, overrides.Override(*owner, mode, kind))
                 mode = overrides.on_disk(mode, kind)
         else:
             try:
@@ -290,7 +290,7 @@ class _Unpacker:
 
                 kind = stat.S_IFIFO if member.type == FIFO else stat.S_IFLNK
                 note = overrides.Override(*owner, self._mode(member, is_directory=False), kind)
-                os.write(self._notes, overrides.line(os.fsencode(path), note, member.linkname))
+                os.write(self._notes, overrides.table_line(os.fsencode(path), note, member.linkname))
             return
         try:
             os.chown(path, *owner, follow_symlinks=False)

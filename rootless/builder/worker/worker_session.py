@@ -55,12 +55,12 @@ class WorkerSession:
         HostLimit is raised.
         """
         from rootless.host.answer import LIMIT, decode_answer, end_with_answer
-        from rootless.host.userns import join
+        from rootless.host.userns import join_namespace
 
         user = self.namespaces(id_map).user
 
         def inside() -> bytes:
-            join(user)
+            join_namespace(user)
             return function()
 
         read_end, write_end = os.pipe()
@@ -233,7 +233,7 @@ class MountedTree:
 
         self._plan = tree.rootfs
         self.target = tree.target
-        self._mounter: Mounter = drivers.mounter(self._plan)
+        self._mounter: Mounter = drivers.make_mounter(self._plan)
 
     def mount(self) -> None:
         """Mount the tree, inside of the step's namespaces. Raises RuntimeFailure."""
@@ -249,7 +249,7 @@ class MountedTree:
         from rootless.storage import drivers
 
         self._mounter.close()
-        drivers.unmount(self._plan)
+        drivers.unmount_root(self._plan)
 
 
 def own_mounts() -> None:

@@ -108,7 +108,7 @@ def launch_detached(connection: socket.socket, directory: str, warn: Callable[[s
     """
     with connection:
         try:
-            connection.sendall(protocol.message(protocol.LaunchRequest(directory)))
+            connection.sendall(protocol.encode_message(protocol.LaunchRequest(directory)))
         except (BrokenPipeError, ConnectionResetError) as e:
             raise _lost(directory) from e
         decoder = protocol.Decoder()
@@ -134,7 +134,7 @@ def launch_attached(
     the step that failed.
     """
     client = _Client(connection, options, on_started, warn)
-    client.send(protocol.message(protocol.LaunchRequest(directory, client.request())))
+    client.send(protocol.encode_message(protocol.LaunchRequest(directory, client.request())))
     return client.run(directory)
 
 
@@ -144,7 +144,7 @@ def attach(socket_path: str, options: StreamOptions, on_started: Callable[[int],
     Raises InvalidState when no process listens there, or one of another user does: it would read what the user types.
     """
     client = _Client(_connect(socket_path), options, on_started)
-    client.send(protocol.message(client.request()))
+    client.send(protocol.encode_message(client.request()))
     return client.run(socket_path)
 
 
@@ -367,18 +367,18 @@ class _Client:
                 # told and lives on, as with docker
                 sys.exit(128 + signal.SIGHUP)
             self.reading = False
-            self.send(protocol.frame(protocol.STDIN_EOF))
+            self.send(protocol.encode_frame(protocol.STDIN_EOF))
             return False
         passed, detached = self.keys.filter(typed)
         if passed:
-            self.send(protocol.frame(protocol.STDIN, passed))
+            self.send(protocol.encode_frame(protocol.STDIN, passed))
         return detached
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
             if found := self._size():
-                self.send(protocol.resize(*found))
+                self.send(protocol.encode_resize(*found))
         elif self.options.terminal:
             sys.exit(128 + number)  # SystemExit leaves `with RawMode` above, which restores the terminal's mode
         elif number not in _NOT_PROXIED:
-            self.send(protocol.frame(protocol.SIGNAL, bytes((number,))))
+            self.send(protocol.encode_frame(protocol.SIGNAL, bytes((number,))))

@@ -42,7 +42,7 @@ def _is_wanted(engine: Engine, record: ContainerRecord) -> bool:
     state = state_of(engine, record.id)
     if state.started_at == NEVER or state.is_running or state.status == "restarting" or state.remote:
         return False
-    stopped = stop_request.is_asked(engine.store.containers.path(record.id))
+    stopped = stop_request.is_stop_requested(engine.store.containers.path(record.id))
     if kind == "on-failure":
         return not stopped and state.exit_code != 0
     return kind == "always" or (kind == "unless-stopped" and not stopped)

@@ -131,7 +131,7 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
     store.layers.lowerdirs(planned.record.layers, None if facts.rootfs.owners is not None else launch.id_map)
     for chain_ids in facts.mounts.images:
         store.layers.lowerdirs(chain_ids, launch.id_map)
-    drivers.prepare(facts.rootfs, launch.id_map)
+    drivers.prepare_root(facts.rootfs, launch.id_map)
     if planned.has_apt_file:
         from rootless.engine.plan import root_emulation
 

@@ -191,10 +191,11 @@ def _join(engine: Engine, plan: ExecPlan, stdio: tuple[int, int, int] | None) ->
     supervisor, emulation = None, None
     if launch.root_emulation:
         from rootless.runtime.seccomp.emulation import read_emulation
-        from rootless.storage.owners.emulator import supervisor as emulator
+        from rootless.storage.owners.emulator import make_supervisor
 
         try:
-            supervisor = emulator(launch.rootfs, launch.root_emulation, engine.store.containers.path(launch.id))
+            directory = engine.store.containers.path(launch.id)
+            supervisor = make_supervisor(launch.rootfs, launch.root_emulation, directory)
         except OSError as e:
             raise HostLimit(f"cannot prepare the emulation of root: {e.strerror}") from e
         emulation = None if supervisor is None else read_emulation(launch.root_emulation, supervisor)

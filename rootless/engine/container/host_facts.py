@@ -128,17 +128,17 @@ def _rootfs(
 ) -> RootfsPlan:
     """maps: the container's id map, and that of the user namespace in which it is set up if that is another one."""
     from rootless.storage import drivers
-    from rootless.storage.drivers.choice import choose
+    from rootless.storage.drivers.choice import choose_driver
 
     id_map, outer_map = maps
     layers = engine.store.layers
     name = options.storage_driver or engine.settings.storage_driver
-    driver = choose(name, engine.store.containers.directory, id_map, engine.directories.cache)
+    driver = choose_driver(name, engine.store.containers.directory, id_map, engine.directories.cache)
     owners = None
     if id_map.key() != engine.store.id_map.key():
         driver, owners = _with_owners(engine, (name, driver), chain_ids, id_map, outer_map or id_map)
     lowerdirs = layers.planned_lowerdirs(chain_ids, id_map if owners is None else engine.store.id_map)
-    return drivers.plan(driver, directory, lowerdirs, volatile=options.rm, owners=owners)
+    return drivers.plan_root(driver, directory, lowerdirs, volatile=options.rm, owners=owners)
 
 
 def _with_owners(

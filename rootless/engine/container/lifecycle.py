@@ -34,7 +34,7 @@ def mark_stop(directory: str) -> None:
     from rootless.monitor import stop_request
 
     try:
-        stop_request.ask(directory)
+        stop_request.request_stop(directory)
     except FileNotFoundError:
         pass  # It is a container of --rm that has ended, and its directory is gone
     except OSError as e:

@@ -44,7 +44,7 @@ def state_of(engine: Engine, container_id: str) -> ContainerState:
 
             directory = containers.path(container_id)
             if not reap.is_supervised(directory):
-                stale = reap.stale(directory)
+                stale = reap.clean_up_after_monitor(directory)
                 if stale is not None and collect(engine, container_id):
                     raise NotFound(f"no such container: '{container_id[:12]}'", hint="its monitor was killed")
                 # `stale` is None when another command has corrected the state since we read it, or a new monitor runs
@@ -135,7 +135,7 @@ def _unreadable(directory: str) -> ContainerState:
         state.started_at = state.finished_at = timestamp_ns(os.stat(f"{directory}/state.json").st_mtime_ns)
     except OSError:
         return state  # the container was removed meanwhile
-    pid = reap.supervisor(directory) if reap.is_supervised(directory) else 0
+    pid = reap.find_monitor(directory) if reap.is_supervised(directory) else 0
     if pid:
         state.status, state.monitor_pid, state.monitor_start = "restarting", pid, start_time(pid)
     else:

@@ -229,7 +229,7 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     containers = engine.store.containers
     directory = containers.path(container_id)
     containers.write_moved(container_id)
-    stop_request.withdraw(directory)
+    stop_request.withdraw_request(directory)
     try:
         os.unlink(f"{directory}/paused")
     except FileNotFoundError:

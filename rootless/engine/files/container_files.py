@@ -124,7 +124,7 @@ class ContainerFiles:
                 if not self._is_running:
                     from rootless.storage import drivers
 
-                    drivers.unmount(self._plan)
+                    drivers.unmount_root(self._plan)
         finally:
             if self._lock is not None:
                 self._lock.release()

@@ -24,7 +24,7 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
     from rootless.engine.image_in_use import image_for
     from rootless.host import interpreter, userns
     from rootless.storage import drivers
-    from rootless.storage.drivers.choice import choose
+    from rootless.storage.drivers.choice import choose_driver
     from rootless.storage.files.removal import remove_tree
 
     store = engine.store
@@ -33,7 +33,9 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
     with store.using():
         used = image_for(engine, image)
         lowerdirs = store.layers.lowerdirs(used.chain_ids, id_map)
-        driver = choose(engine.settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
+        driver = choose_driver(
+            engine.settings.storage_driver, store.containers.directory, id_map, engine.directories.cache
+        )
         directory = store.containers.path(store.containers.new_id())
         try:
             make_new_private(directory)
@@ -41,15 +43,15 @@ def image_shell(engine: Engine, image: str, command: Sequence[str] = ()) -> int:
         except OSError as e:
             raise HostLimit(f"cannot make '{directory}': {e.strerror}") from e
         try:
-            plan = drivers.plan(driver, directory, lowerdirs, volatile=True)
-            drivers.prepare(plan, id_map)
+            plan = drivers.plan_root(driver, directory, lowerdirs, volatile=True)
+            drivers.prepare_root(plan, id_map)
             target = f"{directory}/rootfs"
             words = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
             content = json.dumps(plan.to_json())
             argv = interpreter.worker_command("rootless.storage.roots.tree_shell", content, target, *words)
             environment = {**os.environ, "ROOTLESS_IMAGE_ROOT": target}
-            code = userns.run(id_map, argv, env=environment)
-            drivers.unmount(plan)
+            code = userns.run_in_new_namespace(id_map, argv, env=environment)
+            drivers.unmount_root(plan)
         finally:
             remove_tree(directory, id_map)
     return code

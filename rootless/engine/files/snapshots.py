@@ -56,7 +56,7 @@ def list_changes(engine: Engine, plan: RootfsPlan, id_map: IdMap, exclude: Seque
     from rootless.storage.layers.jobs import Changed, ChangesJob
 
     changed = Changed(plan, _map_on_disk(engine, plan, id_map), exclude)
-    found = worker_client.run(ChangesJob(changed), engine.store.id_map)
+    found = worker_client.run_job(ChangesJob(changed), engine.store.id_map)
     return sorted((Change(kind, path) for kind, path in found.changes), key=lambda change: change.path)
 
 
@@ -80,4 +80,4 @@ def image_changes(engine: Engine, one: str, other: str | None = None) -> list[Ch
     others = chains if other is None else chain_ids(require(engine, other).config.diff_ids)
     before = chains[:-1] if other is None else chains
     job = CompareJob(layers.lowerdirs(before), layers.lowerdirs(others))
-    return [Change(kind, path) for kind, path in worker_client.run(job, engine.store.id_map).changes]
+    return [Change(kind, path) for kind, path in worker_client.run_job(job, engine.store.id_map).changes]

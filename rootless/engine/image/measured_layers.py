@@ -50,7 +50,7 @@ def measure(store: Store, places: list[str]) -> LayerSizes:
         if noted is None:
             unknown.append(name)
     paths = [*(f"{store.layers.directory}/{name}" for name in unknown), *places]
-    found = worker_client.run(MeasureJob(paths), store.id_map).sizes if paths else []
+    found = worker_client.run_job(MeasureJob(paths), store.id_map).sizes if paths else []
     for name, directory, (size, inodes, _) in zip(unknown, paths, found, strict=False):
         sizes[name] = size
         try:

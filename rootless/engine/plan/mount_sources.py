@@ -301,7 +301,7 @@ def give_to_user(engine: Engine, mounts: Mounts, account: Account, id_map: IdMap
         return b""
 
     try:
-        userns.call(id_map, chown)
+        userns.call_in_new_namespace(id_map, chown)
     except OSError as e:
         raise HostLimit(
             f"cannot give '{e.filename or mounts.chown[0]}' to the container's user (U): {e.strerror}",

@@ -7,7 +7,7 @@ from rootless.errors import RootlessError, UsageError
 from rootless.image.compress import Compressed, Compression
 from rootless.image.content import BlobContent
 from rootless.image.reference import parse_reference
-from rootless.storage.store.layer_forms import forms
+from rootless.storage.store.layer_forms import read_forms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def origins(engine: Engine, registry: str, layers: Iterable[PlannedLayer]) -> di
             if descriptor.digest in wanted:
                 found.setdefault(descriptor.digest, []).extend(filter(None, repositories))
     for chain_id in wanted.values():
-        for form in forms(engine.store, chain_id).values():
+        for form in read_forms(engine.store, chain_id).values():
             places = [name.partition("/") for name in form.repositories]
             found.setdefault(form.digest, []).extend(path for host, _, path in places if host == registry)
     return {digest: list(dict.fromkeys(places)) for digest, places in found.items()}

@@ -13,7 +13,7 @@ from rootless.errors import InvalidInput
 from rootless.image.manifest import ImageConfig, PlannedLayer, plan_layers
 from rootless.paths import Lock
 from rootless.storage.layers.layer_store import LayerArchive
-from rootless.storage.store.layer_forms import Form, remember
+from rootless.storage.store.layer_forms import Form, remember_form
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def bring(
     if origin is not None:
         for layer in layers:
             form = Form(layer.descriptor.digest, layer.descriptor.size, (origin,))
-            remember(store, layer.chain_id, f"pulled:{layer.short}", form)
+            remember_form(store, layer.chain_id, f"pulled:{layer.short}", form)
     # After the layers: an interrupted pull leaves layers only, which the next pull uses
     for content, digest in ((raw, manifest.config.digest), (manifest.raw, manifest.digest)):
         if not store.blobs.has(digest):

@@ -12,7 +12,7 @@ import hashlib
 from rootless.errors import DigestMismatch, NotFound, RootlessError
 from rootless.image.convert import layer_compression
 from rootless.image.manifest import OCI_LAYER, Descriptor
-from rootless.storage.store.layer_forms import forms
+from rootless.storage.store.layer_forms import read_forms
 from rootless.storage.tar import recipe
 from rootless.units import whole_number
 
@@ -48,7 +48,7 @@ def recovered_tar(engine: Engine, diff_id: str, chain_id: str | None, bad: Conta
     store = engine.store
     chains = list(_chains(store, diff_id, chain_id))
     for chain in chains:
-        if chain not in bad and recipe.find(store.layers.path(chain)) is not None:
+        if chain not in bad and recipe.find_recipe(store.layers.path(chain)) is not None:
             from rootless.storage.layers.worker_client import Rebuilt
 
             tar = Rebuilt([store.layers.path(chain)], store.id_map)
@@ -81,7 +81,7 @@ class Tars:
         self._engine = engine
         self._layers = dict(layers)
         paths = {diff_id: engine.store.layers.path(chain) for diff_id, chain in layers.items()}
-        self._made = {diff_id: path for diff_id, path in paths.items() if recipe.find(path) is not None}
+        self._made = {diff_id: path for diff_id, path in paths.items() if recipe.find_recipe(path) is not None}
         self._rebuilt: Rebuilt | None = None
 
     def open(self, diff_id: str) -> tuple[int, Reader]:
@@ -108,7 +108,7 @@ def tar_size(engine: Engine, diff_id: str, chain_id: str | None = None) -> int:
     """The size of a layer's tar in bytes. A layer without a recipe is decompressed for that. Raises NotFound."""
     store = engine.store
     for chain in _chains(store, diff_id, chain_id):
-        if recipe.find(store.layers.path(chain)) is not None:
+        if recipe.find_recipe(store.layers.path(chain)) is not None:
             return store.layers.record(chain).content.tar_size
     if store.blobs.has(diff_id):
         return store.blobs.size(diff_id)
@@ -136,7 +136,7 @@ def open_blob(engine: Engine, descriptor: Descriptor, diff_id: str, chain_id: st
         return open_tar(engine, diff_id, chain_id)
     chains = list(_chains(store, diff_id, chain_id))
     for chain in chains:
-        for key, form in forms(store, chain).items():
+        for key, form in read_forms(store, chain).items():
             compression = _compression(key) if form.digest == digest else None
             if compression is not None:
                 from rootless.image.compress import Compressed
@@ -178,7 +178,7 @@ def compression(engine: Engine, layer: PlannedLayer) -> str:
             return compression_of(read_head(blob)) or "none"
         finally:
             blob.close()
-    for key, form in forms(engine.store, layer.chain_id).items():
+    for key, form in read_forms(engine.store, layer.chain_id).items():
         if form.digest == digest:
             return key.partition(":")[0]
     told = layer_compression(layer.descriptor.media_type)
@@ -205,7 +205,7 @@ def _descriptors(store: Store, diff_id: str, chains: list[str]) -> Iterator[Desc
     """The blobs that hold a layer: those of earlier pushes and pulls, and those in the manifests of the store."""
     seen = set()
     for chain in chains:
-        for form in forms(store, chain).values():
+        for form in read_forms(store, chain).values():
             if form.digest not in seen:
                 seen.add(form.digest)
                 yield Descriptor(OCI_LAYER, form.digest, form.size)
@@ -272,7 +272,7 @@ def _repositories(store: Store, digest: str, chains: list[str]) -> list[str]:
     names = [
         repository
         for chain in chains
-        for form in forms(store, chain).values()
+        for form in read_forms(store, chain).values()
         if form.digest == digest
         for repository in form.repositories
     ]

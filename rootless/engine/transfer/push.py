@@ -34,7 +34,7 @@ from rootless.image.digest import digest_of
 from rootless.image.manifest import Descriptor, Index, Manifest, plan_layers
 from rootless.image.reference import parse_reference
 from rootless.storage.store.index import is_image
-from rootless.storage.store.layer_forms import Form, forms, remember
+from rootless.storage.store.layer_forms import Form, read_forms, remember_form
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _predicted(push: _Push, layer: PlannedLayer, *, anew: bool) -> Descriptor | 
     if descriptor.is_foreign or (wanted is None and not anew):
         return descriptor
     wanted = wanted or Compression(_compression(push, layer))
-    form = forms(push.engine.store, layer.chain_id).get(wanted.key)
+    form = read_forms(push.engine.store, layer.chain_id).get(wanted.key)
     return None if form is None else _compressed_descriptor(form.digest, form.size, wanted)
 
 
@@ -264,7 +264,7 @@ def _is_made_anew(push: _Push, layer: PlannedLayer, compression: Compression) ->
     Compressing it the same way once more gives the same digest, and then nothing has to be uploaded.
     """
     store, destination = push.engine.store, push.destination
-    form = forms(store, layer.chain_id).get(compression.key)
+    form = read_forms(store, layer.chain_id).get(compression.key)
     return (
         form is not None
         and form.digest != layer.descriptor.digest
@@ -278,7 +278,7 @@ def _push_compressed(
     push: _Push, layer: PlannedLayer, wanted: Compression, known: dict[str, list[str]], control: Control
 ) -> Descriptor:
     store, key = push.engine.store, wanted.key
-    form = forms(store, layer.chain_id).get(key)
+    form = read_forms(store, layer.chain_id).get(key)
     placed = None
     if form is not None:
         try:
@@ -289,7 +289,7 @@ def _push_compressed(
     if placed is None:
         placed = _put(push, layer, compressed_content(push.engine, layer, wanted), known, control)
     repository = f"{push.registry}/{push.destination.reference.repository}"
-    remember(store, layer.chain_id, key, Form(placed.digest, placed.size, (repository,)))
+    remember_form(store, layer.chain_id, key, Form(placed.digest, placed.size, (repository,)))
     return _compressed_descriptor(placed.digest, placed.size, wanted)
 
 

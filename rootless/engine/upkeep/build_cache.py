@@ -6,7 +6,7 @@ import os
 import time
 
 from rootless.errors import UsageError
-from rootless.storage.store.step_records import BuildCache, CacheRecord, expired
+from rootless.storage.store.step_records import BuildCache, CacheRecord, expired_records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def drop(engine: Engine, *, all: bool, keep: int | None = None, older: float | N
     if not all:
         in_use = _chains_of_images(engine)
         records = [record for record in records if not record.chains or record.chains[-1] not in in_use]
-    gone = records if keep is None and older is None else expired(records, keep=keep, older=older)
+    gone = records if keep is None and older is None else expired_records(records, keep=keep, older=older)
     for record in gone:
         cache.remove(record.key)
     return gone
@@ -88,7 +88,7 @@ def limit_build_cache(engine: Engine) -> None:
     if limit < 0:
         return
     cache = BuildCache(engine.store.root)
-    for record in expired(cache.records(), keep=limit, older=None):
+    for record in expired_records(cache.records(), keep=limit, older=None):
         cache.remove(record.key)
 
 

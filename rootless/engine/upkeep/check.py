@@ -160,14 +160,14 @@ class _Look:
         directory = self._store.layers.path(chain_id)
         if not os.path.isdir(f"{directory}/diff"):
             return (), "its tree is missing", False
-        if recipe.find(directory) is None:
+        if recipe.find_recipe(directory) is None:
             if record.has_recipe:
                 return (), "its recipe is missing", False
             return (), "", False  # An early version made the layer, without a recipe to compare its tree with
         if self._quick:
             return (), "", False
         job = VerifyJob(directory, record.content.lost, self._store.layers.lowers_of(record))
-        found = worker_client.run(job, self._store.id_map)
+        found = worker_client.run_job(job, self._store.id_map)
         whole = found.diff_id == diff_id
         if not found.count:
             return (), "" if whole else "its recipe makes another archive", whole

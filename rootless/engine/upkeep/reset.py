@@ -8,7 +8,7 @@ import time
 from rootless.engine.container.container_removal import remove_container
 from rootless.errors import HostLimit, InvalidState, RootlessError
 from rootless.records.json_file import random_name
-from rootless.storage.files.removal import delete
+from rootless.storage.files.removal import delete_tree
 from rootless.storage.store.store import is_own_name
 
 TYPE_CHECKING = False
@@ -142,7 +142,7 @@ def _empty(engine: Engine, path: str, fd: int) -> list[str]:
         moved = f".reset-{random_name()}"
         try:
             os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=fd)
-            delete(f"{here}/{moved}", engine.store.id_map)
+            delete_tree(f"{here}/{moved}", engine.store.id_map)
         except FileNotFoundError:
             continue
         except RootlessError as e:

@@ -35,7 +35,7 @@ def system_info(engine: Engine) -> dict[str, object]:
     from rootless.host.subid import MAP_PROGRAMS
     from rootless.network import modes
     from rootless.storage import drivers
-    from rootless.storage.drivers.choice import choose
+    from rootless.storage.drivers.choice import choose_driver
     from rootless.units import timestamp
 
     store, settings = engine.store, engine.settings
@@ -48,7 +48,7 @@ def system_info(engine: Engine) -> dict[str, object]:
         states[status] = states.get(status, 0) + 1
     id_map = store.id_map
     try:
-        driver = choose(settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
+        driver = choose_driver(settings.storage_driver, store.containers.directory, id_map, engine.directories.cache)
     except RootlessError as e:
         driver = f"none ({e.message})"
     uname = os.uname()
@@ -132,7 +132,7 @@ def run_unshared(engine: Engine, command: Sequence[str]) -> int:
     from rootless.host import userns
 
     argv = list(command) or [os.environ.get("SHELL") or "/bin/sh"]
-    return userns.run(engine.store.id_map, argv)
+    return userns.run_in_new_namespace(engine.store.id_map, argv)
 
 
 def prune_system(
@@ -156,7 +156,7 @@ def prune_system(
     from rootless.engine.image.measured_layers import measure
     from rootless.engine.network.network_verbs import prune_networks
     from rootless.engine.volume.volume_verbs import prune_volumes
-    from rootless.storage.files.removal import delete
+    from rootless.storage.files.removal import delete_tree
     from rootless.storage.store.gc import Spared, collect_garbage, quarantined_containers
 
     filters = filters or {}
@@ -176,7 +176,7 @@ def prune_system(
     copies = measure(engine.store, []).copies if also.unused_copies else {}
     garbage = collect_garbage(engine.store, keep_layer_blobs=keep_blobs, also=also)
     for path in told:
-        delete(path, engine.store.id_map)
+        delete_tree(path, engine.store.id_map)
     tell_quarantined(engine, garbage.quarantined)
     if garbage.busy:
         engine.warn("another command uses the store: what interrupted commands left behind stays for the next prune")

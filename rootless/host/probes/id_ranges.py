@@ -25,7 +25,7 @@ def user_namespaces(directory: str) -> Probe:
         return b""
 
     try:
-        userns.call(single_map(0, 0), mount_something)
+        userns.call_in_new_namespace(single_map(0, 0), mount_something)
     except OSError as e:
         return Probe("user_namespaces", False, f"no mount in a user namespace: {e.strerror}", restriction_hint())
     if is_real_root():
@@ -60,7 +60,7 @@ def id_ranges(directory: str) -> Probe:
         os.setresuid(last_uid, last_uid, last_uid)
         return b""
 
-    userns.call(id_map, become_last)
+    userns.call_in_new_namespace(id_map, become_last)
     detail = f"{last_uid} user ids and {last_gid} group ids"
     if min(last_uid, last_gid) + 1 < ENOUGH:
         return Probe("id_ranges", True, f"{detail}: images with ids up to 65534 need more", range_hint())
@@ -78,7 +78,7 @@ def id_ranges(directory: str) -> Probe:
 def _nested() -> Probe:
     """The probe for root inside another user namespace, who can hand on the ids of that one without newuidmap."""
     id_map = subid.default_id_map()
-    userns.call(id_map, lambda: b"")
+    userns.call_in_new_namespace(id_map, lambda: b"")
     if id_map.kind == "single":
         detail = "this session is in a user namespace with one id, and so are its containers"
         return Probe("id_ranges", False, detail, "leave that namespace, or make it with a range of ids")

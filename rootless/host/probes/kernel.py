@@ -41,7 +41,7 @@ def mount_setattr(directory: str) -> Probe:
 
     error = None
     try:
-        userns.call(single_map(0, 0), inside)
+        userns.call_in_new_namespace(single_map(0, 0), inside)
     except OSError as e:
         error = e
     return _result("mount_setattr", error, "5.12", "mounts made read-only with all below them")
@@ -58,7 +58,7 @@ def mount_api(directory: str) -> Probe:
 
     error = None
     try:
-        userns.call(single_map(0, 0), inside)
+        userns.call_in_new_namespace(single_map(0, 0), inside)
     except OSError as e:
         error = e
     return _result("mount_api", error, "6.5", "overlays of many layers mounted without a page limit")

@@ -24,7 +24,7 @@ def delegate(group: Group | Group1, config: OciConfig, userns_fd: int | None) ->
     """
     if group.version != 2 or userns_fd is None or not is_wanted(config):
         return
-    from rootless.host.userns import call_in
+    from rootless.host.userns import call_in_namespace
 
     user = config.first_process().user
     uid, gid = user.uid, user.gid
@@ -34,4 +34,4 @@ def delegate(group: Group | Group1, config: OciConfig, userns_fd: int | None) ->
             group.delegate(uid, gid)
         return b""
 
-    call_in(userns_fd, give)
+    call_in_namespace(userns_fd, give)

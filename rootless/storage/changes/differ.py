@@ -17,10 +17,10 @@ from rootless.storage.changes.difference import GONE, ChangedNode
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import CAPABILITY, MARKS, WHITEOUT
 from rootless.storage.owners import overrides
-from rootless.storage.tar.layer_rules import shown
+from rootless.storage.tar.layer_rules import show_path
 from rootless.storage.tar.members import KINDS, data_segments, plain_capability, sparse_head, translate_acl
 from rootless.storage.tar.recipe import crc32
-from rootless.storage.tar.tarheader import BLOCK, END, FILE, LINK, SYMLINK, Member, encode
+from rootless.storage.tar.tarheader import BLOCK, END, FILE, LINK, SYMLINK, Member, encode_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class LayerWriter:
 
     def _whiteout(self, node: ChangedNode, name: str, place: Open) -> None:
         path = os.fsencode(f"{node.path[: len(node.path) - len(name)]}{WHITEOUT}{name}")
-        self._tar.raw(encode(Member(path, FILE, mode=0o600)))
+        self._tar.raw(encode_header(Member(path, FILE, mode=0o600)))
         fd = place.target if place.target >= 0 else place.source
         if place.target < 0 and not node.made:
             try:
@@ -216,7 +216,7 @@ class LayerWriter:
                     os.mkdir(name, 0o700, dir_fd=place.target)
                 target = os.open("." if is_top else name, DIRECTORY, dir_fd=place.target)
             member = self._member(node, status, here, os.fsencode(f"{node.path or '.'}/"))
-            self._tar.raw(encode(member))
+            self._tar.raw(encode_header(member))
             # Each file that is made in the directory would inherit its default access control list: it comes last
             late = tuple(pair for pair in member.xattrs if pair[0] == _INHERITED) if target >= 0 else ()
             early = member._replace(xattrs=tuple(pair for pair in member.xattrs if pair not in late))
@@ -236,7 +236,7 @@ class LayerWriter:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise InvalidState(f"'{shown(os.fsencode(node.path))}' was replaced while it was read")
+                raise InvalidState(f"'{show_path(os.fsencode(node.path))}' was replaced while it was read")
             here = read_attributes(fd)
             member = self._member(node, status, here, os.fsencode(node.path))
             if self._is_link(member, name, status, place):
@@ -247,7 +247,7 @@ class LayerWriter:
                 self._content(member, fd, target, status)
                 self.size += status.st_size
             else:
-                self._tar.raw(encode(member))  # a device, of which the file is the placeholder
+                self._tar.raw(encode_header(member))  # a device, of which the file is the placeholder
             self._dress(fd, target, _Found(status, here), member, times=True)
         finally:
             os.close(fd)
@@ -267,7 +267,7 @@ class LayerWriter:
         if segments is not None:
             self._sparse(member, read, write, size, segments)
             return
-        self._tar.raw(encode(member._replace(size=size)))
+        self._tar.raw(encode_header(member._replace(size=size)))
         self._copy(member.name, read, write, 0, size)
         self._tar.pad(size)
 
@@ -303,14 +303,14 @@ class LayerWriter:
         """Write a symbolic link or a pipe."""
         status = os.stat(name, dir_fd=place.source, follow_symlinks=False)
         if stat.S_IFMT(status.st_mode) != node.kind:
-            raise InvalidState(f"'{shown(os.fsencode(node.path))}' was replaced while it was read")
+            raise InvalidState(f"'{show_path(os.fsencode(node.path))}' was replaced while it was read")
         path = os.fsencode(node.path)
         linkname = os.fsencode(os.readlink(name, dir_fd=place.source)) if node.kind == stat.S_IFLNK else b""
         noted = self._table.find(path, status, linkname)
         member = self._member(node, status, EntryAttributes((), noted, False, b""), path, linkname)
         if self._is_link(member, name, status, place):
             return
-        self._tar.raw(encode(member))
+        self._tar.raw(encode_header(member))
         fd = place.source
         if place.target >= 0:
             fd = place.target
@@ -332,7 +332,7 @@ class LayerWriter:
             os.utime(name, ns=(member.mtime, member.mtime), dir_fd=fd, follow_symlinks=False)
         noted = noted or self._to_note(member)
         if noted is not None:
-            self.noted.append(overrides.line(path, noted, linkname))
+            self.noted.append(overrides.table_line(path, noted, linkname))
 
     def _is_link(self, member: Member, name: str, status: os.stat_result, place: Open) -> bool:
         """Write a further name of a file that was written before; False when it is the first one."""
@@ -344,7 +344,7 @@ class LayerWriter:
             self._linked[key] = member.name
             return False
         # The header repeats all attributes of the file: other tools set them again for each name
-        self._tar.raw(encode(member._replace(kind=LINK, linkname=first)))
+        self._tar.raw(encode_header(member._replace(kind=LINK, linkname=first)))
         if place.target >= 0:
             link_beneath(self._target, os.fsdecode(first), place.target, name)
         return True
@@ -400,7 +400,7 @@ class LayerWriter:
             note, mode = None, member.mode
         if target >= 0:
             # For root:root too: a new file in a set-gid directory has that directory's group
-            if not self._single and not overrides.own(target, member.uid, member.gid):
+            if not self._single and not overrides.change_owner(target, member.uid, member.gid):
                 mode &= 0o1777
                 note = overrides.Override(member.uid, member.gid, mode)
             if not times or is_settled or mode & 0o7000:  # else it was made with that mode
@@ -410,16 +410,16 @@ class LayerWriter:
             if here.marked:
                 _strip(fd)
             if is_settled or (self._owner is not None and not self._single):
-                if not overrides.own(fd, member.uid, member.gid):
+                if not overrides.change_owner(fd, member.uid, member.gid):
                     mode &= 0o1777
                     note = overrides.Override(member.uid, member.gid, mode)
                 elif is_settled:
-                    overrides.write(fd, None)
+                    overrides.write_override(fd, None)
                 os.fchmod(fd, mode)
                 _set(fd, member.xattrs)
             target = fd
         if note is not None:
-            overrides.write(target, note)
+            overrides.write_override(target, note)
         if times and (target != fd or member.mtime != status.st_mtime_ns):
             os.utime(target, ns=(member.mtime, member.mtime))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, lgetxattr
-from rootless.storage.changes.lowers import Lowers, resolve
+from rootless.storage.changes.lowers import Lowers, resolve_in_union
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import OPAQUE_NAME, WHITEOUT
 from rootless.storage.tar.layer_rules import MAX_DEPTH
@@ -118,7 +118,7 @@ class Difference:
 
     def _find_excluded(self, union: Lowers, exclude: Collection[str]) -> None:
         for path in exclude:
-            found = resolve(union, path)
+            found = resolve_in_union(union, path)
             names = found.split("/")
             self._exclude.add(found)
             if self._has_lowers:  # without layers below everything is new, and the caller names directories above too

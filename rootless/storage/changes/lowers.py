@@ -116,7 +116,7 @@ def _may_be_device(entry: os.DirEntry[str]) -> bool:
     return not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink())
 
 
-def resolve(union: Lowers, path: str) -> str:
+def resolve_in_union(union: Lowers, path: str) -> str:
     """The path without links, and without a slash at the start, to which `path` leads for a process with the union as
     its root.
 

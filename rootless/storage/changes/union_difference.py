@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Change = tuple[str, str]
 
 
-def compare(one: Lowers, other: Lowers, prefix: str = "") -> list[Change]:
+def compare_unions(one: Lowers, other: Lowers, prefix: str = "") -> list[Change]:
     """What is in `other` and not in `one`, or the reverse: (kind, path), directories before what is in them.
 
     kind: A for added, C for changed, D for deleted; prefix: path of both directories. Times alone are no change.
@@ -31,7 +31,7 @@ def compare(one: Lowers, other: Lowers, prefix: str = "") -> list[Change]:
         is_told = was is None or not _is_equal(*was, *now)
         inner: list[Change] = []
         if stat.S_ISDIR(now[1].st_mode):
-            inner = compare(one.enter(name), other.enter(name), path)
+            inner = compare_unions(one.enter(name), other.enter(name), path)
         if is_told or inner:
             found.append(("A" if was is None else "C", path))
         found += inner

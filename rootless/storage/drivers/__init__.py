@@ -3,13 +3,13 @@
 This folder is the table of drivers: each module driver_NAME.py has a DRIVER, so that a new driver needs its module and
 its test only. The steps in the life of a container, in order:
 
-    choice.choose(name, directory, id_map, cache)   choose the driver: the named one, or for "auto" the best that works
-    plan(driver, container_dir, lowerdirs, volatile=) → plan    when a container is planned; nothing is made
-    prepare(plan, id_map)       when a container is created: makes its directories
-    mounter(plan) → Mounter     before the container's namespaces are made; fuse-overlayfs starts its helper here
-    mounter(target)             mounts, inside the container's user and mount namespace (a Mounter is callable)
-    mounter.close()             outside of the namespaces, after the mount or in its place, in any case
-    unmount(plan)               outside of the namespaces, after the container has ended
+    choice.choose_driver(name, directory, id_map, cache)    the named driver, or for "auto" the best that works
+    plan_root(driver, container_dir, lowerdirs, volatile=) → plan   when a container is planned; nothing is made
+    prepare_root(plan, id_map)      when a container is created: makes its directories
+    make_mounter(plan) → Mounter    before the container's namespaces are made; fuse-overlayfs starts its helper here
+    mounter(target)                 mounts, inside the container's user and mount namespace (a Mounter is callable)
+    mounter.close()                 outside of the namespaces, after the mount or in its place, in any case
+    unmount_root(plan)              outside of the namespaces, after the container has ended
 
 A plan is a records.rootfs.RootfsPlan: launch.json holds it as "rootfs".
 """
@@ -100,7 +100,7 @@ USUAL = "overlay"
 _PREFIX = "driver_"
 
 
-def names() -> list[str]:
+def driver_names() -> list[str]:
     """The names of all drivers in alphabetical order. No driver is imported for it."""
     found: set[str] = set()
     for directory in __path__:
@@ -114,13 +114,13 @@ def names() -> list[str]:
 
 def list_choices() -> str:
     """The values of `--storage-driver` as help and hints list them: "auto, copy, fuse-overlayfs or overlay"."""
-    *others, last = names()
+    *others, last = driver_names()
     return f"{', '.join(['auto', *others])} or {last}"
 
 
 def find_driver(name: str) -> Driver:
     """The driver called `name`. Raises UsageError for an unknown name."""
-    if name not in names():
+    if name not in driver_names():
         raise UsageError(f"unknown storage driver '{name}'", hint=f"choose {list_choices()}")
     from importlib import import_module
 
@@ -130,10 +130,10 @@ def find_driver(name: str) -> Driver:
 
 def all_drivers() -> list[Driver]:
     """All drivers, the best first."""
-    return sorted(map(find_driver, names()), key=lambda driver: driver.rank)
+    return sorted(map(find_driver, driver_names()), key=lambda driver: driver.rank)
 
 
-def plan(
+def plan_root(
     driver: str,
     container_dir: str,
     lowerdirs: Sequence[str],
@@ -143,7 +143,7 @@ def plan(
 ) -> RootfsPlan:
     """What is to be mounted for a container. Nothing is made.
 
-    driver: the name that `choice.choose` gave; lowerdirs: the layers' trees, topmost first (Layers.lowerdirs);
+    driver: the name that `choice.choose_driver` gave; lowerdirs: the layers' trees, topmost first (Layers.lowerdirs);
     volatile: whether the container's changes may be lost when the host crashes (`--rm`); owners: those to show in place
     of those on disk, for a driver that `shows_owners`. Raises HostLimit.
     """
@@ -156,7 +156,7 @@ def plan(
     return planned
 
 
-def prepare(planned: RootfsPlan, id_map: IdMap) -> None:
+def prepare_root(planned: RootfsPlan, id_map: IdMap) -> None:
     """Make the writable directories of a plan, for root of the container's map. The copy driver also fills them.
 
     Raises HostLimit.
@@ -164,24 +164,24 @@ def prepare(planned: RootfsPlan, id_map: IdMap) -> None:
     find_driver(planned.driver).prepare(planned, id_map)
 
 
-def mounter(plan: RootfsPlan) -> Mounter:
+def make_mounter(plan: RootfsPlan) -> Mounter:
     """The Mounter of a plan. It is made before the container's namespaces are, and called inside of them."""
     return find_driver(plan.driver).mounter(plan)
 
 
-def mount(plan: RootfsPlan, target: str) -> None:
+def mount_root(plan: RootfsPlan, target: str) -> None:
     """Mount the plan on `target` at once.
 
     The caller must be in the user and mount namespace already. It must not be in a pid namespace that ends before the
     mount: its end would kill the daemon of fuse-overlayfs.
     """
-    made = mounter(plan)
+    made = make_mounter(plan)
     try:
         made(target)
     finally:
         made.close()
 
 
-def unmount(plan: RootfsPlan) -> None:
+def unmount_root(plan: RootfsPlan) -> None:
     """End what the mount has left outside of the container's namespaces: only fuse-overlayfs' daemon can be left."""
     find_driver(plan.driver).unmount(plan)

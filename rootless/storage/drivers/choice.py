@@ -14,7 +14,7 @@ import time
 
 from rootless.errors import HostLimit, InvalidInput
 from rootless.records.fields import Fields, parse_json
-from rootless.storage.drivers import all_drivers, find_driver, names
+from rootless.storage.drivers import all_drivers, driver_names, find_driver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class KeptAnswers:
             pass  # where the cache cannot be written, the next command tries again
 
 
-def choose(name: str, directory: str, id_map: IdMap, cache: str) -> str:
+def choose_driver(name: str, directory: str, id_map: IdMap, cache: str) -> str:
     """The name of the driver to use below `directory`: `name` when that works there; for "auto" the best that works.
 
     cache: the directory where results are kept. Raises UsageError for an unknown name, HostLimit with the reason and
@@ -184,7 +184,13 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
     from rootless.host.subid import MAP_PROGRAMS
     from rootless.kernel.procfs import boot_id
 
-    described = [*names(), boot_id(), str(os.stat(directory).st_dev), id_map.key(), os.readlink("/proc/self/ns/user")]
+    described = [
+        *driver_names(),
+        boot_id(),
+        str(os.stat(directory).st_dev),
+        id_map.key(),
+        os.readlink("/proc/self/ns/user"),
+    ]
     described += [os.environ.get("PATH", ""), f"{os.geteuid()}:{os.getegid()}:{sorted(os.getgroups())}"]
     # In a sandbox with no_new_privs, newuidmap gets no privileges from its set-uid bit; the next session may be outside
     described += [str(has_no_new_privs()), apparmor_profile()]

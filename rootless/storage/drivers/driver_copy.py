@@ -74,7 +74,7 @@ class CopyDriver:
         try:
             # The layers have owners by the container's map already. Root of a map without the user's own ids
             # (`--userns=nomap`) may not enter the store, so the default map, which has all ids, does the work.
-            userns.call(id_map if is_reachable(id_map) else subid.default_id_map(), flatten)
+            userns.call_in_new_namespace(id_map if is_reachable(id_map) else subid.default_id_map(), flatten)
         except OSError as e:
             raise HostLimit(
                 f"cannot copy the image into '{upper}': {e.strerror}",

@@ -13,7 +13,7 @@ import struct
 import sys
 
 from rootless.errors import RootlessError
-from rootless.host.userns import join
+from rootless.host.userns import join_namespace
 from rootless.kernel import mounts
 from rootless.kernel.namespaces import CLONE_NEWNS, unshare
 from rootless.kernel.process import set_child_subreaper
@@ -73,7 +73,7 @@ def _start(sh: ModuleType, plan: RootfsPlan, namespace: int) -> int:
     """
     # A process may not join the user namespace that it is in: this one may have been started inside of it (setns(2))
     if os.fstat(namespace).st_ino != os.stat("/proc/self/ns/user").st_ino:
-        join(namespace)
+        join_namespace(namespace)
     unshare(CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
     # fuse-overlayfs becomes a daemon by ending its first process. As a subreaper (PR_SET_CHILD_SUBREAPER) this process

@@ -25,7 +25,7 @@ def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
 
     Raises RootlessError or OSError when the driver does not work.
     """
-    from rootless.storage.files.removal import delete
+    from rootless.storage.files.removal import delete_tree
 
     base = scratch_path(directory)
     target = f"{base}/merged"
@@ -40,17 +40,17 @@ def try_driver(driver: Driver, directory: str, id_map: IdMap) -> Probe:
 
         def inside() -> bytes:
             mounter(target)
-            exercise(target)
+            exercise_tree(target)
             return b""
 
         try:
-            userns.call(id_map, inside)
+            userns.call_in_new_namespace(id_map, inside)
         finally:
             mounter.close()
             driver.unmount(plan)
     finally:
         # overlayfs leaves directories of mode 000, and with another map they belong to a subordinate id
-        delete(base, id_map)
+        delete_tree(base, id_map)
     return Probe(driver.name, True, f"{driver.purpose}: mounted; files of a lower layer replaced and removed")
 
 
@@ -62,7 +62,7 @@ def _make_lower(base: str) -> None:
             file.write("old")
 
 
-def exercise(merged: str) -> None:
+def exercise_tree(merged: str) -> None:
     """Change mounted files so that whiteouts, opaque marks and copying up are needed.
 
     Raises HostLimit when the tree does not show what was done.

@@ -73,4 +73,4 @@ def _give(
         os.chmod(f"{container_dir}/upper", top.st_mode & 0o7777)
         return b""
 
-    userns.call(mine, change)
+    userns.call_in_new_namespace(mine, change)

@@ -15,7 +15,17 @@ from rootless.kernel import mounts
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
 from rootless.storage.files.tree_copy import CAPABILITY
 from rootless.storage.tar.members import KINDS, data_segments, plain_capability, sparse_head
-from rootless.storage.tar.tarheader import BLOCK, BLOCK_DEVICE, CHARACTER, END, FILE, LINK, SYMLINK, Member, encode
+from rootless.storage.tar.tarheader import (
+    BLOCK,
+    BLOCK_DEVICE,
+    CHARACTER,
+    END,
+    FILE,
+    LINK,
+    SYMLINK,
+    Member,
+    encode_header,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +96,7 @@ class Archiver:
         """Add an open directory as `path` ("" or ".": its content only, below no name)."""
         status = os.fstat(fd)
         inside = "" if path in ("", ".") else f"{path}/"
-        self._put(encode(self._member(status, read_attributes(fd), os.fsencode(inside or "./"))))
+        self._put(encode_header(self._member(status, read_attributes(fd), os.fsencode(inside or "./"))))
         with os.scandir(fd) as entries:
             names = sorted((entry.name for entry in entries), key=os.fsencode)
         for name in names:
@@ -116,13 +126,13 @@ class Archiver:
         if self._is_link(status, member):
             return
         if member.kind != FILE:
-            self._put(encode(member))  # a device, of which this is the placeholder
+            self._put(encode_header(member))  # a device, of which this is the placeholder
             return
         size = status.st_size
         self.size += size
         segments = data_segments(fd, status)
         if segments is None:
-            self._put(encode(member._replace(size=size)))
+            self._put(encode_header(member._replace(size=size)))
             self._copy(fd, size)
             self._put(bytes(-size % BLOCK))
             return
@@ -150,7 +160,7 @@ class Archiver:
             return
         if member.kind in (CHARACTER, BLOCK_DEVICE):
             member = member._replace(major=os.major(status.st_rdev), minor=os.minor(status.st_rdev))
-        self._put(encode(member._replace(linkname=target)))
+        self._put(encode_header(member._replace(linkname=target)))
 
     def _is_link(self, status: os.stat_result, member: Member) -> bool:
         """Write a further name of a file that was written before; False when it is the first one."""
@@ -160,7 +170,7 @@ class Archiver:
         if first == member.name:
             return False
         # The header repeats all attributes of the file: other tools set them again for each name
-        self._put(encode(member._replace(kind=LINK, linkname=first)))
+        self._put(encode_header(member._replace(kind=LINK, linkname=first)))
         return True
 
     def _member(self, status: os.stat_result, here: EntryAttributes, name: bytes) -> Member:

@@ -62,7 +62,7 @@ def read_attributes(file: int | str) -> EntryAttributes:
                 continue
             raise
         if name == overrides.ATTRIBUTE:
-            override = overrides.parse(value)
+            override = overrides.parse_override(value)
         elif name.startswith(ESCAPED):
             kept.append(("user.overlay." + name[len(ESCAPED) :], value))
         elif name.startswith(MARKS):

@@ -18,7 +18,7 @@ from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.removal import delete_at
 from rootless.storage.owners import overrides
 from rootless.storage.owners.overrides import Override
-from rootless.storage.tar.layer_rules import shown
+from rootless.storage.tar.layer_rules import show_path
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
 from rootless.storage.tar.tarstream import DIRECTORY as DIRECTORY_KIND
 
@@ -83,7 +83,7 @@ def _copy(fd: int, size: int, source: Bytes, path: bytes) -> None:
     while size:
         piece = source.take(min(size, _PIECE))
         if not piece:
-            raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
+            raise InvalidInput(f"tar archive is cut off in '{show_path(path)}'")
         size -= len(piece)
         view = memoryview(piece)
         while view:
@@ -208,7 +208,9 @@ class ArchivePlacer:
                 return self._dress_directory(spot, entry) if self._keep else None
             if was_directory != is_directory and not self._overwrite:
                 words = ("directory", "non-directory") if was_directory else ("non-directory", "directory")
-                raise InvalidState(f"cannot overwrite {words[0]} '{shown(path)}' with {words[1]}", hint="--overwrite")
+                raise InvalidState(
+                    f"cannot overwrite {words[0]} '{show_path(path)}' with {words[1]}", hint="--overwrite"
+                )
             if entry.type == LINK and _split(entry.linkname) == names:
                 return None
             in_place = self._remove(spot, entry)
@@ -220,7 +222,7 @@ class ArchivePlacer:
         elif entry.type == LINK:
             target = _split(entry.linkname)
             if not target:
-                raise InvalidInput(f"archive has a hard link '{shown(path)}' to its top")
+                raise InvalidInput(f"archive has a hard link '{show_path(path)}' to its top")
             origin = os.dup(self._parent(target[:-1]))
             try:
                 again = self._parent(names[:-1])
@@ -250,7 +252,9 @@ class ArchivePlacer:
         try:
             if in_place:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise InvalidState(f"'{shown(spot.path)}' is no regular file any more: the container changed it")
+                    raise InvalidState(
+                        f"'{show_path(spot.path)}' is no regular file any more: the container changed it"
+                    )
                 os.truncate(fd, 0)
             write_content(fd, entry, source)
             self.size += entry.size
@@ -287,7 +291,7 @@ class ArchivePlacer:
             if owners.notes >= 0 and owner != owners.own:
                 format = _FORMATS[entry.type]
                 os.fchmod(fd, overrides.on_disk(mode, format))
-                overrides.write(fd, Override(*owner, mode, format))
+                overrides.write_override(fd, Override(*owner, mode, format))
             else:
                 if owners.notes < 0:
                     os.fchown(fd, *owner)  # before the mode: chown(2) takes set-id bits away
@@ -309,7 +313,9 @@ class ArchivePlacer:
                 return
             fd = os.open(name, _NEW, overrides.on_disk(entry.mode, 0) & 0o777, dir_fd=parent)
             try:
-                overrides.write(fd, Override(*owners.find(entry), entry.mode, _FORMATS[entry.type], entry.device))
+                overrides.write_override(
+                    fd, Override(*owners.find(entry), entry.mode, _FORMATS[entry.type], entry.device)
+                )
                 os.utime(fd, ns=(entry.mtime, entry.mtime))
             finally:
                 os.close(fd)
@@ -325,7 +331,7 @@ class ArchivePlacer:
             elif owner != owners.own:
                 note = Override(*owner, entry.mode, _FORMATS[entry.type])
                 inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
-                os.write(owners.notes, overrides.line(inode, note, entry.linkname))
+                os.write(owners.notes, overrides.table_line(inode, note, entry.linkname))
         if entry.type == FIFO:
             chmod_special(parent, name, stat.S_IFIFO | entry.mode)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
@@ -365,5 +371,5 @@ class ArchivePlacer:
 def _split(path: bytes) -> list[bytes]:
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if b".." in names:
-        raise InvalidInput(f"archive has a path with '..': '{shown(path)}'")
+        raise InvalidInput(f"archive has a path with '..': '{show_path(path)}'")
     return names

@@ -48,10 +48,10 @@ def remove_tree(
         # A full disk must not keep the user from freeing it, so the tree is deleted in its place.
         if e.errno not in (errno.EBUSY, errno.EXDEV, errno.ENOSPC, errno.EDQUOT, *_DENIED):
             raise HostLimit(f"cannot remove '{path}': {e.strerror}") from e
-    delete(path, id_map, userns_fd=userns_fd)
+    delete_tree(path, id_map, userns_fd=userns_fd)
 
 
-def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = None) -> None:
+def delete_tree(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = None) -> None:
     """Delete the tree `path` where it is. Raises HostLimit when something of it stays."""
     refused = _delete(path)
     if refused is None:
@@ -66,14 +66,14 @@ def delete(path: str, id_map: IdMap | None = None, *, userns_fd: int | None = No
             return b"" if problem is None else f"{problem.errno} {problem.filename}".encode("utf-8", "replace")
 
         if userns_fd is not None:
-            answer = userns.call_in(userns_fd, work)
+            answer = userns.call_in_namespace(userns_fd, work)
         else:
             assert id_map is not None
             if id_map.to_container_uid(os.geteuid()) is None:
                 # A map without the user's own id (`--userns=nomap`) makes a root that may not enter the user's
                 # directories of mode 0700. The default map has every id that any map of this user can have.
                 id_map = subid.default_id_map()
-            answer = userns.call(id_map, work)
+            answer = userns.call_in_new_namespace(id_map, work)
         if not answer:
             return
         number, _, name = answer.decode("utf-8", "replace").partition(" ")

@@ -201,7 +201,7 @@ def copy_tree(source: int, target: int, copier: Copier, root: str) -> None:
     """
     base = os.open(root, PATH_DIRECTORY)
     try:
-        bare(target)
+        strip_attributes(target)
         _copy(source, target, copier, base, "")
     finally:
         os.close(base)
@@ -210,7 +210,7 @@ def copy_tree(source: int, target: int, copier: Copier, root: str) -> None:
 def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> None:
     if not copier.marks and is_opaque(source):
         for name in os.listdir(target):
-            remove(target, name)
+            remove_entry(target, name)
     directories = []
     with os.scandir(source) as entries:
         for entry in entries:
@@ -221,13 +221,13 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
             status = entry.stat(follow_symlinks=False)
             if not copier.marks:
                 if is_whiteout(status):
-                    remove(target, name)
+                    remove_entry(target, name)
                     continue
                 if name.startswith(WHITEOUT):
                     if name != OPAQUE_NAME:
-                        remove(target, name[len(WHITEOUT) :])
+                        remove_entry(target, name[len(WHITEOUT) :])
                     continue
-                remove(target, name)
+                remove_entry(target, name)
             if not copier.link(status, base, f"{prefix}{name}", target):
                 copier.entry(source, name, target, name, status)
     for name in directories:
@@ -237,11 +237,11 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
                 os.mkdir(name, 0o700, dir_fd=target)
             except FileExistsError:
                 if not stat.S_ISDIR(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
-                    remove(target, name)
+                    remove_entry(target, name)
                     os.mkdir(name, 0o700, dir_fd=target)
             made = os.open(name, PATH_DIRECTORY, dir_fd=target)
             try:
-                bare(made)
+                strip_attributes(made)
                 _copy(inner, made, copier, base, f"{prefix}{name}/")
             finally:
                 os.close(made)
@@ -250,7 +250,7 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
     copier.attributes(source, target, os.fstat(source))
 
 
-def bare(directory: int) -> None:
+def strip_attributes(directory: int) -> None:
     """Take from a directory (an fd) all extended attributes that a layer may give.
 
     Of a directory in several layers only the topmost one's attributes show, so those that a lower layer gave must go.
@@ -305,7 +305,7 @@ class NoInheritance:
             os.setxattr(self._directory, DEFAULT_ACL, self._acl)
 
 
-def remove(directory: int, name: str) -> None:
+def remove_entry(directory: int, name: str) -> None:
     """Delete `name`, a file or a tree, in a directory (an fd); nothing happens when it is not there. Raises OSError."""
     from rootless.storage.files.removal import delete_at
 

@@ -24,9 +24,9 @@ from rootless.storage.tar.layer_rules import (
     OPAQUE_NAME,
     OPAQUE_XATTR,
     WHITEOUT,
-    refusal,
-    shown,
-    split,
+    member_error,
+    show_path,
+    split_path,
 )
 from rootless.storage.tar.recipe import crc32
 from rootless.storage.tar.tarstream import DIRECTORY, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
@@ -106,12 +106,12 @@ class Applier:
             for path in reversed(list(self._directories)):
                 self._end_directory(path, self._directories[path])
         except OSError as e:
-            raise refusal(e, name) from e
+            raise member_error(e, name) from e
         finally:
             self._forget()
 
     def _entry(self, entry: TarEntry, source: Inflated) -> None:
-        names = split(entry.name)
+        names = split_path(entry.name)
         if not names:
             if entry.type != DIRECTORY:
                 raise InvalidInput("layer replaces the root directory by something else")
@@ -170,7 +170,7 @@ class Applier:
                     while view:
                         view = view[os.write(fd, view) :]
                 if left:
-                    raise InvalidInput(f"tar archive is cut off in '{shown(path)}'")
+                    raise InvalidInput(f"tar archive is cut off in '{show_path(path)}'")
                 self._recipe.payload(self._real(path), entry.stored, crc=crc)
             if entry.stored:
                 source.skip(TarStream.padding(entry))
@@ -237,16 +237,18 @@ class Applier:
         self._late[path] = (entry, fresh)
 
     def _link(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
-        target = split(entry.linkname)
+        target = split_path(entry.linkname)
         if not target:
-            raise InvalidInput(f"layer has a hard link '{shown(path)}' to the root directory")
+            raise InvalidInput(f"layer has a hard link '{show_path(path)}' to the root directory")
         if any(part.startswith(WHITEOUT) for part in target):
-            raise InvalidInput(f"layer has a hard link '{shown(path)}' to a whiteout")
+            raise InvalidInput(f"layer has a hard link '{show_path(path)}' to a whiteout")
         target_path = b"/".join(target)
         if target_path == path:
             return
         if target_path in self.whiteouts:
-            raise InvalidInput(f"layer has a hard link '{shown(path)}' to '{shown(target_path)}', which it deletes")
+            raise InvalidInput(
+                f"layer has a hard link '{show_path(path)}' to '{show_path(target_path)}', which it deletes"
+            )
         try:
             source = self._parent(target[:-1], make=False)
             status = os.stat(target[-1], dir_fd=source, follow_symlinks=False)
@@ -256,7 +258,9 @@ class Applier:
             self.links[path] = target_path
             return
         if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
-            raise InvalidInput(f"layer has a hard link '{shown(path)}' to '{shown(target_path)}', which is no file")
+            raise InvalidInput(
+                f"layer has a hard link '{show_path(path)}' to '{show_path(target_path)}', which is no file"
+            )
         try:
             os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
@@ -270,7 +274,7 @@ class Applier:
         """Apply `.wh.NAME` or `.wh..wh..opq`, which hide what lower layers have and nothing of this one (layer.md)."""
         name = names[-1]
         if any(part.startswith(WHITEOUT) for part in names[:-1]):
-            raise InvalidInput(f"layer has an entry inside of a whiteout: '{shown(entry.name)}'")
+            raise InvalidInput(f"layer has an entry inside of a whiteout: '{show_path(entry.name)}'")
         if entry.type == FILE and entry.stored:
             source.skip(entry.stored + TarStream.padding(entry))
         directory = b"/".join(names[:-1])
@@ -282,7 +286,7 @@ class Applier:
             # `.wh..wh.plnk` and the like are of AUFS, and docker skips them. `Replaced` relies on that no file has one
             if hidden.startswith(WHITEOUT) and len(hidden) > len(WHITEOUT):
                 return
-            raise InvalidInput(f"layer has a whiteout of no name: '{shown(entry.name)}'")
+            raise InvalidInput(f"layer has a whiteout of no name: '{show_path(entry.name)}'")
         path = b"/".join([*names[:-1], hidden])
         parent = self._parent(names[:-1])
         if self._is_below_opaque(directory):

@@ -90,7 +90,7 @@ class LayerAttributes:
         """Give a link or pipe its owner, or note it. True when the file has the owner on disk."""
         if not self.keeps(entry):
             format = stat.S_IFIFO if entry.type == FIFO else stat.S_IFLNK
-            self.noted.append(overrides.line(path, Override(entry.uid, entry.gid, entry.mode & 0o7777, format)))
+            self.noted.append(overrides.table_line(path, Override(entry.uid, entry.gid, entry.mode & 0o7777, format)))
             return False
         if entry.uid or entry.gid:
             os.chown(path.rpartition(b"/")[2], entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
@@ -111,7 +111,7 @@ class LayerAttributes:
         elif format != stat.S_IFDIR:
             return  # files are always new
         try:
-            overrides.write(fd, override)
+            overrides.write_override(fd, override)
         except OSError as e:
             if e.errno not in NO_XATTR:
                 raise

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def complete(target: str, lowers: Sequence[str], unfinished: Unfinished) -> None:
+def complete_tree(target: str, lowers: Sequence[str], unfinished: Unfinished) -> None:
     """Complete the tree `target`, inside the user namespace. lowers: the trees of the layers below, topmost first.
 
     Raises InvalidInput when the target of a hard link is in no layer.

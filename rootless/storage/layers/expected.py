@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rootless.errors import InvalidInput
 from rootless.storage.files.link_resolution import resolve_links
-from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown, split
+from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, show_path, split_path
 from rootless.storage.tar.tarstream import DIRECTORY, FILE, LINK, SYMLINK, TarStream
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ class Expected:
         return False
 
     def _add(self, entry: TarEntry) -> None:
-        names = split(entry.name)
+        names = split_path(entry.name)
         if not names:
             self.entries[b""] = entry
             return
@@ -67,7 +67,7 @@ class Expected:
         self.lower.discard(path)
         before = self.entries.get(path)
         if entry.type == LINK:
-            target = split(entry.linkname)
+            target = split_path(entry.linkname)
             wanted = self._below(self._resolve(target[:-1]), target[-1]) if target else b""
             if wanted == path:
                 return
@@ -137,7 +137,7 @@ class Expected:
             try:
                 found = resolve_links(wanted, self._link_target)
             except OSError as e:
-                raise InvalidInput(f"layer has a path '{shown(wanted)}' that leads nowhere: {e.strerror}") from e
+                raise InvalidInput(f"layer has a path '{show_path(wanted)}' that leads nowhere: {e.strerror}") from e
             self._real[wanted] = found
         return found
 

@@ -1,7 +1,7 @@
 """The jobs for the process that works on layers, and its answers: one class for each.
 
-worker_client writes a job and unpack_worker reads it; the answer goes the other way, and `worker_client.run` returns
-it. Paths are absolute and lie in the user's store.
+worker_client writes a job and unpack_worker reads it; the answer goes the other way, and `worker_client.run_job`
+returns it. Paths are absolute and lie in the user's store.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Layers:
             if self.has(chain_id):
                 from rootless.storage.layers import worker_client
 
-                worker_client.drain(archive.stream, archive.progress)
+                worker_client.drain_stream(archive.stream, archive.progress)
                 return
             temporary = self._make()
             try:
@@ -197,8 +197,8 @@ class Layers:
         from rootless.storage.layers import worker_client
 
         if archive is None:
-            return worker_client.run(job, self._default_map())
-        return worker_client.run(job, self._default_map(), stream=archive.stream, progress=archive.progress)
+            return worker_client.run_job(job, self._default_map())
+        return worker_client.run_job(job, self._default_map(), stream=archive.stream, progress=archive.progress)
 
     def _delete(self, temporary: str) -> None:
         """Remove the directory of a layer that was not completed."""

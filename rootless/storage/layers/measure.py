@@ -27,7 +27,7 @@ class TreeSize(NamedTuple):
     content: int
 
 
-def measure(paths: Sequence[str]) -> list[TreeSize]:
+def measure_paths(paths: Sequence[str]) -> list[TreeSize]:
     """The size of each path, which may be a file, a tree or absent (all 0), as far as this process may read it. A file
     that has names in several of the paths counts for the first of them."""
     walker = _Walker()

@@ -11,8 +11,8 @@ import os
 
 from rootless.errors import InvalidInput
 from rootless.host.answer import write_all
-from rootless.storage.tar.layer_rules import shown
-from rootless.storage.tar.recipe import REPLACED, crc32, find, opener, read_moved, read_steps
+from rootless.storage.tar.layer_rules import show_path
+from rootless.storage.tar.recipe import REPLACED, crc32, find_recipe, make_opener, read_moved, read_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class Rebuilder:
     __slots__ = ("_damage", "_diff", "_moved", "_open", "_replaced")
 
     def __init__(self, directory: str, damage: Callable[[str], None] | None = None) -> None:
-        recipe = find(directory)
+        recipe = find_recipe(directory)
         if recipe is None:
             raise InvalidInput(f"layer '{os.path.basename(directory)}' has no recipe")
         try:
-            self._open = opener(recipe)
+            self._open = make_opener(recipe)
         except OSError as e:
             raise InvalidInput(f"layer '{os.path.basename(directory)}' cannot be read: {e.strerror}") from e
         self._damage = damage
@@ -171,7 +171,7 @@ class Rebuilder:
 
 
 def _text(step: RecipeStep, why: str) -> str:
-    return f"file '{shown(step.path)}' of the layer is damaged: {why}"
+    return f"file '{show_path(step.path)}' of the layer is damaged: {why}"
 
 
 class _Places:

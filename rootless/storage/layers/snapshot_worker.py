@@ -7,13 +7,13 @@ import resource
 import sys
 
 from rootless.errors import HostLimit
-from rootless.host.userns import enter
+from rootless.host.userns import enter_new_namespace
 from rootless.kernel.files import syncfs
 from rootless.records.id_map import IdMap
 from rootless.records.rootfs import RootfsPlan
 from rootless.storage.changes.differ import LayerOwners, LayerWriter, Tar
 from rootless.storage.changes.difference import GONE, Difference
-from rootless.storage.changes.lowers import Lowers, resolve
+from rootless.storage.changes.lowers import Lowers, resolve_in_union
 from rootless.storage.drivers import ChangeForm, find_driver
 from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.tree_copy import WHITEOUT, Copier, copy_tree
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from rootless.storage.layers.jobs import ChangesJob, CommitJob, CompareJob
 
 
-def commit(job: CommitJob, id_map: IdMap) -> LayerContent:
+def commit_changes(job: CommitJob, id_map: IdMap) -> LayerContent:
     """Write the layer, in a new namespace of `id_map`. When nothing was changed, the answer has 0 entries and no layer
     is made."""
-    prepare(id_map)
+    enter_for_trees(id_map)
     plan, exclude = job.changed.plan, job.changed.exclude
     form = find_driver(plan.driver).form
     if job.squash:
@@ -76,7 +76,7 @@ def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
     missing: set[str] = set()
     for target in exclude:
         place, path = lowers, ""
-        for name in resolve(lowers, target).split("/"):
+        for name in resolve_in_union(lowers, target).split("/"):
             path = f"{path}/{name}"
             if place.find(name) is None:
                 missing.add(path)
@@ -101,9 +101,9 @@ def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
     return whole
 
 
-def changes(job: ChangesJob, id_map: IdMap) -> ChangeList:
+def list_changes(job: ChangesJob, id_map: IdMap) -> ChangeList:
     """What `rootless diff` shows: every change, directories before what is in them."""
-    prepare(id_map)
+    enter_for_trees(id_map)
     changed = job.changed
     owner = _translation(id_map, changed.container_map)
     form = find_driver(changed.plan.driver).form
@@ -118,15 +118,15 @@ def changes(job: ChangesJob, id_map: IdMap) -> ChangeList:
 
 def compare_images(job: CompareJob, id_map: IdMap) -> ChangeList:
     """What is different between the trees of two images."""
-    from rootless.storage.changes.union_difference import compare
+    from rootless.storage.changes.union_difference import compare_unions
 
-    prepare(id_map)
-    return ChangeList(compare(Lowers(job.one, by_name=True), Lowers(job.other, by_name=True)))
+    enter_for_trees(id_map)
+    return ChangeList(compare_unions(Lowers(job.one, by_name=True), Lowers(job.other, by_name=True)))
 
 
-def prepare(id_map: IdMap) -> None:
+def enter_for_trees(id_map: IdMap) -> None:
     """Become root of a new user namespace, with limits for the deepest tree that a layer may have."""
-    enter(id_map)
+    enter_new_namespace(id_map)
     os.umask(0)
     sys.setrecursionlimit(3 * MAX_DEPTH + 500)
     # The functions that walk trees keep two directories open for each level of the path

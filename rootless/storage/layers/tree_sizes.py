@@ -24,7 +24,7 @@ def tree_sizes(paths: Sequence[str], id_map: IdMap) -> list[TreeSize]:
     found = [size for size, _ in alone]
     refused = [position for position, (_, was_refused) in enumerate(alone) if was_refused]
     if refused:
-        answer = worker_client.run(MeasureJob([paths[position] for position in refused]), id_map)
+        answer = worker_client.run_job(MeasureJob([paths[position] for position in refused]), id_map)
         for position, size in zip(refused, answer.sizes, strict=True):
             found[position] = TreeSize(*size)
     return found

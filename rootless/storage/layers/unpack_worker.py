@@ -13,7 +13,7 @@ import sys
 
 from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RootlessError
 from rootless.host.answer import encode_error, encode_result, write_all
-from rootless.host.userns import enter
+from rootless.host.userns import enter_new_namespace
 from rootless.kernel import mounts
 from rootless.kernel.files import syncfs
 from rootless.kernel.process import end_with_parent
@@ -57,7 +57,7 @@ def main() -> int:
 def _enter(id_map: IdMap) -> None:
     """Enter the user namespace, and get killed by the kernel when the thread that waits for the answer ends."""
     parent = os.getppid()
-    enter(id_map)
+    enter_new_namespace(id_map)
     end_with_parent(parent)  # after the change of ids, which clears the parent-death signal (PR_SET_PDEATHSIG)
 
 
@@ -93,9 +93,9 @@ def _do(job: jobs.LayerJob, id_map: IdMap) -> Answer:
 
     match job:
         case jobs.CommitJob():
-            return snapshot_worker.commit(job, id_map)
+            return snapshot_worker.commit_changes(job, id_map)
         case jobs.ChangesJob():
-            return snapshot_worker.changes(job, id_map)
+            return snapshot_worker.list_changes(job, id_map)
         case jobs.CompareJob():
             return snapshot_worker.compare_images(job, id_map)
 
@@ -156,14 +156,14 @@ def _shut_in(directory: str) -> None:
 
 
 def _finish(job: jobs.FinishJob, id_map: IdMap) -> NoAnswer:
-    from rootless.storage.layers.complete import complete
+    from rootless.storage.layers.complete import complete_tree
     from rootless.storage.layers.replaced import take_out
 
     _enter(id_map)
     unfinished = job.unfinished
     if unfinished.replaced:
         take_out(job.target, unfinished.replaced)
-    complete(job.target, job.lowers, unfinished)
+    complete_tree(job.target, job.lowers, unfinished)
     return NoAnswer()
 
 
@@ -209,7 +209,7 @@ def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> NoAnswer:
 
     # Not by `_enter`: the parent-death signal comes when the thread that started this process ends, and another thread
     # may be the one that reads the tar
-    enter(id_map)
+    enter_new_namespace(id_map)
     rebuilders = [Rebuilder(f"{job.top}/{name}") for name in job.names]
     _shut_in(job.top)  # a link in a tree that was tampered with must not lead to files outside of the layers
     for name, rebuilder in zip(job.names, rebuilders, strict=True):
@@ -220,16 +220,16 @@ def _rebuild(job: jobs.RebuildJob, id_map: IdMap) -> NoAnswer:
 
 
 def _verify(job: jobs.VerifyJob, id_map: IdMap) -> jobs.Verified:
-    from rootless.storage.layers.verify import verify
+    from rootless.storage.layers.verify import verify_layer
     from rootless.storage.tar.layer_rules import MAX_DEPTH
 
     _enter(id_map)
     sys.setrecursionlimit(3 * MAX_DEPTH + 500)
-    return verify(job, id_map, lambda: _shut_in(job.directory))
+    return verify_layer(job, id_map, lambda: _shut_in(job.directory))
 
 
 def _measure(job: jobs.MeasureJob, id_map: IdMap) -> jobs.Measured:
-    from rootless.storage.layers.measure import measure
+    from rootless.storage.layers.measure import measure_paths
 
     _enter(id_map)
-    return jobs.Measured(measure(job.paths))
+    return jobs.Measured(measure_paths(job.paths))

@@ -16,7 +16,7 @@ from rootless.storage.layers.complete import by_directory, needless_whiteouts
 from rootless.storage.layers.expected import Expected
 from rootless.storage.layers.jobs import Verified
 from rootless.storage.owners import overrides
-from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, shown
+from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, show_path
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
 
 TYPE_CHECKING = False
@@ -103,7 +103,7 @@ class Verifier:
             self._entry(b"", os.fstat(diff), top, diff, b".")
         self._directory(diff, b"", wanted)
         for path in sorted(wanted)[:MOST]:
-            self._damages.add(f"'{shown(path)}' is missing")
+            self._damages.add(f"'{show_path(path)}' is missing")
         self._damages.count += max(len(wanted) - MOST, 0)
         if self._lowers is None:
             return  # without the layers below, nobody knows which whiteouts are needed
@@ -122,7 +122,7 @@ class Verifier:
         # Unpacking has bounded the depth (MAX_DEPTH), so one call and one open directory for each level are enough
         try:
             if path in self._expected.opaque and not self._expected.is_hidden(path) and not is_opaque(fd):
-                self._damages.add(f"the mark that hides what lower layers have in '{shown(path)}' is missing")
+                self._damages.add(f"the mark that hides what lower layers have in '{show_path(path)}' is missing")
             names = [os.fsencode(name) for name in os.listdir(fd)]
             for name in names:
                 here = path + b"/" + name if path else name
@@ -140,9 +140,9 @@ class Verifier:
                     self._entry(here, status, entry, fd, name)
                 elif here in self._expected.lower:
                     if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
-                        self._damages.add(f"'{shown(here)}' is no file any more")
+                        self._damages.add(f"'{show_path(here)}' is no file any more")
                 elif not self._is_explained(here, status):
-                    self._damages.add(f"'{shown(here)}' is not of the layer")
+                    self._damages.add(f"'{show_path(here)}' is not of the layer")
                 if stat.S_ISDIR(status.st_mode):
                     self._directory(os.open(name, _DIRECTORY, dir_fd=fd), here, wanted)
         finally:
@@ -161,7 +161,7 @@ class Verifier:
         return stat.S_ISSOCK(status.st_mode)
 
     def _entry(self, path: bytes, status: os.stat_result, entry: TarEntry, parent: int, name: bytes) -> None:
-        here = f"'{shown(path) or '/'}'"
+        here = f"'{show_path(path) or '/'}'"
         format = stat.S_IFMT(status.st_mode)
         if format != _FORMATS[entry.type]:
             self._damages.add(f"{here} is another kind of file")
@@ -179,7 +179,7 @@ class Verifier:
             flags = _READ if format == stat.S_IFREG else _DIRECTORY
             fd = os.open(name, flags, dir_fd=parent)
             try:
-                override = overrides.read(fd)
+                override = overrides.read_override(fd)
                 self._xattrs(here, fd, entry)
             finally:
                 os.close(fd)
@@ -223,10 +223,10 @@ class Verifier:
 
 
 def _joined(directory: str, name: str) -> str:
-    return shown(os.fsencode(f"{directory}/{name}" if directory else name))
+    return show_path(os.fsencode(f"{directory}/{name}" if directory else name))
 
 
-def verify(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified:
+def verify_layer(job: VerifyJob, id_map: IdMap, enter: Callable[[], None]) -> Verified:
     """Compare the layer in the directory of `job` with its archive, in a namespace of `id_map`.
 
     enter: makes that directory the root of the process; all imports come before it.

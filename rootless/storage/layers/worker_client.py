@@ -36,7 +36,7 @@ _OUT = 3  # the worker's descriptor for a rebuilt tar
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 
-def run(
+def run_job(
     job: Job[_Answer],
     id_map: IdMap,
     *,
@@ -122,7 +122,7 @@ class Rebuilt:
         os.waitpid(pid, 0)
 
 
-def drain(stream: ByteSource, progress: Callable[[int], None] | None) -> None:
+def drain_stream(stream: ByteSource, progress: Callable[[int], None] | None) -> None:
     """Read the stream of a layer that is here already to its end: whoever hashes it on the way must get all bytes."""
     while piece := stream.read(PIECE):
         if progress is not None:

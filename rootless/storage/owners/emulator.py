@@ -312,7 +312,7 @@ class EmulationSupervisor:
         if stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
             file = self._reopen(fd)
             try:
-                override = overrides.read(file)
+                override = overrides.read_override(file)
             finally:
                 os.close(file)
             if override is None and (upper := self._in_upper(fd)) is not None:
@@ -335,7 +335,7 @@ class EmulationSupervisor:
         """What is noted on the file in the driver's writable directory: fuse-overlayfs hides it in its mount."""
         file = self._reopen(upper)
         try:
-            return overrides.read(file)
+            return overrides.read_override(file)
         finally:
             os.close(file)
 
@@ -347,7 +347,7 @@ class EmulationSupervisor:
         if upper is None:
             return  # it lies on a volume or another mount, which no layer will hold
         try:
-            line = overrides.line(os.fstat(upper).st_ino, override, _target(upper, status))
+            line = overrides.table_line(os.fstat(upper).st_ino, override, _target(upper, status))
         finally:
             os.close(upper)
         os.write(self._log, line)
@@ -356,7 +356,7 @@ class EmulationSupervisor:
     def _note_on(self, fd: int, override: Override | None) -> None:
         file = self._reopen(fd)
         try:
-            overrides.write(file, override)
+            overrides.write_override(file, override)
         except OSError as e:
             if e.errno not in _REFUSED:
                 raise
@@ -368,7 +368,7 @@ class EmulationSupervisor:
             finally:
                 os.close(upper)
             try:
-                overrides.write(below, override)
+                overrides.write_override(below, override)
             finally:
                 os.close(below)
         finally:
@@ -404,7 +404,9 @@ class EmulationSupervisor:
             os.close(directory)
 
 
-def supervisor(rootfs: RootfsPlan | None, asked: RootEmulation | None, directory: str) -> EmulationSupervisor | None:
+def make_supervisor(
+    rootfs: RootfsPlan | None, asked: RootEmulation | None, directory: str
+) -> EmulationSupervisor | None:
     """The supervisor of a container; None where root is not emulated. rootfs, asked: from its launch.json; directory:
     the container's. Raises OSError."""
     if asked is None or rootfs is None:

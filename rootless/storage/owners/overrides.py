@@ -102,7 +102,7 @@ def on_disk(mode: int, format: int) -> int:
     return mode | 0o700 if format == stat.S_IFDIR else mode
 
 
-def parse(value: bytes) -> Override | None:
+def parse_override(value: bytes) -> Override | None:
     """What the value of the attribute says; None for a malformed one, so that the file's real owner counts."""
     parts = value.split(b"\0")[0].split(b":")
     if len(parts) not in (3, 4) or not all(p.isdigit() and len(p) <= 10 for p in parts[:3]):
@@ -129,22 +129,22 @@ def parse(value: bytes) -> Override | None:
     return Override(uid, gid, stat.S_IMODE(mode), format, device)
 
 
-def read(file: int | str | bytes) -> Override | None:
+def read_override(file: int | str | bytes) -> Override | None:
     """What is noted on a file; None for nothing. Raises OSError.
 
     file: an fd (not one of O_PATH), or a path, of which a link at the end is not followed.
     """
     try:
         if isinstance(file, int):
-            return parse(os.getxattr(file, ATTRIBUTE))
-        return parse(os.getxattr(file, ATTRIBUTE, follow_symlinks=False))
+            return parse_override(os.getxattr(file, ATTRIBUTE))
+        return parse_override(os.getxattr(file, ATTRIBUTE, follow_symlinks=False))
     except OSError as e:
         if e.errno in _NONE:
             return None
         raise
 
 
-def write(fd: int, override: Override | None) -> None:
+def write_override(fd: int, override: Override | None) -> None:
     """Note `override` on an open regular file or directory; None takes away what was noted. Raises OSError."""
     if override is not None:
         os.setxattr(fd, ATTRIBUTE, bytes(override))
@@ -156,7 +156,7 @@ def write(fd: int, override: Override | None) -> None:
             raise
 
 
-def own(fd: int, uid: int, gid: int) -> bool:
+def change_owner(fd: int, uid: int, gid: int) -> bool:
     """Give an open file an owner; False when the user namespace does not map the ids. Raises OSError otherwise."""
     try:
         os.fchown(fd, uid, gid)
@@ -186,7 +186,7 @@ class Table:
         parts = line.rstrip(b"\n").split(b"\t")
         if len(parts) != 3 or not line.endswith(b"\n"):
             return  # a full disk has cut the line off
-        override = parse(parts[1])
+        override = parse_override(parts[1])
         if parts[0].startswith(b"/"):
             path = _decode(parts[0]).strip(b"/")
             if override is None:
@@ -229,7 +229,7 @@ def append_to(directory: str, *, dir_fd: int | None = None) -> int:
     return os.open(f"{directory}/{TABLE}", flags, 0o600, dir_fd=dir_fd)
 
 
-def line(key: bytes | int, override: Override | None, target: bytes = b"") -> bytes:
+def table_line(key: bytes | int, override: Override | None, target: bytes = b"") -> bytes:
     """One line of a table. key: a path from the top of the tree, or the number of an inode; target: of a link."""
     name = b"#%d" % key if isinstance(key, int) else b"/" + _encode(key.strip(b"/"))
     return b"%s\t%s\t%s\n" % (name, b"" if override is None else bytes(override), _encode(target))

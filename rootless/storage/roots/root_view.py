@@ -14,7 +14,7 @@ import stat
 
 from rootless.errors import HostLimit, InvalidState
 from rootless.host.seeding import seed_volume
-from rootless.host.userns import enter, join
+from rootless.host.userns import enter_new_namespace, join_namespace
 from rootless.kernel import mounts
 from rootless.kernel.files import make_file_in_root, mkdirs_in_root, open_in_root
 from rootless.kernel.namespaces import CLONE_NEWNS, setns
@@ -43,7 +43,7 @@ def open_running(pid: int, started: int, *, bare: bool) -> int:
         os.close(root)
         if start_time(pid) != started:
             raise InvalidState("the container has ended")
-        join(user)
+        join_namespace(user)
         end_with_parent(parent)
         return _bare_root(mount) if bare else os.open(f"/proc/{pid}/root", _READ_DIRECTORY)
     except OSError as e:
@@ -80,13 +80,14 @@ def _bare_root(namespace: int) -> int:
 def open_stopped(job: TransferJob) -> int:
     """Mount the tree of a container that does not run, and its volumes, in new namespaces; returns the root (an fd).
 
-    After this process has ended, the caller must call `drivers.unmount(job.plan)`. Raises RuntimeFailure, HostLimit.
+    After this process has ended, the caller must call `drivers.unmount_root(job.plan)`. Raises RuntimeFailure,
+    HostLimit.
     """
     parent = os.getppid()
     target = f"{job.plan.directory}/rootfs"
-    mounter = drivers.mounter(job.plan)
+    mounter = drivers.make_mounter(job.plan)
     try:
-        enter(job.id_map)
+        enter_new_namespace(job.id_map)
         end_with_parent(parent)
         os.umask(0)
         mounter(target)

@@ -16,7 +16,7 @@ def main() -> int:
     """Entry point of `worker_command("rootless.storage.roots.tree_shell", PLAN, DIRECTORY, COMMAND...)`."""
     plan, target, *command = sys.argv[1:]
     try:
-        drivers.mount(RootfsPlan.from_job(json.loads(plan)), target)
+        drivers.mount_root(RootfsPlan.from_job(json.loads(plan)), target)
         os.chdir(target)
     except (RootlessError, OSError) as e:
         sys.stderr.write(f"rootless: {e}\n")

@@ -214,7 +214,7 @@ class Containers:
         self._drop(old, container_id)
 
     def discard(self, container_id: str, target: str | None = None) -> str:
-        """End the container's existence in one step, and return where its files are now, for removal.delete.
+        """End the container's existence in one step, and return where its files are now, for removal.delete_tree.
 
         target: the path to which its directory is renamed, by default one in the trash. A process that is killed here
         leaves trash, or a name file that leads to no container: garbage collection removes both.
@@ -255,9 +255,9 @@ class Containers:
 
     def remove(self, container_id: str, id_map: IdMap) -> None:
         """Remove the container's name and directory. id_map: the map by whose ids its files were written."""
-        from rootless.storage.files.removal import delete
+        from rootless.storage.files.removal import delete_tree
 
-        delete(self.discard(container_id), id_map)
+        delete_tree(self.discard(container_id), id_map)
 
     def read_state(self, container_id: str) -> ContainerState | None:
         """The state that the container's monitor wrote last, None before the first start. Raises InvalidInput."""

@@ -56,7 +56,7 @@ class EventEntry:
         }
 
 
-def append(path: str, entry: EventEntry) -> None:
+def append_event(path: str, entry: EventEntry) -> None:
     """Append one event. When that is impossible the event is dropped: a command must not fail for its log."""
     import json
 
@@ -133,14 +133,14 @@ class EventReader:
                 return
             lines = file.read(2 * MAX_SIZE).split(b"\n")
         for line in lines:
-            if (entry := parse(line)) is not None:
+            if (entry := parse_event(line)) is not None:
                 yield entry
 
     def _new(self) -> Iterator[EventEntry]:
         while chunk := os.read(self._file, 1 << 16):
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                if (entry := parse(line)) is not None:
+                if (entry := parse_event(line)) is not None:
                     yield entry
 
     def _is_turned_over(self) -> bool:
@@ -158,7 +158,7 @@ class EventReader:
             self._file = -1
 
 
-def parse(line: bytes) -> EventEntry | None:
+def parse_event(line: bytes) -> EventEntry | None:
     """The event in one line; None for an empty or damaged line."""
     try:
         fields = Fields(parse_json(line), "event")

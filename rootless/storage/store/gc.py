@@ -15,10 +15,10 @@ from rootless.errors import InvalidInput, NewerFormat, NotFound, RootlessError
 from rootless.image.digest import hex_of
 from rootless.image.manifest import Index, chain_ids
 from rootless.paths import Lock, make_private
-from rootless.storage.files.removal import delete, remove_tree
+from rootless.storage.files.removal import delete_tree, remove_tree
 from rootless.storage.store.index import is_image
 from rootless.storage.store.step_records import BuildCache
-from rootless.storage.tar.recipe import find as find_recipe
+from rootless.storage.tar.recipe import find_recipe as find_recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ class _Collector:
         for name in found.copies:
             store.layers.remove_copy(name)
         for path in found.temporaries:
-            delete(path, store.id_map)
+            delete_tree(path, store.id_map)
         with Lock(store.path("locks", "index")):  # whoever holds it may be writing such a file just now
             for name in os.listdir(store.root):
                 if name.startswith(".index.json.") and name.endswith(".tmp"):

@@ -29,7 +29,7 @@ class Form(NamedTuple):
     repositories: tuple[str, ...] = ()
 
 
-def forms(store: Store, chain_id: str) -> dict[str, Form]:
+def read_forms(store: Store, chain_id: str) -> dict[str, Form]:
     """The forms of the layer, by the key of their compression."""
     try:
         with open(_path(store, chain_id), "rb") as file:
@@ -46,10 +46,10 @@ def forms(store: Store, chain_id: str) -> dict[str, Form]:
     return found
 
 
-def remember(store: Store, chain_id: str, key: str, form: Form) -> None:
+def remember_form(store: Store, chain_id: str, key: str, form: Form) -> None:
     """Note that compressing the layer by `key` gives `form`, and that the repositories of `form` have it."""
     with Lock(store.path("locks", "forms")):
-        known = forms(store, chain_id)
+        known = read_forms(store, chain_id)
         before = known.pop(key, None)
         places = (*form.repositories, *(before.repositories if before and before.digest == form.digest else ()))
         kept = {key: form._replace(repositories=tuple(dict.fromkeys(places))[:_MAX_PLACES])}

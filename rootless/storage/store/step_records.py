@@ -140,7 +140,7 @@ class BuildCache:
             return None  # the record is missing or damaged: the step is done again
 
 
-def expired(records: list[CacheRecord], *, keep: int | None, older: float | None) -> list[CacheRecord]:
+def expired_records(records: list[CacheRecord], *, keep: int | None, older: float | None) -> list[CacheRecord]:
     """Which of `records` (the least recently used first) are to be removed.
 
     older: those that were not used for so many seconds go; keep: of the others so many go that the rest has at most so

@@ -20,7 +20,7 @@ OPAQUE_NAME = b".wh..wh..opq"
 OPAQUE_XATTR = "user.overlay.opaque"
 
 
-def split(path: bytes) -> list[bytes]:
+def split_path(path: bytes) -> list[bytes]:
     """The names of a path in an archive, from the root.
 
     Raises InvalidInput for `..`, which no layer has a use for and which could lead out of the tree, and for a name that
@@ -28,25 +28,25 @@ def split(path: bytes) -> list[bytes]:
     """
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if b".." in names:
-        raise InvalidInput(f"layer has a path with '..': '{shown(path)}'")
+        raise InvalidInput(f"layer has a path with '..': '{show_path(path)}'")
     if any(len(name) > 255 for name in names):
-        raise InvalidInput(f"layer has a name of more than 255 bytes: '{shown(path)}'")
+        raise InvalidInput(f"layer has a name of more than 255 bytes: '{show_path(path)}'")
     return names
 
 
-def shown(path: bytes) -> str:
+def show_path(path: bytes) -> str:
     """A path as it may stand in a message: escape sequences in it could otherwise rewrite the user's terminal."""
     text = path[:200].decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def refusal(error: OSError, name: bytes) -> InvalidInput | HostLimit:
+def member_error(error: OSError, name: bytes) -> InvalidInput | HostLimit:
     """The error for a system call that failed on the archive's member `name`.
 
     HostLimit when the file system is full or lacks something, InvalidInput when the archive asks for the impossible,
     such as a file below another file.
     """
-    text = f"cannot unpack '{shown(name)}'"
+    text = f"cannot unpack '{show_path(name)}'"
     if error.errno in FULL:
         return full_error(text, error, ".")
     text = f"{text}: {error.strerror}"

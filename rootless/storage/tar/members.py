@@ -15,7 +15,7 @@ from rootless.storage.tar.tarheader import (
     FILE,
     SYMLINK,
     Member,
-    encode,
+    encode_header,
 )
 
 TYPE_CHECKING = False
@@ -95,4 +95,4 @@ def sparse_head(member: Member, size: int, segments: list[tuple[int, int]]) -> t
         (b"GNU.sparse.realsize", b"%d" % size),
     )
     short = b"GNUSparseFile.0/" + member.name.rpartition(b"/")[2][:80]
-    return encode(member._replace(name=short, size=stored, records=records)) + text, stored
+    return encode_header(member._replace(name=short, size=stored, records=records)) + text, stored

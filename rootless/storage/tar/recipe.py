@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         def flush(self) -> bytes: ...
 
 
-__all__ = ["RecipeWriter", "crc32", "find", "opener", "read_moved", "read_steps"]
+__all__ = ["RecipeWriter", "crc32", "find_recipe", "make_opener", "read_moved", "read_steps"]
 
 MAGIC = b"rootless recipe 1\n"
 NAMES = ("recipe.zst", "recipe.gz")
@@ -186,7 +186,7 @@ class RecipeWriter:
         self.abort()
 
 
-def find(directory: str) -> str | None:
+def find_recipe(directory: str) -> str | None:
     """The path of the recipe in a layer's directory; None when the layer was made without one."""
     for name in NAMES:
         if os.path.exists(f"{directory}/{name}"):
@@ -209,7 +209,7 @@ def read_moved(open_recipe: Callable[[], io.BufferedReader]) -> list[Moved]:
     return [step for step in _records(open_recipe) if isinstance(step, Moved)]
 
 
-def opener(path: str) -> Callable[[], io.BufferedReader]:
+def make_opener(path: str) -> Callable[[], io.BufferedReader]:
     """A function that opens the recipe `path` at its start, even after a change of root. Raises OSError."""
     if path.endswith(".zst"):
         import zstandard

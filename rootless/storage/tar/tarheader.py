@@ -41,7 +41,7 @@ class Member(NamedTuple):
     records: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def encode(member: Member) -> bytes:
+def encode_header(member: Member) -> bytes:
     """The header blocks of `member`: a ustar block, and before it, as a PAX member, what such a block cannot hold."""
     records = list(member.records)
     if len(member.name) > _MAX_NAME:

@@ -92,7 +92,7 @@ def inside_with(setup: str, name: str, directory: Path) -> Probe:
         "import json, os, sys\n"
         "from rootless.host import probes, subid, userns, idmap\n"
         "from rootless.kernel import mounts\n"
-        "userns.enter(idmap.single_map(0, 0))\n"
+        "userns.enter_new_namespace(idmap.single_map(0, 0))\n"
         f"{setup}\n"
         "from rootless.network.modes import HELPERS\n"
         "from rootless.storage.drivers import all_drivers\n"

@@ -39,7 +39,7 @@ def ids_inside() -> bytes:
 
 def test_default_map(has_range: bool) -> None:
     id_map = subid.default_id_map()
-    text = userns.call(id_map, ids_inside).decode()
+    text = userns.call_in_new_namespace(id_map, ids_inside).decode()
     assert text.startswith("(0, 0, 0) (0, 0, 0)")
     assert f"'0 {UID} 1'" in text
     if has_range and UID != 0:
@@ -54,14 +54,14 @@ def test_setgroups_only_denied_without_a_range(has_range: bool) -> None:
         with open("/proc/self/setgroups") as f:
             return f.read().encode().strip()
 
-    assert userns.call(single_map(0, 0), read) == b"deny"
+    assert userns.call_in_new_namespace(single_map(0, 0), read) == b"deny"
     require(has_range, "no range: no subordinate ids for this user")
 
     def set_groups() -> bytes:
         os.setgroups([0, 5])
         return read()
 
-    assert userns.call(subid.default_id_map(), set_groups) == b"allow"
+    assert userns.call_in_new_namespace(subid.default_id_map(), set_groups) == b"allow"
 
 
 def test_stays_dumpable_so_that_a_nested_map_can_be_written(has_range: bool) -> None:
@@ -69,11 +69,11 @@ def test_stays_dumpable_so_that_a_nested_map_can_be_written(has_range: bool) -> 
 
     def nested() -> bytes:
         assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE) == 1
-        return userns.call(single_map(0, 0), ids_inside)
+        return userns.call_in_new_namespace(single_map(0, 0), ids_inside)
 
-    assert b"(0, 0, 0)" in userns.call(subid.default_id_map(), nested)
+    assert b"(0, 0, 0)" in userns.call_in_new_namespace(subid.default_id_map(), nested)
     require(has_range, "no range: no subordinate ids for this user")
-    assert b"(0, 0, 0)" in userns.call(keep_id_map(subordinate_ids(), UID, GID, UID, GID), nested)
+    assert b"(0, 0, 0)" in userns.call_in_new_namespace(keep_id_map(subordinate_ids(), UID, GID, UID, GID), nested)
 
 
 def test_keep_id_becomes_root_and_owns_both(tmp_path: Path, has_range: bool) -> None:
@@ -89,13 +89,13 @@ def test_keep_id_becomes_root_and_owns_both(tmp_path: Path, has_range: bool) -> 
         return b""
 
     id_map = keep_id_map(subordinate_ids(), UID, GID, 1234, 1234)
-    userns.call(id_map, look)
+    userns.call_in_new_namespace(id_map, look)
     assert (tmp_path / "roots").stat().st_uid == id_map.to_host_uid(0) != UID
-    userns.call(id_map, lambda: (tmp_path / "roots").unlink() or b"")
+    userns.call_in_new_namespace(id_map, lambda: (tmp_path / "roots").unlink() or b"")
 
 
 def test_single_map_may_be_any_id() -> None:
-    text = userns.call(single_map(999, 998), ids_inside).decode()
+    text = userns.call_in_new_namespace(single_map(999, 998), ids_inside).decode()
     assert text.startswith("(999, 999, 999) (998, 998, 998)")
 
 
@@ -106,13 +106,13 @@ def test_caps_for_setup_whatever_the_id() -> None:
         mounts.mount("tmpfs", "/tmp", "tmpfs", 0)
         return os.listdir("/tmp").__repr__().encode()
 
-    assert userns.call(single_map(999, 998), mount) == b"[]"
+    assert userns.call_in_new_namespace(single_map(999, 998), mount) == b"[]"
 
 
 def test_no_mount_comes_back(tmp_path: Path) -> None:
     from rootless.kernel import mounts, procfs
 
-    userns.call(single_map(0, 0), lambda: mounts.mount("tmpfs", str(tmp_path), "tmpfs", 0) or b"")
+    userns.call_in_new_namespace(single_map(0, 0), lambda: mounts.mount("tmpfs", str(tmp_path), "tmpfs", 0) or b"")
     assert not [m for m in procfs.mountinfo() if m.target == str(tmp_path)]
 
 
@@ -123,15 +123,15 @@ def test_nested_in_a_range(has_range: bool) -> None:
     def nested() -> bytes:
         inner = subid.default_id_map()
         assert inner.kind == "identity"
-        return str(sum(e.size for e in inner.uids)).encode() + b" " + userns.call(inner, ids_inside)
+        return str(sum(e.size for e in inner.uids)).encode() + b" " + userns.call_in_new_namespace(inner, ids_inside)
 
-    assert userns.call(subid.default_id_map(), nested).startswith(b"65537 (0, 0, 0)")
+    assert userns.call_in_new_namespace(subid.default_id_map(), nested).startswith(b"65537 (0, 0, 0)")
 
 
 def test_inside_unshare_r() -> None:
     code = (
         "from rootless.host import subid, userns; m = subid.default_id_map();"
-        "print(m.kind, userns.call(m, lambda: str(__import__('os').getresuid()).encode()).decode())"
+        "print(m.kind, userns.call_in_new_namespace(m, lambda: str(__import__('os').getresuid()).encode()).decode())"
     )
     done = subprocess.run(
         ["unshare", "-r", sys.executable, "-c", code],
@@ -155,22 +155,22 @@ def test_errors_come_back_as_they_were() -> None:
         raise ValueError("a bug")
 
     with pytest.raises(NotFound) as caught:
-        userns.call(single_map(0, 0), not_found)
+        userns.call_in_new_namespace(single_map(0, 0), not_found)
     assert (caught.value.message, caught.value.hint) == ("no such thing", "look elsewhere")
     with pytest.raises(FileNotFoundError) as refusal:
-        userns.call(single_map(0, 0), refused)
+        userns.call_in_new_namespace(single_map(0, 0), refused)
     assert refusal.value.filename == "/proc/x"
     with pytest.raises(Exception, match="ValueError: a bug"):
-        userns.call(single_map(0, 0), bug)
+        userns.call_in_new_namespace(single_map(0, 0), bug)
 
 
 def test_killed_child_is_an_error() -> None:
     with pytest.raises(HostLimit, match="killed"):
-        userns.call(single_map(0, 0), lambda: os.kill(os.getpid(), 9) or b"")
+        userns.call_in_new_namespace(single_map(0, 0), lambda: os.kill(os.getpid(), 9) or b"")
 
 
 def test_large_results() -> None:
-    assert len(userns.call(single_map(0, 0), lambda: b"x" * 1_000_000)) == 1_000_000
+    assert len(userns.call_in_new_namespace(single_map(0, 0), lambda: b"x" * 1_000_000)) == 1_000_000
 
 
 def test_leaves_no_child_and_no_fd() -> None:
@@ -179,8 +179,8 @@ def test_leaves_no_child_and_no_fd() -> None:
         f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
         "from rootless.host import subid, userns\n"
         "before = sorted(os.listdir('/proc/self/fd'))\n"
-        "userns.call(subid.default_id_map(), lambda: b'')\n"
-        "userns.run(subid.default_id_map(), ['true'])\n"
+        "userns.call_in_new_namespace(subid.default_id_map(), lambda: b'')\n"
+        "userns.run_in_new_namespace(subid.default_id_map(), ['true'])\n"
         "assert sorted(os.listdir('/proc/self/fd')) == before\n"
         "try:\n"
         "    print('left', os.waitpid(-1, os.WNOHANG))\n"
@@ -196,7 +196,7 @@ def test_threads_are_refused() -> None:
         "import threading, time\n"
         "from rootless.host import subid, userns, idmap\n"
         "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
-        "try: userns.enter(idmap.single_map(0, 0))\n"
+        "try: userns.enter_new_namespace(idmap.single_map(0, 0))\n"
         "except RuntimeError as e: print(e)"
     )
     done = subprocess.run(
@@ -210,7 +210,7 @@ def test_call_works_beside_threads() -> None:
     thread = threading.Thread(target=stop.wait)
     thread.start()
     try:
-        assert userns.call(single_map(0, 0), lambda: b"fine") == b"fine"
+        assert userns.call_in_new_namespace(single_map(0, 0), lambda: b"fine") == b"fine"
     finally:
         stop.set()
         thread.join()
@@ -221,12 +221,12 @@ class TestRun:
 
     def test_exit_codes(self) -> None:
         id_map = subid.default_id_map()
-        assert userns.run(id_map, ["sh", "-c", "exit 7"]) == 7
-        assert userns.run(id_map, ["sh", "-c", "kill -9 $$"]) == 137
+        assert userns.run_in_new_namespace(id_map, ["sh", "-c", "exit 7"]) == 7
+        assert userns.run_in_new_namespace(id_map, ["sh", "-c", "kill -9 $$"]) == 137
 
     def run(self, command: str, more: str = "") -> str:
         """What `command` of sh prints, as root of the namespace, started by an interpreter of its own."""
-        call = f"userns.run(subid.default_id_map(), ['sh', '-c', sys.argv[1]]{more})"
+        call = f"userns.run_in_new_namespace(subid.default_id_map(), ['sh', '-c', sys.argv[1]]{more})"
         code = f"import sys; from rootless.host import subid, userns; sys.exit({call})"
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
         argv = [sys.executable, "-c", code, command]
@@ -245,11 +245,11 @@ class TestRun:
     def test_command_errors(self, tmp_path: Path) -> None:
         (tmp_path / "plain").write_text("")
         with pytest.raises(CommandNotFound):
-            userns.run(single_map(0, 0), ["no-such-program"])
+            userns.run_in_new_namespace(single_map(0, 0), ["no-such-program"])
         with pytest.raises(CommandNotFound):
-            userns.run(single_map(0, 0), [f"{tmp_path}/nothing"])
+            userns.run_in_new_namespace(single_map(0, 0), [f"{tmp_path}/nothing"])
         with pytest.raises(CommandNotExecutable):
-            userns.run(single_map(0, 0), [f"{tmp_path}/plain"])
+            userns.run_in_new_namespace(single_map(0, 0), [f"{tmp_path}/plain"])
 
     def test_in_place(self) -> None:
         code = "from rootless.host import subid, userns; userns.run_in_place(subid.default_id_map(), ['id', '-u'])"
@@ -292,15 +292,15 @@ class TestJoin:
                 (tmp_path / "d").rmdir()
                 return b""
 
-            assert userns.call_in(userns_fd, make).startswith(b"(0, 0, 0) (0, 0, 0)")
+            assert userns.call_in_namespace(userns_fd, make).startswith(b"(0, 0, 0) (0, 0, 0)")
             if kind != "single":
                 with pytest.raises(PermissionError):
                     os.listdir(tmp_path / "d")
-            userns.call_in(userns_fd, unmake)
+            userns.call_in_namespace(userns_fd, unmake)
 
     def test_not_a_namespace(self) -> None:
         with open(os.devnull) as null, pytest.raises(HostLimit, match="cannot join"):
-            userns.call_in(null.fileno(), lambda: b"")
+            userns.call_in_namespace(null.fileno(), lambda: b"")
 
 
 class held:
@@ -315,7 +315,7 @@ class held:
         self.child = os.fork()
         if self.child == 0:
             os.close(self.go)
-            userns.enter(self.id_map)
+            userns.enter_new_namespace(self.id_map)
             os.write(ready_write, b"+")
             os.read(go_read, 1)
             os._exit(0)
@@ -379,9 +379,9 @@ class TestRefusals:
         def inside() -> bytes:
             with open("/proc/sys/user/max_user_namespaces", "w") as f:
                 f.write("0")
-            return userns.call(single_map(0, 0), lambda: b"")
+            return userns.call_in_new_namespace(single_map(0, 0), lambda: b"")
 
-        error = self.refused(lambda: userns.call(single_map(0, 0), inside))
+        error = self.refused(lambda: userns.call_in_new_namespace(single_map(0, 0), inside))
         assert "user.max_user_namespaces is 0" in error.message
         assert "sysctl -w user.max_user_namespaces=65536" in str(error.hint)
 
@@ -399,7 +399,7 @@ class TestRefusals:
                 bpf = program.export_bpf()
             set_no_new_privs()
             load_filter(bpf)
-            return userns.call(single_map(0, 0), lambda: b"")
+            return userns.call_in_new_namespace(single_map(0, 0), lambda: b"")
 
         error = self.refused(inside)
         assert error.message == "cannot make a user namespace: Operation not permitted"
@@ -409,7 +409,7 @@ class TestRefusals:
         foreign = IdMap(
             [Extent(0, UID, 1), Extent(1, 3_000_000, 10)], [Extent(0, GID, 1), Extent(1, 3_000_000, 10)], "range"
         )
-        error = self.refused(lambda: userns.call(foreign, lambda: b""))
+        error = self.refused(lambda: userns.call_in_new_namespace(foreign, lambda: b""))
         assert "not allowed" in error.message
         assert "usermod --add-subuids" in str(error.hint)
 
@@ -417,7 +417,7 @@ class TestRefusals:
         require(not is_privileged(), "no range needs a helper for root of a namespace")
         monkeypatch.setattr(mapping, "find_helper", lambda name: None)
         id_map = IdMap([Extent(0, UID, 1), Extent(1, 3_000_000, 10)], [Extent(0, GID, 1)], "range")
-        error = self.refused(lambda: userns.call(id_map, lambda: b""))
+        error = self.refused(lambda: userns.call_in_new_namespace(id_map, lambda: b""))
         assert "'newuidmap' is missing" in error.message
         assert "apt install uidmap" in str(error.hint)
 
@@ -432,7 +432,7 @@ class TestRefusals:
 
         def inside() -> bytes:
             set_no_new_privs()
-            return userns.call(default_map(subordinate_ids(), UID, GID), lambda: b"")
+            return userns.call_in_new_namespace(default_map(subordinate_ids(), UID, GID), lambda: b"")
 
         error = self.refused(inside)
         assert "no_new_privs" in error.message

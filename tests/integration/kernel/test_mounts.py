@@ -24,7 +24,7 @@ def inside(function: Callable[[], object]) -> None:
         function()
         return b""
 
-    userns.call(single_map(0, 0), run)
+    userns.call_in_new_namespace(single_map(0, 0), run)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_container_dies_with_its_monitor(place: Path, runtime: str | None) -> No
     helpers = state(directory)["helpers"]
     os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
     until(lambda: not runs(pid))
-    assert reap.stale(directory)
+    assert reap.clean_up_after_monitor(directory)
     assert (state(directory)["exit_code"], state(directory)["error"]) == (137, "monitor died")
     until(lambda: not any(runs(helper) for helper, _ in helpers))
 

@@ -74,7 +74,7 @@ def test_it_still_holds_the_lock_and_stops_in_order(place: Path) -> None:  # noq
     directory = container(place, "sh", "-c", "trap 'exit 4' TERM; while :; do sleep 0.05; done")
     launch(directory)
     assert reap.is_supervised(directory)
-    assert not reap.stale(directory)
+    assert not reap.clean_up_after_monitor(directory)
     stop(directory)
     assert state(directory)["exit_code"] == 4
 
@@ -84,7 +84,7 @@ def test_the_container_still_dies_with_it(place: Path) -> None:  # noqa: F811
     pid = launch(directory)
     os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
     until(lambda: not runs(pid))
-    assert reap.stale(directory)
+    assert reap.clean_up_after_monitor(directory)
 
 
 def test_restart_and_removal_from_the_second_image(place: Path) -> None:  # noqa: F811

@@ -175,14 +175,14 @@ def test_terminal_gets_the_clients_size(tmp_path: Path) -> None:
     Path(directory, "launch.json").write_text(json.dumps(settings | {"terminal": True}))
     connection = monitor()
     wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=False, size=(33, 99))
-    connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
+    connection.sendall(protocol.encode_message(protocol.LaunchRequest(directory, wanted)))
     decoder, output, resized = protocol.Decoder(), b"", False
     while received := connection.recv(65536):
         for kind, payload in decoder.feed(received):
             output += payload if kind == protocol.STDOUT else b""
         if b"33 99" in output and not resized:
             resized = True
-            connection.sendall(protocol.resize(44, 55))
+            connection.sendall(protocol.encode_resize(44, 55))
     assert output == b"33 99\r\n44 55\r\n"
 
 
@@ -198,7 +198,7 @@ def test_slow_client_loses_nothing_and_does_not_keep_the_state_back(tmp_path: Pa
     directory = container(tmp_path, "sh", "-c", "head -c 4000000 /dev/zero | tr '\\0' x")
     connection = monitor()
     wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=True, size=(0, 0))
-    connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
+    connection.sendall(protocol.encode_message(protocol.LaunchRequest(directory, wanted)))
     deadline = time.monotonic() + 30
     while not Path(directory, "state.json").exists():
         assert time.monotonic() < deadline, "it does not start"
@@ -221,7 +221,7 @@ def test_client_that_vanishes_does_not_stop_the_container(tmp_path: Path) -> Non
     directory = container(tmp_path, "sh", "-c", "seq 1 500000; echo done")
     connection = monitor()
     wanted = protocol.AttachRequest(stdin=False, stdout=True, stderr=True, size=(0, 0))
-    connection.sendall(protocol.message(protocol.LaunchRequest(directory, wanted)))
+    connection.sendall(protocol.encode_message(protocol.LaunchRequest(directory, wanted)))
     connection.recv(100)
     connection.close()
     until(lambda: state(directory)["status"] == "exited")
@@ -233,7 +233,7 @@ def test_signals_reach_the_container(tmp_path: Path) -> None:
     client = Attached((monitor(), directory))
     until(lambda: client.output[0])
     with attach_client._connect(socket_path(tmp_path)) as connection:
-        connection.sendall(protocol.frame(protocol.SIGNAL, bytes((signal.SIGUSR1,))))
+        connection.sendall(protocol.encode_frame(protocol.SIGNAL, bytes((signal.SIGUSR1,))))
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(100):
             pass  # the monitor closes after it has sent the signal
@@ -320,11 +320,11 @@ def test_client_that_does_not_speak_the_protocol_is_dropped(tmp_path: Path) -> N
 def test_killed_monitor_is_noticed_and_put_right(tmp_path: Path) -> None:
     directory = container(tmp_path, "sleep", "60")
     pid = attach_client.launch_detached(monitor(), directory)
-    assert not reap.stale(directory)
+    assert not reap.clean_up_after_monitor(directory)
     os.kill(state(directory)["monitor_pid"], signal.SIGKILL)
     until(lambda: not reap.is_supervised(directory))
-    assert reap.stale(directory)
-    assert not reap.stale(directory)
+    assert reap.clean_up_after_monitor(directory)
+    assert not reap.clean_up_after_monitor(directory)
     until(lambda: not runs(pid))
     told = state(directory)
     assert (told["status"], told["exit_code"], told["error"]) == ("exited", 137, "monitor died")
@@ -339,7 +339,7 @@ def test_reaping_spares_a_process_that_only_has_the_same_number(tmp_path: Path) 
     until(lambda: not reap.is_supervised(directory))
     told = state(directory)
     Path(directory, "state.json").write_text(json.dumps(told | {"pid_start": told["pid_start"] + 1}))
-    assert reap.stale(directory)
+    assert reap.clean_up_after_monitor(directory)
     os.kill(pid, signal.SIGKILL)  # ProcessLookupError if it was killed by its number alone
 
 

@@ -145,7 +145,7 @@ def _as_other_id(uid: int, function: Callable[[], object]) -> object:
         os.setuid(uid)
         return json.dumps(function()).encode()
 
-    return json.loads(userns.call(idmap.default_map(ids, os.getuid(), os.getgid()), inside))
+    return json.loads(userns.call_in_new_namespace(idmap.default_map(ids, os.getuid(), os.getgid()), inside))
 
 
 def test_a_full_quota_of_keys_denies_key_calls_instead_of_failing() -> None:
@@ -199,7 +199,7 @@ def test_capabilities_in_the_kernel() -> None:
         capabilities.apply(wanted)
         return subprocess.check_output(["grep", "Cap", "/proc/self/status"])
 
-    lines = userns.call(idmap.default_map(ids, os.getuid(), os.getgid()), inside).decode().splitlines()
+    lines = userns.call_in_new_namespace(idmap.default_map(ids, os.getuid(), os.getgid()), inside).decode().splitlines()
     sets = {line.split()[0]: int(line.split()[1], 16) for line in lines}
     only = capabilities.capability_mask(["CAP_NET_ADMIN"])
     assert sets == {

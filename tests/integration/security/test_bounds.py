@@ -269,13 +269,13 @@ def test_a_huge_interval_of_health_checks_ends_no_container(busybox: Runner, tmp
 
 NESTED = b"[" * 200_000
 FRAMES = {
-    "nested": protocol.frame(protocol.ATTACH, NESTED),
-    "nested object": protocol.frame(protocol.ATTACH, b'{"stdin":' * 100_000),
-    "number": protocol.frame(protocol.ATTACH, b'{"stdin": true, "rows": ' + b"9" * 100_000 + b"}"),
-    "surrogate": protocol.frame(protocol.ATTACH, b'{"stdin": "\\ud800"}'),
-    "bytes": protocol.frame(protocol.ATTACH, b"\xff\xfe{}"),
-    "signal": protocol.frame(protocol.SIGNAL, b"\xff"),
-    "size": protocol.frame(protocol.RESIZE, b"\x00"),
+    "nested": protocol.encode_frame(protocol.ATTACH, NESTED),
+    "nested object": protocol.encode_frame(protocol.ATTACH, b'{"stdin":' * 100_000),
+    "number": protocol.encode_frame(protocol.ATTACH, b'{"stdin": true, "rows": ' + b"9" * 100_000 + b"}"),
+    "surrogate": protocol.encode_frame(protocol.ATTACH, b'{"stdin": "\\ud800"}'),
+    "bytes": protocol.encode_frame(protocol.ATTACH, b"\xff\xfe{}"),
+    "signal": protocol.encode_frame(protocol.SIGNAL, b"\xff"),
+    "size": protocol.encode_frame(protocol.RESIZE, b"\x00"),
 }
 
 

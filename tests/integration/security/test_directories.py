@@ -37,7 +37,7 @@ def as_somebody(function: Callable[[], None]) -> None:
         function()
         return b""
 
-    userns.call(idmap.default_map(subid.subordinate_ids(), os.getuid(), os.getgid()), inside)
+    userns.call_in_new_namespace(idmap.default_map(subid.subordinate_ids(), os.getuid(), os.getgid()), inside)
 
 
 def as_root_of_range(function: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ def as_root_of_range(function: Callable[[], None]) -> None:
         function()
         return b""
 
-    userns.call(idmap.default_map(subid.subordinate_ids(), os.getuid(), os.getgid()), inside)
+    userns.call_in_new_namespace(idmap.default_map(subid.subordinate_ids(), os.getuid(), os.getgid()), inside)
 
 
 @pytest.fixture

@@ -98,12 +98,12 @@ class Unpacker:
         """Every archive that is unpacked, however odd, can be made again, and its tree is what it says."""
         record = self.store.layers.record(chain_id)
         job = VerifyJob(self.store.layers.path(chain_id), record.content.lost, self.store.layers.lowers_of(record))
-        found = worker_client.run(job, self.store.id_map)
+        found = worker_client.run_job(job, self.store.id_map)
         assert found.to_json() == {"diff_id": diff_id, "count": 0, "texts": []}
 
     def inside(self, function: Callable[[], object]) -> object:
         """The (JSON) result of a function run in the store's user namespace."""
-        return json.loads(userns.call(self.store.id_map, lambda: json.dumps(function()).encode()))
+        return json.loads(userns.call_in_new_namespace(self.store.id_map, lambda: json.dumps(function()).encode()))
 
 
 @pytest.fixture
@@ -128,12 +128,12 @@ class Mounted:
             directory = store.path("containers", f"{self.count:064x}")
             os.mkdir(directory, 0o700)
             lowerdirs = store.layers.lowerdirs(self.unpacker.chains)
-            self.plan = drivers.plan(self.driver, directory, lowerdirs, volatile=volatile)
-            drivers.prepare(self.plan, store.id_map)
+            self.plan = drivers.plan_root(self.driver, directory, lowerdirs, volatile=volatile)
+            drivers.prepare_root(self.plan, store.id_map)
         directory = self.plan.directory
         target = f"{directory}/rootfs"
         os.makedirs(target, exist_ok=True)
-        mounter = drivers.mounter(self.plan)
+        mounter = drivers.make_mounter(self.plan)
 
         def inside() -> bytes:
             mounter(target)
@@ -141,10 +141,10 @@ class Mounted:
             return function(target).encode("utf-8", "surrogateescape")
 
         try:
-            return userns.call(store.id_map, inside).decode("utf-8", "surrogateescape")
+            return userns.call_in_new_namespace(store.id_map, inside).decode("utf-8", "surrogateescape")
         finally:
             mounter.close()
-            drivers.unmount(self.plan)
+            drivers.unmount_root(self.plan)
 
 
 def reason_against(driver: str, store: Store) -> str:
@@ -154,7 +154,7 @@ def reason_against(driver: str, store: Store) -> str:
     return "" if found.works else found.detail
 
 
-@pytest.fixture(params=drivers.names())
+@pytest.fixture(params=drivers.driver_names())
 def mounted(request: pytest.FixtureRequest, unpacker: Unpacker) -> Iterator[Mounted]:
     store = unpacker.store
     reason = reason_against(request.param, store)

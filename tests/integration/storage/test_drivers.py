@@ -19,7 +19,7 @@ from rootless.paths import user_directories
 from rootless.records.id_map import IdMap
 from rootless.storage import drivers
 from rootless.storage.drivers import choice
-from rootless.storage.drivers.choice import choose
+from rootless.storage.drivers.choice import choose_driver
 from rootless.storage.store.store import Store
 from tests.conftest import make_private_directory, remove_private_directory, require
 
@@ -217,7 +217,7 @@ def look_from_the_top(tall: Unpacker, driver: str) -> str:
     return mounted.run(lambda t: f"{len(os.listdir('.'))} {Path('last').read_text()}")
 
 
-@pytest.mark.parametrize("driver", drivers.names())
+@pytest.mark.parametrize("driver", drivers.driver_names())
 def test_120_layers(tall: Unpacker, driver: str) -> None:
     """Trap 3.12: the options are longer than a page."""
     assert look_from_the_top(tall, driver) == "109 119"
@@ -311,24 +311,24 @@ def test_mount_of_many_layers_without_lowerdir_plus(tall: Unpacker, monkeypatch:
 
 def test_choose_climbs_down_and_names_reasons(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     directory, cache = store.path("containers"), str(tmp_path)
-    assert choose("auto", directory, store.id_map, cache) in drivers.names()
-    assert choose("copy", directory, store.id_map, cache) == "copy"
+    assert choose_driver("auto", directory, store.id_map, cache) in drivers.driver_names()
+    assert choose_driver("copy", directory, store.id_map, cache) == "copy"
     with pytest.raises(UsageError, match="unknown storage driver"):
-        choose("zfs", directory, store.id_map, cache)
+        choose_driver("zfs", directory, store.id_map, cache)
 
     def fail(self: drivers.Driver, directory: str, id_map: IdMap) -> Probe:
         raise HostLimit("not today")
 
     for name in ("overlay", "fuse-overlayfs"):
         monkeypatch.setattr(type(drivers.find_driver(name)), "probe", fail)
-    assert choose("auto", directory, store.id_map, str(tmp_path / "other")) == "copy"
+    assert choose_driver("auto", directory, store.id_map, str(tmp_path / "other")) == "copy"
     with pytest.raises(RootlessError, match="not today"):
-        choose("overlay", directory, store.id_map, str(tmp_path / "other"))
+        choose_driver("overlay", directory, store.id_map, str(tmp_path / "other"))
 
 
 def test_a_trial_leaves_nothing(store: Store) -> None:
     directory = store.path("containers")
-    for name in drivers.names():
+    for name in drivers.driver_names():
         reason_against(name, store)
     assert os.listdir(directory) == []
 
@@ -355,7 +355,7 @@ def test_a_repaired_newuidmap_is_seen_at_once_and_doctor_and_run_agree(
 
     for _ in range(2):
         with pytest.raises(HostLimit, match="neither the setuid bit nor file capabilities") as caught:
-            choose("auto", directory, store.id_map, cache)
+            choose_driver("auto", directory, store.id_map, cache)
     assert caught.value.hint is not None
     assert "chmod u+s" in caught.value.hint
     found = sections()
@@ -364,5 +364,5 @@ def test_a_repaired_newuidmap_is_seen_at_once_and_doctor_and_run_agree(
     assert not found["image layers"].is_usable
     (programs / "newuidmap").unlink()
     (programs / "newuidmap").symlink_to(real)
-    assert choose("auto", directory, store.id_map, cache) in drivers.names()
+    assert choose_driver("auto", directory, store.id_map, cache) in drivers.driver_names()
     assert all(section.is_usable for section in sections().values())

@@ -40,7 +40,11 @@ OPEN = acl((1, 7, NOBODY), (2, 7, 0), (4, 7, NOBODY), (0x10, 7, NOBODY), (0x20, 
 
 def inside(function: Callable[[], object]) -> object:
     ids = subordinate_ids() if RANGE else None
-    return json.loads(userns.call(default_map(ids, os.getuid(), os.getgid()), lambda: json.dumps(function()).encode()))
+    return json.loads(
+        userns.call_in_new_namespace(
+            default_map(ids, os.getuid(), os.getgid()), lambda: json.dumps(function()).encode()
+        )
+    )
 
 
 def make_place(kind: str, path: Path) -> None:

@@ -134,7 +134,7 @@ def test_other_id_map_gets_its_own_copy(unpacker: Unpacker, has_range: bool) -> 
     assert os.stat(f"{lower}/root").st_mode & 0o4000
     assert stat.S_ISCHR(os.stat(f"{lower}/gone").st_mode)
     assert os.getxattr(f"{lower}/opaque", "user.overlay.opaque") == b"y"
-    inside = userns.call(keep, lambda: os.getxattr(f"{lower}/root", "security.capability"))
+    inside = userns.call_in_new_namespace(keep, lambda: os.getxattr(f"{lower}/root", "security.capability"))
     assert inside == capability
     for chain_id in reversed(unpacker.chains):
         store.layers.remove(chain_id)
@@ -149,12 +149,12 @@ import gzip, hashlib, io, os, sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
 from rootless.errors import HostLimit
 from rootless.host.subid import default_id_map
-from rootless.host.userns import enter
+from rootless.host.userns import enter_new_namespace
 from rootless.kernel.mounts import mount
 from rootless.paths import user_directories
 from rootless.records.container import ContainerRecord
 from tests.integration.storage.conftest import Archive
-enter(default_id_map())
+enter_new_namespace(default_id_map())
 mount("tmpfs", {str(store_root)!r}, "tmpfs", 0, "size=3m,mode=0700")
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.store import Store
@@ -320,7 +320,7 @@ def test_worker_is_shut_into_the_layer(tmp_path: Path) -> None:
         Path("/proof").write_text("inside")
         return b"%d %d" % (os.path.exists("/etc"), os.path.exists("../../../etc"))
 
-    assert userns.call(subid.default_id_map(), attempt) == b"0 0"
+    assert userns.call_in_new_namespace(subid.default_id_map(), attempt) == b"0 0"
     assert (target / "proof").read_text() == "inside"
     assert not Path("/proof").exists()
 
@@ -332,22 +332,22 @@ def test_store_path_with_special_characters(store_root: Path) -> None:
     store = Store(user_directories(str(store_root / "a,b:c\\d é")))
     unpacker = Unpacker(store)
     unpacker.layer(Archive().file("f", b"x"))
-    for name in drivers.names():
+    for name in drivers.driver_names():
         if reason_against(name, store):
             continue
         directory = store.containers.path(name)
         os.mkdir(directory)
         os.mkdir(f"{directory}/rootfs")
-        plan = drivers.plan(name, directory, store.layers.lowerdirs(unpacker.chains))
-        drivers.prepare(plan, store.id_map)
-        mounter = drivers.mounter(plan)
+        plan = drivers.plan_root(name, directory, store.layers.lowerdirs(unpacker.chains))
+        drivers.prepare_root(plan, store.id_map)
+        mounter = drivers.make_mounter(plan)
 
         def look(mounter: drivers.Mounter = mounter, target: str = f"{directory}/rootfs") -> bytes:
             mounter(target)
             Path(target, "g").write_text("y")
             return Path(target, "f").read_bytes()
 
-        assert userns.call(store.id_map, look) == b"x"
+        assert userns.call_in_new_namespace(store.id_map, look) == b"x"
         mounter.close()
-        drivers.unmount(plan)
+        drivers.unmount_root(plan)
         assert (Path(plan.upper) / "g").read_text() == "y"

@@ -16,7 +16,7 @@ FAR = {"uid": 3_000_001, "gid": 3_000_002}
 
 
 def noted(path: Path) -> str:
-    found = overrides.read(str(path))
+    found = overrides.read_override(str(path))
     return "" if found is None else bytes(found).decode()
 
 
@@ -35,7 +35,7 @@ def test_files_and_directories(unpacker: Unpacker) -> None:
     assert (diff / "d").stat().st_mode & 0o700 == 0o700, "its real owner can delete it"
     assert noted(diff / "own") == ""
     assert noted(diff / "negative") in ("", "3:8589934592:0644:file"), "no id: ignored by whoever reads it"
-    assert overrides.read(str(diff / "negative")) is None
+    assert overrides.read_override(str(diff / "negative")) is None
 
 
 def test_a_directory_that_is_named_twice_has_the_last_owner(unpacker: Unpacker) -> None:

@@ -26,7 +26,7 @@ from rootless.storage.layers.attributes import LayerAttributes
 from rootless.storage.layers.jobs import VerifyJob
 from rootless.storage.layers.layer_record import LostAttributes
 from rootless.storage.layers.replaced import take_out
-from rootless.storage.layers.verify import verify
+from rootless.storage.layers.verify import verify_layer
 from rootless.storage.store.store import Store
 from rootless.storage.tar.inflate import Inflated
 from rootless.storage.tar.recipe import RecipeWriter
@@ -112,7 +112,7 @@ def verify_here(job: VerifyJob, id_map: IdMap) -> dict[str, Any]:
     pid = os.fork()
     if not pid:
         try:
-            answer = json.dumps(verify(job, id_map, lambda: os.chroot(job.directory)).to_json()).encode()
+            answer = json.dumps(verify_layer(job, id_map, lambda: os.chroot(job.directory)).to_json()).encode()
         except RootlessError as e:
             answer = json.dumps({"error": e.message}).encode()
         os.write(write, answer)
@@ -129,7 +129,9 @@ def verify_here(job: VerifyJob, id_map: IdMap) -> dict[str, Any]:
 def test_unpacked_and_made_again(store: Store, members: list[Any], form: int, tail: bytes) -> None:
     tar = make(members, form, tail)
     place = store.path("incoming")
-    found = json.loads(userns.call(store.id_map, lambda: json.dumps(round_trip(store.id_map, tar, place)).encode()))
+    found = json.loads(
+        userns.call_in_new_namespace(store.id_map, lambda: json.dumps(round_trip(store.id_map, tar, place)).encode())
+    )
     if "refused" in found:
         return
     assert found.get("diff_id") == found["unpacked"] == f"sha256:{hashlib.sha256(tar).hexdigest()}", found
@@ -233,7 +235,7 @@ def test_damage_is_noticed(unpacker: Unpacker, store: Store, how: str, words: st
     diff = unpacker.layer(archive)
     damage(diff, how)
     job = VerifyJob(store.layers.path(unpacker.chains[1]), LostAttributes(), [str(lower)])
-    found = worker_client.run(job, store.id_map)
+    found = worker_client.run_job(job, store.id_map)
     assert found.count and any(words in text for text in found.texts), found.texts
 
 

@@ -174,11 +174,11 @@ def test_drivers_agree_on_the_bytes(unpacker: Unpacker) -> None:
     lower(unpacker)
     store = unpacker.store
     made = {}
-    for name in drivers.names():
+    for name in drivers.driver_names():
         reason = reason_against(name, store)
         require(not reason, f"driver {name}: {reason}")
         mounted = Mounted(unpacker, name)
-        mounted.count = drivers.names().index(name) * 100
+        mounted.count = drivers.driver_names().index(name) * 100
         mounted.run(change)
         chain_id = commit(mounted, timestamp=1_600_000_500)
         made[name] = tar_of(store, chain_id)
@@ -226,7 +226,7 @@ def test_nothing_changed_is_no_layer(mounted: Mounted) -> None:
     mounted.run(look)
     store = u.store
     job = ChangesJob(Changed(mounted.plan, store.id_map, MOUNTED))
-    found = worker_client.run(job, store.id_map).changes
+    found = worker_client.run_job(job, store.id_map).changes
     # a socket came, which no layer can hold, and the directory's time tells (with fuse-overlayfs it tells too little)
     assert found == ([] if mounted.driver == "fuse-overlayfs" else [("C", "/tmp")])
     assert not [name for name in os.listdir(store.path("layers")) if name.startswith(".")]
@@ -355,14 +355,14 @@ def test_owners_are_those_inside_with_another_map(unpacker: Unpacker, has_range:
     directory = store.path("containers", "f" * 64)
     os.mkdir(directory)
     lowerdirs = store.layers.lowerdirs(unpacker.chains, keep)
-    plan = drivers.plan("overlay", directory, lowerdirs)
-    drivers.prepare(plan, keep)
+    plan = drivers.plan_root("overlay", directory, lowerdirs)
+    drivers.prepare_root(plan, keep)
     os.mkdir(f"{directory}/rootfs")
 
     from rootless.host import userns
 
     def inside() -> bytes:
-        drivers.mount(plan, f"{directory}/rootfs")
+        drivers.mount_root(plan, f"{directory}/rootfs")
         os.chdir(f"{directory}/rootfs")
         for name, owner in (("root", 0), ("me", 1000), ("other", 33)):
             Path(name).write_text(name)
@@ -371,7 +371,7 @@ def test_owners_are_those_inside_with_another_map(unpacker: Unpacker, has_range:
         os.chmod("etc/kept", 0o600)
         return b""
 
-    userns.call(keep, inside)
+    userns.call_in_new_namespace(keep, inside)
     for move in (False, True):
         chain_id = store.layers.commit(plan, keep, LayerOptions(move=move))
         assert chain_id is not None
@@ -402,7 +402,7 @@ def test_noted_owners_are_those_of_the_layer(unpacker: Unpacker, has_range: bool
         ):
             fd = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
             os.fchmod(fd, overrides.on_disk(note.mode, note.format))
-            overrides.write(fd, note)
+            overrides.write_override(fd, note)
             os.close(fd)
         os.symlink("x", "sym")
         return ""
@@ -411,7 +411,7 @@ def test_noted_owners_are_those_of_the_layer(unpacker: Unpacker, has_range: bool
     table = os.path.dirname(mounted.plan.upper)
     with open(overrides.append_to(table), "wb") as file:
         inode = os.lstat(f"{mounted.plan.upper}/sym").st_ino
-        file.write(overrides.line(inode, overrides.Override(12, 13, 0o777, stat.S_IFLNK), b"x"))
+        file.write(overrides.table_line(inode, overrides.Override(12, 13, 0o777, stat.S_IFLNK), b"x"))
     chain_id = commit(mounted)
     members = {m.name: m for m in tarfile.open(fileobj=io.BytesIO(tar_of(store, chain_id)))}
     assert (members["owned"].uid, members["owned"].gid, members["owned"].mode) == (33, 34, 0o4711)
@@ -421,10 +421,10 @@ def test_noted_owners_are_those_of_the_layer(unpacker: Unpacker, has_range: bool
     assert not [m for m in members.values() if any("override" in key for key in m.pax_headers)]
     # The tree keeps the notes that its owners cannot tell, so that they survive the next commit
     diff = store.layers.path(chain_id) + "/diff"
-    noted = overrides.read(f"{diff}/device")
+    noted = overrides.read_override(f"{diff}/device")
     assert noted is not None
     assert noted.is_device
-    look = unpacker.inside(lambda: [os.stat(f"{diff}/owned").st_uid, str(overrides.read(f"{diff}/owned"))])
+    look = unpacker.inside(lambda: [os.stat(f"{diff}/owned").st_uid, str(overrides.read_override(f"{diff}/owned"))])
     assert look == ([33, "None"] if has_range else [0, "Override(33:34:4711:file)"])
     above = overrides.open_table(store.layers.path(chain_id)).find(b"sym", os.lstat(f"{diff}/sym"), b"x")
     assert above is not None

@@ -69,9 +69,9 @@ def test_check_finds_what_earlier_versions_have_left_and_repair_mends_it(unpacke
             os.utime(diff / Path(name).parent, (1_600_000_000, 1_600_000_000))
         return b""
 
-    userns.call(store.id_map, as_before)
+    userns.call_in_new_namespace(store.id_map, as_before)
     record = store.layers.record(chain)
-    found = worker_client.run(
+    found = worker_client.run_job(
         VerifyJob(store.layers.path(chain), record.content.lost, store.layers.lowers_of(record)), store.id_map
     )
     assert found.texts == ["the mark that deletes 'q/never' deletes nothing, and shows"]

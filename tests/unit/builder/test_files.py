@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.builder.context.context_files import matches, nothing, without_depth
+from rootless.builder.context.context_files import matches, skip_nothing, without_depth
 from rootless.errors import InvalidInput, NotFound
 
 
@@ -74,6 +74,6 @@ def test_what_is_not_there_or_malformed(root: int) -> None:
     with pytest.raises(NotFound, match="leaves it out"):
         found(root, "skip")
     with pytest.raises(NotFound, match="no such file"):
-        matches(root, "absent", nothing)
+        matches(root, "absent", skip_nothing)
     with pytest.raises(InvalidInput, match="malformed pattern"):
         found(root, "[a")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.builder.context.context_files import clean, matches, nothing, walk
+from rootless.builder.context.context_files import clean_path, matches, skip_nothing, walk
 from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.context.digests import Known
 from rootless.builder.context.ignore import Exclusions, all_matches
@@ -80,7 +80,7 @@ def found(tree: Path, *sources: str, ignore: str = "", exclude: tuple[str, ...] 
     [("/a//b/./c/", "a/b/c"), ("../../x", "x"), ("a/../../b", "b"), (".", ""), ("/", ""), ("a/..", "")],
 )
 def test_clean_never_leaves_the_root(path: str, wanted: str) -> None:
-    assert clean(path) == wanted
+    assert clean_path(path) == wanted
 
 
 def test_plain_sources_and_links_are_resolved_inside(tree: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_part_that_parents_keeps(tree: Path) -> None:
     try:
 
         def under(source: str) -> list[str]:
-            return [match.under for match in matches(root, source, nothing)]
+            return [match.under for match in matches(root, source, skip_nothing)]
 
         assert under("dir/sub/y.txt") == ["dir/sub/y.txt"]
         assert under("dir/./sub/y.txt") == ["sub/y.txt"]

@@ -16,13 +16,13 @@ from rootless.builder.dockerfile.parser import parse
 from rootless.builder.outputs import parse_outputs
 from rootless.builder.session.build_state import BuildState, step_key
 from rootless.builder.steps import config_steps
-from rootless.builder.steps.cache_mounts import CacheIdentity, claim
+from rootless.builder.steps.cache_mounts import CacheIdentity, claim_mount
 from rootless.builder.steps.secret_sources import secret
 from rootless.builder.worker import mountpoints
 from rootless.errors import UsageError
 from rootless.image.platform import Platform
 from rootless.paths import Lock
-from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer, expired
+from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLayer, expired_records
 
 PLATFORM = Platform("linux", "amd64")
 
@@ -67,7 +67,7 @@ def test_values_of_build_arguments_are_in_no_history() -> None:
         final = scope.expand(written)
         scope.enter(final)
         assert "s3cret" not in texts.created_by(written, final, ["/bin/sh", "-c"])
-        assert "s3cret" not in texts.title("", 1, 1, written)
+        assert "s3cret" not in texts.step_title("", 1, 1, written)
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_records(tmp_path: Path) -> None:
 
 def test_which_records_expire() -> None:
     records = [record(name, "c" + name, size=10, used=used) for name, used in (("a", 1), ("b", 2), ("c", 3))]
-    assert [r.key[0] for r in expired(records, keep=20, older=None)] == ["a"]
-    assert [r.key[0] for r in expired(records, keep=0, older=None)] == ["a", "b", "c"]
-    assert expired(records, keep=30, older=None) == []
-    assert len(expired(records, keep=None, older=1)) == 3
+    assert [r.key[0] for r in expired_records(records, keep=20, older=None)] == ["a"]
+    assert [r.key[0] for r in expired_records(records, keep=0, older=None)] == ["a", "b", "c"]
+    assert expired_records(records, keep=30, older=None) == []
+    assert len(expired_records(records, keep=None, older=1)) == 3
 
 
 def test_a_cache_that_travels() -> None:
@@ -200,7 +200,7 @@ def test_missing_mount_points_are_found_and_taken_away(tmp_path: Path) -> None:
     (lower / "link").symlink_to("real")
     root = os.open(lower, os.O_PATH)
     try:
-        notes = mountpoints.missing(root, ["/etc/there", "/etc/new", "/a/b/c", "/etc/dangling", "/link/x"])
+        notes = mountpoints.missing_targets(root, ["/etc/there", "/etc/new", "/a/b/c", "/etc/dangling", "/link/x"])
     finally:
         os.close(root)
     assert notes == [("/etc", ["new"]), ("/", ["a", "b", "c"]), ("/", ["run", "target"]), ("/real", ["x"])]
@@ -212,7 +212,7 @@ def test_missing_mount_points_are_found_and_taken_away(tmp_path: Path) -> None:
     (upper / "run/other").write_text("of the step")
     (upper / "real").mkdir()
     (upper / "real/x").write_text("written by the step itself")
-    mountpoints.tidy(str(upper), [str(lower)], notes)
+    mountpoints.remove_targets(str(upper), [str(lower)], notes)
     left = sorted(str(path.relative_to(upper)) for path in upper.rglob("*"))
     assert left == ["real", "real/x", "run", "run/other"]
 
@@ -224,7 +224,7 @@ def test_tidying_follows_no_link(tmp_path: Path) -> None:
     upper.mkdir()
     (victim / "empty").touch()
     (upper / "etc").symlink_to(victim)
-    mountpoints.tidy(str(upper), [], [("/etc", ["empty"])])
+    mountpoints.remove_targets(str(upper), [], [("/etc", ["empty"])])
     assert (victim / "empty").exists()
 
 
@@ -257,9 +257,9 @@ def test_a_time_that_the_layers_below_have_is_no_time_of_this_step(tmp_path: Pat
 def test_a_cache_that_was_pruned_meanwhile_is_claimed_anew(tmp_path: Path) -> None:
     """The lock of a file that was removed keeps nobody out: two steps had a `locked` cache at once."""
     identity = CacheIdentity("id", "")
-    directory, held, _ = claim(str(tmp_path), identity, "locked")
+    directory, held, _ = claim_mount(str(tmp_path), identity, "locked")
     claimed: list[tuple[str, Lock, bool]] = []
-    waiter = threading.Thread(target=lambda: claimed.append(claim(str(tmp_path), identity, "locked")))
+    waiter = threading.Thread(target=lambda: claimed.append(claim_mount(str(tmp_path), identity, "locked")))
     waiter.start()
     time.sleep(0.1)
     os.rename(directory, tmp_path / "trash")

@@ -19,7 +19,7 @@ from rootless.records.id_map import IdMap
 def ends(monkeypatch: pytest.MonkeyPatch) -> tuple[WorkerSession, socket.socket]:
     ours, theirs = socket.socketpair()
     session = WorkerSession(ours)
-    monkeypatch.setattr("rootless.host.userns.join", lambda fd: None)
+    monkeypatch.setattr("rootless.host.userns.join_namespace", lambda fd: None)
     monkeypatch.setattr(WorkerSession, "namespaces", lambda self, id_map: type("Spaces", (), {"user": -1}))
     return session, theirs
 

@@ -14,9 +14,9 @@ from rootless.engine.transfer.space import Room, check
 from rootless.errors import HostLimit, InvalidInput, UsageError
 from rootless.host import idmap
 from rootless.host.full import full_error
-from rootless.storage.files.removal import delete
+from rootless.storage.files.removal import delete_tree
 from rootless.storage.layers import jobs, worker_client
-from rootless.storage.layers.measure import TreeSize, measure
+from rootless.storage.layers.measure import TreeSize, measure_paths
 from rootless.storage.layers.tree_sizes import tree_sizes
 
 
@@ -90,13 +90,13 @@ def test_sizes_of_trees(tmp_path: Path) -> None:
         os.close(deep)
         deep = inner
     os.close(deep)
-    one, two, file, nothing = measure([str(tmp_path / name) for name in ("one", "two", "one/f", "absent")])
+    one, two, file, nothing = measure_paths([str(tmp_path / name) for name in ("one", "two", "one/f", "absent")])
     allocated = os.stat(tmp_path / "one/f").st_blocks * 512
     assert one[1] == 1502 and one[0] >= allocated
     assert two[1] == 3 and two[0] < allocated
     assert (one.content, two.content) == (100_000, (1 << 40) + 1), "what was met first, and a link's one byte"
     assert (file[1:], nothing) == ((1, 100_000), (0, 0, 0))
-    delete(str(tmp_path / "one"))  # deeper than what empties temporary directories can go
+    delete_tree(str(tmp_path / "one"))  # deeper than what empties temporary directories can go
 
 
 def test_a_worker_is_asked_only_for_trees_that_refuse_the_caller(
@@ -108,7 +108,7 @@ def test_a_worker_is_asked_only_for_trees_that_refuse_the_caller(
         asked.append(list(job.paths))
         return jobs.Measured([(8192, 3, 77)])
 
-    monkeypatch.setattr(worker_client, "run", run)
+    monkeypatch.setattr(worker_client, "run_job", run)
     paths = [str(tmp_path / name) for name in ("open", "closed", "absent")]
     for path in paths[:2]:
         os.mkdir(path)

@@ -13,7 +13,7 @@ frames = st.lists(st.tuples(st.integers(0, protocol.LAST_TYPE), st.binary(max_si
 
 @given(frames, st.integers(1, 40))
 def test_decoder_gives_back_what_was_framed(wanted: list[tuple[int, bytes]], step: int) -> None:
-    stream = b"".join(protocol.frame(kind, payload) for kind, payload in wanted)
+    stream = b"".join(protocol.encode_frame(kind, payload) for kind, payload in wanted)
     decoder = protocol.Decoder()
     got = []
     for start in range(0, len(stream), step):
@@ -29,7 +29,7 @@ def test_what_is_no_frame_is_refused(bad: bytes) -> None:
 
 def test_payload_has_a_bound() -> None:
     with pytest.raises(ValueError, match="payload"):
-        protocol.frame(protocol.STDOUT, bytes(protocol.MAX_PAYLOAD + 1))
+        protocol.encode_frame(protocol.STDOUT, bytes(protocol.MAX_PAYLOAD + 1))
 
 
 @pytest.mark.parametrize(("kind", "code"), [(CommandNotFound, 127), (CommandNotExecutable, 126), (RuntimeFailure, 125)])
@@ -47,7 +47,7 @@ def test_payload_that_is_no_object_is_refused(payload: bytes) -> None:
 
 
 def test_resize_is_cut_to_what_a_terminal_has() -> None:
-    [(_, payload)] = protocol.Decoder().feed(protocol.resize(-1, 70000))
+    [(_, payload)] = protocol.Decoder().feed(protocol.encode_resize(-1, 70000))
     assert protocol.SIZE.unpack(payload) == (0, 65535)
 
 
@@ -58,20 +58,23 @@ def payload_of(frame: bytes) -> Fields:
 
 def test_messages_come_back_as_they_were_sent() -> None:
     attach = protocol.AttachRequest(stdin=True, stdout=False, stderr=True, size=(24, 80))
-    launch = protocol.LaunchRequest.from_json(payload_of(protocol.message(protocol.LaunchRequest("/c", attach))))
+    launch = protocol.LaunchRequest.from_json(payload_of(protocol.encode_message(protocol.LaunchRequest("/c", attach))))
     assert launch.directory == "/c"
     assert launch.attach is not None
     assert launch.attach.to_json() == attach.to_json()
-    assert protocol.LaunchRequest.from_json(payload_of(protocol.message(protocol.LaunchRequest("/c")))).attach is None
-    started = protocol.StartNotice.from_json(payload_of(protocol.message(protocol.StartNotice(7, ["no swap"]))))
+    assert (
+        protocol.LaunchRequest.from_json(payload_of(protocol.encode_message(protocol.LaunchRequest("/c")))).attach
+        is None
+    )
+    started = protocol.StartNotice.from_json(payload_of(protocol.encode_message(protocol.StartNotice(7, ["no swap"]))))
     assert (started.pid, started.warnings) == (7, ["no swap"])
-    assert protocol.ExitNotice.from_json(payload_of(protocol.message(protocol.ExitNotice(3)))).exit_code == 3
+    assert protocol.ExitNotice.from_json(payload_of(protocol.encode_message(protocol.ExitNotice(3)))).exit_code == 3
 
 
 def test_frames_have_the_type_of_their_message() -> None:
     attach = protocol.AttachRequest(stdin=True, stdout=True, stderr=True)
     notices = (attach, protocol.LaunchRequest("/c"), protocol.StartNotice(1), protocol.ExitNotice(0))
-    kinds = [protocol.Decoder().feed(protocol.message(notice))[0][0] for notice in notices]
+    kinds = [protocol.Decoder().feed(protocol.encode_message(notice))[0][0] for notice in notices]
     assert kinds == [protocol.ATTACH, protocol.LAUNCH, protocol.STARTED, protocol.EXIT]
 
 

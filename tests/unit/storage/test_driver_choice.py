@@ -28,13 +28,13 @@ class Host:
         self.directory = directory
         self.program = directory / "newuidmap"
         self.program.write_text("broken")
-        self.reasons = dict.fromkeys(drivers.names(), "")
+        self.reasons = dict.fromkeys(drivers.driver_names(), "")
         self.tried = directory / "tried"  # the trials are in children
         self.tried.touch()
         monkeypatch.setattr(facts, "find_helper", lambda name: str(self.program) if name == "newuidmap" else None)
 
     def choose(self, name: str = "auto") -> str:
-        return choice.choose(name, str(self.directory), ID_MAP, str(self.directory / "cache"))
+        return choice.choose_driver(name, str(self.directory), ID_MAP, str(self.directory / "cache"))
 
     def trials(self) -> list[str]:
         return self.tried.read_text().split()
@@ -91,7 +91,7 @@ def test_a_kept_failure_grows_old(host: Host, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_fails_all_drivers_alike_is_said_once_with_its_remedy(host: Host) -> None:
-    host.reasons = dict.fromkeys(drivers.names(), "newuidmap is not setuid")
+    host.reasons = dict.fromkeys(drivers.driver_names(), "newuidmap is not setuid")
     with pytest.raises(HostLimit) as caught:
         host.choose()
     assert caught.value.message == "newuidmap is not setuid"
@@ -99,7 +99,7 @@ def test_what_fails_all_drivers_alike_is_said_once_with_its_remedy(host: Host) -
 
 
 def test_the_reasons_of_all_are_named_where_they_differ(host: Host) -> None:
-    host.reasons = {name: f"no {name}" for name in drivers.names()}
+    host.reasons = {name: f"no {name}" for name in drivers.driver_names()}
     with pytest.raises(HostLimit, match="overlay: no overlay; fuse-overlayfs: no fuse-overlayfs; copy: no copy"):
         host.choose()
 
@@ -152,13 +152,13 @@ drivers.__path__.append({str(tmp_path)!r})
 from rootless.cli.main import cli
 from rootless.host.doctor import run_probes
 from rootless.host.idmap import single_map
-from rootless.storage.drivers.choice import TriedDriver, choose
+from rootless.storage.drivers.choice import TriedDriver, choose_driver
 help = [p.help for p in cli.params if "--storage-driver" in p.opts]
 best = drivers.all_drivers()[:1]
 tried = [TriedDriver(driver, single_map(0, 0), {str(tmp_path / "cache")!r}) for driver in best]
 sections = {{s.title: s for s in run_probes({str(tmp_path)!r}, [], tried)}}
 layers, programs = sections["image layers"], sections["programs"]
-chosen = choose("auto", {str(tmp_path)!r}, single_map(0, 0), {str(tmp_path / "cache")!r})
+chosen = choose_driver("auto", {str(tmp_path)!r}, single_map(0, 0), {str(tmp_path / "cache")!r})
 print(json.dumps([help, layers.verdict, [p.name for p in programs.probes], chosen]))
 """
     done = subprocess.run(

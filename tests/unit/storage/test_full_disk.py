@@ -34,21 +34,21 @@ def no_new_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_stop_is_asked_for_without_an_inode(no_new_files: Path) -> None:
     (no_new_files / "monitor.lock").write_bytes(b"")
     directory = str(no_new_files)
-    assert not stop_request.is_asked(directory)
-    stop_request.ask(directory)
-    assert stop_request.is_asked(directory)
-    stop_request.withdraw(directory)
-    assert not stop_request.is_asked(directory)
+    assert not stop_request.is_stop_requested(directory)
+    stop_request.request_stop(directory)
+    assert stop_request.is_stop_requested(directory)
+    stop_request.withdraw_request(directory)
+    assert not stop_request.is_stop_requested(directory)
 
 
 def test_a_state_is_written_over_the_old_one(no_new_files: Path) -> None:
     facts = ContainerState()
     facts.error = "x" * 400
     (no_new_files / "state.json").write_bytes(b"")
-    state.write(str(no_new_files), facts)
+    state.write_state(str(no_new_files), facts)
     facts.status, facts.error, facts.exit_code = "exited", "", 3
-    state.write(str(no_new_files), facts)
-    found = state.read(str(no_new_files))
+    state.write_state(str(no_new_files), facts)
+    found = state.read_state(str(no_new_files))
     assert found is not None
     assert (found.status, found.exit_code, found.error) == ("exited", 3, "")
 

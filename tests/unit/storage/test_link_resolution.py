@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import open_in_root
-from rootless.storage.changes.lowers import Lowers, resolve
+from rootless.storage.changes.lowers import Lowers, resolve_in_union
 from rootless.storage.files.link_resolution import MAX_LINKS, resolve_links
 from rootless.storage.layers.expected import Expected
 from rootless.storage.layers.replaced import real_path
@@ -94,7 +94,7 @@ def test_it_finds_what_the_kernel_finds(tree: dict[tuple[str, ...], str | None],
             return
         assert resolve_links(path.encode(), links.get).decode() == expected
         assert on_disk(root, path) == expected
-        assert resolve(Lowers([str(root)], by_name=True), path) == expected
+        assert resolve_in_union(Lowers([str(root)], by_name=True), path) == expected
 
 
 @given(
@@ -156,7 +156,7 @@ def test_links_that_double_end_soon() -> None:
 
 def test_a_mount_target_in_a_loop_stays_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    assert resolve(Lowers([str(tmp_path)], by_name=False), "/loop/x") == "loop/x"
+    assert resolve_in_union(Lowers([str(tmp_path)], by_name=False), "/loop/x") == "loop/x"
 
 
 def test_the_topmost_layer_says_what_a_name_is(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_topmost_layer_says_what_a_name_is(tmp_path: Path) -> None:
     (tmp_path / "bottom/gone").symlink_to("/old")
     (tmp_path / "top/.wh.gone").touch()
     union = Lowers([str(tmp_path / "top"), str(tmp_path / "bottom")], by_name=True)
-    assert [resolve(union, path) for path in ("l/x", "gone/x")] == ["new/x", "gone/x"]
+    assert [resolve_in_union(union, path) for path in ("l/x", "gone/x")] == ["new/x", "gone/x"]
 
 
 def archive_of(links: dict[str, str], name: str) -> Callable[[int], Iterator[bytes]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rootless.errors import InvalidInput
 from rootless.storage.layers.rebuild import Rebuilder, _Places
 from rootless.storage.tar import recipe
-from rootless.storage.tar.recipe import Moved, RecipeWriter, crc32, opener, read_moved, read_steps
+from rootless.storage.tar.recipe import Moved, RecipeWriter, crc32, make_opener, read_moved, read_steps
 
 STEPS = st.lists(
     st.one_of(
@@ -56,10 +56,10 @@ def test_what_is_written_is_read(
         if not has_zstd:
             patch.setattr(recipe, "_compressor", lambda: ("recipe.gz", zlib.compressobj(6, zlib.DEFLATED, 31)))
         writer = write(directory, steps)
-    path = recipe.find(str(directory))
+    path = recipe.find_recipe(str(directory))
     assert path is not None and path.endswith(".zst" if has_zstd else ".gz")
     found: list[tuple] = []  # type: ignore[type-arg]
-    for step in read_steps(opener(path)):
+    for step in read_steps(make_opener(path)):
         found += [("raw", step.raw), *([("file", step.path, step.size)] if step.size else [])]
     assert flat(found) == flat(list(steps))
     assert writer.tar_size == sum(len(s[1]) if s[0] == "raw" else s[2] for s in steps)  # type: ignore[misc]
@@ -67,7 +67,7 @@ def test_what_is_written_is_read(
 
 def test_long_raw_bytes_are_cut_into_steps(tmp_path: Path) -> None:
     write(tmp_path, [("raw", os.urandom(5 << 20))])
-    steps = list(read_steps(opener(str(tmp_path / "recipe.zst"))))
+    steps = list(read_steps(make_opener(str(tmp_path / "recipe.zst"))))
     assert max(len(step.raw) for step in steps) <= 2 << 20 and sum(len(step.raw) for step in steps) == 5 << 20
 
 
@@ -86,7 +86,7 @@ def test_a_damaged_recipe_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     if change != "magic":
         path.write_bytes({"cut": content[: len(content) // 2], "flip": content, "empty": b""}[change])
     with pytest.raises(InvalidInput, match="recipe"):
-        list(read_steps(opener(str(path))))
+        list(read_steps(make_opener(str(path))))
 
 
 def test_moves_are_found_by_time(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_moves_are_found_by_time(tmp_path: Path) -> None:
         writer.payload(b"d/g", 1)  # 2
         assert writer.replaced(b"d") == 1
         writer.payload(b"d/f", 1)  # 3 stays
-    moved = read_moved(opener(str(tmp_path / "recipe.zst")))
+    moved = read_moved(make_opener(str(tmp_path / "recipe.zst")))
     assert moved == [Moved(b"d/f", 1, 0), Moved(b"d", 3, 1)]
     places = _Places(moved)
     found = [places.find(path, step) for step, path in enumerate([b"d/f", b"d/f", b"d/g", b"d/f"])]

@@ -8,7 +8,7 @@ import tarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootless.storage.tar.tarheader import END, FILE, LINK, SYMLINK, Member, encode
+from rootless.storage.tar.tarheader import END, FILE, LINK, SYMLINK, Member, encode_header
 from rootless.storage.tar.tarstream import TarStream
 
 names = st.binary(min_size=1, max_size=400).filter(
@@ -53,9 +53,9 @@ def test_every_field_comes_back(
 ) -> None:
     link = b"" if kind == FILE else linkname
     member = Member(name, kind, mode, *ids, mtime=mtime, linkname=link, xattrs=tuple(sorted(attributes.items())))
-    content = encode(member)
+    content = encode_header(member)
     assert len(content) % 512 == 0
-    assert content == encode(member)
+    assert content == encode_header(member)
     entry = TarStream(Bytes(content + END)).next()
     assert entry is not None
     assert (entry.name, entry.type, entry.mode, entry.uid, entry.gid) == (name, kind, mode, *ids)
@@ -67,11 +67,11 @@ def test_every_field_comes_back(
 
 
 def test_size_beyond_the_field() -> None:
-    content = encode(Member(b"big", FILE, size=9 << 30))
+    content = encode_header(Member(b"big", FILE, size=9 << 30))
     entry = TarStream(Bytes(content)).next()
     assert entry is not None
     assert entry.size == entry.stored == 9 << 30
 
 
 def test_plain_member_is_one_block() -> None:
-    assert len(encode(Member(b"etc/passwd", FILE, mode=0o644, mtime=1_600_000_000 * 10**9, size=100))) == 512
+    assert len(encode_header(Member(b"etc/passwd", FILE, mode=0o644, mtime=1_600_000_000 * 10**9, size=100))) == 512

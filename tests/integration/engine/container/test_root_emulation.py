@@ -35,7 +35,7 @@ class Upper:
             target = os.fsencode(path.readlink()) if path.is_symlink() else b""
             found = overrides.open_table(str(self.directory)).find(name.encode(), status, target)
         else:
-            found = overrides.read(str(path))
+            found = overrides.read_override(str(path))
         return "" if found is None else bytes(found).decode()
 
 
