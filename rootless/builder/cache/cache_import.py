@@ -64,6 +64,10 @@ class ImportedCaches:
                     step.log(f"the cache cannot be used: {e.message}")
         return None
 
+    def has(self, key: str) -> bool:
+        """Whether a cache has a record of the step with `key`."""
+        return any(key in source.records for source in self._sources)
+
 
 def _parse(text: str) -> tuple[str, str]:
     """(kind, where) of a --cache-from: "registry" and an image reference, or "local" and an OCI layout's directory.

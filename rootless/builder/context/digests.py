@@ -8,11 +8,13 @@ seconds.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
 import time
+from typing import NamedTuple
 
 from rootless.builder.context.context_files import FileNode, Match, walk
 from rootless.errors import InvalidInput
@@ -97,6 +99,33 @@ def file_digest(directory: int, name: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Seen(NamedTuple):
+    """What whoever has copied an entry knows of it. digest: SHA-256 of its bytes; attributes: those of
+    `kept_attributes`. None stands for what is not known."""
+
+    digest: str | None = None
+    attributes: dict[str, bytes] | None = None
+
+
+def kept_attributes(file: int | str) -> dict[str, bytes]:
+    """The extended attributes of a file that COPY --from keeps: a noted owner, capabilities. Raises OSError.
+
+    file: an fd (not one of O_PATH), or a path, of which a link at the end is not followed.
+    """
+    from rootless.storage.owners import overrides
+
+    follow = isinstance(file, int)
+    found = {}
+    try:
+        for name in os.listxattr(file, follow_symlinks=follow):
+            if name in (overrides.ATTRIBUTE, "security.capability"):
+                found[name] = os.getxattr(file, name, follow_symlinks=follow)
+    except OSError as e:
+        if e.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA):
+            raise
+    return found
+
+
 class Content:
     """Collects the digest of what several sources mean.
 
@@ -116,12 +145,12 @@ class Content:
 
     def add(self, root: int, match: Match, exclusions: Exclusions) -> None:
         """Add to the digest what `match` means below `root` (fd)."""
-        self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
+        self.begin(match)
         if match.is_directory:
             skip, may_hold = exclusions.below(match)
             for node in walk(root, match.path, skip, may_hold=may_hold):
                 if not node.is_implied:
-                    self._node(node)
+                    self.node(node)
         else:
             self._single(root, match)
 
@@ -132,13 +161,16 @@ class Content:
         fd = open_in_root(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            self._node(FileNode("", fd, name, status))
+            self.node(FileNode("", fd, name, status))
         finally:
             os.close(fd)
 
-    def _node(self, node: FileNode) -> None:
-        from rootless.storage.owners import overrides
+    def begin(self, match: Match) -> None:
+        """Add the name of `match`, whose files come next, by `node`."""
+        self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
 
+    def node(self, node: FileNode, seen: Seen | None = None) -> None:
+        """Add one entry. seen: what is known of it; what is not is read."""
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
         what: list[object] = [node.path, kind, status.st_mode & 0o7777]
@@ -147,13 +179,16 @@ class Content:
         if self._owned:
             what += [status.st_uid, status.st_gid]
             if kind in (stat.S_IFREG, stat.S_IFDIR):
-                path = f"/proc/self/fd/{node.parent}/{node.name}"
-                for attribute in sorted(os.listxattr(path, follow_symlinks=False)):
-                    if attribute == overrides.ATTRIBUTE or attribute == "security.capability":
-                        what.append([attribute, os.getxattr(path, attribute, follow_symlinks=False).hex()])
+                attributes = seen.attributes if seen is not None else None
+                if attributes is None:
+                    attributes = kept_attributes(f"/proc/self/fd/{node.parent}/{node.name}")
+                what += [[name, attributes[name].hex()] for name in sorted(attributes)]
         if kind == stat.S_IFREG:
             first = self._links.setdefault((status.st_dev, status.st_ino), node.path)
-            what.append(self._known.digest(node) if first == node.path else ["link", first])
+            if first != node.path:
+                what.append(["link", first])
+            else:
+                what.append(seen.digest if seen is not None and seen.digest else self._known.digest(node))
         elif kind == stat.S_IFLNK:
             what.append(os.readlink(node.name, dir_fd=node.parent))
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):

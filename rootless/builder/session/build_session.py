@@ -19,7 +19,7 @@ from rootless.storage.store.step_records import BuildCache, CacheRecord, StepLay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import TypeVar
 
@@ -39,6 +39,9 @@ class RecordSource(Protocol):
 
     def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
         """The record of the step with this key, once the layers that it names are in the store; None without one."""
+
+    def has(self, key: str) -> bool:
+        """Whether there is a record with this key. Nothing is fetched."""
 
 
 class BuildSession:
@@ -229,6 +232,11 @@ class StepRun(NamedTuple):
         """The time, in seconds, that what has no time of its own gets."""
         return self.state.moment if self.session.latest is None else self.session.latest
 
+    @property
+    def _may_use_cache(self) -> bool:
+        options = self.session.options
+        return not options.no_cache and self.stage not in options.no_cache_filter
+
     def find(self, key: str) -> CacheRecord | None:
         """The record with `key`, where the step was carried out before and its layers are still in the store.
 
@@ -237,7 +245,7 @@ class StepRun(NamedTuple):
         """
         session = self.session
         record = None
-        if not session.options.no_cache and self.stage not in session.options.no_cache_filter:
+        if self._may_use_cache:
             record = session.cache.find(key)
             if record is not None and not all(session.store.layers.has(chain) for chain in record.chains):
                 record = None
@@ -247,12 +255,27 @@ class StepRun(NamedTuple):
             session.workers.prepare()
         return record
 
-    def remember(self, key: str, result: StepResult) -> CacheRecord:
-        """Write the record of this step, which was carried out, into the cache under `key`, and return it."""
+    def knows(self, key: str) -> bool:
+        """Whether there is a record with `key`, here or in a cache of --cache-from. No layer is fetched for it."""
+        session = self.session
+        if not self._may_use_cache:
+            return False
+        return session.cache.has(key) or (session.imported is not None and session.imported.has(key))
+
+    def remember(self, key: str, result: StepResult, others: Sequence[str] = ()) -> CacheRecord:
+        """Write the record of this step, which was carried out, into the cache under `key`, and return it.
+
+        others: further keys of the same result. Their records are used too, but no bytes are counted for them.
+        """
         layer, now = result.layer, time.time()
         chains = (*self.state.chain_ids, layer.chain_id) if layer is not None else tuple(self.state.chain_ids)
         record = CacheRecord(key, layer, chains, result.moment, result.size, self.created_by, now, now)
         self.session.cache.put(record)
+        for each in others:
+            other = record._replace(key=each, size=0)
+            self.session.cache.put(other)
+            with self.session.lock:
+                self.session.used[each] = other, self.state.grown("", layer, 0).layers
         return record
 
     def after(self, record: CacheRecord) -> BuildState:

@@ -12,7 +12,7 @@ from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps.config_steps import working_directory
 from rootless.builder.steps.taking import TakenSources, take_sources
-from rootless.builder.worker.step_jobs import CopyJob, DigestJob, NewDirectory
+from rootless.builder.worker.step_jobs import CopyAnswer, CopyJob, DigestJob, NewDirectory
 from rootless.errors import UsageError
 
 TYPE_CHECKING = False
@@ -72,28 +72,41 @@ def place_files(run: StepRun, taken: TakenSources, placement: Placement, began: 
     what was hashed may not be what was copied, and a key for other content would poison later builds.
     """
     session = run.session
-    keys = [_key(run, placement, taken.facts)]
-    record = run.find(keys[0])
-    if record is None and taken.trees:
+    key = _key(run, placement, taken.facts)
+    record = run.find(key)
+    if record is None and taken.trees and run.knows(_key_without_content(run, placement, taken)):
         # The stage that is copied from has changed, but perhaps not the files that are copied. Their digest costs a
-        # mount and a reading, so it is asked for only where the cheap key has failed
-        keys.append(_key(run, placement, [_content(session, taken), taken.other_facts]))
-        record = run.find(keys[1])
+        # mount and a reading. So it is asked for only where the cheap key has failed, and where this step was carried
+        # out before: else the copy itself makes the digest
+        record = run.find(_key_of_content(run, placement, taken, _content(session, taken)))
         if record is not None:
-            session.cache.put(record._replace(key=keys[0]))
+            record = record._replace(key=key)
+            session.cache.put(record)
     if record is not None:
         run.progress.cached()
         return run.after(record)
-    result, changed = _place(run, taken, placement)
+    result, answer = _place(run, taken, placement)
     run.progress.done()
-    if changed >= began:
+    if taken.is_changeable and answer.changed >= began:
         # Somebody writes to the context meanwhile, and the key may be that of other content
         moment = placement.moment if session.latest is None else session.latest
         return run.state.grown(run.created_by, result.layer, moment)
-    for each in keys:
-        record = run.remember(each, result)
-    assert record is not None
-    return run.after(record)
+    others = []
+    if taken.trees:
+        others = [
+            _key_of_content(run, placement, taken, answer.digest),
+            _key_without_content(run, placement, taken),
+        ]
+    return run.after(run.remember(key, result, others))
+
+
+def _key_of_content(run: StepRun, placement: Placement, taken: TakenSources, digest: str) -> str:
+    return _key(run, placement, [digest, taken.other_facts])
+
+
+def _key_without_content(run: StepRun, placement: Placement, taken: TakenSources) -> str:
+    """The key of a record that says only that this step was carried out before, with whatever content."""
+    return _key(run, placement, ["any content", taken.other_facts])
 
 
 def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
@@ -117,9 +130,8 @@ def _content(session: BuildSession, taken: TakenSources) -> str:
     return session.on_worker(lambda worker: worker.call(job, taken.fds))
 
 
-def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[StepResult, int]:
-    """Have a worker place the files. Returns the result, and the latest ctime (ns) of a file that was read and may
-    change; 0 where none may."""
+def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[StepResult, CopyAnswer]:
+    """Have a worker place the files. Returns the result and the worker's answer."""
     session = run.session
     directory = session.make_directory("rootfs")
     rootfs = session.plan(run.state, directory)
@@ -132,6 +144,7 @@ def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[Ste
     job.chmod = placement.chmod
     job.is_owned = placement.is_owned
     job.keeps_set_id = placement.keeps_set_id
+    job.with_digest = bool(taken.trees)
     job.timestamp = placement.moment if session.latest is None else session.latest
     job.latest = session.latest
     answer = session.on_worker(lambda worker: worker.call(job, taken.fds))
@@ -142,7 +155,7 @@ def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[Ste
     made = session.commit(rootfs)
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
-    return StepResult(layer, size, placement.moment), answer.changed if taken.is_changeable else 0
+    return StepResult(layer, size, placement.moment), answer
 
 
 def _destination(state: BuildState, text: str) -> str:

@@ -92,6 +92,7 @@ def _matches(root: int, item: TakenFiles, exclusions: Exclusions) -> list[Match]
 
 
 def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
+    from rootless.builder.context.digests import Content, Known
     from rootless.builder.dockerfile.modes import parse_chmod
     from rootless.builder.worker.placing import Placer, Rules
 
@@ -105,7 +106,8 @@ def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
         single=job.id_map.kind == "single",
         table=job.directory,
     )
-    placer = Placer(root, rules)
+    content = Content(Known(None), owned=True) if job.with_digest else None
+    placer = Placer(root, rules, content)
     archives: list[tuple[int, str]] = []
     unmatched: list[str] = []
     for item in job.items:
@@ -125,7 +127,8 @@ def _place(root: int, roots: list[int], job: CopyJob) -> CopyAnswer:
         from rootless.builder.worker.unpacking import unpack
 
         skipped += unpack(root, archives, rules)
-    return CopyAnswer(skipped, placer.latest_change, unmatched)
+    digest = "" if content is None else content.hexdigest()
+    return CopyAnswer(skipped, placer.latest_change, digest, unmatched)
 
 
 def _place_files(

@@ -8,19 +8,23 @@ chroot (openat2(2), RESOLVE_IN_ROOT), and below it every directory is opened by 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from typing import NamedTuple
 
 from rootless.builder.context.context_files import DIRECTORY, FileNode, Match, walk
+from rootless.builder.context.digests import Seen, kept_attributes
 from rootless.errors import InvalidInput
+from rootless.host.answer import write_all
 from rootless.kernel.files import chmod_special, open_in_root, open_special
-from rootless.storage.files.tree_copy import copy_content, drop_acl
+from rootless.storage.files.tree_copy import CAPABILITY, DEFAULT_ACL, copy_content, drop_acl
 from rootless.storage.owners import overrides
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Skip
+    from rootless.builder.context.digests import Content
     from rootless.builder.context.ignore import Exclusions
     from rootless.builder.dockerfile.modes import Change
 
@@ -31,7 +35,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES, errno.ENODATA)
 _LINKS = 40  # as many links as the kernel follows in one path (path_resolution(7))
-_KEPT = ("security.capability",)  # the extended attributes that COPY --from keeps
+_SMALL = 1 << 16  # bytes
+_PAGE = 4096  # bytes: no file system has smaller holes
 
 
 class Rules(NamedTuple):
@@ -56,15 +61,27 @@ class Rules(NamedTuple):
 
 
 class _Spot(NamedTuple):
-    """A name in the tree: the fd of its directory, that directory's path, the name."""
+    """A name in the tree: the fd of its directory, that directory's path, the name.
+
+    is_bare: the directory has no default access control list, which a new file in it would inherit.
+    """
 
     directory: int
     where: str
     name: str
+    is_bare: bool = False
 
     @property
     def path(self) -> str:
         return f"{self.where}/{self.name}"
+
+
+class _Given(NamedTuple):
+    """What a copy gets: owner, mode, and the extended attributes of its source that count."""
+
+    owner: tuple[int, int]
+    mode: int
+    attributes: dict[str, bytes]
 
 
 class _TreeCopy:
@@ -86,13 +103,16 @@ class _TreeCopy:
 class Placer:
     """Writes files below `root`, an fd of the merged tree. `finish` has to be called at the end.
 
+    content: collects the digest of what is copied, so that nobody has to read the files once more for it; None without.
     skipped: number of special files that could not be made; latest_change: the latest ctime (ns) of a file that was
     read.
     """
 
-    def __init__(self, root: int, rules: Rules) -> None:
+    def __init__(self, root: int, rules: Rules, content: Content | None = None) -> None:
         self._root = root
         self._rules = rules
+        self._content = content
+        self._seen = Seen()
         self._before: dict[str, tuple[int, int]] = {}
         self._set: list[tuple[str, int]] = []
         self._links: dict[tuple[int, int], tuple[str, str]] = {}
@@ -192,6 +212,8 @@ class Placer:
 
         parents: --parents, the directories of the source's path are made too. Raises InvalidInput, OSError.
         """
+        if self._content is not None:
+            self._content.begin(match)
         if parents:
             self._parents(source, match, destination)
             destination = f"{destination.rstrip('/')}/{match.under}" if match.under else destination
@@ -201,8 +223,9 @@ class Placer:
             return
         parent, _, name = match.path.rpartition("/")
         with _Opened(open_in_root(source, parent or "/", os.O_RDONLY | os.O_DIRECTORY)) as directory:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            self.file(FileNode("", directory, name, status), destination, match.name)
+            node = FileNode("", directory, name, os.stat(name, dir_fd=directory, follow_symlinks=False))
+            self.file(node, destination, match.name)
+            self._note_content(node)
 
     def file(self, node: FileNode, destination: str, name: str) -> None:
         """Copy one file to `destination`: into it when it ends with a slash or is a directory, else to that name."""
@@ -252,6 +275,7 @@ class Placer:
         with self._open(top) as first:
             self._keep_time(top, first)
         directory = open_in_root(self._root, top or "/", os.O_RDONLY | os.O_DIRECTORY)
+        is_bare = not _has_default_acl(directory)
         try:
             for node in walk(source, path, skip, may_hold=may_hold):
                 if node.is_implied:
@@ -263,12 +287,14 @@ class Placer:
                     os.close(directory)
                     directory = open_in_root(self._root, f"{top}/{parent}", os.O_RDONLY | os.O_DIRECTORY)
                     opened = parent
+                    is_bare = not _has_default_acl(directory)
                 where = f"{top}/{parent}".rstrip("/")
                 if stat.S_ISDIR(node.status.st_mode):
                     self._subdirectory(node, directory, where)
                     tree.made.add(node.path)
                 else:
-                    self._entry(node, _Spot(directory, where, node.name))
+                    self._entry(node, _Spot(directory, where, node.name, is_bare))
+                self._note_content(node)
         finally:
             os.close(directory)
 
@@ -323,13 +349,21 @@ class Placer:
                 os.close(made)
         self._set.append((f"{where}/{name}", self._time(status)))
 
+    def _note_content(self, node: FileNode) -> None:
+        if self._content is not None:
+            self._content.node(node, self._seen)
+
     # Single entries
 
     def _entry(self, node: FileNode, spot: _Spot) -> None:
-        self._clear(spot, node.name)
+        self._seen = Seen()
         status = node.status
         kind = stat.S_IFMT(status.st_mode)
         self.latest_change = max(self.latest_change, status.st_ctime_ns)
+        if kind == stat.S_IFREG and status.st_nlink < 2:
+            self._regular(node, spot)
+            return
+        self._clear(spot, node.name)
         if kind == stat.S_IFREG:
             if not self._linked(status, spot):
                 self._regular(node, spot)
@@ -383,17 +417,45 @@ class Placer:
             # The user may change the context meanwhile: what counts is what was opened, not what the walk saw
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidInput(f"'{node.name}' is no regular file any more")
-            write = os.open(spot.name, _NEW, 0o600, dir_fd=spot.directory)
+            given = self._given(read, status)
             try:
-                copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
-                drop_acl(write)
-                self._attributes(read, write, status)
+                write = os.open(spot.name, _NEW, given.mode & 0o777, dir_fd=spot.directory)
+            except FileExistsError:
+                self._clear(spot, node.name)
+                write = os.open(spot.name, _NEW, given.mode & 0o777, dir_fd=spot.directory)
+            try:
+                digest = self._copy_content(read, write, status)
+                if not spot.is_bare:
+                    drop_acl(write)
+                self._give(write, given, stat.S_IFREG)
                 time = self._time(status)
                 os.utime(write, ns=(time, time))
             finally:
                 os.close(write)
         finally:
             os.close(read)
+        self._seen = Seen(digest, given.attributes)
+
+    def _copy_content(self, read: int, write: int, status: os.stat_result) -> str | None:
+        """Copy a file's bytes. Returns their SHA-256 where the content is collected, else None."""
+        size = status.st_size
+        is_sparse = status.st_blocks * 512 < size
+        if size <= (_PAGE if is_sparse else _SMALL):
+            # A read and a write of so few bytes cost less than asking the file system to share or copy them
+            piece = content = os.read(read, _SMALL + 1)
+            while piece and len(content) <= _SMALL:
+                piece = os.read(read, _SMALL + 1 - len(content))
+                content += piece
+            if len(content) <= _SMALL:
+                if content:
+                    write_all(write, content)
+                return None if self._content is None else hashlib.sha256(content).hexdigest()
+        copy_content(read, write, size, sparse=is_sparse)
+        if self._content is None:
+            return None
+        os.lseek(read, 0, os.SEEK_SET)
+        with open(read, "rb", buffering=0, closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self, directory: str, name: str, content: bytes, *, mode: int) -> None:
         """Write a file whose content the Dockerfile holds. directory: its path in the tree, which is there."""
@@ -424,15 +486,26 @@ class Placer:
         return (override.uid, override.gid) if override is not None else (status.st_uid, status.st_gid)
 
     def _attributes(self, read: int, write: int, status: os.stat_result) -> None:
-        override = overrides.read_override(read) if self._rules.is_owned else None
+        given = self._given(read, status)
+        self._give(write, given, stat.S_IFMT(status.st_mode))
+        self._seen = Seen(None, given.attributes)
+
+    def _given(self, read: int, status: os.stat_result) -> _Given:
+        """What the copy of the open file or directory `read` gets."""
+        attributes = kept_attributes(read) if self._rules.is_owned else {}
+        noted = attributes.get(overrides.ATTRIBUTE)
+        override = overrides.parse_override(noted) if noted is not None else None
         mode = self._mode(status) if override is None else override.mode_now(status.st_mode)
         if self._rules.chmod is not None:
             mode = self._rules.chmod(mode, stat.S_ISDIR(status.st_mode))
-        self._own(write, self._owner(status, override), mode, stat.S_IFMT(status.st_mode))
-        if self._rules.is_owned:
-            for attribute in _KEPT:
+        return _Given(self._owner(status, override), mode, attributes)
+
+    def _give(self, write: int, given: _Given, kind: int) -> None:
+        self._own(write, given.owner, given.mode, kind)
+        for name, value in given.attributes.items():
+            if name == CAPABILITY:
                 try:
-                    os.setxattr(write, attribute, os.getxattr(read, attribute))
+                    os.setxattr(write, name, value)
                 except OSError as e:
                     if e.errno not in _NO_XATTR:
                         raise
@@ -455,6 +528,8 @@ class Placer:
                 os.fchmod(fd, overrides.on_disk(mode, kind))
                 return
             _chown(fd, owner)
+        elif mode == stat.S_IMODE(status.st_mode) and not self._rules.single:
+            return
         if self._rules.single:
             overrides.write_override(fd, None)
         os.fchmod(fd, mode)
@@ -529,6 +604,16 @@ class _Opened:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+
+def _has_default_acl(directory: int) -> bool:
+    try:
+        os.getxattr(directory, DEFAULT_ACL)
+    except OSError as e:
+        if e.errno not in _NO_XATTR:
+            raise
+        return False
+    return True
 
 
 def _chown(fd: int, owner: tuple[int, int]) -> None:

@@ -314,12 +314,13 @@ class CopyJob:
     The fds that come with the job are the first roots that items name by position; the mounted `trees` are the next
     ones. owner: (uid, gid) of --chown; chmod: text of --chmod; is_owned: files keep their owners; keeps_set_id: files
     that do not keep them have their set-id bits all the same; timestamp: seconds, for what has no time of its own;
-    latest: no time becomes later than these seconds.
+    latest: no time becomes later than these seconds; with_digest: the answer says what a DigestJob of the same items
+    would say.
     """
 
     __slots__ = (
         "chmod", "directory", "id_map", "into", "is_owned", "items", "keeps_set_id", "latest", "owner", "rootfs",
-        "timestamp", "trees",
+        "timestamp", "trees", "with_digest",
     )  # fmt: skip
     operation: ClassVar[str] = "copy"
 
@@ -336,6 +337,7 @@ class CopyJob:
         self.keeps_set_id = False
         self.timestamp = 0
         self.latest: int | None = None
+        self.with_digest = False
 
     def to_json(self) -> dict[str, object]:
         """The job as the payload of a message."""
@@ -350,6 +352,7 @@ class CopyJob:
             "chmod": self.chmod,
             "is_owned": self.is_owned,
             "keeps_set_id": self.keeps_set_id,
+            "with_digest": self.with_digest,
             "timestamp": self.timestamp,
             **({"latest": self.latest} if self.latest is not None else {}),
         }
@@ -367,6 +370,7 @@ class CopyJob:
         job.chmod = fields.text("chmod")
         job.is_owned = fields.flag("is_owned")
         job.keeps_set_id = fields.flag("keeps_set_id")
+        job.with_digest = fields.flag("with_digest")
         job.timestamp = fields.integer("timestamp")
         job.latest = fields.integer("latest") if fields.has("latest") else None
         return job
@@ -379,25 +383,34 @@ class CopyJob:
 class CopyAnswer:
     """What a copy has met.
 
-    skipped: number of special files that could not be made; changed: latest ctime (ns) read; unmatched: the sources of
-    items whose patterns match nothing.
+    skipped: number of special files that could not be made; changed: latest ctime (ns) read; digest: of what was
+    copied, 64 hexadecimal digits, "" where the job does not ask for it; unmatched: the sources of items whose patterns
+    match nothing.
     """
 
-    __slots__ = ("changed", "skipped", "unmatched")
+    __slots__ = ("changed", "digest", "skipped", "unmatched")
 
-    def __init__(self, skipped: int, changed: int, unmatched: Sequence[str] = ()) -> None:
+    def __init__(self, skipped: int, changed: int, digest: str = "", unmatched: Sequence[str] = ()) -> None:
         self.skipped = skipped
         self.changed = changed
+        self.digest = digest
         self.unmatched = list(unmatched)
 
     def to_json(self) -> dict[str, object]:
         """The answer as the payload of a message."""
-        return {"skipped": self.skipped, "changed": self.changed, "unmatched": self.unmatched}
+        return {
+            "skipped": self.skipped,
+            "changed": self.changed,
+            "digest": self.digest,
+            "unmatched": self.unmatched,
+        }
 
     @classmethod
     def from_json(cls, fields: Fields) -> CopyAnswer:
         """The reverse of `to_json`. Raises InvalidInput."""
-        return cls(fields.integer("skipped"), fields.integer("changed"), fields.texts("unmatched"))
+        return cls(
+            fields.integer("skipped"), fields.integer("changed"), fields.text("digest"), fields.texts("unmatched")
+        )
 
 
 class DigestJob:

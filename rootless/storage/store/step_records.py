@@ -78,6 +78,10 @@ class BuildCache:
                 pass  # the time decides only what is pruned first
         return record
 
+    def has(self, key: str) -> bool:
+        """Whether there is a record of `key`, whatever became of its layers."""
+        return os.path.exists(self._path(key))
+
     def put(self, record: CacheRecord) -> None:
         """Write a record whose layers are all here. Raises HostLimit."""
         document = {
