@@ -388,7 +388,9 @@ class _Agent:
         self._send({"pid": self._pid})
 
     def _seed(self, rootfs: str) -> None:
-        if not self._spec.plan.seed_volumes:
+        """Fill volumes, and add the user's line to the passwd file, before the runtime mounts anything on the root."""
+        login = self._spec.plan.login
+        if not self._spec.plan.seed_volumes and login is None:
             return
         from rootless.runtime.operations.base import RootContext
         from rootless.runtime.operations.seed import SeedVolume
@@ -397,6 +399,10 @@ class _Agent:
         context.root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for seed in self._spec.plan.seed_volumes:
             SeedVolume(seed.source, seed.target).apply(context)
+        if login is not None:
+            from rootless.runtime.operations.passwd_line import AddLogin
+
+            AddLogin(login).apply(context)
         os.close(context.root_fd)
 
     def _serve(self) -> None:

@@ -193,7 +193,11 @@ def launch_container(
         if spec.plan.seed_volumes:
             from rootless.runtime.operations.seed import SeedVolume
 
-            wanted.extra = [SeedVolume(seed.source, seed.target) for seed in spec.plan.seed_volumes]
+            wanted.extra += [SeedVolume(seed.source, seed.target) for seed in spec.plan.seed_volumes]
+        if spec.plan.login is not None:
+            from rootless.runtime.operations.passwd_line import AddLogin
+
+            wanted.extra.append(AddLogin(spec.plan.login))
         wanted.streams = ProcessStreams(stdio)
         wanted.join_cgroup = join_cgroup
         wanted.on_namespaces = on_namespaces

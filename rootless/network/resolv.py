@@ -154,22 +154,31 @@ def hosts_file(
     HostLimit for a host-gateway that does not exist.
     """
     text = _LOOPBACK_HOSTS
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     if mode.uses_host_names:
         text = read_text(HOST_HOSTS) or _LOOPBACK_HOSTS
         if not text.endswith("\n"):
             text += "\n"
+        if hostname and not _has_name(text, hostname):
+            # Debian's address for the own name of a host without a fixed address. Programs look their own name up, and
+            # with --hostname it is one that the host's file does not have.
+            text += f"127.0.1.1\t{names}\n"
     elif mode.helper is not None:
         gateway = gateway or addresses.host_address()
         if gateway:
             text += f"{gateway}\thost.docker.internal host.containers.internal\n"
     if hostname and not mode.uses_host_names:
         own = addresses.CONTAINER if mode.helper is not None else "127.0.0.1"
-        names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
         text += f"{own}\t{names}\n"
     added = [add_host(value) for value in extra]
     for name, address in added:
         text += f"{_host_gateway(mode, gateway) if address == 'host-gateway' else address}\t{name}\n"
     return text
+
+
+def _has_name(hosts: str, name: str) -> bool:
+    """Whether a line of a hosts file gives `name` an address."""
+    return any(name in line.partition("#")[0].split()[1:] for line in hosts.splitlines())
 
 
 def add_host(value: str) -> tuple[str, str]:

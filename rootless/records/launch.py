@@ -226,6 +226,32 @@ class VolumeSeed:
         return cls(fields.text("source"), fields.text("target"))
 
 
+class LoginEntry:
+    """The user who gets a line in the container's /etc/passwd, and his group one in /etc/group, if none has his ids.
+
+    name: of both; home: his home directory.
+    """
+
+    __slots__ = ("gid", "home", "name", "uid")
+
+    def __init__(self, name: str, uid: int, gid: int, home: str) -> None:
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        self.home = home
+
+    def to_json(self) -> dict[str, object]:
+        """The member "login" of launch.json."""
+        return {"name": self.name, "uid": self.uid, "gid": self.gid, "home": self.home}
+
+    @classmethod
+    def from_json(cls, fields: Fields | None) -> LoginEntry | None:
+        """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
+        if fields is None:
+            return None
+        return cls(fields.text("name"), fields.integer("uid"), fields.integer("gid"), fields.text("home"))
+
+
 class SeccompListener:
     """`listenerPath` and `listenerMetadata` of a seccomp profile: the agent that answers the calls of SCMP_ACT_NOTIFY.
 
@@ -298,6 +324,7 @@ class LaunchPlan:
         "joined_user",
         "keep_groups",
         "log",
+        "login",
         "name",
         "network",
         "open_stdin",
@@ -328,6 +355,7 @@ class LaunchPlan:
         self.outer_map: IdMap | None = None
         self.network = NetworkPlan()
         self.seed_volumes: list[VolumeSeed] = []
+        self.login: LoginEntry | None = None
         self.seccomp_bpf: str | None = None
         self.seccomp_flags = 0
         self.seccomp_listener: SeccompListener | None = None
@@ -375,6 +403,7 @@ class LaunchPlan:
             "outer_map": None if self.outer_map is None else self.outer_map.to_json(),
             "network": self.network.to_json(),
             "seed_volumes": [seed.to_json() for seed in self.seed_volumes],
+            "login": None if self.login is None else self.login.to_json(),
             "seccomp_bpf": self.seccomp_bpf,
             "seccomp_flags": self.seccomp_flags,
             "seccomp_listener": None if self.seccomp_listener is None else self.seccomp_listener.to_json(),
@@ -415,6 +444,7 @@ class LaunchPlan:
         plan.outer_map = None if outer_map is None else IdMap.from_fields(outer_map)
         plan.network = NetworkPlan.from_json(fields.member("network"))
         plan.seed_volumes = [VolumeSeed.from_json(seed) for seed in fields.objects("seed_volumes")]
+        plan.login = LoginEntry.from_json(fields.member("login"))
         plan.seccomp_bpf = fields.optional_text("seccomp_bpf")
         plan.seccomp_flags = fields.integer("seccomp_flags", 0)
         plan.seccomp_listener = SeccompListener.from_json(fields.member("seccomp_listener"))

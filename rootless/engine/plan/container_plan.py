@@ -8,13 +8,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootless.engine.plan import launchfile, networking
-from rootless.engine.plan.bundle import BundleConfig, BundleFacts, make_config
+from rootless.engine.plan.bundle import BundleConfig, BundleFacts, make_config, working_directory
 from rootless.engine.plan.environment import split_env
 from rootless.engine.types import ImageDefaults
 from rootless.errors import HostLimit, UsageError
 from rootless.records.container import ContainerRecord, RecordedNetwork
 from rootless.records.container_options import ContainerOptions
-from rootless.records.launch import CgroupPlan, EventsPlan, LaunchPlan, NetworkPlan, RemovePlan, SeccompListener
+from rootless.records.launch import (
+    CgroupPlan,
+    EventsPlan,
+    LaunchPlan,
+    LoginEntry,
+    NetworkPlan,
+    RemovePlan,
+    SeccompListener,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from rootless.engine.plan.bundle import NamespaceChoice, ResolvedMount
     from rootless.engine.plan.identity import Identity
     from rootless.engine.plan.networking import Network
+    from rootless.engine.plan.users import Account
     from rootless.engine.settings import Settings
     from rootless.host.cgroups import Delegation
     from rootless.records.container import RecordedMount
@@ -196,7 +205,7 @@ def plan(options: ContainerOptions, image: ImageFacts, facts: ContainerFacts, se
     planned.config = _config(planned, image.defaults)
     cgroup = _cgroup(planned, settings)
     _fill_record(planned, image, settings)
-    _fill_launch(planned, settings)
+    _fill_launch(planned, image, settings)
     planned.launch.cgroup = cgroup
     planned.warnings = [warning for warning in planned.warnings if warning]
     return planned
@@ -209,7 +218,7 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
         directory=facts.joins.names_directory or facts.places.directory,
         hostname=planned.hostname if facts.joins.namespaces.uts == "private" else "",
         id_map=facts.identity.id_map,
-        account=facts.identity.account,
+        account=_account(options, facts, image),
         namespaces=facts.joins.namespaces,
         mounts=facts.mounts.resolved,
         devices=process.devices,
@@ -228,6 +237,18 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
     if process.runtime and process.profile is not None:
         config.seccomp = process.profile.to_json()
     return config
+
+
+def _account(options: ContainerOptions, facts: ContainerFacts, image: ImageDefaults) -> Account:
+    """The account of the container's process.
+
+    The caller, where the image does not know him, is at home in the working directory, as with podman. That is often a
+    directory of his, while `/` is one in which he may write nothing.
+    """
+    account = facts.identity.account
+    if not facts.identity.login_name:
+        return account
+    return account._replace(home=working_directory(options.workdir, image.working_dir))
 
 
 def _cgroup(planned: ContainerPlan, settings: Settings) -> CgroupPlan:
@@ -279,7 +300,7 @@ def _fill_record(planned: ContainerPlan, image: ImageFacts, settings: Settings) 
     record.default_home = not any(name == "HOME" for name, _ in (*split_env(defaults.env), *facts.process.env))
 
 
-def _fill_launch(planned: ContainerPlan, settings: Settings) -> None:
+def _fill_launch(planned: ContainerPlan, image: ImageFacts, settings: Settings) -> None:
     options, facts, record, launch = planned.options, planned.facts, planned.record, planned.launch
     process, places = facts.process, facts.places
     launch.name = record.name
@@ -290,6 +311,9 @@ def _fill_launch(planned: ContainerPlan, settings: Settings) -> None:
     launch.network = NetworkPlan(facts.network.mode, list(facts.network.ports), list(options.dns))
     launch.network.options = list(facts.network.options)
     launch.seed_volumes = list(facts.mounts.seeds)
+    if facts.identity.login_name:
+        account = _account(options, facts, image.defaults)
+        launch.login = LoginEntry(facts.identity.login_name, account.uid, account.gid, account.home)
     if not process.runtime and process.profile is not None:
         launch.seccomp_bpf = process.filter_path
         launch.seccomp_flags, launch.seccomp_listener = seccomp_extras(process.profile)

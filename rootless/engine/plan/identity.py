@@ -17,12 +17,14 @@ from rootless.records.id_map import IdMap
 class Identity(NamedTuple):
     """The id map of a container and the account of its first process.
 
-    warnings: one line each about ids that the container cannot have.
+    warnings: one line each about ids that the container cannot have; login_name: the caller's, where he is the account
+    and the image's passwd file does not know him; "" otherwise.
     """
 
     id_map: IdMap
     account: Account
     warnings: tuple[str, ...] = ()
+    login_name: str = ""
 
 
 def identify(
@@ -54,7 +56,8 @@ def identify(
     if custom:
         return Identity(custom_map(options.uidmap, options.gidmap, ids, uid, gid), account)
     if mode == "keep-id" or _means_the_caller(options):
-        return Identity(keep_id_map(ids, uid, gid, *keep), account)
+        id_map = keep_id_map(ids, uid, gid, *keep)
+        return Identity(id_map, account, login_name=_login_name(id_map, account))
     if mode == "nomap":
         return Identity(nomap_map(ids, uid, gid), account)
     return Identity(own, account)
@@ -89,7 +92,24 @@ def _with_one_id(mode: str, account: Account, *, custom: bool, options: Containe
         f"you have one id only: user {account.uid} of the container is you, and it can have no other users; "
         "`rootless doctor` tells how to get a range"
     )
-    return Identity(id_map, account, (warning,))
+    return Identity(id_map, account, (warning,), _login_name(id_map, account))
+
+
+def _login_name(id_map: IdMap, account: Account) -> str:
+    """The caller's name, if `account` is him and has none in the image.
+
+    A program asks for the name of its own uid (getpwuid(3)), and many fail without one: git, ssh, pip, Java.
+    """
+    if account.name is not None or id_map.to_host_uid(account.uid) != os.geteuid():
+        return ""
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "user"
+    # A name from a directory service may hold what would begin a new field or line of the file
+    return name if name.isprintable() and not set(name) & set(": #") else "user"
 
 
 def outer_map(own: IdMap, id_map: IdMap, runtime: str) -> IdMap | None:

@@ -107,6 +107,16 @@ def test_hosts_of_other_modes() -> None:
     )
 
 
+def test_the_host_network_with_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--network host --hostname box`: box was in no file, so that a program did not find its own name."""
+    monkeypatch.setattr(resolv, "read_text", lambda path: "127.0.0.1\tlocalhost\n127.0.1.1 machine m.lan # box\n")
+    host = recorded_mode("host")
+    assert hosts_file(hostname="box", mode=host).endswith("# box\n127.0.1.1\tbox\n")
+    assert hosts_file(hostname="box", domainname="lan", mode=host).endswith("127.0.1.1\tbox.lan box\n")
+    assert hosts_file(hostname="machine", mode=host).endswith("# box\n")
+    assert hosts_file(hostname="", mode=host).endswith("# box\n")
+
+
 def test_add_host() -> None:
     extra = ["db:10.0.0.1", "six=[fd00::1]", "h:host-gateway"]
     text = hosts_file(hostname="w", mode=recorded_mode("pasta"), extra=extra, gateway="1.2.3.4")

@@ -6,12 +6,24 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Runner, owns_range, require
+
+
+def wait_for_log(busybox: Runner, name: str) -> str:
+    for _ in range(100):
+        log = busybox("logs", name).stdout
+        if log.endswith("end\n"):
+            return log
+        time.sleep(0.1)
+    return log
+
 
 FUSE = ("--storage-driver", "fuse-overlayfs")
 KEEP = ("--userns=keep-id:uid=1234,gid=1235", "--network=none")
@@ -120,6 +132,52 @@ def test_what_is_large_is_not_copied(busybox: Runner, fuse: None, shared_root: P
     busybox("rmi", "large")
     layers = os.listdir(shared_root / "layers")
     assert all(name[:64] in layers for name in copies(shared_root))
+
+
+@pytest.mark.parametrize("options", [("--userns=keep-id",), ("-u", "4321:4321")], ids=["keep-id", "one-id"])
+def test_the_caller_has_a_name_and_a_home(busybox: Runner, options: tuple[str, ...], tmp_path: Path) -> None:
+    """Programs fail that find no entry for their uid: git, ssh, pip, Java. The files are not mounted over: useradd
+    replaces them by rename(2)."""
+    require((options[0] == "-u") != owns_range(), "one id is a case of users without a range, keep-id of the others")
+    tmp_path.chmod(0o755)
+    words = ("run", "--network=none", *options, "-v", f"{tmp_path}:/work", "-w", "/work")
+    script = 'id -un; id -gn; echo $HOME; awk -F: -v u=$(id -u) "\\$3 == u" /etc/passwd; touch ~/x; echo end'
+    uid = os.getuid() if options[0] != "-u" else 4321
+    own = pwd.getpwuid(os.getuid()).pw_name
+    own = f"user{uid}" if own == "root" else own  # the image has another user of that name
+    expected = [own, own, "/work", f"{own}:x:{uid}:{os.getgid() if options[0] != '-u' else 4321}::/work:/bin/sh", "end"]
+    busybox(*words, "--name", "named", "-d", "busybox", "sh", "-c", f"{script}; sleep 600")
+    try:
+        for _ in range(2):  # started again, it is not written twice
+            assert wait_for_log(busybox, "named").splitlines()[-5:] == expected
+            busybox("restart", "-t", "0", "named")
+        assert busybox("exec", "-u", own, "named", "sh", "-c", "echo $HOME").stdout == "/work\n"
+    finally:
+        busybox("rm", "-f", "named")
+    assert (tmp_path / "x").exists()
+    # HOME of the image or of the options stays, and a root without the files, or read-only, starts
+    assert busybox(*words, "--rm", "-e", "HOME=/h", "busybox", "sh", "-c", "echo $HOME").stdout == "/h\n"
+    assert busybox(*words, "--rm", "--read-only", "busybox", "id", "-un").stdout == f"{own}\n"
+    # a user whom the image knows keeps his home
+    named = busybox(
+        "run",
+        "--rm",
+        "--network=none",
+        *(options[:1] if options[0] != "-u" else ()),
+        "-u",
+        "0",
+        "busybox",
+        "sh",
+        "-c",
+        "echo $HOME",
+    )
+    assert named.stdout == "/root\n"
+
+
+def test_a_name_on_the_hosts_network(busybox: Runner) -> None:
+    words = ("run", "--rm", "--network=host", "--hostname", "box")
+    found = busybox(*words, "busybox", "sh", "-c", "hostname; grep -w box /etc/hosts").stdout.split()
+    assert found == ["box", "127.0.1.1", "box"]
 
 
 def rows(busybox: Runner) -> dict[str, dict[str, str]]:
