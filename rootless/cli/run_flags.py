@@ -120,7 +120,9 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
         "--mount", metavar="SPEC", help="Mount a bind, volume, tmpfs or image: type=...,source=...,target=..."
     ),
     value_option("--name", metavar="NAME", help="Name of the container"),
-    value_option("--network", "--net", metavar="MODE", help=list_choices(default_mark=" (default)")),
+    value_option(
+        "--network", "--net", metavar="MODE", help=f"{list_choices()} (default: the first program that works)"
+    ),
     switch_option("--no-healthcheck", help="Do not run the image's health check"),
     value_option(
         "--oom-score-adj", metavar="N", type=click.IntRange(-1000, 1000), help="Preference of the kernel's OOM killer"

@@ -101,15 +101,17 @@ def doctor(session: Session, format: str, quiet: bool) -> int:
 
 
 def _print_section(section: Section, *, quiet: bool) -> None:
-    probes = [probe for probe in section.probes if not (quiet and probe.works)]
+    probes = [probe for probe in section.probes if not (quiet and probe.works and not probe.flaw)]
     if quiet and not probes:
         return
     output.raw(output.colored(section.title, "bold", sys.stdout) + "\n")
     for probe in probes:
         word, color = ("works", "green") if probe.works else ("does not", "red")
+        if probe.flaw:
+            word, color = "flawed", "yellow"
         output.raw(f"  {output.colored(f'{word:<9}', color, sys.stdout)}")
         output.line(f"{probe.name}: {probe.detail}")
-        if not probe.works and probe.remedy:
+        if (probe.flaw or not probe.works) and probe.remedy:
             output.line(f"           remedy: {probe.remedy}")
     output.line(f"  → {section.verdict}")
 

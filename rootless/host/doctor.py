@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rootless.host.facts import find_helper, is_real_root
-from rootless.host.probes import TIMEOUT, probe
+from rootless.host.probes import probe
 from rootless.host.probes.result import Probe
-from rootless.host.probes.trial import attempt_probe
 from rootless.host.subid import MAP_PROGRAMS, default_id_map
 
 TYPE_CHECKING = False
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
 
         def probe(self, directory: str) -> Probe:
             """Try it for real, below `directory` where it needs files. Never raises for what the host lacks."""
+
+    class NetworkHelper(Candidate, Protocol):
+        """A network helper. speciality: what it is used for where another one is the usual one, "" for nothing."""
+
+        @property
+        def speciality(self) -> str: ...
 
     class StorageDriver(Candidate, Protocol):
         """A storage driver. program: the host program that it needs, "" for none."""
@@ -63,7 +68,11 @@ class Section:
 
 
 def run_probes(
-    data_directory: str, helpers: Sequence[Candidate], drivers: Sequence[StorageDriver], *, storage_driver: str = "auto"
+    data_directory: str,
+    helpers: Sequence[NetworkHelper],
+    drivers: Sequence[StorageDriver],
+    *,
+    storage_driver: str = "auto",
 ) -> list[Section]:
     """Run every probe (about 0.3 s) and sum them up.
 
@@ -117,11 +126,18 @@ def _layers(drivers: Sequence[StorageDriver], directory: str, wanted: str) -> Se
     return Section("image layers", [*tried, probe("reflink", directory)], verdict, is_usable=used is not None)
 
 
-def _network(helpers: Sequence[Candidate], directory: str) -> Section:
-    tried = [attempt_probe(helper.name, helper.probe, directory, TIMEOUT) for helper in helpers]
-    used = next((helper for helper, found in zip(helpers, tried, strict=True) if found.works), None)
-    verdict = "only --network=host and --network=none work" if used is None else _verdict(used)
-    return Section("network", [*tried, *(probe(name, directory) for name in ("tun", "low_ports"))], verdict)
+def _network(helpers: Sequence[NetworkHelper], directory: str) -> Section:
+    tried = [(helper, helper.probe(directory)) for helper in helpers]
+    working = sorted((one for one in tried if one[1].works), key=lambda one: bool(one[1].flaw))
+    verdict = "only --network=host and --network=none work"
+    if working:
+        used, found = working[0]
+        clauses = [_verdict(used), found.flaw]
+        if not used.speciality:
+            clauses += [f"{helper.name} for {helper.speciality}" for helper, _ in working[1:] if helper.speciality]
+        verdict = "; ".join(filter(None, clauses))
+    probes = [found for _, found in tried]
+    return Section("network", [*probes, *(probe(name, directory) for name in ("tun", "low_ports"))], verdict)
 
 
 def _verdict(used: Candidate) -> str:

@@ -31,6 +31,20 @@ def find_helper(name: str) -> str | None:
     return None
 
 
+def describe_file(path: str | None, *, with_times: bool = True) -> str:
+    """Which file `path` is now, as a text that changes with its replacement, content, owner and mode; "-" for none.
+
+    With a program's change time and not only its modification time: chmod and setcap, by which an administrator repairs
+    newuidmap, change only the former. with_times: False for a device, whose times may change with its use.
+    """
+    try:
+        status = os.stat(path or "")
+    except OSError:
+        return "-"
+    described = f"{path}:{status.st_dev}:{status.st_ino}:{status.st_mode}:{status.st_uid}:{status.st_gid}"
+    return f"{described}:{status.st_mtime_ns}:{status.st_ctime_ns}" if with_times else described
+
+
 def user_name(uid: int | None = None) -> str:
     """The login name of `uid` (default: the caller), or the number when the user database has no name for it."""
     import pwd

@@ -1,22 +1,30 @@
-"""Network interfaces by rtnetlink: find, move to another namespace, addresses, up. Which ones is decided elsewhere."""
+"""Network interfaces: find, move to another namespace, addresses, up, a default route; tap devices.
+
+Which ones is decided elsewhere.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
 
 _NETLINK_ROUTE = 0
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_SETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 19, 20, 22
+_RTM_NEWROUTE = 24
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE, _NLM_F_DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _IFLA_IFNAME, _IFLA_NET_NS_FD = 3, 28
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFA_F_PERMANENT, _SCOPE_GLOBAL, _IFF_UP = 0x80, 0, 1
+_RTA_OIF, _RTA_GATEWAY, _RTN_UNICAST, _RT_TABLE_MAIN, _RTPROT_BOOT = 4, 5, 1, 254, 3
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
 _BLOCK = 1 << 16
 
 
@@ -85,6 +93,13 @@ class Routing:
             body += _attribute(number, bytes.fromhex(value))
         self._ask(_RTM_NEWADDR, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL, body)
 
+    def set_default_route(self, index: int, gateway: str) -> None:
+        """Send what has no other route to `gateway`, an IPv4 address that interface `index` reaches."""
+        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _SCOPE_GLOBAL, _RTN_UNICAST, 0)
+        body += _attribute(_RTA_OIF, struct.pack("=I", index))
+        body += _attribute(_RTA_GATEWAY, socket.inet_aton(gateway))
+        self._ask(_RTM_NEWROUTE, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL, body)
+
     def _ask(self, kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]]:
         """Send one request and gather the answers. Raises OSError with the kernel's errno."""
         self._sequence += 1
@@ -105,6 +120,26 @@ class Routing:
                         raise OSError(code, os.strerror(code))
                     return answers
                 answers.append((answer, payload))
+
+
+def ipv4_address(address: str, prefix: int) -> Address:
+    """The value for `Routing.add` of an IPv4 address in dotted form."""
+    packed = socket.inet_aton(address).hex()
+    return Address(socket.AF_INET, prefix, {_IFA_ADDRESS: packed, _IFA_LOCAL: packed})
+
+
+def open_tap(name: str) -> int:
+    """Make the tap device `name` in this process's network namespace; it goes with the last copy of the returned fd.
+
+    Raises OSError: no /dev/net/tun, or no CAP_NET_ADMIN here.
+    """
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _attribute(number: int, value: bytes) -> bytes:

@@ -141,10 +141,8 @@ def _load_for_run() -> None:
     import rootless.runtime.process.launch
     import rootless.runtime.seccomp.filter_cache
     import rootless.storage.files.removal  # noqa: F401
-    from rootless.network.modes import HELPERS
     from rootless.storage.drivers import USUAL, find_driver
 
-    HELPERS[0].load()
     find_driver(USUAL)
 
 

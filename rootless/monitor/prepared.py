@@ -104,9 +104,11 @@ def prepare_namespaces(*, connected: bool) -> PreparedContainer | None:
             for kind, name in _FILES.items():
                 prepared.fds[kind] = os.open(f"/proc/{child}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
             if connected:
-                from rootless.network.modes import DEFAULT
+                from rootless.network.helper_choice import guess
+                from rootless.paths import user_directories
 
-                prepared._helper = DEFAULT.start(OpenNetwork(prepared.fds["network"], prepared.fds["user"]))
+                helper = guess(user_directories().cache)
+                prepared._helper = helper.start(OpenNetwork(prepared.fds["network"], prepared.fds["user"]), ())
     except (RootlessError, OSError):
         prepared.close()
     finally:

@@ -31,22 +31,19 @@ if TYPE_CHECKING:
         def check_options(self, options: Sequence[str]) -> None:
             """Raise UsageError, saying what is accepted, unless the helper may be called with these words."""
 
-        def is_reliable_for_ports(self, program: str) -> bool:
-            """Does the helper at path `program` forward every kind of connection? It may cost one exec."""
-
-        def probe(self, directory: str) -> Probe:
-            """Try the helper once, for `rootless doctor`; directory: scratch space."""
+        def connect_once(self, program: str) -> Probe:
+            """Connect a network namespace to this host's network for a moment with the helper at path `program`."""
 
 
 class HelperProgram:
     """The program that connects a network namespace without privilege; its mode has its name.
 
     package: Debian's package of it. purpose and loss: what `rootless doctor` says it is for, and what is lost with it
-    ("" = nothing). weakness: the warning when ports are published through a version that is not reliable for them
-    ("" = all versions are). load: imports the program's module, which costs time only where it is wanted.
+    ("" = nothing). load: imports the program's module, which costs time only where it is wanted. publishes_ipv6: it can
+    publish ports on IPv6 addresses of the host.
     """
 
-    __slots__ = ("load", "loss", "name", "package", "purpose", "weakness")
+    __slots__ = ("load", "loss", "name", "package", "publishes_ipv6", "purpose")
 
     def __init__(
         self, name: str, package: str, purpose: str, load: Callable[[], HelperModule], *, loss: str = ""
@@ -56,21 +53,21 @@ class HelperProgram:
         self.purpose = purpose
         self.load = load
         self.loss = loss
-        self.weakness = ""
+        self.publishes_ipv6 = False
 
-    def with_weakness(self, weakness: str) -> HelperProgram:
-        """This program, of which some versions are not reliable for published ports."""
-        self.weakness = weakness
+    def with_ipv6_ports(self) -> HelperProgram:
+        """This program, which can publish ports on IPv6 addresses of the host."""
+        self.publishes_ipv6 = True
         return self
+
+    @property
+    def speciality(self) -> str:
+        """What it is used for where another helper is the usual one; "" for nothing."""
+        return "ports on IPv6 addresses of this host (-p '[::1]:8080:80')" if self.publishes_ipv6 else ""
 
     def path(self) -> str | None:
         """The absolute path of the program; None where it is not installed."""
         return find_helper(self.name)
-
-    def forwards_well(self) -> bool:
-        """Is it installed, in a version that is reliable for published ports?"""
-        program = self.path()
-        return program is not None and self.load().is_reliable_for_ports(program)
 
     def start(self, target: OpenNetwork, ports: Iterable[Port], options: Sequence[str] = ()) -> Helper:
         """As HelperModule.start. Raises HostLimit also when the program is not installed."""
@@ -82,10 +79,6 @@ class HelperProgram:
                 "--network=none",
             )
         return self.load().start(program, target, ports, options)
-
-    def probe(self, directory: str) -> Probe:
-        """Try the helper once, for `rootless doctor`; directory: scratch space."""
-        return self.load().probe(directory)
 
 
 class Mode:

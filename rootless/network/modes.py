@@ -27,10 +27,7 @@ def _load_slirp4netns() -> HelperModule:
 
 MODES = (
     Mode.of_helper(
-        HelperProgram("pasta", "passt", "container networks", _load_pasta).with_weakness(
-            "this pasta is older than August 2024: clients beyond this host never hear a server that speaks first (ssh,"
-            " MySQL)"
-        ),
+        HelperProgram("pasta", "passt", "container networks", _load_pasta).with_ipv6_ports(),
         takes_options=True,
     ),
     Mode.of_helper(
@@ -51,7 +48,6 @@ MODES = (
     Mode.of_another("container", "NAME"),
 )
 """All modes. Those with a helper come first, and the best helper before the others."""
-DEFAULT = MODES[0]
 HELPERS = tuple(mode.helper for mode in MODES if mode.helper is not None)
 UNCONNECTED = next(mode for mode in MODES if mode.has_own_namespace and mode.helper is None)
 DEFAULT_NAMES = ("", "default", "bridge", "private")
@@ -90,12 +86,10 @@ def recorded_mode(name: str) -> Mode:
     return mode
 
 
-def list_choices(*, with_joining: bool = True, default_mark: str = "") -> str:
+def list_choices(*, with_joining: bool = True) -> str:
     """The modes as help and hints name them: "pasta[:OPTIONS], slirp4netns, none, host or container:NAME".
 
-    with_joining: False, for builds, leaves out options and the mode that joins another container. default_mark: text
-    that follows the first mode, such as " (default)".
+    with_joining: False, for builds, leaves out options and the mode that joins another container.
     """
     names = [mode.syntax if with_joining else mode.name for mode in MODES if with_joining or not mode.joins_another]
-    names[0] += default_mark
     return f"{', '.join(names[:-1])} or {names[-1]}"

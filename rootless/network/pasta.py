@@ -1,12 +1,10 @@
 """pasta (passt): its arguments for a container's network. The host's loopback is closed unless an option opens it.
 
-The arguments are those that all versions since Debian 12's (March 2023) understand; `is_reliable_for_ports` says what
-that version cannot do.
+The arguments are those that all versions since Debian 12's (March 2023) understand; `network.trial` finds out what that
+version gets wrong.
 """
 
 from __future__ import annotations
-
-import os
 
 from rootless.errors import HostLimit, UsageError
 from rootless.network import addresses, resolv
@@ -174,35 +172,12 @@ def explain_failure(words: str) -> HostLimit | None:
     return None
 
 
-def is_reliable_for_ports(program: str) -> bool:
-    """Does this pasta forward ports well? Costs one exec (3 ms).
-
-    Debian 12's (March 2023) does not: a server that speaks first (ssh, MySQL, SMTP) is never heard by a client beyond
-    the loopback, answers over UDP to the host's loopback are lost, and loopback clients appear from 127.0.0.1
-    (CVE-2021-20199). Debian 13's (May 2025) does all of it right. The test is whether pasta knows an option of August
-    2024: its version text is lost when stdout is a pipe, and says "unknown" in Debian 12.
-    """
-    null = "/dev/null"
-    actions = [(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    try:
-        argv = [program, "--map-host-loopback", "none", "--version"]
-        child = os.posix_spawn(program, argv, {"LC_ALL": "C"}, file_actions=actions)
-    except OSError:
-        return False
-    return os.waitpid(child, 0)[1] == 0
-
-
-def probe(directory: str) -> Probe:
+def connect_once(program: str) -> Probe:
     """Run pasta once around a command in a network namespace of its own, and say whether that worked."""
-    from rootless.host.facts import find_helper
     from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe
     from rootless.host.probes.trial import run_program
-    from rootless.host.remedies import package_remedy
 
-    program = find_helper(PROGRAM)
-    if program is None:
-        return Probe(PROGRAM, False, "program 'pasta' is missing", package_remedy("passt"))
     argv = [program, "--quiet", "--config-net", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]
     code, words = run_program([*argv, "--", "/bin/true"], timeout=5.0)
     if code != 0:

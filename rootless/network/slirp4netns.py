@@ -21,7 +21,6 @@ from rootless.network.helper import (
     spawn_helper,
     tun_error,
 )
-from rootless.network.ports import allocate_ports, bind_error
 from rootless.paths import runtime_base
 from rootless.records.fields import parse_json
 
@@ -55,7 +54,11 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
     Raises HostLimit also for a published IPv6 address of the host, which slirp4netns cannot forward.
     """
     require_tun()
-    published = allocate_ports(ports)
+    published = list(ports)
+    if published:
+        from rootless.network.ports import allocate_ports
+
+        published = allocate_ports(published)
     for port in published:
         if ":" in port.host_ip:
             raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
@@ -78,11 +81,6 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
         explain=lambda words: tun_error(words) if "/dev/net/tun" in words else None,
         on_ready=forward if api else None,
     )
-
-
-def is_reliable_for_ports(program: str) -> bool:
-    """True: every version of slirp4netns forwards all kinds of connection."""
-    return True
 
 
 def build_arguments(program: str, api: str | None) -> list[str]:
@@ -146,6 +144,8 @@ def add_forward(api: str, port: Port) -> None:
     if isinstance(said, dict) and "error" in said:
         words = str(said["error"].get("desc", said["error"])) if isinstance(said["error"], dict) else str(said["error"])
         if "hostfwd" in words:  # another process has taken the port since we found it free
+            from rootless.network.ports import bind_error
+
             raise bind_error(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
         raise HostLimit(f"cannot publish {port}: slirp4netns: {words}")
 
@@ -175,16 +175,11 @@ def _remove_socket(path: str) -> None:
             pass
 
 
-def probe(directory: str) -> Probe:
+def connect_once(program: str) -> Probe:
     """Attach slirp4netns once to a network namespace, and say whether that worked."""
-    from rootless.host.facts import find_helper
     from rootless.host.probes.network import tun_remedy
     from rootless.host.probes.result import Probe
-    from rootless.host.remedies import package_remedy
 
-    program = find_helper(PROGRAM)
-    if program is None:
-        return Probe(PROGRAM, False, "program 'slirp4netns' is missing", package_remedy(PROGRAM))
     release_read, release_write = os.pipe()
     made_read, made_write = os.pipe()
     target = os.fork()

@@ -47,7 +47,8 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
     installed and for a port that is in use.
     """
     publishes = bool(options.publish or options.publish_all)
-    mode, helper_options, warning = _mode(engine, options.network, publishes=publishes)
+    ports = wanted_ports(options, exposed) if publishes else []
+    mode, helper_options, warning = _mode(engine, options.network, ports)
     if mode.joins_another:
         for flag, value in (
             ("--publish", publishes),
@@ -61,17 +62,29 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
     if not mode.can_publish or not publishes:
         warning = mode.discards if options.publish and mode.discards else warning
         return Network(mode.name, (), warning, helper_options)
-    ports = wanted_ports(options, exposed)
     # A container that is only made holds no port: `start` finds out which ones are free at that time
     return Network(mode.name, allocated(ports) if starts else (), warning, helper_options)
 
 
-def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, tuple[str, ...], str]:
-    """The mode that is asked for, else that of the settings, else the host's best; its helper's options; a warning."""
+def _mode(engine: Engine, asked: str | None, ports: list[Port]) -> tuple[Mode, tuple[str, ...], str]:
+    """The mode that is asked for, else that of the settings, else the host's best; its helper's options; a warning.
+
+    ports: those to publish.
+    """
     text = engine.settings.network if asked is None or asked in DEFAULT_NAMES else asked
+    cache = engine.directories.cache
+    publishes_ipv6 = any(":" in port.host_ip for port in ports)
     if not text:
-        mode, warning = _best(publishes=publishes)
-        return mode, (), warning
+        from rootless.network import helper_choice
+
+        best, flaw = helper_choice.choose(cache, publishes_ipv6=publishes_ipv6)
+        if best is None:
+            names = " nor ".join(helper.name for helper in HELPERS)
+            package = HELPERS[0].package
+            warning = f"neither {names} is installed: the container has no network (apt-get install {package})"
+            return UNCONNECTED, (), warning
+        warning = _flaw_warning(best, flaw, cache, publishes_ipv6=publishes_ipv6) if flaw else ""
+        return recorded_mode(best.name), (), warning
     mode, options = parse_mode(text)
     if mode.helper is None:
         return mode, (), ""
@@ -80,30 +93,22 @@ def _mode(engine: Engine, asked: str | None, *, publishes: bool) -> tuple[Mode, 
             f"network mode '{mode.name}' needs the program '{mode.name}', which is not installed",
             hint=f"ask the administrator for: apt-get install {mode.helper.package}; or use --network=none or host",
         )
-    if publishes and not mode.helper.forwards_well():
-        return mode, options, f"{mode.helper.weakness}; --network={_reliable().name} does better"
-    return mode, options, ""
+    from rootless.network import helper_choice
+
+    flaw = helper_choice.KeptFindings(cache).find(mode.helper).flaw
+    return mode, options, _flaw_warning(mode.helper, flaw, cache, publishes_ipv6=publishes_ipv6) if flaw else ""
 
 
-def _best(*, publishes: bool) -> tuple[Mode, str]:
-    """The mode of the best installed helper program, and a warning or "".
+def _flaw_warning(used: HelperProgram, flaw: str, cache: str, *, publishes_ipv6: bool) -> str:
+    """The warning that the helper `used` has `flaw`, with what does better."""
+    from rootless.network import helper_choice
 
-    Where ports are published it is the best of those that forward them well, if there is one.
-    """
-    installed = [helper for helper in HELPERS if helper.path() is not None]
-    if not installed:
-        names = " nor ".join(helper.name for helper in HELPERS)
-        package = HELPERS[0].package
-        return UNCONNECTED, f"neither {names} is installed: the container has no network (apt-get install {package})"
-    best = next((helper for helper in installed if helper.forwards_well()), None) if publishes else installed[0]
-    if best is not None:
-        return recorded_mode(best.name), ""
-    return recorded_mode(installed[0].name), f"{installed[0].weakness} (apt-get install {_reliable().package})"
-
-
-def _reliable() -> HelperProgram:
-    """The best helper program of which every version forwards published ports reliably."""
-    return next(helper for helper in HELPERS if not helper.weakness)
+    better, flaw_of_better = helper_choice.choose(cache, publishes_ipv6=publishes_ipv6)
+    if better is not None and not flaw_of_better:
+        return f"this {used.name} is flawed: {flaw}; --network={better.name} does better"
+    others = (h for h in HELPERS if h.path() is None and (h.publishes_ipv6 or not publishes_ipv6))
+    packages = ", or ".join([*(helper.package for helper in others), f"a newer {used.package}"])
+    return f"this {used.name} is flawed: {flaw} (apt-get install {packages})"
 
 
 def wanted_ports(options: ContainerOptions, exposed: tuple[str, ...]) -> list[Port]:

@@ -34,6 +34,7 @@ def system_info(engine: Engine) -> dict[str, object]:
     from rootless.host.facts import find_helper
     from rootless.host.subid import MAP_PROGRAMS
     from rootless.network import modes
+    from rootless.network.helper_choice import choose as choose_helper
     from rootless.storage import drivers
     from rootless.storage.drivers.choice import choose_driver
     from rootless.units import timestamp
@@ -54,7 +55,8 @@ def system_info(engine: Engine) -> dict[str, object]:
     uname = os.uname()
     layers = (driver.program for driver in drivers.all_drivers() if driver.program)
     programs = (*MAP_PROGRAMS, *(helper.name for helper in modes.HELPERS), *layers, *_OTHER_PROGRAMS)
-    network = settings.network or next((h.name for h in modes.HELPERS if h.path()), modes.UNCONNECTED.name)
+    helper, _ = choose_helper(engine.directories.cache)
+    network = settings.network or (helper.name if helper is not None else modes.UNCONNECTED.name)
     return {
         "ServerVersion": __version__,
         "Containers": sum(states.values()),
@@ -115,13 +117,15 @@ def examine_host(engine: Engine) -> list[Section]:
     """The sections of `doctor`. Each capability of the host (namespaces, mounts, drivers, ...) is tried for real."""
     from rootless.host.doctor import run_probes
     from rootless.host.subid import default_id_map
+    from rootless.network.helper_choice import TriedHelper
     from rootless.network.modes import HELPERS
     from rootless.storage.drivers import all_drivers
     from rootless.storage.drivers.choice import TriedDriver
 
     id_map = default_id_map()
     drivers = [TriedDriver(driver, id_map, engine.directories.cache) for driver in all_drivers()]
-    return run_probes(engine.directories.data, HELPERS, drivers, storage_driver=engine.settings.storage_driver)
+    helpers = [TriedHelper(helper, engine.directories.cache) for helper in HELPERS]
+    return run_probes(engine.directories.data, helpers, drivers, storage_driver=engine.settings.storage_driver)
 
 
 def run_unshared(engine: Engine, command: Sequence[str]) -> int:

@@ -57,7 +57,7 @@ def attempt_probe(name: str, function: Callable[[str], Probe], directory: str, t
     if not answer:
         return Probe(name, False, f"no answer after {timeout:.0f} s", "report this with the output of `rootless info`")
     value = json.loads(answer)
-    return Probe(name, value["works"], value["detail"], value["remedy"])
+    return Probe(name, value["works"], value["detail"], value["remedy"], flaw=value.get("flaw", ""))
 
 
 def _guarded(name: str, function: Callable[[str], Probe], directory: str) -> Probe:

@@ -177,10 +177,9 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
 
     In it are the names of the drivers; the boot and the file system; the id map, and the files and programs that it
     comes from; /dev/fuse; the limits on namespaces; and what this session may do: its user namespace, ids, groups and
-    confinement. A program counts with its change time and not only its modification time: chmod and setcap, by which
-    an administrator repairs newuidmap, change only the former.
+    confinement.
     """
-    from rootless.host.facts import apparmor_profile, find_helper, has_no_new_privs, read_sysctl
+    from rootless.host.facts import apparmor_profile, describe_file, find_helper, has_no_new_privs, read_sysctl
     from rootless.host.subid import MAP_PROGRAMS
     from rootless.kernel.procfs import boot_id
 
@@ -195,14 +194,7 @@ def describe_dependencies(directory: str, id_map: IdMap, programs: Iterable[str]
     # In a sandbox with no_new_privs, newuidmap gets no privileges from its set-uid bit; the next session may be outside
     described += [str(has_no_new_privs()), apparmor_profile()]
     paths = [find_helper(name) for name in (*MAP_PROGRAMS, *programs)]
-    for path in (*paths, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf", "/dev/fuse"):
-        try:
-            status = os.stat(path or "")
-        except OSError:
-            described.append("-")
-            continue
-        described.append(f"{path}:{status.st_dev}:{status.st_ino}:{status.st_mode}:{status.st_uid}:{status.st_gid}")
-        if path != "/dev/fuse":  # a device's times may change with its use
-            described.append(f"{status.st_mtime_ns}:{status.st_ctime_ns}")
+    files = (*paths, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf")
+    described += [*map(describe_file, files), describe_file("/dev/fuse", with_times=False)]
     described.extend(read_sysctl(name) or "-" for name in _LIMITS)
     return " ".join(described)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from rootless.host import doctor, probes, subid
 from rootless.host.facts import is_privileged
 from rootless.host.probes.result import Probe
 from rootless.kernel import procfs
+from rootless.network.helper_choice import TriedHelper
+from rootless.network.helper_trial import try_helper
 from rootless.network.mode import HelperProgram
 from rootless.network.modes import HELPERS
 from rootless.storage import drivers as storage_drivers
 from rootless.storage.drivers import all_drivers
 from rootless.storage.drivers.choice import TriedDriver
-from tests.conftest import REPOSITORY, require
+from tests.conftest import REPOSITORY, Runner, require
 
 
 def state() -> tuple[list[int], int]:
@@ -28,7 +31,7 @@ def state() -> tuple[list[int], int]:
 def test_whole_report(store_root: Path, tmp_path: Path, has_range: bool) -> None:
     before = state()
     drivers = [TriedDriver(driver, subid.default_id_map(), str(tmp_path)) for driver in all_drivers()]
-    sections = doctor.run_probes(str(store_root), HELPERS, drivers)
+    sections = doctor.run_probes(str(store_root), [TriedHelper(one, str(tmp_path)) for one in HELPERS], drivers)
     assert state() == before
     assert os.listdir(store_root) == []
     found = {p.name: p for s in sections for p in s.probes}
@@ -41,8 +44,6 @@ def test_whole_report(store_root: Path, tmp_path: Path, has_range: bool) -> None
         assert not p.detail.endswith(".")
         if not p.works and p.name != "keyring":
             assert p.remedy, f"{p.name} has no remedy"
-    import json
-
     assert json.dumps([s.to_json() for s in sections])
 
 
@@ -71,9 +72,22 @@ def test_storage_drivers_of_this_host_work(driver: storage_drivers.Driver, store
 
 @pytest.mark.parametrize("helper", HELPERS, ids=[helper.name for helper in HELPERS])
 def test_network_helpers_of_this_host_work(helper: HelperProgram, store_root: Path) -> None:
-    found = helper.probe(str(store_root))
+    found = try_helper(helper, str(store_root))
     require(found.works, f"{helper.name}: {found.detail}")
-    assert found.remedy is None
+    assert bool(found.remedy) == bool(found.flaw)
+
+
+def test_doctor_info_and_run_use_one_helper(busybox: Runner) -> None:
+    """`doctor` named the first helper, and `run -p` took the one that forwarded ports well."""
+    sections = json.loads(busybox("doctor", "--format", "json", check=False).stdout)
+    verdict = next(section["verdict"] for section in sections if section["title"] == "network")
+    require(" is used" in verdict, verdict)
+    used = verdict.partition(" ")[0]
+    assert busybox("info", "-f", "{{.Network}}").stdout.strip() == used
+    for published in ((), ("-p", "127.0.0.1::80")):
+        busybox("create", "--name", "chosen", *published, "busybox", "true")
+        assert busybox("inspect", "-f", "{{.HostConfig.NetworkMode}}", "chosen").stdout.strip() == used
+        busybox("rm", "chosen")
 
 
 def test_a_listener_within_a_listener_is_none(tmp_path: Path) -> None:
@@ -94,11 +108,13 @@ def inside_with(setup: str, name: str, directory: Path) -> Probe:
         "from rootless.kernel import mounts\n"
         "userns.enter_new_namespace(idmap.single_map(0, 0))\n"
         f"{setup}\n"
+        "from rootless.network.helper_choice import TriedHelper\n"
         "from rootless.network.modes import HELPERS\n"
         "from rootless.storage.drivers import all_drivers\n"
         "from rootless.storage.drivers.choice import TriedDriver\n"
+        "helpers = [TriedHelper(helper, '/proc') for helper in HELPERS]\n"
         "drivers = [TriedDriver(driver, subid.default_id_map(), '/proc') for driver in all_drivers()]\n"
-        "helper = next((helper for helper in [*HELPERS, *drivers] if helper.name == sys.argv[1]), None)\n"
+        "helper = next((helper for helper in [*helpers, *drivers] if helper.name == sys.argv[1]), None)\n"
         "found = helper.probe(sys.argv[2]) if helper else probes.probe(sys.argv[1], sys.argv[2])\n"
         "print(json.dumps(found.to_json()))"
     )
@@ -110,8 +126,6 @@ def inside_with(setup: str, name: str, directory: Path) -> Probe:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    import json
-
     value = json.loads(done.stdout)
     return Probe(value["name"], value["works"], value["detail"], value["remedy"])
 

@@ -50,6 +50,32 @@ def _fetch(url: str) -> str:
             time.sleep(0.05)
 
 
+def test_the_default_network_passes_on_the_end_of_a_connection(busybox: Runner) -> None:
+    """Debian 12's pasta repeats the answer for ever to a client that has closed its own side."""
+    address = addresses.host_address()
+    assert address is not None
+    with socket.create_server((address, 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(5):
+                connection, _ = listener.accept()
+                time.sleep(0.02)
+                connection.sendall(b"once\n")
+                connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        client = f"timeout 5 nc {address} {listener.getsockname()[1]} </dev/null"
+        script = f"for i in 1 2 3 4 5; do {client} || echo lost; done"
+        assert busybox("run", "--rm", "busybox", "sh", "-c", script).stdout == "once\n" * 5
+
+
+def test_an_ipv6_address_is_published_by_a_helper_that_can(busybox: Runner, name: str) -> None:
+    require(find_helper("pasta"), "pasta is not installed")
+    busybox("run", "-d", "--name", name, "-p", "[::1]::80", "busybox", "httpd", "-fh", "/etc")
+    shown = busybox("port", name).stdout.strip()
+    assert "localhost" in _fetch(f"http://[::1]:{shown.rpartition(':')[2]}/hosts")
+
+
 @pytest.mark.parametrize("helper", HELPERS)
 def test_a_published_web_server(busybox: Runner, name: str, helper: str) -> None:
     require(find_helper(helper), f"{helper} is not installed")

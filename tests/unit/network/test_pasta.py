@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rootless.network import pasta, slirp4netns
@@ -51,21 +49,6 @@ def test_slirp_opens_nothing_unasked() -> None:
     assert "--disable-host-loopback" in argv
     assert "--enable-sandbox" not in argv  # only root of its user namespace can: see `spawn(as_root=)`
     assert not any(a.startswith("--api-socket") for a in argv)
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_versions(tmp_path: Path, known: bool) -> None:
-    """Told apart by an option, not by a text."""
-    program = tmp_path / "pasta"
-    program.write_text(
-        "#!/bin/sh\n" + ("exit 0" if known else 'case "$1" in --map-host-loopback) exit 1;; esac') + "\n"
-    )
-    program.chmod(0o755)
-    assert pasta.is_reliable_for_ports(str(program)) is known
-
-
-def test_a_program_that_cannot_be_asked() -> None:
-    assert pasta.is_reliable_for_ports("/nonexistent") is False
 
 
 @pytest.mark.parametrize(
