@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rootless.builder import inputs, outputs
-from rootless.builder.build_options import BuildOptions, BuildResult
+from rootless.builder.build_options import BuildOptions, BuildResult, check_foreign
 from rootless.builder.dockerfile import graph
 from rootless.builder.session.build_session import BuildSession
 from rootless.builder.session.tracker import Report, Tracker
@@ -30,19 +30,15 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
     left then but its cache. Flags are checked before anything is built, so that a misspelt --output does not cost an
     hour's work.
     """
-    if options.secret:
-        from rootless.builder.steps import secret_sources
-
-        secret_sources.check(options.secret)
-    if options.cache_to:
-        from rootless.builder.cache import cache_export
-
-        cache_export.check(options.cache_to)
-    wanted = outputs.parse_outputs(options.output)
+    options, wanted = _checked(options)
     latest = inputs.latest_time(options)
     tracker = Tracker(report)
     with engine.store.using(), BuildSession(engine, options, tracker, latest=latest) as session:
         names = outputs.full_names(session, [*options.tag, *(each.name for each in wanted if each.name)])
+        if options.volume:
+            from rootless.builder.steps import host_mounts
+
+            session.mounts = host_mounts.resolve(session)
         dockerfile = inputs.load(session)
         inputs.import_caches(session)
         build_args = inputs.build_args(options, latest)
@@ -52,6 +48,25 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
         verbs.limit_build_cache(engine)
     verbs.record_event(engine, "image", "build", result.image_id, {"name": ",".join(result.names)})
     return result
+
+
+def _checked(options: BuildOptions) -> tuple[BuildOptions, list[Output]]:
+    """The options with what follows from some of them, and what --output asks for. Raises UsageError."""
+    if not options.layers:
+        options = options._replace(squash=True, no_cache=True)
+    if options.secret:
+        from rootless.builder.steps import secret_sources
+
+        secret_sources.check(options.secret)
+    if options.cache_to:
+        from rootless.builder.cache import cache_export
+
+        cache_export.check(options.cache_to)
+    wanted = outputs.parse_outputs(options.output)
+    if any(each.is_docker for each in wanted):
+        options = options._replace(format="docker")
+    check_foreign(options)
+    return options, wanted
 
 
 def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> BuildState:

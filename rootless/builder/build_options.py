@@ -1,4 +1,4 @@
-"""What `rootless build` takes and gives: immutable values, no behaviour."""
+"""What `rootless build` takes and gives, as immutable values; values of flags that are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ class BuildOptions(NamedTuple):
 
     context: directory, `-` (a tar or a Dockerfile on stdin), git or http(s) URL. file: Dockerfile, `-` for stdin, ""
     for the usual one. cache_from, cache_to, output, secret, ssh: docker's `type=...,key=value`. timestamp: seconds
-    since the epoch, None without; jobs: stages at a time, 0 for as many as there are processors.
+    since the epoch, None without; jobs: stages at a time, 0 for as many as there are processors. format: oci or docker,
+    the manifest's; volume: podman's, host directories for RUN. builder, rm, force_rm, userns, provenance, sbom and
+    attest are docker's and podman's, whose values `check_foreign` checks.
     """
 
     context: str = "."
@@ -47,6 +49,16 @@ class BuildOptions(NamedTuple):
     timestamp: int | None = None
     jobs: int = 0
     debug_shell: bool = False
+    format: str = "oci"
+    layers: bool = True
+    volume: tuple[str, ...] = ()
+    builder: str = ""
+    rm: bool = True
+    force_rm: bool = False
+    userns: str = ""
+    provenance: str = ""
+    sbom: str = ""
+    attest: tuple[str, ...] = ()
 
 
 class BuildResult(NamedTuple):
@@ -82,3 +94,41 @@ def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:
             )
         fields[name] = value
     return fields
+
+
+_TRUE, _FALSE = ("true", "1", "t"), ("false", "0", "f")
+
+
+def check_foreign(options: BuildOptions) -> None:
+    """Raise UsageError where a flag of buildx or podman asks for something else than what a build does here."""
+    if options.builder not in ("", "default"):
+        hint = "there is one builder, called default: leave --builder away"
+        raise UsageError(f"no builder '{options.builder}'", hint=hint)
+    if not options.rm:
+        hint = "`--debug-shell` enters the state before a step that fails"
+        raise UsageError("--rm=false: a step leaves no container behind that could be kept", hint=hint)
+    if options.userns not in ("", "host", "private", "container"):
+        hint = "leave --userns away: root in a step is you, and its other ids are your range"
+        raise UsageError(f"--userns={options.userns} is not for builds", hint=hint)
+    if options.format == "docker" and options.annotation:
+        hint = "use --label, or --format oci"
+        raise UsageError("--annotation: docker's manifest has no annotations", hint=hint)
+    for flag, text in (("--provenance", options.provenance), ("--sbom", options.sbom)):
+        if text and text.lower() not in _FALSE:
+            raise _no_attestation(f"{flag}={text}")
+    for text in options.attest:
+        _check_attestation(text)
+
+
+def _check_attestation(text: str) -> None:
+    """Raise UsageError for a text of --attest that does not turn an attestation off: `type=sbom,disabled=true`."""
+    values = dict(part.partition("=")[::2] for part in text.split(","))
+    if values.get("type") not in ("provenance", "sbom"):
+        raise UsageError(f"--attest: '{text}' has no known type", hint="write type=provenance or type=sbom")
+    if values.get("disabled", "").lower() not in _TRUE:
+        raise _no_attestation(f"--attest={text}")
+
+
+def _no_attestation(flag: str) -> UsageError:
+    hint = "turn it off with --provenance=false and --sbom=false; `rootless image attach` attaches your own"
+    return UsageError(f"{flag}: a build makes no attestations", hint=hint)

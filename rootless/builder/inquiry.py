@@ -9,6 +9,7 @@ import posixpath
 from typing import NamedTuple
 
 from rootless.builder import inputs
+from rootless.builder.build_options import check_foreign
 from rootless.builder.dockerfile import checks, expand, graph, parser, variables
 from rootless.builder.dockerfile.instructions import Arg, Run
 from rootless.builder.dockerfile.problems import DockerfileError, Place
@@ -167,6 +168,7 @@ def outline(engine: Engine, options: BuildOptions) -> OutlineAnswer:
 
 
 def _session(engine: Engine, options: BuildOptions) -> BuildSession:
+    check_foreign(options)
     return BuildSession(engine, options, Tracker(None), latest=inputs.latest_time(options))
 
 

@@ -9,12 +9,13 @@ import time
 from typing import BinaryIO, NamedTuple
 
 from rootless.builder.build_options import parse_fields
+from rootless.builder.session.build_state import ImageSettings
 from rootless.builder.session.build_state import store_state as store_state
 from rootless.builder.worker.step_jobs import ExportJob, SquashJob
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
-from rootless.image.manifest import OCI_INDEX, Descriptor
+from rootless.image.manifest import DOCKER_LIST, OCI_INDEX, Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Output(NamedTuple):
 
     kind: one of the types but "registry", which is "image" with `push`; dest: a path, "" where the type has none, "-"
     for standard output; name: a further name of the image; compression: "none", "gzip" or "zstd" for the layers in an
-    OCI archive or in the registry, None for what `push` and `save` choose; is_directory: an OCI layout and no archive.
+    OCI archive or in the registry, None for what `push` and `save` choose; is_directory: an OCI layout and no archive;
+    is_docker: the manifest has docker's media types.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Output(NamedTuple):
     push: bool
     compression: str | None = None
     is_directory: bool = False
+    is_docker: bool = False
 
 
 def parse_outputs(texts: Iterable[str]) -> list[Output]:
@@ -66,14 +69,14 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
         is_directory = not _truth(fields, "tar", default=True)
         if is_directory and (kind != "oci" or dest == "-"):
             raise UsageError("--output: tar=false is for type=oci with dest=DIRECTORY")
-        if not _truth(fields, "oci-mediatypes", default=True):
-            hint = "the manifest is OCI's; `rootless push --format v2s2` converts it"
-            raise UsageError("--output: oci-mediatypes=false is not known here", hint=hint)
+        is_docker = not _truth(fields, "oci-mediatypes", default=True)
+        if is_docker and kind not in ("image", "registry", "docker"):
+            raise UsageError(f"--output: type={kind} has OCI's media types or none", hint="leave oci-mediatypes away")
         if "rewrite-timestamp" in fields and not _truth(fields, "rewrite-timestamp", default=True):
             hint = "leave SOURCE_DATE_EPOCH away to keep later times"
             raise UsageError("--output: rewrite-timestamp=false is not known here", hint=hint)
         kind = "image" if kind == "registry" else kind
-        found.append(Output(kind, dest, fields.get("name", ""), push, compression, is_directory))
+        found.append(Output(kind, dest, fields.get("name", ""), push, compression, is_directory, is_docker))
     if sum(each.dest == "-" for each in found) > 1:
         raise UsageError("only one --output can go to standard output")
     if any(each.dest == "-" for each in found) and os.isatty(1):
@@ -115,14 +118,16 @@ def store_image(session: BuildSession, state: BuildState) -> Descriptor:
         from rootless.builder.cache.cache_export import inline
 
         extra = inline(session, state)
-    return store_state(session.engine, state, labels=labels, annotations=annotations, extra=extra)
+    form = "v2s2" if session.options.format == "docker" else "oci"
+    return store_state(session.engine, state, ImageSettings(labels, annotations, extra, form))
 
 
 def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descriptor]]) -> Descriptor:
     """Write the index of several platforms' images into the store; return its descriptor, which has no name yet."""
+    media_type = DOCKER_LIST if session.options.format == "docker" else OCI_INDEX
     document = {
         "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
+        "mediaType": media_type,
         "manifests": [
             {
                 "mediaType": each.media_type,
@@ -138,7 +143,7 @@ def store_index(session: BuildSession, images: Sequence[tuple[Platform, Descript
         ],
     }
     raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-    return Descriptor(OCI_INDEX, session.store.blobs.put(raw), len(raw))
+    return Descriptor(media_type, session.store.blobs.put(raw), len(raw))
 
 
 def name_in(store: Store, descriptor: Descriptor, names: Sequence[str]) -> None:

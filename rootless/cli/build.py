@@ -8,7 +8,15 @@ import sys
 import click
 
 from rootless import output
-from rootless.cli.declaration import Session, command, pass_session, repeated_option, switch_option, value_option
+from rootless.cli.declaration import (
+    CommandRules,
+    Session,
+    command,
+    pass_session,
+    repeated_option,
+    switch_option,
+    value_option,
+)
 from rootless.engine import verbs
 from rootless.network.modes import list_choices
 
@@ -21,16 +29,33 @@ rootless build --debug-shell .
 _DESCRIPTION = """The context is a directory, a git URL (https://HOST/NAME.git#REF:DIR), the URL of a tar archive,
 or '-' for a tar archive or a Dockerfile on standard input."""
 
+_NO_CGROUP = (
+    "the steps of a build have no cgroup of their own: systemd-run --user --scope -p MemoryMax=1G rootless build ."
+)
+_NO_CPU_LIMIT = _NO_CGROUP.replace("MemoryMax=1G", "CPUQuota=50%")
+_ABSENT = {
+    **dict.fromkeys(("--memory", "-m", "--memory-swap", "--cgroup-parent"), _NO_CGROUP),
+    **dict.fromkeys(
+        ("--cpu-period", "--cpu-quota", "--cpu-shares", "-c", "--cpuset-cpus", "--cpuset-mems"), _NO_CPU_LIMIT
+    ),
+    **dict.fromkeys(("--cap-add", "--cap-drop", "--device"), "see RUN --security=insecure and --allow"),
+    "--compress": "nothing is sent anywhere: the files of the context are read where they lie",
+    "--isolation": "steps run in user namespaces of yours",
+}
+
 
 @command(
     ("build", "image build", "builder build"),
     "Build an image from a Dockerfile",
     description=_DESCRIPTION,
     examples=_EXAMPLES,
+    rules=CommandRules(absent=_ABSENT),
 )
 @repeated_option("--add-host", metavar="HOST:IP", help="Add a line to /etc/hosts of RUN")
 @repeated_option("--allow", metavar="ENTITLEMENT", help="Allow the Dockerfile network.host or security.insecure")
 @repeated_option("--annotation", metavar="KEY=VALUE", help="Add an annotation to the manifest")
+@repeated_option("--attest", metavar="SPEC", help="An attestation, which can be turned off: type=NAME,disabled=true")
+@value_option("--builder", metavar="NAME", default="", help="The builder; there is one, whose name is default")
 @repeated_option("--build-arg", metavar="NAME[=VALUE]", help="Set a build argument; without a value: your own variable")
 @repeated_option(
     "--build-context", metavar="NAME=PATH", help="A further context: a directory, docker-image://, oci-layout://"
@@ -58,11 +83,21 @@ or '-' for a tar archive or a Dockerfile on standard input."""
     default="",
     help="The Dockerfile (default CONTEXT/Dockerfile, Containerfile); - is stdin",
 )
+@switch_option("--force-rm", help="Leave no container of a step behind; none ever is")
+@value_option(
+    "--format",
+    type=click.Choice(["oci", "docker"]),
+    default="oci",
+    show_default=True,
+    metavar=None,
+    help="Format of the manifest",
+)
 @value_option("--iidfile", metavar="FILE", default="", help="Write the image's id to FILE")
 @value_option(
     "--jobs", metavar="N", type=click.IntRange(0), default=0, help="Stages built at a time (default: one per CPU)"
 )
 @repeated_option("--label", metavar="KEY=VALUE", help="Set a label of the image")
+@switch_option("--layers", default=True, help="Use the cache, and make a layer of each step; =false: one layer of all")
 @switch_option("--load", help="Store the image here, beside what --output says")
 @value_option("--metadata-file", metavar="FILE", default="", help="Write digests and names to FILE as JSON")
 @value_option("--network", metavar="MODE", help=f"Network of RUN: {list_choices(with_joining=False)}")
@@ -79,9 +114,14 @@ or '-' for a tar archive or a Dockerfile on standard input."""
     show_default=True,
     help="How to show the steps",
 )
+@value_option("--provenance", metavar="false", default="", help="Whether to attach how the image was built; only false")
 @switch_option("--pull", help="Ask the registry for newer base images")
 @switch_option("--push", help="Push the image to its names' registries")
 @switch_option("-q", "--quiet", help="Print only the image's id")
+@switch_option("--rm", default=True, help="Leave no container of a step behind; none ever is")
+@value_option(
+    "--sbom", metavar="false", default="", help="Whether to attach a list of the image's software; only false"
+)
 @repeated_option("--secret", metavar="SPEC", help="A secret for RUN --mount: id=NAME,src=FILE or id=NAME,env=VARIABLE")
 @repeated_option(
     "--security-opt", metavar="OPTION", help="seccomp=FILE|unconfined, no-new-privileges, mask=PATHS, unmask=PATHS"
@@ -95,6 +135,10 @@ or '-' for a tar archive or a Dockerfile on standard input."""
     "--timestamp", metavar="SECONDS", type=click.IntRange(0), help="Time of the image, and of files that are later"
 )
 @repeated_option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Resource limit of RUN")
+@value_option(
+    "--userns", metavar="MODE", default="", help="User namespace of RUN: private or host, which are the same here"
+)
+@repeated_option("-v", "--volume", metavar="DIR:PATH[:OPTIONS]", help="Mount a directory of the host in each RUN")
 @click.argument("context", default=".", metavar="CONTEXT")
 @pass_session
 def build(session: Session, /, context: str, quiet: bool, progress: str, **flags: object) -> int:

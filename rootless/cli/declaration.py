@@ -148,12 +148,14 @@ class CommandRules(NamedTuple):
 
     own_error: the exit code of every failure that is ours and not the container's command's (docker's 125).
     command_first: everything after the first argument belongs to the container (`run IMAGE -x`). short_help_flag: -h
-    is help; `run` and `create` have it for the host name.
+    is help; `run` and `create` have it for the host name. absent: options that the same command of docker or podman
+    has, and what to do instead.
     """
 
     own_error: int | None = None
     command_first: bool = False
     short_help_flag: bool = True
+    absent: Mapping[str, str] = {}
 
 
 class Command(_Helped):

@@ -10,7 +10,7 @@ import click
 
 from rootless import output
 from rootless.cli.command_tree import COMMANDS
-from rootless.cli.declaration import LazyGroup, Option, Session, pass_session, suggest_nearest
+from rootless.cli.declaration import Command, LazyGroup, Option, Session, pass_session, suggest_nearest
 from rootless.errors import RootlessError, UsageError
 from rootless.storage.drivers import list_choices
 
@@ -207,8 +207,11 @@ def _exit_code(error: RootlessError, session: Session) -> int:
 def _usage_text(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
-    if isinstance(error, click.NoSuchOption) and error.option_name in _ABSENT_OPTIONS:
-        return f"no such option '{error.option_name}' ({_ABSENT_OPTIONS[error.option_name]})"
+    if isinstance(error, click.NoSuchOption):
+        command = context.command if context is not None else None
+        absent = {**_ABSENT_OPTIONS, **(command.rules.absent if isinstance(command, Command) else {})}
+        if error.option_name in absent:
+            return f"no such option '{error.option_name}' ({absent[error.option_name]})"
     if isinstance(error, click.NoSuchOption) and context is not None:
         known = [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")]
         message = f"no such option '{error.option_name}'{suggest_nearest(error.option_name, known)}"

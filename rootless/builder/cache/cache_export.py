@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless.builder.build_options import parse_fields
 from rootless.builder.cache.cache_format import MEMBER, pack
-from rootless.builder.session.build_state import BuildState, store_state
+from rootless.builder.session.build_state import BuildState, ImageSettings, store_state
 from rootless.engine import verbs
 from rootless.engine.image_types import SaveOptions
 from rootless.errors import UsageError
@@ -72,7 +72,8 @@ def _export(
     layers, records = pack(used)
     whole = BuildState(platform, layers=tuple(layers), moment=session.latest or 0)
     index = session.store.index
-    descriptor = store_state(session.engine, whole, extra={MEMBER: [record.to_json() for record in records]})
+    extra = {MEMBER: [record.to_json() for record in records]}
+    descriptor = store_state(session.engine, whole, ImageSettings(extra=extra))
     is_here = descriptor.digest in index.manifest_digests()
     index.add(descriptor)
     image_id = index.load(descriptor.digest).config_digest

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rootless.builder.dockerfile.checks import Finding
     from rootless.builder.session.tracker import Step, Tracker
     from rootless.engine.context import Engine
+    from rootless.engine.plan.bundle import ResolvedMount
     from rootless.records.rootfs import RootfsPlan
 
     Answer = TypeVar("Answer")
@@ -49,8 +50,8 @@ class BuildSession:
 
     latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without; contexts: the named ones, and the main one as "";
     used: the records that the build has used or made, with the layers that each needs, for --cache-to; checks: which
-    build checks are wanted; lock: guards what the threads of the stages share. Raises HostLimit when the directory
-    cannot be made.
+    build checks are wanted; mounts: those of --volume; lock: guards what the threads of the stages share. Raises
+    HostLimit when the directory cannot be made.
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
@@ -68,6 +69,7 @@ class BuildSession:
         self.imported: RecordSource | None = None
         self.used: dict[str, tuple[CacheRecord, tuple[StepLayer, ...]]] = {}
         self.checks = CheckOptions()
+        self.mounts: tuple[ResolvedMount, ...] = ()
         self.lock = threading.Lock()
         self._reported: set[Finding] = set()
         self._number = 0

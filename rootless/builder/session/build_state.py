@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rootless.image import fields
 from rootless.image.convert import in_form
-from rootless.image.manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor
+from rootless.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor
 from rootless.units import whole_timestamp
 
 TYPE_CHECKING = False
@@ -113,35 +113,42 @@ class BuildState(NamedTuple):
         return entry
 
 
-def store_state(
-    engine: Engine,
-    state: BuildState,
-    *,
-    labels: Mapping[str, str] = MappingProxyType({}),
-    annotations: Mapping[str, str] = MappingProxyType({}),
-    extra: Mapping[str, object] = MappingProxyType({}),
-) -> Descriptor:
+class ImageSettings(NamedTuple):
+    """What an image gets beside its state.
+
+    labels, annotations: of the image and of the manifest; extra: further members of the config's document; form: "oci",
+    or "v2s2" for docker's media types, whose manifest has no annotations.
+    """
+
+    labels: Mapping[str, str] = MappingProxyType({})
+    annotations: Mapping[str, str] = MappingProxyType({})
+    extra: Mapping[str, object] = MappingProxyType({})
+    form: str = "oci"
+
+
+def store_state(engine: Engine, state: BuildState, settings: ImageSettings | None = None) -> Descriptor:
     """Write config and manifest of a state into the store; return the manifest's descriptor, which has no name yet.
 
-    labels, annotations: of the image and of the manifest; extra: further members of the config's document.
+    Raises UsageError for a layer that has no media type in the format, as one that is compressed with zstd in docker's.
     """
+    labels, annotations, extra, form = settings or ImageSettings()
     blobs = engine.store.blobs
     raw = json.dumps({**_config(state, labels), **extra}, separators=(",", ":"), sort_keys=True).encode()
+    media_type, config_type = (OCI_MANIFEST, OCI_CONFIG) if form == "oci" else (DOCKER_MANIFEST, DOCKER_CONFIG)
     manifest: Fields = {
         "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": blobs.put(raw), "size": len(raw)},
+        "mediaType": media_type,
+        "config": {"mediaType": config_type, "digest": blobs.put(raw), "size": len(raw)},
         "layers": [
-            # Layers of a base in docker's format get OCI's media types: tools refuse an OCI manifest with docker's
-            # layers
-            {"mediaType": in_form(each, "oci").media_type, "digest": each.digest, "size": each.size}
+            # Layers of a base in the other format get the media types of this one: tools refuse a mixture
+            {"mediaType": in_form(each, form).media_type, "digest": each.digest, "size": each.size}
             for each in (Descriptor(layer.media_type, layer.digest, layer.size) for layer in state.layers)
         ],
     }
     if annotations:
         manifest["annotations"] = dict(annotations)
     raw_manifest = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
-    return Descriptor(OCI_MANIFEST, blobs.put(raw_manifest), len(raw_manifest), state.platform)
+    return Descriptor(media_type, blobs.put(raw_manifest), len(raw_manifest), state.platform)
 
 
 def _config(state: BuildState, labels: Mapping[str, str]) -> Fields:

@@ -122,6 +122,7 @@ def _key(run: StepRun, instruction: Run, command: RunCommand, finder: Finder) ->
         ulimit=options.ulimit,
         shm_size=options.shm_size,
         security_opt=options.security_opt,
+        **({"volume": options.volume} if options.volume else {}),
     )
 
 
@@ -214,6 +215,7 @@ def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: M
         id_map=session.id_map,
         account=account,
         namespaces=NamespaceChoice() if network.has_own_namespace else NamespaceChoice(network="host"),
+        mounts=session.mounts,
         hard_limits=hard_limits() if asked.ulimit else {},
     )
     image = ImageDefaults(env=tuple(state.env), working_dir=state.workdir)

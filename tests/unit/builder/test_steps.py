@@ -140,7 +140,8 @@ def test_outputs() -> None:
     assert parse_outputs(["out"])[0][:2] == ("local", "out")
     assert parse_outputs(["type=oci,dest=x.tar"])[0][:2] == ("oci", "x.tar")
     assert parse_outputs(["type=image,push=true"])[0].push
-    assert parse_outputs(["type=oci,dest=x,tar=false,compression=zstd"])[0][4:] == ("zstd", True)
+    assert parse_outputs(["type=oci,dest=x,tar=false,compression=zstd"])[0][4:6] == ("zstd", True)
+    assert parse_outputs(["type=image,oci-mediatypes=false"])[0].is_docker
     assert parse_outputs(["type=registry,compression=uncompressed,oci-mediatypes=true"])[0][3:5] == (True, "none")
     for bad in (
         "type=none",
@@ -151,7 +152,7 @@ def test_outputs() -> None:
         "type=oci,dest=x,compression=estargz",
         "type=oci,tar=false",
         "type=docker,dest=x,tar=false",
-        "type=image,oci-mediatypes=false",
+        "type=oci,oci-mediatypes=false",
         "type=image,rewrite-timestamp=false",
     ):
         with pytest.raises(UsageError):
