@@ -47,10 +47,10 @@ class Group:
         return {"version": 2, "path": self.path, "unit": self.unit}
 
     def make(self) -> None:
-        """Make the directory; one that is there and empty will do. Raises InvalidState when processes are in it."""
+        """Make the directory; one that is there and empty will do. Raises InvalidState when processes are in it, and
+        when it is frozen."""
         _make(self.path)
-        if self.pids():
-            raise InvalidState(f"cgroup '{self.path}' has processes already", hint="use another cgroup path")
+        _require_usable(self)
 
     def apply(self, settings: Iterable[Setting], unmet: Unmet) -> None:
         """Write limits. unmet: gets the HostLimit, naming property and controller, of each that cannot be."""
@@ -171,13 +171,13 @@ class Group1:
         return {"version": 1, "path": self.path, "paths": self.paths}
 
     def make(self) -> None:
-        """Make the directory of this group in each hierarchy. Raises InvalidState where one has processes already."""
+        """Make the directory of this group in each hierarchy. Raises InvalidState where one has processes already, and
+        when it is frozen."""
         for name, path in self.paths.items():
             _make(path)
             if name == "cpuset":
                 _inherit_cpuset(path)
-        if self.pids():
-            raise InvalidState(f"cgroup '{self.path}' has processes already", hint="use another cgroup path")
+        _require_usable(self)
 
     def apply(self, settings: Iterable[Setting], unmet: Unmet) -> None:
         """Write limits. unmet: gets the HostLimit, naming property and controller, of each that cannot be."""
@@ -347,6 +347,15 @@ def _tree(path: str) -> list[str]:
             break
         level = below
     return found
+
+
+def _require_usable(group: Group | Group1) -> None:
+    """Raise InvalidState where no container can start in the group: a process of it would stand still at its first
+    step, and its launcher would wait for ever."""
+    if group.pids():
+        raise InvalidState(f"cgroup '{group.path}' has processes already", hint="use another cgroup path")
+    if group.is_frozen():
+        raise InvalidState(f"cgroup '{group.path}' is frozen", hint="thaw it, or the one above that is frozen")
 
 
 def _kill_each(group: Group | Group1) -> None:

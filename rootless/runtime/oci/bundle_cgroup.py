@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from rootless.errors import HostLimit, InvalidInput, InvalidState
+from rootless.errors import HostLimit, InvalidInput, InvalidState, UsageError
 from rootless.host import cgroups
 from rootless.records.resource_limits import Resources
 from rootless.runtime.cgroups import place, version1, version2
@@ -16,7 +16,7 @@ from rootless.runtime.spec.oci_config import read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rootless.host.cgroups import Delegation
     from rootless.runtime.oci.oci_records import OciRecord
@@ -196,6 +196,34 @@ def require(record: OciRecord, verb: str) -> AnyGroup:
             hint="it needs a delegated cgroup: see docs/cgroups.md",
         )
     return group
+
+
+def sub_group(group: AnyGroup, words: Sequence[str]) -> AnyGroup:
+    """The part of the container's cgroup that `exec --cgroup` means: PATH, or in version 1 also CONTROLLERS:PATH, where
+    the controllers that are not named stay with the container's own.
+
+    Raises UsageError for another form, and for a path that leads out of the container's cgroup or to nowhere.
+    """
+    parts: dict[str, str] = {}
+    for word in words:
+        names, separator, path = word.rpartition(":")
+        if ".." in path.split("/"):
+            raise UsageError(f"invalid --cgroup '{word}': it leads out of the container's cgroup")
+        for name in names.split(","):
+            if name in parts or bool(name) != bool(separator) or (parts and "" in (name, *parts)):
+                raise UsageError(f"invalid --cgroup '{word}'", hint="give PATH, or CONTROLLER:PATH for each controller")
+            parts[name] = path.strip("/")
+    tops = {"": group.path} if isinstance(group, Group) else group.paths
+    if "" in parts:
+        parts = dict.fromkeys(tops, parts[""])
+    found: dict[str, str] = {}
+    for name, path in parts.items():
+        if name not in tops:
+            raise UsageError(f"invalid --cgroup: the container has no cgroup of controller '{name}'")
+        found[name] = f"{tops[name]}/{path}".rstrip("/")
+        if not os.path.isdir(found[name]):
+            raise UsageError(f"invalid --cgroup: there is no cgroup '{found[name]}'")
+    return Group(found[""], group.unit) if isinstance(group, Group) else Group1({**tops, **found})
 
 
 def update(record: OciRecord, changes: dict[str, object]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from rootless.errors import UsageError
 from rootless.records.properties import Properties, property_error
 from rootless.runtime.cgroups import place
-from rootless.runtime.oci.bundle_cgroup import group_of
+from rootless.runtime.oci.bundle_cgroup import group_of, require, sub_group
 from rootless.runtime.oci.life_verbs import filters_of, write_pid_file
 from rootless.runtime.oci.oci_records import OciRecord, Records
 from rootless.runtime.process import console
 from rootless.runtime.process.command import ProcessOptions, ProcessStreams
 from rootless.runtime.process.join import Joining, exec_process
 from rootless.runtime.seccomp.listener import pass_on
-from rootless.runtime.spec.oci_config import read_json
+from rootless.runtime.spec.oci_config import parse_json, read_content
 from rootless.runtime.spec.process_config import CapabilityNames, OciProcess, OciUser
 
 TYPE_CHECKING = False
@@ -32,10 +32,12 @@ class OciExecOptions:
         "additional_gids",
         "apparmor",
         "capabilities",
+        "cgroups",
         "console_socket",
         "cwd",
         "detach",
         "environment",
+        "ignore_paused",
         "no_new_privileges",
         "pid_file",
         "preserve_fds",
@@ -49,10 +51,12 @@ class OciExecOptions:
         self.additional_gids: Sequence[int] = ()
         self.apparmor: str | None = None
         self.capabilities: Sequence[str] = ()
+        self.cgroups: Sequence[str] = ()
         self.console_socket: str | None = None
         self.cwd: str | None = None
         self.detach = False
         self.environment: Sequence[str] = ()
+        self.ignore_paused = False
         self.no_new_privileges = False
         self.pid_file: str | None = None
         self.preserve_fds = 0
@@ -65,22 +69,30 @@ class OciExecOptions:
 def execute(
     records: Records, container_id: str, arguments: list[str], options: OciExecOptions, warn: Callable[[str], None]
 ) -> int:
-    """Run the process; its exit status, 0 when detached."""
+    """Run the process; its exit status, 0 when detached.
+
+    A created container is one that has everything but its own command; of a paused one the new process would be frozen
+    too, so that it has to be asked for.
+    """
     record = records.get(container_id)
-    record.require("exec in", "running")
+    record.require("exec in", "created", "running", *(["paused"] if options.ignore_paused else []))
     config = record.config()
     process = process_for(config, arguments, options)
     if process.terminal and options.detach and not options.console_socket:
         raise UsageError("a detached process with a terminal needs somebody who takes it", hint="give --console-socket")
-    group = group_of(record)
+    group, init = group_of(record), record.pid
+    if options.cgroups:
+        group, init = sub_group(require(record, "exec in"), options.cgroups), 0
     joining = Joining(record.pid, process, config)
     joining.filters = filters_of(config)
     joining.on_listener = _agent(joining.filters.listener, record)
     joining.streams = ProcessStreams(preserve_fds=options.preserve_fds)
     joining.start_time = record.facts.pid_start
     joining.options = ProcessOptions(keep_groups=config.keeps_groups)
-    joining.join_cgroup = None if group is None else lambda pid: place.join(group, pid, record.pid)
+    joining.join_cgroup = None if group is None else lambda pid: place.join(group, pid, init)
     joining.warn = warn
+    if not options.console_socket:
+        joining.on_console = console.prepare_terminal
     joined = exec_process(joining)
     try:
         if options.pid_file:
@@ -111,7 +123,8 @@ def process_for(config: OciConfig, arguments: list[str], options: OciExecOptions
     Raises UsageError, and InvalidInput for a file, or a container, with a property that cannot be worked with.
     """
     if options.process_file:
-        process = OciProcess.from_json(Properties(read_json(options.process_file), "process"))
+        content = read_content(options.process_file, regular=False)
+        process = OciProcess.from_json(Properties(parse_json(content, options.process_file), "process"))
         process.check_labels()
         return process
     if not arguments:

@@ -247,7 +247,10 @@ VERBS = {
     ),
     "delete": Verb(
         "Remove a stopped container.",
-        (SwitchFlag("-f --force", "Kill it first if it runs; no error if there is none."),),
+        (
+            SwitchFlag("-f --force", "Kill it first if it runs; no error if there is none."),
+            SwitchFlag("--regex", "ID is a regular expression: remove all whose id it matches (crun's flag)."),
+        ),
     ),
     "run": Verb(
         "Make and start a container, and wait for its end.",
@@ -297,8 +300,15 @@ VERBS = {
             TextFlag("-c --cap", "Add a capability.", metavar="NAME", many=True),
             SwitchFlag("--no-new-privs", "Set no_new_privs."),
             TextFlag("--apparmor", "AppArmor profile.", metavar="PROFILE"),
+            TextFlag(
+                "--cgroup",
+                "Sub-cgroup of the container's to run in; of version 1 with the controllers that are meant.",
+                metavar="[CONTROLLER[,...]:]PATH",
+                many=True,
+            ),
+            SwitchFlag("--ignore-paused", "Wait in a paused container until it goes on, in place of failing."),
             TextFlag("--process-label", "SELinux label.", metavar="LABEL"),
-            TextFlag("-p --process", "File with an OCI process object, in place of a command.", metavar="FILE"),
+            TextFlag("-p --process", "File or pipe with an OCI process object, in place of a command.", metavar="FILE"),
             _PID_FILE,
             _CONSOLE_SOCKET,
             _PRESERVE_FDS,
@@ -310,7 +320,7 @@ VERBS = {
         (_FORM, SwitchFlag("-q --quiet", "Ids only.")),
         arguments=(),
     ),
-    "ps": Verb("List the processes of a container.", (_FORM,)),
+    "ps": Verb("List the processes of a container; OPTIONS are those of the host's ps(1).", (_FORM,), rest="options"),
     "features": Verb("Print what this runtime can do, as JSON.", arguments=()),
     "spec": Verb(
         "Write a configuration to start from.",

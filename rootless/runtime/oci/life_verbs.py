@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 
-from rootless.errors import HookFailed, InvalidInput, InvalidState, RuntimeFailure, UsageError
+from rootless.errors import HookFailed, InvalidInput, InvalidState, NotFound, RuntimeFailure, UsageError
 from rootless.host.facts import is_privileged
 from rootless.kernel import process as kernel
 from rootless.kernel import procfs
@@ -42,9 +42,10 @@ class CreateOptions:
     """The flags of create and run. bundle: the directory in which relative paths start; config_path: of the
     configuration, config.json of the bundle unless another file is named.
 
-    pid_file, console_socket: paths, None without; preserve_fds: how many fds from 3 on the command gets; keyring: make
-    a session keyring; pivot: False moves the root instead (the old root is an initramfs); notify: the address in our
-    NOTIFY_SOCKET. Of run alone: detach returns when the command runs, keep does not delete the ended container.
+    pid_file, console_socket: paths, None without; preserve_fds: how many fds from 3 on the command gets; listen_fds:
+    how many of them are sockets that systemd has passed to us (sd_listen_fds(3)); keyring: make a session keyring;
+    pivot: False moves the root instead (the old root is an initramfs); notify: the address in our NOTIFY_SOCKET. Of run
+    alone: detach returns when the command runs, keep does not delete the ended container.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class CreateOptions:
         "detach",
         "keep",
         "keyring",
+        "listen_fds",
         "notify",
         "pid_file",
         "pivot",
@@ -68,6 +70,7 @@ class CreateOptions:
         self.pid_file: str | None = None
         self.console_socket: str | None = None
         self.preserve_fds = 0
+        self.listen_fds = 0
         self.keyring = True
         self.pivot = True
         self.notify: str | None = None
@@ -153,6 +156,8 @@ def run(records: Records, container_id: str, options: CreateOptions, warn: Warn)
                 console.send_master(options.console_socket, process.console_fd)
             listener = _notifier(record, options.notify)
             with console.Forward(process.pidfd, process.console_fd):
+                if process.console_fd is not None and not options.console_socket:
+                    console.prepare_terminal(process.console_fd)
                 process.start(record.oci_state("created"))
                 _after_start(record, config)
                 if listener is not None and options.notify:
@@ -211,6 +216,16 @@ def delete(records: Records, container_id: str, warn: Warn, *, force: bool = Fal
         elif record.pid:
             record.require("delete", "stopped")
         _finish(record, record.config() if record.pid else None, warn)
+
+
+def delete_each(records: Records, container_ids: list[str], warn: Warn, *, force: bool) -> None:
+    """`delete` for each of the ids; with `force` none of them has to exist."""
+    for container_id in container_ids:
+        try:
+            delete(records, container_id, warn, force=force)
+        except NotFound:
+            if not force:
+                raise
 
 
 def signal_number(word: str) -> int:
@@ -274,7 +289,10 @@ def processes(record: OciRecord) -> list[int]:
 
 
 def map_of(config: OciConfig) -> IdMap | None:
-    """The id map of a configuration, None when it wants no new user namespace. Raises InvalidInput."""
+    """The id map of a configuration, None when it wants no new user namespace. Raises InvalidInput.
+
+    Where it wants one and names no ids, the namespace has all that the caller may map, as with crun.
+    """
     linux = config.linux
     uids, gids = linux.uids, linux.gids
     if not linux.makes("user"):
@@ -284,8 +302,13 @@ def map_of(config: OciConfig) -> IdMap | None:
                 hint="`rootless-oci spec` makes a configuration that has one",
             )
         return None
+    if not uids and not gids:
+        from rootless.host.subid import default_id_map
+
+        return default_id_map()
     if not uids or not gids:
-        raise InvalidInput("config property 'linux.uidMappings' or 'linux.gidMappings' is missing")
+        missing = "gidMappings" if uids else "uidMappings"
+        raise InvalidInput(f"config property 'linux.{missing}' is missing, and the other one is there")
     single = len(uids) == len(gids) == 1 and uids[0].size == gids[0].size == 1 and not is_privileged()
     return IdMap(uids, gids, "single" if single else "range")
 
@@ -327,6 +350,8 @@ def _build(
     filters = filters_of(config)
     if options.notify:
         config = notify.with_socket(config, f"{record.directory}/notify")
+    if options.listen_fds:
+        config = _with_listening(config, options.listen_fds)
     launch = Launch(Bundle(config, options.bundle, record.id), UserIds(map_of(config)))
     launch.filters = filters
     launch.options = ProcessOptions(keyring=options.keyring, keep_groups=config.keeps_groups)
@@ -348,6 +373,17 @@ def _build(
     if placing.group is not None:
         record.facts.cgroup = placing.group.to_json()
     return process
+
+
+def _with_listening(config: OciConfig, count: int) -> OciConfig:
+    """The configuration with the variables by which the command knows the sockets that it gets (sd_listen_fds(3))."""
+    changed = config.copy()
+    process = changed.process = config.first_process().copy()
+    process.env = [*process.env, f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+    names = os.environ.get("LISTEN_FDNAMES")
+    if names:
+        process.env.append(f"LISTEN_FDNAMES={names}")
+    return changed
 
 
 def filters_of(config: OciConfig) -> SeccompFilters:

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 
 class OciSession:
-    """What the global flags say: where records live, where messages go."""
+    """What the global flags say: where records live (has_root: --root was given), where messages go."""
 
-    __slots__ = ("cgroup_manager", "debug", "log", "log_format", "root", "strict")
+    __slots__ = ("cgroup_manager", "debug", "has_root", "log", "log_format", "root", "strict")
 
     def __init__(self) -> None:
         runtime = runtime_base() if os.environ.get("XDG_RUNTIME_DIR") else None
         # In /tmp anybody may have been first: Records looks who owns the directory before it reads or writes there
         self.root = f"{runtime}/rootless-oci" if runtime else f"/tmp/rootless-oci-{os.geteuid()}"  # noqa: S108
+        self.has_root = False
         self.log: str | None = None
         self.log_format = "text"
         self.debug = False
@@ -39,9 +40,21 @@ class OciSession:
         self.strict = os.environ.get("ROOTLESS_OCI_LIMITS") != "warn"
 
     def take(self, overall: FlagValues) -> None:
-        """Take over what the global flags of the line say; what they leave open stays as the environment has it."""
+        """Take over what the global flags of the line say; what they leave open stays as the environment has it.
+
+        Raises UsageError when the log cannot be written: whoever asks for one reads the reasons of failures there.
+        """
+        self.has_root = bool(overall.optional_text("root"))
         self.root = os.path.abspath(overall.optional_text("root") or self.root)
-        self.log = overall.optional_text("log")
+        log = overall.optional_text("log")
+        if log:
+            from rootless.errors import UsageError
+
+            try:
+                open(log, "ab").close()
+            except OSError as e:
+                raise UsageError(f"cannot open log '{log}': {e.strerror}") from e
+        self.log = log
         self.log_format = overall.text("log_format")
         self.debug = overall.switch("debug") or overall.optional_text("log_level") == "debug"
         manager = "systemd" if overall.switch("systemd_cgroup") else "cgroupfs"
@@ -84,6 +97,10 @@ def perform(session: OciSession, overall: Mapping[str, object], verb: str, given
     """
     session.take(FlagValues(overall))
     values = FlagValues(given)
+    if session.debug:
+        from rootless import __version__
+
+        session.write("debug", f"rootless-oci {__version__}: {verb} with the records in '{session.root}'")
     if verb in ("create", "run", "exec"):
         restart_by_loader()
     from rootless.runtime.oci.oci_records import Records
@@ -94,7 +111,7 @@ def perform(session: OciSession, overall: Mapping[str, object], verb: str, given
     if verb in ("update", "events"):
         return _limits(records, verb, values)
     if verb in ("list", "ps", "state", "features"):
-        return _report(records, verb, values)
+        return _report(session, records, verb, values)
     if verb == "spec":
         return _write_spec(values.text("bundle"))
     if verb == "exec":
@@ -118,12 +135,24 @@ def perform(session: OciSession, overall: Mapping[str, object], verb: str, given
     elif verb == "kill":
         life_verbs.kill(records, container_id, values.text("signal"), everything=values.switch("everything"))
     else:
-        try:
-            life_verbs.delete(records, container_id, session.warn, force=values.switch("force"))
-        except NotFound:
-            if not values.switch("force"):
-                raise
+        life_verbs.delete_each(records, _named(records, values), session.warn, force=values.switch("force"))
     return 0
+
+
+def _named(records: Records, values: FlagValues) -> list[str]:
+    """The ids of the containers that `delete` means: the one that is named, or with --regex those that match."""
+    word = values.text("container_id")
+    if not values.switch("regex"):
+        return [word]
+    import re
+
+    from rootless.errors import UsageError
+
+    try:
+        pattern = re.compile(word)
+    except re.error as e:
+        raise UsageError(f"invalid regular expression '{word}': {e}") from e
+    return [record.id for record in records.all() if pattern.search(record.id)]
 
 
 def _refuse_checkpoint(records: Records, verb: str, container_id: str) -> NoReturn:
@@ -161,7 +190,8 @@ def _options(session: OciSession, values: FlagValues) -> CreateOptions:
     options = CreateOptions(values.text("bundle"), values.text("config"))
     options.pid_file = values.optional_text("pid_file")
     options.console_socket = values.optional_text("console_socket")
-    options.preserve_fds = values.number("preserve_fds") + _listen_fds()
+    options.listen_fds = _listen_fds()
+    options.preserve_fds = values.number("preserve_fds") + options.listen_fds
     options.keyring = not values.switch("no_new_keyring")
     options.pivot = not values.switch("no_pivot")
     options.notify = os.environ.get("NOTIFY_SOCKET")
@@ -191,11 +221,13 @@ def _exec(session: OciSession, records: Records, values: FlagValues) -> int:
     options = OciExecOptions()
     options.additional_gids = values.numbers("additional_gids")
     options.apparmor = values.optional_text("apparmor")
+    options.cgroups = values.texts("cgroup")
     options.capabilities = values.texts("cap")
     options.console_socket = values.optional_text("console_socket")
     options.cwd = values.optional_text("cwd")
     options.detach = values.switch("detach")
     options.environment = values.texts("env")
+    options.ignore_paused = values.switch("ignore_paused")
     options.no_new_privileges = values.switch("no_new_privs")
     options.pid_file = values.optional_text("pid_file")
     options.preserve_fds = values.number("preserve_fds")
@@ -206,7 +238,7 @@ def _exec(session: OciSession, records: Records, values: FlagValues) -> int:
     return execute(records, values.text("container_id"), values.texts("command"), options, session.warn)
 
 
-def _report(records: Records, verb: str, values: FlagValues) -> int:
+def _report(session: OciSession, records: Records, verb: str, values: FlagValues) -> int:
     if verb == "state":
         output.line(output.json_text(records.get(values.text("container_id")).oci_state().to_json()))
         return 0
@@ -216,7 +248,12 @@ def _report(records: Records, verb: str, values: FlagValues) -> int:
         output.line(output.json_text(report.features()))
     elif verb == "ps":
         pids = report.process_ids(records.get(values.text("container_id")))
-        output.line(output.json_text(pids) if values.text("format") == "json" else report.process_table(pids))
+        if values.text("format") == "json":
+            output.line(output.json_text(pids))
+        else:
+            output.line(report.process_table(pids, values.texts("options")))
+    elif session.has_root and not os.path.isdir(session.root):
+        raise NotFound(f"no containers are recorded in '{session.root}': there is no such directory")
     elif values.switch("quiet"):
         for state in report.states(records):
             output.line(state.id)

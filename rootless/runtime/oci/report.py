@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 
+from rootless.errors import HostLimit, UsageError
 from rootless.kernel import procfs
 from rootless.runtime import SPECIFICATION_VERSION, mount_options
 from rootless.runtime.oci.life_verbs import processes
 from rootless.runtime.oci.oci_records import OciRecord, Records
+from rootless.runtime.process.command import DEFAULT_PATH
 from rootless.runtime.spec.oci_config import MEMORY_FLAGS, MEMORY_MODES, NAMESPACES, STAGES
 from rootless.runtime.spec.process_config import apparmor_is_on, selinux_is_on
 
@@ -52,13 +56,33 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def process_ids(record: OciRecord) -> list[int]:
-    """Pids of a running container, as we see them."""
-    record.require("list the processes of", "created", "running", "paused")
+    """Pids of a container, as we see them; of a stopped one there are none."""
     return processes(record)
 
 
-def process_table(pids: list[int]) -> str:
-    """The processes, read from the host's /proc: nothing of the image runs for that (CVE-2022-1227)."""
+def process_table(pids: list[int], options: list[str]) -> str:
+    """The processes, as the host's `ps` with `options` (`-ef` without any) shows them, as with runc.
+
+    Nothing of the image runs for that (CVE-2022-1227). Where the host has no `ps`, the usual columns are read from
+    /proc. Raises HostLimit for `options` there, and UsageError for options without a column PID.
+    """
+    program = shutil.which("ps", path=DEFAULT_PATH)
+    if program is None:
+        if options:
+            raise HostLimit("options of ps(1) need the host's `ps`, which it does not have")
+        return _own_table(pids)
+    done = subprocess.run(
+        [program, *(options or ["-ef"])], capture_output=True, text=True, errors="replace", check=False
+    )
+    head, *lines = done.stdout.splitlines() or [""]
+    if done.returncode != 0 or "PID" not in head.split():
+        said = done.stderr.strip().partition("\n")[0] or "its output has no column PID"
+        raise UsageError(f"cannot list processes with `ps {' '.join(options or ['-ef'])}`: {said}")
+    column, wanted = head.split().index("PID"), set(map(str, pids))
+    return "\n".join([head, *(line for line in lines if wanted.intersection(line.split()[column : column + 1]))])
+
+
+def _own_table(pids: list[int]) -> str:
     lines = [("UID", "PID", "PPID", "CMD")]
     for pid in pids:
         try:

@@ -86,13 +86,27 @@ def copy_size(master: int) -> None:
         return
 
 
+def prepare_terminal(master: int) -> None:
+    """Fit the pty, before its process runs, to where `relay_terminal` will copy its output to.
+
+    It gets the size of our terminal. Where our stdout is no terminal, lines end as the command writes them, without the
+    carriage return that a terminal needs: what is written to a file or a pipe is to be read by programs.
+    """
+    copy_size(master)
+    if not os.isatty(1):
+        import termios
+
+        settings = termios.tcgetattr(master)
+        settings[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, settings)
+
+
 def relay_terminal(master: int, pidfd: int) -> None:
     """Copy between our stdin and stdout and the pty until the process has ended and its output is drained."""
     import termios
     import tty
 
     saved = None
-    copy_size(master)
     try:
         if os.isatty(0):
             saved = termios.tcgetattr(0)

@@ -44,7 +44,8 @@ class Joining:
     """One more process for a container that runs. pid: of the container's first process; config: the container's.
 
     The configuration tells what `process` does not say itself (oomScoreAdj, personality). A process with a terminal
-    gets a new pty of the container, whose master is in the result. on_listener: gets the listener of a filter that has
+    gets a new pty of the container, whose master is in the result; on_console: called with it before the process runs.
+    on_listener: gets the listener of a filter that has
     one, and the pid; start_time: of `pid` in clock ticks, None where the caller has none on record; join_cgroup: called
     with the pid of the process that joins, before it enters a namespace; warn: gets one line for each thing that is
     weaker than asked.
@@ -54,6 +55,7 @@ class Joining:
         "config",
         "filters",
         "join_cgroup",
+        "on_console",
         "on_listener",
         "options",
         "pid",
@@ -70,6 +72,7 @@ class Joining:
         self.streams = ProcessStreams()
         self.filters = SeccompFilters()
         self.options = ProcessOptions()
+        self.on_console: Callable[[int], None] | None = None
         self.on_listener: Callable[[int, int], None] | None = None
         self.start_time: int | None = None
         self.join_cgroup: Callable[[int], None] | None = None
@@ -112,7 +115,7 @@ def _follow(joining: Joining, joiner: _Joiner) -> Process:
         on_listener, pid = joining.on_listener, process.pid
         if on_listener is not None:
             process.on_listener = lambda fd: on_listener(fd, pid)
-        _until_started(process, child.inner, joining.warn)
+        _until_started(process, child.inner, joining)
         return process
     except BaseException:
         if process is not None:
@@ -123,12 +126,14 @@ def _follow(joining: Joining, joiner: _Joiner) -> Process:
         raise
 
 
-def _until_started(process: Process, channel: Channel, warn: Callable[[str], None]) -> None:
+def _until_started(process: Process, channel: Channel, joining: Joining) -> None:
     """Take the terminal that the process tells of, and start its command as soon as it is ready for that."""
     while True:
-        report, fds = expect(channel, None, warn)
+        report, fds = expect(channel, None, joining.warn)
         if report.at == "console":
             process.console_fd = fds[0]
+            if joining.on_console is not None:
+                joining.on_console(fds[0])
         elif report.at == "created":
             process.start()
             return

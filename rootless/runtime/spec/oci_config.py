@@ -476,17 +476,19 @@ def parse_json(content: bytes, path: str) -> object:
         raise InvalidInput(f"cannot read '{path}': it is no JSON: {e}") from e
 
 
-def read_content(path: str) -> bytes:
-    """The bytes of `path`: a regular file of at most MAXIMUM bytes. Raises InvalidInput."""
+def read_content(path: str, *, regular: bool = True) -> bytes:
+    """The bytes of `path`: at most MAXIMUM, of a regular file. Raises InvalidInput.
+
+    regular: False for a file that the caller names himself, which may be a pipe, and is waited for then.
+    """
     try:
         # O_NONBLOCK: to open a FIFO would else wait until somebody writes to it
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if regular else 0))
     except OSError as e:
-        raise InvalidInput(
-            f"cannot read '{path}': {e.strerror}", hint="is this the bundle's directory? (flag --bundle)"
-        ) from e
+        hint = "is this the bundle's directory? (flag --bundle)" if regular else None
+        raise InvalidInput(f"cannot read '{path}': {e.strerror}", hint=hint) from e
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if regular and not stat.S_ISREG(os.fstat(fd).st_mode):
             raise InvalidInput(f"cannot read '{path}': it is no regular file")
         content = file.read(MAXIMUM + 1)
     if len(content) > MAXIMUM:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless import __version__
 from rootless.host import cgroups
 from rootless.kernel import procfs
 from tests.conftest import oci_command_path, require
@@ -48,8 +50,10 @@ def test_verbs_want_their_states(bundle: Bundle) -> None:
     create(bundle, "echo started; sleep 60", "--pid-file", str(bundle.path / "pid"))
     pid = int((bundle.path / "pid").read_text())
     assert state(bundle) == "created" and (bundle.path / "out").read_text() == ""
-    for verb in (["delete", "c"], ["exec", "c", "true"]):
-        assert "it is created" in bundle.oci(*verb, check=False).stderr
+    assert "it is created" in bundle.oci("delete", "c", check=False).stderr
+    # a created container has everything but its own command
+    inside = bundle.oci("exec", "c", "sh", "-c", "hostname; cat /proc/1/comm; echo x > /made").stdout.split()
+    assert inside[0] == "rootless" and (bundle.root / "made").exists() and state(bundle) == "created"
     # edits of the bundle after create have no effect
     bundle.config["process"]["args"] = ["false"]
     bundle.save()
@@ -62,6 +66,8 @@ def test_verbs_want_their_states(bundle: Bundle) -> None:
     assert eventually(lambda: state(bundle) == "stopped")
     for verb in (["start", "c"], ["kill", "c"], ["exec", "c", "true"]):
         assert "it is stopped" in bundle.oci(*verb, check=False).stderr
+    assert bundle.oci("ps", "-f", "json", "c").stdout == "[]\n"
+    assert bundle.oci("ps", "c").stdout.split()[:3] == ["UID", "PID", "PPID"]
     bundle.oci("delete", "c")
     for verb in (["state", "c"], ["start", "c"], ["kill", "c"], ["delete", "c"]):
         assert "does not exist" in bundle.oci(*verb, check=False).stderr
@@ -217,6 +223,108 @@ def test_exec_of_a_process_file_and_in_the_background(bundle: Bundle) -> None:
     assert procfs.status_field(pid, "NSpid").split()[-1] != "1"
     assert eventually(lambda: (bundle.root / "tmp/q").exists() and (bundle.root / "tmp/q").read_text() == "x\n")
     assert pid in json.loads(bundle.oci("ps", "-f", "json", "c").stdout)
+
+
+def test_exec_of_a_process_from_a_pipe(bundle: Bundle) -> None:
+    bundle.up()
+    process = {**bundle.config["process"], "args": ["sh", "-c", "echo $Q; cat"], "env": ["Q=x", "PATH=/bin"]}
+    assert bundle.oci("exec", "-p", "/dev/stdin", "c", input=json.dumps(process)).stdout == "x\n"
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps(process).encode())
+    os.close(writer)
+    done = bundle.oci("exec", "--process", f"/dev/fd/{reader}", "c", pass_fds=(reader,), input="in")
+    os.close(reader)
+    assert done.stdout == "x\nin"
+
+
+def test_ps_takes_the_options_of_the_hosts(bundle: Bundle) -> None:
+    pid = bundle.up()["pid"]
+    head, *lines = bundle.oci("ps", "c", "-e", "-o", "pid,args").stdout.splitlines()
+    assert head.split() == ["PID", "COMMAND"] and str(pid) in [line.split()[0] for line in lines] and len(lines) <= 2
+    assert any(line.split()[1] == str(pid) for line in bundle.oci("ps", "c").stdout.splitlines())
+    done = bundle.oci("ps", "c", "-o", "args", check=False)
+    assert done.returncode == 1 and "its output has no column PID" in done.stderr
+
+
+def test_terminal_onto_a_pipe_has_no_carriage_returns(bundle: Bundle) -> None:
+    bundle.config["process"]["terminal"] = True
+    bundle.config["process"]["args"] = ["sh", "-c", "tty; echo two"]
+    bundle.save()
+
+    def raw(*words: str) -> bytes:
+        return subprocess.run(
+            [*oci_command_path(), "--root", str(bundle.records), *words],
+            cwd=bundle.path, env=bundle.environment, input=b"", capture_output=True, check=True, timeout=60,
+        ).stdout  # fmt: skip
+
+    assert raw("run", "c") == b"/dev/pts/0\ntwo\n"
+    bundle.config["process"]["terminal"] = False
+    bundle.up()
+    assert raw("exec", "-t", "c", "sh", "-c", "tty; echo two") == b"/dev/pts/0\ntwo\n"
+
+
+def test_log_is_written_by_every_command(bundle: Bundle) -> None:
+    bundle.save()
+    log = bundle.path / "log"
+    for number, words in enumerate((("list",), ("features",), ("run", "c"), ("state", "c"), ("delete", "c"))):
+        done = bundle.oci(*words, flags=("--log", str(log), "--debug"), check=False)
+        assert "debug" not in done.stderr
+        text = log.read_text()
+        assert (
+            text.count(f"debug: rootless-oci {__version__}: {words[0]} ") == 1 and text.count("debug: r") == number + 1
+        )
+    done = bundle.oci("list", flags=("--log", "/nonexistent/log"), check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "cannot open log '/nonexistent/log': No such file or directory" in done.stderr
+
+
+def test_list_of_a_missing_root(bundle: Bundle) -> None:
+    """As runc: a directory that was named and is not there is an error, and the default one has no containers yet."""
+    done = bundle.oci("list", check=False)
+    assert done.returncode == 1 and "no containers are recorded" in done.stderr
+    away = {**bundle.environment, "XDG_RUNTIME_DIR": str(bundle.path)}
+    done = subprocess.run([*oci_command_path(), "list"], capture_output=True, text=True, env=away, timeout=60)
+    assert done.returncode == 0 and done.stdout.split()[0] == "ID"
+
+
+def test_delete_by_a_regular_expression(bundle: Bundle) -> None:
+    bundle.up()
+    assert bundle.oci("delete", "--force", "--regex", "d.*").returncode == 0 and state(bundle) == "running"
+    assert "invalid regular expression" in bundle.oci("delete", "--regex", "(", check=False).stderr
+    bundle.oci("delete", "--force", "--regex", "^c$")
+    assert not list(bundle.records.iterdir())
+
+
+def test_user_namespace_without_mappings_has_what_the_caller_may_map(bundle: Bundle) -> None:
+    given = bundle.config["linux"]
+    bundle.config["linux"] = {key: value for key, value in given.items() if not key.endswith("Mappings")}
+    mapped = sum(extent["size"] for extent in given["uidMappings"])
+    counts = bundle.run("sed", "s/.* //", "/proc/self/uid_map").stdout.split()
+    assert sum(map(int, counts)) == mapped
+    bundle.config["linux"]["uidMappings"] = given["uidMappings"]
+    assert "'linux.gidMappings' is missing" in bundle.run("true", check=False).stderr
+
+
+def test_sockets_of_systemd_are_named_to_the_command(bundle: Bundle) -> None:
+    """sd_listen_fds(3): the variables count for the process alone whose pid they tell."""
+    bundle.config["process"]["args"] = [
+        "sh",
+        "-c",
+        "echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; readlink /proc/self/fd/3",
+    ]
+    bundle.save()
+    runtime = shlex.join([*oci_command_path(), "--root", str(bundle.records), "run", "c"])
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(bundle.path / "s.sock"))
+        listener.listen(1)
+        script = f"exec 3<&{listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec {runtime}"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=bundle.path, env=bundle.environment, capture_output=True, text=True, timeout=60,
+            pass_fds=(listener.fileno(),), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    named, target = done.stdout.splitlines()
+    assert named == "1 1 web" and target.startswith("socket:")
 
 
 def test_console_socket(bundle: Bundle) -> None:

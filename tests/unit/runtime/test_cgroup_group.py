@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rootless.errors import HostLimit, InvalidState
+from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.host import cgroups
 from rootless.records.resource_limits import Resources
 from rootless.runtime.cgroups import place, usage
 from rootless.runtime.cgroups.group import Group, Group1, restore
 from rootless.runtime.cgroups.limit_values import Setting
+from rootless.runtime.oci.bundle_cgroup import sub_group
 
 
 def fill(directory: Path, **files: str) -> Path:
@@ -179,3 +180,38 @@ def test_what_version_1_has_frozen_can_be_killed(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("os.kill", kill)
     Group1({"freezer": str(path)}).kill()
     assert seen == ["FROZEN", "THAWED"]
+
+
+def test_a_frozen_group_is_refused(tmp_path: Path) -> None:
+    """A process that joins it stands still, and its launcher would wait for ever."""
+    (tmp_path / "cgroup.procs").write_text("")
+    (tmp_path / "cgroup.events").write_text("populated 0\nfrozen 1\n")
+    with pytest.raises(InvalidState, match="is frozen"):
+        Group(str(tmp_path)).make()
+    (tmp_path / "cgroup.events").write_text("populated 0\nfrozen 0\n")
+    Group(str(tmp_path)).make()
+    (tmp_path / "freezer.state").write_text("FROZEN\n")
+    with pytest.raises(InvalidState, match="is frozen"):
+        Group1({"freezer": str(tmp_path)}).make()
+
+
+def test_sub_cgroups_of_exec(tmp_path: Path) -> None:
+    for name in ("cpu/top/a/b", "memory/top/a"):
+        (tmp_path / name).mkdir(parents=True)
+    group = Group(f"{tmp_path}/cpu/top", "x.scope")
+    for word, path in (("a/b", "cpu/top/a/b"), ("/a", "cpu/top/a"), ("/", "cpu/top")):
+        found = sub_group(group, [word])
+        assert (found.path, found.unit) == (f"{tmp_path}/{path}", "x.scope")
+    old = Group1({"cpu": f"{tmp_path}/cpu/top", "memory": f"{tmp_path}/memory/top"})
+    both = sub_group(old, ["a"])
+    assert isinstance(both, Group1) and both.paths == {n: f"{tmp_path}/{n}/top/a" for n in ("cpu", "memory")}
+    one = sub_group(old, ["cpu:a/b"])
+    assert isinstance(one, Group1)
+    assert one.paths == {"cpu": f"{tmp_path}/cpu/top/a/b", "memory": f"{tmp_path}/memory/top"}
+    assert isinstance(sub_group(old, ["cpu,memory:a"]), Group1)
+    for refused, words in (
+        (group, ["../x"]), (group, ["a/../.."]), (group, ["missing"]), (group, ["cpu:a"]), (group, ["a", "a"]),
+        (group, [":a"]), (old, ["cpu:a", "cpu:a"]), (old, ["cpu:a", "a"]), (old, ["pids:a"]), (old, ["cpu,:a"]),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match="invalid --cgroup"):
+            sub_group(refused, words)
