@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set
 from typing import NamedTuple
 
@@ -71,6 +72,23 @@ class BuildResult(NamedTuple):
     image_id: str
     manifest_digest: str
     names: tuple[str, ...] = ()
+
+
+def given_build_args(options: BuildOptions) -> dict[str, str]:
+    """The values of --build-arg by name. NAME alone takes its value from the environment, if that has it.
+
+    Raises UsageError.
+    """
+    found = {}
+    for text in options.build_arg:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"invalid --build-arg '{text}'", hint="write NAME=VALUE, or NAME for your own variable")
+        if equals:
+            found[name] = value
+        elif name in os.environ:
+            found[name] = os.environ[name]
+    return found
 
 
 def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:

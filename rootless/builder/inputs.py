@@ -9,6 +9,7 @@ import os
 import sys
 from typing import NamedTuple
 
+from rootless.builder.build_options import given_build_args
 from rootless.builder.context import contexts
 from rootless.builder.context.contexts import Context
 from rootless.builder.dockerfile import checks, parser
@@ -41,19 +42,23 @@ class OpenedContext(NamedTuple):
     is_remote: bool = True
 
 
-def open_context(session: BuildSession, text: str) -> OpenedContext:
+def open_context(session: BuildSession, text: str, *, keeps_git_dir: bool = False) -> OpenedContext:
     """The context that `text` names, fetched and unpacked when it is elsewhere.
 
-    Raises UsageError, RegistryError (it cannot be fetched), HostLimit (no git), InvalidInput (a malformed archive).
+    keeps_git_dir: whether `.git` of a repository comes too, where its address does not say so itself. Raises
+    UsageError, RegistryError (it cannot be fetched), HostLimit (no git), InvalidInput (a malformed archive).
     """
     if text == "-":
         return _stream(session, sys.stdin.buffer)
     if contexts.is_git(text):
-        from rootless.builder.context.remote import clone
+        from rootless.builder.context.repository import Repository, clone
 
+        source = Repository.parse(text)
+        if source.keeps_git_dir is None:
+            source = source._replace(keeps_git_dir=keeps_git_dir)
         directory = session.make_directory("files")
         step = session.tracker.start(f"[context] fetch {text}")
-        clone(text, f"{directory}/files", log=step.log)
+        clone(source, f"{directory}/files", step.log)
         step.done()
         return OpenedContext(Context(f"{directory}/files", is_lasting=False))
     if contexts.is_url(text):
@@ -113,19 +118,11 @@ def latest_time(options: BuildOptions) -> int | None:
 
 
 def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
-    """The values of --build-arg by name. NAME alone takes its value from the environment, if that has it.
+    """The values of --build-arg by name. latest: what `latest_time` returned, which becomes SOURCE_DATE_EPOCH.
 
-    latest: what `latest_time` returned, which becomes SOURCE_DATE_EPOCH. Raises UsageError.
+    Raises UsageError.
     """
-    found = {}
-    for text in options.build_arg:
-        name, equals, value = text.partition("=")
-        if not name:
-            raise UsageError(f"invalid --build-arg '{text}'", hint="write NAME=VALUE, or NAME for your own variable")
-        if equals:
-            found[name] = value
-        elif name in os.environ:
-            found[name] = os.environ[name]
+    found = given_build_args(options)
     if latest is not None:
         found.setdefault("SOURCE_DATE_EPOCH", str(latest))
     return found
@@ -169,10 +166,21 @@ def read(session: BuildSession) -> tuple[str, bytes]:
         session.contexts[name.lower()] = contexts.with_ignore(found.context, "")
     if options.context == "-" and options.file == "-":
         raise UsageError("standard input cannot be both the context and the Dockerfile")
-    opened = open_context(session, options.context)
+    opened = open_context(session, options.context, keeps_git_dir=_keeps_git_dir(options))
     content, filename, path = _dockerfile(session, opened.context, opened.dockerfile, is_remote=opened.is_remote)
     session.contexts[""] = contexts.with_ignore(opened.context, path)
     return filename, content
+
+
+def _keeps_git_dir(options: BuildOptions) -> bool:
+    """The value of BUILDKIT_CONTEXT_KEEP_GIT_DIR: whether `.git` of a main context comes too. Raises UsageError."""
+    name = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+    value = given_build_args(options).get(name)
+    if not value:
+        return False
+    from rootless.builder.context.repository import parse_flag
+
+    return parse_flag(value, f"--build-arg: {name}")
 
 
 def check_options(options: BuildOptions, dockerfile: Dockerfile) -> CheckOptions:

@@ -1,8 +1,8 @@
-"""ADD and contexts from elsewhere: http(s) downloads with a checksum, git repositories. Nothing is unpacked here.
+"""ADD and contexts from elsewhere: http(s) downloads with a checksum, and the choice between these and repositories.
 
-An address in a Dockerfile is a stranger's. Downloads are refused to addresses that `connection_guard` objects to, also
-after a redirection (where a proxy is set, it decides what it connects to), and have a bound in size; git follows no
-transport that runs a program of the address's choice.
+Nothing is unpacked here. An address in a Dockerfile is a stranger's. Downloads are refused to addresses that
+`connection_guard` objects to, also after a redirection (where a proxy is set, it decides what it connects to), and have
+a bound in size.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import hashlib
 import os
 import posixpath
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rootless.builder.context.contexts import is_git
-from rootless.errors import DigestMismatch, HostLimit, InvalidInput, RegistryError, UsageError
+from rootless.builder.context.repository import Fetched, Repository, clone
+from rootless.errors import DigestMismatch, InvalidInput, RegistryError, UsageError
 from rootless.image.distribution.answers import reason_of
 from rootless.image.distribution.connection_guard import guard_pool, literal_objection
 
@@ -28,36 +27,23 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _PIECE = 1 << 18
 _LIMIT = 64 << 30  # bytes of one download
-_GIT_TIMEOUT = 3600.0  # seconds for one git command
 _CONNECT = 30.0  # seconds for connecting, and for each read
 _REDIRECTS = 10
-
-
-class Fetched(NamedTuple):
-    """What was fetched.
-
-    identity: digest or commit, for cache keys; name: of the file, "" for a directory; newest: the time of the newest
-    file in seconds, 0 where the server gives none.
-    """
-
-    identity: str
-    name: str
-    newest: int
 
 
 class RemoteSource(NamedTuple):
     """What ADD takes from elsewhere.
 
     text: URL or git repository; checksum: `ALGORITHM:DIGITS` of the download, or the first digits of the commit, "" for
-    any; keeps_git_dir: --keep-git-dir; moment: the time, in seconds, that a file gets for which the server has none.
+    any; keeps_git_dir: --keep-git-dir, None without; moment: the time, in seconds, that a file gets for which the
+    server has none.
     """
 
     text: str
     checksum: str
-    keeps_git_dir: bool
+    keeps_git_dir: bool | None
     moment: int
 
 
@@ -67,7 +53,8 @@ def fetch(source: RemoteSource, directory: str, log: Callable[[str], None]) -> F
     Raises RegistryError (the source cannot be reached), DigestMismatch, UsageError, HostLimit (there is no git).
     """
     if is_git(source.text):
-        return clone(source.text, directory, checksum=source.checksum, keeps_git_dir=source.keeps_git_dir, log=log)
+        wanted = Repository.parse(source.text).with_flags(source.checksum, source.keeps_git_dir)
+        return clone(wanted, directory, log)
     return download(source.text, directory, checksum=source.checksum, moment=source.moment)
 
 
@@ -160,88 +147,3 @@ def _moment(text: str) -> int | None:
         return int(email.utils.parsedate_to_datetime(text).timestamp())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def clone(
-    source: str, directory: str, *, checksum: str = "", keeps_git_dir: bool = False, log: Callable[[str], None]
-) -> Fetched:
-    """Bring the files of a repository's commit into the empty `directory`; every file gets the commit's time.
-
-    source: URL[#REF[:SUBDIRECTORY]]; checksum: the first digits of the commit, "" for any. A REF that begins with `-`
-    would be an option for git, and is refused. Raises RegistryError, DigestMismatch, UsageError, HostLimit.
-    """
-    url, _, fragment = source.partition("#")
-    reference, _, below = fragment.partition(":")
-    if reference.startswith("-"):
-        raise UsageError(f"'{reference}' cannot be a git reference")
-    git = _git_program()
-    work = f"{directory}.git"
-    os.mkdir(work, 0o700)
-    run = _Git(git, work, log)
-    run("init", "-q")
-    run("remote", "add", "origin", "--", url)
-    try:
-        run("fetch", "-q", "--depth", "1", "origin", reference or "HEAD")
-    except RegistryError:
-        # The server gives no single commits, or no shallow history: fetch everything
-        run("fetch", "-q", "origin", *([] if _COMMIT.fullmatch(reference) else [reference or "HEAD"]))
-    run("checkout", "-q", "--detach", reference if _COMMIT.fullmatch(reference) else "FETCH_HEAD")
-    run("submodule", "update", "-q", "--init", "--recursive")
-    commit = run("rev-parse", "HEAD").strip()
-    if checksum and not commit.startswith(checksum):
-        raise DigestMismatch(f"'{source}' is at commit {commit}, not at that of --checksum")
-    time = int(run("show", "-s", "--format=%ct", "HEAD").strip() or 0)
-    if not keeps_git_dir:
-        shutil.rmtree(f"{work}/.git")
-    top = _below(work, below)
-    _settle(top, time)
-    for name in os.listdir(top):
-        os.rename(f"{top}/{name}", f"{directory}/{name}")
-    return Fetched(f"git:{commit}:{below}:{keeps_git_dir}", "", time)
-
-
-def _below(work: str, below: str) -> str:
-    top = os.path.realpath(f"{work}/{below}")
-    if os.path.commonpath([top, os.path.realpath(work)]) != os.path.realpath(work) or not os.path.isdir(top):
-        raise UsageError(f"the repository has no directory '{below}'")
-    return top
-
-
-def _settle(top: str, time: int) -> None:
-    """Give all files the time of the commit. git gives them the present time, which no two builds share."""
-    for parent, directories, names in os.walk(top, topdown=False):
-        for name in (*names, *directories):
-            os.utime(f"{parent}/{name}", (time, time), follow_symlinks=False)
-
-
-def _git_program() -> str:
-    from rootless.host.facts import find_helper
-
-    program = find_helper("git")
-    if program is None:
-        raise HostLimit("git is not installed", hint="ask the administrator for: apt-get install git")
-    return program
-
-
-class _Git:
-    def __init__(self, program: str, directory: str, log: Callable[[str], None]) -> None:
-        self._program = program
-        self._directory = directory
-        self._log = log
-
-    def __call__(self, *arguments: str) -> str:
-        kept = ("PATH", "HOME", "SSH_AUTH_SOCK", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY")
-        environment = {name: os.environ[name] for name in kept if name in os.environ}
-        environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_CONFIG_NOSYSTEM": "1"}
-        # A repository is a stranger's: no hook runs, and the transport `ext::`, whose address is a command line, is
-        # off. With `file` of "user", git takes local paths from the address alone and not from a submodule
-        safe = ["-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "protocol.file.allow=user"]
-        safe += ["-c", "log.showSignature=false"]  # a signature would be printed before the time that is asked for
-        argv = [self._program, *safe, "-C", self._directory, *arguments]
-        try:
-            done = subprocess.run(argv, env=environment, capture_output=True, errors="replace", timeout=_GIT_TIMEOUT)
-        except (OSError, subprocess.TimeoutExpired) as e:
-            raise RegistryError(f"git {arguments[0]} failed: {e}") from e
-        if done.returncode:
-            raise RegistryError(f"git {arguments[0]} failed: {done.stderr.strip()[-500:]}")
-        return done.stdout

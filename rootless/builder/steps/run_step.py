@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rootless.builder.build_options import given_build_args
 from rootless.builder.dockerfile import texts
 from rootless.builder.dockerfile.expand import proxy_variables
 from rootless.builder.session.build_session import StepResult
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rootless.records.container_options import ContainerOptions
 
 HOSTNAME = "buildkitsandbox"
+_LONGEST_HOSTNAME = 64  # of sethostname(2)
 _SCRIPT_DIRECTORY = "/dev/pipes"
 _ZIP_EPOCH = 315_532_800  # 1980 in seconds: zip archives have no earlier times, and tools refuse such an epoch
 
@@ -122,8 +124,18 @@ def _key(run: StepRun, instruction: Run, command: RunCommand, finder: Finder) ->
         ulimit=options.ulimit,
         shm_size=options.shm_size,
         security_opt=options.security_opt,
+        # These only where they are given, so that the keys of other builds are those of earlier versions
         **({"volume": options.volume} if options.volume else {}),
+        **({} if (hostname := _hostname(session)) == HOSTNAME else {"hostname": hostname}),
     )
+
+
+def _hostname(session: BuildSession) -> str:
+    """The host name that RUN sees: BUILDKIT_SANDBOX_HOSTNAME of --build-arg, else BuildKit's own. Raises UsageError."""
+    name = given_build_args(session.options).get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME
+    if len(name) > _LONGEST_HOSTNAME or any(c.isspace() or c in "/\0" for c in name):
+        raise UsageError(f"invalid host name '{name[:100]}' (BUILDKIT_SANDBOX_HOSTNAME)")
+    return name
 
 
 def _network(session: BuildSession, instruction: Run) -> str:
@@ -159,7 +171,7 @@ def _job(
     if chosen.options:
         # The steps of a build share one network, which cannot have the options of one step
         raise UsageError(f"a build takes no options of {chosen.mode}", hint=f"use --network={chosen.mode}")
-    networking.write_names_files(directory, HOSTNAME, asked, Network(chosen.mode))
+    networking.write_names_files(directory, _hostname(session), asked, Network(chosen.mode))
     config = _config(run, asked, directory, network=mode)
     process = config.process
     process.env = _process_env(run, command.env, mounts.env, process.env)
@@ -211,7 +223,7 @@ def _config(run: StepRun, asked: ContainerOptions, directory: str, *, network: M
         account = account._replace(uid=0, gid=0, groups=(0,))
     facts = BundleFacts(
         directory=directory,
-        hostname="" if network.uses_host_names else HOSTNAME,
+        hostname="" if network.uses_host_names else _hostname(session),
         id_map=session.id_map,
         account=account,
         namespaces=NamespaceChoice() if network.has_own_namespace else NamespaceChoice(network="host"),
@@ -243,7 +255,7 @@ def _process_env(run: StepRun, env: dict[str, str], secret: dict[str, str], plan
     would stand in the cache.
     """
     home = next((entry for entry in planned if entry.startswith("HOME=")), "HOME=/")
-    build_args = dict(text.partition("=")[::2] for text in run.session.options.build_arg)
+    build_args = given_build_args(run.session.options)
     merged = {"HOME": home[5:], **proxy_variables(build_args), **env, **secret}
     if run.timestamp >= _ZIP_EPOCH:
         merged.setdefault("SOURCE_DATE_EPOCH", str(run.timestamp))

@@ -147,7 +147,7 @@ class _Taker:
 
         taken = self.taken
         directory = self._run.session.make_directory("files")
-        wanted = RemoteSource(source, instruction.checksum, bool(instruction.keeps_git_dir), self._run.timestamp)
+        wanted = RemoteSource(source, instruction.checksum, instruction.keeps_git_dir, self._run.timestamp)
         fetched = fetch(wanted, f"{directory}/files", self._run.progress.log)
         unpack = bool(instruction.unpack)  # a download is unpacked only where --unpack asks for it
         taken.note(["remote", fetched.identity, fetched.name, unpack, self._exclude])

@@ -92,6 +92,19 @@ def test_a_git_repository(busybox: Runner, build: Build, served: tuple[Path, str
     assert read_in(busybox, "cloned", "stat", "-c", "%Y", "/file") == "1500000000\n"
     build(f"FROM busybox\nADD {url}/r.git#main:sub /tree\n", "-t", "added")
     assert read_in(busybox, "added", "find", "/tree").split() == ["/tree", "/tree/file"]
+    text = "FROM busybox\nCOPY . /all\nRUN hostname > /name\n"
+    command = ("-f", "-", "-t", "kept", "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=box")
+    for tail, argument, listed in (
+        ("?branch=main", "1", [".git", "Dockerfile", "sub"]),
+        ("?ref=main&keep-git-dir=false", "1", ["Dockerfile", "sub"]),
+        ("?subdir=sub", "0", ["file"]),
+    ):
+        keeps = ("--build-arg", f"BUILDKIT_CONTEXT_KEEP_GIT_DIR={argument}")
+        busybox("build", *command, *keeps, f"{url}/r.git{tail}", input=text)
+        assert read_in(busybox, "kept", "ls", "-A", "/all").split() == listed
+    assert read_in(busybox, "kept", "cat", "/name") == "box\n"
+    build(f"FROM busybox\nADD {url}/r.git?branch=main&keep-git-dir=1 /tree\n", "-t", "added")
+    assert ".git" in read_in(busybox, "added", "ls", "-A", "/tree").split()
 
 
 def test_push_and_a_cache_in_a_registry(
