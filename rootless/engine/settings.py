@@ -25,6 +25,7 @@ class Settings(NamedTuple):
     detach_keys: str = "ctrl-p,ctrl-q"
     seccomp_profile: str = ""
     build_cache_size: int = 20 << 30
+    build_times: str = "kept"
     cgroups: str = "enabled"
     cgroup_parent: str = ""
     strict_limits: bool = False
@@ -43,6 +44,7 @@ ABOUT = {
     "detach_keys": "the keys that detach from a terminal",
     "seccomp_profile": "path of a seccomp profile; empty: the default one",
     "build_cache_size": "bytes (or a size) that the build cache may take",
+    "build_times": "kept: what RUN writes has the time of its writing; settled: that of its inputs, reproducible",
     "cgroups": "enabled, disabled or split",
     "cgroup_parent": "a directory of the cgroup tree that is yours, or a .slice of your systemd; empty: what is found",
     "strict_limits": "whether a limit that the host cannot enforce is an error instead of a warning",
@@ -150,7 +152,11 @@ def _choices(key: str) -> tuple[str, ...]:
         from rootless.network.modes import MODES
 
         return ("", *(mode.name for mode in MODES if not mode.joins_another))
-    return {"log_driver": ("json-file", "none"), "cgroups": ("enabled", "disabled", "split")}.get(key, ())
+    return {
+        "log_driver": ("json-file", "none"),
+        "build_times": ("kept", "settled"),
+        "cgroups": ("enabled", "disabled", "split"),
+    }.get(key, ())
 
 
 def _set(

@@ -169,6 +169,22 @@ class Content:
         """Add the name of `match`, whose files come next, by `node`."""
         self._hash.update(repr((match.name, match.under, match.is_directory)).encode("utf-8", "surrogateescape"))
 
+    def directories(self, root: int, match: Match) -> None:
+        """Add mode and owner of each directory on the path of `match` below `root` (fd), which shows where the
+        directories are made, or mounted, as well as what is in them."""
+        from rootless.kernel.files import open_in_root
+
+        names = match.path.split("/")
+        for count in range(1, len(names) + match.is_directory):
+            fd = open_in_root(root, "/".join(names[:count]) or "/", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                status = os.fstat(fd)
+                noted = {name: value.hex() for name, value in kept_attributes(fd).items()}
+            finally:
+                os.close(fd)
+            what = ["on the path", status.st_mode & 0o7777, status.st_uid, status.st_gid, noted]
+            self._hash.update(json.dumps(what, sort_keys=True).encode())
+
     def node(self, node: FileNode, seen: Seen | None = None) -> None:
         """Add one entry. seen: what is known of it; what is not is read."""
         status = node.status

@@ -109,6 +109,11 @@ class BuildSession:
             if is_new:
                 self.engine.warn(str(finding))
 
+    @property
+    def settles_times(self) -> bool:
+        """Whether what RUN writes gets the time of its inputs, for equal digests, and not the time of its writing."""
+        return self.latest is not None or self.engine.settings.build_times == "settled"
+
     # Directories and trees
 
     def make_directory(self, *names: str) -> str:

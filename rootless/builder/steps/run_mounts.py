@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.builder.session.build_state import BuildState
-from rootless.builder.worker.step_jobs import BoundPart, CopyJob, LayerTree, MountedSecret, TakenFiles
-from rootless.errors import UsageError
+from rootless.builder.worker.client import Worker
+from rootless.builder.worker.step_jobs import BoundPart, CopyJob, DigestJob, LayerTree, MountedSecret, TakenFiles
+from rootless.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rootless.builder.context.contexts import Context
     from rootless.builder.dockerfile.instructions import Mount, Run
     from rootless.builder.session.build_session import BuildSession, StepRun
@@ -90,26 +95,56 @@ def target_of(mount: Mount, state: BuildState) -> str:
     return f"{_SECRETS}/{mount.id}"
 
 
-def facts(session: BuildSession, instruction: Run, finder: Finder) -> list[object]:
+def facts(
+    session: BuildSession, instruction: Run, finder: Finder, contents: Mapping[Mount, str] = MappingProxyType({})
+) -> list[object]:
     """What of the mounts is in the cache key: their places, and the content of what is bound.
 
     A secret's content is not: it must be in nothing that is kept. Nor is that of a cache directory, which may differ
-    each time without the step being another one.
+    each time without the step being another one; what it is first filled with is. contents: the digests of
+    `digest_parts`; a part of a tree without one is known by all layers of the tree.
     """
     found: list[object] = []
     for mount in instruction.mounts:
         fields: list[object] = [mount.kind, mount.target, mount.source, mount.is_read_only, mount.id, mount.env]
         fields += [mount.size, mount.mode, mount.uid, mount.gid]
-        if mount.kind == "bind":
+        if _has_source(mount):
             source = finder(mount.from_)
             path = mount.source or "/"
-            if isinstance(source, BuildState):
-                fields.append(["tree", source.chain])
-            else:
+            if not isinstance(source, BuildState):
                 fields.append(["context", source.digest([path], (), session.known(source), wildcards=False).hexdigest])
-        elif mount.kind == "cache" and mount.from_:
-            fields.append(mount.from_)
+            elif mount in contents:
+                fields.append(["content", contents[mount]])
+            else:
+                fields.append(["tree", source.chain])
         found.append(fields)
+    return found
+
+
+def _has_source(mount: Mount) -> bool:
+    return mount.kind == "bind" or (mount.kind == "cache" and bool(mount.from_))
+
+
+def digest_parts(session: BuildSession, instruction: Run, finder: Finder) -> dict[Mount, str]:
+    """The digest of the content of each part of a tree that `instruction` mounts.
+
+    A change elsewhere in a stage is no reason to carry the step out again. Mounts of whole trees are left out: all
+    files of an image would have to be read, and what changed anything in the stage has changed them. Empty where a part
+    is not there, which the step itself will report. Raises HostLimit.
+    """
+    from rootless.builder.context.context_files import clean_path
+
+    found: dict[Mount, str] = {}
+    for mount in instruction.mounts:
+        source = finder(mount.from_) if _has_source(mount) and clean_path(mount.source or "") else None
+        if isinstance(source, BuildState):
+            files = TakenFiles(0, [mount.source or "/"], "/", wildcards=False)
+            files.parents = True  # the owner and mode of the mounted directory itself are seen too
+            job = DigestJob(session.id_map, [session.tree(session.lowerdirs(source))], [files])
+            try:
+                found[mount] = session.on_worker(partial(Worker.call, job=job))
+            except NotFound:
+                return {}
     return found
 
 

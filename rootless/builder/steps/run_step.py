@@ -56,8 +56,16 @@ def run(run: StepRun, instruction: Run, arguments: dict[str, str], finder: Finde
     """
     session, state, step = run.session, run.state, run.progress
     command = _command(instruction, state, arguments)
-    cache_key = _key(run, instruction, command, finder)
-    record = run.find(cache_key)
+    keys = [_key(run, instruction, command, run_mounts.facts(session, instruction, finder))]
+    record = run.find(keys[0])
+    if record is None and instruction.mounts:
+        contents = run_mounts.digest_parts(session, instruction, finder)
+        if contents:
+            keys.append(_key(run, instruction, command, run_mounts.facts(session, instruction, finder, contents)))
+            record = run.find(keys[1])
+            if record is not None:
+                record = record._replace(key=keys[0])
+                session.cache.put(record)
     if record is not None:
         step.cached()
         return run.after(record)
@@ -80,7 +88,7 @@ def run(run: StepRun, instruction: Run, arguments: dict[str, str], finder: Finde
     made = session.commit(root.rootfs, None if job.root_emulation is None else _named_user(session, state))
     session.done_with(directory)
     layer, size = made if made is not None else (None, 0)
-    record = run.remember(cache_key, StepResult(layer, size, state.moment))
+    record = run.remember(keys[0], StepResult(layer, size, state.moment), keys[1:])
     step.done()
     return run.after(record)
 
@@ -104,7 +112,7 @@ def _environment(state: BuildState, arguments: dict[str, str]) -> dict[str, str]
     return env
 
 
-def _key(run: StepRun, instruction: Run, command: RunCommand, finder: Finder) -> str:
+def _key(run: StepRun, instruction: Run, command: RunCommand, mounts: list[object]) -> str:
     session, state = run.session, run.state
     options = session.options
     return step_key(
@@ -118,8 +126,9 @@ def _key(run: StepRun, instruction: Run, command: RunCommand, finder: Finder) ->
         platform=str(state.platform),
         network=_network(session, instruction),
         security=instruction.security,
-        mounts=run_mounts.facts(session, instruction, finder),
+        mounts=mounts,
         latest=session.latest,
+        times="settled" if session.settles_times else "kept",
         add_host=options.add_host,
         ulimit=options.ulimit,
         shm_size=options.shm_size,
@@ -183,7 +192,7 @@ def _job(
         mounts.add_script(directory, *command.script, target=f"{_SCRIPT_DIRECTORY}/{command.script[0]}")
     for tmpfs in mounts.tmpfs:
         config.mounts.append(BundleMount(tmpfs.target, "tmpfs", "tmpfs", tuple(tmpfs.options)))
-    job = RunJob(root, config.to_json(), chosen.mode, run.timestamp)
+    job = RunJob(root, config.to_json(), chosen.mode, run.timestamp if session.settles_times else None)
     job.root_emulation = emulation
     profile = security.seccomp_profile(engine, asked, capability_names(process.capabilities.bounding))
     job.seccomp = security.filter_path(engine, profile)

@@ -70,6 +70,8 @@ def digest(session: WorkerSession, job: DigestJob, fds: list[int]) -> str:
             exclusions = _exclusions(item)
             for match in _matches(roots[item.root], item, exclusions):
                 content.add(roots[item.root], match, exclusions)
+                if item.parents:
+                    content.directories(roots[item.root], match)
         return content.hexdigest().encode()
 
     try:

@@ -220,7 +220,12 @@ class Placer:
         if match.is_directory:
             top = self.directories(destination)
             self._tree(source, match.path, top, *exclusions.below(match))
-            return
+        else:
+            self._single(source, match, destination)
+        if self._content is not None and parents:
+            self._content.directories(source, match)
+
+    def _single(self, source: int, match: Match, destination: str) -> None:
         parent, _, name = match.path.rpartition("/")
         with _Opened(open_in_root(source, parent or "/", os.O_RDONLY | os.O_DIRECTORY)) as directory:
             node = FileNode("", directory, name, os.stat(name, dir_fd=directory, follow_symlinks=False))

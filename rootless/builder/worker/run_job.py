@@ -85,7 +85,8 @@ def run(session: WorkerSession, job: RunJob, fds: list[int]) -> RunAnswer:
     def settle() -> bytes:
         mountpoints.remove_targets(plan.upper, plan.lowerdirs, noted.missing, is_whole=is_copy)
         mountpoints.restore_times(plan.upper, noted.listings)
-        mountpoints.settle_times(plan.upper, since, job.timestamp, plan.lowerdirs)
+        if job.timestamp is not None:
+            mountpoints.settle_times(plan.upper, since, job.timestamp, plan.lowerdirs)
         return b""
 
     if code == 0:

@@ -136,8 +136,9 @@ class RunJob:
 
     config: the OCI configuration; network: the mode's name as records have it; seccomp: path of the compiled filter,
     None without one; root_emulation: as launch.json has it, where the id map has one id; timestamp: the time, in
-    seconds, that files get which the step writes; targets: the paths on which something is mounted, so that mount
-    points that had to be made are taken away again. trees: mounted for `binds`, which show parts of them.
+    seconds, that files get which the step writes, None leaves them the time of their writing; targets: the paths on
+    which something is mounted, so that mount points that had to be made are taken away again. trees: mounted for
+    `binds`, which show parts of them.
     """
 
     __slots__ = (
@@ -145,7 +146,7 @@ class RunJob:
     )  # fmt: skip
     operation: ClassVar[str] = "run"
 
-    def __init__(self, root: StepRoot, config: dict[str, Any], network: str, timestamp: int) -> None:
+    def __init__(self, root: StepRoot, config: dict[str, Any], network: str, timestamp: int | None) -> None:
         self.root = root
         self.config = config
         self.network = network
@@ -176,7 +177,7 @@ class RunJob:
     def from_json(cls, fields: Fields) -> RunJob:
         """The reverse of `to_json`. Raises InvalidInput."""
         root = StepRoot.from_json(fields)
-        job = cls(root, fields.mapping("config"), fields.text("network"), fields.integer("timestamp"))
+        job = cls(root, fields.mapping("config"), fields.text("network"), fields.optional_integer("timestamp"))
         job.seccomp = fields.optional_text("seccomp")
         job.root_emulation = RootEmulation.from_json(fields.member("root_emulation"))
         job.targets = fields.texts("targets")

@@ -71,12 +71,27 @@ def test_arguments_user_and_directory_are_in_the_key(build: Build, busybox: Runn
 def test_no_cache_does_all_again_with_the_same_digest(build: Build, context: Path, busybox: Runner) -> None:
     (context / "file").write_text("same")
     text = DOCKERFILE + "RUN mkdir /new && date +%N > /dev/null && echo x > /new/x && touch /bin/busybox\nWORKDIR /w\n"
-    build(text, "-t", "first")
-    again = build(text, "--no-cache", "-t", "second")
+    settled = {"ROOTLESS_BUILD_TIMES": "settled"}
+    build(text, "-t", "first", env=settled)
+    again = build(text, "--no-cache", "-t", "second", env=settled)
     assert cached_steps(again) == 0
     assert image_id(busybox, "first") == image_id(busybox, "second")
-    only = build(text, "--no-cache-filter", "0", "-t", "third")
+    only = build(text, "--no-cache-filter", "0", "-t", "third", env=settled)
     assert cached_steps(only) == 0
+
+
+def test_what_run_writes_keeps_its_time(build: Build, context: Path, busybox: Runner) -> None:
+    """A .pyc holds the time of its source: with another time in the image, every start would compile it again."""
+    (context / "file").write_text("old")
+    os.utime(context / "file", (1_500_000_000, 1_500_000_000))
+    text = "FROM busybox\nCOPY file /\nRUN echo > /source && stat -c %Y /source > /compiled\n"
+    build(text, "-t", "written")
+    assert read_in(busybox, "written", "stat", "-c", "%Y", "/source") == read_in(busybox, "written", "cat", "/compiled")
+    settled = build(text, "-t", "settled", env={"ROOTLESS_BUILD_TIMES": "settled"})
+    assert cached_steps(settled) == 1  # the COPY: the RUN has another result
+    found = read_in(busybox, "settled", "sh", "-c", "stat -c %Y /source; cat /compiled").split()
+    assert found[0] != found[1] and int(found[0]) < int(found[1])
+    assert cached_steps(build(text, "-t", "written")) == 2
 
 
 def test_source_date_epoch_and_timestamp_bound_every_time(build: Build, context: Path, busybox: Runner) -> None:
@@ -103,6 +118,21 @@ def test_copy_from_a_stage_is_known_by_content(build: Build, busybox: Runner) ->
     again = build(text.format("two"), "-t", "stages")
     assert "[stage-1 2/2] COPY --from=made /result /\n#" in again.stderr
     assert cached_steps(again) == 1
+
+
+def test_a_mount_from_a_stage_is_known_by_the_content_of_its_source(build: Build) -> None:
+    text = """
+FROM busybox AS made
+RUN echo {log} > /log; mkdir -m {mode} /out; echo {result} > /out/result
+FROM busybox
+RUN --mount=from=made,source=/out,target=/in cat /in/result
+RUN --mount=type=cache,from=made,source=/out,target=/in,id=content ls /in
+"""
+    build(text.format(log="one", mode="755", result="a"))
+    assert cached_steps(build(text.format(log="two", mode="755", result="a"))) == 2
+    assert cached_steps(build(text.format(log="two", mode="700", result="a"))) == 0
+    assert cached_steps(build(text.format(log="three", mode="700", result="a"))) == 2
+    assert cached_steps(build(text.format(log="three", mode="700", result="b"))) == 0
 
 
 def test_pruning_forgets(store_root: Path, rootless: Runner, context: Path) -> None:
@@ -153,7 +183,8 @@ def test_builds_and_garbage_collection_at_once(build: Build, context: Path, busy
     (context / "file").write_text("at once")
     (context / "Dockerfile").write_text(DOCKERFILE + "RUN mkdir /d && cp /copied /d/\n")
     with ThreadPoolExecutor(4) as pool:
-        builds = [pool.submit(busybox, "build", "-q", "--no-cache", "-t", f"once:{n}", str(context)) for n in range(3)]
+        words = ("build", "-q", "--no-cache", "--timestamp=1500000000")
+        builds = [pool.submit(busybox, *words, "-t", f"once:{n}", str(context)) for n in range(3)]
         prune = pool.submit(busybox, "system", "prune", "-f")
         ids = {each.result().stdout for each in builds}
         prune.result()

@@ -21,6 +21,7 @@ from tests.conftest import Runner, make_runner, owns_range, require
 PROJECTS = Path(__file__).parent / "projects"
 NAMES = ("python:3.11-slim", "node:18-slim", "gcc:12")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+SETTLED = {"ROOTLESS_BUILD_TIMES": "settled"}
 MIRRORS = ("deb.debian.org", "pypi.org", "registry.npmjs.org")
 
 
@@ -65,7 +66,7 @@ def ask(run: Runner, container: str, path: str = "/") -> str:
 
 
 def serve(run: Runner, name: str) -> None:
-    run("build", "-t", name, str(PROJECTS / name), timeout=400)
+    run("build", "-t", name, str(PROJECTS / name), timeout=400, env=SETTLED)
     run("run", "-d", "--name", name, "-p", "127.0.0.1::8080", name)
 
 
@@ -100,7 +101,7 @@ def test_an_npm_front_end_served_from_another_stage(bases: Runner) -> None:
 def test_a_c_program_copied_to_scratch(bases: Runner) -> None:
     serve(bases, "scratch")
     assert ask(bases, "scratch") == "hello from nothing else\n"
-    anew = bases("build", "-q", "--no-cache", str(PROJECTS / "scratch"), timeout=400).stdout
+    anew = bases("build", "-q", "--no-cache", str(PROJECTS / "scratch"), timeout=400, env=SETTLED).stdout
     assert bases("image", "inspect", "-f", "{{.Id}}", "scratch").stdout == anew
     layers = json.loads(bases("image", "inspect", "scratch").stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 2  # a COPY each, and nothing of the compiler
