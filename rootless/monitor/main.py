@@ -18,10 +18,10 @@ from rootless.monitor.supervise import Supervisor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.monitor.cgroup import Holder
+    from rootless.monitor.container_run import ContainerRun
     from rootless.monitor.handover import Handover
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
-    from rootless.monitor.supervise import ContainerRun
 
 ENGINE_FD = 3
 _HANDLED = (SIGCHLD, SIGTERM, SIGINT, SIGHUP)

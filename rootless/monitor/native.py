@@ -28,26 +28,54 @@ if TYPE_CHECKING:
     from rootless.storage.owners.emulator import EmulationSupervisor
 
 
-class NativeRun:
+class NetworkedRun:
+    """The network of a run, under whatever runtime: its helper, None where its mode needs none, and the facts of it."""
+
+    __slots__ = ("_helper", "network")
+
+    def __init__(self, helper: Helper | None = None) -> None:
+        self._helper = helper
+        self.network = NetworkFacts()
+
+    def wait_for_network(self) -> None:
+        """Return once the network is there. Raises RootlessError when it cannot be."""
+        if self._helper is not None:
+            self._helper.ready()
+            self.network = self._helper.facts
+
+    def forget(self, pid: int) -> str | None:
+        """Child `pid` was reaped: if it was the network helper, return the last that it said; None else.
+
+        The helper's number is dropped with it: `stop` would otherwise signal whatever process has that pid by then.
+        """
+        helper = self._helper
+        if helper is None or helper.pid != pid:
+            return None
+        self._helper = None
+        return helper.note_end()
+
+    def use_helper(self, helper: Helper) -> None:
+        """Let `helper` be the network helper of the run from now on."""
+        self._helper = helper
+
+
+class NativeRun(NetworkedRun):
     """A run under rootless.runtime.process.launch, with its network helper. group: its cgroup, None without one."""
 
-    __slots__ = ("_helper", "_process", "_spec", "console_fd", "group", "network", "pid", "pidfd")
+    __slots__ = ("_process", "_spec", "console_fd", "group", "pid", "pidfd")
 
     def __init__(self, spec: LaunchSpec, process: Process, helper: Helper | None, group: AnyGroup | None) -> None:
+        super().__init__(helper)
         self._spec = spec
         self._process = process
-        self._helper = helper
         self.group = group
         self.pid = process.pid
         self.pidfd = process.pidfd
         self.console_fd, process.console_fd = process.console_fd, None  # the pump closes it, `destroy` must not
-        self.network = NetworkFacts()
 
     def start(self) -> None:
         """Wait until the network is there, then let the command begin. Raises RootlessError when either fails."""
-        if self._helper is not None:
-            self._helper.ready()
-            self.network = self._helper.facts
+        self.wait_for_network()
         if self.group is not None:
             from rootless.runtime.cgroups import ownership
 
@@ -71,21 +99,6 @@ class NativeRun:
     def namespaces(self) -> ContainerNamespaces | None:
         """The namespaces by which processes are found that outlive the first one; None where none can."""
         return self._process.namespaces
-
-    def forget(self, pid: int) -> str | None:
-        """Child `pid` was reaped: if it was the network helper, return the last that it said; None else.
-
-        The helper's number is dropped with it: `stop` would otherwise signal whatever process has that pid by then.
-        """
-        helper = self._helper
-        if helper is None or helper.pid != pid:
-            return None
-        self._helper = None
-        return helper.note_end()
-
-    def use_helper(self, helper: Helper) -> None:
-        """Let `helper` be the network helper of the run from now on."""
-        self._helper = helper
 
     def hand_over(self) -> RunHandover | None:
         """The run as `adopted.AdoptedRun` takes it. Its descriptors stay open across the execve."""

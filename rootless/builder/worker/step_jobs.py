@@ -16,7 +16,7 @@ from rootless.storage.worker_jobs import QuietJob
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, ClassVar
+    from typing import ClassVar
 
 
 class LayerTree:
@@ -146,7 +146,7 @@ class RunJob:
     )  # fmt: skip
     operation: ClassVar[str] = "run"
 
-    def __init__(self, root: StepRoot, config: dict[str, Any], network: str, timestamp: int | None) -> None:
+    def __init__(self, root: StepRoot, config: dict[str, object], network: str, timestamp: int | None) -> None:
         self.root = root
         self.config = config
         self.network = network

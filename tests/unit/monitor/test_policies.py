@@ -3,7 +3,7 @@
 import pytest
 
 from rootless.monitor.health import HealthStatus
-from rootless.monitor.restart import RestartPolicy
+from rootless.monitor.launch_spec import RestartPolicy
 from rootless.records.state import HealthResult
 
 
