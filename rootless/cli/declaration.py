@@ -149,13 +149,14 @@ class CommandRules(NamedTuple):
     own_error: the exit code of every failure that is ours and not the container's command's (docker's 125).
     command_first: everything after the first argument belongs to the container (`run IMAGE -x`). short_help_flag: -h
     is help; `run` and `create` have it for the host name. absent: options that the same command of docker or podman
-    has, and what to do instead.
+    has, and what to do instead. grouped: the help lists the flags in groups (cli.option_groups).
     """
 
     own_error: int | None = None
     command_first: bool = False
     short_help_flag: bool = True
     absent: Mapping[str, str] = {}
+    grouped: bool = False
 
 
 class Command(_Helped):
@@ -201,6 +202,33 @@ class Command(_Helped):
         parser._match_long_opt = long  # type: ignore[method-assign]
         parser._match_short_opt = short  # type: ignore[method-assign]
         return parser
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of flags, in groups where the command's rules ask for them."""
+        for title, options in self.groups_of_options(ctx):
+            with formatter.section(title):
+                formatter.write_dl([line for line in (each.get_help_record(ctx) for each in options) if line])
+
+    def groups_of_options(self, ctx: click.Context) -> list[tuple[str, list[click.Option]]]:
+        """(title, flags) of each group in which the flags that are not hidden are shown."""
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option) and not each.hidden]
+        if not self.rules.grouped:
+            return [("Options", options)]
+        from rootless.cli.option_groups import grouped
+
+        return [(title, [options[i] for i in here]) for title, here in grouped([str(each.name) for each in options])]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, below the flags."""
+        self.load_examples()
+        super().format_epilog(ctx, formatter)
+
+    def load_examples(self) -> None:
+        """Fill `epilog` with the command's examples, where it has not declared any itself."""
+        if self.epilog is None and self.places:
+            from rootless.cli.examples import EXAMPLES
+
+            self.epilog = _examples_text(EXAMPLES.get(self.places[0], "")) or None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words after the command's name. Errors get the command's context, so that they can name its help.
@@ -348,7 +376,8 @@ def command(
     """Declare a command.
 
     calls: the command's name, which is then called as `usual_places` says; or the words that call it, one text per way
-    ("image ls", "images"), the first of which ends with its name. examples: lines of shell, shown below the options.
+    ("image ls", "images"), the first of which ends with its name. examples: lines of shell, shown below the options;
+    those of commands that declare none are in cli.examples.
     `scripts/man` writes the tree of commands and the man pages from the declaration: nothing else has to know it.
     """
     declared_rules = rules or CommandRules()
@@ -360,7 +389,7 @@ def command(
             cls=Command,
             help=f"{short_help}.\n\n{description}".rstrip(),
             short_help=short_help,
-            epilog=f"\b\nExamples:\n{_indented(examples)}" if examples else None,
+            epilog=_examples_text(examples) or None,
             context_settings={
                 "help_option_names": ["-h", "--help"] if declared_rules.short_help_flag else ["--help"],
                 "allow_interspersed_args": not declared_rules.command_first,
@@ -383,8 +412,10 @@ def usual_places(name: str, module: str) -> tuple[str, ...]:
     return (f"{noun} {name}", name) if noun == "container" else (f"{noun} {name}",)
 
 
-def _indented(lines: str) -> str:
-    return "\n".join(f"  {line}" for line in lines.strip().splitlines())
+def _examples_text(lines: str) -> str:
+    """The section of examples, with the mark that keeps click from filling its lines; "" for no lines."""
+    shown = "\n".join(f"  {line}" for line in lines.strip().splitlines())
+    return f"\b\nExamples:\n{shown}" if shown else ""
 
 
 def switch_option(*names: str, help: str, default: bool = False) -> Callable[[Declared], Declared]:

@@ -21,7 +21,7 @@ rootless run --rm -v "$PWD":/work -w /work --userns=keep-id python:3 python scri
     description="Everything after IMAGE belongs to the container. The exit code is the command's; 125 is an error of "
     "rootless itself, 126 a command that cannot be executed, 127 one that does not exist.",
     examples=_RUN_EXAMPLES,
-    rules=CommandRules(own_error=125, command_first=True, short_help_flag=False),
+    rules=CommandRules(own_error=125, command_first=True, short_help_flag=False, grouped=True),
 )
 @switch_option("-d", "--detach", help="Run in the background and print the container's id")
 @switch_option("-q", "--quiet", help="Do not show the progress of a pull")
@@ -44,7 +44,7 @@ def run(
     "create",
     "Create a new container",
     description="Like run -d, and the container is not started: its id is printed.",
-    rules=CommandRules(own_error=125, command_first=True, short_help_flag=False),
+    rules=CommandRules(own_error=125, command_first=True, short_help_flag=False, grouped=True),
 )
 @switch_option("-q", "--quiet", help="Do not show the progress of a pull")
 @container_options
@@ -60,7 +60,7 @@ def create(session: Session, /, quiet: bool, **flags: object) -> None:
     "Show what `run` would do, step by step, and do nothing",
     description="Takes the flags of run. The image must be there.",
     examples="rootless explain --read-only -v data:/data busybox sh",
-    rules=CommandRules(own_error=125, command_first=True, short_help_flag=False),
+    rules=CommandRules(own_error=125, command_first=True, short_help_flag=False, grouped=True),
 )
 @switch_option("--json", help="Print the OCI configuration, the launch record and the steps as JSON")
 @container_options

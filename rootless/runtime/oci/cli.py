@@ -13,6 +13,27 @@ if TYPE_CHECKING:
     Action = Callable[[Mapping[str, object], str, Mapping[str, object]], int]
 
 
+_EXAMPLES = {
+    "checkpoint": "rootless-oci checkpoint box",
+    "create": "rootless-oci spec && rootless-oci create --bundle . --pid-file box.pid box",
+    "delete": "rootless-oci delete box\nrootless-oci delete --force box",
+    "events": "rootless-oci events --stats box\nrootless-oci events --interval 10s box",
+    "exec": "rootless-oci exec --tty box sh\nrootless-oci exec --process process.json box",
+    "features": "rootless-oci features",
+    "kill": "rootless-oci kill box TERM\nrootless-oci kill box 9",
+    "list": "rootless-oci list\nrootless-oci list --format json",
+    "pause": "rootless-oci pause box",
+    "ps": "rootless-oci ps box\nrootless-oci ps box -ef",
+    "restore": "rootless-oci restore box",
+    "resume": "rootless-oci resume box",
+    "run": "rootless-oci spec && rootless-oci run --bundle . box",
+    "spec": "mkdir rootfs && rootless export web | tar -C rootfs -x && rootless-oci spec",
+    "start": "rootless-oci start box",
+    "state": "rootless-oci state box",
+    "update": "rootless-oci update --memory 536870912 box",
+}
+
+
 def group(action: Action) -> click.Group:
     """The command tree; `action` gets what `flags.parse` would have returned, and gives the exit status."""
 
@@ -43,7 +64,10 @@ def _command(name: str, verb: Verb, action: Action) -> click.Command:
     if verb.rest is not None:
         params.append(click.Argument([verb.rest], nargs=-1, type=click.UNPROCESSED))
         settings["allow_interspersed_args"] = False
-    return click.Command(name, callback=callback, params=params, help=verb.help, context_settings=settings)
+    epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in _EXAMPLES[name].splitlines())
+    return click.Command(
+        name, callback=callback, params=params, help=verb.help, context_settings=settings, epilog=epilog
+    )
 
 
 def _option(flag: Flag) -> click.Option:
