@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from rootless.errors import UsageError
@@ -115,6 +115,16 @@ def parse_fields(text: str, flag: str, known: Set[str]) -> dict[str, str]:
 
 
 _TRUE, _FALSE = ("true", "1", "t"), ("false", "0", "f")
+
+
+def parse_truth(fields: Mapping[str, str], name: str, flag: str, *, default: bool) -> bool:
+    """The field `name` as a boolean, which is true where it has no value. Raises UsageError that names the flag."""
+    text = fields.get(name)
+    if text is None:
+        return default
+    if text.lower() not in ("", *_TRUE, *_FALSE):
+        raise UsageError(f"{flag}: {name} is true or false, not '{text}'")
+    return text.lower() not in _FALSE
 
 
 def check_foreign(options: BuildOptions) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import BinaryIO, NamedTuple
 
-from rootless.builder.build_options import parse_fields
+from rootless.builder.build_options import parse_fields, parse_truth
 from rootless.builder.session.build_state import ImageSettings
 from rootless.builder.session.build_state import store_state as store_state
 from rootless.builder.worker.step_jobs import ExportJob, SquashJob
@@ -64,15 +64,15 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
             raise UsageError(f"--output type={kind} needs dest=DIRECTORY")
         if kind in ("tar", "oci") and not dest:
             dest = "-"
-        push = _truth(fields, "push", default=False) or kind == "registry"
+        push = parse_truth(fields, "push", "--output", default=False) or kind == "registry"
         compression = _compression(fields, kind)
-        is_directory = not _truth(fields, "tar", default=True)
+        is_directory = not parse_truth(fields, "tar", "--output", default=True)
         if is_directory and (kind != "oci" or dest == "-"):
             raise UsageError("--output: tar=false is for type=oci with dest=DIRECTORY")
-        is_docker = not _truth(fields, "oci-mediatypes", default=True)
+        is_docker = not parse_truth(fields, "oci-mediatypes", "--output", default=True)
         if is_docker and kind not in ("image", "registry", "docker"):
             raise UsageError(f"--output: type={kind} has OCI's media types or none", hint="leave oci-mediatypes away")
-        if "rewrite-timestamp" in fields and not _truth(fields, "rewrite-timestamp", default=True):
+        if "rewrite-timestamp" in fields and not parse_truth(fields, "rewrite-timestamp", "--output", default=True):
             hint = "leave SOURCE_DATE_EPOCH away to keep later times"
             raise UsageError("--output: rewrite-timestamp=false is not known here", hint=hint)
         kind = "image" if kind == "registry" else kind
@@ -82,15 +82,6 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
     if any(each.dest == "-" for each in found) and os.isatty(1):
         raise UsageError("a tar is not written to a terminal", hint="redirect the output, or give dest=FILE")
     return found
-
-
-def _truth(fields: Mapping[str, str], name: str, *, default: bool) -> bool:
-    text = fields.get(name)
-    if text is None:
-        return default
-    if text.lower() not in ("", "true", "1", "false", "0"):
-        raise UsageError(f"--output: {name} is true or false, not '{text}'")
-    return text.lower() in ("", "true", "1")
 
 
 def _compression(fields: Mapping[str, str], kind: str) -> str | None:

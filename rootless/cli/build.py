@@ -128,7 +128,9 @@ _ABSENT = {
 )
 @value_option("--shm-size", metavar="SIZE", help="Size of /dev/shm of RUN (default 64m)")
 @switch_option("--squash", help="Make one layer of all that the build adds")
-@repeated_option("--ssh", metavar="NAME[=SOCKET]", help="An ssh agent for RUN --mount=type=ssh (default: yours)")
+@repeated_option(
+    "--ssh", metavar="NAME[=SOCKET|=KEYFILE]", help="An ssh agent, or keys, for RUN --mount=type=ssh (default: yours)"
+)
 @repeated_option("-t", "--tag", metavar="NAME[:TAG]", help="Name of the image")
 @value_option("--target", metavar="STAGE", default="", help="Build up to this stage")
 @value_option(

@@ -45,13 +45,22 @@ class RecordSource(Protocol):
         """Whether there is a record with this key. Nothing is fetched."""
 
 
+class RunningAgent(Protocol):
+    """An ssh-agent that holds keys for this build. socket: its path."""
+
+    socket: str
+
+    def close(self) -> None:
+        """End the agent, whose keys are gone then."""
+
+
 class BuildSession:
     """One build. To be used in a `with`, which ends the workers and removes the build's directories.
 
     latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without; contexts: the named ones, and the main one as "";
     used: the records that the build has used or made, with the layers that each needs, for --cache-to; checks: which
-    build checks are wanted; mounts: those of --volume; lock: guards what the threads of the stages share. Raises
-    HostLimit when the directory cannot be made.
+    build checks are wanted; mounts: those of --volume; agents: those with keys of --ssh, by the keys' files; lock:
+    guards what the threads of the stages share. Raises HostLimit when the directory cannot be made.
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:
@@ -70,6 +79,7 @@ class BuildSession:
         self.used: dict[str, tuple[CacheRecord, tuple[StepLayer, ...]]] = {}
         self.checks = CheckOptions()
         self.mounts: tuple[ResolvedMount, ...] = ()
+        self.agents: dict[tuple[str, ...], RunningAgent] = {}
         self.lock = threading.Lock()
         self._reported: set[Finding] = set()
         self._number = 0
@@ -92,6 +102,8 @@ class BuildSession:
         from rootless.storage.files.removal import remove_tree
 
         self.workers.close()
+        for agent in self.agents.values():
+            agent.close()
         for known in self._known.values():
             known.save()
         remove_tree(self.directory, self.id_map)

@@ -318,12 +318,22 @@ class _Preparation:
         target = "/" + clean_path(mount.target) if mount.target else f"{_SSH}/ssh_agent.{position}"
         folder = self._session.make_directory()
         prepared = self.prepared
-        prepared.agents.append(Forwarder(source, f"{folder}/agent"))
+        prepared.agents.append(Forwarder(source.socket or self._own_agent(name, source.keys), f"{folder}/agent"))
         prepared.env["SSH_AUTH_SOCK"] = target
         prepared.targets.append(target)
         part = BoundPart(folder, "agent", target, read_only=False)
         part.give = (*self._owner(mount), 0o600 if mount.mode is None else mount.mode)
         prepared.binds.append(part)
+
+    def _own_agent(self, name: str, keys: tuple[str, ...]) -> str:
+        """The socket of an agent with `keys`, which all steps of the build share. Raises UsageError, HostLimit."""
+        from rootless.builder.steps.key_agent import KeyAgent
+
+        session = self._session
+        with session.lock:
+            if keys not in session.agents:
+                session.agents[keys] = KeyAgent(name, keys)
+            return session.agents[keys].socket
 
 
 def _fill(session: BuildSession, source: BuildState | Context, path: str, data: str) -> None:

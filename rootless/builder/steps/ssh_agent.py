@@ -12,37 +12,52 @@ import socket
 import stat
 import threading
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from rootless.errors import UsageError
 
 _CHUNK = 65536
 
 
-def agent_for(flags: Iterable[str], name: str) -> str | None:
-    """The path of the socket of agent `name`; None when none of `flags`, the texts of --ssh, gives it.
+class AgentSource(NamedTuple):
+    """What answers for an agent: a socket of an agent that runs, or, where that is "", files with keys."""
 
-    NAME alone is the user's own agent (SSH_AUTH_SOCK). Raises UsageError.
+    socket: str
+    keys: tuple[str, ...] = ()
+
+
+def agent_for(flags: Iterable[str], name: str) -> AgentSource | None:
+    """What --ssh gives as the agent `name`: `NAME=SOCKET` or `NAME=KEYFILE,KEYFILE`.
+
+    None when none of `flags`, the texts of --ssh, gives it. NAME alone is the user's own agent (SSH_AUTH_SOCK). Raises
+    UsageError.
     """
     for text in flags:
         id, _, path = text.partition("=")
         if (id or "default") == name:
-            return _socket(path or os.environ.get("SSH_AUTH_SOCK", ""), name)
+            return _source(path, name)
     return None
 
 
-def _socket(path: str, name: str) -> str:
-    if not path:
-        raise UsageError(f"--ssh {name}: SSH_AUTH_SOCK is not set", hint="start an agent: eval $(ssh-agent); ssh-add")
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as e:
-        raise UsageError(f"--ssh {name}: cannot use '{path}': {e.strerror}") from e
-    if not stat.S_ISSOCK(mode):
-        raise UsageError(
-            f"--ssh {name}: '{path}' is not the socket of an agent",
-            hint="give keys to an agent (ssh-add FILE) and name its socket",
-        )
-    return path
+def _source(text: str, name: str) -> AgentSource:
+    paths = text.split(",") if text else [os.environ.get("SSH_AUTH_SOCK", "")]
+    if not paths[0]:
+        hint = "start an agent: eval $(ssh-agent); ssh-add; or give a key: --ssh default=KEYFILE"
+        raise UsageError(f"--ssh {name}: SSH_AUTH_SOCK is not set", hint=hint)
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in paths]
+    sockets = []
+    for path in paths:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as e:
+            raise UsageError(f"--ssh {name}: cannot use '{path}': {e.strerror}") from e
+        if stat.S_ISSOCK(mode):
+            sockets.append(path)
+        elif not stat.S_ISREG(mode):
+            raise UsageError(f"--ssh {name}: '{path}' is neither the socket of an agent nor a file with a key")
+    if sockets and len(paths) > 1:
+        raise UsageError(f"--ssh {name}: an agent has one socket, or files with keys, not both")
+    return AgentSource(sockets[0]) if sockets else AgentSource("", tuple(paths))
 
 
 class Forwarder:

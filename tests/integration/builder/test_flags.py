@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner
+from tests.conftest import Runner, require
 from tests.integration.builder.conftest import Build, cached_steps, inspect, layers, read_in
 
 TEXT = "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n"
@@ -93,3 +98,60 @@ def test_a_directory_of_the_host_in_each_run(build: Build, busybox: Runner, cont
     refused = build("FROM busybox\nRUN echo > /mnt/host/x\n", "-v", f"{shared}:/mnt/host:ro", check=False)
     assert refused.returncode and "Read-only file system" in refused.stderr
     assert build("FROM busybox\nRUN test ! -e /mnt/host\n").returncode == 0
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    require(shutil.which("ssh-keygen") is not None, "OpenSSH's client is not installed")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    return tmp_path / "key"
+
+
+def test_an_agent_with_keys_of_files(build: Build, key: Path) -> None:
+    text = "FROM busybox\nRUN --mount=type=ssh,id=mine,required=true test -S $SSH_AUTH_SOCK\n"
+    build(text, "--ssh", f"mine={key}", "--no-cache")
+    for _ in range(500):
+        if subprocess.run(["pgrep", "-u", str(os.getuid()), "-x", "ssh-agent"], capture_output=True).returncode:
+            return
+        time.sleep(0.01)
+    pytest.fail("the agent is left behind")
+
+
+@pytest.mark.once
+def test_files_that_are_no_keys(build: Build, key: Path) -> None:
+    text = "FROM busybox\nRUN --mount=type=ssh true\n"
+    made = build(text, "--ssh", f"default={key}.pub", check=False)
+    assert made.returncode and "--ssh default:" in made.stderr
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret words", "-f", str(key)], check=True)
+    made = build(text, "--ssh", f"default={key}", check=False)
+    assert made.returncode and "passphrase" in made.stderr
+    for wrong in ("/missing", "/tmp"):
+        assert "--ssh default: " in build(text, "--ssh", f"default={wrong}", check=False).stderr
+
+
+@pytest.mark.once
+def test_how_a_cache_is_written(build: Build, context: Path) -> None:
+    def layer_types(*fields: str) -> set[str]:
+        where = context.parent / f"{context.name}-cache"
+        build(TEXT, "--cache-to", ",".join([f"type=local,dest={where}", *fields]))
+        try:
+            index = json.loads((where / "index.json").read_text())["manifests"][0]
+            manifest = json.loads((where / "blobs" / index["digest"].replace(":", "/")).read_text())
+            return {each["mediaType"].rpartition("tar")[2] for each in manifest["layers"]}
+        finally:
+            shutil.rmtree(where)
+
+    assert layer_types("oci-mediatypes=true", "image-manifest=true", "compression=zstd") == {"+zstd"}
+    assert layer_types("compression=gzip", "compression-level=1", "force-compression=true") == {"+gzip"}
+    assert layer_types("force-compression=true") == {"+gzip"}
+    for wrong in ("oci-mediatypes=false", "image-manifest=false", "compression=estargz", "compression-level=1"):
+        refused = build(TEXT, "--cache-to", f"type=local,dest={context}/c,{wrong}", check=False)
+        assert refused.returncode == 125 and "--cache-to" in refused.stderr and "RUN" not in refused.stderr
+
+
+@pytest.mark.once
+def test_a_cache_that_cannot_be_written(build: Build) -> None:
+    target = "type=registry,ref=127.0.0.1:1/cache:1"
+    assert build(TEXT, "--cache-to", target, check=False).returncode
+    made = build(TEXT, "--cache-to", f"{target},ignore-error=true")
+    assert "warning: --cache-to 127.0.0.1:1/cache:1:" in made.stderr
