@@ -73,9 +73,12 @@ def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, bu
     names = {text.partition("=")[0].lower() for text in session.options.build_context}
     wanted = graph.Wanted(platform, host_platform(), session.options.target, build_args, names)
     plan = graph.plan(dockerfile, wanted)
-    for name in plan.unused_build_args:
-        session.engine.warn(f"build argument '{name}' is not used: no ARG declares it")
-    state = Solver(session, plan, platform, build_args).solve()
+    solver = Solver(session, plan, platform, build_args)
+    try:
+        state = solver.solve()
+    finally:  # the ONBUILD triggers of a base may declare further arguments, and a missing one may be why a step failed
+        for name in solver.graph.unused_build_args:
+            session.engine.warn(f"build argument '{name}' is not used: no ARG declares it")
     if session.options.squash:
         state = outputs.squash(session, _base_layers(session, plan), state)
     return state

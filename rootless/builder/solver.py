@@ -53,6 +53,11 @@ class Solver:
             self._in_threads(jobs)
         return self._states[self._graph.target.stage.position]
 
+    @property
+    def graph(self) -> Graph:
+        """The graph with the triggers of all bases that are known by now."""
+        return self._graph
+
     def _ready(self, begun: Collection[int]) -> list[Node]:
         """The needed stages that can be carried out now, without those that have `begun` (indices)."""
         with self._lock:

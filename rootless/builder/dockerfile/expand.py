@@ -36,6 +36,10 @@ PREDEFINED = frozenset(
     [*_PROXIES, *(name.lower() for name in _PROXIES), "SOURCE_DATE_EPOCH", "TARGETSTAGE"]
     + [side + name for side in ("TARGET", "BUILD") for name in _PLATFORM_ARGS]
 )
+# The BUILDKIT_ arguments that are obeyed. Others are said to be unused, as any argument that changes nothing
+_SWITCHES = frozenset(
+    ("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_INLINE_CACHE", "BUILDKIT_SANDBOX_HOSTNAME")
+)
 # A Dockerfile is hostile input, and a few lines of `ENV A=$A$A` double a value each
 MAX_VARIABLES = 4 << 20  # characters of all values together; the kernel takes less for one process
 MAX_WORDS = 64 << 20  # characters of all words of a stage, most of which end up in the image's config
@@ -43,8 +47,8 @@ _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-z]+))?", re.ASCII)
 
 
 def is_predefined(name: str) -> bool:
-    """Whether `name` is a build argument that needs no ARG: a proxy, a platform, the epoch, or a BUILDKIT_ switch."""
-    return name in PREDEFINED or name.startswith("BUILDKIT_")
+    """Whether `name` is a build argument that needs no ARG: a proxy, a platform, the epoch, or a switch."""
+    return name in PREDEFINED or name in _SWITCHES
 
 
 def proxy_variables(build_args: Mapping[str, str]) -> dict[str, str]:
@@ -183,7 +187,7 @@ class Scope:
             return instruction._replace(pairs=tuple(self._pair(place, pair) for pair in instruction.pairs))
         if isinstance(instruction, Arg):
             return instruction._replace(
-                pairs=tuple(Pair(self._word(place, pair.name), pair.value) for pair in instruction.pairs)
+                pairs=tuple(Pair(self._name(place, pair.name), pair.value) for pair in instruction.pairs)
             )
         if isinstance(instruction, Run):
             return instruction._replace(mounts=tuple(self._mount(place, mount) for mount in instruction.mounts))
@@ -228,11 +232,14 @@ class Scope:
             raise DockerfileError(place, f"{name}: '{text[:100]}' is empty")
         return found
 
-    def _pair(self, place: Place, pair: Pair) -> Pair:
-        name = self._filled(place, "a name", pair.name)
+    def _name(self, place: Place, text: str) -> str:
+        name = self._filled(place, "a name", text)
         if "=" in name:
             raise DockerfileError(place, f"a name holds '=': '{name[:100]}'")
-        return Pair(name, self._word(place, pair.value or ""))
+        return name
+
+    def _pair(self, place: Place, pair: Pair) -> Pair:
+        return Pair(self._name(place, pair.name), self._word(place, pair.value or ""))
 
     def _mount(self, place: Place, mount: Mount) -> Mount:
         from rootless.builder.dockerfile import mount_option

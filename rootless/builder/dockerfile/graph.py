@@ -60,7 +60,7 @@ class Graph(NamedTuple):
 
     nodes: all stages, by index; order: the needed ones, each behind those that it needs; stages that do not need each
     other may run side by side. target: the stage whose state is the result; global_args: the values of the ARGs before
-    the first FROM; unused_build_args: names of --build-arg that no ARG declares.
+    the first FROM; build_args: the names of --build-arg.
     """
 
     dockerfile: Dockerfile
@@ -68,8 +68,16 @@ class Graph(NamedTuple):
     order: tuple[Node, ...]
     target: Node
     global_args: dict[str, str]
-    unused_build_args: tuple[str, ...]
+    build_args: tuple[str, ...]
     names: _Names
+
+    @property
+    def unused_build_args(self) -> tuple[str, ...]:
+        """The names of --build-arg that nothing declares, neither an ARG of a needed stage nor BuildKit itself."""
+        declared = {pair.name for arg in self.dockerfile.global_args for pair in arg.pairs}
+        for node in self.order:
+            declared |= {pair.name for one in node.instructions if isinstance(one, Arg) for pair in one.pairs}
+        return tuple(name for name in self.build_args if name not in declared and not expand.is_predefined(name))
 
     def resolve(self, name: str, place: Place) -> Source:
         """What `--from=name` at `place` means. Raises DockerfileError for an index that is no stage."""
@@ -159,8 +167,7 @@ def plan(dockerfile: Dockerfile, wanted: Wanted) -> Graph:
         if stage.name:
             above[stage.name] = stage.position
     order = _order(nodes, names, target)
-    unused = _unused(wanted.build_args, dockerfile.global_args, order)
-    return Graph(dockerfile, tuple(nodes), order, nodes[target], values, unused, names)
+    return Graph(dockerfile, tuple(nodes), order, nodes[target], values, tuple(wanted.build_args), names)
 
 
 def _target(names: _Names, target: str) -> int:
@@ -267,10 +274,3 @@ def _raise_cycle(nodes: Sequence[Node], names: _Names, indices: list[int]) -> No
     way = [f"'{nodes[index].stage.name or index}'" for index in indices]
     shown = way if len(way) < 10 else [*way[:4], "…", *way[-4:]]
     raise DockerfileError(place, f"stages need each other: {' → '.join(shown)}")
-
-
-def _unused(build_args: Mapping[str, str], global_args: Iterable[Arg], order: Iterable[Node]) -> tuple[str, ...]:
-    declared = {pair.name for arg in global_args for pair in arg.pairs}
-    for node in order:
-        declared |= {pair.name for one in node.instructions if isinstance(one, Arg) for pair in one.pairs}
-    return tuple(name for name in build_args if name not in declared and not expand.is_predefined(name))

@@ -98,8 +98,8 @@ def context(directory: Path) -> Path:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    (directory / "e/deep").chmod(0o750)
-    (directory / "a1").chmod(0o751)  # buildah 1.28 drops set-id bits, docker keeps them
+    (directory / "a1").chmod(0o6751)
+    (directory / "e/deep").chmod(0o3750)
     (directory / "link").symlink_to("b/one.txt")
     (directory / "e/dangling").symlink_to("/nowhere")
     return directory

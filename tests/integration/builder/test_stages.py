@@ -110,7 +110,8 @@ def test_triggers_copy_from_stages_and_mount_them(build: Build, busybox: Runner,
         """
 FROM busybox
 ONBUILD COPY --from=src /in /out/copied
-ONBUILD RUN --mount=from=mounted,target=/m cp /m/in /out/mounted
+ONBUILD ARG WHO
+ONBUILD RUN --mount=from=mounted,target=/m cp /m/in /out/mounted; echo $WHO > /out/who
 """,
         *("-t", "triggers"),
     )
@@ -126,9 +127,10 @@ RUN echo own > /out/own
 FROM base
 COPY --from=whole /out/ /out/
 """
-    build(text, "-t", "triggered", "--jobs", jobs)
+    done = build(text, "-t", "triggered", "--jobs", jobs, "--build-arg", "WHO=me", "--build-arg", "NOBODY=1")
+    assert "'NOBODY' is not used" in done.stderr and "'WHO'" not in done.stderr
     shown = read_in(busybox, "triggered", "sh", "-c", "cd /out && grep '' *").splitlines()
-    assert shown == ["copied:src", "mounted:mounted", "of-a-stage:src", "own:own"]
+    assert shown == ["copied:src", "mounted:mounted", "of-a-stage:src", "own:own", "who:me"]
     cycle = build("FROM triggers AS src\nRUN true\n", check=False)
     assert "copies from itself" in cycle.stderr and cycle.returncode == 125
 

@@ -249,6 +249,7 @@ def test_words_that_became_empty_mean_what_they_mean_to_buildkit() -> None:
         ("VOLUME $NOTHING", "VOLUME: '$NOTHING' is empty"),
         ("STOPSIGNAL $NOTHING", "STOPSIGNAL: '$NOTHING' is empty"),
         ("LABEL $NOTHING=1", "is empty"),
+        ("ARG $NOTHING=1", "is empty"),
         ("USER ${X:?give X}", "X: give X"),
         ("EXPOSE 70000", "'70000' is not a port"),
         ("EXPOSE 9-8", "is not a port"),
@@ -294,7 +295,7 @@ def test_proxies_are_given_in_both_cases_and_need_no_arg() -> None:
         "http_proxy": "p",
     }
     assert expand.is_predefined("https_proxy") and expand.is_predefined("BUILDKIT_INLINE_CACHE")
-    assert not expand.is_predefined("VERSION")
+    assert not expand.is_predefined("VERSION") and not expand.is_predefined("BUILDKIT_SYNTAX")
 
 
 def test_an_image_configs_environment() -> None:

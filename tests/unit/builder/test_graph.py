@@ -132,6 +132,7 @@ def test_build_arguments_that_nothing_declares() -> None:
     text = "ARG A\nFROM x AS a\nARG B\nFROM x\nARG C\n"
     found = plan(text, A="1", B="1", C="1", D="1", HTTP_PROXY="x", BUILDKIT_INLINE_CACHE="1", TARGETARCH="x")
     assert found.unused_build_args == ("B", "D")  # stage a is not built
+    assert found.with_triggers(1, parse_triggers(["ARG D"], "x")).unused_build_args == ("B",)
 
 
 def test_more_stages_than_python_has_stack() -> None:
