@@ -61,7 +61,7 @@ _NOTHING = {"defaults", "loud", "silent", "iversion", "noiversion", "remount", "
 KNOWN = sorted(
     {*_SET, *_CLEAR, *_ATIME, *_PROPAGATION, *_SUPERBLOCK, *_NOTHING}
     | {"r" + name for name in (*_SET, *_CLEAR, "noatime", "relatime", "strictatime")}
-    | {"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
+    | {"bind", "rbind", "tmpcopyup", "copy-symlink", "idmap", "ridmap"}
 )
 """What `features` reports as mountOptions."""
 
@@ -71,11 +71,13 @@ class MountOptions:
 
     set, clear: MOUNT_ATTR_* bits of the mount itself; recursive_set, recursive_clear: of it and all mounts below;
     propagation: MS_* words in order; superblock: flag names; filesystem: words for the filesystem (`size=64k`).
+    copy_link: a source that is a symbolic link is not followed, but made again at the destination (crun's option).
     """
 
     __slots__ = (
         "bind",
         "clear",
+        "copy_link",
         "copy_up",
         "filesystem",
         "idmap",
@@ -90,6 +92,7 @@ class MountOptions:
     def __init__(self) -> None:
         self.bind = False
         self.recursive = False
+        self.copy_link = False
         self.copy_up = False
         self.idmap: str | None = None
         self.set = 0
@@ -110,6 +113,8 @@ def parse_mount_options(words: list[str]) -> MountOptions:
             options.recursive = options.recursive or word == "rbind"
         elif word == "tmpcopyup":
             options.copy_up = True
+        elif word == "copy-symlink":
+            options.copy_link = True
         elif word in ("idmap", "ridmap"):
             options.idmap = word
         elif word in _PROPAGATION:

@@ -249,7 +249,7 @@ def _report(session: OciSession, records: Records, verb: str, values: FlagValues
     elif verb == "ps":
         pids = report.process_ids(records.get(values.text("container_id")))
         if values.text("format") == "json":
-            output.line(output.json_text(pids))
+            output.line(output.json_text(pids, indent=None))
         else:
             output.line(report.process_table(pids, values.texts("options")))
     elif session.has_root and not os.path.isdir(session.root):
@@ -260,7 +260,10 @@ def _report(session: OciSession, records: Records, verb: str, values: FlagValues
     else:
         states = report.states(records)
         as_json = values.text("format") == "json"
-        output.line(output.json_text([state.to_json() for state in states]) if as_json else report.table(states))
+        if as_json:
+            output.line(output.json_text([state.to_json() for state in states], indent=None))
+        else:
+            output.line(report.table(states))
     return 0
 
 

@@ -8,6 +8,7 @@ import stat
 
 from rootless.errors import RuntimeFailure
 from rootless.kernel import mounts
+from rootless.kernel.files import mkdirs_in_root
 from rootless.kernel.procfs import is_procfs
 from rootless.runtime.mount_options import MountOptions
 from rootless.runtime.operations import attach
@@ -73,7 +74,7 @@ class MountOperation(Operation):
         late = options.recursive_set & mounts.MOUNT_ATTR_RDONLY
         early = options.recursive_set & ~mounts.MOUNT_ATTR_RDONLY
         if early or options.recursive_clear:
-            attach.set_attributes(fd, early, options.recursive_clear, recursive=True)
+            change_attributes(context, fd, (early, options.recursive_clear), self.destination, recursive=True)
         for propagation in options.propagation:
             mounts.mount(None, f"/proc/self/fd/{fd}", None, propagation)
         if late or options.set & mounts.MOUNT_ATTR_RDONLY:
@@ -96,7 +97,28 @@ class Bind(MountOperation):
         verb = "rbind" if self.options.recursive else "bind"
         return f"{verb} '{self.source}' on '{self.destination}'{self._suffix()}"
 
+    def _copy_link(self, context: RootContext) -> bool:
+        """Where the source is a symbolic link, make it again at the destination; whether it is one."""
+        try:
+            target = os.readlink(self.source)
+        except OSError:
+            return False  # no link, or none that can be read: that is told by the bind
+        parent, _, name = self.destination.rpartition("/")
+        above = mkdirs_in_root(context.root_fd, parent or "/", 0o755)
+        try:
+            os.symlink(target, name, dir_fd=above)
+        except FileExistsError:
+            if not _is_link_to(target, name, above):
+                raise RuntimeFailure(
+                    f"cannot copy link '{self.source}' to '{self.destination}': something else is there"
+                ) from None
+        finally:
+            os.close(above)
+        return True
+
     def apply(self, context: RootContext) -> None:
+        if self.options.copy_link and self._copy_link(context):
+            return
         try:
             # Once: who can write above the source (a container that has that directory, perhaps) may put another file,
             # or a link to one, in its place between a look at it and the mount
@@ -142,7 +164,7 @@ class Bind(MountOperation):
         gained = self.options.set & ~mounts.MOUNT_ATTR_RDONLY
         if gained:
             lost = mounts.MOUNT_ATTR__ATIME if self.options.clear & mounts.MOUNT_ATTR__ATIME else 0
-            attach.set_attributes(fd, gained, lost)
+            change_attributes(context, fd, (gained, lost), self.destination)
         lost = self.options.clear & ~mounts.MOUNT_ATTR__ATIME
         if not lost or not _present(fd) & lost:
             return
@@ -152,6 +174,33 @@ class Bind(MountOperation):
             # The flag came with the host's mount and is locked (mount_namespaces(7)): no user namespace can take it off
             names = ",".join(attribute_names(_present(fd) & lost))
             context.warn(f"mount '{self.destination}' stays {names}, as '{self.source}' is on the host")
+
+
+def _is_link_to(target: str, name: str, directory: int) -> bool:
+    try:
+        return os.readlink(name, dir_fd=directory) == target
+    except OSError:
+        return False
+
+
+def change_attributes(
+    context: RootContext, fd: int, change: tuple[int, int], destination: str, *, recursive: bool = False
+) -> None:
+    """Set and clear MOUNT_ATTR_* bits, `change`, of the mount `fd`. OSError.
+
+    How access times are kept is locked for a mount that came from a more privileged mount namespace
+    (mount_namespaces(7)), so that no user namespace can change it: then one line says that it stays.
+    """
+    gained, lost = change
+    try:
+        attach.set_attributes(fd, gained, lost, recursive=recursive)
+    except PermissionError:
+        if not (gained | lost) & mounts.MOUNT_ATTR__ATIME:
+            raise
+        gained, lost = gained & ~mounts.MOUNT_ATTR__ATIME, lost & ~mounts.MOUNT_ATTR__ATIME
+        if gained or lost:
+            attach.set_attributes(fd, gained, lost, recursive=recursive)
+        context.warn(f"mount '{destination}' keeps access times as it does on the host")
 
 
 def _present(fd: int) -> int:

@@ -193,8 +193,9 @@ def _executable_of_python() -> tuple[int, int] | None:
 def set_home(process: OciProcess) -> None:
     """Where the environment has no HOME, or an empty one: that of the user's entry in /etc/passwd of the root that is
     `/` by now, else `/`. runtime-spec says nothing of it; runc and crun do the same, and programs count on it."""
-    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in reversed(process.env)):
-        process.env = [*(entry for entry in process.env if entry != "HOME="), f"HOME={_home_of(process.user.uid)}"]
+    given = next((entry for entry in reversed(process.env) if entry.startswith("HOME=")), "HOME=")
+    if given == "HOME=":
+        process.env = [*process.env, f"HOME={_home_of(process.user.uid)}"]
 
 
 def _home_of(uid: int) -> str:

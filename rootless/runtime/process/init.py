@@ -125,21 +125,23 @@ def outer(setup: Setup, launcher: Channel, inner: Channel, parent: int) -> NoRet
 
             apply_inherited(setup.config.linux)
         _close_others(setup, launcher, inner)
+        report = Report("init")
+        linux = setup.config.linux
+        if not (linux.makes("pid") and linux.makes("user")):
+            from rootless.kernel.container_members import own_namespaces
+
+            # Told from inside: whoever has joined a user namespace is not dumpable, and nobody else may look. And told
+            # before the fork: the child's pivot_root(2) takes /proc away in the mount namespace that both are in
+            report.namespaces = own_namespaces()
+            report.namespaces.makes_user = linux.makes("user")
+            report.namespaces.shares_processes = not linux.makes("pid")
         conversation.step = "fork"
         child = os.fork()
         if child == 0:
             launcher.close()
             _inside(setup, inner)
         inner.close()
-        report = Report("init", pid=child)
-        linux = setup.config.linux
-        if not (linux.makes("pid") and linux.makes("user")):
-            from rootless.kernel.container_members import own_namespaces
-
-            # told from inside: whoever has joined a user namespace is not dumpable, and nobody else may look
-            report.namespaces = own_namespaces()
-            report.namespaces.makes_user = linux.makes("user")
-            report.namespaces.shares_processes = not linux.makes("pid")
+        report.pid = child
         launcher.send(report)
         # stay until `Process.release`: by the end of this process the other one becomes the launcher's own child
         launcher.receive_order()

@@ -84,6 +84,18 @@ def test_bind_keeps_locked_flags(bundle: Bundle) -> None:
     assert "nosuid" in line and "ro" in line.split()[5].split(",")
 
 
+def test_access_times_that_are_locked_are_a_warning(bundle: Bundle, tmp_path: Path) -> None:
+    """mount_namespaces(7): how a mount of a more privileged namespace keeps access times cannot be changed."""
+    bundle.mount(tmp_path, "/data", "strictatime", "noexec")
+    bundle.mount(tmp_path, "/tree", "rstrictatime", "rnodev")
+    done = bundle.sh("grep -E ' /(data|tree) ' /proc/self/mounts")
+    flags = [set(line.split()[3].split(",")) for line in done.stdout.splitlines()]
+    assert len(flags) == 2 and "noexec" in flags[0] and "nodev" in flags[1]
+    for name, present in zip(("/data", "/tree"), flags, strict=True):
+        changed = not present & {"relatime", "noatime", "nodiratime"}
+        assert changed or f"mount '{name}' keeps access times as it does on the host" in done.stderr
+
+
 def test_single_file_and_relative_source(bundle: Bundle) -> None:
     (bundle.path / "hosts").write_text("a\n")
     bundle.mount("hosts", "/etc/hosts", "ro")
@@ -109,6 +121,18 @@ def test_mount_on_a_dangling_link_makes_its_target_inside(bundle: Bundle, tmp_pa
     bundle.mount(tmp_path, "/etc/directory")
     assert bundle.sh("cat /not/here /etc/link /neither/this/file").stdout == "content\n" * 3
     assert (bundle.root / "not/here").is_file() and not (bundle.path / "not").exists()
+
+
+def test_link_is_copied_where_that_is_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+    """crun's option: what a link of the host leads to there says nothing about the container."""
+    (tmp_path / "link").symlink_to("to/nowhere")
+    (tmp_path / "file").write_text("content\n")
+    bundle.mount(tmp_path / "link", "/a/link", "copy-symlink")
+    bundle.mount(tmp_path / "file", "/a/file", "copy-symlink")
+    assert bundle.sh("readlink /a/link; cat /a/file").stdout == "to/nowhere\ncontent\n"
+    bundle.sh("ln -s /other /a/link2")
+    bundle.mount(tmp_path / "link", "/a/link2", "copy-symlink")
+    assert "something else is there" in bundle.sh("true", check=False).stderr
 
 
 def test_source_inside_the_root_sees_earlier_mounts(bundle: Bundle, tmp_path: Path) -> None:
@@ -210,7 +234,7 @@ def test_capability_that_cannot_be_raised_is_a_warning(bundle: Bundle) -> None:
 
 def test_home_is_that_of_the_containers_passwd(bundle: Bundle) -> None:
     passwd = bundle.root / "etc/passwd"
-    bundle.config["process"]["env"] = ["PATH=/bin", "HOME="]
+    bundle.config["process"]["env"] = ["PATH=/bin", "HOME=/first", "HOME="]
     show = "env | grep HOME"
     assert bundle.sh(show).stdout == "HOME=/root\n"
     bundle.config["process"]["env"] = ["PATH=/bin"]
