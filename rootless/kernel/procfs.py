@@ -93,14 +93,15 @@ def visible_process(pid: int) -> int:
     """A process that shows the root and the namespaces of `pid`: itself, or a child of it where it hides its own.
 
     Our own reaper of `run --init` is not dumpable, so /proc/PID/root and ns of it are closed to us (ptrace(2)). Its
-    children, which have executed the image's program, are open.
+    children, which have executed the image's program, are open. Nothing is asked of the root directory itself: a FUSE
+    file system of another user namespace would refuse that of any process.
     """
     try:
-        os.stat(f"/proc/{pid}/root")
+        os.readlink(f"/proc/{pid}/root")
     except PermissionError:
         for child in child_pids(pid):
             try:
-                os.stat(f"/proc/{child}/root")
+                os.readlink(f"/proc/{child}/root")
             except OSError:
                 continue
             return child

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rootless.engine.container.reconcile import state_of
 from rootless.engine.types import ExecOptions, ExecSession
-from rootless.errors import HostLimit, InvalidState, RootlessError, UsageError
+from rootless.errors import HostLimit, InvalidInput, InvalidState, RootlessError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,6 @@ def _change_user(
     other users than the image's. These files are the container's to forge, so that no link of theirs is followed out of
     that root, and the numbers are checked against the id map. Raises UsageError, HostLimit.
     """
-    from rootless.engine.image.image_files import read_in_root
     from rootless.engine.plan import oci_process as planning
     from rootless.engine.plan.users import resolve
     from rootless.kernel.procfs import visible_process
@@ -145,13 +144,9 @@ def _change_user(
     uid = process.user.uid
     if options.user is not None:
         try:
-            root = os.open(f"/proc/{visible_process(pid)}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            passwd, group = _read_accounts(visible_process(pid))
         except OSError as e:
             raise HostLimit(f"cannot look into container {record.id[:12]}: {e.strerror}") from e
-        try:
-            passwd, group = (read_in_root(root, name) or "" for name in ("etc/passwd", "etc/group"))
-        finally:
-            os.close(root)
         account = resolve(options.user, passwd, group)
         user, warnings = planning.user(account, record.id_map)
         for warning in warnings:
@@ -163,6 +158,39 @@ def _change_user(
     )
     process.capabilities = CapabilityNames.from_json(Properties(capabilities.to_oci(), "process.capabilities"))
     return home
+
+
+def _read_accounts(pid: int) -> tuple[str, str]:
+    """The passwd and the group file in the root of process `pid`. Raises OSError, InvalidInput.
+
+    Files that the caller may not read are read in the container's user namespace. Outside of it FUSE lets nobody read
+    any file (fuse(4), allow_other), and with keep-id a file may belong to another id than the caller's.
+    """
+    import json
+
+    from rootless.engine.image.image_files import read_in_root
+    from rootless.host.userns import call_in_namespace
+
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def read() -> bytes:
+        return json.dumps([read_in_root(root, name) or "" for name in ("etc/passwd", "etc/group")]).encode()
+
+    try:
+        try:
+            found = read()
+        except InvalidInput as e:
+            if not isinstance(e.__cause__, PermissionError):
+                raise
+            namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found = call_in_namespace(namespace, read)
+            finally:
+                os.close(namespace)
+    finally:
+        os.close(root)
+    passwd, group = json.loads(found)
+    return passwd, group
 
 
 def _change_env(options: ExecOptions, process: OciProcess, home: str | None) -> None:

@@ -174,6 +174,28 @@ def test_the_caller_has_a_name_and_a_home(busybox: Runner, options: tuple[str, .
     assert named.stdout == "/root\n"
 
 
+@pytest.mark.parametrize(
+    "map_options", [(), ("--userns=keep-id",), ("--userns=nomap",)], ids=["default", "keep-id", "nomap"]
+)
+def test_users_of_exec_are_looked_up_in_the_container(
+    busybox: Runner, fuse: None, map_options: tuple[str, ...]
+) -> None:
+    """Outside of the container's user namespace FUSE lets nobody read its files: `exec -u` failed on fuse-overlayfs."""
+    busybox("run", "-d", "--name", "looks", *FUSE, *map_options, "--network=none", "busybox", "sleep", "600")
+    try:
+        assert busybox("exec", "-u", "daemon", "looks", "id", "-u").stdout == "1\n"
+        assert busybox("exec", "-u", "0", "looks", "sh", "-c", "touch /made; stat -c %u /made").stdout == "0\n"
+        # a file that the caller may not read
+        busybox("exec", "-u", "0", "looks", "chmod", "600", "/etc/passwd")
+        assert busybox("exec", "-u", "daemon", "looks", "id", "-u").stdout == "1\n"
+        missing = busybox("exec", "-u", "missing", "looks", "true", check=False)
+        assert "unable to find user 'missing'" in missing.stderr
+        assert "made" in busybox("diff", "looks").stdout
+        assert busybox("top", "looks").stdout.count("sleep") == 1
+    finally:
+        busybox("rm", "-f", "looks")
+
+
 def test_a_name_on_the_hosts_network(busybox: Runner) -> None:
     words = ("run", "--rm", "--network=host", "--hostname", "box")
     found = busybox(*words, "busybox", "sh", "-c", "hostname; grep -w box /etc/hosts").stdout.split()
