@@ -41,7 +41,7 @@ def build(engine: Engine, options: BuildOptions, report: Report | None = None) -
             session.mounts = host_mounts.resolve(session)
         dockerfile = inputs.load(session)
         inputs.import_caches(session)
-        build_args = inputs.build_args(options, latest)
+        build_args = inputs.build_args(options, session.latest)
         platforms = inputs.platforms(options)
         states = [_solve(session, dockerfile, platform, build_args) for platform in platforms]
         result = _finish(session, wanted, names, list(zip(platforms, states, strict=True)))

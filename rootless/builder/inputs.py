@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rootless.image.platform import Platform
 
 _PIECE = 1 << 20
+_EPOCH, _OF_CONTEXT = "SOURCE_DATE_EPOCH", "context"
 _MAX_DOCKERFILE = 4 << 20  # bytes
 
 
@@ -58,9 +59,9 @@ def open_context(session: BuildSession, text: str, *, keeps_git_dir: bool = Fals
             source = source._replace(keeps_git_dir=keeps_git_dir)
         directory = session.make_directory("files")
         step = session.tracker.start(f"[context] fetch {text}")
-        clone(source, f"{directory}/files", step.log)
+        moment = clone(source, f"{directory}/files", step.log).newest
         step.done()
-        return OpenedContext(Context(f"{directory}/files", is_lasting=False))
+        return OpenedContext(Context(f"{directory}/files", is_lasting=False, moment=moment))
     if contexts.is_url(text):
         from rootless.builder.context.remote import download
 
@@ -69,7 +70,9 @@ def open_context(session: BuildSession, text: str, *, keeps_git_dir: bool = Fals
         fetched = download(text, f"{directory}/files")
         step.done()
         with open(f"{directory}/files/{fetched.name}", "rb") as file:
-            return _stream(session, file)
+            opened = _stream(session, file)
+        context = opened.context._replace(moment=fetched.newest or _newest(opened.context.path))
+        return opened._replace(context=context)
     return OpenedContext(contexts.local_context(text), is_remote=False)
 
 
@@ -101,30 +104,63 @@ def _stream(session: BuildSession, stream: BinaryIO) -> OpenedContext:
     return OpenedContext(Context(f"{directory}/files", is_lasting=False), content)
 
 
+def _newest(directory: str) -> int | None:
+    """The latest time of a file below `directory`, in seconds; None without files."""
+    paths = (os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names)
+    return max((int(os.lstat(path).st_mtime) for path in paths), default=None)
+
+
 def latest_time(options: BuildOptions) -> int | None:
     """The time, in seconds since the epoch, that no file of the image may be later than, so that a build is the same
     whenever it runs: --timestamp, else SOURCE_DATE_EPOCH as a build argument, else in the environment. None without
-    any. Raises UsageError."""
-    if options.timestamp is not None:
-        return options.timestamp
-    given = dict(text.partition("=")[::2] for text in options.build_arg)
-    text = given.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
+    any, and where it is that of the context. Raises UsageError."""
+    return options.timestamp if options.timestamp is not None else _seconds(_epoch(options))
+
+
+def _epoch(options: BuildOptions) -> str:
+    """SOURCE_DATE_EPOCH as a build argument, else in the environment; "" for none. Raises UsageError."""
+    return given_build_args(options).get(_EPOCH) or os.environ.get(_EPOCH, "")
+
+
+def _seconds(text: str) -> int | None:
+    """The number in a text of SOURCE_DATE_EPOCH; None for "" and "context". Raises UsageError."""
+    if text in ("", _OF_CONTEXT):
         return None
     seconds = whole_number(text)
     if seconds is None:
-        raise UsageError(f"SOURCE_DATE_EPOCH is not a number of seconds: '{text}'")
+        raise UsageError(f"{_EPOCH} is not a number of seconds: '{text}'", hint=f"write SECONDS or {_OF_CONTEXT}")
     return seconds
 
 
+def settle_latest_time(session: BuildSession, dockerfile: Dockerfile) -> None:
+    """Let `session.latest` be what the context or the Dockerfile says, where the user has given no number.
+
+    An ARG SOURCE_DATE_EPOCH above the first FROM has a default for it. `context`, given by the user or there, means the
+    time of the commit or of the download; a local context has none. Raises DockerfileError, UsageError.
+    """
+    if session.latest is not None:
+        return
+    text = _epoch(session.options)
+    if not text and any(pair.name == _EPOCH for arg in dockerfile.global_args for pair in arg.pairs):
+        from rootless.builder.dockerfile import expand
+
+        escape, given = dockerfile.directives.escape, given_build_args(session.options)
+        automatic = dict.fromkeys(expand.PREDEFINED, "")
+        values = expand.global_args(dockerfile.global_args, escape=escape, automatic=automatic, build_args=given)
+        text = values[_EPOCH]
+    session.latest = session.contexts[""].moment if text == _OF_CONTEXT else _seconds(text)
+
+
 def build_args(options: BuildOptions, latest: int | None) -> dict[str, str]:
-    """The values of --build-arg by name. latest: what `latest_time` returned, which becomes SOURCE_DATE_EPOCH.
+    """The values of --build-arg by name. latest: `session.latest`, which becomes SOURCE_DATE_EPOCH.
 
     Raises UsageError.
     """
     found = given_build_args(options)
+    if found.get(_EPOCH) == _OF_CONTEXT:
+        del found[_EPOCH]
     if latest is not None:
-        found.setdefault("SOURCE_DATE_EPOCH", str(latest))
+        found.setdefault(_EPOCH, str(latest))
     return found
 
 
@@ -147,6 +183,7 @@ def load(session: BuildSession) -> Dockerfile:
     dockerfile = parser.parse(content, filename)
     session.checks = check_options(session.options, dockerfile)
     session.report(checks.findings_in(dockerfile))
+    settle_latest_time(session, dockerfile)
     return dockerfile
 
 

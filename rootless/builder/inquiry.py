@@ -174,6 +174,7 @@ def _session(engine: Engine, options: BuildOptions) -> BuildSession:
 
 def _plan(session: BuildSession, dockerfile: Dockerfile) -> Graph:
     options = session.options
+    inputs.settle_latest_time(session, dockerfile)
     platform = inputs.platforms(options)[0]
     names = {text.partition("=")[0].lower() for text in options.build_context}
     build_args = inputs.build_args(options, session.latest)

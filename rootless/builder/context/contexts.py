@@ -23,12 +23,14 @@ class Context(NamedTuple):
     """A directory that COPY takes files from.
 
     path: of the directory; ignore: text of its .dockerignore; is_lasting: the directory is the user's own and there for
-    later builds too, False for one that was fetched and is removed with this build.
+    later builds too, False for one that was fetched and is removed with this build; moment: the time of a commit or of
+    a download in seconds, None for a context without a time of its own.
     """
 
     path: str
     ignore: str = ""
     is_lasting: bool = True
+    moment: int | None = None
 
     def open(self) -> int:
         """Open the directory and return its fd. Raises UsageError."""

@@ -57,10 +57,11 @@ class RunningAgent(Protocol):
 class BuildSession:
     """One build. To be used in a `with`, which ends the workers and removes the build's directories.
 
-    latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without; contexts: the named ones, and the main one as "";
-    used: the records that the build has used or made, with the layers that each needs, for --cache-to; checks: which
-    build checks are wanted; mounts: those of --volume; agents: those with keys of --ssh, by the keys' files; lock:
-    guards what the threads of the stages share. Raises HostLimit when the directory cannot be made.
+    latest: --timestamp or SOURCE_DATE_EPOCH in seconds, None without, and until the context is there whose time it may
+    be; contexts: the named ones, and the main one as ""; used: the records that the build has used or made, with the
+    layers that each needs, for --cache-to; checks: which build checks are wanted; mounts: those of --volume; agents:
+    those with keys of --ssh, by the keys' files; lock: guards what the threads of the stages share. Raises HostLimit
+    when the directory cannot be made.
     """
 
     def __init__(self, engine: Engine, options: BuildOptions, tracker: Tracker, *, latest: int | None) -> None:

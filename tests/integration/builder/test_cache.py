@@ -105,6 +105,24 @@ def test_source_date_epoch_and_timestamp_bound_every_time(build: Build, context:
     assert image_id(busybox, "dated") == image_id(busybox, "again")
 
 
+def test_source_date_epoch_of_the_dockerfile(build: Build, busybox: Runner) -> None:
+    text = "ARG AT=1000000000\nARG SOURCE_DATE_EPOCH=$AT\nFROM busybox\n"
+    text += "ARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /e\n"
+    for flags, expected in (
+        ((), "1000000000"),
+        (("--build-arg", "AT=1100000000"), "1100000000"),
+        (("--build-arg", "SOURCE_DATE_EPOCH=1200000000"), "1200000000"),
+        (("--timestamp", "1300000000"), "1300000000"),
+    ):
+        build(text, "-t", "epoch", *flags)
+        assert read_in(busybox, "epoch", "sh", "-c", "stat -c %Y /e; cat /e").split() == [expected] * 2
+    # A context of this host has no time of its own
+    build(text, "-t", "epoch", "--build-arg", "SOURCE_DATE_EPOCH=context")
+    assert int(read_in(busybox, "epoch", "stat", "-c", "%Y", "/e")) > 1300000000
+    refused = build(text, "--build-arg", "AT=soon", check=False)
+    assert refused.returncode == 125 and "SOURCE_DATE_EPOCH is not a number of seconds: 'soon'" in refused.stderr
+
+
 def test_a_copied_file_keeps_its_time(build: Build, context: Path, busybox: Runner) -> None:
     (context / "file").write_text("kept")
     os.utime(context / "file", (1234567890, 1234567890))

@@ -68,6 +68,11 @@ def test_a_context_behind_an_url(busybox: Runner, served: tuple[Path, str], cont
     subprocess.run(["tar", "-C", str(context / "inner"), "-cf", str(directory / "c.tar"), "."], check=True)
     busybox("build", "-q", "-t", "remote", f"{url}/c.tar")
     assert read_in(busybox, "remote", "cat", "/file") == "packed"
+    os.utime(directory / "c.tar", (1234567890, 1234567890))  # the server sends it as Last-Modified
+    epoch = ("--build-arg", "SOURCE_DATE_EPOCH=context")
+    text = "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo $SOURCE_DATE_EPOCH > /epoch\n"
+    busybox("build", "-q", "-t", "remote", *epoch, "-f", "-", f"{url}/c.tar", input=text)
+    assert read_in(busybox, "remote", "cat", "/epoch") == "1234567890\n"
 
 
 def test_a_git_repository(busybox: Runner, build: Build, served: tuple[Path, str], context: Path) -> None:
@@ -90,6 +95,9 @@ def test_a_git_repository(busybox: Runner, build: Build, served: tuple[Path, str
     git("update-server-info", cwd=directory / "r.git")
     busybox("build", "-q", "-t", "cloned", f"{url}/r.git#main")
     assert read_in(busybox, "cloned", "stat", "-c", "%Y", "/file") == "1500000000\n"
+    text = "ARG SOURCE_DATE_EPOCH=context\nFROM busybox\nRUN echo > /made\n"
+    busybox("build", "-q", "-t", "cloned", "-f", "-", f"{url}/r.git#main", input=text)
+    assert read_in(busybox, "cloned", "stat", "-c", "%Y", "/made") == "1500000000\n"
     build(f"FROM busybox\nADD {url}/r.git#main:sub /tree\n", "-t", "added")
     assert read_in(busybox, "added", "find", "/tree").split() == ["/tree", "/tree/file"]
     text = "FROM busybox\nCOPY . /all\nRUN hostname > /name\n"
