@@ -120,8 +120,8 @@ def read_answer(fd: int) -> bytes:
     return b"".join(pieces)
 
 
-def fork_and_read(function: Callable[[], bytes]) -> bytes:
-    """Run `function` in a forked child and return its result; its error, or its death by a signal, is raised here.
+def fork_with_answer(function: Callable[[], bytes]) -> tuple[int, int]:
+    """Run `function` in a forked child: (its pid, the end of a pipe from which its answer is read). To be waited for.
 
     Not for a process with threads: the child has only the thread that forked, and a lock which another thread held
     stays locked in it for ever (fork(2)).
@@ -132,6 +132,15 @@ def fork_and_read(function: Callable[[], bytes]) -> bytes:
         os.close(read_end)
         end_with_answer(write_end, function)
     os.close(write_end)
+    return child, read_end
+
+
+def fork_and_read(function: Callable[[], bytes]) -> bytes:
+    """Run `function` in a forked child and return its result; its error, or its death by a signal, is raised here.
+
+    Not for a process with threads, as `fork_with_answer` says.
+    """
+    child, read_end = fork_with_answer(function)
     try:
         return decode_answer(read_answer(read_end))
     finally:

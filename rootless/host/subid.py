@@ -11,7 +11,7 @@ from rootless.units import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rootless.records.id_map import IdMap
 
@@ -74,16 +74,11 @@ def parse_ranges(lines: Iterable[str], name: str, uid: int, own: int | None = No
     own: the id that the caller maps besides the ranges (default: the uid). It is cut out of them, and ranges that
     overlap are cut to what is new: the kernel refuses a map with an id in two lines.
     """
-    found: list[tuple[int, int]] = []
-    for line in lines:
-        fields = line.strip().split(":")
-        if len(fields) != 3 or fields[0] not in (name, str(uid)):
-            continue
-        start, count = whole_number(fields[1]), whole_number(fields[2])
-        if start is None or count is None:
-            continue
-        if count > 0 and start + count - 1 <= MAX_ID:
-            found.append((start, count))
+    found = [
+        (start, count)
+        for owner, start, count in _ranges(lines)
+        if owner in (name, str(uid)) and count > 0 and start + count - 1 <= MAX_ID
+    ]
     return without_overlaps(found, uid if own is None else own)
 
 
@@ -102,22 +97,30 @@ def without_overlaps(ranges: Iterable[tuple[int, int]], own: int) -> list[tuple[
     return result
 
 
+def read_ranges(path: str) -> list[tuple[str, int, int]]:
+    """The owner, start and count of each line of /etc/subuid or /etc/subgid; none where the file cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return list(_ranges(f))
+    except OSError:
+        return []
+
+
+def _ranges(lines: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    for line in lines:
+        fields = line.strip().split(":")
+        if len(fields) == 3:
+            start, count = whole_number(fields[1]), whole_number(fields[2])
+            if start is not None and count is not None:
+                yield fields[0], start, count
+
+
 def first_free(etc: str = "/etc") -> int:
     """The first id from 100000 (useradd's SUB_UID_MIN) above every range in use."""
     free = 100000
     for name in ("subuid", "subgid"):
-        try:
-            with open(f"{etc}/{name}", encoding="utf-8", errors="replace") as f:
-                lines = f.read().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.strip().split(":")
-            if len(fields) != 3:
-                continue
-            start, count = whole_number(fields[1]), whole_number(fields[2])
-            if start is not None and count is not None:
-                free = max(free, start + count)
+        for _, start, count in read_ranges(f"{etc}/{name}"):
+            free = max(free, start + count)
     return free
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, HostLimit
-from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, read_answer
+from rootless.host.answer import decode_answer, end_with_answer, fork_and_read, fork_with_answer, read_answer
 from rootless.host.mapping import write_maps
 from rootless.host.subid import read_map
 from rootless.kernel.namespaces import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
@@ -128,17 +128,12 @@ def run_in_new_namespace(id_map: IdMap, argv: Sequence[str], *, env: dict[str, s
     env: its environment (default: ours). Raises CommandNotFound, CommandNotExecutable, HostLimit.
     """
     program = _find(argv[0])
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read_end)
 
-        def inside() -> bytes:
-            enter_new_namespace(id_map)
-            _exec(program, argv, env)
+    def inside() -> bytes:
+        enter_new_namespace(id_map)
+        _exec(program, argv, env)
 
-        end_with_answer(write_end, inside)
-    os.close(write_end)
+    child, read_end = fork_with_answer(inside)
     handlers = _ignore_keys()
     try:
         # execve(2) closes the other end, which is close-on-exec, when it succeeds: an empty answer is its success

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from rootless.errors import InvalidInput
 from rootless.image.digest import check_digest, digest_of, verify_content
 from rootless.image.fields import as_mapping, as_sequence, as_strings, load_json, text_member, texts_member
-from rootless.image.platform import Platform, best_match
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.image.fields import Fields
+    from rootless.image.platform import Platform
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -177,6 +177,8 @@ class ImageConfig:
     @property
     def platform(self) -> Platform:
         """The platform that the config names; an image that names no system is for linux."""
+        from rootless.image.platform import Platform
+
         return Platform(self.os or "linux", self.architecture, self.variant)
 
     @property
@@ -241,6 +243,8 @@ def select_manifest(index: Index, platform: Platform) -> Descriptor:
 
     Raises InvalidInput, naming the platforms that there are.
     """
+    from rootless.image.platform import best_match
+
     position = best_match([each.platform for each in index.manifests], platform)
     if position is None and not any(each.platform for each in index.manifests):
         # Some tools write indexes without platforms: then the first image is taken, whose config names its platform
@@ -336,6 +340,8 @@ def _embedded(encoded: object, digest: str, size: int) -> bytes | None:
 
 
 def _platform(fields: Fields) -> Platform:
+    from rootless.image.platform import Platform
+
     features = tuple(each for each in as_sequence(fields.get("os.features"), "os.features") if isinstance(each, str))
     return Platform(
         text_member(fields, "os").lower(),

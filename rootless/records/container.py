@@ -5,8 +5,11 @@ from __future__ import annotations
 from rootless.records.container_options import ContainerOptions
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
-from rootless.records.launch import HealthPlan, RestartPlan
-from rootless.records.port import Port
+from rootless.records.launch import HealthPlan, RestartPlan, read_ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.port import Port
 
 VERSION = 1
 
@@ -77,8 +80,7 @@ class RecordedNetwork:
         """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
-        ports = [Port.from_json(port) for port in fields.objects("ports")]
-        return cls(fields.text("mode", "none"), fields.optional_text("container"), ports)
+        return cls(fields.text("mode", "none"), fields.optional_text("container"), read_ports(fields))
 
 
 class StopSettings:

@@ -5,14 +5,24 @@ from __future__ import annotations
 from rootless.errors import InvalidInput
 from rootless.records.fields import Fields
 from rootless.records.id_map import IdMap
-from rootless.records.port import Port
 from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.records.port import Port
     from rootless.records.resource_limits import Resources
 
 VERSION = 1
+
+
+def read_ports(fields: Fields) -> list[Port]:
+    """The ports in member "ports". What a port is, is loaded only for a container that publishes one."""
+    listed = list(fields.objects("ports"))
+    if not listed:
+        return []
+    from rootless.records.port import Port
+
+    return [Port.from_json(port) for port in listed]
 
 
 class NetworkPlan:
@@ -40,8 +50,7 @@ class NetworkPlan:
         """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
-        ports = [Port.from_json(port) for port in fields.objects("ports")]
-        plan = cls(fields.text("mode", "none"), ports, fields.texts("dns"))
+        plan = cls(fields.text("mode", "none"), read_ports(fields), fields.texts("dns"))
         plan.options = fields.texts("options")
         return plan
 

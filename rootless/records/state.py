@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 
 from rootless.records.fields import Fields
-from rootless.records.port import Port
+from rootless.records.launch import read_ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.port import Port
 
 VERSION = 1
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
@@ -154,7 +158,7 @@ class NetworkFacts:
             fields.integer("prefix", 0),
             fields.text("gateway", ""),
             fields.text("mac", ""),
-            [Port.from_json(port) for port in fields.objects("ports")],
+            read_ports(fields),
         )
         facts.problem = fields.text("problem", "")
         return facts

@@ -54,7 +54,7 @@ class WorkerSession:
         Raises the error of `function`. The child is killed when the build is gone, wherever it is in its work, and
         HostLimit is raised.
         """
-        from rootless.host.answer import LIMIT, decode_answer, end_with_answer
+        from rootless.host.answer import LIMIT, decode_answer, fork_with_answer
         from rootless.host.userns import join_namespace
 
         user = self.namespaces(id_map).user
@@ -63,12 +63,7 @@ class WorkerSession:
             join_namespace(user)
             return function()
 
-        read_end, write_end = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(read_end)
-            end_with_answer(write_end, inside)
-        os.close(write_end)
+        child, read_end = fork_with_answer(inside)
         poll = select.poll()
         poll.register(read_end, select.POLLIN)
         poll.register(self.connection, select.POLLIN | select.POLLRDHUP)

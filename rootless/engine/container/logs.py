@@ -42,6 +42,14 @@ class Window:
     tail: int | None = None
     follow: bool = False
 
+    def is_before(self, record: LogRecord) -> bool:
+        """Whether the record is older than the window."""
+        return self.since is not None and _nanoseconds(record.time) < self.since
+
+    def is_after(self, record: LogRecord) -> bool:
+        """Whether the record is newer than the window, and so are all that come after it."""
+        return self.until is not None and _nanoseconds(record.time) > self.until
+
 
 def read(
     path: str, window: Window = Window(), *, is_running: Callable[[], bool] = lambda: False
@@ -55,9 +63,9 @@ def read(
     lines, position = _existing(path, window)
     for line in lines:
         record = _parse(line)
-        if record is None or (window.since is not None and _nanoseconds(record.time) < window.since):
+        if record is None or window.is_before(record):
             continue
-        if window.until is not None and _nanoseconds(record.time) > window.until:
+        if window.is_after(record):
             return
         yield record
     if window.follow:
@@ -165,9 +173,9 @@ def _follow(
                         rest = b""
                     for line in pieces:
                         record = _parse(line)
-                        if record is None or (window.since is not None and _nanoseconds(record.time) < window.since):
+                        if record is None or window.is_before(record):
                             continue
-                        if window.until is not None and _nanoseconds(record.time) > window.until:
+                        if window.is_after(record):
                             return
                         yield record
                 if not progressed and _has_moved(path, file.fileno()):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from rootless.errors import HostLimit, UsageError
+from rootless.runtime import MASKED_PATHS, READONLY_PATHS
 from rootless.units import whole_number
 
 TYPE_CHECKING = False
@@ -19,25 +20,6 @@ if TYPE_CHECKING:
     from rootless.engine.context import Engine
     from rootless.records.container_options import ContainerOptions
     from rootless.runtime.seccomp.seccomp_profile import SeccompProfile
-
-# Docker's lists. These files are not namespaced: through them the kernel shows things of the whole host (keys, timers
-# of all processes, the power draw, from which secrets of other programs can be computed: CVE-2020-8694), or lets them
-# be changed (/proc/sys, /proc/sysrq-trigger). Most deny that to an ordinary user; the lists hold where one does not
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _RLIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as"
 _UNLIMITED = (1 << 64) - 1

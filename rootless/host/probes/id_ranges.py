@@ -9,8 +9,7 @@ from rootless.host.facts import INITIAL_USER_NAMESPACE, find_helper, is_privileg
 from rootless.host.idmap import SubordinateIds, default_map, single_map
 from rootless.host.mapping import PACKAGE_HINT, range_hint
 from rootless.host.probes.result import Probe
-from rootless.host.subid import MAP_PROGRAMS, subordinate_ids
-from rootless.units import whole_number
+from rootless.host.subid import MAP_PROGRAMS, read_ranges, subordinate_ids
 
 ENOUGH = 65536  # images use ids up to 65534 (nobody)
 
@@ -89,18 +88,7 @@ def _rival(ids: SubordinateIds, etc: str = "/etc") -> str | None:
     """Another user of /etc/subuid or /etc/subgid whose range overlaps with one of `ids`, None when there is none."""
     own = (user_name(), str(os.geteuid()))
     for name, ranges in (("subuid", ids.uids), ("subgid", ids.gids)):
-        try:
-            with open(f"{etc}/{name}", encoding="utf-8", errors="replace") as f:
-                lines = f.read().splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            owner, _, rest = line.partition(":")
-            start_text, _, count_text = rest.partition(":")
-            low, count = whole_number(start_text), whole_number(count_text)
-            if owner in own or low is None or count is None:
-                continue
-            high = low + count
-            if any(low < a + n and a < high for a, n in ranges):
+        for owner, low, count in read_ranges(f"{etc}/{name}"):
+            if owner not in own and any(low < a + n and a < low + count for a, n in ranges):
                 return owner
     return None

@@ -8,7 +8,20 @@ from rootless.host import userns
 from rootless.host.idmap import single_map
 from rootless.host.probes.result import Probe
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _NEWER = "nothing to do: an older way is used; a newer kernel is quicker"
+
+
+def _inside(function: Callable[[], bytes]) -> OSError | None:
+    """The error of `function` in a new user namespace, None for none."""
+    try:
+        userns.call_in_new_namespace(single_map(0, 0), function)
+    except OSError as e:
+        return e
+    return None
 
 
 def _result(name: str, error: OSError | None, since: str, use: str) -> Probe:
@@ -39,12 +52,7 @@ def mount_setattr(directory: str) -> Probe:
         mount_setattr(root, set=MOUNT_ATTR_RDONLY, recursive=True)
         return b""
 
-    error = None
-    try:
-        userns.call_in_new_namespace(single_map(0, 0), inside)
-    except OSError as e:
-        error = e
-    return _result("mount_setattr", error, "5.12", "mounts made read-only with all below them")
+    return _result("mount_setattr", _inside(inside), "5.12", "mounts made read-only with all below them")
 
 
 def mount_api(directory: str) -> Probe:
@@ -56,12 +64,7 @@ def mount_api(directory: str) -> Probe:
         mounts.fsconfig_string(fd, "lowerdir+", "/proc")
         return b""
 
-    error = None
-    try:
-        userns.call_in_new_namespace(single_map(0, 0), inside)
-    except OSError as e:
-        error = e
-    return _result("mount_api", error, "6.5", "overlays of many layers mounted without a page limit")
+    return _result("mount_api", _inside(inside), "6.5", "overlays of many layers mounted without a page limit")
 
 
 def pidfd(directory: str) -> Probe:

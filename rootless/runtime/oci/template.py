@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-from rootless.runtime import CONFIG_VERSION
+from rootless.runtime import CONFIG_VERSION, MASKED_PATHS, READONLY_PATHS
 from rootless.runtime.capabilities import DEFAULT
-
-MASKED_PATHS = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-"""What docker hides of the host: files of procfs and sysfs that tell of it or reach it."""
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""What docker makes read-only: files of procfs by which root of a container could change the host."""
 
 
 def default_mounts() -> list[dict[str, object]]:

@@ -17,7 +17,7 @@ from rootless.kernel.files import chmod_special
 from rootless.storage.files.entry_attributes import DIRECTORY
 from rootless.storage.files.removal import delete_at
 from rootless.storage.owners import overrides
-from rootless.storage.owners.overrides import Override
+from rootless.storage.owners.overrides import NO_XATTR, PLANTED, Override
 from rootless.storage.tar.layer_rules import show_path
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO, FILE, LINK, SYMLINK, TarEntry, TarStream
 from rootless.storage.tar.tarstream import DIRECTORY as DIRECTORY_KIND
@@ -33,8 +33,6 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _THERE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
-_NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
-_PLANTED = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.", "trusted.")
 _FORMATS = {FILE: stat.S_IFREG, DIRECTORY_KIND: stat.S_IFDIR, SYMLINK: stat.S_IFLNK, FIFO: stat.S_IFIFO,
             CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}  # fmt: skip
 
@@ -297,12 +295,12 @@ class ArchivePlacer:
                     os.fchown(fd, *owner)  # before the mode: chown(2) takes set-id bits away
                 os.fchmod(fd, mode)
         for key, value in entry.xattrs.items():
-            if key.startswith(_PLANTED) or (owners is None and not key.startswith("user.")):
+            if key.startswith(PLANTED) or (owners is None and not key.startswith("user.")):
                 continue
             try:
                 os.setxattr(fd, key, value)
             except OSError as e:
-                if e.errno not in _NO_XATTR:
+                if e.errno not in NO_XATTR:
                     raise
 
     def _special(self, parent: int, name: bytes, entry: TarEntry) -> None:

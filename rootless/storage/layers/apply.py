@@ -14,8 +14,9 @@ import stat
 
 from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, open_in_root
-from rootless.storage.layers.attributes import NO_XATTR, LayerAttributes
+from rootless.storage.layers.attributes import LayerAttributes
 from rootless.storage.layers.replaced import Replaced, real_path
+from rootless.storage.owners.overrides import NO_XATTR
 from rootless.storage.tar.layer_rules import (
     MAX_DEPTH,
     MAX_DUPLICATES,

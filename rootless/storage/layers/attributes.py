@@ -6,27 +6,22 @@ them. What an image must not bring, the marks of overlay file systems, is droppe
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from rootless.storage.layers.layer_record import LostAttributes
 from rootless.storage.owners import overrides
-from rootless.storage.owners.overrides import Override, on_disk
+from rootless.storage.owners.overrides import NO_XATTR, PLANTED, Override, on_disk
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, FIFO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.storage.tar.tarstream import TarEntry
 
-# Marks of overlay file systems, and this tool's notes: an image that brings its own could hide files of the layers
-# below it, show one of their directories in another place, or claim an owner
-PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
 KEPT = ("user.", "security.capability", "system.posix_acl_")
 ACCESS_ACL = "system.posix_acl_access"
 DEFAULT_ACL = "system.posix_acl_default"
 _OURS = ("user.overlay.", "user.containers.")
-NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 
 
 class LayerAttributes:

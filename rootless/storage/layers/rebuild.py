@@ -26,6 +26,27 @@ _PIECE = 1 << 18  # bytes that are gathered before they are written
 _LARGE = 1 << 17  # files from this size on go from file to pipe inside the kernel
 
 
+class _Gathered:
+    """Small pieces of the archive that leave together. size: their bytes."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def take(self) -> bytes:
+        """All of them as one, which are gone then."""
+        joined = b"".join(self._pieces)
+        self._pieces.clear()
+        self.size = 0
+        return joined
+
+
 class Rebuilder:
     """Plays the recipe of the layer in `directory`. It is to be made before a change of root; `enter` comes after that.
 
@@ -69,52 +90,40 @@ class Rebuilder:
 
     def pieces(self) -> Iterator[bytes]:
         """All bytes of the archive, in order. Raises InvalidInput."""
-        gathered: list[bytes] = []
-        size = number = 0
+        gathered = _Gathered()
+        number = 0
         for step in read_steps(self._open):
-            gathered.append(step.raw)
-            size += len(step.raw)
+            gathered.add(step.raw)
             if step.size:
                 for piece in self._payload(step, number):
-                    gathered.append(piece)
-                    size += len(piece)
-                    if size >= _PIECE:
-                        yield b"".join(gathered)
-                        gathered.clear()
-                        size = 0
+                    gathered.add(piece)
+                    if gathered.size >= _PIECE:
+                        yield gathered.take()
                 number += 1
-            if size >= _PIECE:
-                yield b"".join(gathered)
-                gathered.clear()
-                size = 0
-        yield b"".join(gathered)
+            if gathered.size >= _PIECE:
+                yield gathered.take()
+        yield gathered.take()
 
     def write(self, out: int) -> None:
         """Write all bytes of the archive to the pipe `out`. The kernel copies large files itself (sendfile(2)).
 
         Raises InvalidInput, OSError.
         """
-        gathered: list[bytes] = []
-        size = number = 0
+        gathered = _Gathered()
+        number = 0
         for step in read_steps(self._open):
-            gathered.append(step.raw)
-            size += len(step.raw)
+            gathered.add(step.raw)
             if step.size:
                 if step.size >= _LARGE:
-                    write_all(out, b"".join(gathered))
-                    gathered.clear()
-                    size = 0
+                    write_all(out, gathered.take())
                     self._send(out, step, number)
                 else:
                     for piece in self._payload(step, number):
-                        gathered.append(piece)
-                        size += len(piece)
+                        gathered.add(piece)
                 number += 1
-            if size >= _PIECE:
-                write_all(out, b"".join(gathered))
-                gathered.clear()
-                size = 0
-        write_all(out, b"".join(gathered))
+            if gathered.size >= _PIECE:
+                write_all(out, gathered.take())
+        write_all(out, gathered.take())
 
     def _payload(self, step: RecipeStep, number: int) -> Iterator[bytes]:
         """The bytes of the file that a step names, always `step.size` of them."""

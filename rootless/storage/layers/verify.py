@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from rootless.kernel.files import is_whiteout
 from rootless.storage.files.tree_copy import is_opaque
-from rootless.storage.layers.attributes import ACCESS_ACL, KEPT, PLANTED, is_mapped
+from rootless.storage.layers.attributes import ACCESS_ACL, KEPT, is_mapped
 from rootless.storage.layers.complete import by_directory, needless_whiteouts
 from rootless.storage.layers.expected import Expected
 from rootless.storage.layers.jobs import Verified
 from rootless.storage.owners import overrides
+from rootless.storage.owners.overrides import PLANTED
 from rootless.storage.tar.layer_rules import OPAQUE_NAME, WHITEOUT, show_path
 from rootless.storage.tar.tarstream import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
 

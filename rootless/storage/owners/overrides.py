@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTRIBUTE = "user.containers.override_stat"
+PLANTED = ("user.overlay.", "trusted.", "user.fuseoverlayfs.", "user.containers.", "overlay.")
+"""Beginnings of attributes that nothing from outside may bring: the marks of overlay file systems, and our notes.
+
+An image with its own could hide files of the layers below it, show one of their directories elsewhere, or claim an
+owner."""
+NO_XATTR = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
+"""The errors by which the kernel says that a file cannot have an extended attribute."""
 TABLE = "owners"
 _KINDS = {
     stat.S_IFREG: "file",

@@ -25,7 +25,6 @@ from rootless.image.manifest import (
     parse_manifest,
     select_manifest,
 )
-from rootless.image.platform import host_platform
 from rootless.paths import Lock, atomic_write, overwrite_file, sync_paths
 from rootless.storage.store.blobs import Blobs
 
@@ -379,6 +378,8 @@ class ImageIndex:
 
     def _child(self, index: Index, any_platform: bool) -> Manifest | None:
         try:
+            from rootless.image.platform import host_platform
+
             wanted = [select_manifest(index, host_platform())]
         except InvalidInput:
             wanted = []

@@ -16,7 +16,7 @@ from tests.conftest import Runner, make_private_directory, remove_private_direct
 from tests.house import TracedCopy
 from tests.integration.image.conftest import Registry
 
-RUN = 135
+RUN = 134
 PULL = 87
 BUILD = 182
 LISTING = 53
