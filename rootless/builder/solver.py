@@ -3,6 +3,9 @@
 The threads only hash, plan and wait, because what a step does happens in worker processes. The first failure ends the
 build: the workers of the other stages are closed, which wakes the threads that wait for them. Which stages are needed
 may show late: an ONBUILD trigger of a base image may copy from one that nothing else needs.
+
+A stage that a cache of --cache-from knows is not built, and its layers are not fetched, before a step wants its files.
+Both stages are carried out anew then, so that everything has its keys from what was built.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import queue
 import threading
 
 from rootless.builder.dockerfile.parser import parse_triggers
+from rootless.builder.session.build_session import LayersMissing
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.steps import bases
 from rootless.builder.steps.stage import StageRun
@@ -40,6 +44,7 @@ class Solver:
         self._states: dict[int, BuildState] = {}
         self._bases: dict[int, BuildState] = {}  # what stages stand on that have not ended yet
         self._images: dict[tuple[str, str], BuildState] = {}
+        self._wanted = {graph.target.stage.position}  # the stages whose layers must be in the store
         self._lock = threading.Lock()
         self._image_lock = threading.Lock()
 
@@ -103,11 +108,16 @@ class Solver:
             raise failure
 
     def _stage(self, node: Node) -> BuildState | None:
-        """The state at the end of a stage. None where the ONBUILD triggers of its base need stages that are not built
-        yet: the graph has these then, and the stage is to be carried out again after them."""
+        """The state at the end of a stage. None where the stage is to be carried out again, after stages that it needs:
+        the ONBUILD triggers of its base may need further ones, which the graph has then, and files may be wanted of
+        stages whose layers are not in the store."""
         index = node.stage.position
         with self._lock:
             base = self._bases.get(index)
+            if base is not None and node.base.stage is not None:
+                base = self._states.get(node.base.stage)
+                if base is None:
+                    return None
         if base is None:
             label = StageRun(self._session, self._graph, node, is_only=len(self._graph.order) == 1).label
             base = self._base(node, label)
@@ -120,8 +130,41 @@ class Solver:
                     node = self._graph.node(index)
                     if not node.needs <= self._states.keys():
                         return None
-        stage = StageRun(self._session, self._graph, node, is_only=len(self._graph.order) == 1)
-        return stage.carry_out(base, self._finder, self._build_args)
+        may_be_absent = index not in self._wanted
+        is_only = len(self._graph.order) == 1
+        stage = StageRun(self._session, self._graph, node, is_only=is_only, may_be_absent=may_be_absent)
+        try:
+            state = stage.carry_out(base, self._finder, self._build_args)
+            if not may_be_absent:
+                self._session.require_layers(state)
+        except LayersMissing as e:
+            self._want(node, e.state)
+            return None
+        return state
+
+    def _want(self, node: Node, missing: BuildState | None) -> None:
+        """Have the layers `missing` made for the stage `node`, by which of the stages that it needs has them, and have
+        the stage carried out anew; None for a state that is being made. Raises HostLimit when that was tried."""
+        index = node.stage.position
+        with self._lock:
+            is_new = missing is None or index not in self._wanted
+            self._wanted.add(index)
+            for needed in node.needs:
+                state = self._states.get(needed)
+                if state is None:
+                    is_new = True  # another stage wants it, and it is being carried out anew
+                elif (
+                    missing is not None
+                    and state.chain_ids == missing.chain_ids[: len(state.layers)]
+                    and not self._session.has_layers(state.chain_ids)
+                ):
+                    del self._states[needed]
+                    self._wanted.add(needed)
+                    is_new = True
+        if not is_new:
+            from rootless.errors import HostLimit
+
+            raise HostLimit("layers have gone from the store while the build used them", hint="build again")
 
     def _base(self, node: Node, label: str) -> BuildState:
         platform = node.platform or self._platform
@@ -147,7 +190,10 @@ class Solver:
         if source.kind == "stage":
             assert source.stage is not None
             with self._lock:
-                return self._states[source.stage]
+                state = self._states.get(source.stage)
+            if state is None:
+                raise LayersMissing(None)  # it is being carried out anew
+            return state
         if source.kind == "scratch":
             return bases.scratch_state(self._session, self._platform)
         return self._named(source, self._platform, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootless.builder.build_options import parse_fields, parse_truth
-from rootless.builder.cache.cache_format import MEMBER, pack
+from rootless.builder.cache.cache_format import ABSENT_MEMBER, MEMBER, pack, pack_absent
 from rootless.builder.session.build_state import BuildState, ImageSettings, store_state
 from rootless.engine import verbs
 from rootless.engine.image_types import PushOptions, SaveOptions
@@ -94,6 +94,11 @@ def _compression(fields: Mapping[str, str]) -> tuple[str | None, int | None]:
     return _COMPRESSIONS.get(text), number
 
 
+def keeps_all_layers(texts: Iterable[str]) -> bool:
+    """Whether one of `texts`, those of --cache-to, wants the layers of all stages. Raises UsageError."""
+    return any(target.kind != "inline" and not target.is_small for target in map(_parse, texts))
+
+
 def export_caches(session: BuildSession, platform: Platform, state: BuildState) -> None:
     """Write the records that the build used, with their layers, to every target of --cache-to but the inline one.
 
@@ -103,6 +108,7 @@ def export_caches(session: BuildSession, platform: Platform, state: BuildState) 
     targets = [target for target in map(_parse, session.options.cache_to) if target.kind != "inline"]
     for is_small in sorted({target.is_small for target in targets}):
         used = _own(session, state) if is_small else list(session.used.values())
+        used = [each for each in used if session.has_layers(each[0].chains)]
         _export(session, platform, used, [target for target in targets if target.is_small == is_small])
 
 
@@ -121,7 +127,7 @@ def _export(
     layers, records = pack(used)
     whole = BuildState(platform, layers=tuple(layers), moment=session.latest or 0)
     index = session.store.index
-    extra = {MEMBER: [record.to_json() for record in records]}
+    extra = {MEMBER: [record.to_json() for record in records], **_others(session, used)}
     descriptor = store_state(session.engine, whole, ImageSettings(extra=extra))
     is_here = descriptor.digest in index.manifest_digests()
     index.add(descriptor)
@@ -158,8 +164,16 @@ def inline(session: BuildSession, state: BuildState) -> dict[str, object]:
     The records' positions are those of the image's layers, so that the image itself is the cache.
     """
     chains = state.chain_ids
-    layers, records = pack(_own(session, state))
+    own = _own(session, state)
+    layers, records = pack(own)
     places = {layer.chain_id: chains.index(layer.chain_id) for layer in layers}
     by_position = [places[layer.chain_id] for layer in layers]
     moved = [record._replace(positions=tuple(by_position[p] for p in record.positions)) for record in records]
-    return {MEMBER: [record.to_json() for record in moved]}
+    return {MEMBER: [record.to_json() for record in moved], **_others(session, own)}
+
+
+def _others(session: BuildSession, written: Iterable[tuple[CacheRecord, tuple[StepLayer, ...]]]) -> dict[str, object]:
+    """The member for the records that are not `written` with their layers; none where there are no such records."""
+    keys = {record.key for record, _ in written}
+    others = [each for each in session.used.values() if each[0].key not in keys]
+    return {ABSENT_MEMBER: pack_absent(others)} if others else {}

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from rootless.errors import InvalidInput
+from rootless.image.digest import hex_of
 from rootless.records.fields import Fields
 from rootless.storage.store.step_records import CacheRecord, StepLayer
 
 MEMBER = "rootless.build-cache.v1"
-"""Member of the image config's document."""
+"""Member of the image config's document: the records of steps whose layers the image has."""
+ABSENT_MEMBER = "rootless.build-cache.absent.v1"
+"""Member of the image config's document: the records of steps of other stages, whose layers the image does not have."""
 _LAST_MOMENT = 253_402_300_800  # seconds: the year 10000, which RFC 3339 cannot write
 
 
@@ -79,6 +82,47 @@ def pack(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> tuple[list[
         has_layer = record.layer is not None
         records.append(SharedRecord(record.key, positions, has_layer, record.moment, record.size, record.description))
     return layers, records
+
+
+class AbsentRecord(NamedTuple):
+    """A record of a step whose layers are in no image: that they are known is enough to find the steps that used them.
+
+    diff_ids: of all layers that the result has, bottom first; the other members are those of SharedRecord.
+    """
+
+    diff_ids: tuple[str, ...]
+    has_layer: bool
+    moment: int
+    size: int
+
+
+def pack_absent(used: Iterable[tuple[CacheRecord, Sequence[StepLayer]]]) -> dict[str, object]:
+    """The member ABSENT_MEMBER for these records, each with the layers that it needs, bottom first.
+
+    The records say no commands: those of a stage that is not part of an image, with the values of its arguments, are
+    not to be read in that image.
+    """
+    layers, records = pack(used)
+    listed = [record._replace(description="").to_json() for record in sorted(records)]
+    return {"diff_ids": [layer.diff_id for layer in layers], "records": listed}
+
+
+def unpack_absent(document: Mapping[str, object]) -> dict[str, AbsentRecord]:
+    """The records of `pack_absent` in an image config's `document`, by key. Malformed ones are left out."""
+    found: dict[str, AbsentRecord] = {}
+    member = document.get(ABSENT_MEMBER)
+    if not isinstance(member, dict):
+        return found
+    try:
+        diff_ids = Fields(member, ABSENT_MEMBER).texts("diff_ids")
+        for each in diff_ids:
+            hex_of(each)
+    except InvalidInput:
+        return found
+    for key, record in unpack({MEMBER: member.get("records")}, len(diff_ids)).items():
+        layers = tuple(diff_ids[position] for position in record.positions)
+        found[key] = AbsentRecord(layers, record.has_layer, record.moment, record.size)
+    return found
 
 
 def unpack(document: Mapping[str, object], count: int) -> dict[str, SharedRecord]:

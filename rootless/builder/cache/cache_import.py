@@ -11,9 +11,10 @@ import time
 from typing import Any
 
 from rootless.builder.build_options import parse_fields
-from rootless.builder.cache.cache_format import SharedRecord, unpack
+from rootless.builder.cache.cache_export import keeps_all_layers
+from rootless.builder.cache.cache_format import AbsentRecord, SharedRecord, unpack, unpack_absent
 from rootless.errors import InvalidInput, RootlessError, UsageError
-from rootless.image.manifest import ImageConfig, Manifest, chain_ids
+from rootless.image.manifest import OCI_LAYER, ImageConfig, Manifest, chain_ids
 from rootless.image.platform import host_platform
 from rootless.storage.layers.layer_store import LayerArchive
 from rootless.storage.store.step_records import CacheRecord, StepLayer
@@ -36,6 +37,7 @@ class ImportedCaches:
     def __init__(self, session: BuildSession, texts: Iterable[str]) -> None:
         self._session = session
         self._lock = threading.Lock()
+        self._keeps_all = keeps_all_layers(session.options.cache_to)
         self._sources: list[_Source] = []
         for text in texts:
             step = session.tracker.start(f"importing cache manifest from {text}")
@@ -48,13 +50,18 @@ class ImportedCaches:
                 step.error(e.message)
                 session.engine.warn(f"--cache-from {text}: {e.message}")
 
-    def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
+    def find(self, key: str, state: BuildState, step: Step, *, may_be_absent: bool) -> CacheRecord | None:
         """The record of the step with `key`, once its layers are in the store; None when no cache has it.
 
-        state: the one before the step. A cache that fails is reported to `step`, and the step is carried out.
+        state: the one before the step; may_be_absent: its layers need not be in the store, because perhaps nobody will
+        read them. A cache that fails is reported to `step`, and the step is carried out. Raises LayersMissing.
         """
         for source in self._sources:
             shared = source.records.get(key)
+            if may_be_absent and (shared is None or not self._keeps_all):
+                record = source.recall(key, state)
+                if record is not None:
+                    return record
             if shared is None:
                 continue
             with self._lock:
@@ -66,7 +73,7 @@ class ImportedCaches:
 
     def has(self, key: str) -> bool:
         """Whether a cache has a record of the step with `key`."""
-        return any(key in source.records for source in self._sources)
+        return any(key in source.records or key in source.absent for source in self._sources)
 
 
 def _parse(text: str) -> tuple[str, str]:
@@ -102,6 +109,7 @@ class _Source:
         self._manifest: Manifest = manifest
         self._config: ImageConfig = config
         self.records = unpack(config.document, len(config.diff_ids))
+        self.absent = unpack_absent(config.document)
 
     def _local(self, session: BuildSession, where: str) -> tuple[Manifest, ImageConfig] | None:
         from rootless.engine.image_in_use import find
@@ -122,6 +130,27 @@ class _Source:
         manifest = self._source.manifest(host_platform())
         return manifest, ImageConfig(self._source.config(manifest))
 
+    def recall(self, key: str, state: BuildState) -> CacheRecord | None:
+        """What the cache says of the step with `key`. Nothing is fetched, and the store's cache gets no record.
+
+        None where it knows no such step, or not on the layers of `state`.
+        """
+        shared, absent = self.records.get(key), self.absent.get(key)
+        if shared is not None:
+            diff_ids = tuple(self._config.diff_ids[position] for position in shared.positions)
+            absent = AbsentRecord(diff_ids, shared.has_layer, shared.moment, shared.size)
+        if absent is None:
+            return None
+        chains = chain_ids(list(absent.diff_ids))
+        if (chains[:-1] if absent.has_layer else chains) != state.chain_ids:
+            return None
+        layer: StepLayer | None = None
+        if absent.has_layer:
+            diff_id = absent.diff_ids[-1]
+            layer = StepLayer(chains[-1], diff_id, OCI_LAYER, diff_id, absent.size)
+        now = time.time()
+        return CacheRecord(key, layer, tuple(chains), absent.moment, absent.size, "", now, now)
+
     def bring(self, session: BuildSession, shared: SharedRecord, state: BuildState) -> CacheRecord | None:
         """Fetch and unpack the record's own layer, and write the record into the store's cache.
 
@@ -139,6 +168,7 @@ class _Source:
             if not session.store.layers.has(chains[-1]):
                 if self._source is None:
                     return None
+                session.require_layers(state)
                 reader = self._source.open_blob(descriptor)
                 try:
                     parent = below[-1] if below else None

@@ -35,11 +35,25 @@ if TYPE_CHECKING:
     Answer = TypeVar("Answer")
 
 
+class LayersMissing(Exception):
+    """Files of a state are wanted whose layers are only known and not in the store. state: None where it is not there.
+
+    It is no RootlessError, so that no step takes it for its failure. The solver then builds the layers.
+    """
+
+    def __init__(self, state: BuildState | None) -> None:
+        super().__init__("the layers of a state are not in the store")
+        self.state = state
+
+
 class RecordSource(Protocol):
     """A source of records of steps that this store does not have: the caches of --cache-from."""
 
-    def find(self, key: str, state: BuildState, step: Step) -> CacheRecord | None:
-        """The record of the step with this key, once the layers that it names are in the store; None without one."""
+    def find(self, key: str, state: BuildState, step: Step, *, may_be_absent: bool) -> CacheRecord | None:
+        """The record of the step with this key, once the layers that it names are in the store; None without one.
+
+        may_be_absent: they need not be there. Raises LayersMissing.
+        """
 
     def has(self, key: str) -> bool:
         """Whether there is a record with this key. Nothing is fetched."""
@@ -144,8 +158,8 @@ class BuildSession:
         return path
 
     def plan(self, state: BuildState, directory: str) -> RootfsPlan:
-        """The driver's plan of a writable tree on top of `state`, in `directory`."""
-        return self.plan_of(self.store.layers.lowerdirs(state.chain_ids, self.id_map), directory)
+        """The driver's plan of a writable tree on top of `state`, in `directory`. Raises LayersMissing."""
+        return self.plan_of(self.lowerdirs(state), directory)
 
     def plan_of(self, lowerdirs: list[str], directory: str) -> RootfsPlan:
         """The driver's plan of a writable tree on top of the directories `lowerdirs`, topmost first."""
@@ -176,8 +190,18 @@ class BuildSession:
             remove_tree(directory, self.id_map, trash=self.store.path("trash"))
 
     def lowerdirs(self, state: BuildState) -> list[str]:
-        """The directories of a state's layers, topmost first."""
+        """The directories of a state's layers, topmost first. Raises LayersMissing."""
+        self.require_layers(state)
         return self.store.layers.lowerdirs(state.chain_ids, self.id_map)
+
+    def has_layers(self, chains: Iterable[str]) -> bool:
+        """Whether the layers with these chain ids are in the store."""
+        return all(map(self.store.layers.has, chains))
+
+    def require_layers(self, state: BuildState) -> None:
+        """Raise LayersMissing where layers of `state` are not in the store: only a cache from elsewhere knows them."""
+        if self.imported is not None and not self.has_layers(state.chain_ids):
+            raise LayersMissing(state)
 
     # Workers
 
@@ -238,7 +262,8 @@ class StepRun(NamedTuple):
     """One step that is carried out on `state`.
 
     created_by: the step's line in the image's history; stage: the stage's name or number, for --no-cache-filter;
-    progress: by which its events are reported.
+    progress: by which its events are reported; may_be_absent: the layer of its result need not be in the store, because
+    perhaps nobody will read it.
     """
 
     session: BuildSession
@@ -246,6 +271,7 @@ class StepRun(NamedTuple):
     created_by: str
     stage: str
     progress: Step
+    may_be_absent: bool = False
 
     @property
     def timestamp(self) -> int:
@@ -261,17 +287,18 @@ class StepRun(NamedTuple):
         """The record with `key`, where the step was carried out before and its layers are still in the store.
 
         None where there is none, or no cache is wanted: a worker is started then, which loads while the step is
-        planned.
+        planned. Raises LayersMissing where the step must be carried out and the layers below it are not in the store.
         """
         session = self.session
         record = None
         if self._may_use_cache:
             record = session.cache.find(key)
-            if record is not None and not all(session.store.layers.has(chain) for chain in record.chains):
+            if record is not None and not session.has_layers(record.chains):
                 record = None
             if record is None and session.imported is not None:
-                record = session.imported.find(key, self.state, self.progress)
+                record = session.imported.find(key, self.state, self.progress, may_be_absent=self.may_be_absent)
         if record is None:
+            session.require_layers(self.state)
             session.workers.prepare()
         return record
 

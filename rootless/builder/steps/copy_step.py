@@ -29,13 +29,14 @@ class Placement(NamedTuple):
     """How the files of one step arrive.
 
     destination: an absolute path, with a slash at its end where it means a directory; moment: the time of the step in
-    seconds; owner: (uid, gid) of --chown, None without; chmod: text of --chmod; is_link: --link; is_owned: files keep
-    their owners, as those of a stage do; keeps_set_id: files that do not keep them have their set-id bits all the same.
+    seconds; chown: text of --chown, whose names are those of the tree's accounts, "" without; chmod: text of --chmod;
+    is_link: --link; is_owned: files keep their owners, as those of a stage do; keeps_set_id: files that do not keep
+    them have their set-id bits all the same.
     """
 
     destination: str
     moment: int
-    owner: tuple[int, int] | None = None
+    chown: str = ""
     chmod: str = ""
     is_link: bool = False
     is_owned: bool = False
@@ -44,13 +45,12 @@ class Placement(NamedTuple):
 
 def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
     """The state after COPY or ADD. Raises NotFound, UsageError, InvalidInput."""
-    session, state = run.session, run.state
+    state = run.state
     destination = _destination(state, instruction.destination)
     if len(instruction.sources) + len(instruction.heredocs) > 1 and not destination.endswith("/"):
         raise UsageError(
             f"when more than one file is copied, the destination '{instruction.destination}' must end with a '/'"
         )
-    owner = _owner(session, state, instruction.chown)
     if instruction.chmod:
         parse_chmod(instruction.chmod)
     began = time.time_ns() - _GRAIN
@@ -58,7 +58,7 @@ def copy(run: StepRun, instruction: Copy | Add, finder: Finder) -> BuildState:
     try:
         moment = max(state.moment, taken.newest)
         placement = Placement(
-            destination, moment, owner, instruction.chmod, instruction.is_link, is_owned=bool(taken.trees)
+            destination, moment, instruction.chown, instruction.chmod, instruction.is_link, is_owned=bool(taken.trees)
         )
         return place_files(run, taken, placement, began)
     finally:
@@ -85,7 +85,7 @@ def place_files(run: StepRun, taken: TakenSources, placement: Placement, began: 
     if record is not None:
         run.progress.cached()
         return run.after(record)
-    result, answer = _place(run, taken, placement)
+    result, answer = _place(run, taken, placement, _owner(session, run.state, placement.chown))
     run.progress.done()
     if taken.is_changeable and answer.changed >= began:
         # Somebody writes to the context meanwhile, and the key may be that of other content
@@ -114,8 +114,8 @@ def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
         "copy",
         run.state.chain,
         # It goes up when the same words give other files: layers that earlier versions have made must not be found
-        rules=2,
-        owner=placement.owner,
+        rules=3,
+        chown=placement.chown,
         chmod=placement.chmod,
         destination=placement.destination,
         link=placement.is_link,
@@ -125,13 +125,15 @@ def _key(run: StepRun, placement: Placement, facts: list[object]) -> str:
 
 
 def _content(session: BuildSession, taken: TakenSources) -> str:
-    trees = [session.tree(lowerdirs) for lowerdirs in taken.trees]
+    trees = [session.tree(session.lowerdirs(state)) for state in taken.trees]
     job = DigestJob(session.id_map, trees, taken.items_of_trees)
     return session.on_worker(lambda worker: worker.call(job, taken.fds))
 
 
-def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[StepResult, CopyAnswer]:
-    """Have a worker place the files. Returns the result and the worker's answer."""
+def _place(
+    run: StepRun, taken: TakenSources, placement: Placement, owner: tuple[int, int] | None
+) -> tuple[StepResult, CopyAnswer]:
+    """Have a worker place the files, which belong to `owner`. Returns the result and the worker's answer."""
     session = run.session
     directory = session.make_directory("rootfs")
     rootfs = session.plan(run.state, directory)
@@ -139,8 +141,8 @@ def _place(run: StepRun, taken: TakenSources, placement: Placement) -> tuple[Ste
     job.rootfs = rootfs
     # --link: the layer does not depend on the layers below it, and is made in an empty directory instead of on a mount
     job.into = rootfs.upper if placement.is_link else None
-    job.trees = [session.tree(lowerdirs) for lowerdirs in taken.trees]
-    job.owner = placement.owner
+    job.trees = [session.tree(session.lowerdirs(state)) for state in taken.trees]
+    job.owner = owner
     job.chmod = placement.chmod
     job.is_owned = placement.is_owned
     job.keeps_set_id = placement.keeps_set_id
@@ -208,7 +210,7 @@ def workdir(run: StepRun, instruction: Workdir) -> BuildState:
         taken.items.append(NewDirectory(path))
         # BuildKit and buildah both give the directory to the USER in force
         owner = _user(session, state, state.user) if state.user else None
-        result, _ = _place(run, taken, Placement(path, state.moment, owner))
+        result, _ = _place(run, taken, Placement(path, state.moment), owner)
         record = run.remember(cache_key, result)
         run.progress.done()
     else:

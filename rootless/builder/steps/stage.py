@@ -8,7 +8,7 @@ from typing import Protocol
 from rootless.builder.dockerfile import checks, expand, texts
 from rootless.builder.dockerfile.instructions import Add, Copy, Run, Workdir, name_of
 from rootless.builder.dockerfile.problems import DockerfileError, excerpt
-from rootless.builder.session.build_session import StepRun
+from rootless.builder.session.build_session import LayersMissing, StepRun
 from rootless.builder.steps import config_steps, run_step
 from rootless.errors import RootlessError
 
@@ -57,10 +57,16 @@ class StepError(RootlessError):
 
 
 class StageRun:
-    """Carries out one node of the graph. is_only: no other stage is built, so that titles need not name this one."""
+    """Carries out one node of the graph. is_only: no other stage is built, so that titles need not name this one.
 
-    def __init__(self, session: BuildSession, graph: Graph, node: Node, *, is_only: bool) -> None:
+    may_be_absent: the layers of its steps need not be in the store.
+    """
+
+    def __init__(
+        self, session: BuildSession, graph: Graph, node: Node, *, is_only: bool, may_be_absent: bool = False
+    ) -> None:
         self._session = session
+        self._may_be_absent = may_be_absent
         self._graph = graph
         self._node = node
         self._escape = graph.dockerfile.directives.escape
@@ -74,7 +80,7 @@ class StageRun:
         return self._label
 
     def carry_out(self, base: BuildState, finder: StageFinder, build_args: dict[str, str]) -> BuildState:
-        """The state after the last instruction. Raises StepError.
+        """The state after the last instruction. Raises StepError, LayersMissing.
 
         base: the state that the stage stands on, whose ONBUILD triggers the node has; build_args: values of
         --build-arg.
@@ -102,12 +108,16 @@ class StageRun:
                 final = scope.expand(written)
                 if step is not None:
                     created_by = texts.created_by(written, final, state.shell)
-                    run = StepRun(self._session, state, created_by, self._name, step)
+                    run = StepRun(self._session, state, created_by, self._name, step, self._may_be_absent)
                     state = _work(run, final, partial(finder, instruction=written), scope)
                 else:
                     state = config_steps.apply(state, final, texts.created_by(written, final, state.shell))
                 scope.enter(final)
             except StepError:
+                raise
+            except LayersMissing:
+                if step is not None:
+                    step.done("the stages that it needs come first")
                 raise
             except RootlessError as e:
                 if step is not None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class TakenSources:
     """What one step takes.
 
-    items: for the worker's job; fds, trees: the roots that items name by position, fds first, each tree as its
-    lowerdirs. facts: for the cache key; other_facts: the same for a key in which trees are known by the content of what
+    items: for the worker's job; fds, trees: the roots that items name by position, fds first, each tree as the state of
+    a stage. facts: for the cache key; other_facts: the same for a key in which trees are known by the content of what
     is taken, and not by their chain. newest: the time of the newest file in seconds. is_changeable: files of the user's
     own are among them, which may change while they are read.
     """
@@ -33,7 +33,7 @@ class TakenSources:
         self.other_facts: list[object] = []
         self.newest = 0
         self.fds: list[int] = []
-        self.trees: list[list[str]] = []
+        self.trees: list[BuildState] = []
         self.is_changeable = False
 
     @property
@@ -134,7 +134,7 @@ class _Taker:
         taken.newest = max(taken.newest, source.moment)
         # An instruction has one --from: where that is a tree, the instruction has no other tree and no context
         self._add_files(sources)
-        taken.trees.append(self._run.session.lowerdirs(source))
+        taken.trees.append(source)
 
     def _add_files(self, sources: list[str]) -> TakenFiles:
         files = TakenFiles(len(self.taken.fds), sources, self._destination)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner
+from tests.conftest import Runner, make_runner
 from tests.integration.builder.conftest import Build, cached_steps, image_id, read_in
 
 pytestmark = pytest.mark.once
@@ -178,8 +178,6 @@ def test_a_cache_in_a_directory(busybox: Runner, build: Build, context: Path, st
     build(text, "--cache-to", f"type=local,dest={cache}", "-q")
     archive = context / "busybox.tar"
     busybox("save", "-o", str(archive), "busybox")
-    from tests.conftest import make_runner
-
     elsewhere = make_runner(store_root)
     elsewhere("load", "-i", str(archive))
     done = elsewhere("build", "--cache-from", f"type=local,src={cache}", "-t", "there", str(context))
@@ -194,6 +192,53 @@ def test_an_image_that_carries_its_cache(busybox: Runner, build: Build, context:
     assert cached_steps(build(text, "--cache-from", "carrier", "-t", "again")) == 1
     busybox("builder", "prune", "-af")
     assert cached_steps(build(text)) == 0
+
+
+STAGES = """
+FROM busybox AS below
+RUN echo "$(cat /proc/uptime)" > /noise; echo secret-word > /result
+FROM below AS made
+RUN cp /result /{taken}
+FROM busybox
+COPY --from=made /{taken} /{taken}
+RUN cat /{taken} > /copy; echo {last} >> /copy
+"""
+
+
+@pytest.mark.parametrize("kind", ["inline", "min", "max"])
+def test_a_cache_of_several_stages(busybox: Runner, build: Build, context: Path, store_root: Path, kind: str) -> None:
+    """The stages that are only copied from are not built, although no image has their layers."""
+    cache = context / "cache"
+    first = STAGES.format(taken="taken", last="one")
+    target = "type=inline" if kind == "inline" else f"type=local,dest={cache},mode={kind}"
+    build(first, "--cache-to", target, "-t", "carrier")
+    archive = context.parent / f"{context.name}.tar"
+    busybox("save", "-o", str(archive), "busybox", *(["carrier"] if kind == "inline" else []))
+    elsewhere = make_runner(store_root)
+    elsewhere("load", "-i", str(archive))
+    archive.unlink()
+    source = "carrier" if kind == "inline" else f"type=local,src={cache}"
+
+    def again(text: str) -> tuple[int, str]:
+        (context / "Dockerfile").write_text(text)
+        done = elsewhere("build", "--cache-from", source, "-t", "there", "--cache-to", "type=inline", str(context))
+        return cached_steps(done), read_in(elsewhere, "there", "cat", "/copy")
+
+    before = len(list((store_root / "layers").iterdir()))
+    assert again(first) == (4, "secret-word\none\n")
+    assert len(list((store_root / "layers").iterdir())) == before + (0 if kind == "inline" else 2)
+    # Files of `made` are wanted, so it is built, or fetched where the cache has its layers
+    assert again(first.replace("COPY --from=made", "COPY --from=made --chmod=600"))[1] == "secret-word\none\n"
+    if kind != "inline":
+        return
+    assert again(first.replace("one", "two")) == (3, "secret-word\ntwo\n")
+    assert again(STAGES.format(taken="other", last="two"))[1] == "secret-word\ntwo\n"
+    config = elsewhere("image", "inspect", "there").stdout + elsewhere("history", "--no-trunc", "there").stdout
+    assert "secret-word" not in config
+    # What was built from a cache carries that cache on
+    elsewhere("builder", "prune", "-af")
+    (context / "Dockerfile").write_text(STAGES.format(taken="other", last="two"))
+    assert cached_steps(elsewhere("build", "--cache-from", "there", str(context))) == 4
 
 
 def test_builds_and_garbage_collection_at_once(build: Build, context: Path, busybox: Runner) -> None:

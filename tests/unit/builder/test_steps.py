@@ -161,6 +161,19 @@ def test_outputs() -> None:
         parse_outputs(["-", "type=oci,dest=-"])
 
 
+def test_records_of_layers_that_no_image_has() -> None:
+    first, second = (StepLayer(f"c{n}", f"sha256:{str(n) * 64}", "media", f"d{n}", n) for n in (1, 2))
+    made = CacheRecord("b" * 64, second, ("c1", "c2"), 3, 4, "RUN curl -u user:password", 0.0, 0.0)
+    member = cache_format.pack_absent([(made, [first, second])])
+    assert "password" not in str(member)
+    found = cache_format.unpack_absent({cache_format.ABSENT_MEMBER: member})
+    assert found == {"b" * 64: ((first.diff_id, second.diff_id), True, 3, 4)}
+    for wrong in (None, [], {"records": []}, {**member, "diff_ids": ["../etc", "x"]}, {**member, "diff_ids": [7, 8]}):
+        assert cache_format.unpack_absent({cache_format.ABSENT_MEMBER: wrong}) == {}
+    # A position that no layer has
+    assert cache_format.unpack_absent({cache_format.ABSENT_MEMBER: {**member, "diff_ids": [first.diff_id]}}) == {}
+
+
 def test_caches_elsewhere() -> None:
     cache_export.check(["type=local,dest=d,mode=min", "type=registry,ref=r,mode=max", "type=inline", "name"])
     for bad in ("type=local,dest=d,mode=most", "type=local", "type=else,dest=d"):
