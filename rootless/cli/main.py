@@ -63,7 +63,7 @@ _ABSENT_NETWORK_COMMANDS = {
 }
 _ABSENT_OPTIONS = {
     "--gpus": "give the devices by --device /dev/nvidia0 and the like, and the driver's libraries by -v",
-    "--link": "containers reach each other by published ports, or share a network by --network container:NAME",
+    "--link": "containers on a network with a name find each other by name: network create NET, run --network NET",
     "--pod": _NO_PODS,
 }
 _HINTS = {

@@ -111,6 +111,7 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
     value_option("-h", "--hostname", metavar="NAME", help="Host name inside the container"),
     switch_option("--init", help="Run an init as process 1 that forwards signals and reaps processes"),
     switch_option("-i", "--interactive", help="Keep standard input open even if not attached"),
+    value_option("--ip", metavar="ADDRESS", help="IPv4 address on a network with a name"),
     value_option("--ipc", metavar="MODE", help="IPC namespace: private, shareable, none, host or container:NAME"),
     repeated_option("-l", "--label", metavar="KEY[=VALUE]", help="Set a label"),
     repeated_option("--label-file", metavar="FILE", help="Read labels from FILE"),
@@ -120,9 +121,14 @@ _OPTIONS: tuple[Callable[[Callable[..., object]], Callable[..., object]], ...] =
         "--mount", metavar="SPEC", help="Mount a bind, volume, tmpfs or image: type=...,source=...,target=..."
     ),
     value_option("--name", metavar="NAME", help="Name of the container"),
-    value_option(
-        "--network", "--net", metavar="MODE", help=f"{list_choices()} (default: the first program that works)"
+    value_option("--mac-address", metavar="ADDRESS", help="Address of the link layer on a network with a name"),
+    repeated_option(
+        "--network",
+        "--net",
+        metavar="MODE",
+        help=f"{list_choices()} (default: the first program that works), or networks with names",
     ),
+    repeated_option("--network-alias", metavar="NAME", help="Further name of the container on its networks"),
     switch_option("--no-healthcheck", help="Do not run the image's health check"),
     value_option(
         "--oom-score-adj", metavar="N", type=click.IntRange(-1000, 1000), help="Preference of the kernel's OOM killer"
@@ -198,6 +204,9 @@ def limit_options(function: Declared) -> Declared:
 def options_from_flags(flags: Mapping[str, object]) -> ContainerOptions:
     """The options that the flags of `container_options` say; a flag that was not given has the engine's default."""
     given = {name: value for name, value in flags.items() if value is not None}
+    networks = given.get("network")
+    if isinstance(networks, tuple):  # it may be given several times, and the record of earlier versions has one text
+        given["network"], given["more_networks"] = next(iter(networks), None), networks[1:]
     return ContainerOptions._make(
         {**ContainerOptions._field_defaults, **given}[name] for name in ContainerOptions._fields
     )

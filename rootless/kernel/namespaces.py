@@ -91,6 +91,12 @@ class OpenNetwork:
             os.close(fd)
 
 
+def owner_of(namespace_fd: int) -> int:
+    """A descriptor of the user namespace that owns a namespace (ioctl_ns(2)). Raises OSError: it is no namespace, or
+    its owner is none that this process may see."""
+    return fcntl.ioctl(namespace_fd, _NS_GET_USERNS)
+
+
 def sethostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     encoded = os.fsencode(name)

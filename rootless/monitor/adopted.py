@@ -24,7 +24,8 @@ class AdoptedRun:
     """The rest of a NativeRun's life, from what NativeRun.hand_over gave."""
 
     __slots__ = (
-        "_error_fd", "_has_grown", "_helpers", "_spec", "_userns_fd", "console_fd", "group", "network", "pid", "pidfd",
+        "_error_fd", "_has_grown", "_held", "_helpers", "_spec", "_userns_fd", "console_fd", "group", "network", "pid",
+        "pidfd",
     )  # fmt: skip
 
     def __init__(self, spec: LaunchSpec, handover: RunHandover) -> None:
@@ -36,6 +37,7 @@ class AdoptedRun:
         self.network = NetworkFacts()
         self._userns_fd, self._error_fd = handover.userns_fd, handover.error_fd
         self._helpers = handover.helpers
+        self._held = handover.held
         self._has_grown = False
         self.group: AnyGroup | None = None
         if handover.group:
@@ -72,7 +74,19 @@ class AdoptedRun:
 
         handover = RunHandover(self.pid, (self._userns_fd, self._error_fd), self._helpers)
         handover.group = None if self.group is None else self.group.to_json()
+        handover.held = self._held
         return handover
+
+    @property
+    def connection(self) -> int:
+        """The connection to the process that serves networks with names; -1 where the container is on none."""
+        return self._held[0] if self._held else -1
+
+    def use_connection(self, fd: int) -> None:
+        """Let `fd` be that connection from now on."""
+        os.close(self._held[0])
+        self._held[0] = fd
+        self._has_grown = True
 
     def forget(self, pid: int) -> str | None:
         """Note that child `pid` was reaped: its number may be another process's now, which `close` must not kill."""
@@ -102,6 +116,11 @@ class AdoptedRun:
             _end(pid)
         if self._error_fd >= 0:
             os.close(self._error_fd)
+        if self._held:
+            from rootless.network.shared.member_paths import leave, member_file, shared_directory
+
+            leave(member_file(shared_directory(self._spec.runtime_dir), self._spec.id), self._held)
+            self._held = []
         userns_fd = self._userns_fd if self._userns_fd >= 0 else None
         if self.group is not None:
             from rootless.monitor import cgroup, state

@@ -55,6 +55,13 @@ if TYPE_CHECKING:
         def use_helper(self, helper: Helper) -> None:
             """Let `helper` be the network helper of the run from now on."""
 
+        @property
+        def connection(self) -> int:
+            """The connection to the process that serves networks with names; -1 where the container is on none."""
+
+        def use_connection(self, fd: int) -> None:
+            """Let `fd` be that connection from now on."""
+
     Stdio = tuple[int, int, int]
 
     class Launcher(Protocol):

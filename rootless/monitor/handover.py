@@ -15,10 +15,10 @@ class RunHandover:
     """A run under our own runtime. pid: of the container's first process; helpers: (pid, start time) of each helper.
 
     userns_fd, error_fd: descriptors, -1 where there is none. group: the cgroup as runtime.cgroups.group.restore takes
-    it, None without.
+    it, None without. held: the descriptors by which the container is on networks with names.
     """
 
-    __slots__ = ("error_fd", "group", "helpers", "pid", "userns_fd")
+    __slots__ = ("error_fd", "group", "held", "helpers", "pid", "userns_fd")
 
     def __init__(self, pid: int, fds: tuple[int, int], helpers: list[tuple[int, int]]) -> None:
         """fds: the descriptors of the user namespace and of the pipe with the network helper's errors."""
@@ -26,17 +26,19 @@ class RunHandover:
         self.userns_fd, self.error_fd = fds
         self.helpers = helpers
         self.group: dict[str, object] | None = None
+        self.held: list[int] = []
 
     def to_json(self) -> dict[str, object]:
         """The run as JSON values."""
         fds = [(self.userns_fd, self.error_fd)]
-        return {"pid": self.pid, "fds": fds, "helpers": self.helpers, "group": self.group}
+        return {"pid": self.pid, "fds": fds, "helpers": self.helpers, "group": self.group, "held": self.held}
 
     @classmethod
     def from_json(cls, fields: Fields) -> RunHandover:
         """The reverse of `to_json`."""
         run = cls(fields.integer("pid"), fields.integer_pairs("fds")[0], fields.integer_pairs("helpers"))
         run.group = fields.mapping("group") or None
+        run.held = fields.integers("held")
         return run
 
 
@@ -100,7 +102,8 @@ class Handover:
     def descriptors(self) -> list[int]:
         """The descriptors that the second image must find open."""
         run, streams = self.run, self.streams
-        fds = (self.lock, self.listener, run.userns_fd, run.error_fd, streams.stdin, *(fd for fd, _ in streams.outputs))
+        fds = [self.lock, self.listener, run.userns_fd, run.error_fd, *run.held, streams.stdin]
+        fds += [fd for fd, _ in streams.outputs]
         return [fd for fd in fds if fd >= 0]
 
     def to_json(self) -> dict[str, object]:

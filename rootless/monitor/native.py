@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rootless.monitor.launch_spec import LaunchSpec
     from rootless.monitor.prepared import PreparedContainer
     from rootless.network.helper import Helper
+    from rootless.network.shared.hub_client import NetworkPlace
     from rootless.records.state import ContainerNamespaces
     from rootless.runtime.process.command import SeccompFilters
     from rootless.runtime.process.launch import UserIds
@@ -29,19 +30,25 @@ if TYPE_CHECKING:
 
 
 class NetworkedRun:
-    """The network of a run, under whatever runtime: its helper, None where its mode needs none, and the facts of it."""
+    """The network of a run, under whatever runtime: its helper, None where its mode needs none, and the facts of it.
 
-    __slots__ = ("_helper", "network")
+    member: its place on networks with names, None where it is on none.
+    """
+
+    __slots__ = ("_helper", "member", "network")
 
     def __init__(self, helper: Helper | None = None) -> None:
         self._helper = helper
         self.network = NetworkFacts()
+        self.member: NetworkPlace | None = None
 
     def wait_for_network(self) -> None:
         """Return once the network is there. Raises RootlessError when it cannot be."""
         if self._helper is not None:
             self._helper.ready()
             self.network = self._helper.facts
+        if self.member is not None:
+            self.network = self.member.facts()
 
     def forget(self, pid: int) -> str | None:
         """Child `pid` was reaped: if it was the network helper, return the last that it said; None else.
@@ -57,6 +64,17 @@ class NetworkedRun:
     def use_helper(self, helper: Helper) -> None:
         """Let `helper` be the network helper of the run from now on."""
         self._helper = helper
+
+    @property
+    def connection(self) -> int:
+        """The connection to the process that serves networks with names; -1 where the container is on none."""
+        return -1 if self.member is None else self.member.held[0]
+
+    def use_connection(self, fd: int) -> None:
+        """Let `fd` be that connection from now on."""
+        if self.member is not None:
+            os.close(self.member.held[0])
+            self.member.held[0] = fd
 
 
 class NativeRun(NetworkedRun):
@@ -108,6 +126,7 @@ class NativeRun(NetworkedRun):
         error_fd = -1 if self._helper is None else self._helper.error_fd()
         handover = RunHandover(self.pid, (userns_fd, error_fd), self.helpers())
         handover.group = None if self.group is None else self.group.to_json()
+        handover.held = [] if self.member is None else self.member.held
         return handover
 
     def close(self, *, remove: bool = False) -> None:
@@ -124,6 +143,9 @@ class NativeRun(NetworkedRun):
             if self._helper is not None:
                 self._helper.stop(wait=bool(self._helper.ports))
                 self._helper = None
+            if self.member is not None:
+                self.member.leave()
+                self.member = None
             if self._spec.plan.rootfs is not None:
                 drivers.unmount_root(self._spec.plan.rootfs)
             if remove:
@@ -176,6 +198,10 @@ def launch_container(
     mounter: Mounter | None = None
     supervisor: EmulationSupervisor | None = None
     group: AnyGroup | None = None
+    member: NetworkPlace | None = None
+    if spec.plan.network.attachments and prepared is not None:
+        prepared.close()  # these namespaces are not below the one that owns the networks
+        prepared = None
     helper = prepared.take(spec) if prepared is not None else None
 
     def warn(text: str) -> None:
@@ -196,6 +222,8 @@ def launch_container(
         # The scope comes before the fork: systemd moves this process into it alone. A child that is forked earlier
         # stays in the cgroup of the login, and may be killed at the logout
         group = holder.make(spec, warn) if holder is not None else None
+        if spec.plan.network.attachments:
+            member, prepared = _join_networks(spec)
         if spec.plan.rootfs is not None:
             mounter = drivers.make_mounter(spec.plan.rootfs)
         supervisor = _supervisor(spec)
@@ -221,6 +249,8 @@ def launch_container(
     except BaseException:
         if helper is not None:
             helper.stop()
+        if member is not None:
+            member.leave()
         if group is not None:
             cgroup.remove_group(group, None, warn)
         raise
@@ -231,7 +261,43 @@ def launch_container(
             supervisor.close()
         if prepared is not None:
             prepared.close()
-    return NativeRun(spec, process, helper, group)
+    run = NativeRun(spec, process, helper, group)
+    run.member = member
+    return run
+
+
+def _join_networks(spec: LaunchSpec) -> tuple[NetworkPlace, PreparedContainer]:
+    """Put the container on its networks with names; its place there, and the namespaces that were made for it.
+
+    Its lines in /etc/hosts get the addresses that it has this time.
+    """
+    from rootless.monitor.prepared import PreparedContainer
+    from rootless.network.resolv import read_text, with_own_addresses
+    from rootless.network.shared import hub_client
+    from rootless.paths import atomic_write
+    from rootless.records.membership import Membership
+
+    network = spec.plan.network
+    membership = Membership(spec.id, spec.now().name, network.attachments)
+    membership.ports, membership.dns = network.ports, network.dns
+    id_map = spec.plan.outer_map or spec.plan.id_map
+    kinds = [namespace.kind for namespace in spec.config.linux.namespaces if not namespace.path]
+    member = hub_client.join(spec.runtime_dir, membership, id_map, kinds)
+    prepared = PreparedContainer(id_map, member.namespaces, None)
+    try:
+        spec.warnings += member.warnings
+        hosts = f"{spec.directory}/hosts"
+        own = [attachment.ip for attachment in member.membership.attachments]
+        text = with_own_addresses(read_text(hosts), own, network.host_names)
+        atomic_write(hosts, text.encode(), mode=0o644, durable=False)
+        os.chmod(hosts, 0o644)  # whatever the umask, any user of the container may read it
+    except BaseException as e:
+        prepared.close()
+        member.leave()
+        if isinstance(e, OSError):
+            raise HostLimit(f"cannot write the container's addresses to '{e.filename}': {e.strerror}") from e
+        raise
+    return member, prepared
 
 
 def start_beside(spec: LaunchSpec, pid: int, argv: list[str], output: int) -> Process:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rootless.monitor.health import Health
     from rootless.monitor.memory import MemoryWatch
     from rootless.monitor.network_repair import NetworkRepair
+    from rootless.monitor.network_watch import NetworkWatch
 
 # Seconds for the output of processes that outlive the first one. The kernel kills all of a pid namespace with its first
 # process, so only a container in another's pid namespace has such processes
@@ -60,6 +61,7 @@ class Supervisor:
         self._health: Health | None = None
         self._memory: MemoryWatch | None = None
         self._repair: NetworkRepair | None = None
+        self._networks: NetworkWatch | None = None
         self._began = 0.0
         self._exit_code: int | None = None  # that of an ended run whose output is still being read
         self._stopping = False
@@ -174,6 +176,7 @@ class Supervisor:
         state.record_event(spec, "start")
         self.clients.tell_all(protocol.encode_message(protocol.StartNotice(run.pid, spec.warnings)))
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
+        self._watch_networks(run, spec, tracked)
         if self.settle is not None:
             self.loop.later(_SETTLE, self._settle)
 
@@ -192,7 +195,9 @@ class Supervisor:
         run, streams = self._run, self._pump.hand_over()
         if run is None or streams is None or self._stopping or self._timer or self._health or len(self.clients):
             return None
-        if self._repair is not None and self._repair.is_busy:
+        if (self._repair is not None and self._repair.is_busy) or (
+            self._networks is not None and self._networks.is_busy
+        ):
             return None
         run_handover = run.hand_over()
         if run_handover is None:
@@ -227,6 +232,7 @@ class Supervisor:
         self._pump.resume_from(self.loop, self.clients, self._log, handover.streams)
         self.clients.adopt_listener(spec.socket_path, handover.listener)
         self.loop.watch(run.pidfd, READ, lambda _: self._ended())
+        self._watch_networks(run, spec, self._state)
         self.reap()  # SIGCHLD of several children is one signal: those that ended before this image are looked for
 
     def _failed(self, error: RootlessError) -> None:
@@ -269,6 +275,13 @@ class Supervisor:
             if self._health is not None:
                 self._health.on_child(pid, os.waitstatus_to_exitcode(status))
 
+    def _watch_networks(self, run: ContainerRun, spec: LaunchSpec, tracked: state.State) -> None:
+        """Notice the end of the process that serves the networks of a container which is on some."""
+        if run.connection >= 0:
+            from rootless.monitor.network_watch import NetworkWatch
+
+            self._networks = NetworkWatch(self.loop, spec, tracked, run, self._settle)
+
     def _network_lost(self, run: ContainerRun, last_words: str) -> None:
         """Start another network helper, for that of a running container has ended."""
         if self._repair is None:
@@ -289,6 +302,9 @@ class Supervisor:
         if self._repair is not None:
             self._repair.end()
             self._repair = None
+        if self._networks is not None:
+            self._networks.end()
+            self._networks = None
         if self._health is not None:
             self._health.stop()
             self._health = None

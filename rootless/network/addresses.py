@@ -16,6 +16,7 @@ GATEWAY = "10.239.0.2"
 DNS = "10.239.0.3"  # the helper sends queries to it on to a resolver on the host's loopback
 CONTAINER = "10.239.0.100"
 INTERFACE = "eth0"
+SHARED_INTERFACE = "tap0"  # of the helper of a network that containers share, in that network's namespace
 MTU = 65520  # bytes; the largest both helpers take: no wire is involved
 _DOCUMENTATION = (  # RFC 5737, RFC 3849
     ("192.0.2.1", socket.AF_INET),

@@ -109,7 +109,7 @@ def _expect(answer: bytes) -> str:
 
 def _connect_host() -> int:
     """Give this network namespace an interface with an address and a default route; the fd on which that lives."""
-    from rootless.kernel.netlink import Routing, ipv4_address, open_tap
+    from rootless.kernel.netlink import Route, Routing, ipv4_address, open_tap
 
     switch_on_loopback()
     tap = open_tap(_INTERFACE)
@@ -118,7 +118,7 @@ def _connect_host() -> int:
         index = routing.index(_INTERFACE)
         routing.add(index, ipv4_address(_HOST, _PREFIX))
         routing.up(index)
-        routing.set_default_route(index, _GATEWAY)
+        routing.add_route(Route(bytes(4), 0, index=index, gateway=socket.inet_aton(_GATEWAY)))
     finally:
         routing.close()
     return tap

@@ -84,14 +84,16 @@ class HelperProgram:
 class Mode:
     """A network mode. name: as records hold it; syntax: as the user types it; helper: what connects it, or None.
 
-    has_own_namespace: it has a network namespace of its own, and so interfaces and ports of its own; uses_host_names:
-    /etc/hosts and resolv.conf are the host's, and no host name is set; joins_another: the network, and with it the
-    names and the ports, belong to another container. warning: printed whenever the mode is used; discards: printed when
-    ports are published that the mode cannot publish ("" = nothing is printed).
+    has_names: the container is on networks with names, which are chosen beside the mode; has_own_namespace: it has a
+    network namespace of its own, and so interfaces and ports of its own; uses_host_names: /etc/hosts and resolv.conf
+    are the host's, and no host name is set; joins_another: the network, and with it the names and the ports, belong to
+    another container. warning: printed whenever the mode is used; discards: printed when ports are published that the
+    mode cannot publish ("" = nothing is printed).
     """
 
     __slots__ = (
         "discards",
+        "has_names",
         "has_own_namespace",
         "helper",
         "joins_another",
@@ -106,6 +108,7 @@ class Mode:
         self.name = self.syntax = name
         self.helper: HelperProgram | None = None
         self.has_own_namespace = True
+        self.has_names = False
         self.uses_host_names = self.joins_another = False
         self.warning = self.discards = ""
 
@@ -134,15 +137,27 @@ class Mode:
         mode.has_own_namespace, mode.joins_another = False, True
         return mode
 
+    @classmethod
+    def of_networks(cls, name: str) -> Mode:
+        """The mode of a container on networks with names, which one process serves for all of them."""
+        mode = cls(name)
+        mode.has_names = True
+        return mode
+
+    @property
+    def is_connected(self) -> bool:
+        """Do its own interfaces lead outside, so that it has an address and a way to the host?"""
+        return self.helper is not None or self.has_names
+
     @property
     def can_publish(self) -> bool:
         """Can ports of the container be published? That is a helper's work."""
-        return self.helper is not None
+        return self.is_connected
 
     @property
     def counts_own_traffic(self) -> bool:
         """Do the interfaces that the container sees count its traffic, and not nothing or that of the whole host?"""
-        return self.helper is not None or self.joins_another
+        return self.is_connected or self.joins_another
 
     def start(self, target: OpenNetwork, ports: Iterable[Port] = (), options: Sequence[str] = ()) -> Helper | None:
         """Begin, without waiting, to connect the network namespace `target`; None where no helper is needed.

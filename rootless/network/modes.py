@@ -47,12 +47,16 @@ MODES = (
     ),
     Mode.of_another("container", "NAME"),
 )
-"""All modes. Those with a helper come first, and the best helper before the others."""
+"""All modes that can be typed. Those with a helper come first, and the best helper before the others."""
+NAMED = Mode.of_networks("bridge")
+"""The mode of a container on networks with names; what is typed is the name of a network. It has docker's word for the
+driver of such networks. Typed, that word means the default network, of which records hold the helper's name."""
 HELPERS = tuple(mode.helper for mode in MODES if mode.helper is not None)
 UNCONNECTED = next(mode for mode in MODES if mode.has_own_namespace and mode.helper is None)
 DEFAULT_NAMES = ("", "default", "bridge", "private")
 """What docker and podman users type for a network of the container's own: the settings or the host decide its mode."""
 _BY_NAME = {mode.name: mode for mode in MODES}
+_RECORDED = {**_BY_NAME, NAMED.name: NAMED}
 
 
 def parse_mode(text: str) -> tuple[Mode, tuple[str, ...]]:
@@ -63,7 +67,7 @@ def parse_mode(text: str) -> tuple[Mode, tuple[str, ...]]:
     name, colon, argument = text.partition(":")
     mode = _BY_NAME.get(name)
     if mode is None or (mode.joins_another and not argument):
-        raise UsageError(f"network '{text}' not found", hint=f"use {list_choices()} (--network)")
+        raise UsageError(f"network {name} not found", hint=f"use {list_choices()} (--network)")
     if not colon or mode.joins_another:
         return mode, ()
     if mode.helper is None:
@@ -80,7 +84,7 @@ def is_mode_name(name: str) -> bool:
 
 def recorded_mode(name: str) -> Mode:
     """The mode of a record, launch.json or a build's step. Raises InvalidInput for one that this version lacks."""
-    mode = _BY_NAME.get(name)
+    mode = _RECORDED.get(name)
     if mode is None:
         raise InvalidInput(f"network mode '{name}' is unknown to this version of rootless")
     return mode

@@ -137,6 +137,16 @@ def resolv_conf(
     return "".join(f"{line}\n" for line in lines)
 
 
+def resolv_conf_of_networks(mode: Mode, name_server: str, *, search: Iterable[str], options: Iterable[str]) -> str:
+    """The same for a container on networks with names, whose name server it asks for all names. Raises UsageError."""
+    chosen = list(options) or host_resolver().options
+    if not any(option.startswith("ndots:") for option in options):
+        # A name without a dot is a container's: with more dots the domains of `search` would be tried first, and a
+        # domain that answers every name would take the place of the container
+        chosen = [*(option for option in chosen if not option.startswith("ndots:")), "ndots:0"]
+    return resolv_conf(mode=mode, servers=(name_server,), search=search, options=chosen)
+
+
 def _servers(mode: Mode, host: HostResolver) -> list[str]:
     if mode.uses_host_names:
         return host.servers
@@ -154,7 +164,7 @@ def hosts_file(
     HostLimit for a host-gateway that does not exist.
     """
     text = _LOOPBACK_HOSTS
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    names = host_names(hostname, domainname)
     if mode.uses_host_names:
         text = read_text(HOST_HOSTS) or _LOOPBACK_HOSTS
         if not text.endswith("\n"):
@@ -163,7 +173,7 @@ def hosts_file(
             # Debian's address for the own name of a host without a fixed address. Programs look their own name up, and
             # with --hostname it is one that the host's file does not have.
             text += f"127.0.1.1\t{names}\n"
-    elif mode.helper is not None:
+    elif mode.is_connected:
         gateway = gateway or addresses.host_address()
         if gateway:
             text += f"{gateway}\thost.docker.internal host.containers.internal\n"
@@ -179,6 +189,19 @@ def hosts_file(
 def _has_name(hosts: str, name: str) -> bool:
     """Whether a line of a hosts file gives `name` an address."""
     return any(name in line.partition("#")[0].split()[1:] for line in hosts.splitlines())
+
+
+def host_names(hostname: str, domainname: str) -> str:
+    """The names in the container's own line of /etc/hosts."""
+    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
+
+
+def with_own_addresses(hosts: str, own: Iterable[str], names: str) -> str:
+    """The text of an /etc/hosts with a line for each address of `own`, in the place of those that end with `names`."""
+    lines = [line for line in hosts.splitlines(True) if line.partition("\t")[2].rstrip("\n") != names]
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    return "".join((*lines, *(f"{address}\t{names}\n" for address in own)))
 
 
 def add_host(value: str) -> tuple[str, str]:
@@ -206,8 +229,8 @@ def add_host(value: str) -> tuple[str, str]:
 def _host_gateway(mode: Mode, gateway: str | None) -> str:
     if mode.uses_host_names:
         return "127.0.0.1"
-    if mode.helper is not None and gateway:
+    if mode.is_connected and gateway:
         return gateway
-    if mode.helper is not None:
+    if mode.is_connected:
         raise HostLimit("host-gateway: this host has no route and so no address for a container to reach it by")
     raise UsageError(f'host-gateway needs a network, and the container has none ("--network={mode.name}")')

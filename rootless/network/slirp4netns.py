@@ -26,7 +26,7 @@ from rootless.records.fields import parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rootless.host.probes.result import Probe
     from rootless.kernel.namespaces import OpenNetwork
@@ -60,8 +60,7 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
 
         published = allocate_ports(published)
     for port in published:
-        if ":" in port.host_ip:
-            raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
+        _refuse_ipv6(port)
     api = _socket_path() if published else None
     started = spawn_helper(build_arguments(program, api), target, as_root=_SANDBOX)
 
@@ -81,6 +80,60 @@ def start(program: str, target: OpenNetwork, ports: Iterable[Port], options: Seq
         explain=lambda words: tun_error(words) if "/dev/net/tun" in words else None,
         on_ready=forward if api else None,
     )
+
+
+class SharedHelper:
+    """slirp4netns for a network that containers share: their ports are added and removed while it runs.
+
+    Its interface is INTERFACE of the network's namespace, with the address addresses.CONTAINER. Packets from containers
+    reach it by routing, and it finds them by ARP, which the namespace answers.
+    """
+
+    __slots__ = ("_api", "helper")
+
+    def __init__(self, program: str, target: OpenNetwork) -> None:
+        """Start the program at this path, and wait until it has configured the network. Raises HostLimit."""
+        require_tun()
+        self._api = _socket_path()
+        *options, namespace, _ = build_arguments(program, self._api)
+        arguments = [*options, "--disable-dns", namespace, addresses.SHARED_INTERFACE]
+        self.helper = Helper(
+            PROGRAM,
+            spawn_helper(arguments, target, as_root=_SANDBOX),
+            connection_facts(()),
+            explain=lambda words: tun_error(words) if "/dev/net/tun" in words else None,
+            on_ready=lambda: _await_socket(self._api),
+        )
+        try:
+            self.helper.ready()
+        except BaseException:
+            _remove_socket(self._api)
+            raise
+
+    def publish(self, port: Port, guest: str) -> int:
+        """Forward a port of the host to the container at address `guest`; returns the number for `withdraw`.
+
+        Raises HostLimit in docker's words.
+        """
+        _refuse_ipv6(port)
+        return add_forward(self._api, port, guest)
+
+    def withdraw(self, number: int) -> None:
+        """End the forwarding of a port; harmless when the helper has ended."""
+        try:
+            _request(self._api, {"execute": "remove_hostfwd", "arguments": {"id": number}})
+        except (OSError, ValueError):
+            pass
+
+    def stop(self) -> None:
+        """End the helper, and with it all its ports."""
+        _remove_socket(self._api)
+        self.helper.stop()
+
+
+def _refuse_ipv6(port: Port) -> None:
+    if ":" in port.host_ip:
+        raise HostLimit(f"cannot publish {port}: slirp4netns forwards no IPv6 address", hint="use --network=pasta")
 
 
 def build_arguments(program: str, api: str | None) -> list[str]:
@@ -114,40 +167,53 @@ def _await_socket(path: str) -> None:
         time.sleep(0.001)
 
 
-def add_forward(api: str, port: Port) -> None:
-    """Forward one port by a request to the helper's socket. Raises HostLimit with the helper's words."""
+def add_forward(api: str, port: Port, guest: str = addresses.CONTAINER) -> int:
+    """Forward one port to the address `guest` by a request to the helper's socket; returns the forwarding's number.
+
+    Raises HostLimit with the helper's words.
+    """
     request = {
         "execute": "add_hostfwd",
         "arguments": {
             "proto": port.protocol,
             "host_addr": port.host_ip or "0.0.0.0",  # noqa: S104 - docker's default
             "host_port": port.host_port,
-            "guest_addr": addresses.CONTAINER,
+            "guest_addr": guest,
             "guest_port": port.container_port,
         },
     }
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
-            s.settimeout(_ANSWER_TIMEOUT)
-            s.connect(api)
-            s.sendall(json.dumps(request).encode())
-            s.shutdown(socket.SHUT_WR)
-            answer = b""
-            while len(answer) < _MAX_ANSWER:
-                chunk = s.recv(4096)
-                if not chunk:
-                    break
-                answer += chunk
-        said = parse_json(answer)
+        said = _request(api, request)
     except (OSError, ValueError) as e:
         raise HostLimit(f"cannot publish {port}: slirp4netns does not answer: {e}") from e
-    if isinstance(said, dict) and "error" in said:
-        words = str(said["error"].get("desc", said["error"])) if isinstance(said["error"], dict) else str(said["error"])
-        if "hostfwd" in words:  # another process has taken the port since we found it free
-            from rootless.network.ports import bind_error
+    match said:
+        case {"return": {"id": int(number)}}:
+            return number
+        case {"error": {"desc": error}} | {"error": error}:
+            words = str(error)
+        case _:
+            words = "it answers what is no answer"
+    if "hostfwd" in words:  # another process has taken the port since we found it free
+        from rootless.network.ports import bind_error
 
-            raise bind_error(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
-        raise HostLimit(f"cannot publish {port}: slirp4netns: {words}")
+        raise bind_error(port.host_ip, port.host_port, OSError(errno.EADDRINUSE, words))
+    raise HostLimit(f"cannot publish {port}: slirp4netns: {words}")
+
+
+def _request(api: str, request: Mapping[str, object]) -> object:
+    """Send a request to the helper's socket, and return its answer. Raises OSError, ValueError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
+        s.settimeout(_ANSWER_TIMEOUT)
+        s.connect(api)
+        s.sendall(json.dumps(request).encode())
+        s.shutdown(socket.SHUT_WR)
+        answer = b""
+        while len(answer) < _MAX_ANSWER:
+            chunk = s.recv(4096)
+            if not chunk:
+                break
+            answer += chunk
+    return parse_json(answer)
 
 
 def _socket_path() -> str:

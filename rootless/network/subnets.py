@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from rootless.errors import HostLimit, InvalidState, UsageError
 from rootless.network import addresses
 
+MTU_OPTIONS = ("com.docker.network.driver.mtu", "mtu")
+"""Options of a network that say its MTU, docker's and podman's."""
 _HELPERS = ipaddress.IPv4Network(f"{addresses.NETWORK}/{addresses.PREFIX}")  # between a network and its helper
 _FIRST = ipaddress.IPv4Network("10.89.0.0/24")
 _POOL = 167 * 256  # subnets of 256 addresses from _FIRST on, up to 10.255.255.0/24

@@ -62,25 +62,30 @@ class RecordedMount:
 
 class RecordedNetwork:
     """How the container is connected. mode: a name of network.modes; container: id of the one whose network it shares,
-    or None; ports: what is published, with the host ports of its last start."""
+    or None; ports: what is published, with the host ports of its last start; networks: the names of those it is on."""
 
-    __slots__ = ("container", "mode", "ports")
+    __slots__ = ("container", "mode", "networks", "ports")
 
     def __init__(self, mode: str = "none", container: str | None = None, ports: list[Port] | None = None) -> None:
         self.mode = mode
         self.container = container
         self.ports = ports or []
+        self.networks: list[str] = []
 
     def to_json(self) -> dict[str, object]:
         """The member "network" of record.json."""
-        return {"mode": self.mode, "container": self.container, "ports": [port.to_json() for port in self.ports]}
+        ports = [port.to_json() for port in self.ports]
+        value: dict[str, object] = {"mode": self.mode, "container": self.container, "ports": ports}
+        return {**value, "networks": self.networks} if self.networks else value
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> RecordedNetwork:
         """What `to_json` wrote, read back. Raises InvalidInput naming the file and the key."""
         if fields is None:
             return cls()
-        return cls(fields.text("mode", "none"), fields.optional_text("container"), read_ports(fields))
+        recorded = cls(fields.text("mode", "none"), fields.optional_text("container"), read_ports(fields))
+        recorded.networks = fields.texts("networks")
+        return recorded
 
 
 class StopSettings:

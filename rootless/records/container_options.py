@@ -106,6 +106,10 @@ class ContainerOptions(NamedTuple):
     cgroupns: str | None = None
     # network
     network: str | None = None
+    more_networks: tuple[str, ...] = ()  # --network after the first
+    network_alias: tuple[str, ...] = ()
+    ip: str | None = None
+    mac_address: str | None = None
     publish: tuple[str, ...] = ()
     publish_all: bool = False
     expose: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ host.idmap computes the maps that options ask for; records keep them, and userns
 
 from __future__ import annotations
 
+from rootless.errors import RuntimeFailure
 from rootless.records.fields import Fields
 
 TYPE_CHECKING = False
@@ -134,3 +135,22 @@ def host_id(extents: Iterable[Extent], number: int) -> int | None:
 def container_id(extents: Iterable[Extent], number: int) -> int | None:
     """The id inside of the id `number` outside; None when it has none."""
     return host_id((Extent(e.host, e.container, e.size) for e in extents), number)
+
+
+def extents_between(inner: Iterable[Extent], outer: Iterable[Extent]) -> list[Extent]:
+    """The extents of `inner` with the ids of `outer` behind them: the map of a user namespace inside of another one.
+
+    Both maps name ids of the same namespace outside. Extents are split where the outer map changes. Raises
+    RuntimeFailure for an id that the outer map lacks.
+    """
+    result = []
+    for e in inner:
+        left, container, host = e.size, e.container, e.host
+        while left:
+            found = next((o for o in outer if o.host <= host < o.host + o.size), None)
+            if found is None:
+                raise RuntimeFailure(f"the container's id map uses id {host}, which is not yours")
+            size = min(left, found.host + found.size - host)
+            result.append(Extent(container, found.container + host - found.host, size))
+            left, container, host = left - size, container + size, host + size
+    return result

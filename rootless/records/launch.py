@@ -9,6 +9,7 @@ from rootless.records.rootfs import RootfsPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.records.membership import Attachment
     from rootless.records.port import Port
     from rootless.records.resource_limits import Resources
 
@@ -28,22 +29,30 @@ def read_ports(fields: Fields) -> list[Port]:
 class NetworkPlan:
     """How the container is to be connected. mode: a name of network.modes; ports: those to publish, with host ports.
 
-    options: words for the mode's helper, as the user gave them.
+    options: words for the mode's helper, as the user gave them. attachments: the networks with names that it is on;
+    host_names: how its own lines in /etc/hosts end, which get its addresses there at each start.
     """
 
-    __slots__ = ("dns", "mode", "options", "ports")
+    __slots__ = ("attachments", "dns", "host_names", "mode", "options", "ports")
 
     def __init__(self, mode: str = "none", ports: list[Port] | None = None, dns: list[str] | None = None) -> None:
         self.mode = mode
         self.ports = ports or []
         self.dns = dns or []
         self.options: list[str] = []
+        self.attachments: list[Attachment] = []
+        self.host_names = ""
 
     def to_json(self) -> dict[str, object]:
         """The member "network" of launch.json."""
         ports = [port.to_json() for port in self.ports]
         value: dict[str, object] = {"mode": self.mode, "ports": ports, "dns": self.dns}
-        return {**value, "options": self.options} if self.options else value
+        if self.options:
+            value["options"] = self.options
+        if self.attachments:
+            value["attachments"] = [attachment.to_json() for attachment in self.attachments]
+            value["host_names"] = self.host_names
+        return value
 
     @classmethod
     def from_json(cls, fields: Fields | None) -> NetworkPlan:
@@ -52,6 +61,11 @@ class NetworkPlan:
             return cls()
         plan = cls(fields.text("mode", "none"), read_ports(fields), fields.texts("dns"))
         plan.options = fields.texts("options")
+        if fields.has("attachments"):
+            from rootless.records.membership import Attachment
+
+            plan.attachments = [Attachment.from_json(entry) for entry in fields.objects("attachments")]
+            plan.host_names = fields.text("host_names", "")
         return plan
 
 

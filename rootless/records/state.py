@@ -11,6 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.records.port import Port
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rootless.records.membership import Attachment
+
 VERSION = 1
 NEVER = "0001-01-01T00:00:00Z"  # docker's "not yet"
 LIVE = ("running", "paused", "restarting")  # a monitor guards a container with one of these statuses
@@ -124,10 +128,11 @@ class HealthState:
 class NetworkFacts:
     """How a running container is connected; empty texts and 0 where it has no network of its own.
 
-    problem: why it is not connected though it should be: its network helper has ended; "" else.
+    problem: why it is not connected though it should be: its network helper has ended; "" else. attachments: the
+    networks with names that it is on, with its addresses there.
     """
 
-    __slots__ = ("gateway", "ip", "mac", "ports", "prefix", "problem")
+    __slots__ = ("attachments", "gateway", "ip", "mac", "ports", "prefix", "problem")
 
     def __init__(
         self, ip: str = "", prefix: int = 0, gateway: str = "", mac: str = "", ports: list[Port] | None = None
@@ -138,6 +143,7 @@ class NetworkFacts:
         self.mac = mac
         self.ports = ports or []
         self.problem = ""
+        self.attachments: list[Attachment] = []
 
     def to_json(self) -> dict[str, object]:
         """The member "network" of state.json."""
@@ -146,6 +152,8 @@ class NetworkFacts:
         ports = [port.to_json() for port in self.ports]
         known: dict[str, object] = {"ip": self.ip, "prefix": self.prefix, "gateway": self.gateway, "ports": ports}
         told = {"mac": self.mac, "problem": self.problem}
+        if self.attachments:
+            known["attachments"] = [attachment.to_json() for attachment in self.attachments]
         return {**known, **{name: text for name, text in told.items() if text}}
 
     @classmethod
@@ -161,6 +169,10 @@ class NetworkFacts:
             read_ports(fields),
         )
         facts.problem = fields.text("problem", "")
+        if fields.has("attachments"):
+            from rootless.records.membership import Attachment
+
+            facts.attachments = [Attachment.from_json(entry) for entry in fields.objects("attachments")]
         return facts
 
 

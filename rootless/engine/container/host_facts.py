@@ -57,6 +57,8 @@ def look(
     who = identity.identify(options, image.defaults.user, lowerdirs, joined.id_map, own)
     runtime = _runtime(options.runtime or engine.settings.runtime)
     outer_map = None if joined.id_map is not None else identity.outer_map(own, who.id_map, runtime)
+    if network.attachments:
+        _require_own_users(joined, runtime)
     joining = Joins(joined.namespaces, joined.id_map is not None)
     if joined.network:
         names = store.containers.path(joined.network)
@@ -76,6 +78,19 @@ def look(
         process=_process(engine, options, who, runtime, outer_map),
         cgroup=_cgroup(engine, options),
     )
+
+
+def _require_own_users(joined: joins.Joined, runtime: str) -> None:
+    """Raise UsageError where a container cannot be on networks with names: its user namespace is made below theirs."""
+    if joined.id_map is not None:
+        raise UsageError(
+            "conflicting options: a network with a name, and a namespace of another container",
+            hint="--network container:NAME shares all networks of a container",
+        )
+    if runtime:
+        raise UsageError(
+            "a container on a network with a name works with this tool's own runtime only", hint="leave --runtime out"
+        )
 
 
 def _mounts(engine: Engine, options: ContainerOptions, image: ImageInUse, id_map: IdMap) -> Mounts:

@@ -146,7 +146,7 @@ def _host_config(
             "Type": log.driver,
             "Config": {"max-size": str(log.max_size), "max-file": str(log.max_file)},
         },
-        "NetworkMode": f"container:{record.network.container}" if record.network.container else record.network.mode,
+        "NetworkMode": _network_mode(record),
         "PortBindings": _port_map(record.network.ports or _asked_ports(record, options)),
         "RestartPolicy": {
             "Name": record.restart.name,
@@ -315,10 +315,36 @@ def _port_map(ports: Iterable[Port], any_address: str = "") -> dict[str, list[di
     return dict(bindings)
 
 
-def _network(record: ContainerRecord, state: ContainerState) -> dict[str, object]:
+def _network_mode(record: ContainerRecord) -> str:
+    network = record.network
+    if network.container:
+        return f"container:{network.container}"
+    return network.networks[0] if network.networks else network.mode
+
+
+def _networks(record: ContainerRecord, state: ContainerState, address: dict[str, object]) -> dict[str, object]:
+    """NetworkSettings.Networks: each network by its name, with the container's addresses there while it runs."""
     mode = record.network.mode
+    if not record.network.networks:
+        return {mode: {"NetworkID": mode, **address}}
+    absent: dict[str, object] = {"IPAddress": "", "Gateway": "", "MacAddress": "", "IPPrefixLen": 0}
+    shown: dict[str, object] = {name: {"NetworkID": "", "Aliases": [], **absent} for name in record.network.networks}
+    for one in state.network.attachments:
+        shown[one.name] = {
+            "NetworkID": one.network_id,
+            "Aliases": list(one.aliases),
+            "DNSNames": [record.name, *one.aliases, record.id[:12]],
+            "IPAddress": one.ip,
+            "Gateway": one.gateway,
+            "MacAddress": one.mac,
+            "IPPrefixLen": one.prefix,
+        }
+    return shown
+
+
+def _network(record: ContainerRecord, state: ContainerState) -> dict[str, object]:
     running = state.status in ("running", "paused")
-    address = {
+    address: dict[str, object] = {
         "IPAddress": state.network.ip,
         "Gateway": state.network.gateway,
         "MacAddress": state.network.mac,
@@ -329,5 +355,5 @@ def _network(record: ContainerRecord, state: ContainerState) -> dict[str, object
         # what is exposed and not published is there without a binding
         "Ports": {**dict.fromkeys(record.exposed), **_port_map(record.network.ports, "0.0.0.0")} if running else {},  # noqa: S104
         **address,
-        "Networks": {mode: {"NetworkID": mode, **address}},
+        "Networks": _networks(record, state, address),
     }

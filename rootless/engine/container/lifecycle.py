@@ -234,4 +234,8 @@ def rename_container(engine: Engine, container: str, name: str) -> None:
         launch = containers.read_launch(container_id)
         launch.rename(name, containers.names)
         containers.write_launch(container_id, launch)
+    if launch.network.attachments:
+        from rootless.network.shared.hub_client import rename
+
+        rename(launch.runtime_dir, container_id, name)
     events.record_container(engine, containers.read(container_id), "rename", oldName=f"/{old}")

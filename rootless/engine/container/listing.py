@@ -16,7 +16,7 @@ from rootless.units import human_duration, parse_timestamp, whole_number
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.engine.context import Engine
-    from rootless.records.container import ContainerRecord
+    from rootless.records.container import ContainerRecord, RecordedNetwork
     from rootless.records.state import ContainerState
 
 _KEYS = "ancestor before exited expose health id label name network publish since status volume is-task"
@@ -112,7 +112,7 @@ def _matches_record(
         return False
     if any(record.created <= bound for bound in bounds["since"]):
         return False
-    if not wanted.any_of("network", record.network.mode, _network_name(record.network.mode)):
+    if not wanted.any_of("network", *_network_names(record.network)):
         return False
     places = [place for m in record.mounts for place in (m.name, m.source, m.target) if place]
     if not wanted.any_of("volume", *places):
@@ -142,8 +142,11 @@ def _matches_state(state: ContainerState, wanted: Filters) -> bool:
     return not codes or (state.status == "exited" and str(state.exit_code) in codes)
 
 
-def _network_name(mode: str) -> str:
-    return "bridge" if recorded_mode(mode).helper is not None else mode
+def _network_names(network: RecordedNetwork) -> tuple[str, ...]:
+    """What a container's network can be called: the networks that it is on, else its mode, and docker's word for it."""
+    if network.networks:
+        return tuple(network.networks)
+    return network.mode, "bridge" if recorded_mode(network.mode).helper is not None else network.mode
 
 
 def _summary(
@@ -173,7 +176,7 @@ def _summary(
         else (),
         labels=record.labels,
         mounts=tuple(m.name or m.source for m in record.mounts if m.name or m.source),
-        networks=(record.network.mode,),
+        networks=tuple(record.network.networks) or (record.network.mode,),
         size_rw=written,
         size_root=root,
     )

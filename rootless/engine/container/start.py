@@ -251,6 +251,11 @@ def refresh(engine: Engine, container_id: str, *, first: bool) -> str:
     launch.runtime_dir = engine.directories.runtime
     if not first:
         launch.seed_volumes = []
+    if launch.network.attachments:
+        from rootless.engine.plan.attachments import choose_attachments
+
+        # A network may have been removed since, or made again with another subnet
+        launch.network.attachments = list(choose_attachments(engine, options))
     if options.publish or options.publish_all:
         from rootless.engine.plan import networking
         from rootless.network.modes import recorded_mode

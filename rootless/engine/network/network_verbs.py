@@ -6,14 +6,17 @@ from typing import NamedTuple
 
 from rootless.engine.filters import Filters
 from rootless.engine.types import NetworkSummary, PruneReport
-from rootless.errors import InvalidState, NotFound, RootlessError, UsageError
+from rootless.errors import InvalidInput, InvalidState, NotFound, RootlessError, UsageError
+from rootless.network.subnets import MTU_OPTIONS
 from rootless.units import parse_timestamp, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rootless.engine.context import Engine
+    from rootless.records.container import ContainerRecord
+    from rootless.records.membership import Attachment
     from rootless.records.network_record import NetworkRecord
 
 PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
@@ -30,8 +33,7 @@ _OTHER_DRIVERS = {
     "none": "only one instance of 'null' network is allowed; use --network=none",
     "null": "only one instance of 'null' network is allowed; use --network=none",
 }
-MTU = "com.docker.network.driver.mtu"
-_OPTIONS = (MTU, "mtu", "com.docker.network.bridge.name", "com.docker.network.bridge.enable_icc")
+_OPTIONS = (*MTU_OPTIONS, "com.docker.network.bridge.name", "com.docker.network.bridge.enable_icc")
 _KINDS = {"builtin": True, "custom": False}
 
 
@@ -125,7 +127,7 @@ def parse_driver_options(texts: Sequence[str]) -> dict[str, str]:
             raise UsageError(
                 f"network option '{text}' is not supported (--opt)", hint=f"options are {', '.join(_OPTIONS)}"
             )
-        if key in (MTU, "mtu"):
+        if key in MTU_OPTIONS:
             number = whole_number(value)
             if number is None or not 576 <= number <= 65520:
                 raise UsageError(f"invalid MTU '{value}' (--opt {key})", hint="write a number from 576 to 65520")
@@ -191,6 +193,8 @@ def _predefined_id(name: str) -> str:
 
 def inspect_network(engine: Engine, name: str) -> dict[str, object]:
     """One network in the shape of docker's `network inspect`. Raises NotFound, InvalidInput."""
+    from hashlib import sha256
+
     try:
         record = engine.store.networks.get(name)
     except NotFound:
@@ -199,6 +203,16 @@ def inspect_network(engine: Engine, name: str) -> dict[str, object]:
                 return _inspection(fixed, _predefined_id(fixed), "1970-01-01T00:00:00Z", driver)
         raise
     shown = _inspection(record.name, record.id, record.created_at, _DRIVER)
+    shown["Containers"] = {
+        container.id: {
+            "Name": container.name,
+            "EndpointID": sha256(f"{container.id} {record.id}".encode()).hexdigest(),
+            "MacAddress": attachment.mac,
+            "IPv4Address": f"{attachment.ip}/{attachment.prefix}",
+            "IPv6Address": "",
+        }
+        for container, attachment in _members(engine, record)
+    }
     config = {"Subnet": record.subnet, "Gateway": record.gateway}
     if record.ip_range:
         config["IPRange"] = record.ip_range
@@ -230,6 +244,36 @@ def _inspection(name: str, id: str, created: str, driver: str) -> dict[str, obje
     }
 
 
+def _members(engine: Engine, record: NetworkRecord) -> Iterator[tuple[ContainerRecord, Attachment]]:
+    """The containers that are on a network now, and how. Those that cannot be read are left out."""
+    from rootless.engine.container import reconcile
+
+    containers = engine.store.containers
+    for container_id in containers.list():
+        try:
+            container = containers.read(container_id)
+            if record.name not in container.network.networks:
+                continue
+            state = reconcile.state_of(engine, container_id)
+        except RootlessError:
+            continue
+        if state.is_running:
+            yield from ((container, one) for one in state.network.attachments if one.network_id == record.id)
+
+
+def _users(engine: Engine) -> set[str]:
+    """The names of the networks that containers use, also those that do not run. Raises InvalidInput for a container
+    whose record is damaged."""
+    containers = engine.store.containers
+    used: set[str] = set()
+    for container_id in containers.list():
+        try:
+            used.update(containers.read(container_id).network.networks)
+        except NotFound:
+            continue  # it has just been removed
+    return used
+
+
 def network_exists(engine: Engine, name: str) -> bool:
     """Whether there is a network of that name or id, predefined ones included."""
     try:
@@ -242,12 +286,18 @@ def network_exists(engine: Engine, name: str) -> bool:
 def remove_network(engine: Engine, name: str, *, force: bool = False) -> None:
     """Remove a network. force: one that does not exist is no error.
 
-    Raises NotFound; InvalidState for a predefined one; HostLimit.
+    Raises NotFound; InvalidState for a predefined one, and while a running container uses it; HostLimit.
     """
     if name in PREDEFINED:
         raise InvalidState(f"{name} is a pre-defined network and cannot be removed")
     try:
         record = engine.store.networks.get(name)
+        for container, _ in _members(engine, record):
+            raise InvalidState(
+                f"error while removing network: network {name} has active endpoints "
+                f'(name:"{container.name}" id:"{container.id[:12]}")',
+                hint="stop the container first",
+            )
         engine.store.networks.remove(record.name)
     except NotFound:
         if not force:
@@ -262,8 +312,17 @@ def prune_networks(engine: Engine, *, filters: Mapping[str, Sequence[str]] | Non
     removed = []
     # The exclusive lock waits for every `create`, which may have read a network that no record names yet
     with engine.store.exclusive():
+        try:
+            used = _users(engine)
+        except InvalidInput as e:
+            engine.warn(f"all networks stay, for nobody knows which of them are used: {e.message}")
+            return PruneReport()
         for record in engine.store.networks.list():
-            if not wanted.has_labels(record.labels) or not wanted.is_before(parse_timestamp(record.created_at)):
+            if (
+                record.name in used
+                or not wanted.has_labels(record.labels)
+                or not wanted.is_before(parse_timestamp(record.created_at))
+            ):
                 continue
             try:
                 remove_network(engine, record.name)

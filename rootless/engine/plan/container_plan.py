@@ -287,6 +287,7 @@ def _fill_record(planned: ContainerPlan, image: ImageFacts, settings: Settings) 
     record.options = options
     record.exposed = [f"{port}/{protocol}" for port, protocol in exposed]
     record.network = RecordedNetwork(facts.network.mode, facts.joins.network, list(facts.network.ports))
+    record.network.networks = [attachment.name for attachment in facts.network.attachments]
     record.host = facts.nodename
     record.mounts = list(facts.mounts.described)
     record.driver = facts.rootfs.driver
@@ -310,6 +311,11 @@ def _fill_launch(planned: ContainerPlan, image: ImageFacts, settings: Settings) 
     launch.outer_map = facts.outer_map
     launch.network = NetworkPlan(facts.network.mode, list(facts.network.ports), list(options.dns))
     launch.network.options = list(facts.network.options)
+    if facts.network.attachments:
+        from rootless.network.resolv import host_names
+
+        launch.network.attachments = list(facts.network.attachments)
+        launch.network.host_names = host_names(planned.hostname, options.domainname or "")
     launch.seed_volumes = list(facts.mounts.seeds)
     if facts.identity.login_name:
         account = _account(options, facts, image.defaults)

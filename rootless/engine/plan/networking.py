@@ -9,7 +9,15 @@ import os
 from typing import NamedTuple
 
 from rootless.errors import HostLimit, UsageError
-from rootless.network.modes import DEFAULT_NAMES, HELPERS, UNCONNECTED, parse_mode, recorded_mode
+from rootless.network.modes import (
+    DEFAULT_NAMES,
+    HELPERS,
+    NAMED,
+    UNCONNECTED,
+    is_mode_name,
+    parse_mode,
+    recorded_mode,
+)
 from rootless.records.container_options import ContainerOptions
 from rootless.units import whole_number
 
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
 
     from rootless.engine.context import Engine
     from rootless.network.mode import HelperProgram, Mode
+    from rootless.records.membership import Attachment
     from rootless.records.port import Port
 
 
@@ -30,24 +39,32 @@ class Network(NamedTuple):
     """The network of a container that is planned.
 
     mode: the name of a mode in network.modes; ports: the published ones, with host ports that were free just now;
-    warning: one line or ""; options: words for the mode's helper program.
+    warning: one line or ""; options: words for the mode's helper program; attachments: the networks with names that it
+    is on.
     """
 
     mode: str
     ports: tuple[Port, ...] = ()
     warning: str = ""
     options: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str, ...], *, starts: bool) -> Network:
     """The network mode of a new container, with its ports.
 
     exposed: ports of the image and of --expose; starts: the container is started next, so that its ports must be free
-    now. Raises UsageError for unknown networks and conflicting options, HostLimit for a helper program that is not
-    installed and for a port that is in use.
+    now. Raises UsageError for unknown modes and conflicting options, NotFound for a network that is not there,
+    HostLimit for a helper program that is not installed and for a port that is in use.
     """
     publishes = bool(options.publish or options.publish_all)
     ports = wanted_ports(options, exposed) if publishes else []
+    if asks_for_names(options):
+        from rootless.engine.plan import attachments
+
+        if attachments.is_named(options):
+            networks = attachments.choose_attachments(engine, options)
+            return Network(NAMED.name, allocated(ports) if starts else (), attachments=networks)
     mode, helper_options, warning = _mode(engine, options.network, ports)
     if mode.joins_another:
         for flag, value in (
@@ -64,6 +81,13 @@ def choose_network(engine: Engine, options: ContainerOptions, exposed: tuple[str
         return Network(mode.name, (), warning, helper_options)
     # A container that is only made holds no port: `start` finds out which ones are free at that time
     return Network(mode.name, allocated(ports) if starts else (), warning, helper_options)
+
+
+def asks_for_names(options: ContainerOptions) -> bool:
+    """May the options ask for networks with names? Most containers do not, and need not load what looks closer."""
+    text = options.network
+    is_mode = text is None or is_mode_name(text.partition(":")[0])
+    return not is_mode or bool(options.more_networks or options.network_alias or options.ip or options.mac_address)
 
 
 def _mode(engine: Engine, asked: str | None, ports: list[Port]) -> tuple[Mode, tuple[str, ...], str]:
@@ -156,9 +180,15 @@ def write_names_files(
 
     mode = recorded_mode(network.mode)
     hosts = resolv.hosts_file(hostname=hostname, domainname=options.domainname or "", mode=mode, extra=options.add_host)
-    resolv_conf = resolv.resolv_conf(
-        mode=mode, servers=options.dns, search=options.dns_search, options=options.dns_option
-    )
+    name_server = next((one.gateway for one in network.attachments if one.names), "")
+    if name_server:
+        resolv_conf = resolv.resolv_conf_of_networks(
+            mode, name_server, search=options.dns_search, options=options.dns_option
+        )
+    else:
+        resolv_conf = resolv.resolv_conf(
+            mode=mode, servers=options.dns, search=options.dns_search, options=options.dns_option
+        )
     for name, content in (("hostname", f"{hostname}\n"), ("hosts", hosts), ("resolv.conf", resolv_conf)):
         if name not in only:
             continue

@@ -16,6 +16,7 @@ from rootless.kernel import process as kernel
 from rootless.kernel.mounts import fs_magic
 from rootless.kernel.namespaces import CLONE_NEWUSER, setns, unshare
 from rootless.kernel.procfs import write_proc
+from rootless.records.id_map import extents_between
 from rootless.runtime.spec.oci_config import OciMount
 from rootless.runtime.spec.process_config import OciUser
 
@@ -40,8 +41,8 @@ class Nested:
     __slots__ = ("_gids", "_proc", "_uids", "low_ports")
 
     def __init__(self, outer: IdMap, inner: IdMap) -> None:
-        self._uids = _between(inner.uids, outer.uids)
-        self._gids = _between(inner.gids, outer.gids)
+        self._uids = extents_between(inner.uids, outer.uids)
+        self._gids = extents_between(inner.gids, outer.gids)
         self._proc = -1
         self.low_ports = False
 
@@ -170,23 +171,6 @@ def give_streams_from_outside(userns: int, pid: int, uid: int, streams: Sequence
         pass  # they can be used as they are, and not be opened again
     finally:
         os._exit(0)
-
-
-def _between(inner: Sequence[Extent], outer: Sequence[Extent]) -> list[Extent]:
-    """container → outer id extents, split where the outer map changes."""
-    from rootless.records.id_map import Extent
-
-    result = []
-    for e in inner:
-        left, container, host = e.size, e.container, e.host
-        while left:
-            found = next((o for o in outer if o.host <= host < o.host + o.size), None)
-            if found is None:
-                raise RuntimeFailure(f"the container's id map uses id {host}, which is not yours")
-            size = min(left, found.host + found.size - host)
-            result.append(Extent(container, found.container + host - found.host, size))
-            left, container, host = left - size, container + size, host + size
-    return result
 
 
 def _through(extents: Sequence[Extent], number: int) -> int:

@@ -83,6 +83,11 @@ class FakeRun:
     def use_helper(self, helper: object) -> None:
         """There are no helpers."""
 
+    connection = -1
+
+    def use_connection(self, fd: int) -> None:
+        """There are no networks with names."""
+
     def close(self, *, remove: bool = False) -> None:
         import shutil
 

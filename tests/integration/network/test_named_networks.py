@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import os
+import signal
+import threading
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner
+from rootless.host.facts import find_helper
+from rootless.network import addresses, ports
+from tests.conftest import Runner, require
 
 
 @pytest.fixture
@@ -80,3 +90,292 @@ def test_prune_removes_what_nobody_uses(busybox: Runner, net: str) -> None:
     kept = busybox("network", "prune", "-f", "--filter", "label=other").stdout
     assert net not in kept
     assert busybox("network", "prune", "-f", "--filter", f"label={net}").stdout == f"Deleted Networks:\n{net}\n"
+
+
+HOST = addresses.host_address() or ""
+Containers = Callable[..., str]
+
+
+@pytest.fixture
+def networks(busybox: Runner, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
+    """Makes networks with the options given, and removes them afterwards with what is on them."""
+    made: list[str] = []
+
+    def make(*options: str) -> str:
+        require(os.access("/dev/net/tun", os.R_OK | os.W_OK) and HOST, "no /dev/net/tun, or no route")
+        require(find_helper("slirp4netns"), "slirp4netns is not installed")
+        made.append(f"net{time.monotonic_ns()}")
+        busybox("network", "create", *options, made[-1])
+        return made[-1]
+
+    yield make
+    for name in made:
+        on_it = busybox("ps", "-aq", "-f", f"network={name}").stdout.split()
+        if on_it:
+            busybox("rm", "-f", *on_it, check=False)
+        busybox("network", "rm", "-f", name, check=False)
+
+
+def serve(busybox: Runner, name: str, *options: str) -> str:
+    """Start a container whose web server gives out its host name; returns its id."""
+    return busybox("run", "-d", "--name", name, *options, "busybox", "httpd", "-fh", "/etc").stdout.strip()
+
+
+def fetch(port: int, *, host: str = "127.0.0.1") -> str:
+    """What the web server behind a published port gives out."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}/hostname", timeout=10) as answer:
+                return answer.read().decode().strip()
+        except (urllib.error.URLError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def ask(busybox: Runner, container: str, name: str) -> list[str]:
+    """The addresses that a name has in a container, or the names of an address."""
+    kind = ["-type=a"] if not name[0].isdigit() else []
+    shown = busybox("exec", container, "nslookup", *kind, name, check=False).stdout
+    found = [line.split()[-1] for line in shown.splitlines() if line.startswith("Address:") and ":53" not in line]
+    return sorted(found or [line.rpartition("name = ")[2] for line in shown.splitlines() if "name = " in line])
+
+
+def address(busybox: Runner, container: str, net: str) -> str:
+    """The address of a container on a network."""
+    shown = busybox("inspect", "-f", "{{json .NetworkSettings.Networks}}", container).stdout
+    return str(json.loads(shown)[net]["IPAddress"])
+
+
+def get(busybox: Runner, container: str, host: str, *, port: int = 80) -> str:
+    """What the web server at an address gives out to a container; "" when it cannot be reached."""
+    done = busybox("exec", container, "timeout", "2", "wget", "-qO-", f"http://{host}:{port}/hostname", check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def process(name: str, directory: str) -> list[int]:
+    """Processes of ours with this name that serve the networks of this store."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            is_wanted = name.encode() in b" ".join(command[:8]) and directory.encode() in b" ".join(command)
+            if entry.name.isdigit() and is_wanted and entry.stat().st_uid in (os.getuid(), 0):
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def test_containers_find_each_other_by_name(busybox: Runner, networks: Containers) -> None:
+    front, back = networks(), networks("--internal")
+    tag = f"{time.monotonic_ns()}"
+    web, db, cache = f"Web{tag}", f"db{tag}", f"cache{tag}"
+    web_id = serve(busybox, web, "--network", f"{front}:alias=www,alias=x")
+    db_id = serve(busybox, db, "--network", front, "--network", f"name={back},alias=store", "--network-alias", "x")
+    serve(busybox, cache, "--network", back, "--hostname", "elsewhere")
+    first, second = address(busybox, web, front), address(busybox, db, front)
+    for name in (web, web.lower(), f"{web_id[:12]}.{front}", "www", f"www.{front}", "WWW"):
+        assert ask(busybox, db, name) == [first], name
+    assert ask(busybox, web, "x") == sorted([first, second])
+    assert ask(busybox, web, first) == [f"{web}.{front}"]
+    assert get(busybox, web, second) == db_id[:12]
+    # a name is known on the networks that both share, and nowhere else
+    assert ask(busybox, cache, web) == []
+    assert ask(busybox, cache, "store") == [address(busybox, db, back)]
+    assert ask(busybox, web, "store") == []
+    assert sorted(ask(busybox, db, cache)) == [address(busybox, cache, back)]
+    assert busybox("exec", db, "ping", "-c1", web).returncode == 0
+    lines = busybox("exec", db, "cat", "/etc/hosts").stdout.splitlines()
+    assert [f"{second}\t{db_id[:12]}", f"{address(busybox, db, back)}\t{db_id[:12]}"] == lines[-2:]
+    busybox("rename", web, f"new{tag}")
+    assert (ask(busybox, db, f"new{tag}"), ask(busybox, db, web)) == ([first], [])
+    busybox("restart", "-t", "0", f"new{tag}")
+    assert ask(busybox, db, f"new{tag}") == [address(busybox, f"new{tag}", front)]
+
+
+def test_networks_do_not_reach_each_other(busybox: Runner, networks: Containers) -> None:
+    one, two, inner = networks(), networks(), networks("--internal")
+    tag = f"{time.monotonic_ns()}"
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Greeter) as loopback,
+        http.server.ThreadingHTTPServer((HOST, 0), Greeter) as outside,
+    ):
+        for server in (loopback, outside):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        a = serve(busybox, f"a{tag}", "--network", one)
+        b = serve(busybox, f"b{tag}", "--network", two)
+        c = serve(busybox, f"c{tag}", "--network", inner)
+        assert get(busybox, a, HOST, port=outside.server_port) == "greeting"
+        for source in (a, c):
+            assert get(busybox, source, address(busybox, b, two)) == ""
+        assert get(busybox, c, HOST, port=outside.server_port) == ""
+        assert "default" not in busybox("exec", c, "ip", "route").stdout
+        gateway = json.loads(busybox("network", "inspect", one).stdout)[0]["IPAM"]["Config"][0]["Gateway"]
+        # neither the gateway, nor the helper behind it, is a way to what the host offers to itself only
+        for host in (gateway, addresses.GATEWAY, addresses.DNS, addresses.CONTAINER):
+            assert get(busybox, a, host, port=loopback.server_port) == ""
+        for server in (loopback, outside):
+            server.shutdown()
+
+
+class Greeter(http.server.BaseHTTPRequestHandler):
+    """Says something to everybody who gets through."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"greeting")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_no_container_takes_the_address_of_another(busybox: Runner, networks: Containers) -> None:
+    """By a second address, by ARP, or by packets with another source; nor that of the name server."""
+    net = networks()
+    tag = f"{time.monotonic_ns()}"
+    victim = serve(busybox, f"v{tag}", "--network", net)
+    witness = serve(busybox, f"w{tag}", "--network", net)
+    thief = serve(busybox, f"t{tag}", "--network", net, "--cap-add", "NET_ADMIN")
+    target, seen = address(busybox, victim, net), address(busybox, witness, net)
+    gateway = seen.rpartition(".")[0] + ".1"
+    for stolen in (target, gateway):
+        busybox("exec", thief, "ip", "addr", "add", f"{stolen}/32", "dev", "eth0")
+        busybox("exec", thief, "arping", "-c", "1", "-U", "-I", "eth0", "-s", stolen, stolen, check=False)
+        # what it sends with the other address as its source is dropped
+        answered = busybox("exec", thief, "ping", "-c1", "-W1", "-I", stolen, seen, check=False)
+        assert answered.returncode != 0
+    assert get(busybox, witness, target) == victim[:12]
+    assert ask(busybox, witness, f"v{tag}") == [target]
+
+
+def test_ports_of_containers_on_a_network(busybox: Runner, networks: Containers) -> None:
+    net = networks()
+    tag = f"{time.monotonic_ns()}"
+    port, other = ports.free_port(), ports.free_port("127.0.0.1")
+    web = serve(busybox, f"p{tag}", "--network", net, "-p", f"{port}:80", "-p", f"127.0.0.1:{other}:80")
+    assert (fetch(port), fetch(port, host=HOST), fetch(other)) == (web[:12],) * 3
+    assert busybox("port", web, "80").stdout.split() == [f"0.0.0.0:{port}", f"127.0.0.1:{other}"]
+    # a container reaches published ports, its own among them, by the host's address
+    assert get(busybox, web, HOST, port=port) == web[:12]
+    taken = busybox("run", "--rm", "--network", net, "-p", f"{port}:80", "busybox", "true", check=False)
+    assert taken.returncode == 125
+    assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in taken.stderr
+    # ports come and go while the helper runs, and other containers keep theirs
+    second = ports.free_port()
+    late = serve(busybox, f"q{tag}", "--network", net, "-p", f"{second}:80")
+    assert fetch(second) == late[:12]
+    busybox("rm", "-f", late)
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{second}/hostname", timeout=5)
+    assert fetch(port) == web[:12]
+
+
+def test_addresses_that_are_asked_for(busybox: Runner, networks: Containers) -> None:
+    net = networks("--subnet", "10.96.7.0/24", "--ip-range", "10.96.7.128/30", "-o", "mtu=1400")
+    tag = f"{time.monotonic_ns()}"
+    own = ("--network", net, "--ip", "10.96.7.50", "--mac-address", "02:00:00:00:00:05")
+    shown = busybox("run", "--name", f"i{tag}", "--rm", *own, "busybox", "ip", "addr", "show", "dev", "eth0").stdout
+    assert "inet 10.96.7.50/24" in shown
+    assert "02:00:00:00:00:05" in shown
+    assert "mtu 1400" in shown
+    names = [f"r{number}{tag}" for number in range(4)]
+    found = [address(busybox, serve(busybox, name, "--network", net), net) for name in names]
+    assert found == [f"10.96.7.{number}" for number in (128, 129, 130, 131)]
+    full = busybox("run", "--rm", "--network", net, "busybox", "true", check=False)
+    assert (full.returncode, "no available IPv4 addresses" in full.stderr) == (125, True)
+    taken = busybox("run", "--rm", "--network", f"{net}:ip=10.96.7.129", "busybox", "true", check=False)
+    assert (taken.returncode, "Address already in use" in taken.stderr) == (125, True)
+    busybox("rm", "-f", names[1])
+    again = busybox("run", "--rm", "--network", net, "busybox", "hostname", "-i").stdout.split()
+    assert again == ["10.96.7.129"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--network", "nosuch"), "network nosuch not found"),
+        (("--network", "NET:ip=10.1.2.3"), "no configured subnet contains IP address 10.1.2.3"),
+        (("--network", "NET", "--network", "host"), "cannot attach both user-defined and non-user-defined"),
+        (("--network", "NET", "--network", "NET"), "is specified multiple times"),
+        (("--network", "NET:colour=red"), "invalid field 'colour=red'"),
+        (("--network", "NET", "--mac-address", "01:00:00:00:00:01"), "is not a valid mac address"),
+        (("--network", "NET", "--ip", "x"), "invalid IPv4 address"),
+        (("--network", "NET", "--network-alias", "-x"), "invalid network alias name"),
+        (("--network", "NET", "--runtime", "/bin/true"), "own runtime only"),
+        (("--network-alias", "x"), "supported on user defined networks only"),
+        (("--ip", "10.1.2.3"), "supported on user defined networks only"),
+    ],
+)
+def test_what_run_refuses(busybox: Runner, net: str, options: tuple[str, ...], says: str) -> None:
+    busybox("network", "create", net)
+    words = [word.replace("NET", net) for word in options]
+    failed = busybox("run", "--rm", *words, "busybox", "true", check=False)
+    assert (failed.returncode, says in failed.stderr) == (125, True), failed.stderr
+
+
+def test_a_network_in_use_stays(busybox: Runner, networks: Containers) -> None:
+    net = networks()
+    name = f"u{time.monotonic_ns()}"
+    serve(busybox, name, "--network", net)
+    assert busybox("ps", "-f", f"network={net}", "--format", "{{.Names}} {{.Networks}}").stdout == f"{name} {net}\n"
+    (shown,) = json.loads(busybox("network", "inspect", net).stdout)
+    (on_it,) = shown["Containers"].values()
+    assert (on_it["Name"], on_it["IPv4Address"]) == (name, f"{address(busybox, name, net)}/24")
+    kept = busybox("network", "rm", net, check=False)
+    assert (kept.returncode, "has active endpoints" in kept.stderr) == (1, True)
+    busybox("stop", "-t", "0", name)
+    assert net not in busybox("network", "prune", "-f").stdout
+    busybox("network", "rm", net)
+    lost = busybox("start", name, check=False)
+    assert (lost.returncode, f"network {net} not found" in lost.stderr) == (125, True)
+    busybox("rm", "-f", name)
+
+
+@pytest.mark.parametrize("image", ["first", "second"])
+def test_what_serves_networks_is_replaced_when_it_is_killed(
+    busybox: Runner, shared_root: Path, networks: Containers, image: str
+) -> None:
+    net = networks()
+    tag = f"{time.monotonic_ns()}"
+    port = ports.free_port()
+    # a monitor with health checks stays the first image of its process
+    checks = ("--health-cmd", "true", "--health-interval", "1h") if image == "first" else ()
+    web = serve(busybox, f"k{tag}", "--network", net, "-p", f"{port}:80", *checks)
+    peer = serve(busybox, f"l{tag}", "--network", net, *checks)
+    if image == "second":
+        for one in (web, peer):
+            state = json.loads((shared_root / "containers" / one / "state.json").read_text())
+            command = Path(f"/proc/{state['monitor_pid']}/cmdline")
+            until(lambda command=command: b"resume" in command.read_bytes())
+    for _ in range(2):
+        (hub,) = process("network.shared.hub", str(shared_root))
+        os.kill(hub, signal.SIGKILL)
+        assert get(busybox, peer, address(busybox, web, net)) == web[:12]
+        until(lambda hub=hub: process("network.shared.hub", str(shared_root)) not in ([], [hub]))
+        until(lambda: ask(busybox, peer, f"k{tag}"))
+        assert fetch(port) == web[:12]
+    late = serve(busybox, f"m{tag}", "--network", net)
+    assert get(busybox, late, address(busybox, web, net)) == web[:12]
+    busybox("rm", "-f", web, peer, late)
+    until(lambda: not process("network.shared.hub", str(shared_root)))  # nothing runs when no container runs
+
+
+def test_many_containers_join_at_once(busybox: Runner, networks: Containers) -> None:
+    net = networks()
+    names = [f"j{number}x{time.monotonic_ns()}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: serve(busybox, name, "--network", net), names))
+    found = {address(busybox, name, net) for name in names}
+    assert len(found) == len(names)
+    assert ask(busybox, names[0], names[-1]) == [address(busybox, names[-1], net)]
