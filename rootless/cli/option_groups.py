@@ -6,7 +6,8 @@ from __future__ import annotations
 GROUPS: dict[str, str] = {
     "Everyday": "interactive tty detach rm name env volume publish workdir user entrypoint",
     "Image": "pull platform quiet",
-    "Network": "network publish_all expose hostname domainname add_host dns dns_search dns_option",
+    "Network": "network network_alias ip mac_address publish_all expose hostname domainname add_host dns dns_search "
+    "dns_option",
     "Files and volumes": "mount tmpfs volumes_from read_only shm_size device storage_driver",
     "Environment and labels": "env_file label label_file annotation cidfile",
     "Users and ids": "userns uidmap gidmap group_add root_emulation",
