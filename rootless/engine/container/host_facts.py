@@ -131,6 +131,7 @@ def _process(
         profile=profile,
         filter_path=path,
         emulation=emulation,
+        has_queues=bool(runtime) and os.path.isdir("/dev/mqueue"),
     )
 
 

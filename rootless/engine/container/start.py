@@ -7,12 +7,13 @@ import os
 from rootless.engine.types import AttachOptions, RunOutcome
 from rootless.errors import HostLimit, InvalidState, NotFound, RootlessError, RuntimeFailure, UsageError
 from rootless.monitor import stop_request
+from rootless.paths import Lock
 from rootless.records.container_options import ContainerOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rootless.engine.container import attach_client
     from rootless.engine.container.endings import Ended
@@ -40,7 +41,8 @@ def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptio
             attach_client.launch_detached(connection, directory, engine.warn)
             return RunOutcome(container_id, None)
         streams = _streams(options, attach)
-        outcome = _launch_attached(engine, connection, (container_id, directory), streams, ends=options.rm)
+        target = LaunchTarget(container_id, directory)
+        outcome = _launch_attached(engine, connection, target, streams, ends=options.rm)
     except RuntimeFailure:
         if options.rm and container_id:
             _discard(engine, container_id)
@@ -50,15 +52,26 @@ def run_container(engine: Engine, options: ContainerOptions, attach: AttachOptio
     return RunOutcome(container_id, outcome.exit_code)
 
 
+class LaunchTarget:
+    """The container that a monitor is told to start. on_started: is called as soon as it has started."""
+
+    __slots__ = ("container_id", "directory", "on_started")
+
+    def __init__(self, container_id: str, directory: str, on_started: Callable[[], None] | None = None) -> None:
+        self.container_id = container_id
+        self.directory = directory
+        self.on_started = on_started
+
+
 def _launch_attached(
     engine: Engine,
     connection: socket.socket,
-    container: tuple[str, str],
+    target: LaunchTarget,
     streams: attach_client.StreamOptions,
     *,
     ends: bool,
 ) -> attach_client.Outcome:
-    """Have the monitor start a container (its id and directory), and follow it.
+    """Have the monitor start a container, and follow it.
 
     ends: the container is ended when its output can be written nowhere any more. This is for those of --rm: nobody
     would see what it does, and no other command will be asked about it, so that `run --rm … | head` would leave it
@@ -66,9 +79,10 @@ def _launch_attached(
     """
     from rootless.engine.container import attach_client
 
-    container_id, directory = container
+    container_id, on_started = target.container_id, target.on_started
+    tell = None if on_started is None else lambda _: on_started()
     try:
-        outcome = attach_client.launch_attached(connection, directory, streams, warn=engine.warn)
+        outcome = attach_client.launch_attached(connection, target.directory, streams, tell, warn=engine.warn)
     except HostLimit:  # the output cannot be written, as on a full disk
         if ends:
             _end_abandoned(engine, container_id)
@@ -168,24 +182,35 @@ def start_container(
 
     store = engine.store
     container_id = store.containers.find(container)
-    state = state_of(engine, container_id)
-    if state.remote:
-        raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="start it there")
-    if state.is_running or state.status == "restarting":
-        return attach_to(engine, container_id, attach) if attach is not None else RunOutcome(container_id, None)
-    connection = attach_client.spawn_monitor(engine.take_monitor())
+    # Commands that start one container at the same time take turns until it has started: the first starts it, and the
+    # others find that it runs. Else they would change its files and take its ports under the first one's hands
+    turn = Lock(store.containers.path(container_id, "start.lock"))
     try:
-        directory = refresh(engine, container_id, first=state.never_started)
-        if attach is None:
-            attach_client.launch_detached(connection, directory, engine.warn)
-            return RunOutcome(container_id, None)
-        options = _saved_options(engine, container_id)
-        if not interactive:
-            attach = attach._replace(no_stdin=True)
-        streams = _follow(options, attach)
-        outcome = _launch_attached(engine, connection, (container_id, directory), streams, ends=options.rm)
+        turn.acquire()
+    except OSError:
+        pass  # the disk is full: whoever comes second is refused by the monitor's lock
+    try:
+        state = state_of(engine, container_id)
+        if state.remote:
+            raise InvalidState(f"container '{container}' runs on host '{state.remote}'", hint="start it there")
+        if state.is_running or state.status == "restarting":
+            turn.release()
+            return attach_to(engine, container_id, attach) if attach is not None else RunOutcome(container_id, None)
+        connection = attach_client.spawn_monitor(engine.take_monitor())
+        try:
+            directory = refresh(engine, container_id, first=state.never_started)
+            if attach is None:
+                attach_client.launch_detached(connection, directory, engine.warn)
+                return RunOutcome(container_id, None)
+            options = _saved_options(engine, container_id)
+            if not interactive:
+                attach = attach._replace(no_stdin=True)
+            target = LaunchTarget(container_id, directory, turn.release)
+            outcome = _launch_attached(engine, connection, target, _follow(options, attach), ends=options.rm)
+        finally:
+            connection.close()
     finally:
-        connection.close()
+        turn.release()
     return RunOutcome(container_id, outcome.exit_code)
 
 

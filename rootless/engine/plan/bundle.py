@@ -64,7 +64,8 @@ class BundleFacts(NamedTuple):
     the UTS namespace is not the container's own; devices: (host path, path inside, letters of "rwm").
 
     env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
-    ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json.
+    ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json. foreign:
+    another runtime than ours starts the container; has_queues: the host has /dev/mqueue (asked for a foreign one only).
     """
 
     directory: str
@@ -78,6 +79,8 @@ class BundleFacts(NamedTuple):
     hard_limits: dict[str, int] = {}
     init: str = ""
     seccomp: dict[str, object] | None = None
+    foreign: bool = False
+    has_queues: bool = False
 
 
 class BundleMount(NamedTuple):
@@ -239,15 +242,29 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[Bundle
     # devpts refuses a gid that has no place in the id map with EINVAL: a runtime that passes it on could start no
     # container with one id. Without the option a terminal belongs to the group of the process that opens it
     tty_group = ("gid=5",) if facts.id_map.has_gid(5) else ()
+    access = () if options.privileged else ("ro",)
+    # The kernel makes a new procfs, sysfs or mqueue only for who has CAP_SYS_ADMIN in the user namespace that owns the
+    # pid, network or ipc namespace, which nobody has in the host's (EPERM). Our own runtime then binds the host's by
+    # itself, others have to be told to
+    shared = {kind for kind in ("pid", "network", "ipc") if facts.foreign and getattr(namespaces, kind) == "host"}
     mounts = [
-        _fs("proc", "/proc", *secure),
+        _bind("/proc", "/proc", *secure) if "pid" in shared else _fs("proc", "/proc", *secure),
         _fs("tmpfs", "/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _fs("devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty_group),
-        _fs("sysfs", "/sys", *secure, *(() if options.privileged else ("ro",))),
     ]
+    if "network" in shared:
+        # "rro" and not "ro": below /sys are mounts of which the user may write to some, such as his cgroups
+        mounts.append(_bind("/sys", "/sys", *secure, *(() if options.privileged else ("rro",))))
+    else:
+        mounts.append(_fs("sysfs", "/sys", *secure, *access))
     if namespaces.cgroup == "private":
-        mounts.append(_fs("cgroup", "/sys/fs/cgroup", *secure, "relatime", *(() if options.privileged else ("ro",))))
-    mounts.append(_fs("mqueue", "/dev/mqueue", *secure))
+        mounts.append(_fs("cgroup", "/sys/fs/cgroup", *secure, "relatime", *access))
+    elif "network" in shared:
+        mounts.append(_bind("/sys/fs/cgroup", "/sys/fs/cgroup", *secure, "rro"))  # CVE-2023-25809
+    if "ipc" not in shared:
+        mounts.append(_fs("mqueue", "/dev/mqueue", *secure))
+    elif facts.has_queues:
+        mounts.append(_bind("/dev/mqueue", "/dev/mqueue", *secure))
     if "/dev/shm" not in covered:  # noqa: S108
         if namespaces.ipc == "host":
             mounts.append(_bind("/dev/shm", "/dev/shm", *secure))  # noqa: S108
@@ -256,8 +273,8 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[Bundle
             mounts.append(_fs("tmpfs", "/dev/shm", *secure, "mode=1777", f"size={size}"))  # noqa: S108
     names = [n for n in ("resolv.conf", "hostname", "hosts") if not {f"/etc/{n}", "/etc"} & covered]
     # --read-only is a promise about the whole root file system, and docker counts these files as a part of it
-    access = ("ro",) if options.read_only else ()
-    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *access) for name in names]
+    sealed = ("ro",) if options.read_only else ()
+    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *sealed) for name in names]
 
 
 def _fs(kind: str, target: str, *options: str) -> BundleMount:

@@ -106,7 +106,7 @@ class ProcessFacts(NamedTuple):
     devices: (host path, path inside, rwm); hard_limits: the caller's, by name; init: host path of an init program, ""
     for our own reaper; runtime: path of another OCI runtime, "" for ours; profile: the OCI seccomp profile in force,
     None for none; filter_path: where its compiled filter is kept; emulation: the filters of an emulated root, None
-    where root is not emulated.
+    where root is not emulated; has_queues: whether the host has /dev/mqueue, which only another runtime needs to know.
     """
 
     env: tuple[tuple[str, str | None], ...] = ()
@@ -118,6 +118,7 @@ class ProcessFacts(NamedTuple):
     profile: SeccompProfile | None = None
     filter_path: str | None = None
     emulation: RootEmulation | None = None
+    has_queues: bool = False
 
 
 class Joins(NamedTuple):
@@ -225,6 +226,8 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
         env=process.env,
         hard_limits=process.hard_limits,
         init=process.init,
+        foreign=bool(process.runtime),
+        has_queues=process.has_queues,
     )
     config, warnings = make_config(options, image, bundle)
     planned.warnings += warnings

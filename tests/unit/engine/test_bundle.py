@@ -64,6 +64,12 @@ CASES: dict[str, tuple[dict[str, Any], ImageDefaults, dict[str, Any]]] = {
     "ulimit": ({"ulimit": ("nofile=10:20", "core=-1")}, IMAGE, {}),
     "init": ({"init": True}, IMAGE, {"init": "/usr/bin/tini-static"}),
     "host-namespaces": ({}, IMAGE, {"namespaces": MOST_HOST}),
+    "foreign-host-namespaces": ({}, IMAGE, {"namespaces": MOST_HOST, "foreign": True, "has_queues": True}),
+    "foreign-privileged": (
+        {"privileged": True},
+        IMAGE,
+        {"namespaces": NamespaceChoice(network="host", ipc="host"), "foreign": True},
+    ),
     "join": ({}, IMAGE, {"hostname": "", "namespaces": JOINED}),
     "domainname": ({"hostname": "h", "domainname": "example.org"}, IMAGE, {"hostname": "h"}),
     "annotation": ({"annotation": ("a=b",)}, IMAGE, {}),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except OSError:
         return False
+
+
+def test_several_starts_at_once_start_it_once(busybox: Runner) -> None:
+    """The second to fourth were refused with "already running", or found the port of the first one busy."""
+    busybox("create", "--name", "once", NONE, "busybox", "sleep", "300")
+    with ThreadPoolExecutor() as pool:
+        started = list(pool.map(lambda _: busybox("start", "once", check=False), range(4)))
+    assert [(done.returncode, done.stdout) for done in started] == [(0, "once\n")] * 4, started
+    assert (
+        busybox("events", "--since=1h", "--until=0s", "-f", "container=once", "-f", "event=start").stdout.count("start")
+        == 1
+    )
 
 
 def test_stop_start_restart(busybox: Runner, sleeper: str) -> None:

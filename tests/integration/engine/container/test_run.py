@@ -276,6 +276,22 @@ def test_another_oci_runtime(busybox: Runner, runtime: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize(
+    "flags",
+    [("--pid=host",), ("--ipc=host", NONE), ("--network=host",), ("--network=host", "--privileged")],
+    ids=" ".join,
+)
+def test_another_oci_runtime_shows_the_host_s_proc_sys_and_queues(
+    busybox: Runner, runtime: str, flags: tuple[str, ...]
+) -> None:
+    """A new procfs, sysfs or mqueue of a namespace of the host is refused by the kernel, so its own are bound."""
+    require(shutil.which(runtime), f"{runtime} is not installed")
+    script = "cat /proc/self/comm; ls -d /sys/class"
+    shown = busybox("run", "--rm", "--runtime", runtime, *flags, "busybox", "sh", "-c", script).stdout
+    assert shown.split() == ["cat", "/sys/class"]
+
+
 @pytest.mark.parametrize("driver", ["overlay", "fuse-overlayfs", "copy"])
 def test_storage_drivers(busybox: Runner, driver: str) -> None:
     assert inside(
