@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rootless.engine import events, image_in_use
 from rootless.engine.container import host_facts
 from rootless.engine.plan import launchfile, networking
+from rootless.engine.plan.bundle import MARK, mark_content
 from rootless.engine.plan.container_plan import plan
 from rootless.engine.plan.security import filter_path
 from rootless.errors import AlreadyExists, HostLimit, NotFound, RootlessError, UsageError
@@ -124,6 +125,7 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
         raise HostLimit(f"cannot make '{directory}/rootfs': {e.strerror}") from e
     if planned.has_own_names:
         networking.write_names_files(directory, planned.hostname, planned.options, facts.network)
+    networking.write_readable(f"{directory}/{MARK}", mark_content(planned.record))
     if facts.mounts.resolved:
         from rootless.engine.plan.mount_sources import make_sources
 

@@ -8,6 +8,7 @@ decide what only the container's user may.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -24,8 +25,12 @@ from rootless.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rootless.records.container import ContainerRecord
     from rootless.records.fields import Fields
 
+MARK = "containerenv"
+"""The file in a container's directory that is bound where programs look for a sign that they are in a container."""
+_MARKED = ("/run/.containerenv", "/.dockerenv")  # podman's place, and docker's
 SHM_SIZE = 64 << 20  # bytes of /dev/shm without --shm-size, as docker has it
 
 
@@ -66,6 +71,7 @@ class BundleFacts(NamedTuple):
     env: --env-file and -e as pairs; hard_limits: the caller's hard limits by name; init: host path of an init program
     ("" = none); seccomp: OCI profile to put in for a foreign runtime, None = the filter is in launch.json. foreign:
     another runtime than ours starts the container; has_queues: the host has /dev/mqueue (asked for a foreign one only).
+    mark: host path of the container's file MARK, "" for a step of a build, which has no such signs.
     """
 
     directory: str
@@ -81,6 +87,7 @@ class BundleFacts(NamedTuple):
     seccomp: dict[str, object] | None = None
     foreign: bool = False
     has_queues: bool = False
+    mark: str = ""
 
 
 class BundleMount(NamedTuple):
@@ -171,8 +178,7 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
     Raises UsageError, naming the flag, for options that are wrong or cannot be combined.
     """
     secure = security.parse_security_options(options.security_opt)
-    warnings = list(secure.warnings)
-    warnings += [
+    warnings = [
         # a read-only mount does not stop write(2) to a device, and only the host's root can load a filter of devices
         f"device '{inside}': the permissions '{permissions}' cannot be enforced without the host's root; what you may"
         " do with the device, the container may"
@@ -197,6 +203,9 @@ def make_config(options: ContainerOptions, image: ImageDefaults, facts: BundleFa
     planned.env = process.environment(
         image, facts.env, hostname=facts.hostname, account=facts.account, terminal=options.tty
     )
+    if facts.mark and not any(entry.startswith("container=") for entry in planned.env):
+        # systemd.io/CONTAINER_INTERFACE. Detectors know some managers by name; for "oci" they look at files of _MARKED
+        planned.env.append("container=oci")
     planned.directory = working_directory(options.workdir, image.working_dir)
     planned.no_new_privileges = secure.no_new_privileges
     planned.limits = security.parse_ulimits(options.ulimit, facts.hard_limits)
@@ -274,7 +283,23 @@ def default_mounts(options: ContainerOptions, facts: BundleFacts) -> list[Bundle
     names = [n for n in ("resolv.conf", "hostname", "hosts") if not {f"/etc/{n}", "/etc"} & covered]
     # --read-only is a promise about the whole root file system, and docker counts these files as a part of it
     sealed = ("ro",) if options.read_only else ()
-    return mounts + [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *sealed) for name in names]
+    mounts += [_bind(f"{facts.directory}/{name}", f"/etc/{name}", "nosuid", "nodev", *sealed) for name in names]
+    if facts.mark:
+        # Not below a mount of the user: the mount point would be made in his directory
+        targets = [target for target in _MARKED if not {target, os.path.dirname(target)} & covered]
+        mounts += [_bind(facts.mark, target, *secure, "ro") for target in targets]
+    return mounts
+
+
+def mark_content(record: ContainerRecord) -> str:
+    """What the file MARK says: with --privileged who the container is, in podman's form, and nothing without it."""
+    if not record.options.privileged:
+        return ""
+    from rootless import __version__
+
+    pairs = {"engine": f"rootless-{__version__}", "name": record.name, "id": record.id}
+    pairs |= {"image": record.image, "imageid": record.image_id.removeprefix("sha256:")}
+    return "".join(f'{name}="{value}"\n' for name, value in pairs.items()) + "rootless=1\n"
 
 
 def _fs(kind: str, target: str, *options: str) -> BundleMount:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rootless.engine.plan import launchfile, networking
-from rootless.engine.plan.bundle import BundleConfig, BundleFacts, make_config, working_directory
+from rootless.engine.plan.bundle import MARK, BundleConfig, BundleFacts, make_config, working_directory
 from rootless.engine.plan.environment import split_env
 from rootless.engine.types import ImageDefaults
 from rootless.errors import HostLimit, UsageError
@@ -228,6 +228,7 @@ def _config(planned: ContainerPlan, image: ImageDefaults) -> BundleConfig:
         init=process.init,
         foreign=bool(process.runtime),
         has_queues=process.has_queues,
+        mark=f"{facts.places.directory}/{MARK}",
     )
     config, warnings = make_config(options, image, bundle)
     planned.warnings += warnings

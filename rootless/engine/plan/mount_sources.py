@@ -75,6 +75,12 @@ def make_sources(engine: Engine, mounts: Mounts, made: list[str]) -> None:
             made.append(volume.name)
 
 
+def _has_labels() -> bool:
+    from rootless.runtime.spec.process_config import selinux_is_on
+
+    return selinux_is_on()
+
+
 def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaults, id_map: IdMap) -> Mounts:
     """All mounts of a container with their sources, and which of these are missing. It makes nothing.
 
@@ -86,7 +92,7 @@ def resolve_mounts(engine: Engine, options: ContainerOptions, image: ImageDefaul
     new_volumes: dict[str, NewVolume] = {}
     new_directories, images = [], []
     for spec in plan_mounts(_asked(options), inherited, list(image.volumes)):
-        if spec.relabel:
+        if spec.relabel and _has_labels():
             warnings.append(f"mount '{spec.target}': z and Z have no effect, no SELinux label is ever set")
         words = _words(spec)
         if spec.kind == TMPFS:

@@ -190,11 +190,13 @@ def write_names_files(
             mode=mode, servers=options.dns, search=options.dns_search, options=options.dns_option
         )
     for name, content in (("hostname", f"{hostname}\n"), ("hosts", hosts), ("resolv.conf", resolv_conf)):
-        if name not in only:
-            continue
-        path = f"{directory}/{name}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(fd, "w", encoding="utf-8") as file:
-            # The umask may have taken bits away, and users of the container other than root could resolve no name then
-            os.fchmod(fd, 0o644)
-            file.write(content)
+        if name in only:
+            write_readable(f"{directory}/{name}", content)
+
+
+def write_readable(path: str, content: str) -> None:
+    """Make the file `path`, which every user of the container may read. Raises OSError, FileExistsError among them."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with open(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, 0o644)  # the umask may have taken bits away
+        file.write(content)

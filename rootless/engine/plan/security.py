@@ -32,14 +32,13 @@ class SecurityOptions(NamedTuple):
     """The values of --security-opt together.
 
     seccomp: "" for the default profile, "unconfined", or the path of a profile; mask, unmask: absolute paths, in unmask
-    with wildcards ("ALL": all of them); warnings: one line each.
+    with wildcards ("ALL": all of them).
     """
 
     seccomp: str = ""
     no_new_privileges: bool = False
     mask: tuple[str, ...] = ()
     unmask: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def parse_security_options(values: Iterable[str]) -> SecurityOptions:
@@ -59,11 +58,8 @@ def parse_security_options(values: Iterable[str]) -> SecurityOptions:
             parsed = parsed._replace(unmask=(*parsed.unmask, *_paths(value, text)))
         elif name == "systempaths" and value == "unconfined":
             parsed = parsed._replace(unmask=(*parsed.unmask, "ALL"))
-        elif name == "label" and value == "disable":
-            warning = "--security-opt label=disable has no effect: no SELinux label is ever set"
-            parsed = parsed._replace(warnings=(*parsed.warnings, warning))
-        elif name == "apparmor" and value == "unconfined":
-            continue  # No profile is ever set for a container, as loading one needs the host's root
+        elif (name, value) in (("label", "disable"), ("apparmor", "unconfined")):
+            continue  # neither a label nor a profile is ever set for a container: both need the host's root
         elif name in ("apparmor", "label", "proc-opts", "writable-cgroups"):
             raise UsageError(
                 f"--security-opt '{text}' cannot be applied",

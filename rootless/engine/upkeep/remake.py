@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rootless.engine import image_in_use
 from rootless.engine.container import host_facts
 from rootless.engine.plan import networking
+from rootless.engine.plan.bundle import MARK, mark_content
 from rootless.engine.plan.container_plan import plan
 from rootless.errors import HostLimit, NewerFormat, NotFound, RootlessError
 from rootless.image.manifest import chain_ids
@@ -53,16 +54,18 @@ def damages(engine: Engine, record: ContainerRecord) -> list[Damage]:
     """The damaged ones of the container's files that follow from its record, and so can be made again."""
     containers = engine.store.containers
     directory = containers.path(record.id)
-    config = f"{directory}/config.json"
     found = []
-    for name, read in (
-        ("config.json", lambda: OciConfig.from_json(read_record(config, what="bundle"))),
-        ("launch.json", lambda: containers.read_launch(record.id)),
-    ):
-        try:
-            read()
-        except RootlessError as e:
-            found.append(Damage(name, e.message, e if isinstance(e, NewerFormat) else None))
+    try:
+        config = OciConfig.from_json(read_record(f"{directory}/config.json", what="bundle"))
+        is_marked = any(mount.source == f"{directory}/{MARK}" for mount in config.mounts)
+        if is_marked and not os.path.exists(f"{directory}/{MARK}"):
+            found.append(Damage(MARK, f"its file {MARK} is missing"))
+    except RootlessError as e:
+        found.append(Damage("config.json", e.message, e if isinstance(e, NewerFormat) else None))
+    try:
+        containers.read_launch(record.id)
+    except RootlessError as e:
+        found.append(Damage("launch.json", e.message, e if isinstance(e, NewerFormat) else None))
     if record.names_directory == directory:
         for name in networking.NAMES_FILES:
             try:
@@ -88,6 +91,8 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
         # An empty resolv.conf may be right, so that `damages` does not report it. Beside other damaged names files it
         # is taken for damaged as well
         names.add("resolv.conf")
+    if "config.json" in names and not os.path.lexists(f"{directory}/{MARK}"):
+        names.add(MARK)
     options = record.options
     try:
         planned = _plan(engine, record, options)
@@ -103,6 +108,8 @@ def remake(engine: Engine, record: ContainerRecord, damaged: list[Damage], set_a
             write_record(f"{directory}/config.json", planned.config.to_json())
         if "launch.json" in names:
             engine.store.containers.write_launch(record.id, planned.launch)
+        if MARK in names:
+            networking.write_readable(f"{directory}/{MARK}", mark_content(record))
         if record.names_directory == directory:
             networking.write_names_files(directory, planned.hostname, options, planned.facts.network, names)
             sync_paths((*(f"{directory}/{name}" for name in networking.NAMES_FILES), directory))

@@ -27,6 +27,7 @@ JOIN = "/proc/4242/ns/"
 def facts(**changes: Any) -> BundleFacts:
     base: dict[str, Any] = {
         "directory": "/store/containers/c1",
+        "mark": "/store/containers/c1/containerenv",
         "hostname": "c1",
         "id_map": RANGE,
         "account": ROOT,
@@ -153,3 +154,23 @@ def test_inheritable_and_ambient_capabilities_are_empty() -> None:
     """CVE-2022-27649, CVE-2022-29162."""
     config, _ = make_config(ContainerOptions("img"), IMAGE, facts())
     assert config.process.capabilities.inheritable == config.process.capabilities.ambient == 0
+
+
+def test_a_container_can_be_told_from_a_host() -> None:
+    """/.dockerenv, /run/.containerenv and $container, as the image and the user allow; a step of a build has none."""
+    made, _ = make_config(ContainerOptions("img"), IMAGE, facts())
+    assert {"/.dockerenv", "/run/.containerenv"} < {mount.target for mount in made.mounts}
+    assert made.process.env[-1] == "container=oci"
+    own, _ = make_config(ContainerOptions("img"), IMAGE._replace(env=("container=mine",)), facts())
+    assert [entry for entry in own.process.env if entry.startswith("container=")] == ["container=mine"]
+    covering = (ResolvedMount("bind", "/h", "/run", ("rbind",)), ResolvedMount("bind", "/h", "/.dockerenv", ("rbind",)))
+    covered, _ = make_config(ContainerOptions("img"), IMAGE, facts(mounts=covering))
+    assert [m.target for m in covered.mounts if "env" in m.target] == ["/.dockerenv"]
+    step, _ = make_config(ContainerOptions("img"), IMAGE, facts(mark=""))
+    assert not {"/.dockerenv", "/run/.containerenv"} & {mount.target for mount in step.mounts}
+    assert not any(entry.startswith("container=") for entry in step.process.env)
+
+
+def test_what_is_without_selinux_needs_no_warning() -> None:
+    """No label is ever set, which is what label=disable asks for: editors and devcontainers pass it everywhere."""
+    assert make_config(ContainerOptions("img", security_opt=("label=disable",)), IMAGE, facts())[1] == []

@@ -342,3 +342,22 @@ def test_inspect_has_ports_as_docker_has_them(busybox: Runner) -> None:
         assert ports["82/tcp"] is None and int(ports["80/tcp"][0]["HostPort"]) > 0
     finally:
         busybox("rm", "-f", "ports")
+
+
+def test_programs_find_out_that_they_are_in_a_container(busybox: Runner) -> None:
+    """What systemd-detect-virt, is-docker, apt and toolbox look at; no part of `diff`."""
+    script = "test -f /.dockerenv && test -f /run/.containerenv && echo $container; cat /run/.containerenv"
+    shown = busybox("run", "--name", "marked", NONE, "busybox", "sh", "-c", script).stdout
+    assert shown == "oci\n"
+    assert busybox("diff", "marked").stdout == ""
+    busybox("rm", "marked")
+    shown = busybox(
+        "run", "--rm", "--name", "marked", NONE, "--privileged", "busybox", "cat", "/run/.containerenv"
+    ).stdout
+    assert 'name="marked"\n' in shown and 'image="busybox"\n' in shown and "rootless=1\n" in shown
+
+
+def test_selinux_s_flags_are_silent_where_there_is_none(busybox: Runner, tmp_path: Path) -> None:
+    require(not os.path.exists("/sys/fs/selinux/enforce"), "this host has SELinux")
+    flags = ("-v", f"{tmp_path}:/a:Z", "-v", f"{tmp_path}:/b:z,ro", "--security-opt", "label=disable")
+    assert busybox("run", "--rm", NONE, *flags, "busybox", "true").stderr == ""
