@@ -42,6 +42,11 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def can_draw(stream: TextIO | None) -> bool:
+    """True when `stream` is a terminal that can move its cursor; editors and logs say in TERM that theirs cannot."""
+    return is_terminal(stream) and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
 def colored(text: str, color: str, stream: TextIO) -> str:
     """`text` in `color` (see _COLORS) where `stream` is a terminal that wants it (see no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal(stream):
@@ -86,6 +91,11 @@ def warn(message: str) -> None:
 def debug(message: str) -> None:
     """Print one line `debug: …` on stderr; `message` may come from outside, and is escaped."""
     _stderr_line(f"{colored('debug:', 'cyan', sys.stderr)} {escape(message)}")
+
+
+def note(message: str) -> None:
+    """Print one line to stderr that is neither a result nor a warning."""
+    _stderr_line(escape(message))
 
 
 def error(message: str) -> None:

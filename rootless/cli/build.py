@@ -177,8 +177,10 @@ def build(session: Session, /, context: str, quiet: bool, progress: str, **flags
             output.warn(f"{e.message}")
             enter_state(session.engine, e.before)
         raise
-    if kind == "quiet" and result.image_id:
-        output.line(result.image_id)
+    if result.image_id:
+        if kind == "quiet":
+            output.line(result.image_id)
+        display.show_result(result.image_id)
     return 0
 
 

@@ -41,6 +41,9 @@ class Display:
     def show_failure(self) -> None:
         """Show output of the step that failed where the display has not shown all of it."""
 
+    def show_result(self, image_id: str) -> None:
+        """Show which image was built, where the display has not shown it. It is closed already."""
+
     def close(self) -> None:
         """Leave the terminal to others: the build is over."""
 
@@ -190,6 +193,10 @@ class Live(Display):
             for line in self._failed.tail:
                 self._console.out(f" > {line}", highlight=False)
 
+    def show_result(self, image_id: str) -> None:
+        """Print the image's id, which is the only way to the image where it got no name."""
+        self._console.out(f" => writing image {image_id}", highlight=False)
+
     def _line(self, step: _Shown) -> RichText:
         from rich.text import Text
 
@@ -217,8 +224,8 @@ class Live(Display):
 def make_display(kind: str, stream: TextIO) -> Display:
     """The display of that kind: auto (a picture on a terminal, else lines), plain, tty, rawjson or quiet."""
     if kind == "auto":
-        kind = "tty" if output.is_terminal(stream) else "plain"
-    if kind == "tty":
+        kind = "tty" if output.can_draw(stream) else "plain"
+    if kind == "tty" and (output.can_draw(stream) or not output.is_terminal(stream)):
         return Live(stream)
     if kind == "rawjson":
         return RawJson(stream)

@@ -55,7 +55,7 @@ class PullProgress:
             self.close()
         if not event.id:
             self._line(event.status)
-        elif output.is_terminal(self.stream):
+        elif output.can_draw(self.stream):
             self._bar(event)
         elif event.status not in _MOVING and self._said.get(event.id) != event.status:
             self._said[event.id] = event.status

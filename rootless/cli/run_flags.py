@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import click
 
+from rootless import output
 from rootless.cli.declaration import Declared, complete_names, repeated_option, switch_option, value_option
 from rootless.network.modes import list_choices
 from rootless.records.container_options import ContainerOptions
@@ -199,6 +200,17 @@ def limit_options(function: Declared) -> Declared:
     for option in reversed(_LIMITS):
         function = option(function)
     return function
+
+
+def end_of_following(exit_code: int | None) -> int:
+    """The exit code of a command that has followed a process; for None, where the user left by the detach keys, 0.
+
+    Docker's words say so then: they stand on the line of the container's own prompt, which now looks like a shell's.
+    """
+    if exit_code is not None:
+        return exit_code
+    output.note("read escape sequence")
+    return 0
 
 
 def options_from_flags(flags: Mapping[str, object]) -> ContainerOptions:

@@ -48,7 +48,9 @@ def image_for(
     if pull not in ("always", "missing", "never", "newer"):
         raise UsageError(f"invalid pull policy '{pull}' (--pull)", hint="use always, missing or never")
     entry = None if pull in ("always", "newer") else find(engine, text)
+    missing = f"image '{text}'"
     if entry is not None and platform and pull == "missing" and not _fits(entry, platform):
+        missing = f"image '{text}' for platform '{platform}' (this one is for '{entry.config.platform}')"
         entry = None
     if entry is None:
         if pull == "never":
@@ -57,7 +59,7 @@ def image_for(
         if progress is not None and pull == "missing":
             from rootless.engine.image_types import PullEvent
 
-            progress(PullEvent("", f"Unable to find image '{text}' locally"))
+            progress(PullEvent("", f"Unable to find {missing} locally"))
         from rootless.engine.image_types import PullOptions
         from rootless.engine.transfer.pull import pull_image
 

@@ -24,6 +24,9 @@ def load_json(raw: bytes, what: str) -> Fields:
     try:
         document = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as e:
+        if raw.lstrip()[:1] == b"<":
+            hint = "is that the address of a registry? a proxy or a login page may answer in its place"
+            raise InvalidInput(f"{what} is a web page, not JSON", hint=hint) from e
         reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
         raise InvalidInput(f"{what} is not JSON: {reason[:200]}") from e
     if not isinstance(document, dict):

@@ -16,7 +16,7 @@ from rootless.cli.declaration import (
     switch_option,
     value_option,
 )
-from rootless.cli.run_flags import terminal_options
+from rootless.cli.run_flags import end_of_following, terminal_options
 from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ExecOptions
 from rootless.errors import UsageError
@@ -66,7 +66,7 @@ def start(
         if len(containers) > 1:
             raise UsageError("cannot attach to several containers at once", hint="give one, or leave -a and -i out")
         how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=not interactive)
-        return verbs.start_container(engine, containers[0], how, interactive=interactive).exit_code or 0
+        return end_of_following(verbs.start_container(engine, containers[0], how, interactive=interactive).exit_code)
     if len(containers) == 1:
         output.line(start_one(containers[0]))  # an error of one container ends with its own exit code, such as 127
         return 0
@@ -81,7 +81,7 @@ def start(
 def attach(session: Session, no_stdin: bool, detach_keys: str | None, sig_proxy: bool, container: str) -> int:
     """Follow a running container until it ends or the detach keys come."""
     how = AttachOptions(detach_keys=detach_keys, sig_proxy=sig_proxy, no_stdin=no_stdin)
-    return verbs.attach_container(session.engine, container, how).exit_code or 0
+    return end_of_following(verbs.attach_container(session.engine, container, how).exit_code)
 
 
 @command(
@@ -121,7 +121,8 @@ def exec_(
     # This process forks the one that enters the container, which could reach the interpreter's file from there
     restart_by_loader()
     options = ExecOptions(command, interactive, tty, detach, env, env_file, workdir, user, privileged, detach_keys)
-    return verbs.exec_in_container(session.engine, container, options).exit_code or 0
+    exit_code = verbs.exec_in_container(session.engine, container, options).exit_code
+    return 0 if detach else end_of_following(exit_code)
 
 
 @command(

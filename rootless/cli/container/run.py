@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rootless import output
 from rootless.cli.declaration import CommandRules, Session, command, pass_session, switch_option
-from rootless.cli.run_flags import container_options, options_from_flags, terminal_options
+from rootless.cli.run_flags import container_options, end_of_following, options_from_flags, terminal_options
 from rootless.engine import verbs
 from rootless.engine.types import AttachOptions
 
@@ -37,7 +37,8 @@ def run(
     outcome = verbs.run_container(session.engine, options_from_flags(flags), attach)
     if detach:
         output.line(outcome.container_id)
-    return outcome.exit_code or 0
+        return 0
+    return end_of_following(outcome.exit_code)
 
 
 @command(

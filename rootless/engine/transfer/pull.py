@@ -63,7 +63,14 @@ def pull_image(
         raise UsageError("--platform and --all-platforms do not go together")
     if options.policy not in POLICIES:
         raise UsageError(f"unknown pull policy '{options.policy}'", hint=f"use one of: {', '.join(POLICIES)}")
-    pulled = _by_policy(engine, text, options, progress or (lambda event: None))
+    try:
+        pulled = _by_policy(engine, text, options, progress or (lambda event: None))
+    except (RegistryError, ImageNotFound) as e:
+        local = find(engine, text) if options.platform else None
+        if local is None or _fits(local.config, parse_platform(options.platform or "")):
+            raise
+        here = f"the image '{text}' of the store is for platform '{local.config.platform}', not '{options.platform}'"
+        raise type(e)(f"{here}, and {e.message}", hint=e.hint) from e
     events.record_image(engine, "pull", text, text)
     return pulled
 

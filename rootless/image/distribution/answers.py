@@ -46,7 +46,7 @@ def error_text(response: BaseHTTPResponse) -> str:
         return "; ".join(filter(None, texts + details))[:500]
     except (InvalidInput, KeyError):
         text = raw.decode("utf-8", "replace").strip()
-        return "" if text.startswith("<") else text.partition("\n")[0][:200]
+        return "a web page" if text.startswith("<") else text.partition("\n")[0][:200]
 
 
 def after_colon(text: str) -> str:

@@ -103,6 +103,12 @@ class RegistrySession:
         response, url = self._exchange(method, self.url_of(path), headers or {}, None)
         if response.status in (200, 206, 404, 416):
             return response
+        if method == "HEAD":
+            # Its answer has no body (RFC 9110, 9.3.2), and so not the registry's words: that of a GET has
+            status = response.status
+            error_text(response)
+            response, url = self._exchange("GET", self.url_of(path), headers or {}, None)
+            response.status = status
         raise self.refusal(response, url)
 
     def send(
@@ -396,7 +402,8 @@ class RegistrySession:
             return AuthenticationError(f"registry '{host}' denies access{about}{text}")
         if status == 429:
             return RegistryError(f"registry '{host}' has too many requests from here{text}", hint="wait, or log in")
-        return RegistryError(f"registry '{host}' answers {status}{text}")
+        hint = "is that the address of a registry?" if status < 400 else None
+        return RegistryError(f"registry '{host}' answers {status}{text}", hint=hint)
 
     def _show_warnings(self, response: BaseHTTPResponse) -> None:
         """Pass on each Warning header (distribution-spec "Warnings") once; nothing is done about it."""

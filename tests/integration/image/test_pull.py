@@ -154,6 +154,20 @@ def test_platforms(rootless: Runner, fake: FakeRegistry) -> None:
     assert mismatch.returncode == 1 and "is for platform 'linux/arm64'" in mismatch.stderr
 
 
+def test_an_image_that_is_here_for_another_platform_is_named_when_its_registry_is_away(
+    rootless: Runner, fake: FakeRegistry
+) -> None:
+    """The error was only that the registry cannot be reached, as if the image were not here."""
+    fake.add("1", make_image(layer_tar({"a": b"1"})))
+    name = f"{fake.address}/one:1"
+    rootless("pull", "-q", name)
+    fake.close()
+    for command in (("pull", "--platform", "linux/arm64", name), ("create", "--platform", "linux/arm64", name, "x")):
+        failed = rootless(*command, check=False)
+        assert failed.returncode and "is for platform 'linux/amd64', not 'linux/arm64'" in failed.stderr
+        assert "cannot reach" in failed.stderr
+
+
 def test_the_same_layer_twice_and_many_layers(rootless: Runner, fake: FakeRegistry) -> None:
     empty, other = layer_tar({}), layer_tar({"a": b"1"})
     fake.add("1", make_image(empty, other, empty, empty))

@@ -87,6 +87,26 @@ def test_a_closed_terminal_ends_the_client_and_not_the_container(
 
 
 @pytest.mark.once
+def test_who_leaves_by_the_detach_keys_is_told(busybox: Runner, shared_root: Path) -> None:
+    """Nothing was printed: the shell's prompt stood behind the container's, which looked alike."""
+    script = "echo ready; while read word; do echo got $word; done"
+    terminal = Terminal(shared_root, "run", "-it", "--name", "left", NONE, "busybox", "sh", "-c", script)
+    terminal.expect(b"ready")
+    os.write(terminal.master, b"\x10\x11")
+    terminal.expect(b"read escape sequence")
+    assert os.waitstatus_to_exitcode(os.waitpid(terminal.pid, 0)[1]) == 0
+    os.close(terminal.master)
+    terminal = Terminal(shared_root, "attach", "left")
+    os.write(terminal.master, b"one\r")
+    terminal.expect(b"got one")
+    os.write(terminal.master, b"\x10\x11")
+    terminal.expect(b"read escape sequence")
+    assert os.waitstatus_to_exitcode(os.waitpid(terminal.pid, 0)[1]) == 0
+    os.close(terminal.master)
+    busybox("rm", "-f", "left")
+
+
+@pytest.mark.once
 def test_output_that_cannot_be_written_is_an_error(busybox: Runner, shared_root: Path) -> None:
     say = ["busybox", "sh", "-c", "echo out; echo err >&2"]
     busybox("create", "--name", "c", NONE, *say)

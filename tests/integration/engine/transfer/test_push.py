@@ -325,3 +325,38 @@ def test_every_tag_of_a_repository(rl: Runner, registry: Registry) -> None:
         rl("tag", "small:1", f"{registry.address}/tags:{tag}")
     rl("push", "-q", "--all-tags", f"{registry.address}/tags")
     assert raw_manifest(f"{registry.address}/tags:a") == raw_manifest(f"{registry.address}/tags:b")
+
+
+@pytest.mark.once
+def test_what_a_registry_says_when_it_refuses_is_shown(rl: Runner, front: Front) -> None:
+    """A push begins with HEAD, whose answer has no body: the words were lost."""
+    words = b'{"errors": [{"code": "DENIED", "message": "the quota of project library is used up"}]}'
+
+    def refuse(handler: Handler) -> bool:
+        list(handler.pieces())
+        handler.answer(403, words, {"Content-Type": "application/json"})
+        return True
+
+    front.faults.append(lambda handler: "/library/" in handler.path and refuse(handler))
+    refused = rl("push", "small:1", f"{front.address}/library/busybox", check=False)
+    assert refused.returncode == 1 and "the quota of project library is used up" in refused.stderr
+
+
+@pytest.mark.once
+def test_a_web_page_in_the_place_of_a_registry_is_called_so(rl: Runner, front: Front) -> None:
+    """The message was "Expecting value: line 1 column 1"."""
+
+    def greet(handler: Handler) -> bool:
+        list(handler.pieces())
+        handler.answer(200, b"<!DOCTYPE html><html><title>Log in</title></html>", {"Content-Type": "text/html"})
+        return True
+
+    front.faults.append(greet)
+    for command in (
+        ("pull", f"{front.address}/library/busybox"),
+        ("push", "small:1", f"{front.address}/library/busybox"),
+        ("search", f"{front.address}/busybox"),
+    ):
+        failed = rl(*command, check=False)
+        assert failed.returncode and "a web page" in failed.stderr and "registry?" in failed.stderr
+        assert "Expecting" not in failed.stderr
