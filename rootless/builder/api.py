@@ -65,8 +65,21 @@ def _checked(options: BuildOptions) -> tuple[BuildOptions, list[Output]]:
     wanted = outputs.parse_outputs(options.output)
     if any(each.is_docker for each in wanted):
         options = options._replace(format="docker")
+    if len(inputs.platforms(options)) > 1:
+        _check_several(wanted)
     check_foreign(options)
     return options, wanted
+
+
+def _check_several(wanted: list[Output]) -> None:
+    """Raise UsageError for an --output that cannot hold the results for several platforms."""
+    for each in wanted:
+        if each.kind == "docker" and each.dest:
+            hint = "use type=oci"
+            raise UsageError("--output: a docker archive holds no images for several platforms", hint=hint)
+        if each.is_split is False:
+            hint = "leave platform-split away: each platform gets a directory"
+            raise UsageError("--output: the files of several platforms are not written over each other", hint=hint)
 
 
 def _solve(session: BuildSession, dockerfile: Dockerfile, platform: Platform, build_args: dict[str, str]) -> BuildState:
@@ -106,11 +119,6 @@ def _finish(
     archives = [each for each in wanted if each.kind in ("docker", "oci")]
     keeps = keeps or any(not each.dest for each in archives)
     trees = [each for each in wanted if each.kind in ("tar", "local")]
-    if len(built) > 1 and trees:
-        raise UsageError("several platforms cannot be written as one tree", hint="build one --platform at a time")
-    if len(built) > 1 and archives:
-        hint = "name it with --tag, then: rootless copy --all NAME oci-archive:FILE"
-        raise UsageError("several platforms cannot be written as one archive here", hint=hint)
     descriptor: Descriptor | None = None
     image_id = digest = ""
     if keeps or archives:
@@ -127,14 +135,16 @@ def _finish(
             step.log(f"naming to {name}")
         try:
             for archive in archives:
-                if archive.dest:
+                if archive.dest and len(built) > 1:
+                    outputs.write_index_archive(session, archive, digest, names)
+                elif archive.dest:
                     outputs.write_archive(session, archive, names or [image_id])
         finally:
             if lent is not None:
                 lent.give_back()
         step.done()
     for tree in trees:
-        outputs.write_tree(session, tree, built[0][1])
+        outputs.write_trees(session, tree, built)
     if options.cache_to:
         from rootless.builder.cache import cache_export
 

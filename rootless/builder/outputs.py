@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from rootless.builder.build_options import parse_fields, parse_truth
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from rootless.builder.session.build_session import BuildSession
     from rootless.builder.session.build_state import BuildState
+    from rootless.builder.worker.client import Worker
     from rootless.image.platform import Platform
     from rootless.storage.store.store import Store
 
@@ -35,7 +37,8 @@ class Output(NamedTuple):
     kind: one of the types but "registry", which is "image" with `push`; dest: a path, "" where the type has none, "-"
     for standard output; name: a further name of the image; compression: "none", "gzip" or "zstd" for the layers in an
     OCI archive or in the registry, None for what `push` and `save` choose; is_directory: an OCI layout and no archive;
-    is_docker: the manifest has docker's media types.
+    is_docker: the manifest has docker's media types; is_split: the files of each platform have a directory of their
+    own, None where that depends on the number of platforms.
     """
 
     kind: str
@@ -45,6 +48,7 @@ class Output(NamedTuple):
     compression: str | None = None
     is_directory: bool = False
     is_docker: bool = False
+    is_split: bool | None = None
 
 
 def parse_outputs(texts: Iterable[str]) -> list[Output]:
@@ -55,6 +59,7 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
             found.append(Output("tar", "-", "", False) if text == "-" else Output("local", text, "", False))
             continue
         known = {"type", "dest", "name", "push", "compression", "oci-mediatypes", "tar", "rewrite-timestamp"}
+        known.add("platform-split")
         fields = parse_fields(text, "--output", known)
         kind = fields.get("type", "")
         if kind not in _TYPES:
@@ -75,8 +80,13 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
         if "rewrite-timestamp" in fields and not parse_truth(fields, "rewrite-timestamp", "--output", default=True):
             hint = "leave SOURCE_DATE_EPOCH away to keep later times"
             raise UsageError("--output: rewrite-timestamp=false is not known here", hint=hint)
+        is_split = None
+        if "platform-split" in fields:
+            if kind not in ("local", "tar"):
+                raise UsageError(f"--output: platform-split is not for type={kind}", hint="it is for local and tar")
+            is_split = parse_truth(fields, "platform-split", "--output", default=True)
         kind = "image" if kind == "registry" else kind
-        found.append(Output(kind, dest, fields.get("name", ""), push, compression, is_directory, is_docker))
+        found.append(Output(kind, dest, fields.get("name", ""), push, compression, is_directory, is_docker, is_split))
     if sum(each.dest == "-" for each in found) > 1:
         raise UsageError("only one --output can go to standard output")
     if any(each.dest == "-" for each in found) and os.isatty(1):
@@ -218,18 +228,36 @@ def write_archive(session: BuildSession, output: Output, images: Sequence[str]) 
     verbs.save_images(session.engine, list(images), destination, options=SaveOptions(form, compression))
 
 
-def write_tree(session: BuildSession, output: Output, state: BuildState) -> None:
-    """Write the files of the image into the directory of `output`, or as a tar. Raises HostLimit, OSError."""
+def write_index_archive(session: BuildSession, output: Output, digest: str, names: Sequence[str]) -> None:
+    """Write the index `digest` with its images as an OCI archive or an OCI layout, as `output` asks.
+
+    names: those that it gets there. Raises HostLimit, UsageError.
+    """
+    is_layout = output.is_directory or os.path.isdir(output.dest)
+    destination: str | BinaryIO = sys.stdout.buffer if output.dest == "-" else output.dest
+    options = SaveOptions("oci-dir" if is_layout else "oci-archive", output.compression)
+    verbs.save_index(session.engine, digest, names, destination, options=options)
+
+
+def write_trees(session: BuildSession, output: Output, built: Sequence[tuple[Platform, BuildState]]) -> None:
+    """Write the files of the images into the directory of `output`, or as one tar. Raises HostLimit, OSError.
+
+    Where there are several, or platform-split=true asks for it, each is in a directory that is named after its
+    platform, as `linux_arm64`.
+    """
+    is_split = len(built) > 1 if output.is_split is None else output.is_split
+    trees = [(str(platform).replace("/", "_") if is_split else "", state) for platform, state in built]
     if output.kind == "local":
-        export_files(session, state, output.dest)
+        for name, state in trees:
+            export_files(session, state, f"{output.dest}/{name}" if name else output.dest)
         return
     if output.dest == "-":
         sys.stdout.flush()
-        export_tar(session, state, 1)
+        export_tar(session, trees, 1)
         return
     fd = os.open(output.dest, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        export_tar(session, state, fd)
+        export_tar(session, trees, fd)
     finally:
         os.close(fd)
 
@@ -274,10 +302,19 @@ def export_files(session: BuildSession, state: BuildState, directory: str) -> No
     session.on_worker(lambda worker: worker.call(job))
 
 
-def export_tar(session: BuildSession, state: BuildState, fd: int) -> None:
-    """Write the files of the image as a tar to `fd`, with the owners that they have in the image. Raises HostLimit."""
-    job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)))
-    session.on_worker(lambda worker: worker.call(job, [fd]))
+def export_tar(session: BuildSession, trees: Sequence[tuple[str, BuildState]], fd: int) -> None:
+    """Write the files of images as one tar to `fd`, with the owners that they have in the images. Raises HostLimit.
+
+    trees: (directory of the tar for the files, "" for none, and image).
+    """
+    for position, (prefix, state) in enumerate(trees, 1):
+        job = ExportJob(session.id_map, session.tree(session.lowerdirs(state)))
+        job.prefix, job.is_last = prefix, position == len(trees)
+        session.on_worker(partial(_call, job, fd))
+
+
+def _call(job: ExportJob, fd: int, worker: Worker) -> None:
+    worker.call(job, [fd])
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -58,6 +58,7 @@ MODULES = {
     "import_image": "transfer.import_tar",
     "load_images": "transfer.load",
     "save_images": "transfer.save",
+    "save_index": "transfer.save",
     "bootstrap_image": "transfer.bootstrap",
     "create_manifest": "transfer.manifests",
     "add_to_manifest": "transfer.manifests",
@@ -170,6 +171,7 @@ if TYPE_CHECKING:
     from rootless.engine.transfer.push import push_image as push_image
     from rootless.engine.transfer.push import repository_tags as repository_tags
     from rootless.engine.transfer.save import save_images as save_images
+    from rootless.engine.transfer.save import save_index as save_index
     from rootless.engine.transfer.search import list_registry_tags as list_registry_tags
     from rootless.engine.transfer.search import search_registry as search_registry
     from rootless.engine.upkeep.build_cache import build_cache_usage as build_cache_usage

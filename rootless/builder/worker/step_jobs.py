@@ -485,24 +485,38 @@ class SquashJob(QuietJob):
 
 
 class ExportJob(QuietJob):
-    """--output: write the files of `tree` into `directory`; where that is "", as a tar to the job's fd."""
+    """--output: write the files of `tree` into `directory`; where that is "", as a tar to the job's fd.
 
-    __slots__ = ("directory", "id_map", "tree")
+    prefix: a directory of the tar that holds all files, "" for none; is_last: the tar ends with this tree.
+    """
+
+    __slots__ = ("directory", "id_map", "is_last", "prefix", "tree")
     operation: ClassVar[str] = "export"
 
     def __init__(self, id_map: IdMap, tree: LayerTree, directory: str = "") -> None:
         self.id_map = id_map
         self.tree = tree
         self.directory = directory
+        self.prefix = ""
+        self.is_last = True
 
     def to_json(self) -> dict[str, object]:
         """The job as the payload of a message."""
-        return {"id_map": self.id_map.to_json(), "tree": self.tree.to_json(), "directory": self.directory}
+        return {
+            "id_map": self.id_map.to_json(),
+            "tree": self.tree.to_json(),
+            "directory": self.directory,
+            "prefix": self.prefix,
+            "is_last": self.is_last,
+        }
 
     @classmethod
     def from_json(cls, fields: Fields) -> ExportJob:
         """The reverse of `to_json`. Raises InvalidInput."""
-        return cls(_id_map(fields), LayerTree.from_json(fields.require_member("tree")), fields.text("directory"))
+        tree = LayerTree.from_json(fields.require_member("tree"))
+        job = cls(_id_map(fields), tree, fields.text("directory"))
+        job.prefix, job.is_last = fields.text("prefix"), fields.flag("is_last")
+        return job
 
 
 if TYPE_CHECKING:

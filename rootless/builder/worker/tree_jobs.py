@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import tarfile
@@ -10,6 +11,10 @@ from rootless.builder.worker.worker_session import MountedTree, own_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from _typeshed import ReadableBuffer
+
     from rootless.builder.context.context_files import FileNode
     from rootless.builder.worker.step_jobs import ExportJob, SquashJob, UnpackContextJob
     from rootless.builder.worker.worker_session import WorkerSession
@@ -88,13 +93,17 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
 
         own_mounts()
         source = tree.open()
-        with (
-            open(output, "wb", closefd=False) as out,
-            tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-        ):
+        with open(output, "wb", closefd=False) as out:
+            # Not in tarfile's mode for streams, which can write no tar without its end
+            archive = tarfile.TarFile(fileobj=_Counted(out), mode="w", format=tarfile.PAX_FORMAT)
             links: dict[tuple[int, int], str] = {}
+            prefix = f"{job.prefix}/" if job.prefix else ""
+            if prefix:
+                archive.addfile(_directory_member(job.prefix))
             for node in walk(source, "", skip_nothing):
-                _add_member(archive, node, links)
+                _add_member(archive, node, links, prefix)
+            if job.is_last:
+                archive.close()
         return b""
 
     try:
@@ -103,11 +112,39 @@ def export_tar(session: WorkerSession, job: ExportJob, output: int) -> None:
         tree.close()
 
 
-def _add_member(archive: tarfile.TarFile, node: FileNode, links: dict[tuple[int, int], str]) -> None:
-    """Add one entry. links: (device, inode) of files with several names → the name that was added first."""
+class _Counted(io.RawIOBase):
+    """A file that knows its position, as tarfile wants it, where the file is a pipe."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._position = 0
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        """Write all of `content`."""
+        size = self._file.write(content)
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        """The number of bytes that were written."""
+        return self._position
+
+
+def _directory_member(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = tarfile.DIRTYPE, 0o755
+    return member
+
+
+def _add_member(archive: tarfile.TarFile, node: FileNode, links: dict[tuple[int, int], str], prefix: str) -> None:
+    """Add one entry, whose name begins with `prefix`.
+
+    links: (device, inode) of files with several names → the name that was added first.
+    """
     from rootless.storage.owners import overrides
 
-    member = tarfile.TarInfo(node.path)
+    member = tarfile.TarInfo(prefix + node.path)
     status = node.status
     member.mode = status.st_mode & 0o7777
     member.uid, member.gid = status.st_uid, status.st_gid
@@ -125,8 +162,9 @@ def _add_member(archive: tarfile.TarFile, node: FileNode, links: dict[tuple[int,
     elif kind == stat.S_IFIFO:
         member.type = tarfile.FIFOTYPE
     elif kind == stat.S_IFREG:
-        first = links.setdefault((status.st_dev, status.st_ino), node.path) if status.st_nlink > 1 else node.path
-        if first != node.path:
+        name = member.name
+        first = links.setdefault((status.st_dev, status.st_ino), name) if status.st_nlink > 1 else name
+        if first != name:
             member.type = tarfile.LNKTYPE
             member.linkname = first
         else:

@@ -16,9 +16,9 @@ from rootless.errors import HostLimit, UsageError
 from rootless.host.full import full_error
 from rootless.image.compress import NAMES, Compressed, Compression, make_encoder, parse_compression
 from rootless.image.content import BlobContent
-from rootless.image.convert import format_of, in_form, layer_type, rebuild_manifest
+from rootless.image.convert import format_of, in_form, layer_type, rebuild_index, rebuild_manifest
 from rootless.image.docker_sink import DockerArchiveSink
-from rootless.image.manifest import Descriptor, ImageConfig, Manifest, PlannedLayer, parse_manifest, plan_layers
+from rootless.image.manifest import Descriptor, ImageConfig, Index, Manifest, PlannedLayer, parse_manifest, plan_layers
 from rootless.image.sink_files import ArchiveFile, ArchiveStream, ignore_progress
 from rootless.image.sinks import LayoutSink, Listing, OciArchiveSink, list_image
 
@@ -69,24 +69,56 @@ def save_images(
         images = _chosen(engine, names)
         if format == "docker-archive":
             _save_docker(engine, images, output, compression)
-        elif format == "oci-dir":
-            if not isinstance(output, str) or output == "-":
-                raise UsageError("an OCI layout needs the name of a directory", hint="give --output DIRECTORY")
-            converted, blobs = _exact(engine, images, compression)
-            with blobs:
-                _refuse_full(output)
-                _put(LayoutSink(output), converted, blobs.content)
         else:
             converted, blobs = _exact(engine, images, compression)
-            index = [
-                entry
-                for each in converted
-                for entry in list_image(each.manifest.raw, each.manifest.media_type, _listing(each))
-            ]
+            tops = [_Top(each.manifest.raw, each.manifest.media_type, _listing(each)) for each in converted]
             with blobs:
-                _put(OciArchiveSink(_output(engine, output), index), converted, blobs.content)
+                _put(_oci_sink(engine, output, format, tops), converted, blobs.content, tops)
     for name in names:
         events.record_image(engine, "save", name, name)
+
+
+def save_index(
+    engine: Engine, digest: str, names: Sequence[str], output: str | BinaryIO, *, options: SaveOptions
+) -> None:
+    """Write the index `digest` of the store, with all its images, as an OCI archive or an OCI layout.
+
+    names: full references that it gets there. Raises UsageError, NotFound (an image of the index is not here),
+    HostLimit, and DigestMismatch for a damaged layer.
+    """
+    if options.format not in ("oci-archive", "oci-dir"):
+        raise UsageError(f"an archive of the format '{options.format}' cannot hold images for several platforms")
+    compression = parse_compression(options.compression, options.level) if options.compression else None
+    with engine.store.using():
+        index = engine.store.index.document(digest)
+        assert isinstance(index, Index)
+        entries = [engine.store.index.load(child.digest) for child in index.manifests]
+        images = [SavedImage(entry.manifest, entry.config, ()) for entry in entries]
+        converted, blobs = _exact(engine, images, compression)
+        replaced = {
+            image.manifest.digest: new.manifest.descriptor for image, new in zip(images, converted, strict=True)
+        }
+        top = _Top(*rebuild_index(index, replaced, "oci"), Listing(tuple(names)))
+        with blobs:
+            _put(_oci_sink(engine, output, options.format, [top]), converted, blobs.content, [top])
+
+
+class _Top(NamedTuple):
+    """A manifest or an index that index.json lists."""
+
+    raw: bytes
+    media_type: str
+    listing: Listing
+
+
+def _oci_sink(engine: Engine, output: str | BinaryIO, format: str, tops: Sequence[_Top]) -> Sink:
+    """The OCI archive or the OCI layout at `output`. Raises UsageError for a place that cannot be one."""
+    if format == "oci-dir":
+        if not isinstance(output, str) or output == "-":
+            raise UsageError("an OCI layout needs the name of a directory", hint="give --output DIRECTORY")
+        _refuse_full(output)
+        return LayoutSink(output)
+    return OciArchiveSink(_output(engine, output), [entry for top in tops for entry in list_image(*top)])
 
 
 def _save_docker(
@@ -115,14 +147,21 @@ def _save_docker(
             sink.close()
 
 
-def _put(sink: Sink, images: Sequence[SavedImage], content: Callable[[Descriptor], BlobContent]) -> None:
-    """Put the images, one after the other, and finish."""
+def _put(
+    sink: Sink,
+    images: Sequence[SavedImage],
+    content: Callable[[Descriptor], BlobContent],
+    tops: Sequence[_Top],
+) -> None:
+    """Put the images, one after the other, then what index.json lists, and finish."""
     try:
         for image in images:
             for layer in image.manifest.layers:
                 sink.put_blob(content(layer), ignore_progress)
             sink.put_config(content(image.manifest.config))
-            sink.put_manifest(image.manifest.raw, image.manifest.media_type, listing=_listing(image))
+            sink.put_manifest(image.manifest.raw, image.manifest.media_type, listing=None)
+        for top in tops:
+            sink.put_manifest(top.raw, top.media_type, listing=top.listing)
         sink.finish()
     finally:
         sink.close()
