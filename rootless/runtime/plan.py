@@ -152,8 +152,9 @@ def _mount(entry: OciMount, own: set[str], facts: RootFacts) -> Operation:
     options = option_table.parse_mount_options(entry.options)
     fstype, source = entry.fstype, entry.source
     if options.bind or fstype == "bind":
-        if options.filesystem:
-            raise InvalidInput(f"mount '{destination}': unknown option '{options.filesystem[0]}' for a bind")
+        unknown = [word for word in options.filesystem if "=" not in word]
+        if unknown:
+            raise InvalidInput(f"mount '{destination}': unknown option '{unknown[0]}' for a bind")
         return Bind(os.path.join(facts.bundle, source), destination, options)
     if destination == "/proc" and fstype != "proc":
         raise InvalidInput("mount '/proc': only type proc or a bind of it can be there")

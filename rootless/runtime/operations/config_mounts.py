@@ -119,6 +119,10 @@ class Bind(MountOperation):
     def apply(self, context: RootContext) -> None:
         if self.options.copy_link and self._copy_link(context):
             return
+        if self.options.filesystem:
+            # as runc and crun do: mount(2) ignores for a bind what belongs to a file system
+            names = ",".join(self.options.filesystem)
+            context.warn(f"mount '{self.destination}': {names} has no effect on a bind")
         try:
             # Once: who can write above the source (a container that has that directory, perhaps) may put another file,
             # or a link to one, in its place between a look at it and the mount

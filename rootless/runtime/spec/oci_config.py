@@ -143,7 +143,9 @@ class OciNamespace:
     def from_json(cls, given: Properties) -> OciNamespace:
         """The namespace that `given` describes."""
         given.require("type")
-        return cls(given.choice("type", NAMESPACES), given.absolute_path("path"))
+        # an empty path is none, as a program in Go that does not leave it out means it, and as with runc and crun
+        path = given.absolute_path("path") if given.text("path") else ""
+        return cls(given.choice("type", NAMESPACES), path)
 
 
 class OciDevice:

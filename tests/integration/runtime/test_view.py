@@ -173,6 +173,12 @@ def test_mask_given_twice_is_mounted_once(bundle: Bundle) -> None:
     assert done.stdout == "3\n"
 
 
+def test_options_of_file_systems_are_a_warning_for_a_bind(bundle: Bundle, tmp_path: Path) -> None:
+    """As runtime-tools' validation has them; the kernel ignores them (mount(2))."""
+    bundle.mount(tmp_path, "/data", "mode=700", "size=1k")
+    assert "mount '/data': mode=700,size=1k has no effect on a bind" in bundle.run("true").stderr
+
+
 def test_missing_source_names_both_paths(bundle: Bundle) -> None:
     bundle.mount("/nonexistent/x", "/data")
     done = bundle.run("true", check=False)

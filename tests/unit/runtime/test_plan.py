@@ -117,8 +117,8 @@ def test_contradictions() -> None:
     config["mounts"][0]["type"] = "tmpfs"
     with pytest.raises(InvalidInput, match="/proc"):
         operations(config, facts())
-    config["mounts"] = [{"destination": "/x", "type": "bind", "source": "/y", "options": ["size=1"]}]
-    with pytest.raises(InvalidInput, match="unknown option 'size=1'"):
+    config["mounts"] = [{"destination": "/x", "type": "bind", "source": "/y", "options": ["size=1", "readonly"]}]
+    with pytest.raises(InvalidInput, match="unknown option 'readonly'"):
         operations(config, facts())
 
 

@@ -115,6 +115,12 @@ def test_unknown_properties_and_null_are_fine() -> None:
     OciConfig.from_json(config)
 
 
+def test_an_empty_path_of_a_namespace_is_none() -> None:
+    config = copy.deepcopy(GOOD)
+    config["linux"]["namespaces"].append({"type": "time", "path": ""})
+    assert OciConfig.from_json(config).linux.makes("time")
+
+
 def test_unlimited_rlimits() -> None:
     for value in (-1, (1 << 64) - 1):
         OciConfig.from_json(changed("process.rlimits", [{"type": "RLIMIT_CORE", "soft": value, "hard": value}]))
