@@ -89,7 +89,7 @@ def from_directory(session: BuildSession, context: Context, state: BuildState, s
     """A state of one layer, on top of `state`, with the files of a named context. Raises UsageError, InvalidInput."""
     from rootless.builder.steps.copy_step import Placement, place_files
     from rootless.builder.steps.taking import TakenSources
-    from rootless.builder.worker.step_jobs import TakenFiles
+    from rootless.builder.worker.file_jobs import TakenFiles
 
     taken = TakenSources()
     try:

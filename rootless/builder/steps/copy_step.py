@@ -12,7 +12,7 @@ from rootless.builder.session.build_session import StepResult
 from rootless.builder.session.build_state import step_key
 from rootless.builder.steps.config_steps import working_directory
 from rootless.builder.steps.taking import TakenSources, take_sources
-from rootless.builder.worker.step_jobs import CopyAnswer, CopyJob, DigestJob, NewDirectory
+from rootless.builder.worker.file_jobs import CopyAnswer, CopyJob, DigestJob, NewDirectory
 from rootless.errors import UsageError
 
 TYPE_CHECKING = False

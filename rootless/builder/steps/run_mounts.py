@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from rootless.builder.dockerfile.problems import DockerfileError
 from rootless.builder.session.build_state import BuildState
 from rootless.builder.worker.client import Worker
-from rootless.builder.worker.step_jobs import BoundPart, CopyJob, DigestJob, LayerTree, MountedSecret, TakenFiles
+from rootless.builder.worker.step_jobs import BoundPart, LayerTree, MountedSecret
 from rootless.errors import NotFound, UsageError
 
 TYPE_CHECKING = False
@@ -138,6 +138,8 @@ def digest_parts(session: BuildSession, instruction: Run, finder: Finder) -> dic
     for mount in instruction.mounts:
         source = finder(mount.from_) if _has_source(mount) and clean_path(mount.source or "") else None
         if isinstance(source, BuildState):
+            from rootless.builder.worker.file_jobs import DigestJob, TakenFiles
+
             files = TakenFiles(0, [mount.source or "/"], "/", wildcards=False)
             files.parents = True  # the owner and mode of the mounted directory itself are seen too
             job = DigestJob(session.id_map, [session.tree(session.lowerdirs(source))], [files])
@@ -339,6 +341,8 @@ class _Preparation:
 def _fill(session: BuildSession, source: BuildState | Context, path: str, data: str) -> None:
     """Fill the new cache directory `data` with a copy of what `source` has at `path`. Raises NotFound, HostLimit."""
     where = path or "root"
+    from rootless.builder.worker.file_jobs import CopyJob, TakenFiles
+
     job = CopyJob(data, session.id_map, [TakenFiles(0, [path or "/"], f"/{where}/", wildcards=False)])
     job.into = data
     fds = []

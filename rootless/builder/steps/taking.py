@@ -7,7 +7,7 @@ import os
 from rootless.builder.context.context_files import without_depth
 from rootless.builder.context.contexts import Context, is_git, is_url
 from rootless.builder.dockerfile.instructions import Add, Copy
-from rootless.builder.worker.step_jobs import InlineFile, TakenFiles
+from rootless.builder.worker.file_jobs import InlineFile, TakenFiles
 from rootless.errors import UsageError
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rootless.builder.session.build_session import StepRun
     from rootless.builder.session.build_state import BuildState
     from rootless.builder.steps.run_mounts import Finder
-    from rootless.builder.worker.step_jobs import Item
+    from rootless.builder.worker.file_jobs import Item
 
 
 class TakenSources:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 
-from rootless.builder.worker.step_jobs import CopyAnswer, InlineFile, NewDirectory
+from rootless.builder.worker.file_jobs import CopyAnswer, InlineFile, NewDirectory
 from rootless.builder.worker.worker_session import MountedTree, own_mounts
 from rootless.errors import InvalidInput
 from rootless.storage.worker_jobs import read_answer
@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rootless.builder.context.context_files import Match
     from rootless.builder.context.ignore import Exclusions
+    from rootless.builder.worker.file_jobs import CopyJob, DigestJob, TakenFiles
     from rootless.builder.worker.placing import Placer
-    from rootless.builder.worker.step_jobs import CopyJob, DigestJob, TakenFiles
     from rootless.builder.worker.worker_session import WorkerSession
 
 

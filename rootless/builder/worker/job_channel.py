@@ -21,8 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rootless.builder.worker.step_jobs import AnyJob
+    from rootless.builder.worker.file_jobs import FileJob
+    from rootless.builder.worker.step_jobs import StepJob
     from rootless.storage.worker_jobs import Job
+
+    AnyJob = StepJob | FileJob
 
 _HEAD = struct.Struct("!I")
 _FDS = 16  # the most descriptors of one message; the kernel closes those for which the receiver leaves no room
@@ -41,7 +44,12 @@ def receive_job(connection: socket.socket) -> tuple[AnyJob | None, list[int]]:
     message, fds = _receive(connection)
     if message is None:
         return None, fds
-    return read_job(Fields(message, "the worker's job"), STEP_JOB_READERS), fds
+    fields = Fields(message, "the worker's job")
+    if fields.text("operation") in STEP_JOB_READERS:
+        return read_job(fields, STEP_JOB_READERS), fds
+    from rootless.builder.worker.file_jobs import FILE_JOB_READERS
+
+    return read_job(fields, FILE_JOB_READERS), fds
 
 
 def send_answer(connection: socket.socket, answer: dict[str, object]) -> None:

@@ -19,7 +19,8 @@ from rootless.host.answer import error_to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rootless.builder.worker.step_jobs import AnyJob
+    from rootless.builder.worker.file_jobs import FileJob
+    from rootless.builder.worker.job_channel import AnyJob
 
 FD = 3
 
@@ -77,12 +78,8 @@ def _do(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, object
         from rootless.builder.worker import run_job
 
         return run_job.run(session, job, fds).to_json()
-    if isinstance(job, step_jobs.CopyJob | step_jobs.DigestJob):
-        from rootless.builder.worker import copy_job
-
-        if isinstance(job, step_jobs.CopyJob):
-            return copy_job.copy(session, job, fds).to_json()
-        return {"digest": copy_job.digest(session, job, fds)}
+    if not isinstance(job, step_jobs.UnpackContextJob | step_jobs.SquashJob | step_jobs.ExportJob):
+        return _do_files(session, job, fds)
     from rootless.builder.worker import tree_jobs
 
     if isinstance(job, step_jobs.UnpackContextJob):
@@ -94,6 +91,15 @@ def _do(session: WorkerSession, job: AnyJob, fds: list[int]) -> dict[str, object
     else:
         tree_jobs.export_tar(session, job, fds[0])
     return {}
+
+
+def _do_files(session: WorkerSession, job: FileJob, fds: list[int]) -> dict[str, object]:
+    from rootless.builder.worker import copy_job
+    from rootless.builder.worker.file_jobs import CopyJob
+
+    if isinstance(job, CopyJob):
+        return copy_job.copy(session, job, fds).to_json()
+    return {"digest": copy_job.digest(session, job, fds)}
 
 
 def _name() -> None:

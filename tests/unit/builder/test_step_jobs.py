@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rootless.builder.worker import job_channel
-from rootless.builder.worker.step_jobs import (
-    STEP_JOB_READERS,
-    BoundPart,
+from rootless.builder.worker.file_jobs import (
+    FILE_JOB_READERS,
     CopyAnswer,
     CopyJob,
     DigestJob,
-    ExportJob,
     InlineFile,
+    NewDirectory,
+    TakenFiles,
+)
+from rootless.builder.worker.step_jobs import (
+    STEP_JOB_READERS,
+    BoundPart,
+    ExportJob,
     LayerTree,
     MountedSecret,
-    NewDirectory,
     RunAnswer,
     RunJob,
     SquashJob,
     StepRoot,
-    TakenFiles,
     UnpackContextJob,
 )
 from rootless.errors import InvalidInput
@@ -35,7 +38,7 @@ from rootless.records.rootfs import RootfsPlan
 from rootless.storage.worker_jobs import read_answer, read_job
 
 if TYPE_CHECKING:
-    from rootless.builder.worker.step_jobs import AnyJob
+    from rootless.builder.worker.job_channel import AnyJob
 
 ID_MAP = single_map(0, 0, 1000, 1000)
 PLAN = RootfsPlan("overlay", "/step", ["/two", "/one"], volatile=True)
@@ -136,4 +139,4 @@ def test_a_wrong_value_is_named() -> None:
 )
 def test_a_message_that_is_no_job_is_invalid_input(message: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
-        read_job(Fields(message, "test"), STEP_JOB_READERS)
+        read_job(Fields(message, "test"), {**STEP_JOB_READERS, **FILE_JOB_READERS})
