@@ -44,10 +44,11 @@ class RootfsPlan:
     holds both; volatile: the changes need not survive a crash of the host. copied: where `upper` was filled with a copy
     of the layers, the change time in ns that its root had then: what is newer was changed by the container. program,
     site_packages: of a driver whose helper process is started later, by a process that does not look for them. owners:
-    the owners that the driver has to show in place of those on disk, None for these.
+    the owners that the driver has to show in place of those on disk, None for these. content: where `lowerdirs` are
+    views (storage.files.layer_views), the directory below which the content of their files is; "" where they are not.
     """
 
-    __slots__ = ("copied", "directory", "driver", "lowerdirs", "owners", "program", "site_packages", "upper",
+    __slots__ = ("content", "copied", "directory", "driver", "lowerdirs", "owners", "program", "site_packages", "upper",
                  "volatile", "work")  # fmt: skip
 
     def __init__(self, driver: str, directory: str, lowerdirs: Sequence[str], *, volatile: bool = False) -> None:
@@ -61,6 +62,7 @@ class RootfsPlan:
         self.program = ""
         self.site_packages: list[str] = []
         self.owners: ShownOwners | None = None
+        self.content = ""
 
     def to_json(self) -> dict[str, object]:
         """The plan as the JSON object "rootfs"; keys of one driver are there only where it sets them."""
@@ -77,6 +79,8 @@ class RootfsPlan:
             value["copied"] = self.copied
         if self.program:
             value |= {"program": self.program, "site_packages": self.site_packages}
+        if self.content:
+            value["content"] = self.content
         if self.owners is not None:
             value["owners"] = self.owners.to_json()
         return value
@@ -91,6 +95,7 @@ class RootfsPlan:
         plan.copied = fields.integer("copied", 0)
         plan.program = fields.text("program", "")
         plan.site_packages = fields.texts("site_packages")
+        plan.content = fields.text("content", "")
         owners = fields.member("owners")
         plan.owners = None if owners is None else ShownOwners.from_json(owners)
         return plan

@@ -130,7 +130,10 @@ def acquire(engine: Engine, planned: ContainerPlan, made: Made) -> None:
         from rootless.engine.plan.mount_sources import make_sources
 
         make_sources(engine, facts.mounts, made.volumes)
-    store.layers.lowerdirs(planned.record.layers, None if facts.rootfs.owners is not None else launch.id_map)
+    if facts.rootfs.content:
+        store.layers.make_view(planned.record.layers, launch.id_map)
+    else:
+        store.layers.lowerdirs(planned.record.layers, None if facts.rootfs.owners is not None else launch.id_map)
     for chain_ids in facts.mounts.images:
         store.layers.lowerdirs(chain_ids, launch.id_map)
     drivers.prepare_root(facts.rootfs, launch.id_map)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import NamedTuple
 
 from rootless.engine import events
 from rootless.engine.container import joins
@@ -147,40 +148,60 @@ def _rootfs(
     from rootless.storage.drivers.choice import choose_driver
 
     id_map, outer_map = maps
-    layers = engine.store.layers
+    store = engine.store
     name = options.storage_driver or engine.settings.storage_driver
-    driver = choose_driver(name, engine.store.containers.directory, id_map, engine.directories.cache)
-    owners = None
-    if id_map.key() != engine.store.id_map.key():
-        driver, owners = _with_owners(engine, (name, driver), chain_ids, id_map, outer_map or id_map)
-    lowerdirs = layers.planned_lowerdirs(chain_ids, id_map if owners is None else engine.store.id_map)
-    return drivers.plan_root(driver, directory, lowerdirs, volatile=options.rm, owners=owners)
+    driver = choose_driver(name, store.containers.directory, id_map, engine.directories.cache)
+    way = _Way(driver)
+    if id_map.key() != store.id_map.key():
+        way = _way_to_owners(engine, (name, driver), chain_ids, id_map, outer_map or id_map)
+    if way.views:
+        lowerdirs = [store.layers.planned_view(chain_ids, id_map)]
+    else:
+        lowerdirs = store.layers.planned_lowerdirs(chain_ids, id_map if way.owners is None else store.id_map)
+    planned = drivers.plan_root(way.driver, directory, lowerdirs, volatile=options.rm)
+    planned.owners, planned.content = way.owners, store.layers.directory if way.views else ""
+    return planned
 
 
-def _with_owners(
+class _Way(NamedTuple):
+    """How a container whose id map is not the layers' gets a root with its own owners. Without `owners` and `views`, by
+    copies of the layers. owners: those that the driver shows; views: whether a view of the image is mounted."""
+
+    driver: str
+    owners: ShownOwners | None = None
+    views: bool = False
+
+
+def _way_to_owners(
     engine: Engine, asked: tuple[str, str], chain_ids: tuple[str, ...], id_map: IdMap, mounted_in: IdMap
-) -> tuple[str, ShownOwners | None]:
-    """The driver for a container whose id map is not the layers', and the owners that it shows; None when copies of the
-    layers with other owners are made, or are there already.
+) -> _Way:
+    """The best way that this host has. asked: the name that the user gave, and the driver that was chosen for it.
 
-    asked: the name that the user gave, and the driver that was chosen for it. With "auto", a driver that shows other
-    owners takes the place of overlayfs for what is large: it costs some time at each access to a file, but a copy of
-    the layers costs seconds and their whole size on disk, for each id map anew.
+    What is small is copied, and copies that are there are used. A copy of a large image costs seconds and its whole
+    size on disk, for each id map anew. Views cost inodes alone, and are as fast as the layers. Where the kernel has
+    none, "auto" takes a driver that shows other owners, which costs some time at each access to a file.
     """
     from rootless.storage.drivers import all_drivers, find_driver
     from rootless.storage.drivers.choice import KeptAnswers
     from rootless.storage.drivers.shown_owners import between
+    from rootless.storage.drivers.view_trial import can_mount_views
 
-    store, (name, driver) = engine.store, asked
+    store, cache, (name, driver) = engine.store, engine.directories.cache, asked
     owners = between(store.id_map, id_map, mounted_in)
-    if owners is None or find_driver(driver).shows_owners:
-        return driver, owners
-    if name != "auto" or store.layers.bytes_to_copy(chain_ids, id_map) <= _CHEAP_COPY:
-        return driver, None
-    able = [each.name for each in all_drivers() if each.shows_owners]
-    answers = KeptAnswers(store.containers.directory, id_map, engine.directories.cache)
-    found = answers.first_working(able)
-    return (driver, None) if found is None else (found, owners)
+    if owners is None:
+        return _Way(driver)
+    if find_driver(driver).shows_owners:
+        return _Way(driver, owners)
+    if store.layers.bytes_to_copy(chain_ids, id_map) <= _CHEAP_COPY:
+        return _Way(driver)
+    if can_mount_views(driver, store.containers.directory, mounted_in, cache):
+        return _Way(driver, views=True)
+    if name == "auto":
+        able = [each.name for each in all_drivers() if each.shows_owners]
+        found = KeptAnswers(store.containers.directory, id_map, cache).first_working(able)
+        if found is not None:
+            return _Way(found, owners)
+    return _Way(driver)
 
 
 def _cgroup(engine: Engine, options: ContainerOptions) -> Delegation | None:

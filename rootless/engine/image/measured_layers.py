@@ -6,7 +6,6 @@ import json
 from typing import NamedTuple
 
 from rootless.errors import InvalidInput
-from rootless.image.digest import hex_of
 from rootless.paths import atomic_write
 from rootless.records.fields import Fields, parse_json
 from rootless.storage.layers import worker_client
@@ -32,7 +31,7 @@ def _noted(directory: str) -> int | None:
 
 
 class LayerSizes(NamedTuple):
-    """Bytes on disk: of layers by chain id, of their copies for other id maps by name (Layers.copies), and of other
+    """Bytes on disk: of layers by chain id, of their copies for other id maps by path (Layers.copies), and of other
     places by path."""
 
     layers: dict[str, int]
@@ -42,25 +41,27 @@ class LayerSizes(NamedTuple):
 
 def measure(store: Store, places: list[str]) -> LayerSizes:
     """The bytes on disk of each layer, of each copy of one, and of each of `places`. Raises HostLimit."""
+    layers = {store.layers.path(chain_id): chain_id for chain_id in store.layers.list()}
+    copies = store.layers.copies()
     sizes: dict[str, int] = {}
     unknown: list[str] = []
-    for name in (*(hex_of(chain) for chain in store.layers.list()), *store.layers.copies()):
-        noted = _noted(f"{store.layers.directory}/{name}")
-        sizes[name] = noted or 0
+    for directory in (*layers, *copies):
+        noted = _noted(directory)
+        sizes[directory] = noted or 0
         if noted is None:
-            unknown.append(name)
-    paths = [*(f"{store.layers.directory}/{name}" for name in unknown), *places]
+            unknown.append(directory)
+    paths = [*unknown, *places]
     found = worker_client.run_job(MeasureJob(paths), store.id_map).sizes if paths else []
-    for name, directory, (size, inodes, _) in zip(unknown, paths, found, strict=False):
-        sizes[name] = size
+    for directory, (size, inodes, _) in zip(unknown, found, strict=False):
+        sizes[directory] = size
         try:
             note = json.dumps({"bytes": size, "inodes": inodes}).encode()
             atomic_write(f"{directory}/{_NOTE}", note, durable=False)
         except OSError:
             continue  # The layer is being removed, or the disk is full: it is measured again the next time
     return LayerSizes(
-        {f"sha256:{name}": size for name, size in sizes.items() if len(name) == 64},
-        {name: size for name, size in sizes.items() if len(name) > 64},
+        {chain_id: sizes[directory] for directory, chain_id in layers.items()},
+        {directory: sizes[directory] for directory in copies},
         {path: size for path, (size, _, _) in zip(places, found[len(unknown) :], strict=True)},
     )
 

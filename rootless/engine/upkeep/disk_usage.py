@@ -66,7 +66,11 @@ def _copies(store: Store, sizes: dict[str, int]) -> tuple[CopyUsage, ...]:
         used = used_copies(store)
     except RootlessError:
         used = set(sizes)
-    return tuple(CopyUsage(f"sha256:{name[:64]}", name[65:], size, name in used) for name, size in sizes.items())
+    return tuple(
+        CopyUsage(f"sha256:{name[:64]}", name[65:], size, path in used)
+        for path, size in sizes.items()
+        for name in (os.path.basename(path),)
+    )
 
 
 def _leftovers(store: Store) -> list[str]:

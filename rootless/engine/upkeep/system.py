@@ -184,7 +184,7 @@ def prune_system(
     tell_quarantined(engine, garbage.quarantined)
     if garbage.busy:
         engine.warn("another command uses the store: what interrupted commands left behind stays for the next prune")
-    of_copies = sum(copies.get(name, 0) for name in garbage.copies)
+    of_copies = sum(copies.get(path, 0) for path in garbage.copies)
     freed = (containers.reclaimed, images.reclaimed, pruned.reclaimed, garbage.freed, of_copies)
     return PruneReport(
         containers=containers.containers,

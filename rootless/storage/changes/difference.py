@@ -15,6 +15,7 @@ from rootless.errors import InvalidInput
 from rootless.kernel.files import is_whiteout, lgetxattr
 from rootless.storage.changes.lowers import Lowers, resolve_in_union
 from rootless.storage.files.entry_attributes import CHUNK, DIRECTORY, READ, EntryAttributes, read_attributes
+from rootless.storage.files.layer_views import open_content
 from rootless.storage.files.tree_copy import OPAQUE_NAME, WHITEOUT
 from rootless.storage.tar.layer_rules import MAX_DEPTH
 
@@ -80,8 +81,8 @@ class Difference:
     nodes: the changes; dropped: paths in `upper` that are no change, what is in a directory before the directory.
     """
 
-    __slots__ = ("_ancestors", "_compare", "_copied", "_exclude", "_forced", "_fuse", "_has_lowers", "_linked",
-                 "_owner", "dropped", "nodes")  # fmt: skip
+    __slots__ = ("_ancestors", "_compare", "_content", "_copied", "_exclude", "_forced", "_fuse", "_has_lowers",
+                 "_linked", "_owner", "dropped", "nodes")  # fmt: skip
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Difference:
         self._copied = plan.copied
         self._owner = owner
         self._has_lowers = bool(plan.lowerdirs)
+        self._content = plan.content
         self._exclude: set[str] = set()
         self._ancestors: set[str] = set()
         self._forced: set[tuple[int, int]] = set()
@@ -288,10 +290,14 @@ class Difference:
                 mine, theirs = read_attributes(here), read_attributes(there)
                 if (mine.xattrs, mine.override) != (theirs.xattrs, theirs.override):
                     return False
-                while (piece := os.read(here, CHUNK)) == os.read(there, CHUNK):
-                    if not piece:
-                        return True
-                return False
+                content = open_content(there, self._content)
+                try:
+                    while (piece := os.read(here, CHUNK)) == os.read(content, CHUNK):
+                        if not piece:
+                            return True
+                    return False
+                finally:
+                    os.close(content)
             finally:
                 os.close(there)
         finally:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rootless.host.probes.result import Probe
     from rootless.records.id_map import IdMap
-    from rootless.records.rootfs import RootfsPlan, ShownOwners
+    from rootless.records.rootfs import RootfsPlan
 
     class Mounter(Protocol):
         """Mounts one plan, once."""
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
         driver is for and what a user loses with it ("" for nothing); program, package: the program of the host that it
         needs and the Debian package that has it ("" for none); form: how its writable directory tells what a container
         has changed; shows_owners: whether it can show a container other owners of files than those on disk
-        (RootfsPlan.owners).
+        (RootfsPlan.owners); reads_views: whether it can mount views of layers (RootfsPlan.content), where the kernel
+        does too.
         """
 
         name: str
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         package: str
         form: ChangeForm
         shows_owners: bool
+        reads_views: bool
 
         def complete(self, plan: RootfsPlan) -> None:
             """Add what this driver needs to a plan that has layers and `upper`. Nothing is made. Raises HostLimit."""
@@ -133,25 +135,17 @@ def all_drivers() -> list[Driver]:
     return sorted(map(find_driver, driver_names()), key=lambda driver: driver.rank)
 
 
-def plan_root(
-    driver: str,
-    container_dir: str,
-    lowerdirs: Sequence[str],
-    *,
-    volatile: bool = False,
-    owners: ShownOwners | None = None,
-) -> RootfsPlan:
+def plan_root(driver: str, container_dir: str, lowerdirs: Sequence[str], *, volatile: bool = False) -> RootfsPlan:
     """What is to be mounted for a container. Nothing is made.
 
     driver: the name that `choice.choose_driver` gave; lowerdirs: the layers' trees, topmost first (Layers.lowerdirs);
-    volatile: whether the container's changes may be lost when the host crashes (`--rm`); owners: those to show in place
-    of those on disk, for a driver that `shows_owners`. Raises HostLimit.
+    volatile: whether the container's changes may be lost when the host crashes (`--rm`). Where the container
+    sees other owners than those of the layers, the caller sets `owners` or `content` of the plan. Raises HostLimit.
     """
     from rootless.records.rootfs import RootfsPlan
     from rootless.storage.drivers.writable import empty_layer
 
     planned = RootfsPlan(driver, container_dir, lowerdirs or [empty_layer(container_dir)], volatile=volatile)
-    planned.owners = owners
     find_driver(driver).complete(planned)
     return planned
 

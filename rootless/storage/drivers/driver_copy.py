@@ -48,7 +48,7 @@ class CopyDriver:
     purpose = "a copy of the image for each container"
     loss = "creating a container copies its whole image, and where files cannot share blocks takes that much room"
     program = package = ""
-    shows_owners = False
+    shows_owners = reads_views = False
     form = ChangeForm(holds_whole_tree=True, has_named_whiteouts=True)
 
     def complete(self, plan: RootfsPlan) -> None:

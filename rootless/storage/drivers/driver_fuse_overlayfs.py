@@ -145,7 +145,7 @@ class FuseOverlayfsDriver:
     rank = 2
     purpose = "an overlay in user space"
     loss = "opening and removing many files takes longer"
-    shows_owners = True
+    shows_owners, reads_views = True, False
     form = ChangeForm(has_named_whiteouts=True, keeps_parent_times=False)
 
     def complete(self, plan: RootfsPlan) -> None:

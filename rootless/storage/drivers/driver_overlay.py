@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rootless.storage.drivers import Driver
 
 _ELSEWHERE = "set ROOTLESS_ROOT to a directory on a local ext4, xfs or btrfs filesystem"
+DATA_ONLY = "::"
+"""Before the path of a lower layer that has only the content of other layers' files, as in mount(2)'s option."""
 MAX_LAYERS = 500  # the kernel's OVL_MAX_STACK
 # The errors of fsconfig(2) for a key that the kernel does not know. The last two are those of a seccomp filter, as in
 # a container around this one.
@@ -43,14 +45,15 @@ class Overlay:
         if plan.volatile:
             _forget_incompatible(plan.work)
         try:
-            fd = overlay_fd(plan.lowerdirs, plan.upper, plan.work, volatile=plan.volatile)
+            lowerdirs = [*plan.lowerdirs, *([f"{DATA_ONLY}{plan.content}"] if plan.content else [])]
+            fd = overlay_fd(lowerdirs, plan.upper, plan.work, volatile=plan.volatile)
             if fd is not None:
                 try:
                     mounts.move_mount_to(fd, mounts.AT_FDCWD, target)
                 finally:
                     os.close(fd)
             else:
-                mount_by_page(plan.lowerdirs, plan.upper, plan.work, target, volatile=plan.volatile)
+                mount_by_page(lowerdirs, plan.upper, plan.work, target, volatile=plan.volatile)
             if os.statvfs(target).f_flag & os.ST_RDONLY and not os.statvfs(plan.upper).f_flag & os.ST_RDONLY:
                 # Where overlayfs has no room for its work directory it mounts read-only, and says so only in the
                 # kernel's log: everything that the container writes would fail, and nobody would know why.
@@ -87,7 +90,8 @@ def overlay_fd(lowerdirs: list[str], upper: str, work: str, *, volatile: bool) -
         try:
             mounts.fsconfig_string(fs, "source", "overlay")
             for directory in lowerdirs:
-                mounts.fsconfig_string(fs, "lowerdir+", directory)
+                key = "datadir+" if directory.startswith(DATA_ONLY) else "lowerdir+"
+                mounts.fsconfig_string(fs, key, directory.removeprefix(DATA_ONLY))
         except OSError as e:
             if e.errno in _UNKNOWN_KEY:
                 return None
@@ -126,12 +130,13 @@ def mount_by_page(lowerdirs: list[str], upper: str, work: str, target: str, *, v
         try:
             os.chdir(target)
             for position, directory in enumerate(lowerdirs):
-                os.symlink(directory, str(position))
+                os.symlink(directory.removeprefix(DATA_ONLY), str(position))
             os.symlink(upper, "u")
             os.symlink(work, "w")
         finally:
             mounts.umount(target, mounts.MNT_DETACH)
-        lower = ":".join(str(position) for position in range(len(lowerdirs)))
+        marks = (DATA_ONLY if directory.startswith(DATA_ONLY) else "" for directory in lowerdirs)
+        lower = ":".join(f"{mark[1:]}{position}" for position, mark in enumerate(marks))
         options = f"lowerdir={lower},upperdir=u,workdir=w,userxattr,index=off{',volatile' if volatile else ''}"
         mounts.mount("overlay", target, "overlay", 0, options)
     finally:
@@ -162,9 +167,9 @@ class OverlayDriver:
     rank = 1
     purpose = "the kernel's overlayfs"
     loss = program = package = ""
-    shows_owners = (
-        False  # overlayfs shows the owners on disk, and only the host's root may make idmapped layers of ext4
-    )
+    # Only root of the host may make an idmapped mount of ext4 or xfs, by which overlayfs could show other owners
+    shows_owners = False
+    reads_views = True
     form = ChangeForm()
 
     def complete(self, plan: RootfsPlan) -> None:

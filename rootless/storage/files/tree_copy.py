@@ -38,10 +38,11 @@ class Copier:
     owner: translates the (uid, gid) of a file into those of its copy, None to keep them; capability_root: the id, as
     this namespace sees it, of the root of the user namespace for which file capabilities are copied, 0 for this one;
     marks: whether the marks of overlay file systems (whiteouts, opaque directories) are copied.
-    lost: number of extended attributes that could not be set.
+    lost: number of extended attributes that could not be set; place: the directory that `copy_tree` is copying, "" or
+    with a slash at its end, relative to the top of the tree.
     """
 
-    __slots__ = ("_linked", "_owner", "_root", "lost", "marks")
+    __slots__ = ("_linked", "_owner", "_root", "lost", "marks", "place")
 
     def __init__(self, *, owner: Owner | None = None, capability_root: int = 0, marks: bool = False) -> None:
         self._owner = owner
@@ -49,6 +50,7 @@ class Copier:
         self._linked: dict[tuple[int, int], tuple[int, str]] = {}
         self.marks = marks
         self.lost = 0
+        self.place = ""
 
     def entry(self, source: int, name: str, target: int, new_name: str, status: os.stat_result) -> None:
         """Copy `name`, which is no directory, from directory `source` as `new_name` into directory `target` (fds).
@@ -83,12 +85,16 @@ class Copier:
         try:
             write = os.open(new_name, _NEW, 0o600, dir_fd=target)
             try:
-                copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
+                self.content(read, write, name, status)
                 self.attributes(read, write, status)
             finally:
                 os.close(write)
         finally:
             os.close(read)
+
+    def content(self, read: int, write: int, name: str, status: os.stat_result) -> None:
+        """Copy the content of an open file, which has `status` and is called `name` in its directory, to another."""
+        copy_content(read, write, status.st_size, sparse=status.st_blocks * 512 < status.st_size)
 
     def attributes(self, read: int, write: int, status: os.stat_result) -> None:
         """Give the open file or directory `write` the owner, mode, extended attributes and times of `read`."""
@@ -212,6 +218,7 @@ def _copy(source: int, target: int, copier: Copier, base: int, prefix: str) -> N
         for name in os.listdir(target):
             remove_entry(target, name)
     directories = []
+    copier.place = prefix
     with os.scandir(source) as entries:
         for entry in entries:
             name = entry.name

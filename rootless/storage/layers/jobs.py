@@ -156,6 +156,40 @@ class RemapJob:
         return LostAttributes.from_json(fields)
 
 
+class ViewJob:
+    """Make one view (storage.files.layer_views) of the layers `layers`, the bottom one first, in the empty directory
+    `target`, with owners by `other_map`. A layer is named by its directory in the directory `data`, which is the view's
+    data-only layer, and its tree, with owners by the default map, is `diff` in it."""
+
+    __slots__ = ("data", "layers", "other_map", "target")
+    operation: ClassVar[str] = "view"
+
+    def __init__(self, data: str, layers: Sequence[str], target: str, other_map: IdMap) -> None:
+        self.data = data
+        self.layers = list(layers)
+        self.target = target
+        self.other_map = other_map
+
+    def to_json(self) -> Json:
+        """The job as JSON values."""
+        return {
+            "data": self.data,
+            "layers": self.layers,
+            "target": self.target,
+            "other_map": self.other_map.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> ViewJob:
+        """The reverse of `to_json`."""
+        other_map = IdMap.from_fields(fields.require_member("other_map"))
+        return cls(fields.text("data"), fields.texts("layers"), fields.text("target"), other_map)
+
+    def read_answer(self, fields: Fields) -> LostAttributes:
+        """What the view could not keep."""
+        return LostAttributes.from_json(fields)
+
+
 class DeleteJob(QuietJob):
     """Delete the tree `target`, whoever its files belong to."""
 
@@ -426,6 +460,7 @@ if TYPE_CHECKING:
         UnpackJob
         | FinishJob
         | RemapJob
+        | ViewJob
         | DeleteJob
         | RebuildJob
         | VerifyJob
@@ -441,6 +476,7 @@ LAYER_JOB_READERS: dict[str, Callable[[Fields], LayerJob]] = {
         UnpackJob,
         FinishJob,
         RemapJob,
+        ViewJob,
         DeleteJob,
         RebuildJob,
         VerifyJob,

@@ -2,6 +2,7 @@
 
     layers/<chain>/{diff/, layer.json, recipe.zst}   the tree, with owners by the user's default id map, and its recipe
     layers/<chain>+<map key>/{diff/, layer.json}     the same tree with owners by another id map
+    views/<chain>+<map key>/{diff/, layer.json}      a layer with all below it as one view, for another id map
 
 A layer is complete when its directory has its final name. Layers of one image may be unpacked in parallel. What needs
 the layers below (hard links to their files, directories that the archive only implies) is done at the end, when they
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rootless.image.decompress import ByteSource
     from rootless.records.id_map import IdMap
     from rootless.records.rootfs import RootfsPlan
-    from rootless.storage.layers.layer_record import LayerRecord
+    from rootless.storage.layers.layer_record import LayerRecord, LostAttributes
     from rootless.storage.worker_jobs import Job
 
     _Answer = TypeVar("_Answer")
@@ -74,12 +75,15 @@ class Layers:
     default_map: returns the user's default id map. It costs a look at the host, so it is called only when needed.
     """
 
-    __slots__ = ("_default_map", "_root", "directory")
+    __slots__ = ("_default_map", "_root", "_views", "directory")
 
     def __init__(self, root: str, default_map: Callable[[], IdMap]) -> None:
         self._root = root
         self._default_map = default_map
         self.directory = f"{root}/layers"
+        # Not below `directory`, which is the data-only layer of a mount of views: overlayfs refuses layers of which one
+        # is below another (ELOOP)
+        self._views = f"{root}/views"
 
     def has(self, chain_id: str) -> bool:
         """Whether the layer is unpacked."""
@@ -101,9 +105,13 @@ class Layers:
         return [f"sha256:{name}" for name in os.listdir(self.directory) if len(name) == 64]
 
     def copies(self) -> Names:
-        """Names in `directory` of the copies of layers for other id maps: LAYER+MAP, where LAYER is the name of the
-        layer whose copy it is."""
-        return [name for name in os.listdir(self.directory) if len(name) > 64 and name[64] == "+"]
+        """The paths of the copies and views of layers for other id maps. Their names are LAYER+MAP, where LAYER is the
+        name of the layer (64 digits)."""
+        names = [f"{self.directory}/{name}" for name in os.listdir(self.directory) if name[64:65] == "+"]
+        try:
+            return names + [f"{self._views}/{name}" for name in os.listdir(self._views)]
+        except FileNotFoundError:
+            return names  # no view was made yet
 
     def unpack(self, chain_id: str, archive: LayerArchive) -> None:
         """Unpack one layer. The archive's stream is always read to its end, even when the layer is here already.
@@ -166,7 +174,7 @@ class Layers:
     def top_of(self, plan: RootfsPlan) -> str | None:
         """The chain id of the topmost layer of a driver's plan; None when it has none."""
         directory = os.path.dirname(plan.lowerdirs[0])
-        if os.path.dirname(directory) != self.directory:
+        if os.path.dirname(directory) not in (self.directory, self._views):
             return None  # an image without layers: the driver made an empty directory
         return f"sha256:{os.path.basename(directory).partition('+')[0]}"
 
@@ -245,47 +253,69 @@ class Layers:
         For an id map other than the store's default, a copy with owners by that map is made at its first use (sharing
         blocks where the file system can) and kept. Raises NotFound when a layer is not unpacked, HostLimit.
         """
-        default = self._default_map()
-        suffix = "" if id_map is None or id_map.key() == default.key() else f"+{id_map.key()}"
+        other = None if id_map is None or id_map.key() == self._default_map().key() else id_map
         directories = []
         for chain_id in chain_ids:
-            plain = self.path(chain_id)
-            if suffix and not os.path.exists(f"{plain}{suffix}"):
-                assert id_map is not None
-                self._remap(chain_id, f"{plain}{suffix}", id_map)
-            elif not os.path.exists(plain):
+            path = self._path_for(chain_id, other)
+            if other is not None and not os.path.exists(path):
+                self._remap(chain_id, path, other)
+            elif not os.path.exists(path):
                 raise NotFound(f"layer '{chain_id}' is not unpacked", hint="pull the image again")
-            directories.append(f"{plain}{suffix}/diff")
+            directories.append(f"{path}/diff")
         directories.reverse()
         return directories
 
     def planned_lowerdirs(self, chain_ids: Sequence[str], id_map: IdMap) -> Names:
         """What `lowerdirs` will return, without making copies for the id map. Raises NotFound."""
-        suffix = "" if id_map.key() == self._default_map().key() else f"+{id_map.key()}"
+        other = None if id_map.key() == self._default_map().key() else id_map
         self.lowerdirs(chain_ids)
-        return [f"{self.path(chain_id)}{suffix}/diff" for chain_id in reversed(chain_ids)]
+        return [f"{self._path_for(chain_id, other)}/diff" for chain_id in reversed(chain_ids)]
+
+    def _path_for(self, chain_id: str, id_map: IdMap | None) -> str:
+        """Where the layer lies, or its copy for an id map other than the default one."""
+        return self.path(chain_id) if id_map is None else f"{self.path(chain_id)}+{id_map.key()}"
+
+    def planned_view(self, chain_ids: Sequence[str], id_map: IdMap) -> str:
+        """The tree of the view that `make_view` makes. Raises NotFound when a layer is not unpacked."""
+        self.lowerdirs(chain_ids)
+        return f"{self._views}/{hex_of(chain_ids[-1])}+{id_map.key()}/diff"
+
+    def make_view(self, chain_ids: Sequence[str], id_map: IdMap) -> None:
+        """Make one view of an image's layers (bottom first), with owners by `id_map`, if it is not there yet.
+
+        Its files have their content below `directory` (storage.files.layer_views). Raises NotFound, HostLimit.
+        """
+        from rootless.storage.layers.jobs import ViewJob
+
+        final = os.path.dirname(self.planned_view(chain_ids, id_map))
+        with self._lock(chain_ids[-1]):
+            if os.path.exists(final):
+                return
+            record = self.record(chain_ids[-1])
+            ensure_private(self._views)
+            temporary = self._make()
+            job = ViewJob(self.directory, [hex_of(each) for each in chain_ids], f"{temporary}/diff", id_map)
+            self._make_other(record, job, temporary, final, id_map)
 
     def bytes_to_copy(self, chain_ids: Sequence[str], id_map: IdMap) -> int:
         """The bytes of files in the layers that have no copy for `id_map` yet. Raises NotFound, InvalidInput."""
-        missing = [each for each in chain_ids if not os.path.exists(f"{self.path(each)}+{id_map.key()}")]
+        missing = [each for each in chain_ids if not os.path.exists(self._path_for(each, id_map))]
         return sum(self.size(each) for each in missing)
 
     def remove(self, chain_id: str) -> None:
-        """Remove the layer and its copies for other id maps; harmless when it is not here."""
+        """Remove the layer, its copies and its views for other id maps; harmless when it is not here."""
         name = hex_of(chain_id)
-        for found in os.listdir(self.directory):
-            if found == name or found.startswith(f"{name}+"):
-                self._remove(found)
+        for copy in self.copies():
+            if os.path.basename(copy).startswith(name):
+                self.remove_copy(copy)
+        self.remove_copy(self.path(chain_id))
 
-    def remove_copy(self, name: str) -> None:
+    def remove_copy(self, path: str) -> None:
         """Remove one of `copies`; harmless when it is not here."""
-        self._remove(name)
-
-    def _remove(self, name: str) -> None:
         from rootless.storage.files.removal import remove_tree
 
-        # Renamed away first: a half removed tree under its own name would count as a whole one
-        remove_tree(f"{self.directory}/{name}", self._default_map())
+        # It is renamed away first: a half removed tree under its own name would count as a whole one
+        remove_tree(path, self._default_map())
 
     def path(self, chain_id: str) -> str:
         """Where the layer lies or would lie."""
@@ -336,13 +366,23 @@ class Layers:
                 return
             record = self.record(chain_id)
             temporary = self._make()
-            try:
-                record.content.lost = self._run(RemapJob(f"{self.path(chain_id)}/diff", f"{temporary}/diff", id_map))
-                record.id_map = id_map.key()
-                self._publish(temporary, record, final)
-            except BaseException:
-                self._delete(temporary)
-                raise
+            job = RemapJob(f"{self.path(chain_id)}/diff", f"{temporary}/diff", id_map)
+            self._make_other(record, job, temporary, final, id_map)
+
+    def _make_other(
+        self, record: LayerRecord, job: Job[LostAttributes], temporary: str, final: str, id_map: IdMap
+    ) -> None:
+        """Let a worker fill the directory `temporary` with a tree for `id_map`, and give it the name `final`.
+
+        record: that of the layer whose copy or view it is.
+        """
+        try:
+            record.content.lost = self._run(job)
+            record.id_map = id_map.key()
+            self._publish(temporary, record, final)
+        except BaseException:
+            self._delete(temporary)
+            raise
 
     def _lowers(self, chain_id: str) -> Names:
         """The trees of `chain_id` and of all layers below it, topmost first; waits for those being unpacked."""

@@ -16,7 +16,8 @@ from rootless.storage.changes.difference import GONE, Difference
 from rootless.storage.changes.lowers import Lowers, resolve_in_union
 from rootless.storage.drivers import ChangeForm, find_driver
 from rootless.storage.files.entry_attributes import DIRECTORY
-from rootless.storage.files.tree_copy import WHITEOUT, Copier, copy_tree
+from rootless.storage.files.layer_views import SolidCopier
+from rootless.storage.files.tree_copy import WHITEOUT, copy_tree
 from rootless.storage.layers.jobs import ChangeList
 from rootless.storage.layers.layer_record import LayerContent
 from rootless.storage.owners import overrides
@@ -93,7 +94,7 @@ def _flatten(plan: RootfsPlan, layer: str) -> RootfsPlan:
     is_whole = find_driver(plan.driver).form.holds_whole_tree
     for directory in (plan.upper,) if is_whole else (*reversed(plan.lowerdirs), plan.upper):
         source = os.open(directory, DIRECTORY)
-        copy_tree(source, target, Copier(), flat)
+        copy_tree(source, target, SolidCopier(plan.content), flat)
         os.close(source)
     os.close(target)
     whole = RootfsPlan("", layer, [])

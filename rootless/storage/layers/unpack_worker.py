@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rootless.storage.files.tree_copy import Owner
     from rootless.storage.worker_jobs import Answer
 
 
@@ -80,6 +81,8 @@ def _do(job: jobs.LayerJob, id_map: IdMap) -> Answer:
             return _finish(job, id_map)
         case jobs.RemapJob():
             return _remap(job, id_map)
+        case jobs.ViewJob():
+            return _view(job, id_map)
         case jobs.DeleteJob():
             return _delete(job, id_map)
         case jobs.RebuildJob():
@@ -170,8 +173,38 @@ def _finish(job: jobs.FinishJob, id_map: IdMap) -> NoAnswer:
 def _remap(job: jobs.RemapJob, id_map: IdMap) -> LostAttributes:
     from rootless.storage.files.tree_copy import PATH_DIRECTORY, Copier, copy_tree
 
-    other = job.other_map
     _enter(id_map)
+    owner = _owners(job.other_map, id_map)
+    copier = Copier(owner=owner, capability_root=owner(0, 0)[0], marks=True)
+    os.umask(0)
+    source, target = os.open(job.source, PATH_DIRECTORY), os.open(job.target, PATH_DIRECTORY)
+    copy_tree(source, target, copier, job.target)
+    syncfs(target)
+    return LostAttributes(xattrs=copier.lost)
+
+
+def _view(job: jobs.ViewJob, id_map: IdMap) -> LostAttributes:
+    from rootless.storage.files.layer_views import ViewCopier
+    from rootless.storage.files.tree_copy import PATH_DIRECTORY, copy_tree
+
+    _enter(id_map)
+    owner = _owners(job.other_map, id_map)
+    os.umask(0)
+    lost = 0
+    target = os.open(job.target, PATH_DIRECTORY)
+    for layer in job.layers:
+        source = os.open(f"{job.data}/{layer}/diff", PATH_DIRECTORY)
+        copier = ViewCopier(f"/{layer}/diff", owner=owner, capability_root=owner(0, 0)[0])
+        copy_tree(source, target, copier, job.target)
+        os.close(source)
+        lost += copier.lost
+    syncfs(target)
+    return LostAttributes(xattrs=lost)
+
+
+def _owners(other: IdMap, id_map: IdMap) -> Owner:
+    """A function from a file's owner in an image to the ids, as a namespace of `id_map` sees them, by which a container
+    of the map `other` sees that owner."""
 
     def translate(uid: int, gid: int) -> tuple[int, int]:
         return (
@@ -179,12 +212,7 @@ def _remap(job: jobs.RemapJob, id_map: IdMap) -> LostAttributes:
             _through(other.to_host_gid(gid), other.to_host_gid(other.first_gid()), id_map.to_container_gid),
         )
 
-    copier = Copier(owner=translate, capability_root=translate(0, 0)[0], marks=True)
-    os.umask(0)
-    source, target = os.open(job.source, PATH_DIRECTORY), os.open(job.target, PATH_DIRECTORY)
-    copy_tree(source, target, copier, job.target)
-    syncfs(target)
-    return LostAttributes(xattrs=copier.lost)
+    return translate
 
 
 def _through(host: int | None, fallback: int | None, inward: Callable[[int], int | None]) -> int:

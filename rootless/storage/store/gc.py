@@ -22,6 +22,8 @@ from rootless.storage.tar.recipe import find_recipe as find_recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rootless.storage.store.store import Store
 
     Paths = list[str]
@@ -34,7 +36,7 @@ CONTAINER_PREFIX = "container-"  # containers in `quarantine` have their id behi
 class Collected:
     """What one collection has found.
 
-    containers: ids; copies: names of layers' copies for other id maps (Layers.copies); temporaries: paths; freed: bytes
+    containers: ids; copies: paths of layers' copies for other id maps (Layers.copies); temporaries: paths; freed: bytes
     of blobs and layers; busy: whether another process was using the store, so that nothing was done; quarantined: ids
     of containers that have lost their name and cannot get it again, and that hold files which they have written.
     """
@@ -93,7 +95,7 @@ def collect_garbage(
 
 
 def used_copies(store: Store) -> set[str]:
-    """The names of the copies of layers (Layers.copies) that containers use, running or not.
+    """The paths of the copies of layers (Layers.copies) that containers use, running or not.
 
     Raises InvalidInput when a damaged record leaves unknown what a container uses.
     """
@@ -105,9 +107,9 @@ def used_copies(store: Store) -> set[str]:
         except NotFound:
             continue
         if launch.rootfs is not None:
-            used.update(os.path.basename(os.path.dirname(directory)) for directory in launch.rootfs.lowerdirs)
+            used.update(os.path.dirname(directory) for directory in launch.rootfs.lowerdirs)
         if any(mount.kind == "image" for mount in store.containers.read(container_id).mounts):
-            used.update(name for name in copies if name[65:] == launch.id_map.key())
+            used.update(path for path in copies if os.path.basename(path)[65:] == launch.id_map.key())
     return used.intersection(copies)
 
 
@@ -228,17 +230,17 @@ class _Collector:
         if not copies:
             return
         whole = {hex_of(chain_id) for chain_id in store.layers.list()}
-        orphans = [name for name in copies if name[:64] not in whole]
+        orphans = [path for path in copies if os.path.basename(path)[:64] not in whole]
         if self._also.unused_copies:
             try:
                 used = used_copies(store)
             except RootlessError:
                 used = set(copies)  # what a container mounts cannot be read: it may be any of them
-            copies = [name for name in copies if name not in used]
+            copies = [path for path in copies if path not in used]
         else:
             copies = orphans
         gone = {hex_of(chain_id) for chain_id in found.layers}  # whose copies go with them
-        found.copies = [name for name in copies if name[:64] not in gone]
+        found.copies = [path for path in copies if os.path.basename(path)[:64] not in gone]
 
     def _roots(self, keep_layer_blobs: bool) -> tuple[set[str], set[str]]:
         """The digests of blobs and the chain ids of layers that images, containers and build steps need."""
@@ -302,7 +304,21 @@ class _Collector:
                 found.add(f"sha256:{hex_of(f'sha256:{name}')}")
             except InvalidInput:
                 continue
+        if launch.rootfs and launch.rootfs.content:  # a view has the content of its files in all layers of the image
+            for chain_id in tuple(found):
+                found.update(self._below(chain_id))
         return found
+
+    def _below(self, chain_id: str) -> Iterator[str]:
+        """The chain ids of the layers below one, as their records say. Raises InvalidInput when one is damaged."""
+        current: str | None = chain_id
+        while current is not None:
+            try:
+                current = self._store.layers.record(current).parent
+            except NotFound:
+                return  # it is gone, and so is what the container would need of it
+            if current is not None:
+                yield current
 
     def remove(self, found: Collected) -> None:
         """Remove what was found, and the files beside it that nobody can need any more."""
@@ -316,8 +332,8 @@ class _Collector:
             store.blobs.remove(digest)
         for chain_id in found.layers:
             store.layers.remove(chain_id)
-        for name in found.copies:
-            store.layers.remove_copy(name)
+        for path in found.copies:
+            store.layers.remove_copy(path)
         for path in found.temporaries:
             delete_tree(path, store.id_map)
         with Lock(store.path("locks", "index")):  # whoever holds it may be writing such a file just now

@@ -54,6 +54,7 @@ def move_launch(launch: LaunchPlan, move: Move) -> None:
         rootfs = launch.rootfs
         rootfs.directory, rootfs.upper, rootfs.work = move(rootfs.directory), move(rootfs.upper), move(rootfs.work)
         rootfs.lowerdirs = [move(path) for path in rootfs.lowerdirs]
+        rootfs.content = move(rootfs.content)
     for seed in launch.seed_volumes:
         seed.source = move(seed.source)
     if launch.events is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERSION = "1"
 PARTS = ("blobs/sha256", "layers", "containers", "names", "volumes", "networks", "incoming", "trash", "locks")
 _TOP = frozenset(part.partition("/")[0] for part in PARTS) | {
-    "version", "oci-layout", "index.json", "quarantine", "build-cache",
+    "version", "oci-layout", "index.json", "quarantine", "build-cache", "views",
     "events.log", "events.log.1", "events.log.lock", "cache", "run",
 }  # fmt: skip
 

@@ -33,6 +33,7 @@ CHANGED = jobs.Changed(RootfsPlan("overlay", "/c", ["/l"]), MAP, ["/etc/hosts"])
         jobs.UnpackJob("/t", "sha256:1"),
         jobs.FinishJob("/t", ["/a", "/b"], UNFINISHED),
         jobs.RemapJob("/s", "/t", MAP),
+        jobs.ViewJob("/layers", ["a", "b"], "/t", MAP),
         jobs.DeleteJob("/t"),
         jobs.RebuildJob("/layers", ["a", "b"], 3),
         jobs.VerifyJob("/layer", LostAttributes(xattrs=4), ["/lower"]),
@@ -54,6 +55,7 @@ def test_a_job_is_read_as_it_was_written(job: jobs.DeleteJob) -> None:
     [
         (jobs.UnpackJob("/t", None), jobs.Unpacked(CONTENT, UNFINISHED)),
         (jobs.RemapJob("/s", "/t", MAP), LostAttributes(xattrs=1)),
+        (jobs.ViewJob("/layers", ["a", "b"], "/t", MAP), LostAttributes(xattrs=1)),
         (jobs.VerifyJob("/layer", LostAttributes(), None), jobs.Verified("sha256:1", 1, ["it differs"])),
         (jobs.MeasureJob(["/a"]), jobs.Measured([(4096, 1, 5)])),
         (jobs.CommitJob(CHANGED, "/t", None, move=False, squash=False), CONTENT),

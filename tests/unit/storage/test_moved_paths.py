@@ -38,6 +38,7 @@ def test_nothing_of_a_launch_leads_to_the_old_place() -> None:
     launch.log = LogPlan("json-file", f"{DIRECTORY}/log")
     launch.rootfs = RootfsPlan("overlay", DIRECTORY, [f"{OLD}/layers/a/diff", f"{OLD}/layers/b/diff"])
     launch.rootfs.work = f"{DIRECTORY}/work"
+    launch.rootfs.content = f"{OLD}/layers"
     launch.seed_volumes = [VolumeSeed(f"{OLD}/volumes/v/_data", "/v")]
     launch.events = EventsPlan(f"{OLD}/events.log", {"label": f"{OLD}/of the user"})
     launch.remove = RemovePlan(f"{OLD}/names/c", DIRECTORY, [f"{OLD}/volumes/v"])
