@@ -41,6 +41,7 @@ _ABSENT = {
     **dict.fromkeys(("--cap-add", "--cap-drop", "--device"), "see RUN --security=insecure and --allow"),
     "--compress": "nothing is sent anywhere: the files of the context are read where they lie",
     "--isolation": "steps run in user namespaces of yours",
+    "--print": "its name is --call now",
 }
 
 

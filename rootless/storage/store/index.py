@@ -396,8 +396,13 @@ def _names_of(listed: list[_Listed]) -> list[str]:
 
 
 def is_image(document: Manifest) -> bool:
-    """Whether the manifest is that of a container image, and not of any other artifact."""
-    return document.config.media_type in CONFIG_TYPES
+    """Whether the manifest is that of a container image, and not of any other artifact.
+
+    buildx' attestations have an image's config for old registries. What tells them is that their layers are no tars but
+    documents (application/vnd.in-toto+json), which would be compressed and unpacked like layers otherwise.
+    """
+    has_documents = any(layer.media_type.endswith("+json") for layer in document.layers)
+    return document.config.media_type in CONFIG_TYPES and not has_documents
 
 
 def _repository(name: str) -> str:

@@ -51,6 +51,7 @@ def test_what_a_build_does_anyway(build: Build, flags: str) -> None:
         ("--volume=/missing/here:/data", "does not exist"),
         ("--volume=/tmp:/data:U", "option U"),
         ("--format=v2s1", "not one of"),
+        ("--print=outline", "--call"),
     ],
 )
 def test_what_is_refused(build: Build, flag: str, reason: str) -> None:
@@ -59,6 +60,20 @@ def test_what_is_refused(build: Build, flag: str, reason: str) -> None:
         if more and "volume" in flag:
             continue  # a check starts no step
         assert made.returncode == 125 and reason in made.stderr
+
+
+@pytest.mark.once
+def test_scratch_in_the_place_of_a_base(build: Build, busybox: Runner) -> None:
+    text = "FROM nothing:here\nCOPY Dockerfile /only\nFROM other\nCOPY --from=0 /only /\n"
+    given = (
+        "--build-context",
+        "nothing:here=docker-image://scratch",
+        "--build-context",
+        "other=docker-image://scratch",
+    )
+    build(text, *given, "-t", "scratch:only")
+    assert len(inspect(busybox, "scratch:only")["RootFS"]["Layers"]) == 1
+    assert build(text, *given, "--check").stdout == "Check complete, no warnings found.\n"
 
 
 @pytest.mark.once
