@@ -28,8 +28,12 @@ from rootless.storage.tar.recipe import RecipeWriter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from threading import Thread
 
     from rootless.storage.layers.jobs import ChangesJob, CommitJob, CompareJob
+
+
+_MANY = 500  # entries of a layer: for fewer, a second syncfs(2) costs more than it saves
 
 
 def commit_changes(job: CommitJob, id_map: IdMap) -> LayerContent:
@@ -51,8 +55,11 @@ def commit_changes(job: CommitJob, id_map: IdMap) -> LayerContent:
     layer = job.target
     source = os.open(plan.upper, DIRECTORY)
     target = -1 if move else os.open(f"{layer}/diff", DIRECTORY)
+    early: Thread | None = None
     if move:
         _remove_dropped(source, difference.dropped)
+        if len(difference.nodes) >= _MANY:
+            early = _begin_sync(plan.upper)
     table = NotedOwners(job.changed.plan)
     with RecipeWriter.create(layer) as recipe:
         tar = Tar(recipe)
@@ -67,8 +74,34 @@ def commit_changes(job: CommitJob, id_map: IdMap) -> LayerContent:
         os.rename(plan.upper, f"{layer}/diff")
     # One syncfs(2) for all files, in place of an fsync(2) for each. It comes before the layer gets its name, which says
     # that the layer is whole; on some file systems a full disk shows only here.
+    if early is not None:
+        early.join()
     syncfs(source)
     return LayerContent(diff_id, recipe.tar_size, writer.size, writer.entries, writer.markers)
+
+
+def _begin_sync(directory: str) -> Thread:
+    """Begin to bring the files of `directory` to the disk in a thread, while they are read for their digest: the
+    syncfs(2) that counts has little left to do then.
+
+    The thread has a descriptor of its own, because the kernel reports a failed write once for each (syncfs(2),
+    "ERRORS"). So an error that this one meets is ignored here, and met again by the one that counts.
+    """
+    from threading import Thread
+
+    fd = os.open(directory, DIRECTORY)
+
+    def sync() -> None:
+        try:
+            syncfs(fd)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+
+    thread = Thread(target=sync)
+    thread.start()
+    return thread
 
 
 def _without_own(plan: RootfsPlan, exclude: Sequence[str]) -> list[str]:
