@@ -26,6 +26,7 @@ EXAMPLES: dict[str, str] = {
     "rootless ps --format '{{.Names}}: {{.Status}}'\nrootless rm $(rootless ps -aq)",
     "container pause": "rootless pause web",
     "container port": "rootless port web\nrootless port web 80/tcp",
+    "container exists": "rootless container exists web || rootless run -d --name web nginx",
     "container prune": "rootless container prune\nrootless container prune --force --filter until=24h",
     "container rename": "rootless rename web old-web",
     "container restart": "rootless restart web\nrootless restart --time 2 web db",
@@ -37,6 +38,7 @@ EXAMPLES: dict[str, str] = {
     "container unpause": "rootless unpause web",
     "container wait": "rootless wait job\ncode=$(rootless wait job); rootless logs job; exit $code",
     "image diff": "rootless image diff app:1 app:2\nrootless image diff app:2",
+    "image exists": "rootless image exists app:1 || rootless build -t app:1 .",
     "image history": "rootless history nginx\nrootless history --no-trunc nginx",
     "image import": "rootless import rootfs.tar my-system\n"
     "tar -C rootfs -c . | rootless import --change 'CMD [\"/bin/sh\"]' - my-system",
@@ -49,7 +51,7 @@ EXAMPLES: dict[str, str] = {
     "image referrers": "rootless image referrers registry.example.org/app:1",
     "image rm": "rootless rmi nginx\nrootless rmi --force app:1 app:2\n"
     "rootless rmi $(rootless images -q --filter dangling=true)",
-    "image tag": "rootless tag app registry.example.org/team/app:1.2",
+    "image tag": "rootless tag app registry.example.org/team/app:1.2\nrootless tag app app:1 app:1.2",
     "image untag": "rootless untag app:old\nrootless untag app",
     "inspect": "rootless inspect web\nrootless inspect --format '{{json .Mounts}}' web\n"
     "rootless inspect --type image nginx",
@@ -75,6 +77,7 @@ EXAMPLES: dict[str, str] = {
     "system reset": "rootless system reset\nrootless system reset --force",
     "system version": "rootless version\nrootless version --format json",
     "volume create": "rootless volume create data\nrootless volume create --label project=shop shop-data",
+    "volume exists": "rootless volume exists data || rootless volume create data",
     "volume inspect": "rootless volume inspect data\nrootless volume inspect --format '{{.Mountpoint}}' data",
     "volume ls": "rootless volume ls\nrootless volume ls --filter dangling=true --quiet",
     "volume prune": "rootless volume prune\nrootless volume prune --all --force",

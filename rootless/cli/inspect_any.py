@@ -20,27 +20,30 @@ if TYPE_CHECKING:
 @value_option("-f", "--format", metavar="FORMAT", help="'json' or a Go template over the object")
 @switch_option("-s", "--size", help="Show the size of a container's writable layer")
 @click.option(
+    "-t",
     "--type",
     "kind",
-    type=click.Choice(["container", "image", "network", "volume"]),
+    type=click.Choice(["all", "container", "image", "network", "volume"]),
+    default="all",
+    show_default=True,
     help="Look only for this kind of object",
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_names("containers"))
 @pass_session
-def inspect(session: Session, format: str | None, size: bool, kind: str | None, names: tuple[str, ...]) -> int:
+def inspect(session: Session, format: str | None, size: bool, kind: str, names: tuple[str, ...]) -> int:
     """Print each object as JSON, or as the template says."""
     engine = session.engine
     return print_objects(names, lambda name: _find(engine, name, kind, size=size), format)
 
 
-def _find(engine: Engine, name: str, kind: str | None, *, size: bool) -> dict[str, object]:
+def _find(engine: Engine, name: str, kind: str, *, size: bool) -> dict[str, object]:
     kinds: dict[str, Callable[[], dict[str, object]]] = {
         "container": lambda: verbs.inspect_container(engine, name, size=size),
         "image": lambda: verbs.inspect_image(engine, name),
         "volume": lambda: verbs.inspect_volume(engine, name),
         "network": lambda: verbs.inspect_network(engine, name),
     }
-    if kind is not None:
+    if kind != "all":
         return kinds[kind]()
     for read in kinds.values():
         try:

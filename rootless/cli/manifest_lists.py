@@ -6,6 +6,7 @@ import click
 
 from rootless import output
 from rootless.cli.declaration import (
+    CommandRules,
     Declared,
     Session,
     command,
@@ -178,7 +179,7 @@ def inspect(session: Session, /, name: str, **flags: object) -> None:
     output.line(output.json_text(verbs.inspect_manifest(session.engine, name, take_registry_options(flags))))
 
 
-@command("exists", "Tell by the exit code whether a list exists")
+@command("exists", "Tell by the exit code whether a list exists", rules=CommandRules(own_error=125))
 @_LIST
 @pass_session
 def exists(session: Session, /, name: str) -> int:

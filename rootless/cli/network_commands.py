@@ -6,6 +6,7 @@ import click
 
 from rootless import output
 from rootless.cli.declaration import (
+    CommandRules,
     Session,
     command,
     complete_names,
@@ -21,6 +22,7 @@ from rootless.cli.run_flags import (
     filter_option_prune,
     force_option,
     format_option,
+    no_heading_option,
     no_trunc_option,
 )
 from rootless.engine import verbs
@@ -58,10 +60,13 @@ def create(session: Session, /, name: str, **flags: object) -> None:
 @command("ls", "List networks")
 @filter_option
 @format_option
+@no_heading_option
 @no_trunc_option
 @switch_option("-q", "--quiet", help="Only print ids")
 @pass_session
-def ls(session: Session, filter: tuple[str, ...], format: str | None, no_trunc: bool, quiet: bool) -> None:
+def ls(
+    session: Session, filter: tuple[str, ...], format: str | None, noheading: bool, no_trunc: bool, quiet: bool
+) -> None:
     """Print one line per network."""
     from rootless import units
     from rootless.cli.declaration import parse_filters
@@ -87,7 +92,8 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, no_trunc: 
         quiet="ID",
         methods={"Label": lambda row, key: row.labels.get(key, "")},
     )
-    layout.print(verbs.list_networks(session.engine, filters=parse_filters(filter)), format=format, quiet=quiet)
+    rows = verbs.list_networks(session.engine, filters=parse_filters(filter))
+    layout.print(rows, format=format, quiet=quiet, headings=not noheading)
 
 
 @command("inspect", "Display detailed information on networks")
@@ -101,7 +107,9 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
     return print_objects(names, lambda name: verbs.inspect_network(session.engine, name), format)
 
 
-@command("exists", "Tell by the exit code whether a network exists: 0 for yes, 1 for no")
+@command(
+    "exists", "Tell by the exit code whether a network exists: 0 for yes, 1 for no", rules=CommandRules(own_error=125)
+)
 @click.argument("name", metavar="NETWORK", shell_complete=complete_names("networks"))
 @pass_session
 def exists(session: Session, name: str) -> int:

@@ -5,12 +5,13 @@ The name of each parameter is the field of records.container_options.ContainerOp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import click
 
 from rootless import output
 from rootless.cli.declaration import Declared, complete_names, repeated_option, switch_option, value_option
+from rootless.errors import UsageError
 from rootless.network.modes import list_choices
 from rootless.records.container_options import ContainerOptions
 from rootless.storage import drivers
@@ -244,6 +245,22 @@ filter_option_prune = repeated_option(
 )
 force_option = switch_option("-f", "--force", help="Do not ask for confirmation")
 no_trunc_option = switch_option("--no-trunc", help="Do not shorten the output")
+no_heading_option = switch_option("--noheading", help="Leave out the line of headings")
+no_heading_option_short = switch_option("-n", "--noheading", help="Leave out the line of headings")
+
+
+def names_or_all(
+    names: tuple[str, ...], all: bool, noun: str, list_all: Callable[[], Iterable[str]]
+) -> tuple[str, ...]:
+    """What a command with names and --all is about: the names that were given, or with --all what `list_all` returns.
+
+    noun: what a name is, for the error. Raises UsageError for names beside --all, and where there is neither.
+    """
+    if all and names:
+        raise UsageError(f"--all and the name of {noun} exclude each other", hint="give one of them")
+    if not all and not names:
+        raise UsageError(f"the name of {noun} is missing", hint="name one, or give --all")
+    return tuple(list_all()) if all else names
 
 
 def confirm(question: str, *, force: bool) -> bool:

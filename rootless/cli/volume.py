@@ -1,4 +1,4 @@
-"""`volume create`, `ls`, `inspect`, `rm` and `prune`."""
+"""`volume create`, `ls`, `inspect`, `rm`, `prune` and `exists`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from rootless import output
 from rootless.cli.declaration import (
+    CommandRules,
     Session,
     command,
     complete_names,
@@ -15,7 +16,14 @@ from rootless.cli.declaration import (
     switch_option,
     value_option,
 )
-from rootless.cli.run_flags import confirm, filter_option, filter_option_prune, force_option, format_option
+from rootless.cli.run_flags import (
+    confirm,
+    filter_option,
+    filter_option_prune,
+    force_option,
+    format_option,
+    no_heading_option_short,
+)
 from rootless.engine import verbs
 
 TYPE_CHECKING = False
@@ -41,9 +49,10 @@ def create(session: Session, driver: str, label: tuple[str, ...], opt: tuple[str
 @command("ls", "List volumes")
 @filter_option
 @format_option
+@no_heading_option_short
 @switch_option("-q", "--quiet", help="Only print names")
 @pass_session
-def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: bool) -> None:
+def ls(session: Session, filter: tuple[str, ...], format: str | None, noheading: bool, quiet: bool) -> None:
     """Print one line per volume."""
     from rootless import units
     from rootless.cli.declaration import parse_filters
@@ -66,7 +75,8 @@ def ls(session: Session, filter: tuple[str, ...], format: str | None, quiet: boo
     layout = Layout(
         columns, ["Driver", "Name"], quiet="Name", methods={"Label": lambda row, key: row.labels.get(key, "")}
     )
-    layout.print(verbs.list_volumes(session.engine, filters=parse_filters(filter)), format=format, quiet=quiet)
+    rows = verbs.list_volumes(session.engine, filters=parse_filters(filter))
+    layout.print(rows, format=format, quiet=quiet, headings=not noheading)
 
 
 @command("inspect", "Display detailed information on volumes")
@@ -78,6 +88,16 @@ def inspect(session: Session, format: str | None, names: tuple[str, ...]) -> int
     from rootless.cli.inspect_any import print_objects
 
     return print_objects(names, lambda name: verbs.inspect_volume(session.engine, name), format)
+
+
+@command(
+    "exists", "Tell by the exit code whether a volume exists: 0 for yes, 1 for no", rules=CommandRules(own_error=125)
+)
+@click.argument("name", metavar="VOLUME", shell_complete=complete_names("volumes"))
+@pass_session
+def exists(session: Session, name: str) -> int:
+    """Look for a volume, and print nothing."""
+    return 0 if verbs.volume_exists(session.engine, name) else 1
 
 
 @command("rm", "Remove volumes")

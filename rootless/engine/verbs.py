@@ -33,6 +33,7 @@ MODULES = {
     "list_containers": "container.listing",
     "container_ports": "container.listing",
     "inspect_container": "container.inspect",
+    "container_exists": "container.listing",
     "container_logs": "container.follow",
     "exec_in_container": "container.execute",
     "check_health": "container.execute",
@@ -45,6 +46,7 @@ MODULES = {
     "list_images": "image.image_list",
     "inspect_image": "image.image_list",
     "image_history": "image.image_list",
+    "image_exists": "image.image_list",
     "image_tree": "image.image_tree",
     "image_shell": "files.image_shell",
     "tag_image": "image.image_remove",
@@ -78,6 +80,7 @@ MODULES = {
     "create_volume": "volume.volume_verbs",
     "list_volumes": "volume.volume_verbs",
     "inspect_volume": "volume.volume_verbs",
+    "volume_exists": "volume.volume_verbs",
     "remove_volume": "volume.volume_verbs",
     "prune_volumes": "volume.volume_verbs",
     "create_network": "network.network_verbs",
@@ -117,6 +120,7 @@ if TYPE_CHECKING:
     from rootless.engine.container.lifecycle import rename_container as rename_container
     from rootless.engine.container.lifecycle import stop_containers as stop_containers
     from rootless.engine.container.lifecycle import wait_for_container as wait_for_container
+    from rootless.engine.container.listing import container_exists as container_exists
     from rootless.engine.container.listing import container_ports as container_ports
     from rootless.engine.container.listing import list_containers as list_containers
     from rootless.engine.container.pause import pause_container as pause_container
@@ -136,6 +140,7 @@ if TYPE_CHECKING:
     from rootless.engine.files.cp import export_container as export_container
     from rootless.engine.files.image_shell import image_shell as image_shell
     from rootless.engine.files.snapshots import image_changes as image_changes
+    from rootless.engine.image.image_list import image_exists as image_exists
     from rootless.engine.image.image_list import image_history as image_history
     from rootless.engine.image.image_list import inspect_image as inspect_image
     from rootless.engine.image.image_list import list_images as list_images
@@ -191,6 +196,7 @@ if TYPE_CHECKING:
     from rootless.engine.volume.volume_verbs import list_volumes as list_volumes
     from rootless.engine.volume.volume_verbs import prune_volumes as prune_volumes
     from rootless.engine.volume.volume_verbs import remove_volume as remove_volume
+    from rootless.engine.volume.volume_verbs import volume_exists as volume_exists
 else:
 
     def __getattr__(name):

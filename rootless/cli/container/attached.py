@@ -16,7 +16,7 @@ from rootless.cli.declaration import (
     switch_option,
     value_option,
 )
-from rootless.cli.run_flags import end_of_following, terminal_options
+from rootless.cli.run_flags import end_of_following, names_or_all, terminal_options
 from rootless.engine import verbs
 from rootless.engine.types import AttachOptions, ExecOptions
 from rootless.errors import UsageError
@@ -35,6 +35,7 @@ rootless exec -u postgres -e PGDATABASE=shop db psql -c 'select 1'
 )
 @switch_option("-a", "--attach", help="Attach standard output and error, and pass signals on")
 @switch_option("-i", "--interactive", help="Attach standard input")
+@switch_option("--all", help="Start every container that does not run")
 @switch_option("--after-boot", help="Start what --restart=always, unless-stopped or on-failure wants after a reboot")
 @terminal_options
 @click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete_names("stopped_containers"))
@@ -43,6 +44,7 @@ def start(
     session: Session,
     attach: bool,
     interactive: bool,
+    all: bool,
     after_boot: bool,
     detach_keys: str | None,
     sig_proxy: bool,
@@ -56,12 +58,17 @@ def start(
         return name
 
     if after_boot:
-        if containers or attach or interactive:
+        if containers or attach or interactive or all:
             raise UsageError("conflicting options: --after-boot chooses the containers and attaches to none")
         containers = tuple(verbs.wanted_after_boot(engine))
         return do_for_each(containers, start_one)
+    if all:
+        if attach or interactive:
+            raise UsageError("conflicting options: --all attaches to no container", hint="leave -a and -i out")
+        containers = names_or_all(containers, all, "a container", lambda: _not_running(session))
+        return do_for_each(containers, start_one)
     if not containers:
-        raise UsageError("no container to start", hint="name one, or give --after-boot")
+        raise UsageError("no container to start", hint="name one, or give --all or --after-boot")
     if attach or interactive:
         if len(containers) > 1:
             raise UsageError("cannot attach to several containers at once", hint="give one, or leave -a and -i out")
@@ -71,6 +78,12 @@ def start(
         output.line(start_one(containers[0]))  # an error of one container ends with its own exit code, such as 127
         return 0
     return do_for_each(containers, start_one)
+
+
+def _not_running(session: Session) -> list[str]:
+    """The ids of the containers that a start can start."""
+    stopped = {"status": ["created", "exited"]}
+    return [row.id for row in verbs.list_containers(session.engine, all=True, filters=stopped)]
 
 
 @command("attach", "Attach the terminal's streams to a running container")

@@ -1,10 +1,13 @@
-"""`stop`, `restart`, `kill`, `pause`, `unpause`, `wait`, `rename`, `rm`, `prune`: a container's later life."""
+"""`stop`, `restart`, `kill`, `pause`, `wait`, `rename`, `rm`, `prune`, `exists`: a container's later life."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import click
 
 from rootless.cli.declaration import (
+    CommandRules,
     Session,
     command,
     complete_names,
@@ -14,7 +17,7 @@ from rootless.cli.declaration import (
     switch_option,
     value_option,
 )
-from rootless.cli.run_flags import confirm, force_option
+from rootless.cli.run_flags import confirm, force_option, names_or_all
 from rootless.cli.run_flags import filter_option_prune as filter_option
 from rootless.engine import verbs
 
@@ -23,49 +26,66 @@ _TIMEOUT = click.option(
     "-t", "--timeout", "--time", metavar="SECONDS", type=int, help="Time to stop before it is killed; -1 waits for ever"
 )
 _RUNNING = click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("running_containers")
+    "containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete_names("running_containers")
 )
-_ANY = click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("containers")
-)
+_ANY = click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete_names("containers"))
+_NOUN = "a container"
+
+
+def _ids(session: Session, *states: str) -> Callable[[], list[str]]:
+    """What lists the ids of the containers in one of `states`, or of all containers where none is named."""
+
+    def find() -> list[str]:
+        filters = {"status": states} if states else None
+        return [row.id for row in verbs.list_containers(session.engine, all=True, filters=filters)]
+
+    return find
 
 
 @command("stop", "Stop running containers")
+@switch_option("-a", "--all", help="Stop every running container")
 @_SIGNAL
 @_TIMEOUT
 @_RUNNING
 @pass_session
-def stop(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
+def stop(session: Session, all: bool, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
     """Ask all to end, and kill those that do not; each name is printed when it and those before it have ended."""
+    containers = names_or_all(containers, all, _NOUN, _ids(session, "running", "paused", "restarting"))
     return print_in_order(containers, verbs.stop_containers(session.engine, containers, timeout=timeout, signal=signal))
 
 
 @command("restart", "Restart containers")
+@switch_option("-a", "--all", help="Restart every container, running or not")
 @_SIGNAL
 @_TIMEOUT
 @_ANY
 @pass_session
-def restart(session: Session, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
+def restart(session: Session, all: bool, signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
     """Stop the containers that run, then start each; names are printed in their order."""
+    containers = names_or_all(containers, all, _NOUN, _ids(session))
     return print_in_order(
         containers, verbs.restart_containers(session.engine, containers, timeout=timeout, signal=signal)
     )
 
 
 @command("kill", "Kill running containers")
+@switch_option("-a", "--all", help="Send it to every running container")
 @value_option("-s", "--signal", metavar="SIGNAL", default="KILL", help="Signal to send (default KILL)")
 @_RUNNING
 @pass_session
-def kill(session: Session, signal: str, containers: tuple[str, ...]) -> int:
+def kill(session: Session, all: bool, signal: str, containers: tuple[str, ...]) -> int:
     """Send a signal to the first process of each container."""
+    containers = names_or_all(containers, all, _NOUN, _ids(session, "running", "paused"))
     return print_in_order(containers, verbs.kill_containers(session.engine, containers, signal=signal))
 
 
 @command("pause", "Pause all processes within containers")
+@switch_option("-a", "--all", help="Pause every running container")
 @_RUNNING
 @pass_session
-def pause(session: Session, containers: tuple[str, ...]) -> int:
+def pause(session: Session, all: bool, containers: tuple[str, ...]) -> int:
     """Stop the processes of each container; its name is printed."""
+    containers = names_or_all(containers, all, _NOUN, _ids(session, "running"))
 
     def pause_one(name: str) -> str:
         verbs.pause_container(session.engine, name)
@@ -75,12 +95,12 @@ def pause(session: Session, containers: tuple[str, ...]) -> int:
 
 
 @command("unpause", "Unpause all processes within containers")
-@click.argument(
-    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("paused_containers")
-)
+@switch_option("-a", "--all", help="Let every paused container go on")
+@click.argument("containers", nargs=-1, metavar="CONTAINER...", shell_complete=complete_names("paused_containers"))
 @pass_session
-def unpause(session: Session, containers: tuple[str, ...]) -> int:
+def unpause(session: Session, all: bool, containers: tuple[str, ...]) -> int:
     """Let the processes of each container go on; its name is printed."""
+    containers = names_or_all(containers, all, _NOUN, _ids(session, "paused"))
 
     def unpause_one(name: str) -> str:
         verbs.unpause_container(session.engine, name)
@@ -97,7 +117,9 @@ def unpause(session: Session, containers: tuple[str, ...]) -> int:
     show_default=True,
     help="What to wait for",
 )
-@_ANY
+@click.argument(
+    "containers", nargs=-1, required=True, metavar="CONTAINER...", shell_complete=complete_names("containers")
+)
 @pass_session
 def wait(session: Session, condition: str, containers: tuple[str, ...]) -> int:
     """Wait for each container in turn, and print its exit code."""
@@ -116,14 +138,28 @@ def rename(session: Session, container: str, name: str) -> None:
 
 
 @command("rm", "Remove containers")
+@switch_option("-a", "--all", help="Remove every container; running ones are an error without --force")
 @switch_option("-f", "--force", help="Kill a running container first; an unknown one is no error")
 @switch_option("-v", "--volumes", help="Remove its anonymous volumes too")
 @_ANY
 @pass_session
-def rm(session: Session, force: bool, volumes: bool, containers: tuple[str, ...]) -> int:
+def rm(session: Session, all: bool, force: bool, volumes: bool, containers: tuple[str, ...]) -> int:
     """Remove each container; the names that were given are printed."""
+    containers = names_or_all(containers, all, _NOUN, _ids(session))
     removed = verbs.remove_containers(session.engine, containers, force=force, volumes=volumes)
-    return print_in_order(containers, removed, may_be_missing=force)
+    return print_in_order(containers, removed, may_be_missing=force or all)
+
+
+@command(
+    ("container exists",),
+    "Tell by the exit code whether a container exists: 0 for yes, 1 for no",
+    rules=CommandRules(own_error=125),
+)
+@click.argument("name", metavar="CONTAINER", shell_complete=complete_names("containers"))
+@pass_session
+def exists(session: Session, name: str) -> int:
+    """Look for a container, and print nothing."""
+    return 0 if verbs.container_exists(session.engine, name) else 1
 
 
 @command("prune", "Remove all stopped containers")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 
 from rootless.cli.declaration import Session, command, pass_session, switch_option
-from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
+from rootless.cli.run_flags import filter_option, format_option, no_heading_option, no_trunc_option
 from rootless.engine import verbs
 
 TYPE_CHECKING = False
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @format_option
 @click.option("-n", "--last", metavar="N", type=int, default=-1, help="Show the N newest containers, in any state")
 @switch_option("-l", "--latest", help="Show the newest container, in any state")
+@no_heading_option
 @no_trunc_option
 @switch_option("-q", "--quiet", help="Only print ids")
 @switch_option("-s", "--size", help="Show the size of the writable layer")
@@ -36,6 +37,7 @@ def ls(
     format: str | None,
     last: int,
     latest: bool,
+    noheading: bool,
     no_trunc: bool,
     quiet: bool,
     size: bool,
@@ -48,7 +50,7 @@ def ls(
     rows = verbs.list_containers(
         session.engine, all=all, filters=parse_filters(filter), last=1 if latest else last, size=with_size
     )
-    ps_layout(no_trunc=no_trunc, with_size=size).print(rows, format=format, quiet=quiet)
+    ps_layout(no_trunc=no_trunc, with_size=size).print(rows, format=format, quiet=quiet, headings=not noheading)
 
 
 def ps_layout(*, no_trunc: bool, with_size: bool) -> Layout[ContainerSummary]:

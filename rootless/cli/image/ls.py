@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from rootless.cli.declaration import Session, command, complete_names, pass_session, switch_option, value_option
-from rootless.cli.run_flags import filter_option, format_option, no_trunc_option
+from rootless.cli.run_flags import filter_option, format_option, no_heading_option_short, no_trunc_option
 from rootless.engine import verbs
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @switch_option("--digests", help="Show digests")
 @filter_option
 @format_option
+@no_heading_option_short
 @no_trunc_option
 @switch_option("-q", "--quiet", help="Only print ids")
 @click.argument("names", nargs=-1, metavar="[REPOSITORY[:TAG]]...", shell_complete=complete_names("images"))
@@ -31,6 +32,7 @@ def ls(
     digests: bool,
     filter: tuple[str, ...],
     format: str | None,
+    noheading: bool,
     no_trunc: bool,
     quiet: bool,
     names: tuple[str, ...],
@@ -59,7 +61,7 @@ def ls(
     rows = verbs.list_images(session.engine, filters=parse_filters(filter), names=names)
     middle = ["Digest"] if digests else []
     shown = ["Repository", "Tag", *middle, "ID", "CreatedSince", "Size"]
-    Layout(columns, shown, quiet="ID").print(rows, format=format, quiet=quiet)
+    Layout(columns, shown, quiet="ID").print(rows, format=format, quiet=quiet, headings=not noheading)
 
 
 @command("inspect", "Display detailed information on images")

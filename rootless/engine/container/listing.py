@@ -223,6 +223,15 @@ def _published(record: ContainerRecord) -> set[str]:
     return {f"{p.container_port}/{p.protocol}" for p in record.network.ports}
 
 
+def container_exists(engine: Engine, container: str) -> bool:
+    """Whether there is a container of that name or id. Raises UsageError when several ids begin so."""
+    try:
+        engine.store.containers.find(container)
+    except NotFound:
+        return False
+    return True
+
+
 def container_ports(engine: Engine, container: str, private_port: str | None = None) -> list[PortBinding]:
     """The published ports of a running container. private_port: those alone that lead to this port ("80", "80/udp").
 

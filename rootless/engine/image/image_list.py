@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 
-from rootless.engine.image.image_names import familiar, repo_digests, require, tags
+from rootless.engine.image.image_names import familiar, find, repo_digests, require, tags
 from rootless.engine.image_types import HistoryEntry, ImageSummary
 from rootless.errors import RootlessError, UsageError
 from rootless.image.manifest import chain_ids
@@ -169,6 +169,11 @@ def _is_named(name: str, wanted: str) -> bool:
             reference.digest,
         )
     )
+
+
+def image_exists(engine: Engine, name: str) -> bool:
+    """Whether there is an image of that name or id. Raises UsageError when digits or a short name are ambiguous."""
+    return find(engine, name) is not None
 
 
 def inspect_image(engine: Engine, name: str) -> Fields:

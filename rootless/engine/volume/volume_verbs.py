@@ -95,6 +95,15 @@ def inspect_volume(engine: Engine, name: str) -> dict[str, object]:
     }
 
 
+def volume_exists(engine: Engine, name: str) -> bool:
+    """Whether there is a volume of that name. Raises InvalidInput when its record is damaged."""
+    try:
+        engine.store.volumes.get(name)
+    except NotFound:
+        return False
+    return True
+
+
 def remove_volume(engine: Engine, name: str, *, force: bool = False) -> None:
     """Remove a volume with its files. force: one that does not exist is no error.
 
